@@ -1,0 +1,181 @@
+"""Average attributions over pairs of examples and references, in bounded memory, and check that they add up."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+from tqdm.auto import tqdm
+
+from .errors import AdditivityError, AdditivityWarning, InputError, MemoryBudgetError, NonFiniteError
+
+MOST_PAIRS = 4096  # larger chunks are not faster, only larger
+SHARE_OF_FREE_MEMORY = 0.25
+DEFAULT_BUDGET = 2 * 2**30
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass
+class Chunk:
+    """Some examples, with their row arguments and explained outputs, and a block of references."""
+
+    examples: list[Any]
+    references: list[Any]
+    extra: tuple[Any, ...]
+    columns: np.ndarray
+    block: tuple[int, int]
+
+    @property
+    def pairs(self) -> tuple[int, int]:
+        """Numbers of examples and references."""
+        return len(self.examples[0]), len(self.references[0])
+
+
+@dataclass
+class Attributions:
+    """What explaining some rows gives, before it takes the form the user sees.
+
+    ``values`` holds one array (rows, ..., outputs) per explained tensor; ``outputs`` and ``expected`` have shape
+    (rows, outputs), ``gap`` is what the sums miss, relative to the outputs' scale, (rows, outputs).
+    """
+
+    values: list[np.ndarray]
+    outputs: np.ndarray
+    expected: np.ndarray
+    gap: np.ndarray
+
+
+class Engine(Protocol):
+    """What a framework's engine offers."""
+
+    def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
+
+    def bytes_per_row(self, rows: list[Any], extra: Sequence[Any]) -> tuple[int, int]:
+        """Memory per reference and per pair."""
+
+    def blame(self, chunk: Chunk) -> Any:
+        """The operation that explains its own output worst on a single pair."""
+
+
+def memory_budget(asked: int | str | None, free: int | None = None) -> int:
+    """Bytes that a run may take: what the user asks, else a share of what is free."""
+    if asked is None:
+        return min(DEFAULT_BUDGET, int(SHARE_OF_FREE_MEMORY * (free or psutil.virtual_memory().available)))
+    if isinstance(asked, str):
+        text = asked.strip().upper().removesuffix("B").removesuffix("I").strip()
+        number = text.rstrip("KMGT ")
+        try:
+            return int(float(number) * UNITS[text[len(number) :].strip()])
+        except (ValueError, KeyError):
+            raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
+    if asked <= 0:
+        raise InputError(f"max_memory must be positive, not {asked}.")
+    return int(asked)
+
+
+def chunk_sizes(examples: int, references: int, per_reference: int, per_pair: int, budget: int) -> tuple[int, int]:
+    """How many examples and references to take at a time."""
+    if per_reference + per_pair > budget:
+        raise MemoryBudgetError(
+            f"one pair of example and reference takes about {(per_reference + per_pair) / 2**20:.1f} MiB, the budget is "
+            f"{budget / 2**20:.1f} MiB. Raise max_memory."
+        )
+    block = min(references, budget // (per_reference + per_pair), MOST_PAIRS)
+    left = budget - block * per_reference
+    return max(1, min(examples, left // (block * per_pair), MOST_PAIRS // block)), block
+
+
+def explain(
+    engine: Engine,
+    examples: list[Any],
+    references: list[Any],
+    extra: tuple[Any, ...],
+    columns: np.ndarray,
+    sizes: tuple[int, int],
+    progress: bool | None,
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Explain all examples against all references.
+
+    ``columns`` (examples, k) names the outputs to explain. Returns the mean attributions per explained tensor (examples,
+    ..., k), the outputs and the mean reference outputs of the explained columns (examples, k).
+    """
+    count, background = len(examples[0]), len(references[0])
+    values: list[np.ndarray] = []
+    outputs, expected = np.zeros(columns.shape), np.zeros(columns.shape)
+    bar = tqdm(
+        total=count * background, unit="pair", disable=progress is False, delay=0 if progress else 3, leave=bool(progress)
+    )
+    with bar:
+        for chunk, at in _chunks(examples, references, extra, columns, sizes):
+            totals, fx, fr = engine.attribute(chunk)
+            if not values:
+                values = [np.zeros((count, *t.shape[2:], t.shape[0])) for t in totals]
+            for value, total in zip(values, totals, strict=True):
+                value[at] += np.moveaxis(total, 0, -1) / background
+            outputs[at] = np.take_along_axis(fx, chunk.columns, 1)
+            expected[at] += np.take_along_axis(fr, chunk.columns, 1) / background
+            bar.update(chunk.pairs[0] * chunk.pairs[1])
+    return values, outputs, expected
+
+
+def _chunks(
+    examples: list[Any], references: list[Any], extra: tuple[Any, ...], columns: np.ndarray, sizes: tuple[int, int]
+) -> Iterator[tuple[Chunk, slice]]:
+    """Blocks of references outermost, so that each is run only once."""
+    count, background = len(examples[0]), len(references[0])
+    for first in range(0, background, sizes[1]):
+        block = slice(first, min(first + sizes[1], background))
+        for start in range(0, count, sizes[0]):
+            at = slice(start, min(start + sizes[0], count))
+            rows = tuple(e[at] if getattr(e, "ndim", 0) else e for e in extra)
+            yield (
+                Chunk([x[at] for x in examples], [r[block] for r in references], rows, columns[at], (block.start, block.stop)),
+                at,
+            )
+
+
+def additivity_gap(values: list[np.ndarray], outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """|sum of attributions - (output - expected output)| over the scale of the outputs, (examples, outputs)."""
+    explained = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in values)
+    return np.abs(explained - (outputs - expected)) / scale
+
+
+def check(engine: Engine, result: Attributions, worst_pair: Any, tolerance: float, strict: bool) -> None:
+    """Raise, or warn when the caller asked for it, if any row and output does not add up."""
+    if all(np.isfinite(v).all() for v in result.values) and (result.gap <= tolerance).all():
+        return
+    row, column = np.unravel_index(int(np.argmax(np.nan_to_num(result.gap, nan=np.inf))), result.gap.shape)
+    message = _gap_message(engine, result, int(row), int(column), tolerance, worst_pair)
+    if not strict:
+        warnings.warn(message, AdditivityWarning, stacklevel=4)
+    elif np.isfinite(result.gap[row, column]):
+        raise AdditivityError(message)
+    else:
+        raise NonFiniteError(message)
+
+
+def _gap_message(
+    engine: Engine, result: Attributions, row: int, column: int, tolerance: float, worst_pair: Any
+) -> str:
+    output, expected = result.outputs[row, column], result.expected[row, column]
+    gap = result.gap[row, column]
+    found = (
+        f"the attributions of row {row}, output {column} do not add up: they should sum to {output - expected:.6g} "
+        f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
+        f"(tolerance {tolerance:.1g}). "
+    )
+    blame = engine.blame(worst_pair(row))
+    if blame is None or not blame.gap > tolerance * max(blame.size, 1e-30):
+        return found + (
+            "Every operation explains its own output, so part of the output reaches the explained input by a way that is not "
+            "followed: a way around the explained layer, or a rule registered as linear or constant for something that is not."
+        )
+    return found + (
+        f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
+        "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
+    )

@@ -1,0 +1,39 @@
+"""Every error that deepshap raises on purpose. Each message says what, where, why and what to do."""
+
+from __future__ import annotations
+
+
+class DeepShapError(Exception):
+    """Base class of all deepshap errors."""
+
+
+class InputError(DeepShapError, ValueError):
+    """The model's inputs, the background or an option do not fit."""
+
+
+class UnsupportedOperationError(DeepShapError, NotImplementedError):
+    """The model calls operations for which no rule is known."""
+
+
+class ControlFlowError(DeepShapError):
+    """The model took another path, or used other indices, for the example than for the reference."""
+
+
+class BatchMixingError(DeepShapError):
+    """The output for one row depends on the other rows of its batch."""
+
+
+class NonFiniteError(DeepShapError, ArithmeticError):
+    """The model returned NaN or infinity, or a multiplier became so."""
+
+
+class AdditivityError(DeepShapError, AssertionError):
+    """The attributions do not add up to the difference of the model's outputs."""
+
+
+class MemoryBudgetError(DeepShapError, MemoryError):
+    """The memory budget does not hold a single pair of example and reference."""
+
+
+class AdditivityWarning(UserWarning):
+    """The attributions do not add up, and the caller asked not to be stopped."""

@@ -1,0 +1,391 @@
+"""The PyTorch engine: run the model on chunks of pairs and return attributions summed over the references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..attribution import MOST_PAIRS, Chunk
+from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError
+from .inputs import Inputs, take_output
+from .operations import Misaligned, Pairs, align
+from .state import modules_of, preserved
+from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
+
+
+# float32 and float64 as the rules promise; the lower precisions as their own rounding allows
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+
+@dataclass
+class Recorded:
+    """A block of references after its forward run."""
+
+    tape: Tape
+    outputs: Tensor
+    leaves: list[Tensor]
+
+
+@dataclass
+class Blame:
+    """The operation that explains its own output worst, when the sums do not match."""
+
+    name: str
+    place: str
+    gap: float
+    size: float
+
+
+class TorchEngine:
+    """Explains one torch model against one background."""
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        background: Any,
+        *,
+        layer: nn.Module | None = None,
+        output: Any = None,
+        batch_axis: int | Sequence[int] = 0,
+    ) -> None:
+        self.model, self.layer, self.output = model, layer, output
+        self.modules = modules_of(model)
+        self.inputs = Inputs(background, batch_axis, _device_of(self.modules))
+        self.output_axis: int | None = None
+        self.output_shape: tuple[int, ...] = ()
+        self.dtype = torch.get_default_dtype()
+        self.layer_axes: list[int] = []
+        self._pairwise = False  # whether references must be run beside every example
+        self._recorded: tuple[tuple[int, int], Recorded] | None = None
+
+    # ------------------------------------------------------------------ running the model
+    def evaluate(self, rows: list[Tensor], extra: Sequence[Any]) -> Tensor:
+        """Run the model as it is. Returns outputs of shape (rows, outputs)."""
+        with preserved(self.modules), torch.no_grad():
+            return self._flat(self._call(rows, extra), len(rows[0]))
+
+    def _call(self, rows: Sequence[Tensor], extra: Sequence[Any]) -> Tensor:
+        return take_output(self.inputs.call(self.model, rows, extra), self.output)
+
+    def _flat(self, output: Tensor, rows: int) -> Tensor:
+        if self.output_axis is not None:
+            output = output.movedim(self.output_axis, 0)
+        if output.dim() == 0 or len(output) != rows:
+            raise BatchMixingError(
+                f"the model returned an output of shape {tuple(output.shape)} for {rows} rows: it must have one entry per "
+                "row. A model that aggregates over the batch cannot be explained row by row; if rows lie along another "
+                "axis of the input, say so with batch_axis."
+            )
+        if not output.is_floating_point():
+            raise InputError(f"the model's output has dtype {output.dtype}; explain its logits or probabilities instead.")
+        self.output_shape, self.dtype = tuple(output.shape[1:]), output.dtype
+        return output.reshape(rows, -1)
+
+    def _probe(self, rows: list[Tensor], extra: Sequence[Any]) -> None:
+        """Find the row axis of the output, and check that a row's output does not depend on its batch mates.
+
+        ``rows`` and ``extra`` hold two rows.
+        """
+        with preserved(self.modules), torch.no_grad():
+            two, layers_two = self._with_layer_shapes(rows, extra)
+        with preserved(self.modules), torch.no_grad():
+            one, layers_one = self._with_layer_shapes([r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1)))
+        self.output_axis = _row_axis(one.shape, two.shape, "output")
+        self.layer_axes = [_row_axis(a, b, "layer input") for a, b in zip(layers_one, layers_two, strict=True)]
+        alone, together = one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
+        gap = (alone - together).abs().max() if alone.numel() else torch.zeros(())
+        scale = torch.maximum(alone.abs().max(), together.abs().max())
+        if gap > torch.finfo(one.dtype).eps ** 0.5 * scale:
+            raise BatchMixingError(
+                f"the output for a row changes by {float(gap):.3g} (of {float(scale):.3g}) with the other row of its batch, or "
+                "from call to call: statistics over the batch, random numbers, or state kept between calls. Such a model has "
+                "no attribution per row; make its output for a row depend on that row alone."
+            )
+
+    def _with_layer_shapes(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[torch.Size]]:
+        shapes: list[torch.Size] = []
+        if self.layer is None:
+            return self._call(rows, extra), shapes
+        with _hooked(self.layer, lambda values: [shapes.append(v.shape) or v for v in values]):
+            output = self._call(rows, extra)
+        if not shapes:
+            raise InputError(f"the layer {type(self.layer).__name__} is not called by the model, or takes no float input.")
+        return output, shapes
+
+    # ------------------------------------------------------------------ what the explainer asks
+    def free_memory(self) -> int | None:
+        """Free memory of the model's GPU; None on the CPU."""
+        device = self.inputs.background[0].device
+        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+    def read(self, X: Any, additional_forward_args: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
+        """Return rows-first inputs and all row arguments."""
+        rows, implied = self.inputs.read(X)
+        if len(rows[0]) == 0:
+            raise InputError("X is empty: there is nothing to explain.")
+        return rows, (*implied, *self.inputs.read_extra(additional_forward_args, len(rows[0])))
+
+    def data(self, X: Any) -> Any:
+        """Return the explained inputs as arrays."""
+        rows, _ = self.inputs.read(X)
+        return self.inputs.restore([r.detach().cpu().float().numpy() if r.dtype == torch.bfloat16 else r.detach().cpu().numpy() for r in rows])
+
+    def restore(self, values: list[np.ndarray]) -> Any:
+        """Give attributions the form of the input and the dtype of the output."""
+        dtype = np.float64 if self.dtype == torch.float64 else np.float32
+        return self.inputs.restore([v.astype(dtype) for v in values])
+
+    def probe(self, examples: list[Tensor], extra: Sequence[Any]) -> None:
+        """Run two rows, an example and a reference beside it, and the example alone."""
+        rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
+        self._probe(rows, self.inputs.rows_of(extra, [0, 0]))
+
+    def outputs(self, examples: list[Tensor], extra: Sequence[Any], sizes: tuple[int, int]) -> np.ndarray:
+        """Outputs of the untouched model, (rows, outputs)."""
+        step = sizes[0] * sizes[1]
+        parts = [
+            self.evaluate([x[i : i + step] for x in examples], self.inputs.rows_of(extra, slice(i, i + step)))
+            for i in range(0, len(examples[0]), step)
+        ]
+        outputs = torch.cat(parts)
+        finite = torch.isfinite(outputs).all(1)
+        if not bool(finite.all()):
+            raise NonFiniteError(f"the model returns NaN or infinity for row {int((~finite).nonzero()[0])} of X.")
+        return _numpy(outputs)
+
+    def expected_value(self) -> np.ndarray:
+        """Mean output over the background."""
+        background = self.inputs.background
+        lengths = () if self.inputs.packed_lengths is None else (self.inputs.packed_lengths,)
+        two = [torch.cat([r[:1], r[-1:]]) for r in background]
+        try:
+            self._probe(two, self.inputs.rows_of(lengths, [0, 0]))
+            outputs = self.outputs(background, lengths, (1, MOST_PAIRS))
+        except TypeError as error:
+            raise InputError(
+                f"the model could not be run on the background alone ({error}). If it takes additional_forward_args, each "
+                "explained row has its own base value: explainer(X, additional_forward_args=...).base_values."
+            ) from error
+        mean = outputs.mean(0).reshape(self.output_shape)
+        return mean.astype(np.float64 if self.dtype == torch.float64 else np.float32)
+
+    @property
+    def tolerance(self) -> float:
+        """How far sums may be off, relative to the scale of the outputs, by the dtype of the output."""
+        return TOLERANCE[self.dtype]
+
+    def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
+        """Check that the model computed the same among its pairs as by itself."""
+        gap = np.abs(traced - native) / scale
+        if not (gap <= 10 * self.tolerance).all():
+            row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
+            raise BatchMixingError(
+                f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs on other batch mates or "
+                "once more: it depends on the batch, on random numbers, or on state kept between calls. Such a model has no "
+                "attribution per row."
+            )
+
+    def single_pair(
+        self, examples: list[Tensor], references: list[Tensor], extra: Sequence[Any], columns: np.ndarray, row: int
+    ) -> Chunk:
+        """The chunk of one row and the first reference."""
+        at = slice(row, row + 1)
+        return Chunk([x[at] for x in examples], [r[:1] for r in references], self.inputs.rows_of(extra, at), columns[at], (-1, -1))
+
+    # ------------------------------------------------------------------ tracing
+    def _trace(self, tracer: Tracer, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
+        """Run the model under a tracer. Returns its output (rows, outputs) and the leaves to be explained."""
+        leaves: list[Tensor] = []
+
+        def enter(values: Sequence[Tensor]) -> list[Tensor]:
+            entered = [tracer.enter(v) for v in values]
+            leaves.extend(leaf for _, leaf in entered)
+            return [inside for inside, _ in entered]
+
+        with _foreign_visible(self.modules, tracer), torch.enable_grad():
+            if self.layer is None:
+                inside = enter(rows)
+                with tracer:
+                    output = self._call(inside, extra)
+            else:
+                with _hooked(self.layer, enter), tracer:
+                    output = self._call(rows, extra)
+            output = tracer.leave(output)
+            tracer.finish()
+        return self._flat(output, len(rows[0])), leaves
+
+    def record(self, references: list[Tensor], extra: Sequence[Any]) -> Recorded:
+        """Run the references and keep what the rules need."""
+        tracer = Tracer(Pairs(1, len(references[0])))
+        with preserved(self.modules):
+            output, leaves = self._trace(tracer, references, extra)
+        return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
+
+    def bytes_per_row(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
+        """Memory that one reference and one pair take, measured on a single row."""
+        rows, extra = [r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1))
+        recorded = self.record(rows, extra)
+        tracer = Tracer(Pairs(1, 1), recorded.tape)
+        try:
+            with preserved(self.modules):
+                self._trace(tracer, rows, extra)
+        except Misaligned as error:
+            raise ControlFlowError(_control_flow_message(error)) from None
+        return recorded.tape.nbytes, 2 * (tracer.tape.nbytes + sum(leaf.nbytes for leaf in recorded.leaves))
+
+    # ------------------------------------------------------------------ a chunk of pairs
+    def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Explain a chunk of examples against a block of references.
+
+        Returns, per explained tensor, attributions summed over the references, (outputs, examples, ...); the outputs of
+        the examples (examples, outputs) and the sum over references of the references' outputs (examples, outputs).
+        """
+        if not self._pairwise and not chunk.extra:
+            try:
+                return self._attribute(chunk, self._recorded_block(chunk), pairwise=False)
+            except Misaligned:
+                self._pairwise, self._recorded = True, None
+        try:
+            return self._attribute(chunk, self._record_pairs(chunk), pairwise=True)
+        except Misaligned as error:
+            raise ControlFlowError(_control_flow_message(error)) from None
+
+    def _recorded_block(self, chunk: Chunk) -> Recorded:
+        if self._recorded is None or self._recorded[0] != chunk.block:
+            self._recorded = (chunk.block, self.record(chunk.references, ()))
+        return self._recorded[1]
+
+    def _record_pairs(self, chunk: Chunk) -> Recorded:
+        n, b = chunk.pairs
+        references = [r.repeat(n, *[1] * (r.dim() - 1)) for r in chunk.references]
+        return self.record(references, self.inputs.repeat_rows(chunk.extra, b))
+
+    def _attribute(
+        self, chunk: Chunk, recorded: Recorded, pairwise: bool, diagnosis: list[Any] | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        pairs = Pairs(*chunk.pairs)
+        tracer = Tracer(pairs, recorded.tape)
+        tracer.diagnosis = diagnosis
+        rows = [x.repeat_interleave(pairs.references, 0) for x in chunk.examples]
+        with preserved(self.modules):
+            output, leaves = self._trace(tracer, rows, self.inputs.repeat_rows(chunk.extra, pairs.references))
+            totals = self._multiply(output, leaves, recorded, pairs, chunk.columns)
+        outputs = output.detach().reshape(*pairs, -1)[:, 0]
+        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1).sum(1, dtype=torch.float64)
+        expected = expected.expand(pairs.examples, -1)
+        return totals, _numpy(outputs), _numpy(expected)
+
+    def _multiply(
+        self, output: Tensor, leaves: list[Tensor], recorded: Recorded, pairs: Pairs, columns: np.ndarray
+    ) -> list[np.ndarray]:
+        """One backward pass per explained output; multipliers times differences, summed over the references."""
+        axes = self.layer_axes if self.layer is not None else [0] * len(leaves)
+        differences = [
+            leaf.detach() - align(reference, leaf, pairs) for leaf, reference in zip(leaves, recorded.leaves, strict=True)
+        ]
+        totals: list[list[Tensor]] = [[] for _ in leaves]
+        chosen = torch.as_tensor(columns, device=output.device).repeat_interleave(pairs.references, 0)  # (rows, k)
+        for k in range(columns.shape[1]):
+            seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
+            multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
+            for total, m, d, axis in zip(totals, multipliers, differences, axes, strict=True):
+                contribution = torch.zeros_like(d) if m is None else m * d
+                contribution = contribution.movedim(axis, 0).unflatten(0, tuple(pairs))
+                total.append(contribution.sum(1, dtype=torch.float64))
+        return [_numpy(torch.stack(t)) for t in totals]
+
+    # ------------------------------------------------------------------ blame
+    def blame(self, chunk: Chunk) -> Blame | None:
+        """Explain a single pair once more, with every rule checked by itself; return the worst."""
+        found: list[Any] = []
+        try:
+            self._attribute(chunk, self._record_pairs(chunk), pairwise=True, diagnosis=found)
+        except (Misaligned, ValueError):
+            return None
+        worst = max(found, key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
+        if worst is None:
+            return None
+        step, gap, size = worst
+        return Blame(step.name, step.place, gap, size)
+
+
+# ---------------------------------------------------------------------- helpers
+def _gradients(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
+    if not output.requires_grad:
+        return (None,) * len(leaves)
+    return torch.autograd.grad(output, leaves, seed, retain_graph=retain, allow_unused=True)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
+    """The axis that grows with the number of rows, from shapes for one and for two rows."""
+    axes = [axis for axis, sizes in enumerate(zip(one, two, strict=False)) if sizes == (1, 2)]
+    if len(one) != len(two) or len(axes) != 1:
+        raise BatchMixingError(
+            f"the {what} has shape {tuple(one)} for one row and {tuple(two)} for two: no axis holds the rows. A model that "
+            "aggregates over the batch cannot be explained row by row; if rows lie along another axis of the input, say so "
+            "with batch_axis."
+        )
+    return axes[0]
+
+
+def _device_of(modules: list[nn.Module]) -> torch.device | None:
+    for module in modules:
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                return tensor.device
+    return None
+
+
+@contextmanager
+def _hooked(layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]]) -> Iterator[None]:
+    """Pass the float inputs of a layer through a function, once."""
+    calls = 0
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise InputError(
+                f"the layer {type(layer).__name__} is called more than once by the model; its input is not one tensor. "
+                "Explain the model's input, or give each call a layer of its own."
+            )
+        changed = iter(change([a for a in args if isinstance(a, Tensor) and a.is_floating_point()]))
+        return tuple(next(changed) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+
+    handle = layer.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _foreign_visible(modules: list[nn.Module], tracer: Tracer) -> Iterator[None]:
+    """Let the tracer meet custom autograd functions, and modules that have a rule of their own, as single calls."""
+    ruled = [m for m in modules if type(m) in tracer.operations]
+    for module in ruled:
+        module.forward = ForeignCall(type(module), module.forward, type(module).__name__)
+    try:
+        with custom_functions_visible():
+            yield
+    finally:
+        for module in ruled:
+            module.__dict__.pop("forward", None)
+
+
+def _control_flow_message(error: Misaligned) -> str:
+    return (
+        f"the model does not run the same way on the example and on the reference: {error}. Deep SHAP compares the two "
+        "operation by operation. Write input-dependent branches as torch.where, or pass what decides them (lengths, masks, "
+        "flags) as additional_forward_args, which example and reference share."
+    )

@@ -1,0 +1,192 @@
+"""One canonical name for every spelling of a torch function.
+
+``torch.tanh``, ``Tensor.tanh_``, ``F.tanh`` and ``torch.ops.aten.tanh.default`` are one operation, ``tanh``.
+Functions are recognised by identity, so that somebody's own function called ``tanh`` is not taken for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch._ops import OpOverload, OpOverloadPacket
+
+
+class Spelling(NamedTuple):
+    """The canonical name of a function, and whether this spelling works in place."""
+
+    name: str
+    inplace: bool = False
+
+
+_NAMESPACES = [
+    torch._C._VariableFunctions,
+    torch,
+    torch.functional,
+    torch._C._nn,
+    torch._C._linalg,
+    torch._C._special,
+    torch._C._fft,
+    torch.linalg,
+    torch.special,
+    torch.fft,
+    F,
+    torch.Tensor,
+]
+_PREFIXES = ("special_", "linalg_", "fft_")
+_OPERATORS = "add sub mul truediv floordiv matmul mod pow and or xor lshift rshift".split()
+_ALIASES = {
+    "truediv": "div",
+    "div": "div",
+    "idiv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "and": "logical_and",
+    "or": "logical_or",
+    "xor": "logical_xor",
+    "bitwise_and": "logical_and",
+    "bitwise_or": "logical_or",
+    "bitwise_xor": "logical_xor",
+    "bitwise_not": "logical_not",
+    "__invert__": "logical_not",
+    "__neg__": "neg",
+    "__pos__": "positive",
+    "__abs__": "abs",
+    "__eq__": "eq",
+    "__ne__": "ne",
+    "__lt__": "lt",
+    "__le__": "le",
+    "__gt__": "gt",
+    "__ge__": "ge",
+    "__rdiv__": "rdiv",
+    "__rtruediv__": "rdiv",
+    "__rmatmul__": "rmatmul",
+    "__rfloordiv__": "rfloor_divide",
+    "__rmod__": "rremainder",
+    "__rsub__": "rsub",
+    "__rpow__": "rpow",
+    "__idiv__": "div",
+    "__div__": "div",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "not_equal": "ne",
+    "absolute": "abs",
+    "arccos": "acos",
+    "arccosh": "acosh",
+    "arcsin": "asin",
+    "arcsinh": "asinh",
+    "arctan": "atan",
+    "arctan2": "atan2",
+    "arctanh": "atanh",
+    "clip": "clamp",
+    "divide": "div",
+    "true_divide": "div",
+    "multiply": "mul",
+    "subtract": "sub",
+    "negative": "neg",
+    "fix": "trunc",
+    "sgn": "sign",
+    "concat": "cat",
+    "concatenate": "cat",
+    "row_stack": "vstack",
+    "expit": "sigmoid",
+    "swish": "silu",
+    "log_ndtr": "log_ndtr",
+    "psi": "digamma",
+    "gammaln": "lgamma",
+    "moveaxis": "movedim",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "ger": "outer",
+    "inner": "inner",
+    "trapz": "trapezoid",
+    "max_pool1d_with_indices": "max_pool1d",
+    "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
+    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
+    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
+    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
+    "_unsafe_view": "view",
+    "convolution": "convolution",
+    "_transformer_encoder_layer_fwd": "_transformer_encoder_layer_fwd",
+    "upsample_nearest": "interpolate",
+    "upsample_bilinear": "interpolate",
+    "upsample": "interpolate",
+    "matrix_transpose": "mT",
+    "round_": "round",
+    "logical_and_": "logical_and",
+}
+
+
+def _canonical(name: str) -> Spelling:
+    if name.startswith("__") and name.endswith("__"):
+        inner = name[2:-2]
+        if name in _ALIASES:
+            return Spelling(_ALIASES[name])
+        if inner in _OPERATORS:
+            return Spelling(_ALIASES.get(inner, inner))
+        if inner[:1] in "ri" and inner[1:] in _OPERATORS:
+            return Spelling(_ALIASES.get(inner[1:], inner[1:]), inplace=inner[0] == "i")
+        return Spelling(name)
+    if name == "requires_grad_":  # not the property in place, but a call
+        return Spelling(name)
+    inplace = name.endswith("_") and not name.endswith("__")
+    name = name.rstrip("_") if inplace else name
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return Spelling(_ALIASES.get(name, name), inplace)
+
+
+def _spellings() -> dict[Any, Spelling]:
+    found: dict[Any, Spelling] = {}
+    for namespace in _NAMESPACES:
+        for name in dir(namespace):
+            attribute = getattr(namespace, name, None)
+            if isinstance(attribute, type) or not callable(attribute):
+                continue
+            found[attribute] = _canonical(name)
+    for name in dir(torch.Tensor):
+        attribute = getattr(torch.Tensor, name, None)
+        if hasattr(attribute, "__get__") and not callable(attribute):
+            found[attribute.__get__] = _canonical(name)
+            if hasattr(attribute, "__set__"):
+                found[attribute.__set__] = Spelling(f"{name}.__set__")
+    return found
+
+
+_SPELLINGS = _spellings()
+
+
+def resolve(function: Callable[..., Any]) -> Spelling | None:
+    """Return the canonical spelling of a torch function, or None when it is not one of torch's."""
+    if isinstance(function, OpOverload):
+        return _overload(function._schema.name)
+    if isinstance(function, OpOverloadPacket):
+        return _overload(function._qualified_op_name)
+    try:
+        return _SPELLINGS.get(function)
+    except TypeError:  # unhashable callables are nobody's spelling
+        return None
+
+
+@lru_cache(maxsize=None)
+def _overload(qualified: str) -> Spelling | None:
+    namespace, _, name = qualified.partition("::")
+    return _canonical(name) if namespace == "aten" else None
+
+
+@lru_cache(maxsize=None)
+def functional(name: str) -> Callable[..., Any]:
+    """Return the out-of-place function behind a canonical name, for an in-place spelling of it."""
+    for namespace in (torch, F, torch.Tensor, torch.special, torch.linalg):
+        function = getattr(namespace, name, None)
+        if function is not None:
+            return function
+    raise LookupError(name)

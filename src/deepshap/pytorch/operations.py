@@ -1,0 +1,194 @@
+"""What an operation is, and what its rule gets to see. The table of all of them is in ``table.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CONSTANT = "constant"
+LINEAR = "linear"
+MULTILINEAR = "multilinear"
+ELEMENTWISE = "elementwise"
+QUADRATIC = "quadratic"
+SMOOTH = "smooth"
+COMPOSITE = "composite"
+CUSTOM = "custom"
+CAST = "cast"
+VALUE = "value"
+INDEX = "index"
+RANDOM = "random"
+
+KINDS = {
+    CONSTANT: "does not depend on the values of its inputs (shapes, dtypes, `zeros_like`)",
+    LINEAR: "affine in all its varying inputs together: the ordinary gradient",
+    MULTILINEAR: "affine in each of its varying inputs: the gradient at the midpoint (half-split of products)",
+    ELEMENTWISE: "rescale rule: the secant slope of each element (two-player Shapley for two operands)",
+    QUADRATIC: "of second degree in its inputs: the gradient at the midpoint",
+    SMOOTH: "path integral of the gradient along the segment from reference to example",
+    COMPOSITE: "composed of smaller operations, each with its own rule",
+    CUSTOM: "a rule of its own",
+    CAST: "converts the dtype: the identity, or a step when it rounds",
+    VALUE: "leaves torch as a Python value, which must be the same for example and reference",
+    INDEX: "yields indices; their use is an error where they differ between example and reference",
+    RANDOM: "random: refused, since example and reference must see the same function",
+}
+
+
+class Pairs(NamedTuple):
+    """Rows of a chunk are pairs, examples outermost: row ``n * references + b`` pairs example n and reference b."""
+
+    examples: int
+    references: int
+
+    @property
+    def rows(self) -> int:
+        """Number of pairs."""
+        return self.examples * self.references
+
+
+class Misaligned(Exception):
+    """The recorded reference cannot be laid beside the example: other calls, or rows that cannot be matched."""
+
+
+def align(reference: Tensor, example: Tensor, pairs: Pairs) -> Tensor:
+    """Repeat a reference tensor recorded on ``pairs.references`` rows for every example of the chunk."""
+    if reference.shape == example.shape:
+        return reference
+    differing = [
+        axis
+        for axis, (r, x) in enumerate(zip(reference.shape, example.shape, strict=False))
+        if r != x
+    ]
+    if reference.dim() != example.dim() or len(differing) != 1:
+        raise Misaligned(f"shape {tuple(example.shape)} beside {tuple(reference.shape)}")
+    (axis,) = differing
+    if reference.shape[axis] != pairs.references or example.shape[axis] != pairs.rows:
+        raise Misaligned(f"shape {tuple(example.shape)} beside {tuple(reference.shape)}")
+    repeated = reference.unsqueeze(axis)
+    sizes = list(repeated.shape)
+    sizes[axis] = pairs.examples
+    return repeated.expand(sizes).flatten(axis, axis + 1)
+
+
+@dataclass(eq=False)
+class Step:
+    """One nonlinear operation of the model, as its rule sees it.
+
+    Attributes
+    ----------
+    name : canonical name of the operation.
+    place : where the user's code calls it.
+    evaluate : the operation as a function of its varying inputs alone.
+    inputs, outputs : varying float inputs and float outputs on the example side.
+    reference_inputs, reference_outputs : the same on the reference side, row by row beside the example's.
+    arguments : positional arguments of the call, varying inputs included.
+    varying : of each tensor argument, whether it is one of the inputs.
+    memory : whatever the operation's forward pass kept for its rule.
+    """
+
+    name: str
+    place: str
+    evaluate: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    pairs: Pairs
+    varying: tuple[bool, ...] = ()
+    reference: Step | None = None
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    memory: Any = None
+    _aligned: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    @property
+    def reference_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs on the reference side, repeated to the example side's shapes."""
+        return self._align("inputs")
+
+    @property
+    def reference_outputs(self) -> tuple[Tensor, ...]:
+        """Outputs on the reference side, repeated to the example side's shapes."""
+        return self._align("outputs")
+
+    def _align(self, which: str) -> tuple[Tensor, ...]:
+        if which not in self._aligned:
+            assert self.reference is not None
+            sides = zip(getattr(self.reference, which), getattr(self, which), strict=True)
+            self._aligned[which] = tuple(align(r, x, self.pairs) for r, x in sides)
+        return self._aligned[which]
+
+    def operands(self) -> list[tuple[Any, Any]]:
+        """Return example and reference side of every positional argument; a constant is the same on both."""
+        inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
+        varying = iter(self.varying)
+        return [
+            next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments
+        ]
+
+    def shares(self, *multipliers: Tensor) -> list[Tensor]:
+        """Of the multipliers of all operands, keep those of the varying ones, summed over broadcast axes."""
+        inputs = iter(self.inputs)
+        tensors = [m for m, a in zip(multipliers, self.arguments, strict=False) if isinstance(a, Tensor)]
+        kept = [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
+        return [m if m.shape == i.shape else m.sum_to_size(i.shape) for m, i in zip(kept, inputs, strict=True)]
+
+    def tensors(self) -> Sequence[Tensor]:
+        """All tensors kept for the rule."""
+        return (*self.inputs, *self.outputs)
+
+    def detach_from(self, storage: int) -> None:
+        """Keep copies of the values whose memory is about to be overwritten in place."""
+        for which in ("inputs", "outputs"):
+            kept = tuple(
+                t.clone() if t.untyped_storage().data_ptr() == storage else t for t in getattr(self, which)
+            )
+            setattr(self, which, kept)
+
+
+Rule = Callable[..., "Tensor | Sequence[Tensor | None] | None"]
+Secant = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A line of the table.
+
+    Attributes
+    ----------
+    kind : one of ``KINDS``.
+    rule : maps ``(step, *output multipliers)`` to input multipliers (custom operations).
+    secant : maps ``(x, r, y, y_r)`` to the slope (elementwise operations with a closed form).
+    function : stands in for the called function (composites, and functions that hide a dependence).
+    indices : the operation selects by indices or masks among its arguments.
+    keeps_memory : the function returns ``(outputs, memory)``.
+    wants_repeats : the function asks how many consecutive rows are one example's (recurrent layers).
+    """
+
+    kind: str
+    rule: Rule | None = None
+    secant: Secant | None = None
+    function: Callable[..., Any] | None = None
+    indices: bool = False
+    keeps_memory: bool = False
+    wants_repeats: bool = False
+
+
+def primitive(rule: Rule, keeps_memory: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            tensors = tuple(a for a in args if isinstance(a, Tensor))
+            if torch.overrides.has_torch_function(tensors):
+                return torch.overrides.handle_torch_function(call, tensors, *args, **kwargs)
+            result = function(*args, **kwargs)
+            return result[0] if keeps_memory else result
+
+        call.__name__ = call.__qualname__ = function.__name__
+        call.__doc__ = function.__doc__
+        call.operation = Operation(CUSTOM, rule, function=function, keeps_memory=keeps_memory)  # type: ignore[attr-defined]
+        return call
+
+    return wrap

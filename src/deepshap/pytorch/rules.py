@@ -1,0 +1,208 @@
+"""The rules: each maps a step and its output multipliers to input multipliers.
+
+Every rule keeps ``sum_k m_k * (input_k - reference_input_k) = m_out * (output - reference_output)``; that is all it
+takes for a whole model to be complete. Formulas and sources: docs/mathematics.md.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from math import comb
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import secants
+from .operations import Rule, Secant, Step, align
+
+SMOOTH_NODES = 32
+
+
+def rescale(secant: Secant | None = None) -> Rule:
+    """Elementwise functions: the multiplier times the secant slope (Shrikumar et al. 2017).
+
+    With several varying operands each gets its two-player Shapley share: its function averaged over the other
+    operands being at the example and at the reference.
+    """
+
+    def rule(step: Step, multiplier: Tensor) -> list[Tensor]:
+        if len(step.inputs) == 1:
+            (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+            x, r = torch.broadcast_to(x, y.shape), torch.broadcast_to(r, y.shape)
+            slope = (secant or secants.of(lambda v: step.evaluate(v)))(x, r, y, yr)
+            return [unbroadcast(multiplier * finite(slope), step.inputs[0])]
+        return [_share(step, multiplier, player) for player in range(len(step.inputs))]
+
+    return rule
+
+
+def _share(step: Step, multiplier: Tensor, player: int) -> Tensor:
+    """Shapley share of one operand: its secant, averaged over the sides of the others in all orders."""
+    shape, players = step.outputs[0].shape, len(step.inputs)
+    sides = list(zip(step.reference_inputs, step.inputs, strict=True))
+    others = [k for k in range(players) if k != player]
+
+    def averaged(own: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=own.dtype, device=own.device)
+        for choice in product((0, 1), repeat=len(others)):
+            weight = 1 / (players * comb(players - 1, sum(choice)))
+            values = {k: sides[k][side] for k, side in zip(others, choice, strict=True)} | {player: own}
+            total = total + weight * step.evaluate(*(values[k] for k in range(players)))
+        return total
+
+    r, x = (torch.broadcast_to(side, shape) for side in sides[player])
+    slope = secants.of(averaged)(x, r, averaged(x), averaged(r))
+    return unbroadcast(multiplier * finite(slope), step.inputs[player])
+
+
+def along_segment(nodes: int) -> Rule:
+    """The gradient averaged along the segment from reference to example, by Gauss-Legendre nodes.
+
+    Exact for polynomials of degree ``2 * nodes``: one node, the midpoint, does products and everything quadratic.
+    For other smooth functions this is the Aumann-Shapley rule (Sundararajan et al. 2017).
+    """
+
+    def rule(step: Step, *multipliers: Tensor) -> list[Tensor | None]:
+        total: list[Tensor | None] = [None] * len(step.inputs)
+        for position, weight in _gauss_legendre(nodes):
+            with torch.enable_grad():
+                points = [
+                    torch.lerp(r, x, position).requires_grad_()
+                    for x, r in zip(step.inputs, step.reference_inputs, strict=True)
+                ]
+                values = step.evaluate(*points)
+            floats = [v for v in (values if isinstance(values, (tuple, list)) else (values,)) if v.is_floating_point()]
+            outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
+            gradients = _gradient(outputs, points)
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    total[i] = weight * gradient if total[i] is None else total[i] + weight * gradient
+        return total
+
+    return rule
+
+
+def _gradient(outputs: list[tuple[Tensor, Tensor]], points: list[Tensor]) -> tuple[Tensor | None, ...]:
+    values, multipliers = zip(*outputs, strict=True)
+    return torch.autograd.grad(values, points, multipliers, allow_unused=True)
+
+
+@lru_cache(maxsize=None)
+def _gauss_legendre(nodes: int) -> tuple[tuple[float, float], ...]:
+    positions, weights = np.polynomial.legendre.leggauss(nodes)
+    return tuple(((1 + float(p)) / 2, float(w) / 2) for p, w in zip(positions, weights, strict=True))
+
+
+def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """a / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
+    (a, ar), (b, br) = step.operands()
+    return step.shares(multiplier * (1 / b + 1 / br) / 2, -multiplier * (a + ar) / (2 * b * br))
+
+
+def select(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """c a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
+    (c, cr), (a, ar), (b, br) = step.operands()
+    chosen = (c + cr).to(multiplier.dtype) / 2
+    jump = torch.where(c == cr, 0.0, (a + ar - b - br) / 2)
+    return step.shares(multiplier * jump, multiplier * chosen, multiplier * (1 - chosen))
+
+
+def lookup(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
+    (table, table_r), (ids, ids_r) = step.operands()
+    i, j = ids.long(), ids_r.long()
+    jump = (table[i] - table[j] + table_r[i] - table_r[j]) / 2
+    moved = torch.where(ids == ids_r, 1.0, ids - ids_r)
+    explained = (multiplier * jump).sum(-1) / moved
+    half = multiplier.flatten(0, -2) / 2
+    back = torch.zeros_like(table).index_add(0, i.flatten(), half).index_add(0, j.flatten(), half)
+    return [m for m, varies in zip((back, explained), step.varying, strict=True) if varies]
+
+
+def logsumexp_weights(z: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> Tensor:
+    """Slope of logsumexp with regard to each term, as log of a sum of exponentials.
+
+    The slope of term i is ``secant_log(S, S_r) * secant_exp(z_i, r_i)`` with S the sum of exponentials. It is written
+    with the normalised terms p = exp(z - total) of either side, so that no shift is needed and nothing overflows:
+    ``p expm1c(-d) / expm1c(-D)`` with d = z - r and D = total - total_r, or the same with the sides exchanged,
+    whichever has only decaying exponentials.
+    """
+    d = torch.where(z == r, 0.0, z - r)  # masked terms are -inf on both sides
+    D = total - total_r
+    rising, grown = d >= 0, D >= 0
+    base = torch.where(rising, torch.exp(z - total), torch.exp(r - total_r)) * secants.expm1c(-d.abs())
+    crossing = torch.where(rising == grown, 1.0, torch.exp(-D.abs()))
+    return base * crossing / secants.expm1c(-D.abs())
+
+
+def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
+    """Over the last axis."""
+    (z,), (r,), (total,), (total_r,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    weights = logsumexp_weights(z, r, total.unsqueeze(-1), total_r.unsqueeze(-1))
+    return multiplier.unsqueeze(-1) * weights
+
+
+def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
+    """z - logsumexp(z) over the last axis."""
+    return _normalise(step, multiplier)
+
+
+def softmax(step: Step, multiplier: Tensor) -> Tensor:
+    """exp(log_softmax(z)) over the last axis: independent of a shift of either side, finite under -inf masks."""
+    (p,), (pr,) = step.outputs, step.reference_outputs
+    u, ur = (torch.log_softmax(side[0], -1) for side in (step.inputs, step.reference_inputs))
+    u, ur = (torch.where(torch.isneginf(side), 0.0, side) for side in (u, ur))
+    masked = (p == 0) & (pr == 0)
+    return _normalise(step, torch.where(masked, 0.0, multiplier * secants.exp(u, ur, p, pr)))
+
+
+def _normalise(step: Step, multiplier: Tensor) -> Tensor:
+    (z,), (r,) = step.inputs, step.reference_inputs
+    weights = logsumexp_weights(z, r, z.logsumexp(-1, True), r.logsumexp(-1, True))
+    return multiplier - weights * multiplier.sum(-1, keepdim=True)
+
+
+def greatest(step: Step, multiplier: Tensor) -> Tensor:
+    """Cross-max over the last axis, for one greatest value or one per window.
+
+    With ``y = x_i`` and ``y_r = r_j`` a rise goes to i and a fall to j; there the input changed at least as much as
+    the output, so the slope is at most 1.
+    """
+    (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    assert step.reference is not None
+    i, j = step.memory, align(step.reference.memory, step.memory, step.pairs)
+    change = y - yr
+    to_i = torch.where(i == j, 1.0, _quotient_where(change > 0, change, (x - r).gather(-1, i)))
+    to_j = torch.where(i == j, 0.0, _quotient_where(change < 0, change, (x - r).gather(-1, j)))
+    result = torch.zeros_like(x).scatter_add(-1, i, multiplier * to_i)
+    return result.scatter_add(-1, j, multiplier * to_j)
+
+
+def _quotient_where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(condition, a / torch.where(condition, b, 1.0), 0.0)
+
+
+def unbroadcast(multiplier: Tensor, like: Tensor) -> Tensor:
+    """Sum over the axes along which an input was broadcast."""
+    return multiplier if multiplier.shape == like.shape else multiplier.sum_to_size(like.shape)
+
+
+def finite(slope: Tensor) -> Tensor:
+    """An infinite slope belongs to an operand that did not change (sqrt at 0 on both sides): it explains nothing."""
+    return torch.where(torch.isinf(slope), 0.0, slope)
+
+
+def local_gap(step: Step, multipliers: list[Tensor], result: tuple[Tensor | None, ...]) -> tuple[float, float]:
+    """How far one step is from explaining its own outputs, and the size of what it explains."""
+    explained = [
+        (m * (x - r)).sum()
+        for m, x, r in zip(result, step.inputs, step.reference_inputs, strict=True)
+        if m is not None
+    ]
+    wanted = [
+        (m * (y - yr)) for m, y, yr in zip(multipliers, step.outputs, step.reference_outputs, strict=True)
+    ]
+    gap = sum(float(e) for e in explained) - sum(float(w.sum()) for w in wanted)
+    return abs(gap), sum(float(w.abs().sum()) for w in wanted)

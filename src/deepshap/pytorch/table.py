@@ -1,0 +1,212 @@
+"""THE table: what every operation of torch is, under its canonical name (``names.py``).
+
+Adding an operation: a function in ``rules.py``, ``secants.py`` or ``composites.py`` if it needs one, a line here, a
+line in ``tests/cases.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from . import composites, recurrent, secants
+from .operations import (
+    CAST,
+    COMPOSITE,
+    CONSTANT,
+    ELEMENTWISE,
+    INDEX,
+    LINEAR,
+    MULTILINEAR,
+    QUADRATIC,
+    RANDOM,
+    VALUE,
+    Operation,
+)
+
+OPERATIONS: dict[str, Operation] = {}
+USER_OPERATIONS: dict[Any, Operation] = {}
+
+
+def _of_kind(kind: str, words: str, **options: Any) -> None:
+    for name in words.split():
+        assert name not in OPERATIONS, name
+        OPERATIONS[name] = Operation(kind, **options)
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    return tensor.view_as(tensor)
+
+
+# ---------------------------------------------------------------------- constant
+_of_kind(
+    CONSTANT,
+    "shape size dim ndim ndimension numel nelement dtype device layout stride storage_offset element_size itemsize "
+    "nbytes __len__ is_contiguous is_floating_point is_complex is_signed is_inference is_nested is_sparse is_quantized "
+    "is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad requires_grad.__set__ grad grad_fn get_device is_neg is_conj "
+    "data_ptr untyped_storage output_nr name names has_names result_type can_cast promote_types is_same_size is_tensor "
+    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_tensor broadcast_shapes "
+    "register_hook retain_grad __hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia "
+    "is_pinned is_shared _version __dlpack__ sym_size sym_numel _is_view is_set_to",
+)
+_of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
+
+# ---------------------------------------------------------------------- linear
+_of_kind(
+    LINEAR,
+    "add sub rsub neg positive sum nansum mean nanmean cumsum diff trapezoid cumulative_trapezoid trace "
+    "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
+    "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
+    "cat stack hstack vstack dstack column_stack block_diag meshgrid split split_with_sizes chunk tensor_split unsafe_split "
+    "unsafe_chunk hsplit vsplit dsplit unbind narrow select slice select_scatter slice_scatter diagonal_scatter "
+    "roll flip fliplr flipud rot90 unfold fold im2col col2im diagonal diag diag_embed diagflat tril triu "
+    "atleast_1d atleast_2d atleast_3d clone contiguous alias lift_fresh lift_fresh_copy copy zero fill "
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+    "interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
+    "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg "
+    "fft ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
+    "view_as_real view_as_complex conj resolve_conj resolve_neg complex _pack_padded_sequence _pad_packed_sequence",
+)
+_of_kind(LINEAR, "detach data", function=_alias)
+_of_kind(
+    LINEAR,
+    "__getitem__ __setitem__ index index_select take take_along_dim gather scatter scatter_add index_add index_copy "
+    "index_put index_fill masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
+    indices=True,
+)
+_of_kind(CAST, "to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
+_of_kind(
+    RANDOM,
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout rrelu gumbel_softmax "
+    "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like "
+    "uniform exponential cauchy log_normal geometric native_dropout fractional_max_pool2d fractional_max_pool3d",
+)
+
+# ---------------------------------------------------------------------- products
+_of_kind(
+    MULTILINEAR,
+    "mul matmul rmatmul mm bmm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp linear "
+    "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc einsum "
+    "tensordot chain_matmul multi_dot vecdot",
+)
+_of_kind(QUADRATIC, "var var_mean mse_loss cov")
+
+# ---------------------------------------------------------------------- elementwise
+for _name, _secant in {
+    "tanh": secants.tanh,
+    "sigmoid": secants.sigmoid,
+    "exp": secants.exp,
+    "expm1": secants.expm1,
+    "log": secants.log,
+    "log1p": secants.log1p,
+    "sqrt": secants.sqrt,
+    "rsqrt": secants.rsqrt,
+    "square": secants.square,
+    "reciprocal": secants.reciprocal,
+    "relu": secants.relu,
+    "silu": secants.silu,
+}.items():
+    _of_kind(ELEMENTWISE, _name, secant=_secant)
+_of_kind(
+    ELEMENTWISE,
+    "leaky_relu prelu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish "
+    "hardtanh hardshrink softshrink tanhshrink threshold clamp clamp_min clamp_max abs sign floor ceil round trunc frac "
+    "exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc lgamma digamma "
+    "logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e ndtr ndtri log_ndtr entr "
+    "xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma multigammaln mvlgamma angle "
+    "smooth_l1_loss huber_loss l1_loss",
+)
+_of_kind(
+    ELEMENTWISE,
+    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isposinf isneginf signbit isclose "
+    "bucketize searchsorted",
+)
+
+# ---------------------------------------------------------------------- composed of smaller operations
+for _name, _function in {
+    "div": composites.div,
+    "rdiv": composites.rdiv,
+    "floor_divide": composites.floor_divide,
+    "rfloor_divide": lambda a, b: composites.floor_divide(b, a),
+    "addcdiv": composites.addcdiv,
+    "hypot": composites.hypot,
+    "ldexp": composites.ldexp,
+    "glu": composites.glu,
+    "where": composites.where,
+    "masked_fill": composites.masked_fill,
+    "softmax": composites.softmax,
+    "log_softmax": composites.log_softmax,
+    "softmin": composites.softmin,
+    "logsumexp": composites.logsumexp,
+    "logaddexp": composites.logaddexp,
+    "logaddexp2": composites.logaddexp2,
+    "logcumsumexp": composites.logcumsumexp,
+    "max": composites.maximum_of,
+    "min": composites.minimum_of,
+    "amax": composites.amax,
+    "amin": composites.amin,
+    "aminmax": composites.aminmax,
+    "any": composites.any_of,
+    "all": composites.all_of,
+    "count_nonzero": composites.count_nonzero,
+    "max_pool1d": composites.max_pool(1),
+    "max_pool2d": composites.max_pool(2),
+    "max_pool3d": composites.max_pool(3),
+    "adaptive_max_pool1d": composites.max_pool(1, adaptive=True),
+    "adaptive_max_pool2d": composites.max_pool(2, adaptive=True),
+    "adaptive_max_pool3d": composites.max_pool(3, adaptive=True),
+    "lp_pool1d": composites.lp_pool(1),
+    "lp_pool2d": composites.lp_pool(2),
+    "lp_pool3d": composites.lp_pool(3),
+    "sort": composites.sort,
+    "msort": composites.msort,
+    "topk": composites.topk,
+    "kthvalue": composites.kthvalue,
+    "median": composites.median,
+    "nanmedian": composites.median,
+    "quantile": composites.quantile,
+    "nanquantile": composites.quantile,
+    "cumprod": composites.cumprod,
+    "cummax": composites.cummax,
+    "cummin": composites.cummin,
+    "prod": composites.prod,
+    "std": composites.std,
+    "std_mean": composites.std_mean,
+    "norm": composites.norm,
+    "vector_norm": composites.vector_norm,
+    "normalize": composites.normalize,
+    "cosine_similarity": composites.cosine_similarity,
+    "pairwise_distance": composites.pairwise_distance,
+    "cdist": composites.cdist,
+    "dist": composites.dist,
+    "renorm": composites.renorm,
+    "layer_norm": composites.layer_norm,
+    "native_layer_norm": composites.native_layer_norm,
+    "rms_norm": composites.rms_norm,
+    "group_norm": composites.group_norm,
+    "instance_norm": composites.instance_norm,
+    "batch_norm": composites.batch_norm,
+    "local_response_norm": composites.local_response_norm,
+    "embedding": composites.embedding,
+    "embedding_bag": composites.embedding_bag,
+    "one_hot": composites.one_hot,
+    "grid_sample": composites.grid_sample,
+    "scaled_dot_product_attention": composites.scaled_dot_product_attention,
+    "multi_head_attention_forward": composites.multi_head_attention_forward,
+}.items():
+    _of_kind(COMPOSITE, _name, function=_function)
+
+for _name, _cell in {
+    "lstm": recurrent.LSTM,
+    "gru": recurrent.GRU,
+    "rnn_tanh": recurrent.TanhRNN,
+    "rnn_relu": recurrent.ReluRNN,
+}.items():
+    _of_kind(COMPOSITE, _name, function=recurrent.layer(_cell), wants_repeats=True)
+    _of_kind(COMPOSITE, f"{_name}_cell", function=recurrent.single_step(_cell), wants_repeats=True)
+
+# ---------------------------------------------------------------------- leaving the floats
+_of_kind(VALUE, "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose is_nonzero")
+_of_kind(INDEX, "argmax argmin argsort nonzero argwhere mode")

@@ -1,0 +1,691 @@
+"""The one file that intercepts torch: run a model, look up each call's rule, let autograd carry multipliers.
+
+The model runs once on the references, where the tracer records what the rules need (the tape), and once on the
+examples, where every nonlinear call becomes a node whose backward pass applies its rule to the two sides.
+Linear calls run as they are. A value is *active* when it depends on the explained inputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function, resolve_name
+
+from ..errors import ControlFlowError, UnsupportedOperationError
+from . import names, rules
+from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, Misaligned, Operation, Pairs, Step, align
+from .table import OPERATIONS, USER_OPERATIONS
+
+_MARK = "deepshap"
+_HERE = os.path.dirname(__file__)
+_TORCH = os.path.dirname(torch.__file__)
+_seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
+
+
+@contextmanager
+def seen_operations() -> Iterator[set[str]]:
+    """Collect the canonical names of all operations that models call on active values."""
+    seen: set[str] = set()
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
+
+
+@dataclass
+class Tag:
+    """What is known of an integer or boolean tensor that depends on the input.
+
+    ``carrier`` is its value as floats, through which multipliers flow. Without one, ``origin`` says where the tensor
+    came from, and using it is an error: it differs between example and reference and nothing can be attributed to it.
+    """
+
+    carrier: Tensor | None = None
+    origin: str = ""
+
+
+@dataclass
+class Tape:
+    """What the reference run leaves behind: every active call in order, and the steps of the nonlinear ones."""
+
+    pairs: Pairs
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    nbytes: int = 0
+
+
+class _Secant(Function):
+    """Runs a step's function forward and its rule backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tracer: Tracer, step: Step, operation: Operation, *inputs: Tensor) -> Any:
+        ctx.tracer, ctx.step, ctx.rule = tracer, step, operation.rule
+        result = step.evaluate(*inputs)
+        if operation.keeps_memory:
+            result, step.memory = result
+        outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        outputs = tuple(_fresh(o, inputs) for o in outputs)
+        floats = tuple(o for o in outputs if o.is_floating_point())
+        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
+        ctx.floating = [o.is_floating_point() for o in outputs]
+        step.inputs = tuple(i.detach() for i in inputs)
+        step.outputs = tuple(o.detach() for o in floats)
+        return outputs if isinstance(result, (tuple, list)) else outputs[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *multipliers: Tensor) -> Any:
+        step = ctx.step
+        given = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
+        result = ctx.rule(step, *given)
+        result = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        if len(result) != len(step.inputs):
+            raise TypeError(
+                f"the rule of {step.name} returned {len(result)} multipliers for {len(step.inputs)} inputs"
+            )
+        result = tuple(
+            None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True)
+        )
+        if ctx.tracer.diagnosis is not None:
+            ctx.tracer.diagnosis.append((step, *rules.local_gap(step, given, result)))
+        return None, None, None, *result
+
+
+def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    """A custom function must not hand out views of its inputs: in-place code after it would break."""
+    storages = {i.untyped_storage().data_ptr() for i in inputs}
+    return output.clone() if output.untyped_storage().data_ptr() in storages else output
+
+
+class ForeignCall:
+    """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
+
+    def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
+        self.key, self.function, self.__name__ = key, function, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        tensors = tuple(_tensors((args, kwargs)))
+        if has_torch_function(tensors):
+            return handle_torch_function(self, tensors, *args, **kwargs)
+        return self.function(*args, **kwargs)
+
+
+@contextmanager
+def custom_functions_visible() -> Iterator[None]:
+    """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
+    original = Function.__dict__["apply"]
+
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        run = original.__get__(None, cls)
+        if cls is _Secant or not has_torch_function(tuple(_tensors(args))):
+            return run(*args, **kwargs)
+        return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
+
+    Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        Function.apply = original
+
+
+class Tracer(TorchFunctionMode):
+    """Runs on one side of the pairs; with a tape it is the example side."""
+
+    def __init__(self, pairs: Pairs, tape: Tape | None = None, operations: dict[Any, Operation] | None = None) -> None:
+        super().__init__()
+        self.pairs = pairs
+        self.reference = tape
+        self.tape = Tape(pairs)
+        self.operations = {**USER_OPERATIONS, **(operations or {})}
+        self.unsupported: dict[tuple[str, str], None] = {}
+        self.diagnosis: list[tuple[Step, float, float]] | None = None
+        self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
+
+    # ------------------------------------------------------------------ entering and leaving
+    def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value to hand to the model, and the leaf that collects its multipliers."""
+        if value.is_floating_point() or value.is_complex():
+            leaf = value.detach().requires_grad_()
+            inside = leaf.clone()
+            self._mark(inside)
+            return inside, leaf
+        leaf = value.detach().double().requires_grad_()
+        inside = value.clone()
+        self._tag(inside, leaf.clone())
+        return inside, leaf
+
+    def leave(self, output: Tensor) -> Tensor:
+        """Check that the model's output came through this tracer."""
+        self._is_active(output)
+        carrier = self._carrier(output)
+        return output if carrier is None else carrier
+
+    def finish(self) -> None:
+        """Raise for unsupported calls, and for calls that the reference made and the example did not."""
+        if self.unsupported:
+            raise UnsupportedOperationError(_unsupported_message(list(self.unsupported)))
+        if self.reference and len(self.tape.calls) < len(self.reference.calls):
+            name, place = self.reference.calls[len(self.tape.calls)]
+            raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
+
+    # ------------------------------------------------------------------ interception
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        spelling = names.resolve(function)
+        name = spelling.name if spelling else getattr(function, "__name__", str(function))
+        operation = self._operation(function, spelling)
+        if operation and operation.kind == CONSTANT:
+            with torch.no_grad():
+                return (operation.function or function)(*args, **kwargs)
+        active = [t for t in _tensors((args, kwargs)) if self._is_active(t)]
+        if not active:
+            return self._passive(function, operation, name, args, kwargs)
+        if torch.is_inference_mode_enabled():
+            return self._refuse(f"{name} under torch.inference_mode", function, args, kwargs)
+        if (seen := _seen.get()) is not None:
+            seen.add(name)
+        with torch.enable_grad():
+            result = self._active(function, operation, name, bool(spelling and spelling.inplace), args, kwargs)
+        self._mark(result)
+        return result
+
+    def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
+        key = function.key if isinstance(function, ForeignCall) else function
+        try:
+            if key in self.operations:
+                return self.operations[key]
+        except TypeError:
+            pass
+        if (own := getattr(function, "operation", None)) is not None:
+            return own
+        return OPERATIONS.get(spelling.name) if spelling else None
+
+    def _passive(self, function: Any, operation: Operation | None, name: str, args: Any, kwargs: Any) -> Any:
+        if operation and operation.kind == RANDOM and not _switched_off(function, args, kwargs):
+            return self._refuse(f"{name} (random)", function, args, kwargs)
+        with torch.no_grad():
+            return function(*args, **kwargs)
+
+    def _active(
+        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
+    ) -> Any:
+        out = kwargs.pop("out", None) if isinstance(kwargs.get("out"), Tensor) else None
+        if out is not None:
+            return self._overwrite(out, self._active(function, operation, name, False, args, kwargs))
+        args, kwargs, flagged = _without_inplace_flag(function, args, kwargs)
+        if operation is None:
+            return self._unknown(function, name, args, kwargs)
+        linear = operation.kind in (LINEAR, CAST)
+        if flagged or (inplace and not (linear and args[0].is_floating_point())):
+            plain = names.functional(name) if inplace else function
+            return self._overwrite(args[0], self._active(plain, operation, name, False, args, kwargs))
+        return getattr(self, f"_{operation.kind}")(function, operation, name, inplace, args, kwargs)
+
+    # ------------------------------------------------------------------ one method per kind
+    def _linear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        self._call(name)
+        if inplace or name == "__setitem__":
+            self._before_overwriting(args[0])
+        args, kwargs = self._settle_indices(operation, name, args, kwargs)
+        function = operation.function or function
+        if name == "__setitem__":
+            return self._set_item(function, args)
+        return self._on_carriers(function, args, kwargs, lambda f, a, k: f(*a, **k))
+
+    def _multilinear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        def run(function: Any, args: Any, kwargs: Any) -> Any:
+            varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
+            if len(varying) == 1:
+                self._call(name)
+                return function(*args, **kwargs)
+            rule = rules.along_segment(nodes=(len(varying) + 1) // 2)
+            return self._step(name, function, Operation(CUSTOM, rule), args, kwargs)
+
+        return self._on_carriers(operation.function or function, args, kwargs, run)
+
+    def _elementwise(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        def run(function: Any, args: Any, kwargs: Any) -> Any:
+            varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
+            secant = operation.secant if len(varying) == 1 else None
+            rule = operation.rule or rules.rescale(secant)
+            return self._step(name, function, Operation(CUSTOM, rule), args, kwargs)
+
+        return self._on_carriers(operation.function or function, args, kwargs, run, rounds=True)
+
+    def _quadratic(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        rule = Operation(CUSTOM, rules.along_segment(nodes=1))
+        return self._custom(function, rule, name, inplace, args, kwargs)
+
+    def _smooth(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        rule = Operation(CUSTOM, rules.along_segment(nodes=rules.SMOOTH_NODES))
+        return self._custom(function, rule, name, inplace, args, kwargs)
+
+    def _custom(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        return self._on_carriers(
+            operation.function or function, args, kwargs, lambda f, a, k: self._step(name, f, operation, a, k)
+        )
+
+    def _composite(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        assert operation.function is not None
+        extra = {"repeats": self._repeats} if operation.wants_repeats else {}
+        with self:
+            return operation.function(*args, **kwargs, **extra)
+
+    def _repeats(self, sequence: Tensor, rows: int, *states: Tensor) -> int:
+        """Of how many consecutive rows each is the same example, so that forward values are computed once for all."""
+        repeats = self.pairs.references
+        if self.reference is None or rows != self.pairs.rows or repeats == 1:
+            return 1
+        with torch._C.DisableTorchFunction():
+            same = all(_rows_repeat(t, repeats) for t in (sequence, *states))
+        return repeats if same else 1
+
+    def _cast(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        with torch.no_grad():
+            native = function(*args, **kwargs)
+        if not isinstance(native, Tensor):  # x.type() names the dtype
+            return native
+        carrier = self._carrier(args[0])
+        if carrier is None and native.is_floating_point():
+            return self._linear(function, operation, name, inplace, args, kwargs)
+        if carrier is not None and native.is_floating_point():
+            self._call(name)
+            return carrier.to(native.dtype).to(native.device)
+        if carrier is not None and native.dtype != torch.bool:
+            return self._tag(native if native is not args[0] else native.view_as(native), carrier)
+        return self._elementwise(function, operation, name, inplace, args, kwargs)
+
+    def _value(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        with torch.no_grad():
+            value = function(*_detached(args), **kwargs)
+        self._same(name, value, f"the Python value that {name} takes out of torch")
+        return value
+
+    def _index(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        with torch.no_grad():
+            result = function(*_detached(args), **kwargs)
+        self._call(name)
+        if not self._same_as_recorded(name, result):
+            result._deepshap = Tag(origin=f"{name} at {_place()}")
+        return result
+
+    def _random(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        if _switched_off(function, args, kwargs):
+            return self._linear(function, operation, name, inplace, args, kwargs)
+        return self._refuse(f"{name} (random)", function, args, kwargs)
+
+    # ------------------------------------------------------------------ steps and the tape
+    def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
+        place = self._call(name)
+        varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
+        step = Step(name, place, _of_varying(function, args, kwargs), tuple(_detached(args)), self.pairs)
+        step.varying = tuple(_depends(t) for t in _tensors((args, kwargs)))
+        if self.reference is not None:
+            step.reference = self.reference.steps[len(self.tape.steps)]
+        self.tape.steps.append(step)
+        result = _Secant.apply(self, step, operation, *varying)
+        for tensor in step.tensors():
+            self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
+            self.tape.nbytes += tensor.nbytes
+        return result
+
+    def _call(self, name: str) -> str:
+        """Note one active call, and check that the reference made the same one."""
+        place = _place()
+        position = len(self.tape.calls)
+        self.tape.calls.append((name, place))
+        if self.reference is not None:
+            recorded = self.reference.calls
+            if position >= len(recorded) or recorded[position][0] != name:
+                other = "is finished" if position >= len(recorded) else "calls {} at {}".format(*recorded[position])
+                raise Misaligned(f"the example calls {name} at {place}, where the reference {other}")
+        return place
+
+    def _same(self, name: str, value: Any, what: str) -> None:
+        """Record a value that must not differ between the sides, or compare it with the recorded one."""
+        place = self._call(name)
+        if not self._same_as_recorded(name, value):
+            raise Misaligned(f"{what} at {place} differs between example and reference")
+
+    def _same_as_recorded(self, name: str, value: Any) -> bool:
+        position = len(self.tape.values)
+        self.tape.values.append(value if self.reference is None else None)
+        if self.reference is None:
+            return True
+        if position >= len(self.reference.values):
+            raise Misaligned(f"{name} at {_place()} has no counterpart on the reference side")
+        return _equal(value, self.reference.values[position], self.pairs)
+
+    # ------------------------------------------------------------------ activity
+    def _is_active(self, tensor: Tensor) -> bool:
+        tag = getattr(tensor, "_deepshap", None)
+        if tag is not None:
+            return True
+        if not tensor.requires_grad or tensor.grad_fn is None:
+            return False
+        if _MARK in tensor.grad_fn.metadata or tensor._is_view():
+            return True
+        if not _reaches_mark(tensor.grad_fn):
+            return False
+        raise UnsupportedOperationError(
+            f"a tensor used at {_place()} depends on the explained input through code that deepshap cannot see "
+            f"({tensor.grad_fn.name()}): a TorchScript module, a compiled module or a C++ extension. "
+            "Use the plain Python module, or wrap the code in a torch.autograd.Function and give that a rule with "
+            "deepshap.register_rule."
+        )
+
+    def _mark(self, result: Any) -> None:
+        for tensor in _tensors(result):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.metadata[_MARK] = True
+            if not tensor._is_view():
+                self.tape.nbytes += 0 if self.reference is None else tensor.nbytes
+
+    def _tag(self, tensor: Tensor, carrier: Tensor) -> Tensor:
+        self._mark(carrier)
+        tensor._deepshap = Tag(carrier)  # type: ignore[attr-defined]
+        return tensor
+
+    def _carrier(self, tensor: Any) -> Tensor | None:
+        tag = getattr(tensor, "_deepshap", None)
+        if tag is None:
+            return None
+        if tag.carrier is None:
+            raise ControlFlowError(
+                f"the indices from {tag.origin} differ between example and reference and are used at {_place()}. "
+                "A selection that depends on the input in this way cannot be attributed: take the values themselves "
+                "(max, topk, sort return them), or pass the indices as additional_forward_args."
+            )
+        return tag.carrier
+
+    def _on_carriers(self, function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
+        """Run a function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
+        if not any(hasattr(t, "_deepshap") for t in _tensors((args, kwargs))) and not rounds:
+            return run(function, args, kwargs)
+        with torch.no_grad():
+            native = function(*_detached(args), **kwargs)
+        if not isinstance(native, Tensor):
+            substituted = _replace((args, kwargs), self._carried)
+            return _retag(self, native, run(function, *substituted))
+        dtype = native.dtype
+        if rounds and not dtype.is_floating_point:
+            return self._tag(native, run(_through_integers(function, args, kwargs), *self._as_carriers(args, kwargs)))
+        if not dtype.is_floating_point:
+            return self._tag(native, run(function, *self._as_carriers(args, kwargs)))
+        floats = _replace((args, kwargs), lambda t: self._carried(t, dtype))
+        return run(function, *floats)
+
+    def _as_carriers(self, args: Any, kwargs: Any) -> Any:
+        kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
+        return _replace((args, kwargs), self._carried)
+
+    def _carried(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        carrier = self._carrier(tensor)
+        if carrier is None:
+            return tensor
+        return carrier if dtype is None else carrier.to(dtype)
+
+    # ------------------------------------------------------------------ selection by index
+    def _settle_indices(self, operation: Operation, name: str, args: Any, kwargs: Any) -> Any:
+        """Indices that depend on the input must select the same on both sides; then they are constants."""
+        if not operation.indices:
+            return args, kwargs
+        signal = [0, 2] if name in ("__setitem__", "index_put") else [0]
+
+        def settle(tensor: Tensor) -> Tensor:
+            if getattr(tensor, "_deepshap", None) is None:
+                return tensor
+            self._same(name, tensor.detach(), f"an index of {name}")
+            return tensor.detach()
+
+        settled = tuple(a if i in signal else _replace(a, settle) for i, a in enumerate(args))
+        kept = {k: v if k in ("value", "values", "src", "source") else _replace(v, settle) for k, v in kwargs.items()}
+        return settled, kept
+
+    def _set_item(self, function: Any, args: Any) -> None:
+        target, index, value = args
+        carrier = self._carrier(value) if isinstance(value, Tensor) else None
+        if target.is_floating_point():
+            function(target, index, value if carrier is None else carrier.to(target.dtype))
+            self._mark(target)
+            return
+        replaced = target.clone()
+        tagged = self._carrier(target)
+        carried = target.double() if tagged is None else tagged.clone()
+        with torch.no_grad():
+            function(replaced, index, value)
+        function(carried, index, value if carrier is None else carrier)
+        self._overwrite(target, self._tag(replaced, carried))
+
+    # ------------------------------------------------------------------ in-place code
+    def _overwrite(self, target: Tensor, result: Tensor) -> Tensor:
+        self._before_overwriting(target)
+        tag = getattr(result, "_deepshap", None)
+        if tag is None:
+            target.copy_(result)
+        else:
+            if target._is_view():
+                raise UnsupportedOperationError(
+                    f"an in-place change of a view of an integer or boolean tensor at {_place()}: "
+                    "write it out of place (for instance with torch.where)."
+                )
+            with torch.no_grad():
+                target.copy_(result)
+            target._deepshap = tag  # type: ignore[attr-defined]
+        self._mark(target)
+        return target
+
+    def _before_overwriting(self, target: Tensor) -> None:
+        storage = target.untyped_storage().data_ptr()
+        for step in self._steps_of.pop(storage, ()):
+            step.detach_from(storage)
+
+    # ------------------------------------------------------------------ the unknown
+    def _unknown(self, function: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if not isinstance(function, ForeignCall):
+            name = resolve_name(function) or name
+        return self._refuse(name, function, args, kwargs)
+
+    def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        """Note the call and go on as torch would, so that one error can list all of them."""
+        self.unsupported[(name, _place())] = None
+        with torch.enable_grad():
+            result = function(*args, **kwargs)
+        self._mark(result)
+        return result
+
+
+# ---------------------------------------------------------------------- walking through arguments
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from _tensors(item)
+    elif isinstance(tree, slice):
+        yield from _tensors((tree.start, tree.stop, tree.step))
+
+
+def _replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_replace(item, change) for item in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_replace(item, change) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _replace(item, change) for key, item in tree.items()}
+    return tree
+
+
+def _depends(tensor: Tensor) -> bool:
+    return tensor.requires_grad and tensor.grad_fn is not None
+
+
+def _detached(tree: Any) -> Any:
+    return _replace(tree, lambda t: t.detach())
+
+
+def _of_varying(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """Return the function of the varying inputs alone, holding on to nothing of the graph."""
+    marker = object()
+    skeleton = _replace((args, kwargs), lambda t: (marker,) if _depends(t) else t.detach())
+
+    def rebuild(tree: Any, given: Iterator[Tensor]) -> Any:
+        if isinstance(tree, tuple) and len(tree) == 1 and tree[0] is marker:
+            return next(given)
+        if isinstance(tree, (tuple, list)):
+            return type(tree)(rebuild(item, given) for item in tree)
+        if isinstance(tree, dict):
+            return {key: rebuild(item, given) for key, item in tree.items()}
+        return tree
+
+    def evaluate(*inputs: Tensor) -> Any:
+        positional, keywords = rebuild(skeleton, iter(inputs))
+        return function(*positional, **keywords)
+
+    return evaluate
+
+
+def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """Evaluate on carriers as the model does on integers and booleans, and return floats."""
+    dtypes = [t.dtype for t in _tensors((args, kwargs))]
+
+    def evaluate(*positional: Any, **keywords: Any) -> Tensor:
+        original = iter(dtypes)
+        back = _replace((positional, keywords), lambda t: t.to(next(original)))
+        return function(*back[0], **{**kwargs, **back[1]}).double()
+
+    return evaluate
+
+
+def _retag(tracer: Tracer, native: Any, result: Any) -> Any:
+    """Give each tensor of a multi-output result its native dtype back, with carriers where it is no float."""
+
+    def join(n: Any, r: Any) -> Any:
+        if isinstance(n, Tensor):
+            if n.is_floating_point():
+                return r.to(n.dtype)
+            return tracer._tag(n, r) if _depends(r) else n
+        if isinstance(n, (tuple, list)):
+            joined = [join(a, b) for a, b in zip(n, r, strict=True)]
+            return type(n)(joined) if type(n) in (tuple, list) else tuple(joined)
+        return r
+
+    return join(native, result)
+
+
+def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
+    if isinstance(value, Tensor):
+        if not isinstance(recorded, Tensor):
+            return False
+        return torch.equal(value, align(recorded, value, pairs))
+    if isinstance(value, np.ndarray):
+        return np.array_equal(value, recorded)
+    return bool(value == recorded)
+
+
+def _rows_repeat(tensor: Tensor, repeats: int) -> bool:
+    grouped = tensor.detach().unflatten(0, (-1, repeats))
+    return torch.equal(grouped, grouped[:, :1].expand_as(grouped))
+
+
+def _reaches_mark(node: Any) -> bool:
+    stack, visited = [node], set()
+    while stack:
+        node = stack.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        if _MARK in node.metadata:
+            return True
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return False
+
+
+# ---------------------------------------------------------------------- flags in signatures
+@lru_cache(maxsize=None)
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
+    """Strip ``inplace=True``, wherever in the call it stands."""
+    if kwargs.get("inplace") is True:
+        return args, {**kwargs, "inplace": False}, True
+    if not any(a is True for a in args):
+        return args, kwargs, False
+    signature = _signature(function)
+    if signature is None or "inplace" not in signature.parameters:
+        return args, kwargs, False
+    position = list(signature.parameters).index("inplace")
+    if position >= len(args) or args[position] is not True:
+        return args, kwargs, False
+    return (*args[:position], False, *args[position + 1 :]), kwargs, True
+
+
+def _switched_off(function: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a random function (dropout and its kin) does nothing in this call."""
+    signature = _signature(function)
+    if signature is not None and "training" in signature.parameters:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return not bound.arguments["training"] or bound.arguments.get("p") == 0
+    name = getattr(function, "__name__", "")
+    return "dropout" in name and len(args) >= 3 and not args[2]
+
+
+# ---------------------------------------------------------------------- places in the user's code
+def _place() -> str:
+    """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
+    frame = sys._getframe(1)
+    inside = ""
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(_TORCH):
+            if not inside and frame.f_code.co_name == "forward":
+                inside = f" in {type(frame.f_locals.get('self')).__name__}"
+        elif not path.startswith(_HERE):
+            return f"{os.path.basename(path)}:{frame.f_lineno}{inside}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "unknown place"
+
+
+def _unsupported_message(calls: list[tuple[str, str]]) -> str:
+    lines = "\n".join(f"  {name}  at {place}" for name, place in calls)
+    example = calls[0][0].split(" ")[0]
+    return (
+        f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
+        "Say what such a function is, and it will be explained:\n"
+        f'  deepshap.register_rule({example}, "elementwise")  # acts on each element alone\n'
+        f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'
+        f'  deepshap.register_rule({example}, "smooth")       # anything differentiable (path integral)\n'
+        f"  deepshap.register_rule({example}, rule)           # rule(step, *multipliers) -> input multipliers\n"
+        "docs/adding-a-rule.md has examples. Random functions must be moved out of the model or switched off."
+    )
+
+
+__all__ = ["ForeignCall", "Tape", "Tracer", "custom_functions_visible", "seen_operations"]

@@ -1,0 +1,62 @@
+"""Rules that users register for their own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .errors import InputError
+
+NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth")
+
+
+def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
+    """Say how an operation is to be explained.
+
+    Parameters
+    ----------
+    function : callable, torch.autograd.Function subclass or torch.nn.Module subclass
+        A torch function (``torch.stft``, ``torch.Tensor.erfinv``, ``torch.ops.mylib.op.default``), a custom autograd
+        function, or a module class, all of whose instances are then treated as one operation.
+    rule : str or callable
+        "linear" (affine in its inputs), "constant" (does not depend on their values), "elementwise" (acts on each element
+        alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), or
+        a function ``rule(step, *multipliers)`` that returns one multiplier per varying input. ``step`` has ``inputs``,
+        ``outputs``, ``reference_inputs``, ``reference_outputs`` and ``evaluate``; the rule must keep
+        ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``.
+
+    Raises
+    ------
+    InputError
+        If the function cannot be called, or the rule is neither a callable nor one of the names.
+
+    Examples
+    --------
+    >>> register_rule(torch.special.bessel_j0, "elementwise")
+    """
+    from .pytorch import operations
+    from .pytorch.table import USER_OPERATIONS
+
+    if not callable(function):
+        raise InputError(f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}.")
+    if isinstance(rule, str) and rule not in NAMED_RULES:
+        raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
+    if not isinstance(rule, str) and not callable(rule):
+        raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
+    USER_OPERATIONS[function] = (
+        operations.Operation(rule) if isinstance(rule, str) else operations.Operation(operations.CUSTOM, rule)
+    )
+
+
+def unregister_rule(function: Any) -> None:
+    """Forget a registered rule.
+
+    Raises
+    ------
+    InputError
+        If none is registered.
+    """
+    from .pytorch.table import USER_OPERATIONS
+
+    if USER_OPERATIONS.pop(function, None) is None:
+        raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
