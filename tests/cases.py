@@ -1,8 +1,8 @@
 """The cases: one line per operation or model that deepshap must explain exactly.
 
-``op`` wraps a function of tensors between two fixed linear maps, so that every operand depends on every feature and
-the function meets multipliers that differ from element to element. ``model`` takes a module as it is.
-Both maps keep to the operand's domain: outside the domain "any" their weights are convex combinations.
+``op`` wraps a function of tensors between two fixed linear maps, so that every operand depends on every
+feature and the function meets multipliers that differ from element to element. The first map keeps to the
+operand's domain: outside the domain "any" it takes convex combinations. ``model`` takes a model as it is.
 Rows are the first axis everywhere. What the cases are tested for is in ``test_cases.py``.
 """
 
@@ -10,18 +10,76 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from models import (
+    KINDS,
+    TOKENS,
+    Additive,
+    Attention,
+    AttentiveLSTM,
+    Causal,
+    Cells,
+    Chain,
+    ConvLSTM,
+    Decoding,
+    DotAttention,
+    FixedIds,
+    HandGRU,
+    HandLSTM,
+    Highway,
+    Hyper,
+    Inputs,
+    Last,
+    LastValid,
+    Masked,
+    MaskedMean,
+    MinimalGated,
+    Mixer,
+    Mixture,
+    NormalisedLSTM,
+    OneHot,
+    Outputs,
+    Packed,
+    PeepholeLSTM,
+    Positional,
+    Recurrent,
+    Remembering,
+    Residual,
+    Reused,
+    SeparateGates,
+    Seq2Seq,
+    Squeeze,
+    Sum,
+    Swap,
+    TokenLSTM,
+    TokenMasked,
+    TokenScores,
+    Twice,
+    Unpool,
+    Windows,
+    affine_grid,
+    causal,
+    decoder_layer,
+    each,
+    encoder,
+    encoder_layer,
+    fixed,
+    grid,
+    grouped_attention,
+    heads,
+    ids,
+    lstm,
+    padding,
+    symmetric,
+)
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils import parametrizations
 
-TOKENS = 7
 DOMAINS: dict[str, tuple[float, float]] = {
     "positive": (0.3, 2.5),
     "unit": (0.05, 0.95),
@@ -33,59 +91,59 @@ DOMAINS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the shape of one row of each input, and what else a call needs."""
+    """A model, the shape of one row of each input, and what else a call needs.
+
+    Attributes
+    ----------
+    shape : of one row; a list or a dict of shapes for several inputs.
+    domain : what the inputs are drawn from, a key of ``DOMAINS``, "any" or "tokens".
+    args : maps the number of rows to the additional forward arguments.
+    output : which of the model's outputs is explained.
+    """
 
     name: str
     build: Callable[[], Callable[..., Any]]
     shape: Any = (4,)
     domain: str = "any"
-    args: Callable[[int, torch.dtype], tuple[Any, ...]] | None = None
+    args: Callable[[int], tuple[Any, ...]] = lambda rows: ()
     output: Any = None
 
     def model(self, dtype: torch.dtype = torch.float64) -> Callable[..., Any]:
-        """Build the model, the same at every call, in eval mode and with no parameter left at 0 or 1."""
+        """Build the model, the same at every call, with no parameter left at a neutral value."""
         torch.manual_seed(zlib.crc32(self.name.encode()))
         built = self.build()
         if not isinstance(built, nn.Module):
             return built
         with torch.no_grad():
             for name, value in (*built.named_parameters(), *built.named_buffers()):
-                if value.is_floating_point():
-                    value.add_(0.2 * torch.rand_like(value) if "var" in name else 0.2 * torch.randn_like(value))
+                if value.is_floating_point() and not isinstance(built, Op):
+                    value += 0.2 * (torch.rand_like(value) if "var" in name else torch.randn_like(value))
         return built.eval().to(dtype)
 
     def inputs(self, rows: int, seed: int, dtype: torch.dtype = torch.float64) -> Any:
         """Draw rows of every input, in the structure of ``shape``."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.name}{seed}".encode()))
+
+        def rows_of(shape: tuple[int, ...]) -> Tensor:
+            return draw((rows, *shape), self.domain, dtype, generator)
+
         if isinstance(self.shape, dict):
-            return {key: draw((rows, *shape), self.domain, dtype, generator) for key, shape in self.shape.items()}
+            return {key: rows_of(shape) for key, shape in self.shape.items()}
         if isinstance(self.shape, list):
-            return [draw((rows, *shape), self.domain, dtype, generator) for shape in self.shape]
-        return draw((rows, *self.shape), self.domain, dtype, generator)
+            return [rows_of(shape) for shape in self.shape]
+        return rows_of(self.shape)
 
-    def extra(self, rows: int, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
-        """Return the additional forward arguments of that many rows."""
-        return self.args(rows, dtype) if self.args else ()
-
-    def call(self, model: Callable[..., Any], inputs: Any, extra: tuple[Any, ...] = ()) -> Any:
-        """Call the model the way deepshap does, and pick the explained output."""
-        if isinstance(inputs, dict):
-            result = model(*extra, **inputs)
-        elif isinstance(inputs, list):
-            result = model(*inputs, *extra)
-        else:
-            result = model(inputs, *extra)
+    def call(self, model: Callable[..., Any], inputs: Any, args: tuple[Any, ...] = ()) -> Any:
+        """Call the model as deepshap does, and pick the explained output."""
+        positional = [] if isinstance(inputs, dict) else inputs if isinstance(inputs, list) else [inputs]
+        result = model(*positional, *args, **(inputs if isinstance(inputs, dict) else {}))
         if self.output is None:
             return result
         return self.output(result) if callable(self.output) else result[self.output]
 
 
-CASES: list[Case] = []
-
-
-def draw(shape: Iterable[int], domain: str, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def draw(shape: tuple[int, ...], domain: str, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Draw a tensor of a domain."""
-    shape = tuple(shape)
     if domain == "tokens":
         return torch.randint(0, TOKENS, shape, generator=generator)
     if domain == "any":
@@ -94,20 +152,14 @@ def draw(shape: Iterable[int], domain: str, dtype: torch.dtype, generator: torch
     return (low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def fixed(like: Tensor, *shape: int) -> Tensor:
-    """Return a constant of a shape, neither random nor regular, in the dtype of another tensor."""
-    values = np.cos(1.7 * np.arange(1, math.prod(shape) + 1)).reshape(shape)
-    return torch.as_tensor(values, dtype=like.dtype)
-
-
 class Op(nn.Module):
     """A function between two linear maps."""
 
-    def __init__(self, function: Callable[..., Any], width: int, domains: tuple[str, ...]):
+    def __init__(self, function: Callable[..., Any], width: int, domains: list[str]):
         super().__init__()
         self.function = function
-        mixes = [torch.randn(width, width) for _ in domains]
-        for i, (mix, domain) in enumerate(zip(mixes, domains, strict=True)):
+        for i, domain in enumerate(domains):
+            mix = torch.randn(width, width)
             self.register_buffer(f"mix{i}", mix if domain == "any" else torch.softmax(2 * mix, 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,20 +169,14 @@ class Op(nn.Module):
         return flat @ fixed(x, flat.shape[1], 2)
 
 
-class OpCase(Case):
-    """A case whose model keeps its linear maps as they were drawn."""
-
-    def model(self, dtype: torch.dtype = torch.float64) -> Callable[..., Any]:
-        torch.manual_seed(zlib.crc32(self.name.encode()))
-        return self.build().to(dtype)
+CASES: list[Case] = []
 
 
 def op(name: str, function: Callable[..., Any], shape: tuple[int, ...] = (4,), domain: str = "any") -> None:
     """Add a function of one operand or, with domains separated by commas, of several."""
-    domains = tuple(domain.split(","))
-    bounded = [d for d in domains if d != "any"]
-    drawn = bounded[0] if bounded else "any"
-    CASES.append(OpCase(name, lambda: Op(function, shape[-1], domains), shape, drawn))
+    domains = domain.split(",")
+    drawn = next((d for d in domains if d != "any"), "any")
+    CASES.append(Case(name, lambda: Op(function, shape[-1], domains), shape, drawn))
 
 
 def model(name: str, build: Callable[[], Callable[..., Any]], shape: Any = (4,), **special: Any) -> None:
@@ -138,8 +184,8 @@ def model(name: str, build: Callable[[], Callable[..., Any]], shape: Any = (4,),
     CASES.append(Case(name, build, shape, **special))
 
 
-def written(shape: tuple[int, ...] = (4,), domain: str = "any") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a function written out below the decorator."""
+def written(shape: tuple[int, ...] = (4,), domain: str = "any") -> Callable[..., Callable[..., Any]]:
+    """Add the decorated function."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         op(function.__name__, function, shape, domain)
@@ -148,9 +194,34 @@ def written(shape: tuple[int, ...] = (4,), domain: str = "any") -> Callable[[Cal
     return add
 
 
-TWO = "any,any"
-THREE = "any,any,any"
+def unsorted_lengths(rows: int) -> tuple[Tensor]:
+    """Lengths in no order."""
+    return (torch.tensor([3, 5, 1, 4, 2]).repeat(rows)[:rows],)
 
+
+def sorted_lengths(rows: int) -> tuple[Tensor]:
+    """Falling lengths."""
+    return (torch.arange(5, 5 - rows, -1),)
+
+
+def step_mask(rows: int) -> tuple[Tensor]:
+    """Return a mask of the valid steps."""
+    return (torch.arange(5) < unsorted_lengths(rows)[0][:, None],)
+
+
+TWO, THREE = "any,any", "any,any,any"
+SELF, TABLE, SEQUENCE, SERIES, IMAGE = (3, 4), (3, 4), (4, 3), (2, 6), (2, 4, 5)
+TOKEN: dict[str, Any] = {"domain": "tokens"}
+LENGTHS: dict[str, Any] = {"args": unsorted_lengths}
+DEEP: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
+UNWEIGHTED: dict[str, Any] = {"need_weights": False}
+PADDED: dict[str, Any] = {"src_key_padding_mask": padding}
+MASK = torch.tensor([True, False, True, False])
+RISING = torch.arange(0, 400, 100)
+attend = F.scaled_dot_product_attention
+entropy, logits_entropy = F.binary_cross_entropy, F.binary_cross_entropy_with_logits
+
+# fmt: off
 # ====================================================================== activations
 op("relu", torch.relu)
 op("relu, method", lambda x: x.relu())
@@ -161,7 +232,7 @@ op("relu, torch in place", torch.relu_)
 op("leaky_relu", lambda x: F.leaky_relu(x, 0.2))
 op("leaky_relu, in place", lambda x: F.leaky_relu_(x, 0.2))
 op("prelu", lambda x: F.prelu(x, fixed(x, 1)))
-op("prelu, learned by input", lambda x, w: F.prelu(x, w.abs().amax()) if False else torch.where(x > 0, x, w * x), domain=TWO)
+op("prelu, slope from the input", lambda x, w: torch.where(x > 0, x, w * x), domain=TWO)
 op("rrelu", lambda x: F.rrelu(x, 0.1, 0.3))
 op("relu6", lambda x: F.relu6(4 * x))
 op("elu", lambda x: F.elu(x, 1.3))
@@ -197,16 +268,15 @@ op("tanh, functional", F.tanh)
 op("tanh, in place", lambda x: x.tanh_())
 op("tanh, aten", torch.ops.aten.tanh.default)
 op("tanh, packet", torch.ops.aten.tanh)
-op("tanh, out", lambda x: torch.tanh(x, out=torch.empty_like(x)) if False else torch.tanh(x))
 for _activation in (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Hardshrink, nn.Softshrink,
-    nn.Tanhshrink, nn.Sigmoid, nn.Tanh, nn.GLU,
-):  # fmt: skip
-    model(f"nn.{_activation.__name__}", lambda a=_activation: nn.Sequential(nn.Linear(4, 4), a(), nn.Linear(2 if a is nn.GLU else 4, 2)))
-model("nn.Threshold", lambda: nn.Sequential(nn.Linear(4, 4), nn.Threshold(0.1, 0.3), nn.Linear(4, 2)))
-model("nn.ReLU, in place", lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)))
-model("nn.PReLU, channels", lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.PReLU(3)), (2, 4))
+    nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Hardshrink,
+    nn.Tanh, nn.GLU, nn.Softshrink, nn.Tanhshrink, nn.Sigmoid,
+):
+    model(f"nn.{_activation.__name__}", lambda a=_activation: Chain(nn.Linear(4, 4), a()))
+model("nn.Threshold", lambda: Chain(nn.Linear(4, 4), nn.Threshold(0.1, 0.3), nn.Linear(4, 2)))
+model("nn.ReLU, in place", lambda: Chain(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)))
+model("nn.PReLU, channels", lambda: Chain(nn.Conv1d(2, 3, 2), nn.PReLU(3)), (2, 4))
 
 # ====================================================================== elementwise mathematics
 op("exp", torch.exp)
@@ -337,11 +407,11 @@ op("lerp", lambda x, y: torch.lerp(x, y, 0.3), domain=TWO)
 op("lerp, varying weight", lambda x, y, w: torch.lerp(x, y, w), domain=THREE)
 op("cross", lambda x, y: torch.cross(x, y, dim=1), (3,), TWO)
 op("linalg.cross", lambda x, y: torch.linalg.cross(x, y), (3,), TWO)
-op("dot, vdot", lambda x, y: torch.stack([torch.vdot(a, b) + torch.dot(b, a) for a, b in zip(x, y, strict=True)]), domain=TWO)
+op("dot, vdot", each(lambda a, b: torch.vdot(a, b) + torch.dot(b, a)), domain=TWO)
 op("linalg.vecdot", lambda x, y: torch.linalg.vecdot(x, y), domain=TWO)
-op("outer", lambda x, y: torch.stack([torch.outer(a, b) for a, b in zip(x, y, strict=True)]), domain=TWO)
+op("outer", each(lambda a, b: torch.outer(a, b)), domain=TWO)
 op("kron", lambda x: torch.kron(x, fixed(x, 1, 2)))
-op("kron, both", lambda x, y: torch.stack([torch.kron(a, b) for a, b in zip(x, y, strict=True)]), domain=TWO)
+op("kron, both", each(lambda a, b: torch.kron(a, b)), domain=TWO)
 op("inner", lambda x: torch.inner(x, fixed(x, 3, 4)))
 op("matmul", lambda x, y: x @ y.mT, (2, 3), TWO)
 op("matmul, weight", lambda x: torch.matmul(x, fixed(x, 4, 3)))
@@ -350,26 +420,26 @@ op("matmul, vector", lambda x: x @ fixed(x, 4))
 op("matmul, self", lambda x: x.mT @ x, (2, 3))
 op("bmm", lambda x, y: torch.bmm(x, y.transpose(1, 2)), (2, 3), TWO)
 op("mm", lambda x: torch.mm(x, fixed(x, 4, 3)))
-op("mm, rows apart", lambda x, y: torch.stack([a.mm(b.t()) for a, b in zip(x, y, strict=True)]), (2, 3), TWO)
+op("mm, rows apart", each(lambda a, b: a.mm(b.t())), (2, 3), TWO)
 op("mv", lambda x: torch.mv(x, fixed(x, 4)))
-op("mv, rows apart", lambda x: torch.stack([a.mv(a[0]) for a in x]), (2, 3))
+op("mv, rows apart", each(lambda a: a.mv(a[0])), (2, 3))
 op("addmm", lambda x: torch.addmm(fixed(x, 3), x, fixed(x, 4, 3), beta=0.5, alpha=2))
 op("addmm, varying", lambda x, y: torch.addmm(y, x, fixed(x, 4, 4)), domain=TWO)
 op("addmv", lambda x: torch.addmv(fixed(x, 1).expand(len(x)), x, fixed(x, 4)))
-op("addbmm", lambda x, y: torch.stack([torch.addbmm(fixed(x, 2, 2), a[None], b.t()[None]) for a, b in zip(x, y, strict=True)]), (2, 3), TWO)
+op("addbmm", each(lambda a, b: torch.addbmm(fixed(a, 2, 2), a[None], b.t()[None])), (2, 3), TWO)
 op("baddbmm", lambda x, y: torch.baddbmm(fixed(x, 2, 2), x, y.mT, beta=0.5, alpha=1.5), (2, 3), TWO)
-op("addr", lambda x, y: torch.stack([torch.addr(fixed(x, 4, 4), a, b) for a, b in zip(x, y, strict=True)]), domain=TWO)
+op("addr", each(lambda a, b: torch.addr(fixed(a, 4, 4), a, b)), domain=TWO)
 op("einsum", lambda x: torch.einsum("nti,io->nto", x, fixed(x, 3, 4)), (2, 3))
 op("einsum, two", lambda x, y: torch.einsum("nti,nsi->nts", x, y), (2, 3), TWO)
-op("einsum, two and a weight", lambda x, y: torch.einsum("ni,ijk,nj->nk", x, fixed(x, 4, 4, 2), y), domain=TWO)
+op("einsum, weighted", lambda x, y: torch.einsum("ni,ijk,nj->nk", x, fixed(x, 4, 4, 2), y), domain=TWO)
 op("einsum, three", lambda x, y, z: torch.einsum("ni,nj,nk->nijk", x, y, z), (2,), THREE)
 op("einsum, square", lambda x: torch.einsum("ni,ni->n", x, x))
 op("tensordot", lambda x: torch.tensordot(x, fixed(x, 2, 3, 4), dims=2), (2, 3))
 op("bilinear", lambda x, y: F.bilinear(x, y, fixed(x, 3, 4, 4), fixed(x, 3)), domain=TWO)
 op("chain_matmul", lambda x: torch.chain_matmul(x, fixed(x, 4, 3), fixed(x, 3, 2)))
 op("multi_dot", lambda x: torch.linalg.multi_dot([x, fixed(x, 4, 3), fixed(x, 3, 2)]))
-op("linear", lambda x: F.linear(x, fixed(x, 3, 4), fixed(x, 3)))
-op("linear, weight from the input", lambda x, y: torch.stack([F.linear(a, b) for a, b in zip(x, y, strict=True)]), (2, 3), TWO)
+op("F.linear", lambda x: F.linear(x, fixed(x, 3, 4), fixed(x, 3)))
+op("linear, weight varying", each(lambda a, b: F.linear(a, b)), (2, 3), TWO)
 op("maximum", torch.maximum, domain=TWO)
 op("maximum, constant", lambda x: torch.maximum(x, fixed(x, 4)))
 op("minimum", torch.minimum, domain=TWO)
@@ -384,7 +454,7 @@ op("copysign", torch.copysign, domain=TWO)
 op("copysign, constant", lambda x: torch.copysign(x, fixed(x, 4)))
 op("xlogy", torch.xlogy, domain="any,positive")
 op("ldexp", lambda x: torch.ldexp(x, torch.tensor([0, 1, 2, 3])))
-op("dist", lambda x, y: torch.stack([torch.dist(a, b) for a, b in zip(x, y, strict=True)]), domain=TWO)
+op("dist", each(lambda a, b: torch.dist(a, b)), domain=TWO)
 op("determinant", torch.linalg.det, (2, 2))
 op("cumulative_trapezoid", lambda x: torch.cumulative_trapezoid(x, dim=1))
 
@@ -398,64 +468,29 @@ op("log_softmax, method", lambda x: x.log_softmax(-1), (3, 2))
 op("logsumexp", lambda x: x.logsumexp(1))
 op("logsumexp, keepdim and axes", lambda x: torch.logsumexp(x, (1, 2), keepdim=True), (3, 2))
 op("logcumsumexp", lambda x: torch.logcumsumexp(x, 1))
-op("softmax, masked by -inf", lambda x: x.masked_fill(torch.tensor([False, True, False, False]), -math.inf).softmax(1))
+op("softmax, masked by -inf", lambda x: x.masked_fill(~MASK, -math.inf).softmax(1))
 op("softmax, added -inf", lambda x: (x + torch.tensor([0.0, -math.inf, 0.0, 0.0], dtype=x.dtype)).softmax(1))
 op("softmax, large", lambda x: torch.softmax(40 * x, 1))
 op("softmax, dtype", lambda x: torch.softmax(x, 1, dtype=x.dtype))
-op("gumbel-free temperature", lambda x: F.softmax(x / 0.1, -1))
-op("cross_entropy", lambda x: F.cross_entropy(x, torch.ones(len(x), dtype=torch.long), reduction="none"))
-op("nll_loss", lambda x: F.nll_loss(x.log_softmax(1), torch.zeros(len(x), dtype=torch.long), reduction="none"))
+op("softmax, temperature", lambda x: F.softmax(x / 0.1, -1))
+op("cross_entropy", lambda x: F.cross_entropy(x, ids(x, 1)[:, 0], reduction="none"))
+op("nll_loss", lambda x: F.nll_loss(x.log_softmax(1), ids(x, 0)[:, 0], reduction="none"))
 op("mse_loss", lambda x, y: F.mse_loss(x, y, reduction="none"), domain=TWO)
 op("l1_loss", lambda x: F.l1_loss(x, torch.ones_like(x), reduction="none"))
 op("huber_loss", lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none"))
 op("smooth_l1_loss", lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"))
-op("binary_cross_entropy", lambda x: F.binary_cross_entropy(x, torch.ones_like(x) / 3, reduction="none"), domain="unit")
-op("binary_cross_entropy_with_logits", lambda x: F.binary_cross_entropy_with_logits(x, torch.ones_like(x) / 3, reduction="none"))
+op("binary_cross_entropy", lambda x: entropy(x, torch.full_like(x, 0.3), reduction="none"), domain="unit")
+op("binary_cross_entropy_with_logits", lambda x: logits_entropy(x, torch.full_like(x, 0.3), reduction="none"))
 op("kl_div", lambda x: F.kl_div(x.log_softmax(1), torch.full_like(x, 0.25), reduction="none"))
 op("soft_margin_loss", lambda x: F.soft_margin_loss(x, torch.ones_like(x), reduction="none"))
 
-SELF = (3, 4)
-op("sdpa", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), SELF, THREE)
-op("sdpa, causal", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), SELF, THREE)
-op("sdpa, bool mask", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=torch.tensor([True, False, True])), SELF, THREE)
-op("sdpa, float mask", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=fixed(q, 3, 3)), SELF, THREE)
-op("sdpa, scale", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=0.3), SELF, THREE)
-op("sdpa, heads", lambda q, k, v: F.scaled_dot_product_attention(*(t.unflatten(-1, (2, 2)).transpose(1, 2) for t in (q, k, v))), SELF, THREE)
-op("sdpa, grouped", lambda q, k, v: F.scaled_dot_product_attention(heads(q, 4), heads(k, 2), heads(v, 2), enable_gqa=True), (3, 8), THREE)
-
-
-def heads(x: Tensor, number: int) -> Tensor:
-    """Split the first two features of as many heads off a sequence."""
-    return x[..., : 2 * number].unflatten(-1, (number, 2)).transpose(1, 2)
-
-
-class Attention(nn.Module):
-    """``nn.MultiheadAttention`` as self- or cross-attention."""
-
-    def __init__(self, cross: bool = False, call: dict[str, Any] | None = None, both: bool = False, **options: Any):
-        super().__init__()
-        self.call, self.cross, self.both = call or {}, cross, both
-        self.layer = nn.MultiheadAttention(4, 2, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = x if self.layer.batch_first else x.transpose(0, 1)
-        key = first.flip(-1) if self.cross else first
-        key, value = key[..., : self.layer.kdim], first[..., : self.layer.vdim]
-        call = {k: v(x) if callable(v) else v for k, v in self.call.items()}
-        result, weights = self.layer(first, key, value, **call)
-        result = result if self.layer.batch_first else result.transpose(0, 1)
-        return torch.cat([result.flatten(1), weights.flatten(1)], 1) if self.both else result
-
-
-def padding(x: Tensor) -> Tensor:
-    """Mask the last step."""
-    return torch.arange(x.shape[1]).expand(len(x), -1) >= x.shape[1] - 1
-
-
-def causal(x: Tensor) -> Tensor:
-    """Mask the future."""
-    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-
+op("sdpa", attend, SELF, THREE)
+op("sdpa, causal", lambda q, k, v: attend(q, k, v, is_causal=True), SELF, THREE)
+op("sdpa, bool mask", lambda q, k, v: attend(q, k, v, attn_mask=MASK[1:]), SELF, THREE)
+op("sdpa, float mask", lambda q, k, v: attend(q, k, v, attn_mask=fixed(q, 3, 3)), SELF, THREE)
+op("sdpa, scale", lambda q, k, v: attend(q, k, v, scale=0.3), SELF, THREE)
+op("sdpa, heads", lambda *qkv: attend(*(heads(t, 2) for t in qkv)), SELF, THREE)
+op("sdpa, grouped", grouped_attention, (3, 8), THREE)
 
 for _name, _options in {
     "self": {"batch_first": True},
@@ -463,13 +498,13 @@ for _name, _options in {
     "cross": {"cross": True, "batch_first": True},
     "weights": {"both": True, "batch_first": True},
     "weights of all heads": {"both": True, "batch_first": True, "call": {"average_attn_weights": False}},
-    "no weights": {"call": {"need_weights": False}, "batch_first": True},
+    "no weights": {"call": UNWEIGHTED, "batch_first": True},
     "key padding": {"call": {"key_padding_mask": padding}, "batch_first": True},
-    "key padding, no weights": {"call": {"key_padding_mask": padding, "need_weights": False}, "batch_first": True},
+    "key padding, no weights": {"call": {"key_padding_mask": padding} | UNWEIGHTED, "batch_first": True},
     "causal": {"call": {"attn_mask": causal}, "batch_first": True},
     "float mask": {"call": {"attn_mask": lambda x: fixed(x, 3, 3)}, "batch_first": True},
     "both masks": {"call": {"attn_mask": causal, "key_padding_mask": padding}, "batch_first": True},
-    "is_causal": {"call": {"attn_mask": causal, "is_causal": True, "need_weights": False}, "batch_first": True},
+    "is_causal": {"call": {"attn_mask": causal, "is_causal": True} | UNWEIGHTED, "batch_first": True},
     "no bias": {"bias": False, "batch_first": True},
     "bias_kv": {"add_bias_kv": True, "batch_first": True},
     "zero_attn": {"add_zero_attn": True, "batch_first": True},
@@ -478,104 +513,542 @@ for _name, _options in {
 }.items():
     model(f"nn.MultiheadAttention, {_name}", lambda o=_options: Attention(**o), SELF)
 
-
-class Masked(nn.Module):
-    """A layer called with fixed keyword arguments."""
-
-    def __init__(self, layer: nn.Module, **call: Callable[[Tensor], Any]):
-        super().__init__()
-        self.layer, self.call = layer, call
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, **{k: v(x) for k, v in self.call.items()})
-
-
-class Decoding(nn.Module):
-    """A transformer decoder (or whole transformer) that reads and attends to two views of one input."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x[:, :2], x.flip(-1)) if isinstance(self.layer, nn.Transformer) else self.layer(x, x.flip(-1)[:, 1:])
-
-
-def encoder_layer(**options: Any) -> nn.Module:
-    """Return a small encoder layer."""
-    return nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, **options)
-
-
-def decoder_layer(**options: Any) -> nn.Module:
-    """Return a small decoder layer."""
-    return nn.TransformerDecoderLayer(4, 2, 6, batch_first=True, **options)
-
-
 model("nn.TransformerEncoderLayer", encoder_layer, SELF)
-model("nn.TransformerEncoderLayer, norm first, gelu", lambda: encoder_layer(norm_first=True, activation="gelu"), SELF)
+model("nn.TransformerEncoderLayer, gelu", lambda: encoder_layer(norm_first=True, activation="gelu"), SELF)
 model("nn.TransformerEncoderLayer, causal", lambda: Masked(encoder_layer(), src_mask=causal), SELF)
-model("nn.TransformerEncoderLayer, padding", lambda: Masked(encoder_layer(), src_key_padding_mask=padding), SELF)
+model("nn.TransformerEncoderLayer, padding", lambda: Masked(encoder_layer(), **PADDED), SELF)
 model("nn.TransformerEncoder", lambda: nn.TransformerEncoder(encoder_layer(), 2, nn.LayerNorm(4)), SELF)
-model("nn.TransformerEncoder, padding", lambda: Masked(nn.TransformerEncoder(encoder_layer(), 2), src_key_padding_mask=padding), SELF)
-model("nn.TransformerEncoder, padding, slow path", lambda: Masked(nn.TransformerEncoder(encoder_layer(norm_first=True), 2, enable_nested_tensor=False), src_key_padding_mask=padding), SELF)
+model("nn.TransformerEncoder, padding", lambda: Masked(encoder(), **PADDED), SELF)
+model("nn.TransformerEncoder, padding, norm first", lambda: Masked(encoder(norm_first=True), **PADDED), SELF)
 model("nn.TransformerDecoderLayer", lambda: Decoding(decoder_layer()), SELF)
-model("nn.TransformerDecoderLayer, norm first", lambda: Decoding(decoder_layer(norm_first=True, activation=F.gelu)), SELF)
+model("nn.TransformerDecoderLayer, norm first", lambda: Decoding(decoder_layer(norm_first=True)), SELF)
 model("nn.TransformerDecoder", lambda: Decoding(nn.TransformerDecoder(decoder_layer(), 2)), SELF)
 model("nn.Transformer", lambda: Decoding(nn.Transformer(4, 2, 1, 1, 6, batch_first=True)), SELF)
 
-
-class Additive(nn.Module):
-    """Bahdanau attention over an encoded sequence."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.score = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        energy = self.score(torch.tanh(self.query(x[:, -1:]) + self.key(x))).squeeze(-1)
-        return torch.bmm(energy.softmax(1).unsqueeze(1), x).squeeze(1)
-
-
-class DotAttention(nn.Module):
-    """Single-head attention by hand."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(4, 3) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores = self.query(x) @ self.key(x).transpose(-2, -1) / math.sqrt(3)
-        return F.softmax(scores, dim=-1) @ self.value(x)
-
-
-class TokenMasked(nn.Module):
-    """Token ids, with attention and mean masked where the id is 0."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.attend = nn.Embedding(TOKENS, 4, padding_idx=0), nn.MultiheadAttention(4, 2, batch_first=True)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        kept = ids != 0
-        x = self.embed(ids)
-        x, _ = self.attend(x, x, x, need_weights=False)
-        return (x * kept.unsqueeze(-1)).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
-
-
-class TokenScores(nn.Module):
-    """Attention by hand whose scores are masked by the token ids."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.score = nn.Embedding(TOKENS, 4), nn.Linear(4, 1)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.embed(ids)
-        scores = self.score(x).squeeze(-1).masked_fill(ids == 0, -1e9)
-        return (scores.softmax(1).unsqueeze(-1) * x).sum(1)
-
-
 model("additive attention", Additive, SELF)
 model("dot attention", DotAttention, SELF)
-model("token mask, attention and mean", TokenMasked, (5,), domain="tokens")
-model("token mask, scores", TokenScores, (5,), domain="tokens")
+model("token mask, attention and mean", TokenMasked, (5,), **TOKEN)
+model("token mask, scores", TokenScores, (5,), **TOKEN)
+
+# ====================================================================== norms and distances
+model("nn.LayerNorm", lambda: Chain(nn.Linear(4, 4), nn.LayerNorm(4)))
+model("nn.LayerNorm, two axes", lambda: nn.LayerNorm((2, 3)), (2, 3))
+model("nn.LayerNorm, no affine", lambda: nn.LayerNorm(4, elementwise_affine=False), (2, 4))
+model("nn.GroupNorm", lambda: nn.GroupNorm(2, 4), (4, 3))
+model("nn.GroupNorm, one row of features", lambda: nn.GroupNorm(2, 6), (6,))
+model("nn.InstanceNorm1d", lambda: nn.InstanceNorm1d(2, affine=True), (2, 5))
+model("nn.InstanceNorm2d", lambda: nn.InstanceNorm2d(2), (2, 3, 3))
+model("nn.InstanceNorm1d, running statistics", lambda: nn.InstanceNorm1d(2, track_running_stats=True), (2, 5))
+model("nn.RMSNorm", lambda: nn.RMSNorm(4), (2, 4))
+model("nn.BatchNorm1d", lambda: Chain(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh()))
+model("nn.BatchNorm1d, sequence", lambda: nn.BatchNorm1d(3), (3, 5))
+model("nn.BatchNorm2d", lambda: nn.BatchNorm2d(2, affine=False), (2, 3, 3))
+model("nn.LocalResponseNorm", lambda: nn.LocalResponseNorm(2), (4, 3))
+op("normalize", lambda x: F.normalize(x, dim=1))
+op("normalize, p=1", lambda x: F.normalize(x, p=1.0, dim=1))
+op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y), domain=TWO)
+op("cosine_similarity, all pairs", lambda x: F.cosine_similarity(x[:, :, None], x[:, None], dim=-1), (2, 3))
+op("pairwise_distance", lambda x, y: F.pairwise_distance(x, y), domain=TWO)
+op("cdist", lambda x, y: torch.cdist(x, y), (2, 3), TWO)
+op("cdist, fixed points", lambda x: torch.cdist(x, fixed(x, 5, 3)), (2, 3))
+op("cdist, p=1", lambda x, y: torch.cdist(x, y, p=1), (2, 3), TWO)
+op("norm", lambda x: x.norm(dim=1))
+op("norm, p=1", lambda x: torch.norm(x, p=1, dim=1, keepdim=True))
+op("norm, p=3", lambda x: torch.norm(x, p=3, dim=1))
+op("norm, inf", lambda x: torch.norm(x, p=math.inf, dim=1))
+op("linalg.norm", lambda x: torch.linalg.norm(x, dim=1))
+op("linalg.vector_norm", lambda x: torch.linalg.vector_norm(x, 2, (1, 2)), (2, 3))
+op("linalg.vector_norm, p=1", lambda x: torch.linalg.vector_norm(x, 1, -1), (2, 3))
+op("linalg.matrix_norm", lambda x: torch.linalg.matrix_norm(x), (2, 3))
+op("frobenius norm", lambda x: torch.norm(x, p="fro", dim=(1, 2)), (2, 3))
+op("std", lambda x: x.std(1))
+op("std, correction", lambda x: torch.std(x, dim=1, correction=0, keepdim=True))
+op("var", lambda x: x.var(1, unbiased=False))
+op("var, axes", lambda x: torch.var(x, (1, 2)), (2, 3))
+op("var_mean", lambda x: torch.var_mean(x, 1))
+op("std_mean", lambda x: torch.std_mean(x, 1))
+op("batch_norm, own statistics", each(lambda a: F.batch_norm(a, None, None, training=True)), (3, 4))
+op("layer_norm, by hand", lambda x: (x - x.mean(1, True)) / torch.sqrt(x.var(1, False, True) + 1e-5))
+op("rms, by hand", lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+model("weight_norm", lambda: Chain(parametrizations.weight_norm(nn.Linear(4, 3)), nn.Tanh()))
+model("spectral_norm", lambda: Chain(parametrizations.spectral_norm(nn.Linear(4, 3)), nn.Tanh()))
+model("weight_norm, old form", lambda: nn.utils.weight_norm(nn.Linear(4, 3)))
+
+model("parametrised weight", symmetric)
+
+# ====================================================================== convolution, pooling, resampling
+model("nn.Conv1d", lambda: Chain(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv1d(3, 2, 2)), SERIES)
+model("nn.Conv1d, same", lambda: nn.Conv1d(2, 3, 3, padding="same", dilation=2), SERIES)
+model("nn.Conv1d, stride and dilation", lambda: nn.Conv1d(2, 3, 2, stride=2, dilation=2), SERIES)
+model("nn.Conv1d, groups", lambda: nn.Conv1d(2, 4, 3, groups=2, bias=False), SERIES)
+model("nn.Conv2d", lambda: Chain(nn.Conv2d(2, 3, 2), nn.Tanh()), IMAGE)
+model("nn.Conv3d", lambda: nn.Conv3d(1, 2, 2), (1, 3, 3, 3))
+for _mode in ("circular", "reflect", "replicate"):
+    model(f"nn.Conv1d, {_mode}", lambda m=_mode: nn.Conv1d(2, 2, 3, padding=1, padding_mode=m), SERIES)
+    model(f"nn.Conv2d, {_mode}", lambda m=_mode: nn.Conv2d(2, 2, 3, padding=1, padding_mode=m), IMAGE)
+model("nn.ConvTranspose1d", lambda: nn.ConvTranspose1d(2, 3, 3, stride=2), SERIES)
+model("nn.ConvTranspose2d", lambda: nn.ConvTranspose2d(2, 3, 2), IMAGE)
+model("nn.ConvTranspose3d", lambda: nn.ConvTranspose3d(1, 2, 2), (1, 2, 2, 2))
+op("conv1d, kernel from the input", each(lambda a, b: F.conv1d(a[None], b[None, :, :2])), (2, 4), TWO)
+model("nn.MaxPool1d", lambda: nn.MaxPool1d(2), SERIES)
+model("nn.MaxPool1d, overlapping and padded", lambda: nn.MaxPool1d(3, stride=1, padding=1), SERIES)
+model("nn.MaxPool1d, dilated", lambda: nn.MaxPool1d(2, stride=1, dilation=2), SERIES)
+model("nn.MaxPool2d", lambda: Chain(nn.Conv2d(2, 2, 2), nn.MaxPool2d(2)), IMAGE)
+model("nn.MaxPool2d, ceil", lambda: nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE)
+model("nn.MaxPool2d, indices", lambda: nn.MaxPool2d(2, return_indices=True), IMAGE, output=0)
+model("nn.MaxPool3d", lambda: nn.MaxPool3d(2), (1, 2, 2, 4))
+model("nn.AdaptiveMaxPool1d", lambda: nn.AdaptiveMaxPool1d(4), SERIES)
+model("nn.AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d((2, None)), IMAGE)
+model("nn.AdaptiveMaxPool3d", lambda: nn.AdaptiveMaxPool3d(2), (1, 2, 3, 4))
+model("nn.AvgPool1d", lambda: nn.AvgPool1d(2), SERIES)
+model("nn.AvgPool2d", lambda: nn.AvgPool2d(2, padding=1, count_include_pad=False), IMAGE)
+model("nn.AvgPool3d", lambda: nn.AvgPool3d(2), (1, 2, 2, 4))
+model("nn.AdaptiveAvgPool1d", lambda: nn.AdaptiveAvgPool1d(4), SERIES)
+model("nn.AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d(1), IMAGE)
+model("nn.AdaptiveAvgPool3d", lambda: nn.AdaptiveAvgPool3d(2), (1, 2, 3, 4))
+model("nn.LPPool1d", lambda: nn.LPPool1d(2, 2), SERIES)
+model("nn.LPPool2d", lambda: nn.LPPool2d(2, 2), IMAGE)
+model("nn.LPPool1d, p=3", lambda: nn.LPPool1d(3, 2), SERIES, domain="positive")
+op("interpolate, nearest", lambda x: F.interpolate(x, scale_factor=2), SERIES)
+op("interpolate, linear", lambda x: F.interpolate(x, size=9, mode="linear"), SERIES)
+op("interpolate, bilinear", lambda x: F.interpolate(x, None, 2, "bilinear", align_corners=True), IMAGE)
+op("interpolate, bicubic", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), IMAGE)
+op("interpolate, area", lambda x: F.interpolate(x, size=3, mode="area"), SERIES)
+op("interpolate, nearest-exact", lambda x: F.interpolate(x, size=(3, 3), mode="nearest-exact"), IMAGE)
+model("nn.Upsample", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE)
+op("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), (4, 2, 2))
+op("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), (1, 2, 4))
+op("channel_shuffle", lambda x: F.channel_shuffle(x, 2), (4, 2, 2))
+op("unfold", lambda x: F.unfold(x, 2), IMAGE)
+op("fold", lambda x: F.fold(x, (3, 3), 2), (4, 4))
+op("grid_sample, fixed grid", lambda x: F.grid_sample(x, grid(x), align_corners=False), IMAGE)
+op("grid_sample, affine", lambda x: F.grid_sample(x, affine_grid(x), "nearest", align_corners=True), IMAGE)
+op("pad", lambda x: F.pad(x, (1, 2)))
+op("pad, value", lambda x: F.pad(x, (1, 1, 0, 1), value=3.0), SERIES)
+op("pad, reflect", lambda x: F.pad(x, (2, 1), mode="reflect"), SERIES)
+op("pad, circular", lambda x: F.pad(x, (2, 1), mode="circular"), SERIES)
+op("pad, negative", lambda x: F.pad(x, (-1, 1)))
+model("nn.ZeroPad2d", lambda: nn.ZeroPad2d(1), IMAGE)
+model("nn.ReflectionPad1d", lambda: nn.ReflectionPad1d(2), SERIES)
+model("nn.ReplicationPad2d", lambda: nn.ReplicationPad2d(1), IMAGE)
+model("nn.ConstantPad1d", lambda: nn.ConstantPad1d(2, 1.5), SERIES)
+model("nn.CircularPad1d", lambda: nn.CircularPad1d(1), SERIES)
+
+model("max_unpool1d, fixed positions", Unpool, SERIES)
+
+# ====================================================================== reductions and order
+op("sum", lambda x: x.sum(1))
+op("sum, axes", lambda x: torch.sum(x, (1, 2), keepdim=True), TABLE)
+op("mean", lambda x: x.mean(dim=1), TABLE)
+op("nanmean", lambda x: torch.nanmean(x, 1))
+op("nansum", lambda x: torch.nansum(x, 1))
+op("prod", lambda x: x.prod(1))
+op("prod, keepdim", lambda x: torch.prod(x, 2, keepdim=True), TABLE)
+op("prod, with a zero", lambda x: (x * torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=x.dtype)).prod(1))
+op("amax", lambda x: x.amax(1))
+op("amax, axes", lambda x: torch.amax(x, (1, 2), keepdim=True), TABLE)
+op("amin", lambda x: x.amin(-1), TABLE)
+op("max, axis", lambda x: x.max(1).values, TABLE)
+op("max, keepdim", lambda x: torch.max(x, 2, keepdim=True)[0], TABLE)
+op("max, pair", lambda x: x.max(dim=1)[0])
+op("max, rows apart", each(lambda a: a.max()), TABLE)
+op("min, axis", lambda x: x.min(1)[0], TABLE)
+op("min, rows apart", each(lambda a: torch.min(a)), TABLE)
+op("aminmax", lambda x: torch.aminmax(x, dim=1))
+op("median", lambda x: x.median(1).values, (5,))
+op("median, even", lambda x: torch.median(x, 1)[0], TABLE)
+op("nanmedian", lambda x: torch.nanmedian(x, 1)[0], (5,))
+op("quantile", lambda x: torch.quantile(x, 0.3, dim=1), (5,))
+op("quantile, several", lambda x: torch.quantile(x, torch.tensor([0.1, 0.5], dtype=x.dtype), dim=1).mT, (5,))
+op("nanquantile", lambda x: torch.nanquantile(x, 0.7, dim=1), (5,))
+op("kthvalue", lambda x: torch.kthvalue(x, 2, 1)[0], (5,))
+op("mode", lambda x: torch.mode(torch.round(2 * x), 1)[0], (5,))
+op("sort", lambda x: torch.sort(x, 1)[0], (5,))
+op("sort, descending", lambda x: x.sort(dim=1, descending=True).values, TABLE)
+op("msort", lambda x: torch.msort(x.T).T, (5,))
+op("topk", lambda x: x.topk(2, 1).values, (5,))
+op("topk, smallest", lambda x: torch.topk(x, 2, dim=2, largest=False)[0], TABLE)
+op("cumsum", lambda x: x.cumsum(1))
+op("cumprod", lambda x: torch.cumprod(x, 1))
+op("cummax", lambda x: torch.cummax(x, 1)[0])
+op("cummin", lambda x: x.cummin(1).values)
+op("diff", lambda x: torch.diff(x, dim=1))
+op("trapezoid", lambda x: torch.trapezoid(x, dx=0.5, dim=1))
+op("trapz", lambda x: torch.trapz(x, dim=1))
+op("renorm", lambda x: torch.renorm(x, 2, 0, 1.0))
+op("count_nonzero", lambda x: torch.count_nonzero(x.relu(), 1))
+op("any", lambda x: (x > 1).any(1))
+op("all", lambda x: (x > -1).all(1))
+op("argmax, of the same order", lambda x: (x + RISING.to(x)).argmax(1, keepdim=True) * x)
+op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsort(1, descending=True)))
+op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
+op("fft", lambda x: torch.fft.rfft(x, dim=1).abs())
+op("fft, real and imaginary", lambda x: torch.view_as_real(torch.fft.fft(x, dim=1)))
+op("ifft", lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1) * 2, n=4, dim=1))
+
+# ====================================================================== structure
+op("reshape", lambda x: x.reshape(len(x), 2, 2) * fixed(x, 2, 2))
+op("view", lambda x: x.view(-1, 2, 2).tanh())
+op("view_as", lambda x: x.view_as(torch.empty(len(x), 2, 2)))
+op("flatten", lambda x: x.flatten(1).tanh(), TABLE)
+op("flatten, torch", lambda x: torch.flatten(x, start_dim=1), TABLE)
+op("unflatten", lambda x: x.unflatten(1, (2, 2)))
+op("ravel", lambda x: x.ravel().reshape(len(x), -1))
+op("permute", lambda x: x.permute(0, 2, 1), TABLE)
+op("transpose", lambda x: x.transpose(1, 2).tanh(), TABLE)
+op("swapaxes", lambda x: torch.swapaxes(x, 1, 2), TABLE)
+op("swapdims", lambda x: x.swapdims(-1, -2), TABLE)
+op("movedim", lambda x: x.movedim(1, -1), TABLE)
+op("moveaxis", lambda x: torch.moveaxis(x, 2, 1), TABLE)
+op("t", lambda x: x.t().tanh().t())
+op("mT", lambda x: x.mT, TABLE)
+op("T", lambda x: (x.T * 2).T)
+op("adjoint", lambda x: x.adjoint(), TABLE)
+op("squeeze", lambda x: x.unsqueeze(1).squeeze(1).tanh())
+op("squeeze, axes", lambda x: x[:, None, :, None].squeeze((1, 3)))
+op("unsqueeze", lambda x: x.unsqueeze(-1))
+op("unsqueeze, in place", lambda x: x.clone().unsqueeze_(1))
+op("transpose, in place", lambda x: x.clone().transpose_(1, 2), TABLE)
+op("expand", lambda x: x.unsqueeze(1).expand(-1, 3, -1).tanh())
+op("expand_as", lambda x: x[:, :1].expand_as(x) * x)
+op("repeat", lambda x: x.repeat(1, 2).sigmoid())
+op("repeat_interleave", lambda x: x.repeat_interleave(2, dim=1))
+op("repeat_interleave, counts", lambda x: torch.repeat_interleave(x, torch.tensor([1, 2, 0, 1]), dim=1))
+op("tile", lambda x: torch.tile(x, (1, 2)))
+op("cat", lambda x, y: torch.cat([x, y.tanh()], 1), domain=TWO)
+op("cat, keyword", lambda x: torch.cat(tensors=(x, x * 2), dim=-1))
+op("concat", lambda x, y: torch.concat((x, y), dim=1), domain=TWO)
+op("stack", lambda x, y: torch.stack([x, x * y], dim=1), domain=TWO)
+op("hstack", lambda x, y: torch.hstack([x, y]), domain=TWO)
+op("vstack", lambda x: torch.vstack([a.tanh() for a in x]))
+op("dstack", lambda x, y: torch.dstack([x, y]), domain=TWO)
+op("column_stack", lambda x, y: torch.column_stack([x, y]), domain=TWO)
+op("split", lambda x: [a.tanh() for a in x.split(3, dim=1)])
+op("split, sizes", lambda x: [a * i for i, a in enumerate(torch.split(x, [1, 3], 1))])
+op("chunk", lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1])
+op("tensor_split", lambda x: torch.tensor_split(x, 3, dim=1))
+op("hsplit", lambda x: torch.hsplit(x, 2))
+op("unbind", lambda x: [a.exp() for a in x.unbind(1)])
+op("unbind, iteration", each(lambda a: a.prod(0)))
+op("narrow", lambda x: x.narrow(1, 1, 2).tanh())
+op("select", lambda x: x.select(1, 2).tanh())
+op("index, integer", lambda x: x[:, 1].tanh(), TABLE)
+op("index, slice", lambda x: x[:, 1:, ::2].tanh(), TABLE)
+op("index, negative and ellipsis", lambda x: x[..., -1], TABLE)
+op("index, None", lambda x: x[:, None].sigmoid())
+op("index, list", lambda x: x[:, [2, 0]])
+op("index, mask", lambda x: x[:, torch.tensor([True, False, True, True])])
+op("index, tensor", lambda x: x[:, torch.tensor([3, 3, 1])].tanh())
+op("index, two tensors", lambda x: x[torch.arange(len(x)), ids(x, 2)[:, 0]], TABLE)
+op("index_select", lambda x: x.index_select(1, torch.tensor([2, 0, 2])))
+op("gather", lambda x: x.gather(1, ids(x, 2, 0, 2)))
+op("scatter", lambda x, y: x.scatter(1, ids(x, 2, 0), y), domain=TWO)
+op("scatter, value", lambda x: x.scatter(1, ids(x, 2), 1.5))
+op("scatter, in place", lambda x, y: x.clone().scatter_(1, ids(x, 3, 1), y), domain=TWO)
+op("scatter_add", lambda x, y: x.scatter_add(1, ids(x, 2, 2), y), domain=TWO)
+op("scatter_reduce, sum", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "sum"))
+op("scatter_reduce, mean", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "mean"))
+op("scatter_reduce, amax", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "amax"))
+op("index_add", lambda x, y: x.index_add(1, torch.tensor([0, 0, 2, 1]), y, alpha=2), domain=TWO)
+op("index_copy", lambda x, y: x.index_copy(1, torch.tensor([3, 1]), y[:, :2]), domain=TWO)
+op("index_put", lambda x, y: x.index_put((torch.arange(len(x)), ids(x, 1)[:, 0]), y[:, 0]), domain=TWO)
+op("index_put, add", lambda x, y: x.index_put_((torch.arange(len(x)), *ids(x, 2).T), y[:, 0], True), domain=TWO)
+op("index_fill", lambda x: x.index_fill(1, torch.tensor([1, 2]), 0.7))
+op("masked_select, fixed mask", lambda x: x.masked_select(MASK).reshape(len(x), 2))
+op("masked_fill", lambda x: x.masked_fill(MASK, 2.0))
+op("masked_fill, in place", lambda x: x.clone().masked_fill_(MASK, 2.0))
+op("masked_scatter", each(lambda a, b: a.masked_scatter(MASK, b)), domain=TWO)
+op("where, fixed condition", lambda x, y: torch.where(MASK, x, y), domain=TWO)
+op("where, constants", lambda x: torch.where(MASK, x, 0.0))
+op("take", each(lambda a: a.take(torch.tensor([5, 0, 5]))), TABLE)
+op("take_along_dim", lambda x: torch.take_along_dim(x, torch.tensor([[2, 0, 2]]), dim=1))
+op("roll", lambda x: x.roll(1, 1))
+op("flip", lambda x: x.flip(1).tanh())
+op("fliplr", lambda x: torch.fliplr(x))
+op("flipud", each(lambda a: torch.flipud(a)))
+op("rot90", lambda x: torch.rot90(x, 1, (1, 2)), TABLE)
+op("unfold, method", lambda x: x.unfold(1, 2, 1))
+op("as_strided", lambda x: x.contiguous().as_strided((len(x), 2), (4, 2)))
+op("diagonal", lambda x: x.diagonal(dim1=1, dim2=2), TABLE)
+op("diag", each(lambda a: torch.diag(a)), TABLE)
+op("diag_embed", lambda x: torch.diag_embed(x))
+op("trace", each(lambda a: torch.trace(a)), TABLE)
+op("tril", lambda x: x.tril(), TABLE)
+op("triu", lambda x: torch.triu(x, 1), TABLE)
+op("tril, in place", lambda x: x.tril_(), TABLE)
+op("block_diag", each(lambda a: torch.block_diag(a[:2], a[2:])), (4, 2))
+op("broadcast_to", lambda x: torch.broadcast_to(x[:, None], (len(x), 2, 4)).tanh())
+op("broadcast_tensors", lambda x, y: torch.broadcast_tensors(x[:, :1], y), domain=TWO)
+op("meshgrid", each(lambda a: torch.stack(torch.meshgrid(a, a, indexing="ij"))), (2,))
+op("cartesian_prod", each(lambda a: torch.cartesian_prod(a[:2], a[2:])))
+op("combinations", each(lambda a: torch.combinations(a)))
+op("atleast_3d", lambda x: torch.atleast_3d(x))
+op("clone", lambda x: x.clone())
+op("contiguous", lambda x: x.transpose(1, 2).contiguous().view(len(x), -1), TABLE)
+op("detach", lambda x: x.detach().tanh() + x)
+op("detach, in place", lambda x: (2 * x).detach_().tanh())
+op("data", lambda x: x.data.tanh() + x)
+op("to, dtype", lambda x: x.to(torch.float64).tanh().to(x.dtype))
+op("to, other", lambda x: x.to(torch.ones(1, dtype=x.dtype)))
+op("double", lambda x: x.double().exp())
+op("float", lambda x: x.float().float().double().type(torch.float64) * 0 + x)
+op("type_as", lambda x: x.double().type_as(x))
+op("cpu", lambda x: x.cpu().tanh())
+op("rounded to integers", lambda x: (3 * x).long().to(x.dtype) * x)
+op("rounded to integers, arithmetic", lambda x: ((3 * x).int() + 2) * 3 - 1)
+op("dropout", lambda x: F.dropout(x, 0.5, training=False))
+op("requires_grad is left alone", lambda x: x * float(x.requires_grad is not None))
+op("alias", lambda x: torch.ops.aten.alias.default(x).tanh())
+op("view_as_complex", lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(len(x), 2, 2)) * 2j))
+op("new_zeros", lambda x: x.new_zeros(len(x), 2) + x[:, :2])
+op("zeros_like", lambda x: torch.zeros_like(x) + torch.ones_like(x) * x)
+op("vander", lambda x: torch.vander(x[0, :1].detach() * 0 + 2, 3) * x[:, :3])
+model("nn.Dropout, nn.Identity", lambda: Chain(nn.Dropout(), nn.Identity(), nn.Linear(4, 2)))
+model("nn.Unflatten", lambda: Chain(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))))
+model("nn.Embedding", lambda: Chain(nn.Embedding(TOKENS, 3), nn.Flatten(), nn.Linear(12, 2)), **TOKEN)
+model("nn.Embedding, padding", lambda: Chain(nn.Embedding(TOKENS, 3, padding_idx=0), nn.Tanh()), **TOKEN)
+model("nn.EmbeddingBag", lambda: nn.EmbeddingBag(TOKENS, 3, mode="mean"), **TOKEN)
+model("nn.EmbeddingBag, sum", lambda: Chain(nn.EmbeddingBag(TOKENS, 3, mode="sum"), nn.Tanh()), **TOKEN)
+model("one_hot", lambda: OneHot(), **TOKEN)
+model("bucketize", lambda: lambda x: torch.bucketize(x, RISING.to(x) / 100 - 1) * x)
+model("table of weights at fixed ids", lambda: FixedIds())
+model("nn.Bilinear", lambda: Twice(nn.Bilinear(4, 4, 3)))
+model("nn.CosineSimilarity", lambda: Twice(nn.CosineSimilarity()))
+model("nn.PairwiseDistance", lambda: Twice(nn.PairwiseDistance()))
+model("nn.Softmax", lambda: Chain(nn.Linear(4, 3), nn.Softmax(1)))
+model("nn.LogSoftmax", lambda: Chain(nn.Linear(4, 3), nn.LogSoftmax(1)))
+model("nn.Softmin", lambda: nn.Softmin(1))
+model("nn.Softmax2d", lambda: nn.Softmax2d(), IMAGE)
+
+# ====================================================================== conditions on the input
+op("where, x > 0", lambda x: torch.where(x > 0, x, 0.2 * x))
+op("where, two branches", lambda x, y: torch.where(x > y, x * y, y - 1), domain=TWO)
+op("where, numbers", lambda x: torch.where(x > 0, 1.0, -2.0))
+op("mask as a factor", lambda x: x * (x > 0))
+op("mask, float", lambda x: x * (x.abs() > 0.5).float().to(x.dtype))
+op("mask, long", lambda x: (x > 0).long().sum(1, keepdim=True) * x)
+op("masked_fill, x < 0", lambda x: x.masked_fill(x < 0, 0.3))
+op("masked_fill, softmax of the rest", lambda x: x.masked_fill(x <= x.amin(1, keepdim=True), -1e9).softmax(1))
+op("mask and, or, not", lambda x, y: ((x > 0) & ~(y > 0.5) | (x < -1)).to(x.dtype) * y, domain=TWO)
+op("mask xor", lambda x, y: ((x > 0) ^ (y > 0)).to(x.dtype), domain=TWO)
+op("logical_and, not", lambda x, y: x * torch.logical_and(x > 0, torch.logical_not(y > 0)), domain=TWO)
+op("logical_or, xor", lambda x, y: (x > 1).logical_or(y > 1) * x + (x > 0).logical_xor(y > 0), domain=TWO)
+op("ge, le", lambda x, y: (x >= y) * y + 2 * torch.le(x, 0.2), domain=TWO)
+op("gt, lt", lambda x, y: torch.gt(x, 0.3) * y + x.lt(y), domain=TWO)
+op("eq, ne", lambda x: (x.round() == 1) * x + (x.round() != 0).to(x.dtype))
+op("isnan, isinf, isfinite", lambda x: torch.where(x.isnan() | torch.isinf(x) | ~torch.isfinite(x), 0.0, x))
+op("clamp by the input", lambda x: torch.minimum(torch.maximum(x, -x[:, :1].abs()), x[:, 1:2].abs()))
+op("sign as a factor", lambda x: x.sign() * x.abs().sqrt())
+op("inclusive mask of a sum", lambda x: x * (x.sum(1, keepdim=True) > 0).to(x.dtype))
+op("any as a factor", lambda x: (x > 1).any(1, keepdim=True) * x)
+
+# ====================================================================== code in place
+@written()
+def assign_column(x):
+    y = torch.zeros_like(x)
+    y[:, 0] = x[:, 1].tanh()
+    y[:, 1:3] = x[:, :2] * 2
+    return y * x
+
+
+@written()
+def assign_where(x):
+    y = x.clone()
+    y[y < 0] = 0.1
+    return y
+
+
+@written()
+def assign_over(x):
+    y = x.clone()
+    y[:, 0] = y[:, 1] * y[:, 2]
+    y[:, 3] = 5.0
+    return y
+
+
+@written()
+def view_then_inplace(x):
+    y = x * 1.0
+    y[:, 0].sigmoid_()
+    y[:, 1:].tanh_()
+    return y
+
+
+@written(domain=TWO)
+def augmented(x, y):
+    z = x * 2
+    z *= y
+    z += x
+    z -= 1
+    z /= 1 + y * y
+    return z
+
+
+@written()
+def squared_by_itself(x):
+    y = x.exp()
+    y *= y
+    return y
+
+
+@written()
+def overwritten_after_use(x):
+    y = x.tanh()
+    z = y * y
+    y.zero_()
+    return z + y
+
+
+@written()
+def filled(x):
+    y = x.clone()
+    y[:, 2].fill_(0.4)
+    return y.relu_()
+
+
+@written()
+def copied(x):
+    y = torch.empty_like(x)
+    y.copy_(x.tanh())
+    return y
+
+
+@written()
+def clamped_view(x):
+    y = x + 0
+    y[:, ::2].clamp_(-0.5, 0.5)
+    return y.mul_(x)
+
+
+@written((3, 4))
+def buffer_of_steps(x):
+    outputs = torch.zeros(len(x), 3, 4, dtype=x.dtype)
+    state = torch.zeros(len(x), 4, dtype=x.dtype)
+    for t in range(3):
+        state = torch.tanh(x[:, t] + state * 0.5)
+        outputs[:, t] = state
+    return outputs
+
+
+@written((3, 4))
+def growing_list(x):
+    steps, total = [], 0
+    for step in x.unbind(1):
+        total = total + step * torch.sigmoid(step)
+        steps.append(total)
+    return torch.stack(steps, dim=1)
+
+
+@written()
+def without_gradient(x):
+    with torch.no_grad():
+        scale = x.abs().sum(1, keepdim=True)
+    return x / (1 + scale)
+
+
+@written()
+def detached_branch(x):
+    return x.tanh() + x.detach().sigmoid()
+
+
+@written()
+def shape_arithmetic(x):
+    rows, features = x.size(0), x.shape[-1]
+    assert x.numel() == rows * features
+    assert not x.is_complex()
+    return x.sum(1, keepdim=True) / features
+
+# ====================================================================== recurrent layers
+LAYERS: dict[str, dict[str, Any]] = {
+    "one layer": {},
+    "time first": {"batch_first": False},
+    "no bias": {"bias": False},
+    "stacked": {"num_layers": 2},
+    "bidirectional": {"bidirectional": True},
+    "deep": DEEP,
+    "dropout between layers": {"num_layers": 2, "dropout": 0.5},
+}
+
+for _kind in KINDS:
+    for _name, _options in LAYERS.items():
+        model(f"nn.{_kind}, {_name}", lambda k=_kind, o=_options: Recurrent(k, **o), SEQUENCE)
+    for _use in ("h_n", "last", "all"):
+        model(f"nn.{_kind}, {_use}", lambda k=_kind, u=_use: Recurrent(k, u), SEQUENCE)
+        model(f"nn.{_kind}, {_use}, deep", lambda k=_kind, u=_use: Recurrent(k, u, **DEEP), SEQUENCE)
+    for _start in ("constant", "learned", "computed"):
+        model(f"nn.{_kind}, state {_start}", lambda k=_kind, s=_start: Recurrent(k, "all", s), SEQUENCE)
+        model(f"nn.{_kind}, {_start}, deep", lambda k=_kind, s=_start: Recurrent(k, start=s, **DEEP), SEQUENCE)
+model("nn.LSTM, c_n", lambda: Recurrent("LSTM", "c_n"), SEQUENCE)
+for _use in ("output", "h_n", "c_n", "all"):
+    model(f"nn.LSTM, projected, {_use}", lambda u=_use: Recurrent("LSTM", u, units=3, proj_size=2), SEQUENCE)
+model("nn.LSTM, projected, deep", lambda: Recurrent("LSTM", "all", "computed", proj_size=1, **DEEP), SEQUENCE)
+model("nn.LSTM, one unit, one step", lambda: Recurrent("LSTM", "all", units=1), (1, 3))
+model("nn.LSTM, wide", lambda: Recurrent("LSTM", "last", units=17), SEQUENCE)
+
+model("nn.LSTMCell", lambda: Cells(nn.LSTMCell(3, 2)), SEQUENCE)
+model("nn.LSTMCell, all steps", lambda: Cells(nn.LSTMCell(3, 2, bias=False), True), SEQUENCE)
+model("nn.LSTMCell, no state", lambda: Cells(nn.LSTMCell(3, 2), given=False), SEQUENCE)
+model("nn.GRUCell", lambda: Cells(nn.GRUCell(3, 2)), SEQUENCE)
+model("nn.GRUCell, all steps", lambda: Cells(nn.GRUCell(3, 2, bias=False), True, False), SEQUENCE)
+model("nn.RNNCell", lambda: Cells(nn.RNNCell(3, 2)), SEQUENCE)
+model("nn.RNNCell, relu", lambda: Cells(nn.RNNCell(3, 2, nonlinearity="relu"), True), SEQUENCE)
+
+model("LSTM by hand", HandLSTM, SEQUENCE)
+model("LSTM with peepholes", PeepholeLSTM, SEQUENCE)
+model("LSTM with layer norm", NormalisedLSTM, SEQUENCE)
+model("LSTM with separate gates", SeparateGates, SEQUENCE)
+model("GRU by hand", HandGRU, SEQUENCE)
+model("minimal gated unit", MinimalGated, SEQUENCE)
+model("ConvLSTM", ConvLSTM, (3, 1, 2, 3))
+
+# ====================================================================== models around recurrent layers
+
+for _kind in KINDS:
+    for _name, _options in {
+        "h_n": {},
+        "output": {"use": "output"},
+        "mean": {"use": "mean"},
+        "time first": {"use": "output", "batch_first": False},
+        "deep": {"use": "output"} | DEEP,
+        "h_n, deep": DEEP,
+    }.items():
+        model(f"packed {_kind}, {_name}", lambda k=_kind, o=_options: Packed(k, **o), (5, 3), **LENGTHS)
+    model(f"packed {_kind}, sorted", lambda k=_kind: Packed(k, sort=True), (5, 3), args=sorted_lengths)
+model("packed LSTM, projected", lambda: Packed("LSTM", "output", proj_size=1), (5, 3), **LENGTHS)
+
+model("CNN-LSTM", lambda: Chain(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.MaxPool1d(2), Swap(), lstm()), (2, 9))
+model("LSTM-MLP", lambda: Chain(lstm(), Last(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), SEQUENCE)
+model("LSTM classifier", lambda: Chain(nn.LayerNorm(3), lstm(), Last(), nn.Softmax(-1)), SEQUENCE)
+model("LSTM, then attention", AttentiveLSTM, SEQUENCE)
+model("sequence to sequence", Seq2Seq, SEQUENCE)
+model("LSTM on flat windows", Windows, (12,))
+model("masked mean of an LSTM", MaskedMean, (5, 3), args=step_mask)
+model("last valid step of a GRU", LastValid, (5, 3), **LENGTHS)
+model("tokens, LSTM", TokenLSTM, (5,), **TOKEN)
+model("tokens, packed LSTM", lambda: TokenLSTM(True), (5,), domain="tokens", **LENGTHS)
+model("sequence output (N, T, K)", lambda: Chain(lstm(), nn.Linear(2, 2)), SEQUENCE)
+model("sequence output (N, T)", lambda: Chain(lstm(), nn.Linear(2, 1), nn.Flatten()), SEQUENCE)
+model("output (N,)", lambda: Chain(lstm(), nn.Linear(2, 1), nn.Flatten(), Sum()), SEQUENCE)
+
+# ====================================================================== other models
+
+model("MLP", lambda: Chain(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3)))
+model("MLP, output (N,)", lambda: Chain(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0)))
+model("linear", lambda: nn.Linear(4, 2))
+model("residual CNN", lambda: Chain(Residual(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)), IMAGE)
+model("temporal convolutional network", lambda: Chain(Causal(1), Causal(2)), SERIES)
+model("module used three times", Reused)
+model("state kept as an attribute", Remembering, SEQUENCE)
+model("list of inputs", Inputs, [SEQUENCE, (4,)])
+model("dict of inputs", Inputs, {"series": SEQUENCE, "static": (4,)})
+model("list of inputs and a number", Inputs, [SEQUENCE, (4,)], args=lambda rows: (0.7,))
+model("dict of outputs", Outputs, output="logits")
+model("dict of outputs, by function", Outputs, output=lambda o: o["logits"] * o["probabilities"])
+model("highway", Highway)
+model("mixture of experts", Mixture)
+model("weights from the input", Hyper)
+model("transformer over tokens", Positional, (5,), **TOKEN)
+model("MLP mixer", Mixer, SELF)
+model("squeeze and excitation", Squeeze, IMAGE)
+model("plain function", lambda: lambda x: torch.tanh(x[:, :2]) * x[:, 2:])
+model("constant output beside a varying one", lambda: lambda x: F.pad(x[:, :2].exp(), (0, 1), value=3.0))

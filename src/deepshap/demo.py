@@ -1,11 +1,11 @@
 """Who is speaking, and which sounds give him away? Deep SHAP of an LSTM on real speech.
 
-`python -m deepshap.demo` trains an LSTM to tell nine speakers apart by one utterance of the vowels /ae/, explains all
-370 test utterances against 100 training utterances, and writes two tables and four pictures to `demo-output`.
+`python -m deepshap.demo` trains an LSTM to tell nine speakers apart by one utterance of the vowels /ae/,
+explains all 370 test utterances against 100 training utterances, and writes two tables and four pictures.
 
-What it explains is the *log-odds* of the predicted speaker, log p − log(1 − p). A probability near 1 hardly moves and
-would hide most of the evidence; a logit also counts what speaks for every speaker alike. On the scale of log-odds
-evidence adds up: +0.7 doubles the odds, +2.3 makes them ten times as large.
+What it explains is the *log-odds* of the predicted speaker, log p − log(1 − p). A probability near 1 hardly
+moves and would hide most of the evidence; a logit also counts what speaks for every speaker alike. On the
+scale of log-odds evidence adds up: +0.7 doubles the odds, +2.3 makes them ten times as large.
 
 Needs the extra `deepshap[demo]`.
 """
@@ -18,17 +18,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
-from deepshap import plots
 from deepshap.datasets import JapaneseVowels, Utterances, japanese_vowels
+
+try:
+    import matplotlib.pyplot as plt
+    import pyarrow
+    import pyarrow.parquet
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from deepshap import plots
+except ImportError as error:
+    raise ImportError("the demo writes Parquet tables and pictures: pip install 'deepshap[demo]'") from error
 
 SPEAKERS, CHANNELS = 9, 12
 CHANNEL_NAMES = [str(i) for i in range(1, CHANNELS + 1)]
@@ -37,6 +44,10 @@ EPOCHS = 60
 
 class SpeakerNet(nn.Module):
     """An LSTM reads an utterance; its last state scores the speakers."""
+
+    mean: Tensor
+    scale: Tensor
+    others: Tensor
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, hidden: int = 64):
         super().__init__()
@@ -67,7 +78,7 @@ class Explained:
     """Utterances, the model's answers and why it gave them.
 
     predicted: (N,), the speaker with the highest log-odds.
-    log_odds, base: (N,), the predicted speaker's log-odds for the utterance, and on average for the background.
+    log_odds: (N,), of the predicted speaker. base: (N,), the same for the background, on average.
     attributions: (N, 29, 12), zero in the padding; each utterance's sum to log_odds − base.
     """
 
@@ -156,24 +167,21 @@ def explain(model: SpeakerNet, utterances: Utterances, background: np.ndarray) -
 
 
 def balanced_background(utterances: Utterances, size: int, seed: int) -> np.ndarray:
-    """Pick `size` utterances, as equally many of each speaker as can be (size, 29, 12).
+    """Pick `size` training utterances, in turn one of each speaker (size, 29, 12).
 
     They hold their last frame to the end, so that they can be compared with a longer utterance.
     """
-    order = np.random.default_rng(seed).permutation(len(utterances))
-    turn = np.empty(len(order), dtype=int)  # 0 for the first utterance of each speaker, 1 for the second ...
-    for k in range(SPEAKERS):
-        mine = utterances.speaker[order] == k
-        turn[mine] = np.arange(mine.sum())
-    chosen = select(utterances, order[np.argsort(turn, kind="stable")[:size]])
+    random = np.random.default_rng(seed)
+    by_speaker = [random.permutation(np.flatnonzero(utterances.speaker == k)) for k in range(SPEAKERS)]
+    chosen = select(utterances, np.stack(by_speaker, axis=1).ravel()[:size])
     frame = np.minimum(np.arange(chosen.signal.shape[1]), chosen.lengths[:, None] - 1)
     return np.take_along_axis(chosen.signal, frame[..., None], axis=1)
 
 
 def removal_curves(model: SpeakerNet, explained: Explained, seed: int) -> dict[str, np.ndarray]:
-    """Test the explanations: does the model change its answer when what they call important is taken away?
+    """Test the explanations by taking away what they call important; the model should then change its answer.
 
-    For every utterance the coefficients are set to the average frame one after the other, in three orders. Each curve
+    In every utterance one coefficient after the other is replaced by its average, in three orders. Each curve
     (13,) is the share of utterances that keep their predicted speaker after 0 to 12 of them.
     """
     support = explained.attributions.sum(axis=1)  # (N, 12)
@@ -182,41 +190,38 @@ def removal_curves(model: SpeakerNet, explained: Explained, seed: int) -> dict[s
         "random order": np.random.default_rng(seed).random(support.shape),
         "lowest attribution first": support,
     }
+    ranks = {name: score.argsort(axis=1).argsort(axis=1) for name, score in scores.items()}
     return {
-        name: np.array([_kept(model, explained, score.argsort(axis=1)[:, :count]) for count in range(CHANNELS + 1)])
-        for name, score in scores.items()
+        name: np.array([_kept(model, explained, rank < count) for count in range(CHANNELS + 1)])
+        for name, rank in ranks.items()
     }
 
 
-def _kept(model: SpeakerNet, explained: Explained, channels: np.ndarray) -> float:
-    removed = np.zeros((len(channels), CHANNELS), dtype=bool)
-    np.put_along_axis(removed, channels, True, axis=1)
+def _kept(model: SpeakerNet, explained: Explained, removed: np.ndarray) -> float:
     utterances = explained.utterances
     signal = np.where(removed[:, None, :], model.mean.numpy(), utterances.signal)
-    return float((log_odds(model, signal, utterances.lengths).argmax(axis=1) == explained.predicted).mean())
+    answers = log_odds(model, signal, utterances.lengths).argmax(axis=1)
+    return float((answers == explained.predicted).mean())
 
 
 def report(explained: Explained, references: int, seconds: float, curves: dict[str, np.ndarray]) -> None:
     """Print what was done and how well."""
-    utterances = explained.utterances
-    count = len(utterances)
-    print(f"accuracy: {(explained.predicted == utterances.speaker).mean():.1%} of {count} test utterances")
-    print(f"explained: {count} utterances × {references} references = {count * references} pairs in {seconds:.1f} s")
-    print(
-        f"largest additivity gap: {explained.gap.max():.1e} log-odds, "
-        f"{explained.relative_gap.max():.1e} of the difference explained"
-    )
+    right = explained.predicted == explained.utterances.speaker
+    count = len(right)
     most, random, least = (f"{curve[3]:.0%}" for curve in curves.values())
-    print(
-        f"check: with 3 of 12 coefficients replaced by their average, {most} of the answers stay the same if these are "
-        f"the ones with the highest attribution, {random} if random, {least} if the lowest"
-    )
+    print(f"accuracy: {right.mean():.1%} of {count} test utterances")
+    gap = f"{explained.gap.max():.1e} log-odds, {explained.relative_gap.max():.1e} relative"
+    pairs = f"{count} utterances × {references} references = {count * references} pairs"
+    print(f"explained: {pairs}, {seconds:.1f} s")
+    print(f"largest additivity gap: {gap}")
+    print("check: answers that stay the same when 3 of the 12 coefficients are replaced by their average:")
+    print(f"  {most} if these have the highest attributions, {random} if random, {least} if the lowest")
 
 
 def write_tables(explained: Explained, folder: Path) -> None:
     """Write `attributions.parquet`, a row per coefficient of every frame, and `utterances.parquet`.
 
-    Summed over an utterance, the attributions are its log_odds − base. Speakers count from 1, as in the source.
+    Summed over an utterance, attributions are its log_odds − base. Speakers count from 1, as in the source.
     """
     utterances = explained.utterances
     utterance, frame = np.nonzero(present(utterances))
@@ -248,7 +253,9 @@ def _write(path: Path, **columns: np.ndarray) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
-def write_pictures(model: SpeakerNet, explained: Explained, curves: dict[str, np.ndarray], folder: Path) -> None:
+def write_pictures(
+    model: SpeakerNet, explained: Explained, curves: dict[str, np.ndarray], folder: Path
+) -> None:
     """Write `utterance.png`, `mistake.png` (if there is one), `speakers.png` and `check.png`."""
     right = explained.predicted == explained.utterances.speaker
     figures = {"speakers": draw_speakers(explained), "check": draw_check(curves)}
@@ -263,12 +270,13 @@ def write_pictures(model: SpeakerNet, explained: Explained, curves: dict[str, np
         plt.close(figure)
 
 
-def draw_utterance(model: SpeakerNet, explained: Explained, row: int) -> plt.Figure:
+def draw_utterance(model: SpeakerNet, explained: Explained, row: np.integer) -> Figure:
     """Draw an utterance beside what spoke for and against its predicted speaker."""
     utterances = explained.utterances
     length = utterances.lengths[row]
     deviation = (utterances.signal[row, :length] - model.mean.numpy()) / model.scale.numpy()
-    left, right = plots.sequence_heatmap(
+    left, right = plots.panels(2, (12, 4.4), sharey=True)
+    plots.sequence_heatmap(
         explained.attributions[row, :length],
         deviation,
         feature_names=CHANNEL_NAMES,
@@ -277,49 +285,46 @@ def draw_utterance(model: SpeakerNet, explained: Explained, row: int) -> plt.Fig
         time_label="time (ms)",
         signal_label="standard deviations from the average",
         value_label="attribution (log-odds)",
+        ax=(left, right),
     )
     predicted, true = explained.predicted[row] + 1, utterances.speaker[row] + 1
+    probability = _percent(explained.probability[row])
+    verdict = "right" if predicted == true else f"wrong, it was speaker {true}"
     left.set_title(f"utterance {row}, spoken by speaker {true}")
     right.set_title(f"what speaks for (red) or against (blue) speaker {predicted}")
-    verdict = "right" if predicted == true else f"wrong, it was speaker {true}"
-    left.figure.suptitle(
-        f"The LSTM hears speaker {predicted} with probability {_percent(explained.probability[row])}: {verdict}",
-        fontsize=14,
-        fontweight="bold",
-    )
-    return left.figure
+    return _titled(left, f"The LSTM hears speaker {predicted} with probability {probability}: {verdict}")
 
 
-def draw_speakers(explained: Explained) -> plt.Figure:
+def draw_speakers(explained: Explained) -> Figure:
     """Draw by which coefficients, and when in the utterance, each speaker is recognised."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 4.8), sharey=True, width_ratios=[3, 2], layout="constrained"
-    )
-    shared = {"group_names": [f"{k}" for k in range(1, SPEAKERS + 1)], "group_label": "predicted speaker"}
+    left, right = plots.panels(2, (13, 4.8), sharey=True, width_ratios=[3, 2])
+    names = [str(k) for k in range(1, SPEAKERS + 1)]
     plots.feature_importance_by_group(
         explained.attributions,
         explained.predicted,
+        group_names=names,
+        group_label="predicted speaker",
         feature_names=CHANNEL_NAMES,
         feature_label="cepstrum coefficient",
         value_label="mean attribution (log-odds)",
         ax=left,
-        **shared,
     )
     plots.importance_over_time(
         explained.attributions,
         explained.utterances.lengths,
         explained.predicted,
+        group_names=names,
+        group_label="",
+        time_label="part of the utterance (%)",
         value_label="mean attribution (log-odds) per tenth",
         ax=right,
-        **shared,
     )
     left.set_title("which coefficients")
-    right.set(title="when in the utterance", xlabel="part of the utterance (%)", ylabel="")
-    figure.suptitle("What each speaker is recognised by", fontsize=14, fontweight="bold")
-    return figure
+    right.set_title("when in the utterance")
+    return _titled(left, "What each speaker is recognised by")
 
 
-def draw_check(curves: dict[str, np.ndarray]) -> plt.Figure:
+def draw_check(curves: dict[str, np.ndarray]) -> Figure:
     """Draw how many answers survive the removal of coefficients."""
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for (name, curve), color in zip(curves.items(), (plots.RED, "grey", plots.BLUE), strict=True):
@@ -352,13 +357,22 @@ def log_odds(model: SpeakerNet, signal: np.ndarray, lengths: np.ndarray) -> np.n
     return model(torch.as_tensor(signal), torch.as_tensor(lengths)).numpy()
 
 
+def _titled(ax: Axes, title: str) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.suptitle(title, fontsize=14, fontweight="bold")
+    return figure
+
+
 def _percent(probability: float) -> str:
     return "over 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deepshap.demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for tables and pictures")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo-output"), help="folder for tables and pictures"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
     parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")
     parser.add_argument("--background", type=int, default=100, help="number of reference utterances")

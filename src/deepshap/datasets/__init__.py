@@ -68,7 +68,7 @@ class SeattleWeather:
 
 
 def japanese_vowels() -> JapaneseVowels:
-    """Load the Japanese Vowels data: who of nine speakers said it?"""
+    """Load the Japanese Vowels data: speech of nine men, to be told apart."""
     with (files(__name__) / "japanese_vowels.npz").open("rb") as file, np.load(file) as arrays:
         return JapaneseVowels(train=_utterances(arrays, "train"), test=_utterances(arrays, "test"))
 

@@ -47,10 +47,11 @@ def importance_over_time(
     bins: int = 10,
     group_names: Sequence[str] | None = None,
     group_label: str = "group",
+    time_label: str = "part of the sequence (%)",
     value_label: str = "mean attribution",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw when the attribution falls, from the start (0 %) to the end (100 %) of the sequences of each group.
+    """Draw when in a sequence the attribution falls, from its start (0 %) to its end (100 %), group by group.
 
     values: (examples, time steps, features).
     lengths: (examples,), the number of time steps that are no padding.
@@ -60,7 +61,7 @@ def importance_over_time(
     matrix = _group_means(relative_time_profile(values.sum(axis=2), lengths, bins), groups)
     add_colorbar(draw_evidence(ax, matrix, extent=(0, 100, len(matrix) - 0.5, -0.5)), value_label)
     label_rows(ax, names_or_numbers(group_names, len(matrix)), group_label)
-    ax.set_xlabel("part of the sequence (%)")
+    ax.set_xlabel(time_label)
     return ax
 
 
@@ -85,6 +86,6 @@ def _group_means(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def _write_numbers(ax: Axes, matrix: np.ndarray) -> None:
     strong = 0.6 * np.abs(matrix).max()
-    for (row, column), value in np.ndenumerate(matrix):
+    for (row, column), value in np.ndenumerate(matrix.round(1) + 0.0):  # + 0.0 makes −0.0 a plain 0.0
         color = "white" if abs(value) > strong else "black"
         ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.plots.style import add_colorbar, draw_evidence, label_rows, names_or_numbers
+from deepshap.plots.style import add_colorbar, draw_evidence, label_rows, names_or_numbers, panels
 
 
 def sequence_heatmap(
@@ -32,10 +31,10 @@ def sequence_heatmap(
     ax: two axes to draw into, for the signal and for the attributions.
     """
     if values.shape != signal.shape or values.ndim != 2:
-        raise ValueError(f"values {values.shape} and signal {signal.shape} must both be (time steps, features)")
-    if ax is None:
-        _, ax = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    left, right = ax
+        raise ValueError(
+            f"values {values.shape} and signal {signal.shape} must both be (time steps, features)"
+        )
+    left, right = panels(2, (12, 4.4), sharey=True) if ax is None else ax
     start, end = time or (0, len(values))
     extent = (start, end, values.shape[1] - 0.5, -0.5)
     image = left.imshow(signal.T, cmap="Greys", aspect="auto", interpolation="nearest", extent=extent)

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 RED = "#ff0051"
 BLUE = "#008bfb"
 EVIDENCE = LinearSegmentedColormap.from_list("evidence", [BLUE, "white", RED])
+
+
+def panels(count: int, size: tuple[float, float], **options: Any) -> Sequence[Axes]:
+    """Return axes side by side in a new figure, with room for colour bars; `options` as in `plt.subplots`."""
+    layout = ConstrainedLayoutEngine(wspace=0.06)
+    return plt.subplots(1, count, figsize=size, layout=layout, **options)[1]
 
 
 def draw_evidence(ax: Axes, matrix: np.ndarray, limit: float | None = None, **options: Any) -> AxesImage:
@@ -20,16 +28,18 @@ def draw_evidence(ax: Axes, matrix: np.ndarray, limit: float | None = None, **op
 
     limit: the absolute value that has the full colour; by default the largest in `matrix`.
     """
-    limit = limit or np.abs(matrix).max() or 1.0
+    limit = limit or float(np.abs(matrix).max()) or 1.0
     return ax.imshow(
         matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", **options
     )
 
 
 def add_colorbar(image: AxesImage, label: str) -> None:
-    """Put a slim colour bar beside the image."""
+    """Put a slim colour bar, cut to the values that occur, beside the image."""
     bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
+    values = np.asarray(image.get_array())
+    bar.ax.set_ylim(*np.clip([min(values.min(), 0), max(values.max(), 0)], *image.get_clim()))
 
 
 def label_rows(ax: Axes, names: Sequence[str], label: str = "") -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import BatchMixingError, UnsupportedOperationError
+from ..errors import UnsupportedOperationError
 from . import rules
 from .operations import INDEX, Operation, primitive
 
@@ -95,6 +95,29 @@ def addcdiv(a: Tensor, b: Tensor, c: Tensor, *, value: float = 1) -> Tensor:
     return a + value * quotient(b, c)
 
 
+@primitive(rules.rescale())
+def _absolute(x: Tensor) -> Tensor:
+    return x.abs()
+
+
+def absolute(input: Tensor) -> Tensor:
+    """|x|, of complex numbers too."""
+    return hypot(input.real, input.imag) if input.is_complex() else _absolute(input)
+
+
+def angle(input: Tensor) -> Tensor:
+    """Phase of a complex number; 0 or pi for real ones."""
+    if input.is_complex():
+        return torch.atan2(input.imag, input.real)
+    return (input < 0).to(input.dtype) * math.pi
+
+
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """Powers of x along a new last axis."""
+    powers = torch.arange(len(x) if N is None else N, device=x.device)
+    return x.unsqueeze(-1).pow(powers if increasing else powers.flip(0))
+
+
 def hypot(a: Tensor, b: Tensor) -> Tensor:
     """sqrt(a^2 + b^2)."""
     return torch.sqrt(a.square() + b.square())
@@ -148,6 +171,32 @@ def _finite_branch(value: Tensor, dtype: torch.dtype) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Value where the mask holds."""
     return where(mask, value, input)
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
+    """Scattered values; only what the index covers of a source counts, which torch's gradient insists on."""
+    source = _covered(kwargs.get("src", kwargs.get("value", args[0] if args else None)), index)
+    if reduce == "multiply":
+        raise UnsupportedOperationError("scatter with reduce='multiply' has no rule.")
+    return torch.scatter(input, dim, index, source) if reduce is None else torch.scatter_add(input, dim, index, source)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """Sums of scattered values."""
+    return torch.scatter_add(input, dim, index, _covered(src, index))
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Sums and means of scattered values."""
+    if reduce not in ("sum", "mean"):
+        raise UnsupportedOperationError(f"scatter_reduce with reduce={reduce!r} has no rule; sum and mean have.")
+    return torch.scatter_reduce(input, dim, index, _covered(src, index), reduce, include_self=include_self)
+
+
+def _covered(source: Any, index: Tensor) -> Any:
+    return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
 
 
 # ---------------------------------------------------------------------- softmax and its kin
@@ -329,7 +378,7 @@ def _ordered(input: Tensor, dim: int, descending: bool = False) -> tuple[Tensor,
     """Sorted values and their positions, along the last axis."""
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
     values = -_sorted_last(-last) if descending else _sorted_last(last)
-    return values, chosen(last, lambda x: x.argsort(-1, descending=descending, stable=True))
+    return values, chosen(last, lambda x: torch.argsort(x, dim=-1, descending=descending, stable=True))
 
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
@@ -440,7 +489,7 @@ def std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 
 def vector_norm(
-    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: None = None
 ) -> Tensor:
     """The p-norm, for any p."""
     x = x if dtype is None else x.to(dtype)
@@ -464,6 +513,13 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
     elif isinstance(p, str) or (not isinstance(dim, int) and len(_dims(input, dim)) == 2 and p != 2):
         raise UnsupportedOperationError(f"norm of order {p!r} over {dim}: only vector and Frobenius norms have a rule")
     return vector_norm(input, p, dim, keepdim, **kwargs)
+
+
+def matrix_norm(
+    input: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None, out: None = None
+) -> Tensor:
+    """The Frobenius norm."""
+    return norm(input, ord if ord == "fro" else str(ord), dim, keepdim, dtype=dtype)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
@@ -574,12 +630,10 @@ def batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Affine with the running statistics."""
+    """Affine with the running statistics; with those of the batch where the model asks for it."""
     if training or running_mean is None:
-        raise BatchMixingError(
-            "batch_norm uses the statistics of the batch, so that a row's output depends on the other rows. "
-            "Explain a model with running statistics (track_running_stats=True, in eval mode)."
-        )
+        x, _, _ = _standardised(input, (0, *range(2, input.dim())), eps)
+        return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
     scale = torch.rsqrt(running_var + eps)
     x = (input - _per_channel(running_mean, input)) * _per_channel(scale, input)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
@@ -605,6 +659,75 @@ def lp_pool(spatial: int) -> Callable[..., Tensor]:
         return (torch.sign(mean) * torch.relu(torch.abs(mean))).mul(count).pow(1.0 / norm_type)
 
     return pool
+
+
+def det(input: Tensor) -> Tensor:
+    """Determinant: a polynomial of the matrix's size."""
+    return _determinant(input)
+
+
+def _polynomial(step: Any, multiplier: Tensor) -> Any:
+    return rules.along_segment(nodes=(step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
+
+
+@primitive(_polynomial)
+def _determinant(input: Tensor) -> Tensor:
+    return torch.linalg.det(input)
+
+
+def rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """Leaky ReLU with the mean slope; random in training."""
+    if training:
+        raise UnsupportedOperationError("rrelu in training mode is random: put the model into eval mode.")
+    return F.leaky_relu(input, (lower + upper) / 2)
+
+
+# ---------------------------------------------------------------------- losses
+def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Build a loss of two tensors: elementwise, then reduced."""
+
+    @primitive(rules.rescale())
+    def pointwise(input: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
+        return native(input, target, reduction="none", **options)
+
+    def loss(input: Tensor, target: Tensor, *args: Any, reduction: str = "mean", **options: Any) -> Tensor:
+        if args:
+            options["weight"] = args[0]
+        values = pointwise(*torch.broadcast_tensors(input, target), options)
+        return _reduce_loss(values, reduction)
+
+    return loss
+
+
+def _reduce_loss(values: Tensor, reduction: str) -> Tensor:
+    if reduction == "batchmean":
+        return values.sum() / len(values)
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy of logits: linear in their log-softmax."""
+    classes = 0 if input.dim() == 1 else 1
+    log_probabilities = F.log_softmax(input, classes)
+    if not target.is_floating_point() and not label_smoothing:
+        return F.nll_loss(log_probabilities, target, weight, ignore_index=ignore_index, reduction=reduction)
+    if weight is not None:
+        raise UnsupportedOperationError("cross_entropy with class weights needs class indices and no label smoothing.")
+    if not target.is_floating_point():
+        target = F.one_hot(target, input.shape[classes]).movedim(-1, classes).to(input.dtype)
+    target = target * (1 - label_smoothing) + label_smoothing / input.shape[classes]
+    return _reduce_loss(-(target * log_probabilities).sum(classes), reduction)
 
 
 # ---------------------------------------------------------------------- embedding and attention

@@ -19,7 +19,8 @@ from .state import modules_of, preserved
 from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
 
 
-# float32 and float64 as the rules promise; the lower precisions as their own rounding allows
+# float32 and float64 as the rules promise; the lower precisions as their own rounding allows. The least precise dtype that
+# the signal passes through decides.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
 
@@ -61,6 +62,7 @@ class TorchEngine:
         self.output_shape: tuple[int, ...] = ()
         self.dtype = torch.get_default_dtype()
         self.layer_axes: list[int] = []
+        self._dtypes: set[torch.dtype] = set()
         self._pairwise = False  # whether references must be run beside every example
         self._recorded: tuple[tuple[int, int], Recorded] | None = None
 
@@ -95,7 +97,13 @@ class TorchEngine:
         with preserved(self.modules), torch.no_grad():
             two, layers_two = self._with_layer_shapes(rows, extra)
         with preserved(self.modules), torch.no_grad():
-            one, layers_one = self._with_layer_shapes([r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1)))
+            try:
+                one, layers_one = self._with_layer_shapes([r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1)))
+            except Exception as error:
+                raise BatchMixingError(
+                    f"the model runs on two rows and fails on one ({type(error).__name__}: {error}): it needs the other rows of its "
+                    "batch, so that a row has no output, and no attribution, of its own."
+                ) from error
         self.output_axis = _row_axis(one.shape, two.shape, "output")
         self.layer_axes = [_row_axis(a, b, "layer input") for a, b in zip(layers_one, layers_two, strict=True)]
         alone, together = one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
@@ -177,8 +185,8 @@ class TorchEngine:
 
     @property
     def tolerance(self) -> float:
-        """How far sums may be off, relative to the scale of the outputs, by the dtype of the output."""
-        return TOLERANCE[self.dtype]
+        """How far sums may be off, relative to the scale of the outputs, by the least precise dtype in the model."""
+        return max(TOLERANCE[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
 
     def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
         """Check that the model computed the same among its pairs as by itself."""
@@ -237,6 +245,7 @@ class TorchEngine:
                 self._trace(tracer, rows, extra)
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
+        self._dtypes = recorded.tape.dtypes
         return recorded.tape.nbytes, 2 * (tracer.tape.nbytes + sum(leaf.nbytes for leaf in recorded.leaves))
 
     # ------------------------------------------------------------------ a chunk of pairs

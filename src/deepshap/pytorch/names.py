@@ -40,8 +40,6 @@ _PREFIXES = ("special_", "linalg_", "fft_")
 _OPERATORS = "add sub mul truediv floordiv matmul mod pow and or xor lshift rshift".split()
 _ALIASES = {
     "truediv": "div",
-    "div": "div",
-    "idiv": "div",
     "floordiv": "floor_divide",
     "mod": "remainder",
     "and": "logical_and",
@@ -96,14 +94,12 @@ _ALIASES = {
     "row_stack": "vstack",
     "expit": "sigmoid",
     "swish": "silu",
-    "log_ndtr": "log_ndtr",
     "psi": "digamma",
     "gammaln": "lgamma",
     "moveaxis": "movedim",
     "swapaxes": "transpose",
     "swapdims": "transpose",
     "ger": "outer",
-    "inner": "inner",
     "trapz": "trapezoid",
     "max_pool1d_with_indices": "max_pool1d",
     "max_pool2d_with_indices": "max_pool2d",
@@ -114,14 +110,15 @@ _ALIASES = {
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
     "_unsafe_view": "view",
-    "convolution": "convolution",
-    "_transformer_encoder_layer_fwd": "_transformer_encoder_layer_fwd",
     "upsample_nearest": "interpolate",
     "upsample_bilinear": "interpolate",
     "upsample": "interpolate",
     "matrix_transpose": "mT",
-    "round_": "round",
-    "logical_and_": "logical_and",
+    "spmm": "mm",
+    "dsmm": "mm",
+    "hsmm": "mm",
+    "hspmm": "mm",
+    "saddmm": "addmm",
 }
 
 

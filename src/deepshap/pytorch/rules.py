@@ -97,7 +97,9 @@ def _gauss_legendre(nodes: int) -> tuple[tuple[float, float], ...]:
 
 def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
     """a / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
-    (a, ar), (b, br) = step.operands()
+    (a, ar), (b, br) = (
+        [torch.as_tensor(v, dtype=multiplier.dtype, device=multiplier.device) for v in sides] for sides in step.operands()
+    )
     return step.shares(multiplier * (1 / b + 1 / br) / 2, -multiplier * (a + ar) / (2 * b * br))
 
 
@@ -197,12 +199,18 @@ def finite(slope: Tensor) -> Tensor:
 def local_gap(step: Step, multipliers: list[Tensor], result: tuple[Tensor | None, ...]) -> tuple[float, float]:
     """How far one step is from explaining its own outputs, and the size of what it explains."""
     explained = [
-        (m * (x - r)).sum()
+        inner(m, x - r)
         for m, x, r in zip(result, step.inputs, step.reference_inputs, strict=True)
         if m is not None
     ]
     wanted = [
-        (m * (y - yr)) for m, y, yr in zip(multipliers, step.outputs, step.reference_outputs, strict=True)
+        inner(m, y - yr) for m, y, yr in zip(multipliers, step.outputs, step.reference_outputs, strict=True)
     ]
-    gap = sum(float(e) for e in explained) - sum(float(w.sum()) for w in wanted)
+    gap = sum(float(e.sum()) for e in explained) - sum(float(w.sum()) for w in wanted)
     return abs(gap), sum(float(w.abs().sum()) for w in wanted)
+
+
+def inner(multiplier: Tensor, difference: Tensor) -> Tensor:
+    """What a multiplier explains of a difference; autograd's multipliers of complex values are conjugated."""
+    product = multiplier.conj() * difference
+    return product.real if product.is_complex() else product

@@ -49,6 +49,7 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
             stack.callback(_restorer(module))
         stack.enter_context(_random_state_kept())
         stack.enter_context(_compilation_off())
+        stack.enter_context(_fused_transformers_off())
         for module in modules:
             module.training = False
             for parameter in module._parameters.values():
@@ -103,3 +104,14 @@ def _compilation_off() -> Iterator[None]:
         return
     with set_stance("force_eager"):
         yield
+
+
+@contextmanager
+def _fused_transformers_off() -> Iterator[None]:
+    """The fused encoder layers compute other values at padded positions than the layers they stand for."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import composites, recurrent, secants
@@ -50,6 +51,7 @@ _of_kind(
     "register_hook retain_grad __hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia "
     "is_pinned is_shared _version __dlpack__ sym_size sym_numel _is_view is_set_to",
 )
+_of_kind(CONSTANT, "_nested_tensor_from_mask_left_aligned", function=lambda *_: False)  # keeps to plain tensors
 _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
 
 # ---------------------------------------------------------------------- linear
@@ -58,7 +60,7 @@ _of_kind(
     "add sub rsub neg positive sum nansum mean nanmean cumsum diff trapezoid cumulative_trapezoid trace "
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
-    "cat stack hstack vstack dstack column_stack block_diag meshgrid split split_with_sizes chunk tensor_split unsafe_split "
+    "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid split split_with_sizes chunk tensor_split unsafe_split "
     "unsafe_chunk hsplit vsplit dsplit unbind narrow select slice select_scatter slice_scatter diagonal_scatter "
     "roll flip fliplr flipud rot90 unfold fold im2col col2im diagonal diag diag_embed diagflat tril triu "
     "atleast_1d atleast_2d atleast_3d clone contiguous alias lift_fresh lift_fresh_copy copy zero fill "
@@ -72,14 +74,16 @@ _of_kind(
 _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(
     LINEAR,
-    "__getitem__ __setitem__ index index_select take take_along_dim gather scatter scatter_add index_add index_copy "
-    "index_put index_fill masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
+    "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy "
+    "index_put index_fill nll_loss masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
-_of_kind(CAST, "to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
+for _name in ("scatter", "scatter_add", "scatter_reduce"):
+    _of_kind(LINEAR, _name, function=getattr(composites, _name), indices=True)
+_of_kind(CAST, "as_tensor asarray to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
 _of_kind(
     RANDOM,
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout rrelu gumbel_softmax "
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout gumbel_softmax "
     "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like "
     "uniform exponential cauchy log_normal geometric native_dropout fractional_max_pool2d fractional_max_pool3d",
 )
@@ -91,7 +95,7 @@ _of_kind(
     "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc einsum "
     "tensordot chain_matmul multi_dot vecdot",
 )
-_of_kind(QUADRATIC, "var var_mean mse_loss cov")
+_of_kind(QUADRATIC, "var var_mean mse_loss")
 
 # ---------------------------------------------------------------------- elementwise
 for _name, _secant in {
@@ -112,11 +116,10 @@ for _name, _secant in {
 _of_kind(
     ELEMENTWISE,
     "leaky_relu prelu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish "
-    "hardtanh hardshrink softshrink tanhshrink threshold clamp clamp_min clamp_max abs sign floor ceil round trunc frac "
+    "hardtanh hardshrink softshrink tanhshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc frac "
     "exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc lgamma digamma "
     "logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e ndtr ndtri log_ndtr entr "
-    "xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma multigammaln mvlgamma angle "
-    "smooth_l1_loss huber_loss l1_loss",
+    "xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma multigammaln",
 )
 _of_kind(
     ELEMENTWISE,
@@ -131,9 +134,14 @@ for _name, _function in {
     "floor_divide": composites.floor_divide,
     "rfloor_divide": lambda a, b: composites.floor_divide(b, a),
     "addcdiv": composites.addcdiv,
+    "abs": composites.absolute,
+    "angle": composites.angle,
+    "vander": composites.vander,
     "hypot": composites.hypot,
     "ldexp": composites.ldexp,
     "glu": composites.glu,
+    "det": composites.det,
+    "rrelu": composites.rrelu,
     "where": composites.where,
     "masked_fill": composites.masked_fill,
     "softmax": composites.softmax,
@@ -176,6 +184,7 @@ for _name, _function in {
     "std_mean": composites.std_mean,
     "norm": composites.norm,
     "vector_norm": composites.vector_norm,
+    "matrix_norm": composites.matrix_norm,
     "normalize": composites.normalize,
     "cosine_similarity": composites.cosine_similarity,
     "pairwise_distance": composites.pairwise_distance,
@@ -189,6 +198,14 @@ for _name, _function in {
     "instance_norm": composites.instance_norm,
     "batch_norm": composites.batch_norm,
     "local_response_norm": composites.local_response_norm,
+    "l1_loss": composites.pointwise_loss(F.l1_loss),
+    "smooth_l1_loss": composites.pointwise_loss(F.smooth_l1_loss),
+    "huber_loss": composites.pointwise_loss(F.huber_loss),
+    "binary_cross_entropy": composites.pointwise_loss(F.binary_cross_entropy),
+    "binary_cross_entropy_with_logits": composites.pointwise_loss(F.binary_cross_entropy_with_logits),
+    "kl_div": composites.pointwise_loss(F.kl_div),
+    "soft_margin_loss": composites.pointwise_loss(F.soft_margin_loss),
+    "cross_entropy": composites.cross_entropy,
     "embedding": composites.embedding,
     "embedding_bag": composites.embedding_bag,
     "one_hot": composites.one_hot,
@@ -209,4 +226,4 @@ for _name, _cell in {
 
 # ---------------------------------------------------------------------- leaving the floats
 _of_kind(VALUE, "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose is_nonzero")
-_of_kind(INDEX, "argmax argmin argsort nonzero argwhere mode")
+_of_kind(INDEX, "argmax argmin argsort nonzero argwhere")

@@ -66,6 +66,7 @@ class Tape:
     calls: list[tuple[str, str]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    dtypes: set[torch.dtype] = field(default_factory=set)
     nbytes: int = 0
 
 
@@ -80,9 +81,9 @@ class _Secant(Function):
             result, step.memory = result
         outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
         outputs = tuple(_fresh(o, inputs) for o in outputs)
-        floats = tuple(o for o in outputs if o.is_floating_point())
-        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
-        ctx.floating = [o.is_floating_point() for o in outputs]
+        ctx.floating = [o.is_floating_point() or o.is_complex() for o in outputs]
+        floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
+        ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
         step.inputs = tuple(i.detach() for i in inputs)
         step.outputs = tuple(o.detach() for o in floats)
         return outputs if isinstance(result, (tuple, list)) else outputs[0]
@@ -197,6 +198,8 @@ class Tracer(TorchFunctionMode):
         active = [t for t in _tensors((args, kwargs)) if self._is_active(t)]
         if not active:
             return self._passive(function, operation, name, args, kwargs)
+        if operation and operation.kind == LINEAR and all(_poisoned(t) for t in active):
+            return self._pass_on(function, args, kwargs, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{name} under torch.inference_mode", function, args, kwargs)
         if (seen := _seen.get()) is not None:
@@ -204,6 +207,13 @@ class Tracer(TorchFunctionMode):
         with torch.enable_grad():
             result = self._active(function, operation, name, bool(spelling and spelling.inplace), args, kwargs)
         self._mark(result)
+        return result
+
+    def _pass_on(self, function: Any, args: Any, kwargs: Any, poisoned: Tensor) -> Any:
+        """Reshape or select indices that differ between the sides: only their use is an error."""
+        result = function(*_detached(args), **kwargs)
+        for tensor in _tensors(result):
+            tensor._deepshap = poisoned._deepshap  # type: ignore[attr-defined]
         return result
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
@@ -240,13 +250,15 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ one method per kind
     def _linear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        if name == "__setitem__" and _is_varying_mask(args[1]):
+            return self._set_where(*args)
         self._call(name)
         if inplace or name == "__setitem__":
             self._before_overwriting(args[0])
         args, kwargs = self._settle_indices(operation, name, args, kwargs)
         function = operation.function or function
         if name == "__setitem__":
-            return self._set_item(function, args)
+            return self._set_item(function, *args)
         return self._on_carriers(function, args, kwargs, lambda f, a, k: f(*a, **k))
 
     def _multilinear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
@@ -393,8 +405,10 @@ class Tracer(TorchFunctionMode):
 
     def _mark(self, result: Any) -> None:
         for tensor in _tensors(result):
-            if tensor.grad_fn is not None:
-                tensor.grad_fn.metadata[_MARK] = True
+            self.tape.dtypes.add(tensor.dtype)
+            for changed in (tensor, tensor._base) if tensor._is_view() else (tensor,):  # a base changes with its views
+                if changed.grad_fn is not None:
+                    changed.grad_fn.metadata[_MARK] = True
             if not tensor._is_view():
                 self.tape.nbytes += 0 if self.reference is None else tensor.nbytes
 
@@ -450,7 +464,7 @@ class Tracer(TorchFunctionMode):
         signal = [0, 2] if name in ("__setitem__", "index_put") else [0]
 
         def settle(tensor: Tensor) -> Tensor:
-            if getattr(tensor, "_deepshap", None) is None:
+            if self._carrier(tensor) is None:
                 return tensor
             self._same(name, tensor.detach(), f"an index of {name}")
             return tensor.detach()
@@ -459,8 +473,17 @@ class Tracer(TorchFunctionMode):
         kept = {k: v if k in ("value", "values", "src", "source") else _replace(v, settle) for k, v in kwargs.items()}
         return settled, kept
 
-    def _set_item(self, function: Any, args: Any) -> None:
-        target, index, value = args
+    def _set_where(self, target: Tensor, mask: Tensor, value: Any) -> None:
+        """``target[mask] = value`` with a mask that depends on the input."""
+        if isinstance(value, Tensor) and value.dim():
+            raise UnsupportedOperationError(
+                f"an assignment of several values through a mask that depends on the input at {_place()}: use torch.where."
+            )
+        with self:
+            wide = mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim()))
+            self._overwrite(target, torch.where(wide, value, target))
+
+    def _set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
         carrier = self._carrier(value) if isinstance(value, Tensor) else None
         if target.is_floating_point():
             function(target, index, value if carrier is None else carrier.to(target.dtype))
@@ -540,6 +563,15 @@ def _replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def _depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
+
+
+def _is_varying_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype == torch.bool and hasattr(index, "_deepshap")
+
+
+def _poisoned(tensor: Tensor) -> bool:
+    tag = getattr(tensor, "_deepshap", None)
+    return tag is not None and tag.carrier is None
 
 
 def _detached(tree: Any) -> Any:
