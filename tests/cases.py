@@ -99,6 +99,7 @@ class Case:
     domain : what the inputs are drawn from, a key of ``DOMAINS``, "any" or "tokens".
     args : maps the number of rows to the additional forward arguments.
     output : which of the model's outputs is explained.
+    through : the least precise dtype that the signal passes through in a float64 model; it decides the tolerance.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Case:
     domain: str = "any"
     args: Callable[[int], tuple[Any, ...]] = lambda rows: ()
     output: Any = None
+    through: torch.dtype = torch.float64
 
     def model(self, dtype: torch.dtype = torch.float64) -> Callable[..., Any]:
         """Build the model, the same at every call, with no parameter left at a neutral value."""
@@ -123,15 +125,17 @@ class Case:
     def inputs(self, rows: int, seed: int, dtype: torch.dtype = torch.float64) -> Any:
         """Draw rows of every input, in the structure of ``shape``."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.name}{seed}".encode()))
+        several = isinstance(self.shape, (list, dict))
+        shapes = list(self.shape.values()) if isinstance(self.shape, dict) else self.shape
+        return self.structured(
+            [draw((rows, *shape), self.domain, dtype, generator) for shape in (shapes if several else [shapes])]
+        )
 
-        def rows_of(shape: tuple[int, ...]) -> Tensor:
-            return draw((rows, *shape), self.domain, dtype, generator)
-
+    def structured(self, inputs: list[Tensor]) -> Any:
+        """Return inputs in the structure of ``shape``."""
         if isinstance(self.shape, dict):
-            return {key: rows_of(shape) for key, shape in self.shape.items()}
-        if isinstance(self.shape, list):
-            return [rows_of(shape) for shape in self.shape]
-        return rows_of(self.shape)
+            return dict(zip(self.shape, inputs, strict=True))
+        return inputs if isinstance(self.shape, list) else inputs[0]
 
     def call(self, model: Callable[..., Any], inputs: Any, args: tuple[Any, ...] = ()) -> Any:
         """Call the model as deepshap does, and pick the explained output."""
@@ -172,11 +176,17 @@ class Op(nn.Module):
 CASES: list[Case] = []
 
 
-def op(name: str, function: Callable[..., Any], shape: tuple[int, ...] = (4,), domain: str = "any") -> None:
+def op(
+    name: str,
+    function: Callable[..., Any],
+    shape: tuple[int, ...] = (4,),
+    domain: str = "any",
+    **special: Any,
+) -> None:
     """Add a function of one operand or, with domains separated by commas, of several."""
     domains = domain.split(",")
     drawn = next((d for d in domains if d != "any"), "any")
-    CASES.append(Case(name, lambda: Op(function, shape[-1], domains), shape, drawn))
+    CASES.append(Case(name, lambda: Op(function, shape[-1], domains), shape, drawn, **special))
 
 
 def model(name: str, build: Callable[[], Callable[..., Any]], shape: Any = (4,), **special: Any) -> None:
@@ -212,6 +222,7 @@ def step_mask(rows: int) -> tuple[Tensor]:
 TWO, THREE = "any,any", "any,any,any"
 SELF, TABLE, SEQUENCE, SERIES, IMAGE = (3, 4), (3, 4), (4, 3), (2, 6), (2, 4, 5)
 TOKEN: dict[str, Any] = {"domain": "tokens"}
+SINGLE: dict[str, Any] = {"through": torch.float32}
 LENGTHS: dict[str, Any] = {"args": unsorted_lengths}
 DEEP: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
 UNWEIGHTED: dict[str, Any] = {"need_weights": False}
@@ -644,7 +655,7 @@ op("nanmean", lambda x: torch.nanmean(x, 1))
 op("nansum", lambda x: torch.nansum(x, 1))
 op("prod", lambda x: x.prod(1))
 op("prod, keepdim", lambda x: torch.prod(x, 2, keepdim=True), TABLE)
-op("prod, with a zero", lambda x: (x * torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=x.dtype)).prod(1))
+op("prod, with zeros", lambda x: (x.clamp(min=-0.5) + 0.5).prod(1))
 op("amax", lambda x: x.amax(1))
 op("amax, axes", lambda x: torch.amax(x, (1, 2), keepdim=True), TABLE)
 op("amin", lambda x: x.amin(-1), TABLE)
@@ -791,7 +802,8 @@ op("data", lambda x: x.data.tanh() + x)
 op("to, dtype", lambda x: x.to(torch.float64).tanh().to(x.dtype))
 op("to, other", lambda x: x.to(torch.ones(1, dtype=x.dtype)))
 op("double", lambda x: x.double().exp())
-op("float", lambda x: x.float().float().double().type(torch.float64) * 0 + x)
+op("float", lambda x: x.float().tanh(), **SINGLE)
+op("float, back and forth", lambda x: x.double().type(torch.float32).tanh().type(torch.float64), **SINGLE)
 op("type_as", lambda x: x.double().type_as(x))
 op("cpu", lambda x: x.cpu().tanh())
 op("rounded to integers", lambda x: (3 * x).long().to(x.dtype) * x)
@@ -823,9 +835,10 @@ model("nn.Softmax2d", lambda: nn.Softmax2d(), IMAGE)
 # ====================================================================== conditions on the input
 op("where, x > 0", lambda x: torch.where(x > 0, x, 0.2 * x))
 op("where, two branches", lambda x, y: torch.where(x > y, x * y, y - 1), domain=TWO)
-op("where, numbers", lambda x: torch.where(x > 0, 1.0, -2.0))
+op("where, numbers", lambda x: torch.where(x > 0, 1.0, -2.0), **SINGLE)
 op("mask as a factor", lambda x: x * (x > 0))
-op("mask, float", lambda x: x * (x.abs() > 0.5).float().to(x.dtype))
+op("mask, float", lambda x: x * (x.abs() > 0.5).float(), **SINGLE)
+op("mask, double", lambda x: (x * (x.abs() > 0.5).double()).to(x.dtype))
 op("mask, long", lambda x: (x > 0).long().sum(1, keepdim=True) * x)
 op("masked_fill, x < 0", lambda x: x.masked_fill(x < 0, 0.3))
 op("masked_fill, softmax of the rest", lambda x: x.masked_fill(x <= x.amin(1, keepdim=True), -1e9).softmax(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,9 +55,6 @@ class Engine(Protocol):
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
 
-    def bytes_per_row(self, rows: list[Any], extra: Sequence[Any]) -> tuple[int, int]:
-        """Memory per reference and per pair."""
-
     def blame(self, chunk: Chunk) -> Any:
         """The operation that explains its own output worst on a single pair."""
 
@@ -82,12 +79,16 @@ def chunk_sizes(examples: int, references: int, per_reference: int, per_pair: in
     """How many examples and references to take at a time."""
     if per_reference + per_pair > budget:
         raise MemoryBudgetError(
-            f"one pair of example and reference takes about {(per_reference + per_pair) / 2**20:.1f} MiB, the budget is "
-            f"{budget / 2**20:.1f} MiB. Raise max_memory."
+            f"one pair of example and reference takes about {_size(per_reference + per_pair)}, the budget is {_size(budget)}. "
+            "Raise max_memory, or shorten the sequences."
         )
     block = min(references, budget // (per_reference + per_pair), MOST_PAIRS)
     left = budget - block * per_reference
     return max(1, min(examples, left // (block * per_pair), MOST_PAIRS // block)), block
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**19 else f"{count / 2**10:.1f} KiB"
 
 
 def explain(
@@ -108,7 +109,11 @@ def explain(
     values: list[np.ndarray] = []
     outputs, expected = np.zeros(columns.shape), np.zeros(columns.shape)
     bar = tqdm(
-        total=count * background, unit="pair", disable=progress is False, delay=0 if progress else 3, leave=bool(progress)
+        total=count * background,
+        unit="pair",
+        disable=progress is False,
+        delay=0 if progress else 3,
+        leave=bool(progress),
     )
     with bar:
         for chunk, at in _chunks(examples, references, extra, columns, sizes):
@@ -134,15 +139,35 @@ def _chunks(
             at = slice(start, min(start + sizes[0], count))
             rows = tuple(e[at] if getattr(e, "ndim", 0) else e for e in extra)
             yield (
-                Chunk([x[at] for x in examples], [r[block] for r in references], rows, columns[at], (block.start, block.stop)),
+                Chunk(
+                    [x[at] for x in examples],
+                    [r[block] for r in references],
+                    rows,
+                    columns[at],
+                    (block.start, block.stop),
+                ),
                 at,
             )
 
 
-def additivity_gap(values: list[np.ndarray], outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """|sum of attributions - (output - expected output)| over the scale of the outputs, (examples, outputs)."""
-    explained = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in values)
+def additivity_gap(
+    values: list[np.ndarray], outputs: np.ndarray, expected: np.ndarray, tolerance: float, eps: float
+) -> np.ndarray:
+    """|sum of attributions - (output - expected output)| over the scale of the outputs, (examples, outputs).
+
+    The scale is the larger of the two outputs, or a thousandth of the largest among all rows where both are small. What
+    rounding in the summands themselves can make of their sum is allowed for, so that outputs of 0 have a scale too.
+    """
+    flat = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
+    explained, summands = sum(v.sum(1) for v in flat), sum(np.abs(v).sum(1) for v in flat)
+    scale = output_scale(outputs, expected) + 64 * eps / tolerance * summands
     return np.abs(explained - (outputs - expected)) / scale
+
+
+def output_scale(outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Size of the outputs of each row, not less than a thousandth of the largest."""
+    scale = np.maximum(np.abs(outputs), np.abs(expected))
+    return np.maximum(scale, scale.max(initial=0.0) * 1e-3) + np.finfo(np.float32).tiny
 
 
 def check(engine: Engine, result: Attributions, worst_pair: Any, tolerance: float, strict: bool) -> None:
@@ -159,9 +184,7 @@ def check(engine: Engine, result: Attributions, worst_pair: Any, tolerance: floa
         raise NonFiniteError(message)
 
 
-def _gap_message(
-    engine: Engine, result: Attributions, row: int, column: int, tolerance: float, worst_pair: Any
-) -> str:
+def _gap_message(engine: Engine, result: Attributions, row: int, column: int, tolerance: float, worst_pair: Any) -> str:
     output, expected = result.outputs[row, column], result.expected[row, column]
     gap = result.gap[row, column]
     found = (

@@ -79,7 +79,7 @@ class Explained:
 
     predicted: (N,), the speaker with the highest log-odds.
     log_odds: (N,), of the predicted speaker. base: (N,), the same for the background, on average.
-    attributions: (N, 29, 12), zero in the padding; each utterance's sum to log_odds − base.
+    attributions: (N, 29, 12), zero in the padding; an utterance's sum is log_odds − base.
     """
 
     utterances: Utterances
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     vowels = japanese_vowels()
     model = train(vowels.train, options.seed)
-    test = select(vowels.test, np.arange(len(vowels.test))[: options.utterances])
+    test = select(vowels.test, slice(options.utterances))
     background = balanced_background(vowels.train, options.background, options.seed)
 
     start = time.perf_counter()
@@ -129,9 +129,7 @@ def train(utterances: Utterances, seed: int) -> SpeakerNet:
     frames = utterances.signal[present(utterances)]
     model = SpeakerNet(frames.mean(axis=0), frames.std(axis=0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1e-3)
-    signal, lengths, speaker = map(
-        torch.as_tensor, (utterances.signal, utterances.lengths, utterances.speaker)
-    )
+    signal, lengths, speaker = map(torch.as_tensor, (utterances.signal, utterances.lengths, utterances.speaker))
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(utterances)).split(32):
             loss = nn.functional.cross_entropy(model.logits(signal[rows], lengths[rows]), speaker[rows])
@@ -148,9 +146,7 @@ def explain(model: SpeakerNet, utterances: Utterances, background: np.ndarray) -
     """
     explainer = deepshap.DeepExplainer(model, background)
     lengths = torch.as_tensor(utterances.lengths)
-    values, predicted = explainer.shap_values(
-        utterances.signal, ranked_outputs=1, additional_forward_args=(lengths,)
-    )
+    values, predicted = explainer.shap_values(utterances.signal, ranked_outputs=1, additional_forward_args=(lengths,))
     predicted = np.asarray(predicted)[:, 0]
     rows = np.arange(len(utterances))
     base = {
@@ -210,10 +206,8 @@ def report(explained: Explained, references: int, seconds: float, curves: dict[s
     count = len(right)
     most, random, least = (f"{curve[3]:.0%}" for curve in curves.values())
     print(f"accuracy: {right.mean():.1%} of {count} test utterances")
-    gap = f"{explained.gap.max():.1e} log-odds, {explained.relative_gap.max():.1e} relative"
-    pairs = f"{count} utterances × {references} references = {count * references} pairs"
-    print(f"explained: {pairs}, {seconds:.1f} s")
-    print(f"largest additivity gap: {gap}")
+    print(f"explained: {count} utterances × {references} references = {count * references} pairs, {seconds:.1f} s")
+    print(f"largest additivity gap: {explained.gap.max():.1e} log-odds, {explained.relative_gap.max():.1e} relative")
     print("check: answers that stay the same when 3 of the 12 coefficients are replaced by their average:")
     print(f"  {most} if these have the highest attributions, {random} if random, {least} if the lowest")
 
@@ -253,9 +247,7 @@ def _write(path: Path, **columns: np.ndarray) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
-def write_pictures(
-    model: SpeakerNet, explained: Explained, curves: dict[str, np.ndarray], folder: Path
-) -> None:
+def write_pictures(model: SpeakerNet, explained: Explained, curves: dict[str, np.ndarray], folder: Path) -> None:
     """Write `utterance.png`, `mistake.png` (if there is one), `speakers.png` and `check.png`."""
     right = explained.predicted == explained.utterances.speaker
     figures = {"speakers": draw_speakers(explained), "check": draw_check(curves)}
@@ -337,7 +329,7 @@ def draw_check(curves: dict[str, np.ndarray]) -> Figure:
         ylim=(0, 103),
     )
     ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title("The model needs what the explanation calls important", fontweight="bold")
+    ax.set_title("Does the model need what the explanation calls important?", fontweight="bold")
     return figure
 
 
@@ -346,7 +338,7 @@ def present(utterances: Utterances) -> np.ndarray:
     return np.arange(utterances.signal.shape[1]) < utterances.lengths[:, None]
 
 
-def select(utterances: Utterances, rows: np.ndarray) -> Utterances:
+def select(utterances: Utterances, rows: np.ndarray | slice) -> Utterances:
     """Take some utterances."""
     return Utterances(utterances.signal[rows], utterances.lengths[rows], utterances.speaker[rows])
 
@@ -369,10 +361,8 @@ def _percent(probability: float) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m deepshap.demo", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo-output"), help="folder for tables and pictures"
-    )
+    parser = argparse.ArgumentParser(prog="python -m deepshap.demo", description="Who is speaking, and why?")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where tables and pictures go")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
     parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")
     parser.add_argument("--background", type=int, default=100, help="number of reference utterances")

@@ -10,7 +10,7 @@ import numpy as np
 import shap
 
 from . import attribution
-from .errors import InputError
+from .errors import InputError, NonFiniteError
 
 if TYPE_CHECKING:
     import torch
@@ -168,19 +168,18 @@ class DeepExplainer:
         engine = self.engine
         examples, extra = engine.read(X, additional_forward_args)
         references = engine.inputs.background
-        engine.probe(examples, extra)
-        per_reference, per_pair = engine.bytes_per_row(examples, extra)
-        sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), per_reference, per_pair, self.max_memory)
+        needed = engine.prepare(examples, extra)
+        sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), *needed, self.max_memory)
         native = engine.outputs(examples, extra, sizes)
         columns = _ranked(native, ranked_outputs, order)
         values, outputs, expected = attribution.explain(
             engine, examples, references, extra, columns, sizes, self.progress
         )
+        if not np.isfinite(expected).all():
+            raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
         chosen = np.take_along_axis(native, columns, 1)
-        scale = np.maximum(np.abs(chosen), np.abs(expected))
-        scale = np.maximum(scale, scale.max(initial=0.0) * 1e-3) + np.finfo(np.float32).tiny
-        engine.compare_with_native(outputs, chosen, scale)
-        gap = attribution.additivity_gap(values, chosen, expected, scale)
+        engine.compare_with_native(outputs, chosen, attribution.output_scale(chosen, expected))
+        gap = attribution.additivity_gap(values, chosen, expected, engine.tolerance, engine.eps)
         result = attribution.Attributions(values, chosen, expected, gap)
 
         def pair(row: int) -> attribution.Chunk:

@@ -38,7 +38,9 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     from .pytorch.table import USER_OPERATIONS
 
     if not callable(function):
-        raise InputError(f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}.")
+        raise InputError(
+            f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
+        )
     if isinstance(rule, str) and rule not in NAMED_RULES:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):

@@ -30,11 +30,11 @@ def feature_importance_by_group(
     groups: (examples,), each example's group as an integer from 0 on.
     """
     ax = ax or plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
-    matrix = _group_means(values.sum(axis=1), groups)
-    image = draw_evidence(ax, matrix)
-    add_colorbar(image, value_label)
+    group_names = names_or_numbers(group_names, groups.max() + 1)
+    matrix = _group_means(values.sum(axis=1), groups, len(group_names))
+    add_colorbar(draw_evidence(ax, matrix), value_label)
     _write_numbers(ax, matrix)
-    label_rows(ax, names_or_numbers(group_names, len(matrix)), group_label)
+    label_rows(ax, group_names, group_label)
     label_columns(ax, names_or_numbers(feature_names, matrix.shape[1]), feature_label)
     return ax
 
@@ -58,9 +58,10 @@ def importance_over_time(
     groups: (examples,), each example's group as an integer from 0 on.
     """
     ax = ax or plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
-    matrix = _group_means(relative_time_profile(values.sum(axis=2), lengths, bins), groups)
+    group_names = names_or_numbers(group_names, groups.max() + 1)
+    matrix = _group_means(relative_time_profile(values.sum(axis=2), lengths, bins), groups, len(group_names))
     add_colorbar(draw_evidence(ax, matrix, extent=(0, 100, len(matrix) - 0.5, -0.5)), value_label)
-    label_rows(ax, names_or_numbers(group_names, len(matrix)), group_label)
+    label_rows(ax, group_names, group_label)
     ax.set_xlabel(time_label)
     return ax
 
@@ -78,10 +79,10 @@ def relative_time_profile(values: np.ndarray, lengths: np.ndarray, bins: int) ->
     return profile
 
 
-def _group_means(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    sums = np.zeros((groups.max() + 1, rows.shape[1]))
+def _group_means(rows: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    sums = np.zeros((count, rows.shape[1]))
     np.add.at(sums, groups, rows)
-    return sums / np.maximum(np.bincount(groups), 1)[:, None]
+    return sums / np.maximum(np.bincount(groups, minlength=count), 1)[:, None]
 
 
 def _write_numbers(ax: Axes, matrix: np.ndarray) -> None:

@@ -31,9 +31,7 @@ def sequence_heatmap(
     ax: two axes to draw into, for the signal and for the attributions.
     """
     if values.shape != signal.shape or values.ndim != 2:
-        raise ValueError(
-            f"values {values.shape} and signal {signal.shape} must both be (time steps, features)"
-        )
+        raise ValueError(f"values {values.shape} and signal {signal.shape} must both be (time steps, features)")
     left, right = panels(2, (12, 4.4), sharey=True) if ax is None else ax
     start, end = time or (0, len(values))
     extent = (start, end, values.shape[1] - 0.5, -0.5)

@@ -29,17 +29,16 @@ def draw_evidence(ax: Axes, matrix: np.ndarray, limit: float | None = None, **op
     limit: the absolute value that has the full colour; by default the largest in `matrix`.
     """
     limit = limit or float(np.abs(matrix).max()) or 1.0
-    return ax.imshow(
-        matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", **options
-    )
+    return ax.imshow(matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", **options)
 
 
 def add_colorbar(image: AxesImage, label: str) -> None:
-    """Put a slim colour bar, cut to the values that occur, beside the image."""
+    """Put a slim colour bar beside the image, cut to zero and the values that occur."""
     bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    values = np.asarray(image.get_array())
-    bar.ax.set_ylim(*np.clip([min(values.min(), 0), max(values.max(), 0)], *image.get_clim()))
+    values = np.append(np.asarray(image.get_array()), 0)
+    if values.any():
+        bar.ax.set_ylim(*np.clip([values.min(), values.max()], *image.get_clim()))
 
 
 def label_rows(ax: Axes, names: Sequence[str], label: str = "") -> None:

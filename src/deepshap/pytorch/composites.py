@@ -23,7 +23,7 @@ from .operations import INDEX, Operation, primitive
 # ---------------------------------------------------------------------- primitives
 @primitive(rules.quotient)
 def quotient(a: Any, b: Any) -> Tensor:
-    """a / b."""
+    """A / b."""
     return a / b
 
 
@@ -81,7 +81,7 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
 
 
 def rdiv(a: Tensor, b: Any) -> Tensor:
-    """b / a."""
+    """B / a."""
     return div(b, a)
 
 
@@ -91,7 +91,7 @@ def floor_divide(a: Any, b: Any) -> Tensor:
 
 
 def addcdiv(a: Tensor, b: Tensor, c: Tensor, *, value: float = 1) -> Tensor:
-    """a + value b / c."""
+    """A + value b / c."""
     return a + value * quotient(b, c)
 
 
@@ -124,7 +124,7 @@ def hypot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ldexp(a: Tensor, b: Tensor) -> Tensor:
-    """a 2^b."""
+    """A 2^b."""
     return a * torch.exp2(b)
 
 
@@ -219,7 +219,7 @@ def softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None
 
 
 def log_softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """z - logsumexp z."""
+    """Z - logsumexp z."""
     dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
     return _over_last(log_softmax_last, input, dim, dtype)
 
@@ -402,7 +402,8 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     """The k-th least value."""
     values, index = _ordered(input, dim)
     pair = [v[..., k - 1 : k].movedim(-1, dim) for v in (values, index)]
-    return torch.return_types.kthvalue(pair if keepdim else [v.squeeze(dim) for v in pair])
+    value, index = pair if keepdim else (v.squeeze(dim) for v in pair)
+    return torch.return_types.kthvalue((value, index))
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -523,7 +524,7 @@ def matrix_norm(
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
-    """x over its norm."""
+    """X over its norm."""
     return input / vector_norm(input, p, dim, True).clamp_min(eps)
 
 
@@ -567,7 +568,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-def _per_channel(parameter: Tensor | None, like: Tensor) -> Tensor | None:
+def _per_channel(parameter: Any, like: Tensor) -> Any:
     return None if parameter is None else parameter.reshape(1, -1, *[1] * (like.dim() - 2))
 
 
@@ -585,7 +586,7 @@ def native_layer_norm(input: Tensor, normalized_shape: Any, weight: Any, bias: A
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    """x over its root mean square."""
+    """X over its root mean square."""
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     dims = tuple(range(-len(normalized_shape), 0))
     return _affine(input * torch.rsqrt(input.square().mean(dims, keepdim=True) + eps), weight, None)
@@ -596,7 +597,7 @@ def group_norm(
 ) -> Tensor:
     """Standardised over groups of channels."""
     grouped = input.unflatten(1, (num_groups, -1)).flatten(2)
-    x, _, _ = _standardised(grouped, (2,), eps)
+    x = _standardised(grouped, (2,), eps)[0]
     x = x.reshape(input.shape)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
@@ -615,7 +616,7 @@ def instance_norm(
     """Standardised over space, per row and channel."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    x, _, _ = _standardised(input, tuple(range(2, input.dim())), eps)
+    x = _standardised(input, tuple(range(2, input.dim())), eps)[0]
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
@@ -632,17 +633,15 @@ def batch_norm(
 ) -> Tensor:
     """Affine with the running statistics; with those of the batch where the model asks for it."""
     if training or running_mean is None:
-        x, _, _ = _standardised(input, (0, *range(2, input.dim())), eps)
-        return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
-    scale = torch.rsqrt(running_var + eps)
-    x = (input - _per_channel(running_mean, input)) * _per_channel(scale, input)
+        standardised = _standardised(input, (0, *range(2, input.dim())), eps)[0]
+        return _affine(standardised, _per_channel(weight, input), _per_channel(bias, input))
+    mean, scale = _per_channel(running_mean, input), _per_channel(torch.rsqrt(running_var + eps), input)
+    x = _affine(input - mean, scale, None)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
-def local_response_norm(
-    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
-    """x over a power of the mean square of neighbouring channels."""
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """X over a power of the mean square of neighbouring channels."""
     flat = input.square().flatten(2).unsqueeze(1)
     padded = F.pad(flat, (0, 0, size // 2, (size - 1) // 2))
     mean = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1).reshape(input.shape)
@@ -745,7 +744,13 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 
 
 def embedding_bag(
-    input: Tensor, weight: Tensor, offsets: Any = None, *_: Any, mode: str = "mean", per_sample_weights: Any = None, **__: Any
+    input: Tensor,
+    weight: Tensor,
+    offsets: Any = None,
+    *_: Any,
+    mode: str = "mean",
+    per_sample_weights: Any = None,
+    **__: Any,
 ) -> Tensor:
     """Sum, mean or maximum of the rows of each bag."""
     if offsets is not None:

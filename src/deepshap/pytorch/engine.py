@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..attribution import MOST_PAIRS, Chunk
-from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError
+from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError, UnsupportedOperationError
 from .inputs import Inputs, take_output
 from .operations import Misaligned, Pairs, align
 from .state import modules_of, preserved
 from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
-
 
 # float32 and float64 as the rules promise; the lower precisions as their own rounding allows. The least precise dtype that
 # the signal passes through decides.
@@ -63,6 +62,7 @@ class TorchEngine:
         self.dtype = torch.get_default_dtype()
         self.layer_axes: list[int] = []
         self._dtypes: set[torch.dtype] = set()
+        self._sizes: tuple[int, int] | None = None
         self._pairwise = False  # whether references must be run beside every example
         self._recorded: tuple[tuple[int, int], Recorded] | None = None
 
@@ -85,45 +85,49 @@ class TorchEngine:
                 "axis of the input, say so with batch_axis."
             )
         if not output.is_floating_point():
-            raise InputError(f"the model's output has dtype {output.dtype}; explain its logits or probabilities instead.")
+            raise InputError(
+                f"the model's output has dtype {output.dtype}; explain its logits or probabilities instead."
+            )
         self.output_shape, self.dtype = tuple(output.shape[1:]), output.dtype
         return output.reshape(rows, -1)
 
-    def _probe(self, rows: list[Tensor], extra: Sequence[Any]) -> None:
-        """Find the row axis of the output, and check that a row's output does not depend on its batch mates.
+    def _find_axes(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Find where the rows lie in the output, from a run on two rows and one on the first alone.
 
-        ``rows`` and ``extra`` hold two rows.
+        Returns the first row's output from either run.
         """
         with preserved(self.modules), torch.no_grad():
             two, layers_two = self._with_layer_shapes(rows, extra)
         with preserved(self.modules), torch.no_grad():
             try:
-                one, layers_one = self._with_layer_shapes([r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1)))
+                one, layers_one = self._with_layer_shapes(
+                    [r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1))
+                )
             except Exception as error:
                 raise BatchMixingError(
-                    f"the model runs on two rows and fails on one ({type(error).__name__}: {error}): it needs the other rows of its "
-                    "batch, so that a row has no output, and no attribution, of its own."
+                    f"the model runs on two rows and fails on one ({type(error).__name__}: {error}): it needs the other rows "
+                    "of its batch, so that a row has no output, and no attribution, of its own."
                 ) from error
         self.output_axis = _row_axis(one.shape, two.shape, "output")
         self.layer_axes = [_row_axis(a, b, "layer input") for a, b in zip(layers_one, layers_two, strict=True)]
-        alone, together = one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
-        gap = (alone - together).abs().max() if alone.numel() else torch.zeros(())
-        scale = torch.maximum(alone.abs().max(), together.abs().max())
-        if gap > torch.finfo(one.dtype).eps ** 0.5 * scale:
-            raise BatchMixingError(
-                f"the output for a row changes by {float(gap):.3g} (of {float(scale):.3g}) with the other row of its batch, or "
-                "from call to call: statistics over the batch, random numbers, or state kept between calls. Such a model has "
-                "no attribution per row; make its output for a row depend on that row alone."
-            )
+        self._flat(one, 1)
+        return one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
 
     def _with_layer_shapes(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[torch.Size]]:
         shapes: list[torch.Size] = []
         if self.layer is None:
             return self._call(rows, extra), shapes
-        with _hooked(self.layer, lambda values: [shapes.append(v.shape) or v for v in values]):
+
+        def look(values: list[Tensor]) -> list[Tensor]:
+            shapes.extend(v.shape for v in values)
+            return values
+
+        with _hooked(self.layer, look):
             output = self._call(rows, extra)
         if not shapes:
-            raise InputError(f"the layer {type(self.layer).__name__} is not called by the model, or takes no float input.")
+            raise InputError(
+                f"the layer {type(self.layer).__name__} is not called by the model, or takes no float input."
+            )
         return output, shapes
 
     # ------------------------------------------------------------------ what the explainer asks
@@ -142,17 +146,27 @@ class TorchEngine:
     def data(self, X: Any) -> Any:
         """Return the explained inputs as arrays."""
         rows, _ = self.inputs.read(X)
-        return self.inputs.restore([r.detach().cpu().float().numpy() if r.dtype == torch.bfloat16 else r.detach().cpu().numpy() for r in rows])
+        return self.inputs.restore(
+            [r.detach().cpu().float().numpy() if r.dtype == torch.bfloat16 else r.detach().cpu().numpy() for r in rows]
+        )
 
     def restore(self, values: list[np.ndarray]) -> Any:
         """Give attributions the form of the input and the dtype of the output."""
         dtype = np.float64 if self.dtype == torch.float64 else np.float32
         return self.inputs.restore([v.astype(dtype) for v in values])
 
-    def probe(self, examples: list[Tensor], extra: Sequence[Any]) -> None:
-        """Run two rows, an example and a reference beside it, and the example alone."""
-        rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
-        self._probe(rows, self.inputs.rows_of(extra, [0, 0]))
+    def prepare(self, examples: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
+        """Check once, on an example beside a reference, that the model can be explained.
+
+        Returns the memory in bytes that a reference and a pair take.
+        """
+        if self._sizes is None:
+            rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
+            alone, together = self._find_axes(rows, self.inputs.rows_of(extra, [0, 0]))
+            sizes = self._measure([x[:1] for x in examples], self.inputs.rows_of(extra, slice(0, 1)))
+            _check_independence(alone, together)
+            self._sizes = sizes
+        return self._sizes
 
     def outputs(self, examples: list[Tensor], extra: Sequence[Any], sizes: tuple[int, int]) -> np.ndarray:
         """Outputs of the untouched model, (rows, outputs)."""
@@ -173,7 +187,7 @@ class TorchEngine:
         lengths = () if self.inputs.packed_lengths is None else (self.inputs.packed_lengths,)
         two = [torch.cat([r[:1], r[-1:]]) for r in background]
         try:
-            self._probe(two, self.inputs.rows_of(lengths, [0, 0]))
+            self._find_axes(two, self.inputs.rows_of(lengths, [0, 0]))
             outputs = self.outputs(background, lengths, (1, MOST_PAIRS))
         except TypeError as error:
             raise InputError(
@@ -188,15 +202,20 @@ class TorchEngine:
         """How far sums may be off, relative to the scale of the outputs, by the least precise dtype in the model."""
         return max(TOLERANCE[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
 
+    @property
+    def eps(self) -> float:
+        """Rounding unit of the least precise dtype in the model."""
+        return max(torch.finfo(dtype).eps for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+
     def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
         """Check that the model computed the same among its pairs as by itself."""
         gap = np.abs(traced - native) / scale
         if not (gap <= 10 * self.tolerance).all():
             row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
             raise BatchMixingError(
-                f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs on other batch mates or "
-                "once more: it depends on the batch, on random numbers, or on state kept between calls. Such a model has no "
-                "attribution per row."
+                f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
+                "mates or once more: it depends on the batch, on random numbers, or on state kept between calls. Such a "
+                "model has no attribution per row."
             )
 
     def single_pair(
@@ -204,7 +223,13 @@ class TorchEngine:
     ) -> Chunk:
         """The chunk of one row and the first reference."""
         at = slice(row, row + 1)
-        return Chunk([x[at] for x in examples], [r[:1] for r in references], self.inputs.rows_of(extra, at), columns[at], (-1, -1))
+        return Chunk(
+            [x[at] for x in examples],
+            [r[:1] for r in references],
+            self.inputs.rows_of(extra, at),
+            columns[at],
+            (-1, -1),
+        )
 
     # ------------------------------------------------------------------ tracing
     def _trace(self, tracer: Tracer, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
@@ -235,14 +260,13 @@ class TorchEngine:
             output, leaves = self._trace(tracer, references, extra)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
-    def bytes_per_row(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
-        """Memory that one reference and one pair take, measured on a single row."""
-        rows, extra = [r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1))
-        recorded = self.record(rows, extra)
+    def _measure(self, example: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
+        """Trace one example beside one reference and count what is kept."""
+        recorded = self.record([r[:1] for r in self.inputs.background], extra)
         tracer = Tracer(Pairs(1, 1), recorded.tape)
         try:
             with preserved(self.modules):
-                self._trace(tracer, rows, extra)
+                self._trace(tracer, example, extra)
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
         self._dtypes = recorded.tape.dtypes
@@ -286,7 +310,9 @@ class TorchEngine:
             output, leaves = self._trace(tracer, rows, self.inputs.repeat_rows(chunk.extra, pairs.references))
             totals = self._multiply(output, leaves, recorded, pairs, chunk.columns)
         outputs = output.detach().reshape(*pairs, -1)[:, 0]
-        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1).sum(1, dtype=torch.float64)
+        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1).sum(
+            1, dtype=torch.float64
+        )
         expected = expected.expand(pairs.examples, -1)
         return totals, _numpy(outputs), _numpy(expected)
 
@@ -296,7 +322,8 @@ class TorchEngine:
         """One backward pass per explained output; multipliers times differences, summed over the references."""
         axes = self.layer_axes if self.layer is not None else [0] * len(leaves)
         differences = [
-            leaf.detach() - align(reference, leaf, pairs) for leaf, reference in zip(leaves, recorded.leaves, strict=True)
+            leaf.detach() - align(reference, leaf, pairs)
+            for leaf, reference in zip(leaves, recorded.leaves, strict=True)
         ]
         totals: list[list[Tensor]] = [[] for _ in leaves]
         chosen = torch.as_tensor(columns, device=output.device).repeat_interleave(pairs.references, 0)  # (rows, k)
@@ -328,7 +355,15 @@ class TorchEngine:
 def _gradients(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
     if not output.requires_grad:
         return (None,) * len(leaves)
-    return torch.autograd.grad(output, leaves, seed, retain_graph=retain, allow_unused=True)
+    try:
+        return torch.autograd.grad(output, leaves, seed, retain_graph=retain, allow_unused=True)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise UnsupportedOperationError(
+            "the model changes a constant tensor in place after multiplying the signal by it; the multipliers need its old "
+            f"value. Write the change out of place. Torch says: {error}"
+        ) from error
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -345,6 +380,18 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
             "with batch_axis."
         )
     return axes[0]
+
+
+def _check_independence(alone: Tensor, together: Tensor) -> None:
+    """A row's output must not depend on its batch mates, nor on when it is computed."""
+    gap = float((alone - together).abs().max())
+    scale = float(torch.maximum(alone.abs(), together.abs()).max())
+    if gap > torch.finfo(alone.dtype).eps ** 0.5 * scale:
+        raise BatchMixingError(
+            f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other row of its batch, or from call to call: "
+            "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "
+            "batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
+        )
 
 
 def _device_of(modules: list[nn.Module]) -> torch.device | None:

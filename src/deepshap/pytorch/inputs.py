@@ -28,7 +28,7 @@ class Inputs:
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
         self.packed_lengths: Tensor | None = None
-        self.background = self._tensors(background, "background")
+        self.background = [r.clone() for r in self._tensors(background, "background")]
         if self.packed:
             self.packed_lengths = pad_packed_sequence(background, batch_first=True)[1]
         if len(self.background[0]) == 0:
@@ -44,8 +44,8 @@ class Inputs:
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
                 raise InputError(
-                    f"{name}: rows of X have shape {tuple(x.shape[1:])}, rows of the background {tuple(r.shape[1:])}. They must be "
-                    "equal; pad sequences to one length and pass the lengths as additional_forward_args."
+                    f"{name}: rows of X have shape {tuple(x.shape[1:])}, rows of the background {tuple(r.shape[1:])}. They "
+                    "must be equal; pad sequences to one length and pass the lengths as additional_forward_args."
                 )
             if x.is_floating_point() != r.is_floating_point():
                 raise InputError(f"{name}: X has dtype {x.dtype}, the background {r.dtype}.")
@@ -66,7 +66,9 @@ class Inputs:
         elif self.names is not None:
             if not isinstance(values, Mapping) or set(values) != set(self.names):
                 given = list(values) if isinstance(values, Mapping) else type(values).__name__
-                raise InputError(f"{what} must be a dict with the keys {self.names}, as the background is; it is {given}.")
+                raise InputError(
+                    f"{what} must be a dict with the keys {self.names}, as the background is; it is {given}."
+                )
             values = [values[name] for name in self.names]
         elif self.several:
             if not isinstance(values, (list, tuple)) or len(values) != len(self.axes):
@@ -94,11 +96,14 @@ class Inputs:
             raise InputError(f"{what} is complex; pass real and imaginary parts as two inputs.")
         if tensor.dim() <= axis:
             raise InputError(f"{what} has shape {tuple(tensor.shape)}: there is no batch axis {axis}.")
+        tensor = tensor.clone() if tensor.is_inference() else tensor
         tensor = tensor.movedim(axis, 0).to(self.device)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
             first = int(bad.nonzero()[0])
-            raise InputError(f"{what} has NaN or infinite values, first in row {first}. Fill or drop them before explaining.")
+            raise InputError(
+                f"{what} has NaN or infinite values, first in row {first}. Fill or drop them before explaining."
+            )
         return tensor
 
     # ------------------------------------------------------------------ row arguments
@@ -109,8 +114,8 @@ class Inputs:
         for position, value in enumerate(read):
             if isinstance(value, Tensor) and value.dim() and len(value) != rows:
                 raise InputError(
-                    f"additional_forward_args[{position}] has {len(value)} entries along axis 0 for {rows} rows of X. A tensor there "
-                    "describes the rows; bind one that does not into the model (functools.partial or a lambda)."
+                    f"additional_forward_args[{position}] has {len(value)} entries along axis 0 for {rows} rows of X. A tensor "
+                    "there describes the rows; bind one that does not into the model (functools.partial or a lambda)."
                 )
         return read
 
@@ -158,7 +163,9 @@ def take_output(result: Any, output: Any) -> Tensor:
             try:
                 result = result[key]
             except (KeyError, IndexError, TypeError):
-                raise InputError(f"output={output!r} is not among what the model returns: {_outline(result)}.") from None
+                raise InputError(
+                    f"output={output!r} is not among what the model returns: {_outline(result)}."
+                ) from None
     if isinstance(result, (tuple, list)) and len(result) == 1:
         (result,) = result
     if not isinstance(result, Tensor):

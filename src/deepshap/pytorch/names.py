@@ -7,7 +7,7 @@ Functions are recognised by identity, so that somebody's own function called ``t
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -27,9 +27,7 @@ _NAMESPACES = [
     torch,
     torch.functional,
     torch._C._nn,
-    torch._C._linalg,
-    torch._C._special,
-    torch._C._fft,
+    *(getattr(torch._C, name) for name in ("_linalg", "_special", "_fft")),
     torch.linalg,
     torch.special,
     torch.fft,
@@ -37,7 +35,21 @@ _NAMESPACES = [
     torch.Tensor,
 ]
 _PREFIXES = ("special_", "linalg_", "fft_")
-_OPERATORS = "add sub mul truediv floordiv matmul mod pow and or xor lshift rshift".split()
+_OPERATORS = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "matmul",
+    "mod",
+    "pow",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+]
 _ALIASES = {
     "truediv": "div",
     "floordiv": "floor_divide",
@@ -145,16 +157,15 @@ def _spellings() -> dict[Any, Spelling]:
     found: dict[Any, Spelling] = {}
     for namespace in _NAMESPACES:
         for name in dir(namespace):
-            attribute = getattr(namespace, name, None)
-            if isinstance(attribute, type) or not callable(attribute):
-                continue
-            found[attribute] = _canonical(name)
+            function = getattr(namespace, name, None)
+            if callable(function) and not isinstance(function, type):
+                found[function] = _canonical(name)
     for name in dir(torch.Tensor):
-        attribute = getattr(torch.Tensor, name, None)
-        if hasattr(attribute, "__get__") and not callable(attribute):
-            found[attribute.__get__] = _canonical(name)
-            if hasattr(attribute, "__set__"):
-                found[attribute.__set__] = Spelling(f"{name}.__set__")
+        descriptor: Any = getattr(torch.Tensor, name, None)
+        if hasattr(descriptor, "__get__") and not callable(descriptor):
+            found[descriptor.__get__] = _canonical(name)
+            if hasattr(descriptor, "__set__"):
+                found[descriptor.__set__] = Spelling(f"{name}.__set__")
     return found
 
 
@@ -173,13 +184,13 @@ def resolve(function: Callable[..., Any]) -> Spelling | None:
         return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _overload(qualified: str) -> Spelling | None:
     namespace, _, name = qualified.partition("::")
     return _canonical(name) if namespace == "aten" else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def functional(name: str) -> Callable[..., Any]:
     """Return the out-of-place function behind a canonical name, for an in-place spelling of it."""
     for namespace in (torch, F, torch.Tensor, torch.special, torch.linalg):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .tree import replace
+
 CONSTANT = "constant"
 LINEAR = "linear"
 MULTILINEAR = "multilinear"
@@ -58,11 +60,7 @@ def align(reference: Tensor, example: Tensor, pairs: Pairs) -> Tensor:
     """Repeat a reference tensor recorded on ``pairs.references`` rows for every example of the chunk."""
     if reference.shape == example.shape:
         return reference
-    differing = [
-        axis
-        for axis, (r, x) in enumerate(zip(reference.shape, example.shape, strict=False))
-        if r != x
-    ]
+    differing = [axis for axis, (r, x) in enumerate(zip(reference.shape, example.shape, strict=False)) if r != x]
     if reference.dim() != example.dim() or len(differing) != 1:
         raise Misaligned(f"shape {tuple(example.shape)} beside {tuple(reference.shape)}")
     (axis,) = differing
@@ -82,25 +80,31 @@ class Step:
     ----------
     name : canonical name of the operation.
     place : where the user's code calls it.
-    evaluate : the operation as a function of its varying inputs alone.
-    inputs, outputs : varying float inputs and float outputs on the example side.
+    function, arguments, keywords : the call.
+    varying : of each tensor among the arguments, whether it depends on the explained input.
+    inputs, outputs : varying inputs and float outputs on the example side.
     reference_inputs, reference_outputs : the same on the reference side, row by row beside the example's.
-    arguments : positional arguments of the call, varying inputs included.
-    varying : of each tensor argument, whether it is one of the inputs.
     memory : whatever the operation's forward pass kept for its rule.
     """
 
     name: str
     place: str
-    evaluate: Callable[..., Any]
+    function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    varying: tuple[bool, ...]
     pairs: Pairs
-    varying: tuple[bool, ...] = ()
     reference: Step | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     memory: Any = None
     _aligned: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    def evaluate(self, *inputs: Tensor) -> Any:
+        """The operation as a function of its varying inputs alone."""
+        given, varying = iter(inputs), iter(self.varying)
+        call = replace((self.arguments, self.keywords), lambda t: next(given) if next(varying) else t)
+        return self.function(*call[0], **call[1])
 
     @property
     def reference_inputs(self) -> tuple[Tensor, ...]:
@@ -123,9 +127,7 @@ class Step:
         """Return example and reference side of every positional argument; a constant is the same on both."""
         inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
         varying = iter(self.varying)
-        return [
-            next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments
-        ]
+        return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
 
     def shares(self, *multipliers: Tensor) -> list[Tensor]:
         """Of the multipliers of all operands, keep those of the varying ones, summed over broadcast axes."""
@@ -134,17 +136,14 @@ class Step:
         kept = [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
         return [m if m.shape == i.shape else m.sum_to_size(i.shape) for m, i in zip(kept, inputs, strict=True)]
 
-    def tensors(self) -> Sequence[Tensor]:
-        """All tensors kept for the rule."""
-        return (*self.inputs, *self.outputs)
+    def kept(self) -> tuple[Any, ...]:
+        """Everything that is kept for the rule."""
+        return self.arguments, self.keywords, self.inputs, self.outputs
 
-    def detach_from(self, storage: int) -> None:
+    def save_from_overwriting(self, storage: int) -> None:
         """Keep copies of the values whose memory is about to be overwritten in place."""
-        for which in ("inputs", "outputs"):
-            kept = tuple(
-                t.clone() if t.untyped_storage().data_ptr() == storage else t for t in getattr(self, which)
-            )
-            setattr(self, which, kept)
+        kept = replace(self.kept(), lambda t: t.clone() if t.untyped_storage().data_ptr() == storage else t)
+        self.arguments, self.keywords, self.inputs, self.outputs = kept
 
 
 Rule = Callable[..., "Tensor | Sequence[Tensor | None] | None"]

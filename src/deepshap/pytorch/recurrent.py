@@ -20,7 +20,6 @@ from ..errors import UnsupportedOperationError
 from . import secants
 from .operations import Misaligned, Step, primitive
 
-
 Cell = Any  # the classes below: forward, multipliers, number of gates and states
 
 
@@ -54,7 +53,9 @@ class Trace:
 
     def at(self, step: int) -> dict[str, Tensor]:
         """All values of one step."""
-        start = sum(self.batch_sizes[:step]) if self.batch_sizes[0] != self.batch_sizes[-1] else step * self.batch_sizes[0]
+        start = (
+            sum(self.batch_sizes[:step]) if self.batch_sizes[0] != self.batch_sizes[-1] else step * self.batch_sizes[0]
+        )
         return {name: v[start : start + self.batch_sizes[step]] for name, v in self.values.items()}
 
 
@@ -78,7 +79,9 @@ class LSTM:
         return [h if w.w_hr is None else F.linear(h, w.w_hr), new], kept
 
     @staticmethod
-    def multipliers(m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def multipliers(
+        m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """From the multipliers of h and c to those of the gates' inputs, from x and from h, and of the old c."""
         m_h, m_c = m
         m_h = m_h if w.w_hr is None else m_h @ w.w_hr
@@ -117,7 +120,9 @@ class GRU:
         return [(1 - z) * n + z * h], kept
 
     @staticmethod
-    def multipliers(m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def multipliers(
+        m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """From the multiplier of h to those of the gates' inputs and of the old h."""
         (m_h,) = m
         reset, update, new = ((x["a"] + r["a"]) / 2).chunk(3, -1)
@@ -132,8 +137,8 @@ class GRU:
 class _RNN:
     gates: ClassVar[int] = 1
     states: ClassVar[int] = 1
-    activation: ClassVar[Callable[[Tensor], Tensor]]
-    secant: ClassVar[Callable[..., Tensor]]
+    activation: ClassVar[Any]
+    secant: ClassVar[Any]
 
     @classmethod
     def forward(cls, x: Tensor, state: list[Tensor], w: Weights) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -143,7 +148,9 @@ class _RNN:
         return [h], {"z": z, "a": h}
 
     @classmethod
-    def multipliers(cls, m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def multipliers(
+        cls, m: list[Tensor], x: dict[str, Tensor], r: dict[str, Tensor], w: Weights
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """From the multiplier of h to those of the old h and x."""
         m_z = m[0] * cls.secant(x["z"], r["z"], x["a"], r["a"])
         return m_z, m_z @ w.w_hh, []
@@ -306,9 +313,20 @@ def _stack(weights: Any, biases: bool, states: list[Tensor], cell: Cell) -> Iter
 def single_step(cell: Cell) -> Callable[..., Any]:
     """Build ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
 
-    def run(x: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Any = None, b_hh: Any = None, *, repeats: Callable[..., int]) -> Any:
+    def run(
+        x: Tensor,
+        hx: Any,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Any = None,
+        b_hh: Any = None,
+        *,
+        repeats: Callable[..., int],
+    ) -> Any:
         if w_ih.requires_grad or w_hh.requires_grad:
-            raise UnsupportedOperationError("recurrent weights that depend on the input have no rule; write the cell out.")
+            raise UnsupportedOperationError(
+                "recurrent weights that depend on the input have no rule; write the cell out."
+            )
         states = [hx] if cell.states == 1 else list(hx)
         settings = Settings(cell, Weights(w_ih, w_hh, b_ih, b_hh), [len(x)], [0], repeats(x, len(x), *states))
         _, *final = recurrence(x, *states, settings)

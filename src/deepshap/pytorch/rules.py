@@ -6,7 +6,7 @@ takes for a whole model to be complete. Formulas and sources: docs/mathematics.m
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from math import comb
 
@@ -78,7 +78,8 @@ def along_segment(nodes: int) -> Rule:
             gradients = _gradient(outputs, points)
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
-                    total[i] = weight * gradient if total[i] is None else total[i] + weight * gradient
+                    before = total[i]
+                    total[i] = weight * gradient if before is None else before + weight * gradient
         return total
 
     return rule
@@ -89,22 +90,23 @@ def _gradient(outputs: list[tuple[Tensor, Tensor]], points: list[Tensor]) -> tup
     return torch.autograd.grad(values, points, multipliers, allow_unused=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gauss_legendre(nodes: int) -> tuple[tuple[float, float], ...]:
     positions, weights = np.polynomial.legendre.leggauss(nodes)
     return tuple(((1 + float(p)) / 2, float(w) / 2) for p, w in zip(positions, weights, strict=True))
 
 
 def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
-    """a / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
+    """A / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
     (a, ar), (b, br) = (
-        [torch.as_tensor(v, dtype=multiplier.dtype, device=multiplier.device) for v in sides] for sides in step.operands()
+        [torch.as_tensor(v, dtype=multiplier.dtype, device=multiplier.device) for v in sides]
+        for sides in step.operands()
     )
     return step.shares(multiplier * (1 / b + 1 / br) / 2, -multiplier * (a + ar) / (2 * b * br))
 
 
 def select(step: Step, multiplier: Tensor) -> list[Tensor]:
-    """c a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
+    """C a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
     (c, cr), (a, ar), (b, br) = step.operands()
     chosen = (c + cr).to(multiplier.dtype) / 2
     jump = torch.where(c == cr, 0.0, (a + ar - b - br) / 2)
@@ -147,7 +149,7 @@ def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
 
 
 def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
-    """z - logsumexp(z) over the last axis."""
+    """Z - logsumexp(z) over the last axis."""
     return _normalise(step, multiplier)
 
 
@@ -199,13 +201,9 @@ def finite(slope: Tensor) -> Tensor:
 def local_gap(step: Step, multipliers: list[Tensor], result: tuple[Tensor | None, ...]) -> tuple[float, float]:
     """How far one step is from explaining its own outputs, and the size of what it explains."""
     explained = [
-        inner(m, x - r)
-        for m, x, r in zip(result, step.inputs, step.reference_inputs, strict=True)
-        if m is not None
+        inner(m, x - r) for m, x, r in zip(result, step.inputs, step.reference_inputs, strict=True) if m is not None
     ]
-    wanted = [
-        inner(m, y - yr) for m, y, yr in zip(multipliers, step.outputs, step.reference_outputs, strict=True)
-    ]
+    wanted = [inner(m, y - yr) for m, y, yr in zip(multipliers, step.outputs, step.reference_outputs, strict=True)]
     gap = sum(float(e.sum()) for e in explained) - sum(float(w.sum()) for w in wanted)
     return abs(gap), sum(float(w.abs().sum()) for w in wanted)
 

@@ -92,6 +92,11 @@ def silu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     return (s + sr) / 2 + (x + r) / 2 * sigmoid(x, r, s, sr)
 
 
+def tanhshrink(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
+    """Of x - tanh x: 1 minus the secant of tanh."""
+    return 1 - tanh(x, r, torch.tanh(x), torch.tanh(r))
+
+
 def of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Secant of any elementwise function.
 

@@ -43,13 +43,14 @@ def _alias(tensor: Tensor) -> Tensor:
 # ---------------------------------------------------------------------- constant
 _of_kind(
     CONSTANT,
-    "shape size dim ndim ndimension numel nelement dtype device layout stride storage_offset element_size itemsize "
-    "nbytes __len__ is_contiguous is_floating_point is_complex is_signed is_inference is_nested is_sparse is_quantized "
-    "is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad requires_grad.__set__ grad grad_fn get_device is_neg is_conj "
-    "data_ptr untyped_storage output_nr name names has_names result_type can_cast promote_types is_same_size is_tensor "
-    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_tensor broadcast_shapes "
-    "register_hook retain_grad __hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia "
-    "is_pinned is_shared _version __dlpack__ sym_size sym_numel _is_view is_set_to",
+    "shape size dim ndim ndimension numel nelement dtype device layout stride storage_offset element_size "
+    "itemsize nbytes __len__ is_contiguous is_floating_point is_complex is_signed is_inference is_nested "
+    "is_sparse is_quantized is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad "
+    "requires_grad.__set__ grad grad_fn get_device is_neg is_conj data_ptr untyped_storage output_nr name "
+    "names has_names result_type can_cast promote_types is_same_size is_tensor zeros_like ones_like full_like "
+    "empty_like new_zeros new_ones new_full new_empty new_tensor broadcast_shapes register_hook retain_grad "
+    "__hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia is_pinned "
+    "is_shared _version __dlpack__ _base sym_size sym_numel _is_view is_set_to",
 )
 _of_kind(CONSTANT, "_nested_tensor_from_mask_left_aligned", function=lambda *_: False)  # keeps to plain tensors
 _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
@@ -60,40 +61,45 @@ _of_kind(
     "add sub rsub neg positive sum nansum mean nanmean cumsum diff trapezoid cumulative_trapezoid trace "
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
-    "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid split split_with_sizes chunk tensor_split unsafe_split "
-    "unsafe_chunk hsplit vsplit dsplit unbind narrow select slice select_scatter slice_scatter diagonal_scatter "
-    "roll flip fliplr flipud rot90 unfold fold im2col col2im diagonal diag diag_embed diagflat tril triu "
-    "atleast_1d atleast_2d atleast_3d clone contiguous alias lift_fresh lift_fresh_copy copy zero fill "
-    "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
-    "replication_pad3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
-    "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg "
-    "fft ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
-    "view_as_real view_as_complex conj resolve_conj resolve_neg complex _pack_padded_sequence _pad_packed_sequence",
+    "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
+    "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk hsplit vsplit dsplit unbind narrow "
+    "select slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
+    "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
+    "contiguous alias lift_fresh lift_fresh_copy copy zero fill pad constant_pad_nd reflection_pad1d "
+    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
+    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
+    "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
+    "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
+    "view_as_real view_as_complex conj resolve_conj resolve_neg complex _pack_padded_sequence "
+    "_pad_packed_sequence",
 )
 _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(
     LINEAR,
-    "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy "
-    "index_put index_fill nll_loss masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
+    "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
+    "index_fill nll_loss masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
 for _name in ("scatter", "scatter_add", "scatter_reduce"):
     _of_kind(LINEAR, _name, function=getattr(composites, _name), indices=True)
-_of_kind(CAST, "as_tensor asarray to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
+_of_kind(
+    CAST, "as_tensor asarray to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy"
+)
 _of_kind(
     RANDOM,
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout gumbel_softmax "
     "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like "
-    "uniform exponential cauchy log_normal geometric native_dropout fractional_max_pool2d fractional_max_pool3d",
+    "uniform exponential cauchy log_normal geometric native_dropout fractional_max_pool2d "
+    "fractional_max_pool3d",
 )
 
 # ---------------------------------------------------------------------- products
 _of_kind(
     MULTILINEAR,
-    "mul matmul rmatmul mm bmm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp linear "
-    "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc einsum "
-    "tensordot chain_matmul multi_dot vecdot",
+    "mul matmul rmatmul mm bmm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp "
+    "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution "
+    "conv_tbc einsum tensordot chain_matmul multi_dot vecdot",
 )
 _of_kind(QUADRATIC, "var var_mean mse_loss")
 
@@ -111,20 +117,22 @@ for _name, _secant in {
     "reciprocal": secants.reciprocal,
     "relu": secants.relu,
     "silu": secants.silu,
+    "tanhshrink": secants.tanhshrink,
 }.items():
     _of_kind(ELEMENTWISE, _name, secant=_secant)
 _of_kind(
     ELEMENTWISE,
-    "leaky_relu prelu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish "
-    "hardtanh hardshrink softshrink tanhshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc frac "
-    "exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc lgamma digamma "
-    "logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e ndtr ndtri log_ndtr entr "
-    "xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma multigammaln",
+    "leaky_relu prelu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
+    "hardswish hardtanh hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
+    "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
+    "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e "
+    "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma "
+    "multigammaln",
 )
 _of_kind(
     ELEMENTWISE,
-    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isposinf isneginf signbit isclose "
-    "bucketize searchsorted",
+    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isposinf isneginf "
+    "signbit isclose bucketize searchsorted",
 )
 
 # ---------------------------------------------------------------------- composed of smaller operations
@@ -225,5 +233,9 @@ for _name, _cell in {
     _of_kind(COMPOSITE, f"{_name}_cell", function=recurrent.single_step(_cell), wants_repeats=True)
 
 # ---------------------------------------------------------------------- leaving the floats
-_of_kind(VALUE, "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose is_nonzero")
+_of_kind(
+    VALUE,
+    "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose "
+    "is_nonzero",
+)
 _of_kind(INDEX, "argmax argmin argsort nonzero argwhere")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, Misaligned, Operation, Pairs, Step, align
 from .table import OPERATIONS, USER_OPERATIONS
+from .tree import detached, replace, tensors
 
 _MARK = "deepshap"
 _HERE = os.path.dirname(__file__)
@@ -96,12 +97,8 @@ class _Secant(Function):
         result = ctx.rule(step, *given)
         result = tuple(result) if isinstance(result, (tuple, list)) else (result,)
         if len(result) != len(step.inputs):
-            raise TypeError(
-                f"the rule of {step.name} returned {len(result)} multipliers for {len(step.inputs)} inputs"
-            )
-        result = tuple(
-            None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True)
-        )
+            raise TypeError(f"the rule of {step.name} returned {len(result)} multipliers for {len(step.inputs)} inputs")
+        result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
         if ctx.tracer.diagnosis is not None:
             ctx.tracer.diagnosis.append((step, *rules.local_gap(step, given, result)))
         return None, None, None, *result
@@ -120,9 +117,10 @@ class ForeignCall:
         self.key, self.function, self.__name__ = key, function, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        tensors = tuple(_tensors((args, kwargs)))
-        if has_torch_function(tensors):
-            return handle_torch_function(self, tensors, *args, **kwargs)
+        """Show the call to the active tracer, or run it."""
+        given = tuple(tensors((args, kwargs)))
+        if has_torch_function(given):
+            return handle_torch_function(self, given, *args, **kwargs)
         return self.function(*args, **kwargs)
 
 
@@ -133,15 +131,15 @@ def custom_functions_visible() -> Iterator[None]:
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         run = original.__get__(None, cls)
-        if cls is _Secant or not has_torch_function(tuple(_tensors(args))):
+        if cls is _Secant or not has_torch_function(tuple(tensors(args))):
             return run(*args, **kwargs)
         return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
 
-    Function.apply = classmethod(apply)
+    setattr(Function, "apply", classmethod(apply))  # noqa: B010 (mypy knows apply as a method)
     try:
         yield
     finally:
-        Function.apply = original
+        setattr(Function, "apply", original)  # noqa: B010
 
 
 class Tracer(TorchFunctionMode):
@@ -160,15 +158,12 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value to hand to the model, and the leaf that collects its multipliers."""
-        if value.is_floating_point() or value.is_complex():
-            leaf = value.detach().requires_grad_()
+        with torch._C.DisableTorchFunction():  # an inner layer's input enters while the tracer listens
+            leaf = value.detach() if value.is_floating_point() else value.detach().double()
+            leaf.requires_grad_()
             inside = leaf.clone()
             self._mark(inside)
-            return inside, leaf
-        leaf = value.detach().double().requires_grad_()
-        inside = value.clone()
-        self._tag(inside, leaf.clone())
-        return inside, leaf
+            return (inside if value.is_floating_point() else self._tag(value.clone(), inside)), leaf
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
@@ -185,9 +180,7 @@ class Tracer(TorchFunctionMode):
             raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
 
     # ------------------------------------------------------------------ interception
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         spelling = names.resolve(function)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
@@ -195,7 +188,7 @@ class Tracer(TorchFunctionMode):
         if operation and operation.kind == CONSTANT:
             with torch.no_grad():
                 return (operation.function or function)(*args, **kwargs)
-        active = [t for t in _tensors((args, kwargs)) if self._is_active(t)]
+        active = [t for t in tensors((args, kwargs)) if self._is_active(t)]
         if not active:
             return self._passive(function, operation, name, args, kwargs)
         if operation and operation.kind == LINEAR and all(_poisoned(t) for t in active):
@@ -211,8 +204,8 @@ class Tracer(TorchFunctionMode):
 
     def _pass_on(self, function: Any, args: Any, kwargs: Any, poisoned: Tensor) -> Any:
         """Reshape or select indices that differ between the sides: only their use is an error."""
-        result = function(*_detached(args), **kwargs)
-        for tensor in _tensors(result):
+        result = function(*detached(args), **kwargs)
+        for tensor in tensors(result):
             tensor._deepshap = poisoned._deepshap  # type: ignore[attr-defined]
         return result
 
@@ -261,9 +254,11 @@ class Tracer(TorchFunctionMode):
             return self._set_item(function, *args)
         return self._on_carriers(function, args, kwargs, lambda f, a, k: f(*a, **k))
 
-    def _multilinear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+    def _multilinear(
+        self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any
+    ) -> Any:
         def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
+            varying = [t for t in tensors((args, kwargs)) if _depends(t)]
             if len(varying) == 1:
                 self._call(name)
                 return function(*args, **kwargs)
@@ -272,9 +267,11 @@ class Tracer(TorchFunctionMode):
 
         return self._on_carriers(operation.function or function, args, kwargs, run)
 
-    def _elementwise(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+    def _elementwise(
+        self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any
+    ) -> Any:
         def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
+            varying = [t for t in tensors((args, kwargs)) if _depends(t)]
             secant = operation.secant if len(varying) == 1 else None
             rule = operation.rule or rules.rescale(secant)
             return self._step(name, function, Operation(CUSTOM, rule), args, kwargs)
@@ -326,13 +323,13 @@ class Tracer(TorchFunctionMode):
 
     def _value(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         with torch.no_grad():
-            value = function(*_detached(args), **kwargs)
+            value = function(*detached(args), **kwargs)
         self._same(name, value, f"the Python value that {name} takes out of torch")
         return value
 
     def _index(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         with torch.no_grad():
-            result = function(*_detached(args), **kwargs)
+            result = function(*detached(args), **kwargs)
         self._call(name)
         if not self._same_as_recorded(name, result):
             result._deepshap = Tag(origin=f"{name} at {_place()}")
@@ -346,16 +343,16 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ steps and the tape
     def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
         place = self._call(name)
-        varying = [t for t in _tensors((args, kwargs)) if _depends(t)]
-        step = Step(name, place, _of_varying(function, args, kwargs), tuple(_detached(args)), self.pairs)
-        step.varying = tuple(_depends(t) for t in _tensors((args, kwargs)))
+        varying = [t for t in tensors((args, kwargs)) if _depends(t)]
+        flags = tuple(_depends(t) for t in tensors((args, kwargs)))
+        step = Step(name, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
         if self.reference is not None:
             step.reference = self.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
         result = _Secant.apply(self, step, operation, *varying)
-        for tensor in step.tensors():
+        for tensor in tensors(step.kept()):
             self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
-            self.tape.nbytes += tensor.nbytes
+        self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *step.outputs))
         return result
 
     def _call(self, name: str) -> str:
@@ -392,7 +389,7 @@ class Tracer(TorchFunctionMode):
             return True
         if not tensor.requires_grad or tensor.grad_fn is None:
             return False
-        if _MARK in tensor.grad_fn.metadata or tensor._is_view():
+        if _MARK in _metadata(tensor.grad_fn) or tensor._is_view():
             return True
         if not _reaches_mark(tensor.grad_fn):
             return False
@@ -404,11 +401,11 @@ class Tracer(TorchFunctionMode):
         )
 
     def _mark(self, result: Any) -> None:
-        for tensor in _tensors(result):
+        for tensor in tensors(result):
             self.tape.dtypes.add(tensor.dtype)
-            for changed in (tensor, tensor._base) if tensor._is_view() else (tensor,):  # a base changes with its views
-                if changed.grad_fn is not None:
-                    changed.grad_fn.metadata[_MARK] = True
+            for changed in (tensor, tensor._base):  # a base changes with its views
+                if changed is not None and changed.grad_fn is not None:
+                    _metadata(changed.grad_fn)[_MARK] = True
             if not tensor._is_view():
                 self.tape.nbytes += 0 if self.reference is None else tensor.nbytes
 
@@ -431,24 +428,24 @@ class Tracer(TorchFunctionMode):
 
     def _on_carriers(self, function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
         """Run a function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
-        if not any(hasattr(t, "_deepshap") for t in _tensors((args, kwargs))) and not rounds:
+        if not any(hasattr(t, "_deepshap") for t in tensors((args, kwargs))) and not rounds:
             return run(function, args, kwargs)
         with torch.no_grad():
-            native = function(*_detached(args), **kwargs)
+            native = function(*detached(args), **kwargs)
         if not isinstance(native, Tensor):
-            substituted = _replace((args, kwargs), self._carried)
+            substituted = replace((args, kwargs), self._carried)
             return _retag(self, native, run(function, *substituted))
         dtype = native.dtype
         if rounds and not dtype.is_floating_point:
             return self._tag(native, run(_through_integers(function, args, kwargs), *self._as_carriers(args, kwargs)))
         if not dtype.is_floating_point:
             return self._tag(native, run(function, *self._as_carriers(args, kwargs)))
-        floats = _replace((args, kwargs), lambda t: self._carried(t, dtype))
+        floats = replace((args, kwargs), lambda t: self._carried(t, dtype))
         return run(function, *floats)
 
     def _as_carriers(self, args: Any, kwargs: Any) -> Any:
         kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
-        return _replace((args, kwargs), self._carried)
+        return replace((args, kwargs), self._carried)
 
     def _carried(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         carrier = self._carrier(tensor)
@@ -469,8 +466,8 @@ class Tracer(TorchFunctionMode):
             self._same(name, tensor.detach(), f"an index of {name}")
             return tensor.detach()
 
-        settled = tuple(a if i in signal else _replace(a, settle) for i, a in enumerate(args))
-        kept = {k: v if k in ("value", "values", "src", "source") else _replace(v, settle) for k, v in kwargs.items()}
+        settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))
+        kept = {k: v if k in ("value", "values", "src", "source") else replace(v, settle) for k, v in kwargs.items()}
         return settled, kept
 
     def _set_where(self, target: Tensor, mask: Tensor, value: Any) -> None:
@@ -481,7 +478,8 @@ class Tracer(TorchFunctionMode):
             )
         with self:
             wide = mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim()))
-            self._overwrite(target, torch.where(wide, value, target))
+            changed = torch.where(wide, value, target)
+        self._overwrite(target, changed)
 
     def _set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
         carrier = self._carrier(value) if isinstance(value, Tensor) else None
@@ -518,7 +516,7 @@ class Tracer(TorchFunctionMode):
     def _before_overwriting(self, target: Tensor) -> None:
         storage = target.untyped_storage().data_ptr()
         for step in self._steps_of.pop(storage, ()):
-            step.detach_from(storage)
+            step.save_from_overwriting(storage)
 
     # ------------------------------------------------------------------ the unknown
     def _unknown(self, function: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -536,31 +534,6 @@ class Tracer(TorchFunctionMode):
 
 
 # ---------------------------------------------------------------------- walking through arguments
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from _tensors(item)
-    elif isinstance(tree, slice):
-        yield from _tensors((tree.start, tree.stop, tree.step))
-
-
-def _replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_replace(item, change) for item in tree))
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_replace(item, change) for item in tree)
-    if isinstance(tree, dict):
-        return {key: _replace(item, change) for key, item in tree.items()}
-    return tree
-
-
 def _depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
 
@@ -574,38 +547,13 @@ def _poisoned(tensor: Tensor) -> bool:
     return tag is not None and tag.carrier is None
 
 
-def _detached(tree: Any) -> Any:
-    return _replace(tree, lambda t: t.detach())
-
-
-def _of_varying(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
-    """Return the function of the varying inputs alone, holding on to nothing of the graph."""
-    marker = object()
-    skeleton = _replace((args, kwargs), lambda t: (marker,) if _depends(t) else t.detach())
-
-    def rebuild(tree: Any, given: Iterator[Tensor]) -> Any:
-        if isinstance(tree, tuple) and len(tree) == 1 and tree[0] is marker:
-            return next(given)
-        if isinstance(tree, (tuple, list)):
-            return type(tree)(rebuild(item, given) for item in tree)
-        if isinstance(tree, dict):
-            return {key: rebuild(item, given) for key, item in tree.items()}
-        return tree
-
-    def evaluate(*inputs: Tensor) -> Any:
-        positional, keywords = rebuild(skeleton, iter(inputs))
-        return function(*positional, **keywords)
-
-    return evaluate
-
-
 def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     """Evaluate on carriers as the model does on integers and booleans, and return floats."""
-    dtypes = [t.dtype for t in _tensors((args, kwargs))]
+    dtypes = [t.dtype for t in tensors((args, kwargs))]
 
     def evaluate(*positional: Any, **keywords: Any) -> Tensor:
         original = iter(dtypes)
-        back = _replace((positional, keywords), lambda t: t.to(next(original)))
+        back = replace((positional, keywords), lambda t: t.to(next(original)))
         return function(*back[0], **{**kwargs, **back[1]}).double()
 
     return evaluate
@@ -637,6 +585,10 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     return bool(value == recorded)
 
 
+def _metadata(node: Any) -> dict[Any, Any]:
+    return node.metadata
+
+
 def _rows_repeat(tensor: Tensor, repeats: int) -> bool:
     grouped = tensor.detach().unflatten(0, (-1, repeats))
     return torch.equal(grouped, grouped[:, :1].expand_as(grouped))
@@ -649,14 +601,14 @@ def _reaches_mark(node: Any) -> bool:
         if node in visited:
             continue
         visited.add(node)
-        if _MARK in node.metadata:
+        if _MARK in _metadata(node):
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False
 
 
 # ---------------------------------------------------------------------- flags in signatures
-@lru_cache(maxsize=None)
+@cache
 def _signature(function: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
@@ -708,7 +660,9 @@ def _place() -> str:
 
 def _unsupported_message(calls: list[tuple[str, str]]) -> str:
     lines = "\n".join(f"  {name}  at {place}" for name, place in calls)
-    example = calls[0][0].split(" ")[0]
+    if not (ruleless := [name for name, _ in calls if " " not in name]):
+        return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _CURES
+    example = ruleless[0]
     return (
         f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
         "Say what such a function is, and it will be explained:\n"
@@ -716,8 +670,14 @@ def _unsupported_message(calls: list[tuple[str, str]]) -> str:
         f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'
         f'  deepshap.register_rule({example}, "smooth")       # anything differentiable (path integral)\n'
         f"  deepshap.register_rule({example}, rule)           # rule(step, *multipliers) -> input multipliers\n"
-        "docs/adding-a-rule.md has examples. Random functions must be moved out of the model or switched off."
+        "docs/adding-a-rule.md has examples. " + (_CURES if len(ruleless) < len(calls) else "")
     )
+
+
+_CURES = (
+    "Random functions must be switched off or moved out of the model, since example and reference have to see the same "
+    "function; torch.inference_mode inside the model must give way to torch.no_grad."
+)
 
 
 __all__ = ["ForeignCall", "Tape", "Tracer", "custom_functions_visible", "seen_operations"]

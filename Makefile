@@ -1,0 +1,30 @@
+# make setup, test, lint, demo, docs. Choose another interpreter with make setup PYTHON=python3.12.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: setup test lint demo docs
+
+setup: $(INSTALLED)
+
+# torch goes first and alone: so pip takes the build that its own configuration prefers (CPU only, say).
+$(INSTALLED): pyproject.toml constraints-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[dev]'
+	touch $@
+
+# One thread for each of the two test processes.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo: setup
+	$(BIN)/python -m deepshap.demo
+
+docs: setup
+	$(BIN)/python -m deepshap.pytorch.document > docs/supported-operations.md

@@ -1,0 +1,101 @@
+"""A small run of the demo: its tables hold true explanations, its pictures can be seen."""
+
+import matplotlib.image
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from deepshap import demo
+from deepshap.datasets import japanese_vowels
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    demo.main(["--utterances", str(COUNT), "--background", "9", "--output", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return demo.train(japanese_vowels().train, seed=0)
+
+
+def table(path):
+    return {name: column.to_numpy() for name, column in zip(*_columns(path), strict=True)}
+
+
+def _columns(path):
+    read = pyarrow.parquet.read_table(path)
+    return read.column_names, read.columns
+
+
+def test_attributions_add_up_to_the_difference_of_the_log_odds(folder):
+    attributions, utterances = table(folder / "attributions.parquet"), table(folder / "utterances.parquet")
+    sums = np.bincount(attributions["utterance"], weights=attributions["attribution"])
+    difference = utterances["log_odds"] - utterances["base"]
+    assert np.abs(difference).min() > 1
+    np.testing.assert_allclose(sums, difference, rtol=1e-5)
+
+
+def test_the_table_holds_every_frame_and_no_padding(folder):
+    attributions, test = table(folder / "attributions.parquet"), japanese_vowels().test
+    assert len(attributions["frame"]) == test.lengths[:COUNT].sum() * 12
+    assert (attributions["frame"] < test.lengths[attributions["utterance"]]).all()
+    signal = test.signal[attributions["utterance"], attributions["frame"], attributions["channel"] - 1]
+    np.testing.assert_array_equal(attributions["signal"], signal)
+    np.testing.assert_array_equal(attributions["true_speaker"], test.speaker[attributions["utterance"]] + 1)
+
+
+def test_the_same_seed_trains_the_model_that_was_explained(folder, model):
+    utterances, test = table(folder / "utterances.parquet"), japanese_vowels().test
+    log_odds = demo.log_odds(model, test.signal[:COUNT], test.lengths[:COUNT])
+    np.testing.assert_array_equal(utterances["predicted_speaker"], log_odds.argmax(axis=1) + 1)
+    np.testing.assert_allclose(utterances["log_odds"], log_odds.max(axis=1), atol=1e-4)
+
+
+def test_the_model_tells_the_speakers_apart(model):
+    test = japanese_vowels().test
+    answers = demo.log_odds(model, test.signal, test.lengths).argmax(axis=1)
+    assert (answers == test.speaker).mean() > 0.9
+
+
+def test_padding_gets_exactly_nothing(model):
+    vowels = japanese_vowels()
+    few = demo.select(vowels.test, slice(4))
+    explained = demo.explain(model, few, demo.balanced_background(vowels.train, 9, seed=0))
+    assert (explained.attributions[~demo.present(few)] == 0).all()
+    assert (explained.attributions[demo.present(few)] != 0).any(axis=1).all()
+
+
+def test_the_background_is_balanced_and_has_no_padding():
+    background = demo.balanced_background(japanese_vowels().train, 18, seed=3)
+    assert background.shape == (18, 29, 12)
+    assert (background != 0).any(axis=2).all()
+    train = japanese_vowels().train
+    first_frames = [np.flatnonzero((train.signal[:, 0] == row[0]).all(axis=1)) for row in background]
+    speakers = [train.speaker[match[0]] for match in first_frames]
+    assert np.bincount(speakers).tolist() == [2] * 9
+
+
+def test_removal_starts_and_ends_alike_in_every_order(model):
+    vowels = japanese_vowels()
+    few = demo.select(vowels.test, slice(0, 370, 40))
+    explained = demo.explain(model, few, demo.balanced_background(vowels.train, 9, seed=0))
+    curves = demo.removal_curves(model, explained, seed=0)
+    ends = {(curve[0], curve[-1]) for curve in curves.values()}
+    assert len(ends) == 1
+    assert ends.pop()[0] == 1
+    most, _, least = curves.values()
+    assert most.mean() < least.mean()
+
+
+def test_pictures_can_be_read(folder):
+    names = {path.stem for path in folder.glob("*.png")}
+    assert {"utterance", "speakers", "check"} <= names <= {"utterance", "mistake", "speakers", "check"}
+    for name in names:
+        picture = matplotlib.image.imread(folder / f"{name}.png")
+        assert min(picture.shape[:2]) > 300
+        assert picture.std() > 0.05
