@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..attribution import MOST_PAIRS, Chunk
 from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError, UnsupportedOperationError
 from .inputs import Inputs, take_output
-from .operations import Misaligned, Pairs, align
+from .operations import Misaligned, Operation, Pairs, align
 from .state import modules_of, preserved
 from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
 
@@ -64,7 +64,8 @@ class TorchEngine:
         self._dtypes: set[torch.dtype] = set()
         self._sizes: tuple[int, int] | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._recorded: tuple[tuple[int, int], Recorded] | None = None
+        self._recorded: tuple[Any, Recorded] | None = None
+        self.operations: dict[Any, Operation] = {}  # rules for single modules, beside those registered for all
 
     # ------------------------------------------------------------------ running the model
     def evaluate(self, rows: list[Tensor], extra: Sequence[Any]) -> Tensor:
@@ -255,7 +256,7 @@ class TorchEngine:
 
     def record(self, references: list[Tensor], extra: Sequence[Any]) -> Recorded:
         """Run the references and keep what the rules need."""
-        tracer = Tracer(Pairs(1, len(references[0])))
+        tracer = Tracer(Pairs(1, len(references[0])), operations=self.operations)
         with preserved(self.modules):
             output, leaves = self._trace(tracer, references, extra)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
@@ -263,7 +264,7 @@ class TorchEngine:
     def _measure(self, example: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
         """Trace one example beside one reference and count what is kept."""
         recorded = self.record([r[:1] for r in self.inputs.background], extra)
-        tracer = Tracer(Pairs(1, 1), recorded.tape)
+        tracer = Tracer(Pairs(1, 1), recorded.tape, self.operations)
         try:
             with preserved(self.modules):
                 self._trace(tracer, example, extra)
@@ -289,10 +290,30 @@ class TorchEngine:
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
 
+    def attribute_rows(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Explain every example against the reference in the same place, instead of all against all.
+
+        Returns attributions (outputs, rows, ...) per explained tensor and the outputs of examples and of references.
+        """
+        try:
+            recorded = self.record(chunk.references, chunk.extra)
+            pairs = Pairs(1, len(chunk.examples[0]))
+            values, output = self._contributions(
+                chunk.examples, chunk.extra, recorded, pairs, chunk.columns, reduce=lambda c: c[0].double()
+            )
+        except Misaligned as error:
+            raise ControlFlowError(_control_flow_message(error)) from None
+        return values, _numpy(output), _numpy(recorded.outputs)
+
     def _recorded_block(self, chunk: Chunk) -> Recorded:
-        if self._recorded is None or self._recorded[0] != chunk.block:
-            self._recorded = (chunk.block, self.record(chunk.references, ()))
+        key = (chunk.block, self._weights())
+        if self._recorded is None or self._recorded[0] != key:
+            self._recorded = (key, self.record(chunk.references, ()))
         return self._recorded[1]
+
+    def _weights(self) -> tuple[tuple[int, int], ...]:
+        """Tell the weights of a moment from those of another, so that nothing stale is used after more training."""
+        return tuple((p.data_ptr(), p._version) for m in self.modules for p in m._parameters.values() if p is not None)
 
     def _record_pairs(self, chunk: Chunk) -> Recorded:
         n, b = chunk.pairs
@@ -303,38 +324,48 @@ class TorchEngine:
         self, chunk: Chunk, recorded: Recorded, pairwise: bool, diagnosis: list[Any] | None = None
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         pairs = Pairs(*chunk.pairs)
-        tracer = Tracer(pairs, recorded.tape)
-        tracer.diagnosis = diagnosis
         rows = [x.repeat_interleave(pairs.references, 0) for x in chunk.examples]
-        with preserved(self.modules):
-            output, leaves = self._trace(tracer, rows, self.inputs.repeat_rows(chunk.extra, pairs.references))
-            totals = self._multiply(output, leaves, recorded, pairs, chunk.columns)
-        outputs = output.detach().reshape(*pairs, -1)[:, 0]
-        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1).sum(
-            1, dtype=torch.float64
+        extra = self.inputs.repeat_rows(chunk.extra, pairs.references)
+        columns = chunk.columns.repeat(pairs.references, 0)
+        totals, output = self._contributions(
+            rows, extra, recorded, pairs, columns, lambda c: c.sum(1, dtype=torch.float64), diagnosis
         )
-        expected = expected.expand(pairs.examples, -1)
+        outputs = output.reshape(*pairs, -1)[:, 0]
+        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1)
+        expected = expected.sum(1, dtype=torch.float64).expand(pairs.examples, -1)
         return totals, _numpy(outputs), _numpy(expected)
 
-    def _multiply(
-        self, output: Tensor, leaves: list[Tensor], recorded: Recorded, pairs: Pairs, columns: np.ndarray
-    ) -> list[np.ndarray]:
-        """One backward pass per explained output; multipliers times differences, summed over the references."""
-        axes = self.layer_axes if self.layer is not None else [0] * len(leaves)
-        differences = [
-            leaf.detach() - align(reference, leaf, pairs)
-            for leaf, reference in zip(leaves, recorded.leaves, strict=True)
-        ]
-        totals: list[list[Tensor]] = [[] for _ in leaves]
-        chosen = torch.as_tensor(columns, device=output.device).repeat_interleave(pairs.references, 0)  # (rows, k)
-        for k in range(columns.shape[1]):
-            seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
-            multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
-            for total, m, d, axis in zip(totals, multipliers, differences, axes, strict=True):
-                contribution = torch.zeros_like(d) if m is None else m * d
-                contribution = contribution.movedim(axis, 0).unflatten(0, tuple(pairs))
-                total.append(contribution.sum(1, dtype=torch.float64))
-        return [_numpy(torch.stack(t)) for t in totals]
+    def _contributions(
+        self,
+        rows: list[Tensor],
+        extra: Sequence[Any],
+        recorded: Recorded,
+        pairs: Pairs,
+        columns: np.ndarray,
+        reduce: Callable[[Tensor], Tensor],
+        diagnosis: list[Any] | None = None,
+    ) -> tuple[list[np.ndarray], Tensor]:
+        """Multipliers times differences of every pair (examples, references, ...), reduced, and the rows' outputs.
+
+        One backward pass per explained output; ``columns`` (pairs, outputs) names it for every pair. The results of all
+        outputs are stacked along the first axis.
+        """
+        tracer = Tracer(pairs, recorded.tape, self.operations)
+        tracer.diagnosis = diagnosis
+        contributions: list[list[Tensor]] = [[] for _ in recorded.leaves]
+        with preserved(self.modules):
+            output, leaves = self._trace(tracer, rows, extra)
+            axes = self.layer_axes if self.layer is not None else [0] * len(leaves)
+            sides = zip(leaves, recorded.leaves, strict=True)
+            differences = [leaf.detach() - align(reference, leaf, pairs) for leaf, reference in sides]
+            chosen = torch.as_tensor(columns, device=output.device)
+            for k in range(columns.shape[1]):
+                seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
+                multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
+                for found, m, d, axis in zip(contributions, multipliers, differences, axes, strict=True):
+                    contribution = torch.zeros_like(d) if m is None else m * d
+                    found.append(reduce(contribution.movedim(axis, 0).unflatten(0, tuple(pairs))))
+        return [_numpy(torch.stack(c)) for c in contributions], output.detach()
 
     # ------------------------------------------------------------------ blame
     def blame(self, chunk: Chunk) -> Blame | None:
@@ -428,9 +459,10 @@ def _hooked(layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]]
 @contextmanager
 def _foreign_visible(modules: list[nn.Module], tracer: Tracer) -> Iterator[None]:
     """Let the tracer meet custom autograd functions, and modules that have a rule of their own, as single calls."""
-    ruled = [m for m in modules if type(m) in tracer.operations]
+    ruled = [m for m in modules if m in tracer.operations or type(m) in tracer.operations]
     for module in ruled:
-        module.forward = ForeignCall(type(module), module.forward, type(module).__name__)
+        key = module if module in tracer.operations else type(module)
+        module.forward = ForeignCall(key, module.forward, type(module).__name__)
     try:
         with custom_functions_visible():
             yield

@@ -85,6 +85,7 @@ class Step:
     inputs, outputs : varying inputs and float outputs on the example side.
     reference_inputs, reference_outputs : the same on the reference side, row by row beside the example's.
     memory : whatever the operation's forward pass kept for its rule.
+    form : how the outputs are nested, while they are made.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Step:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     memory: Any = None
+    form: Any = None
     _aligned: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def evaluate(self, *inputs: Tensor) -> Any:

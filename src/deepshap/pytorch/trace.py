@@ -80,14 +80,14 @@ class _Secant(Function):
         result = step.evaluate(*inputs)
         if operation.keeps_memory:
             result, step.memory = result
-        outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
-        outputs = tuple(_fresh(o, inputs) for o in outputs)
+        outputs = tuple(_fresh(o, inputs) for o in tensors(result))
         ctx.floating = [o.is_floating_point() or o.is_complex() for o in outputs]
         floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
         ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
         step.inputs = tuple(i.detach() for i in inputs)
         step.outputs = tuple(o.detach() for o in floats)
-        return outputs if isinstance(result, (tuple, list)) else outputs[0]
+        ctx.step.form = detached(result)
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -349,7 +349,9 @@ class Tracer(TorchFunctionMode):
         if self.reference is not None:
             step.reference = self.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
-        result = _Secant.apply(self, step, operation, *varying)
+        outputs = iter(_Secant.apply(self, step, operation, *varying))
+        result = replace(step.form, lambda _: next(outputs))
+        step.form = None
         for tensor in tensors(step.kept()):
             self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
         self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *step.outputs))
