@@ -155,7 +155,7 @@ class DeepExplainer:
         return shap.Explanation(
             values=self._shaped(result.values, None),
             base_values=result.expected.reshape(len(result.expected), *self.engine.output_shape),
-            data=self.engine.data(X),
+            data=self.engine.data(X, additional_forward_args),
             feature_names=self.feature_names,
             output_names=self.output_names,
             compute_time=time.perf_counter() - start,

@@ -98,10 +98,10 @@ class TorchEngine:
         Returns the first row's output from either run.
         """
         with preserved(self.modules), torch.no_grad():
-            two, layers_two = self._with_layer_shapes(rows, extra)
+            two, layers_two = self._with_layer_inputs(rows, extra)
         with preserved(self.modules), torch.no_grad():
             try:
-                one, layers_one = self._with_layer_shapes(
+                one, layers_one = self._with_layer_inputs(
                     [r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1))
                 )
             except Exception as error:
@@ -110,26 +110,29 @@ class TorchEngine:
                     "of its batch, so that a row has no output, and no attribution, of its own."
                 ) from error
         self.output_axis = _row_axis(one.shape, two.shape, "output")
-        self.layer_axes = [_row_axis(a, b, "layer input") for a, b in zip(layers_one, layers_two, strict=True)]
+        self.layer_axes = [
+            _row_axis(a.shape, b.shape, "layer input") for a, b in zip(layers_one, layers_two, strict=True)
+        ]
         self._flat(one, 1)
         return one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
 
-    def _with_layer_shapes(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[torch.Size]]:
-        shapes: list[torch.Size] = []
+    def _with_layer_inputs(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
+        """Run the model; return its output and what the inner layer was given."""
+        inputs: list[Tensor] = []
         if self.layer is None:
-            return self._call(rows, extra), shapes
+            return self._call(rows, extra), inputs
 
         def look(values: list[Tensor]) -> list[Tensor]:
-            shapes.extend(v.shape for v in values)
+            inputs.extend(values)
             return values
 
         with _hooked(self.layer, look):
             output = self._call(rows, extra)
-        if not shapes:
+        if not inputs:
             raise InputError(
                 f"the layer {type(self.layer).__name__} is not called by the model, or takes no float input."
             )
-        return output, shapes
+        return output, inputs
 
     # ------------------------------------------------------------------ what the explainer asks
     def free_memory(self) -> int | None:
@@ -144,17 +147,23 @@ class TorchEngine:
             raise InputError("X is empty: there is nothing to explain.")
         return rows, (*implied, *self.inputs.read_extra(additional_forward_args, len(rows[0])))
 
-    def data(self, X: Any) -> Any:
-        """Return the explained inputs as arrays."""
-        rows, _ = self.inputs.read(X)
-        return self.inputs.restore(
-            [r.detach().cpu().float().numpy() if r.dtype == torch.bfloat16 else r.detach().cpu().numpy() for r in rows]
-        )
+    def data(self, X: Any, additional_forward_args: Any) -> Any:
+        """Return what is explained, the inputs or those of the inner layer, as arrays."""
+        rows, extra = self.read(X, additional_forward_args)
+        if self.layer is None:
+            return self.inputs.restore([_array(r) for r in rows])
+        with preserved(self.modules), torch.no_grad():
+            _, inputs = self._with_layer_inputs(rows, extra)
+        arrays = [_array(v) for v in inputs]
+        return arrays[0] if len(arrays) == 1 else arrays
 
     def restore(self, values: list[np.ndarray]) -> Any:
-        """Give attributions the form of the input and the dtype of the output."""
-        dtype = np.float64 if self.dtype == torch.float64 else np.float32
-        return self.inputs.restore([v.astype(dtype) for v in values])
+        """Give attributions the form of what is explained and the dtype of the output."""
+        values = [v.astype(np.float64 if self.dtype == torch.float64 else np.float32) for v in values]
+        if self.layer is None:
+            return self.inputs.restore(values)
+        placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, self.layer_axes, strict=True)]
+        return placed[0] if len(placed) == 1 else placed
 
     def prepare(self, examples: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
         """Check once, on an example beside a reference, that the model can be explained.
@@ -399,6 +408,11 @@ def _gradients(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool)
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
