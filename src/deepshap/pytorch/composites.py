@@ -199,6 +199,23 @@ def _covered(source: Any, index: Tensor) -> Any:
     return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
 
 
+def full_like(input: Tensor, fill_value: Any, **options: Any) -> Tensor:
+    """A constant, or a value that depends on the input."""
+    return torch.zeros_like(input, **options) + fill_value
+
+
+def new_full(input: Tensor, size: Any, fill_value: Any, **options: Any) -> Tensor:
+    """A constant, or a value that depends on the input."""
+    return input.new_zeros(size, **options) + fill_value
+
+
+def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
+    """A copy of a tensor keeps its dependence on the input."""
+    if isinstance(data, Tensor):
+        return data.clone().to(options.get("dtype", data.dtype))
+    return torch.tensor(data, **{"dtype": input.dtype, "device": input.device, **options})
+
+
 # ---------------------------------------------------------------------- softmax and its kin
 def _over_last(function: Callable[[Tensor], Tensor], input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     input = input if dtype is None else input.to(dtype)
@@ -672,6 +689,13 @@ def _polynomial(step: Any, multiplier: Tensor) -> Any:
 @primitive(_polynomial)
 def _determinant(input: Tensor) -> Tensor:
     return torch.linalg.det(input)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """relu(x) plus weight times the negative part, the weight per channel."""
+    weight = weight.reshape(1, -1, *[1] * (input.dim() - 2)) if weight.numel() > 1 else weight.reshape(())
+    positive = torch.relu(input)
+    return positive + weight * (input - positive)
 
 
 def rrelu(

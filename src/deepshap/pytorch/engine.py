@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from ..attribution import MOST_PAIRS, Chunk
 from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError, UnsupportedOperationError
@@ -397,6 +398,11 @@ def _gradients(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool)
         return (None,) * len(leaves)
     try:
         return torch.autograd.grad(output, leaves, seed, retain_graph=retain, allow_unused=True)
+    except CheckpointError as error:
+        raise UnsupportedOperationError(
+            "the model recomputes activations (torch.utils.checkpoint without use_reentrant), which deepshap cannot follow: "
+            "switch checkpointing off for the explanation, as for any evaluation."
+        ) from error
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
             raise

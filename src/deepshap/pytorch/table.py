@@ -10,6 +10,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointFunction
 
 from . import composites, recurrent, secants
 from .operations import (
@@ -27,7 +28,9 @@ from .operations import (
 )
 
 OPERATIONS: dict[str, Operation] = {}
-USER_OPERATIONS: dict[Any, Operation] = {}
+USER_OPERATIONS: dict[Any, Operation] = {
+    CheckpointFunction: Operation(COMPOSITE, function=lambda run, _, *args: run(*args)),
+}
 
 
 def _of_kind(kind: str, words: str, **options: Any) -> None:
@@ -47,8 +50,8 @@ _of_kind(
     "itemsize nbytes __len__ is_contiguous is_floating_point is_complex is_signed is_inference is_nested "
     "is_sparse is_quantized is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad "
     "requires_grad.__set__ grad grad_fn get_device is_neg is_conj data_ptr untyped_storage output_nr name "
-    "names has_names result_type can_cast promote_types is_same_size is_tensor zeros_like ones_like full_like "
-    "empty_like new_zeros new_ones new_full new_empty new_tensor broadcast_shapes register_hook retain_grad "
+    "names has_names result_type can_cast promote_types is_same_size is_tensor zeros_like ones_like "
+    "empty_like new_zeros new_ones new_empty broadcast_shapes register_hook retain_grad "
     "__hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia is_pinned "
     "is_shared _version __dlpack__ _base sym_size sym_numel _is_view is_set_to",
 )
@@ -58,7 +61,7 @@ _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
 # ---------------------------------------------------------------------- linear
 _of_kind(
     LINEAR,
-    "add sub rsub neg positive sum nansum mean nanmean cumsum diff trapezoid cumulative_trapezoid trace "
+    "add sub rsub neg positive sum nansum mean nanmean cumsum diff trace "
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
     "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
@@ -99,7 +102,7 @@ _of_kind(
     MULTILINEAR,
     "mul matmul rmatmul mm bmm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp "
     "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution "
-    "conv_tbc einsum tensordot chain_matmul multi_dot vecdot",
+    "conv_tbc einsum tensordot trapezoid cumulative_trapezoid chain_matmul multi_dot vecdot",
 )
 _of_kind(QUADRATIC, "var var_mean mse_loss")
 
@@ -122,7 +125,7 @@ for _name, _secant in {
     _of_kind(ELEMENTWISE, _name, secant=_secant)
 _of_kind(
     ELEMENTWISE,
-    "leaky_relu prelu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
+    "leaky_relu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
     "hardswish hardtanh hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
     "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e "
@@ -149,7 +152,11 @@ for _name, _function in {
     "ldexp": composites.ldexp,
     "glu": composites.glu,
     "det": composites.det,
+    "prelu": composites.prelu,
     "rrelu": composites.rrelu,
+    "full_like": composites.full_like,
+    "new_full": composites.new_full,
+    "new_tensor": composites.new_tensor,
     "where": composites.where,
     "masked_fill": composites.masked_fill,
     "softmax": composites.softmax,

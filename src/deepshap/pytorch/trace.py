@@ -188,6 +188,11 @@ class Tracer(TorchFunctionMode):
         if operation and operation.kind == CONSTANT:
             with torch.no_grad():
                 return (operation.function or function)(*args, **kwargs)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise UnsupportedOperationError(
+                f"{name} at {_place()} runs inside a torch.func transform (vmap, grad, jvp), which hides from deepshap what "
+                "depends on the input. Write it with batched operations."
+            )
         active = [t for t in tensors((args, kwargs)) if self._is_active(t)]
         if not active:
             return self._passive(function, operation, name, args, kwargs)
