@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from models import (
@@ -25,6 +26,7 @@ from models import (
     Causal,
     Cells,
     Chain,
+    Checkpointed,
     ConvLSTM,
     Decoding,
     DotAttention,
@@ -36,6 +38,7 @@ from models import (
     Inputs,
     Last,
     LastValid,
+    Likelihood,
     Masked,
     MaskedMean,
     MinimalGated,
@@ -56,9 +59,11 @@ from models import (
     Squeeze,
     Sum,
     Swap,
+    TokenInfinity,
     TokenLSTM,
     TokenMasked,
     TokenScores,
+    TokenTransformer,
     Twice,
     Unpool,
     Windows,
@@ -74,7 +79,9 @@ from models import (
     heads,
     ids,
     lstm,
+    nothing,
     padding,
+    parts,
     symmetric,
 )
 from torch import Tensor, nn
@@ -229,7 +236,8 @@ UNWEIGHTED: dict[str, Any] = {"need_weights": False}
 PADDED: dict[str, Any] = {"src_key_padding_mask": padding}
 MASK = torch.tensor([True, False, True, False])
 RISING = torch.arange(0, 400, 100)
-attend = F.scaled_dot_product_attention
+WINDOW: tuple[list[int], ...] = ([2, 2], [1, 1], [0, 0], [1, 1])
+aten, attend = torch.ops.aten, F.scaled_dot_product_attention
 entropy, logits_entropy = F.binary_cross_entropy, F.binary_cross_entropy_with_logits
 
 # fmt: off
@@ -299,6 +307,7 @@ op("log2", torch.log2, domain="positive")
 op("log10", torch.log10, domain="positive")
 op("log1p", torch.log1p, domain="positive")
 op("sqrt", torch.sqrt, domain="positive")
+op("sqrt, from 0", lambda x: x.relu().sqrt())
 op("rsqrt", torch.rsqrt, domain="positive")
 op("square", torch.square)
 op("square, in place", lambda x: x.square_())
@@ -350,6 +359,8 @@ op("pow 2", lambda x: x**2)
 op("pow 3", lambda x: x**3)
 op("pow 4", lambda x: torch.pow(x, 4))
 op("pow 0.5", lambda x: x**0.5, domain="positive")
+op("pow 0.5, from 0", lambda x: x.relu() ** 0.5)
+op("pow, base from 0", lambda x, y: x.relu() ** y, domain="any,positive")
 op("pow -1", lambda x: x**-1, domain="positive")
 op("pow, tensor exponent", lambda x: x ** torch.tensor([1.0, 2.0, 3.0, 2.0], dtype=x.dtype))
 op("pow, constant base", lambda x: 2**x)
@@ -367,6 +378,7 @@ op("clip", lambda x: torch.clip(x, -1, 1))
 op("fmod", lambda x: torch.fmod(3 * x, 2))
 op("remainder", lambda x: (3 * x) % 2)
 op("remainder, both", lambda x, y: torch.remainder(x, y), domain="positive,positive")
+op("remainder, under a constant", lambda x: 7 % x, domain="positive")
 op("heaviside", lambda x: torch.heaviside(x, torch.ones(1, dtype=x.dtype)))
 op("special.xlog1py", lambda x, y: torch.special.xlog1py(x, y), domain="positive,positive")
 op("special.ndtr", torch.special.ndtr)
@@ -376,6 +388,8 @@ op("special.i0", torch.special.i0)
 op("special.i0e", torch.special.i0e)
 op("special.i1", torch.special.i1)
 op("special.i1e", torch.special.i1e)
+op("special.multigammaln", lambda x: torch.special.multigammaln(x, 2), domain="above one")
+op("angle", torch.angle)
 op("special.entr", torch.special.entr, domain="unit")
 op("special.erfcx", torch.special.erfcx)
 op("special.exp2", torch.special.exp2)
@@ -411,6 +425,7 @@ op("div, floor", lambda x, y: torch.div(3 * x, y, rounding_mode="floor"), domain
 op("div, trunc", lambda x, y: torch.div(3 * x, y, rounding_mode="trunc"), domain="any,positive")
 op("true_divide", lambda x, y: torch.true_divide(x, y), domain="any,positive")
 op("floor_divide", lambda x, y: (4 * x) // y, domain="any,positive")
+op("floor_divide, under a constant", lambda x: 7 // x, domain="positive")
 op("addcmul", lambda x, y, z: torch.addcmul(x, y, z, value=0.7), domain=THREE)
 op("addcmul, in place", lambda x, y, z: x.addcmul_(y, z), domain=THREE)
 op("addcdiv", lambda x, y, z: torch.addcdiv(x, y, z, value=0.7), domain="any,any,positive")
@@ -429,6 +444,7 @@ op("matmul, weight", lambda x: torch.matmul(x, fixed(x, 4, 3)))
 op("matmul, weight first", lambda x: fixed(x, 5, 2) @ x, (2, 3))
 op("matmul, vector", lambda x: x @ fixed(x, 4))
 op("matmul, self", lambda x: x.mT @ x, (2, 3))
+op("matmul, reflected", lambda x: x.__rmatmul__(fixed(x, 5, 2)), (2, 3))
 op("bmm", lambda x, y: torch.bmm(x, y.transpose(1, 2)), (2, 3), TWO)
 op("mm", lambda x: torch.mm(x, fixed(x, 4, 3)))
 op("mm, rows apart", each(lambda a, b: a.mm(b.t())), (2, 3), TWO)
@@ -540,11 +556,14 @@ model("additive attention", Additive, SELF)
 model("dot attention", DotAttention, SELF)
 model("token mask, attention and mean", TokenMasked, (5,), **TOKEN)
 model("token mask, scores", TokenScores, (5,), **TOKEN)
+model("token mask, transformer", TokenTransformer, (5,), **TOKEN)
+model("token mask, -inf", TokenInfinity, (5,), **TOKEN)
 
 # ====================================================================== norms and distances
 model("nn.LayerNorm", lambda: Chain(nn.Linear(4, 4), nn.LayerNorm(4)))
 model("nn.LayerNorm, two axes", lambda: nn.LayerNorm((2, 3)), (2, 3))
 model("nn.LayerNorm, no affine", lambda: nn.LayerNorm(4, elementwise_affine=False), (2, 4))
+op("native_layer_norm", lambda x: torch.native_layer_norm(x, [4], None, fixed(x, 4), 1e-5)[0])
 model("nn.GroupNorm", lambda: nn.GroupNorm(2, 4), (4, 3))
 model("nn.GroupNorm, one row of features", lambda: nn.GroupNorm(2, 6), (6,))
 model("nn.InstanceNorm1d", lambda: nn.InstanceNorm1d(2, affine=True), (2, 5))
@@ -556,6 +575,8 @@ model("nn.BatchNorm1d, sequence", lambda: nn.BatchNorm1d(3), (3, 5))
 model("nn.BatchNorm2d", lambda: nn.BatchNorm2d(2, affine=False), (2, 3, 3))
 model("nn.LocalResponseNorm", lambda: nn.LocalResponseNorm(2), (4, 3))
 op("normalize", lambda x: F.normalize(x, dim=1))
+op("normalize, zeros and others", lambda x: F.normalize((x - 1).relu(), dim=1))
+op("cosine_similarity, zeros and others", lambda x: F.cosine_similarity((x - 1).relu(), x))
 op("normalize, p=1", lambda x: F.normalize(x, p=1.0, dim=1))
 op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y), domain=TWO)
 op("cosine_similarity, all pairs", lambda x: F.cosine_similarity(x[:, :, None], x[:, None], dim=-1), (2, 3))
@@ -568,6 +589,7 @@ op("norm, p=1", lambda x: torch.norm(x, p=1, dim=1, keepdim=True))
 op("norm, p=3", lambda x: torch.norm(x, p=3, dim=1))
 op("norm, inf", lambda x: torch.norm(x, p=math.inf, dim=1))
 op("linalg.norm", lambda x: torch.linalg.norm(x, dim=1))
+op("norm, of zeros and others", lambda x: (x - 1).relu().norm(dim=1))
 op("linalg.vector_norm", lambda x: torch.linalg.vector_norm(x, 2, (1, 2)), (2, 3))
 op("linalg.vector_norm, p=1", lambda x: torch.linalg.vector_norm(x, 1, -1), (2, 3))
 op("linalg.matrix_norm", lambda x: torch.linalg.matrix_norm(x), (2, 3))
@@ -601,6 +623,8 @@ model("nn.ConvTranspose1d", lambda: nn.ConvTranspose1d(2, 3, 3, stride=2), SERIE
 model("nn.ConvTranspose2d", lambda: nn.ConvTranspose2d(2, 3, 2), IMAGE)
 model("nn.ConvTranspose3d", lambda: nn.ConvTranspose3d(1, 2, 2), (1, 2, 2, 2))
 op("conv1d, kernel from the input", each(lambda a, b: F.conv1d(a[None], b[None, :, :2])), (2, 4), TWO)
+op("convolution", lambda x: torch.convolution(x, fixed(x, 3, 2, 2), None, [1], [0], [1], False, [0], 1), SERIES)
+op("conv_tbc", lambda x: torch.conv_tbc(x.permute(2, 0, 1).contiguous(), fixed(x, 3, 2, 4), fixed(x, 4))[1], SERIES)
 model("nn.MaxPool1d", lambda: nn.MaxPool1d(2), SERIES)
 model("nn.MaxPool1d, overlapping and padded", lambda: nn.MaxPool1d(3, stride=1, padding=1), SERIES)
 model("nn.MaxPool1d, dilated", lambda: nn.MaxPool1d(2, stride=1, dilation=2), SERIES)
@@ -620,6 +644,7 @@ model("nn.AdaptiveAvgPool3d", lambda: nn.AdaptiveAvgPool3d(2), (1, 2, 3, 4))
 model("nn.LPPool1d", lambda: nn.LPPool1d(2, 2), SERIES)
 model("nn.LPPool2d", lambda: nn.LPPool2d(2, 2), IMAGE)
 model("nn.LPPool1d, p=3", lambda: nn.LPPool1d(3, 2), SERIES, domain="positive")
+model("nn.LPPool3d", lambda: nn.LPPool3d(2, 2), (1, 2, 2, 4))
 op("interpolate, nearest", lambda x: F.interpolate(x, scale_factor=2), SERIES)
 op("interpolate, linear", lambda x: F.interpolate(x, size=9, mode="linear"), SERIES)
 op("interpolate, bilinear", lambda x: F.interpolate(x, None, 2, "bilinear", align_corners=True), IMAGE)
@@ -645,7 +670,9 @@ model("nn.ReplicationPad2d", lambda: nn.ReplicationPad2d(1), IMAGE)
 model("nn.ConstantPad1d", lambda: nn.ConstantPad1d(2, 1.5), SERIES)
 model("nn.CircularPad1d", lambda: nn.CircularPad1d(1), SERIES)
 
-model("max_unpool1d, fixed positions", Unpool, SERIES)
+model("max_unpool1d, fixed positions", lambda: Unpool(1), (2, 8))
+model("max_unpool2d, fixed positions", lambda: Unpool(2), (2, 4, 4))
+model("max_unpool3d, fixed positions", lambda: Unpool(3), (1, 2, 4, 4))
 
 # ====================================================================== reductions and order
 op("sum", lambda x: x.sum(1))
@@ -657,6 +684,7 @@ op("prod", lambda x: x.prod(1))
 op("prod, keepdim", lambda x: torch.prod(x, 2, keepdim=True), TABLE)
 op("prod, with zeros", lambda x: (x.clamp(min=-0.5) + 0.5).prod(1))
 op("amax", lambda x: x.amax(1))
+op("amax, ties", lambda x: x.relu().amax(1))
 op("amax, axes", lambda x: torch.amax(x, (1, 2), keepdim=True), TABLE)
 op("amin", lambda x: x.amin(-1), TABLE)
 op("max, axis", lambda x: x.max(1).values, TABLE)
@@ -693,12 +721,27 @@ op("all", lambda x: (x > -1).all(1))
 op("argmax, of the same order", lambda x: (x + RISING.to(x)).argmax(1, keepdim=True) * x)
 op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsort(1, descending=True)))
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
-op("fft", lambda x: torch.fft.rfft(x, dim=1).abs())
-op("fft, real and imaginary", lambda x: torch.view_as_real(torch.fft.fft(x, dim=1)))
-op("ifft", lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1) * 2, n=4, dim=1))
+
+# ====================================================================== complex numbers
+op("rfft", lambda x: torch.fft.rfft(x, dim=1).abs())
+op("irfft", lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1) * 2, n=4, dim=1))
+for _transform in (torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.ihfft):
+    op(_transform.__name__, lambda x, f=_transform: parts(f(x, dim=1)))
+for _transform in (torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn):
+    op(_transform.__name__, lambda x, f=_transform: parts(f(x, dim=(1, 2))), TABLE)
+for _transform in (torch.fft.irfft2, torch.fft.irfftn):
+    op(_transform.__name__, lambda x, y, f=_transform: f(torch.complex(x, y), dim=(1, 2)), TABLE, TWO)
+op("hfft", lambda x, y: torch.fft.hfft(torch.complex(x, y), dim=1), domain=TWO)
+op("fftshift", lambda x: torch.fft.fftshift(x, dim=1) * fixed(x, 4))
+op("ifftshift", lambda x: torch.fft.ifftshift(x, dim=1) * fixed(x, 4))
+op("complex", lambda x, y: parts(torch.complex(x, y) * torch.complex(y, x)), domain=TWO)
+op("real, imag", lambda x: torch.fft.fft(x, dim=1).real * torch.fft.fft(x, dim=1).imag)
+op("conj", lambda x: parts(torch.fft.fft(x, dim=1).conj()))
+op("resolve_neg", lambda x: torch.fft.fft(x, dim=1).conj().imag.resolve_neg().tanh())
 
 # ====================================================================== structure
 op("reshape", lambda x: x.reshape(len(x), 2, 2) * fixed(x, 2, 2))
+op("reshape_as", lambda x: x.reshape_as(torch.empty(len(x), 2, 2)).tanh())
 op("view", lambda x: x.view(-1, 2, 2).tanh())
 op("view_as", lambda x: x.view_as(torch.empty(len(x), 2, 2)))
 op("flatten", lambda x: x.flatten(1).tanh(), TABLE)
@@ -713,6 +756,8 @@ op("movedim", lambda x: x.movedim(1, -1), TABLE)
 op("moveaxis", lambda x: torch.moveaxis(x, 2, 1), TABLE)
 op("t", lambda x: x.t().tanh().t())
 op("mT", lambda x: x.mT, TABLE)
+op("mH", lambda x: x.mH, TABLE)
+op("H", each(lambda a: a.H), TABLE)
 op("T", lambda x: (x.T * 2).T)
 op("adjoint", lambda x: x.adjoint(), TABLE)
 op("squeeze", lambda x: x.unsqueeze(1).squeeze(1).tanh())
@@ -739,6 +784,11 @@ op("split, sizes", lambda x: [a * i for i, a in enumerate(torch.split(x, [1, 3],
 op("chunk", lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1])
 op("tensor_split", lambda x: torch.tensor_split(x, 3, dim=1))
 op("hsplit", lambda x: torch.hsplit(x, 2))
+op("vsplit", each(lambda a: torch.vsplit(a, 2)[1]), (2, 3))
+op("dsplit", lambda x: torch.dsplit(x, 2), TABLE)
+op("split_with_sizes", lambda x: torch.split_with_sizes(x, [1, 3], 1))
+op("unsafe_split", lambda x: torch.unsafe_split(x, 3, 1))
+op("unsafe_chunk", lambda x: torch.unsafe_chunk(x, 2, 1))
 op("unbind", lambda x: [a.exp() for a in x.unbind(1)])
 op("unbind, iteration", each(lambda a: a.prod(0)))
 op("narrow", lambda x: x.narrow(1, 1, 2).tanh())
@@ -765,6 +815,9 @@ op("index_copy", lambda x, y: x.index_copy(1, torch.tensor([3, 1]), y[:, :2]), d
 op("index_put", lambda x, y: x.index_put((torch.arange(len(x)), ids(x, 1)[:, 0]), y[:, 0]), domain=TWO)
 op("index_put, add", lambda x, y: x.index_put_((torch.arange(len(x)), *ids(x, 2).T), y[:, 0], True), domain=TWO)
 op("index_fill", lambda x: x.index_fill(1, torch.tensor([1, 2]), 0.7))
+op("select_scatter", lambda x, y: torch.select_scatter(x, y[:, 0], 1, 2), domain=TWO)
+op("slice_scatter", lambda x, y: torch.slice_scatter(x, y[:, :2], 1, 1, 3), domain=TWO)
+op("diagonal_scatter", each(lambda a, b: torch.diagonal_scatter(a, b[0])), (3, 3), TWO)
 op("masked_select, fixed mask", lambda x: x.masked_select(MASK).reshape(len(x), 2))
 op("masked_fill", lambda x: x.masked_fill(MASK, 2.0))
 op("masked_fill, in place", lambda x: x.clone().masked_fill_(MASK, 2.0))
@@ -783,6 +836,7 @@ op("as_strided", lambda x: x.contiguous().as_strided((len(x), 2), (4, 2)))
 op("diagonal", lambda x: x.diagonal(dim1=1, dim2=2), TABLE)
 op("diag", each(lambda a: torch.diag(a)), TABLE)
 op("diag_embed", lambda x: torch.diag_embed(x))
+op("diagflat", each(torch.diagflat), (2, 2))
 op("trace", each(lambda a: torch.trace(a)), TABLE)
 op("tril", lambda x: x.tril(), TABLE)
 op("triu", lambda x: torch.triu(x, 1), TABLE)
@@ -794,6 +848,8 @@ op("meshgrid", each(lambda a: torch.stack(torch.meshgrid(a, a, indexing="ij"))),
 op("cartesian_prod", each(lambda a: torch.cartesian_prod(a[:2], a[2:])))
 op("combinations", each(lambda a: torch.combinations(a)))
 op("atleast_3d", lambda x: torch.atleast_3d(x))
+op("atleast_2d", lambda x: torch.atleast_2d(x))
+op("atleast_1d", each(lambda a: torch.atleast_1d(a[0])))
 op("clone", lambda x: x.clone())
 op("contiguous", lambda x: x.transpose(1, 2).contiguous().view(len(x), -1), TABLE)
 op("detach", lambda x: x.detach().tanh() + x)
@@ -805,6 +861,13 @@ op("double", lambda x: x.double().exp())
 op("float", lambda x: x.float().tanh(), **SINGLE)
 op("float, back and forth", lambda x: x.double().type(torch.float32).tanh().type(torch.float64), **SINGLE)
 op("type_as", lambda x: x.double().type_as(x))
+op("half", lambda x: x.half().tanh(), through=torch.float16)
+op("bfloat16", lambda x: x.bfloat16().tanh(), through=torch.bfloat16)
+op("asarray", lambda x: torch.asarray(x).tanh())
+op("short", lambda x: (3 * x).short() * x)
+op("byte", lambda x: (3 * x).byte() * x, domain="positive")
+op("char", lambda x: (3 * x).char() * x)
+op("bool", lambda x: x.relu().bool() * x)
 op("cpu", lambda x: x.cpu().tanh())
 op("rounded to integers", lambda x: (3 * x).long().to(x.dtype) * x)
 op("rounded to integers, arithmetic", lambda x: ((3 * x).int() + 2) * 3 - 1)
@@ -813,6 +876,8 @@ op("requires_grad is left alone", lambda x: x * float(x.requires_grad is not Non
 op("alias", lambda x: torch.ops.aten.alias.default(x).tanh())
 op("view_as_complex", lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(len(x), 2, 2)) * 2j))
 op("new_zeros", lambda x: x.new_zeros(len(x), 2) + x[:, :2])
+op("new_full", lambda x: x.new_full((len(x), 4), 0.5) * x)
+op("new_tensor", lambda x: x.new_tensor([1.0, 2.0, 3.0, 4.0]) * x)
 op("zeros_like", lambda x: torch.zeros_like(x) + torch.ones_like(x) * x)
 op("vander", lambda x: torch.vander(x[0, :1].detach() * 0 + 2, 3) * x[:, :3])
 model("nn.Dropout, nn.Identity", lambda: Chain(nn.Dropout(), nn.Identity(), nn.Linear(4, 2)))
@@ -850,6 +915,9 @@ op("ge, le", lambda x, y: (x >= y) * y + 2 * torch.le(x, 0.2), domain=TWO)
 op("gt, lt", lambda x, y: torch.gt(x, 0.3) * y + x.lt(y), domain=TWO)
 op("eq, ne", lambda x: (x.round() == 1) * x + (x.round() != 0).to(x.dtype))
 op("isnan, isinf, isfinite", lambda x: torch.where(x.isnan() | torch.isinf(x) | ~torch.isfinite(x), 0.0, x))
+op("isposinf, isneginf", lambda x: torch.where(torch.isposinf(x) | torch.isneginf(x), 0.0, x))
+op("isclose", lambda x: torch.isclose(x.round(), torch.ones_like(x)) * x)
+op("searchsorted", lambda x: torch.searchsorted(RISING.to(x) / 100 - 1, x) * x)
 op("clamp by the input", lambda x: torch.minimum(torch.maximum(x, -x[:, :1].abs()), x[:, 1:2].abs()))
 op("sign as a factor", lambda x: x.sign() * x.abs().sqrt())
 op("inclusive mask of a sum", lambda x: x * (x.sum(1, keepdim=True) > 0).to(x.dtype))
@@ -971,6 +1039,45 @@ def shape_arithmetic(x):
     assert not x.is_complex()
     return x.sum(1, keepdim=True) / features
 
+# ====================================================================== values that leave torch
+op("item", lambda x: x * (1 + nothing(x).item()))
+op("float of a tensor", lambda x: x * (1 + float(nothing(x))))
+op("int of a tensor", lambda x: x[:, int(nothing(x)) :])
+op("complex of a tensor", lambda x: x * (1 + complex(nothing(x)).real))
+op("index of a tensor", lambda x: x * [2, 3][nothing(x).long()])
+op("bool of a tensor", lambda x: x if nothing(x) else 2 * x)
+op("is_nonzero", lambda x: x if torch.is_nonzero(nothing(x)) else 2 * x)
+op("in", lambda x: x if 1.0 in nothing(x).reshape(1) else 2 * x)
+op("tolist", lambda x: x * (1 + nothing(x).reshape(1).tolist()[0]))
+op("numpy", lambda x: x * (1 + float(nothing(x).detach().numpy())))
+op("array", lambda x: x * (1 + np.asarray(nothing(x).detach()).item()))
+op("equal", lambda x: x if torch.equal(nothing(x), torch.zeros((), dtype=x.dtype)) else 2 * x)
+op("allclose", lambda x: x if torch.allclose(0 * x, torch.zeros_like(x)) else 2 * x)
+op("nonzero", lambda x: x[:, torch.nonzero(0 * x[0] + 1)[1:, 0]].tanh())
+op("argwhere", lambda x: x[:, torch.argwhere(0 * x[0] + 1)[1:, 0]].tanh())
+
+# ====================================================================== spellings of exported programs
+op("aten.slice", lambda x: aten.slice(x, 1, 1, 3).tanh())
+op("aten.index", lambda x: aten.index(x, [None, torch.tensor([2, 0])]).tanh())
+op("aten.im2col, col2im", lambda x: aten.col2im(aten.im2col(x, *WINDOW).tanh(), x.shape[-2:], *WINDOW), IMAGE)
+op("aten.lift_fresh", lambda x: aten.lift_fresh(x).tanh())
+op("aten.lift_fresh_copy", lambda x: aten.lift_fresh_copy(x).tanh())
+op("aten.constant_pad_nd", lambda x: aten.constant_pad_nd(x, [1, 2], 0.5))
+op("aten._to_copy", lambda x: aten._to_copy(x, dtype=torch.float64).tanh())
+op("aten.log_sigmoid", lambda x: aten.log_sigmoid(x))
+op("aten.addmm", lambda x: aten.addmm.default(fixed(x, 3), x, fixed(x, 4, 3)))
+op("aten._softmax", lambda x: aten._softmax.default(x, 1, False))
+op("aten.convolution", lambda x: aten.convolution(x, fixed(x, 3, 2, 2), None, [1], [0], [1], False, [0], 1), SERIES)
+op("aten.native_layer_norm", lambda x: aten.native_layer_norm(x, [4], None, None, 1e-5)[0])
+for _axes, _shape in enumerate((SERIES, (1, 3, 4), (1, 3, 3, 2)), 1):
+    op(f"aten.reflection_pad{_axes}d", lambda x, n=_axes: getattr(aten, f"reflection_pad{n}d")(x, [1] * 2 * n), _shape)
+    op(f"aten.replication_pad{_axes}d", lambda x, n=_axes: getattr(aten, f"replication_pad{n}d")(x, [2] * 2 * n), _shape)
+    op(f"aten.upsample_nearest{_axes}d", lambda x, n=_axes: getattr(aten, f"upsample_nearest{n}d")(x, [5] * n), _shape)
+op("aten.upsample_linear1d", lambda x: aten.upsample_linear1d(x, [9], False), SERIES)
+op("aten.upsample_bilinear2d", lambda x: aten.upsample_bilinear2d(x, [5, 7], True), IMAGE)
+op("aten.upsample_bicubic2d", lambda x: aten.upsample_bicubic2d(x, [5, 7], False), IMAGE)
+op("aten.upsample_trilinear3d", lambda x: aten.upsample_trilinear3d(x, [3, 4, 3], False), (1, 2, 2, 2))
+
 # ====================================================================== recurrent layers
 LAYERS: dict[str, dict[str, Any]] = {
     "one layer": {},
@@ -1051,6 +1158,11 @@ model("linear", lambda: nn.Linear(4, 2))
 model("residual CNN", lambda: Chain(Residual(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)), IMAGE)
 model("temporal convolutional network", lambda: Chain(Causal(1), Causal(2)), SERIES)
 model("module used three times", Reused)
+model("checkpoint", lambda: Checkpointed(False))
+model("checkpoint, reentrant", lambda: Checkpointed(True))
+model("likelihood", Likelihood)
+model("entropy of a categorical distribution", lambda: lambda x: torch.distributions.Categorical(logits=x).entropy())
+model("data parallel", lambda: nn.DataParallel(nn.Sequential(nn.Linear(4, 2), nn.Tanh())))
 model("state kept as an attribute", Remembering, SEQUENCE)
 model("list of inputs", Inputs, [SEQUENCE, (4,)])
 model("dict of inputs", Inputs, {"series": SEQUENCE, "static": (4,)})

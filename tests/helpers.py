@@ -13,6 +13,26 @@ from torch import Tensor, nn
 import deepshap
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+LOW_PRECISION = {torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Draw a float64 tensor."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def built(model: nn.Module) -> nn.Module:
+    """Give a model drawn weights, in float64."""
+    model = model.double().eval()
+    with torch.no_grad():
+        for seed, parameter in enumerate(model.parameters()):
+            parameter.copy_(0.7 * drawn(*parameter.shape, seed=seed))
+    return model
+
+
+def values(model: Any, X: Tensor, R: Tensor, *args: Any) -> np.ndarray:
+    """Explain through the public interface."""
+    return deepshap.DeepExplainer(model, R, progress=False).shap_values(X, additional_forward_args=args or None)
 
 
 def change(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:

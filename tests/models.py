@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint
 
 TOKENS = 7
 
@@ -53,6 +54,16 @@ class Attention(nn.Module):
 def ids(x: Tensor, *values: int) -> Tensor:
     """Return the same indices for every row."""
     return torch.tensor([values]).expand(len(x), -1)
+
+
+def nothing(x: Tensor) -> Tensor:
+    """Return a zero that depends on the input."""
+    return (0 * x).sum()
+
+
+def parts(z: Tensor) -> Tensor:
+    """Return real and imaginary parts."""
+    return torch.view_as_real(z.resolve_conj())
 
 
 def each(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -169,6 +180,28 @@ class TokenScores(nn.Module):
         return (scores.softmax(1).unsqueeze(-1) * x).sum(1)
 
 
+class TokenTransformer(nn.Module):
+    """A transformer whose padding mask, and whose mean, are computed from the token ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.encoder = nn.Embedding(TOKENS, 4, padding_idx=0), encoder()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        padded = ids == 0
+        x = self.encoder(self.embed(ids), src_key_padding_mask=padded)
+        return x.masked_fill(padded[..., None], 0).sum(1) / (~padded).sum(1, keepdim=True)
+
+
+class TokenInfinity(TokenScores):
+    """Attention by hand whose scores are -inf where the token id is 0."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        weights = self.score(x).squeeze(-1).masked_fill(ids == 0, -math.inf).softmax(1)
+        return torch.einsum("nt,ntf->nf", weights, x)
+
+
 class Symmetric(nn.Module):
     """A parametrisation of square weights."""
 
@@ -184,11 +217,17 @@ def symmetric() -> nn.Module:
 
 
 class Unpool(nn.Module):
-    """Average where pooling took its maxima from, with fixed positions."""
+    """Averages put back at fixed positions, one of every block of two."""
+
+    def __init__(self, axes: int):
+        super().__init__()
+        self.average = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][axes - 1]
+        self.unpool = [nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d][axes - 1](2)
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = torch.tensor([[0, 3, 4], [1, 2, 5]]).expand(len(x), -1, -1)
-        return F.max_unpool1d(F.avg_pool1d(x, 2), positions, 2)
+        small = self.average(x, 2)
+        positions = torch.arange(small[0, 0].numel()).reshape(small.shape[2:]).expand(small.shape)
+        return self.unpool(small, 2 * positions + 1)
 
 
 class OneHot(nn.Module):
@@ -560,6 +599,29 @@ class Causal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + F.relu(self.conv(x)[..., : -self.dilation]))
+
+
+class Checkpointed(nn.Module):
+    """Activations computed once more in the backward pass."""
+
+    def __init__(self, reentrant: bool):
+        super().__init__()
+        self.layer, self.reentrant = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layer, x, use_reentrant=self.reentrant)
+
+
+class Likelihood(nn.Module):
+    """Parameters of a normal distribution, and the likelihood of a value under it."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.spread = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normal = torch.distributions.Normal(self.mean(x), F.softplus(self.spread(x)))
+        return normal.log_prob(torch.zeros(2, dtype=x.dtype)) + normal.entropy()
 
 
 class Reused(nn.Module):

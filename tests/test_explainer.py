@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import shap
 import torch
-from helpers import assert_close, snapshot
+from helpers import assert_close, built, drawn, snapshot
 from models import Chain, Inputs, Last, Outputs, Packed, lstm
-from test_oracle import built, drawn
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -221,6 +220,24 @@ def test_explanation():
         outputs = model(SERIES, lengths)[:, 0].numpy()
     assert_close(explanation.base_values, np.stack(expected))
     assert_close(explanation.values.sum((1, 2)) + explanation.base_values, outputs)
+
+
+def test_an_explanation_for_each_of_several_inputs():
+    model = built(Inputs())
+    explainer = deepshap.DeepExplainer(model, [SERIES_R, R[:4]], progress=False)
+    series, static = explainer([SERIES, X])
+    for explanation, rows in ((series, SERIES), (static, X)):
+        assert isinstance(explanation, shap.Explanation)
+        assert explanation.values.shape == (*rows.shape, 2)
+        assert np.array_equal(explanation.data, rows.numpy())
+    total = series.values.sum((1, 2)) + static.values.sum(1) + series.base_values
+    assert_close(total, model(SERIES, X).detach().numpy())
+
+
+def test_an_explanation_for_each_of_several_named_inputs():
+    background, rows = {"series": SERIES_R, "static": R[:4]}, {"series": SERIES, "static": X}
+    found = deepshap.DeepExplainer(built(Inputs()), background, progress=False)(rows)
+    assert {name: e.values.shape for name, e in found.items()} == {"series": (3, 5, 3, 2), "static": (3, 4, 2)}
 
 
 def test_explanations_feed_shaps_plots():

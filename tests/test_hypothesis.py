@@ -11,11 +11,10 @@ import oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_close
+from helpers import assert_close, built, drawn, values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from models import KINDS
-from test_oracle import built, drawn, values
 from torch import Tensor, nn
 
 import deepshap

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import TOLERANCE
+from helpers import TOLERANCE, drawn
 from models import Chain, Last
-from test_oracle import drawn
 from torch import nn
 
 import deepshap

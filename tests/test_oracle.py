@@ -8,33 +8,10 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import CASES, DEEP
-from helpers import assert_close
+from cases import DEEP
+from helpers import assert_close, built, drawn, values
 from models import KINDS, Cells, Chain, HandGRU, HandLSTM, Packed, Recurrent
 from torch import Tensor, nn
-
-import deepshap
-
-BY_NAME = {case.name: case for case in CASES}
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    """Draw a float64 tensor."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def built(model: nn.Module) -> nn.Module:
-    """Give a model drawn weights, in float64."""
-    model = model.double().eval()
-    with torch.no_grad():
-        for seed, parameter in enumerate(model.parameters()):
-            parameter.copy_(0.7 * drawn(*parameter.shape, seed=seed))
-    return model
-
-
-def values(model: Any, X: Tensor, R: Tensor, *args: Any) -> np.ndarray:
-    """Explain through the public interface."""
-    return deepshap.DeepExplainer(model, R, progress=False).shap_values(X, additional_forward_args=args or None)
 
 
 # ---------------------------------------------------------------------- recurrent layers

@@ -1,5 +1,8 @@
 """Exact Deep SHAP for recurrent networks and every PyTorch model around them."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AdditivityError,
     AdditivityWarning,
@@ -14,6 +17,10 @@ from .errors import (
 from .explainer import DeepExplainer
 from .registry import register_rule, unregister_rule
 
+if TYPE_CHECKING:
+    from .cells import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
+    from .pytorch.handlers import LSTMShapHandler, ModuleCall
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -24,9 +31,31 @@ __all__ = [
     "DeepExplainer",
     "DeepShapError",
     "InputError",
+    "LSTMShapBackwardHook",
+    "LSTMShapHandler",
     "MemoryBudgetError",
+    "ModuleCall",
     "NonFiniteError",
     "UnsupportedOperationError",
+    "gate_attribution",
+    "product_attribution",
+    "register_lstm_shap_hook",
     "register_rule",
     "unregister_rule",
 ]
+
+# Names whose modules need torch, imported when they are first used.
+_LAZY = {
+    "LSTMShapBackwardHook": ".cells",
+    "LSTMShapHandler": ".pytorch.handlers",
+    "ModuleCall": ".pytorch.handlers",
+    "gate_attribution": ".cells",
+    "product_attribution": ".cells",
+    "register_lstm_shap_hook": ".cells",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,17 @@ class Engine(Protocol):
     def blame(self, chunk: Chunk) -> Any:
         """The operation that explains its own output worst on a single pair."""
 
+    def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
+        """Raise unless the outputs of the run are those of the untouched model."""
+
+    @property
+    def tolerance(self) -> float:
+        """How far sums may be off, relative to the scale of the outputs."""
+
+    @property
+    def eps(self) -> float:
+        """Rounding unit of the model's dtype."""
+
 
 def memory_budget(asked: int | str | None, free: int | None = None) -> int:
     """Bytes that a run may take: what the user asks, else a share of what is free."""
@@ -68,7 +79,7 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
         number = text.rstrip("KMGT ")
         try:
             return int(float(number) * UNITS[text[len(number) :].strip()])
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
     if asked <= 0:
         raise InputError(f"max_memory must be positive, not {asked}.")
@@ -116,7 +127,7 @@ def explain(
         leave=bool(progress),
     )
     with bar:
-        for chunk, at in _chunks(examples, references, extra, columns, sizes):
+        for chunk, at in chunks(examples, references, extra, columns, sizes):
             totals, fx, fr = engine.attribute(chunk)
             if not values:
                 values = [np.zeros((count, *t.shape[2:], t.shape[0])) for t in totals]
@@ -128,7 +139,7 @@ def explain(
     return values, outputs, expected
 
 
-def _chunks(
+def chunks(
     examples: list[Any], references: list[Any], extra: tuple[Any, ...], columns: np.ndarray, sizes: tuple[int, int]
 ) -> Iterator[tuple[Chunk, slice]]:
     """Blocks of references outermost, so that each is run only once."""
@@ -148,6 +159,30 @@ def _chunks(
                 ),
                 at,
             )
+
+
+def verified(
+    engine: Engine,
+    values: list[np.ndarray],
+    outputs: np.ndarray,
+    native: np.ndarray,
+    expected: np.ndarray,
+    pair: Callable[[int], Chunk],
+    strict: bool = True,
+) -> Attributions:
+    """Compare a run's attributions with the outputs of the untouched model; raise, or only warn, if they do not add up.
+
+    ``values`` holds one array (rows, ..., outputs) per explained tensor; the other arrays have shape (rows, outputs):
+    outputs of the run, of the model by itself, and mean outputs on the references. ``pair(row)`` is a chunk of that row and
+    one reference.
+    """
+    if not np.isfinite(expected).all():
+        raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
+    engine.compare_with_native(outputs, native, output_scale(native, expected))
+    gap = additivity_gap(values, native, expected, engine.tolerance, engine.eps)
+    result = Attributions(values, native, expected, gap)
+    check(engine, result, pair, engine.tolerance, strict)
+    return result
 
 
 def additivity_gap(
@@ -177,7 +212,7 @@ def check(engine: Engine, result: Attributions, worst_pair: Any, tolerance: floa
     row, column = np.unravel_index(int(np.argmax(np.nan_to_num(result.gap, nan=np.inf))), result.gap.shape)
     message = _gap_message(engine, result, int(row), int(column), tolerance, worst_pair)
     if not strict:
-        warnings.warn(message, AdditivityWarning, stacklevel=4)
+        warnings.warn(message, AdditivityWarning, stacklevel=6)  # the line that called shap_values
     elif np.isfinite(result.gap[row, column]):
         raise AdditivityError(message)
     else:
@@ -195,8 +230,9 @@ def _gap_message(engine: Engine, result: Attributions, row: int, column: int, to
     blame = engine.blame(worst_pair(row))
     if blame is None or not blame.gap > tolerance * max(blame.size, 1e-30):
         return found + (
-            "Every operation explains its own output, so part of the output reaches the explained input by a way that is not "
-            "followed: a way around the explained layer, or a rule registered as linear or constant for something that is not."
+            "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
+            "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
+            "is not), or large numbers cancel in the model: then explain a float64 copy of it (model.double())."
         )
     return found + (
         f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import numpy as np
 import shap
 
 from . import attribution
-from .errors import InputError, NonFiniteError
+from .errors import InputError
+from .explanation import Explanation, assemble
 
 if TYPE_CHECKING:
     import torch
 
+    from .pytorch.handlers import Handlers
+
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 
 
-class DeepExplainer:
+class DeepExplainer(shap.Explainer):
     """Exact Deep SHAP values of a PyTorch model.
 
     For every example the attributions sum to the model's output minus its mean over the background, to rounding error:
@@ -44,7 +50,8 @@ class DeepExplainer:
     progress : bool, optional
         Show a progress bar: always, never, or (default) when a run takes longer than a few seconds.
     feature_names, output_names : sequence of str, optional
-        Names for the last axis of the input and of the output; they travel in the explanation.
+        Names for the last axis of the input and of the output; they travel in the explanation. For several inputs a list
+        (dict) of feature names for each.
 
     Raises
     ------
@@ -67,7 +74,7 @@ class DeepExplainer:
         batch_axis: int | Sequence[int] = 0,
         max_memory: int | str | None = None,
         progress: bool | None = None,
-        feature_names: Sequence[str] | None = None,
+        feature_names: Sequence[Any] | Mapping[str, Sequence[str]] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> None:
         from .pytorch.engine import TorchEngine
@@ -75,11 +82,12 @@ class DeepExplainer:
         model, layer = model if isinstance(model, tuple) else (model, None)
         if not callable(model):
             raise InputError(f"the model must be a torch.nn.Module or a callable, not a {type(model).__name__}.")
-        self.engine = TorchEngine(model, data, layer=layer, output=output, batch_axis=batch_axis)
+        with TorchEngine.session():
+            self.engine = TorchEngine(model, data, layer=layer, output=output, batch_axis=batch_axis)
         self.max_memory = attribution.memory_budget(max_memory, self.engine.free_memory())
         self.progress = progress
-        self.feature_names = None if feature_names is None else list(feature_names)
-        self.output_names = None if output_names is None else list(output_names)
+        self.feature_names = feature_names if isinstance(feature_names, Mapping) else _listed(feature_names)
+        self.output_names = _listed(output_names)
         self._expected_value: np.ndarray | None = None
 
     # ------------------------------------------------------------------ the shap interface
@@ -94,7 +102,8 @@ class DeepExplainer:
             ``explainer(X, additional_forward_args=...).base_values``.
         """
         if self._expected_value is None:
-            self._expected_value = self.engine.expected_value()
+            with self.engine.session():
+                self._expected_value = self.engine.expected_value()
         return self._expected_value
 
     def shap_values(
@@ -139,34 +148,113 @@ class DeepExplainer:
         values = self._shaped(result.values, ranked_outputs)
         return values if ranked_outputs is None else (values, columns)
 
-    def __call__(
-        self, X: Any, *, check_additivity: bool = True, additional_forward_args: Any = None
-    ) -> shap.Explanation:
+    def __call__(self, X: Any, *, check_additivity: bool = True, additional_forward_args: Any = None) -> Explanation:
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
         Returns
         -------
-        shap.Explanation
-            ``values`` as from ``shap_values``, ``base_values`` (rows, outputs) the mean output over the background as
-            each row sees it.
+        Explanation
+            A ``shap.Explanation``: ``values`` as from ``shap_values`` and ``data``, the rows first in both;
+            ``base_values`` (rows, outputs) the mean output over the background as each row sees it. For several inputs
+            a ``JointExplanation``, ``explanation[0]`` or ``explanation["name"]`` that of one of them.
+
+        Raises
+        ------
+        InputError
+            If there are not as many names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
         result, _ = self._explain(X, None, "max", check_additivity, additional_forward_args)
-        return shap.Explanation(
-            values=self._shaped(result.values, None),
-            base_values=result.expected.reshape(len(result.expected), *self.engine.output_shape),
-            data=self.engine.data(X, additional_forward_args),
-            feature_names=self.feature_names,
-            output_names=self.output_names,
-            compute_time=time.perf_counter() - start,
+        return assemble(
+            self._shaped(result.values, None),
+            self.engine.data(X, additional_forward_args),
+            self.engine.inputs.axes if self.engine.layer is None else self.engine.layer_axes,
+            result.expected.reshape(len(result.expected), *self.engine.output_shape),
+            self.feature_names,
+            self.output_names,
+            time.perf_counter() - start,
         )
+
+    def save(self, out_file: Any) -> None:
+        """Write the explainer, with its model and background, to a binary file that is open."""
+        cloudpickle.dump(self, out_file)
+
+    @classmethod
+    def load(cls, in_file: Any) -> DeepExplainer:
+        """Read what ``save`` wrote. Like every pickle it can run code: load only what you trust."""
+        return cloudpickle.load(in_file)
+
+    # ------------------------------------------------------------------ layers with a treatment of their own
+    def register_custom_handler(self, layer_name_or_type: str | type, handler: Callable[..., Any]) -> None:
+        """Replace the treatment of a whole layer; see docs/cells-and-handlers.md.
+
+        Parameters
+        ----------
+        layer_name_or_type : str or type
+            A layer's qualified name, as in ``layer_names``, or a type: all layers of that type or derived from it. A name
+            goes before a type, a derived type before its base.
+        handler : callable
+            Gets a ``ModuleCall`` (module, name, inputs, outputs, reference_inputs, reference_outputs, multipliers of the
+            outputs) and returns one multiplier per float tensor input, of its shape, or None for no influence. It must keep
+            ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``. It is called once per
+            call of the layer, chunk of rows and explained output, and may keep state.
+
+        Raises
+        ------
+        InputError
+            If the model has no such layer, or the handler cannot be called. While explaining: ``InputError`` if the handler
+            returns multipliers of the wrong number or shape, ``AdditivityError`` if they do not keep the sum.
+
+        Examples
+        --------
+        >>> explainer.register_custom_handler("encoder.lstm", LSTMShapHandler())
+        """
+        self._handlers.register(layer_name_or_type, handler)
+
+    def unregister_custom_handler(self, layer_name_or_type: str | type) -> None:
+        """Go back to the built-in treatment of a layer.
+
+        Raises
+        ------
+        InputError
+            If no handler is registered under this name or type.
+        """
+        self._handlers.unregister(layer_name_or_type)
+
+    @property
+    def custom_handlers(self) -> Mapping[str | type, Callable[..., Any]]:
+        """The registered handlers, by name or type (read only)."""
+        return MappingProxyType(self._handlers.registered)
+
+    @property
+    def layer_names(self) -> dict[torch.nn.Module, str]:
+        """Qualified name of every layer, as ``named_modules`` has them; "" is the model itself."""
+        return dict(self._handlers.names)
+
+    @cached_property
+    def _handlers(self) -> Handlers:
+        from .pytorch.handlers import Handlers
+
+        return Handlers(self.engine)
 
     # ------------------------------------------------------------------ steps of an explanation
     def _explain(
         self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
     ) -> tuple[attribution.Attributions, np.ndarray]:
+        with self.engine.session():
+            return self._explain_rows(
+                *self.engine.read(X, additional_forward_args), ranked_outputs, order, check_additivity
+            )
+
+    def _explain_rows(
+        self,
+        examples: list[Any],
+        extra: tuple[Any, ...],
+        ranked_outputs: int | None,
+        order: str,
+        check_additivity: bool,
+    ) -> tuple[attribution.Attributions, np.ndarray]:
         engine = self.engine
-        examples, extra = engine.read(X, additional_forward_args)
         references = engine.inputs.background
         needed = engine.prepare(examples, extra)
         sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), *needed, self.max_memory)
@@ -175,23 +263,21 @@ class DeepExplainer:
         values, outputs, expected = attribution.explain(
             engine, examples, references, extra, columns, sizes, self.progress
         )
-        if not np.isfinite(expected).all():
-            raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
-        chosen = np.take_along_axis(native, columns, 1)
-        engine.compare_with_native(outputs, chosen, attribution.output_scale(chosen, expected))
-        gap = attribution.additivity_gap(values, chosen, expected, engine.tolerance, engine.eps)
-        result = attribution.Attributions(values, chosen, expected, gap)
+        native = np.take_along_axis(native, columns, 1)
 
         def pair(row: int) -> attribution.Chunk:
             return engine.single_pair(examples, references, extra, columns, row)
 
-        attribution.check(engine, result, pair, engine.tolerance, check_additivity)
-        return result, columns
+        return attribution.verified(engine, values, outputs, native, expected, pair, check_additivity), columns
 
     def _shaped(self, values: list[np.ndarray], ranked_outputs: int | None) -> Any:
         """Give outputs their axes back, and results the dtype and form of the input."""
         axes = self.engine.output_shape if ranked_outputs is None else (values[0].shape[-1],)
         return self.engine.restore([v.reshape(*v.shape[:-1], *axes) for v in values])
+
+
+def _listed(names: Sequence[Any] | None) -> list[Any] | None:
+    return None if names is None else list(names)
 
 
 def _ranked(outputs: np.ndarray, ranked_outputs: int | None, order: str) -> np.ndarray:

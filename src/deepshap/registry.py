@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,19 +36,33 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     >>> register_rule(torch.special.bessel_j0, "elementwise")
     """
     from .pytorch import operations
+    from .pytorch.names import key, resolve
     from .pytorch.table import USER_OPERATIONS
 
     if not callable(function):
         raise InputError(
             f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
         )
+    if inspect.isfunction(function) and resolve(function) is None and not _dispatches(function):
+        raise InputError(
+            f"{function.__name__} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
+            "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
+        )
     if isinstance(rule, str) and rule not in NAMED_RULES:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
-    USER_OPERATIONS[function] = (
+    USER_OPERATIONS[key(function)] = (
         operations.Operation(rule) if isinstance(rule, str) else operations.Operation(operations.CUSTOM, rule)
     )
+
+
+def _dispatches(function: Any) -> bool:
+    """Whether a Python function shows its calls to torch's function modes, or is one of torch's."""
+    names = function.__code__.co_names
+    return any(name.startswith(("has_torch_function", "handle_torch_function")) for name in names) or (
+        function.__module__ or ""
+    ).startswith("torch.")
 
 
 def unregister_rule(function: Any) -> None:
@@ -58,7 +73,8 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
+    from .pytorch.names import key
     from .pytorch.table import USER_OPERATIONS
 
-    if USER_OPERATIONS.pop(function, None) is None:
+    if USER_OPERATIONS.pop(key(function), None) is None:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")

@@ -7,6 +7,7 @@ operation of our own. Where the original takes arguments that do not change the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from ..errors import UnsupportedOperationError
 from . import rules
-from .operations import INDEX, Operation, primitive
+from .operations import ELEMENTWISE, INDEX, Operation, primitive
 
 
 # ---------------------------------------------------------------------- primitives
 @primitive(rules.quotient)
 def quotient(a: Any, b: Any) -> Tensor:
-    """A / b."""
+    """First over second."""
     return a / b
 
 
@@ -73,26 +74,61 @@ def chosen(x: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
 chosen.operation = Operation(INDEX)  # type: ignore[attr-defined]
 
 
+# ---------------------------------------------------------------------- views
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Consecutive parts, each a view of its own: torch forbids in-place code on parts that are made together."""
+    size = tensor.shape[dim]
+    if isinstance(split_size_or_sections, int):
+        starts = list(range(0, size, max(split_size_or_sections, 1)))
+        return _parts(tensor, [*starts, size], dim)
+    return _parts(tensor, [0, *itertools.accumulate(split_size_or_sections)], dim)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """A number of equal parts."""
+    return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
+
+
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts between positions, or a number of nearly equal parts."""
+    size = input.shape[dim]
+    if isinstance(indices_or_sections, int):
+        small, larger = divmod(size, indices_or_sections)
+        sizes = [small + (k < larger) for k in range(indices_or_sections)]
+        return _parts(input, [0, *itertools.accumulate(sizes)], dim)
+    within = [min(max(int(p) + (size if p < 0 else 0), 0), size) for p in indices_or_sections]
+    return _parts(input, [0, *within, size], dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """All slices along an axis."""
+    return tuple(input.select(dim, k) for k in range(input.shape[dim]))
+
+
+def _parts(tensor: Tensor, bounds: list[int], dim: int) -> tuple[Tensor, ...]:
+    return tuple(tensor.narrow(dim, a, max(b - a, 0)) for a, b in itertools.pairwise(bounds))
+
+
 # ---------------------------------------------------------------------- arithmetic
-def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """Quotient, rounded on request."""
-    exact = quotient(a, b)
+    exact = quotient(input, other)
     return exact if rounding_mode is None else {"floor": torch.floor, "trunc": torch.trunc}[rounding_mode](exact)
 
 
-def rdiv(a: Tensor, b: Any) -> Tensor:
-    """B / a."""
-    return div(b, a)
+def rdiv(input: Tensor, other: Any) -> Tensor:
+    """The other over this one."""
+    return div(other, input)
 
 
-def floor_divide(a: Any, b: Any) -> Tensor:
-    """Largest integer not above a / b."""
-    return torch.floor(quotient(a, b))
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """Quotient rounded down."""
+    return torch.floor(quotient(input, other))
 
 
-def addcdiv(a: Tensor, b: Tensor, c: Tensor, *, value: float = 1) -> Tensor:
-    """A + value b / c."""
-    return a + value * quotient(b, c)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """A scaled quotient added."""
+    return input + value * quotient(tensor1, tensor2)
 
 
 @primitive(rules.rescale())
@@ -118,14 +154,14 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     return x.unsqueeze(-1).pow(powers if increasing else powers.flip(0))
 
 
-def hypot(a: Tensor, b: Tensor) -> Tensor:
-    """sqrt(a^2 + b^2)."""
-    return torch.sqrt(a.square() + b.square())
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """Root of the sum of two squares."""
+    return torch.sqrt(input.square() + other.square())
 
 
-def ldexp(a: Tensor, b: Tensor) -> Tensor:
-    """A 2^b."""
-    return a * torch.exp2(b)
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """Times a power of two."""
+    return input * torch.exp2(other)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -134,16 +170,15 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return a * torch.sigmoid(b)
 
 
-def where(condition: Tensor, *branches: Any) -> Any:
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """Choice between two branches; the condition may depend on the input."""
-    if not branches:
+    if input is None:
         return torch.nonzero(condition, as_tuple=True)
-    a, b = branches
     if not getattr(condition, "_deepshap", None):
-        return _where(condition, a, b)
-    dtype = torch.result_type(a, b)
-    a, b = (_finite_branch(torch.as_tensor(v, dtype=dtype, device=condition.device), dtype) for v in (a, b))
-    return select(_as_float(condition), a, b)
+        return _where(condition, input, other)
+    dtype = torch.result_type(input, other)
+    branches = (torch.as_tensor(v, dtype=dtype, device=condition.device) for v in (input, other))
+    return select(condition.to(torch.float64), *(_finite_branch(b, dtype) for b in branches))
 
 
 @primitive(lambda step, m: step.shares(m, *_branches(step, m)))
@@ -156,16 +191,27 @@ def _branches(step: Any, m: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(condition, m, 0.0), torch.where(condition, 0.0, m)
 
 
-def _as_float(condition: Tensor) -> Tensor:
-    return condition.to(torch.float64)
-
-
 def _finite_branch(value: Tensor, dtype: torch.dtype) -> Tensor:
     """-inf under an input-dependent mask becomes a number whose exponential is 0: a jump of infinity has no share."""
     if not dtype.is_floating_point or not bool(torch.isinf(value).any()):
         return value
     bound = 3e4 if dtype == torch.float16 else 1e9
     return value.clamp(-bound, bound)
+
+
+def searchsorted(sorted_sequence: Tensor, input: Any, **options: Any) -> Tensor:
+    """Where values fall between fixed bounds."""
+    if sorted_sequence.grad_fn is not None:
+        raise UnsupportedOperationError("searchsorted in bounds that depend on the input has no rule.")
+    return _searchsorted(sorted_sequence, input, options)
+
+
+@primitive(rules.rescale())
+def _searchsorted(bounds: Tensor, values: Any, options: dict[str, Any]) -> Tensor:
+    return torch.searchsorted(bounds, values, **options)
+
+
+_searchsorted.operation = Operation(ELEMENTWISE, function=_searchsorted.operation.function)  # type: ignore[attr-defined]
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -230,13 +276,13 @@ def _dim_and_dtype(input: Tensor, dim: int | None, rest: tuple[Any, ...], dtype:
 
 
 def softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """exp(z - logsumexp z)."""
+    """Exponential of log_softmax."""
     dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
     return _over_last(softmax_last, input, dim, dtype)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """Z - logsumexp z."""
+    """The input minus its logsumexp."""
     dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
     return _over_last(log_softmax_last, input, dim, dtype)
 
@@ -251,14 +297,14 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     return _reduced(logsumexp_last, input, dim, keepdim)
 
 
-def logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp a + exp b)."""
-    return logsumexp_last(torch.stack(torch.broadcast_tensors(a, b), -1))
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """Logsumexp of two."""
+    return logsumexp_last(torch.stack(torch.broadcast_tensors(input, other), -1))
 
 
-def logaddexp2(a: Tensor, b: Tensor) -> Tensor:
-    """log2(2^a + 2^b)."""
-    return logaddexp(a * math.log(2), b * math.log(2)) / math.log(2)
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """Logsumexp of two, to base 2."""
+    return logaddexp(input * math.log(2), other * math.log(2)) / math.log(2)
 
 
 def _reduced(function: Callable[[Tensor], Tensor], input: Tensor, dim: Any, keepdim: bool) -> Tensor:
@@ -362,39 +408,16 @@ def max_pool(spatial: int, adaptive: bool = False) -> Callable[..., Any]:
 
 
 # ---------------------------------------------------------------------- order
-def _sorted_last(x: Tensor) -> Tensor:
-    """Ascending, by Batcher's odd-even merge network of compare-exchanges (minimum and maximum of pairs)."""
-    for low, high in _network(x.shape[-1]):
-        a, b = x[..., low], x[..., high]
-        order = torch.arange(x.shape[-1], device=x.device)
-        order[low + high] = torch.arange(len(low) * 2, device=x.device) + x.shape[-1]
-        x = torch.cat([x, torch.minimum(a, b), torch.maximum(a, b)], -1)[..., order]
-    return x
-
-
-def _network(n: int) -> list[tuple[list[int], list[int]]]:
-    stages = []
-    p = 1
-    while p < n:
-        k = p
-        while k >= 1:
-            low = [
-                i + j
-                for j in range(k % p, n - k, 2 * k)
-                for i in range(min(k, n - j - k))
-                if (i + j) // (2 * p) == (i + j + k) // (2 * p)
-            ]
-            if low:
-                stages.append((low, [i + k for i in low]))
-            k //= 2
-        p *= 2
-    return stages
+@primitive(rules.ordered)
+def ordered(x: Tensor) -> Tensor:
+    """Ascending along the last axis."""
+    return x.sort(-1)[0]
 
 
 def _ordered(input: Tensor, dim: int, descending: bool = False) -> tuple[Tensor, Tensor]:
     """Sorted values and their positions, along the last axis."""
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
-    values = -_sorted_last(-last) if descending else _sorted_last(last)
+    values = -ordered(-last) if descending else ordered(last)
     return values, chosen(last, lambda x: torch.argsort(x, dim=-1, descending=descending, stable=True))
 
 
@@ -411,6 +434,8 @@ def msort(input: Tensor) -> Tensor:
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k greatest (or least) values, in order."""
+    if k == 1:
+        return torch.return_types.topk((maximum_of if largest else minimum_of)(input, dim, True))
     values, index = _ordered(input, dim, descending=largest)
     return torch.return_types.topk((values[..., :k].movedim(-1, dim), index[..., :k].movedim(-1, dim)))
 
@@ -482,16 +507,15 @@ def cummin(input: Tensor, dim: int) -> Any:
     return torch.return_types.cummin((_scan(torch.minimum, input, dim), index))
 
 
-def _product_last(x: Tensor) -> Tensor:
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        x = torch.cat([x[..., :half] * x[..., half : 2 * half], x[..., 2 * half :]], -1)
-    return x[..., 0]
+@primitive(rules.polynomial)
+def product_last(x: Tensor) -> Tensor:
+    """Product over the last axis."""
+    return x.prod(-1)
 
 
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Product over an axis, as a tree of half-splits."""
-    return _reduced(_product_last, input if dtype is None else input.to(dtype), dim, keepdim)
+    """Product over an axis."""
+    return _reduced(product_last, input if dtype is None else input.to(dtype), dim, keepdim)
 
 
 # ---------------------------------------------------------------------- norms and distances
@@ -541,7 +565,7 @@ def matrix_norm(
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
-    """X over its norm."""
+    """Input over its norm."""
     return input / vector_norm(input, p, dim, True).clamp_min(eps)
 
 
@@ -603,7 +627,7 @@ def native_layer_norm(input: Tensor, normalized_shape: Any, weight: Any, bias: A
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    """X over its root mean square."""
+    """Input over its root mean square."""
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     dims = tuple(range(-len(normalized_shape), 0))
     return _affine(input * torch.rsqrt(input.square().mean(dims, keepdim=True) + eps), weight, None)
@@ -658,7 +682,7 @@ def batch_norm(
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
-    """X over a power of the mean square of neighbouring channels."""
+    """Input over a power of the mean square of neighbouring channels."""
     flat = input.square().flatten(2).unsqueeze(1)
     padded = F.pad(flat, (0, 0, size // 2, (size - 1) // 2))
     mean = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1).reshape(input.shape)
@@ -682,11 +706,7 @@ def det(input: Tensor) -> Tensor:
     return _determinant(input)
 
 
-def _polynomial(step: Any, multiplier: Tensor) -> Any:
-    return rules.along_segment(nodes=(step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
-
-
-@primitive(_polynomial)
+@primitive(rules.polynomial)
 def _determinant(input: Tensor) -> Tensor:
     return torch.linalg.det(input)
 
@@ -771,23 +791,32 @@ def embedding_bag(
     input: Tensor,
     weight: Tensor,
     offsets: Any = None,
-    *_: Any,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
     mode: str = "mean",
+    sparse: bool = False,
     per_sample_weights: Any = None,
-    **__: Any,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
 ) -> Tensor:
     """Sum, mean or maximum of the rows of each bag."""
-    if offsets is not None:
-        raise UnsupportedOperationError("embedding_bag with offsets: pass ids of shape (rows, bag size).")
+    if offsets is not None or (mode == "max" and padding_idx is not None):
+        raise UnsupportedOperationError("embedding_bag: pass ids (rows, bag size), and no padding_idx with mode 'max'.")
     rows = embedding(input, weight)
-    if per_sample_weights is not None:
-        rows = rows * per_sample_weights.unsqueeze(-1)
-    return {"sum": lambda: rows.sum(-2), "mean": lambda: rows.mean(-2), "max": lambda: amax(rows, -2)}[mode]()
+    if mode == "max":
+        return amax(rows, -2)
+    counted = torch.ones_like(rows[..., 0])
+    if padding_idx is not None:
+        counted = (input != padding_idx).to(rows.dtype)
+    weights = counted if per_sample_weights is None else counted * per_sample_weights
+    total = (rows * weights.unsqueeze(-1)).sum(-2)
+    return total if mode == "sum" else quotient(total, counted.sum(-1, keepdim=True).clamp_min(1))
 
 
 def grid_sample(input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Interpolated at fixed points."""
-    if grid.requires_grad:
+    if grid.grad_fn is not None:
         raise UnsupportedOperationError("grid_sample at points that depend on the input has no exact rule.")
     return _grid_sample(input, grid, *args, **kwargs)
 

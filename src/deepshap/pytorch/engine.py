@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,25 @@ from .inputs import Inputs, take_output
 from .operations import Misaligned, Operation, Pairs, align
 from .state import modules_of, preserved
 from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
+from .tree import replace, tensors
 
 # float32 and float64 as the rules promise; the lower precisions as their own rounding allows. The least precise dtype that
 # the signal passes through decides.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+
+# Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
+Reduce = Callable[[Tensor, Tensor], Tensor]
+
+
+def over_references(multipliers: Tensor, differences: Tensor) -> Tensor:
+    """Attributions, summed over the references."""
+    return (multipliers * differences).sum(1, dtype=torch.float64)
+
+
+def row_by_row(multipliers: Tensor, differences: Tensor) -> Tensor:
+    """Attributions of rows that each have a reference of their own."""
+    return (multipliers * differences)[0].double()
 
 
 @dataclass
@@ -52,12 +67,14 @@ class TorchEngine:
         background: Any,
         *,
         layer: nn.Module | None = None,
+        layer_output: bool = False,
         output: Any = None,
         batch_axis: int | Sequence[int] = 0,
     ) -> None:
         self.model, self.layer, self.output = model, layer, output
+        self.layer_output = layer_output  # whether the layer's outputs are explained, not its inputs
         self.modules = modules_of(model)
-        self.inputs = Inputs(background, batch_axis, _device_of(self.modules))
+        self.inputs = Inputs(background, batch_axis, *_home_of(self.modules))
         self.output_axis: int | None = None
         self.output_shape: tuple[int, ...] = ()
         self.dtype = torch.get_default_dtype()
@@ -65,14 +82,14 @@ class TorchEngine:
         self._dtypes: set[torch.dtype] = set()
         self._sizes: tuple[int, int] | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._recorded: tuple[Any, Recorded] | None = None
+        self._recorded: tuple[tuple[int, int], Recorded] | None = None
         self.operations: dict[Any, Operation] = {}  # rules for single modules, beside those registered for all
 
     # ------------------------------------------------------------------ running the model
     def evaluate(self, rows: list[Tensor], extra: Sequence[Any]) -> Tensor:
         """Run the model as it is. Returns outputs of shape (rows, outputs)."""
         with preserved(self.modules), torch.no_grad():
-            return self._flat(self._call(rows, extra), len(rows[0]))
+            return self._flat(self._call([r.clone() for r in rows], extra), len(rows[0]))
 
     def _call(self, rows: Sequence[Tensor], extra: Sequence[Any]) -> Tensor:
         return take_output(self.inputs.call(self.model, rows, extra), self.output)
@@ -99,10 +116,10 @@ class TorchEngine:
         Returns the first row's output from either run.
         """
         with preserved(self.modules), torch.no_grad():
-            two, layers_two = self._with_layer_inputs(rows, extra)
+            two, layers_two = self._with_layer_values(rows, extra)
         with preserved(self.modules), torch.no_grad():
             try:
-                one, layers_one = self._with_layer_inputs(
+                one, layers_one = self._with_layer_values(
                     [r[:1] for r in rows], self.inputs.rows_of(extra, slice(0, 1))
                 )
             except Exception as error:
@@ -112,30 +129,43 @@ class TorchEngine:
                 ) from error
         self.output_axis = _row_axis(one.shape, two.shape, "output")
         self.layer_axes = [
-            _row_axis(a.shape, b.shape, "layer input") for a, b in zip(layers_one, layers_two, strict=True)
+            _row_axis(a.shape, b.shape, "layer's value") for a, b in zip(layers_one, layers_two, strict=True)
         ]
         self._flat(one, 1)
         return one.movedim(self.output_axis, 0)[0], two.movedim(self.output_axis, 0)[0]
 
-    def _with_layer_inputs(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
-        """Run the model; return its output and what the inner layer was given."""
-        inputs: list[Tensor] = []
+    def _with_layer_values(self, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
+        """Run the model; return its output and what is explained of the inner layer."""
+        values: list[Tensor] = []
+        rows = [r.clone() for r in rows]  # the model may write into its input
         if self.layer is None:
-            return self._call(rows, extra), inputs
+            return self._call(rows, extra), values
 
-        def look(values: list[Tensor]) -> list[Tensor]:
-            inputs.extend(values)
-            return values
+        def look(found: list[Tensor]) -> list[Tensor]:
+            values.extend(found)
+            return found
 
-        with _hooked(self.layer, look):
+        with self._layer_values_through(look):
             output = self._call(rows, extra)
-        if not inputs:
+        if not values:
             raise InputError(
-                f"the layer {type(self.layer).__name__} is not called by the model, or takes no float input."
+                f"the layer {type(self.layer).__name__} is not called by the model, or has no float "
+                f"{'output' if self.layer_output else 'input'}."
             )
-        return output, inputs
+        return output, values
+
+    def _layer_values_through(self, change: Callable[[list[Tensor]], Sequence[Tensor]]) -> AbstractContextManager[None]:
+        assert self.layer is not None
+        return _hooked(self.layer, change, self.layer_output)
 
     # ------------------------------------------------------------------ what the explainer asks
+    @staticmethod
+    @contextmanager
+    def session() -> Iterator[None]:
+        """Work as if the caller had set no gradient mode."""
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+
     def free_memory(self) -> int | None:
         """Free memory of the model's GPU; None on the CPU."""
         device = self.inputs.background[0].device
@@ -153,10 +183,13 @@ class TorchEngine:
         rows, extra = self.read(X, additional_forward_args)
         if self.layer is None:
             return self.inputs.restore([_array(r) for r in rows])
-        with preserved(self.modules), torch.no_grad():
-            _, inputs = self._with_layer_inputs(rows, extra)
-        arrays = [_array(v) for v in inputs]
+        arrays = [_array(v) for v in self.layer_values(rows, extra)]
         return arrays[0] if len(arrays) == 1 else arrays
+
+    def layer_values(self, rows: list[Tensor], extra: Sequence[Any]) -> list[Tensor]:
+        """Return what is explained of the inner layer, as it is on these rows."""
+        with preserved(self.modules), torch.no_grad():
+            return self._with_layer_values(rows, extra)[1]
 
     def restore(self, values: list[np.ndarray]) -> Any:
         """Give attributions the form of what is explained and the dtype of the output."""
@@ -171,11 +204,13 @@ class TorchEngine:
 
         Returns the memory in bytes that a reference and a pair take.
         """
+        self._recorded = None  # weights, buffers or rules may have changed since the last call
         if self._sizes is None:
             rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
             alone, together = self._find_axes(rows, self.inputs.rows_of(extra, [0, 0]))
             sizes = self._measure([x[:1] for x in examples], self.inputs.rows_of(extra, slice(0, 1)))
-            _check_independence(alone, together)
+            behind = self.evaluate([r.flip(0) for r in rows], self.inputs.rows_of(extra, [0, 0]))[1]
+            _check_independence(alone.reshape(-1), together.reshape(-1), behind)
             self._sizes = sizes
         return self._sizes
 
@@ -192,14 +227,16 @@ class TorchEngine:
             raise NonFiniteError(f"the model returns NaN or infinity for row {int((~finite).nonzero()[0])} of X.")
         return _numpy(outputs)
 
+    def native_outputs(self, rows: list[Tensor], extra: Sequence[Any]) -> np.ndarray:
+        """Outputs of the untouched model, (rows, outputs), wherever it puts the rows."""
+        self._find_axes([torch.cat([r[:1], r[-1:]]) for r in rows], self.inputs.rows_of(extra, [0, -1]))
+        return self.outputs(rows, extra, (1, MOST_PAIRS))
+
     def expected_value(self) -> np.ndarray:
         """Mean output over the background."""
-        background = self.inputs.background
         lengths = () if self.inputs.packed_lengths is None else (self.inputs.packed_lengths,)
-        two = [torch.cat([r[:1], r[-1:]]) for r in background]
         try:
-            self._find_axes(two, self.inputs.rows_of(lengths, [0, 0]))
-            outputs = self.outputs(background, lengths, (1, MOST_PAIRS))
+            outputs = self.native_outputs(self.inputs.background, lengths)
         except TypeError as error:
             raise InputError(
                 f"the model could not be run on the background alone ({error}). If it takes additional_forward_args, each "
@@ -258,11 +295,11 @@ class TorchEngine:
                 with tracer:
                     output = self._call(inside, extra)
             else:
-                with _hooked(self.layer, enter), tracer:
-                    output = self._call(rows, extra)
+                with self._layer_values_through(enter), tracer:
+                    output = self._call([r.clone() for r in rows], extra)
             output = tracer.leave(output)
             tracer.finish()
-        return self._flat(output, len(rows[0])), leaves
+            return self._flat(output, len(rows[0])), leaves
 
     def record(self, references: list[Tensor], extra: Sequence[Any]) -> Recorded:
         """Run the references and keep what the rules need."""
@@ -284,23 +321,28 @@ class TorchEngine:
         return recorded.tape.nbytes, 2 * (tracer.tape.nbytes + sum(leaf.nbytes for leaf in recorded.leaves))
 
     # ------------------------------------------------------------------ a chunk of pairs
-    def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    def attribute(
+        self, chunk: Chunk, reduce: Reduce = over_references
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Explain a chunk of examples against a block of references.
 
-        Returns, per explained tensor, attributions summed over the references, (outputs, examples, ...); the outputs of
-        the examples (examples, outputs) and the sum over references of the references' outputs (examples, outputs).
+        Returns, per explained tensor, attributions summed over the references, (outputs, examples, ...), or what ``reduce``
+        makes of each pair; the outputs of the examples (examples, outputs) and the sum over references of the references'
+        outputs (examples, outputs).
         """
         if not self._pairwise and not chunk.extra:
             try:
-                return self._attribute(chunk, self._recorded_block(chunk), pairwise=False)
+                return self._attribute(chunk, self._recorded_block(chunk), False, reduce)
             except Misaligned:
                 self._pairwise, self._recorded = True, None
         try:
-            return self._attribute(chunk, self._record_pairs(chunk), pairwise=True)
+            return self._attribute(chunk, self._record_pairs(chunk), True, reduce)
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
 
-    def attribute_rows(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    def attribute_rows(
+        self, chunk: Chunk, reduce: Reduce = row_by_row
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Explain every example against the reference in the same place, instead of all against all.
 
         Returns attributions (outputs, rows, ...) per explained tensor and the outputs of examples and of references.
@@ -308,22 +350,15 @@ class TorchEngine:
         try:
             recorded = self.record(chunk.references, chunk.extra)
             pairs = Pairs(1, len(chunk.examples[0]))
-            values, output = self._contributions(
-                chunk.examples, chunk.extra, recorded, pairs, chunk.columns, reduce=lambda c: c[0].double()
-            )
+            values, output = self._contributions(chunk.examples, chunk.extra, recorded, pairs, chunk.columns, reduce)
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
         return values, _numpy(output), _numpy(recorded.outputs)
 
     def _recorded_block(self, chunk: Chunk) -> Recorded:
-        key = (chunk.block, self._weights())
-        if self._recorded is None or self._recorded[0] != key:
-            self._recorded = (key, self.record(chunk.references, ()))
+        if self._recorded is None or self._recorded[0] != chunk.block:
+            self._recorded = (chunk.block, self.record(chunk.references, ()))
         return self._recorded[1]
-
-    def _weights(self) -> tuple[tuple[int, int], ...]:
-        """Tell the weights of a moment from those of another, so that nothing stale is used after more training."""
-        return tuple((p.data_ptr(), p._version) for m in self.modules for p in m._parameters.values() if p is not None)
 
     def _record_pairs(self, chunk: Chunk) -> Recorded:
         n, b = chunk.pairs
@@ -331,15 +366,18 @@ class TorchEngine:
         return self.record(references, self.inputs.repeat_rows(chunk.extra, b))
 
     def _attribute(
-        self, chunk: Chunk, recorded: Recorded, pairwise: bool, diagnosis: list[Any] | None = None
+        self,
+        chunk: Chunk,
+        recorded: Recorded,
+        pairwise: bool,
+        reduce: Reduce = over_references,
+        diagnosis: list[Any] | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         pairs = Pairs(*chunk.pairs)
         rows = [x.repeat_interleave(pairs.references, 0) for x in chunk.examples]
         extra = self.inputs.repeat_rows(chunk.extra, pairs.references)
         columns = chunk.columns.repeat(pairs.references, 0)
-        totals, output = self._contributions(
-            rows, extra, recorded, pairs, columns, lambda c: c.sum(1, dtype=torch.float64), diagnosis
-        )
+        totals, output = self._contributions(rows, extra, recorded, pairs, columns, reduce, diagnosis)
         outputs = output.reshape(*pairs, -1)[:, 0]
         expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1)
         expected = expected.sum(1, dtype=torch.float64).expand(pairs.examples, -1)
@@ -352,10 +390,10 @@ class TorchEngine:
         recorded: Recorded,
         pairs: Pairs,
         columns: np.ndarray,
-        reduce: Callable[[Tensor], Tensor],
+        reduce: Reduce,
         diagnosis: list[Any] | None = None,
     ) -> tuple[list[np.ndarray], Tensor]:
-        """Multipliers times differences of every pair (examples, references, ...), reduced, and the rows' outputs.
+        """Multipliers and differences of every pair (examples, references, ...), reduced, and the rows' outputs.
 
         One backward pass per explained output; ``columns`` (pairs, outputs) names it for every pair. The results of all
         outputs are stacked along the first axis.
@@ -373,8 +411,8 @@ class TorchEngine:
                 seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
                 multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
                 for found, m, d, axis in zip(contributions, multipliers, differences, axes, strict=True):
-                    contribution = torch.zeros_like(d) if m is None else m * d
-                    found.append(reduce(contribution.movedim(axis, 0).unflatten(0, tuple(pairs))))
+                    m = torch.zeros_like(d) if m is None else m
+                    found.append(reduce(*(t.movedim(axis, 0).unflatten(0, tuple(pairs)) for t in (m, d))))
         return [_numpy(torch.stack(c)) for c in contributions], output.detach()
 
     # ------------------------------------------------------------------ blame
@@ -382,7 +420,7 @@ class TorchEngine:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
         found: list[Any] = []
         try:
-            self._attribute(chunk, self._record_pairs(chunk), pairwise=True, diagnosis=found)
+            self._attribute(chunk, self._record_pairs(chunk), True, diagnosis=found)
         except (Misaligned, ValueError):
             return None
         worst = max(found, key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
@@ -433,10 +471,10 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
     return axes[0]
 
 
-def _check_independence(alone: Tensor, together: Tensor) -> None:
+def _check_independence(alone: Tensor, *among_others: Tensor) -> None:
     """A row's output must not depend on its batch mates, nor on when it is computed."""
-    gap = float((alone - together).abs().max())
-    scale = float(torch.maximum(alone.abs(), together.abs()).max())
+    runs = torch.stack([alone, *among_others])
+    gap, scale = float((runs - alone).abs().max()), float(runs.abs().max())
     if gap > torch.finfo(alone.dtype).eps ** 0.5 * scale:
         raise BatchMixingError(
             f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other row of its batch, or from call to call: "
@@ -445,31 +483,37 @@ def _check_independence(alone: Tensor, together: Tensor) -> None:
         )
 
 
-def _device_of(modules: list[nn.Module]) -> torch.device | None:
-    for module in modules:
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None:
-                return tensor.device
-    return None
+def _home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and float dtype of a model, from its first parameter or buffer; None when it has none."""
+    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    floats = [t.dtype for t in tensors if t.is_floating_point()]
+    return next((t.device for t in tensors), None), next(iter(floats), None)
 
 
 @contextmanager
-def _hooked(layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]]) -> Iterator[None]:
-    """Pass the float inputs of a layer through a function, once."""
+def _hooked(layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]], output: bool) -> Iterator[None]:
+    """Pass the float inputs of a layer, or its float outputs, through a function, once."""
     calls = 0
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def changed(values: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise InputError(
-                f"the layer {type(layer).__name__} is called more than once by the model; its input is not one tensor. "
-                "Explain the model's input, or give each call a layer of its own."
+                f"the layer {type(layer).__name__} is called more than once by the model: it has several inputs and outputs, "
+                "one for each call. Explain the model's input, or give each call a layer of its own."
             )
-        changed = iter(change([a for a in args if isinstance(a, Tensor) and a.is_floating_point()]))
-        return tuple(next(changed) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+        new = iter(change([t for t in tensors(values) if t.is_floating_point()]))
+        return replace(values, lambda t: next(new) if t.is_floating_point() else t)
 
-    handle = layer.register_forward_pre_hook(hook)
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        taken = iter(changed([a for a in args if isinstance(a, Tensor)]))
+        return tuple(next(taken) if isinstance(a, Tensor) else a for a in args)
+
+    def after(_: nn.Module, args: Any, result: Any) -> Any:
+        return changed(result)
+
+    handle = layer.register_forward_hook(after) if output else layer.register_forward_pre_hook(before)
     try:
         yield
     finally:

@@ -16,8 +16,14 @@ from ..errors import InputError
 class Inputs:
     """The form of a model's inputs, learned from the background, and the background's rows."""
 
-    def __init__(self, background: Any, batch_axis: int | Sequence[int], device: torch.device | None) -> None:
-        self.device = device
+    def __init__(
+        self,
+        background: Any,
+        batch_axis: int | Sequence[int],
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.device, self.dtype = device, dtype
         self.packed = isinstance(background, PackedSequence)
         self.names = list(background) if isinstance(background, Mapping) else None
         self.several = isinstance(background, (list, tuple)) and not self.packed
@@ -90,8 +96,8 @@ class Inputs:
         if not isinstance(value, (np.ndarray, Tensor)):
             raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
         tensor = (torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value).detach()
-        if isinstance(value, np.ndarray) and tensor.dtype == torch.float64:
-            tensor = tensor.to(torch.get_default_dtype())
+        if isinstance(value, np.ndarray) and tensor.is_floating_point() and self.dtype is not None:
+            tensor = tensor.to(self.dtype)  # NumPy's float64 is a habit, not a choice
         if tensor.is_complex():
             raise InputError(f"{what} is complex; pass real and imaginary parts as two inputs.")
         if tensor.dim() <= axis:

@@ -54,14 +54,10 @@ _ALIASES = {
     "truediv": "div",
     "floordiv": "floor_divide",
     "mod": "remainder",
-    "and": "logical_and",
-    "or": "logical_or",
-    "xor": "logical_xor",
-    "bitwise_and": "logical_and",
-    "bitwise_or": "logical_or",
-    "bitwise_xor": "logical_xor",
-    "bitwise_not": "logical_not",
-    "__invert__": "logical_not",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "__invert__": "bitwise_not",
     "__neg__": "neg",
     "__pos__": "positive",
     "__abs__": "abs",
@@ -170,6 +166,15 @@ def _spellings() -> dict[Any, Spelling]:
 
 
 _SPELLINGS = _spellings()
+_SPELLINGS[torch.Tensor.where] = Spelling("Tensor.where")  # the condition is its second argument
+
+
+def key(function: Any) -> Any:
+    """What a rule for a function is kept under: the canonical name for torch's own, else the function or operator."""
+    spelling = resolve(function)
+    if spelling is not None:
+        return spelling.name
+    return function._overloadpacket if isinstance(function, OpOverload) else function
 
 
 def resolve(function: Callable[..., Any]) -> Spelling | None:

@@ -192,6 +192,8 @@ def _rule(step: Step, *multipliers: Tensor) -> list[Tensor]:
     r_trace = step.reference.memory[1]
     rows = batch_sizes[0]
     m_sequence, *m_states = multipliers
+    if len(x_trace.batch_sizes) != len(r_trace.batch_sizes):
+        raise Misaligned(f"{len(x_trace.batch_sizes)} recurrent steps beside {len(r_trace.batch_sizes)}")
     state = [m.clone() for m in m_states]
     m_x = torch.empty_like(step.inputs[0] if step.varying[0] else step.arguments[0])
     offsets = [0, *accumulate(batch_sizes)]
@@ -299,7 +301,7 @@ def layer(cell: Cell) -> Callable[..., Any]:
 
 def _stack(weights: Any, biases: bool, states: list[Tensor], cell: Cell) -> Iterator[Any]:
     """Weights and initial states of every layer and direction, in torch's order."""
-    if any(w.requires_grad for w in weights):
+    if any(w.grad_fn is not None for w in weights):
         raise UnsupportedOperationError("recurrent weights that depend on the input have no rule; write the cell out.")
     count = len(states[0])
     size = len(weights) // count
@@ -323,7 +325,7 @@ def single_step(cell: Cell) -> Callable[..., Any]:
         *,
         repeats: Callable[..., int],
     ) -> Any:
-        if w_ih.requires_grad or w_hh.requires_grad:
+        if w_ih.grad_fn is not None or w_hh.grad_fn is not None:
             raise UnsupportedOperationError(
                 "recurrent weights that depend on the input have no rule; write the cell out."
             )

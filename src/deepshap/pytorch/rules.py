@@ -6,14 +6,16 @@ takes for a whole model to be complete. Formulas and sources: docs/mathematics.m
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
-from itertools import product
 from math import comb
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedOperationError
 from . import secants
 from .operations import Rule, Secant, Step, align
 
@@ -30,6 +32,10 @@ def rescale(secant: Secant | None = None) -> Rule:
     def rule(step: Step, multiplier: Tensor) -> list[Tensor]:
         if len(step.inputs) == 1:
             (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+            if x.is_complex():
+                raise UnsupportedOperationError(
+                    f"{step.name} of complex numbers at {step.place} has no rule: write it with real and imaginary parts."
+                )
             x, r = torch.broadcast_to(x, y.shape), torch.broadcast_to(r, y.shape)
             slope = (secant or secants.of(lambda v: step.evaluate(v)))(x, r, y, yr)
             return [unbroadcast(multiplier * finite(slope), step.inputs[0])]
@@ -46,7 +52,7 @@ def _share(step: Step, multiplier: Tensor, player: int) -> Tensor:
 
     def averaged(own: Tensor) -> Tensor:
         total = torch.zeros((), dtype=own.dtype, device=own.device)
-        for choice in product((0, 1), repeat=len(others)):
+        for choice in itertools.product((0, 1), repeat=len(others)):
             weight = 1 / (players * comb(players - 1, sum(choice)))
             values = {k: sides[k][side] for k, side in zip(others, choice, strict=True)} | {player: own}
             total = total + weight * step.evaluate(*(values[k] for k in range(players)))
@@ -73,9 +79,10 @@ def along_segment(nodes: int) -> Rule:
                     for x, r in zip(step.inputs, step.reference_inputs, strict=True)
                 ]
                 values = step.evaluate(*points)
-            floats = [v for v in (values if isinstance(values, (tuple, list)) else (values,)) if v.is_floating_point()]
+            values = values if isinstance(values, (tuple, list)) else (values,)
+            floats = [v for v in values if v.is_floating_point() or v.is_complex()]
             outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
-            gradients = _gradient(outputs, points)
+            gradients = _gradient(step, outputs, points)
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
                     before = total[i]
@@ -85,9 +92,15 @@ def along_segment(nodes: int) -> Rule:
     return rule
 
 
-def _gradient(outputs: list[tuple[Tensor, Tensor]], points: list[Tensor]) -> tuple[Tensor | None, ...]:
-    values, multipliers = zip(*outputs, strict=True)
-    return torch.autograd.grad(values, points, multipliers, allow_unused=True)
+def _gradient(step: Step, outputs: list[tuple[Tensor, Tensor]], points: list[Tensor]) -> tuple[Tensor | None, ...]:
+    try:
+        values, multipliers = zip(*outputs, strict=True)
+        return torch.autograd.grad(values, points, multipliers, allow_unused=True)
+    except (ValueError, RuntimeError) as error:
+        raise UnsupportedOperationError(
+            f"the rule of {step.name} at {step.place} asks for its derivative, and torch has none ({error}). Register it as "
+            '"elementwise", or with a rule of its own.'
+        ) from error
 
 
 @cache
@@ -102,7 +115,8 @@ def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
         [torch.as_tensor(v, dtype=multiplier.dtype, device=multiplier.device) for v in sides]
         for sides in step.operands()
     )
-    return step.shares(multiplier * (1 / b + 1 / br) / 2, -multiplier * (a + ar) / (2 * b * br))
+    by_a, by_b = (1 / b + 1 / br) / 2, -(a + ar) / (2 * b * br)
+    return step.shares(multiplier * by_a.conj(), multiplier * by_b.conj())
 
 
 def select(step: Step, multiplier: Tensor) -> list[Tensor]:
@@ -154,7 +168,7 @@ def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
 
 
 def softmax(step: Step, multiplier: Tensor) -> Tensor:
-    """exp(log_softmax(z)) over the last axis: independent of a shift of either side, finite under -inf masks."""
+    """exp(log_softmax(z)) over the last axis: independent of a shift of both sides, finite under -inf masks."""
     (p,), (pr,) = step.outputs, step.reference_outputs
     u, ur = (torch.log_softmax(side[0], -1) for side in (step.inputs, step.reference_inputs))
     u, ur = (torch.where(torch.isneginf(side), 0.0, side) for side in (u, ur))
@@ -166,6 +180,39 @@ def _normalise(step: Step, multiplier: Tensor) -> Tensor:
     (z,), (r,) = step.inputs, step.reference_inputs
     weights = logsumexp_weights(z, r, z.logsumexp(-1, True), r.logsumexp(-1, True))
     return multiplier - weights * multiplier.sum(-1, keepdim=True)
+
+
+def ordered(step: Step, multiplier: Tensor) -> Tensor:
+    """Values sorted along the last axis: the share of the way from reference to example that an element holds a rank.
+
+    Along the segment sorting only permutes, and the permutation changes where two elements cross; between crossings an
+    element's slope is the multiplier of its rank. So the path integral (Aumann-Shapley) is a finite sum, and exact.
+    """
+    (x,), (r,) = step.inputs, step.reference_inputs
+    result = torch.zeros_like(x)
+    times = _crossings(r, x - r)
+    for k in range(times.shape[-1] - 1):
+        start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
+        if not bool((end > start).any()):
+            continue
+        order = torch.argsort(torch.lerp(r, x, (start + end) / 2), dim=-1, stable=True)
+        result.scatter_add_(-1, order, (end - start) * multiplier)
+    return result
+
+
+def _crossings(r: Tensor, change: Tensor) -> Tensor:
+    """Sorted times in [0, 1], both ends included, at which two elements of ``r + t change`` are equal."""
+    i, j = torch.triu_indices(r.shape[-1], r.shape[-1], 1, device=r.device)
+    closing, apart = change[..., i] - change[..., j], r[..., j] - r[..., i]
+    times = torch.where(closing == 0, 1.0, apart / torch.where(closing == 0, 1.0, closing))
+    times = torch.where((times > 0) & (times < 1), times, 1.0)
+    ends = [torch.zeros_like(r[..., :1]), torch.ones_like(r[..., :1])]
+    return torch.cat([*ends, times], -1).sort(-1)[0]
+
+
+def polynomial(step: Step, multiplier: Tensor) -> Any:
+    """A polynomial whose degree is the size of the last axis (products, determinants), exact along the segment."""
+    return along_segment(nodes=(step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
 
 
 def greatest(step: Step, multiplier: Tensor) -> Tensor:

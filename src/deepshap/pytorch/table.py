@@ -50,10 +50,10 @@ _of_kind(
     "itemsize nbytes __len__ is_contiguous is_floating_point is_complex is_signed is_inference is_nested "
     "is_sparse is_quantized is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad "
     "requires_grad.__set__ grad grad_fn get_device is_neg is_conj data_ptr untyped_storage output_nr name "
-    "names has_names result_type can_cast promote_types is_same_size is_tensor zeros_like ones_like "
+    "result_type can_cast promote_types is_same_size is_tensor sym_size sym_numel zeros_like ones_like "
     "empty_like new_zeros new_ones new_empty broadcast_shapes register_hook retain_grad "
     "__hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia is_pinned "
-    "is_shared _version __dlpack__ _base sym_size sym_numel _is_view is_set_to",
+    "is_shared _version __dlpack__ _base _is_view is_set_to",
 )
 _of_kind(CONSTANT, "_nested_tensor_from_mask_left_aligned", function=lambda *_: False)  # keeps to plain tensors
 _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
@@ -65,7 +65,7 @@ _of_kind(
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
     "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
-    "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk hsplit vsplit dsplit unbind narrow "
+    "hsplit vsplit dsplit narrow "
     "select slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
     "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
     "contiguous alias lift_fresh lift_fresh_copy copy zero fill pad constant_pad_nd reflection_pad1d "
@@ -74,14 +74,14 @@ _of_kind(
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
     "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
     "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
-    "view_as_real view_as_complex conj resolve_conj resolve_neg complex _pack_padded_sequence "
+    "view_as_real view_as_complex conj resolve_conj resolve_neg complex "
     "_pad_packed_sequence",
 )
 _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
-    "index_fill nll_loss masked_select masked_scatter max_unpool1d max_unpool2d max_unpool3d",
+    "index_fill nll_loss masked_select masked_scatter _pack_padded_sequence _pad_packed_sequence max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
 for _name in ("scatter", "scatter_add", "scatter_reduce"):
@@ -134,12 +134,20 @@ _of_kind(
 )
 _of_kind(
     ELEMENTWISE,
-    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isposinf isneginf "
-    "signbit isclose bucketize searchsorted",
+    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not "
+    "bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite isposinf isneginf "
+    "signbit isclose bucketize ",
 )
 
 # ---------------------------------------------------------------------- composed of smaller operations
 for _name, _function in {
+    "split": composites.split,
+    "split_with_sizes": composites.split,
+    "unsafe_split": composites.split,
+    "chunk": composites.chunk,
+    "unsafe_chunk": composites.chunk,
+    "tensor_split": composites.tensor_split,
+    "unbind": composites.unbind,
     "div": composites.div,
     "rdiv": composites.rdiv,
     "floor_divide": composites.floor_divide,
@@ -158,6 +166,8 @@ for _name, _function in {
     "new_full": composites.new_full,
     "new_tensor": composites.new_tensor,
     "where": composites.where,
+    "Tensor.where": lambda input, condition, other: composites.where(condition, input, other),
+    "searchsorted": composites.searchsorted,
     "masked_fill": composites.masked_fill,
     "softmax": composites.softmax,
     "log_softmax": composites.log_softmax,

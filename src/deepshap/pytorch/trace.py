@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
 
 _MARK = "deepshap"
-_HERE = os.path.dirname(__file__)
+KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
+VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
+_tracing = threading.RLock()
+_HERE = os.path.dirname(os.path.dirname(__file__))
 _TORCH = os.path.dirname(torch.__file__)
 _seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
 
@@ -77,7 +81,13 @@ class _Secant(Function):
     @staticmethod
     def forward(ctx: Any, tracer: Tracer, step: Step, operation: Operation, *inputs: Tensor) -> Any:
         ctx.tracer, ctx.step, ctx.rule = tracer, step, operation.rule
+        versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
+        if [i._version for i in inputs] != versions:
+            raise UnsupportedOperationError(
+                f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
+                "needs. Let it work out of place (inplace=False)."
+            )
         if operation.keeps_memory:
             result, step.memory = result
         outputs = tuple(_fresh(o, inputs) for o in tensors(result))
@@ -127,6 +137,7 @@ class ForeignCall:
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
     """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
+    _tracing.acquire()  # one thread at a time, so that what is put back is torch's own
     original = Function.__dict__["apply"]
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
@@ -140,6 +151,7 @@ def custom_functions_visible() -> Iterator[None]:
         yield
     finally:
         setattr(Function, "apply", original)  # noqa: B010
+        _tracing.release()
 
 
 class Tracer(TorchFunctionMode):
@@ -215,12 +227,12 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
-        key = function.key if isinstance(function, ForeignCall) else function
+        key = function.key if isinstance(function, ForeignCall) else names.key(function)
         try:
             if key in self.operations:
                 return self.operations[key]
-        except TypeError:
-            pass
+        except TypeError:  # unhashable callables have no rule
+            return None
         if (own := getattr(function, "operation", None)) is not None:
             return own
         return OPERATIONS.get(spelling.name) if spelling else None
@@ -298,9 +310,12 @@ class Tracer(TorchFunctionMode):
 
     def _composite(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         assert operation.function is not None
-        extra = {"repeats": self._repeats} if operation.wants_repeats else {}
+        kwargs = {KEYWORDS.get(key, key): value for key, value in kwargs.items()}
+        if operation.wants_repeats:
+            kwargs["repeats"] = self._repeats
         with self:
-            return operation.function(*args, **kwargs, **extra)
+            result = operation.function(*args, **kwargs)
+        return result if name in VIEWS else replace(result, _own)
 
     def _repeats(self, sequence: Tensor, rows: int, *states: Tensor) -> int:
         """Of how many consecutive rows each is the same example, so that forward values are computed once for all."""
@@ -534,8 +549,11 @@ class Tracer(TorchFunctionMode):
     def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         """Note the call and go on as torch would, so that one error can list all of them."""
         self.unsupported[(name, _place())] = None
-        with torch.enable_grad():
-            result = function(*args, **kwargs)
+        try:
+            with torch.enable_grad():
+                result = function(*args, **kwargs)
+        except Exception as error:
+            raise UnsupportedOperationError(_unsupported_message(list(self.unsupported))) from error
         self._mark(result)
         return result
 
@@ -594,6 +612,18 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
 
 def _metadata(node: Any) -> dict[Any, Any]:
     return node.metadata
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Torch's own function would return new memory in order, on which views and in-place code work."""
+    return tensor if tensor.is_contiguous() and not tensor._is_view() else _copied(tensor)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    copy = tensor.clone(memory_format=torch.contiguous_format)
+    if hasattr(tensor, "_deepshap"):
+        copy._deepshap = tensor._deepshap  # type: ignore[attr-defined]
+    return copy
 
 
 def _rows_repeat(tensor: Tensor, repeats: int) -> bool:

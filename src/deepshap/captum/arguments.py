@@ -1,0 +1,142 @@
+"""captum's forms of inputs, baselines, targets and functions, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from inspect import signature
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def read_inputs(inputs: Any) -> tuple[Tensor, ...]:
+    """Return a tensor, or a tuple of them, as a tuple of tensors with the same number of rows."""
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not given or not all(isinstance(x, Tensor) and x.dim() for x in given):
+        raise InputError(
+            f"inputs must be a tensor with one row per example, or a tuple of such tensors, not {_outline(inputs)}. "
+            "torch.as_tensor makes one of an array, tuple(...) makes a tuple of a list."
+        )
+    if len({len(x) for x in given}) > 1:
+        raise InputError(f"the inputs have different numbers of rows: {[len(x) for x in given]}.")
+    return tuple(x.detach() for x in given)
+
+
+# ---------------------------------------------------------------------- baselines
+def one_for_each(inputs: tuple[Tensor, ...], baselines: Any) -> list[Tensor]:
+    """Return a baseline for every row: zeros for None, else numbers, one row for all, or a row for each."""
+    read = _read(inputs, 0 if baselines is None else baselines)
+    for x, r in zip(inputs, read, strict=True):
+        if len(r) not in (1, len(x)):
+            raise InputError(
+                f"{len(r)} baselines for {len(x)} rows: DeepLift takes one for all rows, or one for each. For a distribution of "
+                "baselines, which every row is compared with, take DeepLiftShap."
+            )
+    return [r.expand(len(x), *r.shape[1:]) for x, r in zip(inputs, read, strict=True)]
+
+
+def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[Tensor]:
+    """Return the baselines that every row is compared with: tensors, or a function (of the inputs) that returns them."""
+    if callable(baselines):
+        baselines = baselines(form) if signature(baselines).parameters else baselines()
+    given = baselines if isinstance(baselines, tuple) else (baselines,)
+    if not all(isinstance(r, Tensor) and r.dim() for r in given):
+        raise InputError(
+            "DeepLiftShap compares with a distribution of baselines: a tensor with one row per baseline (for several inputs a "
+            f"tuple of them), or a function that returns it, not {_outline(baselines)}. For a single one take DeepLift."
+        )
+    return _read(inputs, baselines)
+
+
+def _read(inputs: tuple[Tensor, ...], baselines: Any) -> list[Tensor]:
+    given = (
+        baselines
+        if isinstance(baselines, tuple)
+        else (baselines,) * (1 if isinstance(baselines, Tensor) else len(inputs))
+    )
+    if len(given) != len(inputs):
+        raise InputError(f"{len(given)} baselines for {len(inputs)} inputs: give a tuple with one for each input.")
+    return [_baseline(x, r) for x, r in zip(inputs, given, strict=True)]
+
+
+def _baseline(x: Tensor, baseline: Any) -> Tensor:
+    """Return the baselines of one input as rows, with its dtype and device."""
+    if isinstance(baseline, Real):
+        baseline = torch.as_tensor(baseline)
+    if not isinstance(baseline, Tensor):
+        raise InputError(f"a baseline must be a number or a tensor, not {_outline(baseline)}.")
+    if baseline.is_floating_point() and not x.is_floating_point() and bool((baseline != baseline.round()).any()):
+        raise InputError(f"a baseline of dtype {baseline.dtype} has fractions, its input has dtype {x.dtype}.")
+    rows = baseline.detach().to(x.device, x.dtype)
+    if rows.dim() == 0:
+        return rows.expand(1, *x.shape[1:])
+    if rows.shape[1:] != x.shape[1:]:
+        raise InputError(
+            f"rows of the baselines have shape {tuple(rows.shape[1:])}, rows of the inputs {tuple(x.shape[1:])}: they must be "
+            "equal. The first axis of either holds the rows; baseline.unsqueeze(0) adds it."
+        )
+    return rows
+
+
+# ---------------------------------------------------------------------- targets
+def columns(target: Any, shape: tuple[int, ...], rows: int) -> np.ndarray:
+    """Return the place of each row's target in its flattened output of the given shape, (rows, 1)."""
+    if isinstance(target, Tensor):
+        target = target.reshape(()).item() if target.numel() == 1 else target.tolist()
+    each = target if isinstance(target, list) else [() if target is None else target] * rows
+    if len(each) != rows:
+        raise InputError(
+            f"{len(each)} targets for {rows} rows: give one target for all rows, or a list with one for each."
+        )
+    return np.array([[_column(one, shape)] for one in each])
+
+
+def _column(target: Any, shape: tuple[int, ...]) -> int:
+    index = target if isinstance(target, tuple) else (target,)
+    if not all(isinstance(i, Integral) for i in index):
+        raise InputError(
+            f"a target must be an integer, or a tuple of integers, one for each axis of the output, not {target!r}. Different "
+            "targets for the rows go in a list, or in a tensor of integers with one axis."
+        )
+    if len(index) > len(shape) or math.prod(shape[len(index) :]) != 1:
+        raise InputError(
+            f"the output of a row has shape {shape}, and {'no target' if not index else f'the target {target!r}'} does not choose "
+            f"a single value of it: the target must have {len(shape)} {'index' if len(shape) == 1 else 'indices'}."
+        )
+    if not all(-size <= i < size for i, size in zip(index, shape, strict=False)):
+        raise InputError(f"the target {target!r} is not in the output, whose rows have shape {shape}.")
+    index = tuple(int(i) % size for i, size in zip(index, shape, strict=False)) + (0,) * (len(shape) - len(index))
+    return int(np.ravel_multi_index(index, shape)) if shape else 0
+
+
+# ---------------------------------------------------------------------- the user's attribution function
+def custom(function: Callable[..., Any], *sides: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Call ``function(multipliers, inputs, baselines)`` with as many of these as it takes."""
+    count = len(signature(function).parameters)
+    if not 1 <= count <= len(sides):
+        raise InputError(
+            "custom_attribution_func must take (multipliers), (multipliers, inputs) or (multipliers, inputs, baselines), tuples "
+            f"of tensors; it takes {count} arguments."
+        )
+    result = function(*(tuple(side) for side in sides[:count]))
+    sizes = [m.shape for m in sides[0]]
+    if not isinstance(result, tuple) or [getattr(a, "shape", None) for a in result] != sizes:
+        raise InputError(
+            f"custom_attribution_func must return a tuple of tensors, of the shapes {[tuple(s) for s in sizes]} of its "
+            f"multipliers; it returned {_outline(result)}."
+        )
+    return tuple(a.detach() for a in result)
+
+
+def _outline(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} ({', '.join(map(_outline, value))})"
+    return f"a {type(value).__name__}"
