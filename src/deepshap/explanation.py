@@ -189,7 +189,7 @@ class Explanation(shap.Explanation):
         return twin
 
     def __getitem__(self, item: Any) -> Any:
-        part = super().__getitem__(item)
+        part = super().__getitem__(_without_ellipsis(item, np.ndim(self.values)))
         if isinstance(part, Explanation):
             part.output_dims = part._find_outputs()
         return part
@@ -202,7 +202,7 @@ class Explanation(shap.Explanation):
     @property
     def _inputs(self) -> int:
         """Number of axes before those of the output."""
-        return np.ndim(self.values) - len(self.output_dims)
+        return np.ndim(self._s.values) - len(self.output_dims)
 
     @property
     def _rows(self) -> int:
@@ -305,7 +305,7 @@ class JointExplanation(Explanation):
         return [function(part) for part in self.parts]
 
     def __getattr__(self, name: str) -> Any:
-        if name != "_s":  # the parallel arrays, which everything else reads
+        if name not in ("_s", "op_history"):  # what everything else reads
             raise AttributeError(name)
         raise InputError(
             f"this explanation is of {len(self.parts)} inputs, whose shapes differ: choose one, explanation[{self._keys[0]!r}], "
@@ -392,6 +392,15 @@ def _names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
     if not isinstance(names, Mapping) and len(names) == len(keys) and not any(isinstance(n, str) for n in names):
         return list(names)
     raise InputError(f"feature_names of several inputs: give a list of names for each of the inputs {list(keys)}.")
+
+
+def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
+    """Write an ellipsis out; shap miscounts the axes behind it when it resolves a name there."""
+    items = item if isinstance(item, tuple) else (item,)
+    at = next((position for position, i in enumerate(items) if i is Ellipsis), None)
+    if at is None:
+        return items
+    return (*items[:at], *[slice(None)] * (axes - len(items) + 1), *items[at + 1 :])
 
 
 def _check_count(what: str, names: Sequence[str], size: int) -> None:

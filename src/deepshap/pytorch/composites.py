@@ -28,6 +28,12 @@ def quotient(a: Any, b: Any) -> Tensor:
     return a / b
 
 
+@primitive(rules.ratio)
+def over_norm(a: Tensor, norm: Tensor) -> Tensor:
+    """Vectors over their norms."""
+    return a / norm
+
+
 @primitive(rules.select)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Take a where the condition holds, else b; the condition is the float carrier of a mask."""
@@ -566,7 +572,7 @@ def matrix_norm(
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     """Input over its norm."""
-    return input / vector_norm(input, p, dim, True).clamp_min(eps)
+    return over_norm(input, vector_norm(input, p, dim, True).clamp_min(eps))
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

@@ -119,6 +119,17 @@ def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
     return step.shares(multiplier * by_a.conj(), multiplier * by_b.conj())
 
 
+def ratio(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """a / b as what times b is a, for a vector over its norm: m / mean(b) and -m mean(y) / mean(b).
+
+    As complete as ``quotient``, and bounded where the norm of one side vanishes.
+    """
+    _, (b, br) = step.operands()
+    (y,), (yr,) = step.outputs, step.reference_outputs
+    share = multiplier * 2 / (b + br)
+    return step.shares(share, -share * (y + yr) / 2)
+
+
 def select(step: Step, multiplier: Tensor) -> list[Tensor]:
     """C a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
     (c, cr), (a, ar), (b, br) = step.operands()

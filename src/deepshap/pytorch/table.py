@@ -74,14 +74,14 @@ _of_kind(
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
     "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
     "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
-    "view_as_real view_as_complex conj resolve_conj resolve_neg complex "
-    "_pad_packed_sequence",
+    "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
 )
 _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
-    "index_fill nll_loss masked_select masked_scatter _pack_padded_sequence _pad_packed_sequence max_unpool1d max_unpool2d max_unpool3d",
+    "index_fill nll_loss masked_select masked_scatter "
+    "_pack_padded_sequence _pad_packed_sequence max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
 for _name in ("scatter", "scatter_add", "scatter_reduce"):
@@ -181,6 +181,8 @@ for _name, _function in {
     "amax": composites.amax,
     "amin": composites.amin,
     "aminmax": composites.aminmax,
+    "_is_any_true": composites.any_of,
+    "_is_all_true": composites.all_of,
     "any": composites.any_of,
     "all": composites.all_of,
     "count_nonzero": composites.count_nonzero,
