@@ -134,9 +134,11 @@ def test_randomness_is_refused(function):
             "grid_sample",
         ),
         (lambda x: torch.norm(x.view(-1, 2, 2), p="nuc", dim=(1, 2)), "norm"),
+        (lambda x: torch.mode(x, 1)[0], "mode"),
+        (lambda x: x.scatter_reduce(1, torch.zeros(len(x), 4, dtype=torch.long), x, "amax"), "amax"),
         (lambda x: torch.linalg.svd(x.view(-1, 2, 2))[1], "svd"),
     ],
-    ids=["grid_sample", "nuclear norm", "svd"],
+    ids=["grid_sample", "nuclear norm", "mode", "scatter_reduce", "svd"],
 )
 def test_what_has_no_exact_rule_is_refused(function, word):
     refused(deepshap.UnsupportedOperationError, function, word)

@@ -99,15 +99,6 @@ def test_the_lstm_handler_agrees_on_layers_of_any_size(features, units):
     assert_close(explainer.shap_values(X), wanted, 1e-12)
 
 
-def test_as_many_steps_as_rows():
-    model = Net(batch_first=False).double()
-    X, background = sides(rows=1, references=5, steps=5)
-    explainer = explainer_of(model, background)
-    wanted = explainer.shap_values(X)
-    explainer.register_custom_handler("encoder.lstm", LSTMShapHandler())
-    assert_close(explainer.shap_values(X), wanted)
-
-
 def test_long_sequences_stay_within_the_tolerance():
     model = Net().float()
     X, background = sides(torch.float32, steps=300)
@@ -369,10 +360,10 @@ FAULTS = {
     "slightly off": (
         lambda call: 1.001 * secant(call),
         deepshap.AdditivityError,
-        "for one row .*gap of .*tolerance 1e-09",
+        "of one row .*gap of .*tolerance 1e-09",
     ),
     "nothing": (lambda call: None, deepshap.AdditivityError, "explain 0 where"),
-    "rows exchanged": (shuffled, deepshap.AdditivityError, "for one row"),
+    "rows exchanged": (shuffled, deepshap.AdditivityError, "of one row"),
     "NaN": (lambda call: secant(call) * float("nan"), deepshap.NonFiniteError, "NaN"),
     "too many": (lambda call: (secant(call), secant(call)), deepshap.InputError, r"2 multipliers.*\(12, 5\)"),
     "shape": (lambda call: secant(call)[:1], deepshap.InputError, r"shape \(1, 5\) for input 0 of shape \(12, 5\)"),
@@ -405,11 +396,42 @@ def test_a_class_or_its_name_is_in_the_blame():
         explainer.shap_values(sides()[0])
 
 
-def test_rows_on_another_axis_are_checked_in_total():
-    explainer = explainer_of(Net(batch_first=False).double(), sides()[1])
+@pytest.mark.parametrize(
+    ("batch_first", "rows", "steps"),
+    [(True, 3, 5), (False, 3, 5), (False, 1, 4)],
+    ids=["batch first", "time first", "as many steps as rows"],
+)
+def test_rows_are_checked_one_by_one_wherever_they_lie(batch_first, rows, steps):
+    X, background = sides(rows=rows, steps=steps)
+    explainer = explainer_of(Net(batch_first=batch_first).double(), background)
+    wanted = explainer.shap_values(X)
+    explainer.register_custom_handler(nn.LSTM, LSTMShapHandler())
+    assert_close(explainer.shap_values(X), wanted)
     explainer.register_custom_handler(nn.LSTM, lambda call: [1.01 * m for m in LSTMShapHandler()(call)])
-    with pytest.raises(deepshap.AdditivityError, match="for one batch"):
-        explainer.shap_values(sides()[0])
+    with pytest.raises(deepshap.AdditivityError, match="of one row"):
+        explainer.shap_values(X)
+
+
+class Flat(nn.Module):
+    """Puts rows and steps on one axis, as a layer may that sees only single vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tanh = nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tanh(x.flatten(0, 1)).unflatten(0, x.shape[:2]).sum(1)
+
+
+def test_rows_that_cannot_be_told_are_checked_in_total():
+    X, background = sides()
+    explainer = explainer_of(Flat(), background)
+    wanted = explainer.shap_values(X)
+    explainer.register_custom_handler("tanh", secant)
+    assert_close(explainer.shap_values(X), wanted)
+    explainer.register_custom_handler("tanh", lambda call: 1.01 * secant(call))
+    with pytest.raises(deepshap.AdditivityError, match="of all rows"):
+        explainer.shap_values(X)
 
 
 def test_a_layer_that_overwrites_its_input_says_so():

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .drop_in import patch_shap, unpatch_shap
 from .errors import (
     AdditivityError,
     AdditivityWarning,
@@ -15,6 +16,7 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .explainer import DeepExplainer
+from .explanation import Explanation, JointExplanation
 from .registry import register_rule, unregister_rule
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ __all__ = [
     "ControlFlowError",
     "DeepExplainer",
     "DeepShapError",
+    "Explanation",
     "InputError",
+    "JointExplanation",
     "LSTMShapBackwardHook",
     "LSTMShapHandler",
     "MemoryBudgetError",
@@ -38,9 +42,11 @@ __all__ = [
     "NonFiniteError",
     "UnsupportedOperationError",
     "gate_attribution",
+    "patch_shap",
     "product_attribution",
     "register_lstm_shap_hook",
     "register_rule",
+    "unpatch_shap",
     "unregister_rule",
 ]
 

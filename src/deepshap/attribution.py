@@ -190,12 +190,15 @@ def additivity_gap(
 ) -> np.ndarray:
     """|sum of attributions - (output - expected output)| over the scale of the outputs, (examples, outputs).
 
-    The scale is the larger of the two outputs, or a thousandth of the largest among all rows where both are small. What
-    rounding in the summands themselves can make of their sum is allowed for, so that outputs of 0 have a scale too.
+    The scale is the larger of the two outputs, or a thousandth of the largest among all rows where both are small. To it
+    comes what rounding of the summands can make of their sum, so that outputs of 0 have a scale too; but never more than
+    the largest output, so that attributions which explode do not excuse themselves.
     """
     flat = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
     explained, summands = sum(v.sum(1) for v in flat), sum(np.abs(v).sum(1) for v in flat)
-    scale = output_scale(outputs, expected) + 64 * eps / tolerance * summands
+    largest = max(np.abs(outputs).max(initial=0.0), np.abs(expected).max(initial=0.0))
+    rounding = np.minimum(64 * eps / tolerance * summands, largest if largest else np.inf)
+    scale = output_scale(outputs, expected) + rounding
     return np.abs(explained - (outputs - expected)) / scale
 
 

@@ -286,6 +286,10 @@ class JointExplanation(Explanation):
             return self.parts[item]  # type: ignore[index]
         raise InputError(f"choose one of the inputs {self._keys} first: explanation[{self._keys[0]!r}][...].")
 
+    def items(self) -> list[tuple[Any, Explanation]]:
+        """Pairs of an input's index or name and its explanation."""
+        return [(key, self.parts[key]) for key in self._keys]
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self.parts)
 

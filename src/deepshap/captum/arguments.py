@@ -68,7 +68,8 @@ def _read(inputs: tuple[Tensor, ...], baselines: Any) -> list[Tensor]:
 def _baseline(x: Tensor, baseline: Any) -> Tensor:
     """Return the baselines of one input as rows, with its dtype and device."""
     if isinstance(baseline, Real):
-        baseline = torch.as_tensor(baseline)
+        exact = torch.int64 if isinstance(baseline, Integral) else torch.float64
+        baseline = torch.tensor(baseline, dtype=exact)
     if not isinstance(baseline, Tensor):
         raise InputError(f"a baseline must be a number or a tensor, not {_outline(baseline)}.")
     if baseline.is_floating_point() and not x.is_floating_point() and bool((baseline != baseline.round()).any()):
@@ -106,8 +107,8 @@ def _column(target: Any, shape: tuple[int, ...]) -> int:
         )
     if len(index) > len(shape) or math.prod(shape[len(index) :]) != 1:
         raise InputError(
-            f"the output of a row has shape {shape}, and {'no target' if not index else f'the target {target!r}'} does not choose "
-            f"a single value of it: the target must have {len(shape)} {'index' if len(shape) == 1 else 'indices'}."
+            f"{f'the target {target!r}' if index else 'no target'} does not choose a single value of a row's output, which has "
+            f"the shape {shape}: the target must have {len(shape)} {'index' if len(shape) == 1 else 'indices'}."
         )
     if not all(-size <= i < size for i, size in zip(index, shape, strict=False)):
         raise InputError(f"the target {target!r} is not in the output, whose rows have shape {shape}.")
@@ -116,8 +117,8 @@ def _column(target: Any, shape: tuple[int, ...]) -> int:
 
 
 # ---------------------------------------------------------------------- the user's attribution function
-def custom(function: Callable[..., Any], *sides: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Call ``function(multipliers, inputs, baselines)`` with as many of these as it takes."""
+def custom(function: Callable[..., Any], axes: Sequence[int], *sides: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Call ``function(multipliers, inputs, baselines)`` with as many of these as it takes; ``axes`` hold the rows."""
     count = len(signature(function).parameters)
     if not 1 <= count <= len(sides):
         raise InputError(
@@ -125,13 +126,18 @@ def custom(function: Callable[..., Any], *sides: Sequence[Tensor]) -> tuple[Tens
             f"of tensors; it takes {count} arguments."
         )
     result = function(*(tuple(side) for side in sides[:count]))
-    sizes = [m.shape for m in sides[0]]
-    if not isinstance(result, tuple) or [getattr(a, "shape", None) for a in result] != sizes:
+    rows = [m.shape[axis] for m, axis in zip(sides[0], axes, strict=True)]
+    found = result if isinstance(result, tuple) else ()
+    if len(found) != len(rows) or any(_size(a, axis) != n for a, axis, n in zip(found, axes, rows, strict=True)):
         raise InputError(
-            f"custom_attribution_func must return a tuple of tensors, of the shapes {[tuple(s) for s in sizes]} of its "
-            f"multipliers; it returned {_outline(result)}."
+            f"custom_attribution_func must return a tuple of tensors, one for each of its multipliers, with {rows[0]} rows as "
+            f"they have; it returned {_outline(result)}."
         )
-    return tuple(a.detach() for a in result)
+    return tuple(a.detach() for a in found)
+
+
+def _size(value: Any, axis: int) -> int | None:
+    return value.shape[axis] if isinstance(value, Tensor) and value.dim() > axis else None
 
 
 def _outline(value: Any) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 
 class Attribution:
-    """Holds the explained model as ``forward_func``, and for layers and neurons the ``layer``."""
+    """Holds the explained model as ``forward_func`` and, for layers and neurons, the ``layer``."""
 
-    def __init__(
-        self, forward_func: Callable[..., Any], layer: Any = None, device_ids: list[int] | None = None
-    ) -> None:
+    def __init__(self, forward_func: Callable[..., Any], layer: Any = None, device_ids: Any = None) -> None:
         self.forward_func, self.layer, self.device_ids = forward_func, layer, device_ids
 
     @classmethod
@@ -20,21 +19,24 @@ class Attribution:
         return "".join(letter if letter.islower() else f" {letter}" for letter in cls.__name__).strip()
 
 
-if TYPE_CHECKING:
+class GradientAttribution(Attribution):
+    """Explains the model's inputs."""
 
-    class GradientAttribution(Attribution): ...
 
-    class LayerAttribution(Attribution): ...
+class LayerAttribution(Attribution):
+    """Explains a layer's values."""
 
-    class NeuronAttribution(Attribution): ...
 
-else:
-    try:
+class NeuronAttribution(Attribution):
+    """Explains a neuron by the model's inputs."""
+
+    def has_convergence_delta(self) -> bool:
+        """Whether there is a ``compute_convergence_delta``: no."""
+        return False
+
+
+if not TYPE_CHECKING:
+    with suppress(ImportError):
         from captum.attr import GradientAttribution, LayerAttribution, NeuronAttribution
-    except ImportError:
-        GradientAttribution, LayerAttribution, NeuronAttribution = (
-            type(name, (Attribution,), {"__doc__": Attribution.__doc__})
-            for name in ("GradientAttribution", "LayerAttribution", "NeuronAttribution")
-        )
 
 __all__ = ["GradientAttribution", "LayerAttribution", "NeuronAttribution"]

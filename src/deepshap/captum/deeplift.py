@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..pytorch.engine import TorchEngine
-from ..pytorch.inputs import Inputs
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron
-from .pairs import ATTRIBUTIONS, MULTIPLIERS, Comparison
+from .pairs import Comparison
 
+Tensors = Tensor | tuple[Tensor, ...]
 Custom = Callable[..., tuple[Tensor, ...]]
 WITHOUT_EFFECT = {"allow_unused", "materialize_grads", "retain_graph"}  # options of torch.autograd.grad
 
@@ -42,9 +42,9 @@ class DeepLift(GradientAttribution):
         Returns one row of output per row of input.
     multiply_by_inputs : bool, default True
         Return attributions: multipliers times differences of the inputs. If False, return the multipliers themselves, which
-        are gradients where input and baseline are equal.
+        are derivatives where an input equals its baseline.
     eps : float
-        Taken as captum takes it. There is no threshold here: slopes are computed without cancellation.
+        Accepted, and without effect: slopes are computed without cancellation, so that no threshold is needed.
     """
 
     _crosswise = False  # whether every row is compared with all baselines
@@ -61,7 +61,7 @@ class DeepLift(GradientAttribution):
     @_unwrappable
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensors,
         baselines: Any = None,
         target: Any = None,
         additional_forward_args: Any = None,
@@ -80,8 +80,8 @@ class DeepLift(GradientAttribution):
             Which output: its index, or a tuple of indices if the output of a row has several axes. A list, or a tensor of
             integers, for one target per row. Not needed where a row has one output.
         additional_forward_args : optional
-            Further arguments of the model, in a tuple if there are several. Tensors have one entry per row; the row's
-            baselines share it.
+            Further arguments of the model, in a tuple if there are several. Tensors have one entry per row, which the row's
+            baselines share.
         return_convergence_delta : bool, default False
             Return what the attributions miss, too.
         custom_attribution_func : callable, optional
@@ -103,32 +103,222 @@ class DeepLift(GradientAttribution):
         return self._attribute(inputs, baselines, target, *asked)
 
     def has_convergence_delta(self) -> bool:
-        """Whether ``compute_convergence_delta`` means something here: yes."""
+        """Whether there is a ``compute_convergence_delta``: yes."""
         return True
 
     def compute_convergence_delta(
         self,
-        attributions: Tensor | tuple[Tensor, ...],
+        attributions: Tensors,
         start_point: Any,
-        end_point: Tensor | tuple[Tensor, ...],
+        end_point: Tensors,
         target: Any = None,
         additional_forward_args: Any = None,
     ) -> Tensor:
         """Return, for every row, the sum of its attributions minus ``f(end_point) - f(start_point)``.
 
-        Parameters are those of ``attribute``: ``end_point`` the inputs, ``start_point`` one baseline for each or for all.
+        ``end_point`` are inputs and ``start_point`` baselines as in ``DeepLift.attribute``: one for all rows or one for each.
         """
-        ends = arguments.read_inputs(end_point)
-        engine = TorchEngine(self.model, arguments.one_for_each(ends, start_point))
-        rows, extra = engine.read(list(ends), additional_forward_args)
-        end, start = (engine.native_outputs(side, extra) for side in (rows, engine.inputs.background))
-        columns = arguments.columns(target, engine.output_shape, len(rows[0]))
-        difference = np.take_along_axis(end - start, columns, 1)[:, 0]
-        sums = sum(a.detach().double().flatten(1).sum(1) if a.dim() > 1 else a for a in arguments.read_inputs(attributions))
-        if len(sums) != len(difference):
-            raise InputError(f"attributions of {len(sums)} rows for {len(difference)} rows of end_point.")
-        return ...
+        ends, given = arguments.read_inputs(end_point), arguments.read_inputs(attributions)
+        with TorchEngine.session():
+            engine = TorchEngine(self.model, arguments.one_for_each(ends, start_point))
+            rows, extra = engine.read(list(ends), additional_forward_args)
+            end, start = (engine.native_outputs(side, extra) for side in (rows, engine.inputs.background))
+        columns = arguments.columns(target, engine.output_shape, len(end))
+        if len(given[0]) != len(end):
+            raise InputError(f"attributions of {len(given[0])} rows for {len(end)} rows of end_point.")
+        sums = sum(a.to("cpu", torch.float64).reshape(len(a), -1).sum(1).numpy() for a in given)
+        return _tensor(sums - np.take_along_axis(end - start, columns, 1)[:, 0], ends[0], engine.dtype)
 
     # ------------------------------------------------------------------ what the variants share
     def _baselines(self, inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[Tensor]:
         return arguments.one_for_each(inputs, baselines)
+
+    def _attribute(
+        self,
+        inputs: Tensors,
+        baselines: Any,
+        target: Any,
+        args: Any,
+        with_delta: bool,
+        custom: Custom | None,
+        **layer: Any,
+    ) -> Any:
+        given = arguments.read_inputs(inputs)
+        with TorchEngine.session():
+            engine = TorchEngine(self.model, self._baselines(given, baselines, inputs), **layer)
+            comparison = Comparison(engine, given, args, target, self._crosswise)
+            means, sums = comparison.attributions(self.multiply_by_inputs, custom)
+            missed = sums - comparison.differences() if with_delta else None
+        likes = [given[0]] * len(means) if layer else given
+        dtypes = [engine.dtype if layer or not x.is_floating_point() else x.dtype for x in likes]
+        placed = [np.moveaxis(mean, 0, axis) for mean, axis in zip(means, comparison.axes, strict=True)]
+        found = tuple(_tensor(*one) for one in zip(placed, likes, dtypes, strict=True))
+        result = found if (isinstance(inputs, tuple) and not layer) or len(found) > 1 else found[0]
+        return result if missed is None else (result, _tensor(missed.reshape(-1), given[0], engine.dtype))
+
+
+def _tensor(values: np.ndarray, like: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, dtype)
+
+
+class DeepLiftShap(DeepLift):
+    """Deep SHAP: ``DeepLift`` against each of many baselines, averaged. The values are those of ``deepshap.DeepExplainer``.
+
+    Parameters are those of ``DeepLift``.
+    """
+
+    _crosswise = True
+
+    def __init__(self, model: Callable[..., Any], multiply_by_inputs: bool = True) -> None:
+        DeepLift.__init__(self, model, multiply_by_inputs)
+
+    @_unwrappable
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Any,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        custom_attribution_func: Custom | None = None,
+    ) -> Any:
+        """Attribute the target output of every row to its inputs, as ``DeepLift.attribute``, averaged over baselines.
+
+        ``baselines`` is a distribution: a tensor with one row per baseline (a tuple of tensors for several inputs), or a
+        function, of the inputs or of nothing, that returns it. The convergence delta has one entry per pair, all baselines of
+        the first row first.
+        """
+        asked = (additional_forward_args, return_convergence_delta, custom_attribution_func)
+        return self._attribute(inputs, baselines, target, *asked)
+
+    def _baselines(self, inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[Tensor]:
+        return arguments.distribution(inputs, baselines, form)
+
+
+# ---------------------------------------------------------------------- layers
+class LayerDeepLift(LayerAttribution, DeepLift):
+    """``DeepLift`` for the output, or the input, of an inner layer in place of the model's input.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        A layer that the model calls once.
+    model, multiply_by_inputs
+        As in ``DeepLift``; the differences are those of the layer's values.
+    """
+
+    def __init__(self, model: Callable[..., Any], layer: nn.Module, multiply_by_inputs: bool = True) -> None:
+        DeepLift.__init__(self, model, multiply_by_inputs)
+        LayerAttribution.__init__(self, model, layer)
+
+    @_unwrappable
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        custom_attribution_func: Custom | None = None,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Attribute the target output of every row to the layer's output, or with ``attribute_to_layer_input`` to its input.
+
+        The other parameters are those of ``DeepLift.attribute``. The result has the shape of the layer's value, and is a tuple
+        if that consists of several float tensors, in the order in which they stand.
+        """
+        if refused := set(grad_kwargs or ()) - WITHOUT_EFFECT:
+            raise InputError(
+                f"grad_kwargs {sorted(refused)} cannot be used: there is no gradient to ask for. Leave them out."
+            )
+        asked = (additional_forward_args, return_convergence_delta, custom_attribution_func)
+        layer = {"layer": self.layer, "layer_output": not attribute_to_layer_input}
+        return self._attribute(inputs, baselines, target, *asked, **layer)
+
+
+class LayerDeepLiftShap(LayerDeepLift, DeepLiftShap):
+    """``DeepLiftShap`` for the output, or the input, of an inner layer. Parameters are those of ``LayerDeepLift``."""
+
+    @_unwrappable
+    def attribute(
+        self,
+        inputs: Tensors,
+        baselines: Any,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        custom_attribution_func: Custom | None = None,
+    ) -> Any:
+        """As ``LayerDeepLift.attribute``, averaged over a distribution of baselines as in ``DeepLiftShap.attribute``."""
+        asked = (additional_forward_args, return_convergence_delta, attribute_to_layer_input, custom_attribution_func)
+        return LayerDeepLift.attribute(self, inputs, baselines, target, *asked)
+
+
+# ---------------------------------------------------------------------- neurons
+class NeuronDeepLift(NeuronAttribution, GradientAttribution):
+    """``DeepLift`` for a neuron of an inner layer in place of the model's output.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        A layer that the model calls once. What comes after it is not run.
+    model, multiply_by_inputs
+        As in ``DeepLift``.
+    """
+
+    _method: type[DeepLift] = DeepLift
+
+    def __init__(self, model: Callable[..., Any], layer: nn.Module, multiply_by_inputs: bool = True) -> None:
+        GradientAttribution.__init__(self, model)
+        NeuronAttribution.__init__(self, model, layer)
+        self.model, self.multiply_by_inputs = model, multiply_by_inputs
+
+    multiplies_by_inputs = DeepLift.multiplies_by_inputs
+
+    @_unwrappable
+    def attribute(
+        self,
+        inputs: Tensors,
+        neuron_selector: Any,
+        baselines: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_neuron_input: bool = False,
+        custom_attribution_func: Custom | None = None,
+    ) -> Any:
+        """Attribute a neuron of the layer's output, or with ``attribute_to_neuron_input`` of its input, to the model's inputs.
+
+        ``neuron_selector`` is the neuron's index, a tuple with an index for every axis of the layer's value behind the first,
+        or a function of the layer's value that returns one number per row. Slices in the tuple select several neurons; their
+        sum is explained. The other parameters and the result are those of ``DeepLift.attribute``.
+        """
+        model = partial(neuron, self.model, self.layer, attribute_to_neuron_input, neuron_selector)
+        check_called_once(self.model, self.layer, arguments.read_inputs(inputs), additional_forward_args)
+        method = self._method(model, self.multiply_by_inputs)
+        return method.attribute(
+            inputs,
+            baselines,
+            additional_forward_args=additional_forward_args,
+            custom_attribution_func=custom_attribution_func,
+        )
+
+
+class NeuronDeepLiftShap(NeuronDeepLift):
+    """``DeepLiftShap`` for a neuron of an inner layer. Parameters are those of ``NeuronDeepLift``."""
+
+    _method = DeepLiftShap
+
+    @_unwrappable
+    def attribute(
+        self,
+        inputs: Tensors,
+        neuron_selector: Any,
+        baselines: Any,
+        additional_forward_args: Any = None,
+        attribute_to_neuron_input: bool = False,
+        custom_attribution_func: Custom | None = None,
+    ) -> Any:
+        """As ``NeuronDeepLift.attribute``, averaged over a distribution of baselines as in ``DeepLiftShap.attribute``."""
+        asked = (additional_forward_args, attribute_to_neuron_input, custom_attribution_func)
+        return NeuronDeepLift.attribute(self, inputs, neuron_selector, baselines, *asked)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..pytorch.state import modules_of, preserved
+from ..pytorch.engine import TorchEngine
+from ..pytorch.state import preserved
 
 
 class _Reached(BaseException):
@@ -34,15 +35,17 @@ def neuron(model: Callable[..., Any], layer: nn.Module, of_input: bool, selector
     raise InputError(f"the layer {type(layer).__name__} is not called by the model.")
 
 
-def check_called_once(model: Callable[..., Any], layer: nn.Module, args: Sequence[Any]) -> None:
-    """Run the whole model, and raise if the layer is called again after its first call."""
+def check_called_once(model: Callable[..., Any], layer: nn.Module, inputs: Sequence[Tensor], args: Any) -> None:
+    """Run the whole model on the first row, and raise if the layer is called again after its first call."""
+    engine = TorchEngine(model, list(inputs))
+    rows, extra = engine.read(list(inputs), args)
     calls: list[Any] = []
-    with preserved(modules_of(model)), torch.no_grad(), _hooked(layer, False, calls.append):
-        model(*args)
+    with preserved(engine.modules), torch.no_grad(), _hooked(layer, False, calls.append):
+        engine.inputs.call(model, [x[:1].clone() for x in rows], engine.inputs.rows_of(extra, slice(0, 1)))
     if len(calls) > 1:
         raise InputError(
-            f"the layer {type(layer).__name__} is called {len(calls)} times by the model, so that its neurons have several values. "
-            "Give each call a layer of its own."
+            f"the layer {type(layer).__name__} is called {len(calls)} times by the model: its neurons have several values. Give "
+            "each call a layer of its own."
         )
 
 
@@ -70,16 +73,20 @@ def _select(value: Any, selector: Any) -> Tensor:
         (value,) = value
     if not isinstance(value, Tensor):
         raise InputError(
-            f"the layer's value is a {type(value).__name__}, not a tensor: give a function of it as neuron_selector, for instance "
-            "lambda value: value[0][:, -1, 3]."
+            f"the layer's value is a {type(value).__name__}, not a tensor: give a function of it as neuron_selector, for "
+            "instance lambda value: value[0][:, -1, 3]."
         )
     index = selector if isinstance(selector, tuple) else (selector,)
     if not all(isinstance(i, (int, slice)) for i in index):
-        raise InputError(f"neuron_selector must be an integer, a tuple of integers and slices, or a function, not {selector!r}.")
+        raise InputError(
+            f"neuron_selector must be an integer, a tuple of integers and slices, or a function, not {selector!r}."
+        )
     try:
         chosen = value[(slice(None), *index)]
     except IndexError:
-        raise InputError(f"the neuron {selector!r} is not in the layer's value, of shape {tuple(value.shape)}.") from None
+        raise InputError(
+            f"the neuron {selector!r} is not in the layer's value, of shape {tuple(value.shape)}."
+        ) from None
     if any(isinstance(i, slice) for i in index):
         chosen = chosen.reshape(len(value), -1).sum(1)
     return _one_per_row(chosen, f"the neuron {selector!r} of a layer's value of shape {tuple(value.shape)} is")
@@ -87,7 +94,9 @@ def _select(value: Any, selector: Any) -> Tensor:
 
 def _one_per_row(chosen: Any, what: str) -> Tensor:
     if not isinstance(chosen, Tensor) or chosen.dim() == 0 or chosen[:1].numel() != 1:
-        shape = f"a tensor of shape {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else f"a {type(chosen).__name__}"
+        shape = (
+            f"a tensor of shape {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else f"a {type(chosen).__name__}"
+        )
         raise InputError(
             f"{what} {shape}; there must be one value per row. Name an index for every axis behind the first, or let a function "
             "sum over them: lambda value: value.flatten(1).sum(1)."

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UnsupportedOperationError
-from . import rules
+from . import rules, secants
 from .operations import ELEMENTWISE, INDEX, Operation, primitive
 
 
@@ -152,6 +152,26 @@ def angle(input: Tensor) -> Tensor:
     if input.is_complex():
         return torch.atan2(input.imag, input.real)
     return (input < 0).to(input.dtype) * math.pi
+
+
+@primitive(rules.rescale(secants.gelu))
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x)
+
+
+@primitive(rules.rescale(secants.gelu_tanh))
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
+    """Input times the normal distribution function, exactly or by its tanh approximation."""
+    return _gelu(input) if approximate == "none" else _gelu_tanh(input)
+
+
+def rremainder(input: Tensor, other: Any) -> Tensor:
+    """What is left of the other over this one: the quotient's steps times this one."""
+    return other - torch.floor(quotient(other, input)) * input
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:

@@ -6,9 +6,11 @@ explainer, named or of one type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -298,14 +300,15 @@ class _HandlerRule:
             raise NonFiniteError(f"{self._who} returned multipliers with NaN or infinite values.")
         dtypes = [t.dtype for t in (*step.inputs, *step.outputs) if t.dtype in TOLERANCE] or [torch.float64]
         tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(torch.finfo(d).eps for d in dtypes)
-        layouts = _row_axes([t for _, t, _ in (*inputs, *outputs)], step.pairs.rows)
-        gap, explained, wanted = min(_worst(inputs, outputs, axis, eps / tolerance) for axis in layouts)
+        layouts = _rows_first([*inputs, *outputs], step.pairs.rows)
+        gap, explained, wanted = min(_worst(terms, len(inputs), eps / tolerance) for terms in layouts)
         if not gap <= tolerance:
+            rows = "one row" if len(layouts[0][0][0]) > 1 else "all rows"
             raise AdditivityError(
-                f"{self._who} does not explain its own output: for one {'row' if layouts != [None] else 'batch'} its multipliers "
-                f"explain {explained:.6g} where the output's explain {wanted:.6g}, a gap of {abs(explained - wanted):.3g}, "
-                f"{gap:.3g} of its scale (tolerance {tolerance:.1g}). It must keep sum(m * (input - reference_input)) == "
-                "sum(multiplier * (output - reference_output))."
+                f"{self._who} does not explain its own output: of {rows} its multipliers explain {explained:.6g} where the "
+                f"output's explain {wanted:.6g}, a gap of {abs(explained - wanted):.3g}, {gap:.3g} of its scale (tolerance "
+                f"{tolerance:.1g}). It must keep sum(m * (input - reference_input)) == sum(multiplier * (output - "
+                "reference_output))."
             )
 
 
@@ -316,29 +319,28 @@ def _finite(values: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(v).all()) for v in values)
 
 
-def _row_axes(values: list[Tensor], rows: int) -> list[int | None]:
-    """Axes along which the rows may lie in all values: usually the first; none is left, for the total, if there is none."""
-    shared = min(v.dim() for v in values)
-    axes: list[int | None] = [k for k in range(shared) if rows > 1 and all(v.shape[k] == rows for v in values)]
-    return axes or [None]
+def _rows_first(terms: list[Term], rows: int) -> list[list[Term]]:
+    """The terms with the rows on their first axis, in every way that the shapes allow; else all rows as one."""
+    axes = [[k for k, size in enumerate(value.shape) if size == rows] for _, value, _ in terms]
+    if rows == 1 or not 1 <= math.prod(map(len, axes)) <= 64:
+        return [[(m.reshape(1, -1), v.reshape(1, -1), r.reshape(1, -1)) for m, v, r in terms]]
+    return [
+        [(m.movedim(k, 0), v.movedim(k, 0), r.movedim(k, 0)) for k, (m, v, r) in zip(layout, terms, strict=True)]
+        for layout in product(*axes)
+    ]
 
 
-def _worst(inputs: list[Term], outputs: list[Term], axis: int | None, rounding: float) -> tuple[float, float, float]:
+def _worst(terms: list[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
     """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
 
-    def total(values: Iterator[Tensor]) -> Tensor:
-        return torch.stack([_per_row(v, axis) for v in values]).sum(0)
+    def total(values: Iterable[Tensor]) -> Tensor:
+        return sum((v.double().reshape(len(v), -1).sum(1) for v in values), zeros)
 
-    wanted = total(inner(m, y - yr) for m, y, yr in outputs)
-    explained = total(inner(m, x - r) for m, x, r in inputs) if inputs else torch.zeros_like(wanted)
-    scale = total(inner(m, y - yr).abs() for m, y, yr in outputs)
-    operands = total(m.abs() * (v.abs() + r.abs()) for m, v, r in (*inputs, *outputs))
-    gaps = (explained - wanted).abs() / (scale + 64 * rounding * operands + torch.finfo(torch.float32).tiny)
+    zeros = torch.zeros(len(terms[-1][0]), dtype=torch.float64, device=terms[-1][0].device)
+    differences = [inner(m, v - r) for m, v, r in terms]
+    explained, wanted = total(differences[:inputs]), total(differences[inputs:])
+    operands = total(m.abs() * (v.abs() + r.abs()) for m, v, r in terms)
+    scale = total(d.abs() for d in differences[inputs:]) + 64 * rounding * operands + torch.finfo(torch.float32).tiny
+    gaps = (explained - wanted).abs() / scale
     row = int(gaps.argmax())
     return float(gaps[row]), float(explained[row]), float(wanted[row])
-
-
-def _per_row(values: Tensor, axis: int | None) -> Tensor:
-    """One sum per row, or a single one."""
-    values = values.double()
-    return values.sum().reshape(1) if axis is None else values.movedim(axis, 0).reshape(values.shape[axis], -1).sum(1)

@@ -120,7 +120,7 @@ def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
 
 
 def ratio(step: Step, multiplier: Tensor) -> list[Tensor]:
-    """a / b as what times b is a, for a vector over its norm: m / mean(b) and -m mean(y) / mean(b).
+    """A / b as what times b is a, for a vector over its norm: m / mean(b) and -m mean(y) / mean(b).
 
     As complete as ``quotient``, and bounded where the norm of one side vanishes.
     """

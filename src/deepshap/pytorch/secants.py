@@ -95,7 +95,32 @@ def relu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
 def silu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     """Of the product x sigmoid(x): mean sigmoid plus mean x times the secant of sigmoid."""
     s, sr = torch.sigmoid(x), torch.sigmoid(r)
-    return (s + sr) / 2 + (x + r) / 2 * sigmoid(x, r, s, sr)
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * sigmoid(x, r, s, sr))
+
+
+def gelu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
+    """Of the product x Phi(x) with the normal distribution function Phi, like silu."""
+    s, sr = _normal(x), _normal(r)
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * of(_normal)(x, r, s, sr))
+
+
+def _normal(x: Tensor) -> Tensor:
+    return torch.erfc(-x * 0.5**0.5) / 2  # keeps its digits in the lower tail, unlike torch.special.ndtr
+
+
+def gelu_tanh(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
+    """Of x sigmoid(u) with the cubic u = sqrt(8 / pi) (x + 0.044715 x^3)."""
+    scale, cubic = (8 / torch.pi) ** 0.5, 0.044715
+    u, ur = (scale * (v + cubic * v**3) for v in (x, r))
+    s, sr = torch.sigmoid(u), torch.sigmoid(ur)
+    steepness = sigmoid(u, ur, s, sr) * scale * (1 + cubic * (x * x + x * r + r * r))
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * steepness)
+
+
+def _quotient_beyond_one(x: Tensor, r: Tensor, y: Tensor, yr: Tensor, near: Tensor) -> Tensor:
+    """The two halves of a product's secant cancel in the tails; for distant points the quotient is exact there."""
+    far = (x - r).abs() > 1
+    return torch.where(far, (y - yr) / torch.where(far, x - r, 1.0), near)
 
 
 def tanhshrink(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:

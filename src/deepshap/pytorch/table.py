@@ -125,10 +125,10 @@ for _name, _secant in {
     _of_kind(ELEMENTWISE, _name, secant=_secant)
 _of_kind(
     ELEMENTWISE,
-    "leaky_relu relu6 elu selu celu gelu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
+    "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
     "hardswish hardtanh hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
-    "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod rremainder heaviside i0 i0e i1 i1e "
+    "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma "
     "multigammaln",
 )
@@ -160,6 +160,8 @@ for _name, _function in {
     "ldexp": composites.ldexp,
     "glu": composites.glu,
     "det": composites.det,
+    "gelu": composites.gelu,
+    "rremainder": composites.rremainder,
     "prelu": composites.prelu,
     "rrelu": composites.rrelu,
     "full_like": composites.full_like,
@@ -181,7 +183,6 @@ for _name, _function in {
     "amax": composites.amax,
     "amin": composites.amin,
     "aminmax": composites.aminmax,
-    "_is_any_true": composites.any_of,
     "_is_all_true": composites.all_of,
     "any": composites.any_of,
     "all": composites.all_of,

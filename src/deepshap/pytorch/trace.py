@@ -417,9 +417,9 @@ class Tracer(TorchFunctionMode):
             return False
         raise UnsupportedOperationError(
             f"a tensor used at {_place()} depends on the explained input through code that deepshap cannot see "
-            f"({tensor.grad_fn.name()}): a TorchScript module, a compiled module or a C++ extension. "
-            "Use the plain Python module, or wrap the code in a torch.autograd.Function and give that a rule with "
-            "deepshap.register_rule."
+            f"({tensor.grad_fn.name()}): a TorchScript module, a C++ extension, or a torch.autograd.Function "
+            "whose apply was taken out of it beforehand. Use the plain Python module, call Function.apply in the model, or "
+            "wrap the code in a torch.autograd.Function and give that a rule with deepshap.register_rule."
         )
 
     def _mark(self, result: Any) -> None:
