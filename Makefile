@@ -1,9 +1,9 @@
-# make setup, test, lint, demo, docs. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, test, lint, demo, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test lint demo docs
+.PHONY: setup test lint demo docs tex
 
 setup: $(INSTALLED)
 
@@ -28,3 +28,11 @@ demo: setup
 
 docs: setup
 	$(BIN)/python -m deepshap.pytorch.document > docs/supported-operations.md
+
+# The derivations as build/tex/*.pdf; twice, for the references. Any LaTeX will do: make tex LATEX=xelatex.
+LATEX ?= pdflatex
+tex:
+	mkdir -p build/tex
+	for run in 1 2; do \
+		$(LATEX) -interaction=nonstopmode -halt-on-error -output-directory=build/tex docs/tex/lstm_shap_generic.tex || exit 1; \
+	done

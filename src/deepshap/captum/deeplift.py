@@ -233,7 +233,7 @@ class LayerDeepLift(LayerAttribution, DeepLift):
                 f"grad_kwargs {sorted(refused)} cannot be used: there is no gradient to ask for. Leave them out."
             )
         asked = (additional_forward_args, return_convergence_delta, custom_attribution_func)
-        layer = {"layer": self.layer, "layer_output": not attribute_to_layer_input}
+        layer = {"layer": self.layer, "layer_output": not attribute_to_layer_input, "around": True}
         return self._attribute(inputs, baselines, target, *asked, **layer)
 
 

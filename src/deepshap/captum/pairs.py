@@ -71,19 +71,21 @@ class Comparison:
         kept: list[np.ndarray] = []
         sums, outputs, expected = np.zeros((2, *self.shape)), *np.zeros((2, *self.columns.shape))
         for values, fx, fr, at, block in self._parts():
+            explained = values[: len(self.axes)]  # and then what goes around the layer
             if not means:
                 means = [np.zeros((2, self.shape[0], *v.shape[3:])) for v in values]
-                kept = [np.zeros((*self.shape, *v.shape[3:])) for v in values if keep_multipliers]
+                kept = [np.zeros((*self.shape, *v.shape[3:])) for v in explained if keep_multipliers]
             for mean, value in zip(means, values, strict=True):
                 mean[:, at] += value.sum(2) / self.shape[1]
+            for value in explained:
                 sums[:, at, block] += value.reshape(*value.shape[:3], -1).sum(3)
-            for whole, value in zip(kept, values, strict=False):
+            for whole, value in zip(kept, explained, strict=False):
                 whole[at, block] = value[MULTIPLIERS]
             outputs[at] = np.take_along_axis(fx, self.columns[at], 1)
             expected[at] += np.take_along_axis(fr, self.columns[at], 1) / self.shape[1]
         attributions = [mean[ATTRIBUTIONS, ..., None] for mean in means]
         attribution.verified(self.engine, attributions, outputs, self._outputs, expected, self._pair)
-        return means, sums, kept
+        return means[: len(self.axes)], sums, kept
 
     def _parts(self) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray, slice, slice]]:
         """Yield the results for some rows and references, and which these are.

@@ -68,11 +68,14 @@ class TorchEngine:
         *,
         layer: nn.Module | None = None,
         layer_output: bool = False,
+        around: bool = False,
         output: Any = None,
         batch_axis: int | Sequence[int] = 0,
     ) -> None:
         self.model, self.layer, self.output = model, layer, output
         self.layer_output = layer_output  # whether the layer's outputs are explained, not its inputs
+        self.around = around  # whether what goes around the layer is returned too, as a last tensor (outputs, rows)
+        self._around_shapes: list[torch.Size] = []
         self.modules = modules_of(model)
         self.inputs = Inputs(background, batch_axis, *_home_of(self.modules))
         self.output_axis: int | None = None
@@ -295,8 +298,10 @@ class TorchEngine:
                 with tracer:
                     output = self._call(inside, extra)
             else:
+                inside = tracer.follow(rows)
                 with self._layer_values_through(enter), tracer:
-                    output = self._call([r.clone() for r in rows], extra)
+                    output = self._call(inside, extra)
+                leaves.extend(tracer.around or ())
             output = tracer.leave(output)
             tracer.finish()
             return self._flat(output, len(rows[0])), leaves
@@ -318,6 +323,7 @@ class TorchEngine:
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
         self._dtypes = recorded.tape.dtypes
+        self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         return recorded.tape.nbytes, 2 * (tracer.tape.nbytes + sum(leaf.nbytes for leaf in recorded.leaves))
 
     # ------------------------------------------------------------------ a chunk of pairs
@@ -400,20 +406,33 @@ class TorchEngine:
         """
         tracer = Tracer(pairs, recorded.tape, self.operations)
         tracer.diagnosis = diagnosis
-        contributions: list[list[Tensor]] = [[] for _ in recorded.leaves]
+        contributions: list[list[Tensor]] = []
         with preserved(self.modules):
             output, leaves = self._trace(tracer, rows, extra)
-            axes = self.layer_axes if self.layer is not None else [0] * len(leaves)
             sides = zip(leaves, recorded.leaves, strict=True)
             differences = [leaf.detach() - align(reference, leaf, pairs) for leaf, reference in sides]
             chosen = torch.as_tensor(columns, device=output.device)
             for k in range(columns.shape[1]):
                 seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
                 multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
-                for found, m, d, axis in zip(contributions, multipliers, differences, axes, strict=True):
-                    m = torch.zeros_like(d) if m is None else m
-                    found.append(reduce(*(t.movedim(axis, 0).unflatten(0, tuple(pairs)) for t in (m, d))))
-        return [_numpy(torch.stack(c)) for c in contributions], output.detach()
+                found = self._rows_first(multipliers, differences, pairs.rows)
+                contributions.append([reduce(*(t.unflatten(0, tuple(pairs)) for t in pair)) for pair in found])
+        return [_numpy(torch.stack(c)) for c in zip(*contributions, strict=True)], output.detach()
+
+    def _rows_first(
+        self, multipliers: Sequence[Tensor | None], differences: list[Tensor], rows: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Multipliers and differences of each explained tensor, (rows, ...), and at last of what goes around the layer."""
+        both = [(torch.zeros_like(d) if m is None else m, d) for m, d in zip(multipliers, differences, strict=True)]
+        axes = [0] * len(both) if self.layer is None else self.layer_axes
+        for (m, d), axis in zip(both, axes, strict=False):
+            yield m.movedim(axis, 0), d.movedim(axis, 0)
+        if self.around:
+            around = zip(both[len(axes) :], self._around_shapes, strict=True)
+            total = sum(
+                (_sum_over_rows(m * d, one, rows) for (m, d), one in around), differences[0].new_zeros(rows).double()
+            )
+            yield torch.ones_like(total), total
 
     # ------------------------------------------------------------------ blame
     def blame(self, chunk: Chunk) -> Blame | None:
@@ -469,6 +488,19 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
             "with batch_axis."
         )
     return axes[0]
+
+
+def _sum_over_rows(values: Tensor, one: Sequence[int], rows: int) -> Tensor:
+    """Sum everything of each row, (rows,); ``one`` is the shape for a single row."""
+    if rows == 1:
+        return values.double().sum()[None]
+    grown = [axis for axis, sizes in enumerate(zip(one, values.shape, strict=True)) if sizes[0] * rows == sizes[1]]
+    if len(grown) != 1:
+        raise BatchMixingError(
+            f"a value that goes around the explained layer has shape {tuple(one)} for one row and {tuple(values.shape)} for "
+            f"{rows}: no axis holds the rows, so that there is no attribution per row."
+        )
+    return values.double().movedim(grown[0], 0).reshape(rows, -1).sum(1)
 
 
 def _check_independence(alone: Tensor, *among_others: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +21,7 @@ from ..errors import UnsupportedOperationError
 from . import secants
 from .operations import Misaligned, Step, primitive
 
-Cell = Any  # the classes below: forward, multipliers, number of gates and states
+Cell = Any  # the classes below: forward, multipliers, number of states
 
 
 class Weights(NamedTuple):
@@ -53,16 +54,18 @@ class Trace:
 
     def at(self, step: int) -> dict[str, Tensor]:
         """All values of one step."""
-        start = (
-            sum(self.batch_sizes[:step]) if self.batch_sizes[0] != self.batch_sizes[-1] else step * self.batch_sizes[0]
-        )
+        start = self.offsets[step]
         return {name: v[start : start + self.batch_sizes[step]] for name, v in self.values.items()}
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where the steps begin."""
+        return [0, *accumulate(self.batch_sizes)]
 
 
 class LSTM:
     """c = f c- + i g and h = o tanh c, with gates i, f, g, o in torch's order."""
 
-    gates: ClassVar[int] = 4
     states: ClassVar[int] = 2
 
     @staticmethod
@@ -86,7 +89,7 @@ class LSTM:
         m_h, m_c = m
         m_h = m_h if w.w_hr is None else m_h @ w.w_hr
         i, f, g, o = ((x["a"] + r["a"]) / 2).chunk(4, -1)
-        s_i, s_f, s_g, s_o = _gate_slopes(x, r, tanh_gate=2)
+        s_i, s_f, s_g, s_o = _gate_slopes(x, r, gates=4)
         m_c = m_c + m_h * o * secants.tanh(x["c"], r["c"], x["tanh_c"], r["tanh_c"])
         m_z = torch.cat(
             [
@@ -103,7 +106,6 @@ class LSTM:
 class GRU:
     """n = tanh(x_n + r q) with q = U_n h + b, and h = (1 - z) n + z h-, with gates r, z, n in torch's order."""
 
-    gates: ClassVar[int] = 3
     states: ClassVar[int] = 1
 
     @staticmethod
@@ -126,7 +128,7 @@ class GRU:
         """From the multiplier of h to those of the gates' inputs and of the old h."""
         (m_h,) = m
         reset, update, new = ((x["a"] + r["a"]) / 2).chunk(3, -1)
-        s_r, s_z, s_n = _gate_slopes(x, r, tanh_gate=2)
+        s_r, s_z, s_n = _gate_slopes(x, r, gates=3)
         m_z = m_h * ((x["h_before"] + r["h_before"]) / 2 - new) * s_z
         m_n = m_h * (1 - update) * s_n
         m_r = m_n * (x["q"] + r["q"]) / 2 * s_r
@@ -135,7 +137,6 @@ class GRU:
 
 
 class _RNN:
-    gates: ClassVar[int] = 1
     states: ClassVar[int] = 1
     activation: ClassVar[Any]
     secant: ClassVar[Any]
@@ -170,17 +171,15 @@ class ReluRNN(_RNN):
     secant = staticmethod(secants.relu)
 
 
-def _gate_slopes(x: dict[str, Tensor], r: dict[str, Tensor], tanh_gate: int) -> tuple[Tensor, ...]:
-    """Secants of all gates at once: tanh(z) = 2 sigmoid(2 z) - 1 would need other values, so two formulas, one tanhc."""
-    units = x["z"].shape[-1] // (tanh_gate + 1) if "q" in x else x["z"].shape[-1] // 4
-    scale = torch.full((x["z"].shape[-1],), 0.5, dtype=x["z"].dtype, device=x["z"].device)
-    scale[tanh_gate * units : (tanh_gate + 1) * units] = 1.0
-    shared = secants.tanhc((x["z"] - r["z"]) * scale)
-    y, yr = x["a"], r["a"]
-    sigmoid = 0.5 * (y + yr) - y * yr
-    slopes = list((sigmoid * shared).split(units, -1))
-    at = slice(tanh_gate * units, (tanh_gate + 1) * units)
-    slopes[tanh_gate] = (1 - y[..., at] * yr[..., at]) * shared[..., at]
+def _gate_slopes(x: dict[str, Tensor], r: dict[str, Tensor], gates: int) -> tuple[Tensor, ...]:
+    """Secants of all gates at once: sigmoid gates, and in third place the tanh gate, with one tanhc for all."""
+    halves = [0.5, 0.5, 1.0, 0.5][:gates]  # sigmoid takes half the distance, tanh the whole
+    units = x["z"].shape[-1] // gates
+    scale = torch.tensor(halves, dtype=x["z"].dtype, device=x["z"].device).repeat_interleave(units)
+    shared = secants.tanhc((x["z"] - r["z"]) * scale).split(units, -1)
+    y, yr = x["a"].split(units, -1), r["a"].split(units, -1)
+    slopes = [s * ((a + b) / 2 - a * b) for s, a, b in zip(shared, y, yr, strict=True)]
+    slopes[2] = shared[2] * (1 - y[2] * yr[2])
     return tuple(slopes)
 
 

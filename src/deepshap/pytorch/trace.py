@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
 
 _MARK = "deepshap"
+_AROUND = "_deepshap_around"  # set on tensors that depend on the input by another way than through the explained layer
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
 _tracing = threading.RLock()
@@ -165,6 +166,7 @@ class Tracer(TorchFunctionMode):
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
         self.diagnosis: list[tuple[Step, float, float]] | None = None
+        self.around: list[Tensor] | None = None  # with an inner layer: leaves of what joins its signal later
         self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
 
     # ------------------------------------------------------------------ entering and leaving
@@ -172,10 +174,19 @@ class Tracer(TorchFunctionMode):
         """Return the value to hand to the model, and the leaf that collects its multipliers."""
         with torch._C.DisableTorchFunction():  # an inner layer's input enters while the tracer listens
             leaf = value.detach() if value.is_floating_point() else value.detach().double()
+            leaf = leaf if self.around is None else leaf.clone()  # the model still holds an inner value
             leaf.requires_grad_()
             inside = leaf.clone()
             self._mark(inside)
             return (inside if value.is_floating_point() else self._tag(value.clone(), inside)), leaf
+
+    def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
+        """Return copies of the model's inputs, whose ways around the explained layer are followed."""
+        copies = [r.clone() for r in rows]
+        self.around = []
+        for copy in copies:
+            setattr(copy, _AROUND, True)
+        return copies
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
@@ -214,8 +225,11 @@ class Tracer(TorchFunctionMode):
             return self._refuse(f"{name} under torch.inference_mode", function, args, kwargs)
         if (seen := _seen.get()) is not None:
             seen.add(name)
+        inplace = bool(spelling and spelling.inplace)
         with torch.enable_grad():
-            result = self._active(function, operation, name, bool(spelling and spelling.inplace), args, kwargs)
+            if self.around is not None:
+                args, kwargs = self._join(name, inplace, args, kwargs)
+            result = self._active(function, operation, name, inplace, args, kwargs)
         self._mark(result)
         return result
 
@@ -240,8 +254,30 @@ class Tracer(TorchFunctionMode):
     def _passive(self, function: Any, operation: Operation | None, name: str, args: Any, kwargs: Any) -> Any:
         if operation and operation.kind == RANDOM and not _switched_off(function, args, kwargs):
             return self._refuse(f"{name} (random)", function, args, kwargs)
-        with torch.no_grad():
-            return function(*args, **kwargs)
+        given = list(tensors((args, kwargs)))
+        with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
+            result = function(*args, **kwargs)
+        if self.around is not None and any(hasattr(t, _AROUND) for t in given):
+            for tensor in tensors((result, args[0] if name == "__setitem__" else None)):
+                setattr(tensor, _AROUND, True)
+        return result
+
+    def _join(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+        """Let values in that depend on the input by another way than through the explained layer."""
+
+        def enter(value: Tensor) -> Tensor:
+            if not hasattr(value, _AROUND) or self._is_active(value):
+                return value
+            assert self.around is not None
+            self._call("a value from around the explained layer")
+            inside, leaf = self.enter(value)
+            self.around.append(leaf)
+            return inside
+
+        if (inplace or name == "__setitem__") and (target := enter(args[0])) is not args[0]:
+            self._overwrite(args[0], target)
+        out = {"out": kwargs["out"]} if "out" in kwargs else {}
+        return replace(args, enter), {**replace(kwargs, enter), **out}
 
     def _active(
         self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
