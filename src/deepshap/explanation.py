@@ -164,7 +164,9 @@ class Explanation(shap.Explanation):
 
     @feature_names.setter
     def feature_names(self, names: Any) -> None:
-        if self._inputs > self._rows and _names_for(names, self.values.shape[self._inputs - 1]):
+        if names is None:
+            self._track(feature_names=Obj(None))
+        elif self._inputs > self._rows and _names_for(names, self.values.shape[self._inputs - 1]):
             self._track(feature_names=Alias(list(names), self._inputs - 1))
         else:
             self._s.feature_names = names
@@ -176,7 +178,9 @@ class Explanation(shap.Explanation):
 
     @output_names.setter
     def output_names(self, names: Any) -> None:
-        if self.output_dims and _names_for(names, self.values.shape[-1]):
+        if names is None:
+            self._track(output_names=Obj(None))
+        elif self.output_dims and _names_for(names, self.values.shape[-1]):
             self._track(output_names=Alias(list(names), self.output_dims[-1]))
         else:
             self._s.output_names = names
@@ -417,7 +421,7 @@ def _numbered(kind: str, count: int) -> list[str]:
 
 
 def _names_for(names: Any, size: int) -> bool:
-    return names is not None and not isinstance(names, str) and np.ndim(names) == 1 and len(names) == size
+    return not isinstance(names, str) and np.ndim(names) == 1 and len(names) == size
 
 
 def _beside(one: Any, two: Any, axis: int) -> Any:

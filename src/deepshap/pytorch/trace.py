@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function, resolve_name
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
@@ -32,7 +33,6 @@ from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
 
 _MARK = "deepshap"
-_AROUND = "_deepshap_around"  # set on tensors that depend on the input by another way than through the explained layer
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
 _tracing = threading.RLock()
@@ -166,7 +166,9 @@ class Tracer(TorchFunctionMode):
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
         self.diagnosis: list[tuple[Step, float, float]] | None = None
-        self.around: list[Tensor] | None = None  # with an inner layer: leaves of what joins its signal later
+        # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
+        self.around: list[Tensor] | None = None
+        self._from_input = WeakTensorKeyDictionary()
         self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
 
     # ------------------------------------------------------------------ entering and leaving
@@ -184,8 +186,7 @@ class Tracer(TorchFunctionMode):
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
         copies = [r.clone() for r in rows]
         self.around = []
-        for copy in copies:
-            setattr(copy, _AROUND, True)
+        self._from_input.update(dict.fromkeys(copies, True))
         return copies
 
     def leave(self, output: Tensor) -> Tensor:
@@ -217,15 +218,15 @@ class Tracer(TorchFunctionMode):
                 "depends on the input. Write it with batched operations."
             )
         active = [t for t in tensors((args, kwargs)) if self._is_active(t)]
+        inplace = bool(spelling and spelling.inplace)
         if not active:
-            return self._passive(function, operation, name, args, kwargs)
+            return self._passive(function, operation, name, inplace, args, kwargs)
         if operation and operation.kind == LINEAR and all(_poisoned(t) for t in active):
             return self._pass_on(function, args, kwargs, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{name} under torch.inference_mode", function, args, kwargs)
         if (seen := _seen.get()) is not None:
             seen.add(name)
-        inplace = bool(spelling and spelling.inplace)
         with torch.enable_grad():
             if self.around is not None:
                 args, kwargs = self._join(name, inplace, args, kwargs)
@@ -251,22 +252,24 @@ class Tracer(TorchFunctionMode):
             return own
         return OPERATIONS.get(spelling.name) if spelling else None
 
-    def _passive(self, function: Any, operation: Operation | None, name: str, args: Any, kwargs: Any) -> Any:
+    def _passive(
+        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
+    ) -> Any:
         if operation and operation.kind == RANDOM and not _switched_off(function, args, kwargs):
             return self._refuse(f"{name} (random)", function, args, kwargs)
         given = list(tensors((args, kwargs)))
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
             result = function(*args, **kwargs)
-        if self.around is not None and any(hasattr(t, _AROUND) for t in given):
-            for tensor in tensors((result, args[0] if name == "__setitem__" else None)):
-                setattr(tensor, _AROUND, True)
+        if self.around is not None and any(t in self._from_input for t in given):
+            for tensor in tensors((result, _written(name, inplace, args))):
+                self._from_input[tensor] = True
         return result
 
     def _join(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         """Let values in that depend on the input by another way than through the explained layer."""
 
         def enter(value: Tensor) -> Tensor:
-            if not hasattr(value, _AROUND) or self._is_active(value):
+            if value not in self._from_input or self._is_active(value):
                 return value
             assert self.around is not None
             self._call("a value from around the explained layer")
@@ -274,8 +277,9 @@ class Tracer(TorchFunctionMode):
             self.around.append(leaf)
             return inside
 
-        if (inplace or name == "__setitem__") and (target := enter(args[0])) is not args[0]:
-            self._overwrite(args[0], target)
+        for target in _written(name, inplace, args):
+            if (entered := enter(target)) is not target:
+                self._overwrite(target, entered)
         out = {"out": kwargs["out"]} if "out" in kwargs else {}
         return replace(args, enter), {**replace(kwargs, enter), **out}
 
@@ -597,6 +601,13 @@ class Tracer(TorchFunctionMode):
 # ---------------------------------------------------------------------- walking through arguments
 def _depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
+
+
+def _written(name: str, inplace: bool, args: Any) -> list[Tensor]:
+    """What a call writes to: its first argument, and first of all the tensor of which that is a view."""
+    if not (inplace or name == "__setitem__"):
+        return []
+    return [t for t in (args[0]._base, args[0]) if t is not None]
 
 
 def _is_varying_mask(index: Any) -> bool:

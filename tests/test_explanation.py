@@ -1,0 +1,385 @@
+"""deepshap.Explanation: shap's, with sums over sequences that lose nothing."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import shap
+import torch
+from torch import nn
+
+import deepshap
+
+ROWS, STEPS, FEATURES, OUTPUTS = 4, 6, 3, 2
+NAMES, CLASSES = ["wind", "rain", "sun"], ["no", "yes"]
+
+
+class Series(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(FEATURES, 5, batch_first=True), nn.Linear(5, OUTPUTS)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+class WithStatic(nn.Module):
+    """A sequence and a row of other features."""
+
+    def __init__(self):
+        super().__init__()
+        self.series, self.static = Series(), nn.Linear(4, OUTPUTS)
+
+    def forward(self, series, static):
+        return torch.tanh(self.series(series) + self.static(static))
+
+
+def series(rows, seed):
+    return torch.randn(rows, STEPS, FEATURES, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Series()
+
+
+@pytest.fixture(scope="module")
+def explanation(model):
+    names = {"feature_names": NAMES, "output_names": CLASSES}
+    return deepshap.DeepExplainer(model, series(9, 1), progress=False, **names)(series(ROWS, 2))
+
+
+@pytest.fixture(scope="module")
+def joint():
+    torch.manual_seed(3)
+    explainer = deepshap.DeepExplainer(WithStatic(), [series(9, 4), torch.randn(9, 4)], progress=False)
+    return explainer([series(ROWS, 5), torch.randn(ROWS, 4)])
+
+
+# ---------------------------------------------------------------------- sums
+def test_over_time_sums_the_steps(explanation, model):
+    found = explanation.over_time()
+    assert isinstance(found, deepshap.Explanation)
+    np.testing.assert_array_equal(found.values, explanation.values.sum(1, dtype=np.float64))
+    np.testing.assert_array_equal(found.data, explanation.data.mean(1))
+    np.testing.assert_array_equal(found.base_values, explanation.base_values)
+    assert found.shape == (ROWS, FEATURES, OUTPUTS)
+    assert (found.feature_names, found.output_names) == (NAMES, CLASSES)
+    outputs = model(series(ROWS, 2)).detach().numpy()
+    np.testing.assert_allclose(found.values.sum(1) + found.base_values, outputs, atol=1e-6)
+
+
+def test_over_features_sums_the_features(explanation, model):
+    found = explanation.over_features()
+    np.testing.assert_array_equal(found.values, explanation.values.sum(2, dtype=np.float64))
+    np.testing.assert_array_equal(found.data, explanation.data.mean(2))
+    np.testing.assert_array_equal(found.base_values, explanation.base_values)
+    assert found.shape == (ROWS, STEPS, OUTPUTS)
+    assert (found.feature_names, found.output_names) == ([f"Step {i}" for i in range(STEPS)], CLASSES)
+    outputs = model(series(ROWS, 2)).detach().numpy()
+    np.testing.assert_allclose(found.values.sum(1) + found.base_values, outputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["over_time", "over_features"])
+def test_the_total_is_kept_in_double_precision(explanation, method):
+    total = explanation.values.sum((1, 2), dtype=np.float64)
+    np.testing.assert_allclose(getattr(explanation, method)().values.sum(1), total, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["over_time", "over_features"])
+def test_sums_slices_and_outputs_commute(explanation, method):
+    whole = getattr(explanation, method)()
+    for one in (getattr(explanation[2], method)()[..., 1], getattr(explanation.output("yes"), method)()[2]):
+        np.testing.assert_array_equal(one.values, whole.values[2, :, 1])
+        np.testing.assert_array_equal(one.data, whole.data[2])
+        assert one.base_values == whole.base_values[2, 1]
+        assert (one.feature_names, one.output_names) == (whole.feature_names, "yes")
+
+
+def test_a_model_with_one_number_per_row():
+    torch.manual_seed(0)
+    net = nn.LSTM(FEATURES, 1, batch_first=True)
+    found = deepshap.DeepExplainer(lambda x: net(x)[0][:, -1, 0], series(5, 1), progress=False)(series(ROWS, 2))
+    assert found.over_time().shape == (ROWS, FEATURES)
+    assert found[0].over_features().shape == (STEPS,)
+    with pytest.raises(deepshap.InputError, match="one output only"):
+        found.output(0)
+
+
+def test_an_output_with_several_axes():
+    torch.manual_seed(0)
+    net = nn.LSTM(FEATURES, OUTPUTS, batch_first=True)
+    explainer = deepshap.DeepExplainer(lambda x: net(x)[0], series(5, 1), progress=False, output_names=CLASSES)
+    found = explainer(series(ROWS, 2))
+    assert found.shape == (ROWS, STEPS, FEATURES, STEPS, OUTPUTS)
+    assert found.output_names == CLASSES
+    last = found.over_time().output((-1, "yes"))
+    np.testing.assert_array_equal(last.values, found.values[..., -1, 1].sum(1, dtype=np.float64))
+    np.testing.assert_array_equal(last.base_values, found.base_values[:, -1, 1])
+    with pytest.raises(deepshap.InputError, match=r"shape \(6, 2\): give a tuple of 2 keys"):
+        found.output(1)
+
+
+def test_what_stands_for_the_data(explanation):
+    np.testing.assert_array_equal(explanation.over_time(np.max).data, explanation.data.max(1))
+    assert explanation.over_time(None).data is None
+    words = np.array([[f"word {row} {step}" for step in range(STEPS)] for row in range(ROWS)])
+    found = explanation.over_features(words, step_names=[f"day {i}" for i in range(STEPS)])
+    assert found[1].data[3] == "word 1 3"
+    assert found[:, "day 3"].data[1] == "word 1 3"
+    assert explanation.over_time(None)[0].output(1).data is None
+
+
+def test_default_names_of_features(model):
+    found = deepshap.DeepExplainer(model, series(5, 1), progress=False)(series(ROWS, 2))
+    assert found.feature_names == found.over_time().feature_names == ["Feature 0", "Feature 1", "Feature 2"]
+    assert found.output_names == ["Output 0", "Output 1"]
+    found.feature_names = None
+    assert found.over_time().feature_names == ["Feature 0", "Feature 1", "Feature 2"]
+
+
+# ---------------------------------------------------------------------- names are on the axes they belong to
+def test_names_follow_their_axes_whatever_the_sizes():
+    """As many rows, steps and features: shap would name the steps."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
+    names = {"feature_names": NAMES, "output_names": ["a", "b", "c"]}
+    found = deepshap.DeepExplainer(net, torch.randn(4, 3, 3), progress=False, **names)(torch.randn(3, 3, 3))
+    np.testing.assert_array_equal(found[:, :, "rain"].values, found.values[:, :, 1])
+    np.testing.assert_array_equal(found[..., "b"].values, found.values[..., 1])
+    assert found[0].feature_names == found[:, 0].feature_names == NAMES
+    assert found[:, :, 1].feature_names == "rain"
+
+
+def test_names_can_be_assigned(explanation):
+    twin = copy.copy(explanation)
+    twin.feature_names = ["x", "y", "z"]
+    twin.output_names = ["u", "v"]
+    np.testing.assert_array_equal(twin[..., "z", "v"].values, explanation.values[..., 2, 1])
+    assert twin[0, 0].feature_names == ["x", "y", "z"]
+    assert explanation.feature_names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"feature_names": ["a", "b"]}, "feature_names holds 2 names for an axis of 3"),
+        ({"output_names": ["a", "b", "c"]}, "output_names holds 3 names for an axis of 2"),
+        ({"feature_names": {"a": ["b"]}}, "feature_names"),
+    ],
+)
+def test_a_wrong_number_of_names_is_refused(model, names, message):
+    explainer = deepshap.DeepExplainer(model, series(5, 1), progress=False, **names)
+    with pytest.raises(deepshap.InputError, match=message):
+        explainer(series(ROWS, 2))
+
+
+# ---------------------------------------------------------------------- still shap's
+def test_it_is_shaps(explanation):
+    assert isinstance(explanation, shap.Explanation)
+    assert str(type(explanation)).endswith("Explanation'>")  # how shap's force plot recognises it
+    assert explanation.compute_time > 0
+
+
+LIKE_SHAP = [
+    lambda e: e[1],
+    lambda e: e[1:3],
+    lambda e: e[[0, 2]],
+    lambda e: e[np.array([True, False, True, False])],
+    lambda e: e[..., 0],
+    lambda e: e[:, 1, 2],
+    lambda e: e.abs,
+    lambda e: e.mean(0),
+    lambda e: e.abs.mean(0),
+    lambda e: e.abs.max(0),
+    lambda e: e.sample(2),
+    lambda e: e + 1,
+    lambda e: e - e,
+    lambda e: 2 * e,
+    copy.copy,
+    copy.deepcopy,
+    lambda e: pickle.loads(pickle.dumps(e)),
+]
+
+
+@pytest.mark.parametrize("take", LIKE_SHAP)
+def test_what_shap_makes_of_it_is_the_same_and_ours(explanation, take):
+    shaps = shap.Explanation(explanation.values, explanation.base_values, explanation.data, output_names=CLASSES)
+    found, wanted = take(explanation), take(shaps)
+    assert type(found) is deepshap.Explanation
+    np.testing.assert_array_equal(found.values, wanted.values)
+    np.testing.assert_array_equal(found.data, wanted.data)
+    np.testing.assert_array_equal(found.base_values, wanted.base_values)
+    assert found.output_names == wanted.output_names
+
+
+def test_names_behind_an_ellipsis(explanation):
+    np.testing.assert_array_equal(explanation[..., "yes"].values, explanation.values[..., 1])
+    np.testing.assert_array_equal(explanation[1, ..., np.int64(1)].values, explanation.values[1, ..., 1])
+
+
+def test_cohorts(explanation):
+    found = explanation.over_time().output("yes").cohorts(["a", "b", "a", "b"])
+    assert {name: cohort.shape for name, cohort in found.cohorts.items()} == {"a": (2, 3), "b": (2, 3)}
+    assert len(explanation.over_time().output("yes").cohorts(2).cohorts) == 2
+
+
+def test_a_copy_does_not_share_what_is_assigned(explanation):
+    before = explanation.values.copy()
+    twin = copy.copy(explanation)
+    twin.values = twin.values + 1
+    np.testing.assert_array_equal(explanation.values, before)
+
+
+def test_output_axes_follow_slices(explanation):
+    assert explanation.output_dims == (3,)
+    assert explanation[0].output_dims == (2,)
+    assert explanation[..., 0].output_dims == ()
+    assert explanation.over_time()[0].output_dims == (1,)
+
+
+def test_columns_side_by_side(explanation):
+    time, features = explanation.over_time(), explanation.over_features()
+    both = time.hstack(features)
+    assert type(both) is deepshap.Explanation
+    np.testing.assert_array_equal(both.values, np.concatenate([time.values, features.values], 1))
+    np.testing.assert_array_equal(both.data, np.concatenate([time.data, features.data], 1))
+    assert both.feature_names == [*NAMES, *(f"Step {i}" for i in range(STEPS))]
+    assert both[0, :, 1].hstack(time[0, :, 1]).shape == (2 * FEATURES + STEPS,)
+    with pytest.raises(deepshap.InputError, match="equal shapes"):
+        time.hstack(features[:2])
+    with pytest.raises(deepshap.InputError, match="base values"):
+        time.hstack(features + 1)
+
+
+# ---------------------------------------------------------------------- bad input
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e[:, 2].over_time(), r"over_time\(\) is for sequences.*\(4, 3\)"),
+        (lambda e: e.over_features().over_features(), r"over_features\(\) is for sequences.*\(4, 6\)"),
+        (lambda e: e.over_features(step_names=["a"]), "step_names holds 1 names for an axis of 6"),
+        (lambda e: e.over_time(np.zeros((2, 2))), r"data has shape \(2, 2\).*\(4, 3\)"),
+        (lambda e: e.output("maybe"), r"no output 'maybe' among 2 outputs named \['no', 'yes'\]"),
+        (lambda e: e.output(2), "no output 2 among 2 outputs"),
+        (lambda e: e.output((0, 1)), "give a tuple of 1 keys"),
+        (lambda e: e.output(0).output(0), "one output only"),
+    ],
+)
+def test_bad_input_is_refused(explanation, call, message):
+    with pytest.raises(deepshap.InputError, match=message):
+        call(explanation)
+
+
+def test_images_are_no_sequences():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    found = deepshap.DeepExplainer(net, torch.randn(3, 1, 3, 4), progress=False)(torch.randn(2, 1, 3, 4))
+    for one in (found, found[0], found[..., 0]):
+        with pytest.raises(deepshap.InputError, match="for sequences"):
+            one.over_time()
+
+
+# ---------------------------------------------------------------------- rows first
+def test_time_first_inputs_are_explained_rows_first():
+    torch.manual_seed(0)
+    net = nn.LSTM(FEATURES, OUTPUTS)
+    background, x = series(5, 1).transpose(0, 1), series(ROWS, 2).transpose(0, 1)
+    explainer = deepshap.DeepExplainer(lambda x: net(x)[0][-1], background, batch_axis=1, progress=False)
+    found = explainer(x)
+    assert found.shape == (ROWS, STEPS, FEATURES, OUTPUTS)
+    np.testing.assert_array_equal(np.moveaxis(found.values, 0, 1), explainer.shap_values(x))
+    np.testing.assert_array_equal(found.data, series(ROWS, 2).numpy())
+    total = found.over_time().values.sum(1) + found.base_values
+    np.testing.assert_allclose(total, net(x)[0][-1].detach().numpy(), atol=1e-6)
+
+
+def test_an_inner_time_first_layer_is_explained_rows_first():
+    torch.manual_seed(0)
+    net = nn.LSTM(FEATURES, OUTPUTS)
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(torch.tanh(x).transpose(0, 1))[0][-1]
+
+    model = Turned()
+    found = deepshap.DeepExplainer((model, model.net), series(5, 1), progress=False)(series(ROWS, 2))
+    assert found.shape == (ROWS, STEPS, FEATURES, OUTPUTS)
+    np.testing.assert_allclose(found.data, np.tanh(series(ROWS, 2).numpy()), atol=1e-6)
+    total = found.over_time().values.sum(1) + found.base_values
+    np.testing.assert_allclose(total, model(series(ROWS, 2)).detach().numpy(), atol=1e-6)
+
+
+# ---------------------------------------------------------------------- several inputs
+def test_several_inputs(joint):
+    assert isinstance(joint, shap.Explanation)
+    assert [v.shape for v in joint.values] == [(ROWS, STEPS, FEATURES, OUTPUTS), (ROWS, 4, OUTPUTS)]
+    assert [d.shape for d in joint.data] == [(ROWS, STEPS, FEATURES), (ROWS, 4)]
+    assert len(joint) == len(list(joint)) == 2
+    assert joint[0].feature_names == ["Input 0, feature 0", "Input 0, feature 1", "Input 0, feature 2"]
+    np.testing.assert_array_equal(joint.output(1)[1].values, joint.values[1][..., 1])
+
+
+def test_all_inputs_in_one_matrix(joint):
+    both = joint[0].over_time().hstack(joint[1])
+    assert both.shape == (ROWS, FEATURES + 4, OUTPUTS)
+    total = joint.values[0].sum((1, 2), dtype=np.float64) + joint.values[1].sum(1, dtype=np.float64)
+    np.testing.assert_allclose(both.values.sum(1), total, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: e.shape,
+        lambda e: e.abs,
+        lambda e: e.mean(0),
+        lambda e: e + 1,
+        lambda e: e.over_time(),
+        lambda e: e.over_features(),
+        lambda e: e.hstack(e),
+        lambda e: e[0, 1],
+        lambda e: e[..., 1],
+        lambda e: e["static"],
+        lambda e: e.feature_names,
+    ],
+)
+def test_what_needs_one_input_says_so(joint, call):
+    with pytest.raises(deepshap.InputError, match=r"explanation\[0\]"):
+        call(joint)
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_several_inputs_are_copied(joint, twin):
+    found = twin(joint)
+    assert type(found) is deepshap.JointExplanation
+    for one, two in zip(found.values, joint.values, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert ".base_values" in repr(found)
+
+
+def test_inputs_by_name():
+    torch.manual_seed(3)
+    background = {"series": series(9, 4), "static": torch.randn(9, 4)}
+    explainer = deepshap.DeepExplainer(
+        WithStatic(), background, progress=False, feature_names={"series": NAMES}, output_names=CLASSES
+    )
+    found = explainer({"series": series(ROWS, 5), "static": torch.randn(ROWS, 4)})
+    assert list(found) == list(found.values) == ["series", "static"]
+    assert found["series"].over_time().feature_names == NAMES
+    assert found["static"].feature_names[2] == "static, feature 2"
+    assert found.output("yes")["static"].shape == (ROWS, 4)
+    assert dict(found.items())["static"] is found["static"]
+    with pytest.raises(deepshap.InputError, match=r"choose one of the inputs \['series', 'static'\]"):
+        found[0]
+
+
+@pytest.mark.parametrize("names", [NAMES, [NAMES], {"other": NAMES}, [NAMES, "abcd"]])
+def test_names_of_several_inputs(names):
+    background = [series(9, 4), torch.randn(9, 4)]
+    explainer = deepshap.DeepExplainer(WithStatic(), background, progress=False, feature_names=names)
+    with pytest.raises(deepshap.InputError, match=r"a list of names for each of the inputs \[0, 1\]"):
+        explainer(background)
