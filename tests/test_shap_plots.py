@@ -120,6 +120,13 @@ def figure_numbers(figure):
     return [match.group(1) for label in labels if (match := re.search(r"\$ = (.*)\$", label))]
 
 
+def test_waterfall_of_explanations_side_by_side(explanation):
+    both = explanation.over_time().hstack(explanation.over_features()).output(0)[0]
+    shap.plots.waterfall(both, show=False)
+    drawn = numbers(plt.gcf().axes[0].texts)
+    np.testing.assert_allclose(np.sort(drawn), np.sort(both.values), atol=0.0051)
+
+
 @pytest.mark.parametrize("kind", ["rows", "steps"])
 def test_bar_of_one_row(kind, request):
     one = request.getfixturevalue(kind)[0]

@@ -1,0 +1,260 @@
+"""Extremes, order, products and running results along axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import rules
+from ..operations import INDEX, Operation, primitive
+
+
+@primitive(rules.logsumexp)
+def logsumexp_last(z: Tensor) -> Tensor:
+    """Over the last axis."""
+    return z.logsumexp(-1)
+
+
+@primitive(rules.greatest, keeps_memory=True)
+def greatest(x: Tensor, positions: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Values at the positions of the greatest ones, along the last axis."""
+    index = positions(x)
+    return x.gather(-1, index), index
+
+
+@primitive(rules.greatest)
+def chosen(x: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
+    """Only the positions; they are not to be used where they differ between example and reference."""
+    return positions(x)
+
+
+chosen.operation = Operation(INDEX)  # type: ignore[attr-defined]
+
+
+def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
+    """Log of the sum of exponentials."""
+    return over_axes(logsumexp_last, input, dim, keepdim)
+
+
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """Logsumexp of two."""
+    return logsumexp_last(torch.stack(torch.broadcast_tensors(input, other), -1))
+
+
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """Logsumexp of two, to base 2."""
+    return logaddexp(input * math.log(2), other * math.log(2)) / math.log(2)
+
+
+def over_axes(function: Callable[[Tensor], Tensor], input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """Apply a function of the last axis over one axis, several, or all."""
+    dims = axes_of(input, dim)
+    if not dims:
+        return function(input.unsqueeze(-1))
+    moved = input.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
+    result = function(moved)
+    for axis in sorted(dims) if keepdim else ():
+        result = result.unsqueeze(axis)
+    return result
+
+
+def axes_of(input: Tensor, dim: Any) -> tuple[int, ...]:
+    """The axes meant by one, several or none."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return tuple(range(input.dim()))
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    return tuple(d % max(input.dim(), 1) for d in dims) if input.dim() else ()
+
+
+def _argmax_last(x: Tensor) -> Tensor:
+    return x.argmax(-1, keepdim=True)
+
+
+def _greatest_last(x: Tensor) -> Tensor:
+    return greatest(x, _argmax_last).squeeze(-1)
+
+
+def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Greatest value over axes."""
+    return over_axes(_greatest_last, input, dim, keepdim)
+
+
+def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Least value over axes."""
+    return -amax(-input, dim, keepdim)
+
+
+def maximum_of(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """torch.max in its three forms: of all, over an axis (with positions), of two tensors."""
+    return _extreme(amax, torch.argmax, torch.maximum, torch.return_types.max, input, dim, keepdim, other)
+
+
+def minimum_of(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """torch.min in its three forms."""
+    return _extreme(amin, torch.argmin, torch.minimum, torch.return_types.min, input, dim, keepdim, other)
+
+
+def _extreme(over: Any, arg: Any, of_two: Any, form: Any, input: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+    other = dim if isinstance(dim, Tensor) else other
+    if other is not None:
+        return of_two(input, other)
+    if dim is None:
+        return over(input)
+    return form((over(input, dim, keepdim), arg(input, dim, keepdim)))
+
+
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Least and greatest value."""
+    return torch.return_types.aminmax((amin(input, dim, keepdim), amax(input, dim, keepdim)))
+
+
+def any_of(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Whether any condition holds: the greatest of them."""
+    return amax((input != 0).to(torch.float64), dim, keepdim).to(torch.bool)
+
+
+def all_of(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Whether all conditions hold: the least of them."""
+    return amin((input != 0).to(torch.float64), dim, keepdim).to(torch.bool)
+
+
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """Number of values that are not 0."""
+    return (input != 0).sum(axes_of(input, dim))
+
+
+def max_pool(spatial: int, adaptive: bool = False) -> Callable[..., Any]:
+    """Build the max pooling over one, two or three axes, with cross-max in every window."""
+    native = getattr(F, f"adaptive_max_pool{spatial}d" if adaptive else f"max_pool{spatial}d")
+
+    def pool(input: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Any:
+        shape = tuple(input.shape[-spatial:])
+        windows: list[tuple[int, ...]] = []
+
+        def positions(flat: Tensor) -> Tensor:
+            _, index = native(flat.unflatten(-1, shape), *args, return_indices=True, **kwargs)
+            windows.append(tuple(index.shape[-spatial:]))
+            return index.flatten(-spatial)
+
+        flat = input.flatten(-spatial)
+        values = greatest(flat, positions)
+        values = values.unflatten(-1, windows[0])
+        if not return_indices:
+            return values
+        return values, chosen(flat, positions).unflatten(-1, windows[0])
+
+    return pool
+
+
+@primitive(rules.ordered)
+def ordered(x: Tensor) -> Tensor:
+    """Ascending along the last axis."""
+    return x.sort(-1)[0]
+
+
+def _ordered(input: Tensor, dim: int, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """Sorted values and their positions, along the last axis."""
+    last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
+    values = -ordered(-last) if descending else ordered(last)
+    return values, chosen(last, lambda x: torch.argsort(x, dim=-1, descending=descending, stable=True))
+
+
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """Sorted values and positions."""
+    values, index = _ordered(input, dim, descending)
+    return torch.return_types.sort((values.movedim(-1, dim), index.movedim(-1, dim)))
+
+
+def msort(input: Tensor) -> Tensor:
+    """Sorted along the first axis."""
+    return sort(input, 0)[0]
+
+
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The k greatest (or least) values, in order."""
+    if k == 1:
+        return torch.return_types.topk((maximum_of if largest else minimum_of)(input, dim, True))
+    values, index = _ordered(input, dim, descending=largest)
+    return torch.return_types.topk((values[..., :k].movedim(-1, dim), index[..., :k].movedim(-1, dim)))
+
+
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """The k-th least value."""
+    values, index = _ordered(input, dim)
+    pair = [v[..., k - 1 : k].movedim(-1, dim) for v in (values, index)]
+    value, index = pair if keepdim else (v.squeeze(dim) for v in pair)
+    return torch.return_types.kthvalue((value, index))
+
+
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median."""
+    if dim is None:
+        return kthvalue(input.flatten(), (input.numel() + 1) // 2)[0]
+    return torch.return_types.median(kthvalue(input, (input.shape[dim] + 1) // 2, dim, keepdim))
+
+
+def quantile(
+    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Tensor:
+    """Quantiles of the sorted values."""
+    flat = input.flatten() if dim is None else input.movedim(dim, -1)
+    values, _ = _ordered(flat, -1)
+    q = torch.as_tensor(q, dtype=input.dtype, device=input.device)
+    place = q.reshape(-1) * (values.shape[-1] - 1)
+    below, above = values[..., place.floor().long()], values[..., place.ceil().long()]
+    weight = {
+        "linear": place - place.floor(),
+        "lower": torch.zeros_like(place),
+        "higher": torch.ones_like(place),
+        "midpoint": torch.full_like(place, 0.5),
+        "nearest": (place - place.floor()).round(),
+    }[interpolation]
+    result = (below + (above - below) * weight).movedim(-1, 0)
+    if keepdim:
+        result = result.unsqueeze(1 + dim % input.dim()) if dim is not None else result.reshape(-1, *[1] * input.dim())
+    return result if q.dim() else result[0]
+
+
+def _scan(combine: Callable[[Tensor, Tensor], Tensor], input: Tensor, dim: int) -> Tensor:
+    slices = list(input.unbind(dim))
+    for k in range(1, len(slices)):
+        slices[k] = combine(slices[k - 1], slices[k])
+    return torch.stack(slices, dim)
+
+
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running product, one half-split after the other."""
+    return _scan(torch.mul, input if dtype is None else input.to(dtype), dim)
+
+
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    """Running logsumexp."""
+    return _scan(logaddexp, input, dim)
+
+
+def cummax(input: Tensor, dim: int) -> Any:
+    """Running maximum."""
+    index = chosen(input, lambda x: torch.cummax(x, dim)[1])
+    return torch.return_types.cummax((_scan(torch.maximum, input, dim), index))
+
+
+def cummin(input: Tensor, dim: int) -> Any:
+    """Running minimum."""
+    index = chosen(input, lambda x: torch.cummin(x, dim)[1])
+    return torch.return_types.cummin((_scan(torch.minimum, input, dim), index))
+
+
+@primitive(rules.polynomial)
+def product_last(x: Tensor) -> Tensor:
+    """Product over the last axis."""
+    return x.prod(-1)
+
+
+def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Product over an axis."""
+    return over_axes(product_last, input if dtype is None else input.to(dtype), dim, keepdim)

@@ -1,0 +1,266 @@
+"""shap.DeepExplainer is ours while shap is patched, and shap's again afterwards."""
+
+import io
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import shap
+import shap.explainers._deep
+import torch
+from torch import nn
+
+import deepshap
+from deepshap import drop_in
+
+PLACES = [
+    (shap, "DeepExplainer"),
+    (shap.explainers, "DeepExplainer"),
+    (shap.explainers, "Deep"),
+    (shap.explainers._deep, "DeepExplainer"),
+]
+ORIGINAL = shap.DeepExplainer
+
+
+def classes():
+    return {getattr(module, name) for module, name in PLACES}
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    yield
+    deepshap.unpatch_shap()
+    assert classes() == {ORIGINAL}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+@pytest.fixture
+def rows():
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def background():
+    return torch.randn(8, 4, generator=torch.Generator().manual_seed(2))
+
+
+# ---------------------------------------------------------------------- on and off
+def test_as_a_context():
+    with deepshap.patch_shap():
+        assert classes() == {drop_in.DeepExplainer}
+    assert classes() == {ORIGINAL}
+
+
+def test_as_a_function():
+    deepshap.patch_shap()
+    assert classes() == {drop_in.DeepExplainer}
+    deepshap.unpatch_shap()
+    assert classes() == {ORIGINAL}
+
+
+def test_an_error_inside_restores_shap():
+    with pytest.raises(KeyError), deepshap.patch_shap():
+        raise KeyError
+    assert classes() == {ORIGINAL}
+
+
+def test_an_inner_context_leaves_the_outer_one_alone():
+    with deepshap.patch_shap():
+        with deepshap.patch_shap():
+            assert classes() == {drop_in.DeepExplainer}
+        assert classes() == {drop_in.DeepExplainer}
+    assert classes() == {ORIGINAL}
+
+
+def test_a_context_leaves_an_earlier_call_in_effect():
+    deepshap.patch_shap()
+    with deepshap.patch_shap():
+        pass
+    assert classes() == {drop_in.DeepExplainer}
+
+
+def test_twice_is_once():
+    deepshap.patch_shap()
+    deepshap.patch_shap()
+    deepshap.unpatch_shap()
+    assert classes() == {ORIGINAL}
+
+
+def test_unpatching_what_is_not_patched_does_nothing():
+    deepshap.unpatch_shap()
+    with deepshap.patch_shap():
+        deepshap.unpatch_shap()
+        assert classes() == {ORIGINAL}
+
+
+# ---------------------------------------------------------------------- the explainer
+@pytest.mark.parametrize("name", ["shap.DeepExplainer", "shap.explainers.Deep", "shap.explainers.DeepExplainer"])
+def test_the_same_numbers_by_every_door(name, model, background, rows):
+    wanted = deepshap.DeepExplainer(model, background)
+    with deepshap.patch_shap():
+        explainer = eval(name)(model, background)
+    assert isinstance(explainer, shap.Explainer)
+    assert isinstance(explainer, deepshap.DeepExplainer)
+    np.testing.assert_array_equal(explainer.shap_values(rows), wanted.shap_values(rows))
+    np.testing.assert_array_equal(explainer(rows).values, wanted(rows).values)
+    np.testing.assert_array_equal(explainer.expected_value, wanted.expected_value)
+
+
+def test_ours_is_an_explainer_of_shap_without_any_patch(model, background):
+    assert isinstance(deepshap.DeepExplainer(model, background), shap.Explainer)
+
+
+def test_the_signature_of_shap(model, background, rows):
+    with deepshap.patch_shap():
+        explainer = shap.DeepExplainer(model, background, None, None)
+        named = shap.DeepExplainer(model=model, data=background, session=None, learning_phase_flags=None)
+    found = explainer.shap_values(rows, None, "max", True)
+    np.testing.assert_array_equal(found, named.shap_values(X=rows, ranked_outputs=None, check_additivity=False))
+
+
+def test_our_options(background, rows):
+    net = nn.LSTM(4, 3, batch_first=True)
+    with deepshap.patch_shap():
+        explainer = shap.DeepExplainer(net, background[:, None], output=lambda found: found[0][:, -1], progress=False)
+    assert explainer.shap_values(rows[:, None]).shape == (5, 1, 4, 3)
+
+
+def test_the_results_of_shap_on_a_network_that_both_explain(background, rows):
+    """Shapes, forms and numbers, where shap's rules are exact too."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    theirs = shap.DeepExplainer(net, background)
+    with deepshap.patch_shap():
+        ours = shap.DeepExplainer(net, background)
+    found, wanted = ours.shap_values(rows), theirs.shap_values(rows)
+    assert type(found) is type(wanted)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(ours.expected_value, theirs.expected_value, atol=1e-6)
+    np.testing.assert_allclose(ours(rows).values, theirs(rows).values, atol=1e-5)
+    for order in ("max", "min", "max_abs"):
+        found, found_indexes = ours.shap_values(rows, 2, order)
+        wanted, indexes = theirs.shap_values(rows, 2, order, check_additivity=False)  # its check forgets the ranks
+        assert type(found_indexes) is type(indexes)
+        assert torch.equal(found_indexes, indexes)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_list_of_inputs_as_shap_returns_it(background, rows):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.relu = nn.Linear(8, 2), nn.ReLU()
+
+        def forward(self, x, y):
+            return self.relu(self.linear(torch.cat([x, y], 1)))
+
+    torch.manual_seed(4)
+    net = Two()
+    theirs = shap.DeepExplainer(net, [background, 2 * background])
+    with deepshap.patch_shap():
+        ours = shap.DeepExplainer(net, [background, 2 * background])
+    found, wanted = ours.shap_values([rows, rows]), theirs.shap_values([rows, rows])
+    assert type(found) is type(wanted) is list
+    for one, two in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    for one, two in zip(ours([rows, rows]).values, found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_an_inner_layer_as_shap_explains_it(background, rows):
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    wanted = shap.DeepExplainer((net, net[2]), background).shap_values(rows)
+    with deepshap.patch_shap():
+        found = shap.DeepExplainer((net, net[2]), background).shap_values(rows)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_model_stays_in_training_mode(model, background, rows):
+    """shap's puts it into evaluation mode for good."""
+    model.train()
+    with deepshap.patch_shap():
+        shap.DeepExplainer(model, background).shap_values(rows)
+    assert model.training
+
+
+# ---------------------------------------------------------------------- pickles
+def test_results_are_pickled(model, background, rows):
+    with deepshap.patch_shap():
+        explanation = shap.DeepExplainer(model, background)(rows)
+        inside = pickle.loads(pickle.dumps(explanation))
+    for found in (inside, pickle.loads(pickle.dumps(explanation))):
+        assert isinstance(found, deepshap.Explanation)
+        np.testing.assert_array_equal(found.values, explanation.values)
+        np.testing.assert_array_equal(found[..., "Output 1"].base_values, explanation.base_values[:, 1])
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_explainers_are_saved(patched, model, background, rows):
+    if patched:
+        deepshap.patch_shap()
+    explainer = (shap if patched else deepshap).DeepExplainer(model, background)
+    wanted = explainer.shap_values(rows)
+    file = io.BytesIO()
+    explainer.save(file)
+    file.seek(0)
+    found = type(explainer).load(file)
+    assert type(found) is type(explainer)
+    np.testing.assert_array_equal(found.shap_values(rows), wanted)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).shap_values(rows), wanted)
+
+
+# ---------------------------------------------------------------------- what is not ours
+class Functional:
+    """Stands for a Keras model."""
+
+    def __call__(self, x):
+        return x
+
+
+Functional.__module__ = "keras.src.models.functional"
+
+
+class Sequential(Functional):
+    """Stands for a model of the user, derived from one of Keras."""
+
+
+@pytest.mark.parametrize("make", [Functional, Sequential, lambda: (Functional(), [Functional()])])
+def test_a_keras_model_is_refused_by_name(make, background):
+    with deepshap.patch_shap(), pytest.raises(deepshap.InputError, match=r"deepshap\.unpatch_shap\(\) first"):
+        shap.DeepExplainer(make(), background)
+
+
+def test_a_tensorflow_session_is_refused(model, background):
+    with deepshap.patch_shap(), pytest.raises(deepshap.InputError, match="Keras and TensorFlow"):
+        shap.DeepExplainer(model, background, object())
+
+
+# ---------------------------------------------------------------------- without torch
+WITHOUT_TORCH = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("torch is hidden", name=name)
+sys.meta_path.insert(0, Hidden())
+import shap, deepshap
+original = shap.DeepExplainer
+with deepshap.patch_shap():
+    assert issubclass(shap.DeepExplainer, deepshap.DeepExplainer)
+assert shap.DeepExplainer is original
+deepshap.Explanation([[1.0, 2.0]], 3.0, [[4.0, 5.0]])
+assert "torch" not in sys.modules
+"""
+
+
+def test_shap_is_patched_without_torch():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
