@@ -7,16 +7,12 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 
 from __future__ import annotations
 
-import inspect
-import os
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
+from .calls import place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, Misaligned, Operation, Pairs, Step, align
 from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
@@ -36,8 +33,6 @@ _MARK = "deepshap"
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
 _tracing = threading.RLock()
-_HERE = os.path.dirname(os.path.dirname(__file__))
-_TORCH = os.path.dirname(torch.__file__)
 _seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
 
 
@@ -198,7 +193,7 @@ class Tracer(TorchFunctionMode):
     def finish(self) -> None:
         """Raise for unsupported calls, and for calls that the reference made and the example did not."""
         if self.unsupported:
-            raise UnsupportedOperationError(_unsupported_message(list(self.unsupported)))
+            raise UnsupportedOperationError(unsupported_message(list(self.unsupported)))
         if self.reference and len(self.tape.calls) < len(self.reference.calls):
             name, place = self.reference.calls[len(self.tape.calls)]
             raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
@@ -214,8 +209,8 @@ class Tracer(TorchFunctionMode):
                 return (operation.function or function)(*args, **kwargs)
         if torch._C._functorch.peek_interpreter_stack() is not None:
             raise UnsupportedOperationError(
-                f"{name} at {_place()} runs inside a torch.func transform (vmap, grad, jvp), which hides from deepshap what "
-                "depends on the input. Write it with batched operations."
+                f"{name} at {place_of_call()} runs inside a torch.func transform (vmap, grad, jvp), which hides from "
+                "deepshap what depends on the input. Write it with batched operations."
             )
         active = [t for t in tensors((args, kwargs)) if self._is_active(t)]
         inplace = bool(spelling and spelling.inplace)
@@ -255,7 +250,7 @@ class Tracer(TorchFunctionMode):
     def _passive(
         self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
     ) -> Any:
-        if operation and operation.kind == RANDOM and not _switched_off(function, args, kwargs):
+        if operation and operation.kind == RANDOM and not switched_off(function, args, kwargs):
             return self._refuse(f"{name} (random)", function, args, kwargs)
         given = list(tensors((args, kwargs)))
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
@@ -289,7 +284,7 @@ class Tracer(TorchFunctionMode):
         out = kwargs.pop("out", None) if isinstance(kwargs.get("out"), Tensor) else None
         if out is not None:
             return self._overwrite(out, self._active(function, operation, name, False, args, kwargs))
-        args, kwargs, flagged = _without_inplace_flag(function, args, kwargs)
+        args, kwargs, flagged = without_inplace_flag(function, args, kwargs)
         if operation is None:
             return self._unknown(function, name, args, kwargs)
         linear = operation.kind in (LINEAR, CAST)
@@ -392,11 +387,11 @@ class Tracer(TorchFunctionMode):
             result = function(*detached(args), **kwargs)
         self._call(name)
         if not self._same_as_recorded(name, result):
-            result._deepshap = Tag(origin=f"{name} at {_place()}")
+            result._deepshap = Tag(origin=f"{name} at {place_of_call()}")
         return result
 
     def _random(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        if _switched_off(function, args, kwargs):
+        if switched_off(function, args, kwargs):
             return self._linear(function, operation, name, inplace, args, kwargs)
         return self._refuse(f"{name} (random)", function, args, kwargs)
 
@@ -419,7 +414,7 @@ class Tracer(TorchFunctionMode):
 
     def _call(self, name: str) -> str:
         """Note one active call, and check that the reference made the same one."""
-        place = _place()
+        place = place_of_call()
         position = len(self.tape.calls)
         self.tape.calls.append((name, place))
         if self.reference is not None:
@@ -441,7 +436,7 @@ class Tracer(TorchFunctionMode):
         if self.reference is None:
             return True
         if position >= len(self.reference.values):
-            raise Misaligned(f"{name} at {_place()} has no counterpart on the reference side")
+            raise Misaligned(f"{name} at {place_of_call()} has no counterpart on the reference side")
         return _equal(value, self.reference.values[position], self.pairs)
 
     # ------------------------------------------------------------------ activity
@@ -456,7 +451,7 @@ class Tracer(TorchFunctionMode):
         if not _reaches_mark(tensor.grad_fn):
             return False
         raise UnsupportedOperationError(
-            f"a tensor used at {_place()} depends on the explained input through code that deepshap cannot see "
+            f"a tensor used at {place_of_call()} depends on the explained input through code that deepshap cannot see "
             f"({tensor.grad_fn.name()}): a TorchScript module, a C++ extension, or a torch.autograd.Function "
             "whose apply was taken out of it beforehand. Use the plain Python module, call Function.apply in the model, or "
             "wrap the code in a torch.autograd.Function and give that a rule with deepshap.register_rule."
@@ -482,7 +477,7 @@ class Tracer(TorchFunctionMode):
             return None
         if tag.carrier is None:
             raise ControlFlowError(
-                f"the indices from {tag.origin} differ between example and reference and are used at {_place()}. "
+                f"the indices from {tag.origin} differ between example and reference and are used at {place_of_call()}. "
                 "A selection that depends on the input in this way cannot be attributed: take the values themselves "
                 "(max, topk, sort return them), or pass the indices as additional_forward_args."
             )
@@ -536,7 +531,7 @@ class Tracer(TorchFunctionMode):
         """``target[mask] = value`` with a mask that depends on the input."""
         if isinstance(value, Tensor) and value.dim():
             raise UnsupportedOperationError(
-                f"an assignment of several values through a mask that depends on the input at {_place()}: use torch.where."
+                f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."
             )
         with self:
             wide = mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim()))
@@ -566,7 +561,7 @@ class Tracer(TorchFunctionMode):
         else:
             if target._is_view():
                 raise UnsupportedOperationError(
-                    f"an in-place change of a view of an integer or boolean tensor at {_place()}: "
+                    f"an in-place change of a view of an integer or boolean tensor at {place_of_call()}: "
                     "write it out of place (for instance with torch.where)."
                 )
             with torch.no_grad():
@@ -588,12 +583,12 @@ class Tracer(TorchFunctionMode):
 
     def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         """Note the call and go on as torch would, so that one error can list all of them."""
-        self.unsupported[(name, _place())] = None
+        self.unsupported[(name, place_of_call())] = None
         try:
             with torch.enable_grad():
                 result = function(*args, **kwargs)
         except Exception as error:
-            raise UnsupportedOperationError(_unsupported_message(list(self.unsupported))) from error
+            raise UnsupportedOperationError(unsupported_message(list(self.unsupported))) from error
         self._mark(result)
         return result
 
@@ -689,79 +684,6 @@ def _reaches_mark(node: Any) -> bool:
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False
-
-
-# ---------------------------------------------------------------------- flags in signatures
-@cache
-def _signature(function: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
-    """Strip ``inplace=True``, wherever in the call it stands."""
-    if kwargs.get("inplace") is True:
-        return args, {**kwargs, "inplace": False}, True
-    if not any(a is True for a in args):
-        return args, kwargs, False
-    signature = _signature(function)
-    if signature is None or "inplace" not in signature.parameters:
-        return args, kwargs, False
-    position = list(signature.parameters).index("inplace")
-    if position >= len(args) or args[position] is not True:
-        return args, kwargs, False
-    return (*args[:position], False, *args[position + 1 :]), kwargs, True
-
-
-def _switched_off(function: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a random function (dropout and its kin) does nothing in this call."""
-    signature = _signature(function)
-    if signature is not None and "training" in signature.parameters:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return not bound.arguments["training"] or bound.arguments.get("p") == 0
-    name = getattr(function, "__name__", "")
-    return "dropout" in name and len(args) >= 3 and not args[2]
-
-
-# ---------------------------------------------------------------------- places in the user's code
-def _place() -> str:
-    """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
-    frame = sys._getframe(1)
-    inside = ""
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(_TORCH):
-            if not inside and frame.f_code.co_name == "forward":
-                inside = f" in {type(frame.f_locals.get('self')).__name__}"
-        elif not path.startswith(_HERE):
-            return f"{os.path.basename(path)}:{frame.f_lineno}{inside}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "unknown place"
-
-
-def _unsupported_message(calls: list[tuple[str, str]]) -> str:
-    lines = "\n".join(f"  {name}  at {place}" for name, place in calls)
-    if not (ruleless := [name for name, _ in calls if " " not in name]):
-        return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _CURES
-    example = ruleless[0]
-    return (
-        f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
-        "Say what such a function is, and it will be explained:\n"
-        f'  deepshap.register_rule({example}, "elementwise")  # acts on each element alone\n'
-        f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'
-        f'  deepshap.register_rule({example}, "smooth")       # anything differentiable (path integral)\n'
-        f"  deepshap.register_rule({example}, rule)           # rule(step, *multipliers) -> input multipliers\n"
-        "docs/adding-a-rule.md has examples. " + (_CURES if len(ruleless) < len(calls) else "")
-    )
-
-
-_CURES = (
-    "Random functions must be switched off or moved out of the model, since example and reference have to see the same "
-    "function; torch.inference_mode inside the model must give way to torch.no_grad."
-)
 
 
 __all__ = ["ForeignCall", "Tape", "Tracer", "custom_functions_visible", "seen_operations"]
