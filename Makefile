@@ -1,9 +1,9 @@
-# make setup, test, lint, demo, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, test, shap-tests, lint, demo, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test lint demo docs tex
+.PHONY: setup test shap-tests lint demo docs tex
 
 setup: $(INSTALLED)
 
@@ -17,6 +17,10 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 # One thread for each of the two test processes.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# shap's own tests of its DeepExplainer, with ours in its place; a part of test.
+shap-tests: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/test_shap_suite.py
 
 lint: setup
 	$(BIN)/ruff check

@@ -120,6 +120,8 @@ def test_an_output_with_several_axes():
     np.testing.assert_array_equal(last.base_values, found.base_values[:, -1, 1])
     with pytest.raises(deepshap.InputError, match=r"shape \(6, 2\): give a tuple of 2 keys"):
         found.output(1)
+    with pytest.raises(deepshap.InputError, match="no output 'yes' among 6 outputs"):
+        found.output(("yes", 1))
 
 
 def test_what_stands_for_the_data(explanation):

@@ -51,7 +51,8 @@ class Sentences(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _closed():
+def _no_figure_left():
+    plt.close("all")
     yield
     plt.close("all")
 

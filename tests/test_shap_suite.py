@@ -53,20 +53,30 @@ def suite(pytestconfig, tmp_path) -> Path:
     """The folder with shap's tests."""
     folder = Path(pytestconfig.cache.mkdir("shap-sources")) / version("shap")
     if not folder.exists():
-        fetch(tmp_path / "unpacked", tmp_path)
-        os.replace(tmp_path / "unpacked", folder)
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        fetch(partial, tmp_path)
+        partial.rename(folder)
     return folder
 
 
 def outcomes(report: Path) -> dict[str, str]:
     """What became of each test, by its name with its parameters."""
     cases = ElementTree.parse(report).getroot().iter("testcase")
-    return {case.get("name"): next((child.tag for child in case if child.tag != "system-out"), "passed") for case in cases}
+    return {
+        case.get("name"): next((child.tag for child in case if child.tag != "system-out"), "passed") for case in cases
+    }
 
 
 def test_shaps_own_tests_pass(suite, tmp_path):
     deselected = [f"--deselect={SUITE}::{name}" for name in NOT_OURS]
-    options = ["-p", "shap_in_place", "-p", "no:cacheprovider", f"--rootdir={suite}", f"--junitxml={tmp_path / 'report'}"]
+    options = [
+        "-p",
+        "shap_in_place",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={suite}",
+        f"--junitxml={tmp_path / 'report'}",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = run("pytest", *options, *deselected, SUITE, cwd=suite, env={**environment, "PYTHONPATH": str(HERE)})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,5 +88,4 @@ def test_shaps_own_tests_pass(suite, tmp_path):
     assert not skipped or not torch.cuda.is_available()
 
     written = set(re.findall(r"^def (test_\w+)", (suite / SUITE).read_text(), re.MULTILINE))
-    assert set(NOT_OURS) <= written
     assert {name.partition("[")[0] for name in found if name not in skipped} == written - set(NOT_OURS)

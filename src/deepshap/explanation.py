@@ -121,7 +121,9 @@ class Explanation(shap.Explanation):
             raise InputError("there is one output only: leave out .output(...).")
         if len(keys) != len(shape):
             raise InputError(f"the outputs have shape {shape}: give a tuple of {len(shape)} keys, not {key!r}.")
-        return self[(..., *(self._output_index(k, size) for k, size in zip(keys, shape, strict=True)))]
+        names = self.output_names if isinstance(self.output_names, (list, tuple)) else []
+        *first, last = zip(keys, shape, strict=True)
+        return self[(..., *(_output_index(*k, names=[]) for k in first), _output_index(*last, names=list(names)))]
 
     def hstack(self, other: shap.Explanation) -> Explanation:
         """Put the features of another explanation of the same rows and outputs beside these.
@@ -239,14 +241,6 @@ class Explanation(shap.Explanation):
             raise InputError(f"data has shape {np.shape(data)}; the explained rows have shape {shape}.")
         summed._track(data=Obj(data if data is None else np.asarray(data)), display_data=Obj(None))
         return summed
-
-    def _output_index(self, key: int | str, size: int) -> int:
-        names = list(self.output_names) if isinstance(self.output_names, (list, tuple)) else []
-        if isinstance(key, str) and key in names:
-            return names.index(key)
-        if isinstance(key, (int, np.integer)) and -size <= key < size:
-            return int(key) % size
-        raise InputError(f"there is no output {key!r} among {size} outputs" + (f" named {names}." if names else "."))
 
 
 class JointExplanation(Explanation):
@@ -389,6 +383,14 @@ def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> N
         outputs = outputs if explanation.output_dims else outputs[0]
     if outputs is not None:
         explanation.output_names = outputs
+
+
+def _output_index(key: int | str, size: int, names: list[str]) -> int:
+    if isinstance(key, str) and key in names:
+        return names.index(key)
+    if isinstance(key, (int, np.integer)) and -size <= key < size:
+        return int(key) % size
+    raise InputError(f"there is no output {key!r} among {size} outputs" + (f" named {names}." if names else "."))
 
 
 def _names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:

@@ -410,7 +410,7 @@ class TorchEngine:
         with preserved(self.modules):
             output, leaves = self._trace(tracer, rows, extra)
             sides = zip(leaves, recorded.leaves, strict=True)
-            differences = [leaf.detach() - align(reference, leaf, pairs) for leaf, reference in sides]
+            differences = [_difference(leaf.detach(), align(reference, leaf, pairs)) for leaf, reference in sides]
             chosen = torch.as_tensor(columns, device=output.device)
             for k in range(columns.shape[1]):
                 seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
@@ -428,11 +428,20 @@ class TorchEngine:
         for (m, d), axis in zip(both, axes, strict=False):
             yield m.movedim(axis, 0), d.movedim(axis, 0)
         if self.around:
-            around = zip(both[len(axes) :], self._around_shapes, strict=True)
-            total = sum(
-                (_sum_over_rows(m * d, one, rows) for (m, d), one in around), differences[0].new_zeros(rows).double()
+            around = self._around(both[len(axes) :], differences[0].new_zeros(rows).double())
+            yield torch.ones_like(around), around
+
+    def _around(self, both: list[tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
+        """What goes around the explained layer, added to a total for every row."""
+        for (m, d), one in zip(both, self._around_shapes, strict=True):
+            total = total + _sum_over_rows(m * d, one, len(total))
+        if not bool(torch.isfinite(total).all()):
+            raise NonFiniteError(
+                "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinities "
+                "that differs between example and reference. Pass what it is made of (lengths, masks) as "
+                "additional_forward_args, which both share, or mask with a large finite number."
             )
-            yield torch.ones_like(total), total
+        return total
 
     # ------------------------------------------------------------------ blame
     def blame(self, chunk: Chunk) -> Blame | None:
@@ -488,6 +497,11 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
             "with batch_axis."
         )
     return axes[0]
+
+
+def _difference(x: Tensor, r: Tensor) -> Tensor:
+    """Example minus reference; equal infinities, as in masks, do not differ."""
+    return (x - r).masked_fill(x == r, 0)
 
 
 def _sum_over_rows(values: Tensor, one: Sequence[int], rows: int) -> Tensor:
