@@ -100,10 +100,20 @@ def test_time_first_layers_keep_their_axes():
             return self.out(self.gru(x.transpose(0, 1))[0]).sigmoid().sum(0)
 
     model = built(TimeFirst())
-    custom = {"custom_attribution_func": lambda m, x, r: (m[0] * (x[0] - r[0]),)}
+    rest = values(
+        lambda h: model.out(h.transpose(0, 1)).sigmoid().sum(0), *(first_of(model, v) for v in (SERIES, SERIES_R))
+    )
+    custom = {"custom_attribution_func": lambda m, x, r: tuple(a * (b - c) for a, b, c in zip(m, x, r, strict=True))}
     for options in ({}, custom):
-        found, delta = layered(model, model.gru, SERIES, SERIES_R, return_convergence_delta=True, **options)[0], 0
-        assert [tuple(f.shape) for f in found] == [(5, 3, 4), (1, 3, 4)]
+        (series, last), delta = layered(model, model.gru, SERIES, SERIES_R, return_convergence_delta=True, **options)
+        assert_close(series.transpose(0, 1).numpy(), rest[..., 1], 1e-12)
+        assert torch.equal(last, torch.zeros(1, 3, 4))
+        assert delta.abs().max() <= 1e-12
+
+
+def first_of(model: Any, x: Tensor) -> Tensor:
+    """Return what the layer of ``TimeFirst`` gives, rows first."""
+    return model.gru(x.transpose(0, 1))[0].detach().transpose(0, 1)
 
 
 def test_an_embedding_is_explained_at_its_output():
@@ -125,7 +135,7 @@ def test_row_arguments_reach_the_layer():
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
             return self.out(torch.tanh(self.first(x * scale[:, None])))
 
-    model, scale = built(Scaled()), torch.tensor([1.0, 2.0, 0.5]).double()
+    model, scale, one = built(Scaled()), torch.tensor([1.0, 2.0, 0.5]).double(), torch.ones(1)
     function = {"custom_attribution_func": lambda m, x, r: (m[0] * (x[0] - r[0]),)}
     for options in ({}, function):
         found, delta = layered(
@@ -133,8 +143,7 @@ def test_row_arguments_reach_the_layer():
         )
         assert delta.abs().max() <= 1e-12
         alone = [
-            layered(model, model.first, X[[i]] * s, R * s, additional_forward_args=torch.ones(1))
-            for i, s in enumerate(scale)
+            layered(model, model.first, X[[i]] * k, R * k, additional_forward_args=one) for i, k in enumerate(scale)
         ]
         assert_close(found.numpy(), torch.cat(alone).numpy(), 1e-12)
 
@@ -186,7 +195,7 @@ MEETINGS = {
     "einsum": lambda m, h, x: torch.einsum("bi,bj->bij", h, torch.sin(x)).tanh().sum(2),
     "expanded": lambda m, h, x: m.out(torch.tanh(h * x[:, :1].expand(-1, 4))),
     "time first": lambda m, h, x: m.out(torch.tanh(h + torch.stack([x, x.sin()])).prod(0)),
-    "out=": lambda m, h, x: m.out(torch.tanh(torch.mul(h, x, out=torch.empty(0, dtype=x.dtype)))),
+    "out=": lambda m, h, x: m.out(torch.tanh(torch.mul(h, x, out=torch.empty_like(x)))),
     "nothing": lambda m, h, x: m.out(h),
     "in place": in_place,
     "part of a buffer": part_of_a_buffer,
