@@ -15,6 +15,7 @@ from captum.attr import visualization
 from helpers import assert_close, built, drawn, snapshot, values
 from matplotlib import pyplot
 from models import Chain, Last, LastValid
+from test_devices import every_device, setting
 from torch import Tensor, nn
 
 import deepshap
@@ -196,6 +197,14 @@ def test_noise_tunnel(kind):
     assert delta.abs().max() <= 1e-12
 
 
+def test_called_as_insights_calls():
+    method = ours.DeepLift(mlp())
+    assert "baselines" in inspect.signature(method.attribute).parameters
+    given = {"additional_forward_args": None, "target": torch.tensor([2]), "baselines": (R[:1],)}
+    (found,) = method.attribute.__wrapped__(method, (X[:1],), **given)
+    assert torch.equal(found, method.attribute(X[:1], R[:1], target=2))
+
+
 def test_visualization():
     found = ours.DeepLift(cnn()).attribute(IMAGES, target=1)
     picture = found[0].permute(1, 2, 0).numpy()
@@ -208,8 +217,9 @@ def test_captum_is_not_needed():
     code = """
 import sys
 sys.modules["captum"] = None
-import torch
-from deepshap.captum import DeepLift, DeepLiftShap, LayerDeepLift, NeuronDeepLift
+import deepshap, torch
+DeepLift, DeepLiftShap = deepshap.captum.DeepLift, deepshap.captum.DeepLiftShap
+from deepshap.captum import LayerDeepLift, NeuronDeepLift
 model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
 x = torch.ones(1, 2)
 method = DeepLift(model)
@@ -280,6 +290,17 @@ def test_dtypes_and_gradients():
     assert found.dtype == delta.dtype == torch.float32
     assert not found.requires_grad
     assert_close(found.numpy(), values(mlp(), X, R)[..., 1], 1e-4)
+
+
+@every_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_every_device_and_precision(device, dtype):
+    model, x, r, lengths = setting(device, dtype)
+    found, delta = ours.DeepLiftShap(model).attribute(x, r, 1, lengths, return_convergence_delta=True)
+    assert (found.dtype, found.device, delta.dtype, delta.device) == (dtype, x.device, dtype, x.device)
+    assert_close(found.float().cpu().numpy(), values(model, x, r, lengths)[..., 1], 1e-2)
+    layer = ours.LayerDeepLift(model, model.front).attribute(x, r[:3], 1, lengths)
+    assert (layer.dtype, layer.device, layer.shape) == (dtype, x.device, (3, 8, 5))
 
 
 def test_integer_inputs():

@@ -55,6 +55,7 @@ _LAZY = {
     "LSTMShapBackwardHook": ".cells",
     "LSTMShapHandler": ".pytorch.handlers",
     "ModuleCall": ".pytorch.handlers",
+    "captum": ".captum",
     "gate_attribution": ".cells",
     "product_attribution": ".cells",
     "register_lstm_shap_hook": ".cells",
@@ -64,4 +65,5 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    module = import_module(_LAZY[name], __name__)
+    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)

@@ -437,7 +437,7 @@ class TorchEngine:
             total = total + _sum_over_rows(m * d, one, len(total))
         if not bool(torch.isfinite(total).all()):
             raise NonFiniteError(
-                "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinities "
+                "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinity "
                 "that differs between example and reference. Pass what it is made of (lengths, masks) as "
                 "additional_forward_args, which both share, or mask with a large finite number."
             )
