@@ -13,7 +13,14 @@ from deepshap.pytorch import document, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_BLOCKS = {"README.md", "adding-a-rule.md", "mathematics.md", "migration.md"}
+WITH_BLOCKS = {
+    "README.md",
+    "adding-a-rule.md",
+    "captum.md",
+    "cells-and-handlers.md",
+    "mathematics.md",
+    "migration.md",
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

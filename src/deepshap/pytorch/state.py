@@ -53,7 +53,7 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         for module in modules:
             module.training = False
             for parameter in module._parameters.values():
-                if parameter is not None and parameter.is_leaf:
+                if parameter is not None and parameter.is_leaf and not parameter.is_inference():
                     parameter.requires_grad_(False)
         yield
 
@@ -61,7 +61,11 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
 def _restorer(module: nn.Module) -> Callable[[], None]:
     attributes = dict(module.__dict__)
     contents = [(v, v.copy()) for v in attributes.values() if isinstance(v, (dict, list, set))]
-    gradients = [(p, p.requires_grad) for p in module._parameters.values() if p is not None and p.is_leaf]
+    gradients = [
+        (p, p.requires_grad)
+        for p in module._parameters.values()
+        if p is not None and p.is_leaf and not p.is_inference()
+    ]
     tensors = [*module._buffers.values(), *(v for v in attributes.values() if isinstance(v, Tensor))]
     values = [(t, t._version, t.detach().clone()) for t in tensors if t is not None and not t.is_inference()]
 

@@ -555,6 +555,9 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ in-place code
     def _overwrite(self, target: Tensor, result: Tensor) -> Tensor:
         self._before_overwriting(target)
+        if target.shape != result.shape and not target.numel():  # out=torch.empty(0)
+            with torch.no_grad():
+                target.resize_(result.shape)
         tag = getattr(result, "_deepshap", None)
         if tag is None:
             target.copy_(result)
