@@ -77,6 +77,11 @@ class TorchEngine:
         self.around = around  # whether what goes around the layer is returned too, as a last tensor (outputs, rows)
         self._around_shapes: list[torch.Size] = []
         self.modules = modules_of(model)
+        if any(p.is_inference() for m in self.modules for p in m._parameters.values() if p is not None):
+            raise InputError(
+                "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "
+                "model outside of it (copy.deepcopy), or make it under torch.no_grad."
+            )
         self.inputs = Inputs(background, batch_axis, *_home_of(self.modules))
         self.output_axis: int | None = None
         self.output_shape: tuple[int, ...] = ()
