@@ -1,9 +1,9 @@
-# make setup, test, shap-tests, lint, demo, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, test, shap-tests, lint, demo, bench, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test shap-tests lint demo docs tex
+.PHONY: setup test shap-tests lint demo bench docs tex
 
 setup: $(INSTALLED)
 
@@ -29,6 +29,9 @@ lint: setup
 
 demo: setup
 	$(BIN)/python -m deepshap.demo
+
+bench: setup
+	$(BIN)/python benchmarks/recurrent.py
 
 docs: setup
 	$(BIN)/python -m deepshap.pytorch.document > docs/supported-operations.md
