@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import psutil
@@ -86,16 +86,24 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
     return int(asked)
 
 
-def chunk_sizes(examples: int, references: int, per_reference: int, per_pair: int, budget: int) -> tuple[int, int]:
+class Footprint(NamedTuple):
+    """Memory in bytes that each reference, each example and each pair of a chunk takes."""
+
+    reference: int
+    example: int
+    pair: int
+
+
+def chunk_sizes(examples: int, references: int, footprint: Footprint, budget: int) -> tuple[int, int]:
     """How many examples and references to take at a time."""
-    if per_reference + per_pair > budget:
+    if sum(footprint) > budget:
         raise MemoryBudgetError(
-            f"one pair of example and reference takes about {_size(per_reference + per_pair)}, the budget is {_size(budget)}. "
+            f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
             "Raise max_memory, or shorten the sequences."
         )
-    block = min(references, budget // (per_reference + per_pair), MOST_PAIRS)
-    left = budget - block * per_reference
-    return max(1, min(examples, left // (block * per_pair), MOST_PAIRS // block)), block
+    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), MOST_PAIRS)
+    left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
+    return max(1, min(examples, left // each, MOST_PAIRS // block)), block
 
 
 def _size(count: float) -> str:

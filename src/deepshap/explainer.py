@@ -256,8 +256,8 @@ class DeepExplainer(shap.Explainer):
     ) -> tuple[attribution.Attributions, np.ndarray]:
         engine = self.engine
         references = engine.inputs.background
-        needed = engine.prepare(examples, extra)
-        sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), *needed, self.max_memory)
+        footprint = engine.prepare(examples, extra)
+        sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), footprint, self.max_memory)
         native = engine.outputs(examples, extra, sizes)
         columns = _ranked(native, ranked_outputs, order)
         values, outputs, expected = attribution.explain(

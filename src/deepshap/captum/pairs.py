@@ -31,10 +31,10 @@ class Comparison:
         self.rows, self.extra = engine.read(list(inputs), args)
         self.references = engine.inputs.background
         self.shape = (len(self.rows[0]), len(self.references[0]) if crosswise else 1)
-        needed = engine.prepare(self.rows, self.extra)
+        footprint = engine.prepare(self.rows, self.extra)
         budget = attribution.memory_budget(None, engine.free_memory())
         sides = self.shape if crosswise else self.shape[::-1]  # where each row has its own reference, a pair takes both
-        self.sizes = attribution.chunk_sizes(*sides, *needed, budget)
+        self.sizes = attribution.chunk_sizes(*sides, footprint, budget)
         self.columns = arguments.columns(target, engine.output_shape, self.shape[0])
 
     @property

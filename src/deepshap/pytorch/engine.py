@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from ..attribution import MOST_PAIRS, Chunk
+from ..attribution import MOST_PAIRS, Chunk, Footprint
 from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError, UnsupportedOperationError
 from .inputs import Inputs, take_output
 from .operations import Misaligned, Operation, Pairs, align
@@ -88,7 +88,7 @@ class TorchEngine:
         self.dtype = torch.get_default_dtype()
         self.layer_axes: list[int] = []
         self._dtypes: set[torch.dtype] = set()
-        self._sizes: tuple[int, int] | None = None
+        self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
         self._recorded: tuple[tuple[int, int], Recorded] | None = None
         self.operations: dict[Any, Operation] = {}  # rules for single modules, beside those registered for all
@@ -207,20 +207,22 @@ class TorchEngine:
         placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, self.layer_axes, strict=True)]
         return placed[0] if len(placed) == 1 else placed
 
-    def prepare(self, examples: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
+    def prepare(self, examples: list[Tensor], extra: Sequence[Any]) -> Footprint:
         """Check once, on an example beside a reference, that the model can be explained.
 
-        Returns the memory in bytes that a reference and a pair take.
+        Returns the memory that references, examples and pairs take.
         """
         self._recorded = None  # weights, buffers or rules may have changed since the last call
-        if self._sizes is None:
+        if self._footprint is None:
             rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
             alone, together = self._find_axes(rows, self.inputs.rows_of(extra, [0, 0]))
-            sizes = self._measure([x[:1] for x in examples], self.inputs.rows_of(extra, slice(0, 1)))
+            footprint = self._measure([x[:1] for x in examples], self.inputs.rows_of(extra, slice(0, 1)))
             behind = self.evaluate([r.flip(0) for r in rows], self.inputs.rows_of(extra, [0, 0]))[1]
             _check_independence(alone.reshape(-1), together.reshape(-1), behind)
-            self._sizes = sizes
-        return self._sizes
+            self._footprint = footprint
+        if extra or self._pairwise:  # everything is run and kept for every pair
+            return Footprint(0, 0, sum(self._footprint))
+        return self._footprint
 
     def outputs(self, examples: list[Tensor], extra: Sequence[Any], sizes: tuple[int, int]) -> np.ndarray:
         """Outputs of the untouched model, (rows, outputs)."""
@@ -318,7 +320,7 @@ class TorchEngine:
             output, leaves = self._trace(tracer, references, extra)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
-    def _measure(self, example: list[Tensor], extra: Sequence[Any]) -> tuple[int, int]:
+    def _measure(self, example: list[Tensor], extra: Sequence[Any]) -> Footprint:
         """Trace one example beside one reference and count what is kept."""
         recorded = self.record([r[:1] for r in self.inputs.background], extra)
         tracer = Tracer(Pairs(1, 1), recorded.tape, self.operations)
@@ -329,7 +331,9 @@ class TorchEngine:
             raise ControlFlowError(_control_flow_message(error)) from None
         self._dtypes = recorded.tape.dtypes
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
-        return recorded.tape.nbytes, 2 * (tracer.tape.nbytes + sum(leaf.nbytes for leaf in recorded.leaves))
+        leaves = sum(leaf.nbytes for leaf in recorded.leaves)
+        kept = 2 * recorded.tape.memory  # twice, since it is gathered step by step and put together at the end
+        return Footprint(recorded.tape.nbytes + kept, kept, 2 * (tracer.tape.nbytes + leaves))
 
     # ------------------------------------------------------------------ a chunk of pairs
     def attribute(

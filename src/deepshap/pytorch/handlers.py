@@ -194,7 +194,7 @@ class Handlers:
             )
             if handler is not None:
                 operations[module] = Operation(CUSTOM, _HandlerRule(handler, module, name))
-        self.engine._recorded, self.engine._sizes, self.engine._pairwise = None, None, False
+        self.engine._recorded, self.engine._footprint, self.engine._pairwise = None, None, False
 
 
 def layer_names(model: Any) -> dict[nn.Module, str]:

@@ -49,8 +49,14 @@ class Settings:
 class Trace:
     """What one side's forward recursion leaves for the rule, each of shape (sum of batch_sizes, units)."""
 
+    settings: Settings
     batch_sizes: list[int]
     values: dict[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the values take."""
+        return sum(v.nbytes for v in self.values.values())
 
     def at(self, step: int) -> dict[str, Tensor]:
         """All values of one step."""
@@ -185,10 +191,11 @@ def _gate_slopes(x: dict[str, Tensor], r: dict[str, Tensor], gates: int) -> tupl
 
 # ---------------------------------------------------------------------- one layer, one direction
 def _rule(step: Step, *multipliers: Tensor) -> list[Tensor]:
-    settings, x_trace = step.memory
+    x_trace: Trace = step.memory
+    settings = x_trace.settings
     cell, weights, batch_sizes, order = settings.cell, settings.weights, settings.batch_sizes, settings.order
     assert step.reference is not None
-    r_trace = step.reference.memory[1]
+    r_trace: Trace = step.reference.memory
     rows = batch_sizes[0]
     m_sequence, *m_states = multipliers
     if len(x_trace.batch_sizes) != len(r_trace.batch_sizes):
@@ -246,9 +253,9 @@ def recurrence(x: Tensor, *rest: Any) -> Any:
         new, kept[t] = cell.forward(z[offsets[t] : offsets[t + 1]], [s[:size] for s in state], weights)
         outputs[t] = new[0]
         state = [n if size == len(s) else torch.cat([n, s[size:]]) for n, s in zip(new, state, strict=True)]
-    trace = Trace(batch_sizes, {name: torch.cat([k[name] for k in kept]) for name in kept[0]})
+    trace = Trace(settings, batch_sizes, {name: torch.cat([k[name] for k in kept]) for name in kept[0]})
     result = (torch.cat(outputs), *state)
-    return tuple(_repeated(v, repeats) for v in result), (settings, trace)
+    return tuple(_repeated(v, repeats) for v in result), trace
 
 
 def _once(v: Tensor, repeats: int) -> Tensor:

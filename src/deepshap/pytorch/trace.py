@@ -69,6 +69,7 @@ class Tape:
     values: list[Any] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
     nbytes: int = 0
+    memory: int = 0
 
 
 class _Secant(Function):
@@ -410,6 +411,7 @@ class Tracer(TorchFunctionMode):
         for tensor in tensors(step.kept()):
             self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
         self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *step.outputs))
+        self.tape.memory += getattr(step.memory, "nbytes", 0)
         return result
 
     def _call(self, name: str) -> str:
