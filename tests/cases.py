@@ -1160,7 +1160,10 @@ model("module used three times", Reused)
 model("checkpoint", lambda: Checkpointed(False))
 model("checkpoint, reentrant", lambda: Checkpointed(True))
 model("likelihood", Likelihood)
-model("entropy of a categorical distribution", lambda: lambda x: torch.distributions.Categorical(logits=x).entropy())
+model(
+    "entropy of a categorical distribution",
+    lambda: lambda x: torch.distributions.Categorical(logits=x, validate_args=True).entropy(),
+)
 model("data parallel", lambda: nn.DataParallel(nn.Sequential(nn.Linear(4, 2), nn.Tanh())))
 model("state kept as an attribute", Remembering, SEQUENCE)
 model("list of inputs", Inputs, [SEQUENCE, (4,)])

@@ -620,7 +620,7 @@ class Likelihood(nn.Module):
         self.mean, self.spread = nn.Linear(4, 2), nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        normal = torch.distributions.Normal(self.mean(x), F.softplus(self.spread(x)))
+        normal = torch.distributions.Normal(self.mean(x), F.softplus(self.spread(x)), validate_args=True)
         return normal.log_prob(torch.zeros(2, dtype=x.dtype)) + normal.entropy()
 
 

@@ -78,7 +78,7 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
         text = asked.strip().upper().removesuffix("B").removesuffix("I").strip()
         number = text.rstrip("KMGT ")
         try:
-            return int(float(number) * UNITS[text[len(number) :].strip()])
+            asked = int(float(number) * UNITS[text[len(number) :].strip()])
         except (ValueError, KeyError, OverflowError):
             raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
     if asked <= 0:

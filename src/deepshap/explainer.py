@@ -241,6 +241,7 @@ class DeepExplainer(shap.Explainer):
     def _explain(
         self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
     ) -> tuple[attribution.Attributions, np.ndarray]:
+        self._expected_value = None  # the weights may have changed since it was computed
         with self.engine.session():
             return self._explain_rows(
                 *self.engine.read(X, additional_forward_args), ranked_outputs, order, check_additivity
@@ -282,10 +283,13 @@ def _listed(names: Sequence[Any] | None) -> list[Any] | None:
 
 def _ranked(outputs: np.ndarray, ranked_outputs: int | None, order: str) -> np.ndarray:
     """Which outputs of each row to explain, (rows, k)."""
-    if ranked_outputs is None:
-        return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
     if order not in ORDERS:
         raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {order!r}.")
-    if not 1 <= ranked_outputs <= outputs.shape[1]:
-        raise InputError(f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}.")
+    if ranked_outputs is None:
+        return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
+    whole = isinstance(ranked_outputs, (int, np.integer)) and not isinstance(ranked_outputs, bool)
+    if not whole or not 1 <= ranked_outputs <= outputs.shape[1]:
+        raise InputError(
+            f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {ranked_outputs!r}."
+        )
     return np.argsort(ORDERS[order](outputs), axis=1, kind="stable")[:, :ranked_outputs]

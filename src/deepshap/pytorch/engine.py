@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import CheckpointError
 
 from ..attribution import MOST_PAIRS, Chunk, Footprint
@@ -77,6 +78,12 @@ class TorchEngine:
         self.around = around  # whether what goes around the layer is returned too, as a last tensor (outputs, rows)
         self._around_shapes: list[torch.Size] = []
         self.modules = modules_of(model)
+        if layer is not None and not isinstance(layer, nn.Module):
+            raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
+        if any(is_lazy(p) for m in self.modules for p in m._parameters.values() if p is not None):
+            raise InputError(
+                "the model has lazy layers without weights yet: run it once on data of the right shape first."
+            )
         if any(p.is_inference() for m in self.modules for p in m._parameters.values() if p is not None):
             raise InputError(
                 "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import AdditivityError, InputError, NonFiniteError
+from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError
 from .operations import CUSTOM, Operation, Step
 from .recurrent import LSTM, Weights
 from .rules import inner
@@ -234,7 +234,11 @@ class _HandlerRule:
 
     def __call__(self, step: Step, *multipliers: Tensor) -> list[Tensor | None]:
         call = self._call(step, multipliers)
-        result = self._read(self.handler(call), call)
+        try:
+            found = self.handler(call)
+        except Exception as error:
+            raise DeepShapError(f"{self._who} raised {type(error).__name__}: {error}") from error
+        result = self._read(found, call)
         sides = zip(call.inputs, call.reference_inputs, strict=True)
         kept = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
         self._check_sums(step, [(m, *pair) for m, pair in kept if m is not None], multipliers)

@@ -115,7 +115,13 @@ class Inputs:
     # ------------------------------------------------------------------ row arguments
     def read_extra(self, extra: Any, rows: int) -> tuple[Any, ...]:
         """Check ``additional_forward_args``: tensors and arrays have one entry per row."""
-        extra = () if extra is None else extra if isinstance(extra, tuple) else (extra,)
+        extra = () if extra is None else tuple(extra) if isinstance(extra, (tuple, list)) else (extra,)
+        for position, value in enumerate(extra):
+            if isinstance(value, (list, tuple, dict)):
+                raise InputError(
+                    f"additional_forward_args[{position}] is a {type(value).__name__}: give a tensor or an array with one entry "
+                    "per row, each as an argument of its own, so that rows can be taken out of it."
+                )
         read = tuple(torch.from_numpy(np.array(e)) if isinstance(e, np.ndarray) else e for e in extra)
         for position, value in enumerate(read):
             if isinstance(value, Tensor) and value.dim() and len(value) != rows:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,28 +12,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
+
 
 def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
-    """All modules a model is made of, also behind methods, functions and partials that hold them."""
+    """All modules a model is made of, also behind functions, methods, partials and objects that hold them."""
     roots: list[nn.Module] = []
-    _collect(model, roots, depth=3)
+    _collect(model, roots, set())
     return list({id(m): m for root in roots for m in root.modules()}.values())
 
 
-def _collect(value: Any, roots: list[nn.Module], depth: int) -> None:
+def _collect(value: Any, roots: list[nn.Module], seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
     if isinstance(value, nn.Module):
         roots.append(value)
-    elif depth and isinstance(value, (list, tuple)):
-        for item in value:
-            _collect(item, roots, depth - 1)
-    elif depth and hasattr(value, "func") and hasattr(value, "args"):
-        _collect([value.func, *value.args, *value.keywords.values()], roots, depth)
-    elif depth and inspect.ismethod(value):
-        _collect(value.__self__, roots, depth - 1)
-    elif depth and inspect.isfunction(value):
+        return
+    for held in _held(value):
+        _collect(held, roots, seen)
+
+
+def _held(value: Any) -> list[Any]:
+    """What a callable, or a container in it, can reach without running."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return list(value)
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if inspect.ismethod(value):
+        return [value.__self__, value.__func__]
+    if inspect.isfunction(value):
         cells = [c.cell_contents for c in value.__closure__ or () if _filled(c)]
-        named = [value.__globals__[n] for n in value.__code__.co_names if n in value.__globals__]
-        _collect([*cells, *named], roots, depth - 1)
+        named = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
+        return [*cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)]
+    if inspect.isclass(value) or inspect.ismodule(value) or isinstance(value, Tensor):
+        return []
+    call = getattr(type(value), "__call__", None)  # noqa: B004 (wanted is the function, which may name modules)
+    return [*getattr(value, "__dict__", {}).values(), call]
+
+
+def _names(code: Any) -> list[str]:
+    inner = [c for c in code.co_consts if inspect.iscode(c)]
+    return [*code.co_names, *(name for c in inner for name in _names(c))]
 
 
 def _filled(cell: Any) -> bool:
@@ -44,7 +68,7 @@ def _filled(cell: Any) -> bool:
 @contextmanager
 def preserved(modules: list[nn.Module]) -> Iterator[None]:
     """Put modules into eval mode without parameter gradients, and restore everything about them on the way out."""
-    with ExitStack() as stack:
+    with _one_at_a_time, ExitStack() as stack:
         for module in modules:
             stack.callback(_restorer(module))
         stack.enter_context(_random_state_kept())
@@ -52,6 +76,11 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         stack.enter_context(_fused_transformers_off())
         for module in modules:
             module.training = False
+            for hooks in (
+                module._backward_hooks,
+                module._backward_pre_hooks,
+            ):  # they would see multipliers as gradients
+                hooks.clear()
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.is_leaf and not parameter.is_inference():
                     parameter.requires_grad_(False)

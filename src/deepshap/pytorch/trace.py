@@ -7,7 +7,6 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ from .tree import detached, replace, tensors
 _MARK = "deepshap"
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
-_tracing = threading.RLock()
 _seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
 
 
@@ -134,7 +132,6 @@ class ForeignCall:
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
     """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
-    _tracing.acquire()  # one thread at a time, so that what is put back is torch's own
     original = Function.__dict__["apply"]
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
@@ -148,7 +145,6 @@ def custom_functions_visible() -> Iterator[None]:
         yield
     finally:
         setattr(Function, "apply", original)  # noqa: B010
-        _tracing.release()
 
 
 class Tracer(TorchFunctionMode):
@@ -289,7 +285,7 @@ class Tracer(TorchFunctionMode):
         if operation is None:
             return self._unknown(function, name, args, kwargs)
         linear = operation.kind in (LINEAR, CAST)
-        if flagged or (inplace and not (linear and args[0].is_floating_point())):
+        if flagged or (inplace and not (linear and _continuous(args[0].dtype))):
             plain = names.functional(name) if inplace else function
             return self._overwrite(args[0], self._active(plain, operation, name, False, args, kwargs))
         return getattr(self, f"_{operation.kind}")(function, operation, name, inplace, args, kwargs)
@@ -368,9 +364,9 @@ class Tracer(TorchFunctionMode):
         if not isinstance(native, Tensor):  # x.type() names the dtype
             return native
         carrier = self._carrier(args[0])
-        if carrier is None and native.is_floating_point():
+        if carrier is None and _continuous(native.dtype):
             return self._linear(function, operation, name, inplace, args, kwargs)
-        if carrier is not None and native.is_floating_point():
+        if carrier is not None and _continuous(native.dtype):
             self._call(name)
             return carrier.to(native.dtype).to(native.device)
         if carrier is not None and native.dtype != torch.bool:
@@ -495,9 +491,9 @@ class Tracer(TorchFunctionMode):
             substituted = replace((args, kwargs), self._carried)
             return _retag(self, native, run(function, *substituted))
         dtype = native.dtype
-        if rounds and not dtype.is_floating_point:
+        if rounds and not _continuous(dtype):
             return self._tag(native, run(_through_integers(function, args, kwargs), *self._as_carriers(args, kwargs)))
-        if not dtype.is_floating_point:
+        if not _continuous(dtype):
             return self._tag(native, run(function, *self._as_carriers(args, kwargs)))
         floats = replace((args, kwargs), lambda t: self._carried(t, dtype))
         return run(function, *floats)
@@ -542,7 +538,7 @@ class Tracer(TorchFunctionMode):
 
     def _set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
         carrier = self._carrier(value) if isinstance(value, Tensor) else None
-        if target.is_floating_point():
+        if _continuous(target.dtype):
             function(target, index, value if carrier is None else carrier.to(target.dtype))
             self._mark(target)
             return
@@ -599,6 +595,10 @@ class Tracer(TorchFunctionMode):
 
 
 # ---------------------------------------------------------------------- walking through arguments
+def _continuous(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
+
+
 def _depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
 
@@ -636,7 +636,7 @@ def _retag(tracer: Tracer, native: Any, result: Any) -> Any:
 
     def join(n: Any, r: Any) -> Any:
         if isinstance(n, Tensor):
-            if n.is_floating_point():
+            if _continuous(n.dtype):
                 return r.to(n.dtype)
             return tracer._tag(n, r) if _depends(r) else n
         if isinstance(n, (tuple, list)):
