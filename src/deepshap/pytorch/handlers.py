@@ -236,6 +236,8 @@ class _HandlerRule:
         call = self._call(step, multipliers)
         try:
             found = self.handler(call)
+        except DeepShapError:
+            raise
         except Exception as error:
             raise DeepShapError(f"{self._who} raised {type(error).__name__}: {error}") from error
         result = self._read(found, call)

@@ -95,7 +95,10 @@ def _restorer(module: nn.Module) -> Callable[[], None]:
         for p in module._parameters.values()
         if p is not None and p.is_leaf and not p.is_inference()
     ]
-    tensors = [*module._buffers.values(), *(v for v in attributes.values() if isinstance(v, Tensor))]
+    renormed = (
+        module._parameters.values() if getattr(module, "max_norm", None) is not None else ()
+    )  # in every forward pass
+    tensors = [*renormed, *module._buffers.values(), *(v for v in attributes.values() if isinstance(v, Tensor))]
     values = [(t, t._version, t.detach().clone()) for t in tensors if t is not None and not t.is_inference()]
 
     def restore() -> None:
