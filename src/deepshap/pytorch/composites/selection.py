@@ -137,10 +137,18 @@ def _covered(source: Any, index: Tensor) -> Any:
     return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
 
 
-def embedding(input: Tensor, weight: Tensor, *_: Any, **__: Any) -> Tensor:
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    *_: Any,
+    **__: Any,
+) -> Tensor:
     """Rows of the table; ``F.embedding(ids, weight)`` and ``torch.embedding(weight, ids)`` alike."""
     ids, table = (weight, input) if input.is_floating_point() else (input, weight)
-    return lookup(table, ids)
+    return lookup(torch.renorm(table, norm_type, 0, max_norm) if max_norm else table, ids)
 
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
