@@ -72,6 +72,11 @@ def align(reference: Tensor, example: Tensor, pairs: Pairs) -> Tensor:
     return repeated.expand(sizes).flatten(axis, axis + 1)
 
 
+def unbroadcast(multiplier: Tensor, like: Tensor) -> Tensor:
+    """Sum over the axes along which an input was broadcast."""
+    return multiplier if multiplier.shape == like.shape else multiplier.sum_to_size(like.shape)
+
+
 @dataclass(eq=False)
 class Step:
     """One nonlinear operation of the model, as its rule sees it.
@@ -136,7 +141,7 @@ class Step:
         inputs = iter(self.inputs)
         tensors = [m for m, a in zip(multipliers, self.arguments, strict=False) if isinstance(a, Tensor)]
         kept = [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
-        return [m if m.shape == i.shape else m.sum_to_size(i.shape) for m, i in zip(kept, inputs, strict=True)]
+        return [unbroadcast(m, i) for m, i in zip(kept, inputs, strict=True)]
 
     def kept(self) -> tuple[Any, ...]:
         """Everything that is kept for the rule."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedOperationError
 from . import secants
-from .operations import Rule, Secant, Step, align
+from .operations import Rule, Secant, Step, align, unbroadcast
 
 SMOOTH_NODES = 32
 
@@ -244,11 +244,6 @@ def greatest(step: Step, multiplier: Tensor) -> Tensor:
 
 def _quotient_where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(condition, a / torch.where(condition, b, 1.0), 0.0)
-
-
-def unbroadcast(multiplier: Tensor, like: Tensor) -> Tensor:
-    """Sum over the axes along which an input was broadcast."""
-    return multiplier if multiplier.shape == like.shape else multiplier.sum_to_size(like.shape)
 
 
 def finite(slope: Tensor) -> Tensor:

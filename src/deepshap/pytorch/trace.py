@@ -86,7 +86,7 @@ class _Secant(Function):
         if operation.keeps_memory:
             result, step.memory = result
         outputs = tuple(_fresh(o, inputs) for o in tensors(result))
-        ctx.floating = [o.is_floating_point() or o.is_complex() for o in outputs]
+        ctx.floating = [_continuous(o.dtype) for o in outputs]
         floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
         ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
         step.inputs = tuple(i.detach() for i in inputs)

@@ -174,7 +174,7 @@ def embedding_bag(
     """Sum, mean or maximum of the rows of each bag."""
     if offsets is not None or (mode == "max" and padding_idx is not None):
         raise UnsupportedOperationError("embedding_bag: pass ids (rows, bag size), and no padding_idx with mode 'max'.")
-    rows = embedding(input, weight)
+    rows = embedding(input, weight, None, max_norm, norm_type)
     if mode == "max":
         return amax(rows, -2)
     counted = torch.ones_like(rows[..., 0])
