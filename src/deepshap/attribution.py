@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,6 +34,24 @@ class Chunk:
         """Numbers of examples and references."""
         return len(self.examples[0]), len(self.references[0])
 
+    def halves(self) -> tuple[Chunk, Chunk, str]:
+        """Two chunks, and whether the examples are divided between them or, of a single one, the references."""
+        examples, references = self.pairs
+        if examples > 1:
+            cut = examples // 2
+            return self._part(slice(0, cut)), self._part(slice(cut, examples)), "examples"
+        cut, (start, stop) = references // 2, self.block
+        before, after = slice(0, cut), slice(cut, references)
+        return (
+            replace(self, references=[r[before] for r in self.references], block=(start, start + cut)),
+            replace(self, references=[r[after] for r in self.references], block=(start + cut, stop)),
+            "references",
+        )
+
+    def _part(self, at: slice) -> Chunk:
+        extra = tuple(e[at] if getattr(e, "ndim", 0) else e for e in self.extra)
+        return replace(self, examples=[x[at] for x in self.examples], extra=extra, columns=self.columns[at])
+
 
 @dataclass
 class Attributions:
@@ -54,6 +72,9 @@ class Engine(Protocol):
 
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that the device has no memory left; what can be freed then is."""
 
     def blame(self, chunk: Chunk) -> Any:
         """The operation that explains its own output worst on a single pair."""
@@ -94,16 +115,25 @@ class Footprint(NamedTuple):
     pair: int
 
 
-def chunk_sizes(examples: int, references: int, footprint: Footprint, budget: int) -> tuple[int, int]:
+def chunk_sizes(
+    examples: int, references: int, footprint: Footprint, budget: int, most_pairs: int = MOST_PAIRS
+) -> tuple[int, int]:
     """How many examples and references to take at a time."""
     if sum(footprint) > budget:
         raise MemoryBudgetError(
             f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
             "Raise max_memory, or shorten the sequences."
         )
-    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), MOST_PAIRS)
+    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most_pairs)
     left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
-    return max(1, min(examples, left // each, MOST_PAIRS // block)), block
+    return max(1, min(examples, left // each, most_pairs // block)), block
+
+
+def rows_at_once(footprint: Footprint, sizes: tuple[int, int], budget: int) -> int:
+    """Multipliers, one for each pair and explained output, that fit beside a chunk's references and examples."""
+    examples, block = sizes
+    left = budget - block * footprint.reference - examples * footprint.example
+    return min(left // footprint.pair, MOST_PAIRS)
 
 
 def _size(count: float) -> str:
@@ -136,7 +166,7 @@ def explain(
     )
     with bar:
         for chunk, at in chunks(examples, references, extra, columns, sizes):
-            totals, fx, fr = engine.attribute(chunk)
+            totals, fx, fr = _attribute(engine, chunk)
             if not values:
                 values = [np.zeros((count, *t.shape[2:], t.shape[0])) for t in totals]
             for value, total in zip(values, totals, strict=True):
@@ -145,6 +175,29 @@ def explain(
             expected[at] += np.take_along_axis(fr, chunk.columns, 1) / background
             bar.update(chunk.pairs[0] * chunk.pairs[1])
     return values, outputs, expected
+
+
+def _attribute(engine: Engine, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Explain a chunk; where the device has not enough memory for it, in halves."""
+    try:
+        return engine.attribute(chunk)
+    except Exception as error:
+        if not engine.is_out_of_memory(error):
+            raise
+        if chunk.pairs == (1, 1):
+            raise MemoryBudgetError(
+                f"the device has not enough memory for one pair of example and reference ({error}). Free some, shorten the "
+                "sequences, or explain a copy of the model on the CPU."
+            ) from error
+    first, second, together = chunk.halves()  # out of the except block, which keeps the memory of what failed
+    (a, fa, ra), (b, fb, rb) = _attribute(engine, first), _attribute(engine, second)
+    if together == "examples":
+        return (
+            [np.concatenate(both, 1) for both in zip(a, b, strict=True)],
+            np.concatenate([fa, fb]),
+            np.concatenate([ra, rb]),
+        )
+    return [x + y for x, y in zip(a, b, strict=True)], fa, ra + rb
 
 
 def chunks(

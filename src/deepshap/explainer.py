@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ import numpy as np
 import shap
 
 from . import attribution
+from .assembly import assemble
 from .errors import InputError
-from .explanation import Explanation, assemble
+from .explanation import Explanation, check_count
+from .frameworks import engine_for, parts_of
+from .tables import Labels, common_ids, describe, plain
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +40,7 @@ class DeepExplainer(shap.Explainer):
     model : torch.nn.Module, callable or tuple
         Anything that maps tensors with one row per example to outputs with one row per example. A tuple
         ``(model, layer)`` explains the input of that inner layer.
-    data : tensor, array, list, tuple, dict or PackedSequence
+    data : tensor, array, table, list, tuple, dict or PackedSequence
         The background: rows that stand for "nothing known". A list or tuple for several inputs, a dict for inputs by
         keyword. 100 rows are usually plenty; the cost is linear in their number.
     output : int, key, tuple or callable, optional
@@ -51,7 +55,10 @@ class DeepExplainer(shap.Explainer):
         Show a progress bar: always, never, or (default) when a run takes longer than a few seconds.
     feature_names, output_names : sequence of str, optional
         Names for the last axis of the input and of the output; they travel in the explanation. For several inputs a list
-        (dict) of feature names for each.
+        (dict) of feature names for each. By default the columns of the table that is explained.
+    inverse_transform : callable, list or dict of them, optional
+        Undoes the scaling of the input, (n, features) to (n, features), as a fitted scaler's ``inverse_transform`` does:
+        explanations then show the raw inputs, in ``display_data``. For several inputs one, or None, for each.
 
     Raises
     ------
@@ -76,18 +83,26 @@ class DeepExplainer(shap.Explainer):
         progress: bool | None = None,
         feature_names: Sequence[Any] | Mapping[str, Sequence[str]] | None = None,
         output_names: Sequence[str] | None = None,
+        inverse_transform: Any = None,
     ) -> None:
-        from .pytorch.engine import TorchEngine
-
-        model, layer = model if isinstance(model, tuple) else (model, None)
+        engine = engine_for(model, data)
+        model, layer = parts_of(model)
         if not callable(model):
-            raise InputError(f"the model must be a torch.nn.Module or a callable, not a {type(model).__name__}.")
-        with TorchEngine.session():
-            self.engine = TorchEngine(model, data, layer=layer, output=output, batch_axis=batch_axis)
+            raise InputError(
+                f"the model must be a torch.nn.Module, a Keras model or a callable, not a {type(model).__name__}."
+            )
+        if layer is not None and inverse_transform is not None:
+            raise InputError("inverse_transform is for the model's input; the input of an inner layer has no raw form.")
+        data, labels = plain(data, "the background", batch_axis)
+        with engine.session():
+            self.engine = engine(model, data, layer=layer, output=output, batch_axis=batch_axis)
         self.max_memory = attribution.memory_budget(max_memory, self.engine.free_memory())
         self.progress = progress
         self.feature_names = feature_names if isinstance(feature_names, Mapping) else _listed(feature_names)
-        self.output_names = _listed(output_names)
+        self.output_names = [output_names] if isinstance(output_names, str) else _listed(output_names)
+        self.inverse_transform = inverse_transform
+        self._columns = _columns(labels)
+        self._most_pairs = attribution.MOST_PAIRS  # less for an exported program that takes so many rows at most
         self._expected_value: np.ndarray | None = None
 
     # ------------------------------------------------------------------ the shap interface
@@ -119,8 +134,9 @@ class DeepExplainer(shap.Explainer):
 
         Parameters
         ----------
-        X : tensor, array, list, tuple, dict or PackedSequence
-            Rows to explain, in the form of the background.
+        X : tensor, array, table, list, tuple, dict or PackedSequence
+            Rows to explain, in the form of the background. Tables are pandas.DataFrame (rows, features), xarray.DataArray
+            (row, step, feature) and what ``deepshap.sequences`` makes of a long table.
         ranked_outputs : int, optional
             Explain only that many outputs of each row, the top ones by ``output_rank_order``.
         output_rank_order : "max", "min" or "max_abs"
@@ -144,12 +160,24 @@ class DeepExplainer(shap.Explainer):
         MemoryBudgetError
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
+        X, _ = self._plain(X)
         result, columns = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
         values = self._shaped(result.values, ranked_outputs)
         return values if ranked_outputs is None else (values, columns)
 
-    def __call__(self, X: Any, *, check_additivity: bool = True, additional_forward_args: Any = None) -> Explanation:
+    def __call__(
+        self,
+        X: Any,
+        *,
+        ranked_outputs: int | None = None,
+        output_rank_order: str = "max",
+        check_additivity: bool = True,
+        additional_forward_args: Any = None,
+    ) -> Explanation:
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
+
+        Row ids, names and times of a table come along; ``output_names`` has shape (rows, ranked_outputs) where each row has
+        outputs of its own.
 
         Returns
         -------
@@ -164,16 +192,29 @@ class DeepExplainer(shap.Explainer):
             If there are not as many names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
-        result, _ = self._explain(X, None, "max", check_additivity, additional_forward_args)
-        return assemble(
-            self._shaped(result.values, None),
-            self.engine.data(X, additional_forward_args),
-            self.engine.inputs.axes if self.engine.layer is None else self.engine.layer_axes,
-            result.expected.reshape(len(result.expected), *self.engine.output_shape),
-            self.feature_names,
-            self.output_names,
+        X, labels = self._plain(X)
+        result, columns = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
+        engine = self.engine
+        shape = engine.output_shape if ranked_outputs is None else columns.shape[1:]
+        base, outputs, gap = (a.reshape(len(a), *shape) for a in (result.expected, result.outputs, result.gap))
+        explanation = assemble(
+            self._shaped(result.values, ranked_outputs),
+            engine.data(X, additional_forward_args),
+            engine.inputs.axes if engine.layer is None else engine.layer_axes,
+            base,
+            outputs,
+            gap,
+            self.feature_names if self.feature_names is not None or engine.layer is not None else _columns(labels),
+            self.output_names if ranked_outputs is None else self._names_of(columns),
             time.perf_counter() - start,
         )
+        explanation.background = {"rows": len(engine.inputs.background[0])}
+        explanation.model = _name_of(engine.model)
+        if engine.layer is None:
+            describe(explanation, labels, self.inverse_transform)
+        else:
+            explanation.row_ids = common_ids(labels)
+        return explanation
 
     def save(self, out_file: Any) -> None:
         """Write the explainer, with its model and background, to a binary file that is open."""
@@ -233,19 +274,34 @@ class DeepExplainer(shap.Explainer):
 
     @cached_property
     def _handlers(self) -> Handlers:
-        from .pytorch.handlers import Handlers
-
-        return Handlers(self.engine)
+        package = type(self.engine).__module__.rpartition(".")[0]
+        return import_module(".handlers", package).Handlers(self.engine)
 
     # ------------------------------------------------------------------ steps of an explanation
+    def _plain(self, X: Any) -> tuple[Any, Any]:
+        """Arrays and their labels, whose columns must be those of the background."""
+        X, labels = plain(X, "X", self.engine.inputs.axes)
+        for mine, theirs in zip(_each(_columns(labels)), _each(self._columns), strict=False):
+            if mine is not None and theirs is not None and mine != theirs:
+                raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
+        return X, labels
+
+    def _names_of(self, columns: np.ndarray) -> np.ndarray:
+        """Names of the outputs that each row has, (rows, ranked outputs)."""
+        shape = self.engine.output_shape
+        if self.output_names is not None and len(shape) == 1:
+            check_count("output_names", self.output_names, *shape)
+            return np.asarray(self.output_names)[columns]
+        places = np.stack(np.unravel_index(columns, shape), -1).tolist()
+        return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])
+
     def _explain(
         self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
     ) -> tuple[attribution.Attributions, np.ndarray]:
         self._expected_value = None  # the weights may have changed since it was computed
         with self.engine.session():
-            return self._explain_rows(
-                *self.engine.read(X, additional_forward_args), ranked_outputs, order, check_additivity
-            )
+            examples, extra = self.engine.read(X, additional_forward_args)
+            return self._explain_rows(examples, extra, ranked_outputs, order, check_additivity)
 
     def _explain_rows(
         self,
@@ -258,7 +314,9 @@ class DeepExplainer(shap.Explainer):
         engine = self.engine
         references = engine.inputs.background
         footprint = engine.prepare(examples, extra)
-        sizes = attribution.chunk_sizes(len(examples[0]), len(references[0]), footprint, self.max_memory)
+        counts = len(examples[0]), len(references[0])
+        sizes = attribution.chunk_sizes(*counts, footprint, self.max_memory, self._most_pairs)
+        engine.rows_at_once = attribution.rows_at_once(footprint, sizes, self.max_memory)
         native = engine.outputs(examples, extra, sizes)
         columns = _ranked(native, ranked_outputs, order)
         values, outputs, expected = attribution.explain(
@@ -275,6 +333,29 @@ class DeepExplainer(shap.Explainer):
         """Give outputs their axes back, and results the dtype and form of the input."""
         axes = self.engine.output_shape if ranked_outputs is None else (values[0].shape[-1],)
         return self.engine.restore([v.reshape(*v.shape[:-1], *axes) for v in values])
+
+
+def _columns(labels: Any) -> Any:
+    """Feature names of an input, or of each of several; None if no table names any."""
+    if isinstance(labels, Labels):
+        return labels.feature_names
+    each = {key: labels[key].feature_names for key in (labels if isinstance(labels, dict) else range(len(labels)))}
+    if all(names is None for names in each.values()):
+        return None
+    return each if isinstance(labels, dict) else list(each.values())
+
+
+def _each(columns: Any) -> list[Any]:
+    """Feature names of each input, from those of one, a list or a dict."""
+    if isinstance(columns, dict):
+        return list(columns.values())
+    return columns if columns and not isinstance(columns[0], str) else [columns]
+
+
+def _name_of(model: Any) -> str | None:
+    """The class of a model, or the name of a function."""
+    name = getattr(model, "__name__", None) or type(model).__name__
+    return None if name == "<lambda>" else name
 
 
 def _listed(names: Sequence[Any] | None) -> list[Any] | None:

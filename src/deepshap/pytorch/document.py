@@ -93,7 +93,7 @@ def document() -> str:
     parts = [INTRODUCTION, SPELLINGS, _aliases()]
     for kind, explanation in KINDS.items():
         members = {name: operation for name, operation in sorted(OPERATIONS.items()) if operation.kind == kind}
-        members = {name: o for name, o in members.items() if not o.wants_repeats}
+        members = {name: o for name, o in members.items() if not o.recurrent}
         if members:
             parts += [f"## {TITLES[kind]}\n", f"{explanation[0].upper()}{explanation[1:]}.\n", *_members(kind, members)]
     leaves, containers = _modules()
@@ -155,7 +155,7 @@ def _aliases() -> str:
 def _recurrent() -> str:
     rows: dict[str, str] = {}
     for name, operation in sorted(OPERATIONS.items()):
-        if operation.wants_repeats:
+        if operation.recurrent:
             cell = inspect.getclosurevars(operation.function).nonlocals["cell"]  # type: ignore[arg-type]
             rows[name] = cell.__doc__.strip().partition("\n")[0]
     return _table(("Operation", "One step"), rows)

@@ -11,42 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.checkpoint import CheckpointError
 
 from ..attribution import MOST_PAIRS, Chunk, Footprint
-from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError, UnsupportedOperationError
+from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError
+from .background import Kept, Recorded, state_of
+from .contributions import Reduce, Traced, over_references, row_by_row
 from .inputs import Inputs, take_output
-from .operations import Misaligned, Operation, Pairs, align
+from .operations import Misaligned, Operation, Pairs
 from .state import modules_of, preserved
-from .trace import ForeignCall, Tape, Tracer, custom_functions_visible
+from .trace import ForeignCall, Tracer, custom_functions_visible
 from .tree import replace, tensors
 
 # float32 and float64 as the rules promise; the lower precisions as their own rounding allows. The least precise dtype that
 # the signal passes through decides.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
-
-
-# Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
-Reduce = Callable[[Tensor, Tensor], Tensor]
-
-
-def over_references(multipliers: Tensor, differences: Tensor) -> Tensor:
-    """Attributions, summed over the references."""
-    return (multipliers * differences).sum(1, dtype=torch.float64)
-
-
-def row_by_row(multipliers: Tensor, differences: Tensor) -> Tensor:
-    """Attributions of rows that each have a reference of their own."""
-    return (multipliers * differences)[0].double()
-
-
-@dataclass
-class Recorded:
-    """A block of references after its forward run."""
-
-    tape: Tape
-    outputs: Tensor
-    leaves: list[Tensor]
 
 
 @dataclass
@@ -97,8 +75,12 @@ class TorchEngine:
         self._dtypes: set[torch.dtype] = set()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._recorded: tuple[tuple[int, int], Recorded] | None = None
+        self.rows_at_once = MOST_PAIRS  # of multipliers, one for each pair and output, that fit into memory
+        self._kept: Kept | None = None  # the background's activations
         self.operations: dict[Any, Operation] = {}  # rules for single modules, beside those registered for all
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
 
     # ------------------------------------------------------------------ running the model
     def evaluate(self, rows: list[Tensor], extra: Sequence[Any]) -> Tensor:
@@ -186,6 +168,15 @@ class TorchEngine:
         device = self.inputs.background[0].device
         return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether the model's GPU has no memory left; the background's activations and what torch keeps are freed then."""
+        if not isinstance(error, torch.OutOfMemoryError):
+            return False
+        self._kept = None
+        if self.inputs.background[0].device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
     def read(self, X: Any, additional_forward_args: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
         """Return rows-first inputs and all row arguments."""
         rows, implied = self.inputs.read(X)
@@ -219,13 +210,13 @@ class TorchEngine:
 
         Returns the memory that references, examples and pairs take.
         """
-        self._recorded = None  # weights, buffers or rules may have changed since the last call
+        self._check_kept()
         if self._footprint is None:
             rows = [torch.cat([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
             alone, together = self._find_axes(rows, self.inputs.rows_of(extra, [0, 0]))
             footprint = self._measure([x[:1] for x in examples], self.inputs.rows_of(extra, slice(0, 1)))
             behind = self.evaluate([r.flip(0) for r in rows], self.inputs.rows_of(extra, [0, 0]))[1]
-            _check_independence(alone.reshape(-1), together.reshape(-1), behind)
+            _check_independence(self.eps, alone.reshape(-1), together.reshape(-1), behind)
             self._footprint = footprint
         if extra or self._pairwise:  # everything is run and kept for every pair
             return Footprint(0, 0, sum(self._footprint))
@@ -235,7 +226,9 @@ class TorchEngine:
         """Outputs of the untouched model, (rows, outputs)."""
         step = sizes[0] * sizes[1]
         parts = [
-            self.evaluate([x[i : i + step] for x in examples], self.inputs.rows_of(extra, slice(i, i + step)))
+            self._evaluate_and_check(
+                [x[i : i + step] for x in examples], self.inputs.rows_of(extra, slice(i, i + step)), step
+            )
             for i in range(0, len(examples[0]), step)
         ]
         outputs = torch.cat(parts)
@@ -356,7 +349,7 @@ class TorchEngine:
             try:
                 return self._attribute(chunk, self._recorded_block(chunk), False, reduce)
             except Misaligned:
-                self._pairwise, self._recorded = True, None
+                self._pairwise, self._kept = True, None
         try:
             return self._attribute(chunk, self._record_pairs(chunk), True, reduce)
         except Misaligned as error:
@@ -378,9 +371,40 @@ class TorchEngine:
         return values, _numpy(output), _numpy(recorded.outputs)
 
     def _recorded_block(self, chunk: Chunk) -> Recorded:
-        if self._recorded is None or self._recorded[0] != chunk.block:
-            self._recorded = (chunk.block, self.record(chunk.references, ()))
-        return self._recorded[1]
+        if self._kept is None or self._kept.block != chunk.block:
+            self._kept = None  # two blocks would take twice the memory
+            recorded, native = self.record(chunk.references, ()), self.evaluate(chunk.references, ())
+            self._kept = Kept(chunk.block, recorded, native, state_of(self.modules, self.operations))
+        return self._kept.recorded
+
+    def _evaluate_and_check(self, rows: list[Tensor], extra: Sequence[Any], most: int) -> Tensor:
+        """Run the untouched model, and beside the rows the references whose activations are kept.
+
+        If those give other outputs than before, the model is another one, and the activations are forgotten.
+        """
+        kept = self._kept
+        if kept is None or kept.checked:
+            return self.evaluate(rows, extra)
+        references = [r[slice(*kept.block)] for r in self.inputs.background]
+        if extra or len(rows[0]) + len(references[0]) > most:
+            outputs, again = self.evaluate(rows, extra), self.evaluate(references, ())
+        else:
+            together = self.evaluate([torch.cat(both) for both in zip(rows, references, strict=True)], ())
+            outputs, again = together.tensor_split([len(rows[0])])
+        if not torch.allclose(
+            again, kept.native, rtol=64 * self.eps, atol=64 * self.eps * float(kept.native.abs().max())
+        ):
+            self._kept = None
+        kept.checked = True
+        return outputs
+
+    def _check_kept(self) -> None:
+        """Forget the background's activations if weights, buffers or rules have changed since."""
+        if self._kept is None:
+            return
+        self._kept.checked = False
+        if self._kept.state != state_of(self.modules, self.operations):
+            self._kept = None
 
     def _record_pairs(self, chunk: Chunk) -> Recorded:
         n, b = chunk.pairs
@@ -417,47 +441,19 @@ class TorchEngine:
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair (examples, references, ...), reduced, and the rows' outputs.
 
-        One backward pass per explained output; ``columns`` (pairs, outputs) names it for every pair. The results of all
-        outputs are stacked along the first axis.
+        ``columns`` (pairs, outputs) names the explained outputs of every pair. The results of all outputs are stacked along
+        the first axis.
         """
-        tracer = Tracer(pairs, recorded.tape, self.operations)
+        summing = self.layer is None and reduce is over_references and diagnosis is None
+        tracer = Tracer(pairs, recorded.tape, self.operations, summing)
         tracer.diagnosis = diagnosis
-        contributions: list[list[Tensor]] = []
         with preserved(self.modules):
             output, leaves = self._trace(tracer, rows, extra)
-            sides = zip(leaves, recorded.leaves, strict=True)
-            differences = [_difference(leaf.detach(), align(reference, leaf, pairs)) for leaf, reference in sides]
-            chosen = torch.as_tensor(columns, device=output.device)
-            for k in range(columns.shape[1]):
-                seed = torch.zeros_like(output).scatter_(1, chosen[:, k : k + 1], 1.0)
-                multipliers = _gradients(output, leaves, seed, retain=k + 1 < columns.shape[1])
-                found = self._rows_first(multipliers, differences, pairs.rows)
-                contributions.append([reduce(*(t.unflatten(0, tuple(pairs)) for t in pair)) for pair in found])
-        return [_numpy(torch.stack(c)) for c in zip(*contributions, strict=True)], output.detach()
-
-    def _rows_first(
-        self, multipliers: Sequence[Tensor | None], differences: list[Tensor], rows: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Multipliers and differences of each explained tensor, (rows, ...), and at last of what goes around the layer."""
-        both = [(torch.zeros_like(d) if m is None else m, d) for m, d in zip(multipliers, differences, strict=True)]
-        axes = [0] * len(both) if self.layer is None else self.layer_axes
-        for (m, d), axis in zip(both, axes, strict=False):
-            yield m.movedim(axis, 0), d.movedim(axis, 0)
-        if self.around:
-            around = self._around(both[len(axes) :], differences[0].new_zeros(rows).double())
-            yield torch.ones_like(around), around
-
-    def _around(self, both: list[tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
-        """What goes around the explained layer, added to a total for every row."""
-        for (m, d), one in zip(both, self._around_shapes, strict=True):
-            total = total + _sum_over_rows(m * d, one, len(total))
-        if not bool(torch.isfinite(total).all()):
-            raise NonFiniteError(
-                "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinity "
-                "that differs between example and reference. Pass what it is made of (lengths, masks) as "
-                "additional_forward_args, which both share, or mask with a large finite number."
-            )
-        return total
+            axes = [0] * len(leaves) if self.layer is None else self.layer_axes
+            around = self._around_shapes if self.around else None
+            traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, around)
+            at_once = max(1, self.rows_at_once // pairs.rows) if diagnosis is None else 1
+            return traced.contributions(columns, reduce, at_once), output.detach()
 
     # ------------------------------------------------------------------ blame
     def blame(self, chunk: Chunk) -> Blame | None:
@@ -475,25 +471,6 @@ class TorchEngine:
 
 
 # ---------------------------------------------------------------------- helpers
-def _gradients(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
-    if not output.requires_grad:
-        return (None,) * len(leaves)
-    try:
-        return torch.autograd.grad(output, leaves, seed, retain_graph=retain, allow_unused=True)
-    except CheckpointError as error:
-        raise UnsupportedOperationError(
-            "the model recomputes activations (torch.utils.checkpoint without use_reentrant), which deepshap cannot follow: "
-            "switch checkpointing off for the explanation, as for any evaluation."
-        ) from error
-    except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
-            raise
-        raise UnsupportedOperationError(
-            "the model changes a constant tensor in place after multiplying the signal by it; the multipliers need its old "
-            f"value. Write the change out of place. Torch says: {error}"
-        ) from error
-
-
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float64).numpy()
 
@@ -515,29 +492,11 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
     return axes[0]
 
 
-def _difference(x: Tensor, r: Tensor) -> Tensor:
-    """Example minus reference; equal infinities, as in masks, do not differ."""
-    return (x - r).masked_fill(x == r, 0)
-
-
-def _sum_over_rows(values: Tensor, one: Sequence[int], rows: int) -> Tensor:
-    """Sum everything of each row, (rows,); ``one`` is the shape for a single row."""
-    if rows == 1:
-        return values.double().sum()[None]
-    grown = [axis for axis, sizes in enumerate(zip(one, values.shape, strict=True)) if sizes[0] * rows == sizes[1]]
-    if len(grown) != 1:
-        raise BatchMixingError(
-            f"a value that goes around the explained layer has shape {tuple(one)} for one row and {tuple(values.shape)} for "
-            f"{rows}: no axis holds the rows, so that there is no attribution per row."
-        )
-    return values.double().movedim(grown[0], 0).reshape(rows, -1).sum(1)
-
-
-def _check_independence(alone: Tensor, *among_others: Tensor) -> None:
+def _check_independence(eps: float, alone: Tensor, *among_others: Tensor) -> None:
     """A row's output must not depend on its batch mates, nor on when it is computed."""
     runs = torch.stack([alone, *among_others])
     gap, scale = float((runs - alone).abs().max()), float(runs.abs().max())
-    if gap > torch.finfo(alone.dtype).eps ** 0.5 * scale:
+    if gap > eps**0.5 * scale:
         raise BatchMixingError(
             f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other row of its batch, or from call to call: "
             "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "

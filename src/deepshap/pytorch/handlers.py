@@ -14,11 +14,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError
+from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
 from .recurrent import LSTM, Weights
 from .rules import inner
@@ -115,7 +115,7 @@ def _forward(x: Tensor, state: list[Tensor], weights: Weights) -> list[dict[str,
     sizes = weights.w_hh.shape[1], len(weights.w_hh) // 4
     state = state or [x.new_zeros(x.shape[1], size) for size in sizes]
     kept: list[dict[str, Tensor]] = []
-    for z in F.linear(x, weights.w_ih, weights.b_ih):
+    for z in LSTM.input_share(x, weights):
         state, values = LSTM.forward(z, state, weights)
         kept.append(values)
     return kept
@@ -194,28 +194,28 @@ class Handlers:
             )
             if handler is not None:
                 operations[module] = Operation(CUSTOM, _HandlerRule(handler, module, name))
-        self.engine._recorded, self.engine._footprint, self.engine._pairwise = None, None, False
+        self.engine._kept, self.engine._footprint, self.engine._pairwise = None, None, False
 
 
 def layer_names(model: Any) -> dict[nn.Module, str]:
-    """Qualified names of all modules of a model, as torch names them.
+    """Qualified names of all modules of a model, as torch names them; of Keras models, by the names of their layers.
 
     Of a function that holds one module these are the names within that module; of several, each module's class name goes
     before the names within it, numbered where it occurs twice.
     """
     roots = [model] if isinstance(model, nn.Module) else _outermost(modules_of(model))
     if len(roots) == 1:
-        return {module: name for name, module in roots[0].named_modules()}
+        return {module: name for name, module in named_modules(roots[0])}
     kinds = [type(root).__name__ for root in roots]
     names: dict[nn.Module, str] = {}
     for position, (root, kind) in enumerate(zip(roots, kinds, strict=True)):
         prefix = f"{kind}_{kinds[:position].count(kind)}" if kinds.count(kind) > 1 else kind
-        names |= {module: name for name, module in root.named_modules(prefix=prefix)}
+        names |= {module: name for name, module in named_modules(root, prefix)}
     return names
 
 
 def _outermost(modules: list[nn.Module]) -> list[nn.Module]:
-    inside = {id(part) for module in modules for part in module.modules() if part is not module}
+    inside = {id(part) for module in modules for _, part in named_modules(module, private=True) if part is not module}
     return [module for module in modules if id(module) not in inside]
 
 

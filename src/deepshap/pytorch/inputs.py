@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..errors import InputError
+from . import keras_layers
 
 
 class Inputs:
@@ -149,9 +150,10 @@ class Inputs:
             packed = pack_padded_sequence(rows[0], lengths.cpu(), batch_first=True, enforce_sorted=False)
             return model(packed, *extra)
         given = [x if axis == 0 else x.movedim(0, axis) for x, axis in zip(rows, self.axes, strict=True)]
-        if self.names is not None:
-            return model(*extra, **dict(zip(self.names, given, strict=True)))
-        return model(*given, *extra)
+        named = None if self.names is None else dict(zip(self.names, given, strict=True))
+        if keras_layers.is_keras(model):
+            return keras_layers.call(model, given, named, extra)
+        return model(*given, *extra) if named is None else model(*extra, **named)
 
     def restore(self, values: list[np.ndarray]) -> Any:
         """Give per-input results the form of the inputs: batch axis back in its place, list or dict."""

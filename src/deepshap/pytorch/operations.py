@@ -72,6 +72,22 @@ def align(reference: Tensor, example: Tensor, pairs: Pairs) -> Tensor:
     return repeated.expand(sizes).flatten(axis, axis + 1)
 
 
+@dataclass
+class Sums:
+    """Takes contributions of an explained input, summed over references, that a rule knows without its multipliers."""
+
+    total: Tensor | None = None
+
+    def add(self, contributions: Tensor) -> None:
+        """Add contributions of shape (outputs, examples, ...)."""
+        self.total = contributions if self.total is None else self.total + contributions
+
+    def take(self) -> Tensor | None:
+        """Return what was added, and begin anew."""
+        total, self.total = self.total, None
+        return total
+
+
 def unbroadcast(multiplier: Tensor, like: Tensor) -> Tensor:
     """Sum over the axes along which an input was broadcast."""
     return multiplier if multiplier.shape == like.shape else multiplier.sum_to_size(like.shape)
@@ -169,7 +185,9 @@ class Operation:
     function : stands in for the called function (composites, and functions that hide a dependence).
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
-    wants_repeats : the function asks how many consecutive rows are one example's (recurrent layers).
+    several : the rule takes multipliers of several explained outputs at once, along a first axis.
+    recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
+        wanted summed over references.
     """
 
     kind: str
@@ -178,10 +196,13 @@ class Operation:
     function: Callable[..., Any] | None = None
     indices: bool = False
     keeps_memory: bool = False
-    wants_repeats: bool = False
+    several: bool = False
+    recurrent: bool = False
 
 
-def primitive(rule: Rule, keeps_memory: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def primitive(
+    rule: Rule, keeps_memory: bool = False, several: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,7 +215,7 @@ def primitive(rule: Rule, keeps_memory: bool = False) -> Callable[[Callable[...,
 
         call.__name__ = call.__qualname__ = function.__name__
         call.__doc__ = function.__doc__
-        call.operation = Operation(CUSTOM, rule, function=function, keeps_memory=keeps_memory)  # type: ignore[attr-defined]
+        call.operation = Operation(CUSTOM, rule, function=function, keeps_memory=keeps_memory, several=several)  # type: ignore[attr-defined]
         return call
 
     return wrap

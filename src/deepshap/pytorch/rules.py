@@ -20,6 +20,7 @@ from . import secants
 from .operations import Rule, Secant, Step, align, unbroadcast
 
 SMOOTH_NODES = 32
+MASKED = 1e4  # logits below its negative are masked
 
 
 def rescale(secant: Secant | None = None) -> Rule:
@@ -190,7 +191,19 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
 def _normalise(step: Step, multiplier: Tensor) -> Tensor:
     (z,), (r,) = step.inputs, step.reference_inputs
     weights = logsumexp_weights(z, r, z.logsumexp(-1, True), r.logsumexp(-1, True))
-    return multiplier - weights * multiplier.sum(-1, keepdim=True)
+    found = multiplier - weights * multiplier.sum(-1, keepdim=True)
+    masked, masked_r = ((side < -MASKED).all(-1, keepdim=True) for side in (z, r))
+    if not bool((masked | masked_r).any()):
+        return found
+    # What stands for infinity has swallowed all logits of a row that is masked as a whole. Masked on one side, the row jumps
+    # by it: each logit answers for its own output, and all that jump for those of the logits that were masked before. Masked
+    # on both, none has an influence.
+    u, ur = (torch.log_softmax(side, -1) for side in (z, r))
+    jumps, shares = z != r, multiplier * (u - ur)
+    rest = shares.masked_fill(jumps, 0).sum(-1, keepdim=True) / jumps.sum(-1, keepdim=True).clamp(min=1)
+    own = torch.where(jumps, (shares + rest) / torch.where(jumps, z - r, 1.0), 0.0)
+    swallowed = masked & masked_r & ~jumps.any(-1, keepdim=True)
+    return torch.where(masked != masked_r, own, torch.where(swallowed, 0.0, found))
 
 
 def ordered(step: Step, multiplier: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .keras_layers import named_modules, start_from_states, written_when_called
+
 _one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
 
 
@@ -19,7 +21,7 @@ def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
     """All modules a model is made of, also behind functions, methods, partials and objects that hold them."""
     roots: list[nn.Module] = []
     _collect(model, roots, set())
-    return list({id(m): m for root in roots for m in root.modules()}.values())
+    return list({id(m): m for root in roots for _, m in named_modules(root, private=True)}.values())
 
 
 def _collect(value: Any, roots: list[nn.Module], seen: set[int]) -> None:
@@ -76,6 +78,7 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         stack.enter_context(_fused_transformers_off())
         for module in modules:
             module.training = False
+            start_from_states(module)
             for hooks in (
                 module._backward_hooks,
                 module._backward_pre_hooks,
@@ -98,7 +101,8 @@ def _restorer(module: nn.Module) -> Callable[[], None]:
     renormed = (
         module._parameters.values() if getattr(module, "max_norm", None) is not None else ()
     )  # in every forward pass
-    tensors = [*renormed, *module._buffers.values(), *(v for v in attributes.values() if isinstance(v, Tensor))]
+    held = (v for v in attributes.values() if isinstance(v, Tensor))
+    tensors = [*renormed, *module._buffers.values(), *held, *written_when_called(module)]
     values = [(t, t._version, t.detach().clone()) for t in tensors if t is not None and not t.is_inference()]
 
     def restore() -> None:
@@ -117,11 +121,21 @@ def _restorer(module: nn.Module) -> Callable[[], None]:
 
 
 def _refill(container: Any, content: Any) -> None:
+    if _same(container, content):  # Keras' own lists take note of every change
+        return
     container.clear()
     if isinstance(container, list):
         container.extend(content)
     else:
         container.update(content)
+
+
+def _same(container: Any, content: Any) -> bool:
+    if isinstance(container, dict):
+        return list(map(id, container)) == list(map(id, content)) and _same(
+            list(container.values()), list(content.values())
+        )
+    return len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
 
 
 @contextmanager

@@ -250,8 +250,8 @@ for _name, _cell in {
     "rnn_tanh": recurrent.TanhRNN,
     "rnn_relu": recurrent.ReluRNN,
 }.items():
-    _of_kind(COMPOSITE, _name, function=recurrent.layer(_cell), wants_repeats=True)
-    _of_kind(COMPOSITE, f"{_name}_cell", function=recurrent.single_step(_cell), wants_repeats=True)
+    _of_kind(COMPOSITE, _name, function=recurrent.layer(_cell), recurrent=True)
+    _of_kind(COMPOSITE, f"{_name}_cell", function=recurrent.single_step(_cell), recurrent=True)
 
 # ---------------------------------------------------------------------- leaving the floats
 _of_kind(

@@ -8,7 +8,7 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
 from .calls import place_of_call, switched_off, unsupported_message, without_inplace_flag
-from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, Misaligned, Operation, Pairs, Step, align
+from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Misaligned, Operation, Pairs, Step, Sums, align
 from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
 
@@ -75,7 +75,7 @@ class _Secant(Function):
 
     @staticmethod
     def forward(ctx: Any, tracer: Tracer, step: Step, operation: Operation, *inputs: Tensor) -> Any:
-        ctx.tracer, ctx.step, ctx.rule = tracer, step, operation.rule
+        ctx.tracer, ctx.step, ctx.operation = tracer, step, operation
         versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
         if [i._version for i in inputs] != versions:
@@ -99,14 +99,75 @@ class _Secant(Function):
     def backward(ctx: Any, *multipliers: Tensor) -> Any:
         step = ctx.step
         given = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        result = ctx.rule(step, *given)
-        result = tuple(result) if isinstance(result, (tuple, list)) else (result,)
-        if len(result) != len(step.inputs):
-            raise TypeError(f"the rule of {step.name} returned {len(result)} multipliers for {len(step.inputs)} inputs")
+        if _several_at_once():
+            influence = _Influence()
+            found = _ForSeveral.apply(step, ctx.operation, influence, *given)
+            result = tuple(m if there else None for m, there in zip(found, influence.found, strict=True))
+        else:
+            result = _for_one(step, ctx.operation, given)
         result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
         if ctx.tracer.diagnosis is not None:
             ctx.tracer.diagnosis.append((step, *rules.local_gap(step, given, result)))
         return None, None, None, *result
+
+
+def _several_at_once() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _for_one(step: Step, operation: Operation, given: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Apply a rule to the multipliers of one explained output."""
+    assert operation.rule is not None
+    if operation.several:
+        found = operation.rule(step, *(m.unsqueeze(0) for m in given)) or ()
+        return tuple(None if m is None else m.squeeze(0) for m in found)
+    result = operation.rule(step, *given)
+    multipliers = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    if len(multipliers) != len(step.inputs):
+        raise TypeError(
+            f"the rule of {step.name} returned {len(multipliers)} multipliers for {len(step.inputs)} inputs"
+        )
+    return multipliers
+
+
+@dataclass
+class _Influence:
+    """Which inputs of a step have a multiplier."""
+
+    found: list[bool] = field(default_factory=list)
+
+
+class _ForSeveral(Function):
+    """Applies a rule under ``torch.vmap`` over explained outputs: to all of them at once if it can, else one by one."""
+
+    @staticmethod
+    def forward(step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> tuple[Tensor, ...]:
+        return _ForSeveral._filled(_for_one(step, operation, given), influence, given[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept: there are no second derivatives."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> Any:
+        rows = [
+            m.expand(info.batch_size, *m.shape) if axis is None else m.movedim(axis, 0)
+            for m, axis in zip(given, in_dims[3:], strict=True)
+        ]
+        if operation.several:
+            assert operation.rule is not None
+            found = tuple(operation.rule(step, *rows))  # type: ignore[arg-type]
+        else:
+            each = zip(*(_for_one(step, operation, m) for m in zip(*rows, strict=True)), strict=True)
+            found = tuple(None if m[0] is None else torch.stack(m) for m in each)
+        filled = _ForSeveral._filled(found, influence, rows[0])
+        return filled, (0,) * len(filled)
+
+    @staticmethod
+    def _filled(found: Sequence[Tensor | None], influence: _Influence, like: Tensor) -> tuple[Tensor, ...]:
+        """Torch's functions return tensors only: where there is no influence, and no multiplier, put an empty one."""
+        influence.found = [m is not None for m in found]
+        return tuple(like.flatten(1)[:, :0] if m is None else m for m in found)
 
 
 def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -136,7 +197,7 @@ def custom_functions_visible() -> Iterator[None]:
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         run = original.__get__(None, cls)
-        if cls is _Secant or not has_torch_function(tuple(tensors(args))):
+        if cls in (_Secant, _ForSeveral) or not has_torch_function(tuple(tensors(args))):
             return run(*args, **kwargs)
         return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
 
@@ -150,8 +211,18 @@ def custom_functions_visible() -> Iterator[None]:
 class Tracer(TorchFunctionMode):
     """Runs on one side of the pairs; with a tape it is the example side."""
 
-    def __init__(self, pairs: Pairs, tape: Tape | None = None, operations: dict[Any, Operation] | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        tape: Tape | None = None,
+        operations: dict[Any, Operation] | None = None,
+        summing: bool = False,
+    ) -> None:
         super().__init__()
+        self.summing = (
+            summing  # whether all that is wanted of the leaves is their contributions, summed over references
+        )
+        self.sums: list[tuple[Tensor, Sums]] = []  # for every leaf what the model was handed, and where these go
         self.pairs = pairs
         self.reference = tape
         self.tape = Tape(pairs)
@@ -161,6 +232,7 @@ class Tracer(TorchFunctionMode):
         # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
         self.around: list[Tensor] | None = None
         self._from_input = WeakTensorKeyDictionary()
+        self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
         self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
 
     # ------------------------------------------------------------------ entering and leaving
@@ -172,6 +244,8 @@ class Tracer(TorchFunctionMode):
             leaf.requires_grad_()
             inside = leaf.clone()
             self._mark(inside)
+            if self.summing:
+                self.sums.append((inside, Sums()))
             return (inside if value.is_floating_point() else self._tag(value.clone(), inside)), leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
@@ -204,7 +278,7 @@ class Tracer(TorchFunctionMode):
         if operation and operation.kind == CONSTANT:
             with torch.no_grad():
                 return (operation.function or function)(*args, **kwargs)
-        if torch._C._functorch.peek_interpreter_stack() is not None:
+        if _several_at_once():
             raise UnsupportedOperationError(
                 f"{name} at {place_of_call()} runs inside a torch.func transform (vmap, grad, jvp), which hides from "
                 "deepshap what depends on the input. Write it with batched operations."
@@ -213,6 +287,8 @@ class Tracer(TorchFunctionMode):
         inplace = bool(spelling and spelling.inplace)
         if not active:
             return self._passive(function, operation, name, inplace, args, kwargs)
+        if drawn := self._drawn_for(args, kwargs):
+            self.unsupported[drawn] = None
         if operation and operation.kind == LINEAR and all(_poisoned(t) for t in active):
             return self._pass_on(function, args, kwargs, active[0])
         if torch.is_inference_mode_enabled():
@@ -247,15 +323,26 @@ class Tracer(TorchFunctionMode):
     def _passive(
         self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
     ) -> Any:
+        drawn = self._drawn_for(args, kwargs)
         if operation and operation.kind == RANDOM and not switched_off(function, args, kwargs):
-            return self._refuse(f"{name} (random)", function, args, kwargs)
+            drawn = f"{name} (random)", place_of_call()
+        if drawn and operation and operation.kind == VALUE:  # Python may decide by it
+            self.unsupported[drawn] = None
         given = list(tensors((args, kwargs)))
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
             result = function(*args, **kwargs)
+        if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
+            self._drawn.update(dict.fromkeys(tensors((result, _written(name, inplace, args))), drawn))
         if self.around is not None and any(t in self._from_input for t in given):
             for tensor in tensors((result, _written(name, inplace, args))):
                 self._from_input[tensor] = True
         return result
+
+    def _drawn_for(self, args: Any, kwargs: Any) -> tuple[str, str] | None:
+        """The random call that one of the arguments comes from."""
+        if not self._drawn:
+            return None
+        return next((self._drawn[t] for t in tensors((args, kwargs)) if t in self._drawn), None)
 
     def _join(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         """Let values in that depend on the input by another way than through the explained layer."""
@@ -343,20 +430,32 @@ class Tracer(TorchFunctionMode):
     def _composite(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         assert operation.function is not None
         kwargs = {KEYWORDS.get(key, key): value for key, value in kwargs.items()}
-        if operation.wants_repeats:
-            kwargs["repeats"] = self._repeats
+        if operation.recurrent:
+            kwargs |= {"repeats": self._repeats, "sums": self._sums_of}
         with self:
             result = operation.function(*args, **kwargs)
         return result if name in VIEWS else replace(result, _own)
 
-    def _repeats(self, sequence: Tensor, rows: int, *states: Tensor) -> int:
-        """Of how many consecutive rows each is the same example, so that forward values are computed once for all."""
+    def _repeats(self, *values: tuple[Tensor, int]) -> int:
+        """Of how many consecutive rows each is the same example, so that forward values are computed once for all.
+
+        ``values`` are tensors, each with the axis of its rows.
+        """
         repeats = self.pairs.references
-        if self.reference is None or rows != self.pairs.rows or repeats == 1:
+        if self.reference is None or repeats == 1 or any(t.shape[axis] != self.pairs.rows for t, axis in values):
             return 1
         with torch._C.DisableTorchFunction():
-            same = all(_rows_repeat(t, repeats) for t in (sequence, *states))
-        return repeats if same else 1
+            # What was handed to the model to be summed over references was made of repeated rows.
+            known = [inside for inside, _ in self.sums if not inside._version]
+            unsure = [(t, axis) for t, axis in values if not any(t is inside for inside in known)]
+            return repeats if all(_rows_repeat(t, axis, repeats) for t, axis in unsure) else 1
+
+    def _sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
+        """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
+        if repeats != self.pairs.references:
+            return None
+        with torch._C.DisableTorchFunction():
+            return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
 
     def _cast(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
         with torch.no_grad():
@@ -673,9 +772,19 @@ def _copied(tensor: Tensor) -> Tensor:
     return copy
 
 
-def _rows_repeat(tensor: Tensor, repeats: int) -> bool:
-    grouped = tensor.detach().unflatten(0, (-1, repeats))
-    return torch.equal(grouped, grouped[:, :1].expand_as(grouped))
+def _rows_repeat(tensor: Tensor, axis: int, repeats: int) -> bool:
+    grouped = tensor.detach().unflatten(axis, (-1, repeats))
+    return torch.equal(grouped, grouped.narrow(axis + 1, 0, 1).expand_as(grouped))
+
+
+def _is_untouched(inside: Tensor, data: Tensor, batch_first: bool) -> bool:
+    if inside._version or inside.dim() != 3:
+        return False
+    if batch_first:
+        return data is inside
+    turned = inside.transpose(0, 1)
+    same = data.shape == turned.shape and data.stride() == turned.stride()
+    return same and data._base is inside and data.storage_offset() == 0
 
 
 def _reaches_mark(node: Any) -> bool:

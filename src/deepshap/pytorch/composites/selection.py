@@ -84,10 +84,13 @@ def _branches(step: Any, m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _finite_branch(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """-inf under an input-dependent mask becomes a number whose exponential is 0: a jump of infinity has no share."""
-    if not dtype.is_floating_point or not bool(torch.isinf(value).any()):
+    """-inf under an input-dependent mask becomes a number whose exponential is 0: a jump of infinity has no share.
+
+    So do numbers near the largest of a dtype, which models (Keras' attention) use in its place.
+    """
+    bound = 3e4 if dtype == torch.float16 else 1e30
+    if not dtype.is_floating_point or not bool((value.abs() > bound).any()):
         return value
-    bound = 3e4 if dtype == torch.float16 else 1e9
     return value.clamp(-bound, bound)
 
 

@@ -1,0 +1,247 @@
+"""The rule of recurrent networks by compiled kernels, on the CPU.
+
+Pairs are taken in blocks, each through all levels and steps by itself: what a block needs stays in the processor's
+cache, and blocks run in threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import kernels
+from .cells import GRU, LSTM
+from .pairing import Network
+from .sequence import Level, Steps, Trace
+
+BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
+Receive = Callable[[int, Tensor, np.ndarray, int], None]  # step, products (the array too), the input's first column
+THREADS_BEYOND = 500_000  # multipliers of units; to start a thread takes a millisecond
+NEIGHBOURS = 8  # examples that meet each reference while it is at hand
+
+
+def available(network: Network, outputs: int) -> bool:
+    """Whether there are kernels for all levels, and enough work to be worth compiling them."""
+    pairs = sum(network.steps.sizes) * outputs
+    enough = [kernels.worthwhile(level.cell, level.weights, pairs * level.units) for level in network.flat_levels]
+    return all(enough)
+
+
+def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
+    """As ``stepwise.run``."""
+    every = np.arange(network.steps.rows)
+    source = _Sequence(m_output.contiguous(), network.steps, every).only_nonzero()
+    m_x = None if summed else _Sequence(m_output.new_zeros(*m_output.shape[:2], network.features), network.steps, every)
+    products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
+    tiles = _tiles(network, len(m_output))
+    blocks = [_Block(network, places, source, m_states, products, m_x) for places in tiles]
+    results = _in_threads([block.run for block in blocks])
+    places = torch.as_tensor(np.concatenate(tiles)).argsort()
+    states = [torch.cat(parts, 2)[:, :, places] for parts in zip(*(found for _, found in results), strict=True)]
+    if m_x is not None:
+        return m_x.values, states
+    sums = network.new_sums(m_output)
+    for block, (total, _) in zip(blocks, results, strict=True):
+        sums[:, block.examples] += total.permute(1, 2, 0, 3)
+    return sums, states
+
+
+def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
+    """Blocks of pairs that fit the cache, at least one for every thread: the same few references for a few examples."""
+    rows, per = network.steps.rows, network.pairing.per
+    units = max(level.units for level in network.flat_levels)
+    threads = torch.get_num_threads() if outputs * units * sum(network.steps.sizes) >= THREADS_BEYOND else 1
+    fitting = max(1, BLOCK_BYTES // (4 * units * network.flat_levels[0].weights.w_hh.itemsize * outputs))
+    if per == 1:  # of packed sequences the longest come first: keep their order
+        return np.array_split(np.arange(rows), min(rows, max(threads, -(-rows // fitting))))
+    examples = rows // per
+    wide = min(examples, max(NEIGHBOURS, fitting // per))
+    columns = -(-examples // wide)
+    count = min(per, max(-(-per * wide // fitting), -(-threads // columns)))
+    references = np.array_split(np.arange(per), count)
+    return [
+        (tile[:, None] + per * some).ravel()
+        for some in np.array_split(np.arange(examples), columns)
+        for tile in references
+    ]
+
+
+# ---------------------------------------------------------------------- threads
+def _in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
+    """Run tasks, each on one core, in this thread and in others. Were those to stay, they would slow down torch's own."""
+    results: list[Any] = [None] * len(tasks)
+    waiting = deque(range(len(tasks)))
+
+    def work() -> None:
+        with _one_core():
+            while waiting:
+                try:
+                    k = waiting.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                results[k] = tasks[k]()
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(max(threads - 1, 1), "deepshap") as pool:
+        others = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+        work()
+        for other in others:
+            other.result()
+    torch.set_num_threads(threads)  # new threads of the user's take the number that was set last
+    return results
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep this thread to itself, and let it take numbers below 1e-38 for 0: multipliers fade over many steps."""
+    threads, flushes = torch.get_num_threads(), not float(torch.tensor(1e-40) * 1)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)
+
+
+# ---------------------------------------------------------------------- a block of pairs
+@dataclass
+class _Sequence:
+    """Multipliers of a sequence, (outputs, flat, features), and which of its rows are those of a block."""
+
+    values: Tensor
+    steps: Steps
+    places: np.ndarray
+    read: np.ndarray | None = None  # the steps that are not all 0, where that is known
+
+    def __post_init__(self) -> None:
+        self._flat = self.values.view(-1, self.values.shape[-1]).numpy()
+        self._zeros = np.zeros_like(self._flat[:1])
+
+    def only_nonzero(self) -> _Sequence:
+        """The same, with the steps known whose rows, far apart in memory, need not be read.
+
+        Often only the last step is used.
+        """
+        if not self.steps.batch_first:
+            return self
+        marks = np.zeros(len(self.steps), bool)
+        kernels.mark_steps(marks, self._flat)
+        return replace(self, read=marks)
+
+    def of(self, places: np.ndarray) -> _Sequence:
+        """The same for another block."""
+        return replace(self, places=places)
+
+    def located(self, step: int) -> tuple[np.ndarray, int, int, int]:
+        """All rows, where those of a step start, how far apart pairs are, and how far apart outputs."""
+        if self.read is not None and not self.read[step]:
+            return self._zeros, 0, 0, 0
+        return self._flat, self.steps.start(step), self.steps.stride, self.values.shape[1]
+
+    def add(self, step: int, found: Tensor) -> None:
+        """Add to the multipliers of one step; ``found`` is (outputs, pairs, features)."""
+        rows = torch.as_tensor(self.places[: found.shape[1]])
+        self.steps.at(self.values, step).index_add_(1, rows, found)
+
+
+@dataclass
+class _Block:
+    network: Network
+    places: np.ndarray
+    source: _Sequence
+    m_states: list[Tensor]
+    products: list[list[kernels.Product]]
+    m_x: _Sequence | None
+
+    def __post_init__(self) -> None:
+        self.outputs = len(self.source.values)
+        self.x_rows, self.r_rows = self.network.pairing.rows_of(self.places)
+        self.examples = slice(int(self.x_rows.min()), int(self.x_rows.max()) + 1)
+        self.steps = Steps(tuple(np.searchsorted(np.sort(self.places), self.network.steps.sizes).tolist()))
+        self.own = np.arange(len(self.places))
+
+    @torch.no_grad()
+    def run(self) -> tuple[Tensor | None, list[Tensor]]:
+        """Go through all levels; returns the input's contributions (steps, outputs, examples, features) and the states."""
+        network, source, index = self.network, self.source.of(self.places), len(self.network.flat_levels)
+        states = [s[:, :, self.places] for s in self.m_states]
+        totals = None
+        for depth, directions in reversed(list(enumerate(network.levels))):
+            index -= len(directions)
+            features = network.example.traces[index].inputs.shape[1]
+            if depth:
+                values = source.values.new_zeros(self.outputs, sum(self.steps.sizes), features)
+                target = _Sequence(values, self.steps, self.own)
+                receive = self._adding(target)
+            elif self.m_x is not None:
+                receive = self._adding(self.m_x.of(self.places))
+            else:
+                shape = len(self.steps), self.outputs, self.examples.stop - self.examples.start, features
+                totals = source.values.new_zeros(shape, dtype=torch.float64)
+                receive = self._summing(totals)
+            for k, level in enumerate(directions):
+                self._level(level, index + k, source, k * level.units, states, receive)
+            source = target if depth else source
+        return totals, states
+
+    def _level(
+        self, level: Level, index: int, source: _Sequence, column: int, states: list[Tensor], receive: Receive
+    ) -> None:
+        """One layer and direction; ``column`` is where its multipliers begin among those of the layer's output."""
+        kernel, outputs, products = kernels.kernel_of(level.cell, level.units), self.outputs, self.products[index]
+        m_h, *m_c = (s[:, index].transpose(0, 1).flatten(0, 1) for s in states)
+        back = m_h.new_zeros(len(m_h), products[-1].given.stop)
+        back[:, : level.units] = m_h
+        carry = m_c[0].clone() if m_c else torch.zeros_like(m_h)
+        m_z = m_h.new_empty(len(m_h), max(product.taken.stop for product in products))
+        x, r = (_Rows(side.traces[index]) for side in (self.network.example, self.network.reference))
+        arrays, pairs = (back.numpy(), carry.numpy(), m_z.numpy()), None
+        for t in reversed(level.order(len(self.steps))):
+            if pairs != self.steps.sizes[t]:  # only of packed sequences the steps differ
+                pairs = self.steps.sizes[t]
+                rows = self.x_rows[:pairs], self.r_rows[:pairs], source.places[:pairs]
+                z, z_back = m_z[: pairs * outputs], back[: pairs * outputs]
+                operands = [(z[:, taken], weights, z_back[:, given]) for taken, weights, given in products]
+            if not pairs:
+                continue
+            at = x.values, r.values, x.first[t], r.first[t]
+            kernel(arrays[0], *source.located(t), column, outputs, arrays[1], arrays[2], *at, *rows)
+            for left, right, result in operands:
+                torch.mm(left, right, out=result)
+            receive(t, z_back, arrays[0], level.units)
+        m_h = back[:, : level.units] + carry if level.cell is GRU else back[:, : level.units]
+        for state, new in zip(states, (m_h, carry) if level.cell is LSTM else (m_h,), strict=True):
+            state[:, index] = new.unflatten(0, (-1, outputs)).transpose(0, 1)
+
+    def _adding(self, target: _Sequence) -> Receive:
+        def receive(t: int, back: Tensor, _: np.ndarray, units: int) -> None:
+            target.add(t, back[:, units:].unflatten(0, (-1, self.outputs)).transpose(0, 1))
+
+        return receive
+
+    def _summing(self, totals: Tensor) -> Receive:
+        sums, start, network = totals.numpy(), self.examples.start, self.network
+        x, r = (_Rows(side.traces[0], "inputs") for side in (network.example, network.reference))
+
+        def receive(t: int, _: Tensor, back: np.ndarray, units: int) -> None:
+            at = x.values, r.values, x.first[t], r.first[t], self.x_rows, self.r_rows
+            kernels.add_contributions(sums[t], start, back, units, self.outputs, *at)
+
+        return receive
+
+
+class _Rows:
+    """Rows of a trace, as kernels want them: all of them, and where each step begins."""
+
+    def __init__(self, trace: Trace, what: str = "rows") -> None:
+        self.values = getattr(trace, what).numpy()
+        self.first = [trace.steps.start(t) for t in range(len(trace.steps))]

@@ -1,0 +1,254 @@
+"""Fused steps for the CPU: everything of a step but its matrix products, over a block of pairs, compiled by Numba.
+
+Each kernel does what ``multipliers`` of its cell does, in one pass over the pairs and without transcendental functions:
+secants are quotients of differences for distant points, and for near ones a rational function of the distance. Kernels
+run without the interpreter's lock, so that blocks of pairs run in threads.
+
+All kernels take the same arguments. Of pair p and output k the multipliers are in row ``p * outputs + k``.
+
+m_h (rows, at least units) : from the step that follows, in its first columns.
+m_y, start, stride, leap, column : of the layer's output, in row ``start + places[p] * stride + k * leap`` from the column on.
+carry (rows, units) : what reaches the step before without a matrix product; updated.
+m_z (rows, width) : of everything that a matrix product made, see ``products``; written.
+x, r, x_first, r_first, x_rows, r_rows : the two traces, where the step begins in them, and which of its rows are a pair.
+places : where the pairs are in ``m_y``.
+"""
+
+# The bodies are Numba's, which has types of its own.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import torch
+from torch import Tensor
+
+from .cells import GRU, LSTM, Cell, ReluRNN, TanhRNN, Weights
+
+# As fast as it gets without assuming that there are no infinities; a quotient by zero is no exception, as in torch.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": {"contract", "arcp", "nsz", "reassoc"},
+    "error_model": "numpy",
+}
+COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two
+
+
+def _compiled(function: Any) -> Any:
+    """Compile at the first call, or read what an earlier process compiled."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # there is no folder to keep compiled code in
+        return numba.njit(**_OPTIONS)(function)
+
+
+# ---------------------------------------------------------------------- secants
+@_compiled
+def _slope(distance, difference, product):
+    """Quotient of differences; of near points ``product`` times a Padé approximant of tanhc, exact to 2e-16 there."""
+    number = type(distance)
+    u = distance * distance
+    near = abs(distance) <= number(0.5)
+    above = number(135135) + u * (number(17325) + u * (number(378) + u))
+    below = number(135135) + u * (number(62370) + u * (number(3150) + u * number(28)))
+    return (product * above if near else difference) / (below if near else distance)
+
+
+@_compiled
+def _tanh(x, r, y, y_r):
+    return _slope(x - r, y - y_r, type(x)(1) - y * y_r)
+
+
+@_compiled
+def _sigmoid(x, r, y, y_r):
+    half = type(x)(0.5)
+    return _slope(half * (x - r), half * (y - y_r), half * (y + y_r) - y * y_r)
+
+
+@_compiled
+def _relu(x, r, y, y_r):
+    number = type(x)
+    same = (x > number(0)) == (r > number(0))
+    return (number(x > number(0)) if same else y - y_r) / (number(1) if same else x - r)
+
+
+@_compiled
+def _half_sum(a, b):
+    return type(a)(0.5) * (a + b)
+
+
+# ---------------------------------------------------------------------- cells
+# One kernel for each number of units: offsets that are constants let LLVM make vector code of a loop over many arrays.
+def _lstm(units: int) -> Any:
+    """Of ``LSTM``; the carry is the cell state's multiplier."""
+    f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
+    zg, zo, before, tanh_c, c = 6 * units, 7 * units, 8 * units, 9 * units, 10 * units
+
+    @_compiled
+    def kernel(
+        m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
+    ):
+        for row in range(len(x_rows) * outputs):
+            p, k = row // outputs, row % outputs
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row], carry[row]
+            for h in range(units):
+                z[o + h] = back[h] + y[h]
+            for h in range(units):
+                m = z[o + h]
+                m_c = kept[h] + m * _half_sum(a[o + h], b[o + h]) * _tanh(
+                    a[c + h], b[c + h], a[tanh_c + h], b[tanh_c + h]
+                )
+                s_i = _sigmoid(a[zi + h], b[zi + h], a[h], b[h])
+                s_f = _sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
+                s_g = _tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
+                s_o = _sigmoid(a[zo + h], b[zo + h], a[o + h], b[o + h])
+                z[h] = m_c * _half_sum(a[g + h], b[g + h]) * s_i
+                z[f + h] = m_c * _half_sum(a[before + h], b[before + h]) * s_f
+                z[g + h] = m_c * _half_sum(a[h], b[h]) * s_g
+                z[o + h] = m * _half_sum(a[tanh_c + h], b[tanh_c + h]) * s_o
+                kept[h] = m_c * _half_sum(a[f + h], b[f + h])
+
+    return kernel
+
+
+def _gru(units: int) -> Any:
+    """Of ``GRU``; the carry is what the update gate lets through."""
+    u, n, zr, zu, zn, q, before = units, 2 * units, 3 * units, 4 * units, 5 * units, 6 * units, 7 * units
+
+    @_compiled
+    def kernel(
+        m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
+    ):
+        number = x.dtype.type
+        for row in range(len(x_rows) * outputs):
+            p, k = row // outputs, row % outputs
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row], carry[row]
+            for h in range(units):
+                kept[h] += back[h] + y[h]
+            for h in range(units):
+                m, update = kept[h], _half_sum(a[u + h], b[u + h])
+                s_r = _sigmoid(a[zr + h], b[zr + h], a[h], b[h])
+                s_u = _sigmoid(a[zu + h], b[zu + h], a[u + h], b[u + h])
+                s_n = _tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
+                m_n = m * (number(1) - update) * s_n
+                z[h] = m_n
+                z[u + h] = m_n * _half_sum(a[q + h], b[q + h]) * s_r
+                z[n + h] = m * (_half_sum(a[before + h], b[before + h]) - _half_sum(a[n + h], b[n + h])) * s_u
+                z[zr + h] = m_n * _half_sum(a[h], b[h])
+                kept[h] = m * update
+
+    return kernel
+
+
+def _rnn_tanh(units: int) -> Any:
+    """Of ``TanhRNN``, which carries nothing."""
+
+    @_compiled
+    def kernel(
+        m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
+    ):
+        for row in range(len(x_rows) * outputs):
+            p, k = row // outputs, row % outputs
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
+            for h in range(units):
+                z[h] = (back[h] + y[h]) * _tanh(a[units + h], b[units + h], a[h], b[h])
+
+    return kernel
+
+
+def _rnn_relu(units: int) -> Any:
+    """Of ``ReluRNN``, which carries nothing."""
+
+    @_compiled
+    def kernel(
+        m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
+    ):
+        for row in range(len(x_rows) * outputs):
+            p, k = row // outputs, row % outputs
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
+            for h in range(units):
+                z[h] = (back[h] + y[h]) * _relu(a[units + h], b[units + h], a[h], b[h])
+
+    return kernel
+
+
+# ---------------------------------------------------------------------- the layer's input
+@_compiled
+def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x_rows, r_rows):
+    """Add multiplier times difference of the input to ``totals`` (outputs, examples, features), over the references.
+
+    ``m`` (rows, columns) has the input's multipliers from column ``first`` on; ``base`` is the first of the examples.
+    """
+    features = totals.shape[2]
+    for p in range(len(x_rows)):
+        side, other = x[x_first + x_rows[p]], r[r_first + r_rows[p]]
+        for k in range(outputs):
+            row, total = m[p * outputs + k], totals[k, x_rows[p] - base]
+            for f in range(features):
+                total[f] += row[first + f] * (side[f] - other[f])
+
+
+@_compiled
+def mark_steps(marks, m_y):
+    """Mark the steps at which some multiplier of ``m_y`` (rows * steps, features), steps innermost, is not 0."""
+    for row in range(len(m_y)):
+        t = row % len(marks)
+        if not marks[t]:
+            y = m_y[row]
+            size = y.dtype.type(0)
+            for h in range(len(y)):
+                size += abs(y[h])
+            marks[t] = size != 0  # NaN counts
+
+
+# ---------------------------------------------------------------------- the matrix products
+class Product(NamedTuple):
+    """Takes some columns of ``m_z`` to some columns of the multipliers of (old h, x)."""
+
+    taken: slice
+    weights: Tensor
+    given: slice
+
+
+def products(cell: Cell, w: Weights) -> list[Product]:
+    """What the kernel of a cell leaves to do."""
+    units, features = w.w_hh.shape[1], w.w_ih.shape[1]
+    if cell is not GRU:
+        return [Product(slice(0, len(w.w_hh)), torch.cat([w.w_hh, w.w_ih], 1), slice(0, units + features))]
+    # In m_z are n, r, z and q, the share of the old h in n: x makes the first three, the old h the last three.
+    reset, update, new = (slice(k * units, (k + 1) * units) for k in range(3))
+    of_x = torch.cat([w.w_ih[new], w.w_ih[reset], w.w_ih[update]])
+    return [
+        Product(slice(units, 4 * units), w.w_hh, slice(0, units)),
+        Product(slice(0, 3 * units), of_x, slice(units, units + features)),
+    ]
+
+
+_KERNELS = {LSTM: _lstm, GRU: _gru, TanhRNN: _rnn_tanh, ReluRNN: _rnn_relu}
+_work: dict[Any, int] = {}
+
+
+@cache
+def kernel_of(cell: Cell, units: int) -> Any:
+    """The fused step of a cell."""
+    return _KERNELS[cell](units)
+
+
+def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
+    """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
+
+    ``work`` is the number of units times steps times pairs at hand.
+    """
+    supported = weights.w_hh.device.type == "cpu" and weights.w_hh.dtype in (torch.float32, torch.float64)
+    if cell not in _KERNELS or weights.w_hr is not None or not supported or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return False
+    key = cell, len(weights.w_hh), weights.w_hh.dtype
+    _work[key] = _work.get(key, 0) + work
+    return _work[key] >= COMPILE_BEYOND

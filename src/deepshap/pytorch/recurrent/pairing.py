@@ -1,0 +1,78 @@
+"""Which rows of an example's and a reference's trace make the pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..operations import Misaligned
+from .cells import Columns
+from .sequence import Level, Memory, Steps
+
+
+@dataclass
+class Pairing:
+    """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace."""
+
+    steps: Steps
+    per: int
+    references: int
+
+    @classmethod
+    def of(cls, steps: Steps, example: Steps, reference: Steps) -> Pairing:
+        """Lay the reference beside the example."""
+        if len(example) != len(reference):
+            raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
+        rows, n, b = steps.rows, example.rows, reference.rows
+        if n == b == rows and example.sizes == reference.sizes:
+            return cls(steps, 1, b)
+        padded = min(steps.sizes) == rows
+        if not padded or rows % n or b not in (rows // n, rows):
+            raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
+        return cls(steps, rows // n, b)
+
+    def rows_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the example's and of the reference's trace that make some pairs."""
+        return pairs // self.per, pairs % self.references
+
+    def beside(self, x: Columns, r: Columns) -> tuple[Columns, Columns]:
+        """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
+        return _views(x, 1), _views(r, self.per)
+
+
+def _views(values: Columns, per: int) -> Columns:
+    return {name: v.unflatten(0, (-1, per)) for name, v in values.items()}
+
+
+@dataclass
+class Network:
+    """A recurrent network after its run on both sides, for the rule; ``levels`` has a list of directions per layer."""
+
+    levels: list[list[Level]]
+    example: Memory
+    reference: Memory
+    pairing: Pairing
+
+    @property
+    def steps(self) -> Steps:
+        """Where the pairs of each step lie in the multipliers."""
+        return self.pairing.steps
+
+    @cached_property
+    def flat_levels(self) -> list[Level]:
+        """All levels, in the order of the traces and states."""
+        return [level for directions in self.levels for level in directions]
+
+    @property
+    def features(self) -> int:
+        """Width of the input."""
+        return self.example.traces[0].inputs.shape[1]
+
+    def new_sums(self, like: Tensor) -> Tensor:
+        """Zeros for contributions summed over references, (outputs, rows of the example, steps, features)."""
+        shape = len(like), self.example.traces[0].steps.rows, len(self.steps), self.features
+        return like.new_zeros(shape, dtype=torch.float64)

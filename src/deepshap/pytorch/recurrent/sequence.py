@@ -1,0 +1,146 @@
+"""Sequences with their steps, and a layer's forward run over them, once per example and once per reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from .cells import Cell, Columns, Weights
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Where the rows of each step lie in a flat sequence (sum of sizes, features), step after step as torch packs it.
+
+    A padded sequence is the case in which all steps have all rows. Where each row's steps follow one another
+    (``batch_first``), the flat sequence is that of (rows, steps).
+    """
+
+    sizes: tuple[int, ...]
+    batch_first: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the longest step."""
+        return self.sizes[0]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return [0, *accumulate(self.sizes)]
+
+    @property
+    def stride(self) -> int:
+        """Flat distance between neighbouring rows of a step."""
+        return len(self.sizes) if self.batch_first else 1
+
+    def start(self, step: int, row: int = 0) -> int:
+        """Flat position of a row of a step."""
+        return row * len(self.sizes) + step if self.batch_first else self._offsets[step] + row
+
+    def at(self, flat: Tensor, step: int, first: int = 0, end: int | None = None) -> Tensor:
+        """View the rows of a step (..., rows, features); beyond its size there are none."""
+        end = self.sizes[step] if end is None else min(end, self.sizes[step])
+        start = self.start(step, first)
+        return flat[..., start : start + (max(end, first) - first) * self.stride : self.stride, :]
+
+    def split(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """Views of the rows of every step, of a sequence with time first."""
+        return flat.split(self.sizes)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One layer and direction of a recurrent network."""
+
+    cell: Cell
+    weights: Weights
+    backwards: bool = False
+
+    @property
+    def units(self) -> int:
+        """Units of the hidden state before any projection."""
+        return len(self.weights.w_hh) // self.cell.gates
+
+    def order(self, count: int) -> range:
+        """The order in which it takes the steps."""
+        return range(count - 1, -1, -1) if self.backwards else range(count)
+
+
+@dataclass
+class Trace:
+    """What one level's forward run leaves for the rule: its input and the columns of its cell, flat, time first."""
+
+    steps: Steps
+    inputs: Tensor
+    rows: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.rows.nbytes + self.inputs.nbytes
+
+    def columns(self, level: Level) -> list[Columns]:
+        """All values of each step, by name."""
+        views = {name: self.steps.split(column) for name, column in level.cell.split(self.rows).items()}
+        return [dict(zip(views, step, strict=True)) for step in zip(*views.values(), strict=True)]
+
+
+@dataclass
+class Memory:
+    """The traces of all levels of a network, on one side."""
+
+    traces: list[Trace] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return sum(trace.nbytes for trace in self.traces)
+
+
+def run(
+    levels: list[list[Level]], x: Tensor, states: list[Tensor], steps: Steps
+) -> tuple[Tensor, list[Tensor], Memory]:
+    """Run a network on a flat sequence, time first.
+
+    ``levels`` holds for each layer one level per direction, ``states`` (layers * directions, rows, units) the initial
+    states. Returns the flat output, the last states and what the rule needs.
+    """
+    memory, last = Memory(), []
+    initial: Iterator[tuple[Tensor, ...]] = zip(*states, strict=True)
+    for directions in levels:
+        outputs = []
+        for level in directions:
+            output, final, trace = _level(level, x, list(next(initial)), steps)
+            outputs.append(output)
+            last.append(final)
+            memory.traces.append(trace)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+    return x, [torch.stack(state) for state in zip(*last, strict=True)], memory
+
+
+def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[Tensor, list[Tensor], Trace]:
+    cell, weights = level.cell, level.weights
+    share = cell.input_share(x, weights)
+    trace = Trace(steps, x, share.new_empty(len(x), cell.width(level.units)))
+    output = share.new_empty(len(x), state[0].shape[-1])
+    shares, columns, outputs = steps.split(share), trace.columns(level), steps.split(output)
+    state, padded = [s.clone() for s in state], min(steps.sizes) == steps.rows
+    for t in level.order(len(steps)):
+        size = steps.sizes[t]
+        given = state if padded else [s[:size] for s in state]
+        new, _ = cell.forward(shares[t], given, weights, columns[t])
+        outputs[t].copy_(new[0])
+        if padded:
+            state = new
+            continue
+        for old, value in zip(state, new, strict=True):
+            old[:size] = value
+    return output, state, trace
