@@ -1,7 +1,8 @@
 """Who is speaking, and which sounds give him away? Deep SHAP of an LSTM on real speech.
 
 `python -m deepshap.demo` trains an LSTM to tell nine speakers apart by one utterance of the vowels /ae/,
-explains all 370 test utterances against 100 training utterances, and writes two tables and four pictures.
+explains all 370 test utterances against 100 training utterances, and writes two tables, four pictures and a report.
+So does `deepshap demo`.
 
 What it explains is the *log-odds* of the predicted speaker, log p − log(1 − p). A probability near 1 hardly
 moves and would hide most of the evidence; a logit also counts what speaks for every speaker alike. On the
@@ -30,7 +31,6 @@ try:
     import matplotlib.pyplot as plt
     import pyarrow
     import pyarrow.parquet
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from deepshap import plots
@@ -38,7 +38,7 @@ except ImportError as error:
     raise ImportError("the demo writes Parquet tables and pictures: pip install 'deepshap[demo]'") from error
 
 SPEAKERS, CHANNELS = 9, 12
-CHANNEL_NAMES = [str(i) for i in range(1, CHANNELS + 1)]
+CHANNEL_NAMES = [f"cepstrum {i}" for i in range(1, CHANNELS + 1)]
 EPOCHS = 60
 
 
@@ -77,16 +77,33 @@ class SpeakerNet(nn.Module):
 class Explained:
     """Utterances, the model's answers and why it gave them.
 
-    predicted: (N,), the speaker with the highest log-odds.
-    log_odds: (N,), of the predicted speaker. base: (N,), the same for the background, on average.
-    attributions: (N, 29, 12), zero in the padding; an utterance's sum is log_odds − base.
+    predicted: (N,), the speaker with the highest log-odds. ranked: the explanation of that speaker's log-odds,
+    (N, 29, 12, 1), zero in the padding; the sum over an utterance is log_odds − base.
     """
 
     utterances: Utterances
     predicted: np.ndarray
-    log_odds: np.ndarray
-    base: np.ndarray
-    attributions: np.ndarray
+    ranked: deepshap.Explanation
+
+    @property
+    def explanation(self) -> deepshap.Explanation:
+        """The explanation without its axis of outputs (N, 29, 12)."""
+        return self.ranked.output(0)
+
+    @property
+    def attributions(self) -> np.ndarray:
+        """Of each coefficient of each frame (N, 29, 12)."""
+        return self.ranked.values[..., 0]
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """Of the predicted speaker (N,)."""
+        return self.ranked.outputs[:, 0]
+
+    @property
+    def base(self) -> np.ndarray:
+        """The same for the background, on average (N,)."""
+        return self.ranked.base_values[:, 0]
 
     @property
     def gap(self) -> np.ndarray:
@@ -117,10 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - start
     curves = removal_curves(model, explained, options.seed)
 
-    report(explained, len(background), seconds, curves)
+    summarise(explained, len(background), seconds, curves)
     write_tables(explained, options.output)
-    write_pictures(model, explained, curves, options.output)
+    write_pictures(explained, curves, options.output)
     print(f"tables and pictures are in {options.output}")
+    if options.report:
+        page = explained.ranked.report(options.output / "report.html", title="Who is speaking, and why?")
+        print(f"the report is {page}")
 
 
 def train(utterances: Utterances, seed: int) -> SpeakerNet:
@@ -144,22 +164,17 @@ def explain(model: SpeakerNet, utterances: Utterances, background: np.ndarray) -
 
     The reference is read for as many frames as the utterance that it is compared with.
     """
-    explainer = deepshap.DeepExplainer(model, background)
-    lengths = torch.as_tensor(utterances.lengths)
-    values, predicted = explainer.shap_values(utterances.signal, ranked_outputs=1, additional_forward_args=(lengths,))
-    predicted = np.asarray(predicted)[:, 0]
-    rows = np.arange(len(utterances))
-    base = {
-        length: log_odds(model, background, np.full(len(background), length)).mean(axis=0)
-        for length in np.unique(utterances.lengths)
-    }
-    return Explained(
-        utterances,
-        predicted,
-        log_odds(model, utterances.signal, utterances.lengths)[rows, predicted],
-        np.array([base[n][k] for n, k in zip(utterances.lengths, predicted, strict=True)]),
-        np.asarray(values)[..., 0],
+    explainer = deepshap.DeepExplainer(
+        model, background, feature_names=CHANNEL_NAMES, output_names=[f"speaker {k}" for k in range(1, SPEAKERS + 1)]
     )
+    lengths = torch.as_tensor(utterances.lengths)
+    ranked = explainer(utterances.signal, ranked_outputs=1, additional_forward_args=(lengths,))
+    ranked.row_ids = np.arange(len(utterances))
+    ranked.step_labels = JapaneseVowels.FRAME_SHIFT_MS * np.arange(utterances.signal.shape[1])
+    ranked.lengths = utterances.lengths
+    ranked.targets = [f"speaker {k + 1}" for k in utterances.speaker]
+    ranked.background = {"rows": len(background), "description": "training utterances, as many of each speaker"}
+    return Explained(utterances, log_odds(model, utterances.signal, utterances.lengths).argmax(axis=1), ranked)
 
 
 def balanced_background(utterances: Utterances, size: int, seed: int) -> np.ndarray:
@@ -200,7 +215,7 @@ def _kept(model: SpeakerNet, explained: Explained, removed: np.ndarray) -> float
     return float((answers == explained.predicted).mean())
 
 
-def report(explained: Explained, references: int, seconds: float, curves: dict[str, np.ndarray]) -> None:
+def summarise(explained: Explained, references: int, seconds: float, curves: dict[str, np.ndarray]) -> None:
     """Print what was done and how well."""
     right = explained.predicted == explained.utterances.speaker
     count = len(right)
@@ -213,107 +228,69 @@ def report(explained: Explained, references: int, seconds: float, curves: dict[s
 
 
 def write_tables(explained: Explained, folder: Path) -> None:
-    """Write `attributions.parquet`, a row per coefficient of every frame, and `utterances.parquet`.
+    """Write `attributions.parquet`, a line per coefficient of every frame, and `utterances.parquet`.
 
-    Summed over an utterance, attributions are its log_odds − base. Speakers count from 1, as in the source.
+    Summed over an utterance, attributions are its log_odds − base. `deepshap.load` reads the first as an explanation.
     """
-    utterances = explained.utterances
-    utterance, frame = np.nonzero(present(utterances))
-    signal = utterances.signal[utterance, frame]  # (frames, 12)
-    _write(
-        folder / "attributions.parquet",
-        utterance=utterance.repeat(CHANNELS),
-        frame=frame.repeat(CHANNELS),
-        channel=np.tile(np.arange(1, CHANNELS + 1), len(frame)),
-        signal=signal.ravel(),
-        attribution=explained.attributions[utterance, frame].ravel(),
-        predicted_speaker=(explained.predicted + 1)[utterance].repeat(CHANNELS),
-        true_speaker=(utterances.speaker + 1)[utterance].repeat(CHANNELS),
+    folder.mkdir(parents=True, exist_ok=True)
+    explained.ranked.save(folder / "attributions.parquet")
+    table = pyarrow.table(
+        {
+            "utterance": np.arange(len(explained.utterances)),
+            "frames": explained.utterances.lengths,
+            "predicted_speaker": explained.predicted + 1,
+            "true_speaker": explained.utterances.speaker + 1,
+            "probability": explained.probability,
+            "log_odds": explained.log_odds,
+            "base": explained.base,
+        }
     )
-    _write(
-        folder / "utterances.parquet",
-        utterance=np.arange(len(utterances)),
-        frames=utterances.lengths,
-        predicted_speaker=explained.predicted + 1,
-        true_speaker=utterances.speaker + 1,
-        probability=explained.probability,
-        log_odds=explained.log_odds,
-        base=explained.base,
-    )
+    pyarrow.parquet.write_table(table, folder / "utterances.parquet")
 
 
-def _write(path: Path, **columns: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
-
-
-def write_pictures(model: SpeakerNet, explained: Explained, curves: dict[str, np.ndarray], folder: Path) -> None:
+def write_pictures(explained: Explained, curves: dict[str, np.ndarray], folder: Path) -> None:
     """Write `utterance.png`, `mistake.png` (if there is one), `speakers.png` and `check.png`."""
     right = explained.predicted == explained.utterances.speaker
     figures = {"speakers": draw_speakers(explained), "check": draw_check(curves)}
     if right.any():
         typical = np.argsort(np.where(right, explained.log_odds, np.inf))[right.sum() // 2]
-        figures["utterance"] = draw_utterance(model, explained, typical)
+        figures["utterance"] = draw_utterance(explained, typical)
     if not right.all():
         worst = np.where(right, -np.inf, explained.log_odds).argmax()
-        figures["mistake"] = draw_utterance(model, explained, worst)
+        figures["mistake"] = draw_utterance(explained, worst)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
         plt.close(figure)
 
 
-def draw_utterance(model: SpeakerNet, explained: Explained, row: np.integer) -> Figure:
-    """Draw an utterance beside what spoke for and against its predicted speaker."""
-    utterances = explained.utterances
-    length = utterances.lengths[row]
-    deviation = (utterances.signal[row, :length] - model.mean.numpy()) / model.scale.numpy()
-    left, right = plots.panels(2, (12, 4.4), sharey=True)
-    plots.sequence_heatmap(
-        explained.attributions[row, :length],
-        deviation,
-        feature_names=CHANNEL_NAMES,
-        feature_label="cepstrum coefficient",
-        time=(0, length * JapaneseVowels.FRAME_SHIFT_MS),
-        time_label="time (ms)",
-        signal_label="standard deviations from the average",
-        value_label="attribution (log-odds)",
-        ax=(left, right),
-    )
-    predicted, true = explained.predicted[row] + 1, utterances.speaker[row] + 1
-    probability = _percent(explained.probability[row])
+def draw_utterance(explained: Explained, row: np.integer) -> Figure:
+    """Draw what spoke for and against the predicted speaker of an utterance, and when."""
+    one = explained.explanation[int(row)]
+    ax = plots.heatmap(one, unit="log-odds", time_label="time (ms)")
+    predicted, true = explained.predicted[row] + 1, explained.utterances.speaker[row] + 1
     verdict = "right" if predicted == true else f"wrong, it was speaker {true}"
-    left.set_title(f"utterance {row}, spoken by speaker {true}")
-    right.set_title(f"what speaks for (red) or against (blue) speaker {predicted}")
-    return _titled(left, f"The LSTM hears speaker {predicted} with probability {probability}: {verdict}")
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.suptitle(
+        f"Utterance {row}: the LSTM hears speaker {predicted} with probability "
+        f"{_percent(explained.probability[row])}: {verdict}",
+        fontsize=13,
+        fontweight="bold",
+    )
+    return figure
 
 
 def draw_speakers(explained: Explained) -> Figure:
     """Draw by which coefficients, and when in the utterance, each speaker is recognised."""
-    left, right = plots.panels(2, (13, 4.8), sharey=True, width_ratios=[3, 2])
-    names = [str(k) for k in range(1, SPEAKERS + 1)]
-    plots.feature_importance_by_group(
-        explained.attributions,
-        explained.predicted,
-        group_names=names,
-        group_label="predicted speaker",
-        feature_names=CHANNEL_NAMES,
-        feature_label="cepstrum coefficient",
-        value_label="mean attribution (log-odds)",
-        ax=left,
-    )
-    plots.importance_over_time(
-        explained.attributions,
-        explained.utterances.lengths,
-        explained.predicted,
-        group_names=names,
-        group_label="",
-        time_label="part of the utterance (%)",
-        value_label="mean attribution (log-odds) per tenth",
-        ax=right,
-    )
-    left.set_title("which coefficients")
-    right.set_title("when in the utterance")
-    return _titled(left, "What each speaker is recognised by")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), layout="constrained", width_ratios=[3, 2])
+    explanation, speaker = explained.explanation, explained.predicted + 1
+    plots.importance_by_group(explanation, speaker, unit="log-odds", ax=left)
+    plots.importance_by_group(explanation, speaker, per="step", unit="log-odds", ax=right)
+    left.set_xticks(range(CHANNELS), range(1, CHANNELS + 1), rotation=0, ha="center")
+    left.set(xlabel="cepstrum coefficient", ylabel="predicted speaker", title="which coefficients")
+    right.set(xlabel="part of the utterance (%)", title="when in the utterance")
+    figure.suptitle("What each speaker is recognised by", fontsize=14, fontweight="bold")
+    return figure
 
 
 def draw_check(curves: dict[str, np.ndarray]) -> Figure:
@@ -349,13 +326,6 @@ def log_odds(model: SpeakerNet, signal: np.ndarray, lengths: np.ndarray) -> np.n
     return model(torch.as_tensor(signal), torch.as_tensor(lengths)).numpy()
 
 
-def _titled(ax: Axes, title: str) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    figure.suptitle(title, fontsize=14, fontweight="bold")
-    return figure
-
-
 def _percent(probability: float) -> str:
     return "over 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
 
@@ -366,6 +336,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
     parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")
     parser.add_argument("--background", type=int, default=100, help="number of reference utterances")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     return parser.parse_args(arguments)
 
 

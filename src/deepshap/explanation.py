@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shap
-from slicer import Alias, Obj, Slicer
+from slicer import Alias, Obj
 
+from . import long_form
 from .errors import InputError
+from .fields import Fields, as_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Summary = Callable[..., Any] | np.ndarray | Sequence[Any] | None
 
 
-class Explanation(shap.Explanation):
+class Explanation(Fields, shap.Explanation):
     """A ``shap.Explanation``, in every respect, that knows about sequences.
 
     ``values`` has shape (rows, ..., outputs): the rows, the other axes of the input, the axes of the output (none, if
@@ -32,10 +39,20 @@ class Explanation(shap.Explanation):
         shap.plots.waterfall(per_step[0])
 
     What slicing and arithmetic return is an ``Explanation`` again. Names may be assigned: they go to the last axis of
-    the input (``feature_names``) and of the output (``output_names``).
+    the input (``feature_names``) and of the output (``output_names``). So may ``row_ids``, ``step_labels``, ``lengths``,
+    ``targets``, ``display_data`` (the raw inputs), ``background`` and ``model``; ``outputs`` and ``gap`` are there to be
+    read. They are kept by slices, copies, sums and files as far as they still hold. ::
+
+        explanation.step_labels = frame.index                   # dates, for tables and pictures
+        explanation.to_dataframe()                              # a line per row, step, feature and output
+        explanation.save("why.parquet")                         # deepshap.load reads it again
     """
 
-    _s: Any  # shap's parallel arrays: values, data, base values, names
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.feature_names = self.feature_names  # shap takes them for those of the first axis behind the rows
+        if self._inputs - self._rows == 2:
+            self._count_steps(self._rows)
 
     def over_time(self, data: Summary = np.mean) -> Explanation:
         """Sum the attributions over the steps: what each feature contributed over the whole sequence.
@@ -46,7 +63,8 @@ class Explanation(shap.Explanation):
         ----------
         data : callable, array or None
             What plots show as the value of a feature: a function of the data, called with ``axis=`` the steps (by
-            default their mean; padded steps count), an array (rows, features), or None for nothing.
+            default their mean; without padding where ``lengths`` are known), an array (rows, features), or None for
+            nothing.
 
         Returns
         -------
@@ -61,10 +79,11 @@ class Explanation(shap.Explanation):
         axis = self._steps_axis("over_time")
         names = self.feature_names
         summed = self._summed(axis, data)
-        summed.feature_names = _numbered("Feature", summed.values.shape[axis]) if names is None else names
+        summed._forget("step_labels", "valid_steps")
+        summed.feature_names = numbered("Feature", summed.values.shape[axis]) if names is None else names
         return summed
 
-    def over_features(self, data: Summary = np.mean, step_names: Sequence[str] | None = None) -> Explanation:
+    def over_features(self, data: Summary = None, step_names: Sequence[str] | None = None) -> Explanation:
         """Sum the attributions over the features: what each step contributed.
 
         The sums are taken, and returned, in float64; no contribution is lost.
@@ -72,10 +91,12 @@ class Explanation(shap.Explanation):
         Parameters
         ----------
         data : callable, array or None
-            What plots show as the value of a step: a function of the data, called with ``axis=`` the features (by
-            default their mean), an array (rows, steps), such as the words of texts, or None for nothing.
+            What plots show as the value of a step: a function of the data, called with ``axis=`` the features, such as
+            ``np.mean`` where all have one unit, or an array (rows, steps), such as the words of texts. By default nothing,
+            but of a single feature its values.
         step_names : sequence of str, optional
-            Labels of the steps, by default "Step 0", "Step 1", ...: they become the ``feature_names``.
+            Labels of the steps: they become the ``feature_names``. By default the ``step_labels``, if all rows have the
+            same, else "Step 0", "Step 1", ...
 
         Returns
         -------
@@ -90,9 +111,10 @@ class Explanation(shap.Explanation):
         """
         axis = self._steps_axis("over_features")
         steps = self.values.shape[axis]
-        names = _numbered("Step", steps) if step_names is None else list(step_names)
-        _check_count("step_names", names, steps)
-        summed = self._summed(axis + 1, data)
+        names = self._step_names() if step_names is None else list(step_names)
+        check_count("step_names", names, steps)
+        alone = data is None and self.values.shape[axis + 1] == 1
+        summed = self._summed(axis + 1, np.max if alone else data)
         summed.feature_names = names
         return summed
 
@@ -152,11 +174,109 @@ class Explanation(shap.Explanation):
         if not np.allclose(self.base_values, other.base_values, atol=1e-6):
             raise InputError("hstack needs the same base values: those of one explanation, one model, one background.")
         both = copy.copy(self)
-        both._track(feature_names=Obj(None), display_data=Obj(None))
+        both._forget("steps", "step_labels", "valid_steps", "display_data")
+        both._track(feature_names=Obj(None))
         both.values = np.concatenate([self.values, other.values], axis)
         both._track(data=Obj(_beside(self.data, other.data, axis)))
         both.feature_names = _beside(self.feature_names, other.feature_names, 0)
         return both
+
+    # ------------------------------------------------------------------ for people
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        max_megabytes: float = 64.0,
+        seed: int = 0,
+    ) -> Path:
+        """Write a report that a browser shows: one HTML file, which needs no network (and here the extra `deepshap[report]`).
+
+        See ``deepshap.report.write_report`` for the parameters and errors, and docs/report.md for what it shows.
+        """
+        from .report import write_report
+
+        return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        from .html import summary
+
+        return summary(self)
+
+    # ------------------------------------------------------------------ tables and files
+    def to_dataframe(self, outputs: int | str | Sequence[int | str] | None = None) -> pd.DataFrame:
+        """Lay the attributions out in long form: a line for each row, step, feature and output.
+
+        Parameters
+        ----------
+        outputs : int, str or sequence of them, optional
+            Indexes or names of the outputs to take, by default all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``row``, ``step``, ``feature`` and ``output``, as far as there are such axes (further ones are numbered),
+            with ids, labels and names where they are known; ``value``, the raw input if it is known; ``input``, what the
+            model got, if that is something else; ``attribution``. Padded steps have no lines. A JointExplanation also has
+            the column ``input_name``.
+
+        Raises
+        ------
+        InputError
+            If there are no such outputs, or more than one axis of them.
+        """
+        if outputs is None:
+            return long_form.to_dataframe(self)
+        if len(self.output_dims) != 1:
+            raise InputError("outputs= needs exactly one axis of outputs; pick with .output(...) first.")
+        size, names = self.values.shape[-1], self.output_names if isinstance(self.output_names, list) else []
+        keys = [outputs] if isinstance(outputs, (int, str)) else outputs
+        return long_form.to_dataframe(self[(..., [_output_index(key, size, names) for key in keys])])
+
+    def to_xarray(self) -> Any:
+        """As an ``xarray.Dataset`` with the variables ``attribution``, ``value``, ``base_value``, ``model_output`` and others.
+
+        Returns
+        -------
+        xarray.Dataset
+            The dimensions are row, step, feature and output, with ids, labels and names as coordinates. A list or dict of
+            them for a JointExplanation.
+
+        Raises
+        ------
+        ImportError
+            If xarray is missing.
+        """
+        return long_form.to_xarray(self)
+
+    @classmethod
+    def from_xarray(cls, dataset: Any) -> Explanation:
+        """Make an explanation of a dataset from ``to_xarray``.
+
+        Raises
+        ------
+        InputError
+            If it is no such dataset.
+        """
+        return long_form.from_xarray(cls, dataset)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a Parquet file, without pickle.
+
+        Any reader of Parquet shows the table of ``to_dataframe``; ``deepshap.load`` gives back the whole explanation, bit by
+        bit. The file is complete or not there at all.
+
+        Raises
+        ------
+        ImportError
+            If pyarrow is missing.
+        InputError
+            If ``background`` cannot be written as JSON.
+        """
+        from .storage import save
+
+        save(self, path)
 
     # ------------------------------------------------------------------ names, on the axis they belong to
     @property
@@ -184,6 +304,10 @@ class Explanation(shap.Explanation):
             self._track(output_names=Obj(None))
         elif self.output_dims and _names_for(names, self.values.shape[-1]):
             self._track(output_names=Alias(list(names), self.output_dims[-1]))
+        elif self.output_dims and np.shape(names) == (len(self.values), self.values.shape[-1]):  # each row has its own
+            self._track(output_names=Obj(np.asarray(names), [0, self.output_dims[-1]]))
+        elif isinstance(names, str):
+            self._track(output_names=Obj(names))
         else:
             self._s.output_names = names
 
@@ -200,21 +324,32 @@ class Explanation(shap.Explanation):
             part.output_dims = part._find_outputs()
         return part
 
-    def _track(self, **replaced: Alias | Obj) -> None:
-        """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
-        self._s = Slicer.from_slicer(**{**dict(self._s._iter_tracked(include_aliases=True)), **replaced})
+    # ------------------------------------------------------------------ shap's arithmetic
+    def _apply_binary_operator(self, *args: Any) -> Explanation:
+        result: Explanation = super()._apply_binary_operator(*args)
+        result._forget("outputs", "gap")
+        return result
+
+    def _numpy_func(self, fname: str, **kwargs: Any) -> Explanation:
+        result: Explanation = super()._numpy_func(fname, **kwargs)
+        if fname == "abs":
+            result._forget("outputs", "gap")
+            return result
+        return result._without_rows(kwargs.get("axis"))
+
+    def percentile(self, q: float, axis: int | None = None) -> Explanation:
+        """As shap's."""
+        return super().percentile(q, axis)._without_rows(axis)
+
+    def _without_rows(self, axis: int | None) -> Explanation:
+        """Forget what described single rows and, unless the rows were aggregated, the steps."""
+        labels = self._s._objects.get("step_labels")
+        shared = axis == 0 and labels is not None and labels.dim == [0]
+        steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps")
+        self._forget("row_ids", "targets", "valid_steps", "outputs", "gap", "display_data", *steps)
+        return self
 
     # ------------------------------------------------------------------ axes
-    @property
-    def _inputs(self) -> int:
-        """Number of axes before those of the output."""
-        return np.ndim(self._s.values) - len(self.output_dims)
-
-    @property
-    def _rows(self) -> int:
-        """1 if there is an axis of rows, 0 for the explanation of a single row."""
-        return int(self.base_values is None or np.ndim(self.base_values) > len(self.output_dims))
-
     def _find_outputs(self) -> tuple[int, ...]:
         """Axes of the output: those that the data do not have, or else those of the base values but the rows."""
         axes = np.ndim(self.values)
@@ -231,16 +366,49 @@ class Explanation(shap.Explanation):
             )
         return self._rows
 
+    def _step_names(self) -> list[str]:
+        labels, positions = self.step_labels, self._tracked("steps")
+        if np.ndim(labels) == 1 and self._s._objects["step_labels"].dim == [self._rows]:
+            return list(map(str, as_texts(labels)))
+        return [f"Step {i}" for i in (positions if np.ndim(positions) else range(self.values.shape[self._rows]))]
+
     def _summed(self, axis: int, data: Summary) -> Explanation:
         summed = self[(*(slice(None),) * axis, 0)]
         summed.values = self.values.sum(axis, dtype=np.float64)
         shape = summed.values.shape[: summed._inputs]
+        display = None
         if callable(data):
-            data = None if self.data is None else data(self.data, axis=axis)
+            data, display = (self._summary(data, source, axis) for source in (self.data, self.display_data))
         elif data is not None and np.shape(data) != shape:
             raise InputError(f"data has shape {np.shape(data)}; the explained rows have shape {shape}.")
-        summed._track(data=Obj(data if data is None else np.asarray(data)), display_data=Obj(None))
+        summed._track(data=Obj(data if data is None else np.asarray(data)))
+        summed.display_data = display
         return summed
+
+    def _summary(self, function: Callable[..., Any], source: Any, axis: int) -> Any:
+        """What a function makes of the data along an axis; along the steps, of those that are no padding."""
+        if source is None or np.asarray(source).dtype.kind not in "fiub":
+            return None
+        valid = self._valid if axis == self._steps_at else None
+        if valid is None:
+            return function(source, axis=axis)
+        rows = zip(source, valid, strict=True) if self._rows else [(source, valid)]
+        found = [function(row[mask], axis=0) if mask.any() else np.full(row.shape[1:], np.nan) for row, mask in rows]
+        return np.stack(found) if self._rows else found[0]
+
+
+def _shared(name: str) -> Any:
+    """Make a property that is the same for all inputs."""
+
+    def get(joint: JointExplanation) -> Any:
+        return getattr(joint[joint._keys[0]], name)
+
+    def set_(joint: JointExplanation, value: Any) -> None:
+        joint._each(lambda part: setattr(part, name, value))
+
+    own = getattr(Fields, name)
+    settable = not isinstance(own, property) or own.fset is not None
+    return property(get, set_ if settable else None, doc=own.__doc__)
 
 
 class JointExplanation(Explanation):
@@ -255,6 +423,13 @@ class JointExplanation(Explanation):
     parts : list or dict of Explanation
         One for each input.
     """
+
+    row_ids = _shared("row_ids")
+    targets = _shared("targets")
+    outputs = _shared("outputs")
+    gap = _shared("gap")
+    background = _shared("background")
+    model = _shared("model")
 
     def __init__(self, parts: list[Explanation] | dict[str, Explanation]) -> None:
         self.parts = parts
@@ -283,6 +458,14 @@ class JointExplanation(Explanation):
         if isinstance(item, (int, str)) and item in self._keys:
             return self.parts[item]  # type: ignore[index]
         raise InputError(f"choose one of the inputs {self._keys} first: explanation[{self._keys[0]!r}][...].")
+
+    def to_dataframe(self, outputs: int | str | Sequence[int | str] | None = None) -> pd.DataFrame:
+        """As ``Explanation.to_dataframe``, of all inputs: their index or name is in the first column, ``input_name``."""
+        return long_form.joined((key, part.to_dataframe(outputs)) for key, part in self.items())
+
+    def to_xarray(self) -> Any:
+        """As ``Explanation.to_xarray``, a list (dict) of datasets."""
+        return self._each(Explanation.to_xarray)
 
     def items(self) -> list[tuple[Any, Explanation]]:
         """Pairs of an input's index or name and its explanation."""
@@ -315,93 +498,13 @@ class JointExplanation(Explanation):
         )
 
 
-# ---------------------------------------------------------------------- from the explainer's results
-def assemble(
-    values: Any,
-    data: Any,
-    axes: Sequence[int],
-    base_values: np.ndarray,
-    feature_names: Any = None,
-    output_names: Any = None,
-    compute_time: float | None = None,
-) -> Explanation:
-    """Make explanations of what an explainer found.
-
-    Parameters
-    ----------
-    values, data : array, or list or dict of arrays
-        Attributions and explained inputs, as given and returned to the user.
-    axes : sequence of int
-        Where the rows lie in each input; explanations have them first.
-    base_values : array of shape (rows, outputs)
-        The outputs' axes may be any number.
-    feature_names, output_names : sequence of str, optional
-        For the last axes; the feature names of several inputs in a list or dict.
-    compute_time : float, optional
-        Seconds.
-
-    Returns
-    -------
-    Explanation
-        A JointExplanation for several inputs.
-
-    Raises
-    ------
-    InputError
-        If there are not as many names as there is to name.
-    """
-
-    def one(values: Any, data: Any, axis: int, names: Any, kind: str) -> Explanation:
-        explanation = Explanation(
-            np.moveaxis(values, axis, 0), base_values, np.moveaxis(data, axis, 0), compute_time=compute_time
-        )
-        _name(explanation, names, output_names, kind)
-        return explanation
-
-    if isinstance(values, np.ndarray):
-        return one(values, data, axes[0], feature_names, "Feature")
-    keys: list[Any] = list(values) if isinstance(values, dict) else list(range(len(values)))
-    names = _names_of_inputs(feature_names, keys)
-    parts = [
-        one(values[key], data[key], axis, named, f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature")
-        for key, axis, named in zip(keys, axes, names, strict=True)
-    ]
-    return JointExplanation(dict(zip(keys, parts, strict=True)) if isinstance(values, dict) else parts)
-
-
-def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> None:
-    """Name the last axis of the input (table and sequence inputs by default with numbers) and of the output."""
-    shape = explanation.values.shape
-    size = shape[explanation._inputs - 1] if explanation._inputs > 1 else 0
-    if features is not None:
-        _check_count("feature_names", features, size)
-        explanation.feature_names = features
-    elif explanation._inputs in (2, 3):
-        explanation.feature_names = _numbered(kind, size)
-    if outputs is not None and not isinstance(outputs, str):
-        _check_count("output_names", outputs, shape[-1] if explanation.output_dims else 1)
-        outputs = outputs if explanation.output_dims else outputs[0]
-    if outputs is not None:
-        explanation.output_names = outputs
-
-
+# ---------------------------------------------------------------------- helpers
 def _output_index(key: int | str, size: int, names: list[str]) -> int:
     if isinstance(key, str) and key in names:
         return names.index(key)
     if isinstance(key, (int, np.integer)) and -size <= key < size:
         return int(key) % size
     raise InputError(f"there is no output {key!r} among {size} outputs" + (f" named {names}." if names else "."))
-
-
-def _names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
-    """Names for each input, from a list or dict over the inputs."""
-    if names is None:
-        return [None] * len(keys)
-    if isinstance(names, Mapping) and set(names) <= set(keys):
-        return [names.get(key) for key in keys]
-    if not isinstance(names, Mapping) and len(names) == len(keys) and not any(isinstance(n, str) for n in names):
-        return list(names)
-    raise InputError(f"feature_names of several inputs: give a list of names for each of the inputs {list(keys)}.")
 
 
 def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
@@ -413,12 +516,14 @@ def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
     return (*items[:at], *[slice(None)] * (axes - len(items) + 1), *items[at + 1 :])
 
 
-def _check_count(what: str, names: Sequence[str], size: int) -> None:
+def check_count(what: str, names: Sequence[str], size: int) -> None:
+    """Raise unless there are as many names as the axis is long."""
     if isinstance(names, (str, Mapping)) or len(names) != size:
         raise InputError(f"{what} holds {1 if isinstance(names, str) else len(names)} names for an axis of {size}.")
 
 
-def _numbered(kind: str, count: int) -> list[str]:
+def numbered(kind: str, count: int) -> list[str]:
+    """Return names that count."""
     return [f"{kind} {i}" for i in range(count)]
 
 

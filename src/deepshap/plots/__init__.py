@@ -1,7 +1,7 @@
-"""Pictures of attributions over time (needs matplotlib: the extra `deepshap[plots]`).
+"""Pictures of explanations of sequences (they need matplotlib: the extra `deepshap[plots]`). docs/plots.md shows them all.
 
-Each function draws into the `ax` it is given, or else into a new figure, and returns what it drew into. None
-calls `plt.show`. Red speaks for the explained output, blue against it, grey is the data itself.
+Each function takes an ``Explanation``, draws into the ``ax`` it is given or else into a new figure, and returns the axes. None
+calls ``plt.show``. Red pushes the output up; blue, hatched, pushes it down.
 """
 
 try:
@@ -9,17 +9,29 @@ try:
 except ImportError as error:
     raise ImportError("pictures need matplotlib: pip install 'deepshap[plots]'") from error
 
-from deepshap.plots.groups import feature_importance_by_group, importance_over_time, relative_time_profile
-from deepshap.plots.sequence import sequence_heatmap
-from deepshap.plots.style import BLUE, EVIDENCE, RED, panels
+from deepshap.plots.beeswarm import beeswarm
+from deepshap.plots.buildup import buildup
+from deepshap.plots.comparisons import difference, importance_by_group, outliers
+from deepshap.plots.example import heatmap, signal
+from deepshap.plots.importance import importance, importance_map, importance_over_time
+from deepshap.plots.outputs import output_matrix
+from deepshap.plots.style import BLUE, RED
+from deepshap.plots.text import text, text_html
 
 __all__ = [
     "BLUE",
-    "EVIDENCE",
     "RED",
-    "feature_importance_by_group",
+    "beeswarm",
+    "buildup",
+    "difference",
+    "heatmap",
+    "importance",
+    "importance_by_group",
+    "importance_map",
     "importance_over_time",
-    "panels",
-    "relative_time_profile",
-    "sequence_heatmap",
+    "outliers",
+    "output_matrix",
+    "signal",
+    "text",
+    "text_html",
 ]

@@ -1,4 +1,8 @@
-"""Colours and small helpers that every picture shares."""
+"""Colours, labels and panels that every picture shares.
+
+Red pushes the output up, blue pushes it down. The two are equally light, so in print without colour they would be the
+same grey: wherever position does not tell them apart, blue is hatched as well.
+"""
 
 from __future__ import annotations
 
@@ -8,60 +12,260 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.image import AxesImage
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
 
-RED = "#ff0051"
-BLUE = "#008bfb"
+RED, BLUE, GREY = "#ff0051", "#008bfb", "#8c8c8c"
 EVIDENCE = LinearSegmentedColormap.from_list("evidence", [BLUE, "white", RED])
+EVIDENCE_LINE = LinearSegmentedColormap.from_list("evidence_line", ["#0050b0", "#c4c4c4", RED])  # on a white ground
+# Of inputs, darker where they are higher; those that are missing are grey.
+LOW_HIGH = LinearSegmentedColormap.from_list("low_high", ["#6fbcff", "#a97fd6", "#d8206e", "#9e0038"]).with_extremes(
+    bad=GREY
+)
+UP: dict[str, Any] = {"facecolor": RED, "edgecolor": "white", "linewidth": 0}
+DOWN: dict[str, Any] = {"facecolor": BLUE, "edgecolor": "white", "linewidth": 0, "hatch": "////"}
+EMPTY = "#ececec"  # behind cells without a value
+
+# For curves, in colours that the colour-blind tell apart; the dashes are for print.
+CURVES = (
+    ("#000000", "-"),
+    ("#d55e00", (0, (5, 1.5))),
+    ("#0072b2", (0, (1.5, 1))),
+    ("#009e73", (0, (6, 1.5, 1.5, 1.5))),
+    ("#cc79a7", (0, (8, 2))),
+    ("#e69f00", (0, (3, 1, 1, 1, 1, 1))),
+)
+SMALL = 8.5
+LONGEST_NAME = 28
+LONGEST_BAR = 2.2  # colour bar, in inches where the panels are
 
 
-def panels(count: int, size: tuple[float, float], **options: Any) -> Sequence[Axes]:
-    """Return axes side by side in a new figure, with room for colour bars; `options` as in `plt.subplots`."""
-    layout = ConstrainedLayoutEngine(wspace=0.06)
-    return plt.subplots(1, count, figsize=size, layout=layout, **options)[1]
+def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return `ax`, or the axes of a new figure of the given size in inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def draw_evidence(ax: Axes, matrix: np.ndarray, limit: float | None = None, **options: Any) -> AxesImage:
-    """Draw `matrix` (rows, columns) from blue over white to red, with zero exactly white.
+def figure_of(ax: Axes) -> Figure:
+    """Return the whole figure that the axes are in."""
+    figure = ax.figure
+    while not isinstance(figure, Figure):
+        figure = figure.figure
+    return figure
 
-    limit: the absolute value that has the full colour; by default the largest in `matrix`.
+
+class Panels:
+    """Panels in the box of `ax`, which stays inside its place in whatever layout it is part of.
+
+    heights, widths: the sizes of rows (from the top) and columns, in any unit; gaps have the same unit.
     """
-    limit = limit or float(np.abs(matrix).max()) or 1.0
-    return ax.imshow(matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", **options)
+
+    def __init__(self, ax: Axes, heights: Sequence[float], widths: Sequence[float] = (1,), gaps: Any = (0.1, 0.1)):
+        ax.axis("off")
+        self.ax = ax
+        self._heights = heights
+        self._columns = _places(widths, gaps[1])
+        self._rows = [(1 - start - size, size) for start, size in _places(heights, gaps[0])]
+
+    def __call__(self, row: int, column: int = 0, rows: int = 1, **options: Any) -> Axes:
+        """Make the axes in a row and column, over so many rows."""
+        (left, width), (top, height) = self._columns[column], self._rows[row]
+        bottom = self._rows[row + rows - 1][0]
+        return self.ax.inset_axes((left, bottom, width, top + height - bottom), **options)
+
+    def bar(self, row: int, column: int, label: str) -> Axes:
+        """Make the axes of a colour bar at the top of a row, not too long."""
+        (left, width), (bottom, height) = self._columns[column], self._rows[row]
+        size = min(height, height * LONGEST_BAR / self._heights[row])
+        return self.ax.inset_axes((left, bottom + height - size, width, size), label=label)
 
 
-def add_colorbar(image: AxesImage, label: str) -> None:
-    """Put a slim colour bar beside the image, cut to zero and the values that occur."""
-    bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, fraction=0.05, pad=0.02)
-    bar.outline.set_visible(False)
-    values = np.append(np.asarray(image.get_array()), 0)
+def _places(sizes: Sequence[float], gap: float) -> list[tuple[float, float]]:
+    total = sum(sizes) + gap * (len(sizes) - 1)
+    starts = np.cumsum([0.0, *(size + gap for size in sizes[:-1])])
+    return [(float(start / total), size / total) for start, size in zip(starts, sizes, strict=True)]
+
+
+# ---------------------------------------------------------------------- maps
+def limit_of(*matrices: np.ndarray) -> float:
+    """Return the attribution that gets the full colour: the largest, but for one in five hundred."""
+    sizes = np.abs(np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices]))
+    return float(np.quantile(sizes, 0.998, method="higher")) or float(sizes.max()) or 1.0
+
+
+def draw_evidence(ax: Axes, edges: np.ndarray, matrix: np.ndarray, limit: float | None = None) -> QuadMesh:
+    """Draw `matrix` (rows, columns) from blue over white to red, zero exactly white, the first row on top.
+
+    edges: (columns + 1,), where columns begin and end. NaN is left empty.
+    limit: the absolute value that has the full colour.
+    """
+    limit = limit_of(matrix) if limit is None else limit
+    mesh = draw_map(ax, edges, matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit)
+    _hatch(ax, edges, matrix < -limit / 8)
+    return mesh
+
+
+def draw_map(ax: Axes, edges: np.ndarray, matrix: np.ndarray, **options: Any) -> QuadMesh:
+    """Draw `matrix` (rows, columns) with the first row on top; NaN is left empty."""
+    ax.set_facecolor(EMPTY)
+    heights = np.arange(len(matrix) + 1) - 0.5
+    mesh = ax.pcolormesh(edges, heights, np.ma.masked_invalid(matrix), rasterized=True, **options)
+    ax.set_ylim(len(matrix) - 0.5, -0.5)
+    ax.set_xlim(edges[0], edges[-1])
+    ax.tick_params(length=0, labelsize=SMALL)
+    ax.spines[:].set(color="0.8", linewidth=0.6)
+    return mesh
+
+
+def write_in_cells(ax: Axes, centers: np.ndarray, matrix: np.ndarray, limit: float, sign: bool = True) -> None:
+    """Write the numbers into a map, if its cells have room for them."""
+    width, height = points(ax)
+    texts = fixed(matrix.ravel(), sign)
+    if width / matrix.shape[1] < 4.6 * max(map(len, texts)) + 4 or height / len(matrix) < 10:
+        return
+    for ((row, column), value), text in zip(np.ndenumerate(matrix), texts, strict=True):
+        behind = {"facecolor": EVIDENCE(0.5 + value / limit / 2), "linewidth": 0, "pad": 1.2}  # no hatch there
+        label = text if np.isfinite(value) else ""
+        style: dict[str, Any] = {"fontsize": 7.5, "bbox": behind if value < 0 else None}
+        ax.text(float(centers[column]), row, label, ha="center", va="center", **style)
+
+
+def _hatch(ax: Axes, edges: np.ndarray, mask: np.ndarray) -> None:
+    """Hatch the cells of a map."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return
+    left, right, top, bottom = edges[columns], edges[columns + 1], rows - 0.5, rows + 0.5
+    corners = np.stack([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    path = Path(corners.transpose(2, 0, 1).reshape(-1, 2), codes * len(rows))
+    ax.add_patch(PathPatch(path, facecolor="none", edgecolor="white", linewidth=0, hatch="////"))
+
+
+def evidence_bar(image: Any, values: np.ndarray, label: str, cax: Axes | None = None, **options: Any) -> None:
+    """Draw the colour bar of attributions, cut to zero and the values that occur."""
+    limit = image.get_clim()[1]
+    values = np.append(values[np.isfinite(values)], 0)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    extend = ends[bool(values.min() < -limit), bool(values.max() > limit)]
+    bar = color_bar(image, label, cax, extend=extend, **options)
+    lying = bar.orientation == "horizontal"
+    if image.get_cmap() is EVIDENCE:
+        span = bar.ax.axvspan if lying else bar.ax.axhspan
+        span(-limit, 0, facecolor="none", edgecolor="white", linewidth=0, hatch="////")
     if values.any():
-        bar.ax.set_ylim(*np.clip([values.min(), values.max()], *image.get_clim()))
+        ends_shown = np.clip([values.min(), values.max()], -limit, limit)
+        (bar.ax.set_xlim if lying else bar.ax.set_ylim)(*ends_shown)
 
 
-def label_rows(ax: Axes, names: Sequence[str], label: str = "") -> None:
-    """Name every row of a drawn matrix."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylabel(label)
-    tidy(ax)
+def color_bar(image: Any, label: str, cax: Axes | None = None, **options: Any) -> Any:
+    """Draw a slim colour bar, in ``cax`` or else beside the image."""
+    place = {"ax": image.axes, "fraction": 0.05, "pad": 0.02, "aspect": 30} if cax is None else {"cax": cax}
+    bar = figure_of(image.axes if cax is None else cax).colorbar(image, **place, **options)
+    if bar.orientation == "vertical" and len(label) * 0.6 * SMALL > points(bar.ax)[1]:
+        label = label.replace(" (", "\n(", 1)
+    bar.set_label(label, size=SMALL)
+    bar.ax.tick_params(labelsize=SMALL, length=2)
+    bar.outline.set_visible(False)
+    return bar
 
 
-def label_columns(ax: Axes, names: Sequence[str], label: str = "") -> None:
-    """Name every column of a drawn matrix."""
-    ax.set_xticks(range(len(names)), names)
-    ax.set_xlabel(label)
-    tidy(ax)
+# ---------------------------------------------------------------------- bars and lines
+def draw_signed_bars(ax: Axes, edges: np.ndarray, values: np.ndarray) -> None:
+    """Draw a bar up or down from zero for each column."""
+    values = np.nan_to_num(values)
+    for chosen, look in ((values >= 0, UP), (values < 0, DOWN)):
+        ax.bar(edges[:-1][chosen], values[chosen], np.diff(edges)[chosen], align="edge", **look)
+    ax.axhline(0, color="0.4", linewidth=0.6)
 
 
-def tidy(ax: Axes) -> None:
+def sign_legend(ax: Axes, *more: Any, **options: Any) -> None:
+    """Explain the two colours, and whatever else; by default above the axes."""
+    handles = [Patch(label="pushes the output up", **UP), Patch(label="pushes it down", **DOWN), *more]
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, **options}
+    ax.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=SMALL, handlelength=1.6, **place)
+
+
+def bare(ax: Axes) -> None:
     """Take away the frame and the tick marks."""
-    ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.tick_params(length=0, labelsize=SMALL)
+    ax.spines[:].set_visible(False)
 
 
-def names_or_numbers(names: Sequence[str] | None, count: int) -> list[str]:
-    """Return the given names, or the numbers from 0 on where there are none."""
-    return [str(i) for i in range(count)] if names is None else [str(name) for name in names]
+def open_frame(ax: Axes) -> None:
+    """Take away the frame above and to the right."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=SMALL)
+
+
+def apart(positions: np.ndarray, gap: float) -> np.ndarray:
+    """Move positions as little as needed for neighbours to be `gap` apart."""
+    order = np.argsort(positions, kind="stable")
+    moved = positions[order].astype(float)
+    for _ in range(200):
+        close = np.diff(moved) < gap * 0.999
+        if not close.any():
+            break
+        missing = np.where(close, gap - np.diff(moved), 0) / 2
+        moved[:-1] -= missing
+        moved[1:] += missing
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+def points(ax: Axes) -> tuple[float, float]:
+    """Return the width and height of the axes in points, as far as known before the layout."""
+    box = ax.get_window_extent()
+    scale = 72 / figure_of(ax).dpi
+    return box.width * scale, box.height * scale
+
+
+# ---------------------------------------------------------------------- words and numbers
+def label_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a map, or as many of them as there is room for."""
+    crowd = len(names) * 1.15 * SMALL / max(points(ax)[1], 1)
+    steps = [1, *(round(size * 10**power) for power in range(7) for size in (2, 5, 10))]
+    every = 1 if crowd <= 1 else next(step for step in steps if step >= 1.5 * crowd)
+    ax.set_yticks(range(0, len(names), every), [short(name) for name in names[::every]], fontsize=SMALL)
+
+
+def label_columns(ax: Axes, names: Sequence[str]) -> None:
+    """Name the columns of a map that lie at 0, 1, ..., aslant if they are too long."""
+    longest = max(len(short(name, 20)) for name in names)
+    room = points(ax)[0] / len(names) / (0.6 * SMALL)  # characters
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if longest > room else {}
+    ax.set_xticks(range(len(names)), [short(name, 20) for name in names], fontsize=SMALL, **slant)
+
+
+def short(name: Any, length: int = LONGEST_NAME) -> str:
+    """Return a name as a label: not too long, and dollars no formula."""
+    text = " ".join(str(name).split())
+    if len(text) > length:
+        text = f"{text[: length - length // 3 - 1]}…{text[-(length // 3) :]}"
+    return text.replace("$", r"\$")
+
+
+def number(value: float, sign: bool = True) -> str:
+    """Write a number with three digits and a true minus sign."""
+    if value == 0 or not np.isfinite(value):
+        return "0" if value == 0 else str(value)
+    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.1e}"
+    return ("+" if sign and value > 0 else "") + text.replace("-", "\N{MINUS SIGN}")
+
+
+def fixed(values: np.ndarray, sign: bool = True) -> list[str]:
+    """Write numbers with the same decimals, three digits for the largest."""
+    size = float(np.abs(values[np.isfinite(values)]).max(initial=0))
+    if not 1e-3 <= size < 1e5:
+        return [number(value, sign) for value in values]
+    decimals = max(0, 2 - int(np.floor(np.log10(size))))
+    texts = [f"{value:{'+' * sign}.{decimals}f}" for value in values.round(decimals) + 0.0]  # + 0.0: no minus zero
+    return [text.replace("-", "\N{MINUS SIGN}") for text in texts]
+
+
+def with_unit(what: str, unit: str) -> str:
+    """Return what is drawn, with its unit in brackets."""
+    return f"{what} ({short(unit)})" if unit else what

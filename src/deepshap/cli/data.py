@@ -1,0 +1,331 @@
+"""Data and background from files, as arrays with their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..tables import numeric, sequences
+
+TABLES = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the files of a call are to be read: its options."""
+
+    id_column: str | None = None
+    time_column: str | None = None
+    features: list[str] | None = None
+    form: str | None = None
+    arrays: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    lengths: str | None = None
+    target: str | None = None
+
+    @property
+    def long(self) -> bool:
+        """Whether tables hold a line per id and time."""
+        return self.form == "long" or (self.form is None and self.time_column is not None)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs (each with the rows first) and what is known of them."""
+
+    inputs: list[np.ndarray]
+    lengths: np.ndarray | None = None
+    row_ids: np.ndarray | None = None
+    step_labels: np.ndarray | None = None
+    feature_names: list[str] | None = None
+    targets: np.ndarray | None = None
+    passes_lengths: bool = False  # whether the lengths are an argument of the model
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def __getitem__(self, rows: Any) -> Data:
+        def some(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[rows]
+
+        labels = self.step_labels
+        return replace(
+            self,
+            inputs=[one[rows] for one in self.inputs],
+            lengths=some(self.lengths),
+            row_ids=some(self.row_ids),
+            step_labels=labels[rows] if labels is not None and labels.ndim == 2 else labels,
+            targets=some(self.targets),
+        )
+
+
+def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | None = None) -> Data:
+    """Read a file.
+
+    Raises
+    ------
+    InputError
+        If it does not hold what the options name, or values are missing.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}.")
+    if path.name.lower().endswith(TABLES):
+        data = _from_table(path, source, pad, steps)
+    elif path.suffix.lower() in (".npy", ".npz"):
+        data = _from_arrays(path, source)
+    else:
+        raise InputError(
+            f"{path} is neither a table (.parquet, .csv) nor an array (.npy, .npz); MODEL comes before DATA."
+        )
+    return _checked(data, source, path)
+
+
+def _checked(data: Data, source: Source, path: Path) -> Data:
+    if source.shape is not None:
+        data = replace(data, inputs=[_reshaped(one, source.shape) for one in data.inputs], feature_names=None)
+    for one in data.inputs:
+        if not len(one):
+            raise InputError(f"{path} has no rows.")
+        if one.dtype.kind not in "fiub":
+            raise InputError(f"{path} holds {one.dtype}, not numbers.")
+        if one.dtype.kind == "f" and not np.isfinite(one).all():
+            place = np.argwhere(~np.isfinite(one))[0].tolist()
+            name = "" if data.feature_names is None else f", feature {data.feature_names[place[-1]]!r}"
+            row = place[0] if data.row_ids is None else data.row_ids[place[0]]
+            raise InputError(f"{path} has a missing or infinite value in row {row}{name}: fill or drop it first.")
+    if source.lengths == "table" and data.lengths is None:
+        raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
+    if source.lengths is not None and data.lengths is None:
+        data = replace(data, lengths=_row_array(source.lengths, "--lengths"), passes_lengths=True)
+    if source.target is not None and data.targets is None:
+        data = replace(data, targets=_row_array(source.target, "--target"))
+    for what, array in (("--lengths", data.lengths), ("--target", data.targets)):
+        if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what == "--lengths")):
+            raise InputError(f"{what}: shape {array.shape} does not fit {len(data)} rows, it must be ({len(data)},).")
+    if data.passes_lengths and (data.lengths is None or data.lengths.dtype.kind not in "iu"):
+        raise InputError("--lengths must be whole numbers, one for each row.")
+    return data
+
+
+def _reshaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return array.reshape(len(array), *shape)
+    except ValueError:
+        raise InputError(f"--shape: rows of {array[0].size} values cannot have shape {shape}.") from None
+
+
+# ---------------------------------------------------------------------- tables
+def _from_table(path: Path, source: Source, pad: float | str, steps: int | None) -> Data:
+    if source.arrays:
+        raise InputError("--array is for .npz files; choose the columns of a table with --features.")
+    frame = _frame(path)
+    return _long(frame, source, path, pad, steps) if source.long else _wide(frame, source, path)
+
+
+def _frame(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+
+
+def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int | None) -> Data:
+    if source.id_column is None:
+        raise InputError("a long table needs --id, the column that says which lines belong together.")
+    targets, names = None, _target_columns(frame, source)
+    if names:
+        each = frame.groupby(source.id_column, sort=False)[names]
+        changing = (each.nunique(dropna=False) > 1).any()
+        if changing.any():
+            raise InputError(f"--target: {changing.idxmax()!r} changes within a row; it needs one value for each id.")
+        targets, frame = _as_targets(each.first()), frame.drop(columns=names)
+    table = sequences(frame, source.id_column, source.time_column, source.features, pad=pad, steps=steps)
+    return Data(
+        [table.values],
+        table.lengths,
+        table.row_ids,
+        table.step_labels,
+        table.feature_names,
+        targets,
+        passes_lengths=source.lengths == "table",
+    )
+
+
+def _target_columns(frame: Any, source: Source) -> list[str]:
+    """The columns that --target names; none if it names something else."""
+    if source.target is None or source.target in frame.columns:
+        return [] if source.target is None else [source.target]
+    names = [name.strip() for name in source.target.split(",")]
+    return names if set(names) <= set(frame.columns) else []
+
+
+def _as_targets(columns: Any) -> np.ndarray:
+    """A target for each row, (rows,), or several (rows, targets)."""
+    return columns.iloc[:, 0].to_numpy() if columns.shape[1] == 1 else columns.to_numpy()
+
+
+def _wide(frame: Any, source: Source, path: Path) -> Data:
+    special: dict[str, np.ndarray] = {}
+    targets = _target_columns(frame, source)
+    true, frame = _as_targets(frame[targets]) if targets else None, frame.drop(columns=targets)
+    for option, name in (("id", source.id_column), ("lengths", source.lengths)):
+        if name is not None and name in frame.columns:
+            special[option] = frame[name].to_numpy()
+            frame = frame.drop(columns=name)
+        elif option == "id" and name is not None:
+            raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
+    missing = [name for name in source.features or [] if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
+    frame = frame if source.features is None else frame[source.features]
+    return Data(
+        [numeric(frame, str(path)).astype(np.float64)],
+        special.get("lengths"),
+        special.get("id"),
+        feature_names=[str(name) for name in frame.columns],
+        targets=true,
+        passes_lengths="lengths" in special,
+    )
+
+
+# ---------------------------------------------------------------------- arrays
+def _from_arrays(path: Path, source: Source) -> Data:
+    if source.id_column or source.time_column or source.features or source.long:
+        raise InputError(f"--id, --time, --features and --format are for tables; {path} is an array.")
+    loaded = _load(path)
+    if not isinstance(loaded, dict):
+        return Data([loaded])
+    special = {
+        option: loaded[name]
+        for option, name in (("target", source.target), ("lengths", source.lengths))
+        if name in loaded
+    }
+    rest = [name for name in loaded if name not in (source.target, source.lengths)]
+    for option, name in (("--target", source.target), ("--lengths", source.lengths)):
+        if name is not None and name not in loaded and not name.endswith(".npy"):
+            raise InputError(f"{option}: {path} has no array {name!r}; it has {', '.join(loaded)}.")
+    names = list(source.arrays) or (rest if len(rest) == 1 else [])
+    missing = [name for name in names if name not in loaded]
+    if not names or missing:
+        wanted = f"no array {missing[0]!r}; it has" if missing else "several arrays, choose with --array:"
+        raise InputError(f"{path} has {wanted} {', '.join(rest)}.")
+    inputs = [loaded[name] for name in names]
+    if len({len(one) for one in inputs}) > 1:
+        raise InputError(f"the arrays of {path} have different numbers of rows: {[len(one) for one in inputs]}.")
+    return Data(inputs, special.get("lengths"), targets=special.get("target"), passes_lengths="lengths" in special)
+
+
+def _load(path: Path) -> Any:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return dict(loaded) if path.suffix.lower() == ".npz" else loaded
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as an array of numbers: {' '.join(str(error).split())}") from None
+
+
+def _row_array(name: str | None, option: str) -> np.ndarray:
+    assert name is not None
+    path = Path(name)
+    if path.suffix.lower() == ".npy" and path.exists():
+        return _load(path)
+    raise InputError(f"{option}: {name!r} is neither a column or array of the data nor a .npy file.")
+
+
+# ---------------------------------------------------------------------- names and rows
+def listed(text: str | None) -> list[str] | None:
+    """Names between commas, or the lines of a file."""
+    if text is None:
+        return None
+    if Path(text).is_file():
+        return [line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Numbers between commas."""
+    if text is None:
+        return None
+    try:
+        found = tuple(int(size) for size in text.replace("x", ",").split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise InputError(f"{option} must be whole numbers between commas, such as 30,4, not {text!r}.")
+    return found
+
+
+def taken(data: Data, rows: str | None) -> Data:
+    """The rows N (that many) or A:B."""
+    if rows is None:
+        return data
+    first, colon, last = rows.partition(":")
+    try:
+        start, stop = (int(first or 0), int(last) if last else len(data)) if colon else (0, int(first))
+    except ValueError:
+        raise InputError(f"--rows must be a number or A:B, not {rows!r}.") from None
+    if not 0 <= start < min(stop, len(data)):
+        raise InputError(f"--rows {rows} takes none of the {len(data)} rows.")
+    return data[slice(start, stop)]
+
+
+# ---------------------------------------------------------------------- background
+def read_background(text: str, source: Source, data: Data, path: Path, seed: int) -> tuple[list[np.ndarray], str]:
+    """The background as the option names it, and its description.
+
+    Where the model gets lengths, rows hold their last step to the end: they are compared with longer ones.
+    """
+    lengths = data.lengths if data.passes_lengths else None
+    if text in ("zeros", "mean"):
+        return _baseline(text, data), f"one row, {'every input 0' if text == 'zeros' else 'every feature at its mean'}"
+    if text.isdecimal():
+        count = min(int(text), len(data))
+        if not count:
+            raise InputError("--background 0: there must be at least one row to compare with.")
+        if len(data) == 1:
+            raise InputError(
+                f"{path} has one row, which cannot be its own background: its attributions would all be 0. Give --background a "
+                "file, 'zeros' or 'mean'."
+            )
+        drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))
+        chosen = [_held(one[drawn], None if lengths is None else lengths[drawn]) for one in data.inputs]
+        return chosen, f"{count} rows of {path.name}, drawn with seed {seed}"
+    other = Path(text)
+    if not other.exists() and not other.suffix:
+        raise InputError(f"--background {text!r} is no file, number, 'zeros' or 'mean'.")
+    steps = data.inputs[0].shape[1] if source.long else None
+    found = read_data(other, replace(source, target=None, lengths=None), "last" if data.passes_lengths else 0.0, steps)
+    if found.feature_names != data.feature_names:
+        raise InputError(f"the columns of {other} are {found.feature_names}, those of the data {data.feature_names}.")
+    return found.inputs, f"{len(found)} rows of {other.name}"
+
+
+def _baseline(kind: str, data: Data) -> list[np.ndarray]:
+    if kind == "zeros":
+        return [np.zeros_like(one[:1]) for one in data.inputs]
+    if any(one.dtype.kind != "f" for one in data.inputs):
+        raise InputError("--background mean is for numbers; ids of words or classes have no mean.")
+    found = []
+    for one in data.inputs:
+        if one.ndim == 3:
+            steps = np.arange(one.shape[1]) < (one.shape[1] if data.lengths is None else data.lengths[:, None])
+            mean = one[np.broadcast_to(steps, one.shape[:2])].mean(0)
+        else:
+            mean = one.mean(0)
+        found.append(np.broadcast_to(mean, (1, *one.shape[1:])).copy())
+    return found
+
+
+def _held(array: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """Repeat the last valid step of every row to the end."""
+    if lengths is None or array.ndim < 2:
+        return array
+    steps = np.minimum(np.arange(array.shape[1]), np.maximum(lengths, 1)[:, None] - 1)
+    return np.take_along_axis(array, steps.reshape(*steps.shape, *(1,) * (array.ndim - 2)), axis=1)

@@ -1,0 +1,302 @@
+"""``deepshap explain``: read, explain, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from ..attribution import MOST_PAIRS
+from ..errors import DeepShapError, InputError
+from ..explainer import DeepExplainer
+from ..explanation import Explanation, JointExplanation
+from .data import Data, Source, listed, read_background, read_data, sizes, taken
+from .models import Model, read_model
+
+
+def run(
+    model: str,
+    data: Path,
+    output: Path,
+    report: Path | None,
+    background: str,
+    seed: int,
+    rows: str | None,
+    classes: tuple[str, ...],
+    class_names: str | None,
+    ranked_outputs: int | None,
+    feature_names: str | None,
+    vocabulary: Path | None,
+    raw: Path | None,
+    max_memory: str | None,
+    quiet: bool,
+    traceback: bool,
+    target: str | None,
+    **options: Any,
+) -> None:
+    """Explain the data and write what was asked for; nothing is written if anything fails."""
+    _check_can_write(output, report, (data, raw, vocabulary))
+    source = source_of(options, target)
+    all_rows = read_data(data, source)
+    chosen = taken(all_rows, rows)
+    reference, description = read_background(background, source, all_rows, data, seed)
+    loaded = model_of(model, options)
+    names = listed(feature_names)
+    if names is not None and len(chosen.inputs) > 1:
+        raise InputError("--feature-names is for a model of one input.")
+    selection = Selection(options["tensor"], classes, listed(class_names))
+    inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
+    shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs, vocabulary)
+    reference = cast(reference, loaded, chosen, options["dtype"])
+    axes = [int(options["time_first"] and one.ndim > 2) for one in inputs]
+    explainer = DeepExplainer(
+        loaded.call,
+        _placed(reference, axes),
+        output=selection,
+        batch_axis=axes,
+        max_memory=max_memory,
+        progress=False if quiet else None,
+        feature_names=names if names is not None else chosen.feature_names,
+        output_names=selection.names,
+    )
+    explainer._most_pairs = min([one.most_rows or MOST_PAIRS for one in loaded.inputs or []], default=MOST_PAIRS)
+    start = time.perf_counter()
+    explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
+    seconds = time.perf_counter() - start
+    explanation.background = {"rows": len(reference[0]), "description": description}
+    explanation.model = loaded.name
+    _describe(explanation, chosen, shown)
+    explanation.save(output)
+    say: Callable[[str], None] = (lambda text: None) if quiet else click.echo
+    pairs = f"{_count(len(chosen), 'row')} × {_count(len(reference[0]), 'reference')}"
+    gap = f"{np.max(explanation.gap):.0e}"
+    say(f"explained {pairs} in {seconds:.1f} s; the sums match to {gap} of the outputs' scale")
+    say(f"the attributions are in {output}")
+    if report is not None:
+        explanation.report(report)
+        say(f"the report is in {report}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def source_of(options: dict[str, Any], target: str | None = None) -> Source:
+    """Take the options that say how files are read."""
+    return Source(
+        options["id_column"],
+        options["time_column"],
+        listed(options["features"]),
+        options["form"],
+        options["arrays"],
+        sizes(options["shape"], "--shape"),
+        options["lengths"],
+        target,
+    )
+
+
+def model_of(model: str, options: dict[str, Any]) -> Model:
+    """Read the model with the options that concern it."""
+    names = ("weights", "model_options", "allow_pickle", "device", "dtype")
+    return read_model(model, **{name: options[name] for name in names}, batch_axis=int(options["time_first"]))
+
+
+class Selection:
+    """Takes the explained tensor, and of it the chosen classes, out of what the model returns."""
+
+    def __init__(self, tensor: str | None, classes: Sequence[str], class_names: list[str] | None) -> None:
+        self.tensor = int(tensor) if tensor is not None and tensor.lstrip("-").isdecimal() else tensor
+        self.class_names = class_names
+        self.indexes = [self._index(name) for name in classes]
+        self.names = class_names
+        if self.indexes:
+            self.names = [class_names[i] if class_names else f"Output {i}" for i in self.indexes]
+
+    def _index(self, name: str) -> int:
+        if self.class_names and name in self.class_names:
+            return self.class_names.index(name)
+        if name.isdecimal() and (not self.class_names or int(name) < len(self.class_names)):
+            return int(name)
+        known = (
+            f"; they are {', '.join(self.class_names)}" if self.class_names else ": give --class-names, or its index"
+        )
+        raise InputError(f"--class: there is no class {name!r}{known}.")
+
+    def __call__(self, result: Any) -> Any:
+        """Select."""
+        result = self._tensor(result)
+        outputs = result.shape[-1] if len(result.shape) > 1 else 1
+        if self.class_names is not None and len(self.class_names) != outputs:
+            raise InputError(f"--class-names: {len(self.class_names)} names for {outputs} outputs of the model.")
+        if not self.indexes:
+            return result
+        if len(result.shape) < 2 or max(self.indexes) >= outputs:
+            raise InputError(f"--class {max(self.indexes)}: the model has {outputs} outputs, counted from 0.")
+        if isinstance(result, torch.Tensor):
+            return result[..., self.indexes]
+        from keras import ops
+
+        return ops.take(result, self.indexes, axis=-1)
+
+    def _tensor(self, result: Any) -> Any:
+        if self.tensor is not None:
+            try:
+                return result[self.tensor]
+            except (KeyError, IndexError, TypeError):
+                raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
+        if isinstance(result, (tuple, list)) and len(result) == 1:
+            return result[0]
+        if not hasattr(result, "shape"):
+            raise InputError(f"the model returns {_outline(result)}: choose what to explain with --tensor.")
+        return result
+
+
+def _outline(result: Any) -> str:
+    if isinstance(result, Mapping):
+        return f"a dict with the keys {', '.join(map(str, result))}"
+    if isinstance(result, (tuple, list)):
+        return f"{len(result)} values, 0 to {len(result) - 1}"
+    return f"a {type(result).__name__}"
+
+
+# ---------------------------------------------------------------------- before
+def _check_can_write(output: Path, report: Path | None, inputs: Sequence[Path | None]) -> None:
+    if output.suffix.lower() not in (".parquet", ".pq"):
+        raise InputError(f"--output {output}: attributions are written as Parquet, so let the name end in .parquet.")
+    read = {path.resolve() for path in inputs if path is not None}
+    for option, path in (("--output", output), ("--report", report)):
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
+        if path.resolve() in read:
+            raise InputError(f"{option} {path} would overwrite what is read: choose another name.")
+        read.add(path.resolve())
+    from ..storage import import_pyarrow
+
+    import_pyarrow()
+    if report is not None:
+        try:
+            import plotly  # noqa: F401
+        except ImportError as error:
+            raise ImportError("a report needs plotly: pip install 'deepshap[report]'") from error
+
+
+def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
+    """Give inputs the dtypes that the model takes, and check their number and shapes where the model tells them."""
+    if model.inputs is None:
+        return inputs if dtype is None else [_as(one, np.dtype(dtype), "the data") for one in inputs]
+    expected = model.inputs
+    count = len(inputs) + data.passes_lengths
+    if count != len(expected):
+        raise InputError(
+            f"the model takes {len(expected)} inputs ({', '.join(one.name for one in expected)}) and gets {count}"
+            + ("; does it want --lengths?" if count == len(expected) - 1 and not data.passes_lengths else ".")
+        )
+    found = []
+    for one, wanted in zip(inputs, expected, strict=False):
+        given, shape = one.shape[1:], wanted.row_shape
+        if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
+            described = tuple("any" if size is None else size for size in shape)
+            raise InputError(
+                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; --shape can "
+                "change it."
+            )
+        found.append(
+            _as(one, np.dtype(str(wanted.dtype).removeprefix("torch.").replace("bfloat16", "float32")), wanted.name)
+        )
+    return found
+
+
+def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+    if dtype.kind in "iu" and array.dtype.kind == "f" and (array != np.round(array)).any():
+        raise InputError(f"{name} must be whole numbers ({dtype}), and the data have fractions.")
+    return array.astype(dtype)
+
+
+def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
+    placed = [np.moveaxis(one, 0, axis) for one, axis in zip(inputs, axes, strict=True)]
+    return placed if len(placed) > 1 else placed[0]
+
+
+# ---------------------------------------------------------------------- the run
+def _explain(explainer: Any, inputs: Any, data: Data, ranked_outputs: int | None) -> Explanation:
+    arguments = (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
+    try:
+        return explainer(inputs, ranked_outputs=ranked_outputs, additional_forward_args=arguments)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, DeepShapError):
+            raise
+        raise InputError(_why_it_failed(error, data)) from error
+
+
+def _why_it_failed(error: Exception, data: Data) -> str:
+    rows = ", ".join(f"{one.shape[1:]} of {one.dtype}" for one in data.inputs)
+    names = "" if data.feature_names is None else f" ({', '.join(data.feature_names)})"
+    hint = "" if data.passes_lengths or not isinstance(error, TypeError) else " If it takes lengths, give --lengths."
+    if any(one.dtype.kind in "iub" for one in data.inputs):
+        hint = " The data are whole numbers; --dtype float32 changes that."
+    return f"the model fails on rows of shape {rows}{names}: {type(error).__name__}: {error}.{hint}"
+
+
+def _parts(explanation: Explanation) -> list[Explanation]:
+    if isinstance(explanation, JointExplanation):
+        return [part for _, part in explanation.items()]
+    return [explanation]
+
+
+def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None, vocabulary: Path | None) -> list[np.ndarray] | None:
+    """What tables and reports show for the inputs: the data before scaling, or words for token ids."""
+    if raw is not None:
+        shapes = [one.shape for one in inputs]
+        if [one.shape for one in raw] != shapes:
+            raise InputError(
+                f"--raw: shapes {[one.shape for one in raw]} where the data have {shapes}: give the same rows."
+            )
+        return raw
+    if vocabulary is None:
+        return None
+    if not vocabulary.exists():
+        raise InputError(f"there is no file {vocabulary}.")
+    words, ids = np.array(vocabulary.read_text(encoding="utf-8").splitlines()), inputs[0]
+    if ids.dtype.kind not in "iu":
+        raise InputError(
+            "--vocabulary is for token ids, and the data are no whole numbers; --dtype int64 changes that."
+        )
+    if not 0 <= ids.min() <= ids.max() < len(words):
+        raise InputError(f"--vocabulary has {len(words)} words, ids 0 to {len(words) - 1}; the data go to {ids.max()}.")
+    return [words[ids]]
+
+
+def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | None) -> None:
+    """Add what the files say of rows and steps."""
+    if data.row_ids is not None:
+        explanation.row_ids = data.row_ids
+    if data.targets is not None:
+        explanation.targets = data.targets
+    for part, display in zip(_parts(explanation), shown or [], strict=False):
+        part.display_data = display
+    for part in _parts(explanation):
+        if part.data.ndim == 2 and part.data.dtype.kind in "iu":  # token ids
+            part.feature_names = None
+            part.step_labels = range(part.data.shape[1])
+        if data.step_labels is not None:
+            part.step_labels = data.step_labels
+        if data.lengths is not None and part._steps_at is not None:
+            _set_lengths(part, data.lengths)
+
+
+def _set_lengths(part: Explanation, lengths: np.ndarray) -> None:
+    try:
+        part.lengths = lengths
+    except InputError:
+        click.echo(
+            "deepshap: warning: rows have different lengths, and the model reads what stands behind the shorter ones; if it "
+            "takes lengths, give --lengths",
+            err=True,
+        )

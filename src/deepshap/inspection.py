@@ -1,0 +1,135 @@
+"""Look at a model before it is explained: which operations it uses, and how each of them is treated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .frameworks import engine_for
+from .tables import plain
+
+UNSUPPORTED = "NO RULE"
+
+# By the kinds of operations, which the engines name alike.
+TREATMENTS = {
+    "constant": "constant",
+    "same": "passed on",
+    "linear": "linear: its gradient",
+    "multilinear": "product: half of the change to each factor",
+    "elementwise": "elementwise: secant slope",
+    "quadratic": "quadratic: gradient at the midpoint",
+    "smooth": "smooth: path integral",
+    "composite": "composed: rules of its parts",
+    "control": "followed into its parts",
+    "custom": "a rule of its own",
+    "cast": "conversion of the dtype",
+    "value": "Python value: must not depend on the row",
+    "index": "indices: must not depend on the row",
+    "random": "random, switched off: the identity",
+}
+
+
+@dataclass
+class Use:
+    """An operation that a model uses on what depends on its input.
+
+    Attributes
+    ----------
+    name : str
+        Its canonical name, as in docs/supported-operations.md.
+    treatment : str
+        How its part in the output is attributed; "NO RULE" if deepshap does not know.
+    places : list of str
+        Where the model calls it, ``file:line``, once for each call of a run.
+    """
+
+    name: str
+    treatment: str
+    places: list[str] = field(default_factory=list)
+
+    @property
+    def supported(self) -> bool:
+        """Whether there is a rule."""
+        return self.treatment != UNSUPPORTED
+
+    @property
+    def times(self) -> int:
+        """How often it is called in one run."""
+        return len(self.places)
+
+
+@dataclass
+class Inspection:
+    """What ``check`` found; printed, it is a table.
+
+    Attributes
+    ----------
+    uses : list of Use
+        The operations in the order of their first call, those without a rule first.
+    """
+
+    uses: list[Use]
+
+    @property
+    def supported(self) -> bool:
+        """Whether all operations have a rule."""
+        return all(use.supported for use in self.uses)
+
+    def __str__(self) -> str:
+        rows = [("operation", "times", "treatment", "where")]
+        for use in self.uses:
+            places = list(dict.fromkeys(use.places))
+            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+            rows.append((use.name, str(use.times), use.treatment, places[0] + more))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+
+def check(
+    model: Callable[..., Any],
+    example: Any,
+    *,
+    additional_forward_args: Any = None,
+    output: Any = None,
+    batch_axis: int | Sequence[int] = 0,
+) -> Inspection:
+    """Find out which operations a model uses, and how each of them would be explained, from one run on any data.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or callable
+        As for ``DeepExplainer``.
+    example : tensor, array, table, list or dict of them
+        At least one row, in the form that the model takes; random numbers will do.
+    additional_forward_args, output, batch_axis
+        As for ``DeepExplainer``.
+
+    Returns
+    -------
+    Inspection
+        ``supported``, and ``uses``, one for each operation.
+
+    Raises
+    ------
+    InputError
+        If the example or the model cannot be read. Errors of the model pass as they are, unless an operation without a rule
+        came before.
+    """
+    if engine_for(model, example).__name__ == "KerasEngine":
+        from .keras.inspection import uses
+    else:
+        from .pytorch.inspection import uses
+
+    example, _ = plain(example, "the example", batch_axis)
+    found = uses(model, example, additional_forward_args, output=output, batch_axis=batch_axis)
+    return Inspection(sorted(found, key=lambda use: use.supported))
+
+
+def treatment_of(kind: str | None, varying: int) -> str:
+    """How an operation of a kind (None: it has no rule) with so many varying inputs is attributed, in a few words."""
+    if kind is None:
+        return UNSUPPORTED
+    return TREATMENTS["linear" if kind == "multilinear" and varying == 1 else kind]

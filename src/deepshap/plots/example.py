@@ -1,0 +1,299 @@
+"""Pictures of a single sequence: its inputs, and when they pushed one output up or down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+
+from deepshap.errors import InputError
+from deepshap.explanation import Explanation
+from deepshap.plots.reading import Sequences, read_row
+from deepshap.plots.style import (
+    BLUE,
+    DOWN,
+    EVIDENCE_LINE,
+    RED,
+    SMALL,
+    UP,
+    Panels,
+    apart,
+    bare,
+    color_bar,
+    draw_evidence,
+    draw_map,
+    draw_signed_bars,
+    evidence_bar,
+    fixed,
+    label_rows,
+    limit_of,
+    new_axes,
+    number,
+    open_frame,
+    points,
+    short,
+    with_unit,
+    write_in_cells,
+)
+from deepshap.plots.timeline import Timeline, timeline
+
+
+def heatmap(
+    explanation: Explanation,
+    *,
+    max_display: int = 20,
+    unit: str = "",
+    time_label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw when which feature pushed one output up or down: a map of features over time.
+
+    Above it, the output as it builds up from the base value; beside it, the sum of each feature; below it, the inputs.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of one row and one output: values (steps, features).
+    max_display : int
+        How many features get a line of their own; the others are summed in one more.
+    unit : str, optional
+        Of the output, and so of the attributions.
+    time_label : str, optional
+        Label of the time axis.
+    ax : Axes, optional
+        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the axes of the new figure.
+
+    Raises
+    ------
+    InputError
+        If there are several rows or outputs, or this is not a sequence.
+    """
+    one = read_row(explanation, "heatmap").folded(max_display)
+    time = timeline(one.labels, one.values.shape[1], time_label)
+    matrix = time.sums(one.values[0]).T  # (features, columns)
+    height = float(np.clip(0.23 * len(matrix), 0.9, 8))
+    heights = [0.9, height] if one.data is None else [0.9, height, max(0.9, 0.75 * height)]
+    ax = new_axes(ax, 10, sum(heights) + 1.2)
+    panels = Panels(ax, heights, [7.2, 1.2, 0.14], gaps=(0.2, 0.1))
+
+    middle = panels(1, label="attributions")
+    mesh = draw_evidence(middle, time.edges, matrix, limit_of(matrix[one.named]))
+    write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
+    label_rows(middle, one.features)
+    evidence_bar(mesh, matrix, with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
+    _draw_totals(panels(1, 1, label="sums"), one.per_feature[0])
+
+    top = panels(0, sharex=middle, label="output")
+    _draw_running_output(top, time, one, unit)
+    title(top, one)
+    if one.data is None:
+        time.dress(middle)
+        return ax
+    bottom = panels(2, sharex=middle, label="inputs")
+    _draw_inputs(bottom, panels.bar(2, 2, "scale of inputs"), time, one)
+    time.dress(bottom)
+    middle.tick_params(labelbottom=False)
+    return ax
+
+
+def signal(
+    explanation: Explanation,
+    *,
+    max_display: int = 6,
+    unit: str = "",
+    time_label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the inputs of one sequence as lines, coloured by what they contributed; below each, its attributions as bars.
+
+    Features come in their order, those with the largest attributions, their bars on one scale; what the others contributed
+    are the last bars, on a scale of their own. With
+    more steps than there is room for, a line is the average of some steps, with their range around it.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of one row and one output: values (steps, features). Its inputs must be numbers.
+    max_display : int
+        How many features are drawn.
+    unit : str, optional
+        Of the output, and so of the attributions.
+    time_label : str, optional
+        Label of the time axis.
+    ax : Axes, optional
+        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the axes of the new figure.
+
+    Raises
+    ------
+    InputError
+        If there are several rows or outputs, this is not a sequence, or the inputs are unknown or no numbers.
+    """
+    one = read_row(explanation, "signal").folded(max_display)
+    if one.data is None:
+        raise InputError(
+            "plots.signal draws the inputs, and this explanation has none that are numbers: set explanation.display_data "
+            "to an array of the shape of the values."
+        )
+    time = timeline(one.labels, one.values.shape[1], time_label)
+    matrix = time.sums(one.values[0]).T
+    has_line = [bool(np.isfinite(series).any()) for series in one.data[0].T]  # not for the sum of the other features
+    limit = limit_of(matrix[one.named])
+    heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
+    ax = new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
+    panels = Panels(ax, heights, [8.2, 0.14], gaps=(0.04, 1.0))
+
+    base = panels(len(heights) - 1, label=f"attributions of {one.features[-1]}")
+    for i, name in enumerate(one.features):
+        last = i == len(has_line) - 1
+        bars = base if last else panels(3 * i + 1, sharex=base, label=f"attributions of {name}")
+        others = i >= len(matrix[one.named])
+        _draw_bars(bars, time.edges, matrix[i], matrix[i] if others else matrix[one.named], one.per_feature[0, i])
+        bars.tick_params(labelbottom=last)
+        top = bars
+        if has_line[i]:
+            top = panels(3 * i, sharex=base, label=f"inputs of {name}")
+            line = _draw_coloured_line(top, time, one.data[0, :, i], matrix[i], limit)
+        label = f"{short(name, 22)}\n(own scale)" if others else short(name, 22)
+        top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=SMALL + 1)
+        if i == 0:
+            title(top, one)
+    time.dress(base)
+    if time.binned:
+        base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=SMALL + 1)
+    evidence_bar(line, matrix[has_line], with_unit("attribution", unit), panels(0, 1, 2, label="scale of attributions"))
+    return ax
+
+
+def title(ax: Axes, one: Sequences, pad: float = 6) -> None:
+    """Say which row and output it is, as far as they have names."""
+    parts = [short(part, 60) for part in (one.rows[0], one.output) if part]
+    ax.set_title(" · ".join(parts), fontsize=11, pad=pad)
+
+
+# ---------------------------------------------------------------------- parts of the heat map
+def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+    """Draw how the output builds up from the base value, and write both beside it."""
+    per_step = time.sums(one.values[0]).sum(1)
+    base = float(one.base[0])
+    curve = base + np.concatenate([[0.0], np.cumsum(per_step)])
+    ax.plot(time.edges, curve, color="black", linewidth=1.2)
+    ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
+    for above, look in ((curve >= base, UP), (curve <= base, DOWN)):
+        ax.fill_between(time.edges, base, curve, where=above, interpolate=True, alpha=0.35, **look)
+    write_ends(ax, one)
+    ax.set_ylabel(with_unit("output", unit).replace(" (", "\n("), fontsize=SMALL)
+    open_frame(ax)
+    ax.locator_params(axis="y", nbins=4)
+    ax.tick_params(labelbottom=False)
+
+
+def write_ends(ax: Axes, one: Sequences) -> None:
+    """Write the base value and the output to the right, at their heights; also the sum of what is shown if it is less."""
+    base, shown = float(one.base[0]), float(one.shown[0])
+    ends = [(base, "base value", "normal")]
+    if one.complete:
+        ends.append((shown, "output", "bold"))
+    else:
+        assert one.outputs is not None
+        output = float(one.outputs[0])
+        ends += [(shown, "sum of what is shown", "normal"), (output, "output", "bold")]
+        ax.axhline(output, color="black", linewidth=0.8, linestyle=":")
+    low, high = ax.get_ylim()
+    places = apart(np.array([height for height, _, _ in ends]), (high - low) * 1.35 * SMALL / max(points(ax)[1], 1))
+    for place, (height, what, weight) in zip(places, ends, strict=True):
+        write_beside(ax, place, f"{what} {number(height, False)}", fontweight=weight)
+
+
+def write_beside(ax: Axes, height: float, text: str, **style: Any) -> None:
+    """Write to the right of the axes, at a height of the data."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
+    ax.annotate(text, (1.01, height), fontsize=SMALL, **place, **style)
+
+
+def _draw_totals(ax: Axes, totals: np.ndarray) -> None:
+    """Draw the sum of every feature, with its number."""
+    places = np.arange(len(totals))
+    for chosen, look in ((totals >= 0, UP), (totals < 0, DOWN)):
+        ax.barh(places[chosen], totals[chosen], 0.72, **look)
+    width, height = points(ax)
+    numbers = min(0.5, 36 / width)  # part of the width that the numbers take
+    low, high = min(0.0, totals.min()), max(0.0, totals.max())
+    ax.set_xlim(low, low + ((high - low) or 1.0) / (1 - numbers))
+    ax.set_ylim(len(totals) - 0.5, -0.5)
+    if len(totals) * 8 < 1.2 * height:
+        for place, text in enumerate(fixed(totals)):
+            ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
+    ax.axvline(0, color="0.4", linewidth=0.6)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel("sum", fontsize=SMALL)
+    bare(ax)
+
+
+def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
+    """Draw the inputs in greys, each feature from its lowest to its highest value in this sequence."""
+    assert one.data is not None
+    series = time.means(one.data[0]).T
+    known = np.isfinite(series).any(1)
+    low, span = np.zeros((len(series), 1)), np.ones((len(series), 1))
+    low[known] = np.nanmin(series[known], 1, keepdims=True)
+    span[known] = np.nanmax(series[known], 1, keepdims=True) - low[known]
+    scaled = np.where(span > 0, (series - low) / np.where(span > 0, span, 1), 0.5)
+    mesh = draw_map(ax, time.edges, np.where(np.isfinite(series), scaled, np.nan), cmap="Greys", vmin=0, vmax=1.15)
+    label_rows(ax, one.features)
+    bar = color_bar(mesh, "input, per feature", cax)
+    bar.ax.set_ylim(0, 1)
+    bar.set_ticks([0, 1], labels=["lowest", "highest"])
+
+
+# ---------------------------------------------------------------------- parts of the lines
+def _draw_coloured_line(
+    ax: Axes, time: Timeline, series: np.ndarray, values: np.ndarray, limit: float
+) -> LineCollection:
+    """Draw a line that changes its colour half-way between the steps."""
+    heights, centers = time.means(series), time.centers
+    if time.binned:
+        ax.fill_between(centers, *time.envelope(series), color="0.86", linewidth=0)
+    x, y = _with_ends(centers), _with_ends(heights)
+    middle_x, middle_y = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
+    before, after = np.stack([middle_x[:-1], middle_y[:-1]], 1), np.stack([middle_x[1:], middle_y[1:]], 1)
+    pieces = np.stack([before, np.stack([centers, heights], 1), after], 1)  # (columns, 3, 2)
+    line = LineCollection(
+        list(pieces), cmap=EVIDENCE_LINE, norm=Normalize(-limit, limit), linewidth=2.2, capstyle="round"
+    )
+    line.set_array(values)
+    ax.add_collection(line)
+    ax.autoscale_view()
+    ax.margins(y=0.08)
+    open_frame(ax)
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(bottom=False, labelbottom=False)
+    ax.locator_params(axis="y", nbins=4)
+    return line
+
+
+def _with_ends(series: np.ndarray) -> np.ndarray:
+    return np.concatenate([series[:1], series, series[-1:]])
+
+
+def _draw_bars(ax: Axes, edges: np.ndarray, values: np.ndarray, all_values: np.ndarray, total: float) -> None:
+    """Draw the attributions of one feature, on the scale of all those given, with their sum."""
+    draw_signed_bars(ax, edges, values)
+    low, high = min(0.0, np.nanmin(all_values)), max(0.0, np.nanmax(all_values))
+    margin = 0.06 * (high - low) or 1.0
+    ax.set_ylim(low - margin, high + margin)
+    write_beside(ax, 0, number(total), color=RED if total >= 0 else BLUE, fontweight="bold")
+    ax.set_yticks([])
+    bare(ax)

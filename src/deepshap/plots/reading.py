@@ -1,0 +1,222 @@
+"""What pictures need to know of an explanation: plain arrays of one output, rows first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deepshap.errors import InputError
+from deepshap.explanation import Explanation, JointExplanation
+from deepshap.plots.style import short
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Attributions to one output of the model.
+
+    values: (rows, steps, features) float64. base: (rows,).
+    data: (rows, steps, features) float64, what is shown of the inputs; None if unknown.
+    features: names. lengths: (rows,), steps that are no padding. labels: (steps,) or (rows, steps), or None.
+    rows: names. output: name, or "". outputs: (rows,), what the model returned; None if unknown.
+    is_folded: whether the last feature is the sum of others.
+    """
+
+    values: np.ndarray
+    base: np.ndarray
+    data: np.ndarray | None
+    features: list[str]
+    lengths: np.ndarray
+    labels: np.ndarray | None
+    rows: list[str]
+    output: str
+    outputs: np.ndarray | None
+    is_folded: bool = False
+
+    @property
+    def named(self) -> slice:
+        """The features that are no sum of others; that sum may be far larger than each of them, and sets no scale."""
+        return slice(len(self.features) - self.is_folded)
+
+    @property
+    def per_feature(self) -> np.ndarray:
+        """Attributions summed over the steps (rows, features)."""
+        return self.values.sum(1)
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Base value and attributions, summed (rows,)."""
+        return self.base + self.values.sum((1, 2))
+
+    @property
+    def complete(self) -> bool:
+        """Whether that is the output: no other inputs, no steps or features left out."""
+        if self.outputs is None:
+            return True
+        scale = np.abs(self.values).sum((1, 2)) + np.abs(self.outputs)
+        return bool((np.abs(self.outputs - self.shown) <= 1e-3 * scale).all())
+
+    def folded(self, count: int) -> Sequences:
+        """Keep the ``count`` features of the largest mean |attribution|, in their order; the others become one, last."""
+        keep, rest = strongest(self.values.reshape(-1, len(self.features)), count)
+        data = self.data
+        if data is not None and len(rest):
+            data = np.concatenate([data[..., keep], np.full((*data.shape[:-1], 1), np.nan)], -1)
+        values, names = fold(self.values, self.features, keep, rest)
+        return replace(self, values=values, data=data, features=names, is_folded=len(rest) > 0)
+
+
+def strongest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of the largest mean |value|, ``count`` of them and in their order, and the other columns."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        raise InputError(f"max_display must be a positive whole number, not {count!r}.")
+    columns = values.shape[-1]
+    if columns <= count + 1:  # a line for one other feature might as well show that feature
+        return np.arange(columns), np.arange(0)
+    order = np.argsort(-np.nan_to_num(np.abs(values)).mean(0), kind="stable")
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
+def fold(values: np.ndarray, names: list[str], keep: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Sum up the columns that are not kept, and call them the other features."""
+    if not len(rest):
+        return values, names
+    others = values[..., rest].sum(-1, keepdims=True)
+    return np.concatenate([values[..., keep], others], -1), [*(names[i] for i in keep), f"other {len(rest)} features"]
+
+
+def fold_sorted(values: np.ndarray, names: list[str], count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Put the columns (rows, columns) of the largest mean |value| first, the sum of all but ``count`` of them last.
+
+    Returns the values, their names and which columns are kept.
+    """
+    keep, rest = strongest(values, count)
+    keep = keep[np.argsort(-np.abs(values[:, keep]).mean(0), kind="stable")]
+    if len(rest):
+        return *fold(values, names, keep, rest), keep
+    return values[:, keep], [names[i] for i in keep], keep
+
+
+# ---------------------------------------------------------------------- from an explanation
+def read_rows(explanation: Explanation, what: str, *, text: bool = False) -> Sequences:
+    """Read the explanation of one output for any number of rows; an InputError says what to choose first.
+
+    text: whether a lone axis behind the rows is that of the steps, as with token ids.
+    """
+    check(explanation, what)
+    if explanation.output_dims:
+        explanation = only_output(explanation, what)
+    values = np.asarray(explanation.values, dtype=np.float64)
+    if not values.size:
+        raise InputError(f"plots.{what} has nothing to draw: the attributions have shape {values.shape}.")
+    inputs = explanation._inputs - explanation._rows
+    is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
+    if inputs > 2 or not is_sequence:
+        raise InputError(
+            f"plots.{what} is for sequences, attributions of shape (rows, steps, features); these have shape "
+            f"{values.shape}. If the last axis is the steps, say so: explanation.step_labels = range({values.shape[-1]}). "
+            "For tables there are shap's plots, shap.plots.bar(explanation)."
+        )
+    if inputs == 1:  # (rows, steps), as over_features() returns
+        values = values[..., None]
+    if not explanation._rows:
+        values = values[None]
+    rows, steps, features = values.shape
+    return Sequences(
+        values=values,
+        base=per_row(explanation.base_values, rows, 0.0),
+        data=_shown_data(explanation, values.shape),
+        features=_feature_names(explanation, features, inputs),
+        lengths=np.clip(per_row(explanation.lengths, rows, steps).astype(int), 1, steps),
+        labels=_step_labels(explanation, steps),
+        rows=_row_names(explanation, rows),
+        output=explanation.output_names if isinstance(explanation.output_names, str) else "",
+        outputs=None if explanation.outputs is None else per_row(explanation.outputs, rows, np.nan),
+    )
+
+
+def read_row(explanation: Explanation, what: str) -> Sequences:
+    """Read the explanation of one output for a single row, without its padding."""
+    one = read_rows(explanation, what)
+    check_single(len(one.values), what)
+    length = one.lengths[0]
+    labels = one.labels if one.labels is None or one.labels.ndim == 1 else one.labels[0]
+    return replace(
+        one,
+        values=one.values[:, :length],
+        data=None if one.data is None else one.data[:, :length],
+        labels=None if labels is None else labels[:length],
+    )
+
+
+def check_single(rows: int, what: str) -> None:
+    """Refuse more than one row."""
+    if rows != 1:
+        raise InputError(f"plots.{what} draws a single row; there are {rows}: choose one, explanation[0].")
+
+
+def check(explanation: Any, what: str) -> None:
+    """Refuse what is no explanation of one input."""
+    if isinstance(explanation, JointExplanation):
+        keys = [key for key, _ in explanation.items()]
+        raise InputError(f"plots.{what} draws one input: choose one of {keys}, explanation[{keys[0]!r}].")
+    if not isinstance(explanation, Explanation):
+        raise InputError(
+            f"plots.{what} takes a deepshap.Explanation, what explainer(x) returns, not {type(explanation).__name__}; "
+            "of arrays make one: deepshap.Explanation(values, base_values, data)."
+        )
+
+
+def only_output(explanation: Explanation, what: str) -> Explanation:
+    """Drop the axes of the output, if there is only one."""
+    shape = tuple(explanation.values.shape[axis] for axis in explanation.output_dims)
+    if set(shape) == {1}:
+        return explanation.output((0,) * len(shape))
+    names = explanation.output_names
+    named = np.ndim(names) == 1 and len(shape) == 1
+    choices = f": {', '.join(short(name) for name in names[:8])}{', ...' if len(names) > 8 else ''}" if named else ""
+    key = (0,) * len(shape) if len(shape) > 1 else names[0] if named else 0
+    raise InputError(
+        f"plots.{what} draws one output and the explanation has {shape[0] if len(shape) == 1 else shape}{choices}. "
+        f"Choose one with .output(key): explanation.output({key!r})."
+    )
+
+
+def per_row(values: Any, rows: int, default: float) -> np.ndarray:
+    """Return a number for every row."""
+    values = default if values is None else np.asarray(values, dtype=np.float64)
+    return np.broadcast_to(values, (rows,))
+
+
+def _shown_data(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the inputs as they are shown, if they are numbers: before scaling, where these are known."""
+    for data in (explanation.display_data, explanation.data):
+        if data is not None and np.asarray(data).dtype.kind in "biuf" and np.size(data) == np.prod(shape):
+            return np.asarray(data, dtype=np.float64).reshape(shape)
+    return None
+
+
+def _feature_names(explanation: Explanation, count: int, inputs: int) -> list[str]:
+    names = explanation.feature_names
+    if inputs == 1:
+        return [names if isinstance(names, str) else "all features"]
+    if isinstance(names, (list, tuple, np.ndarray)) and len(names) == count:
+        return [str(name) for name in names]
+    return [f"Feature {i}" for i in range(count)]
+
+
+def _step_labels(explanation: Explanation, steps: int) -> np.ndarray | None:
+    """Return the labels, or else the numbers of the steps if some have been taken out."""
+    if explanation.step_labels is not None:
+        return np.asarray(explanation.step_labels)
+    numbers = explanation._tracked("steps")
+    return None if numbers is None or np.array_equal(numbers, np.arange(steps)) else np.asarray(numbers)
+
+
+def _row_names(explanation: Explanation, rows: int) -> list[str]:
+    ids = explanation.row_ids
+    if ids is None:
+        return [f"row {i}" for i in range(rows)] if rows > 1 else [""]
+    ids = np.atleast_1d(np.asarray(ids))
+    return [f"row {name}" if ids.dtype.kind in "iu" else str(name) for name in ids]

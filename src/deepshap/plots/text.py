@@ -1,0 +1,233 @@
+"""The tokens of a text, shaded by what they contributed: as a picture and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.textpath import TextPath
+
+from deepshap.errors import InputError
+from deepshap.explanation import Explanation
+from deepshap.plots.reading import check_single, read_rows
+from deepshap.plots.style import (
+    EVIDENCE,
+    SMALL,
+    evidence_bar,
+    figure_of,
+    limit_of,
+    new_axes,
+    number,
+    points,
+    short,
+    with_unit,
+)
+
+SIZES = range(11, 5, -1)  # of the font of a text, in points
+LINE = 2.1  # height of a line, in sizes of the font
+BELOW = 42  # room for the colour bar, in points
+OUTLINE = "#0050b0"  # of what pushes down
+
+
+class Html(str):
+    """A piece of HTML, which notebooks show and which is a plain string otherwise."""
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One text: its words without the spaces before them, which of them have one, and their attributions."""
+
+    words: list[str]
+    spaced: list[bool]
+    values: np.ndarray
+    title: str
+
+
+def text(explanation: Explanation, *, unit: str = "", ax: Axes | None = None) -> Axes:
+    """Shade the tokens of a text by what they contributed to one output.
+
+    Red pushes the output up. Blue pushes it down, and has a dashed outline.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of one row and one output: values (steps,) or (steps, features), which are summed. The tokens are
+        ``explanation.display_data`` (steps,), or else ``data``, or else ``step_labels``.
+    unit : str, optional
+        Of the output, and so of the attributions.
+    ax : Axes, optional
+        Where to draw; a long text gets small letters. By default a new figure, as high as the text needs.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the axes of the new figure.
+
+    Raises
+    ------
+    InputError
+        If there are several rows or outputs, the tokens are unknown, or there are too many for ``ax``.
+    """
+    texts = _read(explanation, "text")
+    check_single(len(texts), "text")
+    (one,) = texts
+    if ax is None:
+        lines = 1 + _places(one, 9.7 * 72, SIZES[0])[-1][1]
+        ax = new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
+    ax.axis("off")
+    ax.set_title(short(one.title, 110), fontsize=SMALL + 1, loc="left")
+    figure_of(ax).draw_without_rendering()  # sizes are known only after the layout
+    width, height = points(ax)
+    for size in SIZES:
+        places = _places(one, width, size)
+        if (places[-1][1] + 1) * size * LINE + BELOW <= height + 1:
+            break
+    else:
+        raise InputError(
+            f"plots.text: {len(one.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
+        )
+    limit = limit_of(one.values)
+    for (left, line), word, value in zip(places, one.words, one.values, strict=True):
+        _draw_word(ax, word, value / limit, (left, -line * size * LINE), size)
+    cax = ax.inset_axes((0, 26 / height, min(1, 260 / width), 7 / height), label="scale of attributions")
+    shades = ScalarMappable(Normalize(-limit, limit), EVIDENCE)
+    evidence_bar(shades, one.values, with_unit("attribution", unit), cax, orientation="horizontal")
+    return ax
+
+
+def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float], size: float) -> None:
+    box = {"boxstyle": "square,pad=0.2", "facecolor": _shade(strength), "linewidth": 0}
+    if strength < -1 / 8:
+        box |= {"edgecolor": OUTLINE, "linewidth": 1, "linestyle": "--"}
+    ax.annotate(
+        short(word, 60),
+        (0, 1),
+        (place[0] + 0.3 * size, place[1] - 0.3 * size),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=size,
+        va="top",
+        bbox=box,
+    )
+
+
+def _places(one: _Text, width: float, size: float) -> list[tuple[float, int]]:
+    """Lay words out in lines of a width: where each one begins, in points, and its line."""
+    places = []
+    left, line = 0.0, 0
+    for word, spaced in zip(one.words, one.spaced, strict=True):
+        needs = _width(short(word, 60)) * size + 0.4 * size
+        left += 0.25 * size * (spaced and left > 0)
+        if left + needs > width and left > 0:
+            left, line = 0.0, line + 1
+        places.append((left, line))
+        left += needs
+    return places
+
+
+@lru_cache(maxsize=4096)
+def _width(word: str) -> float:
+    """Width of a word in units of the size of the font."""
+    return float(TextPath((0, 0), word, size=10).get_extents().x1) / 10 if word.strip() else 0.3
+
+
+# ---------------------------------------------------------------------- HTML
+def text_html(explanation: Explanation, *, unit: str = "") -> Html:
+    """Shade the tokens of texts by what they contributed to one output, as HTML that notebooks show.
+
+    Red pushes the output up. Blue pushes it down, and has a dashed outline. Each token has its number as a tooltip.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of one output and one row or several: values ([rows, ]steps) or ([rows, ]steps, features), which are summed. The
+        tokens are ``explanation.display_data`` ([rows, ]steps), or else ``data``, or else ``step_labels``.
+    unit : str, optional
+        Of the output, and so of the attributions.
+
+    Returns
+    -------
+    str
+        A ``<div>`` without scripts or outside resources; tokens and names are escaped.
+
+    Raises
+    ------
+    InputError
+        If there are several outputs, or the tokens are unknown.
+    """
+    texts = _read(explanation, "text_html")
+    limit = limit_of(np.concatenate([one.values for one in texts]))
+    paragraphs = "".join(_paragraph(one, limit) for one in texts)
+    scale = "".join(_span(number(share * limit), share, "") for share in (-1, -0.5, 0, 0.5, 1))
+    caption = f"<div style='font-size:85%;margin-top:.6em'>{escape(with_unit('attribution', unit))}: {scale}</div>"
+    style = "background:#fff;color:#000;font-family:sans-serif;line-height:1.9;padding:.4em;max-width:60em"
+    return Html(f"<div style='{style}'>{paragraphs}{caption}</div>")
+
+
+def _paragraph(one: _Text, limit: float) -> str:
+    words = "".join(
+        " " * spaced + _span(word, value / limit, number(value))
+        for word, spaced, value in zip(one.words, one.spaced, one.values, strict=True)
+    )
+    return f"<div style='font-size:85%;color:#444'>{escape(one.title)}</div><p style='margin:0 0 .8em'>{words}</p>"
+
+
+def _span(word: str, strength: float, tooltip: str) -> str:
+    outline = f"outline:1px dashed {OUTLINE};outline-offset:-1px;" if strength < -1 / 8 else ""
+    style = f"background:{to_hex(_shade(strength))};{outline}padding:.15em .2em"
+    return f"<span title='{escape(tooltip)}' style='{style}'>{escape(word)}</span>"
+
+
+def _shade(strength: float) -> tuple[float, float, float, float]:
+    return EVIDENCE(0.5 + float(np.clip(strength, -1, 1)) / 2)
+
+
+# ---------------------------------------------------------------------- tokens
+def _read(explanation: Explanation, what: str) -> list[_Text]:
+    rows = read_rows(explanation, what, text=True)
+    per_token = rows.values.sum(2)
+    tokens = _tokens(explanation, per_token.shape[1 - explanation._rows :], what).reshape(per_token.shape)
+    texts = []
+    for row, length in enumerate(rows.lengths):
+        parts = [rows.rows[row], rows.output, f"base value {number(rows.base[row], False)}"]
+        if not rows.complete:
+            parts.append(f"sum of what is shown {number(rows.shown[row], False)}")
+        output = rows.shown if rows.complete or rows.outputs is None else rows.outputs
+        title = " · ".join(part for part in [*parts, f"output {number(output[row], False)}"] if part)
+        texts.append(_Text(*_spaced(list(map(str, tokens[row, :length]))), per_token[row, :length], title))
+    return texts
+
+
+def _tokens(explanation: Explanation, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Find the words, of the given shape ([rows, ]steps)."""
+    for found in (explanation.display_data, explanation.data, explanation.step_labels):
+        if found is not None and np.shape(found) == shape:
+            return np.asarray(found)
+    labels = explanation.step_labels
+    if labels is not None and np.shape(labels) == shape[-1:]:
+        return np.broadcast_to(np.asarray(labels), shape)
+    raise InputError(
+        f"plots.{what} needs the words: set explanation.display_data to an array of tokens of shape {shape}."
+    )
+
+
+def _spaced(tokens: Sequence[str]) -> tuple[list[str], list[bool]]:
+    """Take the marks of spaces off tokens: real spaces, those of byte pairs and sentence pieces, ## of word pieces."""
+    starts = [token[:1] in (" ", "Ġ", "▁") or (i > 0 and tokens[i - 1][-1:] == " ") for i, token in enumerate(tokens)]
+    inner = [i > 0 and token.startswith("##") for i, token in enumerate(tokens)]
+    if any(inner) or not any(starts):
+        starts = [
+            not within and token not in {".", ",", ";", ":", "!", "?", ")"}
+            for within, token in zip(inner, tokens, strict=True)
+        ]
+    words = [token[2:] if within else token.lstrip("Ġ▁") for within, token in zip(inner, tokens, strict=True)]
+    return [word.strip(" ").replace("\n", "⏎").replace("\t", "⇥") for word in words], starts

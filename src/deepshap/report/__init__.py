@@ -1,0 +1,66 @@
+"""A report of an explanation: one HTML file that needs nothing else (needs plotly: the extra `deepshap[report]`).
+
+``explanation.report("report.html")`` writes it. What it shows, and what it leaves out of very large explanations, is
+described in docs/report.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import InputError
+from ..explanation import Explanation
+
+MAX_MEGABYTES = 64.0
+
+
+def write_report(
+    explanation: Explanation,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    max_megabytes: float = MAX_MEGABYTES,
+    seed: int = 0,
+) -> Path:
+    """Write an explanation as a page that can be searched, zoomed and sent to others.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of a table (rows, features), a text (rows, steps) or sequences (rows, steps, features), with or without outputs; a
+        JointExplanation of several of them. ``targets``, ``row_ids``, ``step_labels``, ``lengths``, ``display_data``,
+        ``model`` and ``background`` are shown where they are set.
+    path : str or path
+        The file to write; an existing one is replaced.
+    title : str, optional
+        Heading of the page, by default the name of the model.
+    max_megabytes : float
+        The file will not be larger. Global importance is always taken over all rows. If not all rows fit, those with the
+        worst predictions, those with the largest attributions, and rows drawn at random are kept in equal parts, and the
+        page says so; if not all outputs fit, those that are true or highest most often.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    pathlib.Path
+        The path.
+
+    Raises
+    ------
+    InputError
+        If the explanation is none of these, holds NaN or infinity, or if not even one row fits into the file.
+    ImportError
+        If plotly is missing.
+    """
+    from .page import render
+
+    if not isinstance(explanation, Explanation):
+        raise InputError(
+            f"a report is made of a deepshap.Explanation, what explainer(x) returns, not of {type(explanation).__name__}; "
+            "of arrays make one: deepshap.Explanation(values, base_values, data)."
+        )
+    page = render(explanation, title, max_megabytes, seed)
+    Path(path).write_bytes(page)
+    return Path(path)

@@ -1,0 +1,242 @@
+"""What a report shows: an explanation of any kind, read into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..attribution import additivity_gap
+from ..errors import InputError
+from ..explanation import Explanation, JointExplanation
+from ..fields import as_texts
+
+Kind = Literal["sequence", "text", "table"]
+BLOCK = 2**22  # values that are summed at a time
+TOLERANCE = 1e-4  # of the check of float32 models
+
+
+@dataclass(frozen=True)
+class Part:
+    """Attributions to one input of the model.
+
+    kind: what the axes mean. A text has one feature, its words; a table one step.
+    values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None.
+    feature_names: one per feature. step_labels: (steps,) or (rows, steps) of str, or None. lengths: (rows,).
+    """
+
+    name: str
+    kind: Kind
+    values: np.ndarray
+    data: np.ndarray | None
+    feature_names: list[str]
+    step_labels: np.ndarray | None
+    lengths: np.ndarray
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the values block by block, in float64."""
+        size = max(1, BLOCK // max(1, self.values[0].size))
+        for start in range(0, len(self.values), size):
+            rows = slice(start, start + size)
+            yield rows, self.values[rows].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a report is made of.
+
+    output_names: (outputs,), or (rows, outputs) where each row has outputs of its own.
+    row_ids: (rows,) of str. outputs, base, total, total_abs, gap: (rows, outputs) float64; ``total`` is the sum of the
+    attributions and ``total_abs`` that of their absolute values. base and gap are None where they are not known.
+    targets: (rows,), (rows, outputs) or None. flat: there is at most one axis of outputs.
+    """
+
+    parts: list[Part]
+    output_names: np.ndarray
+    flat: bool
+    row_ids: list[str]
+    outputs: np.ndarray
+    base: np.ndarray | None
+    total: np.ndarray
+    total_abs: np.ndarray
+    gap: np.ndarray | None
+    targets: np.ndarray | None
+    model: str | None
+    background: dict[str, Any] | None
+    compute_time: float | None
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+
+def read(explanation: Explanation) -> Content:
+    """Read an explanation, of one input or of several.
+
+    Raises
+    ------
+    InputError
+        If the input of the model is neither a table, nor a sequence, nor a text; if attributions are not finite, or lie
+        in the padding that ``lengths`` marks.
+    """
+    named = explanation.items() if isinstance(explanation, JointExplanation) else [("", explanation)]
+    first = named[0][1]
+    shape = tuple(np.shape(first.values)[axis] for axis in first.output_dims)
+    parts = [_part(f"input {key}" if isinstance(key, int) else key, each, shape) for key, each in named]
+    count, outputs = len(parts[0].values), int(np.prod(shape))
+    signed = np.stack([_sums(part) for part in parts])  # (parts, 2, rows, outputs): of the positive and the negative
+    total, total_abs = signed.sum((0, 1)), np.abs(signed).sum((0, 1))
+    base = _per_row(first.base_values, count, outputs)
+    stored = _per_row(first.outputs, count, outputs)
+    known = stored if stored is not None else total if base is None else base + total
+    gap = None
+    if stored is not None and base is not None:
+        gap = additivity_gap(list(np.moveaxis(signed, 1, 2)), stored, base, TOLERANCE, float(np.finfo(np.float32).eps))
+        told = _per_row(first.gap, count, outputs)
+        gap = gap if told is None else np.where(np.abs(gap - told) > TOLERANCE, gap, told)  # told: before rounding
+    ids = _first(named, "row_ids")
+    return Content(
+        parts=parts,
+        output_names=_output_names(first, shape, count),
+        flat=len(shape) < 2,
+        row_ids=[str(i) for i in (range(count) if ids is None else np.atleast_1d(as_texts(ids)))],
+        outputs=known,
+        base=base,
+        total=total,
+        total_abs=total_abs,
+        gap=gap,
+        targets=_targets(_first(named, "targets"), count, outputs),
+        model=first.model,
+        background=first.background,
+        compute_time=first.compute_time,
+    )
+
+
+def is_words(array: Any) -> bool:
+    """Tell whether all entries are strings."""
+    array = np.asarray(array)
+    return array.dtype.kind in "US" or (array.dtype == object and all(isinstance(word, str) for word in array.ravel()))
+
+
+# ---------------------------------------------------------------------- one input
+def _part(name: str, explanation: Explanation, outputs: tuple[int, ...]) -> Part:
+    values, single = np.asarray(explanation.values), not explanation._rows
+    values = values[None] if single else values
+    axes = values.shape[1 : values.ndim - len(outputs)]
+    if not values.size:
+        raise InputError(f"there is nothing to report: the attributions have shape {values.shape}.")
+    if len(axes) not in (1, 2):
+        raise InputError(
+            f"a report shows tables (rows, features), texts (rows, steps) and sequences (rows, steps, features), each with "
+            f"or without outputs; {name or 'this explanation'} has values of shape {values.shape}, {len(axes)} axes of which "
+            "belong to one row of the input. Sum the others first, as with images over their channels and regions: "
+            "deepshap.Explanation(values.sum(axis=...), base_values, data)."
+        )
+    data = explanation.data if explanation.display_data is None else explanation.display_data
+    data = None if data is None else np.asarray(data)[None] if single else np.asarray(data)
+    if data is not None and data.shape != values.shape[: 1 + len(axes)]:
+        raise InputError(
+            f"the data have shape {data.shape}, the attributions {values.shape}: give data for each attribution."
+        )
+    kind, names, steps = _meaning(explanation, axes, data)
+    shape = (
+        (len(values), *axes)
+        if len(axes) == 2
+        else (len(values), 1, *axes)
+        if kind == "table"
+        else (*values.shape[:2], 1)
+    )
+    part = Part(
+        name=name,
+        kind=kind,
+        values=values.reshape(*shape, -1),
+        data=None if data is None else data.reshape(shape),
+        feature_names=names,
+        step_labels=None if steps is None else as_texts(steps),
+        lengths=_lengths(explanation, shape[:2]),
+    )
+    _check_finite(part)
+    return part
+
+
+def _meaning(explanation: Explanation, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
+    """Kind of the input, the names of its features and the labels of its steps."""
+    names, steps = explanation.feature_names, explanation.step_labels
+    names = names if isinstance(names, (list, tuple, np.ndarray)) and len(names) == axes[-1] else None
+    if len(axes) == 2:
+        return "sequence", _texts(names, axes[1], "Feature"), steps
+    counted = names is None or any(_texts(names, 0, "") == _texts(None, axes[0], kind) for kind in ("Step", "Feature"))
+    if counted and data is not None and is_words(data):
+        return "text", ["word"], steps
+    summed = names is not None and _texts(names, 0, "") == _texts(None, axes[0], "Step")
+    if summed or explanation._steps_at is not None:
+        return "sequence", ["all features"], steps
+    return "table", _texts(names, axes[0], "Feature"), None
+
+
+def _texts(names: Any, count: int, kind: str) -> list[str]:
+    return [f"{kind} {i}" for i in range(count)] if names is None else [str(name) for name in names]
+
+
+def _lengths(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray:
+    lengths = shape[1] if explanation.lengths is None else explanation.lengths
+    return np.broadcast_to(np.maximum(lengths, 1), shape[0])
+
+
+def _check_finite(part: Part) -> None:
+    for rows, values in part.blocks():
+        if not np.isfinite(values).all():
+            raise InputError(f"the attributions{part.name and ' to ' + part.name} hold NaN or infinity.")
+        padding = np.arange(values.shape[1]) >= part.lengths[rows, None]
+        if values[padding].any():
+            row = rows.start + int(np.flatnonzero(values.any((2, 3)) & padding)[0] // values.shape[1])
+            raise InputError(
+                f"row {row} has attributions behind its length of {part.lengths[row]} steps: the model reads its padding. Give "
+                "the lengths to the model, explainer(x, additional_forward_args=(lengths,)), or set explanation.lengths = None."
+            )
+
+
+def _sums(part: Part) -> np.ndarray:
+    """Sums of the positive and of the negative attributions, (2, rows, outputs)."""
+    blocks = [np.stack([v.clip(min=0).sum((1, 2)), v.clip(max=0).sum((1, 2))]) for _, v in part.blocks()]
+    return np.concatenate(blocks, axis=1)
+
+
+# ---------------------------------------------------------------------- what all inputs share
+def _first(named: list[tuple[Any, Explanation]], attribute: str) -> Any:
+    return next((found for _, each in named if (found := getattr(each, attribute, None)) is not None), None)
+
+
+def _per_row(given: Any, rows: int, outputs: int) -> np.ndarray | None:
+    """Numbers for each row and output, (rows, outputs) float64, from (rows[, outputs]), (outputs,) or a single number."""
+    if given is None:
+        return None
+    array = np.asarray(given, np.float64)
+    if array.size == rows * outputs:
+        return array.reshape(rows, outputs)
+    return np.broadcast_to(
+        array.reshape(-1, 1) if array.size == rows and outputs == 1 else array.ravel(), (rows, outputs)
+    )
+
+
+def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
+    """True classes or values (rows,), or those of each of several outputs (rows, outputs)."""
+    if given is None:
+        return None
+    array = np.asarray(given)
+    return array.reshape(rows) if array.size == rows else array.reshape(rows, outputs)
+
+
+def _output_names(explanation: Explanation, shape: tuple[int, ...], rows: int) -> np.ndarray:
+    given = explanation.output_names
+    if not shape:
+        return np.array([given if isinstance(given, str) else "output"], dtype=object)
+    if given is not None and np.ndim(given) == 2 and np.shape(given) == (rows, shape[-1]) and len(shape) == 1:
+        return as_texts(given)
+    if given is not None and np.shape(given) == (shape[-1],):
+        last = [str(name) for name in given]
+    else:
+        last = [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
+    first = [", ".join(map(str, index)) for index in np.ndindex(shape[:-1])]
+    return np.array([f"{where} · {name}" if where else name for where in first for name in last], dtype=object)

@@ -1,0 +1,415 @@
+"""Sequences in long form (a line per id and time) as padded arrays, and labels that come with tables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+from .fields import as_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a table says of the rows, steps and features that it holds; None where it says nothing."""
+
+    row_ids: Any = None
+    step_labels: Any = None
+    feature_names: list[str] | None = None
+    lengths: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Padded sequences with their names; ``DeepExplainer`` takes them as background and as rows to explain.
+
+    ``sequences[rows]`` takes some of them, such as a background; ``len(sequences)`` counts them.
+
+    Attributes
+    ----------
+    values : array (rows, steps, features)
+        Behind a row's length comes padding.
+    lengths : array (rows,) of int
+        Steps that are no padding.
+    row_ids : array (rows,)
+        The ids.
+    step_labels : array (steps,) or (rows, steps)
+        The times, if all rows have the same in the same places (steps,). Padding has NaT, NaN, "" or -1.
+    feature_names : list of str
+        The columns.
+    """
+
+    values: np.ndarray
+    lengths: np.ndarray
+    row_ids: np.ndarray
+    step_labels: np.ndarray
+    feature_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Sequences:
+        if isinstance(rows, (int, np.integer)):
+            rows = [rows]
+        labels = self.step_labels if self.step_labels.ndim == 1 else self.step_labels[rows]
+        return replace(
+            self,
+            values=self.values[rows],
+            lengths=self.lengths[rows],
+            row_ids=self.row_ids[rows],
+            step_labels=labels,
+        )
+
+    @property
+    def labels(self) -> Labels:
+        """Names and lengths alone."""
+        return Labels(self.row_ids, self.step_labels, self.feature_names, self.lengths)
+
+
+def sequences(
+    frame: pd.DataFrame,
+    id: str,
+    time: str | None = None,
+    features: Sequence[str] | None = None,
+    *,
+    steps: int | None = None,
+    pad: float | str = 0.0,
+) -> Sequences:
+    """Turn a table in long form, a line per row id and time, into padded arrays.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns for the id, the time and the features; its lines may stand in any order.
+    id : str
+        The column that says which lines belong together. Rows stand in the order in which the ids first appear.
+    time : str, optional
+        The column that orders the lines of an id, of numbers or dates; by default they stay in their order and are numbered.
+        Times with a time zone become the clock times there, or UTC where the clocks are changed meanwhile.
+    features : sequence of str, optional
+        The columns of the features, by default all others.
+    steps : int, optional
+        Pad all rows to that many steps, as those of another table; by default to the longest.
+    pad : float or "last", default 0.0
+        What stands behind the last step: a number, or "last" to repeat it, as suits a background, whose rows are compared
+        with longer ones.
+
+    Returns
+    -------
+    Sequences
+        ``values`` (rows, steps, features) in float64, ``lengths``, ``row_ids``, ``step_labels``, ``feature_names``.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or not numeric, a value is missing (NaN), two lines of an id have the same time, times are text
+        that is neither dates nor in order, or a row is longer than ``steps``.
+    """
+    pd = import_pandas()
+    frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"a long table is a pandas.DataFrame, not a {type(frame).__name__}.")
+    others = [column for column in frame.columns if column not in (id, time)]
+    names = others if features is None else [features] if isinstance(features, str) else list(features)
+    _check_columns(frame, [id, *([time] if time else []), *names])
+    if not len(frame) or not names:
+        raise InputError(f"the table has {len(frame)} lines and {len(names)} features: there is nothing to read.")
+    table = numeric(frame[names], "the table")
+    codes, ids = pd.factorize(frame[id])
+    if (codes < 0).any():
+        raise InputError(f"column {id!r} is empty in line {int((codes < 0).argmax())}.")
+    times = _times(frame[time], codes, time) if time else frame.groupby(codes).cumcount()
+    if times.isna().any():
+        raise InputError(f"column {time!r} is empty in line {int(times.isna().argmax())}.")
+    order = np.lexsort((pd.factorize(times, sort=True)[0], codes))
+    codes, table, stamps = codes[order], table[order], np.asarray(as_labels(times, "the times"))[order]
+    lengths = np.bincount(codes)
+    at = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    again = (codes[1:] == codes[:-1]) & (stamps[1:] == stamps[:-1])
+    if again.any():
+        first = int(again.argmax())
+        raise InputError(
+            f"{id} {ids[codes[first]]} has two lines for {time} {stamps[first]}; drop one of them, or choose the right columns."
+        )
+    _check_complete(table, names, ids[codes], stamps)
+    count = int(lengths.max()) if steps is None else steps
+    if lengths.max() > count:
+        raise InputError(f"{id} {ids[lengths.argmax()]} has {lengths.max()} lines, more than steps={steps}.")
+    values = np.zeros((len(ids), count, len(names)))
+    values[codes, at] = table
+    padding = np.arange(count) >= lengths[:, None]
+    if pad == "last":
+        values[padding] = np.repeat(values[np.arange(len(ids)), lengths - 1], count - lengths, axis=0)
+    else:
+        values[padding] = pad
+    labels = _step_labels(codes, at, stamps, (len(ids), count))
+    return Sequences(values, lengths, np.asarray(as_labels(ids, "ids")), labels, [str(name) for name in names])
+
+
+def import_pandas() -> Any:
+    """pandas, or an error that says what to install."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("pandas is needed for this: pip install 'deepshap[tables]'") from error
+    return pandas
+
+
+def _times(column: Any, codes: np.ndarray, name: str) -> Any:
+    """Times in a form that can be ordered: text is read as dates, those with a time zone become the clock times there.
+
+    Text that is no dates must stand in order already: "day 10" would come before "day 9".
+    """
+    pd = import_pandas()
+    if getattr(column.dtype, "kind", "O") not in "iufmM" and not column.isna().any():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # how the format is guessed
+            try:
+                column = pd.to_datetime(column)
+            except (ValueError, TypeError):
+                column = _zoned(column)
+    if getattr(column.dtype, "tz", None) is not None:
+        clock = column.dt.tz_localize(None)
+        shifts = clock - column.dt.tz_convert("UTC").dt.tz_localize(None)
+        return clock if shifts.nunique() < 2 else column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if getattr(column.dtype, "kind", "O") not in "iufmM" and not column.isna().any():
+        values = np.asarray(column, dtype=str)
+        order = np.lexsort((np.arange(len(codes)), codes))
+        turned = (codes[order][1:] == codes[order][:-1]) & (values[order][1:] < values[order][:-1])
+        if turned.any():
+            line = int(turned.argmax())
+            raise InputError(
+                f"column {name!r} is text, in no clear order: {str(values[order][line])!r} stands before "
+                f"{str(values[order][line + 1])!r}. Use numbers or dates (2024-03-01), or sort the lines and leave it out."
+            )
+    return column
+
+
+def _zoned(column: Any) -> Any:
+    """Dates with different offsets from UTC, as around a change of the clocks, in UTC; other text as it is."""
+    try:
+        return import_pandas().to_datetime(column, utc=True)
+    except (ValueError, TypeError):
+        return column
+
+
+def _check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise InputError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
+
+
+def _check_complete(table: np.ndarray, names: Sequence[str], ids: Any, stamps: np.ndarray) -> None:
+    if not np.isfinite(table).all():
+        line, column = np.argwhere(~np.isfinite(table))[0]
+        raise InputError(
+            f"{names[column]!r} is missing or infinite at {ids[line]}, {stamps[line]}. Fill or drop such values first."
+        )
+
+
+def _step_labels(codes: np.ndarray, at: np.ndarray, stamps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Times in their places: one label for each step where all rows agree, else one for each row and step."""
+    fillers = {"M": np.datetime64("NaT"), "m": np.timedelta64("NaT"), "f": np.nan, "i": -1, "U": ""}
+    labels = np.full(shape, fillers.get(stamps.dtype.kind, 0), stamps.dtype)
+    labels[codes, at] = stamps
+    longest = labels[np.bincount(codes).argmax()]
+    return longest if (labels[codes, at] == longest[at]).all() else labels
+
+
+def numeric(frame: pd.DataFrame, what: str) -> np.ndarray:
+    """The numbers of a table; missing ones are NaN.
+
+    Raises
+    ------
+    InputError
+        If a column is not numeric.
+    """
+    text = [column for column, dtype in frame.dtypes.items() if getattr(dtype, "kind", "O") not in "fiub"]
+    if text:
+        raise InputError(
+            f"{what}: column {text[0]!r} is {frame.dtypes[text[0]]}, not numeric. Encode it, or choose the columns to explain."
+        )
+    table = frame.to_numpy(None if frame.dtypes.nunique() == 1 and not frame.isna().any(axis=None) else np.float64)
+    return table.astype(np.float64) if table.dtype == object else table
+
+
+# ---------------------------------------------------------------------- tables as inputs
+def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0) -> tuple[Any, Any]:
+    """Take the labels off an input (each of several): what remains are tensors and arrays.
+
+    Parameters
+    ----------
+    inputs : table, array, tensor, or list, tuple or dict of them
+        What the user explains, or the background.
+    what : str
+        Its name in messages.
+    batch_axis : int or sequence of int
+        Where the model wants the rows; tables that know their axes are turned that way.
+
+    Returns
+    -------
+    tuple
+        The inputs in their form and, as a single one, list or dict, their ``Labels``.
+
+    Raises
+    ------
+    InputError
+        If a table is not numeric, or the rows of two inputs have different ids.
+    """
+    if isinstance(inputs, Mapping):
+        axes = _axes(batch_axis, len(inputs))
+        both = {key: _plain(inputs[key], f"{what}[{key!r}]", axis) for key, axis in zip(inputs, axes, strict=True)}
+        found: Any = {key: labels for key, (_, labels) in both.items()}
+        values: Any = {key: value for key, (value, _) in both.items()}
+    elif isinstance(inputs, (list, tuple)) and not hasattr(inputs, "batch_sizes"):
+        axes = _axes(batch_axis, len(inputs))
+        pairs = [_plain(value, f"{what}[{i}]", axes[i]) for i, value in enumerate(inputs)]
+        values, found = [value for value, _ in pairs], [labels for _, labels in pairs]
+    else:
+        return _plain(inputs, what, _axes(batch_axis, 1)[0])
+    ids = [labels.row_ids for labels in (found.values() if isinstance(found, dict) else found)]
+    known = [i for i in ids if i is not None]
+    if any(not np.array_equal(known[0], other) for other in known):
+        raise InputError(f"the inputs of {what} have different row ids, or in another order: bring their rows in line.")
+    return values, found
+
+
+def _axes(batch_axis: int | Sequence[int], count: int) -> list[int]:
+    axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
+    return axes if len(axes) == count else [0] * count  # a wrong number is refused where the inputs are read
+
+
+def _plain(value: Any, what: str, axis: int) -> tuple[Any, Labels]:
+    if isinstance(value, Sequences):
+        return np.moveaxis(value.values, 0, axis), value.labels
+    if hasattr(value, "batch_sizes"):  # a PackedSequence
+        return value, Labels(lengths=_packed_lengths(value))
+    if hasattr(value, "columns") and hasattr(value, "index"):
+        return numeric(value, what), Labels(row_ids=_index_ids(value.index), feature_names=_joined(value.columns))
+    if hasattr(value, "dims") and hasattr(value, "coords"):
+        return _plain_xarray(value, axis)
+    return value, Labels()
+
+
+def _index_ids(index: Any) -> np.ndarray | None:
+    """An index as row ids; None if it only counts."""
+    if not len(index) or (getattr(index, "start", None) == 0 and getattr(index, "step", None) == 1):
+        return None
+    return as_labels(_joined(index) if isinstance(index[0], tuple) else index, "the index")
+
+
+def _joined(names: Any) -> list[str]:
+    """Names as str, those of several levels in one."""
+    return [", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
+
+
+def _packed_lengths(packed: Any) -> np.ndarray:
+    sizes = np.asarray(packed.batch_sizes)
+    lengths = (np.arange(sizes[0])[:, None] < sizes).sum(1)
+    return lengths if packed.unsorted_indices is None else lengths[np.asarray(packed.unsorted_indices.cpu())]
+
+
+def _plain_xarray(value: Any, axis: int) -> tuple[np.ndarray, Labels]:
+    """A DataArray (row, step, feature) or (row, feature), by these names or else in this order, but the rows at ``axis``."""
+    standard = ("row", "step", "feature")
+    if set(value.dims) <= set(standard):
+        dims = [dim for dim in standard if dim in value.dims]
+    else:
+        dims = list(value.dims)
+        dims.insert(0, dims.pop(axis))
+    value, last = value.transpose(*dims), dims[-1]
+    named: dict[str, Any] = {"row_ids": _coordinate(value, dims[0])}
+    if value.ndim > 1 and last != "step":
+        names = _coordinate(value, last)
+        named["feature_names"] = None if names is None else [str(name) for name in names]
+    if value.ndim == 3 or (value.ndim == 2 and last == "step"):
+        named["step_labels"] = _coordinate(value, dims[1])
+    return np.moveaxis(value.to_numpy(), 0, axis), Labels(**named)
+
+
+def _coordinate(value: Any, dim: Any) -> np.ndarray | None:
+    return as_labels(value.coords[dim].to_numpy(), str(dim)) if dim in value.coords else None
+
+
+# ---------------------------------------------------------------------- onto explanations
+def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
+    """Put labels, and inputs before scaling, on an explanation (on the parts of a joint one).
+
+    Parameters
+    ----------
+    explanation : Explanation
+        It has feature names already.
+    labels : Labels, or list or dict of them
+        As from ``plain``.
+    inverse : callable, or list or dict of them, or None
+        Inverse transforms of the inputs; some may be None.
+
+    Raises
+    ------
+    InputError
+        If the transforms do not fit the inputs.
+    """
+    if isinstance(labels, Labels):
+        _describe(explanation, labels, inverse)
+        return
+    keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
+    inverses: list[Any]
+    if inverse is None:
+        inverses = [None] * len(keys)
+    elif isinstance(inverse, Mapping) and set(inverse) <= set(keys):
+        inverses = [inverse.get(key) for key in keys]
+    elif isinstance(inverse, (list, tuple)) and len(inverse) == len(keys):
+        inverses = list(inverse)
+    else:
+        raise InputError(f"inverse_transform of several inputs: one, or None, for each of the inputs {keys}.")
+    for key, one in zip(keys, inverses, strict=True):
+        _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
+
+
+def common_ids(labels: Any) -> Any:
+    """The row ids of an input, or of the first of several that has some."""
+    if isinstance(labels, Labels):
+        return labels.row_ids
+    each = labels.values() if isinstance(labels, dict) else labels
+    return next((one.row_ids for one in each if one.row_ids is not None), None)
+
+
+def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any], Any] | None) -> None:
+    if labels.row_ids is not None:
+        explanation.row_ids = labels.row_ids
+    if labels.step_labels is not None:
+        explanation.step_labels = labels.step_labels
+    if labels.lengths is not None:
+        try:
+            explanation.lengths = labels.lengths
+        except InputError as error:
+            warnings.warn(f"{error} Here they were left out.", stacklevel=5)
+    if inverse is not None:
+        explanation.display_data = unscaled(explanation.data, inverse)
+
+
+# ---------------------------------------------------------------------- raw inputs
+def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
+    """Apply an inverse transform, of arrays (n, features), to the last axis of the data.
+
+    Raises
+    ------
+    InputError
+        If it does not return as many values.
+    """
+    flat = data.reshape(-1, data.shape[-1])
+    raw = np.asarray(inverse(flat))
+    if raw.shape != flat.shape:
+        raise InputError(
+            f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
+        )
+    return raw.reshape(data.shape)
