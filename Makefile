@@ -1,9 +1,9 @@
-# make setup, test, shap-tests, lint, demo, bench, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, test, shap-tests, keras-alone, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test shap-tests lint demo bench docs tex
+.PHONY: setup test shap-tests keras-alone lint demo bench gallery notebooks docs tex
 
 setup: $(INSTALLED)
 
@@ -22,6 +22,12 @@ test: setup
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/test_shap_suite.py
 
+# An environment of its own with Keras alone, without PyTorch.
+keras-alone:
+	$(PYTHON) -m venv build/keras-alone
+	build/keras-alone/bin/pip install --quiet --constraint constraints-dev.txt '.[keras]'
+	build/keras-alone/bin/python tests/one_framework.py keras torch
+
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -30,11 +36,24 @@ lint: setup
 demo: setup
 	$(BIN)/python -m deepshap.demo
 
+# Figures in benchmarks/results, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
 bench: setup
-	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/draw.py
+	$(BIN)/python benchmarks/recurrent_keras.py
+
+# The pictures of docs/plots.md.
+gallery: setup
+	$(BIN)/python examples/gallery.py
+
+# Runs notebooks/*.py, which become notebooks and pages in docs/notebooks.
+notebooks: setup
+	$(BIN)/python notebooks/build.py
 
 docs: setup
 	$(BIN)/python -m deepshap.pytorch.document > docs/supported-operations.md
+	$(BIN)/python -m deepshap.keras.document > docs/supported-keras.md
 
 # The derivations as build/tex/*.pdf; twice, for the references. Any LaTeX will do: make tex LATEX=xelatex.
 LATEX ?= pdflatex

@@ -1,9 +1,8 @@
-"""Exact Deep SHAP for recurrent networks and every PyTorch model around them."""
+"""Exact Deep SHAP for recurrent networks and every PyTorch or Keras model around them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .drop_in import patch_shap, unpatch_shap
 from .errors import (
     AdditivityError,
     AdditivityWarning,
@@ -15,13 +14,17 @@ from .errors import (
     NonFiniteError,
     UnsupportedOperationError,
 )
-from .explainer import DeepExplainer
-from .explanation import Explanation, JointExplanation
-from .registry import register_rule, unregister_rule
 
 if TYPE_CHECKING:
     from .cells import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
+    from .drop_in import patch_shap, unpatch_shap
+    from .explainer import DeepExplainer
+    from .explanation import Explanation, JointExplanation
+    from .inspection import Inspection, check
     from .pytorch.handlers import LSTMShapHandler, ModuleCall
+    from .registry import register_rule, unregister_rule
+    from .storage import load
+    from .tables import Sequences, sequences
 
 __version__ = "0.1.0"
 
@@ -34,31 +37,48 @@ __all__ = [
     "DeepShapError",
     "Explanation",
     "InputError",
+    "Inspection",
     "JointExplanation",
     "LSTMShapBackwardHook",
     "LSTMShapHandler",
     "MemoryBudgetError",
     "ModuleCall",
     "NonFiniteError",
+    "Sequences",
     "UnsupportedOperationError",
+    "check",
     "gate_attribution",
+    "load",
     "patch_shap",
     "product_attribution",
     "register_lstm_shap_hook",
     "register_rule",
+    "sequences",
     "unpatch_shap",
     "unregister_rule",
 ]
 
-# Names whose modules need torch, imported when they are first used.
+# Names by the modules that they come from, imported when they are first used: torch and shap take their time.
 _LAZY = {
+    "DeepExplainer": ".explainer",
+    "Explanation": ".explanation",
+    "Inspection": ".inspection",
+    "JointExplanation": ".explanation",
     "LSTMShapBackwardHook": ".cells",
     "LSTMShapHandler": ".pytorch.handlers",
     "ModuleCall": ".pytorch.handlers",
+    "Sequences": ".tables",
     "captum": ".captum",
+    "check": ".inspection",
     "gate_attribution": ".cells",
+    "load": ".storage",
+    "patch_shap": ".drop_in",
     "product_attribution": ".cells",
     "register_lstm_shap_hook": ".cells",
+    "register_rule": ".registry",
+    "sequences": ".tables",
+    "unpatch_shap": ".drop_in",
+    "unregister_rule": ".registry",
 }
 
 
@@ -67,3 +87,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_LAZY[name], __name__)
     return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -147,7 +146,7 @@ def _by_unit(
 
 def _forward(formula: Any, weights: Weights, side: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
     x, *states = side
-    return formula.forward(F.linear(x, weights.w_ih, weights.b_ih), states, weights)
+    return formula.forward(formula.input_share(x, weights), states, weights)
 
 
 # ---------------------------------------------------------------------- building blocks

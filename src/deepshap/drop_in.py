@@ -6,10 +6,11 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
+import numpy as np
+
 from .errors import InputError
 from .explainer import DeepExplainer as ExactExplainer
 
-TENSORFLOW = {"keras", "tensorflow", "tf_keras"}
 NAMES = (
     ("shap", "DeepExplainer"),
     ("shap.explainers", "DeepExplainer"),
@@ -25,28 +26,29 @@ class DeepExplainer(ExactExplainer):
 
     Parameters
     ----------
-    model : torch.nn.Module, callable or tuple
+    model : torch.nn.Module, keras.Model, callable or tuple
         As in ``deepshap.DeepExplainer``.
     data : tensor, array, list, tuple, dict or PackedSequence
         The background.
     session, learning_phase_flags : None
-        For TensorFlow only; not used.
+        For graphs of TensorFlow 1 only; not used.
     **options : Any
         The other options of ``deepshap.DeepExplainer``.
 
     Raises
     ------
     InputError
-        If the model is one of Keras or TensorFlow, or the background cannot be read.
+        If a session of TensorFlow 1 is given, or the background cannot be read.
     """
 
     def __init__(
         self, model: Any, data: Any, session: Any = None, learning_phase_flags: Any = None, **options: Any
     ) -> None:
-        if session is not None or learning_phase_flags is not None or _is_tensorflow(model):
+        if session is not None or learning_phase_flags is not None:
             raise InputError(
-                "deepshap.patch_shap() is active, and deepshap explains PyTorch models only. For shap's own explainer of Keras "
-                "and TensorFlow models call deepshap.unpatch_shap() first, or leave the `with deepshap.patch_shap():` block."
+                "deepshap.patch_shap() is active, and deepshap explains models of TensorFlow 2, which have no session and "
+                "no learning phase. For shap's own explainer of TensorFlow 1 graphs call deepshap.unpatch_shap() first, or leave "
+                "the `with deepshap.patch_shap():` block."
             )
         super().__init__(model, data, **options)
 
@@ -63,10 +65,10 @@ class DeepExplainer(ExactExplainer):
         Returns
         -------
         numpy.ndarray, list, dict or tuple
-            The same, but with ``ranked_outputs`` the indexes are a tensor, as shap returns them for PyTorch models.
+            The same, but with ``ranked_outputs`` the indexes are a tensor for PyTorch models, as shap returns them.
         """
         found = super().shap_values(X, ranked_outputs, output_rank_order, check_additivity, **options)
-        if ranked_outputs is None:
+        if ranked_outputs is None or isinstance(self.engine.inputs.background[0], np.ndarray):
             return found
         import torch
 
@@ -95,8 +97,7 @@ def patch_shap() -> Patch:
 
     Replaces ``shap.DeepExplainer``, ``shap.explainers.DeepExplainer`` and ``shap.explainers.Deep``; code that has taken the
     class out of shap before (``from shap import DeepExplainer``) keeps shap's. Patching twice is the same as once; a
-    ``with`` block inside of another, or after a call, leaves the patch in place. Keras and TensorFlow models get an
-    InputError meanwhile, not other numbers.
+    ``with`` block inside of another, or after a call, leaves the patch in place.
 
     Returns
     -------
@@ -122,9 +123,3 @@ def unpatch_shap() -> None:
     while _originals:
         (module, name), original = _originals.popitem()
         setattr(module, name, original)
-
-
-def _is_tensorflow(model: Any) -> bool:
-    if isinstance(model, (tuple, list)):
-        return any(map(_is_tensorflow, model))
-    return any(base.__module__.partition(".")[0] in TENSORFLOW for base in type(model).__mro__)

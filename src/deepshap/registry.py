@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import InputError
+from .frameworks import framework_of
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth")
 
@@ -16,9 +17,10 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
 
     Parameters
     ----------
-    function : callable, torch.autograd.Function subclass or torch.nn.Module subclass
+    function : callable, torch.autograd.Function subclass, torch.nn.Module subclass, str or keras.layers.Layer
         A torch function (``torch.stft``, ``torch.Tensor.erfinv``, ``torch.ops.mylib.op.default``), a custom autograd
-        function, or a module class, all of whose instances are then treated as one operation.
+        function, or a module class, all of whose instances are then treated as one operation. For TensorFlow the type of an
+        operation, ``"Erfinv"``, as error messages name it, or a Keras layer or layer class, treated as one operation.
     rule : str or callable
         "linear" (affine in its inputs), "constant" (does not depend on their values), "elementwise" (acts on each element
         alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), or
@@ -34,7 +36,17 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     Examples
     --------
     >>> register_rule(torch.special.bessel_j0, "elementwise")
+    >>> register_rule("Erfinv", "elementwise")
     """
+    if isinstance(rule, str) and rule not in NAMED_RULES:
+        raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
+    if not isinstance(rule, str) and not callable(rule):
+        raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
+    if framework_of(function) == "keras" or isinstance(function, str):
+        from .keras.rule_keys import register
+
+        register(function, rule)
+        return
     from .pytorch import operations
     from .pytorch.names import key, resolve
     from .pytorch.table import USER_OPERATIONS
@@ -48,10 +60,6 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
             f"{function.__name__} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
             "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
         )
-    if isinstance(rule, str) and rule not in NAMED_RULES:
-        raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
-    if not isinstance(rule, str) and not callable(rule):
-        raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
     USER_OPERATIONS[key(function)] = (
         operations.Operation(rule) if isinstance(rule, str) else operations.Operation(operations.CUSTOM, rule)
     )
@@ -73,6 +81,12 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
+    if framework_of(function) == "keras" or isinstance(function, str):
+        from .keras.table import USER_OPERATIONS as OF_KERAS
+
+        if OF_KERAS.pop(function, None) is None:
+            raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
+        return
     from .pytorch.names import key
     from .pytorch.table import USER_OPERATIONS
 

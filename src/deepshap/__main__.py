@@ -1,0 +1,5 @@
+"""``python -m deepshap`` is the command ``deepshap``."""
+
+from .cli import main
+
+main()

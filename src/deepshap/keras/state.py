@@ -1,0 +1,140 @@
+"""Leave models, Keras and TensorFlow as they were; find the layers of a model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..errors import InputError
+
+DEPTH = 4  # how far layers are looked for inside of functions and objects
+
+
+def layers_of(model: Any) -> dict[Any, str]:
+    """All layers of a model, or of those that a callable refers to, with their qualified names; "" is the model."""
+    if isinstance(model, keras.layers.Layer):
+        return dict(_named(model, ""))
+    roots = list(_referred(model, DEPTH, set()))
+    inside = {layer for root in roots for layer, _ in _named(root, "") if layer is not root}
+    roots = [root for root in roots if root not in inside]
+    if len(roots) == 1:
+        return dict(_named(roots[0], ""))
+    names: dict[Any, str] = {}
+    for root in roots:
+        names |= dict(_named(root, root.name))
+    return names
+
+
+def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tuple[Any, str]]:
+    seen = set() if seen is None else seen
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield layer, name
+    for inner in getattr(layer, "_layers", ()):
+        yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
+
+
+def _referred(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+    """Layers that a callable holds: in closures, globals that it names, attributes, bound objects."""
+    if depth == 0 or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, keras.layers.Layer):
+        yield value
+        return
+    for part in _parts(value):
+        yield from _referred(part, depth - 1, seen)
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return list(value)
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if inspect.ismethod(value):
+        return [value.__self__, value.__func__]
+    if hasattr(value, "python_function"):  # a tf.function
+        return [value.python_function]
+    if inspect.isfunction(value):
+        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
+        return [*(c.cell_contents for c in value.__closure__ or () if _filled(c)), *named]
+    if isinstance(value, (type, tf.Tensor, tf.Variable)) or inspect.ismodule(value) or not callable(value):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+@contextmanager
+def preserved(layers: Sequence[Any]) -> Iterator[None]:
+    """Put back what tracing changes of layers: losses that calls add, switches for fused kernels."""
+    restore: list[Callable[[], None]] = []
+    for layer in layers:
+        for name in ("_losses", "_loss_ids"):
+            kept = getattr(layer, name, None)
+            if isinstance(kept, (list, set)):
+                restore.append(functools.partial(_refill, kept, kept.copy()))
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None):
+            restore += [
+                functools.partial(layer.__dict__.pop, "get_initial_state"),
+                functools.partial(setattr, layer, "stateful", True),
+            ]
+            object.__setattr__(layer, "get_initial_state", _remembered(layer))
+            layer.stateful = False
+        if "use_cudnn" in vars(layer):
+            restore.append(functools.partial(setattr, layer, "use_cudnn", layer.use_cudnn))
+            layer.use_cudnn = False
+    try:
+        yield
+    finally:
+        for undo in restore:
+            undo()
+
+
+def _remembered(layer: Any) -> Callable[..., Any]:
+    """The states that a stateful layer begins its next call with, for any number of rows; the call leaves them alone."""
+    for state in tf.nest.flatten(layer.states):
+        if (state.numpy() != state.numpy()[:1]).any():
+            raise InputError(
+                f"the stateful layer {layer.name!r} remembers another state for each of its {len(state)} rows: what a row is "
+                "explained by would depend on its place in the batch. Reset the states, or give the model a batch of one row."
+            )
+
+    def initial_state(batch_size: Any = None) -> Any:
+        def for_rows(state: Any) -> Any:
+            state = tf.convert_to_tensor(state)[:1]
+            return tf.tile(state, tf.concat([[batch_size], tf.ones_like(tf.shape(state)[1:])], 0))
+
+        return tf.nest.map_structure(for_rows, layer.states)
+
+    return initial_state
+
+
+def _refill(container: Any, content: Any) -> None:
+    container.clear()
+    container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+@contextmanager
+def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
+    """Put back variables that a run of the model writes to."""
+    values = [(v, v.numpy()) for v in variables]
+    try:
+        yield
+    finally:
+        for variable, value in values:
+            variable.assign(value)

@@ -1,0 +1,129 @@
+"""Look through a traced model before it is run: what depends on the inputs, and what of that has no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .graphs import Body, Library
+from .operations import CONSTANT, CONTROL, INDEX, LINEAR, MULTILINEAR, RANDOM, SAME, SIZES, VARIABLE, Operation, places
+from .regions import Region, marker
+
+# Flags of a value: a constant, depends on the inputs, on the number of rows, is an index, is random.
+STILL, ACTIVE, COUNTED, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
+Flags = tuple[str, ...]
+
+
+class Survey:
+    """Follows which values depend on the explained inputs through graphs; collects what has no rule."""
+
+    def __init__(self, library: Library, operations: dict[str, Operation], regions: Sequence[Region] = ()) -> None:
+        self.library, self.operations, self.regions = library, operations, regions
+        self._entered: dict[int, Flags] = {}
+        self._outside: dict[int, dict[tuple[str, str], None]] = {}
+        self.unsupported: dict[tuple[str, str], None] = {}
+        self.met: set[str] = set()
+        self._known: dict[tuple[int, Flags], Flags] = {}
+        self._loops: dict[tuple[int, Flags], Flags] = {}
+        self._written: dict[int, str] = {}
+
+    def operation(self, op: Any) -> Operation | None:
+        """The line of the table."""
+        return self.operations.get(op.type)
+
+    def run(self, body: Body, flags: Sequence[str]) -> Flags:
+        """Flags of a function's outputs, from those of its inputs."""
+        key = id(body), tuple(flags)
+        if key not in self._known:
+            found = {id(t): f for t, f in zip(body.inputs, flags, strict=True)}
+            for op in body.operations:
+                given, mark = tuple(found[id(t)] for t in op.inputs), marker(op)
+                outputs = self._step(op, given) if mark is None else self._mark(*mark, op, given)
+                found.update((id(t), f) for t, f in zip(op.outputs, outputs, strict=True))
+            self._known[key] = tuple(found[id(t)] for t in body.outputs)
+        return self._known[key]
+
+    def _mark(self, enters: bool, number: int, op: Any, flags: Flags) -> Flags:
+        """Layers that are treated as a whole may hold what has no rule."""
+        operation = self.regions[number].operation
+        if operation is None:
+            return tuple(ACTIVE if t.dtype.is_floating else f for t, f in zip(op.inputs, flags, strict=True))
+        if enters:
+            self._entered[number] = flags
+            self._outside[number] = dict(self.unsupported)
+            return flags
+        self.unsupported = self._outside[number]
+        varies = ACTIVE in self._entered[number] and operation.kind != CONSTANT
+        return (ACTIVE if varies else COUNTED,) * len(flags)
+
+    def _step(self, op: Any, flags: Flags) -> Flags:
+        operation = self.operation(op)
+        kind = operation.kind if operation else None
+        if any(f in (ACTIVE, POSITION) for f in flags):
+            self.met.add(op.type)
+        if kind == CONTROL:
+            return self._control(op, flags)
+        if kind == VARIABLE:
+            return self._variable(op, flags)
+        if kind == SAME and len(flags) == len(op.outputs):
+            return flags
+        if kind == CONSTANT:
+            return (COUNTED if any(flags) else STILL,) * len(op.outputs)
+        if kind == RANDOM and ACTIVE not in flags:
+            return (f"{DRAWN}{op.type} (random)|{self.library.place(op)}",) * len(op.outputs)
+        # where to look must be the same on both sides
+        if (kind in (LINEAR, MULTILINEAR) or op.type in SIZES) and ACTIVE in flags:
+            flags = tuple(COUNTED if fixed and f == ACTIVE else f for f, fixed in zip(flags, places(op), strict=True))
+        drawn = next((f for f in flags if f.startswith(DRAWN)), STILL)
+        if ACTIVE not in flags:
+            flag = POSITION if POSITION in flags and kind == LINEAR else drawn or (COUNTED if any(flags) else STILL)
+            return (flag,) * len(op.outputs)
+        if drawn:
+            name, _, place = drawn.removeprefix(DRAWN).partition("|")
+            self.unsupported[name, place] = None
+        if kind is None or kind == RANDOM:
+            self.unsupported[op.type, self.library.place(op)] = None
+        positions = range(len(op.outputs)) if kind == INDEX else operation.positions if operation else ()
+        return tuple(POSITION if k in positions else ACTIVE for k in range(len(op.outputs)))
+
+    def _variable(self, op: Any, flags: Flags) -> Flags:
+        if op.type == "ReadVariableOp":
+            return (self._written.get(id(op.inputs[0]), STILL),)
+        if len(flags) > 1 and flags[0] == STILL:
+            self._written[id(op.inputs[0])] = flags[1]
+        return (STILL,) * len(op.outputs)
+
+    def _control(self, op: Any, flags: Flags) -> Flags:
+        if op.type in ("While", "StatelessWhile"):
+            return self.loop(op, flags)
+        if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
+            return self.run_all(self.branches(op), flags[1:])
+        if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            return self.run(self.library.body(op, "f"), flags)
+        flag = next((f for f in (ACTIVE, POSITION) if f in flags), max(flags, default=STILL))
+        return (flag,) * len(op.outputs)  # lists of tensors
+
+    def run_all(self, bodies: Sequence[Body], flags: Sequence[str]) -> Flags:
+        """Flags of outputs that come from any of several functions."""
+        return _either([self.run(body, flags) for body in bodies])
+
+    def branches(self, op: Any) -> list[Body]:
+        """The branches of a condition, the one for true (or 0) first."""
+        if op.type.endswith("Case"):
+            return [self.library.named(f.name) for f in op.get_attr("branches")]
+        return [self.library.body(op, name) for name in ("then_branch", "else_branch")]
+
+    def loop(self, op: Any, flags: Sequence[str]) -> Flags:
+        """Flags of a loop's variables, once they do not change any more."""
+        key = id(op), tuple(flags)
+        if key not in self._loops:
+            body, before = self.library.body(op, "body"), tuple(flags)
+            while (after := _either([before, self.run(body, before)])) != before:
+                before = after
+            self._loops[key] = before
+        return self._loops[key]
+
+
+def _either(ways: Sequence[Flags]) -> Flags:
+    order = (ACTIVE, POSITION, COUNTED)
+    return tuple(next((f for f in order if f in flags), max(flags)) for flags in zip(*ways, strict=True))

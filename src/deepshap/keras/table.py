@@ -1,0 +1,153 @@
+"""THE table: what every operation of TensorFlow is, under the type that it has in a graph.
+
+Adding an operation: a rule in ``rules.py`` or a secant in ``secants.py`` if it needs one, a line here, a line in
+``tests/keras_cases.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import composites, control, rules, secants
+from .operations import (
+    COMPOSITE,
+    CONSTANT,
+    CONTROL,
+    CUSTOM,
+    ELEMENTWISE,
+    INDEX,
+    LINEAR,
+    MULTILINEAR,
+    QUADRATIC,
+    RANDOM,
+    SAME,
+    VARIABLE,
+    Operation,
+)
+
+OPERATIONS: dict[str, Operation] = {}
+USER_OPERATIONS: dict[Any, Operation] = {}
+
+
+def _of_kind(kind: str, words: str, **options: Any) -> None:
+    for name in words.split():
+        assert name not in OPERATIONS, name
+        OPERATIONS[name] = Operation(kind, **options)
+
+
+_of_kind(CONSTANT, "Const Shape ShapeN Rank Size ZerosLike OnesLike NoOp BroadcastArgs BroadcastGradientArgs")
+_of_kind(CONSTANT, "TensorListLength TensorListElementShape ReadVariableShape VariableShape")
+_of_kind(
+    SAME,
+    "Identity IdentityN Snapshot StopGradient PreventGradient CheckNumerics CheckNumericsV2 EnsureShape "
+    "PlaceholderWithDefault DebugIdentityV2 OptimizationBarrier",
+)
+
+# ---------------------------------------------------------------------- linear
+_of_kind(
+    LINEAR,
+    "Sum Mean Reshape Squeeze ExpandDims Transpose "
+    "ConjugateTranspose Concat ConcatV2 Pack ParallelConcat Unpack Split SplitV Slice StridedSlice Pad PadV2 MirrorPad "
+    "Tile BroadcastTo Reverse ReverseV2 ReverseSequence Roll Cumsum MatrixDiag MatrixDiagV2 MatrixDiagV3 "
+    "MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixBandPart "
+    "Diag DiagPart AvgPool AvgPool3D ResizeBilinear ResizeNearestNeighbor ResizeBicubic ScaleAndTranslate "
+    "SpaceToBatch SpaceToBatchND BatchToSpace BatchToSpaceND SpaceToDepth DepthToSpace ExtractImagePatches "
+    "ExtractVolumePatches SegmentSum SegmentMean UnsortedSegmentSum SparseSegmentSum SparseSegmentMean ScatterNd "
+    "TensorScatterUpdate TensorScatterAdd TensorScatterSub TensorStridedSliceUpdate FFT IFFT FFT2D IFFT2D FFT3D IFFT3D "
+    "RFFT IRFFT RFFT2D IRFFT2D Real Imag Complex Conj GatherNd DynamicPartition DynamicStitch ParallelDynamicStitch "
+    "Fill Range DeepCopy FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Trace",
+)
+
+_of_kind(CUSTOM, "Add AddV2 AddN AccumulateNV2", rule=rules.total())
+_of_kind(CUSTOM, "Sub", rule=rules.total(1, -1))
+_of_kind(CUSTOM, "Neg", rule=rules.total(-1))
+_of_kind(LINEAR, "BiasAdd BiasAddV1")
+
+# ---------------------------------------------------------------------- products
+_of_kind(
+    MULTILINEAR,
+    "MatMul BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum Conv3D DepthwiseConv2dNative Conv2DBackpropInput "
+    "Conv3DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput Cross",
+)
+_of_kind(COMPOSITE, "Conv2D", function=composites.conv2d)
+_of_kind(QUADRATIC, "SquaredDifference L2Loss")
+_of_kind(CUSTOM, "Mul", rule=rules.product)
+_of_kind(CUSTOM, "MulNoNan", rule=rules.product_or_zero)
+_of_kind(CUSTOM, "RealDiv Div", rule=rules.quotient)
+_of_kind(CUSTOM, "DivNoNan", rule=rules.quotient_or_zero)
+
+# ---------------------------------------------------------------------- elementwise
+for _name, _secant in {
+    "Tanh": secants.tanh,
+    "Sigmoid": secants.sigmoid,
+    "Exp": secants.exp,
+    "Expm1": secants.expm1,
+    "Log": secants.log,
+    "Log1p": secants.log1p,
+    "Sqrt": secants.sqrt,
+    "Rsqrt": secants.rsqrt,
+    "Square": secants.square,
+    "Reciprocal": secants.reciprocal,
+    "Inv": secants.reciprocal,
+    "Relu": secants.relu,
+}.items():
+    _of_kind(ELEMENTWISE, _name, secant=_secant)
+_of_kind(
+    ELEMENTWISE,
+    "Relu6 Elu Selu LeakyRelu Softplus Softsign Abs Sign Floor Ceil Round Rint Sin Cos Tan Asin Acos Atan Sinh Cosh "
+    "Asinh Acosh Atanh Erf Erfc Erfinv Ndtri Lgamma Digamma BesselI0 BesselI0e BesselI1 BesselI1e BesselJ0 BesselJ1 "
+    "BesselK0 BesselK0e BesselK1 BesselK1e BesselY0 BesselY1 Dawsn Expint FresnelCos FresnelSin Spence Pow Maximum "
+    "Minimum Atan2 FloorMod Mod TruncateMod FloorDiv TruncateDiv Xlogy Xlog1py Xdivy ClipByValue Igamma Igammac "
+    "Betainc Zeta Polygamma NextAfter",
+)
+_of_kind(
+    ELEMENTWISE,
+    "Greater GreaterEqual Less LessEqual Equal NotEqual ApproximateEqual LogicalAnd LogicalOr LogicalNot IsNan IsInf "
+    "IsFinite Bucketize BitwiseAnd BitwiseOr BitwiseXor Invert LeftShift RightShift",
+)
+_of_kind(COMPOSITE, "ComplexAbs", function=composites.modulus)
+_of_kind(CUSTOM, "Cast", rule=rules.cast)
+
+# ---------------------------------------------------------------------- choices and ids
+_of_kind(COMPOSITE, "Select SelectV2", function=composites.select)
+_of_kind(CUSTOM, "Gather GatherV2 ResourceGather", rule=rules.lookup)
+_of_kind(CUSTOM, "OneHot", rule=rules.one_hot)
+_of_kind(COMPOSITE, "DenseBincount", function=composites.counted)
+
+# ---------------------------------------------------------------------- along axes
+_of_kind(CUSTOM, "Softmax", rule=rules.softmax)
+_of_kind(CUSTOM, "LogSoftmax", rule=rules.log_softmax)
+_of_kind(CUSTOM, "SoftmaxCrossEntropyWithLogits SparseSoftmaxCrossEntropyWithLogits", rule=rules.cross_entropy)
+_of_kind(CUSTOM, "Max Any", rule=rules.greatest())
+_of_kind(CUSTOM, "Min All", rule=rules.greatest(-1))
+_of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=rules.pooled)
+_of_kind(COMPOSITE, "EuclideanNorm", function=composites.norm)
+_of_kind(CUSTOM, "Prod", rule=rules.polynomial)
+_of_kind(CUSTOM, "MatrixDeterminant", rule=rules.determinant)
+_of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top, positions=(1,))
+_of_kind(COMPOSITE, "Cumprod", function=composites.running_product)
+_of_kind(COMPOSITE, "CumulativeLogsumexp", function=composites.running_logsumexp)
+_of_kind(COMPOSITE, "LRN", function=composites.local_response_norm)
+_of_kind(INDEX, "ArgMax ArgMin Where UniqueV2 Unique LowerBound UpperBound SearchSorted InvertPermutation")
+
+# ---------------------------------------------------------------------- control
+_of_kind(VARIABLE, "ReadVariableOp", function=control.read)
+_of_kind(VARIABLE, "AssignVariableOp AssignAddVariableOp AssignSubVariableOp", function=control.write)
+_of_kind(CONTROL, "PartitionedCall StatefulPartitionedCall", function=control.call)
+_of_kind(CONTROL, "While StatelessWhile", function=control.loop)
+_of_kind(CONTROL, "If StatelessIf Case StatelessCase", function=control.branch)
+_of_kind(
+    CONTROL,
+    "TensorListReserve EmptyTensorList TensorListGetItem TensorListSetItem TensorListStack TensorListFromTensor "
+    "TensorListPushBack TensorListPopBack TensorListResize TensorListGather TensorListScatter TensorListScatterV2",
+    function=control.list_operation,
+)
+_of_kind(
+    RANDOM,
+    "RandomUniform RandomStandardNormal RandomUniformInt TruncatedNormal RandomShuffle Multinomial RandomGamma "
+    "RandomPoissonV2 StatelessRandomUniform StatelessRandomUniformV2 StatelessRandomNormal StatelessRandomNormalV2 "
+    "StatelessRandomUniformInt StatelessRandomUniformIntV2 StatelessRandomUniformFullIntV2 "
+    "StatelessTruncatedNormal StatelessTruncatedNormalV2 "
+    "StatelessRandomBinomial StatelessRandomPoisson StatelessMultinomial StatelessShuffle StatefulUniform "
+    "StatefulStandardNormalV2 StatefulUniformInt RngReadAndSkip StatelessRandomGetKeyCounter",
+)
