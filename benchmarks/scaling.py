@@ -1,0 +1,123 @@
+"""Measure how time and memory grow with the steps, the examples, the references and the outputs."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from explainers import DeepShap, Native
+from problems import LastStep, Problem
+from processes import Worker, write
+from torch import nn
+
+RESULTS = Path(__file__).parent / "results"
+SERIES = {
+    "steps": (25, 50, 100, 200, 500, 1000, 2000, 5000),
+    "examples": (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    "references": (10, 30, 100, 300, 1000, 3000),
+    "outputs": (1, 2, 5, 10),
+}
+QUICK = {"steps": (5, 10), "examples": (1, 2), "references": (5, 10), "outputs": (1, 2)}
+NATIVE_BEYOND = 1_500_000  # rows times steps for which torch's own gradient, which keeps them all, takes 3 GiB
+SLOW = 5.0  # seconds beyond which the one call that measures memory is the one that is timed
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """An LSTM 8→64 and what it explains, where nothing else is said."""
+
+    steps: int = 50
+    examples: int = 8
+    references: int = 100
+    outputs: int = 1
+
+    def problem(self) -> Problem:
+        sizes = {"steps": self.steps, "examples": self.examples, "references": self.references}
+        return Problem("LSTM 8→64", lambda: LastStep(nn.LSTM, 8, 64, self.outputs), 8, **sizes)
+
+    @property
+    def kept(self) -> int:
+        """Rows times steps."""
+        return self.steps * self.examples * self.references
+
+
+LARGE = Sizes(200, 256, 1000), "16 GB"
+QUICK_LARGE = Sizes(10, 4, 20), "16 MB"
+
+
+def series(worker: Worker, axis: str, points: list[Sizes], rounds: int) -> Iterator[dict[str, Any]]:
+    """Points of one curve."""
+    for sizes in points:
+        if worker.peer == Native.name and sizes.kept > NATIVE_BEYOND:
+            return
+        worker.load(sizes.problem().make())
+        worker.first()
+        measured = worker.memory()
+        row = {"axis": axis, "size": getattr(sizes, axis), "peer": worker.peer}
+        if measured is None:
+            yield {**row, "failure": worker.failure.reason}
+            return
+        seconds, extra = measured
+        if seconds < SLOW:
+            answers = [worker.explain(k) for k in range(rounds)]
+            seconds = statistics.median(answer[0] for answer in answers if answer is not None)
+        yield {**row, "seconds": seconds, "memory_bytes": extra}
+
+
+def large(worker: Worker, sizes: Sizes, max_memory: str) -> dict[str, Any]:
+    """One call for much at once, with a budget that asks for more memory than is needed."""
+    worker.load(replace(sizes, examples=8, references=100).problem().make())
+    worker.first()  # to be warm
+    worker.load(sizes.problem().make(), max_memory=max_memory)
+    measured = worker.memory()
+    row = {"problem": "LSTM 8→64", **asdict(sizes), "max_memory": max_memory}
+    if measured is None:
+        return row | {"failure": worker.failure.reason}
+    return row | {"seconds": measured[0], "memory_bytes": measured[1]}
+
+
+def measured(quick: bool, only: str | None, rounds: int) -> dict[str, Any]:
+    """All figures, or those of one part."""
+    points, found, base = [], {}, Sizes(10, 2, 10) if quick else Sizes()
+    for peer in (Native.name, DeepShap.name):
+        worker = Worker(peer)
+        try:
+            for axis, values in (QUICK if quick else SERIES).items():
+                sizes = [replace(base, **{axis: value}) for value in values if only in (None, axis)]
+                for row in series(worker, axis, sizes, rounds):
+                    points.append(row)
+                    print(f"{axis:10} {row['size']:5}  {peer:20}{said(row)}", flush=True)
+            if peer == DeepShap.name and only in (None, "large"):
+                found["large"] = large(worker, *(QUICK_LARGE if quick else LARGE))
+                print(f"{'large':18}{peer:20}{said(found['large'])}", flush=True)
+        finally:
+            worker.close()
+    return {"points": points, **found}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print as it goes, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="calls of which the median is taken")
+    parser.add_argument("--only", choices=[*SERIES, "large"], help="one part; results are not kept")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round; results are not kept")
+    parser.add_argument("--output", type=Path, help="where to write the figures; of a full run benchmarks/results")
+    options = parser.parse_args(arguments)
+    figures = measured(options.quick, options.only, 1 if options.quick else options.rounds)
+    if options.output or not (options.only or options.quick):
+        write(options.output or RESULTS / "scaling.json", figures)
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row's figures for the terminal."""
+    if "failure" in row:
+        return row["failure"]
+    return f"{row['seconds']:9.3f} s{row['memory_bytes'] / 2**20:8.0f} MiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The figures as tables and sentences, in the place of what stands between markers in the pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from explainers import YARDSTICKS, DeepShap, Floor, Native
+
+Row = dict[str, Any]
+SUMMARY = (  # of the README
+    Native.name,
+    DeepShap.name,
+    "shap.DeepExplainer",
+    "captum.DeepLiftShap",
+    "captum.GradientShap",
+    "captum.IntegratedGradients",
+)
+EXACT = 1e-3  # gaps below are rounding
+
+
+# ---------------------------------------------------------------------- pages
+def fill(page: Path, contents: dict[str, str]) -> None:
+    """Write each text between its markers, wherever the page has them."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in contents.items():
+        between = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = between.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
+    page.write_text(text, encoding="utf-8")
+
+
+def contents(peers: Row, scaling: Row) -> dict[str, str]:
+    """All texts that pages may have, by the names of their markers."""
+    return {
+        "machine": machine(peers["machine"], peers["rounds"]),
+        "summary": summary(peers["speed"]),
+        "speed": speed(peers["speed"]),
+        "first-calls": first_calls(peers["first_calls"]),
+        "accuracy": accuracy(peers["accuracy"]),
+        "scaling": growth(scaling["points"]),
+        "large": large(scaling["large"]),
+        "losses": losses(peers["speed"], peers["accuracy"]),
+    }
+
+
+# ---------------------------------------------------------------------- texts
+def machine(made: Row, rounds: int) -> str:
+    """Where, when and with what."""
+    packages = ", ".join(f"{name} {made[name].split('+')[0]}" for name in ("torch", "shap", "captum", "numba"))
+    return (
+        f"{made['processor']}, {counted(made['cores'], 'core')}, {made['memory_gib']:.0f} GiB, {made['system']}; "
+        f"Python {made['python']}, {packages}; {made['date']}; medians of {rounds}."
+    )
+
+
+def summary(rows: list[Row]) -> str:
+    """Ratios and gaps, a line for each problem."""
+    lines = [["8 examples × 100 references", *SUMMARY]]
+    for problem in names(rows):
+        of_peer = {row["peer"]: row for row in rows if row["problem"] == problem}
+        lines.append([problem, *(_short(of_peer[peer]) if peer in of_peer else "" for peer in SUMMARY)])
+    return table(lines)
+
+
+def _short(row: Row) -> str:
+    if "failure" in row:
+        return "fails"
+    if row["peer"] == Native.name:
+        return f"1 ({seconds(row['seconds'])})"
+    text = f"{ratio(row['ratio'])} (gap {small(row['gap'])})"
+    return f"**{text}**" if row["peer"] == DeepShap.name else text
+
+
+def speed(rows: list[Row]) -> str:
+    """Everything that was measured about each problem."""
+    parts = []
+    for problem in names(rows):
+        lines = [["", "time", "ratio", "peak memory", "gap"]]
+        notes = []
+        for row in (row for row in rows if row["problem"] == problem):
+            if "failure" in row:
+                lines.append([_with_budget(row), "fails", "", "", ""])
+                notes.append(f"{row['peer']}: `{row['failure']}`")
+                continue
+            gap = small(row["gap"]) if "gap" in row else ""
+            figures = [seconds(row["seconds"]), ratio(row["ratio"]), memory(row["memory_bytes"]), gap]
+            lines.append([_with_budget(row), *figures])
+        parts.append("\n\n".join([f"### {problem}", table(lines), *notes]))
+    return "\n\n".join(parts)
+
+
+def first_calls(rows: list[Row]) -> str:
+    lines = [["first call of a process", "with kernels to compile", "with compiled kernels"]]
+    lines += [[row["problem"], seconds(row["compiling_seconds"]), seconds(row["reading_seconds"])] for row in rows]
+    return table(lines)
+
+
+def accuracy(rows: list[Row]) -> str:
+    """Distances and, in brackets, ratios of time: a line for each method and budget, a column for each problem."""
+    problems = names(rows)
+    found = {(row["peer"], row["budget"], row["problem"]): row for row in rows if row["peer"] not in YARDSTICKS}
+    lines = [["", *problems]]
+    for peer, budget in dict.fromkeys((peer, budget) for peer, budget, _ in found):
+        cells = [found.get((peer, budget, problem)) for problem in problems]
+        lines.append([_with_budget({"peer": peer, "budget": budget}), *(_distance(row) for row in cells)])
+    return table(lines)
+
+
+def _distance(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return "fails" if "failure" in row else f"{row['distance']:.3f} ({ratio(row['ratio'])})"
+
+
+def growth(rows: list[Row]) -> str:
+    """Time and memory along each axis, of both sides."""
+    parts = []
+    for axis in dict.fromkeys(row["axis"] for row in rows):
+        lines = [[axis, DeepShap.name, "", Native.name, ""]]
+        points = {(row["peer"], row["size"]): row for row in rows if row["axis"] == axis}
+        for size in dict.fromkeys(size for _, size in points):
+            pairs = (_point(points.get((peer, size))) for peer in (DeepShap.name, Native.name))
+            lines.append([f"{size}", *(cell for pair in pairs for cell in pair)])
+        parts.append(table(lines))
+    return "\n\n".join(parts)
+
+
+def _point(row: Row | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    return ("fails", "") if "failure" in row else (seconds(row["seconds"]), memory(row["memory_bytes"]))
+
+
+def large(row: Row) -> str:
+    """A sentence about the large run."""
+    what = f"{row['examples']} examples × {row['references']} references, {row['problem']}, T = {row['steps']}"
+    if "failure" in row:
+        return f"{what}: fails (`{row['failure']}`)."
+    budget = f"with a budget that asks for {row['max_memory']}"
+    return f"{what}, {budget}: {seconds(row['seconds'])}, {memory(row['memory_bytes'])} of extra memory."
+
+
+def losses(speeds: list[Row], accuracies: list[Row]) -> str:
+    """Where another method is better, from the figures themselves."""
+    found = []
+    for problem in names(speeds):
+        rows = {row["peer"]: row for row in speeds if row["problem"] == problem and "failure" not in row}
+        ours = rows[DeepShap.name]
+        faster = sorted((row for row in rows.values() if row["peer"] != Floor.name), key=lambda row: row["ratio"])
+        faster = faster[: faster.index(ours)]
+        if faster:
+            who = ", ".join(f"{row['peer']} ({ratio(row['ratio'])}{_remark(row)})" for row in faster)
+            found.append(f"- {problem}: deepshap takes {ratio(ours['ratio'])} times the gradient. Faster: {who}.")
+    for problem in names(accuracies):
+        rows = [row for row in accuracies if row["problem"] == problem and "distance" in row]
+        ours = next(row for row in rows if row["peer"] == DeepShap.name)
+        closer: dict[str, Row] = {}
+        for row in sorted(rows, key=lambda row: row["ratio"]):
+            if row["distance"] < ours["distance"]:
+                closer.setdefault(row["peer"], row)
+        if closer:
+            who = ", ".join(
+                f"{_with_budget(row)} ({row['distance']:.3f}, {ratio(row['seconds'] / ours['seconds'])} times the time)"
+                for row in closer.values()
+            )
+            found.append(f"- {problem}: deepshap is {ours['distance']:.3f} from the exact values. Closer: {who}.")
+    return "\n".join(found) or "Nowhere in these figures."
+
+
+def _remark(row: Row) -> str:
+    return f", gap {small(row['gap'])}" if row.get("gap", 0) > EXACT else ""
+
+
+# ---------------------------------------------------------------------- words and numbers
+def table(lines: list[list[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    head, *body = lines
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def names(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row["problem"] for row in rows))
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _with_budget(row: Row) -> str:
+    return row["peer"] if row["budget"] is None else f"{row['peer']}, {row['budget']}"
+
+
+def seconds(value: float) -> str:
+    return f"{value * 1000:.2g} ms" if value < 0.0995 else f"{value:.2f} s" if value < 9.995 else f"{value:.0f} s"
+
+
+def memory(value: int) -> str:
+    mib = value / 2**20
+    return f"{mib / 1024:.2f} GiB" if mib >= 1000 else f"{mib:.0f} MiB"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2g}" if value < 9.95 else f"{value:.0f}"
+
+
+def small(value: float) -> str:
+    """A gap: its size, which is what matters."""
+    if value == 0 or value >= 9.5:
+        return f"{value:.0f}"
+    return f"{value:.1g}" if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
