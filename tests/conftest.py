@@ -1,7 +1,60 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what several modules of them need once."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-pytest.register_assert_rewrite("helpers")
+pytest.register_assert_rewrite("helpers", "browser")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def models_under_torch(tmp_path_factory, request):
+    """What ``keras_checks.py`` finds of Keras models under KERAS_BACKEND=torch, by the name of the model."""
+    from filelock import FileLock
+    from keras_checks import Findings
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if hasattr(request.config, "workerinput") else folder  # the workers of xdist share one
+    file = folder / "models_under_torch"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            program = Path(__file__).with_name("keras_checks.py")
+            environment = {**os.environ, "KERAS_BACKEND": "torch"}
+            done = subprocess.run(
+                [sys.executable, str(program), str(file)], capture_output=True, text=True, check=False, env=environment
+            )
+            assert done.returncode == 0, done.stderr
+    return {name: Findings(**found) for name, found in pickle.loads(file.read_bytes()).items()}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from browser import launched
+
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Write an explanation's report and open it; it must stay quiet."""
+    from browser import Report
+
+    reports = []
+
+    def write_and_open(explanation, address="", browser_options=None, **options):
+        path = explanation.report(tmp_path / f"report-{len(reports)}.html", **options)
+        reports.append(Report(browser, path, **(browser_options or {})).open(address))
+        return reports[-1]
+
+    yield write_and_open
+    for each in reports:
+        assert each.problems == []
+        each.close()

@@ -5,8 +5,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+import deepshap
 from deepshap import demo
-from deepshap.datasets import japanese_vowels
+from deepshap.datasets import JapaneseVowels, japanese_vowels
 
 COUNT = 12
 
@@ -34,7 +35,7 @@ def _columns(path):
 
 def test_attributions_add_up_to_the_difference_of_the_log_odds(folder):
     attributions, utterances = table(folder / "attributions.parquet"), table(folder / "utterances.parquet")
-    sums = np.bincount(attributions["utterance"], weights=attributions["attribution"])
+    sums = np.bincount(attributions["row"], weights=attributions["attribution"])
     difference = utterances["log_odds"] - utterances["base"]
     assert np.abs(difference).min() > 1
     np.testing.assert_allclose(sums, difference, rtol=1e-5)
@@ -42,11 +43,26 @@ def test_attributions_add_up_to_the_difference_of_the_log_odds(folder):
 
 def test_the_table_holds_every_frame_and_no_padding(folder):
     attributions, test = table(folder / "attributions.parquet"), japanese_vowels().test
-    assert len(attributions["frame"]) == test.lengths[:COUNT].sum() * 12
-    assert (attributions["frame"] < test.lengths[attributions["utterance"]]).all()
-    signal = test.signal[attributions["utterance"], attributions["frame"], attributions["channel"] - 1]
-    np.testing.assert_array_equal(attributions["signal"], signal)
-    np.testing.assert_array_equal(attributions["true_speaker"], test.speaker[attributions["utterance"]] + 1)
+    assert len(attributions["row"]) == test.lengths[:COUNT].sum() * 12
+    frames = (attributions["step"] / JapaneseVowels.FRAME_SHIFT_MS).round().astype(int)
+    assert (frames < test.lengths[attributions["row"]]).all()
+    channels = np.array([int(name.split()[-1]) for name in attributions["feature"]])
+    np.testing.assert_array_equal(attributions["value"], test.signal[attributions["row"], frames, channels - 1])
+
+
+def test_the_table_is_an_explanation(folder):
+    found, test = deepshap.load(folder / "attributions.parquet"), japanese_vowels().test
+    assert found.lengths.tolist() == test.lengths[:COUNT].tolist()
+    assert found.targets.tolist() == [f"speaker {k + 1}" for k in test.speaker[:COUNT]]
+    utterances = table(folder / "utterances.parquet")
+    assert found.output_names[:, 0].tolist() == [f"speaker {k}" for k in utterances["predicted_speaker"]]
+    assert found.gap.max() < 1e-4
+
+
+def test_the_report_is_there(folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Who is speaking, and why?" in page
+    assert len(page) > 100_000
 
 
 def test_the_same_seed_trains_the_model_that_was_explained(folder, model):

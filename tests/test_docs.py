@@ -18,8 +18,13 @@ WITH_BLOCKS = {
     "adding-a-rule.md",
     "captum.md",
     "cells-and-handlers.md",
+    "keras.md",
+    "command-line.md",
+    "explanations.md",
     "mathematics.md",
     "migration.md",
+    "report.md",
+    "plots.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

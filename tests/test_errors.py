@@ -126,6 +126,20 @@ def test_randomness_is_refused(function):
         deepshap.DeepExplainer(lambda x: function(x.sigmoid()) + x, R, progress=False).shap_values(X)
 
 
+def test_random_numbers_are_refused_where_they_meet_the_signal():
+    def padded(x: Tensor) -> Tensor:
+        return torch.cat([0.1 * torch.rand(len(x), 2).double(), torch.zeros(len(x), 2)], 1)
+
+    for function in (
+        lambda x: x + padded(x),
+        lambda x: x * torch.zeros(4, dtype=x.dtype).uniform_().exp(),
+        lambda x: x if torch.rand(()).item() < 2 else -x,
+    ):
+        refused(deepshap.UnsupportedOperationError, function, "(random)", "test_errors.py")
+    drawn_only = deepshap.DeepExplainer(lambda x: (padded(x), x.tanh())[1], R, progress=False).shap_values(X)
+    assert np.array_equal(drawn_only, deepshap.DeepExplainer(torch.tanh, R, progress=False).shap_values(X))
+
+
 @pytest.mark.parametrize(
     ("function", "word"),
     [

@@ -13,13 +13,18 @@ from deepshap.datasets import seattle_weather
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.fixture(scope="module")
-def forecast():
-    spec = importlib.util.spec_from_file_location("forecast", EXAMPLES / "forecast.py")
+def loaded(name):
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def forecast():
+    return loaded("forecast")
 
 
 @pytest.fixture(scope="module")
@@ -53,4 +58,31 @@ def test_a_short_run_reports_and_draws(forecast, tmp_path, capsys):
     gap = next(line for line in report.splitlines() if line.startswith("largest additivity gap"))
     assert float(gap.split()[3]) < 1e-3
     for name in ("year", "horizon"):
+        assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05
+
+
+# ---------------------------------------------------------------------- Keras
+def printed(report, beginning):
+    """The first number of the line that begins so."""
+    line = next(line for line in report.splitlines() if line.startswith(beginning))
+    return float(line.removeprefix(beginning).strip(" :%").split()[0].strip("%"))
+
+
+def test_the_keras_forecast_in_short(tmp_path, capsys):
+    options = ["--epochs", "2", "--every", "30", "--background", "10", "--output", str(tmp_path)]
+    loaded("keras_weather").main(options)
+    report = capsys.readouterr().out
+    assert printed(report, "largest additivity gap") < 1e-3
+    for name in ("days", "coldest"):
+        assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05
+
+
+def test_the_keras_speakers_in_short(tmp_path, capsys):
+    options = ["--epochs", "2", "--every", "30", "--background", "10", "--output", str(tmp_path)]
+    loaded("keras_speakers").main(options)
+    report = capsys.readouterr().out
+    assert printed(report, "recordings whose speaker is named right") > 30
+    assert printed(report, "largest additivity gap") < 1e-3
+    assert printed(report, "largest attribution behind the end of a recording") == 0
+    for name in ("recording", "moments"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05

@@ -74,7 +74,9 @@ def test_over_time_sums_the_steps(explanation, model):
 def test_over_features_sums_the_features(explanation, model):
     found = explanation.over_features()
     np.testing.assert_array_equal(found.values, explanation.values.sum(2, dtype=np.float64))
-    np.testing.assert_array_equal(found.data, explanation.data.mean(2))
+    assert found.data is None  # features have units of their own
+    np.testing.assert_array_equal(explanation.over_features(np.mean).data, explanation.data.mean(2))
+    np.testing.assert_array_equal(explanation[:, :, [1]].over_features().data, explanation.data[..., 1])
     np.testing.assert_array_equal(found.base_values, explanation.base_values)
     assert found.shape == (ROWS, STEPS, OUTPUTS)
     assert (found.feature_names, found.output_names) == ([f"Step {i}" for i in range(STEPS)], CLASSES)
@@ -93,7 +95,7 @@ def test_sums_slices_and_outputs_commute(explanation, method):
     whole = getattr(explanation, method)()
     for one in (getattr(explanation[2], method)()[..., 1], getattr(explanation.output("yes"), method)()[2]):
         np.testing.assert_array_equal(one.values, whole.values[2, :, 1])
-        np.testing.assert_array_equal(one.data, whole.data[2])
+        np.testing.assert_array_equal(one.data, None if whole.data is None else whole.data[2])
         assert one.base_values == whole.base_values[2, 1]
         assert (one.feature_names, one.output_names) == (whole.feature_names, "yes")
 
@@ -241,8 +243,26 @@ def test_output_axes_follow_slices(explanation):
     assert explanation.over_time()[0].output_dims == (1,)
 
 
+def test_names_given_at_once_are_those_of_the_features(explanation):
+    made = deepshap.Explanation(
+        explanation.values, explanation.base_values, explanation.data, feature_names=NAMES, output_names=CLASSES
+    )
+    assert (made[1:, 2:, :2].feature_names, made[0, :, :, 1].output_names) == (NAMES[:2], CLASSES[1])
+    assert made[:, 1].feature_names == made.over_time().feature_names == NAMES
+
+
+def test_a_single_output_has_a_name():
+    net = nn.LSTM(FEATURES, 1, batch_first=True)
+    explainer = deepshap.DeepExplainer(
+        lambda x: net(x)[0][:, -1, 0], series(9, 1), feature_names=NAMES, output_names="risk"
+    )
+    found = explainer(series(ROWS, 2))
+    assert found.output_names == found[1:].output_names == found.over_time()[0].output_names == "risk"
+    assert set(found.to_dataframe().output) == {"risk"}
+
+
 def test_columns_side_by_side(explanation):
-    time, features = explanation.over_time(), explanation.over_features()
+    time, features = explanation.over_time(), explanation.over_features(np.mean)
     both = time.hstack(features)
     assert type(both) is deepshap.Explanation
     np.testing.assert_array_equal(both.values, np.concatenate([time.values, features.values], 1))

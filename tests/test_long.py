@@ -15,11 +15,11 @@ STEPS = 1000
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
-def test_a_thousand_steps(layer, dtype):
+@pytest.mark.parametrize(("layer", "steps"), [(nn.LSTM, STEPS), (nn.GRU, STEPS), (nn.LSTM, 5 * STEPS)])
+def test_thousands_of_steps(layer, steps, dtype):
     torch.manual_seed(0)
     model = Chain(layer(2, 6, batch_first=True, bidirectional=True), Last(), nn.Linear(12, 1)).to(dtype)
-    X, R = drawn(2, STEPS, 2, seed=1).to(dtype), drawn(2, STEPS, 2, seed=2).to(dtype)
+    X, R = drawn(2, steps, 2, seed=1).to(dtype), drawn(2, steps, 2, seed=2).to(dtype)
     values = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
     with torch.no_grad():
         outputs, expected = model(X).double().numpy(), model(R).double().numpy()

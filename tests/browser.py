@@ -1,0 +1,119 @@
+"""A headless browser for tests of pages: it collects what goes wrong, and lets nothing pass the network."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+READY = "body[data-ready]"
+PATIENCE = 60_000  # milliseconds, on machines that do other things too
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """Start the Chromium of this machine."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.fail(f"these tests need a browser, one of {', '.join(NAMES)}: apt-get install chromium", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Report:
+    """A report in a tab without network. `problems` are console messages, errors, dialogs and requests."""
+
+    def __init__(self, browser: Browser, path: Path, **options: Any):
+        self.context = browser.new_context(offline=True, **{"viewport": {"width": 1400, "height": 900}, **options})
+        self.context.set_default_timeout(PATIENCE)
+        self.page: Page = self.context.new_page()
+        self.problems: list[str] = []
+        self.url = path.as_uri()
+        self.page.on("console", lambda message: self.problems.append(f"console {message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", self._requested)
+
+    def _requested(self, request: Any) -> None:
+        if request.url.partition("#")[0] != self.url and not request.url.startswith(("data:", "blob:")):
+            self.problems.append(f"request: {request.url[:200]}")
+
+    def open(self, address: str = "") -> Report:
+        self.page.goto(f"{self.url}{address}")
+        self.page.wait_for_selector(READY, state="attached")
+        return self
+
+    def choose(self, row: int, output: int | str = 0, part: int = 0) -> None:
+        """Go to an example by the address, and wait until its pictures are there; `row` is its place on the page."""
+        number = self.evaluate(f"JSON.parse(document.getElementById('meta').textContent).rows[{row}]")
+        self.evaluate(f"location.hash = 'example={number}&output={output}&input={part}'")
+        shown = f"{row}/" if output == "highest" else f"{row}/{output}/{part}"
+        self.page.wait_for_selector(f'body[data-shown^="{shown}"]', state="attached")
+
+    def shown(self) -> tuple[int, int, int]:
+        """Place of the chosen example, its output, its input."""
+        row, output, part = self.evaluate("document.body.dataset.shown").split("/")
+        return int(row), int(output), int(part)
+
+    def wait_for(self, row: int, output: int, part: int = 0) -> None:
+        self.page.wait_for_selector(f'body[data-shown="{row}/{output}/{part}"]', state="attached")
+
+    def traces(self, chart: str) -> list[dict[str, Any]]:
+        """What a picture shows."""
+        return self.evaluate(
+            f"""document.getElementById('chart-{chart}').data.map((t) => ({{
+              type: t.type, x: t.x && Array.from(t.x), y: t.y && Array.from(t.y), base: t.base,
+              z: t.z && Array.from(t.z, (line) => Array.from(line)), features: t.customdata && Array.from(t.customdata),
+            }}))"""
+        )
+
+    def evaluate(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector)
+
+    def lines(self) -> list[list[str]]:
+        """Texts of the table's lines in sight."""
+        return self.evaluate(
+            "[...document.querySelectorAll('#rows tr[data-row]')].map((r) => [...r.cells].map((c) => c.textContent))"
+        )
+
+    def heads(self) -> list[str]:
+        return self.evaluate("[...document.querySelectorAll('#rows th')].map((cell) => cell.dataset.key)")
+
+    def column(self, key: str) -> list[str]:
+        place = self.heads().index(key)
+        return [line[place] for line in self.lines()]
+
+    def close(self) -> None:
+        self.context.close()
+
+
+# ---------------------------------------------------------------------- what is shown, and what it should be
+def parsed(text: str) -> float:
+    return float(text.replace("−", "-").replace("+", "").replace(",", ""))
+
+
+def assert_shows(text: str, value: float, digits: int = 4) -> None:
+    """The text is the value, rounded to that many significant digits."""
+    place = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1) if value else 1e-12
+    assert abs(parsed(text) - value) <= 0.5 * place * (1 + 1e-6) + 1e-7 * abs(value), (text, value)
+
+
+def assert_drawn(found, expected) -> None:
+    np.testing.assert_allclose(np.array(found, float), expected, rtol=5.1e-4, atol=1e-12)
+
+
+def assert_sums(found, expected) -> None:
+    np.testing.assert_allclose(np.array(found, float), expected, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,148 @@
+"""The background's activations are kept between calls, and never used for another model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import assert_close, drawn, values
+from models import Chain, Last
+from torch import Tensor, nn
+
+import deepshap
+from deepshap.pytorch.engine import TorchEngine
+
+
+class Scaled(nn.Module):
+    """A network with a number, a list and a function of Python that matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+        self.register_buffer("shift", torch.zeros(4))
+        self.scale, self.powers, self.activation = 1.0, [1.0], torch.tanh
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lstm(x * self.scale)[0][:, -1] + self.shift
+        return self.head(self.activation(h)) * self.powers[0]
+
+
+X, R = drawn(2, 5, 3, seed=1), drawn(4, 5, 3, seed=2)
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """Sizes of the blocks of references that were run for their activations."""
+    sizes = []
+    original = TorchEngine.record
+
+    def record(engine, references, extra):
+        sizes.append(len(references[0]))
+        return original(engine, references, extra)
+
+    monkeypatch.setattr(TorchEngine, "record", record)
+    return sizes
+
+
+def test_recorded_once_for_all_calls(recordings):
+    explainer = deepshap.DeepExplainer(Scaled().double(), R, progress=False)
+    explainer.shap_values(X)
+    recordings.clear()
+    for rows in (X, X[:1], 2 * X):
+        explainer.shap_values(rows)
+    assert recordings == []
+
+
+CHANGES = {
+    "a step of training": lambda m: torch.optim.SGD(m.parameters(), 0.5).step() or m.head.weight.grad,
+    "weights in place": lambda m: m.lstm.weight_hh_l0.mul_(1.5),
+    "weights behind autograd's back": lambda m: m.lstm.weight_hh_l0.data.mul_(1.5),
+    "other weights": lambda m: setattr(m, "head", nn.Linear(4, 2).double()),
+    "a buffer": lambda m: m.shift.add_(0.3),
+    "a number": lambda m: setattr(m, "scale", 0.5),
+    "an item of a list": lambda m: m.powers.__setitem__(0, 2.0),
+    "a function": lambda m: setattr(m, "activation", torch.sigmoid),
+    "a hook": lambda m: m.lstm.register_forward_hook(lambda _, __, output: (2 * output[0], output[1])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_recorded_anew_when_the_model_has_changed(change):
+    model = Scaled().double()
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    before = explainer.shap_values(X)
+    model(X).sum().backward()
+    with torch.no_grad():
+        change(model)
+    found = explainer.shap_values(X)
+    assert abs(found - before).max() > 1e-6
+    assert_close(found, deepshap.DeepExplainer(model, R, progress=False).shap_values(X), 1e-12)
+
+
+def test_recorded_anew_when_a_rule_has_changed(recordings):
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, m):
+            return 2 * m
+
+    layer = nn.LSTM(3, 2, batch_first=True).double()
+    explainer = deepshap.DeepExplainer(lambda x: Twice.apply(layer(x)[0][:, -1]), R, progress=False)
+    deepshap.register_rule(Twice, "linear")
+    try:
+        wanted = explainer.shap_values(X)
+        deepshap.register_rule(Twice, "elementwise")
+        recordings.clear()
+        assert_close(explainer.shap_values(X), wanted, 1e-12)
+        assert recordings == [4]
+    finally:
+        deepshap.unregister_rule(Twice)
+
+
+def test_a_background_in_several_blocks(recordings, monkeypatch):
+    model = Chain(nn.LSTM(3, 2, batch_first=True), Last()).double()
+    wanted = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    monkeypatch.setattr(deepshap.attribution, "chunk_sizes", lambda *_: (2, 3))
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    for _ in range(2):
+        assert_close(explainer.shap_values(X), wanted, 1e-12)
+
+
+# ---------------------------------------------------------------------- memory that runs out
+def scarce(monkeypatch, most):
+    """Let the device have no memory for more than so many pairs, as torch says it."""
+    original, done = TorchEngine._attribute, []
+
+    def attribute(engine, chunk, *arguments):
+        if chunk.pairs[0] * chunk.pairs[1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        done.append(chunk.pairs)
+        return original(engine, chunk, *arguments)
+
+    monkeypatch.setattr(TorchEngine, "_attribute", attribute)
+    return done
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([2, 5, 3])])
+def test_chunks_shrink_until_they_fit(monkeypatch, lengths):
+    lstm = nn.LSTM(3, 2, batch_first=True).double()
+    rows, args = drawn(3, 5, 3, seed=1), () if lengths is None else (lengths,)
+
+    def model(x, lengths=None):
+        h = lstm(x)[0]
+        return h[:, -1] if lengths is None else h[torch.arange(len(x)), lengths - 1]
+
+    wanted = values(model, rows, R, *args)
+    done = scarce(monkeypatch, 2)
+    assert_close(values(model, rows, R, *args), wanted, 1e-12)
+    assert sum(n * b for n, b in done) == 12
+    assert max(n * b for n, b in done) == 2
+
+
+def test_no_memory_for_a_single_pair(monkeypatch):
+    scarce(monkeypatch, 0)
+    with pytest.raises(deepshap.MemoryBudgetError, match="not enough memory for one pair"):
+        values(Chain(nn.LSTM(3, 2, batch_first=True), Last()).double(), X, R)
