@@ -13,6 +13,15 @@ pytest.register_assert_rewrite("helpers", "browser")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_figures_of_other_tests():
+    """shap's plots draw into the current figure, whoever left it."""
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
+
+
 @pytest.fixture(scope="session")
 def models_under_torch(tmp_path_factory, request):
     """What ``keras_checks.py`` finds of Keras models under KERAS_BACKEND=torch, by the name of the model."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .keras_layers import named_modules, start_from_states, written_when_called
+from .precision import full_float32
 
 _one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
 
@@ -74,6 +75,7 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         for module in modules:
             stack.callback(_restorer(module))
         stack.enter_context(_random_state_kept())
+        stack.enter_context(full_float32())
         stack.enter_context(_compilation_off())
         stack.enter_context(_fused_transformers_off())
         for module in modules:
