@@ -12,7 +12,7 @@ import torch
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Multiply float32 numbers as float32 meanwhile, whatever the user allows torch otherwise."""
-    backends = torch.backends
+    backends: Any = torch.backends
     products = [backends.cuda.matmul, backends.cudnn]
     # Since torch 2.9 there is a second set of switches, and torch wants the two to agree.
     kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn] if hasattr(backends.cudnn, "rnn") else []

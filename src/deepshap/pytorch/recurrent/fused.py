@@ -1,11 +1,12 @@
-"""The rule of recurrent networks by compiled kernels, on the CPU.
+"""The rule of recurrent networks by compiled kernels: Numba's on the CPU, Triton's on a GPU.
 
-Pairs are taken in blocks, each through all levels and steps by itself: what a block needs stays in the processor's
-cache, and blocks run in threads.
+On the CPU, pairs are taken in blocks, each through all levels and steps by itself: what a block needs stays in the
+processor's cache, and blocks run in threads. On a GPU all pairs are one block.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,26 +25,41 @@ from .pairing import Network
 from .sequence import Level, Steps, Trace
 
 BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
-Receive = Callable[[int, Tensor, np.ndarray, int], None]  # step, products (the array too), the input's first column
+Receive = Callable[[int, Tensor, Any, int], None]  # step, products (the array too), the input's first column
 THREADS_BEYOND = 500_000  # multipliers of units; to start a thread takes a millisecond
 NEIGHBOURS = 8  # examples that meet each reference while it is at hand
+Kernels = Any  # a module of them
 
 
 def available(network: Network, outputs: int) -> bool:
     """Whether there are kernels for all levels, and enough work to be worth compiling them."""
+    if _kernels_for(network.device) is None:
+        return False
     pairs = sum(network.steps.sizes) * outputs
     enough = [kernels.worthwhile(level.cell, level.weights, pairs * level.units) for level in network.flat_levels]
     return all(enough)
 
 
+def _kernels_for(device: torch.device) -> Kernels | None:
+    if device.type == "cpu":
+        return None if numba.config.DISABLE_JIT else kernels  # type: ignore[attr-defined]
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:  # there is none for Windows, say
+        return None
+    from . import triton_kernels
+
+    return triton_kernels
+
+
 def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
     """As ``stepwise.run``."""
-    every = np.arange(network.steps.rows)
-    source = _Sequence(m_output.contiguous(), network.steps, every).only_nonzero()
-    m_x = None if summed else _Sequence(m_output.new_zeros(*m_output.shape[:2], network.features), network.steps, every)
+    every, on = np.arange(network.steps.rows), _kernels_for(network.device)
+    source = _Sequence(on, m_output.contiguous(), network.steps, every).only_nonzero()
+    m_x = None
+    if not summed:
+        m_x = _Sequence(on, m_output.new_zeros(*m_output.shape[:2], network.features), network.steps, every)
     products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
-    tiles = _tiles(network, len(m_output))
-    blocks = [_Block(network, places, source, m_states, products, m_x) for places in tiles]
+    tiles = _tiles(network, len(m_output)) if on is kernels else [every]
+    blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
     results = _in_threads([block.run for block in blocks])
     places = torch.as_tensor(np.concatenate(tiles)).argsort()
     states = [torch.cat(parts, 2)[:, :, places] for parts in zip(*(found for _, found in results), strict=True)]
@@ -117,21 +134,23 @@ def _one_core() -> Iterator[None]:
 class _Sequence:
     """Multipliers of a sequence, (outputs, flat, features), and which of its rows are those of a block."""
 
+    on: Kernels
     values: Tensor
     steps: Steps
     places: np.ndarray
     read: np.ndarray | None = None  # the steps that are not all 0, where that is known
 
     def __post_init__(self) -> None:
-        self._flat = self.values.view(-1, self.values.shape[-1]).numpy()
-        self._zeros = np.zeros_like(self._flat[:1])
+        self._flat = self.on.view(self.values.view(-1, self.values.shape[-1]))
+        self._zeros = self.on.view(self.values.new_zeros(1, self.values.shape[-1]))
+        self.rows = self.on.index(self.places, self.values.device)
 
     def only_nonzero(self) -> _Sequence:
         """The same, with the steps known whose rows, far apart in memory, need not be read.
 
-        Often only the last step is used.
+        Often only the last step is used. On a GPU to know would be to wait.
         """
-        if not self.steps.batch_first:
+        if not self.steps.batch_first or self.on is not kernels:
             return self
         marks = np.zeros(len(self.steps), bool)
         kernels.mark_steps(marks, self._flat)
@@ -141,7 +160,7 @@ class _Sequence:
         """The same for another block."""
         return replace(self, places=places)
 
-    def located(self, step: int) -> tuple[np.ndarray, int, int, int]:
+    def located(self, step: int) -> tuple[Any, int, int, int]:
         """All rows, where those of a step start, how far apart pairs are, and how far apart outputs."""
         if self.read is not None and not self.read[step]:
             return self._zeros, 0, 0, 0
@@ -149,12 +168,13 @@ class _Sequence:
 
     def add(self, step: int, found: Tensor) -> None:
         """Add to the multipliers of one step; ``found`` is (outputs, pairs, features)."""
-        rows = torch.as_tensor(self.places[: found.shape[1]])
+        rows = torch.as_tensor(self.rows[: found.shape[1]])
         self.steps.at(self.values, step).index_add_(1, rows, found)
 
 
 @dataclass
 class _Block:
+    on: Kernels
     network: Network
     places: np.ndarray
     source: _Sequence
@@ -164,8 +184,9 @@ class _Block:
 
     def __post_init__(self) -> None:
         self.outputs = len(self.source.values)
-        self.x_rows, self.r_rows = self.network.pairing.rows_of(self.places)
-        self.examples = slice(int(self.x_rows.min()), int(self.x_rows.max()) + 1)
+        x_rows, r_rows = self.network.pairing.rows_of(self.places)
+        self.examples = slice(int(x_rows.min()), int(x_rows.max()) + 1)
+        self.x_rows, self.r_rows = (self.on.index(rows, self.network.device) for rows in (x_rows, r_rows))
         self.steps = Steps(tuple(np.searchsorted(np.sort(self.places), self.network.steps.sizes).tolist()))
         self.own = np.arange(len(self.places))
 
@@ -180,7 +201,7 @@ class _Block:
             features = network.example.traces[index].inputs.shape[1]
             if depth:
                 values = source.values.new_zeros(self.outputs, sum(self.steps.sizes), features)
-                target = _Sequence(values, self.steps, self.own)
+                target = _Sequence(self.on, values, self.steps, self.own)
                 receive = self._adding(target)
             elif self.m_x is not None:
                 receive = self._adding(self.m_x.of(self.places))
@@ -197,18 +218,18 @@ class _Block:
         self, level: Level, index: int, source: _Sequence, column: int, states: list[Tensor], receive: Receive
     ) -> None:
         """One layer and direction; ``column`` is where its multipliers begin among those of the layer's output."""
-        kernel, outputs, products = kernels.kernel_of(level.cell, level.units), self.outputs, self.products[index]
+        kernel, outputs, products = self.on.kernel_of(level.cell, level.units), self.outputs, self.products[index]
         m_h, *m_c = (s[:, index].transpose(0, 1).flatten(0, 1) for s in states)
         back = m_h.new_zeros(len(m_h), products[-1].given.stop)
         back[:, : level.units] = m_h
         carry = m_c[0].clone() if m_c else torch.zeros_like(m_h)
         m_z = m_h.new_empty(len(m_h), max(product.taken.stop for product in products))
-        x, r = (_Rows(side.traces[index]) for side in (self.network.example, self.network.reference))
-        arrays, pairs = (back.numpy(), carry.numpy(), m_z.numpy()), None
+        x, r = (_Rows(self.on, side.traces[index]) for side in (self.network.example, self.network.reference))
+        arrays, pairs = [self.on.view(values) for values in (back, carry, m_z)], None
         for t in reversed(level.order(len(self.steps))):
             if pairs != self.steps.sizes[t]:  # only of packed sequences the steps differ
                 pairs = self.steps.sizes[t]
-                rows = self.x_rows[:pairs], self.r_rows[:pairs], source.places[:pairs]
+                rows = self.x_rows[:pairs], self.r_rows[:pairs], source.rows[:pairs]
                 z, z_back = m_z[: pairs * outputs], back[: pairs * outputs]
                 operands = [(z[:, taken], weights, z_back[:, given]) for taken, weights, given in products]
             if not pairs:
@@ -229,12 +250,12 @@ class _Block:
         return receive
 
     def _summing(self, totals: Tensor) -> Receive:
-        sums, start, network = totals.numpy(), self.examples.start, self.network
-        x, r = (_Rows(side.traces[0], "inputs") for side in (network.example, network.reference))
+        sums, start, network = self.on.view(totals), self.examples.start, self.network
+        x, r = (_Rows(self.on, side.traces[0], "inputs") for side in (network.example, network.reference))
 
-        def receive(t: int, _: Tensor, back: np.ndarray, units: int) -> None:
+        def receive(t: int, _: Tensor, back: Any, units: int) -> None:
             at = x.values, r.values, x.first[t], r.first[t], self.x_rows, self.r_rows
-            kernels.add_contributions(sums[t], start, back, units, self.outputs, *at)
+            self.on.add_contributions(sums[t], start, back, units, self.outputs, *at)
 
         return receive
 
@@ -242,6 +263,6 @@ class _Block:
 class _Rows:
     """Rows of a trace, as kernels want them: all of them, and where each step begins."""
 
-    def __init__(self, trace: Trace, what: str = "rows") -> None:
-        self.values = getattr(trace, what).numpy()
+    def __init__(self, on: Kernels, trace: Trace, what: str = "rows") -> None:
+        self.values = on.view(getattr(trace, what))
         self.first = [trace.steps.start(t) for t in range(len(trace.steps))]

@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -208,6 +209,16 @@ def mark_steps(marks, m_y):
             marks[t] = size != 0  # NaN counts
 
 
+def view(values: Tensor) -> np.ndarray:
+    """As kernels take it."""
+    return values.numpy()
+
+
+def index(places: np.ndarray, _: torch.device) -> np.ndarray:
+    """Rows, as kernels take them."""
+    return places
+
+
 # ---------------------------------------------------------------------- the matrix products
 class Product(NamedTuple):
     """Takes some columns of ``m_z`` to some columns of the multipliers of (old h, x)."""
@@ -246,8 +257,7 @@ def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
 
     ``work`` is the number of units times steps times pairs at hand.
     """
-    supported = weights.w_hh.device.type == "cpu" and weights.w_hh.dtype in (torch.float32, torch.float64)
-    if cell not in _KERNELS or weights.w_hr is not None or not supported or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if cell not in _KERNELS or weights.w_hr is not None or weights.w_hh.dtype not in (torch.float32, torch.float64):
         return False
     key = cell, len(weights.w_hh), weights.w_hh.dtype
     _work[key] = _work.get(key, 0) + work

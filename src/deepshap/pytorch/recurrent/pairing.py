@@ -68,6 +68,11 @@ class Network:
         return [level for directions in self.levels for level in directions]
 
     @property
+    def device(self) -> torch.device:
+        """Where the traces are."""
+        return self.example.traces[0].inputs.device
+
+    @property
     def features(self) -> int:
         """Width of the input."""
         return self.example.traces[0].inputs.shape[1]
