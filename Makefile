@@ -7,11 +7,13 @@ INSTALLED := .venv/installed
 
 setup: $(INSTALLED)
 
-# torch goes first and alone: so pip takes the build that its own configuration prefers (CPU only, say).
+# torch goes first and alone: so pip takes the build that its own configuration prefers (CPU only, say). Triton, which a
+# CPU's torch does without, stays in a folder that only its tests read: TensorFlow and it crash in one process.
 $(INSTALLED): pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --target .venv/triton triton
 	touch $@
 
 # One thread for each of the two test processes.

@@ -1,4 +1,8 @@
-"""The kernels for a GPU, without one: they compute the right numbers under Triton's interpreter, and they compile."""
+"""The kernels for a GPU, without one: they compute the right numbers under Triton's interpreter, and they compile.
+
+In processes of their own, with Triton from a folder of its own: a process that has imported TensorFlow crashes when it
+imports Triton, which torch does wherever it finds it.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +12,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from deepshap.pytorch.recurrent import triton_kernels
-
-POINTERS = ("m_h", "m_y", "carry", "m_z", "x", "r", "m")
-ROWS = ("x_rows", "r_rows", "places")
-KERNELS = {
-    "LSTM": (triton_kernels._lstm, {}),
-    "GRU": (triton_kernels._gru, {}),
-    "tanh RNN": (triton_kernels._rnn, {"secant": triton_kernels._tanh}),
-    "relu RNN": (triton_kernels._rnn, {"secant": triton_kernels._relu}),
-    "contributions": (triton_kernels._contributions, {}),
-}
+HERE = Path(__file__).parent
+TRITON = Path(sys.prefix) / "triton"  # where ``make setup`` puts it
 
 
-def test_interpreted():
-    program = Path(__file__).with_name("triton_interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(program)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=program.parent)
+@pytest.mark.parametrize(
+    ("program", "options"), [("triton_interpreted.py", {"TRITON_INTERPRET": "1"}), ("triton_compiled.py", {})]
+)
+def test_in_a_process_of_its_own(program, options):
+    assert TRITON.is_dir(), "make setup installs it"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", program]
+    environment = {**os.environ, **options, "PYTHONPATH": str(TRITON)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=HERE)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
-
-
-@pytest.mark.parametrize("generation", [80, 90])  # A100, H100
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-@pytest.mark.parametrize("name", KERNELS)
-def test_compiled(name, number, generation):
-    """To the GPU's own code."""
-    kernel, options = KERNELS[name]
-    sizes = {"units": 100, "rows": 8, "width": 64, "references": 32}
-    constants = {key: value for key, value in {**sizes, **options}.items() if key in kernel.arg_names}
-    types = dict.fromkeys(POINTERS, f"*{number}") | dict.fromkeys(ROWS, "*i64") | {"totals": "*fp64"}
-    signature = {key: "constexpr" if key in constants else types.get(key, "i32") for key in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    made = triton.compile(source, target=GPUTarget("cuda", generation, 32))
-    assert made.asm["cubin"]

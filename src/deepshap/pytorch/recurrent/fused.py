@@ -7,6 +7,7 @@ processor's cache, and blocks run in threads. On a GPU all pairs are one block.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,11 +44,18 @@ def available(network: Network, outputs: int) -> bool:
 def _kernels_for(device: torch.device) -> Kernels | None:
     if device.type == "cpu":
         return None if numba.config.DISABLE_JIT else kernels  # type: ignore[attr-defined]
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:  # there is none for Windows, say
+    if device.type != "cuda" or not _triton_is_safe():
         return None
     from . import triton_kernels
 
     return triton_kernels
+
+
+def _triton_is_safe() -> bool:
+    """There is none for Windows, say; and to import it after TensorFlow crashes the process."""
+    if "triton" in sys.modules:
+        return True
+    return importlib.util.find_spec("triton") is not None and "tensorflow" not in sys.modules
 
 
 def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
