@@ -137,3 +137,19 @@ def test_a_peer_that_fails_says_why_and_the_others_go_on(case):
         assert "died" in worker.failure.reason
     finally:
         worker.close()
+
+
+def test_the_benchmark_for_a_gpu(tmp_path, capsys, monkeypatch):
+    """Its program, on the processor; its figures need the device."""
+    import gpu
+
+    figures = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "MODELS", {name: (*kind[:3], 5, kind[4]) for name, kind in gpu.MODELS.items()})
+    monkeypatch.setattr(
+        sys, "argv", ["gpu.py", "--device", "cpu", "--quick", "--repeats", "1", "--output", str(figures)]
+    )
+    gpu.main()
+    rows = json.loads(figures.read_text(encoding="utf-8"))["figures"]
+    assert [row["model"] for row in rows] == list(gpu.MODELS)
+    assert all(row["gradient"] > 0 and row["deepshap"] > 0 and row["gap"] < 1e-4 for row in rows)
+    assert capsys.readouterr().out.count("\n") == len(rows)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
+from helpers import assert_close, built, drawn
+from models import KINDS, Recurrent
+from test_oracle import DEEP, oracle_values
 from torch import Tensor, nn
 
 import deepshap
 from deepshap.pytorch.engine import TOLERANCE
+from deepshap.pytorch.recurrent import fused, kernels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 every_device = pytest.mark.parametrize("device", DEVICES)
@@ -72,3 +78,36 @@ def test_arrays_and_tensors_elsewhere_are_brought_to_the_model(device):
     wanted = deepshap.DeepExplainer(model, R, progress=False).shap_values(X, additional_forward_args=(lengths,))
     explainer = deepshap.DeepExplainer(model, R.cpu().numpy(), progress=False)
     assert np.array_equal(explainer.shap_values(X.cpu(), additional_forward_args=(lengths,)), wanted)
+
+
+@every_device
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_recurrent_layers_on_the_device(device, kind, monkeypatch):
+    """Numba's kernels on the processor, Triton's on a GPU, which is not waited for at any step."""
+    runs, level = [], fused._Block._level
+
+    def watched(*arguments):
+        runs.append(arguments)
+        with not_waiting(device):
+            level(*arguments)
+
+    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(fused._Block, "_level", watched)
+    model = built(Recurrent(kind, "all", "computed", **DEEP))
+    X, R = drawn(2, 4, 3, seed=1), drawn(3, 4, 3, seed=2)
+    wanted = [np.mean([oracle_values(model, x, r) for r in R], 0) for x in X]
+    found = deepshap.DeepExplainer(model.to(device), R.to(device), progress=False).shap_values(X.to(device))
+    assert_close(found, np.stack(wanted))
+    assert runs
+
+
+@contextmanager
+def not_waiting(device: str):
+    if device == "cpu":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
