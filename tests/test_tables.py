@@ -284,6 +284,29 @@ def test_rows_with_other_times_have_labels_of_their_own():
     assert np.isnat(found.step_labels[1, 4:]).all()
 
 
+@pytest.mark.parametrize("written", ["%Y-%m-%d", "%Y%m%d", "%Y/%m/%d %H:%M", "%d %b %Y", "%Y-%m-%dT%H:%M:%SZ"])
+def test_dates_are_read_as_they_are_written(written):
+    frame, _ = table()
+    found = deepshap.sequences(frame.assign(day=frame.day.dt.strftime(written)), "place", "day")
+    assert found.step_labels.tolist() == deepshap.sequences(frame, "place", "day").step_labels.tolist()
+
+
+def test_days_before_months_where_they_can_be_nothing_else():
+    frame, _ = table()
+    frame["day"] += pd.Timedelta(days=9)  # the tenth to the fifteenth
+    found = deepshap.sequences(frame.assign(day=frame.day.dt.strftime("%d/%m/%Y")), "place", "day")
+    assert found.step_labels.tolist() == deepshap.sequences(frame, "place", "day").step_labels.tolist()
+
+
+@pytest.mark.parametrize("written", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y"])
+def test_dates_that_can_be_read_in_two_ways_are_refused(written):
+    frame, _ = table()
+    with pytest.raises(
+        deepshap.InputError, match=r"'day' can be read in two ways: '.*2024' is 2024-.*Write year, month"
+    ):
+        deepshap.sequences(frame.assign(day=frame.day.dt.strftime(written)), "place", "day")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

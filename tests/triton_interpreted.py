@@ -78,3 +78,17 @@ def test_saturated_and_equal_values(interpreted):
     assert np.isfinite(values(Chain(layer, Last()), X, R)).all()
     assert not values(Chain(layer, Last()), X[:1], X[:1]).any()
     assert interpreted
+
+
+def test_a_machine_on_which_triton_does_not_work(monkeypatch):
+    device = torch.device("cpu")
+    triton_kernels.works.cache_clear()
+    assert triton_kernels.works(device)
+    triton_kernels.works.cache_clear()
+    monkeypatch.setattr(triton_kernels, "_nothing", None)
+    with pytest.warns(
+        UserWarning, match="Triton does not work on this machine .*: recurrent networks are explained without"
+    ):
+        assert not triton_kernels.works(device)
+    assert not triton_kernels.works(device)  # says so once
+    triton_kernels.works.cache_clear()

@@ -169,14 +169,10 @@ def _times(column: Any, codes: np.ndarray, name: str) -> Any:
 
     Text that is no dates must stand in order already: "day 10" would come before "day 9".
     """
-    pd = import_pandas()
     if getattr(column.dtype, "kind", "O") not in "iufmM" and not column.isna().any():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # how the format is guessed
-            try:
-                column = pd.to_datetime(column)
-            except (ValueError, TypeError):
-                column = _zoned(column)
+            column = _dates(column, name)
     if getattr(column.dtype, "tz", None) is not None:
         clock = column.dt.tz_localize(None)
         shifts = clock - column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -192,6 +188,32 @@ def _times(column: Any, codes: np.ndarray, name: str) -> Any:
                 f"{str(values[order][line + 1])!r}. Use numbers or dates (2024-03-01), or sort the lines and leave it out."
             )
     return column
+
+
+def _dates(column: Any, name: str) -> Any:
+    """Text as the dates that it can only mean; other text as it is."""
+    month_first, day_first = (_read_dates(column, dayfirst) for dayfirst in (False, True))
+    if column.astype(str).str.match(r"\s*\d{4}").all():  # pandas turns dates around that begin with the year, too
+        day_first = None
+    if month_first is None or day_first is None:
+        found = day_first if month_first is None else month_first
+        return _zoned(column) if found is None else found
+    differing = np.asarray(month_first != day_first)
+    if differing.any():
+        line = int(differing.argmax())
+        raise InputError(
+            f"the dates in column {name!r} can be read in two ways: {str(column.iloc[line])!r} is "
+            f"{month_first.iloc[line]:%Y-%m-%d} or {day_first.iloc[line]:%Y-%m-%d}. Write year, month and day "
+            f"(2024-03-01), or convert the column: pandas.to_datetime(..., dayfirst=True)."
+        )
+    return month_first
+
+
+def _read_dates(column: Any, dayfirst: bool) -> Any:
+    try:
+        return import_pandas().to_datetime(column, dayfirst=dayfirst)
+    except (ValueError, TypeError):
+        return None
 
 
 def _zoned(column: Any) -> Any:

@@ -48,7 +48,7 @@ def _kernels_for(device: torch.device) -> Kernels | None:
         return None
     from . import triton_kernels
 
-    return triton_kernels
+    return triton_kernels if triton_kernels.works(device) else None
 
 
 def _triton_is_safe() -> bool:

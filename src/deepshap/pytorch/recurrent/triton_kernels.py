@@ -8,6 +8,8 @@ One launch takes all pairs of a step; a program has a tile of it, some rows of m
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +23,26 @@ TILE, WIDTH = 512, 64  # multipliers per program, and at most so many units of a
 REFERENCES, FEATURES = 32, 32  # at a time, of a sum
 # Numbers that change from step to step: no program of its own for each that is 1 or divisible by 16.
 _OF_STEPS = ["count", "start", "stride", "leap", "column", "outputs", "x_first", "r_first"]
+
+
+@triton.jit
+def _nothing(values):
+    tl.store(values, tl.load(values))
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether Triton can compile here: it wants a C compiler, and Python's headers."""
+    try:
+        _nothing[(1,)](torch.zeros(1, device=device))
+    except Exception as error:  # whatever a compiler says
+        warnings.warn(
+            f"Triton does not work on this machine ({type(error).__name__}: {error}): recurrent networks are explained without "
+            "its kernels, with the same numbers, more slowly.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 # ---------------------------------------------------------------------- secants
