@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -67,8 +67,21 @@ class Attributions:
     gap: np.ndarray
 
 
+def joined(parts: Sequence[Attributions]) -> Attributions:
+    """Attributions of some rows after those of others."""
+    values = [np.concatenate(of_input) for of_input in zip(*(part.values for part in parts), strict=True)]
+    return Attributions(
+        values, *(np.concatenate([getattr(p, n) for p in parts]) for n in ("outputs", "expected", "gap"))
+    )
+
+
 class Engine(Protocol):
-    """What a framework's engine offers."""
+    """What a framework's engine offers.
+
+    ``in_float64``: how its users get a copy of a model that computes in float64.
+    """
+
+    in_float64: str
 
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
@@ -207,8 +220,7 @@ def chunks(
     count, background = len(examples[0]), len(references[0])
     for first in range(0, background, sizes[1]):
         block = slice(first, min(first + sizes[1], background))
-        for start in range(0, count, sizes[0]):
-            at = slice(start, min(start + sizes[0], count))
+        for at in _parts(count, sizes[0], block.stop - block.start):
             rows = tuple(e[at] if getattr(e, "ndim", 0) else e for e in extra)
             yield (
                 Chunk(
@@ -220,6 +232,16 @@ def chunks(
                 ),
                 at,
             )
+
+
+def _parts(count: int, size: int, references: int) -> Iterator[slice]:
+    """Cut the examples into parts of a size, none as many as the references: engines tell the two sides apart by number."""
+    start = 0
+    while start < count:
+        part = min(size, count - start)
+        part = -(-part // 2) if part == references else part
+        yield slice(start, start + part)
+        start += part
 
 
 def verified(
@@ -296,7 +318,7 @@ def _gap_message(engine: Engine, result: Attributions, row: int, column: int, to
         return found + (
             "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
             "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
-            "is not), or large numbers cancel in the model: then explain a float64 copy of it (model.double())."
+            f"is not), or large numbers cancel in the model: then explain a float64 copy of it ({engine.in_float64})."
         )
     return found + (
         f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "

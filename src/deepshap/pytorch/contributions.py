@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from ..errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
-from .operations import Pairs, align
+from .crossing import beside, row_axis
+from .operations import Misaligned, Pairs
 from .trace import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
 Reduce = Callable[[Tensor, Tensor], Tensor]
 
+OVERWRITTEN = "modified by an inplace operation"  # how torch says so
 Backward = Callable[[Tensor], "tuple[Tensor | None, ...]"]  # from a seed at the output to each leaf
 
 
@@ -40,7 +42,7 @@ class Traced:
     ----------
     output : (rows, outputs).
     leaves, references : what is explained, on the example side and as it was recorded on the reference side.
-    axes : where the rows lie in each leaf.
+    axes : where the rows lie in each leaf; among crossed sides they are found by their number.
     around : shapes of what goes around an explained layer, for a single row; None if that is not wanted.
     """
 
@@ -62,7 +64,7 @@ class Traced:
         for start in range(0, columns.shape[1], at_once):
             some = chosen[:, start : start + at_once].T.unsqueeze(-1)
             seeds = self.output.new_zeros(len(some), *self.output.shape).scatter_(2, some, 1.0)
-            multipliers = self._gradients(seeds, retain=start + at_once < columns.shape[1])
+            multipliers = self._multipliers(seeds, retain=start + at_once < columns.shape[1])
             known = [sums.take() for _, sums in self.tracer.sums]
             for k in range(len(some)):
                 of_output = [None if m is None else m[k] for m in multipliers]
@@ -71,29 +73,36 @@ class Traced:
                         [self._summed(i, m, t, k) for i, (m, t) in enumerate(zip(of_output, known, strict=True))]
                     )
                 else:
-                    both = (
-                        tuple(t.unflatten(0, tuple(self.pairs)) for t in pair) for pair in self._rows_first(of_output)
-                    )
-                    found.append([reduce(*pair) for pair in both])
+                    found.append([reduce(*pair) for pair in self._of_pairs(of_output)])
         return [torch.stack(each).detach().to("cpu", torch.float64).numpy() for each in zip(*found, strict=True)]
 
-    def _gradients(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
-        """Multipliers of each leaf, (outputs, ...)."""
+    def _multipliers(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
+        """Multipliers of each leaf: (outputs, *its shape), and of crossed sides (outputs, references, *its shape)."""
         if not self.output.requires_grad:
             return [None] * len(self.leaves)
+        if not self.pairs.crossed:
+            return self._gradients(seeds, retain)
+        references = self.pairs.references
+        found = self._gradients(seeds.repeat_interleave(references, 0), retain)
+        return [None if m is None else m.unflatten(0, (len(seeds), references)) for m in found]
+
+    def _gradients(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
+        """Multipliers of each leaf, (seeds, *its shape)."""
 
         def backward(seed: Tensor) -> tuple[Tensor | None, ...]:
             keep = retain or len(seeds) > 1  # should torch be unable to take several at once
             return torch.autograd.grad(self.output, self.leaves, seed, retain_graph=keep, allow_unused=True)
 
         try:
-            if len(seeds) == 1:
+            if len(seeds) == 1 and not self.pairs.crossed:
                 return [None if m is None else m.unsqueeze(0) for m in backward(seeds[0])]
             try:
                 return _at_once(backward, seeds)
             except RuntimeError as error:
-                if "Batching rule not implemented" not in str(error):
+                if not _only_at_once(error):
                     raise
+                if self.pairs.crossed:
+                    raise Misaligned(f"no backward pass for several references at once ({error})") from error
                 return self._one_by_one(backward, seeds)
         except CheckpointError as error:
             raise UnsupportedOperationError(
@@ -101,7 +110,7 @@ class Traced:
                 "follow: switch checkpointing off for the explanation, as for any evaluation."
             ) from error
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
+            if OVERWRITTEN not in str(error):
                 raise
             raise UnsupportedOperationError(
                 "the model changes a constant tensor in place after multiplying the signal by it; the multipliers need its "
@@ -109,7 +118,7 @@ class Traced:
             ) from error
 
     def _one_by_one(self, backward: Backward, seeds: Tensor) -> list[Tensor | None]:
-        """For the few linear operations of torch whose gradients know no further axis."""
+        """For the few linear operations whose gradients know no further axis."""
         known: list[list[Tensor | None]] = []
         found = []
         for _, sums in self.tracer.sums:
@@ -126,12 +135,18 @@ class Traced:
     def _difference(self) -> Callable[[int], Tensor]:
         @cache
         def difference(i: int) -> Tensor:
-            """Example minus reference; equal infinities, as in masks, do not differ."""
-            x = self.leaves[i].detach()
-            r = align(self.references[i], x, self.pairs)
-            return (x - r).masked_fill(x == r, 0)
+            """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
+            x, r = beside(self.leaves[i].detach(), self.references[i], self.pairs)
+            d = (x - r).masked_fill(x == r, 0)
+            return d if self.pairs.crossed else d[0]
 
         return difference
+
+    def _of_grid(self, i: int, values: Tensor) -> Tensor:
+        """From the layout of a leaf's multipliers to (examples, references, ...)."""
+        if self.pairs.crossed:
+            return values.movedim(row_axis(self.leaves[i], self.references[i], self.pairs) + 1, 0)
+        return values.movedim(self.axes[i], 0).unflatten(0, self.pairs.grid)
 
     def _summed(self, i: int, m: Tensor | None, known: Tensor | None, k: int) -> Tensor:
         """Contributions of a leaf, summed over references: those that a rule knows already, and those of its multipliers."""
@@ -139,24 +154,28 @@ class Traced:
             return known[k]
         d = self._difference(i)
         m = torch.zeros_like(d) if m is None else m
-        total = over_references(m.unflatten(0, tuple(self.pairs)), d.unflatten(0, tuple(self.pairs)))
+        total = over_references(self._of_grid(i, m), self._of_grid(i, d))
         return total if known is None else total + known[k]
 
-    def _rows_first(self, multipliers: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Multipliers and differences of each leaf, (rows, ...), and at last of what goes around the layer."""
+    def _of_pairs(self, multipliers: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Multipliers and differences of each leaf, and at last of what goes around the layer."""
         differences = [self._difference(i) for i in range(len(self.leaves))]
         both = [(torch.zeros_like(d) if m is None else m, d) for m, d in zip(multipliers, differences, strict=True)]
-        for (m, d), axis in zip(both, self.axes, strict=False):
-            yield m.movedim(axis, 0), d.movedim(axis, 0)
+        for i, (m, d) in enumerate(both[: len(self.axes)]):
+            yield self._of_grid(i, m), self._of_grid(i, d)
         if self.around is not None:
-            around = self._around(both[len(self.axes) :], differences[0].new_zeros(self.pairs.rows).double())
+            around = self._around([m * d for m, d in both[len(self.axes) :]], differences[0].new_zeros(self.pairs.grid))
             yield torch.ones_like(around), around
 
-    def _around(self, both: list[tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
-        """What goes around the explained layer, added to a total for every row."""
+    def _around(self, contributions: list[Tensor], total: Tensor) -> Tensor:
+        """What goes around the explained layer, (examples, references)."""
         assert self.around is not None
-        for (m, d), one in zip(both, self.around, strict=True):
-            total = total + _sum_over_rows(m * d, one, len(total))
+        total = total.double()
+        for i, (values, one) in enumerate(zip(contributions, self.around, strict=True), len(self.axes)):
+            if self.pairs.crossed:
+                total = total + self._of_grid(i, values).double().reshape(*self.pairs.grid, -1).sum(2)
+            else:
+                total = total + _sum_over_rows(values, one, self.pairs.rows).unflatten(0, self.pairs.grid)
         if not bool(torch.isfinite(total).all()):
             raise NonFiniteError(
                 "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinity "
@@ -164,6 +183,12 @@ class Traced:
                 "additional_forward_args, which both share, or mask with a large finite number."
             )
         return total
+
+
+def _only_at_once(error: RuntimeError) -> bool:
+    """Whether a backward pass may have failed because it was asked for several seeds: some code knows no further axis."""
+    known = UnsupportedOperationError, torch.OutOfMemoryError, CheckpointError
+    return not isinstance(error, known) and OVERWRITTEN not in str(error)
 
 
 def _at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:

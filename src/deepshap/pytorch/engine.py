@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..attribution import MOST_PAIRS, Chunk, Footprint
+from ..attribution import DEFAULT_BUDGET, MOST_PAIRS, Chunk, Footprint
 from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError
 from .background import Kept, Recorded, state_of
 from .contributions import Reduce, Traced, over_references, row_by_row
 from .inputs import Inputs, take_output
+from .nodes import ForeignCall, custom_functions_visible
 from .operations import Misaligned, Operation, Pairs
 from .state import modules_of, preserved
-from .trace import ForeignCall, Tracer, custom_functions_visible
+from .trace import Tracer
 from .tree import replace, tensors
 
 # float32 and float64 as the rules promise; the lower precisions as their own rounding allows. The least precise dtype that
@@ -39,6 +40,8 @@ class Blame:
 
 class TorchEngine:
     """Explains one torch model against one background."""
+
+    in_float64 = "model.double()"
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class TorchEngine:
         self._dtypes: set[torch.dtype] = set()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
+        self.max_memory = DEFAULT_BUDGET
         self.rows_at_once = MOST_PAIRS  # of multipliers, one for each pair and output, that fit into memory
         self._kept: Kept | None = None  # the background's activations
         self.operations: dict[Any, Operation] = {}  # rules for single modules, beside those registered for all
@@ -165,8 +169,8 @@ class TorchEngine:
 
     def free_memory(self) -> int | None:
         """Free memory of the model's GPU; None on the CPU."""
-        device = self.inputs.background[0].device
-        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        device = self.inputs.background[0].device if self.inputs.background else self.inputs.device
+        return torch.cuda.mem_get_info(device)[0] if device is not None and device.type == "cuda" else None
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the model's GPU has no memory left; the background's activations and what torch keeps are freed then."""
@@ -176,6 +180,11 @@ class TorchEngine:
         if self.inputs.background[0].device.type == "cuda":
             torch.cuda.empty_cache()
         return True
+
+    def against(self, background: Any, what: str = "background") -> None:
+        """Explain against these references from now on."""
+        self._kept = None
+        self.inputs.use(background, what)
 
     def read(self, X: Any, additional_forward_args: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
         """Return rows-first inputs and all row arguments."""
@@ -321,7 +330,11 @@ class TorchEngine:
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
     def _measure(self, example: list[Tensor], extra: Sequence[Any]) -> Footprint:
-        """Trace one example beside one reference and count what is kept."""
+        """Trace one example beside one reference and count what is kept.
+
+        The multipliers of a pair are taken to be twice as large as what was computed on the way forward: they do not all
+        live at the same time, and rules make some more.
+        """
         recorded = self.record([r[:1] for r in self.inputs.background], extra)
         tracer = Tracer(Pairs(1, 1), recorded.tape, self.operations)
         try:
@@ -333,7 +346,8 @@ class TorchEngine:
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
         kept = 2 * recorded.tape.memory  # twice, since it is gathered step by step and put together at the end
-        return Footprint(recorded.tape.nbytes + kept, kept, 2 * (tracer.tape.nbytes + leaves))
+        own = tracer.tape.nbytes
+        return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
 
     # ------------------------------------------------------------------ a chunk of pairs
     def attribute(
@@ -345,13 +359,13 @@ class TorchEngine:
         makes of each pair; the outputs of the examples (examples, outputs) and the sum over references of the references'
         outputs (examples, outputs).
         """
-        if not self._pairwise and not chunk.extra:
+        if self._can_be_crossed(chunk):
             try:
-                return self._attribute(chunk, self._recorded_block(chunk), False, reduce)
+                return self._attribute(chunk, False, reduce)
             except Misaligned:
                 self._pairwise, self._kept = True, None
         try:
-            return self._attribute(chunk, self._record_pairs(chunk), True, reduce)
+            return self._attribute(chunk, True, reduce)
         except Misaligned as error:
             raise ControlFlowError(_control_flow_message(error)) from None
 
@@ -406,28 +420,27 @@ class TorchEngine:
         if self._kept.state != state_of(self.modules, self.operations):
             self._kept = None
 
-    def _record_pairs(self, chunk: Chunk) -> Recorded:
-        n, b = chunk.pairs
-        references = [r.repeat(n, *[1] * (r.dim() - 1)) for r in chunk.references]
-        return self.record(references, self.inputs.repeat_rows(chunk.extra, b))
+    def _can_be_crossed(self, chunk: Chunk) -> bool:
+        """Whether either side can run on rows of its own; rows are found by their numbers, which must not be equal."""
+        examples, references = chunk.pairs
+        return not self._pairwise and not chunk.extra and (examples != references or examples == 1)
 
     def _attribute(
-        self,
-        chunk: Chunk,
-        recorded: Recorded,
-        pairwise: bool,
-        reduce: Reduce = over_references,
-        diagnosis: list[Any] | None = None,
+        self, chunk: Chunk, pairwise: bool, reduce: Reduce = over_references, diagnosis: list[Any] | None = None
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        pairs = Pairs(*chunk.pairs)
-        rows = [x.repeat_interleave(pairs.references, 0) for x in chunk.examples]
-        extra = self.inputs.repeat_rows(chunk.extra, pairs.references)
-        columns = chunk.columns.repeat(pairs.references, 0)
+        """Explain a chunk: either side runs on rows of its own or, pairwise, both run on all pairs."""
+        n, b = chunk.pairs
+        if pairwise:
+            rows, columns = [x.repeat_interleave(b, 0) for x in chunk.examples], chunk.columns.repeat(b, 0)
+            references = [r.repeat(n, *[1] * (r.dim() - 1)) for r in chunk.references]
+            extra = self.inputs.repeat_rows(chunk.extra, b)
+            recorded = self.record(references, extra)
+        else:
+            rows, columns, extra, recorded = chunk.examples, chunk.columns, (), self._recorded_block(chunk)
+        pairs = Pairs(n, b, crossed=not pairwise and n * b > 1)
         totals, output = self._contributions(rows, extra, recorded, pairs, columns, reduce, diagnosis)
-        outputs = output.reshape(*pairs, -1)[:, 0]
-        expected = recorded.outputs.reshape(pairs.examples if pairwise else 1, pairs.references, -1)
-        expected = expected.sum(1, dtype=torch.float64).expand(pairs.examples, -1)
-        return totals, _numpy(outputs), _numpy(expected)
+        expected = recorded.outputs.unflatten(0, (-1, b)).sum(1, dtype=torch.float64).expand(n, -1)
+        return totals, _numpy(output[:: b if pairwise else 1]), _numpy(expected)
 
     def _contributions(
         self,
@@ -441,7 +454,7 @@ class TorchEngine:
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair (examples, references, ...), reduced, and the rows' outputs.
 
-        ``columns`` (pairs, outputs) names the explained outputs of every pair. The results of all outputs are stacked along
+        ``columns`` (rows, outputs) names the explained outputs of every row. The results of all outputs are stacked along
         the first axis.
         """
         summing = self.layer is None and reduce is over_references and diagnosis is None
@@ -460,7 +473,7 @@ class TorchEngine:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
         found: list[Any] = []
         try:
-            self._attribute(chunk, self._record_pairs(chunk), True, diagnosis=found)
+            self._attribute(chunk, True, diagnosis=found)
         except (Misaligned, ValueError):
             return None
         worst = max(found, key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)

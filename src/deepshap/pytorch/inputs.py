@@ -24,29 +24,47 @@ class Inputs:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.device, self.dtype = device, dtype
-        self.packed = isinstance(background, PackedSequence)
-        self.names = list(background) if isinstance(background, Mapping) else None
-        self.several = isinstance(background, (list, tuple)) and not self.packed
-        count = len(background) if self.several or self.names else 1
+        self.device, self.dtype, self._batch_axis = device, dtype, batch_axis
+        self.background: list[Tensor] = []
+        if background is not None:
+            self.learn(background, "background")
+            self.use(background)
+
+    def learn(self, values: Any, what: str) -> None:
+        """Take over the form of some values: their names, number and axes. There is no background then."""
+        self.background = []
+        self.packed = isinstance(values, PackedSequence)
+        self.names = list(values) if isinstance(values, Mapping) else None
+        self.several = isinstance(values, (list, tuple)) and not self.packed
+        count = len(values) if self.several or self.names else 1
         if count == 0:
-            raise InputError("the background holds no inputs.")
-        self.axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
+            raise InputError(f"the {what} holds no inputs.")
+        self.axes = [self._batch_axis] * count if isinstance(self._batch_axis, int) else list(self._batch_axis)
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
         self.packed_lengths: Tensor | None = None
-        self.background = [r.clone() for r in self._tensors(background, "background")]
+
+    def use(self, background: Any, what: str = "background") -> None:
+        """Explain against these rows from now on."""
+        self.background = [r.clone() for r in self._tensors(background, what)]
         if self.packed:
             self.packed_lengths = pad_packed_sequence(background, batch_first=True)[1]
         if len(self.background[0]) == 0:
-            raise InputError("the background is empty: it needs at least one reference row.")
+            raise InputError(f"the {what} is empty: it needs at least one reference row.")
 
     # ------------------------------------------------------------------ reading
     def read(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
         """Return rows-first tensors for ``X``, checked against the background, and the row arguments they imply."""
-        if self.packed:
+        if self.packed and self.background:
             return self._read_packed(X)
-        rows = self._tensors(X, "X")
+        if self.packed:
+            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
+        return self.matched(self._tensors(X, "X")), ()
+
+    def matched(self, rows: list[Tensor]) -> list[Tensor]:
+        """Rows in the dtype of the background, whose shape and kind they must have, if there is one."""
+        if not self.background:
+            return rows
         for position, (x, r) in enumerate(zip(rows, self.background, strict=True)):
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
@@ -55,8 +73,11 @@ class Inputs:
                     "must be equal; pad sequences to one length and pass the lengths as additional_forward_args."
                 )
             if x.is_floating_point() != r.is_floating_point():
-                raise InputError(f"{name}: X has dtype {x.dtype}, the background {r.dtype}.")
-        return [x.to(r.dtype) for x, r in zip(rows, self.background, strict=True)], ()
+                raise InputError(
+                    f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
+                    "or both floating-point ones: convert one of them."
+                )
+        return [x.to(r.dtype) for x, r in zip(rows, self.background, strict=True)]
 
     def _read_packed(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
         if not isinstance(X, PackedSequence):

@@ -13,11 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
-
-
-def is_keras(model: Any) -> bool:
-    """Whether a model or layer is one of Keras, or derived from one."""
-    return any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__)
+from ..frameworks import is_keras as is_keras
 
 
 def call(model: Any, given: Sequence[Tensor], named: dict[str, Tensor] | None, extra: Sequence[Any]) -> Any:

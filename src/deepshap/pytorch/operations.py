@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -41,35 +41,29 @@ KINDS = {
 
 
 class Pairs(NamedTuple):
-    """Rows of a chunk are pairs, examples outermost: row ``n * references + b`` pairs example n and reference b."""
+    """The pairs of a chunk: every example beside every reference.
+
+    Crossed, either side runs on rows of its own, and only their multipliers belong to pairs. Else both sides run on all
+    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b.
+    """
 
     examples: int
     references: int
+    crossed: bool = False
 
     @property
     def rows(self) -> int:
         """Number of pairs."""
         return self.examples * self.references
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Numbers of examples and references."""
+        return self.examples, self.references
+
 
 class Misaligned(Exception):
     """The recorded reference cannot be laid beside the example: other calls, or rows that cannot be matched."""
-
-
-def align(reference: Tensor, example: Tensor, pairs: Pairs) -> Tensor:
-    """Repeat a reference tensor recorded on ``pairs.references`` rows for every example of the chunk."""
-    if reference.shape == example.shape:
-        return reference
-    differing = [axis for axis, (r, x) in enumerate(zip(reference.shape, example.shape, strict=False)) if r != x]
-    if reference.dim() != example.dim() or len(differing) != 1:
-        raise Misaligned(f"shape {tuple(example.shape)} beside {tuple(reference.shape)}")
-    (axis,) = differing
-    if reference.shape[axis] != pairs.references or example.shape[axis] != pairs.rows:
-        raise Misaligned(f"shape {tuple(example.shape)} beside {tuple(reference.shape)}")
-    repeated = reference.unsqueeze(axis)
-    sizes = list(repeated.shape)
-    sizes[axis] = pairs.examples
-    return repeated.expand(sizes).flatten(axis, axis + 1)
 
 
 @dataclass
@@ -88,11 +82,6 @@ class Sums:
         return total
 
 
-def unbroadcast(multiplier: Tensor, like: Tensor) -> Tensor:
-    """Sum over the axes along which an input was broadcast."""
-    return multiplier if multiplier.shape == like.shape else multiplier.sum_to_size(like.shape)
-
-
 @dataclass(eq=False)
 class Step:
     """One nonlinear operation of the model, as its rule sees it.
@@ -104,7 +93,8 @@ class Step:
     function, arguments, keywords : the call.
     varying : of each tensor among the arguments, whether it depends on the explained input.
     inputs, outputs : varying inputs and float outputs on the example side.
-    reference_inputs, reference_outputs : the same on the reference side, row by row beside the example's.
+    reference : the same step on the reference side.
+    reference_inputs, reference_outputs : its varying inputs and float outputs.
     memory : whatever the operation's forward pass kept for its rule.
     form : how the outputs are nested, while they are made.
     """
@@ -121,7 +111,6 @@ class Step:
     outputs: tuple[Tensor, ...] = ()
     memory: Any = None
     form: Any = None
-    _aligned: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def evaluate(self, *inputs: Tensor) -> Any:
         """The operation as a function of its varying inputs alone."""
@@ -131,20 +120,15 @@ class Step:
 
     @property
     def reference_inputs(self) -> tuple[Tensor, ...]:
-        """Inputs on the reference side, repeated to the example side's shapes."""
-        return self._align("inputs")
+        """Inputs on the reference side, as rules see them beside the example's."""
+        assert self.reference is not None
+        return self.reference.inputs
 
     @property
     def reference_outputs(self) -> tuple[Tensor, ...]:
-        """Outputs on the reference side, repeated to the example side's shapes."""
-        return self._align("outputs")
-
-    def _align(self, which: str) -> tuple[Tensor, ...]:
-        if which not in self._aligned:
-            assert self.reference is not None
-            sides = zip(getattr(self.reference, which), getattr(self, which), strict=True)
-            self._aligned[which] = tuple(align(r, x, self.pairs) for r, x in sides)
-        return self._aligned[which]
+        """Outputs on the reference side, as rules see them beside the example's."""
+        assert self.reference is not None
+        return self.reference.outputs
 
     def operands(self) -> list[tuple[Any, Any]]:
         """Return example and reference side of every positional argument; a constant is the same on both."""
@@ -153,11 +137,9 @@ class Step:
         return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
 
     def shares(self, *multipliers: Tensor) -> list[Tensor]:
-        """Of the multipliers of all operands, keep those of the varying ones, summed over broadcast axes."""
-        inputs = iter(self.inputs)
+        """Of the multipliers of all operands, keep those of the varying ones."""
         tensors = [m for m, a in zip(multipliers, self.arguments, strict=False) if isinstance(a, Tensor)]
-        kept = [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
-        return [unbroadcast(m, i) for m, i in zip(kept, inputs, strict=True)]
+        return [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
 
     def kept(self) -> tuple[Any, ...]:
         """Everything that is kept for the rule."""
@@ -180,12 +162,16 @@ class Operation:
     Attributes
     ----------
     kind : one of ``KINDS``.
-    rule : maps ``(step, *output multipliers)`` to input multipliers (custom operations).
+    rule : maps ``(step, *output multipliers)`` to input multipliers (custom operations, and products of two).
     secant : maps ``(x, r, y, y_r)`` to the slope (elementwise operations with a closed form).
     function : stands in for the called function (composites, and functions that hide a dependence).
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
-    several : the rule takes multipliers of several explained outputs at once, along a first axis.
+    several : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
+        references, *shape of an example's value), and takes what the forward pass kept; of the inputs and outputs it sees
+        their shapes on all pairs only.
+    broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
+        that are still to be summed over axes along which an operand was broadcast.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
         wanted summed over references.
     """
@@ -197,11 +183,12 @@ class Operation:
     indices: bool = False
     keeps_memory: bool = False
     several: bool = False
+    broadcasts: bool = False
     recurrent: bool = False
 
 
 def primitive(
-    rule: Rule, keeps_memory: bool = False, several: bool = False
+    rule: Rule, keeps_memory: bool = False, several: bool = False, broadcasts: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
 
@@ -215,7 +202,9 @@ def primitive(
 
         call.__name__ = call.__qualname__ = function.__name__
         call.__doc__ = function.__doc__
-        call.operation = Operation(CUSTOM, rule, function=function, keeps_memory=keeps_memory, several=several)  # type: ignore[attr-defined]
+        call.operation = Operation(  # type: ignore[attr-defined]
+            CUSTOM, rule, None, function, keeps_memory=keeps_memory, several=several, broadcasts=broadcasts
+        )
         return call
 
     return wrap

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedOperationError
 from . import secants
-from .operations import Rule, Secant, Step, align, unbroadcast
+from .operations import Rule, Secant, Step
 
 SMOOTH_NODES = 32
 MASKED = 1e4  # logits below its negative are masked
@@ -37,9 +37,9 @@ def rescale(secant: Secant | None = None) -> Rule:
                 raise UnsupportedOperationError(
                     f"{step.name} of complex numbers at {step.place} has no rule: write it with real and imaginary parts."
                 )
-            x, r = torch.broadcast_to(x, y.shape), torch.broadcast_to(r, y.shape)
-            slope = (secant or secants.of(lambda v: step.evaluate(v)))(x, r, y, yr)
-            return [unbroadcast(multiplier * finite(slope), step.inputs[0])]
+            x, r = x.expand_as(y), r.expand_as(yr)
+            slope = (secant or secants.of(step.evaluate))(x, r, y, yr)
+            return [multiplier * slope]
         return [_share(step, multiplier, player) for player in range(len(step.inputs))]
 
     return rule
@@ -47,8 +47,7 @@ def rescale(secant: Secant | None = None) -> Rule:
 
 def _share(step: Step, multiplier: Tensor, player: int) -> Tensor:
     """Shapley share of one operand: its secant, averaged over the sides of the others in all orders."""
-    shape, players = step.outputs[0].shape, len(step.inputs)
-    sides = list(zip(step.reference_inputs, step.inputs, strict=True))
+    players, sides = len(step.inputs), list(zip(step.reference_inputs, step.inputs, strict=True))
     others = [k for k in range(players) if k != player]
 
     def averaged(own: Tensor) -> Tensor:
@@ -59,9 +58,9 @@ def _share(step: Step, multiplier: Tensor, player: int) -> Tensor:
             total = total + weight * step.evaluate(*(values[k] for k in range(players)))
         return total
 
-    r, x = (torch.broadcast_to(side, shape) for side in sides[player])
-    slope = secants.of(averaged)(x, r, averaged(x), averaged(r))
-    return unbroadcast(multiplier * finite(slope), step.inputs[player])
+    shape = torch.broadcast_shapes(step.outputs[0].shape, step.reference_outputs[0].shape)
+    r, x = (side.expand(shape) for side in sides[player])
+    return multiplier * secants.of(averaged)(x, r, averaged(x), averaged(r))
 
 
 def along_segment(nodes: int) -> Rule:
@@ -110,6 +109,22 @@ def _gauss_legendre(nodes: int) -> tuple[tuple[float, float], ...]:
     return tuple(((1 + float(p)) / 2, float(w) / 2) for p, w in zip(positions, weights, strict=True))
 
 
+def product(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """A b, element by element: m mean(b) and m mean(a)."""
+    (a, ar), (b, br) = step.operands()
+    return [multiplier * _mean(b, br).conj(), multiplier * _mean(a, ar).conj()]
+
+
+def matrix_product(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """A B over the last two axes: m mean(B)^T and mean(A)^T m."""
+    (a, ar), (b, br) = step.operands()
+    return [multiplier @ _mean(b, br).mH, _mean(a, ar).mH @ multiplier]
+
+
+def _mean(x: Tensor, r: Tensor) -> Tensor:
+    return torch.add(x, r).mul_(0.5)
+
+
 def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
     """A / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
     (a, ar), (b, br) = (
@@ -152,19 +167,26 @@ def lookup(step: Step, multiplier: Tensor) -> list[Tensor]:
 
 
 def logsumexp_weights(z: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> Tensor:
-    """Slope of logsumexp with regard to each term, as log of a sum of exponentials.
+    """Slope of logsumexp with regard to each term.
 
     The slope of term i is ``secant_log(S, S_r) * secant_exp(z_i, r_i)`` with S the sum of exponentials. It is written
     with the normalised terms p = exp(z - total) of either side, so that no shift is needed and nothing overflows:
-    ``p expm1c(-d) / expm1c(-D)`` with d = z - r and D = total - total_r, or the same with the sides exchanged,
-    whichever has only decaying exponentials.
+    ``p decay(d) / decay(D)`` with d = z - r and D = total - total_r, or the same with the sides exchanged, whichever has
+    only decaying exponentials.
     """
-    d = torch.where(z == r, 0.0, z - r)  # masked terms are -inf on both sides
-    D = total - total_r
-    rising, grown = d >= 0, D >= 0
-    base = torch.where(rising, torch.exp(z - total), torch.exp(r - total_r)) * secants.expm1c(-d.abs())
-    crossing = torch.where(rising == grown, 1.0, torch.exp(-D.abs()))
-    return base * crossing / secants.expm1c(-D.abs())
+    return _weights(_difference(z, r), torch.exp(z - total), torch.exp(r - total_r), total - total_r)
+
+
+def _weights(d: Tensor, p: Tensor, pr: Tensor, D: Tensor) -> Tensor:
+    scale = secants.decay(D)
+    rising, falling = (torch.exp(side.clamp(max=0)) / scale for side in (D, -D))
+    return torch.maximum(p * rising, pr * falling).mul_(secants.decay(d))
+
+
+def _difference(z: Tensor, r: Tensor) -> Tensor:
+    """Logits minus logits of the reference; those masked by -inf on both sides do not differ."""
+    lowest = torch.finfo(z.dtype).min / 2
+    return z.clamp(min=lowest) - r.clamp(min=lowest)
 
 
 def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
@@ -176,30 +198,34 @@ def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
 
 def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
     """Z - logsumexp(z) over the last axis."""
-    return _normalise(step, multiplier)
+    (z,), (r,), (u,), (ur,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    assert step.reference is not None
+    weights = _weights(_difference(z, r), torch.exp(u), torch.exp(ur), step.memory - step.reference.memory)
+    return _normalise(step, multiplier, weights)
 
 
 def softmax(step: Step, multiplier: Tensor) -> Tensor:
     """exp(log_softmax(z)) over the last axis: independent of a shift of both sides, finite under -inf masks."""
-    (p,), (pr,) = step.outputs, step.reference_outputs
-    u, ur = (torch.log_softmax(side[0], -1) for side in (step.inputs, step.reference_inputs))
-    u, ur = (torch.where(torch.isneginf(side), 0.0, side) for side in (u, ur))
-    masked = (p == 0) & (pr == 0)
-    return _normalise(step, torch.where(masked, 0.0, multiplier * secants.exp(u, ur, p, pr)))
+    (z,), (r,), (p,), (pr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    assert step.reference is not None
+    d, D = _difference(z, r), step.memory - step.reference.memory
+    slopes = torch.maximum(p, pr).mul_(secants.decay(d - D))
+    return _normalise(step, multiplier * slopes, _weights(d, p, pr, D))
 
 
-def _normalise(step: Step, multiplier: Tensor) -> Tensor:
+def _normalise(step: Step, multiplier: Tensor, weights: Tensor) -> Tensor:
+    """Of the normalised logits; the step's memory is logsumexp(z)."""
     (z,), (r,) = step.inputs, step.reference_inputs
-    weights = logsumexp_weights(z, r, z.logsumexp(-1, True), r.logsumexp(-1, True))
+    assert step.reference is not None
+    masked, masked_r = step.memory < -MASKED, step.reference.memory < -MASKED
     found = multiplier - weights * multiplier.sum(-1, keepdim=True)
-    masked, masked_r = ((side < -MASKED).all(-1, keepdim=True) for side in (z, r))
     if not bool((masked | masked_r).any()):
         return found
     # What stands for infinity has swallowed all logits of a row that is masked as a whole. Masked on one side, the row jumps
     # by it: each logit answers for its own output, and all that jump for those of the logits that were masked before. Masked
     # on both, none has an influence.
     u, ur = (torch.log_softmax(side, -1) for side in (z, r))
-    jumps, shares = z != r, multiplier * (u - ur)
+    jumps, shares = z != r, multiplier * torch.where(u == ur, 0.0, u - ur)
     rest = shares.masked_fill(jumps, 0).sum(-1, keepdim=True) / jumps.sum(-1, keepdim=True).clamp(min=1)
     own = torch.where(jumps, (shares + rest) / torch.where(jumps, z - r, 1.0), 0.0)
     swallowed = masked & masked_r & ~jumps.any(-1, keepdim=True)
@@ -247,21 +273,18 @@ def greatest(step: Step, multiplier: Tensor) -> Tensor:
     """
     (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
     assert step.reference is not None
-    i, j = step.memory, align(step.reference.memory, step.memory, step.pairs)
-    change = y - yr
-    to_i = torch.where(i == j, 1.0, _quotient_where(change > 0, change, (x - r).gather(-1, i)))
-    to_j = torch.where(i == j, 0.0, _quotient_where(change < 0, change, (x - r).gather(-1, j)))
-    result = torch.zeros_like(x).scatter_add(-1, i, multiplier * to_i)
-    return result.scatter_add(-1, j, multiplier * to_j)
+    i, j = step.memory, step.reference.memory
+    change, shape = y - yr, torch.broadcast_shapes(x.shape, r.shape)
+    r_i, x_j = (v.expand(shape).gather(-1, at.expand_as(change)) for v, at in ((r, i), (x, j)))
+    to_i = torch.where(i == j, 1.0, _quotient_where(change > 0, change, y - r_i))
+    to_j = torch.where(i == j, 0.0, _quotient_where(change < 0, change, x_j - yr))
+    result = multiplier.new_zeros(*multiplier.shape[:-1], shape[-1])
+    result.scatter_add_(-1, i.expand_as(multiplier), multiplier * to_i)
+    return result.scatter_add_(-1, j.expand_as(multiplier), multiplier * to_j)
 
 
 def _quotient_where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(condition, a / torch.where(condition, b, 1.0), 0.0)
-
-
-def finite(slope: Tensor) -> Tensor:
-    """An infinite slope belongs to an operand that did not change (sqrt at 0 on both sides): it explains nothing."""
-    return torch.where(torch.isinf(slope), 0.0, slope)
 
 
 def local_gap(step: Step, multipliers: list[Tensor], result: tuple[Tensor | None, ...]) -> tuple[float, float]:

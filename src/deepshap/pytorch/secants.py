@@ -21,9 +21,10 @@ def tanhc(d: Tensor) -> Tensor:
     return torch.tanh(size).div_(size)
 
 
-def expm1c(d: Tensor) -> Tensor:
-    """(exp(d) - 1) / d, which is 1 at d = 0."""
-    return torch.where(d == 0, 1.0, torch.expm1(d) / torch.where(d == 0, 1.0, d))
+def decay(d: Tensor) -> Tensor:
+    """expm1c(-|d|) = (1 - exp(-|d|)) / |d|, which is 1 at d = 0."""
+    fall = d.abs().neg_().clamp_(max=-torch.finfo(d.dtype).tiny)
+    return torch.expm1(fall).div_(fall)
 
 
 def log1pc(d: Tensor) -> Tensor:
@@ -42,8 +43,8 @@ def sigmoid(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
 
 
 def exp(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
-    """The larger of the two exponentials times expm1c of the distance down to the smaller."""
-    return torch.maximum(y, yr) * expm1c(-(x - r).abs())
+    """The larger of the two exponentials times the decay of their distance."""
+    return finite(torch.maximum(y, yr) * decay(x - r))
 
 
 def expm1(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def log(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
 def _log_secant(lower: Tensor, distance: Tensor, difference: Tensor) -> Tensor:
     near = distance <= lower  # beyond that the quotient is exact, and the ratio might overflow
     ratio = torch.where(near, distance / lower, 0.0)
-    return torch.where(near, log1pc(ratio) / lower, difference / torch.where(near, 1.0, distance))
+    return finite(torch.where(near, log1pc(ratio) / lower, difference / torch.where(near, 1.0, distance)))
 
 
 def log1p(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
@@ -69,12 +70,12 @@ def log1p(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
 
 def sqrt(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     """1 / (sqrt x + sqrt r)."""
-    return 1 / (y + yr)
+    return finite(1 / (y + yr))
 
 
 def rsqrt(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     """-y y_r / (sqrt x + sqrt r), with y = 1 / sqrt x."""
-    return -y * yr / (x.sqrt() + r.sqrt())
+    return finite(-y * yr / (x.sqrt() + r.sqrt()))
 
 
 def square(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
@@ -84,13 +85,13 @@ def square(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
 
 def reciprocal(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     """-1 / (x r)."""
-    return -y * yr
+    return finite(-y * yr)
 
 
 def relu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
     """The slope of the piece both points lie on, else the exact quotient."""
-    same = (x > 0) == (r > 0)
-    return torch.where(same, (x > 0).to(x.dtype), (y - yr) / torch.where(same, 1.0, x - r))
+    # On one piece the quotient is that slope, to the last digit: both differences are rounded alike.
+    return torch.where(x == r, (x > 0).to(x.dtype), (y - yr).div_(x - r))
 
 
 def silu(x: Tensor, r: Tensor, y: Tensor, yr: Tensor) -> Tensor:
@@ -145,9 +146,14 @@ def of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor
         explained = (difference - slope * distance).abs() <= rounding
         quotient = difference / torch.where(distance == 0, 1.0, distance)
         slope = torch.where(explained, slope, quotient)
-        return torch.where(distance == 0, torch.nan_to_num(slope, 0.0, 0.0, 0.0), slope)
+        return finite(torch.where(distance == 0, torch.nan_to_num(slope, 0.0, 0.0, 0.0), slope))
 
     return secant
+
+
+def finite(slope: Tensor) -> Tensor:
+    """An infinite slope belongs to an operand that did not change (sqrt at 0 on both sides): it explains nothing."""
+    return slope.masked_fill_(slope.isinf(), 0)
 
 
 def derivative(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,8 +150,12 @@ def _random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def _compilation_off() -> Iterator[None]:
-    """Compiled modules run as plain Python meanwhile, where the tracer can see what they call."""
-    set_stance = getattr(torch.compiler, "set_stance", None)
+    """Compiled modules run as plain Python meanwhile, where the tracer can see what they call.
+
+    Without torch._dynamo nothing is compiled. Setting the stance would import it, and Triton with it, which crashes a
+    process that has imported TensorFlow before.
+    """
+    set_stance = getattr(torch.compiler, "set_stance", None) if "torch._dynamo" in sys.modules else None
     if set_stance is None:
         yield
         return

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointFunction
 
-from . import recurrent, secants
+from . import recurrent, rules, secants
 from .composites import arithmetic, attention, losses, norms, reductions, selection
 from .operations import (
     CAST,
@@ -101,10 +101,12 @@ _of_kind(
 # ---------------------------------------------------------------------- products
 _of_kind(
     MULTILINEAR,
-    "mul matmul rmatmul mm bmm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp "
+    "rmatmul mm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp "
     "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution "
     "conv_tbc einsum tensordot trapezoid cumulative_trapezoid chain_matmul multi_dot vecdot",
 )
+_of_kind(MULTILINEAR, "mul", rule=rules.product)
+_of_kind(MULTILINEAR, "matmul bmm", rule=rules.matrix_product)
 _of_kind(QUADRATIC, "var var_mean mse_loss")
 
 # ---------------------------------------------------------------------- elementwise
@@ -123,7 +125,7 @@ for _name, _secant in {
     "silu": secants.silu,
     "tanhshrink": secants.tanhshrink,
 }.items():
-    _of_kind(ELEMENTWISE, _name, secant=_secant)
+    _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
 _of_kind(
     ELEMENTWISE,
     "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
@@ -132,12 +134,14 @@ _of_kind(
     "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma "
     "multigammaln",
+    broadcasts=True,
 )
 _of_kind(
     ELEMENTWISE,
     "eq ne lt le gt ge logical_and logical_or logical_xor logical_not "
     "bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite isposinf isneginf "
     "signbit isclose bucketize ",
+    broadcasts=True,
 )
 
 # ---------------------------------------------------------------------- composed of smaller operations

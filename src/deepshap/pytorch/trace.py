@@ -8,7 +8,7 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function, resolve_name
+from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
 from .calls import place_of_call, switched_off, unsupported_message, without_inplace_flag
-from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Misaligned, Operation, Pairs, Step, Sums, align
+from .crossing import beside
+from .nodes import Diagnosis, ForeignCall, Node, is_continuous, several_at_once
+from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Misaligned, Operation, Pairs, Step, Sums
 from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
 
@@ -70,144 +71,6 @@ class Tape:
     memory: int = 0
 
 
-class _Secant(Function):
-    """Runs a step's function forward and its rule backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tracer: Tracer, step: Step, operation: Operation, *inputs: Tensor) -> Any:
-        ctx.tracer, ctx.step, ctx.operation = tracer, step, operation
-        versions = [i._version for i in inputs]
-        result = step.evaluate(*inputs)
-        if [i._version for i in inputs] != versions:
-            raise UnsupportedOperationError(
-                f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
-                "needs. Let it work out of place (inplace=False)."
-            )
-        if operation.keeps_memory:
-            result, step.memory = result
-        outputs = tuple(_fresh(o, inputs) for o in tensors(result))
-        ctx.floating = [_continuous(o.dtype) for o in outputs]
-        floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
-        ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
-        step.inputs = tuple(i.detach() for i in inputs)
-        step.outputs = tuple(o.detach() for o in floats)
-        ctx.step.form = detached(result)
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *multipliers: Tensor) -> Any:
-        step = ctx.step
-        given = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        if _several_at_once():
-            influence = _Influence()
-            found = _ForSeveral.apply(step, ctx.operation, influence, *given)
-            result = tuple(m if there else None for m, there in zip(found, influence.found, strict=True))
-        else:
-            result = _for_one(step, ctx.operation, given)
-        result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
-        if ctx.tracer.diagnosis is not None:
-            ctx.tracer.diagnosis.append((step, *rules.local_gap(step, given, result)))
-        return None, None, None, *result
-
-
-def _several_at_once() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _for_one(step: Step, operation: Operation, given: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Apply a rule to the multipliers of one explained output."""
-    assert operation.rule is not None
-    if operation.several:
-        found = operation.rule(step, *(m.unsqueeze(0) for m in given)) or ()
-        return tuple(None if m is None else m.squeeze(0) for m in found)
-    result = operation.rule(step, *given)
-    multipliers = tuple(result) if isinstance(result, (tuple, list)) else (result,)
-    if len(multipliers) != len(step.inputs):
-        raise TypeError(
-            f"the rule of {step.name} returned {len(multipliers)} multipliers for {len(step.inputs)} inputs"
-        )
-    return multipliers
-
-
-@dataclass
-class _Influence:
-    """Which inputs of a step have a multiplier."""
-
-    found: list[bool] = field(default_factory=list)
-
-
-class _ForSeveral(Function):
-    """Applies a rule under ``torch.vmap`` over explained outputs: to all of them at once if it can, else one by one."""
-
-    @staticmethod
-    def forward(step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> tuple[Tensor, ...]:
-        return _ForSeveral._filled(_for_one(step, operation, given), influence, given[0])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept: there are no second derivatives."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> Any:
-        rows = [
-            m.expand(info.batch_size, *m.shape) if axis is None else m.movedim(axis, 0)
-            for m, axis in zip(given, in_dims[3:], strict=True)
-        ]
-        if operation.several:
-            assert operation.rule is not None
-            found = tuple(operation.rule(step, *rows))  # type: ignore[arg-type]
-        else:
-            each = zip(*(_for_one(step, operation, m) for m in zip(*rows, strict=True)), strict=True)
-            found = tuple(None if m[0] is None else torch.stack(m) for m in each)
-        filled = _ForSeveral._filled(found, influence, rows[0])
-        return filled, (0,) * len(filled)
-
-    @staticmethod
-    def _filled(found: Sequence[Tensor | None], influence: _Influence, like: Tensor) -> tuple[Tensor, ...]:
-        """Torch's functions return tensors only: where there is no influence, and no multiplier, put an empty one."""
-        influence.found = [m is not None for m in found]
-        return tuple(like.flatten(1)[:, :0] if m is None else m for m in found)
-
-
-def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """A custom function must not hand out views of its inputs: in-place code after it would break."""
-    storages = {i.untyped_storage().data_ptr() for i in inputs}
-    return output.clone() if output.untyped_storage().data_ptr() in storages else output
-
-
-class ForeignCall:
-    """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
-
-    def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
-        self.key, self.function, self.__name__ = key, function, name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Show the call to the active tracer, or run it."""
-        given = tuple(tensors((args, kwargs)))
-        if has_torch_function(given):
-            return handle_torch_function(self, given, *args, **kwargs)
-        return self.function(*args, **kwargs)
-
-
-@contextmanager
-def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
-    original = Function.__dict__["apply"]
-
-    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-        run = original.__get__(None, cls)
-        if cls in (_Secant, _ForSeveral) or not has_torch_function(tuple(tensors(args))):
-            return run(*args, **kwargs)
-        return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
-
-    setattr(Function, "apply", classmethod(apply))  # noqa: B010 (mypy knows apply as a method)
-    try:
-        yield
-    finally:
-        setattr(Function, "apply", original)  # noqa: B010
-
-
 class Tracer(TorchFunctionMode):
     """Runs on one side of the pairs; with a tape it is the example side."""
 
@@ -228,7 +91,7 @@ class Tracer(TorchFunctionMode):
         self.tape = Tape(pairs)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
-        self.diagnosis: list[tuple[Step, float, float]] | None = None
+        self.diagnosis: Diagnosis | None = None
         # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
         self.around: list[Tensor] | None = None
         self._from_input = WeakTensorKeyDictionary()
@@ -278,7 +141,7 @@ class Tracer(TorchFunctionMode):
         if operation and operation.kind == CONSTANT:
             with torch.no_grad():
                 return (operation.function or function)(*args, **kwargs)
-        if _several_at_once():
+        if several_at_once():
             raise UnsupportedOperationError(
                 f"{name} at {place_of_call()} runs inside a torch.func transform (vmap, grad, jvp), which hides from "
                 "deepshap what depends on the input. Write it with batched operations."
@@ -372,7 +235,7 @@ class Tracer(TorchFunctionMode):
         if operation is None:
             return self._unknown(function, name, args, kwargs)
         linear = operation.kind in (LINEAR, CAST)
-        if flagged or (inplace and not (linear and _continuous(args[0].dtype))):
+        if flagged or (inplace and not (linear and is_continuous(args[0].dtype))):
             plain = names.functional(name) if inplace else function
             return self._overwrite(args[0], self._active(plain, operation, name, False, args, kwargs))
         return getattr(self, f"_{operation.kind}")(function, operation, name, inplace, args, kwargs)
@@ -398,8 +261,11 @@ class Tracer(TorchFunctionMode):
             if len(varying) == 1:
                 self._call(name)
                 return function(*args, **kwargs)
-            rule = rules.along_segment(nodes=(len(varying) + 1) // 2)
-            return self._step(name, function, Operation(CUSTOM, rule), args, kwargs)
+            if operation.rule and len(varying) == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args):
+                own = Operation(CUSTOM, operation.rule, broadcasts=True)
+            else:
+                own = Operation(CUSTOM, rules.along_segment(nodes=(len(varying) + 1) // 2))
+            return self._step(name, function, own, args, kwargs)
 
         return self._on_carriers(operation.function or function, args, kwargs, run)
 
@@ -410,7 +276,8 @@ class Tracer(TorchFunctionMode):
             varying = [t for t in tensors((args, kwargs)) if _depends(t)]
             secant = operation.secant if len(varying) == 1 else None
             rule = operation.rule or rules.rescale(secant)
-            return self._step(name, function, Operation(CUSTOM, rule), args, kwargs)
+            own = Operation(CUSTOM, rule, broadcasts=operation.broadcasts)
+            return self._step(name, function, own, args, kwargs)
 
         return self._on_carriers(operation.function or function, args, kwargs, run, rounds=True)
 
@@ -442,7 +309,8 @@ class Tracer(TorchFunctionMode):
         ``values`` are tensors, each with the axis of its rows.
         """
         repeats = self.pairs.references
-        if self.reference is None or repeats == 1 or any(t.shape[axis] != self.pairs.rows for t, axis in values):
+        crossed, rows = self.pairs.crossed, self.pairs.rows
+        if self.reference is None or crossed or repeats == 1 or any(t.shape[axis] != rows for t, axis in values):
             return 1
         with torch._C.DisableTorchFunction():
             # What was handed to the model to be summed over references was made of repeated rows.
@@ -452,7 +320,7 @@ class Tracer(TorchFunctionMode):
 
     def _sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
         """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
-        if repeats != self.pairs.references:
+        if repeats != (1 if self.pairs.crossed else self.pairs.references):
             return None
         with torch._C.DisableTorchFunction():
             return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
@@ -463,9 +331,9 @@ class Tracer(TorchFunctionMode):
         if not isinstance(native, Tensor):  # x.type() names the dtype
             return native
         carrier = self._carrier(args[0])
-        if carrier is None and _continuous(native.dtype):
+        if carrier is None and is_continuous(native.dtype):
             return self._linear(function, operation, name, inplace, args, kwargs)
-        if carrier is not None and _continuous(native.dtype):
+        if carrier is not None and is_continuous(native.dtype):
             self._call(name)
             return carrier.to(native.dtype).to(native.device)
         if carrier is not None and native.dtype != torch.bool:
@@ -500,7 +368,7 @@ class Tracer(TorchFunctionMode):
         if self.reference is not None:
             step.reference = self.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
-        outputs = iter(_Secant.apply(self, step, operation, *varying))
+        outputs = iter(Node.apply(self.diagnosis, step, operation, *varying))
         result = replace(step.form, lambda _: next(outputs))
         step.form = None
         for tensor in tensors(step.kept()):
@@ -590,9 +458,9 @@ class Tracer(TorchFunctionMode):
             substituted = replace((args, kwargs), self._carried)
             return _retag(self, native, run(function, *substituted))
         dtype = native.dtype
-        if rounds and not _continuous(dtype):
+        if rounds and not is_continuous(dtype):
             return self._tag(native, run(_through_integers(function, args, kwargs), *self._as_carriers(args, kwargs)))
-        if not _continuous(dtype):
+        if not is_continuous(dtype):
             return self._tag(native, run(function, *self._as_carriers(args, kwargs)))
         floats = replace((args, kwargs), lambda t: self._carried(t, dtype))
         return run(function, *floats)
@@ -637,7 +505,7 @@ class Tracer(TorchFunctionMode):
 
     def _set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
         carrier = self._carrier(value) if isinstance(value, Tensor) else None
-        if _continuous(target.dtype):
+        if is_continuous(target.dtype):
             function(target, index, value if carrier is None else carrier.to(target.dtype))
             self._mark(target)
             return
@@ -694,10 +562,6 @@ class Tracer(TorchFunctionMode):
 
 
 # ---------------------------------------------------------------------- walking through arguments
-def _continuous(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex
-
-
 def _depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
 
@@ -735,7 +599,7 @@ def _retag(tracer: Tracer, native: Any, result: Any) -> Any:
 
     def join(n: Any, r: Any) -> Any:
         if isinstance(n, Tensor):
-            if _continuous(n.dtype):
+            if is_continuous(n.dtype):
                 return r.to(n.dtype)
             return tracer._tag(n, r) if _depends(r) else n
         if isinstance(n, (tuple, list)):
@@ -750,7 +614,10 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     if isinstance(value, Tensor):
         if not isinstance(recorded, Tensor):
             return False
-        return torch.equal(value, align(recorded, value, pairs))
+        if value.shape == recorded.shape:
+            return torch.equal(value, recorded)
+        x, r = beside(value, recorded, pairs)
+        return bool((x == r).all())
     if isinstance(value, np.ndarray):
         return np.array_equal(value, recorded)
     return bool(value == recorded)
@@ -800,4 +667,4 @@ def _reaches_mark(node: Any) -> bool:
     return False
 
 
-__all__ = ["ForeignCall", "Tape", "Tracer", "custom_functions_visible", "seen_operations"]
+__all__ = ["Tape", "Tracer", "seen_operations"]

@@ -14,7 +14,7 @@ from .. import rules, secants
 from ..operations import primitive
 
 
-@primitive(rules.quotient)
+@primitive(rules.quotient, broadcasts=True)
 def quotient(a: Any, b: Any) -> Tensor:
     """First over second."""
     return a / b
@@ -41,7 +41,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return input + value * quotient(tensor1, tensor2)
 
 
-@primitive(rules.rescale())
+@primitive(rules.rescale(), broadcasts=True)
 def _absolute(x: Tensor) -> Tensor:
     return x.abs()
 
@@ -58,12 +58,12 @@ def angle(input: Tensor) -> Tensor:
     return (input < 0).to(input.dtype) * math.pi
 
 
-@primitive(rules.rescale(secants.gelu))
+@primitive(rules.rescale(secants.gelu), broadcasts=True)
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-@primitive(rules.rescale(secants.gelu_tanh))
+@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 

@@ -15,16 +15,16 @@ from .. import rules
 from ..operations import primitive
 
 
-@primitive(rules.log_softmax)
-def log_softmax_last(z: Tensor) -> Tensor:
-    """Over the last axis."""
-    return torch.log_softmax(z, -1)
+@primitive(rules.log_softmax, keeps_memory=True, broadcasts=True)
+def log_softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the last axis; keeps logsumexp(z)."""
+    return torch.log_softmax(z, -1), z.logsumexp(-1, True)
 
 
-@primitive(rules.softmax)
-def softmax_last(z: Tensor) -> Tensor:
-    """Over the last axis."""
-    return torch.softmax(z, -1)
+@primitive(rules.softmax, keeps_memory=True, broadcasts=True)
+def softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the last axis; keeps logsumexp(z)."""
+    return torch.softmax(z, -1), z.logsumexp(-1, True)
 
 
 def _over_last(function: Callable[[Tensor], Tensor], input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:

@@ -17,7 +17,7 @@ from .reductions import amax, amin, axes_of
 from .selection import where
 
 
-@primitive(rules.ratio)
+@primitive(rules.ratio, broadcasts=True)
 def over_norm(a: Tensor, norm: Tensor) -> Tensor:
     """Vectors over their norms."""
     return a / norm

@@ -14,13 +14,13 @@ from .. import rules
 from ..operations import INDEX, Operation, primitive
 
 
-@primitive(rules.logsumexp)
+@primitive(rules.logsumexp, broadcasts=True)
 def logsumexp_last(z: Tensor) -> Tensor:
     """Over the last axis."""
     return z.logsumexp(-1)
 
 
-@primitive(rules.greatest, keeps_memory=True)
+@primitive(rules.greatest, keeps_memory=True, broadcasts=True)
 def greatest(x: Tensor, positions: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Values at the positions of the greatest ones, along the last axis."""
     index = positions(x)

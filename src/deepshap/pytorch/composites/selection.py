@@ -16,7 +16,7 @@ from .arithmetic import quotient
 from .reductions import amax
 
 
-@primitive(rules.select)
+@primitive(rules.select, broadcasts=True)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Take a where the condition holds, else b; the condition is the float carrier of a mask."""
     return torch.where(condition != 0, a, b)
@@ -73,7 +73,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return select(condition.to(torch.float64), *(_finite_branch(b, dtype) for b in branches))
 
 
-@primitive(lambda step, m: step.shares(m, *_branches(step, m)))
+@primitive(lambda step, m: step.shares(m, *_branches(step, m)), broadcasts=True)
 def _where(condition: Tensor, a: Any, b: Any) -> Tensor:
     return torch.where(condition, a, b)
 

@@ -59,12 +59,17 @@ def _triton_is_safe() -> bool:
 
 
 def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
-    """As ``stepwise.run``."""
+    """As ``stepwise.run``, but for ``m_output`` and the input's multipliers, which lie reference after reference.
+
+    They are (outputs, references, flat, features), and the flat sequence is that of the examples.
+    """
     every, on = np.arange(network.steps.rows), _kernels_for(network.device)
-    source = _Sequence(on, m_output.contiguous(), network.steps, every).only_nonzero()
+    references = m_output.shape[1]
+    steps = network.steps.shared_by(references)
+    source = _Sequence(on, m_output.flatten(1, 2).contiguous(), steps, every, references).only_nonzero()
     m_x = None
     if not summed:
-        m_x = _Sequence(on, m_output.new_zeros(*m_output.shape[:2], network.features), network.steps, every)
+        m_x = _Sequence(on, m_output.new_zeros(*source.values.shape[:2], network.features), steps, every, references)
     products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
     tiles = _tiles(network, len(m_output)) if on is kernels else [every]
     blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
@@ -140,18 +145,24 @@ def _one_core() -> Iterator[None]:
 # ---------------------------------------------------------------------- a block of pairs
 @dataclass
 class _Sequence:
-    """Multipliers of a sequence, (outputs, flat, features), and which of its rows are those of a block."""
+    """Multipliers of a sequence, (outputs, references * flat, features), and which of its rows are the pairs of a block.
+
+    ``steps`` are those of the sequence for one reference.
+    """
 
     on: Kernels
     values: Tensor
     steps: Steps
     places: np.ndarray
+    references: int = 1
     read: np.ndarray | None = None  # the steps that are not all 0, where that is known
 
     def __post_init__(self) -> None:
         self._flat = self.on.view(self.values.view(-1, self.values.shape[-1]))
         self._zeros = self.on.view(self.values.new_zeros(1, self.values.shape[-1]))
-        self.rows = self.on.index(self.places, self.values.device)
+        rows, reference = np.divmod(self.places, self.references)
+        origins = rows * self.steps.stride + reference * (self.values.shape[1] // self.references)
+        self.rows = self.on.index(origins, self.values.device)
 
     def only_nonzero(self) -> _Sequence:
         """The same, with the steps known whose rows, far apart in memory, need not be read.
@@ -169,15 +180,15 @@ class _Sequence:
         return replace(self, places=places)
 
     def located(self, step: int) -> tuple[Any, int, int, int]:
-        """All rows, where those of a step start, how far apart pairs are, and how far apart outputs."""
+        """All rows, where those of a step start, 1 if pairs have rows of their own, and how far apart outputs are."""
         if self.read is not None and not self.read[step]:
             return self._zeros, 0, 0, 0
-        return self._flat, self.steps.start(step), self.steps.stride, self.values.shape[1]
+        return self._flat, self.steps.start(step), 1, self.values.shape[1]
 
     def add(self, step: int, found: Tensor) -> None:
         """Add to the multipliers of one step; ``found`` is (outputs, pairs, features)."""
         rows = torch.as_tensor(self.rows[: found.shape[1]])
-        self.steps.at(self.values, step).index_add_(1, rows, found)
+        self.values.index_add_(1, rows + self.steps.start(step), found)
 
 
 @dataclass

@@ -7,7 +7,8 @@ run without the interpreter's lock, so that blocks of pairs run in threads.
 All kernels take the same arguments. Of pair p and output k the multipliers are in row ``p * outputs + k``.
 
 m_h (rows, at least units) : from the step that follows, in its first columns.
-m_y, start, stride, leap, column : of the layer's output, in row ``start + places[p] * stride + k * leap`` from the column on.
+m_y, start, stride, leap, column : of the layer's output, in row ``start + places[p] * stride + k * leap`` from the column on;
+    the stride is 0 where all pairs have the same row, of zeros.
 carry (rows, units) : what reaches the step before without a matrix product; updated.
 m_z (rows, width) : of everything that a matrix product made, see ``products``; written.
 x, r, x_first, r_first, x_rows, r_rows : the two traces, where the step begins in them, and which of its rows are a pair.

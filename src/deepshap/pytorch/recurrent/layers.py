@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
+from .. import crossing
 from ..operations import Step, Sums, primitive
 from . import fused, stepwise
 from .cells import Cell, Weights
@@ -37,8 +38,29 @@ class Settings:
 
 
 def _rule(step: Step, *multipliers: Tensor) -> list[Tensor | None]:
-    """Multipliers of several explained outputs, along a first axis, from the network's results to what it was given."""
+    """Multipliers (outputs, references, ...) from the network's results to what it was given."""
     settings: Settings = step.arguments[-1]
+    network = _network(step, settings)
+    m_output, *m_states = multipliers
+    axis, state_axis = (None, None) if not step.pairs.crossed else (0 if settings.batch_first else 1, 1)
+    states = [crossing.to_rows(m, state_axis) for m in m_states]
+    sums = settings.sums if step.varying[0] else None
+    if fused.available(network, len(m_output)):
+        m_x, m_first = fused.run(network, m_output.flatten(2, -2), states, sums is not None)
+        m_x = m_x if sums is not None else m_x.reshape(*m_output.shape[:-1], -1)
+    else:
+        rows = crossing.to_rows(m_output, axis)
+        m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
+        m_x = m_x if sums is not None else crossing.from_rows(m_x.reshape(*rows.shape[:-1], -1), axis, step.pairs)
+    if sums is not None:
+        sums.add(m_x)
+    first = [crossing.from_rows(m, state_axis, step.pairs) for m in m_first]
+    found = [None if sums is not None else m_x, *first]
+    return [m for m, varies in zip(found, step.varying, strict=True) if varies]
+
+
+def _network(step: Step, settings: Settings) -> Network:
+    """The network with what its runs on both sides left."""
     assert step.reference is not None
     data, sizes = step.arguments[0], settings.sizes
     if sizes is None:
@@ -47,16 +69,7 @@ def _rule(step: Step, *multipliers: Tensor) -> list[Tensor | None]:
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
     pairing = Pairing.of(steps, example.traces[0].steps, reference.traces[0].steps)
-    network = Network(settings.levels, example, reference, pairing)
-    m_output, *m_states = multipliers
-    m_output = m_output.reshape(len(m_output), -1, m_output.shape[-1])
-    sums = settings.sums if step.varying[0] else None
-    engine = fused if fused.available(network, len(m_output)) else stepwise
-    m_x, m_first = engine.run(network, m_output, m_states, sums is not None)
-    if sums is not None:
-        sums.add(m_x)
-    found = [None if sums is not None else m_x.reshape(len(m_x), *data.shape), *m_first]
-    return [m for m, varies in zip(found, step.varying, strict=True) if varies]
+    return Network(settings.levels, example, reference, pairing)
 
 
 @primitive(_rule, keeps_memory=True, several=True)

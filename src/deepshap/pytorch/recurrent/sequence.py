@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -31,6 +31,10 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def shared_by(self, references: int) -> Steps:
+        """Those of the examples alone, each of which is in as many pairs as there are references."""
+        return replace(self, sizes=tuple(size // references for size in self.sizes))
 
     @cached_property
     def _offsets(self) -> list[int]:

@@ -1,0 +1,185 @@
+"""Where the two sides meet: a rule is applied to the multipliers of all pairs.
+
+Multipliers come and go as (outputs * references, *shape on the example side) where the sides are crossed, and as (outputs,
+*shape) where both ran on all pairs: ``torch.vmap`` carries the first axis through everything linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace as changed
+
+import torch
+from torch import Tensor
+
+from .operations import Misaligned, Operation, Pairs, Step
+from .tree import replace, tensors
+
+BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
+
+Found = list[Tensor | None]
+Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as they ran to how a rule sees them
+
+
+def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
+    """Find the one axis on which crossed sides differ: it holds the rows."""
+    differing = [axis for axis, sizes in enumerate(zip(x.shape, r.shape, strict=False)) if sizes[0] != sizes[1]]
+    if x.dim() != r.dim() or [(x.shape[axis], r.shape[axis]) for axis in differing] != [pairs.grid]:
+        raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
+    return differing[0]
+
+
+def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
+    if not pairs.crossed:
+        return tuple(t.unsqueeze(0) for t in _alike(x, r))  # type: ignore[return-value]
+    axis = row_axis(x, r, pairs)
+    return x.unsqueeze(0), r.movedim(axis, 0).unsqueeze(axis + 1)
+
+
+def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Repeat both sides to all pairs, examples outermost."""
+    if not pairs.crossed:
+        return _alike(x, r)
+    axis = row_axis(x, r, pairs)
+    shape = [*x.shape[: axis + 1], pairs.references, *x.shape[axis + 1 :]]
+    return tuple(t.expand(shape).flatten(axis, axis + 1) for t in (x.unsqueeze(axis + 1), r.unsqueeze(axis)))  # type: ignore[return-value]
+
+
+def _outlined(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Show the shapes of both sides on all pairs, without values."""
+    if pairs.crossed:
+        axis = row_axis(x, r, pairs)
+        x = r = x.new_empty(()).expand(*x.shape[:axis], pairs.rows, *x.shape[axis + 1 :])
+    return x, r
+
+
+def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    if x.shape != r.shape:
+        raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
+    return x, r
+
+
+def multipliers(step: Step, operation: Operation, given: Sequence[Tensor]) -> Found:
+    """Apply a rule to multipliers of all pairs and outputs; returns those of its inputs."""
+    apply = _pairing_itself if operation.several else _broadcast if operation.broadcasts else _repeated
+    references = step.pairs.references if step.pairs.crossed else 1
+    found = apply(step, operation, [m.unflatten(0, (-1, references)) for m in given])
+    return [None if m is None else m.flatten(0, 1) for m in found]
+
+
+def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Found:
+    """What a rule returned, one multiplier per input."""
+    found: Found = list(result) if isinstance(result, (tuple, list)) else [result]  # type: ignore[list-item]
+    if len(found) != len(step.inputs):
+        raise TypeError(f"the rule of {step.name} returned {len(found)} multipliers for {len(step.inputs)} inputs")
+    return found
+
+
+def _view(step: Step, layout: Layout, constants: Layout) -> Step:
+    """Show a step to its rule: both sides of all that varies in one layout, constants that have rows in another."""
+    reference = step.reference
+    assert reference is not None
+
+    def laid_out(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
+        return tuple(zip(*map(layout, values, others), strict=True))
+
+    inputs, outputs = laid_out(step.inputs, reference.inputs), laid_out(step.outputs, reference.outputs)
+    memory = step.memory, reference.memory
+    if isinstance(memory[0], Tensor):
+        memory = layout(*memory)
+    call, other = (step.arguments, step.keywords), list(tensors((reference.arguments, reference.keywords)))
+    if len(other) != len(step.varying):
+        raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(other)}")
+    places, given = iter(zip(other, step.varying, strict=True)), iter(inputs[0])
+
+    def operand(t: Tensor) -> Tensor:
+        beside_it, varies = next(places)
+        if varies:
+            return next(given)
+        return t if t.shape == beside_it.shape else constants(t, beside_it)[0]
+
+    arguments, keywords = replace(call, operand)
+    other_side = changed(reference, inputs=inputs[1], outputs=outputs[1], memory=memory[1])
+    own = {"inputs": inputs[0], "outputs": outputs[0], "memory": memory[0], "reference": other_side}
+    return changed(step, arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
+
+
+# ---------------------------------------------------------------------- rules that know of pairs
+def _pairing_itself(step: Step, operation: Operation, given: list[Tensor]) -> Found:
+    """Apply a rule to multipliers as they are, with the shapes of both sides on all pairs."""
+    assert operation.rule is not None
+    view = _view(step, *[lambda x, r: _outlined(x, r, step.pairs)] * 2)
+    return _listed(step, operation.rule(changed(view, pairs=step.pairs), *given))
+
+
+# ---------------------------------------------------------------------- rules that broadcast
+def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
+    """Apply a rule to the sides as they are, a few references at a time."""
+    assert operation.rule is not None
+    width, count = max(o.dim() for o in step.outputs), given[0].shape[1]
+    whole: Found = []
+    for part in _blocks(given):
+
+        def layout(x: Tensor, r: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
+            x, r = beside(x, r, step.pairs)
+            widened = (slice(None), *[None] * (width + 1 - x.dim()))
+            return x[widened], r[part][widened]
+
+        view = _view(step, layout, lambda c, other: (c, other))
+        found = _listed(step, operation.rule(view, *(m[:, part] for m in given)))
+        found = [_summed(m, i) for m, i in zip(found, step.inputs, strict=True)]
+        if part.stop - part.start == count:
+            return found
+        whole = whole or [None if m is None else m.new_empty(len(m), count, *m.shape[2:]) for m in found]
+        for target, m in zip(whole, found, strict=True):
+            if target is not None and m is not None:
+                target[:, part] = m
+    return whole
+
+
+def _blocks(given: list[Tensor]) -> Iterator[slice]:
+    count = given[0].shape[1]
+    size = count
+    if given[0].device.type == "cpu":
+        size = min(count, max(1, BLOCK_BYTES * count // max(1, sum(m.nbytes for m in given))))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _summed(m: Tensor | None, like: Tensor) -> Tensor | None:
+    """Sum over the axes along which an input was broadcast."""
+    if m is None or m.shape[2:] == like.shape:
+        return m
+    missing = m.dim() - 2 - like.dim()
+    return m.sum_to_size(*m.shape[:2], *[1] * missing, *like.shape).reshape(*m.shape[:2], *like.shape)
+
+
+# ---------------------------------------------------------------------- rules that want the rows of pairs
+def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
+    """Apply a rule to both sides repeated to all pairs: it sees what it would if both had run on them."""
+    rule, pairs, reference = operation.rule, step.pairs, step.reference
+    assert rule is not None
+    assert reference is not None
+    view = _view(step, *[lambda x, r: repeated(x, r, pairs)] * 2)
+    y_axes = [_axis(*sides, pairs) for sides in zip(step.outputs, reference.outputs, strict=True)]
+    rows = [to_rows(m, axis) for m, axis in zip(given, y_axes, strict=True)]
+    each = zip(*(_listed(step, rule(view, *one)) for one in zip(*rows, strict=True)), strict=True)
+    found = [None if m[0] is None else torch.stack(m) for m in each]
+    x_axes = [_axis(*sides, pairs) for sides in zip(step.inputs, reference.inputs, strict=True)]
+    whole = [None if m is None else m.sum_to_size(len(m), *i.shape) for m, i in zip(found, view.inputs, strict=True)]
+    return [None if m is None else from_rows(m, axis, pairs) for m, axis in zip(whole, x_axes, strict=True)]
+
+
+def _axis(x: Tensor, r: Tensor, pairs: Pairs) -> int | None:
+    return row_axis(x, r, pairs) if pairs.crossed else None
+
+
+def to_rows(m: Tensor, axis: int | None) -> Tensor:
+    """From (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
+    return m.squeeze(1) if axis is None else m.movedim(1, axis + 2).flatten(axis + 1, axis + 2)
+
+
+def from_rows(m: Tensor, axis: int | None, pairs: Pairs) -> Tensor:
+    """The way back."""
+    return m.unsqueeze(1) if axis is None else m.unflatten(axis + 1, pairs.grid).movedim(axis + 2, 1)
