@@ -215,6 +215,8 @@ op("softmax", nn.softmax)
 op("log_softmax", nn.log_softmax)
 op("softmax over another axis", lambda x: nn.softmax(tf.reshape(x, (-1, 2, 3)), 1))
 op("logsumexp", lambda x: tf.reduce_logsumexp(x, -1, keepdims=True))
+op("logsumexp, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_logsumexp(tf.reshape(r, (2, 3)), 1), x))
+op("max, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_max(tf.reshape(r, (2, 3)), -2), x))
 op("cross entropy", lambda a, b: nn.softmax_cross_entropy_with_logits(nn.softmax(b), a)[:, None], 2)
 op(
     "sparse cross entropy",
@@ -228,6 +230,8 @@ op(
     smooth=False,
 )
 op("product over an axis", lambda x: tf.reduce_prod(x, -1, keepdims=True))
+op("product over an axis of unknown size", lambda x: tf.reduce_prod(
+    tf.boolean_mask(x, [True, True, False, True, True, True], axis=1), -1, keepdims=True))  # fmt: skip
 op("norm", lambda x: tf.norm(x, axis=-1, keepdims=True))
 op("euclidean norm", lambda x: math.reduce_euclidean_norm(x, -1, keepdims=True))
 op("l2 normalised", lambda x: nn.l2_normalize(x, -1))

@@ -198,6 +198,7 @@ class Positions(L.Layer):
     def __init__(self, mask_zero: bool = False):
         super().__init__()
         self.tokens, self.positions = L.Embedding(TOKENS, 4, mask_zero=mask_zero), L.Embedding(9, 4)
+        self.supports_masking = True
 
     def call(self, ids: Any) -> Any:
         return self.tokens(ids) + self.positions(ops.arange(ids.shape[1]))
@@ -407,6 +408,23 @@ add(
     (STEPS,),
     kind="tokens",
 )  # fmt: skip
+add(
+    "tokens, masked transformer",
+    lambda: functional(
+        (STEPS,),
+        lambda i: L.Dense(2)(L.GlobalAveragePooling1D()(Transformer()(Positions(mask_zero=True)(i)))),
+        dtype="int32",
+    ),
+    (STEPS,),
+    kind="tokens",
+)
+add("masked heads", lambda: functional(
+    SEQUENCE, lambda x: (lambda h: L.MultiHeadAttention(2, 3)(h, h))(L.Masking()(x))), kind="padded")  # fmt: skip
+add("masked heads, causal", lambda: functional(
+    SEQUENCE, lambda x: (lambda h: L.MultiHeadAttention(2, 3)(h, h, use_causal_mask=True))(L.Masking()(x))),
+    kind="padded")  # fmt: skip
+add("masked heads, dropout", lambda: functional(
+    SEQUENCE, lambda x: (lambda h: L.MultiHeadAttention(2, 3, dropout=0.5)(h, h))(L.Masking()(x))), kind="padded")  # fmt: skip
 add("masked mean", lambda: sequence(L.Masking(), L.GlobalAveragePooling1D(), L.Dense(2)), kind="padded")
 add("masked attention", lambda: functional(
     SEQUENCE, lambda x: (lambda h: L.Attention()([h, h]))(L.Masking()(x))), kind="padded")  # fmt: skip

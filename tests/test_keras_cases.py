@@ -1,22 +1,17 @@
-"""What every operation of ``keras_cases.py`` is tested for."""
+"""What every operation of ``keras_cases.py`` and ``keras_rare_cases.py`` is tested for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_cases import CASES
+from keras_rare_cases import CASES
 
 import deepshap
 from deepshap import attribution
 
 ROWS, REFERENCES = 2, 3
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
-UNMET = {  # other spellings of operations that are met, and kernels that need a GPU or other dtypes
-    "Add", "AccumulateNV2", "BatchMatMul", "BatchMatMulV3", "Div", "Inv", "Gather", "MaxPoolV2", "TopK", "Concat",
-    "BiasAddV1", "MatrixDiag", "MatrixDiagV2", "MatrixDiagPart", "MatrixDiagPartV2", "MatrixSetDiag", "MatrixSetDiagV2",
-    "Snapshot", "CheckNumericsV2", "DebugIdentityV2", "OptimizationBarrier", "PlaceholderWithDefault", "DeepCopy",
-}  # fmt: skip
 
 
 def explained(model, background, X):

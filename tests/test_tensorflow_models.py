@@ -117,9 +117,16 @@ def choosing(x: Any) -> Any:
     return tf.reduce_sum(tf.where(kept, tf.exp(x), -x), 1) + tf.cast(tf.reduce_any(kept, 1), x.dtype)
 
 
+def branching(x: Any) -> Any:
+    """Conditions on a size and on the data, and a choice between several."""
+    h = tf.cond(tf.shape(x)[1] > 3, lambda: tf.tanh(x @ W), lambda: x)
+    h = tf.cond(tf.reduce_max(tf.abs(x)) < 100, lambda: h * tf.sigmoid(x), lambda: -h)
+    return tf.switch_case(tf.shape(x)[2] - 2, [lambda: h, lambda: tf.reduce_max(h, 1), lambda: tf.exp(h)])
+
+
 FUNCTIONS = {
     function.__name__: function
-    for function in (plain, looping, collecting, scanning, mapping, with_keras_ops, choosing)
+    for function in (plain, looping, collecting, scanning, mapping, with_keras_ops, choosing, branching)
 }
 
 
@@ -132,6 +139,86 @@ def test_functions_are_explained_exactly_and_as_tf_functions_too(name):
         assert_close(
             deepshap.DeepExplainer(function, tf.constant(R), progress=False).shap_values(tf.constant(X)), values
         )
+
+
+# ---------------------------------------------------------------------- branches that the data decide
+def of_positive(h: Any) -> Any:
+    """What rows with a positive sum go through."""
+    return tf.reduce_sum(tf.tanh(h @ W), -2)
+
+
+def of_negative(h: Any) -> Any:
+    """What other rows go through."""
+    return tf.reduce_prod(tf.sigmoid(h), -2)
+
+
+def by_batch(x: Any) -> Any:
+    """All rows decide together."""
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: of_positive(x), lambda: of_negative(x))
+
+
+def by_row(x: Any) -> Any:
+    """Every row decides for itself."""
+    return tf.map_fn(lambda r: tf.cond(tf.reduce_sum(r) > 0, lambda: of_positive(r), lambda: of_negative(r)), x)
+
+
+def by_row_with_case(x: Any) -> Any:
+    """The same by tf.case, on numbers."""
+    which = lambda r: tf.cast(tf.reduce_sum(r) > 0, tf.int32)  # noqa: E731
+    return tf.map_fn(lambda r: tf.switch_case(which(r), [lambda: of_negative(r), lambda: of_positive(r)]), x)
+
+
+@tf.function
+def by_loop(x: Any) -> Any:
+    """Every step of a loop decides; the state goes on."""
+    h = x[:, 0]
+    for t in tf.range(1, tf.shape(x)[1]):
+        h = tf.tanh(h + x[:, t]) if tf.reduce_sum(x[:, t]) > 0 else h * tf.sigmoid(x[:, t])
+    return h
+
+
+@pytest.mark.parametrize("model", [by_batch, by_row, by_row_with_case])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_branch_that_both_sides_take_is_explained_as_if_it_were_the_model(model, sign):
+    x, r = sign * np.abs(X), sign * np.abs(R)
+    found = deepshap.DeepExplainer(tf.function(model), r, progress=False).shap_values(x)
+    taken = tf.function(of_positive if sign > 0 else of_negative)
+    assert_close(found, deepshap.DeepExplainer(taken, r, progress=False).shap_values(x))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_branch_in_a_loop(sign):
+    x, r = sign * np.abs(X), sign * np.abs(R)
+    found = deepshap.DeepExplainer(by_loop, r, progress=False).shap_values(x)
+    outputs, expected = (np.asarray(by_loop(tf.constant(side))) for side in (x, r))
+    assert_close(found.sum((1, 2)), outputs - expected.mean(0))
+
+
+@pytest.mark.parametrize("model", [by_row, by_row_with_case])
+def test_branches_that_differ_are_an_error_that_says_what_to_do(model):
+    explainer = deepshap.DeepExplainer(tf.function(model), -np.abs(R), progress=False)
+    with pytest.raises(deepshap.ControlFlowError, match=r"a condition .* takes another branch .* tf\.where"):
+        explainer.shap_values(np.abs(X))
+
+
+def test_a_branch_around_an_inner_layer_and_a_loop_before_it():
+    with precision("float64"):
+        dense = L.Dense(2, activation="tanh")
+        dense.build((None, FEATURES))
+        draw_weights(dense)
+
+    def model(x: Any) -> Any:
+        turns = tf.cast(tf.reduce_max(tf.abs(x)) > 1e-9, tf.int32) + 1
+        h = tf.while_loop(lambda t, h: t < turns, lambda t, h: (t + 1, tf.sin(h)), [0, x[:, 0]])[1]
+        h = tf.cond(tf.reduce_sum(x) > 0, lambda: h, lambda: -h)
+        return dense(h) ** 2
+
+    x, r = np.abs(X), np.abs(R)
+    values = deepshap.DeepExplainer((model, dense), r, progress=False).shap_values(x)
+    outputs, expected = (np.asarray(model(tf.constant(side))) for side in (x, r))
+    assert_close(values.sum(1), outputs - expected.mean(0))
+    with pytest.raises(deepshap.DeepShapError):
+        deepshap.DeepExplainer((model, dense), -r, progress=False).shap_values(x)
 
 
 def test_autograph_and_custom_gradients_are_explained_by_their_values():

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .drop_in import patch_shap, unpatch_shap
     from .explainer import DeepExplainer
     from .explanation import Explanation, JointExplanation
+    from .handlers import LSTMShapHandler, ModuleCall
     from .inspection import Inspection, check
-    from .pytorch.handlers import LSTMShapHandler, ModuleCall
     from .registry import register_rule, unregister_rule
     from .storage import load
     from .tables import Sequences, sequences
@@ -65,8 +65,8 @@ _LAZY = {
     "Inspection": ".inspection",
     "JointExplanation": ".explanation",
     "LSTMShapBackwardHook": ".cells",
-    "LSTMShapHandler": ".pytorch.handlers",
-    "ModuleCall": ".pytorch.handlers",
+    "LSTMShapHandler": ".handlers",
+    "ModuleCall": ".handlers",
     "Sequences": ".tables",
     "captum": ".captum",
     "check": ".inspection",

@@ -23,13 +23,13 @@ from .tables import Labels, common_ids, describe, plain
 if TYPE_CHECKING:
     import torch
 
-    from .pytorch.handlers import Handlers
+    from .handlers import Handlers
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 
 
 class DeepExplainer(shap.Explainer):
-    """Exact Deep SHAP values of a PyTorch model.
+    """Exact Deep SHAP values of a PyTorch or Keras model.
 
     For every example the attributions sum to the model's output minus its mean over the background, to rounding error:
     DeepLIFT multipliers (Shrikumar et al. 2017) for each pair of example and reference, averaged over the background
@@ -37,12 +37,15 @@ class DeepExplainer(shap.Explainer):
 
     Parameters
     ----------
-    model : torch.nn.Module, callable or tuple
-        Anything that maps tensors with one row per example to outputs with one row per example. A tuple
-        ``(model, layer)`` explains the input of that inner layer.
-    data : tensor, array, table, list, tuple, dict or PackedSequence
+    model : torch.nn.Module, keras.Model, callable or tuple
+        Anything that maps tensors with one row per example to outputs with one row per example; also a loaded SavedModel.
+        A tuple ``(model, layer)`` explains the input of that inner layer; symbolic tensors ``(inputs, output)`` of Keras
+        are the model between them.
+    data : tensor, array, table, list, tuple, dict, PackedSequence or function
         The background: rows that stand for "nothing known". A list or tuple for several inputs, a dict for inputs by
-        keyword. 100 rows are usually plenty; the cost is linear in their number.
+        keyword. 100 rows are usually plenty; the cost is linear in their number. Or a function, as in shap: it gets one
+        example, a list of its inputs without the axis of the rows (a dict for inputs by keyword), and returns that example's
+        background.
     output : int, key, tuple or callable, optional
         Which tensor to explain when the model returns a tuple or dict: its index, its key, a tuple of them for nested
         results, or a function of the result.
@@ -87,13 +90,18 @@ class DeepExplainer(shap.Explainer):
     ) -> None:
         engine = engine_for(model, data)
         model, layer = parts_of(model)
-        if not callable(model):
+        if not callable(model) or isinstance(model, type):
+            given = f"the class {model.__name__}: make one" if callable(model) else f"a {type(model).__name__}"
+            raise InputError(f"the model must be a torch.nn.Module, a Keras model or a callable, not {given}.")
+        if data is None:
             raise InputError(
-                f"the model must be a torch.nn.Module, a Keras model or a callable, not a {type(model).__name__}."
+                "the background is None: give the rows that stand for 'nothing known', such as 100 of the data."
             )
         if layer is not None and inverse_transform is not None:
             raise InputError("inverse_transform is for the model's input; the input of an inner layer has no raw form.")
-        data, labels = plain(data, "the background", batch_axis)
+        self._references = data if callable(data) else None  # of each example
+        self._batch_axis = batch_axis
+        data, labels = (None, Labels()) if callable(data) else plain(data, "the background", batch_axis)
         with engine.session():
             self.engine = engine(model, data, layer=layer, output=output, batch_axis=batch_axis)
         self.max_memory = attribution.memory_budget(max_memory, self.engine.free_memory())
@@ -113,9 +121,13 @@ class DeepExplainer(shap.Explainer):
         Raises
         ------
         InputError
-            If the model takes ``additional_forward_args``: then each explained row has a base value of its own, in
-            ``explainer(X, additional_forward_args=...).base_values``.
+            If the model takes ``additional_forward_args``, or the background is a function: then each explained row has a
+            base value of its own, in ``explainer(X, additional_forward_args=...).base_values``.
         """
+        if self._references is not None:
+            raise InputError(
+                "the background is a function, so that each explained row has its own base value: explainer(X).base_values."
+            )
         if self._expected_value is None:
             with self.engine.session():
                 self._expected_value = self.engine.expected_value()
@@ -209,6 +221,8 @@ class DeepExplainer(shap.Explainer):
             time.perf_counter() - start,
         )
         explanation.background = {"rows": len(engine.inputs.background[0])}
+        if self._references is not None:
+            explanation.background = {"description": "references of its own for each row"}
         explanation.model = _name_of(engine.model)
         if engine.layer is None:
             describe(explanation, labels, self.inverse_transform)
@@ -280,7 +294,7 @@ class DeepExplainer(shap.Explainer):
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns must be those of the background."""
-        X, labels = plain(X, "X", self.engine.inputs.axes)
+        X, labels = plain(X, "X", self._batch_axis)
         for mine, theirs in zip(_each(_columns(labels)), _each(self._columns), strict=False):
             if mine is not None and theirs is not None and mine != theirs:
                 raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
@@ -300,8 +314,29 @@ class DeepExplainer(shap.Explainer):
     ) -> tuple[attribution.Attributions, np.ndarray]:
         self._expected_value = None  # the weights may have changed since it was computed
         with self.engine.session():
+            if self._references is not None:
+                self.engine.inputs.learn(X, "X")
             examples, extra = self.engine.read(X, additional_forward_args)
+            if self._references is not None:
+                return self._explain_each(examples, extra, ranked_outputs, order, check_additivity)
             return self._explain_rows(examples, extra, ranked_outputs, order, check_additivity)
+
+    def _explain_each(
+        self, examples: list[Any], extra: tuple[Any, ...], *options: Any
+    ) -> tuple[attribution.Attributions, np.ndarray]:
+        """Explain every row against the references that the background, a function, returns for it."""
+        assert self._references is not None
+        engine, inputs, found = self.engine, self.engine.inputs, []
+        for row in range(len(examples[0])):
+            what, given = f"background of row {row}", [x[row] for x in examples]
+            background = self._references(dict(zip(inputs.names, given, strict=True)) if inputs.names else given)
+            if isinstance(background, list) and len(background) == 1 and not inputs.several:
+                (background,) = background
+            engine.against(plain(background, f"the {what}", self._batch_axis)[0], what)
+            one = inputs.matched([x[row : row + 1] for x in examples])
+            found.append(self._explain_rows(one, inputs.rows_of(extra, slice(row, row + 1)), *options))
+        results, columns = zip(*found, strict=True)
+        return attribution.joined(results), np.concatenate(columns)
 
     def _explain_rows(
         self,
@@ -317,6 +352,7 @@ class DeepExplainer(shap.Explainer):
         counts = len(examples[0]), len(references[0])
         sizes = attribution.chunk_sizes(*counts, footprint, self.max_memory, self._most_pairs)
         engine.rows_at_once = attribution.rows_at_once(footprint, sizes, self.max_memory)
+        engine.max_memory = self.max_memory
         native = engine.outputs(examples, extra, sizes)
         columns = _ranked(native, ranked_outputs, order)
         values, outputs, expected = attribution.explain(

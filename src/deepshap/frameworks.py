@@ -56,6 +56,11 @@ def framework_of(model: Any, data: Any = None) -> str:
     return "keras" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
 
 
+def is_keras(layer: Any) -> bool:
+    """Whether a model or layer is one of Keras, on whichever backend, or derived from one."""
+    return any(base.__module__.partition(".")[0] == "keras" for base in type(layer).__mro__)
+
+
 def _imported(extra: str, module: str, package: str) -> Any:
     if not any(map(find_spec, ("torch", "tensorflow"))):
         raise ImportError(

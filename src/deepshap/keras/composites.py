@@ -9,16 +9,16 @@ from typing import Any
 import tensorflow as tf
 
 from ..errors import UnsupportedOperationError
-from . import rules
+from . import axes, rules
 from .graphs import Body
 from .operations import CUSTOM, MULTILINEAR, Operation, Value
-from .walk import Tape, Unpaired, Walk
+from .rows import Unpaired
+from .walk import Tape, Walk
 
 CONVOLUTION = Operation(MULTILINEAR)
 SELECT = Operation(CUSTOM, rules.select)
-TOP = Operation(CUSTOM, rules.ordered)
-INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 4e4}  # what stands for infinity
-BEYOND = {tf.float64: 800, tf.float32: 120, tf.bfloat16: 120, tf.float16: 20}  # where exponentials vanish
+TOP = Operation(CUSTOM, axes.ordered)
+INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 3e4}  # what stands for infinity
 
 
 def select(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
@@ -29,12 +29,14 @@ def select(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[
     """
     condition, *branches = inputs
     if condition.active:
-        if walk.pairing.apart and any(not v.active and _may_be_infinite(v.x) for v in branches):
-            raise Unpaired  # what stands for infinity is found pair by pair
-        for k, other in ((0, 1), (1, 0)):
-            if not branches[k].active and _may_be_infinite(branches[k].x):
-                branches[k] = _finite(branches[k], branches[other], _everywhere(condition, branches, k))
+        branches = [_finite(v) if not v.active and _may_be_infinite(v.x) else v for v in branches]
     return walk.active(op, SELECT, [condition, *branches], tape)
+
+
+def _finite(value: Value) -> Value:
+    bound = INFINITE[value.x.dtype]
+    x, r, p = (tf.clip_by_value(side, -bound, bound) for side in (value.x, value.r, value.p))
+    return Value(x, x if value.r is value.x else r, p=x if value.p is value.x else p)
 
 
 def _may_be_infinite(value: Any) -> bool:
@@ -48,33 +50,6 @@ def _may_be_infinite(value: Any) -> bool:
         outside = [t for t, inside in getattr(value.graph, "captures", ()) if inside is value]
         return not outside or any(map(_may_be_infinite, outside))
     return any(map(_may_be_infinite, value.op.inputs))
-
-
-def _everywhere(condition: Value, branches: list[Value], k: int) -> Any:
-    """Whether a branch is taken all along the last axis, on either side."""
-    shape = tf.shape(condition.x)
-    for branch in branches:
-        shape = tf.broadcast_dynamic_shape(shape, tf.shape(branch.x))
-    taken = [tf.equal(tf.cast(side, tf.int32), 1 - k) for side in (condition.x, condition.r)]
-    first, second = (tf.reduce_all(tf.broadcast_to(side, shape), -1, keepdims=True) for side in taken)
-    return first | second
-
-
-def _finite(value: Value, other: Value, everywhere: Any) -> Value:
-    """What is infinite becomes a number whose exponential is 0.
-
-    A row that is infinite throughout is uniform behind a softmax. There the number goes beyond those that it is chosen
-    among by as little as it can, since the larger it is, the more digits of a difference the sums would lose.
-    """
-    dtype = value.x.dtype
-    size = tf.maximum(*(_largest(side) for side in (other.x, other.r)))
-    bound = tf.where(everywhere, size + tf.cast(BEYOND[dtype], dtype), tf.constant(INFINITE[dtype] * 0.75, dtype))
-    return Value(*(tf.where(tf.abs(v) > INFINITE[dtype], bound * tf.sign(v), v) for v in (value.x, value.r)))
-
-
-def _largest(tensor: Any) -> Any:
-    finite = tf.where(tf.abs(tensor) > INFINITE[tensor.dtype], tf.zeros_like(tensor), tf.abs(tensor))
-    return tf.reduce_max(finite, -1, keepdims=True) if tensor.shape.rank else finite
 
 
 def top(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from ..errors import UnsupportedOperationError
 from .operations import Value
+from .rows import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
-from .walk import DIVERGED, Diagnosis, Tape, Unpaired, Walk
+from .walk import DIVERGED, Diagnosis, Tape, Walk
 
 KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to
 
@@ -90,26 +91,26 @@ class Form:
         for active, count, layout in zip(self.active, self.counts, self.layouts, strict=True):
             x, *rest = (next(waiting) for _ in range(count))
             r, p = (*rest, *((x,) * 2))[:2] if count == 1 else (*rest, None)[:2]
-            found.append(Value(x, r, active, p, layout if active else None))
+            found.append(self.walk.placed(Value(x, r, active, p, layout if active else None)))
         return found
 
 
 # ---------------------------------------------------------------------- branches
 def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A condition takes the same branch on both sides, which is checked."""
-    which, *arguments = inputs
-    if which.active or which.origin:
-        which = walk.settled(replace(which, active=False, origin=f"the condition of {op.type}"), op)
-    elif which.x is not which.r:
-        raise Unpaired  # the branch depends on the number of rows
+    which, arguments = _condition(walk, op, inputs[0]), inputs[1:]
     bodies = walk.survey.branches(op)
     flags = walk.survey.run_all(bodies, flags_of(arguments))
     form = Form(walk, flags, [walk.layouts.of(t) for t in op.outputs])
 
     def forward(body: Any) -> list[Any]:
-        return form.parts(walk.run_inside(body, arguments, None), op)
+        with walk.counted() as inside:
+            parts = form.parts(walk.run_inside(body, arguments, None), op)
+        return [*parts, inside.of_turn([])]
 
-    outputs = form.values(_choose(op, which.x, [lambda body=b: forward(body) for b in bodies]))
+    *parts, taken = _choose(op, which.x, [lambda body=b: forward(body) for b in bodies])
+    outputs = form.values(parts)
+    walk.bytes.branch(taken)
     if tape is not None and any(form.active):
         varying = [v for v in arguments if v.active]
 
@@ -119,9 +120,10 @@ def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[
             def backward(body: Any) -> list[Any]:
                 entries = [replace(v) for v in arguments]
                 inner = Tape(walk)
-                for value, m in zip(walk.run_inside(body, entries, inner), multipliers, strict=True):
-                    inner.add(value, m)
-                inner.pull()
+                with walk.counted():
+                    for value, m in zip(walk.run_inside(body, entries, inner), multipliers, strict=True):
+                        inner.add(value, m)
+                    inner.pull()
                 return [_found(walk, inner, e) for e in entries if e.active]
 
             found = _choose(op, which.x, [lambda body=b: backward(body) for b in bodies])
@@ -133,11 +135,22 @@ def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[
     return outputs
 
 
+def _condition(walk: Walk, op: Any, which: Value) -> Value:
+    """What decides between the branches, the same on both sides; checked where it may differ."""
+    if which.x is which.r:
+        return which
+    if walk.pairing.apart and not (which.active or which.origin):
+        raise Unpaired(which.x.name)  # the branch depends on the number of rows
+    if not op.type.endswith("Case"):
+        which = replace(which, **{side: tf.cast(getattr(which, side), tf.bool) for side in "xrp"})
+    text = f"a condition ({op.type}) in {walk.place(op)} takes another branch for the example than for the reference"
+    return walk.agreed(which, text)
+
+
 def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
     if op.type.endswith("Case"):
         return list(tf.nest.flatten(tf.switch_case(which, ways)))
-    condition = which if which.dtype == tf.bool else tf.cast(which, tf.bool)
-    return list(tf.nest.flatten(tf.cond(condition, *ways)))
+    return list(tf.nest.flatten(tf.cond(tf.cast(which, tf.bool), *ways)))
 
 
 # ---------------------------------------------------------------------- multipliers that may be nothing yet
@@ -198,27 +211,31 @@ class Loop:
         parts = self.form.parts([self._entry(k) for k in self.varying], self.op)
         stacks = self._new_stacks() if keep else []
 
-        def goes_on(turn: Any, parts: Any, stacks: Any) -> Any:
-            (found,) = self.walk.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
+        def goes_on(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
+            with self.walk.counted():
+                (found,) = self.walk.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
             return found.x
 
-        def turn_of(turn: Any, parts: Any, stacks: Any) -> Any:
+        def turn_of(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
             arguments = self._arguments(self.varying, self.form.values(parts))
             with tf.control_dependencies(self._agreement(arguments, True)):
                 turn = tf.identity(turn)
+            kept = self._chosen(arguments, self.kept)
             if keep:
-                kept = self.kept_form.parts(self._chosen(arguments, self.kept), self.op)
-                stacks = [stack.write(turn, t) for stack, t in zip(stacks, kept, strict=True)]
-            outputs = self.walk.run_inside(self.body, arguments, None)
-            return turn + 1, self.form.parts(self._chosen(outputs, self.varying), self.op), stacks
+                stacks = [s.write(turn, t) for s, t in zip(stacks, self.kept_form.parts(kept, self.op), strict=True)]
+            with self.walk.counted(of_loop=True) as inside:
+                outputs = self.walk.run_inside(self.body, arguments, None)
+            taken = tf.maximum(taken, inside.of_turn([v.x for v in kept if v.active and not v.is_list]))
+            return turn + 1, self.form.parts(self._chosen(outputs, self.varying), self.op), stacks, taken
 
         shapes = self._shapes(self.varying, self.form.counts)
-        self.turns, parts, self.stacks = tf.while_loop(
+        self.turns, parts, self.stacks, taken = tf.while_loop(
             goes_on,
             turn_of,
-            (tf.constant(0), parts, stacks),
-            shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in stacks]),
+            (tf.constant(0), parts, stacks, tf.zeros([4], tf.float64)),
+            shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in stacks], tf.TensorShape([4])),
         )
+        self.walk.bytes.turns(self.turns, taken)
         values = self.form.values(parts)
         checks = self._agreement(self._arguments(self.varying, values), False)
         if checks:
@@ -247,9 +264,12 @@ class Loop:
         (found,) = self.walk.survey.run(self.condition, self.flags)
         if found != ACTIVE:
             if found != STILL and self.walk.pairing.apart:
-                raise Unpaired  # turns that depend on the number of rows
-            return []
-        (decision,), self.walk.checks = self.walk.run(self.condition, arguments, None), True
+                raise Unpaired(self.op.name)  # turns that depend on the number of rows
+            if found == STILL or not self.walk.several:
+                return []
+        with self.walk.counted():
+            (decision,) = self.walk.run(self.condition, arguments, None)
+        self.walk.checks = True
         text = f"{DIVERGED}a loop in {self.walk.place(self.op)} makes more turns on one side than on the other"
         return [tf.debugging.Assert(tf.reduce_all(tf.equal(decision.r, expected)), [text])]
 
@@ -270,10 +290,11 @@ class Loop:
             tape = Tape(self.walk)
             for k, m in zip(self.constant, summed, strict=True):
                 tape.add(arguments[k], m)
-            outputs = self.walk.run_inside(self.body, arguments, tape)
-            for k, m in zip(self.moving, carried, strict=True):
-                tape.add(outputs[k], m)
-            tape.pull()
+            with self.walk.counted():
+                outputs = self.walk.run_inside(self.body, arguments, tape)
+                for k, m in zip(self.moving, carried, strict=True):
+                    tape.add(outputs[k], m)
+                tape.pull()
             before, constant = (
                 [_found(self.walk, tape, arguments[k]) for k in which] for which in (self.moving, self.constant)
             )
@@ -285,6 +306,7 @@ class Loop:
             turn_of,
             (self.turns, carried, summed, tf.zeros([2, 0], tf.float64)),
             shape_invariants=(tf.TensorShape([]), *shapes, tf.TensorShape([2, None])),
+            parallel_iterations=1,  # else turns that wait take memory too
         )
         if outside is not None:
             outside.append(Diagnosis([step for d in self.walk.diagnosis or () for step in d.steps], gaps))
@@ -337,6 +359,10 @@ def list_operation(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) 
     x, r = (walk.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
     outputs = [Value(a, b, True, layout=walk.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
     walk.note(outputs)
+    length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
+    for item in inputs:
+        if item.active and not item.is_list:
+            walk.bytes.item(item.x, length)
     if tape is not None:
         tape.record(outputs, lambda *m: adjoint(walk, tape, inputs, outputs, m))
     return outputs

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
-from ..attribution import MOST_PAIRS, Chunk, Footprint
+from ..attribution import DEFAULT_BUDGET, MOST_PAIRS, Chunk, Footprint
 from ..errors import (
     BatchMixingError,
     DeepShapError,
@@ -24,8 +25,8 @@ from .explained import Explained, explained
 from .graphs import Traced
 from .inputs import Inputs, is_rows, take_output
 from .operations import Operation
-from .regions import Region, marked
-from .state import layers_of, preserved, variables_kept
+from .regions import Region, marked, scoped
+from .state import layers_of, preserved, seeds_kept, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS, USER_OPERATIONS
 
@@ -47,6 +48,8 @@ class Blame:
 class KerasEngine:
     """Explains one Keras model, or one callable of TensorFlow's tensors, against one background."""
 
+    in_float64 = 'built behind keras.config.set_dtype_policy("float64"), with the weights of this one'
+
     def __init__(
         self,
         model: Any,
@@ -59,7 +62,9 @@ class KerasEngine:
         self.model, self.layer, self.output = model, layer, output
         self.layers = layers_of(model)
         if layer is not None and layer not in self.layers:
-            raise InputError(f"the layer of (model, layer) must be a layer of the model, not {layer!r}.")
+            raise InputError(
+                f"the layer of (model, layer) must be a layer of the model, such as model.layers[0], not {layer!r}."
+            )
         self.inputs = Inputs(background, batch_axis, _dtype_of(model, list(self.layers)))
         self.operations: dict[Any, Operation] = {}  # rules for single layers, beside those registered for all
         self.output_axis: int | None = None
@@ -70,6 +75,18 @@ class KerasEngine:
         self._traces: dict[Any, Traced] = {}
         self._functions: dict[Any, Any] = {}
         self.rows_at_once = MOST_PAIRS  # pairs, one for each explained output, that fit into memory
+        self.max_memory = DEFAULT_BUDGET
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
+        layer = self.layers.get(self.layer)
+        return {**self.__dict__, "layer": layer, "layers": {}, "operations": {}, "_traces": {}, "_functions": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.layers = layers_of(self.model)
+        if self.layer is not None:
+            self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
 
     # ------------------------------------------------------------------ running the model
     def traced(self, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> Traced:
@@ -92,9 +109,10 @@ class KerasEngine:
 
             self._build(rows, extra)
             regions: list[Region] = []
-            with preserved(list(self.layers)), marked(marks, regions):
+            scopes: dict[str, str] = {}
+            with preserved(list(self.layers)), scoped(self.layers, scopes), marked(marks, regions):
                 try:
-                    self._traces[key] = Traced(call, specs, [layer.name for layer in self.layers])
+                    self._traces[key] = Traced(call, specs, scopes)
                 except DeepShapError:
                     raise
                 except Exception as error:
@@ -105,11 +123,13 @@ class KerasEngine:
     def _refuse(self, error: Exception, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> None:
         """Raise for a model that cannot be traced: its own error if it does not run at all."""
         one = [tf.constant(r[:1]) for r in rows]
-        self.inputs.call(self.model, one, [tf.constant(e[:1]) if is_rows(e) else e for e in extra])
+        with variables_kept([v for layer in self.layers for v in layer.variables]), seeds_kept():
+            self.inputs.call(self.model, one, [tf.constant(e[:1]) if is_rows(e) else e for e in extra])
         raise UnsupportedOperationError(
             f"the model runs, but TensorFlow cannot make a graph of it ({type(error).__name__}: {str(error).strip()}). Values of "
             "tensors that go through Python or NumPy (float(x), x.numpy(), `if` and loops that depend on them) cannot be "
-            "followed: write them with TensorFlow or keras.ops (tf.where, tf.cond, tf.while_loop)."
+            "followed: write them with TensorFlow or keras.ops (tf.where, tf.cond, tf.while_loop). Of a Keras model give the "
+            "model itself, not its predict."
         ) from error
 
     def _marks(self) -> dict[Any, tuple[str, Operation | None]]:
@@ -154,6 +174,13 @@ class KerasEngine:
         with variables_kept(traced.written):
             return [t.numpy() for t in traced.function(*tensors)]
 
+    def _called(self, traced: Traced, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> np.ndarray:
+        """Run the model as its user calls it, without a graph, which would not show what Python does anew at each call."""
+        given = [tf.constant(e) if is_rows(e) else e for e in extra]
+        with preserved(list(self.layers)), variables_kept(traced.written), seeds_kept():
+            result = self.inputs.call(self.model, [tf.constant(r) for r in rows], given)
+            return self._flat(take_output(result, self.output).numpy(), len(rows[0]))
+
     def _flat(self, output: np.ndarray, rows: int) -> np.ndarray:
         if self.output_axis is not None:
             output = np.moveaxis(output, self.output_axis, 0)
@@ -194,7 +221,7 @@ class KerasEngine:
     @contextmanager
     def session() -> Iterator[None]:
         """Work as if the caller had set nothing up."""
-        with tf.init_scope():
+        with tf.init_scope(), context.eager_mode():
             yield
 
     def free_memory(self) -> int | None:
@@ -205,6 +232,10 @@ class KerasEngine:
     def is_out_of_memory(error: Exception) -> bool:
         """Whether TensorFlow says that the device has no memory left."""
         return isinstance(error, tf.errors.ResourceExhaustedError)
+
+    def against(self, background: Any, what: str = "background") -> None:
+        """Explain against these references from now on."""
+        self.inputs.use(background, what)
 
     def read(self, X: Any, additional_forward_args: Any) -> tuple[list[np.ndarray], tuple[Any, ...]]:
         """Return rows-first inputs and all row arguments."""
@@ -236,11 +267,16 @@ class KerasEngine:
         """
         rows = [np.concatenate([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
         pairs = self.inputs.rows_of(extra, [0, 0])
-        alone, together = self._find_axes(rows, pairs)
-        behind = self.evaluate([r[::-1] for r in rows], pairs)[1]
-        function = self._function(examples, extra)
-        _check_independence(alone.reshape(-1), together.reshape(-1), behind)
-        return function.footprint
+        runs = [run.reshape(-1) for run in self._find_axes(rows, pairs)]
+        runs.append(self.evaluate([r[::-1] for r in rows], pairs)[1])
+        function, traced = self._function(examples, extra), self.traced(rows, pairs)
+        if not traced.compared:
+            runs.append(self._called(traced, rows, pairs)[0])
+        _check_independence(self.eps, *runs)
+        traced.compared = True
+        given = (examples, self.inputs.background, [e for e in extra if is_rows(e)])
+        row, reference, beside = ([tf.constant(v[:1]) for v in values] for values in given)
+        return function.footprint(row, reference, beside)
 
     def outputs(self, examples: list[np.ndarray], extra: Sequence[Any], sizes: tuple[int, int]) -> np.ndarray:
         """Outputs of the untouched model, (rows, outputs)."""
@@ -321,7 +357,8 @@ class KerasEngine:
                 [tf.constant(np.repeat(x, columns.shape[1], 0)) for x in given]
                 for given in (chunk.examples, filter(is_rows, chunk.extra))
             )
-            *found, y, yr = function(rows, references, extra, columns.ravel().astype(np.int32))
+            wanted = columns.ravel().astype(np.int32)
+            *found, y, yr = function(rows, references, extra, wanted, self.max_memory)
             totals.append([np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found])
             fx, fr = (v.numpy().astype(np.float64)[:: columns.shape[1]] for v in (y, yr))
         return [np.concatenate(t) for t in zip(*totals, strict=True)], fx, fr
@@ -398,13 +435,14 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
     return axes[0]
 
 
-def _check_independence(alone: np.ndarray, *among_others: np.ndarray) -> None:
-    """A row's output must not depend on its batch mates, nor on when it is computed."""
-    runs = np.stack([alone, *among_others]).astype(np.float64)
+def _check_independence(eps: float, *outputs: np.ndarray) -> None:
+    """A row's output must not depend on its batch mates, nor on when and how it is computed."""
+    runs = np.stack(outputs).astype(np.float64)
     gap, scale = float(np.abs(runs - runs[0]).max()), float(np.abs(runs).max())
-    if gap > secants.eps(tf.as_dtype(alone.dtype)) ** 0.5 * scale:
+    if gap > eps**0.5 * scale:
         raise BatchMixingError(
             f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other row of its batch, or from call to call: "
-            "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "
-            "batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
+            "statistics over the batch, random numbers (drawn in Python, too), state kept between calls, or a Python branch on "
+            "values of the whole batch. Such a model has no attribution per row; make its output for a row depend on that row "
+            "alone."
         )

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..attribution import Footprint
+from ..attribution import DEFAULT_BUDGET, Footprint
 from ..errors import ControlFlowError
 from .graphs import Traced
+from .memory import as_footprint, is_known
 from .operations import Value
-from .rows import ROWS, Crossed, Layouts, Pairwise
+from .rows import ROWS, Crossed, Layouts, Pairwise, Unpaired
 from .survey import Survey
-from .walk import DIVERGED, Diagnosis, Tape, Unpaired, Walk
+from .walk import DIVERGED, Diagnosis, Tape, Walk
 
+COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
 PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time
 
 
@@ -51,30 +53,47 @@ class Explained:
         self.apart, self.layouts = apart, Layouts()
         self.steps: list[tuple[str, str]] = []
         self.dtypes: set[tf.DType] = set()
-        self._nbytes = 0
+        self._footprint: Footprint | None = None  # where shapes alone tell it
         given = traced.body.inputs[: len(traced.body.inputs) - len(traced.captured)]
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
         if apart:
             tf.function(self._scan, autograph=False).get_concrete_function()
         rows, extra = specs[:inputs], specs[inputs:]
+        self._specs = rows, list(rows), extra
         columns = tf.TensorSpec([None], tf.int32)
-        self._function = tf.function(self._explain, autograph=False).get_concrete_function(
-            rows, list(rows), extra, columns
-        )
+        self._function = tf.function(self._explain, autograph=False).get_concrete_function(*self._specs, columns)
         self._compiled: dict[tuple[int, ...], Any] = {}
 
-    @property
-    def footprint(self) -> Footprint:
-        """Memory that each reference, each example and each pair takes."""
-        if self.apart:
-            return Footprint(self._nbytes, self._nbytes, 3 * self._nbytes)
-        return Footprint(0, 0, 4 * self._nbytes)
+    def footprint(self, row: Any, reference: Any, extra: Any) -> Footprint:
+        """Memory that each reference, each example and each pair takes.
 
-    def __call__(self, rows: Any, references: Any, extra: Any, columns: np.ndarray) -> Any:
+        How often loops turn is found by running the model, without multipliers, on the single pair that is given.
+        """
+        if self._footprint is None:
+            counting = tf.function(self._count, autograph=False).get_concrete_function(*self._specs)
+            self._footprint = as_footprint(self._run(counting, list(row), list(reference), list(extra)).numpy())
+        return self._footprint
+
+    def __call__(
+        self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = DEFAULT_BUDGET
+    ) -> Any:
         """Attributions of each example summed over references, outputs of examples, and of references, summed."""
-        arguments = list(rows), list(references), list(extra), tf.constant(columns)
+        function, sizes = self._function, (len(rows[0]), len(references[0]))
+        if self._may_be_compiled(*sizes, budget):
+            function = self._fastest(sizes)
+        return self._run(function, list(rows), list(references), list(extra), tf.constant(columns))
+
+    def _may_be_compiled(self, examples: int, references: int, budget: int) -> bool:
+        """Whether the budget has room for the compiler, and for what it makes, which takes up to twice as much."""
+        if self._footprint is None:
+            return False
+        per_reference, per_example, per_pair = self._footprint
+        needed = references * per_reference + examples * per_example + examples * references * per_pair
+        return COMPILER + 2 * needed <= budget
+
+    def _run(self, function: Any, *arguments: Any) -> Any:
         try:
-            return self._fastest(tuple(len(side[0]) for side in (rows, references)))(*arguments)
+            return function(*arguments)
         except tf.errors.OpError as error:
             self._raise_of_handlers()
             _, marked, text = str(error.message).partition(DIVERGED)
@@ -92,7 +111,7 @@ class Explained:
             error = getattr(rule, "error", None)
             if error is not None:
                 rule.error = None
-                raise error from None
+                raise error from error.__cause__
 
     def _fastest(self, sizes: tuple[int, ...]) -> Any:
         """The function itself, or what XLA makes of it for so many rows once that pays."""
@@ -108,26 +127,39 @@ class Explained:
         tensors = [tf.raw_ops.Placeholder(dtype=t.dtype, shape=[ROWS, *t.shape[1:]]) for t in inputs[:count]]
         self.layouts.scan(self.survey, self.traced.body, [*tensors, *self.traced.captured])
 
-    def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
-        output = self.traced.output
-        found: list[Diagnosis] | None = [] if self.diagnosis else None
-        carrier = tf.float64 if output.dtype == tf.float64 else tf.float32
-        count, block = tf.shape(rows[0])[0], tf.shape(references[0])[0]
+    def _walk(self, count: Any, block: Any) -> Walk:
+        carrier = tf.float64 if self.traced.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
-        walk = Walk(self.survey, pairing, self.layouts, carrier, found)
-        inner = self.layer_axes is not None
-        walk.regions, walk.several = self.traced.regions, self.apart or inner
-        tape = Tape(walk)
+        walk = Walk(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
+        walk.regions, walk.several = self.traced.regions, self.apart or self.layer_axes is not None
+        return walk
+
+    def _constants(self, extra: Any, block: Any) -> list[Value]:
+        return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.traced.captured)]
+
+    def _count(self, row: Any, reference: Any, extra: Any) -> Any:
+        """What a footprint is made of, (3,), from a single pair."""
+        one = tf.constant(1)
+        walk, values = self._walk(one, one), self._values(row, reference, one, one)
+        walk.count_inputs(values)
+        walk.run(self.traced.body, [*values, *self._constants(extra, one)], None)
+        return tf.stack([tf.cast(number, tf.float64) for number in walk.bytes.footprint(self.apart)])
+
+    def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
+        count, block = tf.shape(rows[0])[0], tf.shape(references[0])[0]
+        walk, inner = self._walk(count, block), self.layer_axes is not None
+        tape, pairing, found = Tape(walk), walk.pairing, walk.diagnosis
         values = self._values(rows, references, count, block)
-        constants = [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.traced.captured)]
-        (result,) = walk.run(self.traced.body, [*values, *constants], tape)
+        walk.count_inputs(values)
+        (result,) = walk.run(self.traced.body, [*values, *self._constants(extra, block)], tape)
         y, yr = (self._flat(side) for side in (result.x, result.r))
         seed = tf.one_hot(tf.repeat(columns, block), tf.shape(y)[1], dtype=y.dtype)
         if result.active:
             tape.add(result, self._unflat(seed, pairing.shape(result)))
         tape.pull()
         explained = walk.leaves if inner else values
-        self.dtypes, self._nbytes = walk.dtypes, walk.nbytes
+        self.dtypes, numbers = walk.dtypes, walk.bytes.footprint(self.apart)
+        self._footprint = as_footprint(numbers) if is_known(numbers) else None
         self._compiles = walk.loops and not walk.checks and self.apart  # XLA leaves checks out
         if found is not None:
             diagnosis = Diagnosis.of_all(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -54,16 +54,19 @@ def _needed(operations: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
 
 
 class Library:
-    """The functions that a traced graph calls, as bodies."""
+    """The functions that a traced graph calls, as bodies; and the layers that its operations belong to.
 
-    def __init__(self, graph: Any, layers: Iterable[str] = ()) -> None:
+    ``scopes``: the qualified names of layers, by the name scopes that they were called in.
+    """
+
+    def __init__(self, graph: Any, scopes: Mapping[str, str]) -> None:
         library = graph.as_graph_def().library
         self._definitions = {f.signature.name: f for f in library.function}
         self._home = tf.Graph()  # knows all functions, for those that call others
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
         self._bodies: dict[str, Body] = {}
-        self._layers = set(layers)
+        self._scopes = scopes
 
     def body(self, op: Any, attribute: str) -> Body:
         """The function that an attribute of an operation names."""
@@ -79,11 +82,12 @@ class Library:
 
     def place(self, op: Any) -> str:
         """The layer that an operation belongs to, from its name."""
-        parts = op.name.split("/")[:-1]
-        known = [k for k, part in enumerate(parts) if part in self._layers]
-        if known:
-            return f"layer {'/'.join(parts[: known[-1] + 1])!r}"
-        return f"{'/'.join(parts)!r}" if parts else "the model"
+        scope = at = op.name.rpartition("/")[0]
+        while at and at not in self._scopes:
+            at = at.rpartition("/")[0]
+        if self._scopes.get(at):
+            return f"layer {self._scopes[at]!r}"
+        return "the model" if at or not scope else repr(scope)
 
 
 def _concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
@@ -97,17 +101,47 @@ def _concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
 class Traced:
     """A model as a graph; its first output is explained."""
 
-    def __init__(self, call: Callable[..., Any], specs: Sequence[tf.TensorSpec], layers: Iterable[str] = ()) -> None:
+    def __init__(self, call: Callable[..., Any], specs: Sequence[tf.TensorSpec], scopes: Mapping[str, str]) -> None:
         self.function = _concrete(call, specs)
         graph = self.function.graph
-        self.library = Library(graph, layers)
+        self.library = Library(graph, scopes)
         self.body = Body(graph.inputs, graph.outputs[:1], graph.get_operations())
         self.output = graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
         self.regions: Sequence[Any] = ()
         writes = any(op.type in WRITES for op in graph.get_operations())
         calls = any(node.op in WRITES for f in graph.as_graph_def().library.function for node in f.node_def)
-        self.written = [v for v in graph.variables if not v.trainable] if writes or calls else []
+        self.written = list(graph.variables) if writes or calls else []
+        self.compared = False  # with the model as its user calls it
+
+
+def known(tensor: Any, found: dict[Any, Any] | None = None) -> Any:
+    """The value of a tensor that depends on no data, as an array; else None.
+
+    It looks further than ``tf.get_static_value``: axes that TensorFlow itself computes, as ``tf.vectorized_map`` does, are
+    computed here.
+    """
+    value = tf.get_static_value(tensor)
+    if value is not None:
+        return value
+    found = {} if found is None else found
+    if tensor.ref() not in found:
+        found[tensor.ref()] = _computed(tensor, found)
+    return found[tensor.ref()]
+
+
+def _computed(tensor: Any, found: dict[Any, Any]) -> Any:
+    op = tensor.op
+    calls = any(value.HasField("func") or value.list.func for value in op.node_def.attr.values())
+    if not op.inputs or calls or op.op_def.is_stateful:
+        return None
+    inputs = []
+    for given in op.inputs:
+        inputs.append(known(given, found))
+        if inputs[-1] is None:
+            return None
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        return session.run(emit(op, [tf.constant(v) for v in inputs])[tensor.value_index])
 
 
 # ---------------------------------------------------------------------- emitting
@@ -117,7 +151,11 @@ def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
     if retyped:
         inputs = _retype(op, list(inputs), attributes)
     graph = tf.compat.v1.get_default_graph()
-    return list(graph.create_op(op.type, list(inputs), attrs=attributes, name=op.type).outputs)
+    outputs = list(graph.create_op(op.type, list(inputs), attrs=attributes, name=op.type).outputs)
+    for made, before in zip(outputs, op.outputs, strict=True):
+        if made.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
+            made.set_shape(before.shape)
+    return outputs
 
 
 def _retype(op: Any, inputs: list[Any], attributes: dict[str, Any]) -> list[Any]:

@@ -17,23 +17,39 @@ class Inputs:
     """The form of a model's inputs, learned from the background, and the background's rows."""
 
     def __init__(self, background: Any, batch_axis: int | Sequence[int], dtype: str | None = None) -> None:
-        self.dtype = dtype
-        self.names = list(background) if isinstance(background, Mapping) else None
-        self.several = isinstance(background, (list, tuple))
-        count = len(background) if self.several or self.names else 1
+        self.dtype, self._batch_axis = dtype, batch_axis
+        self.background: list[np.ndarray] = []
+        if background is not None:
+            self.learn(background, "background")
+            self.use(background)
+
+    def learn(self, values: Any, what: str) -> None:
+        """Take over the form of some values: their names, number and axes. There is no background then."""
+        self.background = []
+        self.names = list(values) if isinstance(values, Mapping) else None
+        self.several = isinstance(values, (list, tuple))
+        count = len(values) if self.several or self.names else 1
         if count == 0:
-            raise InputError("the background holds no inputs.")
-        self.axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
+            raise InputError(f"the {what} holds no inputs.")
+        self.axes = [self._batch_axis] * count if isinstance(self._batch_axis, int) else list(self._batch_axis)
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
-        self.background = self._arrays(background, "background")
+
+    def use(self, background: Any, what: str = "background") -> None:
+        """Explain against these rows from now on."""
+        self.background = self._arrays(background, what)
         if len(self.background[0]) == 0:
-            raise InputError("the background is empty: it needs at least one reference row.")
+            raise InputError(f"the {what} is empty: it needs at least one reference row.")
 
     # ------------------------------------------------------------------ reading
     def read(self, X: Any) -> list[np.ndarray]:
         """Return rows-first arrays for ``X``, checked against the background."""
-        rows = self._arrays(X, "X")
+        return self.matched(self._arrays(X, "X"))
+
+    def matched(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        """Rows in the dtype of the background, whose shape and kind they must have, if there is one."""
+        if not self.background:
+            return rows
         for position, (x, r) in enumerate(zip(rows, self.background, strict=True)):
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
@@ -42,7 +58,10 @@ class Inputs:
                     "sequences to one length and mask the padding."
                 )
             if _is_float(x) != _is_float(r):
-                raise InputError(f"{name}: X has dtype {x.dtype}, the background {r.dtype}.")
+                raise InputError(
+                    f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
+                    "or both floating-point ones: convert one of them."
+                )
         return [x.astype(r.dtype, copy=False) for x, r in zip(rows, self.background, strict=True)]
 
     def _arrays(self, values: Any, what: str) -> list[np.ndarray]:
@@ -87,7 +106,7 @@ class Inputs:
             raise InputError(f"{what} has shape {value.shape}: there is no batch axis {axis}.")
         value = np.moveaxis(np.array(value), axis, 0)
         if _is_float(value):
-            finite = np.isfinite(value.astype(np.float64)).reshape(len(value), -1).all(1)
+            finite = np.isfinite(value.astype(np.float64)).all(tuple(range(1, value.ndim)))
             if not finite.all():
                 raise InputError(
                     f"{what} has NaN or infinite values, first in row {int(np.argmin(finite))}. Fill or drop them before "
@@ -152,7 +171,7 @@ def is_rows(value: Any) -> bool:
 
 
 def _is_float(array: np.ndarray) -> bool:
-    return tf.as_dtype(array.dtype).is_floating if array.dtype.kind in "fV" or array.dtype.name == "bfloat16" else False
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def _moved(x: Any, axis: int) -> Any:
@@ -169,7 +188,9 @@ def takes_training(model: Any) -> bool:
 def takes_one_argument(model: Any) -> bool:
     """Whether several inputs are handed to a model as one list or dict, as ``keras.Model.predict`` does it."""
     if not isinstance(model, keras.layers.Layer):
-        return False
+        traced = getattr(model, "concrete_functions", None) or [model]  # those of a function of a SavedModel
+        signature: Any = getattr(traced[0], "structured_input_signature", ((), {}))
+        return len(signature[0]) == 1 and isinstance(signature[0][0], (list, tuple, dict))
     parameters = list(inspect.signature(model.call).parameters.values())
     wanted = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(wanted) == 1 and all(p.kind is not p.VAR_POSITIONAL for p in parameters)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ..errors import InputError
 from .operations import Operation, Step, Value
+from .state import replaced
 
 if TYPE_CHECKING:
     from .walk import Walk
@@ -57,13 +58,38 @@ def marker(op: Any) -> tuple[bool, int] | None:
 @contextmanager
 def marked(layers: Mapping[Any, tuple[str, Operation | None]], regions: list[Region]) -> Iterator[None]:
     """Mark the calls of layers; each call adds a region."""
-    for layer, (name, operation) in layers.items():
-        object.__setattr__(layer, "call", _marking(layer, layer.call, name, operation, regions))
+    restore: list[Callable[[], Any]] = []
     try:
+        for layer, (name, operation) in layers.items():
+            restore.append(replaced(layer, "call", _marking(layer, layer.call, name, operation, regions)))
         yield
     finally:
-        for layer in layers:
-            layer.__dict__.pop("call", None)
+        for undo in restore:
+            undo()
+
+
+@contextmanager
+def scoped(layers: Mapping[Any, str], scopes: dict[str, str]) -> Iterator[None]:
+    """Note the name scopes in which layers are called, for messages: TensorFlow numbers the layers' names anew."""
+    restore: list[Callable[[], Any]] = []
+    try:
+        for layer, name in layers.items():
+            restore.append(replaced(layer, "call", _noting(layer.call, name, scopes)))
+        yield
+    finally:
+        for undo in restore:
+            undo()
+
+
+def _noting(call: Callable[..., Any], name: str, scopes: dict[str, str]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        scope = tf.get_current_name_scope()
+        if scope:
+            scopes.setdefault(scope, name)
+        return call(*args, **kwargs)
+
+    return noting
 
 
 def _marking(

@@ -34,6 +34,10 @@ class Layout:
     inner: int = 1
 
 
+class Unpaired(Exception):
+    """It is not known where the rows of a value lie. Then the whole model runs on pairs, where that is never asked."""
+
+
 # ---------------------------------------------------------------------- laying sides beside each other
 class Pairing(Protocol):
     """Lays the two sides of a value beside each other, one row for each pair.
@@ -92,8 +96,8 @@ class Crossed:
         """Both sides, repeated: examples outermost."""
         if value.x is value.r:
             return value.x, value.r
-        assert value.layout is not None
-        axis, inner = value.layout.axis, value.layout.inner
+        layout = _known(value)
+        axis, inner = layout.axis, layout.inner
         places = (self.of_example, self.of_reference)
         if inner > 1:
             places = tuple(tf.reshape(place[:, None] * inner + tf.range(inner), [-1]) for place in places)
@@ -106,10 +110,9 @@ class Crossed:
 
     def shape(self, value: Value) -> Any:
         """That of the example side, with as many rows as there are pairs."""
-        shape = tf.shape(value.x)
-        assert value.layout is not None
-        times = [self.references if k == value.layout.axis else 1 for k in range(len(value.layout.shape))]
-        known = [None if k == value.layout.axis else s for k, s in enumerate(value.x.shape)]
+        shape, layout = tf.shape(value.x), _known(value)
+        times = [self.references if k == layout.axis else 1 for k in range(len(layout.shape))]
+        known = [None if k == layout.axis else s for k, s in enumerate(value.x.shape)]
         return tf.stack([shape[k] * t if s is None else s for k, (s, t) in enumerate(zip(known, times, strict=True))])
 
     def element_shape(self, value: Value) -> Any:
@@ -119,6 +122,12 @@ class Crossed:
             return None
         pairs = tf.size(self.of_example) * layout.inner
         return tf.stack([pairs if k == layout.axis else size for k, size in enumerate(layout.shape)])
+
+
+def _known(value: Value) -> Layout:
+    if value.layout is None:
+        raise Unpaired(f"{value.x.name} {value.x.shape}")
+    return value.layout
 
 
 # ---------------------------------------------------------------------- finding the axes

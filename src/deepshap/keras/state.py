@@ -6,10 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import setitem
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from ..errors import InputError
 
@@ -81,28 +83,35 @@ def _filled(cell: Any) -> bool:
 
 @contextmanager
 def preserved(layers: Sequence[Any]) -> Iterator[None]:
-    """Put back what tracing changes of layers: losses that calls add, switches for fused kernels."""
+    """Put back what running or tracing a model changes of its layers: losses that calls add, switches for fused kernels."""
     restore: list[Callable[[], None]] = []
-    for layer in layers:
-        for name in ("_losses", "_loss_ids"):
-            kept = getattr(layer, name, None)
-            if isinstance(kept, (list, set)):
-                restore.append(functools.partial(_refill, kept, kept.copy()))
-        if getattr(layer, "stateful", False) and getattr(layer, "states", None):
-            restore += [
-                functools.partial(layer.__dict__.pop, "get_initial_state"),
-                functools.partial(setattr, layer, "stateful", True),
-            ]
-            object.__setattr__(layer, "get_initial_state", _remembered(layer))
-            layer.stateful = False
-        if "use_cudnn" in vars(layer):
-            restore.append(functools.partial(setattr, layer, "use_cudnn", layer.use_cudnn))
-            layer.use_cudnn = False
     try:
+        for layer in layers:
+            restore += _losses_kept(layer)
+            if getattr(layer, "stateful", False) and getattr(layer, "states", None):
+                restore.append(replaced(layer, "get_initial_state", _remembered(layer)))
+                restore.append(functools.partial(setattr, layer, "stateful", True))
+                layer.stateful = False
+            if "use_cudnn" in vars(layer):
+                restore.append(functools.partial(setattr, layer, "use_cudnn", layer.use_cudnn))
+                layer.use_cudnn = False
         yield
     finally:
         for undo in restore:
             undo()
+
+
+def _losses_kept(layer: Any) -> list[Callable[[], None]]:
+    found = [getattr(layer, name, None) for name in ("_losses", "_loss_ids")]
+    return [functools.partial(_refill, kept, kept.copy()) for kept in found if isinstance(kept, (list, set))]
+
+
+def replaced(layer: Any, name: str, value: Any) -> Callable[[], Any]:
+    """Put an attribute on a layer, unseen by Keras; returns what puts back the layer's own, or takes it away."""
+    attributes = vars(layer)
+    own = attributes.get(name)
+    attributes[name] = value
+    return functools.partial(attributes.pop, name) if own is None else functools.partial(setitem, attributes, name, own)
 
 
 def _remembered(layer: Any) -> Callable[..., Any]:
@@ -110,7 +119,7 @@ def _remembered(layer: Any) -> Callable[..., Any]:
     for state in tf.nest.flatten(layer.states):
         if (state.numpy() != state.numpy()[:1]).any():
             raise InputError(
-                f"the stateful layer {layer.name!r} remembers another state for each of its {len(state)} rows: what a row is "
+                f"the stateful layer {layer.name!r} remembers another state for each of its {state.shape[0]} rows: what a row is "
                 "explained by would depend on its place in the batch. Reset the states, or give the model a batch of one row."
             )
 
@@ -138,3 +147,15 @@ def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
     finally:
         for variable, value in values:
             variable.assign(value)
+
+
+@contextmanager
+def seeds_kept() -> Iterator[None]:
+    """Put back the generator from which TensorFlow takes the seeds of random operations that have none of their own."""
+    generator = getattr(context.context(), "_rng", None)
+    state = generator and generator.getstate()
+    try:
+        yield
+    finally:
+        if generator:
+            generator.setstate(state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import composites, control, rules, secants
+from . import axes, composites, control, rules, secants
 from .operations import (
     COMPOSITE,
     CONSTANT,
@@ -36,18 +36,18 @@ def _of_kind(kind: str, words: str, **options: Any) -> None:
 
 
 _of_kind(CONSTANT, "Const Shape ShapeN Rank Size ZerosLike OnesLike NoOp BroadcastArgs BroadcastGradientArgs")
-_of_kind(CONSTANT, "TensorListLength TensorListElementShape ReadVariableShape VariableShape")
+_of_kind(CONSTANT, "TensorListLength TensorListElementShape VariableShape")
 _of_kind(
     SAME,
     "Identity IdentityN Snapshot StopGradient PreventGradient CheckNumerics CheckNumericsV2 EnsureShape "
-    "PlaceholderWithDefault DebugIdentityV2 OptimizationBarrier",
+    "PlaceholderWithDefault DebugIdentityV2",
 )
 
 # ---------------------------------------------------------------------- linear
 _of_kind(
     LINEAR,
     "Sum Mean Reshape Squeeze ExpandDims Transpose "
-    "ConjugateTranspose Concat ConcatV2 Pack ParallelConcat Unpack Split SplitV Slice StridedSlice Pad PadV2 MirrorPad "
+    "ConjugateTranspose Concat ConcatV2 Pack Unpack Split SplitV Slice StridedSlice Pad PadV2 MirrorPad "
     "Tile BroadcastTo Reverse ReverseV2 ReverseSequence Roll Cumsum MatrixDiag MatrixDiagV2 MatrixDiagV3 "
     "MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixBandPart "
     "Diag DiagPart AvgPool AvgPool3D ResizeBilinear ResizeNearestNeighbor ResizeBicubic ScaleAndTranslate "
@@ -55,7 +55,7 @@ _of_kind(
     "ExtractVolumePatches SegmentSum SegmentMean UnsortedSegmentSum SparseSegmentSum SparseSegmentMean ScatterNd "
     "TensorScatterUpdate TensorScatterAdd TensorScatterSub TensorStridedSliceUpdate FFT IFFT FFT2D IFFT2D FFT3D IFFT3D "
     "RFFT IRFFT RFFT2D IRFFT2D Real Imag Complex Conj GatherNd DynamicPartition DynamicStitch ParallelDynamicStitch "
-    "Fill Range DeepCopy FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Trace",
+    "Fill DeepCopy FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3",
 )
 
 _of_kind(CUSTOM, "Add AddV2 AddN AccumulateNV2", rule=rules.total())
@@ -103,7 +103,7 @@ _of_kind(
 _of_kind(
     ELEMENTWISE,
     "Greater GreaterEqual Less LessEqual Equal NotEqual ApproximateEqual LogicalAnd LogicalOr LogicalNot IsNan IsInf "
-    "IsFinite Bucketize BitwiseAnd BitwiseOr BitwiseXor Invert LeftShift RightShift",
+    "IsFinite Bucketize LookupTableFindV2 BitwiseAnd BitwiseOr BitwiseXor Invert LeftShift RightShift",
 )
 _of_kind(COMPOSITE, "ComplexAbs", function=composites.modulus)
 _of_kind(CUSTOM, "Cast", rule=rules.cast)
@@ -118,17 +118,17 @@ _of_kind(COMPOSITE, "DenseBincount", function=composites.counted)
 _of_kind(CUSTOM, "Softmax", rule=rules.softmax)
 _of_kind(CUSTOM, "LogSoftmax", rule=rules.log_softmax)
 _of_kind(CUSTOM, "SoftmaxCrossEntropyWithLogits SparseSoftmaxCrossEntropyWithLogits", rule=rules.cross_entropy)
-_of_kind(CUSTOM, "Max Any", rule=rules.greatest())
-_of_kind(CUSTOM, "Min All", rule=rules.greatest(-1))
-_of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=rules.pooled)
+_of_kind(CUSTOM, "Max Any", rule=axes.greatest())
+_of_kind(CUSTOM, "Min All", rule=axes.greatest(-1))
+_of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=axes.pooled)
 _of_kind(COMPOSITE, "EuclideanNorm", function=composites.norm)
-_of_kind(CUSTOM, "Prod", rule=rules.polynomial)
-_of_kind(CUSTOM, "MatrixDeterminant", rule=rules.determinant)
+_of_kind(CUSTOM, "Prod", rule=axes.polynomial)
+_of_kind(CUSTOM, "MatrixDeterminant", rule=axes.determinant)
 _of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top, positions=(1,))
 _of_kind(COMPOSITE, "Cumprod", function=composites.running_product)
 _of_kind(COMPOSITE, "CumulativeLogsumexp", function=composites.running_logsumexp)
 _of_kind(COMPOSITE, "LRN", function=composites.local_response_norm)
-_of_kind(INDEX, "ArgMax ArgMin Where UniqueV2 Unique LowerBound UpperBound SearchSorted InvertPermutation")
+_of_kind(INDEX, "ArgMax ArgMin Where UniqueV2 Unique LowerBound UpperBound InvertPermutation")
 
 # ---------------------------------------------------------------------- control
 _of_kind(VARIABLE, "ReadVariableOp", function=control.read)

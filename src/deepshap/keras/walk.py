@@ -6,8 +6,8 @@ keeps what the rules need, and pulls multipliers from the outputs back to the in
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from . import rules
 from .graphs import Body, emit
+from .memory import Bytes
 from .operations import (
     COMPOSITE,
     CONSTANT,
@@ -32,7 +33,7 @@ from .operations import (
     places,
 )
 from .regions import Region, RegionStep, marker
-from .rows import Layouts, Pairing
+from .rows import Layouts, Pairing, Unpaired
 from .survey import Survey
 
 
@@ -89,7 +90,7 @@ class Walk:
         self.written: dict[Any, Value] = {}  # what the model has written to its variables, by their handles
         self.diagnosis = diagnosis
         self.dtypes: set[tf.DType] = set()  # of values that depend on the input
-        self.nbytes = 0  # what these take per row
+        self.bytes = Bytes()  # what these take
         self.checks = False  # whether something is checked while it runs
         self.loops = False
 
@@ -136,7 +137,7 @@ class Walk:
         """Run one operation."""
         operation = self.survey.operation(op)
         if operation is None or operation.kind == RANDOM:  # the survey has seen that no signal passes
-            return self.constant(op, inputs)
+            return self.constant(op, [self.settled(v, op) for v in inputs])
         if operation.kind in (CONTROL, VARIABLE):
             assert operation.function is not None
             return operation.function(self, op, inputs, tape)
@@ -232,15 +233,34 @@ class Walk:
         for value in values:
             if value.is_list:
                 continue
-            if self.pairing.apart and value.layout is None:
-                raise Unpaired(f"{value.x.name} {value.x.shape}")
+            self.placed(value)
             self.dtypes.add(value.x.dtype)
-            sizes = value.x.shape.as_list() if value.x.shape.rank is not None else []
-            self.nbytes += value.x.dtype.size * math.prod(size or 1 for size in sizes)
+            self.bytes.value(value.x)
+
+    def count_inputs(self, values: Sequence[Value]) -> None:
+        """Count the explained inputs, whose multipliers are multiplied by their differences in the end."""
+        for value in values:
+            if value.active:
+                self.bytes.value(value.x)
+
+    @contextmanager
+    def counted(self, of_loop: bool = False) -> Iterator[Bytes]:
+        """Count what one turn of a loop, or a branch, takes by itself."""
+        outside, self.bytes = self.bytes, Bytes(of_loop or self.bytes.of_loop)
+        try:
+            yield self.bytes
+        finally:
+            self.bytes = outside
+
+    def placed(self, value: Value) -> Value:
+        """An active value whose rows can be found, as pairing it takes; else ``Unpaired``."""
+        if self.pairing.apart and value.active and not value.is_list and value.layout is None:
+            raise Unpaired(f"{value.x.name} {value.x.shape}")
+        return value
 
     def _pull(self, tape: Tape, step: Step, operation: Operation, multipliers: Sequence[Any]) -> None:
         result = rules.pull(step, operation, multipliers)
-        if self.diagnosis is not None:
+        if self.diagnosis is not None and not any(_goes_around(v) for v in step.operands):
             gap, size = rules.local_gap(step, multipliers, result)
             self.diagnosis.append(Diagnosis([(step.name, step.place)], tf.stack([[gap], [size]])))
         for value, m in zip([v for v in step.operands if v.active], result, strict=True):
@@ -251,7 +271,10 @@ class Walk:
         if not value.origin:
             return value
         text = f"the positions from {value.origin} differ between example and reference, and {op.type} in "
-        text += f"{self.place(op)} uses them"
+        return self.agreed(value, text + f"{self.place(op)} uses them")
+
+    def agreed(self, value: Value, text: str) -> Value:
+        """What must be the same on both sides; ``text`` says what is wrong where it is not."""
         sides, self.checks = self.pairing.spread(value), True
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.equal(*sides)), [DIVERGED + text])]):
             return Value(tf.identity(value.x), tf.identity(value.r), p=tf.identity(sides[0]))
@@ -274,8 +297,9 @@ class Diagnosis:
         return Diagnosis([s for d in found for s in d.steps], tf.concat([nothing, *(d.gaps for d in found)], 1))
 
 
-class Unpaired(Exception):
-    """It is not known where the rows of a value lie."""
+def _goes_around(value: Value) -> bool:
+    """Whether a value changes with the input, but not by way of the explained layer: no rule is to blame for that."""
+    return not value.active and value.r is not value.x and value.x.dtype.is_floating
 
 
 def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:

@@ -1,0 +1,200 @@
+"""Handlers: a user's own treatment of a whole layer of one model, checked at every call.
+
+A rule (``deepshap.register_rule``) belongs to an operation and holds for every model; a handler belongs to layers of one
+explainer, named or of one type. What is particular to a framework: ``pytorch/handlers.py`` and ``keras/handlers.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, ClassVar
+
+from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError
+from .frameworks import is_keras
+
+
+# ---------------------------------------------------------------------- what a handler gets
+@dataclass(frozen=True)
+class ModuleCall:
+    """One call of one layer, example beside reference, row by row, with tensors of the model's framework.
+
+    Attributes
+    ----------
+    module : the layer.
+    name : its qualified name in the model.
+    inputs, reference_inputs : its float tensor inputs on both sides, positional ones first, and others that depend on what
+        is explained. Inputs that do not depend on it are the same on both sides.
+    varying : of each input, whether it depends on what is explained.
+    outputs, reference_outputs : its float tensor outputs on both sides, nested ones (an LSTM's ``output, (h, c)``) in order.
+    multipliers : of each output, how much of the explained output one unit of it explains; of the output's shape.
+    arguments, keywords : the call as the model makes it, on the example side.
+    """
+
+    module: Any
+    name: str
+    inputs: tuple[Any, ...]
+    reference_inputs: tuple[Any, ...]
+    varying: tuple[bool, ...]
+    outputs: tuple[Any, ...]
+    reference_outputs: tuple[Any, ...]
+    multipliers: tuple[Any, ...]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+Handler = Callable[[ModuleCall], Any]  # returns a multiplier, or a sequence of them and None
+
+
+# ---------------------------------------------------------------------- the worked example
+class LSTMShapHandler:
+    """The rules of an LSTM as a handler: for ``nn.LSTMCell``, ``nn.LSTM`` of one layer and one direction, and Keras' two.
+
+    LSTMs need no handler. This one is the pattern for layers of your own: both sides forward, then the multipliers back
+    through the steps, in the formulas of docs/mathematics.md ("Recurrent cells"). It agrees with the built-in treatment to
+    rounding error. Its code is in ``pytorch/lstm.py`` and, for ``keras.layers.LSTM`` and ``LSTMCell``, in ``keras/lstm.py``.
+
+    Examples
+    --------
+    >>> explainer.register_custom_handler(torch.nn.LSTM, LSTMShapHandler())
+    """
+
+    def __call__(self, call: ModuleCall) -> list[Any]:
+        """Return the multipliers of x and, where they are given, of h and c.
+
+        Raises
+        ------
+        InputError
+            For any other layer.
+        """
+        package = "keras" if is_keras(call.module) else "pytorch"
+        return list(import_module(f".{package}.lstm", __package__).multipliers(call))
+
+
+# ---------------------------------------------------------------------- the handlers of one engine
+@dataclass
+class Handlers(ABC):
+    """The layers of one engine's model, and the handlers registered for them."""
+
+    engine: Any
+    registered: dict[str | type, Handler] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def names(self) -> Mapping[Any, str]:
+        """Qualified name of every layer; "" is the model itself."""
+
+    @abstractmethod
+    def _apply(self) -> None:
+        """Make each handled layer one operation, and forget what was prepared without that."""
+
+    def register(self, layer: str | type, handler: Handler) -> None:
+        """Use a handler for a layer, or for all layers of a type."""
+        if not callable(handler) or isinstance(handler, type):
+            kind = f"the class {handler.__name__}" if isinstance(handler, type) else f"a {type(handler).__name__}"
+            raise InputError(
+                f"a handler is a function of one ModuleCall, or an object with __call__ such as LSTMShapHandler(), not {kind}."
+            )
+        self._check(layer)
+        self.registered[layer] = handler
+        self._apply()
+
+    def unregister(self, layer: str | type) -> None:
+        """Go back to the built-in treatment."""
+        if self.registered.pop(layer, None) is None:
+            known = ", ".join(map(_spelled, self.registered)) or "none at all"
+            raise InputError(f"no handler is registered for {_spelled(layer)}; registered: {known}.")
+        self._apply()
+
+    def handler_of(self, layer: Any, name: str) -> Handler | None:
+        """The handler for a layer: by its name, by its type, or by one that its type is derived from."""
+        return next((self.registered[key] for key in (name, *type(layer).__mro__) if key in self.registered), None)
+
+    def _check(self, layer: Any) -> None:
+        """The layer must be in the model."""
+        names = list(self.names.values())
+        if isinstance(layer, str):
+            if layer not in names:
+                near = get_close_matches(layer, names, n=5, cutoff=0.4) or [n for n in names if n][:5]
+                raise InputError(
+                    f"the model has no layer {layer!r}. Nearest names: {', '.join(map(repr, near)) or 'none, it has no layers'}. "
+                    "explainer.layer_names lists all."
+                )
+        elif not isinstance(layer, type):
+            raise InputError(
+                f"a handler is registered for the name or the type of a layer, not for a {type(layer).__name__}; "
+                "explainer.layer_names[layer] is a layer's name."
+            )
+        elif not any(isinstance(one, layer) for one in self.names):
+            types = sorted({type(one).__name__ for one in self.names})
+            raise InputError(f"the model has no layer of type {layer.__name__}; it has {', '.join(types) or 'none'}.")
+
+
+def _spelled(layer: Any) -> str:
+    return layer.__name__ if isinstance(layer, type) else repr(layer)
+
+
+# ---------------------------------------------------------------------- the rule that calls a handler
+@dataclass(eq=False)
+class HandlerRule:
+    """What the rules that call a handler have in common: whose fault an error is, and what may come back."""
+
+    handler: Handler
+    module: Any
+    name: str
+    tensors: ClassVar[tuple[type, ...]]  # what a multiplier may be
+
+    @property
+    def who(self) -> str:
+        """The handler and its layer, in words."""
+        kind = getattr(self.handler, "__name__", type(self.handler).__name__)
+        return f"the handler {kind} of layer {self.name!r} ({type(self.module).__name__})"
+
+    def raised(self, error: BaseException) -> BaseException:
+        """What the user is shown of an error in the handler; deepshap's own and interruptions pass as they are."""
+        if isinstance(error, DeepShapError) or not isinstance(error, Exception):
+            return error
+        shown = DeepShapError(f"{self.who} raised {type(error).__name__}: {error}")
+        shown.__cause__ = error
+        return shown
+
+    def read(self, result: Any, call: ModuleCall) -> list[Any]:
+        """One multiplier per input, each of its input's shape."""
+        read: list[Any] = list(result) if isinstance(result, (tuple, list)) else [result]
+        if len(read) == sum(call.varying) < len(call.varying):  # those of the varying inputs alone
+            rest = iter(read)
+            read = [next(rest) if varies else None for varies in call.varying]
+        if len(read) != len(call.inputs):
+            shapes = ", ".join(str(tuple(i.shape)) for i in call.inputs)
+            raise InputError(
+                f"{self.who} returned {len(read)} multipliers; it must return one per input (None for no influence), for "
+                f"inputs of shapes {shapes}."
+            )
+        for position, (m, given) in enumerate(zip(read, call.inputs, strict=True)):
+            foreign = m is not None and not isinstance(m, self.tensors)
+            if foreign:
+                raise InputError(
+                    f"{self.who} returned {type(m).__name__} for input {position}; a multiplier is a tensor or None."
+                )
+            if m is not None and tuple(m.shape) != tuple(given.shape):
+                raise InputError(
+                    f"{self.who} returned a multiplier of shape {tuple(m.shape)} for input {position} of shape "
+                    f"{tuple(given.shape)}; they must be equal."
+                )
+        return read
+
+    def not_finite(self) -> NonFiniteError:
+        """Multipliers with NaN or infinity."""
+        return NonFiniteError(f"{self.who} returned multipliers with NaN or infinite values.")
+
+    def not_additive(self, rows: str, explained: float, wanted: float, gap: float, tolerance: float) -> AdditivityError:
+        """Multipliers that do not keep the sum."""
+        return AdditivityError(
+            f"{self.who} does not explain its own output: of {rows} its multipliers explain {explained:.6g} where the "
+            f"output's explain {wanted:.6g}, a gap of {abs(explained - wanted):.3g}, {gap:.3g} of its scale (tolerance "
+            f"{tolerance:.1g}). It must keep sum(m * (input - reference_input)) == sum(multiplier * (output - "
+            "reference_output))."
+        )
