@@ -161,7 +161,7 @@ MODELS: dict[str, tuple[type[Exception], str, Callable[..., Any]]] = {
     "norm of all": (deepshap.BatchMixingError, "row", lambda m, x: x / m.norm(x)),
     "random numbers": (deepshap.UnsupportedOperationError, "(random)", lambda m, x: x + m.cast(m.rand(x))),
     "drawn in Python": (deepshap.BatchMixingError, "random numbers", drawn_in_python),
-    "state in Python": (deepshap.BatchMixingError, "state", Counter()),
+    "state in Python": (deepshap.BatchMixingError, "state kept in Python", Counter()),
     "logarithm of what is not positive": (deepshap.NonFiniteError, "row 0", lambda m, x: m.log(x - 100)),
     "argmax as an index": (deepshap.ControlFlowError, "example", lambda m, x: m.take(x * x, m.argmax(x))),
 }

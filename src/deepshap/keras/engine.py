@@ -270,10 +270,10 @@ class KerasEngine:
         runs = [run.reshape(-1) for run in self._find_axes(rows, pairs)]
         runs.append(self.evaluate([r[::-1] for r in rows], pairs)[1])
         function, traced = self._function(examples, extra), self.traced(rows, pairs)
-        if not traced.compared:
-            runs.append(self._called(traced, rows, pairs)[0])
         _check_independence(self.eps, *runs)
-        traced.compared = True
+        if not traced.compared:
+            _check_graph(self.eps, runs[0], self._called(traced, rows, pairs)[0])
+            traced.compared = True
         given = (examples, self.inputs.background, [e for e in extra if is_rows(e)])
         row, reference, beside = ([tf.constant(v[:1]) for v in values] for values in given)
         return function.footprint(row, reference, beside)
@@ -435,14 +435,29 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
     return axes[0]
 
 
-def _check_independence(eps: float, *outputs: np.ndarray) -> None:
-    """A row's output must not depend on its batch mates, nor on when and how it is computed."""
-    runs = np.stack(outputs).astype(np.float64)
-    gap, scale = float(np.abs(runs - runs[0]).max()), float(np.abs(runs).max())
+def _check_independence(eps: float, *runs: np.ndarray) -> None:
+    """A row's output must not depend on its batch mates, nor on when it is computed."""
+    gap, scale = _spread(runs)
     if gap > eps**0.5 * scale:
         raise BatchMixingError(
             f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other row of its batch, or from call to call: "
-            "statistics over the batch, random numbers (drawn in Python, too), state kept between calls, or a Python branch on "
-            "values of the whole batch. Such a model has no attribution per row; make its output for a row depend on that row "
-            "alone."
+            "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "
+            "batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
         )
+
+
+def _check_graph(eps: float, *runs: np.ndarray) -> None:
+    """The graph must compute what the model returns when it is called."""
+    gap, scale = _spread(runs)
+    if gap > eps**0.5 * scale:
+        raise BatchMixingError(
+            f"the output for a row differs by {gap:.3g} (of {scale:.3g}) between the model as it is called and its graph, as "
+            "predict runs it. A graph does not see what Python does anew at each call: random numbers of NumPy, state kept in "
+            "Python. Such a model has no attribution per row; make its output depend on its input and its variables alone."
+        )
+
+
+def _spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
+    """How far several runs are apart, and their size."""
+    outputs = np.stack(runs).astype(np.float64)
+    return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())

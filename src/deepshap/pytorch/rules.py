@@ -209,23 +209,37 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
     (z,), (r,), (p,), (pr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
     assert step.reference is not None
     d, D = _difference(z, r), step.memory - step.reference.memory
-    slopes = torch.maximum(p, pr).mul_(secants.decay(d - D))
+    change = d - D
+    masked, masked_r = _masked_rows(step)
+    if bool((masked | masked_r).any()):  # there the logits' own digits are lost in both terms
+        change = torch.where(masked | masked_r, _change(z, r), change)
+    slopes = torch.maximum(p, pr).mul_(secants.decay(change))
     return _normalise(step, multiplier * slopes, _weights(d, p, pr, D))
 
 
-def _normalise(step: Step, multiplier: Tensor, weights: Tensor) -> Tensor:
-    """Of the normalised logits; the step's memory is logsumexp(z)."""
-    (z,), (r,) = step.inputs, step.reference_inputs
+def _masked_rows(step: Step) -> tuple[Tensor, Tensor]:
+    """Whether a row is masked as a whole, on either side; the step's memory is logsumexp(z)."""
     assert step.reference is not None
-    masked, masked_r = step.memory < -MASKED, step.reference.memory < -MASKED
+    return step.memory < -MASKED, step.reference.memory < -MASKED
+
+
+def _change(z: Tensor, r: Tensor) -> Tensor:
+    """Normalised logits minus those of the reference."""
+    u, ur = (torch.log_softmax(side, -1) for side in (z, r))
+    return torch.where(u == ur, 0.0, u - ur)
+
+
+def _normalise(step: Step, multiplier: Tensor, weights: Tensor) -> Tensor:
+    """Of the normalised logits."""
+    (z,), (r,) = step.inputs, step.reference_inputs
+    masked, masked_r = _masked_rows(step)
     found = multiplier - weights * multiplier.sum(-1, keepdim=True)
     if not bool((masked | masked_r).any()):
         return found
     # What stands for infinity has swallowed all logits of a row that is masked as a whole. Masked on one side, the row jumps
     # by it: each logit answers for its own output, and all that jump for those of the logits that were masked before. Masked
     # on both, none has an influence.
-    u, ur = (torch.log_softmax(side, -1) for side in (z, r))
-    jumps, shares = z != r, multiplier * torch.where(u == ur, 0.0, u - ur)
+    jumps, shares = z != r, multiplier * _change(z, r)
     rest = shares.masked_fill(jumps, 0).sum(-1, keepdim=True) / jumps.sum(-1, keepdim=True).clamp(min=1)
     own = torch.where(jumps, (shares + rest) / torch.where(jumps, z - r, 1.0), 0.0)
     swallowed = masked & masked_r & ~jumps.any(-1, keepdim=True)
