@@ -109,7 +109,7 @@ def draw_scaling(rows: list[Row]) -> Figure:
         for ax, what, unit in zip(panels[:, column], ("seconds", "memory_bytes"), (1, 2**20), strict=True):
             _curves(ax, [row for row in rows if row["axis"] == axis and what in row], what, unit)
         panels[1, column].set_xlabel(label)
-    panels[0, 0].set_title("dotted: proportional", loc="left", fontsize=SMALL, color=GREY)
+    panels[0, 0].legend(frameon=False, loc="upper left", fontsize=SMALL)
     panels[0, 0].set_ylabel("seconds")
     panels[1, 0].set_ylabel("peak extra memory (MiB)")
     return figure
@@ -117,25 +117,19 @@ def draw_scaling(rows: list[Row]) -> Figure:
 
 def _curves(ax: Axes, rows: list[Row], what: str, unit: float) -> None:
     ax.set(xscale="log", yscale="log")
-    looks = ((Native.name, CURVES[0][0], "o", 4, CURVES[1][1], 8), (DeepShap.name, RED, "*", 9, "-", -26))
-    for peer, color, mark, size, line, below in looks:
+    looks = ((Native.name, CURVES[0][0], "o", 4, CURVES[1][1]), (DeepShap.name, RED, "*", 9, "-"))
+    for peer, color, mark, size, line in looks:
         points = [(row["size"], row[what] / unit) for row in rows if row["peer"] == peer]
         if not points:
             continue
-        ax.plot(*zip(*points, strict=True), color=color, marker=mark, markersize=size, linestyle=line, linewidth=1.3)
-        _say(ax, peer, points[-1], (-2, below), color, ha="right")
+        look = {"color": color, "marker": mark, "markersize": size, "linestyle": line}
+        ax.plot(*zip(*points, strict=True), linewidth=1.3, label=peer, **look)
     sizes = np.array([points[0][0], points[-1][0]])
-    ax.plot(sizes, points[-1][1] * sizes / sizes[-1], color=GREY, linewidth=0.9, linestyle=":", zorder=0)
+    proportional = points[-1][1] * sizes / sizes[-1]
+    ax.plot(sizes, proportional, color=GREY, linewidth=0.9, linestyle=":", zorder=0, label="proportional")
     _plain_ticks(ax)
     ax.grid(color="0.92", linewidth=0.6)
     open_frame(ax)
-
-
-def _say(
-    ax: Axes, text: str, place: tuple[float, float], away: tuple[float, float], color: str, **options: Any
-) -> None:
-    options = {"textcoords": "offset points", "color": color, "fontsize": SMALL, "annotation_clip": False, **options}
-    ax.annotate(text, place, away, **options)
 
 
 def _plain_ticks(ax: Axes) -> None:

@@ -157,17 +157,19 @@ misled.data, misled.output_names = explanation.data, f"{heard} (wrong) rather th
 plots.heatmap(misled[row], unit="log-odds", time_label="time (ms)");
 
 # %% [markdown]
-# Is that so? Let us replace the coefficient that misled it most by its average, and listen again.
+# Is that so? Let us replace the three coefficients that misled it most by their averages, and listen again.
 
 # %%
 blame = pd.Series(misled[row].values.sum(0), misled.feature_names, name="speaks for the wrong one").sort_values()
-worst = misled.feature_names.index(blame.index[-1])
+worst = [misled.feature_names.index(name) for name in blame.index[-3:]]
 
 repaired = test.signal[some[row] : some[row] + 1].copy()
 repaired[..., worst] = model.mean[worst]
 with torch.no_grad():
     again = model(torch.as_tensor(repaired), torch.as_tensor(test.lengths[some[row : row + 1]]))
-print(f"with {blame.index[-1]} at its average, the model hears {NAMES[again.argmax()]}")
+lead = [answer[NAMES.index(heard)] - answer[NAMES.index(true)] for answer in (answers[some[row]], again[0])]
+print(f"with {', '.join(blame.index[-3:])} at their averages, the model hears {NAMES[again.argmax()]}:")
+print(f"the lead of {heard} over {true} went from {lead[0]:.1f} to {lead[1]:.1f} log-odds")
 blame[::-1].round(2).to_frame().head(4)
 
 # %% [markdown]
