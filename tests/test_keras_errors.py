@@ -112,6 +112,7 @@ OUTPUTS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "a tuple": (lambda m, x: (x, m.tanh(x)), None, "output= | 0: a tensor | 1: a tensor"),
     "no such key": (lambda m, x: {"a": x, "b": x}, "c", "'c' | 'a'"),
     "no such index": (lambda m, x: (x, x), 2, "output=2 | 0: a tensor"),
+    "a part of a tensor": (lambda m, x: m.tanh(x), 7, "output=7 | a tensor"),
     "a function that returns text": (lambda m, x: x, lambda y: "no tensor", "str"),
     "integers": (lambda m, x: m.argmax(x), None, "int64 | logits"),
     "nothing": (lambda m, x: None, None, "NoneType"),

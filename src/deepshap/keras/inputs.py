@@ -203,7 +203,7 @@ def take_output(result: Any, output: Any) -> Any:
     elif output is not None:
         for key in output if isinstance(output, tuple) else (output,):
             try:
-                result = result[key]
+                result = _part(result, key)
             except (KeyError, IndexError, TypeError, ValueError):
                 raise InputError(
                     f"output={output!r} is not among what the model returns: {_outline(result)}."
@@ -218,6 +218,12 @@ def take_output(result: Any, output: Any) -> Any:
             "for nested results, or a function."
         )
     return result
+
+
+def _part(result: Any, key: Any) -> Any:
+    if isinstance(result, tf.Tensor):  # its first axis has the rows
+        raise TypeError("a tensor has no parts")
+    return result[key]
 
 
 def _outline(result: Any) -> str:
