@@ -136,6 +136,14 @@ def test_which_output(forecast, wanted):
         explain(forecast, BOTH_R, BOTH)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_which_of_stacked_outputs(which):
+    parts = [lambda x: tf.tanh(x) * x[:, :1], tf.exp]
+    X, R = (np.random.default_rng(seed).normal(size=(seed, 3)) for seed in (2, 5))
+    stacked = deepshap.DeepExplainer(lambda x: tf.stack([part(x) for part in parts]), R, output=which, progress=False)
+    assert_close(stacked.shap_values(X), deepshap.DeepExplainer(parts[which], R, progress=False).shap_values(X), 1e-12)
+
+
 def test_one_explained_input_beside_one_that_is_given(forecast, wanted):
     """With a single reference, or references that share the place, the series' share is the whole difference."""
     explainer = deepshap.DeepExplainer(forecast, SERIES_R, output="mean", progress=False)

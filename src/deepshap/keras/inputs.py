@@ -204,7 +204,7 @@ def take_output(result: Any, output: Any) -> Any:
         for key in output if isinstance(output, tuple) else (output,):
             try:
                 result = _part(result, key)
-            except (KeyError, IndexError, TypeError, ValueError):
+            except (KeyError, IndexError, TypeError, ValueError, tf.errors.InvalidArgumentError):
                 raise InputError(
                     f"output={output!r} is not among what the model returns: {_outline(result)}."
                 ) from None
@@ -221,8 +221,8 @@ def take_output(result: Any, output: Any) -> Any:
 
 
 def _part(result: Any, key: Any) -> Any:
-    if isinstance(result, tf.Tensor):  # its first axis has the rows
-        raise TypeError("a tensor has no parts")
+    if isinstance(result, tf.Tensor) and result.shape.rank and result.shape[0] is None:
+        raise TypeError("the first axis has the rows")  # while the model is traced any number would do
     return result[key]
 
 
