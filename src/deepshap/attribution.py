@@ -11,7 +11,15 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from .errors import AdditivityError, AdditivityWarning, InputError, MemoryBudgetError, NonFiniteError
+from .errors import (
+    AdditivityError,
+    AdditivityWarning,
+    BatchMixingError,
+    InputError,
+    MemoryBudgetError,
+    NonFiniteError,
+)
+from .inputs import InputForm
 
 MOST_PAIRS = 4096  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
@@ -83,6 +91,10 @@ class Engine(Protocol):
 
     in_float64: str
 
+    @property
+    def inputs(self) -> InputForm:
+        """The form of the model's inputs."""
+
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
 
@@ -91,9 +103,6 @@ class Engine(Protocol):
 
     def blame(self, chunk: Chunk) -> Any:
         """The operation that explains its own output worst on a single pair."""
-
-    def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
-        """Raise unless the outputs of the run are those of the untouched model."""
 
     @property
     def tolerance(self) -> float:
@@ -244,6 +253,32 @@ def _parts(count: int, size: int, references: int) -> Iterator[slice]:
         start += part
 
 
+def single_pair(
+    engine: Engine,
+    examples: list[Any],
+    references: list[Any],
+    extra: Sequence[Any],
+    columns: np.ndarray,
+    row: int,
+) -> Chunk:
+    """The chunk of one row and the first reference."""
+    at = slice(row, row + 1)
+    one, first = [x[at] for x in examples], [r[:1] for r in references]
+    return Chunk(one, first, engine.inputs.rows_of(extra, at), columns[at], (-1, -1))
+
+
+def _compare_with_native(tolerance: float, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
+    """Check that the model computed the same among its pairs as by itself."""
+    gap = np.abs(traced - native) / scale
+    if not (gap <= 10 * tolerance).all():
+        row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
+        raise BatchMixingError(
+            f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
+            "mates or once more: it depends on the batch, on random numbers, or on state kept between calls. Such a "
+            "model has no attribution per row."
+        )
+
+
 def verified(
     engine: Engine,
     values: list[np.ndarray],
@@ -261,7 +296,7 @@ def verified(
     """
     if not np.isfinite(expected).all():
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
-    engine.compare_with_native(outputs, native, output_scale(native, expected))
+    _compare_with_native(engine.tolerance, outputs, native, output_scale(native, expected))
     gap = additivity_gap(values, native, expected, engine.tolerance, engine.eps)
     result = Attributions(values, native, expected, gap)
     check(engine, result, pair, engine.tolerance, strict)

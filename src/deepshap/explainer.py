@@ -361,7 +361,7 @@ class DeepExplainer(shap.Explainer):
         native = np.take_along_axis(native, columns, 1)
 
         def pair(row: int) -> attribution.Chunk:
-            return engine.single_pair(examples, references, extra, columns, row)
+            return attribution.single_pair(engine, examples, references, extra, columns, row)
 
         return attribution.verified(engine, values, outputs, native, expected, pair, check_additivity), columns
 

@@ -118,7 +118,7 @@ def _held(value: Any) -> list[Any]:
     if inspect.ismethod(value):
         return [value.__self__, value.__func__]
     if inspect.isfunction(value):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
         names = [name for code in _codes(value.__code__) for name in code.co_names]
         return [*cells, *(value.__globals__[name] for name in names if name in value.__globals__)]
     if isinstance(value, type) or not callable(value):
@@ -133,7 +133,8 @@ def _codes(code: Any) -> Iterator[Any]:
             yield from _codes(constant)
 
 
-def _filled(cell: Any) -> bool:
+def is_filled(cell: Any) -> bool:
+    """Whether a function's closure has put something into a cell."""
     try:
         return cell.cell_contents is not None
     except ValueError:

@@ -111,7 +111,7 @@ class Comparison:
     def _pair(self, row: int) -> Chunk:
         """One row beside a reference of its."""
         references = self.references if self.crosswise else [r[row:] for r in self.references]
-        return self.engine.single_pair(self.rows, references, self.extra, self.columns, row)
+        return attribution.single_pair(self.engine, self.rows, references, self.extra, self.columns, row)
 
     # ------------------------------------------------------------------ the model by itself
     def differences(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from ..errors import (
 from . import secants
 from .explained import Explained, explained
 from .graphs import Traced
-from .inputs import Inputs, is_rows, take_output
+from .inputs import Inputs, take_output
 from .operations import Operation
 from .regions import Region, marked, scoped
 from .state import layers_of, preserved, seeds_kept, variables_kept
@@ -91,19 +91,19 @@ class KerasEngine:
     # ------------------------------------------------------------------ running the model
     def traced(self, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> Traced:
         """The model's graph for rows of this shape, traced once."""
-        tensors = [e for e in extra if is_rows(e)]
+        tensors = [e for e in extra if Inputs.has_rows(e)]
         marks = self._marks()
         key = (
             tuple(marks.items()),
             tuple((r.shape[1:], r.dtype.name) for r in (*rows, *tensors)),
-            tuple(repr(e) for e in extra if not is_rows(e)),
+            tuple(repr(e) for e in extra if not Inputs.has_rows(e)),
         )
         if key not in self._traces:
             specs = [tf.TensorSpec((None, *r.shape[1:]), r.dtype) for r in (*rows, *tensors)]
 
             def call(*given: Any) -> Any:
                 later = iter(given[len(rows) :])
-                arguments = [next(later) if is_rows(e) else e for e in extra]
+                arguments = [next(later) if Inputs.has_rows(e) else e for e in extra]
                 output = take_output(self.inputs.call(self.model, given[: len(rows)], arguments), self.output)
                 return [output, *self._layer_inputs(regions, output)]
 
@@ -124,7 +124,7 @@ class KerasEngine:
         """Raise for a model that cannot be traced: its own error if it does not run at all."""
         one = [tf.constant(r[:1]) for r in rows]
         with variables_kept([v for layer in self.layers for v in layer.variables]), seeds_kept():
-            self.inputs.call(self.model, one, [tf.constant(e[:1]) if is_rows(e) else e for e in extra])
+            self.inputs.call(self.model, one, [tf.constant(e[:1]) if Inputs.has_rows(e) else e for e in extra])
         raise UnsupportedOperationError(
             f"the model runs, but TensorFlow cannot make a graph of it ({type(error).__name__}: {str(error).strip()}). Values of "
             "tensors that go through Python or NumPy (float(x), x.numpy(), `if` and loops that depend on them) cannot be "
@@ -170,13 +170,13 @@ class KerasEngine:
     def _native(self, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> list[np.ndarray]:
         """The model's output, and the inputs of the inner layer."""
         traced = self.traced(rows, extra)
-        tensors = [tf.constant(r) for r in (*rows, *(e for e in extra if is_rows(e)))]
+        tensors = [tf.constant(r) for r in (*rows, *(e for e in extra if Inputs.has_rows(e)))]
         with variables_kept(traced.written):
             return [t.numpy() for t in traced.function(*tensors)]
 
     def _called(self, traced: Traced, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> np.ndarray:
         """Run the model as its user calls it, without a graph, which would not show what Python does anew at each call."""
-        given = [tf.constant(e) if is_rows(e) else e for e in extra]
+        given = [tf.constant(e) if Inputs.has_rows(e) else e for e in extra]
         with preserved(list(self.layers)), variables_kept(traced.written), seeds_kept():
             result = self.inputs.call(self.model, [tf.constant(r) for r in rows], given)
             return self._flat(take_output(result, self.output).numpy(), len(rows[0]))
@@ -274,7 +274,7 @@ class KerasEngine:
         if not traced.compared:
             _check_graph(self.eps, runs[0], self._called(traced, rows, pairs)[0])
             traced.compared = True
-        given = (examples, self.inputs.background, [e for e in extra if is_rows(e)])
+        given = (examples, self.inputs.background, [e for e in extra if Inputs.has_rows(e)])
         row, reference, beside = ([tf.constant(v[:1]) for v in values] for values in given)
         return function.footprint(row, reference, beside)
 
@@ -315,30 +315,6 @@ class KerasEngine:
         """Rounding unit of the least precise dtype in the model."""
         return max(secants.eps(dtype) for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
 
-    def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
-        """Check that the model computed the same among its pairs as by itself."""
-        gap = np.abs(traced - native) / scale
-        if not (gap <= 10 * self.tolerance).all():
-            row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
-            raise BatchMixingError(
-                f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
-                "mates or once more: it depends on the batch, on random numbers, or on state kept between calls. Such a "
-                "model has no attribution per row."
-            )
-
-    def single_pair(
-        self, examples: list[Any], references: list[Any], extra: Sequence[Any], columns: np.ndarray, row: int
-    ) -> Chunk:
-        """The chunk of one row and the first reference."""
-        at = slice(row, row + 1)
-        return Chunk(
-            [x[at] for x in examples],
-            [r[:1] for r in references],
-            self.inputs.rows_of(extra, at),
-            columns[at],
-            (-1, -1),
-        )
-
     # ------------------------------------------------------------------ a chunk of pairs
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Explain a chunk of examples against a block of references.
@@ -355,7 +331,7 @@ class KerasEngine:
             columns = chunk.columns[:, first : first + together]
             rows, extra = (
                 [tf.constant(np.repeat(x, columns.shape[1], 0)) for x in given]
-                for given in (chunk.examples, filter(is_rows, chunk.extra))
+                for given in (chunk.examples, filter(Inputs.has_rows, chunk.extra))
             )
             wanted = columns.ravel().astype(np.int32)
             *found, y, yr = function(rows, references, extra, wanted, self.max_memory)
@@ -388,7 +364,7 @@ class KerasEngine:
     def blame(self, chunk: Chunk) -> Blame | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
         function = self._function(chunk.examples, chunk.extra, diagnosis=True)
-        extra = [tf.constant(e) for e in chunk.extra if is_rows(e)]
+        extra = [tf.constant(e) for e in chunk.extra if Inputs.has_rows(e)]
         found: list[Blame] = []
         for column in chunk.columns.T:
             gaps, sizes = function(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from ..errors import InputError
+from ..frameworks import is_filled
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
 
@@ -68,17 +69,10 @@ def _parts(value: Any) -> Sequence[Any]:
         return [value.python_function]
     if inspect.isfunction(value):
         named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
-        return [*(c.cell_contents for c in value.__closure__ or () if _filled(c)), *named]
+        return [*(c.cell_contents for c in value.__closure__ or () if is_filled(c)), *named]
     if isinstance(value, (type, tf.Tensor, tf.Variable)) or inspect.ismodule(value) or not callable(value):
         return []
     return list(getattr(value, "__dict__", {}).values())
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -274,30 +274,6 @@ class TorchEngine:
         """Rounding unit of the least precise dtype in the model."""
         return max(torch.finfo(dtype).eps for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
 
-    def compare_with_native(self, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
-        """Check that the model computed the same among its pairs as by itself."""
-        gap = np.abs(traced - native) / scale
-        if not (gap <= 10 * self.tolerance).all():
-            row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
-            raise BatchMixingError(
-                f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
-                "mates or once more: it depends on the batch, on random numbers, or on state kept between calls. Such a "
-                "model has no attribution per row."
-            )
-
-    def single_pair(
-        self, examples: list[Tensor], references: list[Tensor], extra: Sequence[Any], columns: np.ndarray, row: int
-    ) -> Chunk:
-        """The chunk of one row and the first reference."""
-        at = slice(row, row + 1)
-        return Chunk(
-            [x[at] for x in examples],
-            [r[:1] for r in references],
-            self.inputs.rows_of(extra, at),
-            columns[at],
-            (-1, -1),
-        )
-
     # ------------------------------------------------------------------ tracing
     def _trace(self, tracer: Tracer, rows: list[Tensor], extra: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
         """Run the model under a tracer. Returns its output (rows, outputs) and the leaves to be explained."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..frameworks import is_filled
 from .keras_layers import named_modules, start_from_states, written_when_called
 from .precision import full_float32
 
@@ -48,7 +49,7 @@ def _held(value: Any) -> list[Any]:
     if inspect.ismethod(value):
         return [value.__self__, value.__func__]
     if inspect.isfunction(value):
-        cells = [c.cell_contents for c in value.__closure__ or () if _filled(c)]
+        cells = [c.cell_contents for c in value.__closure__ or () if is_filled(c)]
         named = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
         return [*cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)]
     if inspect.isclass(value) or inspect.ismodule(value) or isinstance(value, Tensor):
@@ -60,13 +61,6 @@ def _held(value: Any) -> list[Any]:
 def _names(code: Any) -> list[str]:
     inner = [c for c in code.co_consts if inspect.iscode(c)]
     return [*code.co_names, *(name for c in inner for name in _names(c))]
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 @contextmanager
