@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import matplotlib.image
@@ -85,6 +86,9 @@ def test_memory_is_that_of_the_peak():
 
     with processes._Peak() as peak:
         block = np.ones(64 * 2**17)  # 64 MiB
+        latest = time.monotonic() + 60  # the thread that looks may have to wait for a busy machine
+        while peak.extra < block.nbytes * 0.95 and time.monotonic() < latest:
+            time.sleep(processes.SAMPLED_EVERY)
         del block
     assert 60 * 2**20 < peak.extra < 100 * 2**20
 
