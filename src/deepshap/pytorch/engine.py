@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from ..attribution import DEFAULT_BUDGET, MOST_PAIRS, Chunk, Footprint
 from ..errors import BatchMixingError, ControlFlowError, InputError, NonFiniteError
-from .background import Kept, Recorded, state_of
+from .background import Kept, Recorded, looked_at, state_of
 from .contributions import Reduce, Traced, over_references, row_by_row
 from .inputs import Inputs, take_output
 from .nodes import ForeignCall, custom_functions_visible
@@ -363,23 +363,23 @@ class TorchEngine:
     def _recorded_block(self, chunk: Chunk) -> Recorded:
         if self._kept is None or self._kept.block != chunk.block:
             self._kept = None  # two blocks would take twice the memory
-            recorded, native = self.record(chunk.references, ()), self.evaluate(chunk.references, ())
-            self._kept = Kept(chunk.block, recorded, native, state_of(self.modules, self.operations))
+            recorded, some = self.record(chunk.references, ()), looked_at(self.model, chunk.references)
+            state = state_of(self.modules, self.operations)
+            self._kept = Kept(chunk.block, some, recorded, self.evaluate(some, ()), state)
         return self._kept.recorded
 
     def _evaluate_and_check(self, rows: list[Tensor], extra: Sequence[Any], most: int) -> Tensor:
-        """Run the untouched model, and beside the rows the references whose activations are kept.
+        """Run the untouched model, and beside the rows some of the references whose activations are kept.
 
         If those give other outputs than before, the model is another one, and the activations are forgotten.
         """
         kept = self._kept
         if kept is None or kept.checked:
             return self.evaluate(rows, extra)
-        references = [r[slice(*kept.block)] for r in self.inputs.background]
-        if extra or len(rows[0]) + len(references[0]) > most:
-            outputs, again = self.evaluate(rows, extra), self.evaluate(references, ())
+        if extra or len(rows[0]) + len(kept.looked_at[0]) > most:
+            outputs, again = self.evaluate(rows, extra), self.evaluate(kept.looked_at, ())
         else:
-            together = self.evaluate([torch.cat(both) for both in zip(rows, references, strict=True)], ())
+            together = self.evaluate([torch.cat(both) for both in zip(rows, kept.looked_at, strict=True)], ())
             outputs, again = together.tensor_split([len(rows[0])])
         if not torch.allclose(
             again, kept.native, rtol=64 * self.eps, atol=64 * self.eps * float(kept.native.abs().max())

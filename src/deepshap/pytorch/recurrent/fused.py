@@ -6,13 +6,16 @@ processor's cache, and blocks run in threads. On a GPU all pairs are one block.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numba
@@ -28,6 +31,7 @@ from .sequence import Level, Steps, Trace
 BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
 Receive = Callable[[int, Tensor, Any, int], None]  # step, products (the array too), the input's first column
 THREADS_BEYOND = 500_000  # multipliers of units; to start a thread takes a millisecond
+OMP_PAUSE_SOFT = 1
 NEIGHBOURS = 8  # examples that meet each reference while it is at hand
 Kernels = Any  # a module of them
 
@@ -120,6 +124,8 @@ def _in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
                 results[k] = tasks[k]()
 
     threads = torch.get_num_threads()
+    if len(tasks) > 1:
+        _dismiss_waiting_threads()
     with ThreadPoolExecutor(max(threads - 1, 1), "deepshap") as pool:
         others = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
         work()
@@ -127,6 +133,25 @@ def _in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
             other.result()
     torch.set_num_threads(threads)  # new threads of the user's take the number that was set last
     return results
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that torch has loaded, if it is GNU's."""
+    try:
+        return ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    except (OSError, AttributeError):
+        return None
+
+
+def _dismiss_waiting_threads() -> None:
+    """Let OpenMP's threads go, which wait for torch's next operation by counting, for 10 ms on cores that are needed here.
+
+    They come back with that operation, in a fraction of a millisecond. ``omp_pause_soft`` keeps all settings.
+    """
+    pause = getattr(_openmp(), "omp_pause_resource_all", None)  # since OpenMP 5.0
+    if pause is not None:
+        pause(OMP_PAUSE_SOFT)
 
 
 @contextmanager
