@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_close, drawn, values
@@ -77,6 +78,33 @@ def test_recorded_anew_when_the_model_has_changed(change):
     found = explainer.shap_values(X)
     assert abs(found - before).max() > 1e-6
     assert_close(found, deepshap.DeepExplainer(model, R, progress=False).shap_values(X), 1e-12)
+
+
+class Capped(nn.Module):
+    """Cuts off sums beyond a number that it reads from its own attribute, inside a list that contains itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings: list = [5.0]
+        self.settings.append(self.settings)
+        self.vocabulary = {str(k): k for k in range(1000)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum((1, 2)).clamp(max=self.settings[0])[:, None]
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_a_change_that_one_reference_notices(as_module):
+    module = Capped()
+    settings = module.settings
+    model = module if as_module else lambda x: x.sum((1, 2)).clamp(max=settings[0])[:, None]
+    references = torch.zeros(60, 2, 2, dtype=torch.float64)
+    references[1] = 1  # its sum is 4, beyond the new cap
+    x = torch.full((2, 2, 2), 0.5, dtype=torch.float64)
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    explainer.shap_values(x)
+    settings[0] = 3.0
+    assert_close(explainer.shap_values(x).reshape(2, 4).sum(1), np.full(2, 2 - 3 / 60), 1e-12)
 
 
 def test_recorded_anew_when_a_rule_has_changed(recordings):

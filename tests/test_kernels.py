@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numba
 import numpy as np
+import psutil
 import pytest
 import torch
 from helpers import assert_close, built, drawn, values
@@ -173,3 +176,16 @@ def test_errors_in_a_thread_reach_the_user(compiled, monkeypatch):
     with pytest.raises(ZeroDivisionError, match="in a block"):
         values(Chain(nn.LSTM(3, 2, batch_first=True), Last()), torch.randn(9, 4, 3), torch.randn(40, 4, 3))
     assert float(torch.tensor(1e-40) * 1) > 0
+
+
+# ---------------------------------------------------------------------- beside torch's threads
+def test_waiting_threads_are_sent_away_and_come_back(compiled):
+    if fused._openmp() is None:
+        assert sys.platform != "linux"
+        return
+    square = torch.ones(500, 500)
+    wanted, before = square @ square, psutil.Process().num_threads()
+    fused._dismiss_waiting_threads()
+    assert psutil.Process().num_threads() < before
+    assert torch.equal(square @ square, wanted)
+    assert psutil.Process().num_threads() == before

@@ -12,7 +12,6 @@ from .operations import Operation
 from .table import USER_OPERATIONS
 from .trace import Tape
 
-
 LEGIBLE, LEGIBLE_DEPTH = 64, 6  # entries of a container that is read off, and containers in containers
 SPOT_CHECKED = 16  # references whose outputs tell whether a module is still the one that was recorded
 

@@ -193,7 +193,9 @@ def _by_unit(
 
 def _forward(formula: Any, weights: Weights, side: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
     x, *states = side
-    return formula.forward(formula.input_share(x, weights), states, weights)
+    share = formula.input_share(x, weights)
+    rows = share.new_empty(len(share), formula.width(len(weights.w_hh) // formula.gates))
+    return formula.forward(share, states, weights, rows), formula.split(rows)
 
 
 # ---------------------------------------------------------------------- building blocks

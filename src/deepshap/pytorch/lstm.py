@@ -53,8 +53,9 @@ def _forward(x: Tensor, state: list[Tensor], weights: Weights) -> list[dict[str,
     state = state or [x.new_zeros(x.shape[1], size) for size in sizes]
     kept: list[dict[str, Tensor]] = []
     for z in LSTM.input_share(x, weights):
-        state, values = LSTM.forward(z, state, weights)
-        kept.append(values)
+        rows = z.new_empty(len(z), LSTM.width(sizes[1]))
+        state = LSTM.forward(z, state, weights, rows)
+        kept.append(LSTM.split(rows))
     return kept
 
 

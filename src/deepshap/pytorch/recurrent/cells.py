@@ -6,8 +6,6 @@ make a row of the trace that the fused kernels read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -18,7 +16,6 @@ from .. import secants
 
 Cell = Any  # one of the classes below
 Columns = dict[str, Tensor]
-ALLOCATE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Weights(NamedTuple):
@@ -61,21 +58,17 @@ class LSTM(_Cell):
     columns: ClassVar = {"a": 4, "z": 4, "c_before": 1, "tanh_c": 1, "c": 1}
 
     @staticmethod
-    def forward(
-        x: Tensor, state: list[Tensor], w: Weights, out: Mapping[str, Tensor] = ALLOCATE
-    ) -> tuple[list[Tensor], Columns]:
-        """One step from the input's share of the gates; ``out`` may say where to put the columns."""
+    def forward(x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from the input's share of the gates to the new state; fills the ``rows`` of the trace."""
         h, c = state
-        z = torch.addmm(x, h, w.w_hh.T, out=out.get("z"))
-        a = torch.sigmoid(z, out=out.get("a"))
-        i, f, g, o = a.chunk(4, -1)
-        torch.tanh(z.chunk(4, -1)[2], out=g)
-        new = torch.mul(f, c, out=out.get("c")).addcmul_(i, g)
-        tanh_c = torch.tanh(new, out=out.get("tanh_c"))
-        h = o * tanh_c
-        before = out["c_before"].copy_(c) if out else c
-        kept = {"a": a, "z": z, "c_before": before, "tanh_c": tanh_c, "c": new}
-        return [h if w.w_hr is None else F.linear(h, w.w_hr), new], kept
+        units = c.shape[-1]
+        gates, z, before, tanh_c, new = rows.split([4 * units, 4 * units, units, units, units], -1)
+        i, f, g, o = torch.sigmoid(torch.addmm(x, h, w.w_hh.T, out=z), out=gates).chunk(4, -1)
+        torch.tanh(z.narrow(-1, 2 * units, units), out=g)
+        before.copy_(c)
+        torch.mul(f, c, out=new).addcmul_(i, g)
+        h = o * torch.tanh(new, out=tanh_c)
+        return [h if w.w_hr is None else F.linear(h, w.w_hr), new]
 
     @staticmethod
     def multipliers(m: list[Tensor], x: Columns, r: Columns, w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -112,27 +105,18 @@ class GRU(_Cell):
         return F.linear(x, w.w_ih, w.b_ih + F.pad(w.b_hh[: 2 * units], (0, units)))
 
     @staticmethod
-    def forward(
-        x: Tensor, state: list[Tensor], w: Weights, out: Mapping[str, Tensor] = ALLOCATE
-    ) -> tuple[list[Tensor], Columns]:
-        """One step from the input's share of the gates; ``out`` may say where to put the columns."""
+    def forward(x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from the input's share of the gates to the new state; fills the ``rows`` of the trace."""
         (h,) = state
         units = h.shape[-1]
-        b_q = None if w.b_hh is None else w.b_hh[2 * units :]
-        z = torch.add(x, F.pad(h @ w.w_hh[: 2 * units].T, (0, units)), out=out.get("z"))
-        q = F.linear(h, w.w_hh[2 * units :], b_q)
-        a = torch.empty_like(z) if not out else out["a"]
-        r, update, n = a.chunk(3, -1)
-        torch.sigmoid(z[..., : 2 * units], out=a[..., : 2 * units])
-        n_in = z[..., 2 * units :].addcmul_(r, q)
-        torch.tanh(n_in, out=n)
-        kept = {
-            "a": a,
-            "z": z,
-            "q": out["q"].copy_(q) if out else q,
-            "h_before": out["h_before"].copy_(h) if out else h,
-        }
-        return [torch.addcmul(n, update, h - n)], kept  # in the order in which torch rounds
+        both = [2 * units, units]  # gates, and what is new
+        gates, n, z, z_n, q, before = rows.split([*both, *both, units, units], -1)
+        (x, x_n), (share, share_n) = x.split(both, -1), torch.mm(h, w.w_hh.T).split(both, -1)
+        r, update = torch.sigmoid(torch.add(x, share, out=z), out=gates).chunk(2, -1)
+        q.copy_(share_n) if w.b_hh is None else torch.add(share_n, w.b_hh.narrow(0, 2 * units, units), out=q)
+        torch.tanh(torch.addcmul(x_n, r, q, out=z_n), out=n)
+        before.copy_(h)
+        return [torch.addcmul(n, update, h - n)]  # in the order in which torch rounds
 
     @staticmethod
     def multipliers(m: list[Tensor], x: Columns, r: Columns, w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -153,13 +137,12 @@ class _RNN(_Cell):
     secant: ClassVar[Any]
 
     @classmethod
-    def forward(
-        cls, x: Tensor, state: list[Tensor], w: Weights, out: Mapping[str, Tensor] = ALLOCATE
-    ) -> tuple[list[Tensor], Columns]:
-        """One step from the input's share; ``out`` may say where to put the columns."""
-        z = torch.addmm(x, state[0], w.w_hh.T, out=out.get("z"))
-        h = cls.activation(z)
-        return [h], {"z": z, "a": out["a"].copy_(h) if out else h}
+    def forward(cls, x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from the input's share to the new state; fills the ``rows`` of the trace."""
+        a, z = rows.chunk(2, -1)
+        h = cls.activation(torch.addmm(x, state[0], w.w_hh.T, out=z))
+        a.copy_(h)
+        return [h]
 
     @classmethod
     def multipliers(cls, m: list[Tensor], x: Columns, r: Columns, w: Weights) -> tuple[Tensor, Tensor, list[Tensor]]:

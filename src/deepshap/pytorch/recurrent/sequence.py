@@ -135,12 +135,12 @@ def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[
     share = cell.input_share(x, weights)
     trace = Trace(steps, x, share.new_empty(len(x), cell.width(level.units)))
     output = share.new_empty(len(x), state[0].shape[-1])
-    shares, columns, outputs = steps.split(share), trace.columns(level), steps.split(output)
+    shares, rows, outputs = steps.split(share), steps.split(trace.rows), steps.split(output)
     state, padded = [s.clone() for s in state], min(steps.sizes) == steps.rows
     for t in level.order(len(steps)):
         size = steps.sizes[t]
         given = state if padded else [s[:size] for s in state]
-        new, _ = cell.forward(shares[t], given, weights, columns[t])
+        new = cell.forward(shares[t], given, weights, rows[t])
         outputs[t].copy_(new[0])
         if padded:
             state = new
