@@ -193,9 +193,9 @@ def _by_unit(
 
 def _forward(formula: Any, weights: Weights, side: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
     x, *states = side
-    share = formula.input_share(x, weights)
-    rows = share.new_empty(len(share), formula.width(len(weights.w_hh) // formula.gates))
-    return formula.forward(share, states, weights, rows), formula.split(rows)
+    rows = x.new_empty(len(x), formula.width(len(weights.w_hh) // formula.gates))
+    formula.read(x, weights, rows)
+    return formula.forward(states, weights, rows), formula.split(rows)
 
 
 # ---------------------------------------------------------------------- building blocks

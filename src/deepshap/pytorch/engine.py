@@ -321,7 +321,7 @@ class TorchEngine:
         self._dtypes = recorded.tape.dtypes
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
-        kept = 2 * recorded.tape.memory  # twice, since it is gathered step by step and put together at the end
+        kept = recorded.tape.memory
         own = tracer.tape.nbytes
         return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
 

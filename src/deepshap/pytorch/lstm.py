@@ -52,9 +52,10 @@ def _forward(x: Tensor, state: list[Tensor], weights: Weights) -> list[dict[str,
     sizes = weights.w_hh.shape[1], len(weights.w_hh) // 4
     state = state or [x.new_zeros(x.shape[1], size) for size in sizes]
     kept: list[dict[str, Tensor]] = []
-    for z in LSTM.input_share(x, weights):
-        rows = z.new_empty(len(z), LSTM.width(sizes[1]))
-        state = LSTM.forward(z, state, weights, rows)
+    for step in x:
+        rows = step.new_empty(len(step), LSTM.width(sizes[1]))
+        LSTM.read(step, weights, rows)
+        state = LSTM.forward(state, weights, rows)
         kept.append(LSTM.split(rows))
     return kept
 

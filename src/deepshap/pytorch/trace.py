@@ -373,7 +373,8 @@ class Tracer(TorchFunctionMode):
         step.form = None
         for tensor in tensors(step.kept()):
             self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
-        self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *step.outputs))
+        made = step.outputs if self.reference is None else ()  # those of the example side are counted with all results
+        self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *made))
         self.tape.memory += getattr(step.memory, "nbytes", 0)
         return result
 

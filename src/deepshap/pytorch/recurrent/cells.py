@@ -44,10 +44,16 @@ class _Cell:
         units = rows.shape[-1] // sum(cls.columns.values())
         return dict(zip(cls.columns, rows.split([units * n for n in cls.columns.values()], -1), strict=True))
 
+    @classmethod
+    def read(cls, x: Tensor, w: Weights, rows: Tensor) -> None:
+        """Fill z in the ``rows`` of the trace with what the input adds to it, and every bias that is added to that."""
+        bias, z = cls.bias(w), cls.split(rows)["z"]
+        torch.mm(x, w.w_ih.T, out=z) if bias is None else torch.addmm(bias, x, w.w_ih.T, out=z)
+
     @staticmethod
-    def input_share(x: Tensor, w: Weights) -> Tensor:
-        """What the input adds to the gates, with every bias that is added to it."""
-        return F.linear(x, w.w_ih, w.b_ih if w.b_hh is None or w.b_ih is None else w.b_ih + w.b_hh)
+    def bias(w: Weights) -> Tensor | None:
+        """What is added to z beside the shares of input and state."""
+        return w.b_ih if w.b_hh is None else w.b_hh if w.b_ih is None else w.b_ih + w.b_hh
 
 
 class LSTM(_Cell):
@@ -58,12 +64,12 @@ class LSTM(_Cell):
     columns: ClassVar = {"a": 4, "z": 4, "c_before": 1, "tanh_c": 1, "c": 1}
 
     @staticmethod
-    def forward(x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from the input's share of the gates to the new state; fills the ``rows`` of the trace."""
+    def forward(state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
         h, c = state
         units = c.shape[-1]
         gates, z, before, tanh_c, new = rows.split([4 * units, 4 * units, units, units, units], -1)
-        i, f, g, o = torch.sigmoid(torch.addmm(x, h, w.w_hh.T, out=z), out=gates).chunk(4, -1)
+        i, f, g, o = torch.sigmoid(z.addmm_(h, w.w_hh.T), out=gates).chunk(4, -1)
         torch.tanh(z.narrow(-1, 2 * units, units), out=g)
         before.copy_(c)
         torch.mul(f, c, out=new).addcmul_(i, g)
@@ -97,24 +103,25 @@ class GRU(_Cell):
     columns: ClassVar = {"a": 3, "z": 3, "q": 1, "h_before": 1}
 
     @staticmethod
-    def input_share(x: Tensor, w: Weights) -> Tensor:
-        """What the input adds to the gates, with the biases but that of q."""
-        if w.b_ih is None or w.b_hh is None:
-            return F.linear(x, w.w_ih)
+    def bias(w: Weights) -> Tensor | None:
+        """What is added to z beside the shares of input and state; the last part of ``b_hh`` belongs to q."""
+        if w.b_hh is None:
+            return w.b_ih
         units = w.w_hh.shape[1]
-        return F.linear(x, w.w_ih, w.b_ih + F.pad(w.b_hh[: 2 * units], (0, units)))
+        of_gates = F.pad(w.b_hh[: 2 * units], (0, units))
+        return of_gates if w.b_ih is None else w.b_ih + of_gates
 
     @staticmethod
-    def forward(x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from the input's share of the gates to the new state; fills the ``rows`` of the trace."""
+    def forward(state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
         (h,) = state
         units = h.shape[-1]
         both = [2 * units, units]  # gates, and what is new
         gates, n, z, z_n, q, before = rows.split([*both, *both, units, units], -1)
-        (x, x_n), (share, share_n) = x.split(both, -1), torch.mm(h, w.w_hh.T).split(both, -1)
-        r, update = torch.sigmoid(torch.add(x, share, out=z), out=gates).chunk(2, -1)
+        share, share_n = torch.mm(h, w.w_hh.T).split(both, -1)
+        r, update = torch.sigmoid(z.add_(share), out=gates).chunk(2, -1)
         q.copy_(share_n) if w.b_hh is None else torch.add(share_n, w.b_hh.narrow(0, 2 * units, units), out=q)
-        torch.tanh(torch.addcmul(x_n, r, q, out=z_n), out=n)
+        torch.tanh(z_n.addcmul_(r, q), out=n)
         before.copy_(h)
         return [torch.addcmul(n, update, h - n)]  # in the order in which torch rounds
 
@@ -137,10 +144,10 @@ class _RNN(_Cell):
     secant: ClassVar[Any]
 
     @classmethod
-    def forward(cls, x: Tensor, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from the input's share to the new state; fills the ``rows`` of the trace."""
+    def forward(cls, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
         a, z = rows.chunk(2, -1)
-        h = cls.activation(torch.addmm(x, state[0], w.w_hh.T, out=z))
+        h = cls.activation(z.addmm_(state[0], w.w_hh.T))
         a.copy_(h)
         return [h]
 

@@ -132,15 +132,15 @@ def run(
 
 def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[Tensor, list[Tensor], Trace]:
     cell, weights = level.cell, level.weights
-    share = cell.input_share(x, weights)
-    trace = Trace(steps, x, share.new_empty(len(x), cell.width(level.units)))
-    output = share.new_empty(len(x), state[0].shape[-1])
-    shares, rows, outputs = steps.split(share), steps.split(trace.rows), steps.split(output)
+    trace = Trace(steps, x, x.new_empty(len(x), cell.width(level.units)))
+    cell.read(x, weights, trace.rows)
+    output = x.new_empty(len(x), state[0].shape[-1])
+    rows, outputs = steps.split(trace.rows), steps.split(output)
     state, padded = [s.clone() for s in state], min(steps.sizes) == steps.rows
     for t in level.order(len(steps)):
         size = steps.sizes[t]
         given = state if padded else [s[:size] for s in state]
-        new = cell.forward(shares[t], given, weights, rows[t])
+        new = cell.forward(given, weights, rows[t])
         outputs[t].copy_(new[0])
         if padded:
             state = new
