@@ -123,6 +123,8 @@ class Traced:
         found = []
         for _, sums in self.tracer.sums:
             sums.take()  # of the attempt to take all at once
+        for step in self.tracer.tape.steps:
+            step.selections.clear()
         for seed in seeds:
             found.append(backward(seed))
             known.append([sums.take() for _, sums in self.tracer.sums])

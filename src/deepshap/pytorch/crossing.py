@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace as changed
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,11 +61,12 @@ def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     return x, r
 
 
-def multipliers(step: Step, operation: Operation, given: Sequence[Tensor]) -> Found:
+def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> Found:
     """Apply a rule to multipliers of all pairs and outputs; returns those of its inputs."""
     apply = _pairing_itself if operation.several else _broadcast if operation.broadcasts else _repeated
     references = step.pairs.references if step.pairs.crossed else 1
-    found = apply(step, operation, [m.unflatten(0, (-1, references)) for m in given])
+    rows: list[Any] = [None if m is None else m.unflatten(0, (-1, references)) for m in given]
+    found = apply(step, operation, rows)
     return [None if m is None else m.flatten(0, 1) for m in found]
 
 
@@ -106,7 +108,7 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
 
 
 # ---------------------------------------------------------------------- rules that know of pairs
-def _pairing_itself(step: Step, operation: Operation, given: list[Tensor]) -> Found:
+def _pairing_itself(step: Step, operation: Operation, given: Found) -> Found:
     """Apply a rule to multipliers as they are, with the shapes of both sides on all pairs."""
     assert operation.rule is not None
     view = _view(step, *[lambda x, r: _outlined(x, r, step.pairs)] * 2)

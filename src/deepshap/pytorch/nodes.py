@@ -28,6 +28,7 @@ class Node(Function):
         ctx: Any, diagnosis: Diagnosis | None, step: Step, operation: Operation, *inputs: Tensor
     ) -> Any:
         ctx.diagnosis, ctx.step, ctx.operation = diagnosis, step, operation
+        ctx.set_materialize_grads(not operation.several)
         versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
         if [i._version for i in inputs] != versions:
@@ -50,7 +51,9 @@ class Node(Function):
     @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
         step = ctx.step
-        given = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
+        given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
+        if ctx.operation.several:
+            given = _with_selections(step, given)
         if several_at_once():
             influence = _Influence()
             found = _ForSeveral.apply(step, ctx.operation, influence, *given)
@@ -59,8 +62,57 @@ class Node(Function):
             result = _for_one(step, ctx.operation, given)
         result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
         if ctx.diagnosis is not None:
-            ctx.diagnosis.append((step, *rules.local_gap(step, given, result)))
+            ctx.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
+
+
+def _with_selections(step: Step, given: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The multipliers of all outputs but perhaps the first, then those of entries of the first one."""
+    selections, step.selections = step.selections, []
+    step.selected = tuple((axis, index) for axis, index, _ in selections)
+    outputs = [
+        torch.zeros_like(o) if m is None and i else m for i, (m, o) in enumerate(zip(given, step.outputs, strict=True))
+    ]
+    return [*outputs, *(m for _, _, m in selections)]
+
+
+def select_apart(result: Any) -> bool:
+    """If a tensor is an entry of a recurrent network's output, its last step for instance, hand on its multiplier by itself.
+
+    Autograd would put it among zeros for all other steps, of every pair. The tensor remains a view like any other.
+    """
+    select: Any = result.grad_fn if isinstance(result, Tensor) else None
+    if select is None or select.name() != "SelectBackward0":
+        return False
+    step = _step_of(*select.next_functions[0])
+    if step is None:
+        return False
+    axis, index = _signed(select._saved_dim), _signed(select._saved_index)
+    axis %= step.outputs[0].dim()
+    index %= step.outputs[0].shape[axis]
+
+    def take(given: tuple[Tensor | None]) -> tuple[None]:
+        if given[0] is not None:
+            step.selections.append((axis, index, given[0]))
+        return (None,)
+
+    select.register_prehook(take)
+    return True
+
+
+def recurrent_step(value: Tensor) -> Step | None:
+    """The step of the recurrent network whose output a tensor is."""
+    return None if value.grad_fn is None else _step_of(value.grad_fn, value.output_nr)
+
+
+def _step_of(node: Any, position: int) -> Step | None:
+    recurrent = position == 0 and isinstance(node, Node._backward_cls) and node.operation.several
+    return node.step if recurrent else None
+
+
+def _signed(number: int) -> int:
+    """Autograd shows negative numbers as 64 bits without a sign."""
+    return number - 2**64 if number >= 2**63 else number
 
 
 def several_at_once() -> bool:
@@ -68,8 +120,8 @@ def several_at_once() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _for_one(step: Step, operation: Operation, given: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    found = crossing.multipliers(step, operation, [m.unsqueeze(0) for m in given])
+def _for_one(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    found = crossing.multipliers(step, operation, [None if m is None else m.unsqueeze(0) for m in given])
     return tuple(None if m is None else m.squeeze(0) for m in found)
 
 
@@ -84,23 +136,28 @@ class _ForSeveral(Function):
     """Applies a rule under ``torch.vmap``."""
 
     @staticmethod
-    def forward(step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(step: Step, operation: Operation, influence: _Influence, *given: Tensor | None) -> tuple[Tensor, ...]:
         """Multipliers that no seed has reached are 0."""
-        if any(bool(m.any()) for m in given):
+        if any(bool(m.any()) for m in given if m is not None):
             raise RuntimeError(f"the multipliers of {step.name} at {step.place} depend on none of the seeds")
-        return _ForSeveral._filled([torch.zeros_like(i) for i in step.inputs], influence, given[0])
+        return _ForSeveral._filled([torch.zeros_like(i) for i in step.inputs], influence, step.inputs[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Nothing is kept: there are no second derivatives."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor) -> Any:
-        rows = [
-            m.expand(info.batch_size, *m.shape) if axis is None else m.movedim(axis, 0)
-            for m, axis in zip(given, in_dims[3:], strict=True)
-        ]
-        filled = _ForSeveral._filled(crossing.multipliers(step, operation, rows), influence, rows[0])
+    def vmap(
+        info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor | None
+    ) -> Any:
+        def laid_out(m: Tensor | None, axis: int | None) -> Tensor | None:
+            if m is None:
+                return None
+            return m.expand(info.batch_size, *m.shape) if axis is None else m.movedim(axis, 0)
+
+        rows = [laid_out(m, axis) for m, axis in zip(given, in_dims[3:], strict=True)]
+        like = next(m for m in rows if m is not None)
+        filled = _ForSeveral._filled(crossing.multipliers(step, operation, rows), influence, like)
         return filled, (0,) * len(filled)
 
     @staticmethod

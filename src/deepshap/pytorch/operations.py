@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +96,8 @@ class Step:
     reference : the same step on the reference side.
     reference_inputs, reference_outputs : its varying inputs and float outputs.
     memory : whatever the operation's forward pass kept for its rule.
+    selections : multipliers of entries of the first output, which come past autograd, see ``nodes.select_apart``.
+    selected : what the last multipliers that a rule gets belong to: an axis of the first output, and an entry of it.
     form : how the outputs are nested, while they are made.
     """
 
@@ -110,6 +112,8 @@ class Step:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     memory: Any = None
+    selections: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    selected: tuple[tuple[int, int], ...] = ()
     form: Any = None
 
     def evaluate(self, *inputs: Tensor) -> Any:
@@ -169,7 +173,8 @@ class Operation:
     keeps_memory : the function returns ``(outputs, memory)``.
     several : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
         references, *shape of an example's value), and takes what the forward pass kept; of the inputs and outputs it sees
-        their shapes on all pairs only.
+        their shapes on all pairs only. The first output's is None where nothing reaches it, and after those of all
+        outputs come those of single entries of the first one, see ``Step.selected``.
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are

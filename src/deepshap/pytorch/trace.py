@@ -24,7 +24,7 @@ from ..errors import ControlFlowError, UnsupportedOperationError
 from . import names, rules
 from .calls import place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .crossing import beside
-from .nodes import Diagnosis, ForeignCall, Node, is_continuous, several_at_once
+from .nodes import Diagnosis, ForeignCall, Node, is_continuous, recurrent_step, select_apart, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Misaligned, Operation, Pairs, Step, Sums
 from .table import OPERATIONS, USER_OPERATIONS
 from .tree import detached, replace, tensors
@@ -97,6 +97,7 @@ class Tracer(TorchFunctionMode):
         self._from_input = WeakTensorKeyDictionary()
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
         self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
+        self._whole: set[Step] = set()  # recurrent networks of whose output not only single steps are used
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,6 +123,7 @@ class Tracer(TorchFunctionMode):
         """Check that the model's output came through this tracer."""
         self._is_active(output)
         carrier = self._carrier(output)
+        self._used_whole([output])
         return output if carrier is None else carrier
 
     def finish(self) -> None:
@@ -163,7 +165,15 @@ class Tracer(TorchFunctionMode):
                 args, kwargs = self._join(name, inplace, args, kwargs)
             result = self._active(function, operation, name, inplace, args, kwargs)
         self._mark(result)
+        if self.reference is not None and self.diagnosis is None and not select_apart(result):
+            self._used_whole(active)
         return result
+
+    def _used_whole(self, values: Iterable[Tensor]) -> None:
+        for step in map(recurrent_step, values):
+            if step is not None and step not in self._whole:
+                self._whole.add(step)
+                self.tape.nbytes += step.outputs[0].nbytes
 
     def _pass_on(self, function: Any, args: Any, kwargs: Any, poisoned: Tensor) -> Any:
         """Reshape or select indices that differ between the sides: only their use is an error."""
@@ -429,8 +439,8 @@ class Tracer(TorchFunctionMode):
             for changed in (tensor, tensor._base):  # a base changes with its views
                 if changed is not None and changed.grad_fn is not None:
                     _metadata(changed.grad_fn)[_MARK] = True
-            if not tensor._is_view():
-                self.tape.nbytes += 0 if self.reference is None else tensor.nbytes
+            if self.reference is not None and not tensor._is_view() and recurrent_step(tensor) is None:
+                self.tape.nbytes += tensor.nbytes
 
     def _tag(self, tensor: Tensor, carrier: Tensor) -> Tensor:
         self._mark(carrier)

@@ -62,20 +62,25 @@ def _triton_is_safe() -> bool:
     return importlib.util.find_spec("triton") is not None and "tensorflow" not in sys.modules
 
 
-def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
+def run(
+    network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool, at: dict[int, int] | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """As ``stepwise.run``, but for ``m_output`` and the input's multipliers, which lie reference after reference.
 
-    They are (outputs, references, flat, features), and the flat sequence is that of the examples.
+    They are (outputs, references, flat, features), and the flat sequence is that of the examples. Where ``m_output`` has
+    only some of the steps, time first, ``at`` says which are where; those of the others are 0.
     """
     every, on = np.arange(network.steps.rows), _kernels_for(network.device)
-    references = m_output.shape[1]
+    outputs, references = m_output.shape[:2]
     steps = network.steps.shared_by(references)
-    source = _Sequence(on, m_output.flatten(1, 2).contiguous(), steps, every, references).only_nonzero()
+    there = steps if at is None else Steps((steps.rows,) * len(at))
+    source = _Sequence(on, m_output.flatten(1, 2).contiguous(), there, every, references, at).only_nonzero()
     m_x = None
     if not summed:
-        m_x = _Sequence(on, m_output.new_zeros(*source.values.shape[:2], network.features), steps, every, references)
+        values = m_output.new_zeros(outputs, references * sum(steps.sizes), network.features)
+        m_x = _Sequence(on, values, steps, every, references)
     products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
-    tiles = _tiles(network, len(m_output)) if on is kernels else [every]
+    tiles = _tiles(network, outputs) if on is kernels else [every]
     blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
     results = _in_threads([block.run for block in blocks])
     places = torch.as_tensor(np.concatenate(tiles)).argsort()
@@ -172,7 +177,8 @@ def _one_core() -> Iterator[None]:
 class _Sequence:
     """Multipliers of a sequence, (outputs, references * flat, features), and which of its rows are the pairs of a block.
 
-    ``steps`` are those of the sequence for one reference.
+    ``steps`` are those of the sequence for one reference, and ``at`` says which of them a step is; those it does not name
+    are all 0.
     """
 
     on: Kernels
@@ -180,7 +186,7 @@ class _Sequence:
     steps: Steps
     places: np.ndarray
     references: int = 1
-    read: np.ndarray | None = None  # the steps that are not all 0, where that is known
+    at: dict[int, int] | None = None
 
     def __post_init__(self) -> None:
         self._flat = self.on.view(self.values.view(-1, self.values.shape[-1]))
@@ -194,11 +200,11 @@ class _Sequence:
 
         Often only the last step is used. On a GPU to know would be to wait.
         """
-        if not self.steps.batch_first or self.on is not kernels:
+        if self.at is not None or not self.steps.batch_first or self.on is not kernels:
             return self
         marks = np.zeros(len(self.steps), bool)
         kernels.mark_steps(marks, self._flat)
-        return replace(self, read=marks)
+        return replace(self, at={t: t for t in np.flatnonzero(marks).tolist()})
 
     def of(self, places: np.ndarray) -> _Sequence:
         """The same for another block."""
@@ -206,9 +212,10 @@ class _Sequence:
 
     def located(self, step: int) -> tuple[Any, int, int, int]:
         """All rows, where those of a step start, 1 if pairs have rows of their own, and how far apart outputs are."""
-        if self.read is not None and not self.read[step]:
+        place = step if self.at is None else self.at.get(step)
+        if place is None:
             return self._zeros, 0, 0, 0
-        return self._flat, self.steps.start(step), 1, self.values.shape[1]
+        return self._flat, self.steps.start(place), 1, self.values.shape[1]
 
     def add(self, step: int, found: Tensor) -> None:
         """Add to the multipliers of one step; ``found`` is (outputs, pairs, features)."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
@@ -36,20 +37,31 @@ class Settings:
     repeats: int = 1
     sums: Sums | None = None
 
+    @property
+    def time_axis(self) -> int:
+        """Of a padded sequence."""
+        return 1 if self.batch_first else 0
 
-def _rule(step: Step, *multipliers: Tensor) -> list[Tensor | None]:
+
+def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
     """Multipliers (outputs, references, ...) from the network's results to what it was given."""
     settings: Settings = step.arguments[-1]
     network = _network(step, settings)
-    m_output, *m_states = multipliers
+    m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
+    shape = *m_states[0].shape[:2], *_shape_of_example(step, settings)
     axis, state_axis = (None, None) if not step.pairs.crossed else (0 if settings.batch_first else 1, 1)
     states = [crossing.to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
-    if fused.available(network, len(m_output)):
-        m_x, m_first = fused.run(network, m_output.flatten(2, -2), states, sums is not None)
-        m_x = m_x if sums is not None else m_x.reshape(*m_output.shape[:-1], -1)
+    if fused.available(network, shape[0]):
+        at = None
+        if m_output is None and settings.sizes is None and all(axis == settings.time_axis for axis, _ in step.selected):
+            flat, at = _single_steps(step, shape, selected)
+        else:
+            flat = _whole(step, shape, m_output, selected).flatten(2, -2)
+        m_x, m_first = fused.run(network, flat, states, sums is not None, at)
+        m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = crossing.to_rows(m_output, axis)
+        rows = crossing.to_rows(_whole(step, shape, m_output, selected), axis)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
         m_x = m_x if sums is not None else crossing.from_rows(m_x.reshape(*rows.shape[:-1], -1), axis, step.pairs)
     if sums is not None:
@@ -57,6 +69,33 @@ def _rule(step: Step, *multipliers: Tensor) -> list[Tensor | None]:
     first = [crossing.from_rows(m, state_axis, step.pairs) for m in m_first]
     found = [None if sums is not None else m_x, *first]
     return [m for m, varies in zip(found, step.varying, strict=True) if varies]
+
+
+def _shape_of_example(step: Step, settings: Settings) -> list[int]:
+    """Shape of the output on the example side, of which the step shows that on all pairs."""
+    shape = list(step.outputs[0].shape)
+    if step.pairs.crossed:
+        shape[0 if settings.batch_first else 1] //= step.pairs.references
+    return shape
+
+
+def _single_steps(step: Step, shape: Sequence[int], selected: Sequence[Tensor]) -> tuple[Tensor, dict[int, int]]:
+    """The output's multipliers (outputs, references, flat, features) at steps that came one by one, and where each is."""
+    found: dict[int, Tensor] = {}
+    for (_, t), m in zip(step.selected, selected, strict=True):
+        found[t] = found[t] + m if t in found else m
+    nothing = step.outputs[0].new_zeros(*shape[:2], 0, shape[-1])
+    return torch.cat([nothing, *found.values()], 2), {t: k for k, t in enumerate(found)}
+
+
+def _whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
+    """The output's multipliers at all steps, with those of single entries of it in their places."""
+    if m_output is not None and not selected:
+        return m_output
+    whole = step.outputs[0].new_zeros(shape) if m_output is None else m_output.clone()
+    for (axis, index), m in zip(step.selected, selected, strict=True):
+        whole.select(axis + 2, index).add_(m)
+    return whole
 
 
 def _network(step: Step, settings: Settings) -> Network:
@@ -94,7 +133,7 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
 
 def _repeated(v: Tensor, repeats: int, axis: int) -> Tensor:
     if repeats == 1:
-        return v.contiguous()
+        return v.clone(memory_format=torch.contiguous_format)  # no view: in-place code may follow
     shape = list(v.shape)
     shape.insert(axis + 1, repeats)
     return v.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
