@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -80,31 +82,81 @@ def test_recorded_anew_when_the_model_has_changed(change):
     assert_close(found, deepshap.DeepExplainer(model, R, progress=False).shap_values(X), 1e-12)
 
 
-class Capped(nn.Module):
-    """Cuts off sums beyond a number that it reads from its own attribute, inside a list that contains itself."""
+class Slotted:
+    """What nobody can look into."""
 
-    def __init__(self) -> None:
+    __slots__ = ("limit",)
+
+
+LIMIT = 5.0
+
+
+def _global_limit(_):
+    return LIMIT
+
+
+def _set_global(_, value):
+    global LIMIT
+    LIMIT = value
+
+
+def _default_limit(_, box=[5.0]):  # noqa: B006 (that it stays one object is what is tested)
+    return box[0]
+
+
+def _filled(array):
+    return lambda m, value: array(m).__setitem__(0, value)
+
+
+# Where a number may be that a model reads, and how it is changed.
+PLACES = {
+    "a namespace": (lambda m: m.config.limit, lambda m, value: setattr(m.config, "limit", value)),
+    "a list that holds itself": (lambda m: m.settings[0], _filled(lambda m: m.settings)),
+    "a long list": (lambda m: m.long[0], _filled(lambda m: m.long)),
+    "an array": (lambda m: float(m.array[0]), _filled(lambda m: m.array)),
+    "a large array": (lambda m: float(m.large[0]), _filled(lambda m: m.large)),
+    "a tensor": (lambda m: float(m.tensor[0]), _filled(lambda m: m.tensor)),
+    "a set": (lambda m: max(m.set), lambda m, value: (m.set.clear(), m.set.add(value))),
+    "a global variable": (_global_limit, _set_global),
+    "a default": (_default_limit, _filled(lambda _: _default_limit.__defaults__[0])),
+    "slots": (lambda m: m.slotted.limit, lambda m, value: setattr(m.slotted, "limit", value)),
+    "a class attribute": (lambda m: Capped.limit, lambda m, value: setattr(Capped, "limit", value)),
+}
+
+
+class Capped(nn.Module):
+    """Cuts off sums beyond a number that it reads from somewhere."""
+
+    limit = 5.0
+
+    def __init__(self, read) -> None:
         super().__init__()
-        self.settings: list = [5.0]
+        self.read = read
+        self.config, self.settings, self.long = SimpleNamespace(limit=5.0), [5.0], [5.0, *range(100)]
+        self.array, self.large, self.tensor = np.full(3, 5.0), np.full(10**6, 5.0), torch.full((3,), 5.0)
+        self.set, self.slotted = {5.0}, Slotted()
+        self.slotted.limit = 5.0
         self.settings.append(self.settings)
-        self.vocabulary = {str(k): k for k in range(1000)}
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.sum((1, 2)).clamp(max=self.settings[0])[:, None]
+        return x.sum((1, 2)).clamp(max=self.read(self))[:, None]
 
 
 @pytest.mark.parametrize("as_module", [True, False])
-def test_a_change_that_one_reference_notices(as_module):
-    module = Capped()
-    settings = module.settings
-    model = module if as_module else lambda x: x.sum((1, 2)).clamp(max=settings[0])[:, None]
+@pytest.mark.parametrize("place", PLACES)
+def test_a_change_that_one_reference_notices(place, as_module):
+    read, change = PLACES[place]
+    module = Capped(read)
     references = torch.zeros(60, 2, 2, dtype=torch.float64)
-    references[1] = 1  # its sum is 4, beyond the new cap
+    references[1] = 1  # its sum is 4, beyond the new limit
     x = torch.full((2, 2, 2), 0.5, dtype=torch.float64)
-    explainer = deepshap.DeepExplainer(model, references, progress=False)
-    explainer.shap_values(x)
-    settings[0] = 3.0
-    assert_close(explainer.shap_values(x).reshape(2, 4).sum(1), np.full(2, 2 - 3 / 60), 1e-12)
+    explainer = deepshap.DeepExplainer(module if as_module else lambda x: module(x), references, progress=False)
+    try:
+        explainer.shap_values(x)
+        change(module, 3.0)
+        assert_close(explainer.shap_values(x).reshape(2, 4).sum(1), np.full(2, 2 - 3 / 60), 1e-12)
+    finally:
+        change(module, 5.0)
 
 
 def test_recorded_anew_when_a_rule_has_changed(recordings):

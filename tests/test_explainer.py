@@ -137,6 +137,15 @@ def test_rows_along_another_axis():
     assert_close(found.swapaxes(0, 1), values(Chain(first, Last()), SERIES_R, SERIES))
 
 
+def test_axes_counted_from_the_end():
+    layer = built(nn.LSTM(3, 2, batch_first=True))
+    background, rows = SERIES_R.permute(1, 2, 0), SERIES.permute(1, 2, 0)
+    model = lambda x: layer(x.permute(2, 0, 1))[0][:, -1]  # noqa: E731
+    found = [values(model, background, rows, batch_axis=axis) for axis in (2, -1)]
+    assert found[0].shape == (5, 3, 3, 2)
+    assert np.array_equal(*found)
+
+
 def test_rows_along_another_axis_of_the_output_too():
     layer = built(nn.LSTM(3, 2))
     first = built(nn.LSTM(3, 2, batch_first=True))

@@ -105,12 +105,23 @@ def test_an_input_that_the_model_changes_or_uses_twice(compiled, monkeypatch):
         x[:, 0] = 2 * x[:, 0]
         return layer(x)[0][:, -1]
 
+    def overwritten_afterwards(x):
+        h = layer(x)[0][:, -1]
+        x += 1
+        x.mul_(x)
+        return read_out(h.new_zeros(len(h), 3)) + h + x.mean(1)[:, :2]
+
     def twice(x):
         return layer(x)[0][:, -1] * read_out(x[:, 1]) + layer(x.flip(1))[0].sum(1)
 
+    def kept_elsewhere(x):
+        return overwritten_afterwards(x.clone())
+
     X, R = drawn(3, 5, 3, seed=1), drawn(4, 5, 3, seed=2)
-    for model in (overwritten, twice):
+    for model in (overwritten, twice, overwritten_afterwards):
         assert_close(values(model, X, R), step_by_step(monkeypatch, model, X, R), 1e-12)
+    for x, r in ((X, R), (X[:1], R), (X, R[:1])):  # of a single row no copy is made in passing
+        assert_close(values(overwritten_afterwards, x, r), values(kept_elsewhere, x, r), 1e-12)
 
 
 def test_saturated_and_equal_values(compiled):

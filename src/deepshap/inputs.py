@@ -61,6 +61,7 @@ class InputForm(ABC):
     # ------------------------------------------------------------------ reading
     def _arrays(self, values: Any, what: str) -> list[Any]:
         arrays = [self._array(v, axis, what) for v, axis in zip(self._listed(values, what), self.axes, strict=True)]
+        self.axes = [axis % len(a.shape) for axis, a in zip(self.axes, arrays, strict=True)]
         if len({len(a) for a in arrays}) > 1:
             raise InputError(f"the inputs of {what} have different numbers of rows: {[len(a) for a in arrays]}.")
         return arrays

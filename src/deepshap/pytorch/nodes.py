@@ -17,6 +17,11 @@ from . import crossing, rules
 from .operations import Operation, Step
 from .tree import detached, tensors
 
+BESIDE_SELECTION = (
+    "SliceBackward0",
+    "UnsqueezeBackward0",
+    "AliasBackward0",
+)  # x[:, -1, :4] and x[:, -1, None] select too
 Diagnosis = list[tuple[Step, float, float]]
 
 
@@ -82,6 +87,8 @@ def select_apart(result: Any) -> bool:
     Autograd would put it among zeros for all other steps, of every pair. The tensor remains a view like any other.
     """
     select: Any = result.grad_fn if isinstance(result, Tensor) else None
+    while select is not None and select.name() in BESIDE_SELECTION:
+        select = select.next_functions[0][0]
     if select is None or select.name() != "SelectBackward0":
         return False
     step = _step_of(*select.next_functions[0])

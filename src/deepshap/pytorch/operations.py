@@ -153,6 +153,8 @@ class Step:
         """Keep copies of the values whose memory is about to be overwritten in place."""
         kept = replace(self.kept(), lambda t: t.clone() if t.untyped_storage().data_ptr() == storage else t)
         self.arguments, self.keywords, self.inputs, self.outputs = kept
+        if hasattr(self.memory, "save_from_overwriting"):
+            self.memory.save_from_overwriting(storage)
 
 
 Rule = Callable[..., "Tensor | Sequence[Tensor | None] | None"]

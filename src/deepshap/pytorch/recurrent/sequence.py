@@ -108,6 +108,12 @@ class Memory:
         """Memory that they take."""
         return sum(trace.nbytes for trace in self.traces)
 
+    def save_from_overwriting(self, storage: int) -> None:
+        """Keep copies of inputs whose memory, that of the layer's own input, is about to be overwritten in place."""
+        for trace in self.traces:
+            if trace.inputs.untyped_storage().data_ptr() == storage:
+                trace.inputs = trace.inputs.clone()
+
 
 def run(
     levels: list[list[Level]], x: Tensor, states: list[Tensor], steps: Steps
