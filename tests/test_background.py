@@ -129,13 +129,16 @@ class Capped(nn.Module):
 
     limit = 5.0
 
-    def __init__(self, read) -> None:
+    def __init__(self, place: str) -> None:
         super().__init__()
-        self.read = read
+        self.read = PLACES[place][0]
+        if place == "slots":
+            self.slotted = Slotted()
+            self.slotted.limit = 5.0
+        if place == "a large array":
+            self.large = np.full(10**6, 5.0)
         self.config, self.settings, self.long = SimpleNamespace(limit=5.0), [5.0], [5.0, *range(100)]
-        self.array, self.large, self.tensor = np.full(3, 5.0), np.full(10**6, 5.0), torch.full((3,), 5.0)
-        self.set, self.slotted = {5.0}, Slotted()
-        self.slotted.limit = 5.0
+        self.array, self.tensor, self.set = np.full(3, 5.0), torch.full((3,), 5.0), {5.0}
         self.settings.append(self.settings)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,8 +148,7 @@ class Capped(nn.Module):
 @pytest.mark.parametrize("as_module", [True, False])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_change_that_one_reference_notices(place, as_module):
-    read, change = PLACES[place]
-    module = Capped(read)
+    change, module = PLACES[place][1], Capped(place)
     references = torch.zeros(60, 2, 2, dtype=torch.float64)
     references[1] = 1  # its sum is 4, beyond the new limit
     x = torch.full((2, 2, 2), 0.5, dtype=torch.float64)

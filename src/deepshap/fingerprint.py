@@ -6,11 +6,13 @@ reads: numbers, arrays, functions, in attributes, closures, defaults and global 
 
 from __future__ import annotations
 
+import argparse
 import enum
 import functools
 import inspect
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ from .frameworks import is_filled
 KNOWN = frozenset({"torch", "tensorflow", "keras", "numpy", "deepshap"}) | sys.stdlib_module_names
 MOST_VALUES = 20_000
 MOST_BYTES = 2**20  # of an array that is read
+DATA = (types.SimpleNamespace, argparse.Namespace)  # of known packages, but made by users
 PLAIN = (type(None), bool, int, complex, str, bytes, enum.Enum)
 
 
@@ -81,7 +84,7 @@ class _Reader:
             return self._array(np.asarray(value))
         if isinstance(value, dict):
             return (len(value), *value.keys(), *value.values())
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple, deque)):
             return (len(value), *value)
         if isinstance(value, (set, frozenset)):
             return (len(value), *sorted(value, key=lambda item: (str(type(item)), hash(item))))
@@ -107,7 +110,7 @@ class _Reader:
 
     def _of_object(self, value: Any) -> Iterable[Any]:
         found = self.of_layer(value)
-        if found is None and _is_known(type(value)):
+        if found is None and _is_known(type(value)) and not isinstance(value, DATA):
             return ()
         if found is None and not hasattr(value, "__dict__"):
             self.complete = False
@@ -137,8 +140,17 @@ def _of_function(function: Any) -> Iterator[Any]:
             yield from (getattr(value, other) for other in names if hasattr(value, other))
 
 
+def names_in(cls: type) -> set[str]:
+    """Everything that the functions of a class name, but for classes of known packages that it derives from."""
+    functions = [value for value in _of_class(cls) if inspect.isfunction(value)]
+    return {name for function in functions for name in _names(function.__code__)}
+
+
 def _names(code: types.CodeType) -> Iterator[str]:
+    """Names, and texts, which ``getattr`` may take for names."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names(constant)
+        elif isinstance(constant, str):
+            yield constant

@@ -20,13 +20,14 @@ from ..errors import (
     NonFiniteError,
     UnsupportedOperationError,
 )
+from ..fingerprint import Fingerprint
 from . import secants
 from .explained import Explained, explained
 from .graphs import Traced
 from .inputs import Inputs, take_output
 from .operations import Operation
 from .regions import Region, marked, scoped
-from .state import layers_of, preserved, seeds_kept, variables_kept
+from .state import layers_of, preserved, seeds_kept, state_of, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS, USER_OPERATIONS
 
@@ -74,13 +75,23 @@ class KerasEngine:
         self._dtypes: set[tf.DType] = set()
         self._traces: dict[Any, Traced] = {}
         self._functions: dict[Any, Any] = {}
+        self._state: Fingerprint | None = None  # of the model when it was traced
+        self._doubtful = False  # whether not all of it could be read, so that graphs are compared with it in every call
         self.rows_at_once = MOST_PAIRS  # pairs, one for each explained output, that fit into memory
         self.max_memory = DEFAULT_BUDGET
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
         layer = self.layers.get(self.layer)
-        return {**self.__dict__, "layer": layer, "layers": {}, "operations": {}, "_traces": {}, "_functions": {}}
+        return {
+            **self.__dict__,
+            "layer": layer,
+            "layers": {},
+            "operations": {},
+            "_traces": {},
+            "_functions": {},
+            "_state": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -118,6 +129,7 @@ class KerasEngine:
                 except Exception as error:
                     self._refuse(error, rows, extra)
             self._traces[key].regions = regions
+            self._state = state_of(self.model, list(self.layers))
         return self._traces[key]
 
     def _refuse(self, error: Exception, rows: Sequence[np.ndarray], extra: Sequence[Any]) -> None:
@@ -237,8 +249,27 @@ class KerasEngine:
         """Explain against these references from now on."""
         self.inputs.use(background, what)
 
+    def _forget_if_changed(self) -> None:
+        """Forget the graphs of a model whose Python values have changed since; look again where not all can be read."""
+        if not self._traces:
+            return
+        state = state_of(self.model, list(self.layers))
+        if state != self._state:
+            self._forget()
+        elif not state.complete:
+            self._doubtful = True
+            for traced in self._traces.values():
+                traced.compared = False
+
+    def _forget(self) -> None:
+        self._traces.clear()
+        self._functions.clear()
+        self.layers = layers_of(self.model)
+        self._doubtful = False
+
     def read(self, X: Any, additional_forward_args: Any) -> tuple[list[np.ndarray], tuple[Any, ...]]:
         """Return rows-first inputs and all row arguments."""
+        self._forget_if_changed()
         rows = self.inputs.read(X)
         if len(rows[0]) == 0:
             raise InputError("X is empty: there is nothing to explain.")
@@ -265,6 +296,19 @@ class KerasEngine:
 
         Returns the memory that references, examples and pairs take.
         """
+        try:
+            footprint = self._prepare(examples, extra)
+        except BatchMixingError:
+            if not self._doubtful:
+                raise
+            self._forget()  # the graph was that of the model as it was before
+            footprint = self._prepare(examples, extra)
+        self._state = state_of(
+            self.model, list(self.layers)
+        )  # Python values that calls change, counters say, are no change
+        return footprint
+
+    def _prepare(self, examples: list[np.ndarray], extra: Sequence[Any]) -> Footprint:
         rows = [np.concatenate([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
         pairs = self.inputs.rows_of(extra, [0, 0])
         runs = [run.reshape(-1) for run in self._find_axes(rows, pairs)]
@@ -293,6 +337,7 @@ class KerasEngine:
 
     def expected_value(self) -> np.ndarray:
         """Mean output over the background."""
+        self._forget_if_changed()
         rows = self.inputs.background
         try:
             self._find_axes([np.concatenate([r[:1], r[-1:]]) for r in rows], ())
