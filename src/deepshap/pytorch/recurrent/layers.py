@@ -42,6 +42,11 @@ class Settings:
         """Of a padded sequence."""
         return 1 if self.batch_first else 0
 
+    @property
+    def row_axis(self) -> int:
+        """Of a padded sequence."""
+        return 1 - self.time_axis
+
 
 def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
     """Multipliers (outputs, references, ...) from the network's results to what it was given."""
@@ -49,15 +54,11 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     network = _network(step, settings)
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
     shape = *m_states[0].shape[:2], *_shape_of_example(step, settings)
-    axis, state_axis = (None, None) if not step.pairs.crossed else (0 if settings.batch_first else 1, 1)
+    axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
     states = [crossing.to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     if fused.available(network, shape[0]):
-        at = None
-        if m_output is None and settings.sizes is None and all(axis == settings.time_axis for axis, _ in step.selected):
-            flat, at = _single_steps(step, shape, selected)
-        else:
-            flat = _whole(step, shape, m_output, selected).flatten(2, -2)
+        flat, at = _flat(step, settings, shape, m_output, selected)
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
@@ -75,12 +76,17 @@ def _shape_of_example(step: Step, settings: Settings) -> list[int]:
     """Shape of the output on the example side, of which the step shows that on all pairs."""
     shape = list(step.outputs[0].shape)
     if step.pairs.crossed:
-        shape[0 if settings.batch_first else 1] //= step.pairs.references
+        shape[settings.row_axis] //= step.pairs.references
     return shape
 
 
-def _single_steps(step: Step, shape: Sequence[int], selected: Sequence[Tensor]) -> tuple[Tensor, dict[int, int]]:
-    """The output's multipliers (outputs, references, flat, features) at steps that came one by one, and where each is."""
+def _flat(
+    step: Step, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
+) -> tuple[Tensor, dict[int, int] | None]:
+    """The output's multipliers (outputs, references, flat, features); if they came step by step, only those, and which."""
+    only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in step.selected)
+    if m_output is not None or not only_steps:
+        return _whole(step, shape, m_output, selected).flatten(2, -2), None
     found: dict[int, Tensor] = {}
     for (_, t), m in zip(step.selected, selected, strict=True):
         found[t] = found[t] + m if t in found else m
@@ -118,7 +124,7 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
     Returns the output, of the sequence's form, and the last states.
     """
     *states, settings = rest
-    repeats, axis = settings.repeats, 0 if settings.batch_first else 1
+    repeats, axis = settings.repeats, settings.row_axis
     states = [s[:, ::repeats] for s in states]
     if settings.sizes is not None:
         output, last, memory = run(settings.levels, data, states, Steps(settings.sizes))
