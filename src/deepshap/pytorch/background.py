@@ -13,7 +13,7 @@ from .operations import Operation
 from .table import USER_OPERATIONS
 from .trace import Tape
 
-SPOT_CHECKED = 16  # references that are run in every call of a model that can be read
+SPOT_CHECKED = 8  # references that are run in every call of a model that can be read
 
 
 @dataclass
