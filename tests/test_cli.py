@@ -1,5 +1,6 @@
 """The command line: models and data from files, attributions in a file, every failure in one line."""
 
+import gzip
 import itertools
 import json
 import os
@@ -207,6 +208,8 @@ def test_a_keras_model(x):
     assert "Every operation has a rule" in listed
     message = refused("explain", "code.keras", "x.npy", "-o", "y.parquet")
     assert "code.keras cannot be read safely as a Keras model" in message
+    message = refused("explain", "model.keras", "x.npy", "--tensor", "logits", "-o", "y.parquet")
+    assert "--tensor logits: the model returns" in message
 
 
 @pytest.mark.usefixtures("x")
@@ -415,6 +418,9 @@ def test_targets_of_several_outputs(x):
         ("nan.csv", ["--id", "who", "--time", "day"], "'pulse' is missing or infinite at ann, 2024-01-01"),
         ("nan.npy", [], "nan.npy has a missing or infinite value in row 2"),
         ("empty.npy", [], "empty.npy has no rows"),
+        ("scalar.npy", [], "scalar.npy holds a single value without an axis of rows"),
+        ("scalar.npz", [], "scalar.npz, array 'y', holds a single value"),
+        ("x.npy", ["-b", "scalar.npy"], "scalar.npy holds a single value"),
         ("x.npy", ["--id", "who"], "--id, --time, --features and --format are for tables"),
         ("x.npy", ["--shape", "3,3"], "rows of 10 values cannot have shape (3, 3)"),
         ("x.npy", ["--shape", "five"], "--shape must be whole numbers"),
@@ -424,6 +430,16 @@ def test_targets_of_several_outputs(x):
         ("x.npy", ["--class-names", "a,b"], "2 names for 3 outputs"),
         ("x.npy", ["--ranked-outputs", "4"], "ranked_outputs must be between 1 and the number of outputs, 3"),
         ("x.npy", ["--feature-names", "a,b,c"], "feature_names holds 3 names for an axis of 2"),
+        ("x.npy", ["--feature-names", "a,a"], "--feature-names: 'a' is there twice"),
+        ("x.npy", ["--class-names", "a,a,b", "--class", "a"], "--class-names: 'a' is there twice"),
+        ("x.npy", ["--class-names", "a,b,c", "--class", "b", "--class", "1"], "--class: 'b' is there twice"),
+        ("x.npy", ["--class", "0", "--class", "0"], "--class: 'Output 0' is there twice"),
+        (
+            "long.csv",
+            ["--id", "who", "--time", "day", "--features", "pulse,pulse"],
+            "--features: 'pulse' is there twice",
+        ),
+        ("x.npy", ["--tensor", "logits"], "--tensor logits: the model returns a Tensor"),
         ("x.npy", ["--rows", "20:30"], "--rows 20:30 takes none of the 9 rows"),
         ("x.npy", ["--rows", "some"], "--rows must be a number or A:B"),
         ("x.npy", ["-b", "0"], "at least one row to compare with"),
@@ -439,7 +455,10 @@ def test_targets_of_several_outputs(x):
         ("two.npz", ["--target", "z"], "--target: two.npz has no array 'z'; it has a, b"),
         ("x.npy", ["-o", "x.csv"], "let the name end in .parquet"),
         ("long.parquet", ["--id", "who", "--time", "day", "-o", "long.parquet"], "would overwrite what is read"),
+        ("x.npy", ["-b", "long.parquet", "-o", "long.parquet"], "would overwrite what is read"),
         ("x.npy", ["--report", "attributions.parquet"], "would overwrite what is read"),
+        ("x.npy", ["--report", "r.pdf"], "--report r.pdf: a report is written as HTML, so let the name end in .html"),
+        ("x.npy", ["--report", "nowhere/r.html"], "there is no folder nowhere"),
         ("one.npy", [], "one.npy has one row, which cannot be its own background"),
         ("model.pt2", [], "MODEL comes before DATA"),
         ("words.csv", ["--id", "who", "--time", "day"], "'day 9' stands before 'day 10'"),
@@ -449,6 +468,7 @@ def test_targets_of_several_outputs(x):
         ("whole.npy", [], "--dtype float32 changes that"),
     ],
 )
+@pytest.mark.filterwarnings("error::UserWarning")  # torch would warn of an index that is a text
 @pytest.mark.usefixtures("long")
 def test_wrong_data_and_options(x, data, options, message):
     for name in ("text.txt", "text.npy", "text.parquet"):
@@ -456,6 +476,8 @@ def test_wrong_data_and_options(x, data, options, message):
     np.save("objects.npy", np.array([{}, {}]))
     np.save("nan.npy", np.where(np.arange(ROWS)[:, None, None] == 2, np.nan, x))
     np.save("empty.npy", x[:0])
+    np.save("scalar.npy", 3.0)
+    np.savez("scalar.npz", y=3.0)
     np.save("shorter.npy", x[:, 1:])
     np.save("one.npy", x[:1])
     np.savez("two.npz", a=x, b=x)
@@ -467,6 +489,57 @@ def test_wrong_data_and_options(x, data, options, message):
     pd.concat([frame, frame.head(1)]).to_csv("twice.csv", index=False)
     frame.assign(pulse=frame.pulse.where(frame.index != 0)).to_csv("nan.csv", index=False)
     assert message in refused("explain", "cli_models:Forecast", data, *options)
+
+
+# A table of which one line is empty, and one row has two.
+GAPS = 'who,day,pulse,note\nann,1,70,\n\nann,2,71,"slept\nbadly"\nann,3,72,\n{},4,73,\nann,5,{},\n'
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        (("", 74), ["--id", "who", "--time", "day", "--features", "pulse"], "column 'who' is empty in line 7."),
+        (("ann", ""), ["--features", "pulse"], "has a missing or infinite value in line 8, feature 'pulse'"),
+    ],
+)
+def test_lines_of_text_files_are_those_of_the_file(suffix, cells, options, message):
+    text = GAPS.format(*cells).replace(",", "\t" if suffix == ".tsv" else ",")
+    opened = gzip.open if suffix == ".csv.gz" else open
+    with opened(f"gaps{suffix}", "wt", encoding="utf-8") as file:
+        file.write(text)
+    assert message in refused("explain", "cli_models:Forecast", f"gaps{suffix}", *options)
+
+
+def test_rows_of_other_tables_are_counted_from_one():
+    frame = pd.DataFrame({"who": ["ann", "ann", None, "bob"], "day": [1, 2, 3, 4], "pulse": [70.0, 71, 72, np.nan]})
+    frame.to_parquet("gaps.parquet")
+    message = refused("explain", "cli_models:Forecast", "gaps.parquet", "--id", "who", "--time", "day")
+    assert "column 'who' is empty in row 3 (counted from 1)" in message
+    message = refused("explain", "cli_models:Forecast", "gaps.parquet", "--features", "pulse")
+    assert "missing or infinite value in row 4 (counted from 1), feature 'pulse'" in message
+
+
+@pytest.mark.usefixtures("x")
+def test_a_program_keeps_its_precision():
+    export(cli_models.Forecast(), torch.randn(2, STEPS, 2), "model.pt2")
+    export(cli_models.Words().embedding, torch.ones(2, 3, dtype=torch.int64), "words.pt2")
+    np.save("ids.npy", np.ones((4, 3)))
+    for dtype in ("int64", "float64"):
+        message = refused("explain", "model.pt2", "x.npy", "--dtype", dtype)
+        assert f"--dtype {dtype}: an exported program keeps its own, float32 for x." in message
+    assert "keeps its own, float32" in refused("check", "model.pt2", "--dtype", "int64")
+    assert "keeps its own, int64" in refused("explain", "words.pt2", "ids.npy", "--dtype", "float32")
+    done("explain", "model.pt2", "x.npy", "--dtype", "float32", "-o", "a.parquet")
+    done("explain", "words.pt2", "ids.npy", "--dtype", "int64", "-b", "zeros", "-o", "b.parquet")
+
+
+def test_a_program_of_double_precision_may_be_told_so(x):
+    export(cli_models.Forecast().double(), torch.randn(2, STEPS, 2, dtype=torch.float64), "model.pt2")
+    done("explain", "model.pt2", "x.npy", "-b", "zeros", "--dtype", "float64")
+    wanted = explained(cli_models.Forecast().double(), np.zeros((1, STEPS, 2)), x.astype(float))
+    np.testing.assert_allclose(deepshap.load("attributions.parquet").values, wanted.values, rtol=1e-12, atol=1e-15)
+    assert "keeps its own, float64" in refused("explain", "model.pt2", "x.npy", "--dtype", "float32")
 
 
 @pytest.mark.usefixtures("x")
@@ -556,6 +629,22 @@ def test_report(x):
     assert Path("direct.html").stat().st_size > 10_000
     assert "no Parquet file" in refused("report", "x.npy")
     assert "none.parquet" in refused("report", "none.parquet")
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("attributions.parquet", "--output attributions.parquet would overwrite what is read"),
+        ("nowhere/why.html", "there is no folder nowhere to write why.html to"),
+        ("why.txt", "--output why.txt: a report is written as HTML, so let the name end in .html"),
+    ],
+)
+@pytest.mark.usefixtures("x")
+def test_reports_that_are_not_written(page, message):
+    done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros")
+    before = Path("attributions.parquet").read_bytes()
+    assert message in refused("report", "attributions.parquet", "-o", page)
+    assert Path("attributions.parquet").read_bytes() == before
 
 
 def test_demo_hands_its_options_on(monkeypatch):

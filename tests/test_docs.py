@@ -77,6 +77,15 @@ def anchors(page: Path) -> set[str]:
     return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_operations_with_exchanged_operands_name_another_operation():
+    rows = dict(
+        re.findall(r"^\| `([^`]+)` \| As `([^`]+)`, with its first two operands", document.document(), re.MULTILINE)
+    )
+    assert rows["Tensor.where"] == "where"
+    assert rows["rfloor_divide"] == "floor_divide"
+    assert set(rows.values()) <= set(table.OPERATIONS)
+
+
 def test_supported_operations_are_up_to_date():
     written = (ROOT / "docs" / "supported-operations.md").read_text(encoding="utf-8")
     assert written == document.document(), "run: make docs"

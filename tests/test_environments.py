@@ -70,6 +70,21 @@ def test_without_any_framework_the_error_names_the_extras():
     assert "deepshap[keras]" in printed
 
 
+LAZY = """
+import sys
+import deepshap
+assert {"captum", "datasets", "plots"} <= set(dir(deepshap))
+assert not {"matplotlib", "shap", "torch"} & set(sys.modules)
+assert len(deepshap.datasets.seattle_weather()) == 1461
+assert "matplotlib" not in sys.modules
+print(deepshap.plots.heatmap.__name__, "matplotlib" in sys.modules)
+"""
+
+
+def test_subpackages_are_imported_when_they_are_first_used():
+    assert run(LAZY, set()).split() == ["heatmap", "True"]
+
+
 OTHER_BACKEND = """
 import deepshap
 import keras

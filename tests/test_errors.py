@@ -317,6 +317,41 @@ def test_outputs_that_cannot_be_explained(function, output, words):
     refused(deepshap.InputError, function, *words, output=output)
 
 
+def test_a_tensor_has_no_named_parts(recwarn):
+    """Torch would take the text for a list of indexes, with a warning."""
+    refused(deepshap.InputError, lambda x: x, "output='logits'", "a tensor", output="logits")
+    refused(deepshap.InputError, lambda x: {"a": x}, "output=('a', 'logits')", "a tensor", output=("a", "logits"))
+    assert [str(w.message) for w in recwarn if issubclass(w.category, UserWarning)] == []
+
+
+@pytest.mark.parametrize("names", [["a", "b", "a", "c"], ["a", "b"] * 2])
+def test_names_that_come_again(names):
+    for option in ("feature_names", "output_names"):
+        read(R, X, f"{option}: 'a' is there twice", **{option: names})
+
+
+def test_names_of_several_inputs_that_come_again():
+    names = [list("abc"), list("wxyz")]
+    series = [drawn(2, 4, 3), drawn(2, 4)]
+    explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=names)
+    assert [part.feature_names for _, part in explainer(series).items()] == names
+    for given in ([list("aab"), None], [list("abc"), list("abcb")], [None, "abcd"]):
+        explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=given)
+        with pytest.raises(deepshap.InputError, match=r"is there twice|a list of names for each of the inputs"):
+            explainer(series)
+    same = [list("abc"), list("abcd")]  # of two inputs
+    explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=same)
+    assert [part.feature_names for _, part in explainer(series).items()] == same
+
+
+def test_a_text_is_no_list_of_names():
+    read(R, X, "feature_names is the text 'abcd', not a list of names", feature_names="abcd")
+    series = {"a": drawn(2, 4, 3)}
+    explainer = deepshap.DeepExplainer(lambda a: a.sum(1), series, progress=False, feature_names={"a": "xyz"})
+    with pytest.raises(deepshap.InputError, match="feature_names is the text 'xyz'"):
+        explainer(series)
+
+
 def test_layers():
     model = built(nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
     twice = Chain(model[0], model[1], model[0])

@@ -275,6 +275,14 @@ def test_columns_side_by_side(explanation):
         time.hstack(features + 1)
 
 
+def test_steps_may_have_one_name():
+    """Words come again in a text."""
+    words = ["the", "cat", "and", "the", "dog", "sat"]
+    net = nn.LSTM(FEATURES, 1, batch_first=True)
+    found = deepshap.DeepExplainer(lambda x: net(x)[0][:, -1], series(5, 1), progress=False)(series(ROWS, 2))
+    assert found.over_features(step_names=words).feature_names == words
+
+
 # ---------------------------------------------------------------------- bad input
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -282,6 +290,7 @@ def test_columns_side_by_side(explanation):
         (lambda e: e[:, 2].over_time(), r"over_time\(\) is for sequences.*\(4, 3\)"),
         (lambda e: e.over_features().over_features(), r"over_features\(\) is for sequences.*\(4, 6\)"),
         (lambda e: e.over_features(step_names=["a"]), "step_names holds 1 names for an axis of 6"),
+        (lambda e: e.over_features(step_names="abcdef"), "step_names is the text 'abcdef', not a list of names"),
         (lambda e: e.over_time(np.zeros((2, 2))), r"data has shape \(2, 2\).*\(4, 3\)"),
         (lambda e: e.output("maybe"), r"no output 'maybe' among 2 outputs named \['no', 'yes'\]"),
         (lambda e: e.output(2), "no output 2 among 2 outputs"),

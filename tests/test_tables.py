@@ -314,8 +314,9 @@ def test_dates_that_can_be_read_in_two_ways_are_refused(written):
         (lambda f: f.assign(sun="bright"), "column 'sun' is .*not numeric"),
         (lambda f: pd.concat([f, f.tail(1)]), "p3 has two lines for day 2024-01-05"),
         (lambda f: f.assign(rain=f.rain.where(f.index != 3)), "'rain' is missing or infinite at p0, 2024-01-04"),
-        (lambda f: f.assign(day=f.day.where(f.index != 3)), "column 'day' is empty in line 3"),
-        (lambda f: f.assign(place=f.place.where(f.index != 3)), "column 'place' is empty in line 3"),
+        (lambda f: f.assign(day=f.day.where(f.index != 3)), r"column 'day' is empty in row 4 \(counted from 1\)"),
+        (lambda f: f.assign(place=f.place.where(f.index != 3)), r"column 'place' is empty in row 4 \(counted from 1\)"),
+        (lambda f: f.rename(columns={"rain": "sun"}), "features: 'sun' is there twice, and names must differ"),
         (lambda f: f.head(0), "nothing to read"),
         (lambda f: f[["place", "day"]], "0 features"),
     ],
@@ -393,6 +394,21 @@ def test_a_data_frame_names_features_and_rows():
         explainer(frame[FEATURES[::-1]])
     with pytest.raises(deepshap.InputError, match=r"X: column 'wind' is .*not numeric"):
         explainer(frame.assign(wind="strong"))
+
+
+def test_columns_of_one_name_are_refused():
+    frame = pd.DataFrame(np.zeros((5, 3)), columns=["wind", "rain", "wind"])
+    with pytest.raises(deepshap.InputError, match="the columns of the background: 'wind' is there twice"):
+        deepshap.DeepExplainer(linear(), frame)
+    with pytest.raises(deepshap.InputError, match="features: 'wind' is there twice"):
+        deepshap.sequences(table()[0], "place", "day", ["wind", "wind"])
+
+
+def test_ids_of_rows_may_come_again():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(3, 3)), index=["a", "b", "a"])
+    found = deepshap.DeepExplainer(linear(), frame, progress=False)(frame)
+    assert found.row_ids.tolist() == found.to_xarray().row.to_numpy().tolist() == ["a", "b", "a"]
+    assert found.to_dataframe().row.tolist() == np.repeat(["a", "b", "a"], 6).tolist()
 
 
 def test_nullable_mixed_and_named_columns():

@@ -58,7 +58,7 @@ __all__ = [
     "unregister_rule",
 ]
 
-# Names by the modules that they come from, imported when they are first used: torch and shap take their time.
+# Names by the modules that they come from, imported when they are first used: torch, shap and matplotlib take their time.
 _LAZY = {
     "DeepExplainer": ".explainer",
     "Explanation": ".explanation",
@@ -70,9 +70,11 @@ _LAZY = {
     "Sequences": ".tables",
     "captum": ".captum",
     "check": ".inspection",
+    "datasets": ".datasets",
     "gate_attribution": ".cells",
     "load": ".storage",
     "patch_shap": ".drop_in",
+    "plots": ".plots",
     "product_attribution": ".cells",
     "register_lstm_shap_hook": ".cells",
     "register_rule": ".registry",

@@ -18,7 +18,7 @@ from .assembly import assemble
 from .errors import InputError
 from .explanation import Explanation, check_count
 from .frameworks import engine_for, parts_of
-from .tables import Labels, common_ids, describe, plain
+from .tables import Labels, check_names, common_ids, describe, plain
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class DeepExplainer(shap.Explainer):
     Raises
     ------
     InputError
-        If the background is empty, not finite, or in a form that cannot be read.
+        If the background is empty, not finite, or in a form that cannot be read, or names are no list of different ones.
 
     Examples
     --------
@@ -106,8 +106,8 @@ class DeepExplainer(shap.Explainer):
             self.engine = engine(model, data, layer=layer, output=output, batch_axis=batch_axis)
         self.max_memory = attribution.memory_budget(max_memory, self.engine.free_memory())
         self.progress = progress
-        self.feature_names = feature_names if isinstance(feature_names, Mapping) else _listed(feature_names)
-        self.output_names = [output_names] if isinstance(output_names, str) else _listed(output_names)
+        self.feature_names = _listed("feature_names", feature_names)
+        self.output_names = [output_names] if isinstance(output_names, str) else _listed("output_names", output_names)
         self.inverse_transform = inverse_transform
         self._columns = _columns(labels)
         self._most_pairs = attribution.MOST_PAIRS  # less for an exported program that takes so many rows at most
@@ -201,7 +201,7 @@ class DeepExplainer(shap.Explainer):
         Raises
         ------
         InputError
-            If there are not as many names as features or outputs; and whatever ``shap_values`` raises.
+            If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
         X, labels = self._plain(X)
@@ -394,8 +394,14 @@ def _name_of(model: Any) -> str | None:
     return None if name == "<lambda>" else name
 
 
-def _listed(names: Sequence[Any] | None) -> list[Any] | None:
-    return None if names is None else list(names)
+def _listed(what: str, names: Any) -> Any:
+    """Names as a list, no two alike; the names of each of several inputs are checked where the inputs are known."""
+    if names is None or isinstance(names, Mapping):
+        return names
+    check_names(what, names, distinct=False)
+    names = list(names)
+    check_names(what, [name for name in names if isinstance(name, str)])
+    return names
 
 
 def _ranked(outputs: np.ndarray, ranked_outputs: int | None, order: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from slicer import Alias, Obj
 from . import long_form
 from .errors import InputError
 from .fields import Fields, as_texts
+from .tables import check_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,12 +108,14 @@ class Explanation(Fields, shap.Explanation):
         ------
         InputError
             If this is not the explanation of sequences (rows, steps, features[, outputs]), or if there are not as many
-            names as steps.
+            names as steps, in a list.
         """
         axis = self._steps_axis("over_features")
         steps = self.values.shape[axis]
-        names = self._step_names() if step_names is None else list(step_names)
-        check_count("step_names", names, steps)
+        names = self._step_names() if step_names is None else step_names
+        check_names("step_names", names, distinct=False)
+        names = list(names)
+        check_count("step_names", names, steps, distinct=False)  # words may come again
         alone = data is None and self.values.shape[axis + 1] == 1
         summed = self._summed(axis + 1, np.max if alone else data)
         summed.feature_names = names
@@ -516,10 +519,11 @@ def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
     return (*items[:at], *[slice(None)] * (axes - len(items) + 1), *items[at + 1 :])
 
 
-def check_count(what: str, names: Sequence[str], size: int) -> None:
-    """Raise unless there are as many names as the axis is long."""
-    if isinstance(names, (str, Mapping)) or len(names) != size:
-        raise InputError(f"{what} holds {1 if isinstance(names, str) else len(names)} names for an axis of {size}.")
+def check_count(what: str, names: Sequence[str], size: int, distinct: bool = True) -> None:
+    """Raise unless there are as many names as the axis is long, no two of them alike if they must be distinct."""
+    check_names(what, names, distinct)
+    if isinstance(names, Mapping) or len(names) != size:
+        raise InputError(f"{what} holds {len(names)} names for an axis of {size}.")
 
 
 def numbered(kind: str, count: int) -> list[str]:

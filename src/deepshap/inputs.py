@@ -141,6 +141,8 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
     elif output is not None:
         for key in output if isinstance(output, tuple) else (output,):
             try:
+                if isinstance(result, tensor) and isinstance(key, str):
+                    raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
                 result = part(result, key)
             except (KeyError, IndexError, TypeError):
                 raise InputError(

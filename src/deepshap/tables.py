@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -111,9 +112,27 @@ def sequences(
     Raises
     ------
     InputError
-        If a column is missing or not numeric, a value is missing (NaN), two lines of an id have the same time, times are text
-        that is neither dates nor in order, or a row is longer than ``steps``.
+        If a column is missing, named twice or not numeric, a value is missing (NaN), two lines of an id have the same time,
+        times are text that is neither dates nor in order, or a row is longer than ``steps``.
     """
+    return read_sequences(frame, id, time, features, steps, pad, counted)
+
+
+def counted(position: int) -> str:
+    """A line of a table, as people count."""
+    return f"row {position + 1} (counted from 1)"
+
+
+def read_sequences(
+    frame: pd.DataFrame,
+    id: str,
+    time: str | None,
+    features: Sequence[str] | None,
+    steps: int | None,
+    pad: float | str,
+    place: Callable[[int], str],
+) -> Sequences:
+    """As ``sequences``, but errors name a line of the table as ``place`` does, from its position."""
     pd = import_pandas()
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
@@ -121,15 +140,16 @@ def sequences(
     others = [column for column in frame.columns if column not in (id, time)]
     names = others if features is None else [features] if isinstance(features, str) else list(features)
     _check_columns(frame, [id, *([time] if time else []), *names])
+    check_names("features", names)
     if not len(frame) or not names:
         raise InputError(f"the table has {len(frame)} lines and {len(names)} features: there is nothing to read.")
     table = numeric(frame[names], "the table")
     codes, ids = pd.factorize(frame[id])
     if (codes < 0).any():
-        raise InputError(f"column {id!r} is empty in line {int((codes < 0).argmax())}.")
+        raise InputError(f"column {id!r} is empty in {place(int((codes < 0).argmax()))}.")
     times = _times(frame[time], codes, time) if time else frame.groupby(codes).cumcount()
     if times.isna().any():
-        raise InputError(f"column {time!r} is empty in line {int(times.isna().argmax())}.")
+        raise InputError(f"column {time!r} is empty in {place(int(times.isna().argmax()))}.")
     order = np.lexsort((pd.factorize(times, sort=True)[0], codes))
     codes, table, stamps = codes[order], table[order], np.asarray(as_labels(times, "the times"))[order]
     lengths = np.bincount(codes)
@@ -230,6 +250,15 @@ def _check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
         raise InputError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
 
 
+def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
+    """Raise if names are one text, whose letters would be taken, or two are alike, so that neither could be meant alone."""
+    if isinstance(names, str):
+        raise InputError(f"{what} is the text {names!r}, not a list of names; of one name make [{names!r}].")
+    again = [name for name, times in Counter(map(str, names)).items() if times > 1] if distinct else []
+    if again:
+        raise InputError(f"{what}: {again[0]!r} is there twice, and names must differ.")
+
+
 def _check_complete(table: np.ndarray, names: Sequence[str], ids: Any, stamps: np.ndarray) -> None:
     if not np.isfinite(table).all():
         line, column = np.argwhere(~np.isfinite(table))[0]
@@ -285,7 +314,7 @@ def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0) -> tuple[
     Raises
     ------
     InputError
-        If a table is not numeric, or the rows of two inputs have different ids.
+        If a table is not numeric or has two columns of one name, or the rows of two inputs have different ids.
     """
     if isinstance(inputs, Mapping):
         axes = _axes(batch_axis, len(inputs))
@@ -316,7 +345,9 @@ def _plain(value: Any, what: str, axis: int) -> tuple[Any, Labels]:
     if hasattr(value, "batch_sizes"):  # a PackedSequence
         return value, Labels(lengths=_packed_lengths(value))
     if hasattr(value, "columns") and hasattr(value, "index"):
-        return numeric(value, what), Labels(row_ids=_index_ids(value.index), feature_names=_joined(value.columns))
+        columns = _joined(value.columns)
+        check_names(f"the columns of {what}", columns)
+        return numeric(value, what), Labels(row_ids=_index_ids(value.index), feature_names=columns)
     if hasattr(value, "dims") and hasattr(value, "coords"):
         return _plain_xarray(value, axis)
     return value, Labels()

@@ -248,8 +248,11 @@ def report(
 ) -> None:
     """Make a page (.html) of FILE, a Parquet file from `deepshap explain`: for browsers, without network."""
     from ..storage import load
+    from .files import REPORT, check_can_write
 
-    written = load(file).report(output or file.with_suffix(".html"), title=title, max_megabytes=max_megabytes)
+    page = output or file.with_suffix(".html")
+    check_can_write([("--output", page, REPORT)], [file])
+    written = load(file).report(page, title=title, max_megabytes=max_megabytes)
     if not quiet:
         click.echo(f"the report is in {written}")
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..tables import numeric, sequences
+from ..tables import check_names, counted, numeric, read_sequences
 
-TABLES = (".parquet", ".pq", ".csv", ".tsv", ".csv.gz")
+TEXTS = (".csv", ".tsv", ".csv.gz")
+TABLES = (".parquet", ".pq", *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,9 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
         if one.dtype.kind == "f" and not np.isfinite(one).all():
             place = np.argwhere(~np.isfinite(one))[0].tolist()
             name = "" if data.feature_names is None else f", feature {data.feature_names[place[-1]]!r}"
-            row = place[0] if data.row_ids is None else data.row_ids[place[0]]
-            raise InputError(f"{path} has a missing or infinite value in row {row}{name}: fill or drop it first.")
+            raise InputError(
+                f"{path} has a missing or infinite value in {_row(path, data, place[0])}{name}: fill or drop it first."
+            )
     if source.lengths == "table" and data.lengths is None:
         raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
     if source.lengths is not None and data.lengths is None:
@@ -109,6 +116,13 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
     if data.passes_lengths and (data.lengths is None or data.lengths.dtype.kind not in "iu"):
         raise InputError("--lengths must be whole numbers, one for each row.")
     return data
+
+
+def _row(path: Path, data: Data, row: int) -> str:
+    """A row by its id, or else where it stands in its table, or its index in an array."""
+    if data.row_ids is None and path.name.lower().endswith(TABLES):
+        return _place(path, row)
+    return f"row {row if data.row_ids is None else data.row_ids[row]}"
 
 
 def _reshaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -130,11 +144,38 @@ def _frame(path: Path) -> Any:
     import pandas as pd
 
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+        return pd.read_csv(path, sep=_separator(path)) if _is_text(path) else pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+
+
+def _is_text(path: Path) -> bool:
+    return path.name.lower().endswith(TEXTS)
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _place(path: Path, position: int) -> str:
+    """A row of a table, as people find it."""
+    return f"line {_line(path, position)}" if _is_text(path) else counted(position)
+
+
+def _line(path: Path, position: int) -> int:
+    """The line in which a row of a text file begins: rows stand below the names, and pandas leaves out empty lines."""
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        filled = (begin for begin, cells in _records(stream, _separator(path)) if "".join(cells).strip() or cells[1:])
+        return next(islice(filled, position + 1, None))
+
+
+def _records(stream: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The records of a text file, each with its first line."""
+    records, begin = csv.reader(stream, delimiter=separator), 1
+    for cells in records:
+        yield begin, cells
+        begin = records.line_num + 1
 
 
 def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int | None) -> Data:
@@ -147,7 +188,8 @@ def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int |
         if changing.any():
             raise InputError(f"--target: {changing.idxmax()!r} changes within a row; it needs one value for each id.")
         targets, frame = _as_targets(each.first()), frame.drop(columns=names)
-    table = sequences(frame, source.id_column, source.time_column, source.features, pad=pad, steps=steps)
+    columns = source.id_column, source.time_column, source.features
+    table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
     return Data(
         [table.values],
         table.lengths,
@@ -202,7 +244,7 @@ def _from_arrays(path: Path, source: Source) -> Data:
         raise InputError(f"--id, --time, --features and --format are for tables; {path} is an array.")
     loaded = _load(path)
     if not isinstance(loaded, dict):
-        return Data([loaded])
+        return Data([_with_rows(loaded, str(path))])
     special = {
         option: loaded[name]
         for option, name in (("target", source.target), ("lengths", source.lengths))
@@ -217,10 +259,16 @@ def _from_arrays(path: Path, source: Source) -> Data:
     if not names or missing:
         wanted = f"no array {missing[0]!r}; it has" if missing else "several arrays, choose with --array:"
         raise InputError(f"{path} has {wanted} {', '.join(rest)}.")
-    inputs = [loaded[name] for name in names]
+    inputs = [_with_rows(loaded[name], f"{path}, array {name!r},") for name in names]
     if len({len(one) for one in inputs}) > 1:
         raise InputError(f"the arrays of {path} have different numbers of rows: {[len(one) for one in inputs]}.")
     return Data(inputs, special.get("lengths"), targets=special.get("target"), passes_lengths="lengths" in special)
+
+
+def _with_rows(array: np.ndarray, what: str) -> np.ndarray:
+    if not array.ndim:
+        raise InputError(f"{what} holds a single value without an axis of rows: give an array (rows, ...).")
+    return array
 
 
 def _load(path: Path) -> Any:
@@ -240,13 +288,14 @@ def _row_array(name: str | None, option: str) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- names and rows
-def listed(text: str | None) -> list[str] | None:
-    """Names between commas, or the lines of a file."""
+def listed(text: str | None, option: str) -> list[str] | None:
+    """Names between commas, or the lines of a file; each name once."""
     if text is None:
         return None
-    if Path(text).is_file():
-        return [line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [name.strip() for name in text.split(",") if name.strip()]
+    parts = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    names = [part.strip() for part in parts if part.strip()]
+    check_names(option, names)
+    return names
 
 
 def sizes(text: str | None, option: str) -> tuple[int, ...] | None:

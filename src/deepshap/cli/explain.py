@@ -15,7 +15,9 @@ from ..attribution import MOST_PAIRS
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
 from ..explanation import Explanation, JointExplanation
+from ..tables import check_names
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
+from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
 
 
@@ -40,16 +42,18 @@ def run(
     **options: Any,
 ) -> None:
     """Explain the data and write what was asked for; nothing is written if anything fails."""
-    _check_can_write(output, report, (data, raw, vocabulary))
+    writes = [("--output", output, ATTRIBUTIONS), ("--report", report, REPORT)]
+    check_can_write(writes, [data, raw, vocabulary, Path(background)])
+    _import_writers(report)
     source = source_of(options, target)
     all_rows = read_data(data, source)
     chosen = taken(all_rows, rows)
     reference, description = read_background(background, source, all_rows, data, seed)
     loaded = model_of(model, options)
-    names = listed(feature_names)
+    names = listed(feature_names, "--feature-names")
     if names is not None and len(chosen.inputs) > 1:
         raise InputError("--feature-names is for a model of one input.")
-    selection = Selection(options["tensor"], classes, listed(class_names))
+    selection = Selection(options["tensor"], classes, listed(class_names, "--class-names"))
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
     shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs, vocabulary)
     reference = cast(reference, loaded, chosen, options["dtype"])
@@ -91,7 +95,7 @@ def source_of(options: dict[str, Any], target: str | None = None) -> Source:
     return Source(
         options["id_column"],
         options["time_column"],
-        listed(options["features"]),
+        listed(options["features"], "--features"),
         options["form"],
         options["arrays"],
         sizes(options["shape"], "--shape"),
@@ -116,6 +120,7 @@ class Selection:
         self.names = class_names
         if self.indexes:
             self.names = [class_names[i] if class_names else f"Output {i}" for i in self.indexes]
+            check_names("--class", self.names)
 
     def _index(self, name: str) -> int:
         if self.class_names and name in self.class_names:
@@ -146,6 +151,8 @@ class Selection:
     def _tensor(self, result: Any) -> Any:
         if self.tensor is not None:
             try:
+                if hasattr(result, "shape") and isinstance(self.tensor, str):
+                    raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
                 return result[self.tensor]
             except (KeyError, IndexError, TypeError):
                 raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
@@ -165,18 +172,8 @@ def _outline(result: Any) -> str:
 
 
 # ---------------------------------------------------------------------- before
-def _check_can_write(output: Path, report: Path | None, inputs: Sequence[Path | None]) -> None:
-    if output.suffix.lower() not in (".parquet", ".pq"):
-        raise InputError(f"--output {output}: attributions are written as Parquet, so let the name end in .parquet.")
-    read = {path.resolve() for path in inputs if path is not None}
-    for option, path in (("--output", output), ("--report", report)):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
-        if path.resolve() in read:
-            raise InputError(f"{option} {path} would overwrite what is read: choose another name.")
-        read.add(path.resolve())
+def _import_writers(report: Path | None) -> None:
+    """Find out before the work whether what writes the files is installed."""
     from ..storage import import_pyarrow
 
     import_pyarrow()
@@ -200,16 +197,16 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
         )
     found = []
     for one, wanted in zip(inputs, expected, strict=False):
-        given, shape = one.shape[1:], wanted.row_shape
+        given, shape, kept = one.shape[1:], wanted.row_shape, str(wanted.dtype).removeprefix("torch.")
+        if dtype not in (None, kept):
+            raise InputError(f"--dtype {dtype}: an exported program keeps its own, {kept} for {wanted.name}.")
         if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
             described = tuple("any" if size is None else size for size in shape)
             raise InputError(
                 f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; --shape can "
                 "change it."
             )
-        found.append(
-            _as(one, np.dtype(str(wanted.dtype).removeprefix("torch.").replace("bfloat16", "float32")), wanted.name)
-        )
+        found.append(_as(one, np.dtype(kept.replace("bfloat16", "float32")), wanted.name))
     return found
 
 

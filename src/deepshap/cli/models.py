@@ -273,9 +273,7 @@ def _moved(model: Model, device: str | None, dtype: str | None) -> Model:
             model.call.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"the device {device!r} cannot be used: {_first_line(error)}") from None
-    if dtype in ("float32", "float64"):
-        if model.inputs is not None and dtype == "float64":
-            raise InputError("--dtype float64: an exported program keeps the precision that it was exported in.")
+    if dtype in ("float32", "float64") and model.inputs is None:  # an exported program keeps its precision
         model.call.to(getattr(torch, dtype))
     return model
 

@@ -104,8 +104,7 @@ def document() -> str:
 
 def _members(kind: str, members: dict[str, Operation]) -> Iterator[str]:
     if kind == COMPOSITE:
-        exchanged = "As `{}`, with exchanged operands."
-        rows = {name: _summary(o.function) or exchanged.format(name[1:]) for name, o in members.items()}
+        rows = {name: _summary(o.function) or _exchanged(name) for name, o in members.items()}
         yield _table(("Operation", "What it is"), rows)
     elif kind == ELEMENTWISE:
         closed = {name: _summary(o.secant) for name, o in members.items() if o.secant}
@@ -122,6 +121,12 @@ def _members(kind: str, members: dict[str, Operation]) -> Iterator[str]:
         yield _listed(members)
     else:
         yield _listed(members)
+
+
+def _exchanged(name: str) -> str:
+    """Say what a reflected operator (r...) is, or a method whose tensor is the second argument of the function."""
+    method = name.startswith("Tensor.")
+    return f"As `{name.removeprefix('Tensor.' if method else 'r')}`, with its first two operands exchanged."
 
 
 # ---------------------------------------------------------------------- Markdown
