@@ -89,6 +89,18 @@ def test_signal_is_coloured_by_the_attributions_and_has_them_as_bars():
         np.testing.assert_allclose([found[step] for step in range(7)], one.values[:, i])
 
 
+def test_signal_draws_steps_without_neighbours_as_dots_in_the_colour_of_their_attribution():
+    one = explanation(lengths=[1, 7, 7, 7])
+    one.data[1, [1, 3], 0] = np.nan  # step 2 stands alone, and so does step 0
+    for row, lone in ((0, [0]), (1, [0, 2])):
+        top = panel(plots.signal(one[row]), "inputs of f0")
+        (dots,) = [c for c in top.collections if isinstance(c, PathCollection)]
+        np.testing.assert_allclose(dots.get_offsets(), np.stack([lone, one.data[row, lone, 0]], 1))
+        (line,) = [c for c in top.collections if isinstance(c, LineCollection)]
+        np.testing.assert_allclose(dots.get_array(), one.values[row, lone, 0])
+        np.testing.assert_array_equal(dots.to_rgba(dots.get_array()), line.to_rgba(dots.get_array()))
+
+
 def test_signal_needs_numbers():
     unknown = deepshap.Explanation(np.ones((2, 5, 3)), np.zeros(2))
     with pytest.raises(InputError, match="display_data"):
@@ -170,6 +182,48 @@ def test_few_steps_have_their_numbers_written():
     one = explanation(1, 5, 1)[0]
     written = [t for t in panel(plots.buildup(one), "output").texts if t.get_text()[0] in "+\N{MINUS SIGN}"]
     np.testing.assert_allclose(np.sort(numbers(written)), np.sort(one.values.sum(1)), atol=0.006)
+
+
+def test_numbers_of_steps_stay_beside_what_is_written_around_the_axes():
+    values = np.zeros((1, 60, 1))
+    values[0, [0, -1]] = [[-2.34e-10], [3.45e-10]]
+    ax = plots.buildup(deepshap.Explanation(values, np.zeros(1), values)[0])
+    ax.figure.canvas.draw()
+    top = panel(ax, "output")
+    numbers_drawn = [text for text in top.texts if "e" in text.get_text() and text.get_text()[0] in "+\N{MINUS SIGN}"]
+    assert len(numbers_drawn) == 2
+    limits = top.get_window_extent()
+    for text in numbers_drawn:
+        box = text.get_window_extent()
+        assert limits.x0 - 1 <= box.x0 < box.x1 <= limits.x1 + 1
+
+
+@pytest.mark.parametrize("scale", [1e11, 1e-9])
+@pytest.mark.parametrize("name", ["buildup", "importance_over_time"])
+def test_powers_of_ten_are_not_written_over_the_legend(name, scale):
+    made = explanation()
+    made.values, made.base_values = made.values * scale, made.base_values * scale
+    ax = getattr(plots, name)(made[0] if name == "buildup" else made)
+    ax.figure.canvas.draw()
+    top = ax.child_axes[0]
+    power = top.yaxis.get_offset_text()
+    assert power.get_text().startswith("1e")
+    assert not power.get_window_extent().overlaps(top.get_legend().get_window_extent())
+
+
+@pytest.mark.parametrize("base", [0, 0.25, 3e11])
+@pytest.mark.parametrize("steps", [7, 60])
+def test_nothing_but_zeros_has_a_scale_around_them_and_no_numbers(base, steps):
+    nothing = explanation(steps=steps)
+    nothing.values, nothing.base_values = 0 * nothing.values, np.full(4, float(base))
+    top = panel(plots.buildup(nothing[0]), "output")
+    low, high = top.get_ylim()
+    assert (low + high) / 2 == pytest.approx(base)
+    assert high - low >= 0.1 * (base or 1)
+    assert [text.get_text() for text in top.texts if text.get_text().strip("+\N{MINUS SIGN}0.") == ""] == []
+    top = panel(plots.importance_over_time(nothing), "importance")
+    assert top.get_ylim() == (-1, 1)
+    assert top.get_yticks() == [0]
 
 
 def test_padding_is_left_out():

@@ -18,6 +18,7 @@ from deepshap.report import write_report
 from deepshap.report.content import read
 from deepshap.report.examples import judge
 from deepshap.report.packing import decimal
+from deepshap.report.page import render
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,116 @@ def test_table(opened):
     error = np.abs(2 + values.sum(1) - table.targets)
     for label, shown in zip(report.column("id"), report.column("error"), strict=True):
         assert_shows(shown, error[int(label)])
+
+
+def ticks_of(report, chart):
+    return report.evaluate(f"[...document.querySelectorAll('#chart-{chart} .ytick text')].map((t) => t.textContent)")
+
+
+def test_long_names_stay_apart_and_are_told_whole(opened):
+    random = np.random.default_rng(0)
+    names = [f"a very long name of a feature, in °C per 15 minutes, sensor {i}" for i in range(6)]
+    explanation = deepshap.Explanation(
+        random.normal(size=(5, 8, 6, 3)), np.zeros((5, 3)), random.normal(size=(5, 8, 6))
+    )
+    explanation.feature_names = names
+    explanation.output_names = [f"the extraordinarily long name of output number {i}" for i in range(3)]
+    explanation.row_ids = [f"patient with an incredibly long identifier, ward 12, {i}" for i in range(5)]
+    report = opened(explanation, "#overview")
+    ends = {f"sensor {i}" for i in range(6)}
+    for chart in ("features", "map"):
+        assert {tick[-8:] for tick in ticks_of(report, chart)} >= ends
+    report.choose(0)
+    assert {tick[-8:] for tick in ticks_of(report, "heat")} >= ends
+    signals = report.evaluate(
+        "[...document.querySelectorAll('#chart-signals .annotation-text')].map((t) => t.textContent)"
+    )
+    assert len({text[-8:] for text in signals} & ends) == 5
+    options = report.evaluate("[...document.querySelectorAll('#output option')].map((o) => [o.textContent, o.title])")
+    assert [(text[-7:], title) for text, title in options[1:]] == [
+        (name[-7:], name) for name in explanation.output_names
+    ]
+    for selector, whole in (
+        ("#rows td[data-key=id]", explanation.row_ids),
+        ("#outputs .name", explanation.output_names),
+        ("#top td.feature", names),
+    ):
+        cells = report.evaluate(
+            f"""[...document.querySelectorAll('{selector}')].map((cell) => {{
+              const [head, tail] = [cell.querySelector('.cut span'), cell.querySelector('.cut').lastChild];
+              const range = document.createRange();
+              range.selectNode(tail);
+              const [end, box] = [range.getBoundingClientRect(), cell.getBoundingClientRect()];
+              return [cell.title, head.textContent + tail.data, end.right <= box.right + 1 && end.width > 30];
+            }})"""
+        )
+        assert {title for title, _, _ in cells} <= set(whole)
+        assert len({title for title, _, _ in cells}) >= 3
+        for title, text, is_whole in cells:
+            assert (text, is_whole) == (title, True)
+
+
+def test_names_and_values_of_a_table_are_both_told_on_a_small_screen(opened):
+    values = np.random.default_rng(0).normal(size=(2, 21)) + 2
+    table = deepshap.Explanation(values, np.zeros(2), np.arange(21) + np.zeros((2, 21)))
+    table.feature_names = [f"a very long name of a feature, number {i:02}" for i in range(21)]
+    report = opened(table, "#example=0", {"viewport": {"width": 420, "height": 900}})
+    ticks = ticks_of(report, "waterfall")
+    assert ticks[-1] == "1 other feature"
+    for tick in ticks[:-1]:
+        name, value = tick.split(" = ")
+        assert int(name[-2:]) == int(value)
+    labels = "#chart-waterfall .bartext"
+    right = report.evaluate(
+        f"Math.max(...[...document.querySelectorAll('{labels}')].map((t) => t.getBoundingClientRect().right))"
+    )
+    assert right <= report.evaluate("document.getElementById('chart-waterfall').getBoundingClientRect().right")
+
+
+def test_picture_of_a_table_is_as_wide_as_its_card(opened):
+    values = np.ones((2, 3))
+    report = opened(deepshap.Explanation(values, np.zeros(2), values), "#overview")
+    widths = report.evaluate(
+        "['#chart-features .main-svg', '#chart-features'].map((e) => document.querySelector(e).clientWidth)"
+    )
+    assert widths[0] == widths[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((1, 1, 1), "1 step × 1 feature"), ((3, 1, 5), "1 step × 5 features"), ((2, 1), "1 feature")]
+)
+def test_one_of_a_kind_is_singular(shape, said):
+    values = np.ones(shape)
+    explanation = deepshap.Explanation(values, np.zeros(shape[0]), values)
+    explanation.background = {"rows": 1}
+    page = render(explanation, None, 64, 0).decode()
+    assert f"<small>{said}</small>" in page
+    assert "<strong>1 row</strong>" in page
+
+
+def test_one_word_and_one_right_example_are_singular():
+    words = np.array([["good"]])
+    text = deepshap.Explanation(np.ones((1, 1, 2)), np.zeros((1, 2)), words)
+    text.output_names, text.targets = ["no", "yes"], ["no"]
+    page = render(text, None, 64, 0).decode()
+    assert "<small>1 word</small>" in page
+    assert "<small>1 of 1 example</small>" in page
+
+
+@pytest.mark.parametrize("scale", [1e12, 1e-9])
+def test_large_and_small_numbers_of_axes_are_powers_of_ten(opened, scale):
+    values = np.random.default_rng(0).normal(size=(2, 25, 3)) * scale
+    report = opened(deepshap.Explanation(values, np.zeros(2), values), "#overview")
+    ticks = "[...document.querySelectorAll('#chart-features .xtick text')].map((t) => t.textContent)"
+    assert all(tick == "0" or "×10" in tick for tick in report.evaluate(ticks))
+    report.choose(0)
+    assert report.evaluate("document.querySelectorAll('#chart-heat .x2tick text').length") == 0  # no room
+
+
+def test_button_for_more_signals_says_how_many_there_are(opened):
+    values = np.random.default_rng(0).normal(size=(2, 4, 6))
+    report = opened(deepshap.Explanation(values, np.zeros(2), values), "#example=0")
+    assert report.text("#chips .link") == "1 more"
 
 
 def test_several_inputs_add_up_together(opened):

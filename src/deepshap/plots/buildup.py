@@ -96,6 +96,8 @@ def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None
     ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
     ax.use_sticky_edges = False
     ax.margins(x=0, y=0.12)
+    if not per_step.any():  # otherwise the rounding errors of bars without height set the scale
+        ax.set_ylim(base - (abs(base) or 1), base + (abs(base) or 1))
     _write_steps(ax, time, per_step, before, after)
     open_frame(ax)
     ax.set_ylabel(with_unit("output", unit), fontsize=SMALL + 1)
@@ -104,24 +106,29 @@ def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None
 
 
 def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
-    """Write the numbers of all steps, or of the largest where there are many; none too near another."""
+    """Write the numbers of all steps, or of the largest where there are many; none too near another, or if all are 0."""
     size = np.abs(per_step)
+    if not size.any():
+        return
     texts = fixed(per_step)
-    room = 32 / max(points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    room = (4.6 * max(map(len, texts)) + 4) / max(points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    places = np.clip(
+        time.centers, time.edges[0] + room / 2, time.edges[-1] - room / 2
+    )  # what is beside the axes stays free
     written: list[float] = []
     for i in np.argsort(-size, kind="stable"):
         many = len(size) > FEW_BARS
         if many and (len(written) == 8 or size[i] < size.max() / 20):
             break
-        if any(abs(time.centers[i] - other) < room for other in written):
+        if any(abs(places[i] - other) < room for other in written):
             continue
-        written.append(time.centers[i])
+        written.append(places[i])
         up = per_step[i] >= 0
-        near = np.abs(time.centers - time.centers[i]) < room / 2
+        near = np.abs(time.centers - places[i]) < (room + np.diff(time.edges)) / 2
         end = max(before[near].max(), after[near].max()) if up else min(before[near].min(), after[near].min())
         ax.annotate(
             texts[i],
-            (time.centers[i], end),
+            (places[i], end),
             (0, 2 if up else -2),
             textcoords="offset points",
             ha="center",

@@ -115,8 +115,8 @@ def signal(
     """Draw the inputs of one sequence as lines, coloured by what they contributed; below each, its attributions as bars.
 
     Features come in their order, those with the largest attributions, their bars on one scale; what the others contributed
-    are the last bars, on a scale of their own. With
-    more steps than there is room for, a line is the average of some steps, with their range around it.
+    are the last bars, on a scale of their own. A step without neighbours is a dot. With more steps than there is room for,
+    a line is the average of some steps, with their range around it.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
 def _draw_coloured_line(
     ax: Axes, time: Timeline, series: np.ndarray, values: np.ndarray, limit: float
 ) -> LineCollection:
-    """Draw a line that changes its colour half-way between the steps."""
+    """Draw a line that changes its colour half-way between the steps, and a dot for a step without neighbours."""
     heights, centers = time.means(series), time.centers
     if time.binned:
         ax.fill_between(centers, *time.envelope(series), color="0.86", linewidth=0)
@@ -270,11 +270,13 @@ def _draw_coloured_line(
     middle_x, middle_y = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
     before, after = np.stack([middle_x[:-1], middle_y[:-1]], 1), np.stack([middle_x[1:], middle_y[1:]], 1)
     pieces = np.stack([before, np.stack([centers, heights], 1), after], 1)  # (columns, 3, 2)
-    line = LineCollection(
-        list(pieces), cmap=EVIDENCE_LINE, norm=Normalize(-limit, limit), linewidth=2.2, capstyle="round"
-    )
+    colours: dict[str, Any] = {"cmap": EVIDENCE_LINE, "norm": Normalize(-limit, limit)}
+    line = LineCollection(list(pieces), linewidth=2.2, capstyle="round", **colours)
     line.set_array(values)
     ax.add_collection(line)
+    known = np.pad(np.isfinite(heights), 1)
+    lone = known[1:-1] & ~known[:-2] & ~known[2:]
+    ax.scatter(centers[lone], heights[lone], 36, values[lone], linewidth=0, **colours)
     ax.autoscale_view()
     ax.margins(y=0.08)
     open_frame(ax)

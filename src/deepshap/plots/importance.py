@@ -143,6 +143,8 @@ def importance_over_time(
     marker = "o" if len(mean) == 1 else ""
     top.plot(time.centers, np.stack([low, high], 1), marker=marker, **dashes)
     top.plot(time.centers, mean, color="black", linewidth=1.6, marker=marker)
+    if not np.nan_to_num(values).any():
+        top.set(ylim=(-1, 1), yticks=[0])  # otherwise the rounding errors of bars without height set the scale
     open_frame(top)
     top.set_ylabel(with_unit("mean attribution", unit), fontsize=SMALL + 1)
     top.set_title(short(rows.output, 60), fontsize=11, pad=20)

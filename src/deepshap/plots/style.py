@@ -195,9 +195,10 @@ def bare(ax: Axes) -> None:
 
 
 def open_frame(ax: Axes) -> None:
-    """Take away the frame above and to the right."""
+    """Take away the frame above and to the right; a power of ten goes left of the axis, as a legend may be above it."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=SMALL)
+    ax.yaxis.get_offset_text().set(ha="right", fontsize=SMALL)
 
 
 def apart(positions: np.ndarray, gap: float) -> np.ndarray:

@@ -119,6 +119,11 @@ def is_words(array: Any) -> bool:
     return array.dtype.kind in "US" or (array.dtype == object and all(isinstance(word, str) for word in array.ravel()))
 
 
+def plural(count: int, word: str) -> str:
+    """Return a count with its word, which gets an s unless there is one."""
+    return f"{count:,} {word}{'s' * (count != 1)}"
+
+
 # ---------------------------------------------------------------------- one input
 def _part(name: str, explanation: Explanation, outputs: tuple[int, ...]) -> Part:
     values, single = np.asarray(explanation.values), not explanation._rows
@@ -192,8 +197,9 @@ def _check_finite(part: Part) -> None:
         if values[padding].any():
             row = rows.start + int(np.flatnonzero(values.any((2, 3)) & padding)[0] // values.shape[1])
             raise InputError(
-                f"row {row} has attributions behind its length of {part.lengths[row]} steps: the model reads its padding. Give "
-                "the lengths to the model, explainer(x, additional_forward_args=(lengths,)), or set explanation.lengths = None."
+                f"row {row} has attributions behind its length of {plural(part.lengths[row], 'step')}: the model reads its "
+                "padding. Give the lengths to the model, explainer(x, additional_forward_args=(lengths,)), or set "
+                "explanation.lengths = None."
             )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..explanation import Explanation
-from .content import TOLERANCE, Content, Part, read
+from .content import TOLERANCE, Content, Part, plural, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
 from .importance import Importance, importance
 from .packing import decimal, pack
@@ -242,7 +242,7 @@ def _facts(content: Content, judged: Judged) -> str:
         cards.insert(0, ("Model", content.model, ""))
     if judged.wrong is not None:
         right = len(content) - int(judged.wrong.sum())
-        cards.append(("Correct", f"{right / len(content):.1%}", f"{right:,} of {len(content):,} examples"))
+        cards.append(("Correct", f"{right / len(content):.1%}", f"{right:,} of {plural(len(content), 'example')}"))
     elif judged.error is not None:
         cards.append(("Mean error", _number(float(np.nanmean(judged.error)), 4), judged.meaning))
     if content.compute_time is not None:
@@ -283,7 +283,7 @@ def _background(background: Mapping[str, Any] | None) -> tuple[str, str, str]:
     ]
     return (
         "Background",
-        "given" if rows is None else f"{rows:,} rows" if isinstance(rows, int) else str(rows),
+        "given" if rows is None else plural(rows, "row") if isinstance(rows, int) else str(rows),
         "; ".join(rest),
     )
 
@@ -291,11 +291,11 @@ def _background(background: Mapping[str, Any] | None) -> tuple[str, str, str]:
 def _shape(part: Part) -> str:
     _, steps, features, _ = part.values.shape
     shortest = int(part.lengths.min())
-    spread = f"{shortest:,} to {steps:,}" if shortest < steps else f"{steps:,}"
+    spread = f"{shortest:,} to " if shortest < steps else ""
     axes = {
-        "sequence": f"{spread} steps × {features:,} feature{'s' * (features != 1)}",
-        "text": f"{spread} words",
-        "table": f"{features:,} feature{'s' * (features != 1)}",
+        "sequence": f"{spread}{plural(steps, 'step')} × {plural(features, 'feature')}",
+        "text": f"{spread}{plural(steps, 'word')}",
+        "table": plural(features, "feature"),
     }
     return f"{part.name}: {axes[part.kind]}" if part.name else axes[part.kind]
 

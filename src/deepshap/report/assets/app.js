@@ -131,7 +131,7 @@ let resizing;
 let pointed = false; // with mouse or finger, not by keyboard
 
 function wire() {
-  const options = (names) => names.map((name, i) => element('option', { value: i }, name));
+  const options = (names) => names.map((name, i) => element('option', { value: i, title: name }, short(name, 22)));
   $('output').replaceChildren(...(meta.comparable ? [element('option', { value: -1 }, highestName())] : []), ...options(meta.outputs));
   $('part').replaceChildren(...options(meta.parts.map((part) => part.name)));
   $('output-field').hidden = meta.outputs.length < 2;

@@ -52,6 +52,7 @@ function draw(id, traces, layout, { tip, click, label, part } = {}) {
   }
   if (part) Object.assign(full.xaxis, stepTicks(part, full.xaxis.range, chart.clientWidth));
   chart.style.height = `${full.height}px`;
+  chart.style.setProperty('--heading', `${chart.offsetTop - chart.closest('.card').querySelector('h3').offsetTop}px`);
   full.width = 'print' in document.documentElement.dataset ? PAPER : chart.clientWidth;
   Plotly.react(chart, traces.map((trace) => ({ hoverinfo: 'none', ...trace })), full, CONFIG);
   if (first) listen(chart, id);
@@ -60,7 +61,7 @@ function draw(id, traces, layout, { tip, click, label, part } = {}) {
 function plainAxis(c) {
   return {
     gridcolor: c.line, zerolinecolor: c.line, linecolor: c.line, zeroline: false, showgrid: false,
-    ticks: '', tickfont: { color: c.muted }, title: { font: { color: c.muted } }, automargin: false,
+    exponentformat: 'power', ticks: '', tickfont: { color: c.muted }, title: { font: { color: c.muted } }, automargin: false,
   };
 }
 
@@ -102,12 +103,12 @@ async function zoomed(chart, id) {
 /** Ticks at whole steps, as many as there is room for. */
 function stepTicks(part, range, width) {
   const [low, high] = [Math.max(0, Math.ceil(range[0])), Math.min(part.steps - 1, Math.floor(range[1]))];
-  const longest = part.labels ? Math.min(16, Math.max(1, ...part.labels.map((label) => String(label).length))) : 4;
+  const longest = part.labels ? Math.min(19, Math.max(1, ...part.labels.map((label) => String(label).length))) : 4;
   const most = Math.max(2, Math.floor((width - 120) / (longest * 7 + 18)));
   const every = roundStep((high - low + 1) / most);
   const tickvals = [];
   for (let step = Math.ceil(low / every) * every; step <= high; step += every) tickvals.push(step);
-  return { tickmode: 'array', tickvals, ticktext: tickvals.map((step) => plotText(stepName(part, step), 18)), tickangle: 0 };
+  return { tickmode: 'array', tickvals, ticktext: tickvals.map((step) => plotText(stepName(part, step), 19)), tickangle: 0 };
 }
 
 function roundStep(least) {
@@ -127,10 +128,9 @@ function stepAxis(part) {
 const below = (part) => (part.labels && part.kind !== 'text' ? 26 : 42);
 
 /** An axis with one line per name, the first on top. */
-function namedAxis(names, pixels) {
+function namedAxis(names, pixels, most = nameRoom()) {
   const every = Math.max(1, Math.ceil(13 / pixels));
   const shown = names.map((_, i) => i).filter((i) => i % every === 0);
-  const most = nameRoom();
   return {
     range: [names.length - 0.5, -0.5], tickmode: 'array',
     tickvals: shown, ticktext: shown.map((i) => plotText(names[i], most)),
@@ -141,8 +141,7 @@ function namedAxis(names, pixels) {
 const nameRoom = () => ($('main').clientWidth < NARROW ? 13 : 30);
 
 /** Room for the longest of the names, in pixels. */
-function margin(names) {
-  const most = nameRoom();
+function margin(names, most = nameRoom()) {
   const longest = Math.max(3, ...names.map((name) => Math.min(most, name.length)));
   return 14 + longest * 6.6;
 }

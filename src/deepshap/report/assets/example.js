@@ -84,7 +84,7 @@ function drawOutputs(row, chosen) {
       const marks = [meta.predicted?.[row] === name ? meta.predictedLabel : '', meta.true?.[row] === name ? 'true' : '', rows.targets ? `target ${number(rows.targets[row * size + k])}` : ''];
       return element('li', {}, element(
         'button', { type: 'button', 'aria-pressed': String(k === chosen), onclick: () => choose({ output: k }) },
-        element('span', { class: 'name', title: name }, name, ' ', element('small', {}, marks.filter(Boolean).join(', '))),
+        element('span', { class: 'name', title: name }, named(name), element('small', {}, marks.filter(Boolean).join(', '))),
         element('span', { class: 'gauge' }, element('i', { style: `left:${from}%;width:${to - from}%` })),
         element('span', { class: 'value' }, number(value)),
       ));
@@ -127,7 +127,7 @@ function drawTop(part) {
   $('top').tHead.replaceChildren(element('tr', {}, ...columns.map(([name]) => element('th', { scope: 'col' }, name)), element('th', {})));
   $('top').tBodies[0].replaceChildren(...shown.map((cell) => {
     const bar = element('i', { class: cell.value < 0 ? 'negative' : 'positive', style: `width:${(100 * Math.abs(cell.value)) / limit}%` });
-    return element('tr', {}, ...columns.map(([name, text]) => element('td', { class: name.toLowerCase(), title: text(cell) }, text(cell))), element('td', { class: 'bar', 'aria-hidden': 'true' }, bar));
+    return element('tr', {}, ...columns.map(([name, text]) => element('td', { class: name.toLowerCase(), title: text(cell) }, name === 'Feature' ? named(text(cell)) : text(cell))), element('td', { class: 'bar', 'aria-hidden': 'true' }, bar));
   }));
   moreButton('top-more', Math.min(cells.length, 100), FEW_CELLS, allCells, '', () => {
     allCells = !allCells;
@@ -151,6 +151,7 @@ function drawHeat(part) {
   const inner = body + 70;
   const height = inner + 8 + below(part);
   const beside = many ? 0.845 : 1;
+  const most = largest(part.byFeatures);
   legend('heat-legend', limit);
   const traces = [
     heatTrace(z, -limit, limit, diverging(c), part.steps),
@@ -167,7 +168,7 @@ function drawHeat(part) {
     xaxis: { ...stepAxis(part), domain: [0, beside], anchor: 'y' },
     yaxis: { ...namedAxis(many ? part.features : [''], pixels), domain: [0, body / inner] },
     yaxis2: { ...sumAxis(c), nticks: 3, domain: [(body + 12) / inner, 1], anchor: 'x' },
-    ...(many ? { xaxis2: { ...sumAxis(c), nticks: 3, tickangle: 0, domain: [beside + 0.02, 1], anchor: 'y' } } : {}),
+    ...(many ? { xaxis2: { ...sumAxis(c), nticks: 3, tickangle: 0, showticklabels: most >= 1e-3 && most < 1e5 /* no room for powers */, domain: [beside + 0.02, 1], anchor: 'y' } } : {}),
   }, {
     part, label: 'Heat map: attributions by feature and step; bars: their sums',
     tip: ({ curveNumber, x, y }) => {
@@ -237,24 +238,25 @@ function drawWaterfall(part, row, output) {
   const bars = shown.map((i) => ({
     name: part.features[i], value: values[i], data: part.data && datum(part.data[0][i]),
   }));
-  if (shown.length < order.length) bars.push({ name: `${order.length - shown.length} other features`, value: rest });
+  if (shown.length < order.length) bars.push({ name: plural(order.length - shown.length, 'other feature'), value: rest });
   const start = (rows.base ? rows.base[row * meta.outputs.length + output] : 0) + othersTotal(row, output, part);
   const sums = runningSum(start, bars.map((bar) => bar.value).reverse()); // from the bottom up
   const from = sums.slice(0, -1).reverse();
   const end = sums[sums.length - 1];
-  const room = nameRoom();
-  const short = (name, most) => (name.length > most ? `${name.slice(0, Math.max(4, most - 1))}…` : name);
-  const names = bars.map(({ name, data }) => (data === undefined || data === null ? name : `${short(name, room - data.length - 3)} = ${data}`));
+  const most = nameRoom() + 7; // letters of "name = value", of which the name gets eight at least
+  const valued = (name, data) => `${short(name, Math.max(8, most - data.length - 3))} = ${data}`;
+  const names = bars.map(({ name, data }) => (data === undefined || data === null ? name : valued(name, short(data, most - 11))));
   const pixels = 26;
-  const pad = 0.14 * (Math.max(...sums) - Math.min(...sums) || 1);
+  const width = $('chart-waterfall').clientWidth - margin(names, most) - 20;
+  const pad = Math.max(0.14, 52 / Math.max(width - 104, 60)) * (Math.max(...sums) - Math.min(...sums) || 1); // for the numbers
   draw('chart-waterfall', [{
     type: 'bar', orientation: 'h', y: bars.map((_, i) => i), x: bars.map((bar) => bar.value), base: from,
     marker: { color: bySign(bars.map((bar) => bar.value), c) }, text: bars.map((bar) => signed(bar.value)),
     textposition: 'outside', textfont: { color: c.ink }, cliponaxis: false,
   }], {
-    height: bars.length * pixels + 74, margin: { l: margin(names), r: 20, t: 26, b: 36 },
+    height: bars.length * pixels + 74, margin: { l: margin(names, most), r: 20, t: 26, b: 36 },
     xaxis: { showgrid: true, nticks: 6, range: [Math.min(...sums) - pad, Math.max(...sums) + pad] },
-    yaxis: { ...namedAxis(names, pixels), fixedrange: true },
+    yaxis: { ...namedAxis(names, pixels, most), fixedrange: true },
     shapes: [start, end].map((x) => ({ type: 'line', yref: 'paper', y0: 0, y1: 1, x0: x, x1: x, line: { color: c.muted, width: 1, dash: 'dot' } })),
     annotations: [
       { x: end, y: 1, yref: 'paper', yanchor: 'bottom', showarrow: false, text: `${meta.baseKnown ? 'output' : 'sum'} ${number(end)}`, font: { color: c.ink } },
@@ -286,8 +288,9 @@ function drawSignals(part) {
   $('signals-lead').textContent =
     part.features.length > 1 ? 'The strongest features of this example: lines are the values, colours the attributions.' : 'The line is the value, colours are the attributions.';
   legend('signals-legend', limit);
-  drawChips(part, order.length > few.length);
+  drawChips(part, order.length - few.length);
   const [each, gap] = [74, 26];
+  const room = Math.floor(($('chart-signals').clientWidth - LEFT - 110) / 7); // letters beside the sum
   const inner = shown.length * (each + gap);
   const x = Array.from({ length: part.steps }, (_, step) => step);
   const traces = [];
@@ -313,7 +316,7 @@ function drawSignals(part) {
     layout[`yaxis${i ? i + 1 : ''}`] = { range, domain: [top - each / inner, top], nticks: 4, tickfont: { size: 11 }, fixedrange: true, ...ticks };
     const sum = `sum ${signed(part.byFeatures[feature])}`;
     layout.annotations.push(
-      { text: plotText(part.features[feature], 60), x: 0, xanchor: 'left', align: 'left', font: { color: c.ink, size: 12 } },
+      { text: plotText(part.features[feature], room), x: 0, xanchor: 'left', align: 'left', font: { color: c.ink, size: 12 } },
       { text: sum, x: 1, xanchor: 'right', font: { color: c.muted, size: 11 } },
     );
     for (const note of layout.annotations.slice(-2)) Object.assign(note, { xref: 'paper', yref: 'paper', y: top, yanchor: 'bottom', showarrow: false });
@@ -339,14 +342,14 @@ function plottable(values) {
   return { values: values.map((value) => kinds.indexOf(String(value))), ticks: { tickmode: 'array', tickvals: kinds.map((_, i) => i), ticktext } };
 }
 
-function drawChips(part, more) {
+function drawChips(part, left) {
   const chips = pinned.map((feature) =>
-    element('button', { type: 'button', class: 'chip', 'aria-label': `Remove ${part.features[feature]}`, onclick: () => pin(part, feature) }, `${part.features[feature]} ×`));
+    element('button', { type: 'button', class: 'chip', title: part.features[feature], 'aria-label': `Remove ${part.features[feature]}`, onclick: () => pin(part, feature) }, `${short(part.features[feature], 40)} ×`));
   const add = element('select', { 'aria-label': 'Add the signal of a feature', onchange: (event) => event.target.value && pin(part, Number(event.target.value)) },
     element('option', { value: '' }, 'Add a feature …'),
     ...part.features.map((name, i) => !pinned.includes(i) && element('option', { value: i }, name)).filter(Boolean));
-  const next = element('button', { type: 'button', class: 'link', onclick: () => { moreSignals += FEW_SIGNALS; drawSignals(part); } }, `${FEW_SIGNALS} more`);
+  const next = element('button', { type: 'button', class: 'link', onclick: () => { moreSignals += FEW_SIGNALS; drawSignals(part); } }, `${Math.min(FEW_SIGNALS, left)} more`);
   const fewer = element('button', { type: 'button', class: 'link', onclick: () => { forgetPins(); drawSignals(part); } }, 'fewer');
   $('chips').hidden = part.features.length <= FEW_SIGNALS;
-  $('chips').replaceChildren(...chips, add, ...(more ? [next] : []), ...(pinned.length || moreSignals ? [fewer] : []));
+  $('chips').replaceChildren(...chips, add, ...(left > 0 ? [next] : []), ...(pinned.length || moreSignals ? [fewer] : []));
 }

@@ -21,10 +21,16 @@ const datum = (value) => number(value, Math.abs(value) >= 1000 ? 6 : 4);
 
 const stepName = (part, step) => (part.labels ? String(part.labels[step]) : String(step));
 
+/** A text of at most so many letters, cut in the middle: names often differ at the end only. */
+function short(text, most) {
+  const letters = Array.from(text);
+  const tail = Math.floor(most / 3);
+  return letters.length > most ? `${letters.slice(0, most - tail - 1).join('')}…${letters.slice(letters.length - tail).join('')}` : text;
+}
+
 /** Text inside a picture, where the charting library would read tags and entities. */
 function plotText(text, most = 26) {
-  const short = text.length > most ? `${text.slice(0, most - 1)}…` : text;
-  return short.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
+  return short(text, most).replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
 }
 
 const plural = (n, word) => `${n.toLocaleString('en')} ${word}${n === 1 ? '' : 's'}`;
@@ -39,6 +45,15 @@ function element(tag, attributes = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+const TAIL = 9; // letters, as wide as the style sheet has it
+
+/** A name in a box of the page; where the box is too narrow, the middle is left out, as in short(). */
+function named(name) {
+  const letters = Array.from(String(name));
+  if (letters.length <= 2 * TAIL) return String(name);
+  return element('span', { class: 'cut' }, element('span', {}, letters.slice(0, -TAIL).join('')), letters.slice(-TAIL).join(''));
 }
 
 /** The output that is explained for an example: the chosen one, or its highest. */

@@ -10,10 +10,10 @@ async function drawOverview() {
   const scope = size === 1 ? 0 : state.scope === 'all' ? size : state.output < 0 ? size + 1 : state.output;
   const whose = scope < size ? `output: ${meta.outputs[scope]}` : scope === size ? 'mean over all outputs' : `${highestName()} of each example`;
   const only = size > 1 ? `; ${whose}` : '';
-  drawFeatures(part, content, scope, only);
   $('card-steps').hidden = part.kind === 'table';
   $('card-map').hidden = part.kind === 'table' || part.features.length < 2;
   document.querySelector('#overview .grid').classList.toggle('single', part.kind === 'table');
+  drawFeatures(part, content, scope, only);
   if (part.kind !== 'table') drawSteps(part, content, scope, only);
   if (!$('card-map').hidden) drawMap(part, content, scope, only);
 }

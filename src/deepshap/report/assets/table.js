@@ -41,7 +41,7 @@ function makeTable() {
     if (!values) continue;
     const kinds = [...new Set(values)].sort((a, b) => String(a).localeCompare(String(b), 'en', { numeric: true }));
     $(`filter-${id}`).hidden = false;
-    $(`filter-${id}`).replaceChildren(element('option', { value: '' }, any), ...kinds.map((kind) => element('option', { value: kind }, `${id}: ${kind}`)));
+    $(`filter-${id}`).replaceChildren(element('option', { value: '' }, any), ...kinds.map((kind) => element('option', { value: kind, title: kind }, `${id}: ${short(String(kind), 28)}`)));
     $(`filter-${id}`).value = '';
   }
   $('filter-wrong').hidden = !meta.wrong;
@@ -111,7 +111,7 @@ function drawLines() {
   const space = (n) => element('tr', { class: 'space', 'aria-hidden': 'true' }, element('td', { colspan: columns.length, style: `height:${n * LINE}px` }));
   const shown = order.slice(first, last).map((row, i) =>
     element('tr', { 'data-row': row, 'aria-rowindex': first + i + 2, 'aria-selected': String(row === state.example), class: meta.wrong?.[row] ? 'wrong' : '', onclick: () => choose({ example: row }) },
-      ...columns.map((column) => element('td', { 'data-key': column.key, class: column.value ? 'number' : '', title: column.text ? cellText(column, row) : null }, cellText(column, row)))));
+      ...columns.map((column) => element('td', { 'data-key': column.key, class: column.value ? 'number' : '', title: column.text ? cellText(column, row) : null }, column.text && column.key !== 'text' ? named(column.text(row)) : cellText(column, row)))));
   const none = element('tr', {}, element('td', { colspan: columns.length, class: 'none' }, 'No example matches.'));
   const before = first ? [space(first)] : [];
   const after = last < order.length ? [space(order.length - last)] : [];
