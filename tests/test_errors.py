@@ -273,6 +273,7 @@ def test_shapes_and_forms():
     read(R, X + 1j, "complex")
     read([R, R], [X, X], "batch_axis", batch_axis=[0])
     read(R, X, "batch axis 2", batch_axis=2)
+    read(R, X, "batch axis -3", batch_axis=-3)
 
 
 def test_additional_arguments_have_one_entry_per_row():

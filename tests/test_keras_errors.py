@@ -95,6 +95,7 @@ INPUTS: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
     "infinity in the background": ("background | row 4", np.where(np.arange(20).reshape(5, 4) == 17, np.inf, R), X, {}),
     "axes of rows": ("batch_axis", [R, R], [X, X], {"batch_axis": [0]}),
     "no such axis": ("batch axis 2", R, X, {"batch_axis": 2}),
+    "no such axis from the end": ("batch axis -3", R, X, {"batch_axis": -3}),
     "no budget": ("max_memory", R, X, {"max_memory": 0}),
     "a budget in words": ("max_memory='much' | '500 MB'", R, X, {"max_memory": "much"}),
     "more outputs than there are": ("ranked_outputs | 4", R, X, {"ranked_outputs": 9}),

@@ -55,7 +55,7 @@ class Inputs(InputForm):
             raise InputError(f"{what} has dtype {value.dtype}; it must be numeric.")
         if not isinstance(given, tf.Tensor) and self._is_float(value) and self.dtype is not None:
             value = value.astype(self.dtype)  # NumPy's float64 is a habit, not a choice
-        if value.ndim <= axis:
+        if not -value.ndim <= axis < value.ndim:
             raise InputError(f"{what} has shape {value.shape}: there is no batch axis {axis}.")
         value = np.moveaxis(np.array(value), axis, 0)
         if self._is_float(value):

@@ -80,7 +80,7 @@ class Inputs(InputForm):
             tensor = tensor.to(self.dtype)  # NumPy's float64 is a habit, not a choice
         if tensor.is_complex():
             raise InputError(f"{what} is complex; pass real and imaginary parts as two inputs.")
-        if tensor.dim() <= axis:
+        if not -tensor.dim() <= axis < tensor.dim():
             raise InputError(f"{what} has shape {tuple(tensor.shape)}: there is no batch axis {axis}.")
         tensor = tensor.clone() if tensor.is_inference() else tensor
         tensor = tensor.movedim(axis, 0).to(self.device)
