@@ -161,6 +161,35 @@ def test_what_cannot_be_read(value):
     assert not read(SimpleNamespace(value=value)).complete
 
 
+class Moody:
+    """Does not let itself be looked into."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        raise IndexError(name)
+
+
+class Lazy(types.ModuleType):
+    def __getattr__(self, name):
+        raise IndexError(name)
+
+
+def test_nothing_is_set_off_by_reading(monkeypatch):
+    assert not read(SimpleNamespace(value=Moody())).complete
+    monkeypatch.setitem(globals(), "package", Lazy("lazy"))
+    assert read(uses_a_module).complete
+
+
+def test_the_code_of_installed_packages_is_not_followed():
+    def model():
+        return pytest.approx, pytest.raises
+
+    found = read(model)
+    assert found.complete
+    assert len(found.alive) < 10
+
+
 def test_frameworks_are_asked():
     tensor, layer = SimpleNamespace(version=1), SimpleNamespace(rate=1.0, cache=1.0)
 

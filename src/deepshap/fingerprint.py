@@ -15,14 +15,16 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .frameworks import is_filled
 
-# Packages whose functions and modules are taken as they are; what they hold for the model is in its objects' attributes.
+# Packages whose functions and modules are taken as they are, like all that are installed, and their objects as well.
 KNOWN = frozenset({"torch", "tensorflow", "keras", "numpy", "deepshap"}) | sys.stdlib_module_names
+INSTALLED = frozenset({"site-packages", "dist-packages"})
 MOST_VALUES = 20_000
 MOST_BYTES = 2**20  # of an array that is read
 DATA = (types.SimpleNamespace, argparse.Namespace)  # of known packages, but made by users
@@ -69,7 +71,10 @@ class _Reader:
             elif id(value) not in self._seen:
                 self._seen.add(id(value))
                 self.alive.append(value)
-                waiting.extend(self._inside(value))
+                try:
+                    waiting.extend(self._inside(value))
+                except Exception:  # an object may do anything when it is looked into
+                    self.complete = False
             if len(self._seen) > MOST_VALUES:
                 self.complete = False
                 return
@@ -94,7 +99,7 @@ class _Reader:
         if inspect.ismethod(value):
             return value.__self__, value.__func__
         if inspect.isfunction(value):
-            return () if _is_known(value) else (value.__code__, *_of_function(value))
+            return () if _is_foreign(value) else (value.__code__, *_of_function(value))
         if isinstance(value, type):
             return [] if _is_known(value) else _of_class(value)
         if isinstance(value, (property, classmethod, staticmethod)):
@@ -123,6 +128,17 @@ def _is_known(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).partition(".")[0] in KNOWN
 
 
+def _is_foreign(function: Any) -> bool:
+    return _is_installed(str(function.__module__))
+
+
+@functools.cache
+def _is_installed(module: str) -> bool:
+    """Whether a module is of a package that its users have installed and not written."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.partition(".")[0] in KNOWN or not INSTALLED.isdisjoint(Path(file).parts)
+
+
 def _of_class(cls: type) -> list[Any]:
     own = {name: v for base in reversed(cls.__mro__) if not _is_known(base) for name, v in vars(base).items()}
     return [v for name, v in own.items() if name not in ("__dict__", "__weakref__", "__doc__", "__annotations__")]
@@ -136,8 +152,8 @@ def _of_function(function: Any) -> Iterator[Any]:
     for name in names:
         value = function.__globals__.get(name)
         yield value
-        if inspect.ismodule(value) and value.__name__.partition(".")[0] not in KNOWN:
-            yield from (getattr(value, other) for other in names if hasattr(value, other))
+        if inspect.ismodule(value) and not _is_installed(value.__name__):
+            yield from (vars(value).get(other) for other in names)
 
 
 def names_in(cls: type) -> set[str]:
