@@ -60,6 +60,9 @@ CHANGES = {
     "a step of training": lambda m: torch.optim.SGD(m.parameters(), 0.5).step() or m.head.weight.grad,
     "weights in place": lambda m: m.lstm.weight_hh_l0.mul_(1.5),
     "weights behind autograd's back": lambda m: m.lstm.weight_hh_l0.data.mul_(1.5),
+    "rows exchanged behind autograd's back": lambda m: m.lstm.weight_hh_l0.data.__setitem__(
+        slice(0, 2), m.lstm.weight_hh_l0.data[[1, 0]]
+    ),
     "other weights": lambda m: setattr(m, "head", nn.Linear(4, 2).double()),
     "a buffer": lambda m: m.shift.add_(0.3),
     "a number": lambda m: setattr(m, "scale", 0.5),

@@ -54,10 +54,17 @@ class State:
 def state_of(model: Any, modules: list[nn.Module], operations: dict[Any, Operation]) -> State:
     """Read the state of a model."""
     values = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-    sums = [t.detach().sum(dtype=torch.float64).cpu() for t in values if t.is_floating_point() and not t.is_sparse]
+    dense = [t.detach() for t in values if t.is_floating_point() and t.layout == torch.strided and t.numel()]
+    sums = [_sums(t).cpu() for t in dense]
     rules = {**USER_OPERATIONS, **operations}
     reached = fingerprint([model, *modules], _identity, _attributes)
-    return State([_identity(t) for t in values], torch.stack(sums).tolist() if sums else [], rules, reached)
+    return State([_identity(t) for t in values], torch.cat(sums).tolist() if sums else [], rules, reached)
+
+
+def _sums(t: Tensor) -> Tensor:
+    """Of all entries, and of all rows by their numbers: what is written behind autograd's back changes no version."""
+    rows = t.reshape(len(t) if t.dim() else 1, -1).sum(1, dtype=torch.float64)
+    return torch.stack([rows.sum(), rows @ torch.arange(len(rows), dtype=rows.dtype, device=rows.device)])
 
 
 def _identity(value: Any) -> Any:
