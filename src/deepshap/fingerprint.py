@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from .frameworks import is_filled
+from .frameworks import codes, is_filled
 
-# Packages whose functions and modules are taken as they are, like all that are installed, and their objects as well.
+# Packages whose code and objects are taken as they are; of all others that are installed only the code is.
 KNOWN = frozenset({"torch", "tensorflow", "keras", "numpy", "deepshap"}) | sys.stdlib_module_names
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 MOST_VALUES = 20_000
@@ -164,9 +164,6 @@ def names_in(cls: type) -> set[str]:
 
 def _names(code: types.CodeType) -> Iterator[str]:
     """Names, and texts, which ``getattr`` may take for names."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
-        elif isinstance(constant, str):
-            yield constant
+    for each in codes(code):
+        yield from each.co_names
+        yield from (constant for constant in each.co_consts if isinstance(constant, str))

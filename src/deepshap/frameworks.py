@@ -119,18 +119,19 @@ def _held(value: Any) -> list[Any]:
         return [value.__self__, value.__func__]
     if inspect.isfunction(value):
         cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
-        names = [name for code in _codes(value.__code__) for name in code.co_names]
+        names = [name for code in codes(value.__code__) for name in code.co_names]
         return [*cells, *(value.__globals__[name] for name in names if name in value.__globals__)]
     if isinstance(value, type) or not callable(value):
         return []
     return [*getattr(value, "__dict__", {}).values(), getattr(type(value), "__call__", None)]  # noqa: B004
 
 
-def _codes(code: Any) -> Iterator[Any]:
+def codes(code: Any) -> Iterator[Any]:
+    """Code, and that of the functions defined in it."""
     yield code
     for constant in code.co_consts:
         if inspect.iscode(constant):
-            yield from _codes(constant)
+            yield from codes(constant)
 
 
 def is_filled(cell: Any) -> bool:

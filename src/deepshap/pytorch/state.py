@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..frameworks import is_filled
+from ..frameworks import codes, is_filled
 from .keras_layers import named_modules, start_from_states, written_when_called
 from .precision import full_float32
 
@@ -50,17 +50,13 @@ def _held(value: Any) -> list[Any]:
         return [value.__self__, value.__func__]
     if inspect.isfunction(value):
         cells = [c.cell_contents for c in value.__closure__ or () if is_filled(c)]
-        named = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
+        names = [name for code in codes(value.__code__) for name in code.co_names]
+        named = [value.__globals__[name] for name in names if name in value.__globals__]
         return [*cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)]
     if inspect.isclass(value) or inspect.ismodule(value) or isinstance(value, Tensor):
         return []
     call = getattr(type(value), "__call__", None)  # noqa: B004 (wanted is the function, which may name modules)
     return [*getattr(value, "__dict__", {}).values(), call]
-
-
-def _names(code: Any) -> list[str]:
-    inner = [c for c in code.co_consts if inspect.iscode(c)]
-    return [*code.co_names, *(name for c in inner for name in _names(c))]
 
 
 @contextmanager
