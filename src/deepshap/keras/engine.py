@@ -297,16 +297,12 @@ class KerasEngine:
         Returns the memory that references, examples and pairs take.
         """
         try:
-            footprint = self._prepare(examples, extra)
+            return self._prepare(examples, extra)
         except BatchMixingError:
             if not self._doubtful:
                 raise
             self._forget()  # the graph was that of the model as it was before
-            footprint = self._prepare(examples, extra)
-        self._state = state_of(
-            self.model, list(self.layers)
-        )  # Python values that calls change, counters say, are no change
-        return footprint
+            return self._prepare(examples, extra)
 
     def _prepare(self, examples: list[np.ndarray], extra: Sequence[Any]) -> Footprint:
         rows = [np.concatenate([x[:1], r[:1]]) for x, r in zip(examples, self.inputs.background, strict=True)]
@@ -318,6 +314,9 @@ class KerasEngine:
         if not traced.compared:
             _check_graph(self.eps, runs[0], self._called(traced, rows, pairs)[0])
             traced.compared = True
+            self._state = state_of(
+                self.model, list(self.layers)
+            )  # what a call itself changes, a counter say, is no change
         given = (examples, self.inputs.background, [e for e in extra if Inputs.has_rows(e)])
         row, reference, beside = ([tf.constant(v[:1]) for v in values] for values in given)
         return function.footprint(row, reference, beside)

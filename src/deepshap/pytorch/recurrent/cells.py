@@ -68,7 +68,7 @@ class LSTM(_Cell):
         """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
         h, c = state
         units = c.shape[-1]
-        gates, z, before, tanh_c, new = rows.split([4 * units, 4 * units, units, units, units], -1)
+        gates, z, before, tanh_c, new = LSTM.split(rows).values()
         i, f, g, o = torch.sigmoid(z.addmm_(h, w.w_hh.T), out=gates).chunk(4, -1)
         torch.tanh(z.narrow(-1, 2 * units, units), out=g)
         before.copy_(c)
