@@ -22,13 +22,13 @@ test: setup
 
 # shap's own tests of its DeepExplainer, with ours in its place; a part of test.
 shap-tests: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/test_shap_suite.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
 
 # An environment of its own with Keras alone, without PyTorch.
 keras-alone:
 	$(PYTHON) -m venv build/keras-alone
 	build/keras-alone/bin/pip install --quiet --constraint constraints-dev.txt '.[keras]'
-	build/keras-alone/bin/python tests/one_framework.py keras torch
+	build/keras-alone/bin/python tests/support/one_framework.py keras torch
 
 lint: setup
 	$(BIN)/ruff check
@@ -54,8 +54,8 @@ notebooks: setup
 	$(BIN)/python notebooks/build.py
 
 docs: setup
-	$(BIN)/python -m deepshap.pytorch.document > docs/supported-operations.md
-	$(BIN)/python -m deepshap.keras.document > docs/supported-keras.md
+	$(BIN)/python tools/torch_operations.py > docs/supported-operations.md
+	$(BIN)/python tools/tensorflow_operations.py > docs/supported-keras.md
 
 # The derivations as build/tex/*.pdf; twice, for the references. Any LaTeX will do: make tex LATEX=xelatex.
 LATEX ?= pdflatex

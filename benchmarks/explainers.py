@@ -73,7 +73,7 @@ class DeepShap(Peer):
     name = "deepshap"
 
     def __init__(self, **options: Any) -> None:
-        import deepshap.pytorch.engine
+        import deepshap.engines.torch.engine
 
         self.explainer_class = deepshap.DeepExplainer  # imported when it is asked for, and its engine when it is used
         self.options = {"progress": False, **options}

@@ -33,7 +33,7 @@ def models_under_torch(tmp_path_factory, request):
     file = folder / "models_under_torch"
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            program = Path(__file__).with_name("keras_checks.py")
+            program = Path(__file__).parent / "support" / "keras_checks.py"
             environment = {**os.environ, "KERAS_BACKEND": "torch"}
             done = subprocess.run(
                 [sys.executable, str(program), str(file)], capture_output=True, text=True, check=False, env=environment

@@ -18,12 +18,12 @@ from .errors import (
 if TYPE_CHECKING:
     from .cells import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
     from .drop_in import patch_shap, unpatch_shap
+    from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
-    from .explanation import Explanation, JointExplanation
+    from .explanation.core import Explanation, JointExplanation
+    from .explanation.storage import load
     from .handlers import LSTMShapHandler, ModuleCall
     from .inspection import Inspection, check
-    from .registry import register_rule, unregister_rule
-    from .storage import load
     from .tables import Sequences, sequences
 
 __version__ = "0.1.0"
@@ -61,9 +61,9 @@ __all__ = [
 # Names by the modules that they come from, imported when they are first used: torch, shap and matplotlib take their time.
 _LAZY = {
     "DeepExplainer": ".explainer",
-    "Explanation": ".explanation",
+    "Explanation": ".explanation.core",
     "Inspection": ".inspection",
-    "JointExplanation": ".explanation",
+    "JointExplanation": ".explanation.core",
     "LSTMShapBackwardHook": ".cells",
     "LSTMShapHandler": ".handlers",
     "ModuleCall": ".handlers",
@@ -72,15 +72,15 @@ _LAZY = {
     "check": ".inspection",
     "datasets": ".datasets",
     "gate_attribution": ".cells",
-    "load": ".storage",
+    "load": ".explanation.storage",
     "patch_shap": ".drop_in",
     "plots": ".plots",
     "product_attribution": ".cells",
     "register_lstm_shap_hook": ".cells",
-    "register_rule": ".registry",
+    "register_rule": ".engines.user_rules",
     "sequences": ".tables",
     "unpatch_shap": ".drop_in",
-    "unregister_rule": ".registry",
+    "unregister_rule": ".engines.user_rules",
 }
 
 

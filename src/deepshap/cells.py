@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .engines.registry import is_keras
 from .errors import InputError
-from .frameworks import is_keras
 
 if TYPE_CHECKING:
-    from .pytorch.cells import gate_attribution, product_attribution
+    from .engines.torch.cells import gate_attribution, product_attribution
 
 __all__ = ["LSTMShapBackwardHook", "gate_attribution", "product_attribution", "register_lstm_shap_hook"]
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     """The building blocks, which need PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".pytorch.cells", __package__), name)
+    return getattr(import_module(".engines.torch.cells", __package__), name)
 
 
 # ---------------------------------------------------------------------- the hook
@@ -130,7 +130,7 @@ class LSTMShapBackwardHook:
 
 def _cells_of(module: Any) -> Any:
     """The module that knows the cells of a framework."""
-    return import_module(f".{'keras' if is_keras(module) else 'pytorch'}.cells", __package__)
+    return import_module(f".engines.{'tensorflow' if is_keras(module) else 'torch'}.cells", __package__)
 
 
 def _explained(cell: Any, output: str | None) -> str:

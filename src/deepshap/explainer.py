@@ -13,11 +13,11 @@ import cloudpickle
 import numpy as np
 import shap
 
-from . import attribution
-from .assembly import assemble
+from . import execution
+from .engines.registry import engine_for, parts_of
 from .errors import InputError
-from .explanation import Explanation, check_count
-from .frameworks import engine_for, parts_of
+from .explanation.assembly import assemble
+from .explanation.core import Explanation, check_count
 from .tables import Labels, check_names, common_ids, describe, plain
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class DeepExplainer(shap.Explainer):
         data, labels = (None, Labels()) if callable(data) else plain(data, "the background", batch_axis)
         with engine.session():
             self.engine = engine(model, data, layer=layer, output=output, batch_axis=batch_axis)
-        self.max_memory = attribution.memory_budget(max_memory, self.engine.free_memory())
+        self.max_memory = execution.memory_budget(max_memory, self.engine.free_memory())
         self.progress = progress
         self.feature_names = _listed("feature_names", feature_names)
         self.output_names = [output_names] if isinstance(output_names, str) else _listed("output_names", output_names)
         self.inverse_transform = inverse_transform
         self._columns = _columns(labels)
-        self._most_pairs = attribution.MOST_PAIRS  # less for an exported program that takes so many rows at most
+        self._most_pairs = execution.MOST_PAIRS  # less for an exported program that takes so many rows at most
         self._expected_value: np.ndarray | None = None
 
     # ------------------------------------------------------------------ the shap interface
@@ -311,7 +311,7 @@ class DeepExplainer(shap.Explainer):
 
     def _explain(
         self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
-    ) -> tuple[attribution.Attributions, np.ndarray]:
+    ) -> tuple[execution.Attributions, np.ndarray]:
         self._expected_value = None  # the weights may have changed since it was computed
         with self.engine.session():
             if self._references is not None:
@@ -323,7 +323,7 @@ class DeepExplainer(shap.Explainer):
 
     def _explain_each(
         self, examples: list[Any], extra: tuple[Any, ...], *options: Any
-    ) -> tuple[attribution.Attributions, np.ndarray]:
+    ) -> tuple[execution.Attributions, np.ndarray]:
         """Explain every row against the references that the background, a function, returns for it."""
         assert self._references is not None
         engine, inputs, found = self.engine, self.engine.inputs, []
@@ -336,7 +336,7 @@ class DeepExplainer(shap.Explainer):
             one = inputs.matched([x[row : row + 1] for x in examples])
             found.append(self._explain_rows(one, inputs.rows_of(extra, slice(row, row + 1)), *options))
         results, columns = zip(*found, strict=True)
-        return attribution.joined(results), np.concatenate(columns)
+        return execution.joined(results), np.concatenate(columns)
 
     def _explain_rows(
         self,
@@ -345,25 +345,25 @@ class DeepExplainer(shap.Explainer):
         ranked_outputs: int | None,
         order: str,
         check_additivity: bool,
-    ) -> tuple[attribution.Attributions, np.ndarray]:
+    ) -> tuple[execution.Attributions, np.ndarray]:
         engine = self.engine
         references = engine.inputs.background
         footprint = engine.prepare(examples, extra)
         counts = len(examples[0]), len(references[0])
-        sizes = attribution.chunk_sizes(*counts, footprint, self.max_memory, self._most_pairs)
-        engine.rows_at_once = attribution.rows_at_once(footprint, sizes, self.max_memory)
+        sizes = execution.chunk_sizes(*counts, footprint, self.max_memory, self._most_pairs)
+        engine.rows_at_once = execution.rows_at_once(footprint, sizes, self.max_memory)
         engine.max_memory = self.max_memory
         native = engine.outputs(examples, extra, sizes)
         columns = _ranked(native, ranked_outputs, order)
-        values, outputs, expected = attribution.explain(
+        values, outputs, expected = execution.explain(
             engine, examples, references, extra, columns, sizes, self.progress
         )
         native = np.take_along_axis(native, columns, 1)
 
-        def pair(row: int) -> attribution.Chunk:
-            return attribution.single_pair(engine, examples, references, extra, columns, row)
+        def pair(row: int) -> execution.Chunk:
+            return execution.single_pair(engine, examples, references, extra, columns, row)
 
-        return attribution.verified(engine, values, outputs, native, expected, pair, check_additivity), columns
+        return execution.verified(engine, values, outputs, native, expected, pair, check_additivity), columns
 
     def _shaped(self, values: list[np.ndarray], ranked_outputs: int | None) -> Any:
         """Give outputs their axes back, and results the dtype and form of the input."""

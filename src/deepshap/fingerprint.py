@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .frameworks import codes, is_filled
+from .engines.registry import codes, is_filled
 
 # Packages whose code and objects are taken as they are; of all others that are installed only the code is.
 KNOWN = frozenset({"torch", "tensorflow", "keras", "numpy", "deepshap"}) | sys.stdlib_module_names

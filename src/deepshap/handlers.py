@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar
 
+from .engines.registry import is_keras
 from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError
-from .frameworks import is_keras
 
 
 # ---------------------------------------------------------------------- what a handler gets
@@ -70,8 +70,8 @@ class LSTMShapHandler:
         InputError
             For any other layer.
         """
-        package = "keras" if is_keras(call.module) else "pytorch"
-        return list(import_module(f".{package}.lstm", __package__).multipliers(call))
+        package = "tensorflow" if is_keras(call.module) else "torch"
+        return list(import_module(f".engines.{package}.lstm", __package__).multipliers(call))
 
 
 # ---------------------------------------------------------------------- the handlers of one engine

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .frameworks import engine_for
+from .engines.registry import engine_for
 from .tables import plain
 
 UNSUPPORTED = "NO RULE"
@@ -119,9 +119,9 @@ def check(
         came before.
     """
     if engine_for(model, example).__name__ == "KerasEngine":
-        from .keras.inspection import uses
+        from .engines.tensorflow.inspection import uses
     else:
-        from .pytorch.inspection import uses
+        from .engines.torch.inspection import uses
 
     example, _ = plain(example, "the example", batch_axis)
     found = uses(model, example, additional_forward_args, output=output, batch_axis=batch_axis)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .fields import as_labels
+from .explanation.fields import as_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .explanation import Explanation
+    from .explanation.core import Explanation
 
 
 @dataclass(frozen=True)

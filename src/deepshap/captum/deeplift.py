@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..engines.torch.engine import TorchEngine
 from ..errors import InputError
-from ..pytorch.engine import TorchEngine
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engines.torch.engine import TorchEngine
+from ..engines.torch.state import preserved
 from ..errors import InputError
-from ..pytorch.engine import TorchEngine
-from ..pytorch.state import preserved
 
 
 class _Reached(BaseException):

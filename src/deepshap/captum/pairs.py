@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import attribution
-from ..attribution import Chunk
-from ..pytorch.engine import TorchEngine
+from .. import execution
+from ..engines.torch.engine import TorchEngine
+from ..execution import Chunk
 from . import arguments
 
 ATTRIBUTIONS, MULTIPLIERS = 0, 1  # places in the first axis of what a run gives
@@ -32,9 +32,9 @@ class Comparison:
         self.references = engine.inputs.background
         self.shape = (len(self.rows[0]), len(self.references[0]) if crosswise else 1)
         footprint = engine.prepare(self.rows, self.extra)
-        budget = attribution.memory_budget(None, engine.free_memory())
+        budget = execution.memory_budget(None, engine.free_memory())
         sides = self.shape if crosswise else self.shape[::-1]  # where each row has its own reference, a pair takes both
-        self.sizes = attribution.chunk_sizes(*sides, footprint, budget)
+        self.sizes = execution.chunk_sizes(*sides, footprint, budget)
         self.columns = arguments.columns(target, engine.output_shape, self.shape[0])
 
     @property
@@ -84,7 +84,7 @@ class Comparison:
             outputs[at] = np.take_along_axis(fx, self.columns[at], 1)
             expected[at] += np.take_along_axis(fr, self.columns[at], 1) / self.shape[1]
         attributions = [mean[ATTRIBUTIONS, ..., None] for mean in means]
-        attribution.verified(self.engine, attributions, outputs, self._outputs, expected, self._pair)
+        execution.verified(self.engine, attributions, outputs, self._outputs, expected, self._pair)
         return means[: len(self.axes)], sums, kept
 
     def _parts(self) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray, slice, slice]]:
@@ -94,7 +94,7 @@ class Comparison:
         references, summed.
         """
         if self.crosswise:
-            for chunk, at in attribution.chunks(self.rows, self.references, self.extra, self.columns, self.sizes):
+            for chunk, at in execution.chunks(self.rows, self.references, self.extra, self.columns, self.sizes):
                 values, fx, fr = self.engine.attribute(chunk, _both)
                 yield [v[0] for v in values], fx, fr, at, slice(*chunk.block)
             return
@@ -111,7 +111,7 @@ class Comparison:
     def _pair(self, row: int) -> Chunk:
         """One row beside a reference of its."""
         references = self.references if self.crosswise else [r[row:] for r in self.references]
-        return attribution.single_pair(self.engine, self.rows, references, self.extra, self.columns, row)
+        return execution.single_pair(self.engine, self.rows, references, self.extra, self.columns, row)
 
     # ------------------------------------------------------------------ the model by itself
     def differences(self) -> np.ndarray:

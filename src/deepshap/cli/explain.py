@@ -11,10 +11,10 @@ import click
 import numpy as np
 import torch
 
-from ..attribution import MOST_PAIRS
 from ..errors import DeepShapError, InputError
+from ..execution import MOST_PAIRS
 from ..explainer import DeepExplainer
-from ..explanation import Explanation, JointExplanation
+from ..explanation.core import Explanation, JointExplanation
 from ..tables import check_names
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
 from .files import ATTRIBUTIONS, REPORT, check_can_write
@@ -174,7 +174,7 @@ def _outline(result: Any) -> str:
 # ---------------------------------------------------------------------- before
 def _import_writers(report: Path | None) -> None:
     """Find out before the work whether what writes the files is installed."""
-    from ..storage import import_pyarrow
+    from ..explanation.storage import import_pyarrow
 
     import_pyarrow()
     if report is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import Sequences, fold_sorted, read_rows
 from deepshap.plots.style import GREY, LOW_HIGH, SMALL, color_bar, label_rows, new_axes, open_frame, short, with_unit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.example import title, write_beside, write_ends
 from deepshap.plots.reading import Sequences, read_row
 from deepshap.plots.style import (

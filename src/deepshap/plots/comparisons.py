@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import Sequences, fold, read_rows, strongest
 from deepshap.plots.style import (
     DOWN,

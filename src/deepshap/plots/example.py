@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import Sequences, read_row
 from deepshap.plots.style import (
     BLUE,

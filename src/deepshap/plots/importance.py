@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import fold_sorted, read_rows
 from deepshap.plots.style import (
     DOWN,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import check, read_row
 from deepshap.plots.style import (
     SMALL,

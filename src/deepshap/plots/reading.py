@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation, JointExplanation
+from deepshap.explanation.core import Explanation, JointExplanation
 from deepshap.plots.style import short
 
 

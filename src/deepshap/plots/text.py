@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.textpath import TextPath
 
 from deepshap.errors import InputError
-from deepshap.explanation import Explanation
+from deepshap.explanation.core import Explanation
 from deepshap.plots.reading import check_single, read_rows
 from deepshap.plots.style import (
     EVIDENCE,

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from ..explanation import Explanation
+from ..explanation.core import Explanation
 
 MAX_MEGABYTES = 64.0
 

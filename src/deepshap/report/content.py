@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..attribution import additivity_gap
 from ..errors import InputError
-from ..explanation import Explanation, JointExplanation
-from ..fields import as_texts
+from ..execution import additivity_gap
+from ..explanation.core import Explanation, JointExplanation
+from ..explanation.fields import as_texts
 
 Kind = Literal["sequence", "text", "table"]
 BLOCK = 2**22  # values that are summed at a time

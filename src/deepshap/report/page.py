@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..explanation import Explanation
+from ..explanation.core import Explanation
 from .content import TOLERANCE, Content, Part, plural, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
 from .importance import Importance, importance

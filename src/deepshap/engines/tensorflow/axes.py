@@ -1,0 +1,164 @@
+"""Rules of operations along axes: maxima, products, order statistics. Each maps a step and its output multipliers on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...errors import UnsupportedOperationError
+from . import secants
+from .graphs import known
+from .operations import Rule, Step
+from .rules import along_segment
+from .windows import Windows
+
+
+class Folding:
+    """Brings the axes of a reduction to the end, as one."""
+
+    def __init__(self, tensor: Any, axes: Any) -> None:
+        rank = tensor.shape.rank
+        self.axes = sorted({int(a) % rank for a in np.reshape(axes, -1)}) if rank else []
+        kept = [k for k in range(rank) if k not in self.axes]
+        self.order = kept + self.axes
+        moved = tf.shape(tensor)
+        self.shape = tf.gather(moved, self.order)
+        self.folded = tf.concat([tf.gather(moved, kept), [-1]], 0)
+
+    def fold(self, tensor: Any) -> Any:
+        """(kept axes, reduced axes as one)."""
+        return tf.reshape(tf.transpose(tensor, self.order), self.folded)
+
+    def unfold(self, tensor: Any) -> Any:
+        """The way back."""
+        return tf.transpose(tf.reshape(tensor, self.shape), np.argsort(self.order).tolist())
+
+    def result(self, tensor: Any) -> Any:
+        """What the reduction returned, or its multiplier, (kept axes, 1)."""
+        return tf.reshape(tensor, tf.concat([self.folded[:-1], [1]], 0))
+
+
+def _folding(step: Step) -> Folding:
+    axes = known(step.operands[1].p)
+    if axes is None:
+        raise UnsupportedOperationError(
+            f"{step.name} in {step.place} over axes that are not known while tracing has no rule."
+        )
+    return Folding(step.inputs[0], axes)
+
+
+def greatest(sign: int = 1) -> Rule:
+    """Build the cross-max over axes (of the negatives for the least).
+
+    With ``y = x_i`` and ``y_r = r_j`` a rise goes to i and a fall to j; there the input changed at least as much as
+    the output, so the slope is at most 1.
+    """
+
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        folding = _folding(step)
+        x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
+        return [folding.unfold(_cross_max(x, r, folding.result(multiplier)))]
+
+    return rule
+
+
+def _cross_max(x: Any, r: Any, multiplier: Any) -> Any:
+    """Multipliers of elements along the last axis, from that of their maximum (..., 1)."""
+    size = tf.shape(x)[-1]
+    i, j = tf.argmax(x, -1), tf.argmax(r, -1)
+    at_i, at_j = (tf.one_hot(k, size, dtype=x.dtype) for k in (i, j))
+    change = tf.reduce_max(x, -1, keepdims=True) - tf.reduce_max(r, -1, keepdims=True)
+    difference = tf.where(x == r, tf.zeros_like(x), x - r)
+    same = tf.expand_dims(tf.equal(i, j), -1)
+    # -inf pads windows and never is the maximum, but 0 * inf would be NaN
+    to_i = tf.where(
+        (at_i > 0) & (change > 0), secants.guarded(difference != 0, change * at_i, difference, at_i), 0 * at_i
+    )
+    to_j = tf.where(
+        (at_j > 0) & (change < 0), secants.guarded(difference != 0, change * at_j, difference, at_j), 0 * at_j
+    )
+    return multiplier * tf.where(same, at_i, to_i + to_j)
+
+
+def polynomial(step: Step, multiplier: Any) -> list[Any]:
+    """The product over axes: a polynomial of their size, exact along the segment."""
+    folding, sizes = _folding(step), step.inputs[0].shape
+    if all(sizes[k] for k in folding.axes):
+        return along_segment((math.prod(sizes[k] for k in folding.axes) + 1) // 2)(step, multiplier)
+    x, r = (folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
+    return [folding.unfold(folding.result(multiplier) * _slopes_of_product(x, r))]
+
+
+def _slopes_of_product(x: Any, r: Any) -> Any:
+    """Of each element along the last axis, of any size: the product of all others, averaged along the segment."""
+    positions, weights = gauss_legendre((tf.shape(x)[-1] + 1) // 2)
+
+    def at(k: Any, total: Any) -> Any:
+        point = r + tf.cast(positions[k], x.dtype) * (x - r)
+        before, behind = (tf.math.cumprod(point, -1, exclusive=True, reverse=turned) for turned in (False, True))
+        return k + 1, total + tf.cast(weights[k], x.dtype) * tf.math.conj(before * behind)
+
+    return tf.while_loop(lambda k, _: k < tf.size(positions), at, (0, tf.zeros_like(x)))[1]
+
+
+def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
+    """Nodes in [0, 1] and weights that sum to 1, for a number of nodes that a tensor holds (Golub & Welsch 1969)."""
+    k = tf.range(tf.maximum(nodes, 1), dtype=tf.int32)
+    later = tf.cast(tf.maximum(k[:, None], k), tf.float64)
+    beside = 1 / tf.sqrt(4 - 1 / tf.square(tf.maximum(later, 1)))
+    values, vectors = tf.linalg.eigh(tf.where(tf.abs(k[:, None] - k) == 1, beside, tf.zeros_like(beside)))
+    return (1 + values) / 2, tf.square(vectors[0])
+
+
+def determinant(step: Step, multiplier: Any) -> list[Any]:
+    """A polynomial of the matrix's size, exact along the segment."""
+    return along_segment((step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
+
+
+def pooled(step: Step, multiplier: Any) -> list[Any]:
+    """Cross-max in every window of a max pooling."""
+    x, r = step.inputs[0], step.reference_inputs[0]
+    windows = Windows(step, x)
+    taken = tf.identity(x)
+    of_x, of_r = windows.take(taken), windows.take(r)
+    (result,) = tf.gradients(of_x, taken, _cross_max(of_x, of_r, tf.expand_dims(multiplier, -1)))
+    return [result]
+
+
+def ordered(step: Step, multiplier: Any, _: Any) -> list[Any]:
+    """The k greatest values in order: the share of the way from reference to example that an element holds a rank.
+
+    Along the segment sorting only permutes, and the permutation changes where two elements cross; between crossings an
+    element's slope is the multiplier of its rank. So the path integral (Aumann-Shapley) is a finite sum, and exact.
+    """
+    (x,), (r,) = step.inputs, step.reference_inputs
+    if int(multiplier.shape[-1] or 0) == 1:
+        return [_cross_max(x, r, multiplier)]
+    size = x.shape[-1]
+    if size is None:
+        raise UnsupportedOperationError(f"{step.name} in {step.place} over an axis of unknown size has no rule.")
+    rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]
+    m = tf.concat([multiplier, tf.zeros(tf.concat([tf.shape(x)[:-1], [rest]], 0), multiplier.dtype)], -1)
+    times = _crossings(r, x - r)
+
+    def between(k: Any, total: Any) -> Any:
+        start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
+        middle = r + (start + end) / 2 * (x - r)
+        ranks = tf.argsort(tf.argsort(middle, direction="DESCENDING", stable=True), stable=True)
+        return k + 1, total + (end - start) * tf.gather(m, ranks, batch_dims=m.shape.rank - 1)
+
+    count = size * (size - 1) // 2 + 1
+    return [tf.while_loop(lambda k, _: k < count, between, (0, tf.zeros_like(x)))[1]]
+
+
+def _crossings(r: Any, change: Any) -> Any:
+    """Sorted times in [0, 1], both ends included, at which two elements of ``r + t change`` are equal."""
+    i, j = np.triu_indices(r.shape[-1], 1)
+    closing = tf.gather(change, i, axis=-1) - tf.gather(change, j, axis=-1)
+    apart = tf.gather(r, j, axis=-1) - tf.gather(r, i, axis=-1)
+    times = secants.guarded(closing != 0, apart, closing, tf.ones_like(closing))
+    times = tf.where((times > 0) & (times < 1), times, tf.ones_like(times))
+    return tf.sort(tf.concat([tf.zeros_like(r[..., :1]), tf.ones_like(r[..., :1]), times], -1), -1)

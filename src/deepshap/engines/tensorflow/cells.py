@@ -1,0 +1,110 @@
+"""The cells of Keras for the hook of ``deepshap.cells``, under either backend: the explainer follows the cell's own call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from ...cells import Rows
+from ...errors import InputError
+from ...explainer import DeepExplainer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, the states it yields and what it takes, with the number of features of each."""
+
+    layer: Any
+    yields: tuple[str, ...]
+    widths: dict[str, int]
+    explainers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What the cell takes, in order."""
+        return tuple(self.widths)
+
+
+def reader_of(layer: Any) -> Callable[[], Cell]:
+    """A function that returns the cell as it is now. Its weights are read whenever it is explained."""
+    cell = find_cell(layer)
+    return lambda: cell
+
+
+def find_cell(layer: Any) -> Cell:
+    """Read what a cell takes and yields.
+
+    Raises
+    ------
+    InputError
+        If it is none of the cells of ``register_lstm_shap_hook``, or has no weights yet.
+    """
+    name = type(layer).__name__
+    if not isinstance(layer, (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)):
+        raise InputError(
+            f"{name} is a Keras layer, but no keras.layers.LSTMCell, GRUCell or SimpleRNNCell. Of a recurrent layer pass its "
+            "cell (layer.cell); for every other cell use deepshap.DeepExplainer, which follows its call."
+        )
+    if not layer.built:
+        raise InputError(f"the {name} has no weights yet: call it once, or layer.build((None, features)).")
+    widths = {"x": layer.kernel.shape[0], "h": layer.units}
+    if isinstance(layer, keras.layers.LSTMCell):
+        return Cell(layer, ("h", "c"), widths | {"c": layer.units})
+    return Cell(layer, ("h",), widths)
+
+
+class KerasRows(Rows):
+    """Reads rows as arrays."""
+
+    def tensor(self, value: Any, cell: Cell) -> np.ndarray:
+        """A copy in the dtype of the cell's weights."""
+        try:
+            tensor = keras.ops.cast(keras.ops.convert_to_tensor(value), cell.layer.variable_dtype)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            raise InputError(f"expected a tensor, an array or a number, not a {type(value).__name__}.") from None
+        return np.array(keras.ops.convert_to_numpy(tensor))
+
+    def expand(self, row: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Repeated to a shape."""
+        return np.broadcast_to(row, shape)
+
+    def is_finite(self, row: np.ndarray) -> bool:
+        """Whether there is neither NaN nor infinity."""
+        return bool(np.isfinite(row.astype(np.float64)).all())
+
+
+ROWS = KerasRows()
+
+
+@dataclass
+class _Step:
+    """One step of a cell as a function of x and its states alone."""
+
+    layer: Any
+    state: int
+
+    def __call__(self, x: Any, *states: Any) -> Any:
+        return self.layer(x, list(states), training=False)[1][self.state]
+
+
+def new_states(cell: Cell, side: list[np.ndarray]) -> dict[str, Any]:
+    """The states that a step yields, (batch, hidden)."""
+    x, *states = (keras.ops.convert_to_tensor(v) for v in side)
+    return dict(zip(cell.yields, cell.layer(x, states, training=False)[1], strict=True))
+
+
+def by_unit(cell: Cell, output: str, example: list[np.ndarray], base: list[np.ndarray]) -> tuple[Any, list[Any]]:
+    """The new state (batch, units), and what each of its units owes to x and the states, (batch, units, features)."""
+    if output not in cell.explainers:
+        waiting: list[list[np.ndarray]] = []
+        step = _Step(cell.layer, cell.yields.index(output))
+        cell.explainers[output] = DeepExplainer(step, lambda _: waiting.pop(0), progress=False), waiting
+    explainer, waiting = cell.explainers[output]
+    waiting[:] = [[b[row : row + 1] for b in base] for row in range(len(example[0]))]
+    values = explainer.shap_values(example)
+    attributions = [keras.ops.convert_to_tensor(np.moveaxis(v, -1, 1)) for v in values]
+    return new_states(cell, example)[output], attributions

@@ -1,0 +1,186 @@
+"""Operations written out in smaller ones, each of which has a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from ...errors import UnsupportedOperationError
+from . import axes, rules
+from .graphs import Body
+from .operations import CUSTOM, MULTILINEAR, Operation, Value
+from .pairing import Unpaired
+from .trace import Tape, Walk
+
+CONVOLUTION = Operation(MULTILINEAR)
+SELECT = Operation(CUSTOM, rules.select)
+TOP = Operation(CUSTOM, axes.ordered)
+INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 3e4}  # what stands for infinity
+
+
+def select(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A choice. Infinite constants under a condition that depends on the input become finite.
+
+    -inf under such a mask becomes a number whose exponential is 0: a jump of infinity has no share. So do the largest
+    numbers of a dtype, which Keras' attention uses in its place.
+    """
+    condition, *branches = inputs
+    if condition.active:
+        branches = [_finite(v) if not v.active and _may_be_infinite(v.x) else v for v in branches]
+    return walk.active(op, SELECT, [condition, *branches], tape)
+
+
+def _finite(value: Value) -> Value:
+    bound = INFINITE[value.x.dtype]
+    x, r, p = (tf.clip_by_value(side, -bound, bound) for side in (value.x, value.r, value.p))
+    return Value(x, x if value.r is value.x else r, p=x if value.p is value.x else p)
+
+
+def _may_be_infinite(value: Any) -> bool:
+    """Whether a constant is made of numbers that stand for infinity, or of what is not known while tracing."""
+    if not value.dtype.is_floating:
+        return False
+    known = tf.get_static_value(value)
+    if known is not None:
+        return bool((abs(known.astype(float)) > INFINITE[value.dtype]).any())
+    if value.op.type == "Placeholder":
+        outside = [t for t, inside in getattr(value.graph, "captures", ()) if inside is value]
+        return not outside or any(map(_may_be_infinite, outside))
+    return any(map(_may_be_infinite, value.op.inputs))
+
+
+def top(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """The k greatest values, and their positions, which are not to be used where they differ between the sides."""
+    values, positions = walk.active(op, TOP, inputs, tape)
+    origin = f"{op.type} in {walk.place(op)}"
+    return [values, replace(positions, active=False, p=walk.pairing.spread(positions)[0], origin=origin)]
+
+
+def written(function: Callable[..., Any]) -> Callable[..., list[Value]]:
+    """Make code of smaller operations, ``function(op, *inputs)``, what stands for an operation."""
+
+    def run(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        with tf.Graph().as_default() as graph:
+            given = [tf.compat.v1.placeholder(v.x.dtype, v.x.shape) for v in inputs]
+            known = [v if v is None else tf.constant(v) for v in (tf.get_static_value(v.p) for v in inputs)]
+            outputs = tf.nest.flatten(function(op, *(g if k is None else k for g, k in zip(given, known, strict=True))))
+        body = Body(given, outputs, graph.get_operations())
+        if walk.pairing.apart:
+            with tf.Graph().as_default():
+                walk.layouts.scan(walk.survey, body, [_like(v) for v in inputs])
+        return walk.run(body, inputs, tape)
+
+    run.__doc__ = function.__doc__
+    return run
+
+
+def _like(value: Value) -> Any:
+    """A tensor with the shape of a value, for finding layouts."""
+    if value.active and value.layout is None:
+        raise Unpaired
+    known = None if value.active else tf.get_static_value(value.p)
+    shape = value.layout.shape if value.active and value.layout else value.p.shape
+    return tf.compat.v1.placeholder(value.x.dtype, shape) if known is None else tf.constant(known)
+
+
+def _scan(op: Any, x: Any, axis: Any, combine: Callable[[Any, Any], Any], start: float) -> Any:
+    axis = tf.get_static_value(axis)
+    size = x.shape[int(axis)] if axis is not None and x.shape.rank is not None else None
+    if size is None:
+        raise UnsupportedOperationError(f"{op.type} along an axis of unknown size has no rule.")
+    parts = tf.unstack(x, size, int(axis))
+    parts = parts[::-1] if op.get_attr("reverse") else parts
+    for k in range(1, size):
+        parts[k] = combine(parts[k - 1], parts[k])
+    if op.get_attr("exclusive"):
+        parts = [tf.fill(tf.shape(parts[0]), tf.cast(start, x.dtype)), *parts[:-1]]
+    return tf.stack(parts[::-1] if op.get_attr("reverse") else parts, int(axis))
+
+
+@written
+def running_product(op: Any, x: Any, axis: Any) -> Any:
+    """Running product, one half-split after the other."""
+    return _scan(op, x, axis, tf.multiply, 1)
+
+
+@written
+def running_logsumexp(op: Any, x: Any, axis: Any) -> Any:
+    """Running logsumexp: of two, z - log_softmax(z)."""
+
+    def combine(a: Any, b: Any) -> Any:
+        both = tf.stack([a, b], -1)
+        return (both - tf.nn.log_softmax(both))[..., 0]
+
+    return _scan(op, x, axis, combine, x.dtype.min)
+
+
+@written
+def local_response_norm(op: Any, x: Any) -> Any:
+    """Input over a power of the squares of neighbouring channels, summed."""
+    radius, channels = op.get_attr("depth_radius"), x.shape[-1]
+    sums = tf.cumsum(tf.pad(tf.square(x), [[0, 0]] * 3 + [[radius + 1, radius]]), -1)
+    total = sums[..., 2 * radius + 1 :] - sums[..., :channels]
+    return x / tf.pow(op.get_attr("bias") + op.get_attr("alpha") * total, op.get_attr("beta"))
+
+
+@written
+def convolution(op: Any, x: Any, filters: Any) -> Any:
+    """A convolution without dilation, in groups of channels one after the other: CPUs have the gradient of no other."""
+    filters = _stretched(filters, op.get_attr("dilations"), op.get_attr("data_format") == b"NHWC")
+    axis = -1 if op.get_attr("data_format") == b"NHWC" else 1
+    groups = x.shape[axis] // filters.shape[-2]
+    options = {name: op.get_attr(name) for name in ("strides", "padding", "explicit_paddings", "data_format")}
+    parts = zip(tf.split(x, groups, axis), tf.split(filters, groups, -1), strict=True)
+    return tf.concat([tf.raw_ops.Conv2D(input=a, filter=b, **_decoded(options)) for a, b in parts], axis)
+
+
+def _stretched(filters: Any, dilations: list[int], channels_last: bool) -> Any:
+    """Filters with zeros between their elements, in place of a dilation."""
+    dilations = dilations[1:3] if channels_last else dilations[2:]
+    sizes = filters.shape.as_list()
+    if dilations == [1, 1]:
+        return filters
+    (height, width, *channels), (down, across) = sizes, dilations
+    spread = tf.pad(
+        tf.reshape(filters, [height, 1, width, 1, *channels]),
+        [[0, 0], [0, down - 1], [0, 0], [0, across - 1], [0, 0], [0, 0]],
+    )
+    spread = tf.reshape(spread, [height * down, width * across, *channels])
+    return spread[: (height - 1) * down + 1, : (width - 1) * across + 1]
+
+
+def _decoded(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in options.items()}
+
+
+def conv2d(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A convolution."""
+    x, filters = (v.x.shape for v in inputs)
+    axis = -1 if op.get_attr("data_format") == b"NHWC" else 1
+    grouped = x.rank == filters.rank == 4 and filters[-2] is not None and x[axis] != filters[-2]
+    grouped = grouped or (filters.is_fully_defined() and max(op.get_attr("dilations")) > 1)
+    return convolution(walk, op, inputs, tape) if grouped else walk.active(op, CONVOLUTION, inputs, tape)
+
+
+@written
+def counted(op: Any, ids: Any, size: Any, weights: Any) -> Any:
+    """How often each id occurs (or with which weights, or whether): a sum (or the greatest) of one-hot vectors."""
+    rows = tf.one_hot(ids, size, dtype=weights.dtype)
+    if weights.shape.num_elements() != 0:
+        rows = rows * tf.expand_dims(weights, -1)
+    return tf.reduce_max(rows, -2) if op.get_attr("binary_output") else tf.reduce_sum(rows, -2)
+
+
+@written
+def modulus(op: Any, x: Any) -> Any:
+    """Root of the sum of two squares."""
+    return tf.sqrt(tf.square(tf.math.real(x)) + tf.square(tf.math.imag(x)))
+
+
+@written
+def norm(op: Any, x: Any, axes: Any) -> Any:
+    """Root of the sum of squares."""
+    return tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdims=op.get_attr("keep_dims")))

@@ -1,0 +1,245 @@
+"""The function of TensorFlow that explains examples against references, for any number of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...errors import ControlFlowError
+from ...execution import DEFAULT_BUDGET, Footprint
+from .graphs import Traced
+from .memory import as_footprint, is_known
+from .operations import Value
+from .pairing import ROWS, Crossed, Layouts, Pairwise, Unpaired
+from .survey import Survey
+from .trace import DIVERGED, Diagnosis, Tape, Walk
+
+COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
+PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time
+
+
+def explained(
+    traced: Traced, survey: Survey, inputs: int, output_axis: int, layer_axes: list[int] | None, diagnosis: bool
+) -> Explained:
+    """Trace the function: examples and references by themselves where their rows can be told, else pair by pair."""
+    extra = len(traced.body.inputs) - len(traced.captured) - inputs
+    if not extra and layer_axes is None:
+        try:
+            return Explained(traced, survey, inputs, output_axis, None, diagnosis, apart=True)
+        except Unpaired:
+            pass
+    return Explained(traced, survey, inputs, output_axis, layer_axes, diagnosis, apart=False)
+
+
+class Explained:
+    """Explains every example against every reference."""
+
+    def __init__(
+        self,
+        traced: Traced,
+        survey: Survey,
+        inputs: int,
+        output_axis: int,
+        layer_axes: list[int] | None,
+        diagnosis: bool,
+        apart: bool,
+    ) -> None:
+        self.traced, self.survey, self.diagnosis = traced, survey, diagnosis
+        self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
+        self.apart, self.layouts = apart, Layouts()
+        self.steps: list[tuple[str, str]] = []
+        self.dtypes: set[tf.DType] = set()
+        self._footprint: Footprint | None = None  # where shapes alone tell it
+        given = traced.body.inputs[: len(traced.body.inputs) - len(traced.captured)]
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
+        if apart:
+            tf.function(self._scan, autograph=False).get_concrete_function()
+        rows, extra = specs[:inputs], specs[inputs:]
+        self._specs = rows, list(rows), extra
+        columns = tf.TensorSpec([None], tf.int32)
+        self._function = tf.function(self._explain, autograph=False).get_concrete_function(*self._specs, columns)
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def footprint(self, row: Any, reference: Any, extra: Any) -> Footprint:
+        """Memory that each reference, each example and each pair takes.
+
+        How often loops turn is found by running the model, without multipliers, on the single pair that is given.
+        """
+        if self._footprint is None:
+            counting = tf.function(self._count, autograph=False).get_concrete_function(*self._specs)
+            self._footprint = as_footprint(self._run(counting, list(row), list(reference), list(extra)).numpy())
+        return self._footprint
+
+    def __call__(
+        self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = DEFAULT_BUDGET
+    ) -> Any:
+        """Attributions of each example summed over references, outputs of examples, and of references, summed."""
+        function, sizes = self._function, (len(rows[0]), len(references[0]))
+        if self._may_be_compiled(*sizes, budget):
+            function = self._fastest(sizes)
+        return self._run(function, list(rows), list(references), list(extra), tf.constant(columns))
+
+    def _may_be_compiled(self, examples: int, references: int, budget: int) -> bool:
+        """Whether the budget has room for the compiler, and for what it makes, which takes up to twice as much."""
+        if self._footprint is None:
+            return False
+        per_reference, per_example, per_pair = self._footprint
+        needed = references * per_reference + examples * per_example + examples * references * per_pair
+        return COMPILER + 2 * needed <= budget
+
+    def _run(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except tf.errors.OpError as error:
+            self._raise_of_handlers()
+            _, marked, text = str(error.message).partition(DIVERGED)
+            if not marked:
+                raise
+            raise ControlFlowError(
+                f"the model does not run the same way on the example and on the reference: {text.partition(']')[0]}. Deep "
+                "SHAP compares the two operation by operation. Write input-dependent branches as tf.where, or pass what decides "
+                "them (lengths, masks, flags) as additional_forward_args, which example and reference share."
+            ) from None
+
+    def _raise_of_handlers(self) -> None:
+        for region in self.traced.regions:
+            rule: Any = region.operation.rule if region.operation else None
+            error = getattr(rule, "error", None)
+            if error is not None:
+                rule.error = None
+                raise error from error.__cause__
+
+    def _fastest(self, sizes: tuple[int, ...]) -> Any:
+        """The function itself, or what XLA makes of it for so many rows once that pays."""
+        if sizes not in self._compiled:
+            self._compiled[sizes] = _Compiled(self._function) if self._compiles else self._function
+        return self._compiled[sizes]
+
+    # ------------------------------------------------------------------ tracing
+    def _scan(self) -> None:
+        """Find where the rows lie in all values."""
+        inputs = self.traced.body.inputs
+        count = len(inputs) - len(self.traced.captured)
+        tensors = [tf.raw_ops.Placeholder(dtype=t.dtype, shape=[ROWS, *t.shape[1:]]) for t in inputs[:count]]
+        self.layouts.scan(self.survey, self.traced.body, [*tensors, *self.traced.captured])
+
+    def _walk(self, count: Any, block: Any) -> Walk:
+        carrier = tf.float64 if self.traced.output.dtype == tf.float64 else tf.float32
+        pairing = Crossed(count, block) if self.apart else Pairwise()
+        walk = Walk(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
+        walk.regions, walk.several = self.traced.regions, self.apart or self.layer_axes is not None
+        return walk
+
+    def _constants(self, extra: Any, block: Any) -> list[Value]:
+        return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.traced.captured)]
+
+    def _count(self, row: Any, reference: Any, extra: Any) -> Any:
+        """What a footprint is made of, (3,), from a single pair."""
+        one = tf.constant(1)
+        walk, values = self._walk(one, one), self._values(row, reference, one, one)
+        walk.count_inputs(values)
+        walk.run(self.traced.body, [*values, *self._constants(extra, one)], None)
+        return tf.stack([tf.cast(number, tf.float64) for number in walk.bytes.footprint(self.apart)])
+
+    def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
+        count, block = tf.shape(rows[0])[0], tf.shape(references[0])[0]
+        walk, inner = self._walk(count, block), self.layer_axes is not None
+        tape, pairing, found = Tape(walk), walk.pairing, walk.diagnosis
+        values = self._values(rows, references, count, block)
+        walk.count_inputs(values)
+        (result,) = walk.run(self.traced.body, [*values, *self._constants(extra, block)], tape)
+        y, yr = (self._flat(side) for side in (result.x, result.r))
+        seed = tf.one_hot(tf.repeat(columns, block), tf.shape(y)[1], dtype=y.dtype)
+        if result.active:
+            tape.add(result, self._unflat(seed, pairing.shape(result)))
+        tape.pull()
+        explained = walk.leaves if inner else values
+        self.dtypes, numbers = walk.dtypes, walk.bytes.footprint(self.apart)
+        self._footprint = as_footprint(numbers) if is_known(numbers) else None
+        self._compiles = walk.loops and not walk.checks and self.apart  # XLA leaves checks out
+        if found is not None:
+            diagnosis = Diagnosis.of_all(found)
+            self.steps = diagnosis.steps
+            return [diagnosis.gaps[0], diagnosis.gaps[1]]
+        axes = self.layer_axes or [0] * len(explained)
+        totals = [
+            self._summed(tape.multipliers.get(value), value, axis, count, block)
+            for value, axis in zip(explained, axes, strict=True)
+        ]
+        y, yr = (tf.cast(v, tf.float64) for v in (y, yr))
+        if self.apart:
+            return [*totals, y, tf.broadcast_to(tf.reduce_sum(yr, 0), tf.shape(y))]
+        grouped = tf.stack([count, block, -1])
+        return [*totals, tf.reshape(y, grouped)[:, 0], tf.reduce_sum(tf.reshape(yr, grouped), 1)]
+
+    def _values(self, rows: Sequence[Any], references: Sequence[Any], count: Any, block: Any) -> list[Value]:
+        active = self.layer_axes is None
+        if self.apart:
+            layouts = [self.layouts.of(t) for t in self.traced.body.inputs]
+            return [Value(x, r, active, layout=k) for x, r, k in zip(rows, references, layouts, strict=False)]
+        several = [tf.concat([[count], tf.ones_like(tf.shape(r)[1:])], 0) for r in references]
+        return [
+            Value(tf.repeat(x, block, 0), tf.tile(r, times), active)
+            for x, r, times in zip(rows, references, several, strict=True)
+        ]
+
+    def _summed(self, multiplier: Any, value: Value, axis: int, count: Any, block: Any) -> Any:
+        """Contributions of one explained value, summed over each example's references, the rows first."""
+        x, r = (_rows_first(side, axis) for side in (value.x, value.r))
+        multiplier = _rows_first(multiplier, axis)
+        shape = tf.shape(x)[1:]
+        if multiplier is None:
+            return tf.zeros(tf.concat([[count], shape], 0), tf.float64)
+        grouped = tf.concat([[count, block], shape], 0)
+        x, r = (tf.cast(v, multiplier.dtype) for v in (x, r))
+        difference = x[:, None] - r[None] if self.apart else tf.reshape(x - r, grouped)
+        return tf.reduce_sum(tf.cast(tf.reshape(multiplier, grouped) * difference, tf.float64), 1)
+
+    # ------------------------------------------------------------------ rows first
+    def _flat(self, output: Any) -> Any:
+        output = tf.transpose(output, self._order(output.shape.rank)) if self.output_axis else output
+        return tf.reshape(output, tf.stack([tf.shape(output)[0], -1]))
+
+    def _order(self, rank: int) -> list[int]:
+        return [self.output_axis, *(k for k in range(rank) if k != self.output_axis)]
+
+    def _unflat(self, seed: Any, shape: Any) -> Any:
+        if not self.output_axis:
+            return tf.reshape(seed, shape)
+        order = self._order(self.traced.output.shape.rank)
+        return tf.transpose(tf.reshape(seed, tf.gather(shape, order)), np.argsort(order).tolist())
+
+
+def _rows_first(tensor: Any, axis: int) -> Any:
+    if tensor is None or axis == 0:
+        return tensor
+    return tf.transpose(tensor, [axis, *(k for k in range(tensor.shape.rank) if k != axis)])
+
+
+class _Compiled:
+    """Runs a function as it is until that has taken long enough for XLA to pay, for one size of its arguments.
+
+    What XLA cannot compile stays as it is.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function, self._runs, self._spent, self._waits = function, 0, 0.0, True
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run."""
+        if self._waits and self._spent > PAYS:
+            self._waits, plain = False, self._function
+            try:
+                self._function = tf.function(plain, jit_compile=True, autograph=False)
+                return self._function(*arguments)
+            except tf.errors.OpError:
+                self._function = plain
+        start = time.perf_counter()
+        result = self._function(*arguments)
+        self._spent += (time.perf_counter() - start) * (self._runs > 0)  # the first run is slower than the next
+        self._runs += 1
+        return result

@@ -1,0 +1,461 @@
+"""Functions, loops, branches and lists of tensors, for both sides of the pairs at once.
+
+A loop runs forward as one ``tf.while_loop`` over both sides and keeps what each turn began with. Backward, another loop
+runs over the turns in reverse: it computes a turn once more from what was kept, and pulls the multipliers through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from ...errors import UnsupportedOperationError
+from .operations import Value
+from .pairing import Unpaired
+from .survey import ACTIVE, COUNTED, STILL
+from .trace import DIVERGED, Diagnosis, Tape, Walk
+
+KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to
+
+
+def flags_of(values: Sequence[Value]) -> list[str]:
+    """What the survey calls these values."""
+    return [ACTIVE if v.active else STILL if v.x is v.r else COUNTED for v in values]
+
+
+def call(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A function is what it consists of."""
+    return walk.run(walk.library.body(op, "f"), inputs, tape)
+
+
+# ---------------------------------------------------------------------- variables
+def read(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A variable's value, or what the model has written to it before."""
+    handle = inputs[0].x.ref()
+    if handle in walk.lost:
+        raise UnsupportedOperationError(
+            f"{walk.place(op)} reads a variable that the model writes to in a loop or a branch, which cannot be followed. "
+            "Keep such a state in the loop's own variables."
+        )
+    written = walk.written.get(handle)
+    if written is not None:
+        return [written]
+    value = walk.emit(op, [inputs[0].x])[0]
+    return [Value(value, value)]
+
+
+def write(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """Writing to a variable is noted for later reads; the variable stays as it is."""
+    handle, value = inputs[0].x.ref(), inputs[1]
+    if op.type != "AssignVariableOp":
+        before = walk.written.get(handle)
+        if before is None:
+            kept = tf.raw_ops.ReadVariableOp(resource=inputs[0].x, dtype=value.x.dtype)
+            before = Value(kept, kept)
+        if before.active or value.active:
+            raise UnsupportedOperationError(
+                f"{op.type} in {walk.place(op)} adds what depends on the input to a variable."
+            )
+        change = 1 if op.type == "AssignAddVariableOp" else -1
+        x, r, p = (getattr(before, side) + change * getattr(value, side) for side in "xrp")
+        value = Value(x, r, p=p)
+    walk.written[handle] = value
+    return []
+
+
+# ---------------------------------------------------------------------- values as tensors
+class Form:
+    """How values are handed through a loop or a branch as plain tensors: as many of each as it takes."""
+
+    def __init__(self, walk: Walk, flags: Sequence[str], layouts: Sequence[Any]) -> None:
+        self.walk, self.active, self.layouts = walk, [f == ACTIVE for f in flags], list(layouts)
+        several = 3 if walk.several else 1
+        self.counts = [2 if f == ACTIVE else 1 if f == STILL else several for f in flags]
+
+    def parts(self, values: Sequence[Value], op: Any) -> list[Any]:
+        """Tensors of all values."""
+        return [t for v, count in zip(values, self.counts, strict=True) for t in self.of(v, count, op)]
+
+    def of(self, value: Value, count: int, op: Any) -> list[Any]:
+        """Tensors of one value."""
+        value = self.walk.settled(value, op)
+        return [tf.identity(t) for t in (value.x, value.r, value.p)[:count]]
+
+    def values(self, parts: Sequence[Any]) -> list[Value]:
+        """The way back."""
+        waiting = iter(parts)
+        found = []
+        for active, count, layout in zip(self.active, self.counts, self.layouts, strict=True):
+            x, *rest = (next(waiting) for _ in range(count))
+            r, p = (*rest, *((x,) * 2))[:2] if count == 1 else (*rest, None)[:2]
+            found.append(self.walk.placed(Value(x, r, active, p, layout if active else None)))
+        return found
+
+
+# ---------------------------------------------------------------------- branches
+def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A condition takes the same branch on both sides, which is checked."""
+    which, arguments = _condition(walk, op, inputs[0]), inputs[1:]
+    bodies = walk.survey.branches(op)
+    flags = walk.survey.run_all(bodies, flags_of(arguments))
+    form = Form(walk, flags, [walk.layouts.of(t) for t in op.outputs])
+
+    def forward(body: Any) -> list[Any]:
+        with walk.counted() as inside:
+            parts = form.parts(walk.run_inside(body, arguments, None), op)
+        return [*parts, inside.of_turn([])]
+
+    *parts, taken = _choose(op, which.x, [lambda body=b: forward(body) for b in bodies])
+    outputs = form.values(parts)
+    walk.bytes.branch(taken)
+    if tape is not None and any(form.active):
+        varying = [v for v in arguments if v.active]
+
+        def pull(*multipliers: Any) -> None:
+            outside, walk.diagnosis = walk.diagnosis, None  # what happens in a branch stays there
+
+            def backward(body: Any) -> list[Any]:
+                entries = [replace(v) for v in arguments]
+                inner = Tape(walk)
+                with walk.counted():
+                    for value, m in zip(walk.run_inside(body, entries, inner), multipliers, strict=True):
+                        inner.add(value, m)
+                    inner.pull()
+                return [_found(walk, inner, e) for e in entries if e.active]
+
+            found = _choose(op, which.x, [lambda body=b: backward(body) for b in bodies])
+            walk.diagnosis = outside
+            for value, m in zip(varying, found, strict=True):
+                tape.add(value, m)
+
+        tape.record(outputs, pull)
+    return outputs
+
+
+def _condition(walk: Walk, op: Any, which: Value) -> Value:
+    """What decides between the branches, the same on both sides; checked where it may differ."""
+    if which.x is which.r:
+        return which
+    if walk.pairing.apart and not (which.active or which.origin):
+        raise Unpaired(which.x.name)  # the branch depends on the number of rows
+    if not op.type.endswith("Case"):
+        which = replace(which, **{side: tf.cast(getattr(which, side), tf.bool) for side in "xrp"})
+    text = f"a condition ({op.type}) in {walk.place(op)} takes another branch for the example than for the reference"
+    return walk.agreed(which, text)
+
+
+def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
+    if op.type.endswith("Case"):
+        return list(tf.nest.flatten(tf.switch_case(which, ways)))
+    return list(tf.nest.flatten(tf.cond(tf.cast(which, tf.bool), *ways)))
+
+
+# ---------------------------------------------------------------------- multipliers that may be nothing yet
+def nothing(walk: Walk, value: Value) -> Any:
+    """A multiplier of 0."""
+    return _empty(walk, value) if value.is_list else tf.zeros(walk.pairing.shape(value), walk.float_of(value))
+
+
+def _found(walk: Walk, tape: Tape, value: Value) -> Any:
+    found = tape.multipliers.get(value)
+    return nothing(walk, value) if found is None else found
+
+
+# ---------------------------------------------------------------------- loops
+class Loop:
+    """A loop of the traced graph."""
+
+    def __init__(self, walk: Walk, op: Any, inputs: list[Value]) -> None:
+        self.walk, self.op = walk, op
+        self.inputs = [walk.settled(v, op) for v in inputs]
+        self.body, self.condition = (walk.library.body(op, name) for name in ("body", "cond"))
+        self.flags = walk.survey.loop(op, flags_of(self.inputs))
+        self.active = [f == ACTIVE for f in self.flags]
+        fixed = [self.body.position(k) == k for k in range(len(inputs))]
+        self.varying = [k for k in range(len(inputs)) if not fixed[k]]
+        self.moving = [k for k in self.varying if self.active[k]]
+        self.constant = [k for k in range(len(inputs)) if fixed[k] and self.active[k]]
+        self.kept = [k for k in self.varying if self.body.reads(k, KEEPS if self.inputs[k].is_list else ())]
+        self.form, self.kept_form = self._form(self.varying), self._form(self.kept)
+        self.turns: Any = None
+        self.stacks: list[Any] = []
+
+    def _form(self, which: list[int]) -> Form:
+        return Form(self.walk, [self.flags[k] for k in which], [self._layout(k) for k in which])
+
+    def _layout(self, k: int) -> Any:
+        return self.walk.layouts.of(self.body.inputs[k])
+
+    def _entry(self, k: int) -> Value:
+        value = self.inputs[k]
+        return replace(value, active=self.active[k], layout=self._layout(k) if self.active[k] else None)
+
+    def _arguments(self, which: list[int], values: Sequence[Value]) -> list[Value]:
+        """All inputs of the body: what varies, and what does not."""
+        found = dict(zip(which, values, strict=True))
+        return [found.get(k) or self._entry(k) for k in range(len(self.inputs))]
+
+    def _chosen(self, values: Sequence[Value], which: list[int]) -> list[Value]:
+        return [values[k] for k in which]
+
+    def _shapes(self, which: list[int], counts: Sequence[int]) -> list[tf.TensorShape]:
+        """Shapes that hold in every turn."""
+        return [self.op.outputs[k].shape for k, count in zip(which, counts, strict=True) for _ in range(count)]
+
+    # ------------------------------------------------------------------ forward
+    def forward(self, keep: bool) -> list[Value]:
+        """Run the loop on both sides; with ``keep``, note what every turn begins with."""
+        parts = self.form.parts([self._entry(k) for k in self.varying], self.op)
+        stacks = self._new_stacks() if keep else []
+
+        def goes_on(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
+            with self.walk.counted():
+                (found,) = self.walk.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
+            return found.x
+
+        def turn_of(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
+            arguments = self._arguments(self.varying, self.form.values(parts))
+            with tf.control_dependencies(self._agreement(arguments, True)):
+                turn = tf.identity(turn)
+            kept = self._chosen(arguments, self.kept)
+            if keep:
+                stacks = [s.write(turn, t) for s, t in zip(stacks, self.kept_form.parts(kept, self.op), strict=True)]
+            with self.walk.counted(of_loop=True) as inside:
+                outputs = self.walk.run_inside(self.body, arguments, None)
+            taken = tf.maximum(taken, inside.of_turn([v.x for v in kept if v.active and not v.is_list]))
+            return turn + 1, self.form.parts(self._chosen(outputs, self.varying), self.op), stacks, taken
+
+        shapes = self._shapes(self.varying, self.form.counts)
+        self.turns, parts, self.stacks, taken = tf.while_loop(
+            goes_on,
+            turn_of,
+            (tf.constant(0), parts, stacks, tf.zeros([4], tf.float64)),
+            shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in stacks], tf.TensorShape([4])),
+        )
+        self.walk.bytes.turns(self.turns, taken)
+        values = self.form.values(parts)
+        checks = self._agreement(self._arguments(self.varying, values), False)
+        if checks:
+            with tf.control_dependencies(checks):
+                self.turns = tf.identity(self.turns)
+                values = self.form.values([tf.identity(t) for t in parts])
+        found = dict(zip(self.varying, values, strict=True))
+        return [found.get(k, v) for k, v in enumerate(self.inputs)]
+
+    def _new_stacks(self) -> list[tf.TensorArray]:
+        limit = self.inputs[1].x
+        size = tf.maximum(limit, 0) if limit.dtype == tf.int32 and limit.shape.rank == 0 else tf.constant(0)
+        shapes = self._shapes(self.kept, self.kept_form.counts)
+        kept = [
+            self.inputs[k].x.dtype
+            for k, count in zip(self.kept, self.kept_form.counts, strict=True)
+            for _ in range(count)
+        ]
+        return [
+            tf.TensorArray(d, size, dynamic_size=True, clear_after_read=False, infer_shape=False, element_shape=s)
+            for d, s in zip(kept, shapes, strict=True)
+        ]
+
+    def _agreement(self, arguments: list[Value], expected: bool) -> list[Any]:
+        """Checks that the reference goes on (or stops) when the example does."""
+        (found,) = self.walk.survey.run(self.condition, self.flags)
+        if found != ACTIVE:
+            if found != STILL and self.walk.pairing.apart:
+                raise Unpaired(self.op.name)  # turns that depend on the number of rows
+            if found == STILL or not self.walk.several:
+                return []
+        with self.walk.counted():
+            (decision,) = self.walk.run(self.condition, arguments, None)
+        self.walk.checks = True
+        text = f"{DIVERGED}a loop in {self.walk.place(self.op)} makes more turns on one side than on the other"
+        return [tf.debugging.Assert(tf.reduce_all(tf.equal(decision.r, expected)), [text])]
+
+    # ------------------------------------------------------------------ backward
+    def backward(self, multipliers: Sequence[Any], final: list[Value]) -> list[Any]:
+        """Multipliers of the loop's inputs, None where there is none."""
+        entries = {k: self._entry(k) for k in self.constant}
+        carried, summed = (
+            [nothing(self.walk, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
+            for which, values in ((self.moving, final), (self.constant, entries))
+        )
+
+        outside, self.walk.diagnosis = self.walk.diagnosis, None if self.walk.diagnosis is None else []
+
+        def turn_of(turn: Any, carried: Any, summed: Any, gaps: Any) -> Any:
+            turn = turn - 1
+            arguments = self._arguments(self.kept, self._kept_values(turn))
+            tape = Tape(self.walk)
+            for k, m in zip(self.constant, summed, strict=True):
+                tape.add(arguments[k], m)
+            with self.walk.counted():
+                outputs = self.walk.run_inside(self.body, arguments, tape)
+                for k, m in zip(self.moving, carried, strict=True):
+                    tape.add(outputs[k], m)
+                tape.pull()
+            before, constant = (
+                [_found(self.walk, tape, arguments[k]) for k in which] for which in (self.moving, self.constant)
+            )
+            return turn, before, constant, self._diagnosed(gaps)
+
+        shapes = [self._shapes(which, [1] * len(which)) for which in (self.moving, self.constant)]
+        _, carried, summed, gaps = tf.while_loop(
+            lambda turn, *_: turn > 0,
+            turn_of,
+            (self.turns, carried, summed, tf.zeros([2, 0], tf.float64)),
+            shape_invariants=(tf.TensorShape([]), *shapes, tf.TensorShape([2, None])),
+            parallel_iterations=1,  # else turns that wait take memory too
+        )
+        if outside is not None:
+            outside.append(Diagnosis([step for d in self.walk.diagnosis or () for step in d.steps], gaps))
+        self.walk.diagnosis = outside
+        found = dict(zip([*self.moving, *self.constant], [*carried, *summed], strict=True))
+        return [found.get(k) for k in range(len(self.inputs))]
+
+    def _diagnosed(self, before: Any) -> Any:
+        """The largest gaps of all turns so far."""
+        if self.walk.diagnosis is None:
+            return before
+        now = Diagnosis.of_all(self.walk.diagnosis).gaps
+        before = tf.pad(before, [[0, 0], [0, tf.shape(now)[1] - tf.shape(before)[1]]])
+        return tf.where(now[:1] > before[:1], now, before)
+
+    def _kept_values(self, turn: Any) -> list[Value]:
+        parts = [stack.read(turn) for stack in self.stacks]
+        for part, shape in zip(parts, self._shapes(self.kept, self.kept_form.counts), strict=True):
+            part.set_shape(shape)
+        return self.kept_form.values(parts)
+
+
+def loop(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """A while loop."""
+    run, walk.loops = Loop(walk, op, inputs), True
+    outputs = run.forward(keep=tape is not None and any(run.active))
+    if tape is not None and any(run.active):
+        # what passes a loop unchanged is another value behind it: its multiplier goes through the loop
+        outputs = [replace(v) for v in outputs]
+
+        def pull(*multipliers: Any) -> None:
+            for value, m in zip(run.inputs, run.backward(multipliers, outputs), strict=True):
+                tape.add(value, m)
+
+        tape.record(outputs, pull)
+    return outputs
+
+
+# ---------------------------------------------------------------------- lists of tensors
+def list_operation(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """Lists of tensors are linear; the multipliers of a list are a list, of the walk's float dtype."""
+    if not any(v.active for v in inputs):
+        return walk.constant(op, inputs)
+    places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
+    adjoint = ADJOINTS.get(op.type)
+    if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
+        raise UnsupportedOperationError(
+            f"{op.type} in {walk.place(op)} of values that depend on the input has no rule."
+        )
+    x, r = (walk.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
+    outputs = [Value(a, b, True, layout=walk.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
+    walk.note(outputs)
+    length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
+    for item in inputs:
+        if item.active and not item.is_list:
+            walk.bytes.item(item.x, length)
+    if tape is not None:
+        tape.record(outputs, lambda *m: adjoint(walk, tape, inputs, outputs, m))
+    return outputs
+
+
+def _empty(walk: Walk, items: Value) -> Any:
+    """A list of multipliers that are 0."""
+    length = tf.raw_ops.TensorListLength(input_handle=items.x)
+    shape = walk.pairing.element_shape(items)
+    if shape is None:
+        return tf.raw_ops.TensorListReserve(element_shape=-1, num_elements=length, element_dtype=walk.carrier)
+    return _from_items(walk, tf.zeros(tf.concat([[length], shape], 0), walk.carrier))
+
+
+def _item(walk: Walk, multipliers: Any, index: Any, like: Value) -> Any:
+    return tf.raw_ops.TensorListGetItem(
+        input_handle=multipliers, index=index, element_shape=walk.pairing.shape(like), element_dtype=walk.carrier
+    )
+
+
+def _get_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    items, index = inputs[0], inputs[1].x
+    before = tape.multipliers.get(items)
+    before = _empty(walk, items) if before is None else before
+    item = tf.cast(m[0], walk.carrier) + _item(walk, before, index, outputs[0])
+    tape.multipliers[items] = tf.raw_ops.TensorListSetItem(input_handle=before, index=index, item=item)
+
+
+def _set_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    items, index, item = inputs
+    tape.add(item, _item(walk, m[0], index.x, item))
+    if items.active:
+        zero = tf.zeros(walk.pairing.shape(item), walk.carrier)
+        tape.add(items, tf.raw_ops.TensorListSetItem(input_handle=m[0], index=index.x, item=zero))
+
+
+def _from_items(walk: Walk, stacked: Any) -> Any:
+    return tf.raw_ops.TensorListFromTensor(tensor=tf.cast(stacked, walk.carrier), element_shape=tf.shape(stacked)[1:])
+
+
+def _stack(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    tape.add(inputs[0], _from_items(walk, m[0]))
+
+
+def _from_tensor(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    shape = walk.pairing.shape(inputs[0])
+    stacked = tf.raw_ops.TensorListStack(input_handle=m[0], element_shape=shape[1:], element_dtype=walk.carrier)
+    tape.add(inputs[0], tf.reshape(stacked, shape))
+
+
+def _push(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    items, item = inputs
+    rest, last = tf.raw_ops.TensorListPopBack(
+        input_handle=m[0], element_shape=walk.pairing.shape(item), element_dtype=walk.carrier
+    )
+    tape.add(items, rest)
+    tape.add(item, last)
+
+
+def _pop(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    rest, item = m
+    rest = _empty(walk, outputs[0]) if rest is None else rest
+    item = tf.zeros(walk.pairing.shape(outputs[1]), walk.carrier) if item is None else tf.cast(item, walk.carrier)
+    tape.add(inputs[0], tf.raw_ops.TensorListPushBack(input_handle=rest, tensor=item))
+
+
+def _resize(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
+    tape.add(inputs[0], tf.raw_ops.TensorListResize(input_handle=m[0], size=length))
+
+
+def _gather(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
+    tape.add(inputs[0], _from_items(walk, tf.math.unsorted_segment_sum(m[0], inputs[1].x, length)))
+
+
+def _scatter(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    value, indices = inputs[0], inputs[1].x
+    found = tf.raw_ops.TensorListGather(
+        input_handle=m[0], indices=indices, element_shape=walk.pairing.shape(value)[1:], element_dtype=walk.carrier
+    )
+    tape.add(value, found)
+
+
+ADJOINTS = {
+    "TensorListGetItem": _get_item,
+    "TensorListSetItem": _set_item,
+    "TensorListStack": _stack,
+    "TensorListFromTensor": _from_tensor,
+    "TensorListPushBack": _push,
+    "TensorListPopBack": _pop,
+    "TensorListResize": _resize,
+    "TensorListGather": _gather,
+    "TensorListScatter": _scatter,
+    "TensorListScatterV2": _scatter,
+}

@@ -1,0 +1,135 @@
+"""Handlers of Keras' layers; what they have in common with those of PyTorch is in ``deepshap.handlers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...handlers import HandlerRule, ModuleCall
+from ...handlers import Handlers as AnyHandlers
+from . import secants
+from .operations import CUSTOM, Operation
+from .regions import Region, RegionStep
+
+
+class Handlers(AnyHandlers):
+    """The layers of one engine's model, and the handlers registered for them."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._apply()  # to the layers of the engine's own copy of the model
+
+    @property
+    def names(self) -> dict[Any, str]:
+        """Qualified name of every layer; "" is the model itself."""
+        return dict(self.engine.layers)
+
+    def _apply(self) -> None:
+        """Make each handled layer one operation."""
+        self.engine.operations.clear()
+        for layer, name in self.names.items():
+            handler = self.handler_of(layer, name)
+            if handler is not None:
+                self.engine.operations[layer] = Operation(CUSTOM, LayerRule(handler, layer, name))
+
+
+@dataclass(eq=False)
+class LayerRule(HandlerRule):
+    """Shows a call to a handler, outside of the graph, and checks what comes back.
+
+    ``error`` holds what the handler raised, which TensorFlow would pass on as text only.
+    """
+
+    tensors = (tf.Tensor, np.ndarray)
+    error: BaseException | None = None
+
+    def __call__(self, step: RegionStep, *multipliers: Any) -> list[Any]:
+        """Multipliers of the layer's varying inputs."""
+        step.walk.checks = True
+        pairing = step.walk.pairing
+        given = [pairing.spread(v) if v.active else (v.p, v.p) for v in step.operands]
+        made = [pairing.spread(v) for v in step.results]
+        sides = [*zip(*given, strict=True), *zip(*made, strict=True)]
+        flat = [t for side in sides for t in side] + list(multipliers)
+        region, varying = step.region, step.varying
+
+        def run(*values: Any) -> list[Any]:
+            try:
+                taken = iter(values)
+                inputs, reference_inputs, outputs, reference_outputs = ([next(taken) for _ in side] for side in sides)
+                return self._run(region, varying, inputs, reference_inputs, outputs, reference_outputs, list(taken))
+            except BaseException as error:
+                self.error = self.raised(error)
+                raise
+
+        dtypes = [t.dtype for t in step.inputs]
+        found = tf.py_function(lambda *v: [tf.cast(m, d) for m, d in zip(run(*v), dtypes, strict=True)], flat, dtypes)
+        for tensor, like in zip(found, step.inputs, strict=True):
+            tensor.set_shape(like.shape)
+        return list(found)
+
+    def _run(
+        self,
+        region: Region,
+        varying: Sequence[bool],
+        inputs: list[Any],
+        reference_inputs: list[Any],
+        outputs: list[Any],
+        reference_outputs: list[Any],
+        multipliers: list[Any],
+    ) -> list[Any]:
+        shown = [k for k, x in enumerate(inputs) if varying[k] or x.dtype.is_floating]
+        args, kwargs = region.filled(inputs)
+        call = ModuleCall(
+            self.module,
+            self.name,
+            tuple(inputs[k] for k in shown),
+            tuple(reference_inputs[k] for k in shown),
+            tuple(varying[k] for k in shown),
+            tuple(outputs),
+            tuple(reference_outputs),
+            tuple(multipliers),
+            args,
+            kwargs,
+        )
+        found = [m if m is None else tf.convert_to_tensor(m) for m in self.read(self.handler(call), call)]
+        read = [m for m, varies in zip(found, call.varying, strict=True) if varies]
+        pairs = [p for p, v in zip(zip(inputs, reference_inputs, strict=True), varying, strict=True) if v]
+        self._check_sums(
+            [(m, *pair) for m, pair in zip(read, pairs, strict=True) if m is not None],
+            list(zip(multipliers, outputs, reference_outputs, strict=True)),
+        )
+        return [tf.zeros(tf.shape(x)) if m is None else m for m, (x, _) in zip(read, pairs, strict=True)]
+
+    def _check_sums(self, inputs: list[Any], outputs: list[Any]) -> None:
+        """The handler must keep the sums, row by row where all values have their rows first."""
+        from .engine import TOLERANCE
+
+        if not all(np.isfinite(m).all() for m, _, _ in outputs):
+            return  # not the handler's doing
+        if not all(np.isfinite(m).all() for m, _, _ in inputs):
+            raise self.not_finite()
+        dtypes = [v.dtype for _, v, _ in (*inputs, *outputs) if v.dtype in TOLERANCE] or [tf.float64]
+        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(map(secants.eps, dtypes))
+        rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in (*inputs, *outputs)}
+        count = rows.pop() if len(rows) == 1 else 1
+        terms = [[_numbers(v, count) for v in term] for term in (*inputs, *outputs)]
+        differences = [(m * (v - r)).sum(1) for m, v, r in terms]
+        explained, wanted = (
+            sum(part, np.zeros(count)) for part in (differences[: len(inputs)], differences[len(inputs) :])
+        )
+        size = sum((np.abs(m) * (np.abs(v) + np.abs(r))).sum(1) for m, v, r in terms)
+        scale = sum((np.abs(d) for d in differences[len(inputs) :]), np.zeros(count)) + 64 * eps / tolerance * size
+        gaps = np.abs(explained - wanted) / (scale + np.finfo(np.float32).tiny)
+        row = int(np.argmax(gaps))
+        if not gaps[row] <= tolerance:
+            whose = "one row" if count > 1 else "all rows"
+            raise self.not_additive(whose, explained[row], wanted[row], gaps[row], tolerance)
+
+
+def _numbers(tensor: Any, rows: int) -> np.ndarray:
+    return np.asarray(tensor).astype(np.float64).reshape(rows, -1)

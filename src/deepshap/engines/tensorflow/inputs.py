@@ -1,0 +1,144 @@
+"""Inputs as people have them (array, tensor, list, tuple, dict), rows first and NumPy arrays inside deepshap."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ...errors import InputError
+from ..inputs import InputForm, chosen, only_tensor
+
+
+class Inputs(InputForm):
+    """The form of a model's inputs, learned from the background, and the background's rows."""
+
+    uneven = "pad sequences to one length and mask the padding"
+
+    def __init__(self, background: Any, batch_axis: int | Sequence[int], dtype: str | None = None) -> None:
+        super().__init__(batch_axis)
+        self.dtype = dtype
+        if background is not None:
+            self.learn(background, "background")
+            self.use(background)
+
+    def use(self, background: Any, what: str = "background") -> None:
+        """Explain against these rows from now on."""
+        self.background = self._arrays(background, what)
+        if len(self.background[0]) == 0:
+            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+
+    # ------------------------------------------------------------------ reading
+    def read(self, X: Any) -> list[np.ndarray]:
+        """Return rows-first arrays for ``X``, checked against the background."""
+        return self.matched(self._arrays(X, "X"))
+
+    def _array(self, value: Any, axis: int, what: str) -> np.ndarray:
+        given = value
+        if hasattr(value, "to_numpy"):
+            value = value.to_numpy()
+        if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+            raise InputError(f"{what} is a {type(value).__name__}; pass a dense tensor, padded, and mask the padding.")
+        if isinstance(value, (tf.Tensor, tf.Variable)) or hasattr(value, "detach"):
+            value = (
+                keras.ops.convert_to_numpy(value)
+                if isinstance(value, (tf.Tensor, tf.Variable))
+                else value.detach().cpu().numpy()
+            )
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
+        if not (value.dtype.kind in "fiub" or self._is_float(value)):
+            raise InputError(f"{what} has dtype {value.dtype}; it must be numeric.")
+        if not isinstance(given, tf.Tensor) and self._is_float(value) and self.dtype is not None:
+            value = value.astype(self.dtype)  # NumPy's float64 is a habit, not a choice
+        if not -value.ndim <= axis < value.ndim:
+            raise InputError(f"{what} has shape {value.shape}: there is no batch axis {axis}.")
+        value = np.moveaxis(np.array(value), axis, 0)
+        if self._is_float(value):
+            finite = np.isfinite(value.astype(np.float64)).all(tuple(range(1, value.ndim)))
+            if not finite.all():
+                raise InputError(
+                    f"{what} has NaN or infinite values, first in row {int(np.argmin(finite))}. Fill or drop them before "
+                    "explaining."
+                )
+        return value
+
+    @staticmethod
+    def _is_float(array: np.ndarray) -> bool:
+        return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+    @staticmethod
+    def _like(array: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return array.astype(other.dtype, copy=False)
+
+    # ------------------------------------------------------------------ row arguments
+    @staticmethod
+    def has_rows(value: Any) -> bool:
+        """Whether a row argument has one entry per row."""
+        return isinstance(value, np.ndarray) and value.ndim > 0
+
+    @staticmethod
+    def _argument(value: Any) -> Any:
+        return value.numpy() if isinstance(value, (tf.Tensor, tf.Variable)) else value
+
+    # ------------------------------------------------------------------ calling
+    def call(self, model: Callable[..., Any], rows: Sequence[Any], extra: Sequence[Any]) -> Any:
+        """Call the model with the rows in the form its user gives them."""
+        given = [x if axis == 0 else _moved(x, axis) for x, axis in zip(rows, self.axes, strict=True)]
+        options = {"training": False} if takes_training(model) else {}
+        if isinstance(model, tf.types.experimental.ConcreteFunction):
+            names = list(model.structured_input_signature[1])
+            if names:
+                named = dict(zip(self.names or names, [*given, *extra], strict=False))
+                return model(**named)
+        together = takes_one_argument(model)
+        if self.names is not None:
+            named = dict(zip(self.names, given, strict=True))
+            return model(named, *extra, **options) if together else model(*extra, **named, **options)
+        if together and (self.several or extra):
+            together_given = [*given, *extra]
+            return model(together_given if len(together_given) > 1 or self.several else given[0], **options)
+        return model(*given, *extra, **options)
+
+
+def _moved(x: Any, axis: int) -> Any:
+    order = list(range(1, x.shape.rank))
+    order.insert(axis, 0)
+    return tf.transpose(x, order)
+
+
+def takes_training(model: Any) -> bool:
+    """Whether a Keras model is told that it is not being trained."""
+    return isinstance(model, keras.layers.Layer) and bool(getattr(model, "_call_has_training_arg", False))
+
+
+def takes_one_argument(model: Any) -> bool:
+    """Whether several inputs are handed to a model as one list or dict, as ``keras.Model.predict`` does it."""
+    if not isinstance(model, keras.layers.Layer):
+        traced = getattr(model, "concrete_functions", None) or [model]  # those of a function of a SavedModel
+        signature: Any = getattr(traced[0], "structured_input_signature", ((), {}))
+        return len(signature[0]) == 1 and isinstance(signature[0][0], (list, tuple, dict))
+    parameters = list(inspect.signature(model.call).parameters.values())
+    wanted = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(wanted) == 1 and all(p.kind is not p.VAR_POSITIONAL for p in parameters)
+
+
+def take_output(result: Any, output: Any) -> Any:
+    """Take the explained tensor out of what a model returned."""
+    result = chosen(result, output, tf.Tensor, _part)
+    if isinstance(result, Mapping) and len(result) == 1:
+        (result,) = result.values()
+    return only_tensor(result, tf.Tensor)
+
+
+def _part(result: Any, key: Any) -> Any:
+    if isinstance(result, tf.Tensor) and result.shape.rank and result.shape[0] is None:
+        raise TypeError("the first axis has the rows")  # while the model is traced any number would do
+    try:
+        return result[key]
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise IndexError(str(error)) from error

@@ -1,0 +1,52 @@
+"""The operations that a Keras model uses, from its graph; see ``deepshap.check``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...inspection import UNSUPPORTED, Use, treatment_of
+from .engine import KerasEngine
+from .graphs import Library
+from .operations import CONSTANT, CONTROL, SAME, Operation
+from .survey import ACTIVE, STILL, Flags, Survey
+from .table import OPERATIONS, USER_OPERATIONS
+
+
+def uses(model: Any, example: Any, additional_forward_args: Any, **options: Any) -> list[Use]:
+    """Trace the model, and follow what depends on its inputs."""
+    with KerasEngine.session():
+        engine = KerasEngine(model, example, **options)
+        rows, extra = engine.read(example, additional_forward_args)
+        traced = engine.traced(rows, extra)
+        witness = _Witness(traced.library, {**OPERATIONS, **USER_OPERATIONS})
+        witness.run(traced.body, [ACTIVE] * len(rows) + [STILL] * (len(traced.body.inputs) - len(rows)))
+    return witness.uses
+
+
+class _Witness(Survey):
+    """Notes every operation on what depends on the inputs; functions and loops by their parts."""
+
+    def __init__(self, library: Library, operations: dict[str, Operation]) -> None:
+        super().__init__(library, operations)
+        self._noted: dict[Any, tuple[str, str, str]] = {}  # the parts of a loop are met again with other flags
+
+    @property
+    def uses(self) -> list[Use]:
+        """One for each name and treatment."""
+        found: dict[tuple[str, str], Use] = {}
+        for name, treatment, place in self._noted.values():
+            found.setdefault((name, treatment), Use(name, treatment)).places.append(place)
+        return list(found.values())
+
+    def _step(self, op: Any, flags: Flags) -> Flags:
+        before = set(self.unsupported)
+        outputs = super()._step(op, flags)
+        operation, place = self.operation(op), self.library.place(op)
+        kind = operation.kind if operation else None
+        if kind == CONTROL:
+            return outputs
+        for refused in set(self.unsupported) - before:
+            self._noted[refused] = (refused[0], UNSUPPORTED, refused[1])
+        if ACTIVE in flags and kind not in (CONSTANT, SAME) and (op.type, place) not in self.unsupported:
+            self._noted[id(op)] = (op.type, treatment_of(kind, flags.count(ACTIVE)), place)
+        return outputs

@@ -1,0 +1,180 @@
+"""Leave models, Keras and TensorFlow as they were; find the layers of a model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import setitem
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from ...errors import InputError
+from ...fingerprint import Fingerprint, fingerprint, names_in
+from ..registry import is_filled
+
+DEPTH = 4  # how far layers are looked for inside of functions and objects
+
+
+def layers_of(model: Any) -> dict[Any, str]:
+    """All layers of a model, or of those that a callable refers to, with their qualified names; "" is the model."""
+    if isinstance(model, keras.layers.Layer):
+        return dict(_named(model, ""))
+    roots = list(_referred(model, DEPTH, set()))
+    inside = {layer for root in roots for layer, _ in _named(root, "") if layer is not root}
+    roots = [root for root in roots if root not in inside]
+    if len(roots) == 1:
+        return dict(_named(roots[0], ""))
+    names: dict[Any, str] = {}
+    for root in roots:
+        names |= dict(_named(root, root.name))
+    return names
+
+
+def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tuple[Any, str]]:
+    seen = set() if seen is None else seen
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield layer, name
+    for inner in getattr(layer, "_layers", ()):
+        yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
+
+
+def _referred(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+    """Layers that a callable holds: in closures, globals that it names, attributes, bound objects."""
+    if depth == 0 or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, keras.layers.Layer):
+        yield value
+        return
+    for part in _parts(value):
+        yield from _referred(part, depth - 1, seen)
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return list(value)
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if inspect.ismethod(value):
+        return [value.__self__, value.__func__]
+    if hasattr(value, "python_function"):  # a tf.function
+        return [value.python_function]
+    if inspect.isfunction(value):
+        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
+        return [*(c.cell_contents for c in value.__closure__ or () if is_filled(c)), *named]
+    if isinstance(value, (type, tf.Tensor, tf.Variable)) or inspect.ismodule(value) or not callable(value):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+# ---------------------------------------------------------------------- what a graph was made of
+def state_of(model: Any, layers: Sequence[Any]) -> Fingerprint:
+    """What the graph of a model depends on: all but its variables, whose values the graph reads."""
+    return fingerprint([model, *layers], _identity, _attributes)
+
+
+def _identity(value: Any) -> int | None:
+    return id(value) if isinstance(value, (tf.Variable, tf.Tensor, keras.Variable, keras.KerasTensor)) else None
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    """Those that a layer may read when it is called: what its users name, and Keras's own where it is no model.
+
+    What is Keras's own in a model changes with training and does not matter; the layers are looked at one by one.
+    """
+    if hasattr(value, "python_function"):  # a tf.function
+        return {"python_function": value.python_function}
+    if not isinstance(value, keras.layers.Layer):
+        return None
+    named, public = names_in(type(value)), not isinstance(value, keras.Model)
+    return {k: v for k, v in vars(value).items() if k == "call" or k in named or (public and not k.startswith("_"))}
+
+
+# ---------------------------------------------------------------------- leaving all as it was
+@contextmanager
+def preserved(layers: Sequence[Any]) -> Iterator[None]:
+    """Put back what running or tracing a model changes of its layers: losses that calls add, switches for fused kernels."""
+    restore: list[Callable[[], None]] = []
+    try:
+        for layer in layers:
+            restore += _losses_kept(layer)
+            if getattr(layer, "stateful", False) and getattr(layer, "states", None):
+                restore.append(replaced(layer, "get_initial_state", _remembered(layer)))
+                restore.append(functools.partial(setattr, layer, "stateful", True))
+                layer.stateful = False
+            if "use_cudnn" in vars(layer):
+                restore.append(functools.partial(setattr, layer, "use_cudnn", layer.use_cudnn))
+                layer.use_cudnn = False
+        yield
+    finally:
+        for undo in restore:
+            undo()
+
+
+def _losses_kept(layer: Any) -> list[Callable[[], None]]:
+    found = [getattr(layer, name, None) for name in ("_losses", "_loss_ids")]
+    return [functools.partial(_refill, kept, kept.copy()) for kept in found if isinstance(kept, (list, set))]
+
+
+def replaced(layer: Any, name: str, value: Any) -> Callable[[], Any]:
+    """Put an attribute on a layer, unseen by Keras; returns what puts back the layer's own, or takes it away."""
+    attributes = vars(layer)
+    own = attributes.get(name)
+    attributes[name] = value
+    return functools.partial(attributes.pop, name) if own is None else functools.partial(setitem, attributes, name, own)
+
+
+def _remembered(layer: Any) -> Callable[..., Any]:
+    """The states that a stateful layer begins its next call with, for any number of rows; the call leaves them alone."""
+    for state in tf.nest.flatten(layer.states):
+        if (state.numpy() != state.numpy()[:1]).any():
+            raise InputError(
+                f"the stateful layer {layer.name!r} remembers another state for each of its {state.shape[0]} rows: what a row is "
+                "explained by would depend on its place in the batch. Reset the states, or give the model a batch of one row."
+            )
+
+    def initial_state(batch_size: Any = None) -> Any:
+        def for_rows(state: Any) -> Any:
+            state = tf.convert_to_tensor(state)[:1]
+            return tf.tile(state, tf.concat([[batch_size], tf.ones_like(tf.shape(state)[1:])], 0))
+
+        return tf.nest.map_structure(for_rows, layer.states)
+
+    return initial_state
+
+
+def _refill(container: Any, content: Any) -> None:
+    container.clear()
+    container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+@contextmanager
+def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
+    """Put back variables that a run of the model writes to."""
+    values = [(v, v.numpy()) for v in variables]
+    try:
+        yield
+    finally:
+        for variable, value in values:
+            variable.assign(value)
+
+
+@contextmanager
+def seeds_kept() -> Iterator[None]:
+    """Put back the generator from which TensorFlow takes the seeds of random operations that have none of their own."""
+    generator = getattr(context.context(), "_rng", None)
+    state = generator and generator.getstate()
+    try:
+        yield
+    finally:
+        if generator:
+            generator.setstate(state)

@@ -1,0 +1,306 @@
+"""Walk through a traced graph on both sides of the pairs, and back through its rules.
+
+The one file that runs a model's operations: each is emitted anew for the examples and for the references. The tape
+keeps what the rules need, and pulls multipliers from the outputs back to the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from . import rules
+from .graphs import Body, emit
+from .memory import Bytes
+from .operations import (
+    COMPOSITE,
+    CONSTANT,
+    CONTROL,
+    INDEX,
+    LINEAR,
+    MULTILINEAR,
+    RANDOM,
+    SAME,
+    SIZES,
+    VARIABLE,
+    Operation,
+    Step,
+    Value,
+    places,
+)
+from .pairing import Layouts, Pairing, Unpaired
+from .regions import Region, RegionStep, marker
+from .survey import Survey
+
+
+class Tape:
+    """What a walk leaves behind: how multipliers get from the outputs of each operation to its inputs."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
+        self.multipliers: dict[Value, Any] = {}
+
+    def record(self, outputs: Sequence[Value], pull: Callable[..., None]) -> None:
+        """Remember how to pull the outputs' multipliers (None where there is none) back."""
+        self.records.append((outputs, pull))
+
+    def add(self, value: Value, multiplier: Any) -> None:
+        """Add to the multiplier of a value."""
+        if not value.active or multiplier is None:
+            return
+        if not value.is_list:
+            multiplier = tf.cast(multiplier, self.walk.float_of(value))
+        before = self.multipliers.get(value)
+        if before is not None:
+            multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else before + multiplier
+        self.multipliers[value] = multiplier
+
+    def pull(self) -> None:
+        """Carry all multipliers back to where the walk began."""
+        for outputs, pull in reversed(self.records):
+            found = [self.multipliers.get(v) for v in outputs]
+            if any(m is not None for m in found):
+                pull(*found)
+
+
+class Walk:
+    """Runs functions of a traced model on pairs."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        pairing: Pairing,
+        layouts: Layouts,
+        carrier: tf.DType,
+        diagnosis: list[Diagnosis] | None = None,
+    ) -> None:
+        self.library, self.survey, self.pairing, self.layouts = survey.library, survey, pairing, layouts
+        self.carrier = carrier  # dtype of the multipliers of what is no float
+        self.regions: Sequence[Region] = ()
+        self.leaves: list[Value] = []  # the inputs of the layer that is explained
+        self.several = pairing.apart  # whether constants may differ between the sides
+        self._entered: dict[int, list[Value]] = {}
+        self._depth = 0  # of layers that are treated as a whole
+        self.lost: set[Any] = set()  # variables that were written where that cannot be followed
+        self.written: dict[Any, Value] = {}  # what the model has written to its variables, by their handles
+        self.diagnosis = diagnosis
+        self.dtypes: set[tf.DType] = set()  # of values that depend on the input
+        self.bytes = Bytes()  # what these take
+        self.checks = False  # whether something is checked while it runs
+        self.loops = False
+
+    # ------------------------------------------------------------------ what rules ask
+    def floating(self, tensor: Any) -> Any:
+        """Integers and booleans as floats."""
+        return tensor if tensor.dtype.is_floating or tensor.dtype.is_complex else tf.cast(tensor, self.carrier)
+
+    def float_of(self, value: Value) -> tf.DType:
+        """Dtype of a value's multipliers."""
+        return value.x.dtype if value.x.dtype.is_floating or value.x.dtype.is_complex else self.carrier
+
+    def place(self, op: Any) -> str:
+        """The layer of an operation."""
+        return self.library.place(op)
+
+    def emit(self, op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
+        """Run an operation of the traced graph on other inputs; ``retyped`` where their dtypes differ from its own."""
+        return emit(op, inputs, retyped)
+
+    # ------------------------------------------------------------------ walking
+    def run(self, body: Body, arguments: Sequence[Value], tape: Tape | None) -> list[Value]:
+        """Run a function; returns its outputs."""
+        found: dict[int, Value] = {id(t): v for t, v in zip(body.inputs, arguments, strict=True)}
+        for op in body.operations:
+            inputs = [found[id(t)] for t in op.inputs]
+            mark = marker(op)
+            if mark is None:
+                outputs = self.step(op, inputs, None if self._depth else tape)
+            else:
+                outputs = (self._enter if mark[0] else self._leave)(mark[1], op, inputs, tape)
+            found.update((id(t), v) for t, v in zip(op.outputs, outputs, strict=True))
+        return [found[id(t)] for t in body.outputs]
+
+    def run_inside(self, body: Body, arguments: Sequence[Value], tape: Tape | None) -> list[Value]:
+        """Run the body of a loop or a branch; what it writes to variables cannot be read any more."""
+        before = dict(self.written)
+        outputs = self.run(body, arguments, tape)
+        self.lost |= {handle for handle, value in self.written.items() if before.get(handle) is not value}
+        self.written = before
+        return outputs
+
+    def step(self, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        """Run one operation."""
+        operation = self.survey.operation(op)
+        if operation is None or operation.kind == RANDOM:  # the survey has seen that no signal passes
+            return self.constant(op, [self.settled(v, op) for v in inputs])
+        if operation.kind in (CONTROL, VARIABLE):
+            assert operation.function is not None
+            return operation.function(self, op, inputs, tape)
+        if operation.kind == SAME and len(op.outputs) == len(inputs):
+            return list(inputs)
+        if not any(v.active or v.origin for v in inputs) or operation.kind == CONSTANT:
+            return self.constant(op, inputs)
+        if operation.kind == LINEAR and not any(v.active for v in inputs):
+            return self._positions(op, inputs)
+        if operation.kind in (LINEAR, MULTILINEAR) or op.type in SIZES:
+            inputs = [
+                replace(v, active=False, origin=v.origin or "values that depend on the input")
+                if v.active and fixed
+                else v
+                for v, fixed in zip(inputs, places(op), strict=True)
+            ]
+        inputs = [self.settled(v, op) for v in inputs]
+        if not any(v.active for v in inputs):
+            return self.constant(op, inputs)
+        if operation.kind == INDEX:
+            return self._positions(op, inputs)
+        if operation.kind == COMPOSITE:
+            assert operation.function is not None
+            return operation.function(self, op, inputs, tape)
+        return self.active(op, operation, inputs, tape)
+
+    # ------------------------------------------------------------------ layers as a whole
+    def _enter(self, number: int, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        region = self.regions[number]
+        if region.operation is None:
+            self.leaves = [
+                Value(v.x, v.r, True, layout=self.layouts.of(t))
+                for v, t in zip(inputs, op.outputs, strict=True)
+                if v.x.dtype.is_floating
+            ]
+            self.note(self.leaves)
+            leaves = iter(self.leaves)
+            return [next(leaves) if v.x.dtype.is_floating else v for v in inputs]
+        entered = [replace(v) for v in inputs]
+        self._entered[number] = entered
+        if tape is not None and not self._depth:
+
+            def pull(*multipliers: Any) -> None:
+                for value, m in zip(inputs, multipliers, strict=True):
+                    tape.add(value, m)
+
+            tape.record(entered, pull)
+        self._depth += 1
+        return entered
+
+    def _leave(self, number: int, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        region, entered = self.regions[number], self._entered[number]
+        assert region.operation is not None
+        self._depth -= 1
+        if not any(v.active for v in entered) or region.operation.kind == CONSTANT:
+            return [replace(v, active=False) for v in inputs]
+        outputs = [Value(v.x, v.r, True, layout=self.layouts.of(t)) for v, t in zip(inputs, op.outputs, strict=True)]
+        self.note(outputs)
+        if tape is not None and not self._depth:
+            step, operation = RegionStep(self, region, entered, outputs), region.operation
+            tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
+        return outputs
+
+    # ------------------------------------------------------------------ single operations
+    def constant(self, op: Any, inputs: Sequence[Value], origin: str = "") -> list[Value]:
+        """Run an operation that carries no signal."""
+        sides = [[v.x for v in inputs], [v.r for v in inputs], [self.at_pairs(v) for v in inputs]]
+        x = self.emit(op, sides[0])
+        r, p = (x if _same(side, sides[0]) else self.emit(op, side) for side in sides[1:])
+        return [Value(*t, origin="" if r is x else origin) for t in zip(x, r, [False] * len(x), p, strict=True)]
+
+    def _positions(self, op: Any, inputs: Sequence[Value]) -> list[Value]:
+        """Indices, which may be used where they are the same on both sides."""
+        found = self.constant(op, inputs, origin=f"{op.type} in {self.place(op)}")
+        return [replace(v, layout=self.layouts.of(t)) for v, t in zip(found, op.outputs, strict=True)]
+
+    def at_pairs(self, value: Value) -> Any:
+        """What a constant is for all pairs; of an active value something of its shape."""
+        return self.pairing.blank(value, value.x.dtype) if value.active and not value.is_list else value.p
+
+    def active(self, op: Any, operation: Operation, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        """Run an operation on both sides, and let its rule pull multipliers back."""
+        x, r = (self.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
+        outputs = [Value(a, b, True, layout=self.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
+        self.note(outputs)
+        if tape is not None:
+            step = Step(self, op, inputs, outputs)
+            tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
+        return outputs
+
+    def note(self, values: Sequence[Value]) -> None:
+        """Take note of values that depend on the input."""
+        for value in values:
+            if value.is_list:
+                continue
+            self.placed(value)
+            self.dtypes.add(value.x.dtype)
+            self.bytes.value(value.x)
+
+    def count_inputs(self, values: Sequence[Value]) -> None:
+        """Count the explained inputs, whose multipliers are multiplied by their differences in the end."""
+        for value in values:
+            if value.active:
+                self.bytes.value(value.x)
+
+    @contextmanager
+    def counted(self, of_loop: bool = False) -> Iterator[Bytes]:
+        """Count what one turn of a loop, or a branch, takes by itself."""
+        outside, self.bytes = self.bytes, Bytes(of_loop or self.bytes.of_loop)
+        try:
+            yield self.bytes
+        finally:
+            self.bytes = outside
+
+    def placed(self, value: Value) -> Value:
+        """An active value whose rows can be found, as pairing it takes; else ``Unpaired``."""
+        if self.pairing.apart and value.active and not value.is_list and value.layout is None:
+            raise Unpaired(f"{value.x.name} {value.x.shape}")
+        return value
+
+    def _pull(self, tape: Tape, step: Step, operation: Operation, multipliers: Sequence[Any]) -> None:
+        result = rules.pull(step, operation, multipliers)
+        if self.diagnosis is not None and not any(_goes_around(v) for v in step.operands):
+            gap, size = rules.local_gap(step, multipliers, result)
+            self.diagnosis.append(Diagnosis([(step.name, step.place)], tf.stack([[gap], [size]])))
+        for value, m in zip([v for v in step.operands if v.active], result, strict=True):
+            tape.add(value, m)
+
+    def settled(self, value: Value, op: Any) -> Value:
+        """Indices that are about to be used: they must be the same on both sides."""
+        if not value.origin:
+            return value
+        text = f"the positions from {value.origin} differ between example and reference, and {op.type} in "
+        return self.agreed(value, text + f"{self.place(op)} uses them")
+
+    def agreed(self, value: Value, text: str) -> Value:
+        """What must be the same on both sides; ``text`` says what is wrong where it is not."""
+        sides, self.checks = self.pairing.spread(value), True
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.equal(*sides)), [DIVERGED + text])]):
+            return Value(tf.identity(value.x), tf.identity(value.r), p=tf.identity(sides[0]))
+
+
+DIVERGED = "deepshap: "
+
+
+@dataclass
+class Diagnosis:
+    """How far operations are from explaining their own outputs: their names and places, and gaps and sizes (2, operations)."""
+
+    steps: list[tuple[str, str]]
+    gaps: Any
+
+    @staticmethod
+    def of_all(found: Sequence[Diagnosis]) -> Diagnosis:
+        """Several, as one."""
+        nothing = tf.zeros([2, 0], tf.float64)
+        return Diagnosis([s for d in found for s in d.steps], tf.concat([nothing, *(d.gaps for d in found)], 1))
+
+
+def _goes_around(value: Value) -> bool:
+    """Whether a value changes with the input, but not by way of the explained layer: no rule is to blame for that."""
+    return not value.active and value.r is not value.x and value.x.dtype.is_floating
+
+
+def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return all(s is t for s, t in zip(a, b, strict=True))

@@ -1,0 +1,73 @@
+"""The windows of a max pooling, as positions that are known while tracing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...errors import UnsupportedOperationError
+
+
+class Windows:
+    """Takes the elements of every window, padding with the least number."""
+
+    def __init__(self, step: Any, x: Any) -> None:
+        names = [n for n in ("ksize", "strides", "padding", "data_format") if n in step.op.node_def.attr]
+        options = {n: step.op.get_attr(n) for n in names}
+        padding, layout = options["padding"].decode(), options.get("data_format", b"NHWC").decode()
+        if padding not in ("SAME", "VALID"):
+            raise UnsupportedOperationError(f"{step.name} in {step.place} with padding {padding} has no rule.")
+        kernel = options["ksize"] if "ksize" in options else step.static(1).tolist()
+        strides = options["strides"] if "strides" in options else step.static(2).tolist()
+        self.channels_last = not layout.startswith("NC")
+        inner = slice(1, -1) if self.channels_last else slice(2, None)
+        sizes = x.shape.as_list()[inner]
+        if None in sizes:
+            raise UnsupportedOperationError(f"{step.name} in {step.place} over axes of unknown size has no rule.")
+        if kernel[0] != 1 or kernel[-1 if self.channels_last else 1] != 1:
+            raise UnsupportedOperationError(f"{step.name} in {step.place} over rows or channels has no rule.")
+        axes = [_positions(*one, padding) for one in zip(sizes, kernel[inner], strides[inner], strict=True)]
+        self.size, self.rank = math.prod(sizes), len(sizes)
+        self.grid = [len(a) for a in axes]
+        self.positions = self._joined(axes, sizes)
+
+    def _joined(self, axes: list[np.ndarray], sizes: list[int]) -> np.ndarray:
+        """Flat position of each element of each window, -1 outside: (windows, elements of a window)."""
+        rows = []
+        for window in itertools.product(*axes):
+            inside = np.meshgrid(*window, indexing="ij")
+            outside = np.any([i < 0 for i in inside], 0)
+            flat = np.ravel_multi_index([np.maximum(i, 0) for i in inside], sizes)
+            rows.append(np.where(outside, -1, flat).ravel())
+        return np.array(rows)
+
+    def take(self, x: Any) -> Any:
+        """The elements of the windows on a new last axis."""
+        shape = tf.shape(x)
+        rows, axis = shape[:1], 1 if self.channels_last else 2
+        grid = self.grid
+        if self.channels_last:
+            flat = tf.reshape(x, tf.concat([rows, [self.size], shape[-1:]], 0))
+        else:
+            flat = tf.reshape(x, tf.concat([shape[:2], [self.size]], 0))
+        found = tf.gather(flat, np.maximum(self.positions, 0), axis=axis)
+        if self.channels_last:
+            found = tf.transpose(found, (0, 1, 3, 2))
+            found = tf.reshape(found, tf.concat([rows, grid, shape[-1:], [self.positions.shape[1]]], 0))
+            inside = (self.positions >= 0).reshape(*grid, 1, -1)
+        else:
+            found = tf.reshape(found, tf.concat([shape[:2], grid, [self.positions.shape[1]]], 0))
+            inside = (self.positions >= 0).reshape(*grid, -1)
+        return found if inside.all() else tf.where(inside, found, tf.cast(-math.inf, x.dtype))
+
+
+def _positions(size: int, kernel: int, stride: int, padding: str) -> np.ndarray:
+    """Positions along one axis, (windows, kernel), -1 outside."""
+    count = -(-size // stride) if padding == "SAME" else (size - kernel) // stride + 1
+    before = max((count - 1) * stride + kernel - size, 0) // 2 if padding == "SAME" else 0
+    positions = np.arange(count)[:, None] * stride - before + np.arange(kernel)
+    return np.where((positions >= 0) & (positions < size), positions, -1)

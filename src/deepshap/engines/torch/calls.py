@@ -1,0 +1,86 @@
+"""How calls are written: flags among their arguments, where they stand in the user's code, how errors list them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from functools import cache
+from typing import Any
+
+import torch
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+_TORCH = os.path.dirname(torch.__file__)
+
+
+@cache
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
+    """Strip ``inplace=True``, wherever in the call it stands."""
+    if kwargs.get("inplace") is True:
+        return args, {**kwargs, "inplace": False}, True
+    if not any(a is True for a in args):
+        return args, kwargs, False
+    signature = _signature(function)
+    if signature is None or "inplace" not in signature.parameters:
+        return args, kwargs, False
+    position = list(signature.parameters).index("inplace")
+    if position >= len(args) or args[position] is not True:
+        return args, kwargs, False
+    return (*args[:position], False, *args[position + 1 :]), kwargs, True
+
+
+def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a random function (dropout and its kin) does nothing in this call."""
+    signature = _signature(function)
+    if signature is not None and "training" in signature.parameters:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return not bound.arguments["training"] or bound.arguments.get("p") == 0
+    name = getattr(function, "__name__", "")
+    return "dropout" in name and len(args) >= 3 and not args[2]
+
+
+def place_of_call() -> str:
+    """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
+    frame = sys._getframe(1)
+    inside = ""
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(_TORCH):
+            if not inside and frame.f_code.co_name == "forward":
+                inside = f" in {type(frame.f_locals.get('self')).__name__}"
+        elif not path.startswith(_PACKAGE):
+            return f"{os.path.basename(path)}:{frame.f_lineno}{inside}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "unknown place"
+
+
+def unsupported_message(calls: list[tuple[str, str]]) -> str:
+    """List calls (name, place) that cannot be explained, and say what to do about them."""
+    lines = "\n".join(f"  {name}  at {place}" for name, place in calls)
+    if not (ruleless := [name for name, _ in calls if " " not in name]):
+        return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _CURES
+    example = ruleless[0]
+    return (
+        f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
+        "Say what such a function is, and it will be explained:\n"
+        f'  deepshap.register_rule({example}, "elementwise")  # acts on each element alone\n'
+        f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'
+        f'  deepshap.register_rule({example}, "smooth")       # anything differentiable (path integral)\n'
+        f"  deepshap.register_rule({example}, rule)           # rule(step, *multipliers) -> input multipliers\n"
+        "docs/adding-a-rule.md has examples. " + (_CURES if len(ruleless) < len(calls) else "")
+    )
+
+
+_CURES = (
+    "Random functions must be switched off or moved out of the model, since example and reference have to see the same "
+    "function; torch.inference_mode inside the model must give way to torch.no_grad."
+)

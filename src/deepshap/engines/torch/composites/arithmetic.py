@@ -1,0 +1,143 @@
+"""Arithmetic and activations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from .. import rules, secants
+from ..operations import primitive
+
+
+@primitive(rules.quotient, broadcasts=True)
+def quotient(a: Any, b: Any) -> Tensor:
+    """First over second."""
+    return a / b
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """Quotient, rounded on request."""
+    exact = quotient(input, other)
+    return exact if rounding_mode is None else {"floor": torch.floor, "trunc": torch.trunc}[rounding_mode](exact)
+
+
+def rdiv(input: Tensor, other: Any) -> Tensor:
+    """The other over this one."""
+    return div(other, input)
+
+
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """Quotient rounded down."""
+    return torch.floor(quotient(input, other))
+
+
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """A scaled quotient added."""
+    return input + value * quotient(tensor1, tensor2)
+
+
+@primitive(rules.rescale(), broadcasts=True)
+def _absolute(x: Tensor) -> Tensor:
+    return x.abs()
+
+
+def absolute(input: Tensor) -> Tensor:
+    """|x|, of complex numbers too."""
+    return hypot(input.real, input.imag) if input.is_complex() else _absolute(input)
+
+
+def angle(input: Tensor) -> Tensor:
+    """Phase of a complex number; 0 or pi for real ones."""
+    if input.is_complex():
+        return torch.atan2(input.imag, input.real)
+    return (input < 0).to(input.dtype) * math.pi
+
+
+@primitive(rules.rescale(secants.gelu), broadcasts=True)
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x)
+
+
+@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True)
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
+    """Input times the normal distribution function, exactly or by its tanh approximation."""
+    return _gelu(input) if approximate == "none" else _gelu_tanh(input)
+
+
+def rremainder(input: Tensor, other: Any) -> Tensor:
+    """What is left of the other over this one: the quotient's steps times this one."""
+    return other - torch.floor(quotient(other, input)) * input
+
+
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """Powers of x along a new last axis."""
+    powers = torch.arange(len(x) if N is None else N, device=x.device)
+    return x.unsqueeze(-1).pow(powers if increasing else powers.flip(0))
+
+
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """Root of the sum of two squares."""
+    return torch.sqrt(input.square() + other.square())
+
+
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """Times a power of two."""
+    return input * torch.exp2(other)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """First half times the sigmoid of the second."""
+    a, b = input.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+def full_like(input: Tensor, fill_value: Any, **options: Any) -> Tensor:
+    """A constant, or a value that depends on the input."""
+    return torch.zeros_like(input, **options) + fill_value
+
+
+def new_full(input: Tensor, size: Any, fill_value: Any, **options: Any) -> Tensor:
+    """A constant, or a value that depends on the input."""
+    return input.new_zeros(size, **options) + fill_value
+
+
+def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
+    """A copy of a tensor keeps its dependence on the input."""
+    if isinstance(data, Tensor):
+        return data.clone().to(options.get("dtype", data.dtype))
+    return torch.tensor(data, **{"dtype": input.dtype, "device": input.device, **options})
+
+
+def det(input: Tensor) -> Tensor:
+    """Determinant: a polynomial of the matrix's size."""
+    return _determinant(input)
+
+
+@primitive(rules.polynomial)
+def _determinant(input: Tensor) -> Tensor:
+    return torch.linalg.det(input)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """relu(x) plus weight times the negative part, the weight per channel."""
+    weight = weight.reshape(1, -1, *[1] * (input.dim() - 2)) if weight.numel() > 1 else weight.reshape(())
+    positive = torch.relu(input)
+    return positive + weight * (input - positive)
+
+
+def rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """Leaky ReLU with the mean slope; random in training."""
+    if training:
+        raise UnsupportedOperationError("rrelu in training mode is random: put the model into eval mode.")
+    return F.leaky_relu(input, (lower + upper) / 2)

@@ -1,0 +1,152 @@
+"""Softmax, its kin and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from .. import rules
+from ..operations import primitive
+
+
+@primitive(rules.log_softmax, keeps_memory=True, broadcasts=True)
+def log_softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the last axis; keeps logsumexp(z)."""
+    return torch.log_softmax(z, -1), z.logsumexp(-1, True)
+
+
+@primitive(rules.softmax, keeps_memory=True, broadcasts=True)
+def softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the last axis; keeps logsumexp(z)."""
+    return torch.softmax(z, -1), z.logsumexp(-1, True)
+
+
+def _over_last(function: Callable[[Tensor], Tensor], input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
+    input = input if dtype is None else input.to(dtype)
+    return function(input.movedim(dim, -1)).movedim(-1, dim)
+
+
+def _dim_and_dtype(input: Tensor, dim: int | None, rest: tuple[Any, ...], dtype: Any) -> tuple[int, Any]:
+    if dim is None:
+        dim = 0 if input.dim() in (0, 1, 3) else 1  # the choice that torch makes, with a warning
+    found = [r for r in rest if isinstance(r, torch.dtype)]
+    return dim, dtype or (found[0] if found else None)
+
+
+def softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
+    """Exponential of log_softmax."""
+    dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
+    return _over_last(softmax_last, input, dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
+    """The input minus its logsumexp."""
+    dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
+    return _over_last(log_softmax_last, input, dim, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
+    """Softmax of the negative."""
+    return softmax(-input, dim, *rest, dtype=dtype)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    **_: Any,
+) -> Tensor:
+    """softmax(q k^T scale + mask) v."""
+    if dropout_p:
+        raise UnsupportedOperationError("attention dropout is random: pass dropout_p=0 when the model is evaluated.")
+    if enable_gqa:
+        key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = torch.masked_fill(scores, future, -math.inf)
+    return torch.matmul(torch.softmax(_masked(scores, attn_mask, keep=True), -1), value)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, keep: bool) -> Tensor:
+    """Add a float mask, or fill with -inf where a boolean one does not keep (or does hide)."""
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return torch.masked_fill(scores, ~mask if keep else mask, -math.inf)
+    return scores + mask
+
+
+def multi_head_attention_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Multi-head attention, time first: query (T, N, E), key and value (S, N, E)."""
+    if training and dropout_p:
+        raise UnsupportedOperationError("attention dropout is random: put the model into eval mode.")
+    if query.dim() == 2:
+        raise UnsupportedOperationError("attention on an unbatched sequence mixes the rows; give it a batch axis.")
+    steps, rows, embed = query.shape
+    weights = (
+        (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_proj_weight.chunk(3)  # type: ignore[union-attr]
+    )
+    biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
+    q, k, v = (F.linear(s, w, b) for s, w, b in zip((query, key, value), weights, biases, strict=True))
+    if bias_k is not None and bias_v is not None:
+        k, v = (torch.cat([t, b.repeat(1, rows, 1)]) for t, b in ((k, bias_k), (v, bias_v)))
+    q, k, v = (t.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v))  # (N, heads, T, E / heads)
+    k, v = k if static_k is None else static_k, v if static_v is None else static_v
+    if add_zero_attn:
+        k, v = (torch.cat([t, torch.zeros_like(t[..., :1, :])], -2) for t in (k, v))
+    scores = torch.matmul(q, k.mT) * (q.shape[-1] ** -0.5)
+    if attn_mask is not None:
+        attn_mask = attn_mask.unflatten(0, (rows, num_heads)) if attn_mask.dim() == 3 else attn_mask
+        scores = _masked(scores, _widened(attn_mask, scores.shape[-1]), keep=False)
+    if key_padding_mask is not None:
+        scores = _masked(scores, _widened(key_padding_mask, scores.shape[-1])[:, None, None, :], keep=False)
+    attention = torch.softmax(scores, -1)
+    mixed = torch.matmul(attention, v).permute(2, 0, 1, 3).reshape(steps, rows, embed)
+    output = F.linear(mixed, out_proj_weight, out_proj_bias)
+    if not need_weights:
+        return output, None
+    return output, attention.mean(1) if average_attn_weights else attention
+
+
+def _widened(mask: Tensor, width: int) -> Tensor:
+    """Columns for the appended bias and zero positions are never masked."""
+    return F.pad(mask, (0, width - mask.shape[-1])) if mask.shape[-1] < width else mask

@@ -1,0 +1,59 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from .. import rules
+from ..operations import primitive
+
+
+def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Build a loss of two tensors: elementwise, then reduced."""
+
+    @primitive(rules.rescale())
+    def pointwise(input: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
+        return native(input, target, reduction="none", **options)
+
+    def loss(input: Tensor, target: Tensor, *args: Any, reduction: str = "mean", **options: Any) -> Tensor:
+        if args:
+            options["weight"] = args[0]
+        values = pointwise(*torch.broadcast_tensors(input, target), options)
+        return _reduce_loss(values, reduction)
+
+    return loss
+
+
+def _reduce_loss(values: Tensor, reduction: str) -> Tensor:
+    if reduction == "batchmean":
+        return values.sum() / len(values)
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy of logits: linear in their log-softmax."""
+    classes = 0 if input.dim() == 1 else 1
+    log_probabilities = F.log_softmax(input, classes)
+    if not target.is_floating_point() and not label_smoothing:
+        return F.nll_loss(log_probabilities, target, weight, ignore_index=ignore_index, reduction=reduction)
+    if weight is not None:
+        raise UnsupportedOperationError("cross_entropy with class weights needs class indices and no label smoothing.")
+    if not target.is_floating_point():
+        target = F.one_hot(target, input.shape[classes]).movedim(-1, classes).to(input.dtype)
+    target = target * (1 - label_smoothing) + label_smoothing / input.shape[classes]
+    return _reduce_loss(-(target * log_probabilities).sum(classes), reduction)

@@ -1,0 +1,200 @@
+"""Views, choices by conditions, indices and ids."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from .. import rules
+from ..operations import ELEMENTWISE, Operation, primitive
+from .arithmetic import quotient
+from .reductions import amax
+
+
+@primitive(rules.select, broadcasts=True)
+def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Take a where the condition holds, else b; the condition is the float carrier of a mask."""
+    return torch.where(condition != 0, a, b)
+
+
+@primitive(rules.lookup)
+def lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of a table."""
+    return table[ids.long()]
+
+
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Consecutive parts, each a view of its own: torch forbids in-place code on parts that are made together."""
+    size = tensor.shape[dim]
+    if isinstance(split_size_or_sections, int):
+        starts = list(range(0, size, max(split_size_or_sections, 1)))
+        return _parts(tensor, [*starts, size], dim)
+    return _parts(tensor, [0, *itertools.accumulate(split_size_or_sections)], dim)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """A number of equal parts."""
+    return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
+
+
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts between positions, or a number of nearly equal parts."""
+    size = input.shape[dim]
+    if isinstance(indices_or_sections, int):
+        small, larger = divmod(size, indices_or_sections)
+        sizes = [small + (k < larger) for k in range(indices_or_sections)]
+        return _parts(input, [0, *itertools.accumulate(sizes)], dim)
+    within = [min(max(int(p) + (size if p < 0 else 0), 0), size) for p in indices_or_sections]
+    return _parts(input, [0, *within, size], dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """All slices along an axis."""
+    return tuple(input.select(dim, k) for k in range(input.shape[dim]))
+
+
+def _parts(tensor: Tensor, bounds: list[int], dim: int) -> tuple[Tensor, ...]:
+    return tuple(tensor.narrow(dim, a, max(b - a, 0)) for a, b in itertools.pairwise(bounds))
+
+
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """Choice between two branches; the condition may depend on the input."""
+    if input is None:
+        return torch.nonzero(condition, as_tuple=True)
+    if not getattr(condition, "_deepshap", None):
+        return _where(condition, input, other)
+    dtype = torch.result_type(input, other)
+    branches = (torch.as_tensor(v, dtype=dtype, device=condition.device) for v in (input, other))
+    return select(condition.to(torch.float64), *(_finite_branch(b, dtype) for b in branches))
+
+
+@primitive(lambda step, m: step.shares(m, *_branches(step, m)), broadcasts=True)
+def _where(condition: Tensor, a: Any, b: Any) -> Tensor:
+    return torch.where(condition, a, b)
+
+
+def _branches(step: Any, m: Tensor) -> tuple[Tensor, Tensor]:
+    condition = step.arguments[0]
+    return torch.where(condition, m, 0.0), torch.where(condition, 0.0, m)
+
+
+def _finite_branch(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """-inf under an input-dependent mask becomes a number whose exponential is 0: a jump of infinity has no share.
+
+    So do numbers near the largest of a dtype, which models (Keras' attention) use in its place.
+    """
+    bound = 3e4 if dtype == torch.float16 else 1e30
+    if not dtype.is_floating_point or not bool((value.abs() > bound).any()):
+        return value
+    return value.clamp(-bound, bound)
+
+
+def searchsorted(sorted_sequence: Tensor, input: Any, **options: Any) -> Tensor:
+    """Where values fall between fixed bounds."""
+    if sorted_sequence.grad_fn is not None:
+        raise UnsupportedOperationError("searchsorted in bounds that depend on the input has no rule.")
+    return _searchsorted(sorted_sequence, input, options)
+
+
+@primitive(rules.rescale())
+def _searchsorted(bounds: Tensor, values: Any, options: dict[str, Any]) -> Tensor:
+    return torch.searchsorted(bounds, values, **options)
+
+
+_searchsorted.operation = Operation(ELEMENTWISE, function=_searchsorted.operation.function)  # type: ignore[attr-defined]
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """Value where the mask holds."""
+    return where(mask, value, input)
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
+    """Scattered values; only what the index covers of a source counts, which torch's gradient insists on."""
+    source = _covered(kwargs.get("src", kwargs.get("value", args[0] if args else None)), index)
+    if reduce == "multiply":
+        raise UnsupportedOperationError("scatter with reduce='multiply' has no rule.")
+    return torch.scatter(input, dim, index, source) if reduce is None else torch.scatter_add(input, dim, index, source)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """Sums of scattered values."""
+    return torch.scatter_add(input, dim, index, _covered(src, index))
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Sums and means of scattered values."""
+    if reduce not in ("sum", "mean"):
+        raise UnsupportedOperationError(f"scatter_reduce with reduce={reduce!r} has no rule; sum and mean have.")
+    return torch.scatter_reduce(input, dim, index, _covered(src, index), reduce, include_self=include_self)
+
+
+def _covered(source: Any, index: Tensor) -> Any:
+    return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    *_: Any,
+    **__: Any,
+) -> Tensor:
+    """Rows of the table; ``F.embedding(ids, weight)`` and ``torch.embedding(weight, ids)`` alike."""
+    ids, table = (weight, input) if input.is_floating_point() else (input, weight)
+    return lookup(torch.renorm(table, norm_type, 0, max_norm) if max_norm else table, ids)
+
+
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
+    """Rows of the identity; the number of classes must be given, since it must not depend on the input."""
+    if num_classes < 0:
+        raise UnsupportedOperationError("one_hot of the explained ids needs num_classes: give it in the model.")
+    return lookup(torch.eye(num_classes, dtype=torch.float64, device=input.device), input).to(torch.int64)
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Sum, mean or maximum of the rows of each bag."""
+    if offsets is not None or (mode == "max" and padding_idx is not None):
+        raise UnsupportedOperationError("embedding_bag: pass ids (rows, bag size), and no padding_idx with mode 'max'.")
+    rows = embedding(input, weight, None, max_norm, norm_type)
+    if mode == "max":
+        return amax(rows, -2)
+    counted = torch.ones_like(rows[..., 0])
+    if padding_idx is not None:
+        counted = (input != padding_idx).to(rows.dtype)
+    weights = counted if per_sample_weights is None else counted * per_sample_weights
+    total = (rows * weights.unsqueeze(-1)).sum(-2)
+    return total if mode == "sum" else quotient(total, counted.sum(-1, keepdim=True).clamp_min(1))
+
+
+def grid_sample(input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Interpolated at fixed points."""
+    if grid.grad_fn is not None:
+        raise UnsupportedOperationError("grid_sample at points that depend on the input has no exact rule.")
+    return _grid_sample(input, grid, *args, **kwargs)
+
+
+@primitive(rules.along_segment(nodes=1))
+def _grid_sample(input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return F.grid_sample(input, grid, *args, **kwargs)

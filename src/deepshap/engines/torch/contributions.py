@@ -1,0 +1,221 @@
+"""From a traced run to contributions: multipliers by backward passes, times differences, reduced over the references."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
+
+from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
+from .operations import Misaligned, Pairs
+from .pairing import beside, row_axis
+from .trace import Tracer
+
+# Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
+Reduce = Callable[[Tensor, Tensor], Tensor]
+
+OVERWRITTEN = "modified by an inplace operation"  # how torch says so
+Backward = Callable[[Tensor], "tuple[Tensor | None, ...]"]  # from a seed at the output to each leaf
+
+
+def over_references(multipliers: Tensor, differences: Tensor) -> Tensor:
+    """Attributions, summed over the references."""
+    return (multipliers * differences).sum(1, dtype=torch.float64)
+
+
+def row_by_row(multipliers: Tensor, differences: Tensor) -> Tensor:
+    """Attributions of rows that each have a reference of their own."""
+    return (multipliers * differences)[0].double()
+
+
+@dataclass
+class Traced:
+    """A run of the model on pairs, and how to read its backward passes.
+
+    Attributes
+    ----------
+    output : (rows, outputs).
+    leaves, references : what is explained, on the example side and as it was recorded on the reference side.
+    axes : where the rows lie in each leaf; among crossed sides they are found by their number.
+    around : shapes of what goes around an explained layer, for a single row; None if that is not wanted.
+    """
+
+    tracer: Tracer
+    output: Tensor
+    leaves: list[Tensor]
+    references: list[Tensor]
+    pairs: Pairs
+    axes: list[int]
+    around: list[torch.Size] | None = None
+
+    def contributions(self, columns: np.ndarray, reduce: Reduce, at_once: int) -> list[np.ndarray]:
+        """Multipliers and differences of every pair, reduced, for every leaf and output: (outputs, ...).
+
+        ``columns`` (rows, outputs) names the outputs. Each backward pass takes ``at_once`` of them.
+        """
+        chosen = torch.as_tensor(columns, device=self.output.device)
+        found: list[list[Tensor]] = []
+        for start in range(0, columns.shape[1], at_once):
+            some = chosen[:, start : start + at_once].T.unsqueeze(-1)
+            seeds = self.output.new_zeros(len(some), *self.output.shape).scatter_(2, some, 1.0)
+            multipliers = self._multipliers(seeds, retain=start + at_once < columns.shape[1])
+            known = [sums.take() for _, sums in self.tracer.sums]
+            for k in range(len(some)):
+                of_output = [None if m is None else m[k] for m in multipliers]
+                if known:
+                    found.append(
+                        [self._summed(i, m, t, k) for i, (m, t) in enumerate(zip(of_output, known, strict=True))]
+                    )
+                else:
+                    found.append([reduce(*pair) for pair in self._of_pairs(of_output)])
+        return [torch.stack(each).detach().to("cpu", torch.float64).numpy() for each in zip(*found, strict=True)]
+
+    def _multipliers(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
+        """Multipliers of each leaf: (outputs, *its shape), and of crossed sides (outputs, references, *its shape)."""
+        if not self.output.requires_grad:
+            return [None] * len(self.leaves)
+        if not self.pairs.crossed:
+            return self._gradients(seeds, retain)
+        references = self.pairs.references
+        found = self._gradients(seeds.repeat_interleave(references, 0), retain)
+        return [None if m is None else m.unflatten(0, (len(seeds), references)) for m in found]
+
+    def _gradients(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
+        """Multipliers of each leaf, (seeds, *its shape)."""
+
+        def backward(seed: Tensor) -> tuple[Tensor | None, ...]:
+            keep = retain or len(seeds) > 1  # should torch be unable to take several at once
+            return torch.autograd.grad(self.output, self.leaves, seed, retain_graph=keep, allow_unused=True)
+
+        try:
+            if len(seeds) == 1 and not self.pairs.crossed:
+                return [None if m is None else m.unsqueeze(0) for m in backward(seeds[0])]
+            try:
+                return _at_once(backward, seeds)
+            except RuntimeError as error:
+                if not _only_at_once(error):
+                    raise
+                if self.pairs.crossed:
+                    raise Misaligned(f"no backward pass for several references at once ({error})") from error
+                return self._one_by_one(backward, seeds)
+        except CheckpointError as error:
+            raise UnsupportedOperationError(
+                "the model recomputes activations (torch.utils.checkpoint without use_reentrant), which deepshap cannot "
+                "follow: switch checkpointing off for the explanation, as for any evaluation."
+            ) from error
+        except RuntimeError as error:
+            if OVERWRITTEN not in str(error):
+                raise
+            raise UnsupportedOperationError(
+                "the model changes a constant tensor in place after multiplying the signal by it; the multipliers need its "
+                f"old value. Write the change out of place. Torch says: {error}"
+            ) from error
+
+    def _one_by_one(self, backward: Backward, seeds: Tensor) -> list[Tensor | None]:
+        """For the few linear operations whose gradients know no further axis."""
+        known: list[list[Tensor | None]] = []
+        found = []
+        for _, sums in self.tracer.sums:
+            sums.take()  # of the attempt to take all at once
+        for step in self.tracer.tape.steps:
+            step.selections.clear()
+        for seed in seeds:
+            found.append(backward(seed))
+            known.append([sums.take() for _, sums in self.tracer.sums])
+        for (_, sums), each in zip(self.tracer.sums, zip(*known, strict=True), strict=True):
+            if each[0] is not None:
+                sums.add(torch.cat(each))
+        return [None if m[0] is None else torch.stack(m) for m in zip(*found, strict=True)]
+
+    @cached_property
+    def _difference(self) -> Callable[[int], Tensor]:
+        @cache
+        def difference(i: int) -> Tensor:
+            """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
+            x, r = beside(self.leaves[i].detach(), self.references[i], self.pairs)
+            d = (x - r).masked_fill(x == r, 0)
+            return d if self.pairs.crossed else d[0]
+
+        return difference
+
+    def _of_grid(self, i: int, values: Tensor) -> Tensor:
+        """From the layout of a leaf's multipliers to (examples, references, ...)."""
+        if self.pairs.crossed:
+            return values.movedim(row_axis(self.leaves[i], self.references[i], self.pairs) + 1, 0)
+        return values.movedim(self.axes[i], 0).unflatten(0, self.pairs.grid)
+
+    def _summed(self, i: int, m: Tensor | None, known: Tensor | None, k: int) -> Tensor:
+        """Contributions of a leaf, summed over references: those that a rule knows already, and those of its multipliers."""
+        if m is None and known is not None:
+            return known[k]
+        d = self._difference(i)
+        m = torch.zeros_like(d) if m is None else m
+        total = over_references(self._of_grid(i, m), self._of_grid(i, d))
+        return total if known is None else total + known[k]
+
+    def _of_pairs(self, multipliers: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Multipliers and differences of each leaf, and at last of what goes around the layer."""
+        differences = [self._difference(i) for i in range(len(self.leaves))]
+        both = [(torch.zeros_like(d) if m is None else m, d) for m, d in zip(multipliers, differences, strict=True)]
+        for i, (m, d) in enumerate(both[: len(self.axes)]):
+            yield self._of_grid(i, m), self._of_grid(i, d)
+        if self.around is not None:
+            around = self._around([m * d for m, d in both[len(self.axes) :]], differences[0].new_zeros(self.pairs.grid))
+            yield torch.ones_like(around), around
+
+    def _around(self, contributions: list[Tensor], total: Tensor) -> Tensor:
+        """What goes around the explained layer, (examples, references)."""
+        assert self.around is not None
+        total = total.double()
+        for i, (values, one) in enumerate(zip(contributions, self.around, strict=True), len(self.axes)):
+            if self.pairs.crossed:
+                total = total + self._of_grid(i, values).double().reshape(*self.pairs.grid, -1).sum(2)
+            else:
+                total = total + _sum_over_rows(values, one, self.pairs.rows).unflatten(0, self.pairs.grid)
+        if not bool(torch.isfinite(total).all()):
+            raise NonFiniteError(
+                "what reaches the output around the explained layer has an infinite influence: most likely a mask with infinity "
+                "that differs between example and reference. Pass what it is made of (lengths, masks) as "
+                "additional_forward_args, which both share, or mask with a large finite number."
+            )
+        return total
+
+
+def _only_at_once(error: RuntimeError) -> bool:
+    """Whether a backward pass may have failed because it was asked for several seeds: some code knows no further axis."""
+    known = UnsupportedOperationError, torch.OutOfMemoryError, CheckpointError
+    return not isinstance(error, known) and OVERWRITTEN not in str(error)
+
+
+def _at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:
+    """One backward pass for several seeds: each operation sees all of them as one more axis."""
+    used: list[bool] = []
+
+    def without_none(seed: Tensor) -> tuple[Tensor, ...]:
+        found = backward(seed)
+        used[:] = [m is not None for m in found]
+        return tuple(seed.new_zeros(()) if m is None else m for m in found)
+
+    with warnings.catch_warnings():  # that torch itself goes through the seeds one by one for some operations
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        found = torch.vmap(without_none)(seeds)
+    return [m if there else None for m, there in zip(found, used, strict=True)]
+
+
+def _sum_over_rows(values: Tensor, one: torch.Size, rows: int) -> Tensor:
+    """Sum everything of each row, (rows,); ``one`` is the shape for a single row."""
+    if rows == 1:
+        return values.double().sum()[None]
+    grown = [axis for axis, sizes in enumerate(zip(one, values.shape, strict=True)) if sizes[0] * rows == sizes[1]]
+    if len(grown) != 1:
+        raise BatchMixingError(
+            f"a value that goes around the explained layer has shape {tuple(one)} for one row and {tuple(values.shape)} for "
+            f"{rows}: no axis holds the rows, so that there is no attribution per row."
+        )
+    return values.double().movedim(grown[0], 0).reshape(rows, -1).sum(1)

@@ -1,0 +1,157 @@
+"""Handlers of PyTorch's layers; what they have in common with those of Keras is in ``deepshap.handlers``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import DeepShapError
+from ...handlers import HandlerRule, ModuleCall
+from ...handlers import Handlers as AnyHandlers
+from .keras_layers import named_modules
+from .operations import CUSTOM, Operation, Step
+from .rules import inner
+from .state import modules_of
+from .tree import tensors
+
+
+# ---------------------------------------------------------------------- the handlers of one engine
+class Handlers(AnyHandlers):
+    """The layers of one engine's model, and the handlers registered for them."""
+
+    @cached_property
+    def names(self) -> dict[nn.Module, str]:
+        """Qualified name of every layer; "" is the model itself."""
+        return layer_names(self.engine.model)
+
+    def _apply(self) -> None:
+        """Make each handled layer one operation, and forget what was prepared without that."""
+        operations = self.engine.operations
+        for module, operation in list(operations.items()):
+            if isinstance(operation.rule, _HandlerRule):
+                del operations[module]
+        for module, name in self.names.items():
+            handler = self.handler_of(module, name)
+            if handler is not None:
+                operations[module] = Operation(CUSTOM, _HandlerRule(handler, module, name))
+        self.engine._kept, self.engine._footprint, self.engine._pairwise = None, None, False
+
+
+def layer_names(model: Any) -> dict[nn.Module, str]:
+    """Qualified names of all modules of a model, as torch names them; of Keras models, by the names of their layers.
+
+    Of a function that holds one module these are the names within that module; of several, each module's class name goes
+    before the names within it, numbered where it occurs twice.
+    """
+    roots = [model] if isinstance(model, nn.Module) else _outermost(modules_of(model))
+    if len(roots) == 1:
+        return {module: name for name, module in named_modules(roots[0])}
+    kinds = [type(root).__name__ for root in roots]
+    names: dict[nn.Module, str] = {}
+    for position, (root, kind) in enumerate(zip(roots, kinds, strict=True)):
+        prefix = f"{kind}_{kinds[:position].count(kind)}" if kinds.count(kind) > 1 else kind
+        names |= {module: name for name, module in named_modules(root, prefix)}
+    return names
+
+
+def _outermost(modules: list[nn.Module]) -> list[nn.Module]:
+    inside = {id(part) for module in modules for _, part in named_modules(module, private=True) if part is not module}
+    return [module for module in modules if id(module) not in inside]
+
+
+# ---------------------------------------------------------------------- the rule that calls a handler
+class _HandlerRule(HandlerRule):
+    """Shows a step to a handler as a ``ModuleCall`` and checks what comes back."""
+
+    tensors = (Tensor,)
+
+    def __call__(self, step: Step, *multipliers: Tensor) -> list[Tensor | None]:
+        call = self._call(step, multipliers)
+        try:
+            found = self.handler(call)
+        except DeepShapError:
+            raise
+        except Exception as error:
+            raise self.raised(error) from error
+        result = self.read(found, call)
+        sides = zip(call.inputs, call.reference_inputs, strict=True)
+        kept = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
+        self._check_sums(step, [(m, *pair) for m, pair in kept if m is not None], multipliers)
+        return [m for m, _ in kept]
+
+    def _call(self, step: Step, multipliers: tuple[Tensor, ...]) -> ModuleCall:
+        both = zip(step.inputs, step.reference_inputs, strict=True)
+        given = zip(tensors((step.arguments, step.keywords)), step.varying, strict=True)
+        sides = [
+            (*(next(both) if varies else (t, t)), varies) for t, varies in given if varies or t.is_floating_point()
+        ]
+        inputs, reference_inputs, varying = (tuple(s) for s in zip(*sides, strict=True))
+        return ModuleCall(
+            self.module,
+            self.name,
+            inputs,
+            reference_inputs,
+            varying,
+            step.outputs,
+            step.reference_outputs,
+            multipliers,
+            step.arguments,
+            step.keywords,
+        )
+
+    def _check_sums(self, step: Step, inputs: list[Term], multipliers: Sequence[Tensor]) -> None:
+        """The handler must keep the sums, row by row where rows can be told, to the tolerance of the dtypes."""
+        from .engine import TOLERANCE
+
+        outputs = list(zip(multipliers, step.outputs, step.reference_outputs, strict=True))
+        if not _finite(multipliers):
+            return  # not the handler's doing
+        if not _finite([m for m, _, _ in inputs]):
+            raise self.not_finite()
+        dtypes = [t.dtype for t in (*step.inputs, *step.outputs) if t.dtype in TOLERANCE] or [torch.float64]
+        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(torch.finfo(d).eps for d in dtypes)
+        layouts = _rows_first([*inputs, *outputs], step.pairs.rows)
+        gap, explained, wanted = min(_worst(terms, len(inputs), eps / tolerance) for terms in layouts)
+        if not gap <= tolerance:
+            rows = "one row" if len(layouts[0][0][0]) > 1 else "all rows"
+            raise self.not_additive(rows, explained, wanted, gap, tolerance)
+
+
+Term = tuple[Tensor, Tensor, Tensor]  # a multiplier, and the value that it belongs to on both sides
+
+
+def _finite(values: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(v).all()) for v in values)
+
+
+def _rows_first(terms: list[Term], rows: int) -> list[list[Term]]:
+    """The terms with the rows on their first axis, in every way that the shapes allow; else all rows as one."""
+    axes = [[k for k, size in enumerate(value.shape) if size == rows] for _, value, _ in terms]
+    if rows == 1 or not 1 <= math.prod(map(len, axes)) <= 64:
+        return [[(m.reshape(1, -1), v.reshape(1, -1), r.reshape(1, -1)) for m, v, r in terms]]
+    return [
+        [(m.movedim(k, 0), v.movedim(k, 0), r.movedim(k, 0)) for k, (m, v, r) in zip(layout, terms, strict=True)]
+        for layout in product(*axes)
+    ]
+
+
+def _worst(terms: list[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
+    """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
+
+    def total(values: Iterable[Tensor]) -> Tensor:
+        return sum((v.double().reshape(len(v), -1).sum(1) for v in values), zeros)
+
+    zeros = torch.zeros(len(terms[-1][0]), dtype=torch.float64, device=terms[-1][0].device)
+    differences = [inner(m, v - r) for m, v, r in terms]
+    explained, wanted = total(differences[:inputs]), total(differences[inputs:])
+    operands = total(m.abs() * (v.abs() + r.abs()) for m, v, r in terms)
+    scale = total(d.abs() for d in differences[inputs:]) + 64 * rounding * operands + torch.finfo(torch.float32).tiny
+    gaps = (explained - wanted).abs() / scale
+    row = int(gaps.argmax())
+    return float(gaps[row]), float(explained[row]), float(wanted[row])

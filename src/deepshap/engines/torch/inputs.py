@@ -1,0 +1,138 @@
+"""Inputs as people have them (tensor, array, list, tuple, dict, PackedSequence), rows first inside deepshap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ...errors import InputError
+from ..inputs import InputForm, chosen, only_tensor
+from . import keras_layers
+
+
+class Inputs(InputForm):
+    """The form of a model's inputs, learned from the background, and the background's rows."""
+
+    uneven = "pad sequences to one length and pass the lengths as additional_forward_args"
+
+    def __init__(
+        self,
+        background: Any,
+        batch_axis: int | Sequence[int],
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(batch_axis)
+        self.device, self.dtype = device, dtype
+        if background is not None:
+            self.learn(background, "background")
+            self.use(background)
+
+    def learn(self, values: Any, what: str) -> None:
+        """Take over the form of some values: their names, number and axes. There is no background then."""
+        self.packed = isinstance(values, PackedSequence)
+        self.packed_lengths: Tensor | None = None
+        super().learn(None if self.packed else values, what)  # a PackedSequence is a tuple, but one input
+
+    def use(self, background: Any, what: str = "background") -> None:
+        """Explain against these rows from now on."""
+        self.background = [r.clone() for r in self._arrays(background, what)]
+        if self.packed:
+            self.packed_lengths = pad_packed_sequence(background, batch_first=True)[1]
+        if len(self.background[0]) == 0:
+            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+
+    # ------------------------------------------------------------------ reading
+    def read(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
+        """Return rows-first tensors for ``X``, checked against the background, and the row arguments they imply."""
+        if self.packed and self.background:
+            return self._read_packed(X)
+        if self.packed:
+            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
+        return self.matched(self._arrays(X, "X")), ()
+
+    def _read_packed(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
+        if not isinstance(X, PackedSequence):
+            raise InputError(f"the background is a PackedSequence, X is a {type(X).__name__}; pack it too.")
+        (rows,) = self._arrays(X, "X")
+        lengths = pad_packed_sequence(X, batch_first=True)[1]
+        longest = max(rows.shape[1], self.background[0].shape[1])
+        self.background = [_pad_steps(self.background[0], longest)]
+        return [_pad_steps(rows, longest)], (lengths,)
+
+    def _listed(self, values: Any, what: str) -> Sequence[Any]:
+        return [pad_packed_sequence(values, batch_first=True)[0]] if self.packed else super()._listed(values, what)
+
+    def _array(self, value: Any, axis: int, what: str) -> Tensor:
+        if hasattr(value, "to_numpy"):
+            value = value.to_numpy()
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+            raise InputError(f"{what} has dtype {value.dtype}; it must be numeric.")
+        if not isinstance(value, (np.ndarray, Tensor)):
+            raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
+        tensor = (torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value).detach()
+        if isinstance(value, np.ndarray) and tensor.is_floating_point() and self.dtype is not None:
+            tensor = tensor.to(self.dtype)  # NumPy's float64 is a habit, not a choice
+        if tensor.is_complex():
+            raise InputError(f"{what} is complex; pass real and imaginary parts as two inputs.")
+        if not -tensor.dim() <= axis < tensor.dim():
+            raise InputError(f"{what} has shape {tuple(tensor.shape)}: there is no batch axis {axis}.")
+        tensor = tensor.clone() if tensor.is_inference() else tensor
+        tensor = tensor.movedim(axis, 0).to(self.device)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
+            first = int(bad.nonzero()[0])
+            raise InputError(
+                f"{what} has NaN or infinite values, first in row {first}. Fill or drop them before explaining."
+            )
+        return tensor
+
+    @staticmethod
+    def _is_float(array: Tensor) -> bool:
+        return array.is_floating_point()
+
+    @staticmethod
+    def _like(array: Tensor, other: Tensor) -> Tensor:
+        return array.to(other.dtype)
+
+    # ------------------------------------------------------------------ row arguments
+    @staticmethod
+    def has_rows(value: Any) -> bool:
+        """Whether a row argument has one entry per row."""
+        return isinstance(value, Tensor) and value.dim() > 0
+
+    @staticmethod
+    def _argument(value: Any) -> Any:
+        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+    def repeat_rows(self, extra: Sequence[Any], times: int) -> tuple[Any, ...]:
+        """Repeat each row's arguments for all its references."""
+        return tuple(e.repeat_interleave(times, 0) if self.has_rows(e) else e for e in extra)
+
+    # ------------------------------------------------------------------ calling
+    def call(self, model: Callable[..., Any], rows: Sequence[Tensor], extra: Sequence[Any]) -> Any:
+        """Call the model with the rows in the form its user gives them."""
+        if self.packed:
+            lengths, *extra = extra
+            packed = pack_padded_sequence(rows[0], lengths.cpu(), batch_first=True, enforce_sorted=False)
+            return model(packed, *extra)
+        given = [x if axis == 0 else x.movedim(0, axis) for x, axis in zip(rows, self.axes, strict=True)]
+        named = None if self.names is None else dict(zip(self.names, given, strict=True))
+        if keras_layers.is_keras(model):
+            return keras_layers.call(model, given, named, extra)
+        return model(*given, *extra) if named is None else model(*extra, **named)
+
+
+def _pad_steps(rows: Tensor, steps: int) -> Tensor:
+    missing = steps - rows.shape[1]
+    return torch.cat([rows, rows.new_zeros(len(rows), missing, *rows.shape[2:])], 1) if missing else rows
+
+
+def take_output(result: Any, output: Any) -> Tensor:
+    """Take the explained tensor out of what a model returned."""
+    return only_tensor(chosen(result, output, Tensor), Tensor)

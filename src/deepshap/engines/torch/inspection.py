@@ -1,0 +1,72 @@
+"""The operations that a PyTorch model uses, from one run that explains nothing; see ``deepshap.check``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...inspection import UNSUPPORTED, Use, treatment_of
+from .calls import place_of_call
+from .engine import TorchEngine
+from .operations import Operation, Pairs
+from .state import preserved
+from .trace import Tape, Tracer
+from .tree import tensors
+
+
+def uses(model: Callable[..., Any], example: Any, additional_forward_args: Any, **options: Any) -> list[Use]:
+    """Run the model on the first row, and on that row twice to find where its outputs lie."""
+    with TorchEngine.session():
+        engine = TorchEngine(model, example, **options)
+        rows, extra = engine.read(example, additional_forward_args)
+        rows = [r[:1] for r in rows]
+        engine._find_axes([torch.cat([r, r]) for r in rows], engine.inputs.rows_of(extra, [0, 0]))
+        tracer = _Witness(Pairs(1, 1), operations=engine.operations)
+        with preserved(engine.modules):
+            engine._trace(tracer, rows, engine.inputs.rows_of(extra, slice(0, 1)))
+    return list(tracer.uses.values())
+
+
+class _Witness(Tracer):
+    """Notes every operation that the model itself calls, and lets those without a rule pass."""
+
+    def __init__(self, pairs: Pairs, tape: Tape | None = None, operations: dict[Any, Operation] | None = None) -> None:
+        super().__init__(pairs, tape, operations)
+        self.uses: dict[tuple[str, str], Use] = {}
+        self._depth = 0
+        self._refused: str | None = None
+
+    def _active(
+        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
+    ) -> Any:
+        if self._depth:  # a part of a composed operation
+            return super()._active(function, operation, name, inplace, args, kwargs)
+        place, self._refused = place_of_call(), None
+        treatment = _treatment(operation, sum(self._is_active(t) for t in tensors((args, kwargs))))
+        self._depth += 1
+        try:
+            return super()._active(function, operation, name, inplace, args, kwargs)
+        finally:
+            self._depth -= 1
+            self._note(self._refused or name, UNSUPPORTED if self._refused else treatment, place)
+
+    def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        if self._depth:
+            self._refused = self._refused or name
+        else:
+            self._note(name, UNSUPPORTED, place_of_call())
+        return super()._refuse(name, function, args, kwargs)
+
+    def _note(self, name: str, treatment: str, place: str) -> None:
+        self.uses.setdefault((name, treatment), Use(name, treatment)).places.append(place)
+
+    def finish(self) -> None:
+        """Let calls without a rule pass: they are among the uses."""
+
+
+def _treatment(operation: Operation | None, varying: int) -> str:
+    if operation is not None and operation.recurrent:
+        return "recurrent layer: exact recursion"
+    return treatment_of(operation.kind if operation else None, varying)

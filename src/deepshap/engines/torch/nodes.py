@@ -1,0 +1,218 @@
+"""Nodes of autograd's graph whose backward pass is a rule, and functions that the tracer meets as single calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function
+
+from ...errors import UnsupportedOperationError
+from . import pairing, rules
+from .operations import Operation, Step
+from .tree import detached, tensors
+
+BESIDE_SELECTION = (
+    "SliceBackward0",
+    "UnsqueezeBackward0",
+    "AliasBackward0",
+)  # x[:, -1, :4] and x[:, -1, None] select too
+Diagnosis = list[tuple[Step, float, float]]
+
+
+class Node(Function):
+    """Runs a step's function forward and its rule backward."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, diagnosis: Diagnosis | None, step: Step, operation: Operation, *inputs: Tensor
+    ) -> Any:
+        ctx.diagnosis, ctx.step, ctx.operation = diagnosis, step, operation
+        ctx.set_materialize_grads(not operation.several)
+        versions = [i._version for i in inputs]
+        result = step.evaluate(*inputs)
+        if [i._version for i in inputs] != versions:
+            raise UnsupportedOperationError(
+                f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
+                "needs. Let it work out of place (inplace=False)."
+            )
+        if operation.keeps_memory:
+            result, step.memory = result
+        outputs = tuple(_fresh(o, inputs) for o in tensors(result))
+        ctx.floating = [is_continuous(o.dtype) for o in outputs]
+        floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
+        ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
+        step.inputs = tuple(i.detach() for i in inputs)
+        step.outputs = tuple(o.detach() for o in floats)
+        ctx.step.form = detached(result)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
+        step = ctx.step
+        given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
+        if ctx.operation.several:
+            given = _with_selections(step, given)
+        if several_at_once():
+            influence = _Influence()
+            found = _ForSeveral.apply(step, ctx.operation, influence, *given)
+            result = tuple(m if there else None for m, there in zip(found, influence.found, strict=True))
+        else:
+            result = _for_one(step, ctx.operation, given)
+        result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
+        if ctx.diagnosis is not None:
+            ctx.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
+        return None, None, None, *result
+
+
+def _with_selections(step: Step, given: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The multipliers of all outputs but perhaps the first, then those of entries of the first one."""
+    selections, step.selections = step.selections, []
+    step.selected = tuple((axis, index) for axis, index, _ in selections)
+    outputs = [
+        torch.zeros_like(o) if m is None and i else m for i, (m, o) in enumerate(zip(given, step.outputs, strict=True))
+    ]
+    return [*outputs, *(m for _, _, m in selections)]
+
+
+def select_apart(result: Any) -> bool:
+    """If a tensor is an entry of a recurrent network's output, its last step for instance, hand on its multiplier by itself.
+
+    Autograd would put it among zeros for all other steps, of every pair. The tensor remains a view like any other.
+    """
+    select: Any = result.grad_fn if isinstance(result, Tensor) else None
+    while select is not None and select.name() in BESIDE_SELECTION:
+        select = select.next_functions[0][0]
+    if select is None or select.name() != "SelectBackward0":
+        return False
+    step = _step_of(*select.next_functions[0])
+    if step is None:
+        return False
+    axis, index = _signed(select._saved_dim), _signed(select._saved_index)
+    axis %= step.outputs[0].dim()
+    index %= step.outputs[0].shape[axis]
+
+    def take(given: tuple[Tensor | None]) -> tuple[None]:
+        if given[0] is not None:
+            step.selections.append((axis, index, given[0]))
+        return (None,)
+
+    select.register_prehook(take)
+    return True
+
+
+def recurrent_step(value: Tensor) -> Step | None:
+    """The step of the recurrent network whose output a tensor is."""
+    return None if value.grad_fn is None else _step_of(value.grad_fn, value.output_nr)
+
+
+def _step_of(node: Any, position: int) -> Step | None:
+    recurrent = position == 0 and isinstance(node, Node._backward_cls) and node.operation.several
+    return node.step if recurrent else None
+
+
+def _signed(number: int) -> int:
+    """Autograd shows negative numbers as 64 bits without a sign."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def several_at_once() -> bool:
+    """Whether a transform of ``torch.func`` is at work: vmap, over explained outputs and references, or one of the model."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _for_one(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    found = pairing.multipliers(step, operation, [None if m is None else m.unsqueeze(0) for m in given])
+    return tuple(None if m is None else m.squeeze(0) for m in found)
+
+
+@dataclass
+class _Influence:
+    """Which inputs of a step have a multiplier."""
+
+    found: list[bool] = field(default_factory=list)
+
+
+class _ForSeveral(Function):
+    """Applies a rule under ``torch.vmap``."""
+
+    @staticmethod
+    def forward(step: Step, operation: Operation, influence: _Influence, *given: Tensor | None) -> tuple[Tensor, ...]:
+        """Multipliers that no seed has reached are 0."""
+        if any(bool(m.any()) for m in given if m is not None):
+            raise RuntimeError(f"the multipliers of {step.name} at {step.place} depend on none of the seeds")
+        return _ForSeveral._filled([torch.zeros_like(i) for i in step.inputs], influence, step.inputs[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept: there are no second derivatives."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor | None
+    ) -> Any:
+        def laid_out(m: Tensor | None, axis: int | None) -> Tensor | None:
+            if m is None:
+                return None
+            return m.expand(info.batch_size, *m.shape) if axis is None else m.movedim(axis, 0)
+
+        rows = [laid_out(m, axis) for m, axis in zip(given, in_dims[3:], strict=True)]
+        like = next(m for m in rows if m is not None)
+        filled = _ForSeveral._filled(pairing.multipliers(step, operation, rows), influence, like)
+        return filled, (0,) * len(filled)
+
+    @staticmethod
+    def _filled(found: Sequence[Tensor | None], influence: _Influence, like: Tensor) -> tuple[Tensor, ...]:
+        """Torch's functions return tensors only: where there is no influence, and no multiplier, put an empty one."""
+        influence.found = [m is not None for m in found]
+        return tuple(like.flatten(1)[:, :0] if m is None else m for m in found)
+
+
+def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    """A custom function must not hand out views of its inputs: in-place code after it would break."""
+    storages = {i.untyped_storage().data_ptr() for i in inputs}
+    return output.clone() if output.untyped_storage().data_ptr() in storages else output
+
+
+def is_continuous(dtype: torch.dtype) -> bool:
+    """Whether values of this type are followed by autograd."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+# ---------------------------------------------------------------------- calls that torch does not announce
+class ForeignCall:
+    """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
+
+    def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
+        self.key, self.function, self.__name__ = key, function, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Show the call to the active tracer, or run it."""
+        given = tuple(tensors((args, kwargs)))
+        if has_torch_function(given):
+            return handle_torch_function(self, given, *args, **kwargs)
+        return self.function(*args, **kwargs)
+
+
+@contextmanager
+def custom_functions_visible() -> Iterator[None]:
+    """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
+    original = Function.__dict__["apply"]
+
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        run = original.__get__(None, cls)
+        if cls in (Node, _ForSeveral) or not has_torch_function(tuple(tensors(args))):
+            return run(*args, **kwargs)
+        return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
+
+    setattr(Function, "apply", classmethod(apply))  # noqa: B010 (mypy knows apply as a method)
+    try:
+        yield
+    finally:
+        setattr(Function, "apply", original)  # noqa: B010

@@ -1,0 +1,211 @@
+"""Recurrent layers and cells as torch calls them: ``torch.lstm`` and its kin, padded and packed, and single steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from .. import pairing
+from ..operations import Step, Sums, primitive
+from . import fused, stepwise
+from .cells import Cell, Weights
+from .pairing import Network, Pairing
+from .sequence import Level, Steps, run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a recurrent network that is not a varying tensor.
+
+    Attributes
+    ----------
+    levels : for each layer one level per direction.
+    sizes : rows of each step; None for padded sequences.
+    batch_first : whether a padded sequence is (rows, steps, features), not (steps, rows, features).
+    repeats : of how many consecutive rows each is the same example.
+    sums : takes the input's contributions summed over references, where they are all that is wanted of them.
+    """
+
+    levels: list[list[Level]]
+    sizes: tuple[int, ...] | None = None
+    batch_first: bool = False
+    repeats: int = 1
+    sums: Sums | None = None
+
+    @property
+    def time_axis(self) -> int:
+        """Of a padded sequence."""
+        return 1 if self.batch_first else 0
+
+    @property
+    def row_axis(self) -> int:
+        """Of a padded sequence."""
+        return 1 - self.time_axis
+
+
+def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+    """Multipliers (outputs, references, ...) from the network's results to what it was given."""
+    settings: Settings = step.arguments[-1]
+    network = _network(step, settings)
+    m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
+    shape = *m_states[0].shape[:2], *_shape_of_example(step, settings)
+    axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
+    states = [pairing.to_rows(m, state_axis) for m in m_states]
+    sums = settings.sums if step.varying[0] else None
+    if fused.available(network, shape[0]):
+        flat, at = _flat(step, settings, shape, m_output, selected)
+        m_x, m_first = fused.run(network, flat, states, sums is not None, at)
+        m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
+    else:
+        rows = pairing.to_rows(_whole(step, shape, m_output, selected), axis)
+        m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
+        m_x = m_x if sums is not None else pairing.from_rows(m_x.reshape(*rows.shape[:-1], -1), axis, step.pairs)
+    if sums is not None:
+        sums.add(m_x)
+    first = [pairing.from_rows(m, state_axis, step.pairs) for m in m_first]
+    found = [None if sums is not None else m_x, *first]
+    return [m for m, varies in zip(found, step.varying, strict=True) if varies]
+
+
+def _shape_of_example(step: Step, settings: Settings) -> list[int]:
+    """Shape of the output on the example side, of which the step shows that on all pairs."""
+    shape = list(step.outputs[0].shape)
+    if step.pairs.crossed:
+        shape[settings.row_axis] //= step.pairs.references
+    return shape
+
+
+def _flat(
+    step: Step, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
+) -> tuple[Tensor, dict[int, int] | None]:
+    """The output's multipliers (outputs, references, flat, features); if they came step by step, only those, and which."""
+    only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in step.selected)
+    if m_output is not None or not only_steps:
+        return _whole(step, shape, m_output, selected).flatten(2, -2), None
+    found: dict[int, Tensor] = {}
+    for (_, t), m in zip(step.selected, selected, strict=True):
+        found[t] = found[t] + m if t in found else m
+    nothing = step.outputs[0].new_zeros(*shape[:2], 0, shape[-1])
+    return torch.cat([nothing, *found.values()], 2), {t: k for k, t in enumerate(found)}
+
+
+def _whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
+    """The output's multipliers at all steps, with those of single entries of it in their places."""
+    if m_output is not None and not selected:
+        return m_output
+    whole = step.outputs[0].new_zeros(shape) if m_output is None else m_output.clone()
+    for (axis, index), m in zip(step.selected, selected, strict=True):
+        whole.select(axis + 2, index).add_(m)
+    return whole
+
+
+def _network(step: Step, settings: Settings) -> Network:
+    """The network with what its runs on both sides left."""
+    assert step.reference is not None
+    data, sizes = step.arguments[0], settings.sizes
+    if sizes is None:
+        rows, count = data.shape[:2] if settings.batch_first else data.shape[1::-1]
+        sizes = (rows,) * count
+    example, reference = step.memory, step.reference.memory
+    steps = Steps(sizes, settings.batch_first)
+    pairing = Pairing.of(steps, example.traces[0].steps, reference.traces[0].steps)
+    return Network(settings.levels, example, reference, pairing)
+
+
+@primitive(_rule, keeps_memory=True, several=True)
+def recurrence(data: Tensor, *rest: Any) -> Any:
+    """Run a network on a sequence, then one tensor (layers * directions, rows, units) per state, then the settings.
+
+    Returns the output, of the sequence's form, and the last states.
+    """
+    *states, settings = rest
+    repeats, axis = settings.repeats, settings.row_axis
+    states = [s[:, ::repeats] for s in states]
+    if settings.sizes is not None:
+        output, last, memory = run(settings.levels, data, states, Steps(settings.sizes))
+        return (output, *last), memory
+    once = data[::repeats].transpose(0, 1) if settings.batch_first else data[:, ::repeats]
+    count, rows = once.shape[:2]
+    output, last, memory = run(settings.levels, once.flatten(0, 1), states, Steps((rows,) * count))
+    output = output.unflatten(0, (count, rows))
+    output = output.transpose(0, 1) if settings.batch_first else output
+    return (_repeated(output, repeats, axis), *(_repeated(s, repeats, 1) for s in last)), memory
+
+
+def _repeated(v: Tensor, repeats: int, axis: int) -> Tensor:
+    if repeats == 1:
+        return v.clone(memory_format=torch.contiguous_format)  # no view: in-place code may follow
+    shape = list(v.shape)
+    shape.insert(axis + 1, repeats)
+    return v.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+
+
+# ---------------------------------------------------------------------- layers
+def layer(cell: Cell) -> Callable[..., Any]:
+    """Build ``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` or ``torch.rnn_relu``, padded and packed."""
+
+    def call(*args: Any, repeats: Callable[..., int], sums: Callable[..., Any]) -> Any:
+        packed = isinstance(args[1], Tensor) and not args[1].is_floating_point() and not args[1].is_complex()
+        if packed:
+            data, batch_sizes, hx, weights, biases, layers, dropout, training, bidirectional = args
+        else:
+            data, hx, weights, biases, layers, dropout, training, bidirectional, batch_first = args
+        if training and dropout and layers > 1:
+            raise UnsupportedOperationError("dropout between recurrent layers is random: put the model into eval mode.")
+        states = [hx] if cell.states == 1 else list(hx)
+        levels = _levels(cell, weights, biases, layers, 2 if bidirectional else 1)
+        if packed:
+            return recurrence(data, *states, Settings(levels, tuple(batch_sizes.tolist())))
+        grouped = repeats((data, 0 if batch_first else 1), *((s, 1) for s in states))
+        return recurrence(data, *states, Settings(levels, None, batch_first, grouped, sums(data, batch_first, grouped)))
+
+    return call
+
+
+def _levels(cell: Cell, weights: Any, biases: bool, layers: int, directions: int) -> list[list[Level]]:
+    """Weights of every layer and direction, in torch's order."""
+    _refuse_varying(weights)
+    size = len(weights) // (layers * directions)
+
+    def level(depth: int, direction: int) -> Level:
+        at = (depth * directions + direction) * size
+        w_ih, w_hh, *others = (w.detach() for w in weights[at : at + size])
+        b = (others.pop(0), others.pop(0)) if biases else (None, None)
+        return Level(cell, Weights(w_ih, w_hh, *b, *others), backwards=direction == 1)
+
+    return [[level(depth, direction) for direction in range(directions)] for depth in range(layers)]
+
+
+def _refuse_varying(weights: Any) -> None:
+    if any(w.grad_fn is not None for w in weights):
+        raise UnsupportedOperationError("recurrent weights that depend on the input have no rule; write the cell out.")
+
+
+def single_step(cell: Cell) -> Callable[..., Any]:
+    """Build ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
+
+    def call(
+        x: Tensor,
+        hx: Any,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Any = None,
+        b_hh: Any = None,
+        *,
+        repeats: Callable[..., int],
+        sums: Callable[..., Any],
+    ) -> Any:
+        _refuse_varying((w_ih, w_hh))
+        states = [s.unsqueeze(0) for s in ([hx] if cell.states == 1 else hx)]
+        weights = Weights(w_ih.detach(), w_hh.detach(), *(None if b is None else b.detach() for b in (b_ih, b_hh)))
+        grouped = repeats((x, 0), *((s, 1) for s in states))
+        _, *final = recurrence(x.unsqueeze(0), *states, Settings([[Level(cell, weights)]], repeats=grouped))
+        final = [s.squeeze(0) for s in final]
+        return final[0] if cell.states == 1 else tuple(final)
+
+    return call

@@ -1,0 +1,94 @@
+"""Rules that users register for their own operations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InputError
+from .registry import framework_of
+
+NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth")
+
+
+def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
+    """Say how an operation is to be explained.
+
+    Parameters
+    ----------
+    function : callable, torch.autograd.Function subclass, torch.nn.Module subclass, str or keras.layers.Layer
+        A torch function (``torch.stft``, ``torch.Tensor.erfinv``, ``torch.ops.mylib.op.default``), a custom autograd
+        function, or a module class, all of whose instances are then treated as one operation. For TensorFlow the type of an
+        operation, ``"Erfinv"``, as error messages name it, or a Keras layer or layer class, treated as one operation.
+    rule : str or callable
+        "linear" (affine in its inputs), "constant" (does not depend on their values), "elementwise" (acts on each element
+        alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), or
+        a function ``rule(step, *multipliers)`` that returns one multiplier per varying input. ``step`` has ``inputs``,
+        ``outputs``, ``reference_inputs``, ``reference_outputs`` and ``evaluate``; the rule must keep
+        ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``.
+
+    Raises
+    ------
+    InputError
+        If the function cannot be called, or the rule is neither a callable nor one of the names.
+
+    Examples
+    --------
+    >>> register_rule(torch.special.bessel_j0, "elementwise")
+    >>> register_rule("Erfinv", "elementwise")
+    """
+    if isinstance(rule, str) and rule not in NAMED_RULES:
+        raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
+    if not isinstance(rule, str) and not callable(rule):
+        raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
+    if framework_of(function) == "keras" or isinstance(function, str):
+        from .tensorflow.rule_keys import register
+
+        register(function, rule)
+        return
+    from .torch import operations
+    from .torch.names import key, resolve
+    from .torch.table import USER_OPERATIONS
+
+    if not callable(function):
+        raise InputError(
+            f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
+        )
+    if inspect.isfunction(function) and resolve(function) is None and not _dispatches(function):
+        raise InputError(
+            f"{function.__name__} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
+            "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
+        )
+    USER_OPERATIONS[key(function)] = (
+        operations.Operation(rule) if isinstance(rule, str) else operations.Operation(operations.CUSTOM, rule)
+    )
+
+
+def _dispatches(function: Any) -> bool:
+    """Whether a Python function shows its calls to torch's function modes, or is one of torch's."""
+    names = function.__code__.co_names
+    return any(name.startswith(("has_torch_function", "handle_torch_function")) for name in names) or (
+        function.__module__ or ""
+    ).startswith("torch.")
+
+
+def unregister_rule(function: Any) -> None:
+    """Forget a registered rule.
+
+    Raises
+    ------
+    InputError
+        If none is registered.
+    """
+    if framework_of(function) == "keras" or isinstance(function, str):
+        from .tensorflow.table import USER_OPERATIONS as OF_KERAS
+
+        if OF_KERAS.pop(function, None) is None:
+            raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
+        return
+    from .torch.names import key
+    from .torch.table import USER_OPERATIONS
+
+    if USER_OPERATIONS.pop(key(function), None) is None:
+        raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")

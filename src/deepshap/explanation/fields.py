@@ -1,0 +1,217 @@
+"""What an explanation carries beside values, data and names: ids, labels, lengths, targets, outputs, gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from slicer import Alias, Obj, Slicer
+
+from ..errors import InputError
+
+
+class Fields:
+    """The fields of an ``Explanation`` that describe its rows and steps; all of them may be None (not known).
+
+    Arrays run beside ``values`` along the axes named here, are sliced with it, and may be assigned as any sequence.
+    """
+
+    background: dict[str, Any] | None = None  # describes the background, such as {"rows": 100, "description": "..."}
+    model: str | None = None  # name of the model
+    _s: Any  # shap's parallel arrays
+    values: Any
+    base_values: Any
+    output_dims: tuple[int, ...]
+
+    # ------------------------------------------------------------------ rows
+    @property
+    def row_ids(self) -> Any:
+        """Ids of the rows, (rows,)."""
+        return self._tracked("row_ids")
+
+    @row_ids.setter
+    def row_ids(self, ids: Any) -> None:
+        self._set("row_ids", as_labels(ids, "row_ids"), range(self._rows))
+
+    @property
+    def targets(self) -> Any:
+        """True class (index or name) or true value of each row, (rows,); of each output where they are (rows, outputs)."""
+        return self._tracked("targets")
+
+    @targets.setter
+    def targets(self, targets: Any) -> None:
+        targets = as_labels(targets, "targets")
+        each = targets is not None and targets.ndim > self._rows
+        self._set("targets", targets, (*range(self._rows), *(self.output_dims if each else ())))
+
+    @property
+    def outputs(self) -> Any:
+        """The model's outputs, (rows[, outputs]); read only."""
+        return self._tracked("outputs")
+
+    @property
+    def gap(self) -> Any:
+        """How far the attributions miss output minus base value, relative to the outputs' scale, (rows[, outputs]).
+
+        Of the explanation as a whole, all inputs and steps together; read only.
+        """
+        return self._tracked("gap")
+
+    # ------------------------------------------------------------------ steps
+    @property
+    def step_labels(self) -> Any:
+        """Labels or time stamps of the steps, (steps,) or (rows, steps): str, numbers or datetime64."""
+        return self._tracked("step_labels")
+
+    @step_labels.setter
+    def step_labels(self, labels: Any) -> None:
+        labels = as_labels(labels, "step_labels")
+        if labels is not None:
+            axis = self._axis_of_steps()
+            self._set("step_labels", labels, (axis,) if labels.ndim < 2 else (*range(self._rows), axis))
+        else:
+            self._track(step_labels=Obj(None))
+
+    @property
+    def lengths(self) -> Any:
+        """Number of valid steps of each row, (rows,) int; what follows is padding, whose attribution is 0."""
+        valid = self._valid
+        if valid is None:
+            return None
+        lengths = valid.sum(-1)
+        prefix = np.arange(valid.shape[-1]) < lengths[..., None]
+        return lengths if np.array_equal(valid, prefix) else None  # steps were taken in another order
+
+    @lengths.setter
+    def lengths(self, lengths: Any) -> None:
+        if lengths is None:
+            self._track(valid_steps=Obj(None))
+            return
+        axis, counts = self._axis_of_steps(), np.asarray(lengths)
+        if counts.dtype.kind not in "iu" or (counts.size and not 0 <= counts.min() <= counts.max() <= self._steps):
+            raise InputError(f"lengths must be whole numbers from 0 to {self._steps}, the number of steps.")
+        _check_shape("lengths", counts, self.values.shape[: self._rows])
+        padded = np.arange(self._steps) >= counts[..., None]
+        attributions = np.moveaxis(self.values, axis, self._rows)[padded]
+        if attributions.any():
+            raise InputError(
+                f"steps behind the lengths have attributions, up to {np.abs(attributions).max():.3g}: the model reads its "
+                "padding. Pass it the lengths (additional_forward_args), or leave them out here: every step counts then."
+            )
+        positions = np.concatenate([[0], self._s.steps + 1])
+        self._track(valid_steps=Obj(positions[counts], list(range(self._rows))))
+
+    # ------------------------------------------------------------------ inputs
+    @property
+    def display_data(self) -> Any:
+        """The inputs as people know them (before scaling; words for token ids), of the shape of ``data``."""
+        return self._tracked("display_data")
+
+    @display_data.setter
+    def display_data(self, data: Any) -> None:
+        if data is not None:
+            data = data.to_numpy() if hasattr(data, "to_numpy") else np.asarray(data)
+        self._set("display_data", data, range(self._inputs))
+
+    # ------------------------------------------------------------------ where arrays belong
+    def _tracked(self, name: str) -> Any:
+        """One of the parallel arrays, or None."""
+        tracked = self._s._objects.get(name)
+        return None if tracked is None else tracked.o
+
+    def _track(self, **replaced: Alias | Obj) -> None:
+        """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
+        self._s = Slicer.from_slicer(**{**dict(self._s._iter_tracked(include_aliases=True)), **replaced})
+
+    def _forget(self, *names: str) -> None:
+        """Drop what no longer holds."""
+        self._track(**{name: Obj(None) for name in names if self._tracked(name) is not None})
+
+    def _set(self, name: str, array: np.ndarray | None, axes: Sequence[int]) -> None:
+        """Let an array run along the given axes of ``values``."""
+        if array is None:
+            self._track(**{name: Obj(None)})
+            return
+        _check_shape(name, array, [self.values.shape[axis] for axis in axes])
+        self._track(**{name: Obj(array if axes else array[()], list(axes))})
+
+    @property
+    def _inputs(self) -> int:
+        """Number of axes before those of the output."""
+        return np.ndim(self._s.values) - len(self.output_dims)
+
+    @property
+    def _rows(self) -> int:
+        """1 if there is an axis of rows, 0 for the explanation of a single row."""
+        return int(self.base_values is None or np.ndim(self.base_values) > len(self.output_dims))
+
+    @property
+    def _steps_at(self) -> int | None:
+        """The axis of the steps; None if there is none."""
+        tracked = self._s._objects.get("steps")
+        return tracked.dim[0] if tracked is not None and tracked.dim else None
+
+    @property
+    def _steps(self) -> int:
+        axis = self._steps_at
+        return 1 if axis is None else self.values.shape[axis]
+
+    @property
+    def _valid(self) -> Any:
+        """Which steps are no padding, (rows, steps); None if that is not known."""
+        lengths, axis = self._tracked("valid_steps"), self._steps_at
+        return None if lengths is None or axis is None else self._s.steps < np.asarray(lengths)[..., None]
+
+    def _axis_of_steps(self) -> int:
+        """The axis of the steps; a lone axis behind the rows, as that of token ids, becomes it."""
+        if self._steps_at is None:
+            if self._inputs - self._rows != 1 or self._tracked("steps") is not None:
+                raise InputError(f"there are no steps in an explanation of shape {self.values.shape}.")
+            self._count_steps(self._rows)
+        axis = self._steps_at
+        assert axis is not None
+        return axis
+
+    def _count_steps(self, axis: int) -> None:
+        """Make an axis that of the steps; their positions stay known when steps are taken out."""
+        self._track(steps=Obj(np.arange(np.shape(self.values)[axis]), [axis]))
+
+
+def as_labels(labels: Any, what: str) -> np.ndarray | None:
+    """Labels of any kind as an array of str, numbers or datetime64.
+
+    Raises
+    ------
+    InputError
+        If they are no rectangle.
+    """
+    if labels is None:
+        return None
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
+    if array.dtype != object:
+        return array
+    if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):
+        return array.astype("datetime64[us]" if isinstance(array.flat[0], datetime) else "datetime64[D]")
+    return np.array([str(v) for v in array.flat]).reshape(array.shape)
+
+
+def as_texts(labels: Any) -> np.ndarray:
+    """Labels as str: dates without empty hours, numbers without trailing zeros."""
+    array = np.asarray(labels)
+    if array.dtype.kind == "M":
+        units = ("D", "m", "s", "ms", "us", "ns")
+        unit: Any = next((u for u in units if np.array_equal(array.astype(f"M8[{u}]"), array, equal_nan=True)), "ns")
+        return np.char.replace(np.datetime_as_string(array, unit=unit), "T", " ")
+    if array.dtype.kind == "f":
+        return np.array([f"{value:g}" for value in array.flat]).reshape(array.shape)
+    return array.astype(str)
+
+
+def _check_shape(what: str, array: np.ndarray, shape: Sequence[int]) -> None:
+    if array.shape != tuple(shape):
+        raise InputError(f"{what} has shape {array.shape}; here it must be {tuple(shape)}.")

@@ -1,0 +1,186 @@
+"""How explanations look in notebooks: a few lines, in light and in dark, that fetch nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .fields import as_texts
+
+if TYPE_CHECKING:
+    from .core import Explanation
+
+BLOCK = 2**22  # values that are looked at a time
+MOST_BARS, MOST_CELLS, MOST_NAMES = 10, 400, 4
+COLOUR = "#6f80cf"  # readable on white and on black
+MUTED = "opacity:.65"
+
+
+def summary(explanation: Explanation) -> str:
+    """Return shape, outputs, base values, gap and the importance of features and steps as HTML."""
+    from .core import JointExplanation
+
+    joint = isinstance(explanation, JointExplanation)
+    parts: Sequence[tuple[Any, Explanation]] = explanation.items() if joint else [(None, explanation)]
+    first = parts[0][1]
+    lines = [_heading(type(explanation).__name__, [_shape(name, part) for name, part in parts]), _facts(first)]
+    for name, part in parts:
+        lines += _importance(name, part)
+    return f'<div style="font:13px/1.5 system-ui,sans-serif;color:inherit;max-width:760px">{"".join(lines)}</div>'
+
+
+def _heading(name: str, shapes: list[str]) -> str:
+    return f"<div><b>{escape(name)}</b> {escape('; '.join(shapes))}</div>"
+
+
+def _shape(name: Any, part: Explanation) -> str:
+    """The sizes of the axes of ``values``, with what they are."""
+    shape, rows, inputs = np.shape(part.values), part._rows, part._inputs
+    kinds = [("row", "rows")] if rows else []
+    axes = inputs - rows
+    steps = None if part._steps_at is None else part._steps_at - rows
+    for axis in range(axes):
+        feature = axis == axes - 1 and (axes <= 2 and axis != steps)
+        kinds.append(("step", "steps") if axis == steps else ("feature", "features") if feature else ("", ""))
+    kinds += [("output", "outputs")] * len(part.output_dims)
+    sizes = [f"{size:,} {kind[size != 1]}".strip() for size, kind in zip(shape, kinds, strict=True)]
+    text = " × ".join(sizes) if rows else f"1 row: {' × '.join(sizes)}"
+    return text if name is None else f"{name}: {text}"
+
+
+def _facts(part: Explanation) -> str:
+    facts = {
+        "model": part.model,
+        "background": _background(part.background),
+        "outputs": _names(part.output_names) if part.output_dims else None,
+        "base values": _base_values(part),
+        "largest gap": None if part.gap is None or not np.size(part.gap) else f"{np.max(part.gap):.2g}",
+        "time": None if part.compute_time is None else f"{part.compute_time:.3g} s",
+    }
+    items = [
+        f'<span style="margin-right:18px;white-space:nowrap"><span style="{MUTED}">{name}</span> {escape(text)}</span>'
+        for name, text in facts.items()
+        if text
+    ]
+    return f'<div style="margin:2px 0 6px">{" ".join(items)}</div>'
+
+
+def _background(background: dict[str, Any] | None) -> str | None:
+    if not background:
+        return None
+    rows = background.get("rows")
+    texts = [f"{rows} rows"] if rows is not None else []
+    texts += [
+        str(value) if key == "description" else f"{key}: {value}" for key, value in background.items() if key != "rows"
+    ]
+    return ", ".join(texts)
+
+
+def _names(names: Any) -> str | None:
+    if not isinstance(names, (list, tuple, np.ndarray)):
+        return None
+    flat = (
+        [str(name) for name in np.unique(np.asarray(names, dtype=str))]
+        if np.ndim(names) > 1
+        else [str(n) for n in names]
+    )
+    return ", ".join(flat[:MOST_NAMES]) + (f", … ({len(flat)})" if len(flat) > MOST_NAMES else "")
+
+
+def _base_values(part: Explanation) -> str | None:
+    """The base value of each output; their mean where rows have base values of their own."""
+    if part.base_values is None:
+        return None
+    base = np.asarray(part.base_values, dtype=np.float64)
+    if not base.size:
+        return None
+    rows = base.reshape(len(base) if part._rows and base.ndim else 1, -1)
+    varied = bool(np.ptp(rows, axis=0).any())
+    texts = [f"{value:.4g}" for value in rows.mean(0)[:MOST_NAMES]]
+    return ", ".join(texts) + (", …" if rows.shape[1] > MOST_NAMES else "") + (" (mean)" if varied else "")
+
+
+# ---------------------------------------------------------------------- importance
+def _importance(name: Any, part: Explanation) -> Iterator[str]:
+    """Bars of the most important features, and a strip of the steps."""
+    steps = part._steps_at
+    axes = part._inputs - part._rows
+    values = np.asarray(part.values)
+    if axes not in (1, 2) or not values.size or values.dtype.kind not in "fiu":
+        return
+    size = _mean_size(part, values)  # the axes of one row
+    title = "mean |attribution|" + ("" if name is None else f" to {name}")
+    features = None if axes == 1 and steps is not None else size.sum(0) if axes == 2 else size
+    if features is not None and len(features) > 1:
+        yield _caption(f"{title} by feature")
+        yield _bars(_feature_names(part, len(features)), features)
+    if steps is not None:
+        per_step = (size.sum(1) if axes == 2 else size) * _share_of_padding(part, len(size))
+        yield _caption(f"{title} by step")
+        yield _strip(per_step, part.step_labels)
+
+
+def _mean_size(part: Explanation, values: np.ndarray) -> np.ndarray:
+    """Mean |attribution| over rows and outputs, of the shape of a row."""
+    rows = values if part._rows else values[None]
+    outputs = tuple(range(rows.ndim - len(part.output_dims), rows.ndim))
+    blocks = np.array_split(rows, max(1, min(len(rows), rows.size // BLOCK)))
+    total = sum(np.abs(block, dtype=np.float64).sum(0) for block in blocks) / len(rows)
+    return np.asarray(total).mean(tuple(axis - 1 for axis in outputs))
+
+
+def _share_of_padding(part: Explanation, steps: int) -> np.ndarray:
+    """Factor that makes a mean over all rows one over the rows that have the step (steps,)."""
+    lengths = np.atleast_1d(steps if part.lengths is None else part.lengths)
+    return len(lengths) / np.maximum((np.arange(steps)[:, None] < lengths).sum(1), 1)
+
+
+def _feature_names(part: Explanation, count: int) -> list[str]:
+    names = part.feature_names
+    fits = isinstance(names, (list, tuple, np.ndarray)) and len(names) == count
+    return [str(name) for name in names] if fits else [f"Feature {i}" for i in range(count)]
+
+
+def _caption(text: str) -> str:
+    return f'<div style="{MUTED};margin-top:4px">{escape(text)}</div>'
+
+
+def _bars(names: list[str], sizes: np.ndarray) -> str:
+    order = np.argsort(-sizes, kind="stable")[:MOST_BARS]
+    largest = float(sizes.max()) or 1.0
+    lines = [_bar(names[i], sizes[i], sizes[i] / largest) for i in order]
+    if len(order) < len(names):
+        lines.append(f'<div style="{MUTED};padding-left:158px">and {len(names) - len(order):,} other features</div>')
+    return "".join(lines)
+
+
+def _bar(name: str, size: float, share: float) -> str:
+    label = "flex:0 0 150px;text-align:right;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+    bar = f"display:block;height:9px;border-radius:2px;background:{COLOUR};width:{100 * share:.1f}%"
+    return (
+        f'<div style="display:flex;align-items:center;gap:8px;line-height:1.35"><span style="{label}">{escape(name)}</span>'
+        f'<span style="flex:1 1 auto"><span style="{bar}"></span></span>'
+        f'<span style="flex:0 0 76px;font-variant-numeric:tabular-nums">{size:.4g}</span></div>'
+    )
+
+
+def _strip(sizes: np.ndarray, labels: Any) -> str:
+    """A line of cells, the darker the more important; neighbours share a cell (their mean) where there are too many."""
+    cells = [float(part.mean()) for part in np.array_split(sizes, min(len(sizes), MOST_CELLS))]
+    largest = max(cells) or 1.0
+    width = 700 / len(cells)
+    rects = "".join(
+        f'<rect x="{i * width:.2f}" y="0" width="{width:.2f}" height="18" fill="{COLOUR}" fill-opacity="{cell / largest:.3f}"/>'
+        for i, cell in enumerate(cells)
+    )
+    shared = labels is not None and np.ndim(labels) == 1
+    first, last = as_texts(np.asarray(labels)[[0, -1]]) if shared else ("0", str(len(sizes) - 1))
+    return (
+        f'<svg role="img" aria-label="importance of the steps" viewBox="0 0 700 18" preserveAspectRatio="none" '
+        f'style="display:block;width:100%;height:18px;outline:1px solid {COLOUR}55">{rects}</svg>'
+        f'<div style="display:flex;justify-content:space-between;{MUTED}"><span>step {escape(str(first))}</span>'
+        f"<span>largest {float(sizes.max()):.4g}</span><span>{escape(str(last))}</span></div>"
+    )

@@ -1,0 +1,251 @@
+"""Explanations as tables: a line per row, step, feature and output, for pandas; and as an xarray Dataset."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from slicer import Alias, Obj
+
+from ..errors import InputError
+from ..tables import import_pandas
+from .fields import as_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
+
+    from .core import Explanation
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the long form, before it is laid out: it has the axes of ``values``, most of them of size 1.
+
+    With ``categories`` the array holds their numbers.
+    """
+
+    name: str
+    array: np.ndarray
+    categories: list[str] | None = None
+
+    def laid_out(self, shape: Sequence[int], shown: np.ndarray | None, rows: slice) -> np.ndarray:
+        """The lines of some rows, without padding."""
+        array = self.array[rows] if self.array.ndim and len(self.array) > 1 else self.array
+        wide = np.broadcast_to(array, shape)
+        return wide.ravel() if shown is None else wide[shown]
+
+
+class LongForm:
+    """The columns of an explanation, to be laid out for some of its rows or all of them."""
+
+    def __init__(self, explanation: Explanation) -> None:
+        self.explanation = explanation
+        self.shape = explanation.values.shape
+        self.valid = _valid(explanation)
+        self.columns = [*_index_columns(explanation), *self._value_columns()]
+
+    def _value_columns(self) -> Iterator[Column]:
+        data, raw = self.explanation.data, self.explanation.display_data
+        outputs = (1,) * len(self.explanation.output_dims)
+        for name, array in (("value", data if raw is None else raw), ("input", None if raw is None else data)):
+            if array is not None:
+                array = np.asarray(array)
+                array, categories = encoded(array.astype(str) if array.dtype == object else array)
+                yield Column(name, array.reshape((*array.shape, *outputs)), categories)
+        yield Column("attribution", np.asarray(self.explanation.values))
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        if self.valid is None:
+            return math.prod(self.shape)
+        return int(self.valid.sum()) * math.prod(self.shape[self.valid.ndim :])
+
+    def lines(self, rows: slice = slice(None)) -> Iterator[tuple[Column, np.ndarray]]:
+        """Each column with its lines."""
+        shape = (len(range(*rows.indices(self.shape[0]))), *self.shape[1:]) if self.shape else ()
+        shown = None
+        if self.valid is not None:
+            valid = self.valid[rows] if self.explanation._rows else self.valid
+            shown = np.broadcast_to(valid.reshape(*valid.shape, *(1,) * (len(shape) - valid.ndim)), shape)
+        for column in self.columns:
+            yield column, column.laid_out(shape, shown, rows)
+
+
+def to_dataframe(explanation: Explanation) -> pd.DataFrame:
+    """See ``Explanation.to_dataframe``."""
+    pd = import_pandas()
+
+    def series(column: Column, lines: np.ndarray) -> Any:
+        return lines if column.categories is None else pd.Categorical.from_codes(lines, column.categories)
+
+    return pd.DataFrame({column.name: series(column, lines) for column, lines in LongForm(explanation).lines()})
+
+
+def joined(frames: Iterable[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
+    """Put the tables of several inputs below each other, each behind the index or name of its input."""
+    pd = import_pandas()
+    named = [frame.assign(input_name=key)[["input_name", *frame.columns]] for key, frame in frames]
+    both = pd.concat(named, ignore_index=True)
+    return both[in_order(both.columns)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Columns in the order of the long form, whichever of several inputs has them."""
+    order = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
+    return sorted(names, key=lambda name: order.index(name.rstrip("_0123456789")))
+
+
+# ---------------------------------------------------------------------- axes
+def axis_names(explanation: Explanation) -> list[str]:
+    """What each axis of ``values`` is: "row", "step", "feature", "output"; further ones are numbered."""
+    steps, inputs = explanation._steps_at, explanation._inputs
+    names = ["row"] * explanation._rows + [""] * (inputs - explanation._rows)
+    if steps is not None:
+        names[steps] = "step"
+    others = [axis for axis, name in enumerate(names) if not name]
+    for axis in others:
+        lone = len(others) == 1 or (axis == others[-1] and explanation.feature_names is not None)
+        names[axis] = "feature" if lone else f"axis_{axis}"
+    outputs = len(explanation.output_dims)
+    return names + [f"output_axis_{i}" for i in range(outputs - 1)] + ["output"] * bool(outputs)
+
+
+LABELS = {"row": "row_ids", "step": "step_labels", "feature": "feature_names", "output": "output_names"}
+
+
+def known_labels(explanation: Explanation, name: str) -> tuple[np.ndarray, list[int]] | None:
+    """Labels of an axis, or of the one place of it that was taken, and the axes that they run along, if they are known."""
+    tracked = {**explanation._s._objects, **explanation._s._aliases}.get(LABELS.get(name, ""))
+    if tracked is None or tracked.o is None:
+        return None
+    labels, shape = as_labels(tracked.o, name), explanation.values.shape
+    belongs = name in axis_names(explanation) or tracked.dim in ([], [0] * explanation._rows)
+    if labels is None or not belongs or labels.shape != tuple(shape[axis] for axis in tracked.dim):
+        return None
+    return labels, list(tracked.dim)
+
+
+def labels_of(explanation: Explanation, name: str) -> tuple[np.ndarray, list[int]] | None:
+    """As ``known_labels``, but places are counted where labels are not known."""
+    known, names = known_labels(explanation, name), axis_names(explanation)
+    if known is not None or name not in names:
+        return known
+    axis = names.index(name)
+    return explanation._tracked("steps") if name == "step" else np.arange(explanation.values.shape[axis]), [axis]
+
+
+def _index_columns(explanation: Explanation) -> Iterator[Column]:
+    shape, names = explanation.values.shape, axis_names(explanation)
+    for name in dict.fromkeys(["row", "step", *names[: explanation._inputs], "feature", *names, "output"]):
+        found = labels_of(explanation, name)
+        if found is not None:
+            array, categories = encoded(found[0])
+            place = [shape[axis] if axis in found[1] else 1 for axis in range(len(shape))]
+            yield Column(name, array.reshape(place), categories)
+
+
+def encoded(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+    """Texts as numbers of categories, in the order in which they appear; other labels as they are."""
+    if labels.dtype.kind not in "US":
+        return labels, None
+    texts, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return np.argsort(order)[codes].reshape(labels.shape).astype(np.int32), texts[order].tolist()
+
+
+def _valid(explanation: Explanation) -> np.ndarray | None:
+    """Which steps get lines, (rows, steps): all but padding, if that is known and has no attributions."""
+    valid, steps = explanation._valid, explanation._steps_at
+    if valid is None or steps is None or valid.all():
+        return None
+    padded = np.moveaxis(explanation.values, steps, explanation._rows)[~valid]
+    return None if padded.any() else valid
+
+
+# ---------------------------------------------------------------------- xarray
+BESIDE = {"base_value": "base_values", "model_output": "outputs", "gap": "gap", "target": "targets"}
+
+
+def to_xarray(explanation: Explanation) -> xarray.Dataset:
+    """See ``Explanation.to_xarray``."""
+    xr = import_xarray()
+    dims = axis_names(explanation)
+    inputs = dims[: explanation._inputs]
+    found: dict[str, Any] = {"attribution": (dims, explanation.values)}
+    data, raw = explanation.data, explanation.display_data
+    for name, array in (("value", data if raw is None else raw), ("input", None if raw is None else data)):
+        if array is not None:
+            found[name] = (inputs, array)
+    for name, field in BESIDE.items():
+        tracked = explanation._s._objects.get(field)
+        if tracked is not None and tracked.o is not None:
+            found[name] = ([dims[axis] for axis in tracked.dim], tracked.o)
+    rows = {"length": explanation.lengths}
+    found |= {name: (dims[: explanation._rows], array) for name, array in rows.items() if array is not None}
+    coordinates = {}
+    for name in LABELS:
+        labels = known_labels(explanation, name)
+        if labels is not None:
+            along = [dims[axis] for axis in labels[1]]
+            coordinates[name if along in ([name], []) else f"{name}_label"] = (along, labels[0])
+    attributes = {"model": explanation.model, "compute_time": explanation.compute_time}
+    attributes["background"] = None if explanation.background is None else json.dumps(explanation.background)
+    return xr.Dataset(found, coordinates, {key: value for key, value in attributes.items() if value is not None})
+
+
+def from_xarray(kind: type[Explanation], dataset: xarray.Dataset) -> Explanation:
+    """See ``Explanation.from_xarray``."""
+    if "attribution" not in dataset.variables:
+        raise InputError("the dataset has no variable 'attribution': it does not come from Explanation.to_xarray.")
+    dims = [str(dim) for dim in dataset["attribution"].dims]
+
+    def along(name: str) -> Obj:
+        if name not in dataset.variables:
+            return Obj(None)
+        return Obj(dataset[name].to_numpy()[()], [dims.index(str(dim)) for dim in dataset[name].dims])
+
+    raw = "input" in dataset.variables
+    tracked = {field: along(name) for name, field in BESIDE.items()}
+    tracked |= {"values": along("attribution"), "data": along("input" if raw else "value")}
+    tracked |= {"display_data": along("value") if raw else Obj(None), "valid_steps": along("length")}
+    attributes = dataset.attrs
+    explanation = rebuilt(
+        kind, tracked, [axis for axis, dim in enumerate(dims) if dim.startswith("output")], attributes
+    )
+    if "step" in dims:
+        explanation._count_steps(dims.index("step"))
+    for name, field in LABELS.items():
+        for variable in (name, f"{name}_label"):
+            if variable in dataset.variables:
+                labels = as_labels(dataset[variable].to_numpy(), variable)
+                assert labels is not None
+                setattr(explanation, field, labels.tolist() if field.endswith("names") and labels.ndim < 2 else labels)
+    return explanation
+
+
+def rebuilt(
+    kind: type[Explanation], tracked: dict[str, Alias | Obj], output_dims: Sequence[int], attributes: Any
+) -> Explanation:
+    """An explanation from its parallel arrays and what else it knows."""
+    explanation = kind(tracked["values"].o)
+    explanation.output_dims = tuple(output_dims)
+    explanation._track(**{"steps": Obj(None), "output_names": Obj(None), **tracked})
+    background = attributes.get("background")
+    explanation.background = json.loads(background) if isinstance(background, str) else background
+    explanation.model, explanation.compute_time = attributes.get("model"), attributes.get("compute_time")
+    return explanation
+
+
+def import_xarray() -> Any:
+    """xarray, or an error that says what to install."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise ImportError("xarray is needed for this: pip install 'deepshap[tables]'") from error
+    return xarray

@@ -1,0 +1,148 @@
+"""A graph is used again as long as the model is the one it was made of, and no longer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+
+X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
+R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
+RATE = 1.0
+
+
+class Slotted:
+    """What nobody can look into."""
+
+    __slots__ = ("rate",)
+
+
+class Scaled(keras.Model):
+    """A network with numbers of Python that matter, and one that does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = keras.layers.GRU(3), keras.layers.Dense(2)
+        self._rate, self.rates, self.array, self.config_ = 1.0, [1.0], np.ones(2, np.float32), SimpleNamespace(rate=1.0)
+        self.activation, self.calls = keras.ops.tanh, 0
+        self.slotted = Slotted()
+        self.slotted.rate = 1.0
+
+    def call(self, x):
+        self.calls += 1
+        y = self.head(self.activation(self.gru(x * self._rate))) * self.rates[0]
+        return y * self.array * self.config_.rate * RATE * getattr(self, "bonus", 1.0) * self.slotted.rate
+
+
+def set_global(value):
+    global RATE
+    RATE = value
+
+
+CHANGES = {
+    "a private number": lambda m: setattr(m, "_rate", 0.5),
+    "an entry of a list": lambda m: m.rates.__setitem__(0, 2.0),
+    "an array": lambda m: m.array.__setitem__(1, 3.0),
+    "a namespace": lambda m: setattr(m.config_, "rate", 2.0),
+    "a function": lambda m: setattr(m, "activation", keras.ops.sigmoid),
+    "a layer's activation": lambda m: setattr(m.head, "activation", keras.activations.tanh),
+    "a layer's method": lambda m: setattr(m.head, "call", lambda x, **_: x[:, :2] * 2),
+    "an attribute read by its name": lambda m: setattr(m, "bonus", 3.0),
+    "a global variable": lambda m: set_global(3.0),
+    "slots": lambda m: setattr(m.slotted, "rate", 3.0),
+}
+
+
+def confirm(explainer, model):
+    """Attributions are those of a new explainer, and add up to the model as it is now."""
+    explanation = explainer(X)
+    wanted = model(X).numpy() - model(R).numpy().mean(0)
+    np.testing.assert_allclose(explanation.values.sum((1, 2)), wanted, atol=1e-5)
+    fresh = deepshap.DeepExplainer(model, R, progress=False)
+    np.testing.assert_allclose(explanation.values, fresh.shap_values(X), atol=1e-6)
+    np.testing.assert_allclose(explainer.expected_value, model(R).numpy().mean(0), atol=1e-6)
+
+
+IN_A_FUNCTION = ("a private number", "a layer's activation", "slots")
+
+
+@pytest.mark.parametrize(
+    ("change", "as_function"), [*((c, False) for c in CHANGES), *((c, True) for c in IN_A_FUNCTION)], ids=str
+)
+def test_traced_anew_when_the_model_has_changed(change, as_function):
+    network = Scaled()
+    model = (lambda x: network(x)) if as_function else network
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    try:
+        before = explainer.shap_values(X)
+        CHANGES[change](network)
+        confirm(explainer, model)
+        assert abs(explainer.shap_values(X) - before).max() > 1e-4
+    finally:
+        set_global(1.0)
+
+
+def test_a_number_in_a_closure():
+    network, rate = keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), 1.0
+
+    def model(x):
+        return network(x) * rate
+
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    explainer(X)
+    rate = 10.0
+    confirm(explainer, model)
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Count graphs that are made."""
+    from deepshap.engines.tensorflow import engine
+
+    made, original = [], engine.Traced
+
+    def traced(*arguments):
+        made.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(engine, "Traced", traced)
+    return made
+
+
+def test_traced_once_where_nothing_has_changed(traces):
+    network = Scaled()
+    network.slotted = None
+    network.call = lambda x: network.head(network.gru(x)) * network._rate
+    network.compile("sgd", "mse")
+    explainer = deepshap.DeepExplainer(network, R, progress=False)
+    explainer(X)
+    made = len(traces)
+    network.fit(X, np.zeros((3, 2), np.float32), verbose=0)
+    network(X)
+    confirm_sums = explainer(X).values.sum((1, 2))
+    np.testing.assert_allclose(confirm_sums, network(X).numpy() - network(R).numpy().mean(0), atol=1e-5)
+    assert len(traces) == made
+
+
+def test_a_counter_is_no_change(traces):
+    network = Scaled()
+    explainer = deepshap.DeepExplainer(network, R, progress=False)
+    explainer(X)
+    made = len(traces)
+    explainer(X)
+    assert len(traces) == made
+
+
+def test_a_function_of_tensorflow_keeps_its_graph_itself():
+    network = keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)])
+    box = SimpleNamespace(rate=1.0)
+    model = tf.function(lambda x: network(x) * box.rate)
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    explainer(X)
+    box.rate = 2.0
+    np.testing.assert_allclose(explainer(X).outputs, model(X).numpy(), atol=1e-6)

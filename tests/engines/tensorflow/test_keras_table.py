@@ -1,0 +1,44 @@
+"""The table of TensorFlow's operations and the cases agree."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from keras_rare_cases import CASES
+
+from deepshap.engines.tensorflow.engine import KerasEngine
+from deepshap.engines.tensorflow.survey import ACTIVE, STILL, Survey
+from deepshap.engines.tensorflow.table import OPERATIONS
+
+# Other spellings of operations that are met, which TensorFlow itself no longer writes into graphs.
+OLD = {
+    "Add", "AccumulateNV2", "BatchMatMul", "BatchMatMulV3", "Div", "Inv", "Gather", "MaxPoolV2", "TopK", "Concat",
+    "BiasAddV1", "MatrixDiag", "MatrixDiagV2", "MatrixDiagPart", "MatrixDiagPartV2", "MatrixSetDiag", "MatrixSetDiagV2",
+    "Conv3DBackpropInput", "Snapshot", "CheckNumericsV2", "DebugIdentityV2", "PlaceholderWithDefault", "DeepCopy",
+}  # fmt: skip
+CREATED = {"EmptyTensorList", "TensorListReserve"}  # lists that hold nothing yet
+
+
+def met(model, rows):
+    """The types of the operations that what depends on the input passes through."""
+    with KerasEngine.session():
+        engine = KerasEngine(model, rows)
+        traced = engine.traced(engine.inputs.background, ())
+        survey = Survey(traced.library, OPERATIONS)
+        given = len(engine.inputs.background)
+        survey.run(traced.body, [ACTIVE] * given + [STILL] * (len(traced.body.inputs) - given))
+    return survey.met
+
+
+def test_the_operations_of_the_table_are_tensorflows():
+    assert [name for name in OPERATIONS if not hasattr(tf.raw_ops, name)] == []
+
+
+def test_every_operation_of_the_table_is_met_by_a_case():
+    seen = set()
+    for case in CASES:
+        seen |= met(tf.function(case.model("float32")), case.rows(1, 1, "float32"))
+    expected = {
+        name for name, operation in OPERATIONS.items() if operation.kind not in ("constant", "random", "variable")
+    }
+    assert sorted(expected - seen - OLD - CREATED) == []
+    assert sorted(seen & OLD) == []

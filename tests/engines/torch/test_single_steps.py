@@ -1,0 +1,135 @@
+"""Steps of a recurrent output whose multipliers go past autograd: whichever way they are taken, and whatever becomes of them."""
+
+from __future__ import annotations
+
+import numba
+import pytest
+import torch
+from helpers import assert_close, drawn, values
+from torch import Tensor, nn
+
+import deepshap
+from deepshap.engines.torch import nodes
+from deepshap.engines.torch.recurrent import fused, kernels
+
+X, R = drawn(3, 6, 3, seed=1), drawn(5, 6, 3, seed=2)
+
+
+@pytest.fixture(params=["kernels", "written out"])
+def runs(request, monkeypatch):
+    """What the rule of the network got: the multipliers of all steps, or which ones."""
+    found, original = [], fused.run
+
+    def run(*arguments):
+        found.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", int(request.param == "written out"))
+    monkeypatch.setattr(fused, "run", run)
+    return found if request.param == "kernels" else None
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    layer = nn.GRU(3, 4, num_layers=2, bidirectional=True, batch_first=True).double()
+    turned = nn.GRU(3, 4, num_layers=2, bidirectional=True).double()
+    turned.load_state_dict(layer.state_dict())
+    return layer, turned, nn.Linear(8, 2).double()
+
+
+def dense(layer, head, use):
+    """The model with every step used whole: a product with 1 is seen by autograd as any other."""
+    return lambda x: use(layer(x)[0] * 1.0, head)
+
+
+def doubled_in_place(h: Tensor, head: nn.Module) -> Tensor:
+    last = h[:, -1]
+    last *= 2
+    return head(last) + head(h[:, -1]) * head(h[:, 0])
+
+
+def overwritten_afterwards(h: Tensor, head: nn.Module) -> Tensor:
+    last = h[:, -1]
+    early = head(last)
+    h[:, -1] = 3 * h[:, 2]
+    return early + head(last).tanh() + head(h[:, -1])
+
+
+USES = {
+    "the last": (lambda h, head: head(h[:, -1]), {5}),
+    "the last, all axes": (lambda h, head: head(h[:, -1, :]), {5}),
+    "by its number": (lambda h, head: head(h[:, 5]), {5}),
+    "select": (lambda h, head: head(h.select(1, -1)), {5}),
+    "select from behind": (lambda h, head: head(h.select(-2, -1)), {5}),
+    "several": (lambda h, head: head(h[:, 0]) * head(h[:, -1]) + head(h[:, 2]), {0, 2, 5}),
+    "one twice": (lambda h, head: head(h[:, -1]).tanh() + head(h[:, -1]), {5}),
+    "every one": (lambda h, head: sum(head(h[:, t]).tanh() for t in range(6)), set(range(6))),
+    "parts of one": (lambda h, head: head(torch.cat([h[:, -1, :4], h[:, 0, 4:]], 1)), {0, 5}),
+    "one and all": (lambda h, head: head(h[:, -1]) + head(h.mean(1)), None),
+    "a feature": (lambda h, head: head(h[:, -1]) * h[..., 2].sum(1, keepdim=True), None),
+    "changed in place": (doubled_in_place, None),
+    "overwritten afterwards": (overwritten_afterwards, None),
+    "a part": (lambda h, head: head(h[:, -2:].sum(1)), None),
+    "none": (lambda h, head: head(h[:, -1].detach() * 0 + h[:, -1]), {5}),
+}
+
+
+@pytest.mark.parametrize("rows", [(3, 5), (1, 5), (3, 1), (1, 1), (3, 3)], ids=str)
+@pytest.mark.parametrize("use", USES)
+def test_the_same_as_whole(runs, networks, use, rows):
+    layer, _, head = networks
+    take, steps = USES[use]
+    x, r = X[: rows[0]], R[: rows[1]]
+    wanted = values(dense(layer, head, take), x, r)
+    if runs is not None:
+        runs.clear()
+    assert_close(values(lambda x: take(layer(x)[0], head), x, r), wanted, 1e-12)
+    if runs is not None:
+        assert {None if at is None else frozenset(at) for at in runs} == {steps and frozenset(steps)}
+
+
+def test_time_first(runs, networks):
+    layer, turned, head = networks
+    wanted = values(dense(layer, head, lambda h, head: head(h[:, -1]) * head(h[:, 1])), X, R)
+    found = values(lambda x: head(turned(x.mT.permute(2, 0, 1))[0][-1]) * head(turned(x.transpose(0, 1))[0][1]), X, R)
+    assert_close(found, wanted, 1e-12)
+
+
+def test_states_alone(runs, networks):
+    layer, _, head = networks
+    wanted = values(lambda x: head(torch.cat([layer(x)[0][:, -1, :4], layer(x)[0][:, 0, 4:]], 1)), X, R)
+    assert_close(values(lambda x: head(layer(x)[1][-2:].transpose(0, 1).flatten(1)), X, R), wanted, 1e-12)
+    if runs is not None:
+        assert runs[-1] == {}
+
+
+def test_a_row_of_the_batch_is_no_step(networks):
+    """With rows along the second axis the first one is time; here it is not, and the model mixes rows."""
+    layer, _, head = networks
+    with pytest.raises(deepshap.DeepShapError):
+        values(lambda x: head(layer(x)[0][0]), X, R)
+
+
+def test_a_backward_pass_that_failed_leaves_nothing(networks, monkeypatch):
+    """Where torch cannot take several references at once, the first attempt has handed on multipliers already."""
+    layer, _, head = networks
+    wanted = values(lambda x: head(layer(x)[0][:, -1]), X, R)
+
+    def fails(*arguments):
+        raise RuntimeError("no rule for several")
+
+    monkeypatch.setattr(nodes._ForSeveral, "vmap", staticmethod(fails))
+    assert_close(values(lambda x: head(layer(x)[0][:, -1]), X, R), wanted, 1e-12)
+    wanted = values(dense(layer, head, USES["the last"][0]), X[:1], R[:1])
+    assert_close(values(lambda x: head(layer(x)[0][:, -1]), X[:1], R[:1]), wanted, 1e-12)
+
+
+def test_long_sequences_take_little_memory(networks):
+    """Of which only the last step is used: no multipliers of pairs are needed for the others."""
+    layer, _, head = networks
+    engine = deepshap.DeepExplainer(lambda x: head(layer(x)[0][:, -1]), R, progress=False)
+    whole = deepshap.DeepExplainer(dense(layer, head, USES["the last"][0]), R, progress=False)
+    sizes = [e.engine.prepare([X], ()).pair for e in (engine, whole)]
+    assert sizes[1] - sizes[0] >= 2 * 6 * 8 * 8  # a float64 for every step and feature of the output

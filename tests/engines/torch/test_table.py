@@ -1,0 +1,20 @@
+"""The table and the cases agree."""
+
+from __future__ import annotations
+
+from cases import CASES
+from helpers import explain
+
+from deepshap.engines.torch.table import OPERATIONS
+from deepshap.engines.torch.trace import seen_operations
+
+NEED_A_GPU = {"cuda"}
+
+
+def test_every_operation_of_the_table_is_met_by_a_case():
+    with seen_operations() as seen:
+        for case in CASES:
+            explain(case, case.model(), case.inputs(1, 1), case.inputs(1, 2), case.args(1))
+    kinds = ("constant", "random")  # nothing to explain; refused (test_errors.py)
+    expected = {name for name, operation in OPERATIONS.items() if operation.kind not in kinds}
+    assert sorted(expected - seen - NEED_A_GPU) == []

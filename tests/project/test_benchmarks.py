@@ -1,0 +1,159 @@
+"""The benchmarks measure what they say, in small."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    """The modules of the benchmarks, for this file only."""
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def case(importable):
+    import problems
+
+    return problems.QUICK.make()
+
+
+def test_all_coalitions_give_the_shapley_values_of_a_known_game(importable):
+    import problems
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), Product())
+    x, r = torch.tensor([[[2.0, 3.0, 5.0]]]), torch.tensor([[[1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]])
+    found = problems.shapley_values(problems.Case(model, x, r, np.arange(3).reshape(1, 3)))
+    # x1 x2 + x3: of the product each player gets half its own change times the other's sum
+    of_product = np.mean([[(2 - r) * (3 + r) / 2, (3 - r) * (2 + r) / 2] for r in (1.0, 0.0)], 0)
+    np.testing.assert_allclose(found[0, :, 0], [*of_product, np.mean([4.0, 5.0])], rtol=1e-6)
+
+
+class Product(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :1] * x[:, 1:2] + x[:, 2:]
+
+
+ADD_UP = ("deepshap", "captum.IntegratedGradients", "Kernel", "Permutation", "ShapleyValueSampling")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_peer_explains(case):
+    import explainers
+    import problems
+
+    exact, wanted = problems.shapley_values(case), problems.outputs(case)
+    assert problems.gap(exact, wanted) < 1e-5
+    for name, kind in explainers.PEERS.items():
+        peer = kind()
+        peer.prepare(case)
+        values = peer.explain(case.x, peer.budgets[-1])
+        if name in explainers.YARDSTICKS:
+            assert values is None
+            continue
+        players = case.by_player(values)
+        assert players.shape == exact.shape
+        if any(part in name for part in ADD_UP):
+            assert problems.gap(players, wanted) < 1e-3, name
+        if "Kernel" in name:  # its largest budget is enough for all coalitions
+            assert problems.distance(players, exact) < 1e-4
+
+
+def test_inputs_are_added_up_to_windows():
+    import problems
+
+    windows = problems.Problem("", lambda: torch.nn.Identity(), features=2, steps=6, players=3).make()
+    assert windows.groups.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1], [2, 2], [2, 2]]
+    values = np.arange(24.0).reshape(1, 6, 2, 2)
+    np.testing.assert_array_equal(windows.by_player(values), values.reshape(1, 3, 4, 2).sum(2))
+
+
+def test_memory_is_that_of_the_peak():
+    import processes
+
+    with processes._Peak() as peak:
+        block = np.ones(64 * 2**17)  # 64 MiB
+        latest = time.monotonic() + 60  # the thread that looks may have to wait for a busy machine
+        while peak.extra < block.nbytes * 0.95 and time.monotonic() < latest:
+            time.sleep(processes.SAMPLED_EVERY)
+        del block
+    assert 60 * 2**20 < peak.extra < 100 * 2**20
+
+
+def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
+    import draw
+    import peers
+    import scaling
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    peers.main(["--quick", "--only", "deepshap", "--output", str(tmp_path / "peers.json")])
+    assert "forward + gradient" in capsys.readouterr().out
+    scaling.main(["--quick", "--output", str(tmp_path / "scaling.json")])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n<!-- large -->\n<!-- /large -->\n")
+    draw.main(["--results", str(tmp_path), "--images", str(tmp_path), "--pages", str(page)])
+
+    found = json.loads((tmp_path / "peers.json").read_text())
+    assert {row["peer"] for row in found["speed"]} == {"forward + gradient", "deepshap"}
+    assert all(row["seconds"] > 0 and math.isfinite(row["ratio"]) for row in found["speed"] + found["accuracy"])
+    ours = next(row for row in found["accuracy"] if row["peer"] == "deepshap")
+    assert ours["gap"] < 1e-4
+    assert 0 < ours["distance"] < 1
+    assert found["machine"]["torch"] == torch.__version__
+    grown = json.loads((tmp_path / "scaling.json").read_text())
+    assert {row["axis"] for row in grown["points"]} == {"steps", "examples", "references", "outputs"}
+    assert grown["large"]["seconds"] > 0
+    for name in ("accuracy", "scaling"):
+        assert matplotlib.image.imread(tmp_path / f"benchmark-{name}.png").std() > 0.02
+    text = page.read_text()
+    assert text.startswith("before\n<!-- speed -->\n### LSTM")
+    assert "old" not in text
+    assert "after" in text
+    assert "with a budget that asks for 16 MB" in text
+
+
+def test_a_peer_that_fails_says_why_and_the_others_go_on(case):
+    import processes
+
+    worker = processes.Worker("matrix products alone")
+    try:
+        other = processes.Case(torch.nn.Flatten(), case.x, case.background, case.groups)
+        worker.load(other)
+        assert worker.first() is None
+        assert worker.failure.reason.startswith("AssertionError")
+        worker.load(case)
+        assert worker.first() > 0
+        worker._process.kill()
+        assert worker.first() is None
+        assert "died" in worker.failure.reason
+    finally:
+        worker.close()
+
+
+def test_the_benchmark_for_a_gpu(tmp_path, capsys, monkeypatch):
+    """Its program, on the processor; its figures need the device."""
+    import gpu
+
+    figures = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "MODELS", {name: (*kind[:3], 5, kind[4]) for name, kind in gpu.MODELS.items()})
+    monkeypatch.setattr(
+        sys, "argv", ["gpu.py", "--device", "cpu", "--quick", "--repeats", "1", "--output", str(figures)]
+    )
+    gpu.main()
+    rows = json.loads(figures.read_text(encoding="utf-8"))["figures"]
+    assert [row["model"] for row in rows] == list(gpu.MODELS)
+    assert all(row["gradient"] > 0 and row["deepshap"] > 0 and row["gap"] < 1e-4 for row in rows)
+    assert capsys.readouterr().out.count("\n") == len(rows)

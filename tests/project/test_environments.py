@@ -1,0 +1,106 @@
+"""Each framework works where the other is not installed, and without any there is a clear error.
+
+The other packages are hidden from a program of its own, as if they were not there. ``make keras-alone`` runs the same
+program in a real environment with Keras alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "support" / "one_framework.py"
+HIDE = """
+import runpy, sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *place):
+        return None if name.partition(".")[0] in {hidden} else super().find_spec(name, *place)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+RUN = """
+sys.argv[1:] = {arguments}
+runpy.run_path({program!r}, run_name="__main__")
+"""
+
+# What is there, the backend of Keras, and what is hidden.
+ENVIRONMENTS = {
+    "Keras without torch": ("keras", "tensorflow", {"torch", "captum"}),
+    "torch without Keras": ("torch", "tensorflow", {"tensorflow", "keras", "tf_keras"}),
+    "Keras on torch without TensorFlow": ("keras", "torch", {"tensorflow", "tf_keras"}),
+}
+
+
+def run(code: str, hidden: set[str], backend: str = "tensorflow") -> str:
+    """Run a program from which packages are hidden; return what it prints."""
+    program = HIDE.format(hidden=sorted(hidden)) + code
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_framework_works_alone(name):
+    framework, backend, hidden = ENVIRONMENTS[name]
+    code = RUN.format(arguments=[framework, *sorted(hidden)], program=str(PROGRAM))
+    assert run(code, hidden, backend).strip().endswith("done")
+
+
+NEITHER = """
+import deepshap
+import numpy as np
+try:
+    deepshap.DeepExplainer(lambda x: x, np.zeros((2, 3)))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_any_framework_the_error_names_the_extras():
+    printed = run(NEITHER, {"tensorflow", "keras", "tf_keras", "torch"})
+    assert "deepshap[torch]" in printed
+    assert "deepshap[keras]" in printed
+
+
+LAZY = """
+import sys
+import deepshap
+assert {"captum", "datasets", "plots"} <= set(dir(deepshap))
+assert not {"matplotlib", "shap", "torch"} & set(sys.modules)
+assert len(deepshap.datasets.seattle_weather()) == 1461
+assert "matplotlib" not in sys.modules
+print(deepshap.plots.heatmap.__name__, "matplotlib" in sys.modules)
+"""
+
+
+def test_subpackages_are_imported_when_they_are_first_used():
+    assert run(LAZY, set()).split() == ["heatmap", "True"]
+
+
+OTHER_BACKEND = """
+import deepshap
+import keras
+import numpy as np
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+keras.backend.backend = keras.config.backend = lambda: "jax"
+try:
+    deepshap.DeepExplainer(model, np.zeros((2, 3)))
+except deepshap.InputError as error:
+    print(error)
+"""
+
+
+def test_a_backend_that_is_not_explained_is_named():
+    """A stand-in for a program under KERAS_BACKEND=jax, which need not be installed."""
+    printed = run(OTHER_BACKEND, set())
+    assert "'jax'" in printed
+    assert "KERAS_BACKEND=tensorflow" in printed
+    assert "KERAS_BACKEND=torch" in printed
