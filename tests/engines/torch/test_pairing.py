@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap import execution
+from deepshap.engines.torch import pairing
 from deepshap.engines.torch.engine import TorchEngine
 from deepshap.engines.torch.operations import Pairs
 
