@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from .drop_in import patch_shap, unpatch_shap
     from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
-    from .explanation.core import Explanation, JointExplanation
-    from .explanation.storage import load
     from .handlers import LSTMShapHandler, ModuleCall
     from .inspection import Inspection, check
+    from .results import Explanation, JointExplanation, load
     from .tables import Sequences, sequences
 
 __version__ = "0.1.0"
@@ -61,9 +60,9 @@ __all__ = [
 # Names by the modules that they come from, imported when they are first used: torch, shap and matplotlib take their time.
 _LAZY = {
     "DeepExplainer": ".explainer",
-    "Explanation": ".explanation.core",
+    "Explanation": ".results",
     "Inspection": ".inspection",
-    "JointExplanation": ".explanation.core",
+    "JointExplanation": ".results",
     "LSTMShapBackwardHook": ".cells",
     "LSTMShapHandler": ".handlers",
     "ModuleCall": ".handlers",
@@ -72,7 +71,7 @@ _LAZY = {
     "check": ".inspection",
     "datasets": ".datasets",
     "gate_attribution": ".cells",
-    "load": ".explanation.storage",
+    "load": ".results",
     "patch_shap": ".drop_in",
     "plots": ".plots",
     "product_attribution": ".cells",

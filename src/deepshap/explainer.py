@@ -16,9 +16,10 @@ import shap
 from . import execution
 from .engines.registry import engine_for, parts_of
 from .errors import InputError
-from .explanation.assembly import assemble
-from .explanation.core import Explanation, check_count
-from .tables import Labels, check_names, common_ids, describe, plain
+from .names import check_count, check_names
+from .results import Explanation
+from .results.assembly import assemble, describe
+from .tables import Labels, common_ids, plain
 
 if TYPE_CHECKING:
     import torch

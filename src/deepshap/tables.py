@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .explanation.fields import as_labels
+from .names import as_labels, check_names
+from .optional import needed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from .explanation.core import Explanation
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def read_sequences(
     place: Callable[[int], str],
 ) -> Sequences:
     """As ``sequences``, but errors name a line of the table as ``place`` does, from its position."""
-    pd = import_pandas()
+    pd = needed("pandas", "pandas is needed for this")
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"a long table is a pandas.DataFrame, not a {type(frame).__name__}.")
@@ -173,15 +171,6 @@ def read_sequences(
         values[padding] = pad
     labels = _step_labels(codes, at, stamps, (len(ids), count))
     return Sequences(values, lengths, np.asarray(as_labels(ids, "ids")), labels, [str(name) for name in names])
-
-
-def import_pandas() -> Any:
-    """pandas, or an error that says what to install."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("pandas is needed for this: pip install 'deepshap[tables]'") from error
-    return pandas
 
 
 def _times(column: Any, codes: np.ndarray, name: str) -> Any:
@@ -231,7 +220,7 @@ def _dates(column: Any, name: str) -> Any:
 
 def _read_dates(column: Any, dayfirst: bool) -> Any:
     try:
-        return import_pandas().to_datetime(column, dayfirst=dayfirst)
+        return needed("pandas", "pandas is needed for this").to_datetime(column, dayfirst=dayfirst)
     except (ValueError, TypeError):
         return None
 
@@ -239,7 +228,7 @@ def _read_dates(column: Any, dayfirst: bool) -> Any:
 def _zoned(column: Any) -> Any:
     """Dates with different offsets from UTC, as around a change of the clocks, in UTC; other text as it is."""
     try:
-        return import_pandas().to_datetime(column, utc=True)
+        return needed("pandas", "pandas is needed for this").to_datetime(column, utc=True)
     except (ValueError, TypeError):
         return column
 
@@ -248,15 +237,6 @@ def _check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise InputError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
-
-
-def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
-    """Raise if names are one text, whose letters would be taken, or two are alike, so that neither could be meant alone."""
-    if isinstance(names, str):
-        raise InputError(f"{what} is the text {names!r}, not a list of names; of one name make [{names!r}].")
-    again = [name for name, times in Counter(map(str, names)).items() if times > 1] if distinct else []
-    if again:
-        raise InputError(f"{what}: {again[0]!r} is there twice, and names must differ.")
 
 
 def _check_complete(table: np.ndarray, names: Sequence[str], ids: Any, stamps: np.ndarray) -> None:
@@ -393,76 +373,9 @@ def _coordinate(value: Any, dim: Any) -> np.ndarray | None:
     return as_labels(value.coords[dim].to_numpy(), str(dim)) if dim in value.coords else None
 
 
-# ---------------------------------------------------------------------- onto explanations
-def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
-    """Put labels, and inputs before scaling, on an explanation (on the parts of a joint one).
-
-    Parameters
-    ----------
-    explanation : Explanation
-        It has feature names already.
-    labels : Labels, or list or dict of them
-        As from ``plain``.
-    inverse : callable, or list or dict of them, or None
-        Inverse transforms of the inputs; some may be None.
-
-    Raises
-    ------
-    InputError
-        If the transforms do not fit the inputs.
-    """
-    if isinstance(labels, Labels):
-        _describe(explanation, labels, inverse)
-        return
-    keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
-    inverses: list[Any]
-    if inverse is None:
-        inverses = [None] * len(keys)
-    elif isinstance(inverse, Mapping) and set(inverse) <= set(keys):
-        inverses = [inverse.get(key) for key in keys]
-    elif isinstance(inverse, (list, tuple)) and len(inverse) == len(keys):
-        inverses = list(inverse)
-    else:
-        raise InputError(f"inverse_transform of several inputs: one, or None, for each of the inputs {keys}.")
-    for key, one in zip(keys, inverses, strict=True):
-        _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
-
-
 def common_ids(labels: Any) -> Any:
     """The row ids of an input, or of the first of several that has some."""
     if isinstance(labels, Labels):
         return labels.row_ids
     each = labels.values() if isinstance(labels, dict) else labels
     return next((one.row_ids for one in each if one.row_ids is not None), None)
-
-
-def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any], Any] | None) -> None:
-    if labels.row_ids is not None:
-        explanation.row_ids = labels.row_ids
-    if labels.step_labels is not None:
-        explanation.step_labels = labels.step_labels
-    if labels.lengths is not None:
-        try:
-            explanation.lengths = labels.lengths
-        except InputError as error:
-            warnings.warn(f"{error} Here they were left out.", stacklevel=5)
-    if inverse is not None:
-        explanation.display_data = unscaled(explanation.data, inverse)
-
-
-# ---------------------------------------------------------------------- raw inputs
-def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
-    """Apply an inverse transform, of arrays (n, features), to the last axis of the data.
-
-    Raises
-    ------
-    InputError
-        If it does not return as many values.
-    """
-    flat = data.reshape(-1, data.shape[-1])
-    raw = np.asarray(inverse(flat))
-    if raw.shape != flat.shape:
-        raise InputError(
-            f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
-        )
-    return raw.reshape(data.shape)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..tables import check_names, counted, numeric, read_sequences
+from ..names import check_names
+from ..tables import counted, numeric, read_sequences
 
 TEXTS = (".csv", ".tsv", ".csv.gz")
 TABLES = (".parquet", ".pq", *TEXTS)

@@ -14,8 +14,9 @@ import torch
 from ..errors import DeepShapError, InputError
 from ..execution import MOST_PAIRS
 from ..explainer import DeepExplainer
-from ..explanation.core import Explanation, JointExplanation
-from ..tables import check_names
+from ..names import check_names
+from ..optional import needed
+from ..results import Explanation
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
@@ -174,14 +175,9 @@ def _outline(result: Any) -> str:
 # ---------------------------------------------------------------------- before
 def _import_writers(report: Path | None) -> None:
     """Find out before the work whether what writes the files is installed."""
-    from ..explanation.storage import import_pyarrow
-
-    import_pyarrow()
+    needed("pyarrow.parquet", "Parquet files need pyarrow")
     if report is not None:
-        try:
-            import plotly  # noqa: F401
-        except ImportError as error:
-            raise ImportError("a report needs plotly: pip install 'deepshap[report]'") from error
+        needed("plotly", "a report needs plotly", "report")
 
 
 def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
@@ -241,12 +237,6 @@ def _why_it_failed(error: Exception, data: Data) -> str:
     return f"the model fails on rows of shape {rows}{names}: {type(error).__name__}: {error}.{hint}"
 
 
-def _parts(explanation: Explanation) -> list[Explanation]:
-    if isinstance(explanation, JointExplanation):
-        return [part for _, part in explanation.items()]
-    return [explanation]
-
-
 def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None, vocabulary: Path | None) -> list[np.ndarray] | None:
     """What tables and reports show for the inputs: the data before scaling, or words for token ids."""
     if raw is not None:
@@ -276,9 +266,10 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
         explanation.row_ids = data.row_ids
     if data.targets is not None:
         explanation.targets = data.targets
-    for part, display in zip(_parts(explanation), shown or [], strict=False):
+    parts = [part for _, part in explanation.items()]
+    for part, display in zip(parts, shown or [], strict=False):
         part.display_data = display
-    for part in _parts(explanation):
+    for part in parts:
         if part.data.ndim == 2 and part.data.dtype.kind in "iu":  # token ids
             part.feature_names = None
             part.step_labels = range(part.data.shape[1])
@@ -288,7 +279,7 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
             _set_lengths(part, data.lengths)
 
 
-def _set_lengths(part: Explanation, lengths: np.ndarray) -> None:
+def _set_lengths(part: Any, lengths: np.ndarray) -> None:
     try:
         part.lengths = lengths
     except InputError:

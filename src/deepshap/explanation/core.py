@@ -1,11 +1,9 @@
-"""What ``DeepExplainer.__call__`` returns: shap's Explanation, with sums over time and over features."""
+"""Attributions with their names: shap's Explanation, with slices, sums over time and over features."""
 
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,41 +11,18 @@ import shap
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from ..tables import check_names
-from . import long_form
-from .fields import Fields, as_texts
+from ..names import as_texts, check_count, check_names, names_for, numbered
+from .fields import Fields
+from .uncertainty import error_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from typing_extensions import Self
 
 Summary = Callable[..., Any] | np.ndarray | Sequence[Any] | None
 
 
-class Explanation(Fields, shap.Explanation):
-    """A ``shap.Explanation``, in every respect, that knows about sequences.
-
-    ``values`` has shape (rows, ..., outputs): the rows, the other axes of the input, the axes of the output (none, if
-    the model returns one number per row). ``base_values`` has shape (rows, outputs), ``data`` that of the input. For
-    every row and output the values sum to the model's output minus the base value, and so they do after ``over_time``
-    and ``over_features``.
-
-    shap's plots want a matrix: one output, one value per row and feature. ::
-
-        explanation = explainer(x)                              # (rows, steps, features, outputs)
-        per_feature = explanation.over_time().output(2)         # (rows, features)
-        per_step = explanation.over_features().output(2)        # (rows, steps)
-        shap.plots.beeswarm(per_feature)
-        shap.plots.waterfall(per_step[0])
-
-    What slicing and arithmetic return is an ``Explanation`` again. Names may be assigned: they go to the last axis of
-    the input (``feature_names``) and of the output (``output_names``). So may ``row_ids``, ``step_labels``, ``lengths``,
-    ``targets``, ``display_data`` (the raw inputs), ``background`` and ``model``; ``outputs`` and ``gap`` are there to be
-    read. They are kept by slices, copies, sums and files as far as they still hold. ::
-
-        explanation.step_labels = frame.index                   # dates, for tables and pictures
-        explanation.to_dataframe()                              # a line per row, step, feature and output
-        explanation.save("why.parquet")                         # deepshap.load reads it again
-    """
+class Attributions(Fields, shap.Explanation):
+    """What an explanation is without what is made of it: arrays that are sliced, named and summed together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,7 +30,7 @@ class Explanation(Fields, shap.Explanation):
         if self._inputs - self._rows == 2:
             self._count_steps(self._rows)
 
-    def over_time(self, data: Summary = np.mean) -> Explanation:
+    def over_time(self, data: Summary = np.mean) -> Self:
         """Sum the attributions over the steps: what each feature contributed over the whole sequence.
 
         The sums are taken, and returned, in float64; no contribution is lost.
@@ -84,7 +59,7 @@ class Explanation(Fields, shap.Explanation):
         summed.feature_names = numbered("Feature", summed.values.shape[axis]) if names is None else names
         return summed
 
-    def over_features(self, data: Summary = None, step_names: Sequence[str] | None = None) -> Explanation:
+    def over_features(self, data: Summary = None, step_names: Sequence[str] | None = None) -> Self:
         """Sum the attributions over the features: what each step contributed.
 
         The sums are taken, and returned, in float64; no contribution is lost.
@@ -121,7 +96,7 @@ class Explanation(Fields, shap.Explanation):
         summed.feature_names = names
         return summed
 
-    def output(self, key: int | str | tuple[int | str, ...]) -> Explanation:
+    def output(self, key: int | str | tuple[int | str, ...]) -> Self:
         """Pick one output, by its index or name.
 
         Parameters
@@ -146,11 +121,30 @@ class Explanation(Fields, shap.Explanation):
             raise InputError("there is one output only: leave out .output(...).")
         if len(keys) != len(shape):
             raise InputError(f"the outputs have shape {shape}: give a tuple of {len(shape)} keys, not {key!r}.")
-        names = self.output_names if isinstance(self.output_names, (list, tuple)) else []
         *first, last = zip(keys, shape, strict=True)
-        return self[(..., *(_output_index(*k, names=[]) for k in first), _output_index(*last, names=list(names)))]
+        return self[(..., *(_output_index(*k, names=[]) for k in first), _output_index(*last, self._output_list))]
 
-    def hstack(self, other: shap.Explanation) -> Explanation:
+    def some_outputs(self, keys: int | str | Sequence[int | str]) -> Self:
+        """Pick outputs by their indexes or names, and keep their axis.
+
+        Raises
+        ------
+        InputError
+            If there are no such outputs, or not exactly one axis of them.
+        """
+        if len(self.output_dims) != 1:
+            raise InputError("outputs= needs exactly one axis of outputs; pick with .output(...) first.")
+        keys = [keys] if isinstance(keys, (int, str)) else keys
+        return self[(..., [_output_index(key, self.values.shape[-1], self._output_list) for key in keys])]
+
+    def items(self) -> list[tuple[Any, Attributions]]:
+        """Pairs of an input's index or name and its attributions; a single input has the name None."""
+        return [(None, self)]
+
+    def _each(self, function: Callable[[Any], Any]) -> Any:
+        return function(self)
+
+    def hstack(self, other: shap.Explanation) -> Self:
         """Put the features of another explanation of the same rows and outputs beside these.
 
         Unlike shap's, keeps the data and the names of both.
@@ -177,109 +171,12 @@ class Explanation(Fields, shap.Explanation):
         if not np.allclose(self.base_values, other.base_values, atol=1e-6):
             raise InputError("hstack needs the same base values: those of one explanation, one model, one background.")
         both = copy.copy(self)
-        both._forget("steps", "step_labels", "valid_steps", "display_data")
+        both._forget("steps", "step_labels", "valid_steps", "display_data", *self._error_names)
         both._track(feature_names=Obj(None))
         both.values = np.concatenate([self.values, other.values], axis)
         both._track(data=Obj(_beside(self.data, other.data, axis)))
         both.feature_names = _beside(self.feature_names, other.feature_names, 0)
         return both
-
-    # ------------------------------------------------------------------ for people
-    def report(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        title: str | None = None,
-        max_megabytes: float = 64.0,
-        seed: int = 0,
-    ) -> Path:
-        """Write a report that a browser shows: one HTML file, which needs no network (and here the extra `deepshap[report]`).
-
-        See ``deepshap.report.write_report`` for the parameters and errors, and docs/report.md for what it shows.
-        """
-        from ..report import write_report
-
-        return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed)
-
-    def _repr_html_(self) -> str:
-        """What notebooks show."""
-        from .html import summary
-
-        return summary(self)
-
-    # ------------------------------------------------------------------ tables and files
-    def to_dataframe(self, outputs: int | str | Sequence[int | str] | None = None) -> pd.DataFrame:
-        """Lay the attributions out in long form: a line for each row, step, feature and output.
-
-        Parameters
-        ----------
-        outputs : int, str or sequence of them, optional
-            Indexes or names of the outputs to take, by default all.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns ``row``, ``step``, ``feature`` and ``output``, as far as there are such axes (further ones are numbered),
-            with ids, labels and names where they are known; ``value``, the raw input if it is known; ``input``, what the
-            model got, if that is something else; ``attribution``. Padded steps have no lines. A JointExplanation also has
-            the column ``input_name``.
-
-        Raises
-        ------
-        InputError
-            If there are no such outputs, or more than one axis of them.
-        """
-        if outputs is None:
-            return long_form.to_dataframe(self)
-        if len(self.output_dims) != 1:
-            raise InputError("outputs= needs exactly one axis of outputs; pick with .output(...) first.")
-        size, names = self.values.shape[-1], self.output_names if isinstance(self.output_names, list) else []
-        keys = [outputs] if isinstance(outputs, (int, str)) else outputs
-        return long_form.to_dataframe(self[(..., [_output_index(key, size, names) for key in keys])])
-
-    def to_xarray(self) -> Any:
-        """As an ``xarray.Dataset`` with the variables ``attribution``, ``value``, ``base_value``, ``model_output`` and others.
-
-        Returns
-        -------
-        xarray.Dataset
-            The dimensions are row, step, feature and output, with ids, labels and names as coordinates. A list or dict of
-            them for a JointExplanation.
-
-        Raises
-        ------
-        ImportError
-            If xarray is missing.
-        """
-        return long_form.to_xarray(self)
-
-    @classmethod
-    def from_xarray(cls, dataset: Any) -> Explanation:
-        """Make an explanation of a dataset from ``to_xarray``.
-
-        Raises
-        ------
-        InputError
-            If it is no such dataset.
-        """
-        return long_form.from_xarray(cls, dataset)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a Parquet file, without pickle.
-
-        Any reader of Parquet shows the table of ``to_dataframe``; ``deepshap.load`` gives back the whole explanation, bit by
-        bit. The file is complete or not there at all.
-
-        Raises
-        ------
-        ImportError
-            If pyarrow is missing.
-        InputError
-            If ``background`` cannot be written as JSON.
-        """
-        from .storage import save
-
-        save(self, path)
 
     # ------------------------------------------------------------------ names, on the axis they belong to
     @property
@@ -291,7 +188,7 @@ class Explanation(Fields, shap.Explanation):
     def feature_names(self, names: Any) -> None:
         if names is None:
             self._track(feature_names=Obj(None))
-        elif self._inputs > self._rows and _names_for(names, self.values.shape[self._inputs - 1]):
+        elif self._inputs > self._rows and names_for(names, self.values.shape[self._inputs - 1]):
             self._track(feature_names=Alias(list(names), self._inputs - 1))
         else:
             self._s.feature_names = names
@@ -305,7 +202,7 @@ class Explanation(Fields, shap.Explanation):
     def output_names(self, names: Any) -> None:
         if names is None:
             self._track(output_names=Obj(None))
-        elif self.output_dims and _names_for(names, self.values.shape[-1]):
+        elif self.output_dims and names_for(names, self.values.shape[-1]):
             self._track(output_names=Alias(list(names), self.output_dims[-1]))
         elif self.output_dims and np.shape(names) == (len(self.values), self.values.shape[-1]):  # each row has its own
             self._track(output_names=Obj(np.asarray(names), [0, self.output_dims[-1]]))
@@ -315,7 +212,7 @@ class Explanation(Fields, shap.Explanation):
             self._s.output_names = names
 
     # ------------------------------------------------------------------ copies and slices
-    def __copy__(self) -> Explanation:
+    def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__, op_history=list(self.op_history))
         twin._track()
@@ -323,33 +220,36 @@ class Explanation(Fields, shap.Explanation):
 
     def __getitem__(self, item: Any) -> Any:
         part = super().__getitem__(_without_ellipsis(item, np.ndim(self.values)))
-        if isinstance(part, Explanation):
+        if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
         return part
 
     # ------------------------------------------------------------------ shap's arithmetic
-    def _apply_binary_operator(self, *args: Any) -> Explanation:
-        result: Explanation = super()._apply_binary_operator(*args)
-        result._forget("outputs", "gap")
-        return result
+    def _apply_binary_operator(self, *args: Any) -> Self:
+        return self._changed(super()._apply_binary_operator(*args))
 
-    def _numpy_func(self, fname: str, **kwargs: Any) -> Explanation:
-        result: Explanation = super()._numpy_func(fname, **kwargs)
+    def _numpy_func(self, fname: str, **kwargs: Any) -> Self:
+        result: Self = super()._numpy_func(fname, **kwargs)
         if fname == "abs":
-            result._forget("outputs", "gap")
-            return result
+            return self._changed(result)
         return result._without_rows(kwargs.get("axis"))
 
-    def percentile(self, q: float, axis: int | None = None) -> Explanation:
+    def percentile(self, q: float, axis: int | None = None) -> Self:
         """As shap's."""
         return super().percentile(q, axis)._without_rows(axis)
 
-    def _without_rows(self, axis: int | None) -> Explanation:
+    @staticmethod
+    def _changed(result: Any) -> Any:
+        """Forget what does not hold of other values."""
+        result._forget("outputs", "gap", *result._error_names)
+        return result
+
+    def _without_rows(self, axis: int | None) -> Self:
         """Forget what described single rows and, unless the rows were aggregated, the steps."""
         labels = self._s._objects.get("step_labels")
         shared = axis == 0 and labels is not None and labels.dim == [0]
         steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps")
-        self._forget("row_ids", "targets", "valid_steps", "outputs", "gap", "display_data", *steps)
+        self._changed(self)._forget("row_ids", "targets", "valid_steps", "converged", "display_data", *steps)
         return self
 
     # ------------------------------------------------------------------ axes
@@ -359,6 +259,11 @@ class Explanation(Fields, shap.Explanation):
         if self.data is not None:
             return tuple(range(np.ndim(self.data), axes))
         return tuple(axis for axis in self._s._objects["base_values"].dim if axis)
+
+    @property
+    def _output_list(self) -> Sequence[str]:
+        """Names of the outputs, if they are the same for all rows and there is more than one."""
+        return self.output_names if isinstance(self.output_names, (list, tuple)) else []
 
     def _steps_axis(self, what: str) -> int:
         if self._inputs - self._rows != 2:
@@ -375,9 +280,13 @@ class Explanation(Fields, shap.Explanation):
             return list(map(str, as_texts(labels)))
         return [f"Step {i}" for i in (positions if np.ndim(positions) else range(self.values.shape[self._rows]))]
 
-    def _summed(self, axis: int, data: Summary) -> Explanation:
+    def _summed(self, axis: int, data: Summary) -> Self:
         summed = self[(*(slice(None),) * axis, 0)]
         summed.values = self.values.sum(axis, dtype=np.float64)
+        if self.standard_errors is not None:
+            replicates, errors = self._replicates, self.standard_errors
+            summed.replicates = [replicate.sum(axis, dtype=np.float64) for replicate in replicates] or None
+            summed.standard_errors = error_of(lambda array: array.sum(axis), errors, replicates)
         shape = summed.values.shape[: summed._inputs]
         display = None
         if callable(data):
@@ -400,111 +309,10 @@ class Explanation(Fields, shap.Explanation):
         return np.stack(found) if self._rows else found[0]
 
 
-def _shared(name: str) -> Any:
-    """Make a property that is the same for all inputs."""
-
-    def get(joint: JointExplanation) -> Any:
-        return getattr(joint[joint._keys[0]], name)
-
-    def set_(joint: JointExplanation, value: Any) -> None:
-        joint._each(lambda part: setattr(part, name, value))
-
-    own = getattr(Fields, name)
-    settable = not isinstance(own, property) or own.fset is not None
-    return property(get, set_ if settable else None, doc=own.__doc__)
-
-
-class JointExplanation(Explanation):
-    """The explanation of a model with several inputs: one ``Explanation`` for each of them.
-
-    ``explanation[0]`` (or ``explanation["name"]``, for inputs by keyword) is the ``Explanation`` of one input, for
-    slices, sums and plots. ``values`` and ``data`` are lists (dicts) over the inputs; the values of all inputs together
-    sum to the model's output minus ``base_values``. Everything else raises an InputError that says so.
-
-    Parameters
-    ----------
-    parts : list or dict of Explanation
-        One for each input.
-    """
-
-    row_ids = _shared("row_ids")
-    targets = _shared("targets")
-    outputs = _shared("outputs")
-    gap = _shared("gap")
-    background = _shared("background")
-    model = _shared("model")
-
-    def __init__(self, parts: list[Explanation] | dict[str, Explanation]) -> None:
-        self.parts = parts
-        self.compute_time = self[self._keys[0]].compute_time
-
-    def output(self, key: int | str | tuple[int | str, ...]) -> JointExplanation:
-        """Pick one output, by its index or name, for every input; see ``Explanation.output``."""
-        return JointExplanation(self._each(lambda part: part.output(key)))
-
-    @property
-    def values(self) -> Any:
-        """Attributions to each input."""
-        return self._each(lambda part: part.values)
-
-    @property
-    def data(self) -> Any:
-        """Each input."""
-        return self._each(lambda part: part.data)
-
-    @property
-    def base_values(self) -> Any:
-        """Mean output over the background, (rows, outputs)."""
-        return self[self._keys[0]].base_values
-
-    def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, (int, str)) and item in self._keys:
-            return self.parts[item]  # type: ignore[index]
-        raise InputError(f"choose one of the inputs {self._keys} first: explanation[{self._keys[0]!r}][...].")
-
-    def to_dataframe(self, outputs: int | str | Sequence[int | str] | None = None) -> pd.DataFrame:
-        """As ``Explanation.to_dataframe``, of all inputs: their index or name is in the first column, ``input_name``."""
-        return long_form.joined((key, part.to_dataframe(outputs)) for key, part in self.items())
-
-    def to_xarray(self) -> Any:
-        """As ``Explanation.to_xarray``, a list (dict) of datasets."""
-        return self._each(Explanation.to_xarray)
-
-    def items(self) -> list[tuple[Any, Explanation]]:
-        """Pairs of an input's index or name and its explanation."""
-        return [(key, self.parts[key]) for key in self._keys]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __copy__(self) -> JointExplanation:
-        return JointExplanation(self._each(copy.copy))
-
-    @property
-    def _keys(self) -> list[Any]:
-        return list(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
-
-    def _each(self, function: Callable[[Explanation], Any]) -> Any:
-        if isinstance(self.parts, dict):
-            return {key: function(part) for key, part in self.parts.items()}
-        return [function(part) for part in self.parts]
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("_s", "op_history"):  # what everything else reads
-            raise AttributeError(name)
-        raise InputError(
-            f"this explanation is of {len(self.parts)} inputs, whose shapes differ: choose one, explanation[{self._keys[0]!r}], "
-            "or put their features side by side: explanation[...].hstack(explanation[...])."
-        )
-
-
 # ---------------------------------------------------------------------- helpers
-def _output_index(key: int | str, size: int, names: list[str]) -> int:
+def _output_index(key: int | str, size: int, names: Sequence[str]) -> int:
     if isinstance(key, str) and key in names:
-        return names.index(key)
+        return list(names).index(key)
     if isinstance(key, (int, np.integer)) and -size <= key < size:
         return int(key) % size
     raise InputError(f"there is no output {key!r} among {size} outputs" + (f" named {names}." if names else "."))
@@ -517,22 +325,6 @@ def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
     if at is None:
         return items
     return (*items[:at], *[slice(None)] * (axes - len(items) + 1), *items[at + 1 :])
-
-
-def check_count(what: str, names: Sequence[str], size: int, distinct: bool = True) -> None:
-    """Raise unless there are as many names as the axis is long, no two of them alike if they must be distinct."""
-    check_names(what, names, distinct)
-    if isinstance(names, Mapping) or len(names) != size:
-        raise InputError(f"{what} holds {len(names)} names for an axis of {size}.")
-
-
-def numbered(kind: str, count: int) -> list[str]:
-    """Return names that count."""
-    return [f"{kind} {i}" for i in range(count)]
-
-
-def _names_for(names: Any, size: int) -> bool:
-    return not isinstance(names, str) and np.ndim(names) == 1 and len(names) == size
 
 
 def _beside(one: Any, two: Any, axis: int) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
+from ..names import as_labels
+from .uncertainty import noise
 
 
 class Fields:
@@ -20,6 +21,8 @@ class Fields:
 
     background: dict[str, Any] | None = None  # describes the background, such as {"rows": 100, "description": "..."}
     model: str | None = None  # name of the model
+    method: str | None = None  # what was done, in words
+    players: str | None = None  # what a value belongs to, such as "steps", where it is not a cell of the input
     _s: Any  # shap's parallel arrays
     values: Any
     base_values: Any
@@ -58,6 +61,61 @@ class Fields:
         Of the explanation as a whole, all inputs and steps together; read only.
         """
         return self._tracked("gap")
+
+    @property
+    def converged(self) -> Any:
+        """Whether the wanted accuracy was reached, (rows,) bool."""
+        return self._tracked("converged")
+
+    @converged.setter
+    def converged(self, reached: Any) -> None:
+        reached = None if reached is None else np.asarray(reached)
+        if reached is not None and reached.dtype != bool:
+            raise InputError(f"converged must be True or False for each row, not {reached.dtype}.")
+        self._set("converged", reached, range(self._rows))
+
+    # ------------------------------------------------------------------ accuracy
+    @property
+    def standard_errors(self) -> Any:
+        """Standard errors of the values, of their shape; 0 where a value is exact."""
+        return self._tracked("standard_errors")
+
+    @standard_errors.setter
+    def standard_errors(self, errors: Any) -> None:
+        errors = None if errors is None else np.asarray(errors)
+        if errors is not None and (errors.dtype.kind != "f" or not (np.isfinite(errors) & (errors >= 0)).all()):
+            raise InputError("standard_errors must be finite numbers that are not negative.")
+        self._set("standard_errors", errors, range(np.ndim(self.values)))
+
+    @property
+    def replicates(self) -> Any:
+        """Independent estimates of all values, (replicates, *values.shape), whose spread is the noise of any sum of them.
+
+        Assigned where there are no ``standard_errors``, they set these: standard deviation / sqrt(replicates).
+        """
+        found = self._replicates
+        return np.stack(found) if found else None
+
+    @replicates.setter
+    def replicates(self, estimates: Any) -> None:
+        estimates = [] if estimates is None else [np.asarray(estimate) for estimate in estimates]
+        if len(estimates) == 1:
+            raise InputError("replicates: one alone has no spread; give two or more, or None.")
+        self._forget(*self._error_names[1:])
+        for i, estimate in enumerate(estimates):
+            self._set(f"replicate_{i}", estimate, range(np.ndim(self.values)))
+        if estimates and self.standard_errors is None:
+            self.standard_errors = noise(estimates)
+
+    @property
+    def _replicates(self) -> list[Any]:
+        return [self._tracked(name) for name in self._error_names[1:]]
+
+    @property
+    def _error_names(self) -> list[str]:
+        """The parallel arrays that tell how exact the values are."""
+        known = [name for name, one in self._s._objects.items() if name.startswith("replicate_") and one.o is not None]
+        return ["standard_errors", *sorted(known, key=lambda name: int(name.removeprefix("replicate_")))]
 
     # ------------------------------------------------------------------ steps
     @property
@@ -177,39 +235,6 @@ class Fields:
     def _count_steps(self, axis: int) -> None:
         """Make an axis that of the steps; their positions stay known when steps are taken out."""
         self._track(steps=Obj(np.arange(np.shape(self.values)[axis]), [axis]))
-
-
-def as_labels(labels: Any, what: str) -> np.ndarray | None:
-    """Labels of any kind as an array of str, numbers or datetime64.
-
-    Raises
-    ------
-    InputError
-        If they are no rectangle.
-    """
-    if labels is None:
-        return None
-    try:
-        array = np.asarray(labels)
-    except ValueError:
-        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
-    if array.dtype != object:
-        return array
-    if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):
-        return array.astype("datetime64[us]" if isinstance(array.flat[0], datetime) else "datetime64[D]")
-    return np.array([str(v) for v in array.flat]).reshape(array.shape)
-
-
-def as_texts(labels: Any) -> np.ndarray:
-    """Labels as str: dates without empty hours, numbers without trailing zeros."""
-    array = np.asarray(labels)
-    if array.dtype.kind == "M":
-        units = ("D", "m", "s", "ms", "us", "ns")
-        unit: Any = next((u for u in units if np.array_equal(array.astype(f"M8[{u}]"), array, equal_nan=True)), "ns")
-        return np.char.replace(np.datetime_as_string(array, unit=unit), "T", " ")
-    if array.dtype.kind == "f":
-        return np.array([f"{value:g}" for value in array.flat]).reshape(array.shape)
-    return array.astype(str)
 
 
 def _check_shape(what: str, array: np.ndarray, shape: Sequence[int]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .fields import as_texts
-
-if TYPE_CHECKING:
-    from .core import Explanation
+from ..names import as_texts
+from .core import Attributions
 
 BLOCK = 2**22  # values that are looked at a time
 MOST_BARS, MOST_CELLS, MOST_NAMES = 10, 400, 4
@@ -19,12 +17,9 @@ COLOUR = "#6f80cf"  # readable on white and on black
 MUTED = "opacity:.65"
 
 
-def summary(explanation: Explanation) -> str:
+def summary(explanation: Attributions) -> str:
     """Return shape, outputs, base values, gap and the importance of features and steps as HTML."""
-    from .core import JointExplanation
-
-    joint = isinstance(explanation, JointExplanation)
-    parts: Sequence[tuple[Any, Explanation]] = explanation.items() if joint else [(None, explanation)]
+    parts = explanation.items()
     first = parts[0][1]
     lines = [_heading(type(explanation).__name__, [_shape(name, part) for name, part in parts]), _facts(first)]
     for name, part in parts:
@@ -36,7 +31,7 @@ def _heading(name: str, shapes: list[str]) -> str:
     return f"<div><b>{escape(name)}</b> {escape('; '.join(shapes))}</div>"
 
 
-def _shape(name: Any, part: Explanation) -> str:
+def _shape(name: Any, part: Attributions) -> str:
     """The sizes of the axes of ``values``, with what they are."""
     shape, rows, inputs = np.shape(part.values), part._rows, part._inputs
     kinds = [("row", "rows")] if rows else []
@@ -51,7 +46,7 @@ def _shape(name: Any, part: Explanation) -> str:
     return text if name is None else f"{name}: {text}"
 
 
-def _facts(part: Explanation) -> str:
+def _facts(part: Attributions) -> str:
     facts = {
         "model": part.model,
         "background": _background(part.background),
@@ -90,7 +85,7 @@ def _names(names: Any) -> str | None:
     return ", ".join(flat[:MOST_NAMES]) + (f", … ({len(flat)})" if len(flat) > MOST_NAMES else "")
 
 
-def _base_values(part: Explanation) -> str | None:
+def _base_values(part: Attributions) -> str | None:
     """The base value of each output; their mean where rows have base values of their own."""
     if part.base_values is None:
         return None
@@ -104,7 +99,7 @@ def _base_values(part: Explanation) -> str | None:
 
 
 # ---------------------------------------------------------------------- importance
-def _importance(name: Any, part: Explanation) -> Iterator[str]:
+def _importance(name: Any, part: Attributions) -> Iterator[str]:
     """Bars of the most important features, and a strip of the steps."""
     steps = part._steps_at
     axes = part._inputs - part._rows
@@ -123,7 +118,7 @@ def _importance(name: Any, part: Explanation) -> Iterator[str]:
         yield _strip(per_step, part.step_labels)
 
 
-def _mean_size(part: Explanation, values: np.ndarray) -> np.ndarray:
+def _mean_size(part: Attributions, values: np.ndarray) -> np.ndarray:
     """Mean |attribution| over rows and outputs, of the shape of a row."""
     rows = values if part._rows else values[None]
     outputs = tuple(range(rows.ndim - len(part.output_dims), rows.ndim))
@@ -132,13 +127,13 @@ def _mean_size(part: Explanation, values: np.ndarray) -> np.ndarray:
     return np.asarray(total).mean(tuple(axis - 1 for axis in outputs))
 
 
-def _share_of_padding(part: Explanation, steps: int) -> np.ndarray:
+def _share_of_padding(part: Attributions, steps: int) -> np.ndarray:
     """Factor that makes a mean over all rows one over the rows that have the step (steps,)."""
     lengths = np.atleast_1d(steps if part.lengths is None else part.lengths)
     return len(lengths) / np.maximum((np.arange(steps)[:, None] < lengths).sum(1), 1)
 
 
-def _feature_names(part: Explanation, count: int) -> list[str]:
+def _feature_names(part: Attributions, count: int) -> list[str]:
     names = part.feature_names
     fits = isinstance(names, (list, tuple, np.ndarray)) and len(names) == count
     return [str(name) for name in names] if fits else [f"Feature {i}" for i in range(count)]

@@ -6,20 +6,25 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from ..tables import import_pandas
-from .fields import as_labels
+from ..names import as_labels
+from ..optional import needed
+from .core import Attributions
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray
 
-    from .core import Explanation
+
+Kind = TypeVar("Kind", bound=Attributions)
+ORDER = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
+ORDER += ["standard_error", "replicate"]
+FACTS = ("background", "model", "method", "players", "compute_time")
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Column:
 
 
 class LongForm:
-    """The columns of an explanation, to be laid out for some of its rows or all of them."""
+    """The columns of an explanation, to be laid out for some of its rows or all of them; on request, its replicates too."""
 
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: Attributions, replicates: bool = False) -> None:
         self.explanation = explanation
         self.shape = explanation.values.shape
         self.valid = _valid(explanation)
         self.columns = [*_index_columns(explanation), *self._value_columns()]
+        if replicates:
+            self.columns += [Column(f"replicate_{i}", array) for i, array in enumerate(explanation._replicates)]
 
     def _value_columns(self) -> Iterator[Column]:
         data, raw = self.explanation.data, self.explanation.display_data
@@ -58,6 +65,8 @@ class LongForm:
                 array, categories = encoded(array.astype(str) if array.dtype == object else array)
                 yield Column(name, array.reshape((*array.shape, *outputs)), categories)
         yield Column("attribution", np.asarray(self.explanation.values))
+        if self.explanation.standard_errors is not None:
+            yield Column("standard_error", self.explanation.standard_errors)
 
     @property
     def count(self) -> int:
@@ -77,9 +86,17 @@ class LongForm:
             yield column, column.laid_out(shape, shown, rows)
 
 
-def to_dataframe(explanation: Explanation) -> pd.DataFrame:
+def to_dataframe(explanation: Attributions) -> pd.DataFrame:
     """See ``Explanation.to_dataframe``."""
-    pd = import_pandas()
+    pd = needed("pandas", "tables need pandas")
+    frames = {key: _frame(pd, part) for key, part in explanation.items()}
+    if None in frames:
+        return frames[None]
+    both = pd.concat([frame.assign(input_name=key) for key, frame in frames.items()], ignore_index=True)
+    return both[in_order(both.columns)]
+
+
+def _frame(pd: Any, explanation: Attributions) -> pd.DataFrame:
 
     def series(column: Column, lines: np.ndarray) -> Any:
         return lines if column.categories is None else pd.Categorical.from_codes(lines, column.categories)
@@ -87,22 +104,13 @@ def to_dataframe(explanation: Explanation) -> pd.DataFrame:
     return pd.DataFrame({column.name: series(column, lines) for column, lines in LongForm(explanation).lines()})
 
 
-def joined(frames: Iterable[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
-    """Put the tables of several inputs below each other, each behind the index or name of its input."""
-    pd = import_pandas()
-    named = [frame.assign(input_name=key)[["input_name", *frame.columns]] for key, frame in frames]
-    both = pd.concat(named, ignore_index=True)
-    return both[in_order(both.columns)]
-
-
 def in_order(names: Iterable[str]) -> list[str]:
     """Columns in the order of the long form, whichever of several inputs has them."""
-    order = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
-    return sorted(names, key=lambda name: order.index(name.rstrip("_0123456789")))
+    return sorted(names, key=lambda name: ORDER.index(name.rstrip("_0123456789")))
 
 
 # ---------------------------------------------------------------------- axes
-def axis_names(explanation: Explanation) -> list[str]:
+def axis_names(explanation: Attributions) -> list[str]:
     """What each axis of ``values`` is: "row", "step", "feature", "output"; further ones are numbered."""
     steps, inputs = explanation._steps_at, explanation._inputs
     names = ["row"] * explanation._rows + [""] * (inputs - explanation._rows)
@@ -119,7 +127,7 @@ def axis_names(explanation: Explanation) -> list[str]:
 LABELS = {"row": "row_ids", "step": "step_labels", "feature": "feature_names", "output": "output_names"}
 
 
-def known_labels(explanation: Explanation, name: str) -> tuple[np.ndarray, list[int]] | None:
+def known_labels(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
     """Labels of an axis, or of the one place of it that was taken, and the axes that they run along, if they are known."""
     tracked = {**explanation._s._objects, **explanation._s._aliases}.get(LABELS.get(name, ""))
     if tracked is None or tracked.o is None:
@@ -131,7 +139,7 @@ def known_labels(explanation: Explanation, name: str) -> tuple[np.ndarray, list[
     return labels, list(tracked.dim)
 
 
-def labels_of(explanation: Explanation, name: str) -> tuple[np.ndarray, list[int]] | None:
+def labels_of(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
     """As ``known_labels``, but places are counted where labels are not known."""
     known, names = known_labels(explanation, name), axis_names(explanation)
     if known is not None or name not in names:
@@ -140,7 +148,7 @@ def labels_of(explanation: Explanation, name: str) -> tuple[np.ndarray, list[int
     return explanation._tracked("steps") if name == "step" else np.arange(explanation.values.shape[axis]), [axis]
 
 
-def _index_columns(explanation: Explanation) -> Iterator[Column]:
+def _index_columns(explanation: Attributions) -> Iterator[Column]:
     shape, names = explanation.values.shape, axis_names(explanation)
     for name in dict.fromkeys(["row", "step", *names[: explanation._inputs], "feature", *names, "output"]):
         found = labels_of(explanation, name)
@@ -159,7 +167,7 @@ def encoded(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
     return np.argsort(order)[codes].reshape(labels.shape).astype(np.int32), texts[order].tolist()
 
 
-def _valid(explanation: Explanation) -> np.ndarray | None:
+def _valid(explanation: Attributions) -> np.ndarray | None:
     """Which steps get lines, (rows, steps): all but padding, if that is known and has no attributions."""
     valid, steps = explanation._valid, explanation._steps_at
     if valid is None or steps is None or valid.all():
@@ -169,12 +177,19 @@ def _valid(explanation: Explanation) -> np.ndarray | None:
 
 
 # ---------------------------------------------------------------------- xarray
-BESIDE = {"base_value": "base_values", "model_output": "outputs", "gap": "gap", "target": "targets"}
+BESIDE = {
+    "base_value": "base_values",
+    "model_output": "outputs",
+    "gap": "gap",
+    "target": "targets",
+    "converged": "converged",
+    "standard_error": "standard_errors",
+}
 
 
-def to_xarray(explanation: Explanation) -> xarray.Dataset:
+def to_xarray(explanation: Attributions) -> xarray.Dataset:
     """See ``Explanation.to_xarray``."""
-    xr = import_xarray()
+    xr = needed("xarray", "datasets need xarray")
     dims = axis_names(explanation)
     inputs = dims[: explanation._inputs]
     found: dict[str, Any] = {"attribution": (dims, explanation.values)}
@@ -186,20 +201,22 @@ def to_xarray(explanation: Explanation) -> xarray.Dataset:
         tracked = explanation._s._objects.get(field)
         if tracked is not None and tracked.o is not None:
             found[name] = ([dims[axis] for axis in tracked.dim], tracked.o)
-    rows = {"length": explanation.lengths}
-    found |= {name: (dims[: explanation._rows], array) for name, array in rows.items() if array is not None}
+    if explanation.replicates is not None:
+        found["replicates"] = (["replicate", *dims], explanation.replicates)
+    if explanation.lengths is not None:
+        found["length"] = (dims[: explanation._rows], explanation.lengths)
     coordinates = {}
     for name in LABELS:
         labels = known_labels(explanation, name)
         if labels is not None:
             along = [dims[axis] for axis in labels[1]]
             coordinates[name if along in ([name], []) else f"{name}_label"] = (along, labels[0])
-    attributes = {"model": explanation.model, "compute_time": explanation.compute_time}
+    attributes = facts(explanation)
     attributes["background"] = None if explanation.background is None else json.dumps(explanation.background)
     return xr.Dataset(found, coordinates, {key: value for key, value in attributes.items() if value is not None})
 
 
-def from_xarray(kind: type[Explanation], dataset: xarray.Dataset) -> Explanation:
+def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     """See ``Explanation.from_xarray``."""
     if "attribution" not in dataset.variables:
         raise InputError("the dataset has no variable 'attribution': it does not come from Explanation.to_xarray.")
@@ -218,6 +235,8 @@ def from_xarray(kind: type[Explanation], dataset: xarray.Dataset) -> Explanation
     explanation = rebuilt(
         kind, tracked, [axis for axis, dim in enumerate(dims) if dim.startswith("output")], attributes
     )
+    if "replicates" in dataset.variables:
+        explanation.replicates = dataset["replicates"].transpose("replicate", *dims).to_numpy()
     if "step" in dims:
         explanation._count_steps(dims.index("step"))
     for name, field in LABELS.items():
@@ -229,23 +248,18 @@ def from_xarray(kind: type[Explanation], dataset: xarray.Dataset) -> Explanation
     return explanation
 
 
-def rebuilt(
-    kind: type[Explanation], tracked: dict[str, Alias | Obj], output_dims: Sequence[int], attributes: Any
-) -> Explanation:
+def rebuilt(kind: type[Kind], tracked: dict[str, Alias | Obj], output_dims: Sequence[int], attributes: Any) -> Kind:
     """An explanation from its parallel arrays and what else it knows."""
     explanation = kind(tracked["values"].o)
     explanation.output_dims = tuple(output_dims)
     explanation._track(**{"steps": Obj(None), "output_names": Obj(None), **tracked})
     background = attributes.get("background")
     explanation.background = json.loads(background) if isinstance(background, str) else background
-    explanation.model, explanation.compute_time = attributes.get("model"), attributes.get("compute_time")
+    for name in FACTS[1:]:
+        setattr(explanation, name, attributes.get(name))
     return explanation
 
 
-def import_xarray() -> Any:
-    """xarray, or an error that says what to install."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError("xarray is needed for this: pip install 'deepshap[tables]'") from error
-    return xarray
+def facts(explanation: Attributions) -> dict[str, Any]:
+    """What an explanation knows as a whole."""
+    return {name: getattr(explanation, name) for name in FACTS}

@@ -1,4 +1,4 @@
-"""Explanations in Parquet files: the long table that everyone can read, and in its metadata all the rest, bit by bit.
+"""Attributionss in Parquet files: the long table that everyone can read, and in its metadata all the rest, bit by bit.
 
 The metadata hold two entries: ``deepshap``, a JSON text with the version of the format and everything small, and
 ``deepshap.arrays``, the other arrays as an .npz archive (base64). Nothing is pickled.
@@ -20,25 +20,25 @@ import numpy as np
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from .core import Explanation, JointExplanation
-from .long_form import Column, LongForm, in_order, rebuilt
+from ..optional import needed
+from .core import Attributions
+from .long_form import Column, LongForm, facts, in_order, rebuilt
 
 FORMAT = 1
 LINES_PER_BLOCK = 2**21
 UNITS = ("ms", "us", "ns")  # of times, as Parquet and pandas both know them
 
-Parts = Sequence[tuple[Any, Explanation]]
+Parts = Sequence[tuple[Any, Attributions]]
 
 
-def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
+def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
     """See ``Explanation.save``."""
-    parquet = import_pyarrow().parquet
-    joint = isinstance(explanation, JointExplanation)
-    parts = explanation.items() if isinstance(explanation, JointExplanation) else [(None, explanation)]
+    parquet = _pyarrow().parquet
+    parts = explanation.items()
+    joint, named = parts[0][0] is not None, isinstance(parts[0][0], str)
     types = _types(parts)
     arrays: dict[str, np.ndarray] = {}
     described = [_described(key, part, types, f"{i}/", arrays) for i, (key, part) in enumerate(parts)]
-    named = joint and isinstance(explanation.parts, dict)
     try:
         header = json.dumps(
             {"format": FORMAT, "joint": joint, "named": named, "parts": described}, default=np.generic.item
@@ -58,33 +58,15 @@ def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
                 writer.write_table(_table(schema, key, lines))
 
 
-def load(path: str | os.PathLike[str]) -> Explanation:
-    """Read an explanation that ``Explanation.save`` or ``deepshap explain`` wrote; nothing in the file can run code.
-
-    Parameters
-    ----------
-    path : str or path
-        The Parquet file.
-
-    Returns
-    -------
-    Explanation
-        As it was, bit by bit; a JointExplanation if it was one.
-
-    Raises
-    ------
-    InputError
-        If the file was not written by deepshap, or was changed since.
-    ImportError
-        If pyarrow is missing.
-    """
-    pa = import_pyarrow()
+def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
+    """Read a file: an explanation of that kind, or a list or dict of them if it holds those of several inputs."""
+    pa = _pyarrow()
     with open(path, "rb") as stream:  # a missing file is Python's own error
         try:
             file = pa.parquet.ParquetFile(stream)
             metadata = file.schema_arrow.metadata or {}
-            columns = [c for c in ("attribution", "value", "input") if c in file.schema_arrow.names]
-            table = file.read(columns)
+            whole = ("attribution", "value", "input", "standard_error")
+            table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} is no Parquet file that can be read: {error}") from None
     if b"deepshap" not in metadata:
@@ -100,20 +82,22 @@ def load(path: str | os.PathLike[str]) -> Explanation:
         raise InputError(_changed(path))
     found, start = {}, 0
     for position, part in enumerate(header["parts"]):
-        found[part["key"]] = _restored(part, table.slice(start, part["lines"]), f"{position}/", arrays, path)
+        found[part["key"]] = _restored(part, table.slice(start, part["lines"]), f"{position}/", arrays, path, kind)
         start += part["lines"]
     if not header["joint"]:
         return found[None]
-    return JointExplanation(found if header["named"] else list(found.values()))
+    return found if header["named"] else list(found.values())
 
 
 # ---------------------------------------------------------------------- what goes where
-def _in_table(part: Explanation) -> dict[str, str]:
+def _in_table(part: Attributions) -> dict[str, str]:
     """Columns that hold whole arrays of an explanation, by the arrays' names."""
     columns = {
         "values": "attribution",
         "data": "value" if part.display_data is None else "input",
         "display_data": "value",
+        "standard_errors": "standard_error",
+        **{name: name for name in part._error_names[1:]},
     }
     return {name: column for name, column in columns.items() if part._tracked(name) is not None}
 
@@ -122,7 +106,7 @@ def _types(parts: Parts) -> dict[str, np.dtype[Any]]:
     """The columns of the table, each of a type for all inputs; texts where they have nothing else in common."""
     found: dict[str, list[np.dtype[Any]]] = {"input_name": [np.dtype("U")]} if len(parts) > 1 else {}
     for _, part in parts:
-        for column in LongForm(part).columns:
+        for column in LongForm(part, replicates=True).columns:
             found.setdefault(column.name, []).append(
                 np.dtype("U") if column.categories else _readable(column.array.dtype)
             )
@@ -143,10 +127,10 @@ def _common(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
 
 
 def _described(
-    key: Any, part: Explanation, types: dict[str, np.dtype[Any]], prefix: str, arrays: dict[str, np.ndarray]
+    key: Any, part: Attributions, types: dict[str, np.dtype[Any]], prefix: str, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """What the header says of an explanation; arrays that the table does not hold exactly are put among ``arrays``."""
-    form, columns, tracked = LongForm(part), _in_table(part), {}
+    form, columns, tracked = LongForm(part, replicates=True), _in_table(part), {}
     if form.valid is not None:
         arrays[f"{prefix}shown"] = form.valid
     for name, one in part._s._iter_tracked(include_aliases=True):
@@ -170,7 +154,7 @@ def _described(
         "tracked": tracked,
         "output_axes": list(part.output_dims),
         "checksum": zlib.crc32(values.view(np.uint8).data if values.size and values.ndim else values.tobytes()),
-        "attributes": {"compute_time": part.compute_time, "background": part.background, "model": part.model},
+        "attributes": facts(part),
     }
 
 
@@ -207,7 +191,7 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
 
 # ---------------------------------------------------------------------- the table
 def _schema(types: dict[str, np.dtype[Any]]) -> Any:
-    pa = import_pyarrow()
+    pa = _pyarrow()
 
     def kind(dtype: np.dtype[Any]) -> Any:
         return pa.dictionary(pa.int32(), pa.string()) if dtype.kind == "U" else pa.array(np.empty(0, dtype)).type
@@ -215,8 +199,8 @@ def _schema(types: dict[str, np.dtype[Any]]) -> Any:
     return pa.schema([(name, kind(dtype)) for name, dtype in types.items()])
 
 
-def _blocks(part: Explanation) -> Iterator[list[tuple[Column, np.ndarray]]]:
-    form = LongForm(part)
+def _blocks(part: Attributions) -> Iterator[list[tuple[Column, np.ndarray]]]:
+    form = LongForm(part, replicates=True)
     if not part._rows:
         yield list(form.lines())
         return
@@ -227,7 +211,7 @@ def _blocks(part: Explanation) -> Iterator[list[tuple[Column, np.ndarray]]]:
 
 
 def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any:
-    pa = import_pyarrow()
+    pa = _pyarrow()
     count = len(lines[-1][1])
     columns = {column.name: _arrow(schema.field(column.name).type, column, line) for column, line in lines}
     name = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([str(key)]))
@@ -243,7 +227,7 @@ def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any
 
 
 def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
-    pa = import_pyarrow()
+    pa = _pyarrow()
     if column.categories is not None:
         return pa.DictionaryArray.from_arrays(line, pa.array(column.categories, pa.string()))
     if pa.types.is_dictionary(kind):
@@ -254,12 +238,14 @@ def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
 
 
 # ---------------------------------------------------------------------- back
-def _restored(part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], path: Any) -> Explanation:
+def _restored(
+    part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], path: Any, kind: type[Attributions]
+) -> Attributions:
     tracked = {name: _tracked(name, entry, part, table, prefix, arrays) for name, entry in part["tracked"].items()}
     values = np.ascontiguousarray(tracked["values"].o)
     if zlib.crc32(values.tobytes()) != part["checksum"]:
         raise InputError(_changed(path))
-    return rebuilt(Explanation, tracked, part["output_axes"], part["attributes"])
+    return rebuilt(kind, tracked, part["output_axes"], part["attributes"])
 
 
 def _tracked(
@@ -309,11 +295,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def import_pyarrow() -> Any:
-    """Return pyarrow with its Parquet part, or raise an error that says what to install."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install 'deepshap[tables]'") from error
-    return pyarrow
+def _pyarrow() -> Any:
+    """Return pyarrow with its Parquet part."""
+    needed("pyarrow.parquet", "Parquet files need pyarrow")
+    return needed("pyarrow", "Parquet files need pyarrow")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import Sequences, fold_sorted, read_rows
 from deepshap.plots.style import GREY, LOW_HIGH, SMALL, color_bar, label_rows, new_axes, open_frame, short, with_unit
 
@@ -16,7 +16,7 @@ BINS = 120  # in which points lie beside each other
 
 
 def beeswarm(
-    explanation: Explanation, *, step: Any = None, max_display: int = 20, unit: str = "", ax: Axes | None = None
+    explanation: Attributions, *, step: Any = None, max_display: int = 20, unit: str = "", ax: Axes | None = None
 ) -> Axes:
     """Draw a point for every row and feature: to the right if it pushed the output up; the colour is the input's value.
 

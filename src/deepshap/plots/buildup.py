@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.example import title, write_beside, write_ends
 from deepshap.plots.reading import Sequences, read_row
 from deepshap.plots.style import (
@@ -31,7 +31,7 @@ FEW_BARS = 15  # so few that all their numbers are written
 
 
 def buildup(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     max_display: int = 5,
     unit: str = "",

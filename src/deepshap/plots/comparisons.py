@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import Sequences, fold, read_rows, strongest
 from deepshap.plots.style import (
     DOWN,
@@ -37,7 +37,7 @@ OTHER_ROWS = "other rows"
 
 
 def importance_by_group(
-    explanation: Explanation,
+    explanation: Attributions,
     groups: Sequence[Any] | np.ndarray,
     *,
     per: Per = "feature",
@@ -95,7 +95,7 @@ def importance_by_group(
 
 
 def difference(
-    explanation: Explanation,
+    explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
     others: Sequence[Any] | np.ndarray | None = None,
     *,
@@ -165,7 +165,7 @@ def difference(
 
 
 def outliers(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     rows: int = 10,
     per: Per = "feature",

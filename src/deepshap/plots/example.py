@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import Sequences, read_row
 from deepshap.plots.style import (
     BLUE,
@@ -42,7 +42,7 @@ from deepshap.plots.timeline import Timeline, timeline
 
 
 def heatmap(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     max_display: int = 20,
     unit: str = "",
@@ -105,7 +105,7 @@ def heatmap(
 
 
 def signal(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     max_display: int = 6,
     unit: str = "",

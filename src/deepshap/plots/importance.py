@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import fold_sorted, read_rows
 from deepshap.plots.style import (
     DOWN,
@@ -35,7 +35,7 @@ from deepshap.plots.timeline import Align, aligned, mean_of_known
 SPREAD = "0.15"  # colour of what tells how rows differ
 
 
-def importance(explanation: Explanation, *, max_display: int = 20, unit: str = "", ax: Axes | None = None) -> Axes:
+def importance(explanation: Attributions, *, max_display: int = 20, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw how much each feature moves one output: the mean over the rows of its |attribution|, summed over time.
 
     The parts of a bar say how much of that is upwards and how much downwards; the line, where the middle half of the rows
@@ -90,7 +90,7 @@ def importance(explanation: Explanation, *, max_display: int = 20, unit: str = "
 
 
 def importance_over_time(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     align: Align = "start",
     unit: str = "",
@@ -164,7 +164,7 @@ def importance_over_time(
 
 
 def importance_map(
-    explanation: Explanation,
+    explanation: Attributions,
     *,
     align: Align = "start",
     max_display: int = 20,

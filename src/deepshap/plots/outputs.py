@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import check, read_row
 from deepshap.plots.style import (
     SMALL,
@@ -22,7 +22,7 @@ from deepshap.plots.timeline import timeline
 
 
 def output_matrix(
-    explanation: Explanation,
+    explanation: Attributions,
     feature: int | str | None = None,
     *,
     unit: str = "",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation, JointExplanation
+from deepshap.explanation.core import Attributions
+from deepshap.explanation.joint import JointAttributions
 from deepshap.plots.style import short
 
 
@@ -99,7 +100,7 @@ def fold_sorted(values: np.ndarray, names: list[str], count: int) -> tuple[np.nd
 
 
 # ---------------------------------------------------------------------- from an explanation
-def read_rows(explanation: Explanation, what: str, *, text: bool = False) -> Sequences:
+def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Sequences:
     """Read the explanation of one output for any number of rows; an InputError says what to choose first.
 
     text: whether a lone axis behind the rows is that of the steps, as with token ids.
@@ -136,7 +137,7 @@ def read_rows(explanation: Explanation, what: str, *, text: bool = False) -> Seq
     )
 
 
-def read_row(explanation: Explanation, what: str) -> Sequences:
+def read_row(explanation: Attributions, what: str) -> Sequences:
     """Read the explanation of one output for a single row, without its padding."""
     one = read_rows(explanation, what)
     check_single(len(one.values), what)
@@ -158,17 +159,17 @@ def check_single(rows: int, what: str) -> None:
 
 def check(explanation: Any, what: str) -> None:
     """Refuse what is no explanation of one input."""
-    if isinstance(explanation, JointExplanation):
+    if isinstance(explanation, JointAttributions):
         keys = [key for key, _ in explanation.items()]
         raise InputError(f"plots.{what} draws one input: choose one of {keys}, explanation[{keys[0]!r}].")
-    if not isinstance(explanation, Explanation):
+    if not isinstance(explanation, Attributions):
         raise InputError(
             f"plots.{what} takes a deepshap.Explanation, what explainer(x) returns, not {type(explanation).__name__}; "
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
 
 
-def only_output(explanation: Explanation, what: str) -> Explanation:
+def only_output(explanation: Attributions, what: str) -> Attributions:
     """Drop the axes of the output, if there is only one."""
     shape = tuple(explanation.values.shape[axis] for axis in explanation.output_dims)
     if set(shape) == {1}:
@@ -189,7 +190,7 @@ def per_row(values: Any, rows: int, default: float) -> np.ndarray:
     return np.broadcast_to(values, (rows,))
 
 
-def _shown_data(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray | None:
+def _shown_data(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return the inputs as they are shown, if they are numbers: before scaling, where these are known."""
     for data in (explanation.display_data, explanation.data):
         if data is not None and np.asarray(data).dtype.kind in "biuf" and np.size(data) == np.prod(shape):
@@ -197,7 +198,7 @@ def _shown_data(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray 
     return None
 
 
-def _feature_names(explanation: Explanation, count: int, inputs: int) -> list[str]:
+def _feature_names(explanation: Attributions, count: int, inputs: int) -> list[str]:
     names = explanation.feature_names
     if inputs == 1:
         return [names if isinstance(names, str) else "all features"]
@@ -206,7 +207,7 @@ def _feature_names(explanation: Explanation, count: int, inputs: int) -> list[st
     return [f"Feature {i}" for i in range(count)]
 
 
-def _step_labels(explanation: Explanation, steps: int) -> np.ndarray | None:
+def _step_labels(explanation: Attributions, steps: int) -> np.ndarray | None:
     """Return the labels, or else the numbers of the steps if some have been taken out."""
     if explanation.step_labels is not None:
         return np.asarray(explanation.step_labels)
@@ -214,7 +215,7 @@ def _step_labels(explanation: Explanation, steps: int) -> np.ndarray | None:
     return None if numbers is None or np.array_equal(numbers, np.arange(steps)) else np.asarray(numbers)
 
 
-def _row_names(explanation: Explanation, rows: int) -> list[str]:
+def _row_names(explanation: Attributions, rows: int) -> list[str]:
     ids = explanation.row_ids
     if ids is None:
         return [f"row {i}" for i in range(rows)] if rows > 1 else [""]

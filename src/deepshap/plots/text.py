@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.textpath import TextPath
 
 from deepshap.errors import InputError
-from deepshap.explanation.core import Explanation
+from deepshap.explanation.core import Attributions
 from deepshap.plots.reading import check_single, read_rows
 from deepshap.plots.style import (
     EVIDENCE,
@@ -52,7 +52,7 @@ class _Text:
     title: str
 
 
-def text(explanation: Explanation, *, unit: str = "", ax: Axes | None = None) -> Axes:
+def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Shade the tokens of a text by what they contributed to one output.
 
     Red pushes the output up. Blue pushes it down, and has a dashed outline.
@@ -141,7 +141,7 @@ def _width(word: str) -> float:
 
 
 # ---------------------------------------------------------------------- HTML
-def text_html(explanation: Explanation, *, unit: str = "") -> Html:
+def text_html(explanation: Attributions, *, unit: str = "") -> Html:
     """Shade the tokens of texts by what they contributed to one output, as HTML that notebooks show.
 
     Red pushes the output up. Blue pushes it down, and has a dashed outline. Each token has its number as a tooltip.
@@ -192,7 +192,7 @@ def _shade(strength: float) -> tuple[float, float, float, float]:
 
 
 # ---------------------------------------------------------------------- tokens
-def _read(explanation: Explanation, what: str) -> list[_Text]:
+def _read(explanation: Attributions, what: str) -> list[_Text]:
     rows = read_rows(explanation, what, text=True)
     per_token = rows.values.sum(2)
     tokens = _tokens(explanation, per_token.shape[1 - explanation._rows :], what).reshape(per_token.shape)
@@ -207,7 +207,7 @@ def _read(explanation: Explanation, what: str) -> list[_Text]:
     return texts
 
 
-def _tokens(explanation: Explanation, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _tokens(explanation: Attributions, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Find the words, of the given shape ([rows, ]steps)."""
     for found in (explanation.display_data, explanation.data, explanation.step_labels):
         if found is not None and np.shape(found) == shape:

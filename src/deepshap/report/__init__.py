@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from ..explanation.core import Explanation
+from ..explanation.core import Attributions
 
 MAX_MEGABYTES = 64.0
 
 
 def write_report(
-    explanation: Explanation,
+    explanation: Attributions,
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -29,7 +29,7 @@ def write_report(
     ----------
     explanation : Explanation
         Of a table (rows, features), a text (rows, steps) or sequences (rows, steps, features), with or without outputs; a
-        JointExplanation of several of them. ``targets``, ``row_ids``, ``step_labels``, ``lengths``, ``display_data``,
+        JointAttributions of several of them. ``targets``, ``row_ids``, ``step_labels``, ``lengths``, ``display_data``,
         ``model`` and ``background`` are shown where they are set.
     path : str or path
         The file to write; an existing one is replaced.
@@ -56,7 +56,7 @@ def write_report(
     """
     from .page import render
 
-    if not isinstance(explanation, Explanation):
+    if not isinstance(explanation, Attributions):
         raise InputError(
             f"a report is made of a deepshap.Explanation, what explainer(x) returns, not of {type(explanation).__name__}; "
             "of arrays make one: deepshap.Explanation(values, base_values, data)."

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..execution import additivity_gap
-from ..explanation.core import Explanation, JointExplanation
-from ..explanation.fields import as_texts
+from ..explanation.core import Attributions
+from ..names import as_texts
 
 Kind = Literal["sequence", "text", "table"]
 BLOCK = 2**22  # values that are summed at a time
@@ -71,7 +71,7 @@ class Content:
         return len(self.row_ids)
 
 
-def read(explanation: Explanation) -> Content:
+def read(explanation: Attributions) -> Content:
     """Read an explanation, of one input or of several.
 
     Raises
@@ -80,7 +80,7 @@ def read(explanation: Explanation) -> Content:
         If the input of the model is neither a table, nor a sequence, nor a text; if attributions are not finite, or lie
         in the padding that ``lengths`` marks.
     """
-    named = explanation.items() if isinstance(explanation, JointExplanation) else [("", explanation)]
+    named = [("" if key is None else key, part) for key, part in explanation.items()]
     first = named[0][1]
     shape = tuple(np.shape(first.values)[axis] for axis in first.output_dims)
     parts = [_part(f"input {key}" if isinstance(key, int) else key, each, shape) for key, each in named]
@@ -125,7 +125,7 @@ def plural(count: int, word: str) -> str:
 
 
 # ---------------------------------------------------------------------- one input
-def _part(name: str, explanation: Explanation, outputs: tuple[int, ...]) -> Part:
+def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Part:
     values, single = np.asarray(explanation.values), not explanation._rows
     values = values[None] if single else values
     axes = values.shape[1 : values.ndim - len(outputs)]
@@ -165,7 +165,7 @@ def _part(name: str, explanation: Explanation, outputs: tuple[int, ...]) -> Part
     return part
 
 
-def _meaning(explanation: Explanation, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
+def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
     """Kind of the input, the names of its features and the labels of its steps."""
     names, steps = explanation.feature_names, explanation.step_labels
     names = names if isinstance(names, (list, tuple, np.ndarray)) and len(names) == axes[-1] else None
@@ -184,7 +184,7 @@ def _texts(names: Any, count: int, kind: str) -> list[str]:
     return [f"{kind} {i}" for i in range(count)] if names is None else [str(name) for name in names]
 
 
-def _lengths(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray:
+def _lengths(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray:
     lengths = shape[1] if explanation.lengths is None else explanation.lengths
     return np.broadcast_to(np.maximum(lengths, 1), shape[0])
 
@@ -210,7 +210,7 @@ def _sums(part: Part) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- what all inputs share
-def _first(named: list[tuple[Any, Explanation]], attribute: str) -> Any:
+def _first(named: list[tuple[Any, Attributions]], attribute: str) -> Any:
     return next((found for _, each in named if (found := getattr(each, attribute, None)) is not None), None)
 
 
@@ -234,7 +234,7 @@ def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
     return array.reshape(rows) if array.size == rows else array.reshape(rows, outputs)
 
 
-def _output_names(explanation: Explanation, shape: tuple[int, ...], rows: int) -> np.ndarray:
+def _output_names(explanation: Attributions, shape: tuple[int, ...], rows: int) -> np.ndarray:
     given = explanation.output_names
     if not shape:
         return np.array([given if isinstance(given, str) else "output"], dtype=object)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..explanation.core import Explanation
+from ..explanation.core import Attributions
 from .content import TOLERANCE, Content, Part, plural, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
 from .importance import Importance, importance
@@ -42,7 +42,7 @@ class Choice:
     packed: list[str]
 
 
-def render(explanation: Explanation, title: str | None, max_megabytes: float, seed: int) -> bytes:
+def render(explanation: Attributions, title: str | None, max_megabytes: float, seed: int) -> bytes:
     """Return the page."""
     content = read(explanation)
     judged = judge(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...inspection import UNSUPPORTED, Use, treatment_of
+from ..uses import UNSUPPORTED, Use, treatment_of
 from .engine import KerasEngine
 from .graphs import Library
 from .operations import CONSTANT, CONTROL, SAME, Operation

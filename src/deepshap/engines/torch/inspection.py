@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...inspection import UNSUPPORTED, Use, treatment_of
+from ..uses import UNSUPPORTED, Use, treatment_of
 from .calls import place_of_call
 from .engine import TorchEngine
 from .operations import Operation, Pairs

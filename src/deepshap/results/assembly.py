@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from slicer import Obj
 
 from ..errors import InputError
-from .core import Explanation, JointExplanation, check_count, numbered
+from ..names import check_count, numbered
+from ..tables import Labels, common_ids
+from . import Explanation, JointExplanation
 
 
 def assemble(
@@ -95,3 +99,70 @@ def _names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
     if not isinstance(names, Mapping) and len(names) == len(keys) and not any(isinstance(n, str) for n in names):
         return list(names)
     raise InputError(f"feature_names of several inputs: give a list of names for each of the inputs {list(keys)}.")
+
+
+# ---------------------------------------------------------------------- onto explanations
+def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
+    """Put labels, and inputs before scaling, on an explanation (on the parts of a joint one).
+
+    Parameters
+    ----------
+    explanation : Explanation
+        It has feature names already.
+    labels : Labels, or list or dict of them
+        As from ``plain``.
+    inverse : callable, or list or dict of them, or None
+        Inverse transforms of the inputs; some may be None.
+
+    Raises
+    ------
+    InputError
+        If the transforms do not fit the inputs.
+    """
+    if isinstance(labels, Labels):
+        _describe(explanation, labels, inverse)
+        return
+    keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
+    inverses: list[Any]
+    if inverse is None:
+        inverses = [None] * len(keys)
+    elif isinstance(inverse, Mapping) and set(inverse) <= set(keys):
+        inverses = [inverse.get(key) for key in keys]
+    elif isinstance(inverse, (list, tuple)) and len(inverse) == len(keys):
+        inverses = list(inverse)
+    else:
+        raise InputError(f"inverse_transform of several inputs: one, or None, for each of the inputs {keys}.")
+    for key, one in zip(keys, inverses, strict=True):
+        _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
+
+
+def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any], Any] | None) -> None:
+    if labels.row_ids is not None:
+        explanation.row_ids = labels.row_ids
+    if labels.step_labels is not None:
+        explanation.step_labels = labels.step_labels
+    if labels.lengths is not None:
+        try:
+            explanation.lengths = labels.lengths
+        except InputError as error:
+            warnings.warn(f"{error} Here they were left out.", stacklevel=5)
+    if inverse is not None:
+        explanation.display_data = unscaled(explanation.data, inverse)
+
+
+# ---------------------------------------------------------------------- raw inputs
+def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
+    """Apply an inverse transform, of arrays (n, features), to the last axis of the data.
+
+    Raises
+    ------
+    InputError
+        If it does not return as many values.
+    """
+    flat = data.reshape(-1, data.shape[-1])
+    raw = np.asarray(inverse(flat))
+    if raw.shape != flat.shape:
+        raise InputError(
+            f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
+        )
+    return raw.reshape(data.shape)

@@ -1,0 +1,107 @@
+"""Rows of several explanations put together, with all that is known of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from slicer import Alias, Obj
+
+from ..errors import InputError
+from .core import Attributions
+from .joint import JointAttributions
+
+UNIFORM = ("background", "model", "players", "output_dims")
+
+
+def concatenated(parts: Sequence[Any]) -> Any:
+    """See ``Explanation.concat``."""
+    if not parts:
+        raise InputError("concat needs at least one explanation.")
+    kinds = {type(part) for part in parts}
+    if len(kinds) > 1 or not isinstance(parts[0], Attributions):
+        raise InputError(
+            f"concat puts explanations of one kind together, not {sorted(kind.__name__ for kind in kinds)}."
+        )
+    if not isinstance(parts[0], JointAttributions):
+        return _rows_of(parts)
+    keys = parts[0]._keys
+    if any(part._keys != keys for part in parts):
+        raise InputError(f"concat: the inputs differ, {' and '.join(str(part._keys) for part in parts)}.")
+    found = copy.copy(parts[0])
+    joined = {key: _rows_of([part[key] for part in parts]) for key in keys}
+    found.parts = joined if isinstance(found.parts, dict) else list(joined.values())
+    found.compute_time = _seconds(parts)
+    return found
+
+
+def _rows_of(parts: Sequence[Attributions]) -> Attributions:
+    shapes = [np.shape(part.values) for part in parts]
+    if not all(part._rows for part in parts):
+        raise InputError("concat needs an axis of rows: of a single one take explanation[[0]], not explanation[0].")
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise InputError(f"concat needs rows of one shape, not values of shape {' and '.join(map(str, shapes))}.")
+    for name in UNIFORM:
+        _check_same(name, [getattr(part, name) for part in parts])
+    tracked = [dict(part._s._iter_tracked(include_aliases=True)) for part in parts]
+    names = dict.fromkeys(name for each in tracked for name in each)
+    found = copy.copy(parts[0])
+    found._track(**{name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes) for name in names})
+    found.compute_time = _seconds(parts)
+    methods = dict.fromkeys(part.method for part in parts if part.method is not None)
+    found.method = " ".join(methods) or None
+    return found
+
+
+def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]]) -> Alias | Obj:
+    """One of the parallel arrays, of all rows."""
+    known = [one.o is not None for one in ones]
+    if not any(known):
+        return ones[0]
+    if not all(known):
+        raise InputError(
+            f"concat: {name} is known of some of the explanations and not of others; set it in all or none."
+        )
+    if name == "step_labels" and not _same([one.o for one in ones]):
+        ones = [_for_each_row(one, shape) for one, shape in zip(ones, shapes, strict=True)]
+    _check_same(f"the axes of {name}", [(list(one.dim), isinstance(one, Alias)) for one in ones])
+    one = ones[0]
+    if 0 not in one.dim:
+        _check_same(name, [one.o for one in ones])
+        return one
+    axis = list(one.dim).index(0)
+    arrays = [each.o for each in ones]
+    whole = [item for array in arrays for item in array] if isinstance(one, Alias) else np.concatenate(arrays, axis)
+    return type(one)(whole, list(one.dim))
+
+
+def _for_each_row(labels: Obj, shape: tuple[int, ...]) -> Obj:
+    """Labels that a single array shares, (steps,), as labels of each row."""
+    if 0 in labels.dim:
+        return labels
+    (axis,) = labels.dim or (None,)
+    wide = np.broadcast_to(labels.o, (shape[0], shape[axis]) if axis is not None else shape[:1])
+    return Obj(wide, [0] if axis is None else [0, axis])
+
+
+def _same(values: Sequence[Any]) -> bool:
+    first = np.asarray(values[0], dtype=object)
+    return all(np.array_equal(first, np.asarray(value, dtype=object)) for value in values[1:])
+
+
+def _check_same(what: str, values: Sequence[Any]) -> None:
+    if not _same(values):
+        other = next(value for value in values if not _same([values[0], value]))
+        raise InputError(f"concat: {what} must be the same in all, not {_short(values[0])} and {_short(other)}.")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _seconds(parts: Sequence[Attributions]) -> float | None:
+    times = [part.compute_time for part in parts]
+    return None if None in times else sum(times)

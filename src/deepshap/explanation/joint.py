@@ -1,0 +1,97 @@
+"""The attributions of a model with several inputs: one for each of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .core import Attributions
+from .fields import Fields
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SHARED = ("row_ids", "targets", "outputs", "gap", "converged", "background", "model", "method", "players")
+
+
+class JointAttributions(Attributions):
+    """What a ``JointExplanation`` is without what is made of it."""
+
+    def __init__(self, parts: Any) -> None:
+        self.parts = parts
+        self.compute_time = self[self._keys[0]].compute_time
+
+    def output(self, key: int | str | tuple[int | str, ...]) -> Self:
+        """Pick one output, by its index or name, for every input; see ``Explanation.output``."""
+        return type(self)(self._each(lambda part: part.output(key)))
+
+    def some_outputs(self, keys: Any) -> Self:
+        """Pick outputs by their indexes or names, for every input."""
+        return type(self)(self._each(lambda part: part.some_outputs(keys)))
+
+    @property
+    def base_values(self) -> Any:
+        """Mean output over the background, (rows, outputs)."""
+        return self[self._keys[0]].base_values
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, (int, str)) and item in self._keys:
+            return self.parts[item]
+        raise InputError(f"choose one of the inputs {self._keys} first: explanation[{self._keys[0]!r}][...].")
+
+    def items(self) -> list[tuple[Any, Attributions]]:
+        """Pairs of an input's index or name and its explanation."""
+        return [(key, self.parts[key]) for key in self._keys]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __copy__(self) -> Self:
+        return type(self)(self._each(copy.copy))
+
+    @property
+    def _keys(self) -> list[Any]:
+        return list(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
+
+    def _each(self, function: Callable[[Any], Any]) -> Any:
+        if isinstance(self.parts, dict):
+            return {key: function(part) for key, part in self.parts.items()}
+        return [function(part) for part in self.parts]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("_s", "op_history"):  # what everything else reads
+            raise AttributeError(name)
+        raise InputError(
+            f"this explanation is of {len(self.parts)} inputs, whose shapes differ: choose one, explanation[{self._keys[0]!r}], "
+            "or put their features side by side: explanation[...].hstack(explanation[...])."
+        )
+
+
+def _shared(name: str) -> property:
+    """Make a property that is the same for all inputs."""
+
+    def get(joint: JointAttributions) -> Any:
+        return getattr(joint[joint._keys[0]], name)
+
+    def set_(joint: JointAttributions, value: Any) -> None:
+        joint._each(lambda part: setattr(part, name, value))
+
+    own = getattr(Fields, name)
+    settable = not isinstance(own, property) or own.fset is not None
+    return property(get, set_ if settable else None, doc=own.__doc__)
+
+
+def _of_each(name: str) -> property:
+    """Make a property that is a list (dict) over the inputs."""
+    return property(lambda joint: joint._each(lambda part: getattr(part, name)), doc=f"The ``{name}`` of each input.")
+
+
+for _name in SHARED:
+    setattr(JointAttributions, _name, _shared(_name))
+for _name in ("values", "data", "standard_errors", "replicates"):
+    setattr(JointAttributions, _name, _of_each(_name))

@@ -1,0 +1,71 @@
+"""Names and labels: what may be a name, and how labels are kept and written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+
+def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
+    """Raise if names are one text, whose letters would be taken, or two are alike, so that neither could be meant alone."""
+    if isinstance(names, str):
+        raise InputError(f"{what} is the text {names!r}, not a list of names; of one name make [{names!r}].")
+    again = [name for name, times in Counter(map(str, names)).items() if times > 1] if distinct else []
+    if again:
+        raise InputError(f"{what}: {again[0]!r} is there twice, and names must differ.")
+
+
+def check_count(what: str, names: Sequence[str], size: int, distinct: bool = True) -> None:
+    """Raise unless there are as many names as the axis is long, no two of them alike if they must be distinct."""
+    check_names(what, names, distinct)
+    if isinstance(names, Mapping) or len(names) != size:
+        raise InputError(f"{what} holds {len(names)} names for an axis of {size}.")
+
+
+def numbered(kind: str, count: int) -> list[str]:
+    """Return names that count."""
+    return [f"{kind} {i}" for i in range(count)]
+
+
+def names_for(names: Any, size: int) -> list[str] | None:
+    """Names as a list of str if there is one for each place of an axis, else None."""
+    return [str(name) for name in names] if np.ndim(names) == 1 and len(names) == size else None
+
+
+def as_labels(labels: Any, what: str) -> np.ndarray | None:
+    """Labels of any kind as an array of str, numbers or datetime64.
+
+    Raises
+    ------
+    InputError
+        If they are no rectangle.
+    """
+    if labels is None:
+        return None
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
+    if array.dtype != object:
+        return array
+    if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):
+        return array.astype("datetime64[us]" if isinstance(array.flat[0], datetime) else "datetime64[D]")
+    return np.array([str(v) for v in array.flat]).reshape(array.shape)
+
+
+def as_texts(labels: Any) -> np.ndarray:
+    """Labels as str: dates without empty hours, numbers without trailing zeros."""
+    array = np.asarray(labels)
+    if array.dtype.kind == "M":
+        units = ("D", "m", "s", "ms", "us", "ns")
+        unit: Any = next((u for u in units if np.array_equal(array.astype(f"M8[{u}]"), array, equal_nan=True)), "ns")
+        return np.char.replace(np.datetime_as_string(array, unit=unit), "T", " ")
+    if array.dtype.kind == "f":
+        return np.array([f"{value:g}" for value in array.flat]).reshape(array.shape)
+    return array.astype(str)

@@ -1,0 +1,20 @@
+"""Packages that are needed for some things only: the extras."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def needed(module: str, why: str, extra: str = "tables") -> Any:
+    """Import a module of an extra; where it is missing, say why it is needed and what to install.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{why}: pip install 'deepshap[{extra}]'") from error

@@ -1,0 +1,204 @@
+"""Explanations, as explainers return them: attributions, and the tables, files, pages and sums that are made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..explanation import html, long_form, storage
+from ..explanation.concat import concatenated
+from ..explanation.core import Attributions
+from ..explanation.joint import JointAttributions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from typing_extensions import Self
+
+
+class Explanation(Attributions):
+    """A ``shap.Explanation``, in every respect, that knows about sequences.
+
+    ``values`` has shape (rows, ..., outputs): the rows, the other axes of the input, the axes of the output (none, if
+    the model returns one number per row). ``base_values`` has shape (rows, outputs), ``data`` that of the input. For
+    every row and output the values sum to the model's output minus the base value, and so they do after ``over_time``
+    and ``over_features``.
+
+    shap's plots want a matrix: one output, one value per row and feature. ::
+
+        explanation = explainer(x)                              # (rows, steps, features, outputs)
+        per_feature = explanation.over_time().output(2)         # (rows, features)
+        per_step = explanation.over_features().output(2)        # (rows, steps)
+        shap.plots.beeswarm(per_feature)
+        shap.plots.waterfall(per_step[0])
+
+    What slicing and arithmetic return is an ``Explanation`` again. Names may be assigned: they go to the last axis of
+    the input (``feature_names``) and of the output (``output_names``). So may ``row_ids``, ``step_labels``, ``lengths``,
+    ``targets``, ``display_data`` (the raw inputs), ``background``, ``model``, ``method``, ``players``, ``converged``,
+    ``standard_errors`` and ``replicates``; ``outputs`` and ``gap`` are there to be read. They are kept by slices, copies,
+    sums, ``concat`` and files as far as they still hold. ::
+
+        explanation.step_labels = frame.index                   # dates, for tables and pictures
+        explanation.to_dataframe()                              # a line per row, step, feature and output
+        explanation.save("why.parquet")                         # deepshap.load reads it again
+    """
+
+    @classmethod
+    def concat(cls, explanations: Sequence[Explanation]) -> Self:
+        """Put the rows of several explanations below each other, with all their fields.
+
+        Parameters
+        ----------
+        explanations : sequence of Explanation
+            Of one model against one background, by one method: all but the rows must be the same, the shape of a row and the
+            names above all, and what is known of one must be known of all. Labels of the steps may differ. Computing times
+            are added up.
+
+        Returns
+        -------
+        Explanation
+            A JointExplanation of such.
+
+        Raises
+        ------
+        InputError
+            If there are none, they do not fit each other, or one is of a single row without an axis of rows.
+        """
+        return concatenated(list(explanations))
+
+    # ------------------------------------------------------------------ for people
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        max_megabytes: float = 64.0,
+        seed: int = 0,
+    ) -> Path:
+        """Write a report that a browser shows: one HTML file, which needs no network (and here the extra `deepshap[report]`).
+
+        See ``deepshap.report.write_report`` for the parameters and errors, and docs/report.md for what it shows.
+        """
+        from ..report import write_report  # which takes time
+
+        return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html.summary(self)
+
+    # ------------------------------------------------------------------ tables and files
+    def to_dataframe(self, outputs: int | str | Sequence[int | str] | None = None) -> pd.DataFrame:
+        """Lay the attributions out in long form: a line for each row, step, feature and output.
+
+        Parameters
+        ----------
+        outputs : int, str or sequence of them, optional
+            Indexes or names of the outputs to take, by default all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``row``, ``step``, ``feature`` and ``output``, as far as there are such axes (further ones are numbered),
+            with ids, labels and names where they are known; ``value``, the raw input if it is known; ``input``, what the
+            model got, if that is something else; ``attribution``. Padded steps have no lines. A JointExplanation also has
+            the column ``input_name``.
+
+        Raises
+        ------
+        InputError
+            If there are no such outputs, or more than one axis of them.
+        """
+        chosen = self if outputs is None else self.some_outputs(outputs)
+        return long_form.to_dataframe(chosen)
+
+    def to_xarray(self) -> Any:
+        """As an ``xarray.Dataset`` with the variables ``attribution``, ``value``, ``base_value``, ``model_output`` and others.
+
+        Returns
+        -------
+        xarray.Dataset
+            The dimensions are row, step, feature and output, with ids, labels and names as coordinates. A list or dict of
+            them for a JointExplanation.
+
+        Raises
+        ------
+        ImportError
+            If xarray is missing.
+        """
+        return self._each(long_form.to_xarray)
+
+    @classmethod
+    def from_xarray(cls, dataset: Any) -> Explanation:
+        """Make an explanation of a dataset from ``to_xarray``.
+
+        Raises
+        ------
+        InputError
+            If it is no such dataset.
+        """
+        return long_form.from_xarray(cls, dataset)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a Parquet file, without pickle.
+
+        Any reader of Parquet shows the table of ``to_dataframe``; ``deepshap.load`` gives back the whole explanation, bit by
+        bit. The file is complete or not there at all.
+
+        Raises
+        ------
+        ImportError
+            If pyarrow is missing.
+        InputError
+            If ``background`` cannot be written as JSON.
+        """
+        storage.save(self, path)
+
+
+class JointExplanation(Explanation, JointAttributions):
+    """The explanation of a model with several inputs: one ``Explanation`` for each of them.
+
+    ``explanation[0]`` (or ``explanation["name"]``, for inputs by keyword) is the ``Explanation`` of one input, for
+    slices, sums and plots. ``values`` and ``data`` are lists (dicts) over the inputs; the values of all inputs together
+    sum to the model's output minus ``base_values``. Everything else raises an InputError that says so.
+
+    Parameters
+    ----------
+    parts : list or dict of Explanation
+        One for each input.
+    """
+
+
+def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Explanation:
+    """Read what ``Explanation.save`` or ``deepshap explain`` wrote, of one file or several; nothing in them can run code.
+
+    Parameters
+    ----------
+    path : str, path, or sequence of them
+        The Parquet file. The rows of several are put below each other in their order, as by ``Explanation.concat``; so are
+        those of a pattern, such as "runs/*.parquet", in the order of their names.
+
+    Returns
+    -------
+    Explanation
+        As it was, bit by bit; a JointExplanation if it was one.
+
+    Raises
+    ------
+    InputError
+        If a file was not written by deepshap, or was changed since, or the files do not fit each other.
+    ImportError
+        If pyarrow is missing.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return Explanation.concat([load(one) for one in path])
+    if "*" in str(path) and not os.path.exists(path):
+        found = sorted(glob(str(path)))
+        if not found:
+            raise InputError(f"there are no files {path}.")
+        return load(found)
+    parts = storage.read(path, Explanation)
+    return parts if isinstance(parts, Explanation) else JointExplanation(parts)
