@@ -654,7 +654,7 @@ def test_other_files_are_refused(explanation, tmp_path):
     saved.to_pandas().to_parquet(path)
     with pytest.raises(deepshap.InputError, match="no explanation"):
         deepshap.load(path)
-    newer = saved.schema.metadata[b"deepshap"].replace(b'"format": 1', b'"format": 99')
+    newer = saved.schema.metadata[b"deepshap"].replace(b'"format": 2', b'"format": 99')
     pyarrow.parquet.write_table(saved.replace_schema_metadata({**saved.schema.metadata, b"deepshap": newer}), path)
     with pytest.raises(deepshap.InputError, match="written by a newer deepshap"):
         deepshap.load(path)

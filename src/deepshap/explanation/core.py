@@ -175,6 +175,12 @@ class Attributions(Fields, shap.Explanation):
         both._track(feature_names=Obj(None))
         both.values = np.concatenate([self.values, other.values], axis)
         both._track(data=Obj(_beside(self.data, other.data, axis)))
+        if isinstance(other, Attributions):
+            both.standard_errors = _beside(self.standard_errors, other.standard_errors, axis)
+            if both.standard_errors is not None and len(self._replicates) == len(other._replicates):
+                both.replicates = [
+                    _beside(*pair, axis) for pair in zip(self._replicates, other._replicates, strict=True)
+                ]
         both.feature_names = _beside(self.feature_names, other.feature_names, 0)
         return both
 

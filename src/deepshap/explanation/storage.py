@@ -24,7 +24,7 @@ from ..optional import needed
 from .core import Attributions
 from .long_form import Column, LongForm, facts, in_order, rebuilt
 
-FORMAT = 1
+FORMAT = 2  # 1 knows no standard errors
 LINES_PER_BLOCK = 2**21
 UNITS = ("ms", "us", "ns")  # of times, as Parquet and pandas both know them
 
