@@ -1,9 +1,9 @@
-# make setup, test, shap-tests, keras-alone, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, test, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test shap-tests keras-alone lint demo bench gallery notebooks docs tex
+.PHONY: setup test packages shap-tests lint demo bench gallery notebooks docs tex
 
 setup: $(INSTALLED)
 
@@ -24,11 +24,10 @@ test: setup
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
 
-# An environment of its own with Keras alone, without PyTorch.
-keras-alone:
-	$(PYTHON) -m venv build/keras-alone
-	build/keras-alone/bin/pip install --quiet --constraint constraints-dev.txt '.[keras]'
-	build/keras-alone/bin/python tests/support/one_framework.py keras torch
+# The wheel and the sdist, and each extra of them by itself in an environment of its own. Some minutes, and the network.
+packages: setup
+	$(BIN)/python -m build --outdir build/packages
+	$(BIN)/python tools/try_packages.py build/packages
 
 lint: setup
 	$(BIN)/ruff check
@@ -53,9 +52,12 @@ gallery: setup
 notebooks: setup
 	$(BIN)/python notebooks/build.py
 
+# The lists of operations, then the site in build/site; what would be a warning is an error.
 docs: setup
 	$(BIN)/python tools/torch_operations.py > docs/supported-operations.md
 	$(BIN)/python tools/tensorflow_operations.py > docs/supported-keras.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo the site is in build/site/index.html
 
 # The derivations as build/tex/*.pdf; twice, for the references. Any LaTeX will do: make tex LATEX=xelatex.
 LATEX ?= pdflatex

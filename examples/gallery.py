@@ -1,7 +1,7 @@
-"""Every picture of deepshap.plots, drawn of small models trained on real data.
+"""Explanations of small models trained on real data, and every picture of deepshap.plots drawn of them.
 
-`python examples/gallery.py` writes the pictures of docs/plots.md: an LSTM that tells nine speakers apart, a GRU that
-forecasts Seattle's temperatures for a week, and an LSTM that reads short reviews. It takes about half a minute.
+`python examples/gallery.py` runs the code of docs/plots.md and writes its pictures: an LSTM that tells nine speakers apart,
+a GRU that forecasts Seattle's temperatures for a week, and an LSTM that reads short reviews. It takes about half a minute.
 
 Needs the extra `deepshap[demo]`.
 """
@@ -9,103 +9,77 @@ Needs the extra `deepshap[demo]`.
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from forecast import COLUMNS, HORIZON, TEST_YEAR, Forecaster, days_of, train
+from forecast import COLUMNS, HORIZON, TEST_YEAR, days_of, train
 from matplotlib.axes import Axes
 from PIL import Image
 from torch import Tensor, nn
 
 import deepshap
-from deepshap import demo, plots
+from deepshap import demo
 from deepshap.datasets import JapaneseVowels, japanese_vowels, seattle_weather
 
+PAGE = Path(__file__).parents[1] / "docs" / "plots.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n!\[[^]]*\]\(images/plots/(\S+)\))?", re.MULTILINE | re.DOTALL)
 WIDTH = 900  # of a picture, in pixels
-WORDS = [
-    "the",
-    "film",
-    "plot",
-    "acting",
-    "music",
-    "was",
-    "very",
-    "not",
-    "never",
-    "good",
-    "great",
-    "bad",
-    "dull",
-    "and",
-    "but",
-]
+QUICK = False  # train and explain little, for tests
+WORDS = "the film plot acting music was very not never good great bad dull and but"
+REVIEW = "the acting was very good and the plot was not dull but never great"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, explain, draw."""
+    """Run the page, and write each picture that a block has drawn and that follows it."""
+    global QUICK
     options = _options(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    for draw in (draw_speakers, draw_weather, draw_reviews):
-        for name, ax in draw(options.quick).items():
-            _write(ax, options.output / f"{name}.png")
+    QUICK = options.quick
+    sys.modules.setdefault("gallery", sys.modules[__name__])  # as the page imports it
+    names: dict[str, Any] = {}
+    for code, picture in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+        exec(compile(code, str(PAGE), "exec"), names)
+        if picture:
+            _write(names["ax"], options.output / picture)
     print(f"pictures are in {options.output}")
 
 
-def draw_speakers(quick: bool) -> dict[str, Axes]:
-    """Draw sequences of different lengths, with one output per speaker."""
+def speakers() -> deepshap.Explanation:
+    """Explain an LSTM that tells nine speakers apart: sequences of different lengths, one output per speaker."""
     vowels = japanese_vowels()
     model = demo.train(vowels.train, seed=0)
-    test = demo.select(vowels.test, slice(0, 370, 30 if quick else 3))
+    test = demo.select(vowels.test, slice(0, 370, 30 if QUICK else 3))
     names = [f"speaker {k}" for k in range(1, demo.SPEAKERS + 1)]
-    background = demo.balanced_background(vowels.train, 18 if quick else 45, seed=0)
+    background = demo.balanced_background(vowels.train, 18 if QUICK else 45, seed=0)
     explainer = deepshap.DeepExplainer(model, background, feature_names=demo.CHANNEL_NAMES, output_names=names)
     explanation = explainer(test.signal, additional_forward_args=(torch.as_tensor(test.lengths),))
     explanation.lengths = test.lengths
     explanation.step_labels = JapaneseVowels.FRAME_SHIFT_MS * np.arange(test.signal.shape[1])
     explanation.row_ids = [f"utterance {i}" for i in range(len(test))]
-    third = explanation.output("speaker 3")
-    spoken = test.speaker == 2
-    options = {"unit": "log-odds"}
-    return {
-        "heatmap": plots.heatmap(third[int(np.flatnonzero(spoken)[0])], time_label="time (ms)", **options),
-        "importance": plots.importance(third, **options),
-        "importance_over_time": plots.importance_over_time(third, align="end", **options),
-        "importance_map": plots.importance_map(third[spoken], align="end", **options),
-        "importance_by_group": plots.importance_by_group(third, np.array(names)[test.speaker], **options),
-        "beeswarm": plots.beeswarm(third, **options),
-        "difference": plots.difference(
-            third, spoken, names=("speaker 3 speaks", "others"), align="relative", **options
-        ),
-        "outliers": plots.outliers(third[spoken], rows=6, **options),
-    }
+    explanation.targets = np.array(names)[test.speaker]
+    return explanation
 
 
-def draw_weather(quick: bool) -> dict[str, Axes]:
-    """Draw a series with time stamps and seven outputs."""
+def weather() -> deepshap.Explanation:
+    """Explain a GRU's forecast of seven days by the weather up to then: time stamps, an output per day ahead."""
     days = days_of(seattle_weather())
     past, day = days[days.date + HORIZON < TEST_YEAR], days[days.date == np.datetime64("2015-04-20")]
-    model = train(past, epochs=2 if quick else 20, seed=0)
-    explanation = explain_weather(model, past.history[::40], past.season[::40], day)
-    tomorrow = explanation.output("in 1 day")[0]
-    options = {"unit": "°C"}
-    return {
-        "signal": plots.signal(tomorrow, **options),
-        "buildup": plots.buildup(tomorrow, **options),
-        "output_matrix": plots.output_matrix(explanation[0], "temp_max", **options),
-    }
-
-
-def explain_weather(model: Forecaster, history: np.ndarray, season: np.ndarray, days: object) -> deepshap.Explanation:
-    """Explain the forecasts of the given days by the weather up to then, against past histories and seasons."""
+    model = train(past, epochs=2 if QUICK else 20, seed=0)
     outputs = [f"in {k + 1} day{'s' * (k > 0)}" for k in range(HORIZON)]
     explainer = deepshap.DeepExplainer(
-        model, [history, season], feature_names=[COLUMNS, ["sine", "cosine"]], output_names=outputs
+        model,
+        [past.history[::40], past.season[::40]],
+        feature_names=[COLUMNS, ["sine", "cosine"]],
+        output_names=outputs,
     )
-    explanation = explainer(days.inputs)[0]
-    explanation.step_labels = days.date[:, None] - np.arange(history.shape[1])[::-1]
+    explanation = explainer(day.inputs)[0]
+    explanation.step_labels = day.date[:, None] - np.arange(past.history.shape[1])[::-1]
     return explanation
 
 
@@ -115,7 +89,7 @@ class Reader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.lstm, self.head = (
-            nn.Embedding(len(WORDS), 12),
+            nn.Embedding(len(WORDS.split()), 12),
             nn.LSTM(12, 24, batch_first=True),
             nn.Linear(24, 1),
         )
@@ -125,44 +99,29 @@ class Reader(nn.Module):
         return self.head(self.lstm(self.embedding(tokens))[0][:, -1])
 
 
-def draw_reviews(quick: bool) -> dict[str, Axes]:
-    """Draw a text: "good" and "bad" turn around behind "not" and "never"."""
+def review() -> deepshap.Explanation:
+    """Explain what an LSTM makes of a review: "good" and "bad" turn around behind "not" and "never"."""
     torch.manual_seed(0)
-    tokens = torch.randint(len(WORDS), (3000, 14))
+    tokens = torch.randint(len(WORDS.split()), (3000, 14))
     model = Reader()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(30 if quick else 300):
+    for _ in range(30 if QUICK else 300):
         rows = torch.randint(len(tokens), (128,))
         loss = nn.functional.binary_cross_entropy_with_logits(model(tokens[rows])[:, 0], favourable(tokens[rows]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    review = [
-        "the",
-        "acting",
-        "was",
-        "very",
-        "good",
-        "and",
-        "the",
-        "plot",
-        "was",
-        "not",
-        "dull",
-        "but",
-        "never",
-        "great",
-    ]
-    ids = torch.tensor([[WORDS.index(word) for word in review]])
+    words, known = REVIEW.split(), WORDS.split()
+    ids = torch.tensor([[known.index(word) for word in words]])
     explanation = deepshap.DeepExplainer(model.eval(), tokens[:100], output_names=["favourable"])(ids)
-    explanation.display_data = [review]
-    return {"text": plots.text(explanation[0], unit="log-odds")}
+    explanation.display_data = [words]
+    return explanation
 
 
 def favourable(tokens: Tensor) -> Tensor:
     """Tell reviews (N, words) that praise more than they blame (N,), as 1 and 0."""
-    words = torch.tensor([{"good": 1, "great": 2, "bad": -1, "dull": -2}.get(word, 0) for word in WORDS])
-    negates = torch.tensor([word in ("not", "never") for word in WORDS])
+    words = torch.tensor([{"good": 1, "great": 2, "bad": -1, "dull": -2}.get(word, 0) for word in WORDS.split()])
+    negates = torch.tensor([word in ("not", "never") for word in WORDS.split()])
     turned = torch.cat([torch.zeros_like(tokens[:, :1], dtype=torch.bool), negates[tokens[:, :-1]]], dim=1)
     return (torch.where(turned, -words[tokens], words[tokens]).sum(dim=1) > 0).float()
 

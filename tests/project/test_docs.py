@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch_operations as document
 
+from deepshap.cli import cli
 from deepshap.engines.torch import table
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_BLOCKS = {
-    "README.md",
-    "adding-a-rule.md",
-    "captum.md",
-    "cells-and-handlers.md",
-    "keras.md",
-    "command-line.md",
-    "explanations.md",
-    "mathematics.md",
-    "migration.md",
-    "report.md",
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ELSEWHERE = {
     "plots.md",
-}
+    "speakers.md",
+    "weather.md",
+}  # run where their pictures are drawn: test_plot_shapes, test_notebooks
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -46,24 +41,48 @@ def rules_restored():
     table.USER_OPERATIONS.update(before)
 
 
-def test_pages_with_blocks_are_there():
-    assert {page.name for page in PAGES} >= WITH_BLOCKS
-
-
 @pytest.mark.usefixtures("rules_restored")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if BLOCK.search(p.read_text(encoding="utf-8"))], ids=lambda p: p.stem
+)
 def test_blocks_run(page, tmp_path, monkeypatch):
+    if page.name in ELSEWHERE:
+        return
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     torch.manual_seed(0)
-    found = list(blocks(page))
-    assert found or page.name not in WITH_BLOCKS, f"{page.name} has no ```python block"
     namespace = {"__name__": page.stem}
-    for line, code in found:
+    for line, code in blocks(page):
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
+    plt.close("all")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_of_a_kind_that_runs(page):
+    """Blocks of Python run above, those of shells are read below; the others are no code."""
+    kinds = set(re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert kinds <= {"python", "sh", "math", "diff", "text"}
+
+
+def commands():
+    """Every call of our command line on the pages."""
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == "deepshap":
+                    yield pytest.param(words[1:], id=f"{page.stem}: {' '.join(words[1:])}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_are_understood(words):
+    name, *arguments = words[: words.index(">>")] if ">>" in words else words
+    command = cli.commands[name]
+    with command.make_context(name, arguments) as context:
+        assert context.params
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     for target, anchor in re.findall(r"\]\(([^)#:]*)(#[^)]*)?\)", page.read_text(encoding="utf-8")):
         linked = page.parent / target if target else page

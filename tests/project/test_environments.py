@@ -1,7 +1,7 @@
 """Each framework works where the other is not installed, and without any there is a clear error.
 
-The other packages are hidden from a program of its own, as if they were not there. ``make keras-alone`` runs the same
-program in a real environment with Keras alone.
+The other packages are hidden from a program of its own, as if they were not there. ``make packages`` runs the same
+program in real environments, each with one framework alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,59 @@
+"""Install the wheel and the sdist with each extra alone, each in an environment of its own, and run a program there.
+
+`python tools/try_packages.py FOLDER [EXTRA ...]`, with the folder that `python -m build` wrote into.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORK = str(ROOT / "tests" / "support" / "one_framework.py")
+EXPLANATION = """
+import numpy as np, deepshap
+explanation = deepshap.Explanation(np.ones((3, 4, 2)), np.zeros(3), np.ones((3, 4, 2)), feature_names=["a", "b"])
+"""
+PROGRAMS = {  # arguments of Python, by the extra that they need
+    "": ["-c", "import deepshap; print(len(deepshap.datasets.seattle_weather()))"],
+    "torch": [FRAMEWORK, "torch", "tensorflow", "keras"],
+    "keras": [FRAMEWORK, "keras", "torch"],
+    "plots": ["-c", EXPLANATION + "deepshap.plots.heatmap(explanation[0]).figure.savefig('heatmap.png')"],
+    "tables": [
+        "-c",
+        EXPLANATION + "explanation.save('why.parquet'); print(deepshap.load('why.parquet').to_dataframe())",
+    ],
+    "report": ["-c", EXPLANATION + "print(explanation.report('why.html'))"],
+    "demo": ["-m", "deepshap.demo", "--utterances", "5", "--background", "5"],
+}
+
+
+def main(folder: str, *extras: str) -> None:
+    """Try them, and stop at the first that fails."""
+    packages = sorted(Path(folder).glob("deepshap-*.whl")) + sorted(Path(folder).glob("deepshap-*.tar.gz"))
+    if len(packages) != 2:
+        sys.exit(f"there must be one wheel and one sdist in {folder}, not {[path.name for path in packages]}.")
+    for package in packages:
+        for extra in extras or PROGRAMS:
+            attempt(package.resolve(), extra)
+            print(f"{package.name}[{extra}] installs and runs", flush=True)
+
+
+def attempt(package: Path, extra: str) -> None:
+    """Install a package with one extra into a new environment, away from the sources, and run what it is for."""
+    with tempfile.TemporaryDirectory() as place:
+        venv.create(Path(place) / "venv", with_pip=True)
+        python = str(Path(place) / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints-dev.txt")]
+        if extra in ("torch", "demo"):  # first and alone: pip takes the build that its own configuration prefers
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "torch"], check=True)
+        subprocess.run([*install, f"{package}[{extra}]" if extra else str(package)], check=True)
+        subprocess.run([python, *PROGRAMS[extra]], check=True, cwd=place)
+        subprocess.run([python, "-m", "deepshap", "--version"], check=True, cwd=place)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
