@@ -6,8 +6,6 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
-import numpy as np
-
 from .errors import InputError
 from .explainer import DeepExplainer as ExactExplainer
 
@@ -68,7 +66,7 @@ class DeepExplainer(ExactExplainer):
             The same, but with ``ranked_outputs`` the indexes are a tensor for PyTorch models, as shap returns them.
         """
         found = super().shap_values(X, ranked_outputs, output_rank_order, check_additivity, **options)
-        if ranked_outputs is None or isinstance(self.engine.inputs.background[0], np.ndarray):
+        if ranked_outputs is None or self.engine.framework != "torch":
             return found
         import torch
 

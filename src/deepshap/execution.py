@@ -1,118 +1,93 @@
-"""Average attributions over pairs of examples and references, in bounded memory, and check that they add up."""
+"""Execution: run a method's terms on an engine, in bounded memory, add up what they contribute, and check the sums."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from .engines.inputs import InputForm
+from .additivity import additivity_gap, output_scale
+from .engines.api import Choice, Comparison, Contributions, Engine, Footprint, Plan, Points, Profile
 from .errors import (
     AdditivityError,
     AdditivityWarning,
     BatchMixingError,
+    ControlFlowError,
     InputError,
     MemoryBudgetError,
     NonFiniteError,
 )
+from .estimates import RunningEstimate
+from .methods import Method, Term
 
 MOST_PAIRS = 4096  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+Collect = Callable[
+    [Comparison, slice, slice, Contributions], None
+]  # a chunk, its examples and references, what they gave
+
+
+# ---------------------------------------------------------------------- settings and results
+@dataclass(frozen=True)
+class Settings:
+    """How to run.
+
+    Attributes
+    ----------
+    memory : the budget for the activations of one chunk, in bytes.
+    most_rows : that the model takes in one call.
+    progress : whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
+    strict : whether sums that do not match are an error, or a warning.
+    """
+
+    memory: int = DEFAULT_BUDGET
+    most_rows: int = MOST_PAIRS
+    progress: bool | None = None
+    strict: bool = True
 
 
 @dataclass
-class Chunk:
-    """Some examples, with their row arguments and explained outputs, and a block of references."""
-
-    examples: list[Any]
-    references: list[Any]
-    extra: tuple[Any, ...]
-    columns: np.ndarray
-    block: tuple[int, int]
-
-    @property
-    def pairs(self) -> tuple[int, int]:
-        """Numbers of examples and references."""
-        return len(self.examples[0]), len(self.references[0])
-
-    def halves(self) -> tuple[Chunk, Chunk, str]:
-        """Two chunks, and whether the examples are divided between them or, of a single one, the references."""
-        examples, references = self.pairs
-        if examples > 1:
-            cut = examples // 2
-            return self._part(slice(0, cut)), self._part(slice(cut, examples)), "examples"
-        cut, (start, stop) = references // 2, self.block
-        before, after = slice(0, cut), slice(cut, references)
-        return (
-            replace(self, references=[r[before] for r in self.references], block=(start, start + cut)),
-            replace(self, references=[r[after] for r in self.references], block=(start + cut, stop)),
-            "references",
-        )
-
-    def _part(self, at: slice) -> Chunk:
-        extra = tuple(e[at] if getattr(e, "ndim", 0) else e for e in self.extra)
-        return replace(self, examples=[x[at] for x in self.examples], extra=extra, columns=self.columns[at])
-
-
-@dataclass
-class Attributions:
+class Outcome:
     """What explaining some rows gives, before it takes the form the user sees.
 
-    ``values`` holds one array (rows, ..., outputs) per explained tensor; ``outputs`` and ``expected`` have shape
-    (rows, outputs), ``gap`` is what the sums miss, relative to the outputs' scale, (rows, outputs).
+    Attributes
+    ----------
+    values : attributions of each explained tensor, (rows, ..., k).
+    outputs, expected : the model's outputs and those it is compared with, (rows, k).
+    gap : what the sums miss, relative to the outputs' scale, (rows, k).
+    columns : numbers of the explained outputs, (rows, k).
+    profile : what was found out about the model.
+    standard_errors : of the values, or None where nothing is random.
     """
 
     values: list[np.ndarray]
     outputs: np.ndarray
     expected: np.ndarray
     gap: np.ndarray
+    columns: np.ndarray
+    profile: Profile
+    standard_errors: list[np.ndarray] | None = None
+
+    @staticmethod
+    def joined(parts: list[Outcome]) -> Outcome:
+        """Outcome of some rows after those of others."""
+
+        def lists(name: str) -> list[np.ndarray]:
+            return [np.concatenate(each) for each in zip(*(getattr(p, name) for p in parts), strict=True)]
+
+        names = ("outputs", "expected", "gap", "columns")
+        arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+        errors = None if any(p.standard_errors is None for p in parts) else lists("standard_errors")
+        return Outcome(lists("values"), **arrays, profile=parts[0].profile, standard_errors=errors)
 
 
-def joined(parts: Sequence[Attributions]) -> Attributions:
-    """Attributions of some rows after those of others."""
-    values = [np.concatenate(of_input) for of_input in zip(*(part.values for part in parts), strict=True)]
-    return Attributions(
-        values, *(np.concatenate([getattr(p, n) for p in parts]) for n in ("outputs", "expected", "gap"))
-    )
-
-
-class Engine(Protocol):
-    """What a framework's engine offers.
-
-    ``in_float64``: how its users get a copy of a model that computes in float64.
-    """
-
-    in_float64: str
-
-    @property
-    def inputs(self) -> InputForm:
-        """The form of the model's inputs."""
-
-    def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Attributions summed over references (outputs, examples, ...), example outputs, summed reference outputs."""
-
-    def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether an error says that the device has no memory left; what can be freed then is."""
-
-    def blame(self, chunk: Chunk) -> Any:
-        """The operation that explains its own output worst on a single pair."""
-
-    @property
-    def tolerance(self) -> float:
-        """How far sums may be off, relative to the scale of the outputs."""
-
-    @property
-    def eps(self) -> float:
-        """Rounding unit of the model's dtype."""
-
-
+# ---------------------------------------------------------------------- planning
 def memory_budget(asked: int | str | None, free: int | None = None) -> int:
     """Bytes that a run may take: what the user asks, else a share of what is free."""
     if asked is None:
@@ -124,127 +99,42 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
             asked = int(float(number) * UNITS[text[len(number) :].strip()])
         except (ValueError, KeyError, OverflowError):
             raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
-    if asked <= 0:
-        raise InputError(f"max_memory must be positive, not {asked}.")
+    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not asked > 0:
+        raise InputError(f"max_memory must be a positive number of bytes, or a size such as '500 MB', not {asked!r}.")
     return int(asked)
 
 
-class Footprint(NamedTuple):
-    """Memory in bytes that each reference, each example and each pair of a chunk takes."""
-
-    reference: int
-    example: int
-    pair: int
-
-
-def chunk_sizes(
-    examples: int, references: int, footprint: Footprint, budget: int, most_pairs: int = MOST_PAIRS
-) -> tuple[int, int]:
-    """How many examples and references to take at a time."""
+def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings) -> Plan:
+    """How many examples and references to take at a time, and multipliers beside them."""
+    budget, most = settings.memory, settings.most_rows
     if sum(footprint) > budget:
         raise MemoryBudgetError(
             f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
             "Raise max_memory, or shorten the sequences."
         )
-    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most_pairs)
+    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most)
     left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
-    return max(1, min(examples, left // each, most_pairs // block)), block
-
-
-def rows_at_once(footprint: Footprint, sizes: tuple[int, int], budget: int) -> int:
-    """Multipliers, one for each pair and explained output, that fit beside a chunk's references and examples."""
-    examples, block = sizes
-    left = budget - block * footprint.reference - examples * footprint.example
-    return min(left // footprint.pair, MOST_PAIRS)
+    count = max(1, min(examples, left // each, most // block))
+    spare = budget - block * footprint.reference - count * footprint.example
+    return Plan(count, block, min(spare // footprint.pair, MOST_PAIRS), budget)
 
 
 def _size(count: float) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**19 else f"{count / 2**10:.1f} KiB"
 
 
-def explain(
-    engine: Engine,
-    examples: list[Any],
-    references: list[Any],
-    extra: tuple[Any, ...],
-    columns: np.ndarray,
-    sizes: tuple[int, int],
-    progress: bool | None,
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Explain all examples against all references.
-
-    ``columns`` (examples, k) names the outputs to explain. Returns the mean attributions per explained tensor (examples,
-    ..., k), the outputs and the mean reference outputs of the explained columns (examples, k).
-    """
-    count, background = len(examples[0]), len(references[0])
-    values: list[np.ndarray] = []
-    outputs, expected = np.zeros(columns.shape), np.zeros(columns.shape)
-    bar = tqdm(
-        total=count * background,
-        unit="pair",
-        disable=progress is False,
-        delay=0 if progress else 3,
-        leave=bool(progress),
-    )
-    with bar:
-        for chunk, at in chunks(examples, references, extra, columns, sizes):
-            totals, fx, fr = _attribute(engine, chunk)
-            if not values:
-                values = [np.zeros((count, *t.shape[2:], t.shape[0])) for t in totals]
-            for value, total in zip(values, totals, strict=True):
-                value[at] += np.moveaxis(total, 0, -1) / background
-            outputs[at] = np.take_along_axis(fx, chunk.columns, 1)
-            expected[at] += np.take_along_axis(fr, chunk.columns, 1) / background
-            bar.update(chunk.pairs[0] * chunk.pairs[1])
-    return values, outputs, expected
+def _parts(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
+    """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
+    count = len(comparison.examples)
+    if not comparison.crossed:
+        yield from ((at, slice(None)) for at in _slices(count, plan.rows))
+        return
+    for block in _slices(len(comparison.references), plan.references):
+        yield from ((at, block) for at in _slices(count, plan.examples, block.stop - block.start))
 
 
-def _attribute(engine: Engine, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Explain a chunk; where the device has not enough memory for it, in halves."""
-    try:
-        return engine.attribute(chunk)
-    except Exception as error:
-        if not engine.is_out_of_memory(error):
-            raise
-        if chunk.pairs == (1, 1):
-            raise MemoryBudgetError(
-                f"the device has not enough memory for one pair of example and reference ({error}). Free some, shorten the "
-                "sequences, or explain a copy of the model on the CPU."
-            ) from error
-    first, second, together = chunk.halves()  # out of the except block, which keeps the memory of what failed
-    (a, fa, ra), (b, fb, rb) = _attribute(engine, first), _attribute(engine, second)
-    if together == "examples":
-        return (
-            [np.concatenate(both, 1) for both in zip(a, b, strict=True)],
-            np.concatenate([fa, fb]),
-            np.concatenate([ra, rb]),
-        )
-    return [x + y for x, y in zip(a, b, strict=True)], fa, ra + rb
-
-
-def chunks(
-    examples: list[Any], references: list[Any], extra: tuple[Any, ...], columns: np.ndarray, sizes: tuple[int, int]
-) -> Iterator[tuple[Chunk, slice]]:
-    """Blocks of references outermost, so that each is run only once."""
-    count, background = len(examples[0]), len(references[0])
-    for first in range(0, background, sizes[1]):
-        block = slice(first, min(first + sizes[1], background))
-        for at in _parts(count, sizes[0], block.stop - block.start):
-            rows = tuple(e[at] if getattr(e, "ndim", 0) else e for e in extra)
-            yield (
-                Chunk(
-                    [x[at] for x in examples],
-                    [r[block] for r in references],
-                    rows,
-                    columns[at],
-                    (block.start, block.stop),
-                ),
-                at,
-            )
-
-
-def _parts(count: int, size: int, references: int) -> Iterator[slice]:
-    """Cut the examples into parts of a size, none as many as the references: engines tell the two sides apart by number."""
+def _slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
+    """Cut rows into parts of a size, none as many as the references: engines tell the two sides apart by number."""
     start = 0
     while start < count:
         part = min(size, count - start)
@@ -253,23 +143,140 @@ def _parts(count: int, size: int, references: int) -> Iterator[slice]:
         start += part
 
 
-def single_pair(
+# ---------------------------------------------------------------------- running
+def run(
     engine: Engine,
-    examples: list[Any],
-    references: list[Any],
-    extra: Sequence[Any],
-    columns: np.ndarray,
-    row: int,
-) -> Chunk:
-    """The chunk of one row and the first reference."""
-    at = slice(row, row + 1)
-    one, first = [x[at] for x in examples], [r[:1] for r in references]
-    return Chunk(one, first, engine.inputs.rows_of(extra, at), columns[at], (-1, -1))
+    method: Method,
+    examples: Points,
+    references: Points,
+    choose: Choice,
+    settings: Settings,
+    crossed: bool = True,
+    collect: Collect | None = None,
+) -> Outcome:
+    """Explain examples against references, each with each or row k with row k, by a method.
+
+    ``choose`` says which outputs of the rows to explain. ``collect`` is shown every chunk, with the multipliers of its pairs.
+
+    Raises
+    ------
+    DeepShapError
+        Whatever prevents an explanation that adds up. Where kept activations might be the reason, they are recorded anew
+        before.
+    """
+    arguments = engine, method, examples, references, choose, settings, crossed, collect
+    try:
+        return _run(*arguments)
+    except (AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
+        if collect is not None or not engine.forget():
+            raise
+    return _run(*arguments)
 
 
-def _compare_with_native(tolerance: float, traced: np.ndarray, native: np.ndarray, scale: np.ndarray) -> None:
+def _run(
+    engine: Engine,
+    method: Method,
+    examples: Points,
+    references: Points,
+    choose: Choice,
+    settings: Settings,
+    crossed: bool,
+    collect: Collect | None,
+) -> Outcome:
+    profile = engine.probe(examples, references)
+    plan = plan_for(profile.footprint, *_sides(examples, references, crossed), settings)
+    native = engine.outputs(examples, plan.rows)
+    columns = choose(native, profile)
+    whole = Comparison(examples, references, crossed, columns)
+    known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
+    sums = RunningEstimate(len(examples), columns.shape[1])
+    bar = tqdm(
+        total=whole.pairs,
+        unit="pair",
+        disable=settings.progress is False,
+        delay=0 if settings.progress else 3,
+        leave=bool(settings.progress),
+    )
+    with bar:
+        for term in method.terms(whole, sums):
+            _add(engine, term, plan, sums, bar, collect)
+    return _checked(engine, whole, profile, sums, native, known, settings.strict)
+
+
+def _sides(examples: Points, references: Points, crossed: bool) -> tuple[int, int]:
+    """Numbers of examples and references; where each row has its own reference, a pair takes both."""
+    return (len(examples), len(references)) if crossed else (1, len(examples))
+
+
+def _add(engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None) -> None:
+    """Add a term's contributions, chunk by chunk."""
+    comparison = term.comparison
+    for at, block in _parts(comparison, plan):
+        part = comparison.part(at, block)
+        found = _contributions(engine, part, plan, collect is not None)
+        if collect is not None:
+            collect(part, at, block, found)
+        share = len(part.references) / len(comparison.references) if comparison.crossed else 1.0
+        sums.add(term, at, part.outputs, found, share)
+        bar.update(part.pairs)
+
+
+def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bool) -> Contributions:
+    """Explain a chunk; where the device has not enough memory for it, in halves."""
+    try:
+        return engine.contributions(part, plan, multipliers)
+    except Exception as error:
+        if not engine.is_out_of_memory(error):
+            raise
+        if part.pairs == 1:
+            raise MemoryBudgetError(
+                f"the device has not enough memory for one pair of example and reference ({error}). Free some, shorten the "
+                "sequences, or explain a copy of the model on the CPU."
+            ) from error
+    # out of the except block, which keeps the memory of what failed
+    count = len(part.examples)
+    join, size = (
+        (Contributions.of_examples, count) if count > 1 else (Contributions.of_references, len(part.references))
+    )
+    cuts = slice(0, size // 2), slice(size // 2, size)
+    halves = [part.part(cut) if count > 1 else part.part(slice(None), cut) for cut in cuts]
+    return join([_contributions(engine, half, plan, multipliers) for half in halves])
+
+
+# ---------------------------------------------------------------------- checking
+def _checked(
+    engine: Engine,
+    whole: Comparison,
+    profile: Profile,
+    sums: RunningEstimate,
+    native: np.ndarray,
+    known: np.ndarray | None,
+    strict: bool,
+) -> Outcome:
+    """Compare what was found with the outputs of the untouched model; raise, or only warn, if it does not add up.
+
+    ``native`` are the model's outputs for the examples, ``known`` those for the references, both (rows, outputs).
+    """
+    columns = whole.outputs
+    outputs = np.take_along_axis(native, columns, 1)
+    expected = sums.expected if known is None else known.mean(0)[columns]
+    if not np.isfinite(expected).all():
+        raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
+    of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
+    largest = np.maximum(np.abs(native).max(1, initial=0.0), of_references)
+    _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
+    values, errors = sums.values(), sums.standard_errors()
+    gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
+    found = Outcome(values, outputs, expected, gap, columns, profile, errors)
+    _check(engine, found, whole, strict)
+    return found
+
+
+def _compare_with_native(
+    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray
+) -> None:
     """Check that the model computed the same among its pairs as by itself."""
-    gap = np.abs(traced - native) / scale
+    gap = np.abs(sums.difference - (outputs - expected)) / scale
     if not (gap <= 10 * tolerance).all():
         row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
         raise BatchMixingError(
@@ -279,83 +286,37 @@ def _compare_with_native(tolerance: float, traced: np.ndarray, native: np.ndarra
         )
 
 
-def verified(
-    engine: Engine,
-    values: list[np.ndarray],
-    outputs: np.ndarray,
-    native: np.ndarray,
-    expected: np.ndarray,
-    pair: Callable[[int], Chunk],
-    strict: bool = True,
-) -> Attributions:
-    """Compare a run's attributions with the outputs of the untouched model; raise, or only warn, if they do not add up.
-
-    ``values`` holds one array (rows, ..., outputs) per explained tensor; the other arrays have shape (rows, outputs):
-    outputs of the run, of the model by itself, and mean outputs on the references. ``pair(row)`` is a chunk of that row and
-    one reference.
-    """
-    if not np.isfinite(expected).all():
-        raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
-    _compare_with_native(engine.tolerance, outputs, native, output_scale(native, expected))
-    gap = additivity_gap(values, native, expected, engine.tolerance, engine.eps)
-    result = Attributions(values, native, expected, gap)
-    check(engine, result, pair, engine.tolerance, strict)
-    return result
-
-
-def additivity_gap(
-    values: list[np.ndarray], outputs: np.ndarray, expected: np.ndarray, tolerance: float, eps: float
-) -> np.ndarray:
-    """|sum of attributions - (output - expected output)| over the scale of the outputs, (examples, outputs).
-
-    The scale is the larger of the two outputs, or a thousandth of the largest among all rows where both are small. To it
-    comes what rounding of the summands can make of their sum, so that outputs of 0 have a scale too; but never more than
-    the largest output, so that attributions which explode do not excuse themselves.
-    """
-    flat = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
-    explained, summands = sum(v.sum(1) for v in flat), sum(np.abs(v).sum(1) for v in flat)
-    largest = max(np.abs(outputs).max(initial=0.0), np.abs(expected).max(initial=0.0))
-    rounding = np.minimum(64 * eps / tolerance * summands, largest if largest else np.inf)
-    scale = output_scale(outputs, expected) + rounding
-    return np.abs(explained - (outputs - expected)) / scale
-
-
-def output_scale(outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Size of the outputs of each row, not less than a thousandth of the largest."""
-    scale = np.maximum(np.abs(outputs), np.abs(expected))
-    return np.maximum(scale, scale.max(initial=0.0) * 1e-3) + np.finfo(np.float32).tiny
-
-
-def check(engine: Engine, result: Attributions, worst_pair: Any, tolerance: float, strict: bool) -> None:
+def _check(engine: Engine, found: Outcome, whole: Comparison, strict: bool) -> None:
     """Raise, or warn when the caller asked for it, if any row and output does not add up."""
-    if all(np.isfinite(v).all() for v in result.values) and (result.gap <= tolerance).all():
+    tolerance = found.profile.tolerance
+    if all(np.isfinite(v).all() for v in found.values) and (found.gap <= tolerance).all():
         return
-    row, column = np.unravel_index(int(np.argmax(np.nan_to_num(result.gap, nan=np.inf))), result.gap.shape)
-    message = _gap_message(engine, result, int(row), int(column), tolerance, worst_pair)
+    row, column = np.unravel_index(int(np.argmax(np.nan_to_num(found.gap, nan=np.inf))), found.gap.shape)
+    message = _gap_message(engine, found, int(row), int(column), whole)
     if not strict:
-        warnings.warn(message, AdditivityWarning, stacklevel=6)  # the line that called shap_values
-    elif np.isfinite(result.gap[row, column]):
+        warnings.warn(message, AdditivityWarning, stacklevel=7)  # the line that called shap_values
+    elif np.isfinite(found.gap[row, column]):
         raise AdditivityError(message)
     else:
         raise NonFiniteError(message)
 
 
-def _gap_message(engine: Engine, result: Attributions, row: int, column: int, tolerance: float, worst_pair: Any) -> str:
-    output, expected = result.outputs[row, column], result.expected[row, column]
-    gap = result.gap[row, column]
-    found = (
+def _gap_message(engine: Engine, found: Outcome, row: int, column: int, whole: Comparison) -> str:
+    output, expected = found.outputs[row, column], found.expected[row, column]
+    gap, tolerance = found.gap[row, column], found.profile.tolerance
+    missed = (
         f"the attributions of row {row}, output {column} do not add up: they should sum to {output - expected:.6g} "
         f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
         f"(tolerance {tolerance:.1g}). "
     )
-    blame = engine.blame(worst_pair(row))
+    blame = engine.blame(whole.pair(row))
     if blame is None or not blame.gap > tolerance * max(blame.size, 1e-30):
-        return found + (
+        return missed + (
             "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
             "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
             f"is not), or large numbers cancel in the model: then explain a float64 copy of it ({engine.in_float64})."
         )
-    return found + (
+    return missed + (
         f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
         "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
     )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from importlib import import_module
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 import numpy as np
 import shap
 
 from . import execution
+from .engines.api import Choice, Points, Profile
 from .engines.registry import engine_for, parts_of
 from .errors import InputError
+from .methods import DeepShap
 from .names import check_count, check_names
 from .results import Explanation
 from .results.assembly import assemble, describe
@@ -55,6 +58,8 @@ class DeepExplainer(shap.Explainer):
     max_memory : int or str, optional
         Memory for the activations of one chunk of pairs, in bytes or as "500 MB"; by default a quarter of what is free
         and at most 2 GiB.
+    max_rows : int, optional
+        Rows that the model takes in one call at most, of an exported program with a bounded batch axis.
     progress : bool, optional
         Show a progress bar: always, never, or (default) when a run takes longer than a few seconds.
     feature_names, output_names : sequence of str, optional
@@ -84,6 +89,7 @@ class DeepExplainer(shap.Explainer):
         output: Any = None,
         batch_axis: int | Sequence[int] = 0,
         max_memory: int | str | None = None,
+        max_rows: int | None = None,
         progress: bool | None = None,
         feature_names: Sequence[Any] | Mapping[str, Sequence[str]] | None = None,
         output_names: Sequence[str] | None = None,
@@ -102,17 +108,21 @@ class DeepExplainer(shap.Explainer):
             raise InputError("inverse_transform is for the model's input; the input of an inner layer has no raw form.")
         self._references = data if callable(data) else None  # of each example
         self._batch_axis = batch_axis
-        data, labels = (None, Labels()) if callable(data) else plain(data, "the background", batch_axis)
-        with engine.session():
-            self.engine = engine(model, data, layer=layer, output=output, batch_axis=batch_axis)
-        self.max_memory = execution.memory_budget(max_memory, self.engine.free_memory())
-        self.progress = progress
+        self.engine = engine(model, layer=layer, output=output, batch_axis=batch_axis)
+        labels, self._background = Labels(), None
+        if not callable(data):
+            data, labels = plain(data, "the background", batch_axis)
+            with self.engine.session():
+                self._background = self.engine.read_background(data)
+        self._settings = execution.Settings(
+            execution.memory_budget(max_memory, self.engine.free_memory()),
+            min(max_rows or execution.MOST_PAIRS, execution.MOST_PAIRS),
+            progress,
+        )
         self.feature_names = _listed("feature_names", feature_names)
         self.output_names = [output_names] if isinstance(output_names, str) else _listed("output_names", output_names)
         self.inverse_transform = inverse_transform
         self._columns = _columns(labels)
-        self._most_pairs = execution.MOST_PAIRS  # less for an exported program that takes so many rows at most
-        self._expected_value: np.ndarray | None = None
 
     # ------------------------------------------------------------------ the shap interface
     @property
@@ -129,10 +139,16 @@ class DeepExplainer(shap.Explainer):
             raise InputError(
                 "the background is a function, so that each explained row has its own base value: explainer(X).base_values."
             )
-        if self._expected_value is None:
-            with self.engine.session():
-                self._expected_value = self.engine.expected_value()
-        return self._expected_value
+        assert self._background is not None
+        with self.engine.session():
+            try:
+                outputs = self.engine.native_outputs(self._background, self._settings.most_rows)
+            except TypeError as error:
+                raise InputError(
+                    f"the model could not be run on the background alone ({error}). If it takes additional_forward_args, each "
+                    "explained row has its own base value: explainer(X, additional_forward_args=...).base_values."
+                ) from error
+            return self.engine.as_output(outputs.mean(0))
 
     def shap_values(
         self,
@@ -163,7 +179,7 @@ class DeepExplainer(shap.Explainer):
         Returns
         -------
         numpy.ndarray, list, dict or tuple
-            Attributions of the input's shape with the output's axes behind it: ``(rows, steps, features, outputs)``
+            Outcome of the input's shape with the output's axes behind it: ``(rows, steps, features, outputs)``
             for a sequence and several outputs. A list (dict) for several inputs. With ``ranked_outputs`` a pair
             ``(values, indexes)``, the indexes of shape (rows, ranked_outputs).
 
@@ -174,9 +190,8 @@ class DeepExplainer(shap.Explainer):
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
         X, _ = self._plain(X)
-        result, columns = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
-        values = self._shaped(result.values, ranked_outputs)
-        return values if ranked_outputs is None else (values, columns)
+        found = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
+        return found.values if ranked_outputs is None else (found.values, found.columns)
 
     def __call__(
         self,
@@ -206,30 +221,37 @@ class DeepExplainer(shap.Explainer):
         """
         start = time.perf_counter()
         X, labels = self._plain(X)
-        result, columns = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
+        found = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
         engine = self.engine
-        shape = engine.output_shape if ranked_outputs is None else columns.shape[1:]
-        base, outputs, gap = (a.reshape(len(a), *shape) for a in (result.expected, result.outputs, result.gap))
         explanation = assemble(
-            self._shaped(result.values, ranked_outputs),
-            engine.data(X, additional_forward_args),
-            engine.inputs.axes if engine.layer is None else engine.layer_axes,
-            base,
-            outputs,
-            gap,
+            found.values,
+            found.data,
+            found.axes,
+            found.base_values,
+            found.outputs,
+            found.gap,
             self.feature_names if self.feature_names is not None or engine.layer is not None else _columns(labels),
-            self.output_names if ranked_outputs is None else self._names_of(columns),
+            self.output_names if ranked_outputs is None else self._names_of(found),
             time.perf_counter() - start,
         )
-        explanation.background = {"rows": len(engine.inputs.background[0])}
-        if self._references is not None:
-            explanation.background = {"description": "references of its own for each row"}
+        explanation.background = {"description": "references of its own for each row"}
+        if self._background is not None:
+            explanation.background = {"rows": len(self._background)}
         explanation.model = _name_of(engine.model)
         if engine.layer is None:
             describe(explanation, labels, self.inverse_transform)
         else:
             explanation.row_ids = common_ids(labels)
         return explanation
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Promise that the model does not change: ``with explainer.frozen(): ...`` explains faster.
+
+        Otherwise every call explains the model as it is then: the state of its weights is compared, the model runs on all
+        references (in Keras it is traced anew), and what was kept of it is found out again where anything differs. Within
+        the block nothing is compared; if the model changes all the same, explanations are of the model as it was, or an error.
+        """
+        return self.engine.frozen()
 
     def save(self, out_file: Any) -> None:
         """Write the explainer, with its model and background, to a binary file that is open."""
@@ -287,10 +309,9 @@ class DeepExplainer(shap.Explainer):
         """Qualified name of every layer, as ``named_modules`` has them; "" is the model itself."""
         return dict(self._handlers.names)
 
-    @cached_property
+    @property
     def _handlers(self) -> Handlers:
-        package = type(self.engine).__module__.rpartition(".")[0]
-        return import_module(".handlers", package).Handlers(self.engine)
+        return self.engine.handlers
 
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
@@ -301,75 +322,72 @@ class DeepExplainer(shap.Explainer):
                 raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
         return X, labels
 
-    def _names_of(self, columns: np.ndarray) -> np.ndarray:
+    def _names_of(self, found: _Found) -> np.ndarray:
         """Names of the outputs that each row has, (rows, ranked outputs)."""
-        shape = self.engine.output_shape
-        if self.output_names is not None and len(shape) == 1:
-            check_count("output_names", self.output_names, *shape)
-            return np.asarray(self.output_names)[columns]
-        places = np.stack(np.unravel_index(columns, shape), -1).tolist()
+        if self.output_names is not None and len(found.output_shape) == 1:
+            check_count("output_names", self.output_names, *found.output_shape)
+            return np.asarray(self.output_names)[found.columns]
+        places = np.stack(np.unravel_index(found.columns, found.output_shape), -1).tolist()
         return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])
 
     def _explain(
         self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
-    ) -> tuple[execution.Attributions, np.ndarray]:
-        self._expected_value = None  # the weights may have changed since it was computed
+    ) -> _Found:
+        choose = partial(_ranked, count=ranked_outputs, order=order)
+        settings = replace(self._settings, strict=check_additivity)
         with self.engine.session():
-            if self._references is not None:
-                self.engine.inputs.learn(X, "X")
-            examples, extra = self.engine.read(X, additional_forward_args)
-            if self._references is not None:
-                return self._explain_each(examples, extra, ranked_outputs, order, check_additivity)
-            return self._explain_rows(examples, extra, ranked_outputs, order, check_additivity)
+            examples, references = self.engine.read(X, additional_forward_args, self._background)
+            if references is None:
+                found = self._explain_each(examples, choose, settings)
+            else:
+                found = execution.run(self.engine, DeepShap(), examples, references, choose, settings)
+            return self._shaped(found, examples, ranked_outputs)
 
-    def _explain_each(
-        self, examples: list[Any], extra: tuple[Any, ...], *options: Any
-    ) -> tuple[execution.Attributions, np.ndarray]:
+    def _explain_each(self, examples: Points, choose: Choice, settings: execution.Settings) -> execution.Outcome:
         """Explain every row against the references that the background, a function, returns for it."""
         assert self._references is not None
-        engine, inputs, found = self.engine, self.engine.inputs, []
-        for row in range(len(examples[0])):
-            what, given = f"background of row {row}", [x[row] for x in examples]
-            background = self._references(dict(zip(inputs.names, given, strict=True)) if inputs.names else given)
-            if isinstance(background, list) and len(background) == 1 and not inputs.several:
+        form, parts = examples.form, []
+        if form.packed:
+            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
+        for row in range(len(examples)):
+            what, given = f"background of row {row}", [x[row] for x in examples.inputs]
+            background = self._references(dict(zip(form.names, given, strict=True)) if form.names else given)
+            if isinstance(background, list) and len(background) == 1 and not form.several:
                 (background,) = background
-            engine.against(plain(background, f"the {what}", self._batch_axis)[0], what)
-            one = inputs.matched([x[row : row + 1] for x in examples])
-            found.append(self._explain_rows(one, inputs.rows_of(extra, slice(row, row + 1)), *options))
-        results, columns = zip(*found, strict=True)
-        return execution.joined(results), np.concatenate(columns)
+            values = plain(background, f"the {what}", self._batch_axis)[0]
+            references = self.engine.read_background(values, what, form)
+            one = examples[row : row + 1]
+            one = replace(one, inputs=form.matched(one.inputs, references.inputs))
+            parts.append(execution.run(self.engine, DeepShap(), one, references, choose, settings))
+        return execution.Outcome.joined(parts)
 
-    def _explain_rows(
-        self,
-        examples: list[Any],
-        extra: tuple[Any, ...],
-        ranked_outputs: int | None,
-        order: str,
-        check_additivity: bool,
-    ) -> tuple[execution.Attributions, np.ndarray]:
-        engine = self.engine
-        references = engine.inputs.background
-        footprint = engine.prepare(examples, extra)
-        counts = len(examples[0]), len(references[0])
-        sizes = execution.chunk_sizes(*counts, footprint, self.max_memory, self._most_pairs)
-        engine.rows_at_once = execution.rows_at_once(footprint, sizes, self.max_memory)
-        engine.max_memory = self.max_memory
-        native = engine.outputs(examples, extra, sizes)
-        columns = _ranked(native, ranked_outputs, order)
-        values, outputs, expected = execution.explain(
-            engine, examples, references, extra, columns, sizes, self.progress
-        )
-        native = np.take_along_axis(native, columns, 1)
-
-        def pair(row: int) -> execution.Chunk:
-            return execution.single_pair(engine, examples, references, extra, columns, row)
-
-        return execution.verified(engine, values, outputs, native, expected, pair, check_additivity), columns
-
-    def _shaped(self, values: list[np.ndarray], ranked_outputs: int | None) -> Any:
+    def _shaped(self, found: execution.Outcome, examples: Points, ranked_outputs: int | None) -> _Found:
         """Give outputs their axes back, and results the dtype and form of the input."""
-        axes = self.engine.output_shape if ranked_outputs is None else (values[0].shape[-1],)
-        return self.engine.restore([v.reshape(*v.shape[:-1], *axes) for v in values])
+        profile = found.profile
+        shape = profile.output_shape if ranked_outputs is None else found.columns.shape[1:]
+        values = [v.reshape(*v.shape[:-1], *shape).astype(profile.dtype) for v in found.values]
+        base, outputs, gap = (a.reshape(len(a), *shape) for a in (found.expected, found.outputs, found.gap))
+        data = self.engine.explained(examples)
+        axes = list(profile.axes)
+        if self.engine.layer is None:
+            placed, raw = examples.form.restore(values), examples.form.restore(data)
+        else:
+            placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, axes, strict=True)]
+            placed, raw = (placed[0], data[0]) if len(placed) == 1 else (placed, data)
+        return _Found(placed, raw, axes, base, outputs, gap, found.columns, profile.output_shape)
+
+
+class _Found(NamedTuple):
+    """What was found, in the form of the input."""
+
+    values: Any
+    data: Any
+    axes: list[int]
+    base_values: np.ndarray
+    outputs: np.ndarray
+    gap: np.ndarray
+    columns: np.ndarray
+    output_shape: tuple[int, ...]
 
 
 def _columns(labels: Any) -> Any:
@@ -405,8 +423,9 @@ def _listed(what: str, names: Any) -> Any:
     return names
 
 
-def _ranked(outputs: np.ndarray, ranked_outputs: int | None, order: str) -> np.ndarray:
+def _ranked(outputs: np.ndarray, profile: Profile, count: int | None, order: str) -> np.ndarray:
     """Which outputs of each row to explain, (rows, k)."""
+    ranked_outputs = count
     if order not in ORDERS:
         raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {order!r}.")
     if ranked_outputs is None:

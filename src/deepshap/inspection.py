@@ -70,11 +70,9 @@ def check(
         If the example or the model cannot be read. Errors of the model pass as they are, unless an operation without a rule
         came before.
     """
-    if engine_for(model, example).__name__ == "KerasEngine":
-        from .engines.tensorflow.inspection import uses
-    else:
-        from .engines.torch.inspection import uses
-
+    engine = engine_for(model, example)(model, output=output, batch_axis=batch_axis)
     example, _ = plain(example, "the example", batch_axis)
-    found = uses(model, example, additional_forward_args, output=output, batch_axis=batch_axis)
+    with engine.session():
+        points, _ = engine.read(example, additional_forward_args)
+        found = engine.uses(points)
     return Inspection(sorted(found, key=lambda use: use.supported))

@@ -15,7 +15,7 @@ from ..errors import InputError
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron
-from .pairs import Comparison
+from .pairs import AT_ONCE, Explained
 
 Tensors = Tensor | tuple[Tensor, ...]
 Custom = Callable[..., tuple[Tensor, ...]]
@@ -119,15 +119,17 @@ class DeepLift(GradientAttribution):
         ``end_point`` are inputs and ``start_point`` baselines as in ``DeepLift.attribute``: one for all rows or one for each.
         """
         ends, given = arguments.read_inputs(end_point), arguments.read_inputs(attributions)
-        with TorchEngine.session():
-            engine = TorchEngine(self.model, arguments.one_for_each(ends, start_point))
-            rows, extra = engine.read(list(ends), additional_forward_args)
-            end, start = (engine.native_outputs(side, extra) for side in (rows, engine.inputs.background))
+        engine = TorchEngine(self.model)
+        with engine.session():
+            references = engine.read_background(arguments.one_for_each(ends, start_point))
+            rows, _ = engine.read(list(ends), additional_forward_args, references)
+            sides = (rows, references.described_by(rows))
+            end, start = (engine.native_outputs(side, AT_ONCE) for side in sides)
         columns = arguments.columns(target, engine.output_shape, len(end))
         if len(given[0]) != len(end):
             raise InputError(f"attributions of {len(given[0])} rows for {len(end)} rows of end_point.")
         sums = sum(a.to("cpu", torch.float64).reshape(len(a), -1).sum(1).numpy() for a in given)
-        return _tensor(sums - np.take_along_axis(end - start, columns, 1)[:, 0], ends[0], engine.dtype)
+        return _tensor(sums - np.take_along_axis(end - start, columns, 1)[:, 0], ends[0], getattr(torch, engine.dtype))
 
     # ------------------------------------------------------------------ what the variants share
     def _baselines(self, inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[Tensor]:
@@ -144,17 +146,20 @@ class DeepLift(GradientAttribution):
         **layer: Any,
     ) -> Any:
         given = arguments.read_inputs(inputs)
-        with TorchEngine.session():
-            engine = TorchEngine(self.model, self._baselines(given, baselines, inputs), **layer)
-            comparison = Comparison(engine, given, args, target, self._crosswise)
-            means, sums = comparison.attributions(self.multiply_by_inputs, custom)
-            missed = sums - comparison.differences() if with_delta else None
+        engine = TorchEngine(self.model, **layer)
+        with engine.session():
+            explained = Explained(
+                engine, given, self._baselines(given, baselines, inputs), args, target, self._crosswise
+            )
+            means, sums = explained.attributions(self.multiply_by_inputs, custom)
+            missed = sums - explained.differences() if with_delta else None
+        dtype = getattr(torch, engine.dtype)
         likes = [given[0]] * len(means) if layer else given
-        dtypes = [engine.dtype if layer or not x.is_floating_point() else x.dtype for x in likes]
-        placed = [np.moveaxis(mean, 0, axis) for mean, axis in zip(means, comparison.axes, strict=True)]
+        dtypes = [dtype if layer or not x.is_floating_point() else x.dtype for x in likes]
+        placed = [np.moveaxis(mean, 0, axis) for mean, axis in zip(means, explained.axes, strict=True)]
         found = tuple(_tensor(*one) for one in zip(placed, likes, dtypes, strict=True))
         result = found if (isinstance(inputs, tuple) and not layer) or len(found) > 1 else found[0]
-        return result if missed is None else (result, _tensor(missed.reshape(-1), given[0], engine.dtype))
+        return result if missed is None else (result, _tensor(missed.reshape(-1), given[0], dtype))
 
 
 def _tensor(values: np.ndarray, like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -37,11 +37,12 @@ def neuron(model: Callable[..., Any], layer: nn.Module, of_input: bool, selector
 
 def check_called_once(model: Callable[..., Any], layer: nn.Module, inputs: Sequence[Tensor], args: Any) -> None:
     """Run the whole model on the first row, and raise if the layer is called again after its first call."""
-    engine = TorchEngine(model, list(inputs))
-    rows, extra = engine.read(list(inputs), args)
+    engine = TorchEngine(model)
+    points, _ = engine.read(list(inputs), args)
+    first = points[:1]
     calls: list[Any] = []
     with preserved(engine.modules), torch.no_grad(), _hooked(layer, False, calls.append):
-        engine.inputs.call(model, [x[:1].clone() for x in rows], engine.inputs.rows_of(extra, slice(0, 1)))
+        first.form.call(model, [x.clone() for x in first.inputs], first.extra)
     if len(calls) > 1:
         raise InputError(
             f"the layer {type(layer).__name__} is called {len(calls)} times by the model: its neurons have several values. Give "

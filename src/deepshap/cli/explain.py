@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ..errors import DeepShapError, InputError
-from ..execution import MOST_PAIRS
 from ..explainer import DeepExplainer
 from ..names import check_names
 from ..optional import needed
@@ -65,13 +64,14 @@ def run(
         output=selection,
         batch_axis=axes,
         max_memory=max_memory,
+        max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
         progress=False if quiet else None,
         feature_names=names if names is not None else chosen.feature_names,
         output_names=selection.names,
     )
-    explainer._most_pairs = min([one.most_rows or MOST_PAIRS for one in loaded.inputs or []], default=MOST_PAIRS)
     start = time.perf_counter()
-    explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
+    with explainer.frozen():
+        explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
     seconds = time.perf_counter() - start
     explanation.background = {"rows": len(reference[0]), "description": description}
     explanation.model = loaded.name

@@ -13,23 +13,21 @@ from ..errors import InputError
 
 
 class InputForm(ABC):
-    """The form of a model's inputs, learned from the background, and the background's rows in an engine's own arrays."""
+    """The form of a model's inputs: their names, number, axes and dtypes, as some values have them.
+
+    ``values`` are in that form; ``what`` they are is for errors.
+    """
 
     uneven: ClassVar[str]  # what to do with sequences of different lengths
+    packed = False  # whether sequences carry their lengths with them
 
-    def __init__(self, batch_axis: int | Sequence[int]) -> None:
-        self._batch_axis = batch_axis
-        self.background: list[Any] = []
-
-    def learn(self, values: Any, what: str) -> None:
-        """Take over the form of some values: their names, number and axes. There is no background then."""
-        self.background = []
+    def __init__(self, values: Any, batch_axis: int | Sequence[int], what: str) -> None:
         self.names = list(values) if isinstance(values, Mapping) else None
         self.several = isinstance(values, (list, tuple))
         count = len(values) if self.several or self.names else 1
         if count == 0:
             raise InputError(f"the {what} holds no inputs.")
-        self.axes = [self._batch_axis] * count if isinstance(self._batch_axis, int) else list(self._batch_axis)
+        self.axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
 
@@ -58,8 +56,19 @@ class InputForm(ABC):
     def _argument(value: Any) -> Any:
         """A row argument as the engine takes it."""
 
+    @staticmethod
+    @abstractmethod
+    def where(condition: np.ndarray, a: Any, b: Any) -> Any:
+        """Elements of one array where a condition holds, else those of another."""
+
+    @staticmethod
+    @abstractmethod
+    def concatenated(arrays: Sequence[Any]) -> Any:
+        """Arrays one after the other, along their rows."""
+
     # ------------------------------------------------------------------ reading
-    def _arrays(self, values: Any, what: str) -> list[Any]:
+    def arrays(self, values: Any, what: str) -> list[Any]:
+        """Values as the engine's own arrays, rows first and checked."""
         arrays = [self._array(v, axis, what) for v, axis in zip(self._listed(values, what), self.axes, strict=True)]
         self.axes = [axis % len(a.shape) for axis, a in zip(self.axes, arrays, strict=True)]
         if len({len(a) for a in arrays}) > 1:
@@ -83,11 +92,17 @@ class InputForm(ABC):
             raise InputError(f"{what} is a {type(values).__name__} of inputs, the background a single one.")
         return [values]
 
-    def matched(self, rows: list[Any]) -> list[Any]:
-        """Rows in the dtype of the background, whose shape and kind they must have, if there is one."""
-        if not self.background:
-            return rows
-        for position, (x, r) in enumerate(zip(rows, self.background, strict=True)):
+    def implied(self, values: Any) -> tuple[Any, ...]:
+        """Row arguments that the inputs themselves imply, such as the lengths of a PackedSequence."""
+        return ()
+
+    def aligned(self, rows: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Both sides with as many steps, where the form allows for different numbers."""
+        return rows, references
+
+    def matched(self, rows: Sequence[Any], references: Sequence[Any]) -> tuple[Any, ...]:
+        """Rows in the dtype of the references, whose shape and kind they must have."""
+        for position, (x, r) in enumerate(zip(rows, references, strict=True)):
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
                 raise InputError(
@@ -99,7 +114,7 @@ class InputForm(ABC):
                     f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
                     "or both floating-point ones: convert one of them."
                 )
-        return [self._like(x, r) for x, r in zip(rows, self.background, strict=True)]
+        return tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
 
     # ------------------------------------------------------------------ row arguments
     def read_extra(self, extra: Any, rows: int) -> tuple[Any, ...]:
@@ -124,7 +139,11 @@ class InputForm(ABC):
         """Select rows of the row arguments."""
         return tuple(e[rows] if self.has_rows(e) else e for e in extra)
 
-    # ------------------------------------------------------------------ results
+    # ------------------------------------------------------------------ calling, and results
+    @abstractmethod
+    def call(self, model: Callable[..., Any], rows: Sequence[Any], extra: Sequence[Any]) -> Any:
+        """Call the model with the rows in the form its user gives them."""
+
     def restore(self, values: list[np.ndarray]) -> Any:
         """Give per-input results the form of the inputs: batch axis back in its place, list or dict."""
         placed = [np.moveaxis(v, 0, axis) if axis else v for v, axis in zip(values, self.axes, strict=True)]

@@ -1,23 +1,24 @@
-"""Which engine explains a model: that of PyTorch, or that of Keras and TensorFlow."""
+"""Which engine explains a model: that of PyTorch, or that of Keras and TensorFlow. The one place that asks."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError
+from .api import Engine
 
 TENSORFLOW, TORCH, KERAS = ("tensorflow", "tf_keras"), ("torch",), ("keras",)
 PACKAGES = {"torch": "torch", "keras": "keras"}
 DEPTH = 4  # how far a framework is looked for inside of callables
 
 
-def engine_for(model: Any, data: Any) -> Any:
+def engine_for(model: Any, data: Any) -> Callable[..., Engine]:
     """The class of the engine that explains a model; of a plain callable, by what it holds or by its data.
 
     Raises
@@ -27,9 +28,14 @@ def engine_for(model: Any, data: Any) -> Any:
     ImportError
         If the framework is not installed; it names the extra.
     """
-    if framework_of(model, data) == "keras":
-        return _imported("keras", ".tensorflow.engine", "tensorflow").KerasEngine
-    return _imported("torch", ".torch.engine", "torch").TorchEngine
+    framework = framework_of(model, data)
+    return getattr(room(framework, "engine"), "KerasEngine" if framework == "keras" else "TorchEngine")
+
+
+def room(framework: str, name: str) -> Any:
+    """A module that the engines of both frameworks have, of one of them."""
+    package, needed = ("tensorflow", "tensorflow") if framework == "keras" else ("torch", "torch")
+    return _imported(framework, f".{package}.{name}", needed)
 
 
 def parts_of(model: Any) -> tuple[Any, Any]:
@@ -38,12 +44,12 @@ def parts_of(model: Any) -> tuple[Any, Any]:
     Symbolic tensors of Keras, ``(inputs, output)`` as shap takes them, are made a model.
     """
     if not callable(model) and hasattr(model, "signatures"):  # a loaded SavedModel
-        return _imported("keras", ".tensorflow.models", "tensorflow").served(model), None
+        return room("keras", "models").served(model), None
     if not isinstance(model, (tuple, list)) or len(model) != 2:
         return model, None
     if callable(model[0]):
         return model[0], model[1]
-    return _imported("keras", ".tensorflow.models", "tensorflow").between(*model), None
+    return room("keras", "models").between(*model), None
 
 
 def framework_of(model: Any, data: Any = None) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..additivity import additivity_gap
 from ..errors import InputError
-from ..execution import additivity_gap
 from ..explanation.core import Attributions
 from ..names import as_texts
 
@@ -92,7 +92,9 @@ def read(explanation: Attributions) -> Content:
     known = stored if stored is not None else total if base is None else base + total
     gap = None
     if stored is not None and base is not None:
-        gap = additivity_gap(list(np.moveaxis(signed, 1, 2)), stored, base, TOLERANCE, float(np.finfo(np.float32).eps))
+        largest = np.maximum(np.abs(stored), np.abs(base)).max(1, initial=0.0)
+        eps = float(np.finfo(np.float32).eps)
+        gap = additivity_gap(list(np.moveaxis(signed, 1, 2)), stored, base, largest, TOLERANCE, eps)
         told = _per_row(first.gap, count, outputs)
         gap = gap if told is None else np.where(np.abs(gap - told) > TOLERANCE, gap, told)  # told: before rounding
     ids = _first(named, "row_ids")

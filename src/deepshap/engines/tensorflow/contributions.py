@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import ControlFlowError
-from ...execution import DEFAULT_BUDGET, Footprint
-from .graphs import Traced
+from ..api import Footprint
+from ..shell import control_flow_message
+from .graphs import ModelGraph
 from .memory import as_footprint, is_known
 from .operations import Value
 from .pairing import ROWS, Crossed, Layouts, Pairwise, Unpaired
@@ -22,41 +23,58 @@ COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
 PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time
 
 
+# How the two sides lie beside each other.
+CROSSED = "crossed"  # every example with every reference, each side on rows of its own where these can be told
+ON_ALL_PAIRS = "on all pairs"  # the same, both sides repeated to all pairs
+ROW_BY_ROW = "row by row"
+
+
 def explained(
-    traced: Traced, survey: Survey, inputs: int, output_axis: int, layer_axes: list[int] | None, diagnosis: bool
+    graph: ModelGraph,
+    survey: Survey,
+    inputs: int,
+    output_axis: int,
+    layer_axes: list[int] | None,
+    pairing: str,
+    multipliers: bool,
+    diagnosis: bool,
 ) -> Explained:
-    """Trace the function: examples and references by themselves where their rows can be told, else pair by pair."""
-    extra = len(traced.body.inputs) - len(traced.captured) - inputs
+    """Trace the function that explains; examples and references by themselves where their rows can be told."""
+    extra = len(graph.body.inputs) - len(graph.captured) - inputs
+    options = (multipliers, diagnosis)
+    if pairing != CROSSED:
+        return Explained(graph, survey, inputs, output_axis, layer_axes, pairing, *options)
     if not extra and layer_axes is None:
         try:
-            return Explained(traced, survey, inputs, output_axis, None, diagnosis, apart=True)
+            return Explained(graph, survey, inputs, output_axis, None, CROSSED, *options)
         except Unpaired:
             pass
-    return Explained(traced, survey, inputs, output_axis, layer_axes, diagnosis, apart=False)
+    return Explained(graph, survey, inputs, output_axis, layer_axes, ON_ALL_PAIRS, *options)
 
 
 class Explained:
-    """Explains every example against every reference."""
+    """A function that explains examples against references; ``multipliers``: those of the pairs are returned too."""
 
     def __init__(
         self,
-        traced: Traced,
+        graph: ModelGraph,
         survey: Survey,
         inputs: int,
         output_axis: int,
         layer_axes: list[int] | None,
-        diagnosis: bool,
-        apart: bool,
+        pairing: str,
+        multipliers: bool = False,
+        diagnosis: bool = False,
     ) -> None:
-        self.traced, self.survey, self.diagnosis = traced, survey, diagnosis
+        self.graph, self.survey, self.diagnosis, self.multipliers = graph, survey, diagnosis, multipliers
         self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
-        self.apart, self.layouts = apart, Layouts()
+        self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
         self.steps: list[tuple[str, str]] = []
         self.dtypes: set[tf.DType] = set()
         self._footprint: Footprint | None = None  # where shapes alone tell it
-        given = traced.body.inputs[: len(traced.body.inputs) - len(traced.captured)]
+        given = graph.body.inputs[: len(graph.body.inputs) - len(graph.captured)]
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
-        if apart:
+        if self.apart:
             tf.function(self._scan, autograph=False).get_concrete_function()
         rows, extra = specs[:inputs], specs[inputs:]
         self._specs = rows, list(rows), extra
@@ -74,9 +92,7 @@ class Explained:
             self._footprint = as_footprint(self._run(counting, list(row), list(reference), list(extra)).numpy())
         return self._footprint
 
-    def __call__(
-        self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = DEFAULT_BUDGET
-    ) -> Any:
+    def __call__(self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = 0) -> Any:
         """Attributions of each example summed over references, outputs of examples, and of references, summed."""
         function, sizes = self._function, (len(rows[0]), len(references[0]))
         if self._may_be_compiled(*sizes, budget):
@@ -99,14 +115,11 @@ class Explained:
             _, marked, text = str(error.message).partition(DIVERGED)
             if not marked:
                 raise
-            raise ControlFlowError(
-                f"the model does not run the same way on the example and on the reference: {text.partition(']')[0]}. Deep "
-                "SHAP compares the two operation by operation. Write input-dependent branches as tf.where, or pass what decides "
-                "them (lengths, masks, flags) as additional_forward_args, which example and reference share."
-            ) from None
+            message = control_flow_message(text.partition("]")[0], "tf.where", "lengths, masks, flags")
+            raise ControlFlowError(message) from None
 
     def _raise_of_handlers(self) -> None:
-        for region in self.traced.regions:
+        for region in self.graph.regions:
             rule: Any = region.operation.rule if region.operation else None
             error = getattr(rule, "error", None)
             if error is not None:
@@ -122,36 +135,37 @@ class Explained:
     # ------------------------------------------------------------------ tracing
     def _scan(self) -> None:
         """Find where the rows lie in all values."""
-        inputs = self.traced.body.inputs
-        count = len(inputs) - len(self.traced.captured)
+        inputs = self.graph.body.inputs
+        count = len(inputs) - len(self.graph.captured)
         tensors = [tf.raw_ops.Placeholder(dtype=t.dtype, shape=[ROWS, *t.shape[1:]]) for t in inputs[:count]]
-        self.layouts.scan(self.survey, self.traced.body, [*tensors, *self.traced.captured])
+        self.layouts.scan(self.survey, self.graph.body, [*tensors, *self.graph.captured])
 
     def _walk(self, count: Any, block: Any) -> Walk:
-        carrier = tf.float64 if self.traced.output.dtype == tf.float64 else tf.float32
+        carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
         walk = Walk(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
-        walk.regions, walk.several = self.traced.regions, self.apart or self.layer_axes is not None
+        walk.regions, walk.several = self.graph.regions, self.apart or self.layer_axes is not None
         return walk
 
     def _constants(self, extra: Any, block: Any) -> list[Value]:
-        return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.traced.captured)]
+        return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.graph.captured)]
 
     def _count(self, row: Any, reference: Any, extra: Any) -> Any:
         """What a footprint is made of, (3,), from a single pair."""
         one = tf.constant(1)
         walk, values = self._walk(one, one), self._values(row, reference, one, one)
         walk.count_inputs(values)
-        walk.run(self.traced.body, [*values, *self._constants(extra, one)], None)
+        walk.run(self.graph.body, [*values, *self._constants(extra, one)], None)
         return tf.stack([tf.cast(number, tf.float64) for number in walk.bytes.footprint(self.apart)])
 
     def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
-        count, block = tf.shape(rows[0])[0], tf.shape(references[0])[0]
+        count = tf.shape(rows[0])[0]
+        block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
         walk, inner = self._walk(count, block), self.layer_axes is not None
         tape, pairing, found = Tape(walk), walk.pairing, walk.diagnosis
         values = self._values(rows, references, count, block)
         walk.count_inputs(values)
-        (result,) = walk.run(self.traced.body, [*values, *self._constants(extra, block)], tape)
+        (result,) = walk.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
         y, yr = (self._flat(side) for side in (result.x, result.r))
         seed = tf.one_hot(tf.repeat(columns, block), tf.shape(y)[1], dtype=y.dtype)
         if result.active:
@@ -166,10 +180,13 @@ class Explained:
             self.steps = diagnosis.steps
             return [diagnosis.gaps[0], diagnosis.gaps[1]]
         axes = self.layer_axes or [0] * len(explained)
-        totals = [
-            self._summed(tape.multipliers.get(value), value, axis, count, block)
+        sides = [
+            self._of_pairs(tape.multipliers.get(value), value, axis, count, block)
             for value, axis in zip(explained, axes, strict=True)
         ]
+        totals = [tf.reduce_sum(tf.cast(m * d, tf.float64), 1) for m, d in sides]
+        if self.multipliers:
+            totals += [tf.cast(m[:, 0], tf.float64) for m, _ in sides]
         y, yr = (tf.cast(v, tf.float64) for v in (y, yr))
         if self.apart:
             return [*totals, y, tf.broadcast_to(tf.reduce_sum(yr, 0), tf.shape(y))]
@@ -179,25 +196,27 @@ class Explained:
     def _values(self, rows: Sequence[Any], references: Sequence[Any], count: Any, block: Any) -> list[Value]:
         active = self.layer_axes is None
         if self.apart:
-            layouts = [self.layouts.of(t) for t in self.traced.body.inputs]
+            layouts = [self.layouts.of(t) for t in self.graph.body.inputs]
             return [Value(x, r, active, layout=k) for x, r, k in zip(rows, references, layouts, strict=False)]
+        if self.pairing == ROW_BY_ROW:
+            return [Value(x, r, active) for x, r in zip(rows, references, strict=True)]
         several = [tf.concat([[count], tf.ones_like(tf.shape(r)[1:])], 0) for r in references]
         return [
             Value(tf.repeat(x, block, 0), tf.tile(r, times), active)
             for x, r, times in zip(rows, references, several, strict=True)
         ]
 
-    def _summed(self, multiplier: Any, value: Value, axis: int, count: Any, block: Any) -> Any:
-        """Contributions of one explained value, summed over each example's references, the rows first."""
+    def _of_pairs(self, multiplier: Any, value: Value, axis: int, count: Any, block: Any) -> tuple[Any, Any]:
+        """Multipliers and differences of one explained value, (examples, references of each, ...), the rows first."""
         x, r = (_rows_first(side, axis) for side in (value.x, value.r))
         multiplier = _rows_first(multiplier, axis)
-        shape = tf.shape(x)[1:]
-        if multiplier is None:
-            return tf.zeros(tf.concat([[count], shape], 0), tf.float64)
-        grouped = tf.concat([[count, block], shape], 0)
-        x, r = (tf.cast(v, multiplier.dtype) for v in (x, r))
+        grouped = tf.concat([[count, block], tf.shape(x)[1:]], 0)
+        dtype = x.dtype if multiplier is None and x.dtype.is_floating else tf.float64
+        x, r = (tf.cast(v, dtype if multiplier is None else multiplier.dtype) for v in (x, r))
         difference = x[:, None] - r[None] if self.apart else tf.reshape(x - r, grouped)
-        return tf.reduce_sum(tf.cast(tf.reshape(multiplier, grouped) * difference, tf.float64), 1)
+        if multiplier is None:
+            return tf.zeros_like(difference), difference
+        return tf.reshape(multiplier, grouped), difference
 
     # ------------------------------------------------------------------ rows first
     def _flat(self, output: Any) -> Any:
@@ -210,7 +229,7 @@ class Explained:
     def _unflat(self, seed: Any, shape: Any) -> Any:
         if not self.output_axis:
             return tf.reshape(seed, shape)
-        order = self._order(self.traced.output.shape.rank)
+        order = self._order(self.graph.output.shape.rank)
         return tf.transpose(tf.reshape(seed, tf.gather(shape, order)), np.argsort(order).tolist())
 
 

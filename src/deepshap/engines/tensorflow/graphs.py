@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -90,7 +90,7 @@ class Library:
         return "the model" if at or not scope else repr(scope)
 
 
-def _concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
+def concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
     """Trace a call; Python branches on tensors are rewritten if there are any."""
     try:
         return tf.function(call, autograph=False).get_concrete_function(*specs)
@@ -98,21 +98,55 @@ def _concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         return tf.function(call, autograph=True).get_concrete_function(*specs)
 
 
-class Traced:
-    """A model as a graph; its first output is explained."""
+def signature(function: Any) -> Hashable:
+    """What a traced function computes, but for the values of its variables: equal for two traces of the same code.
 
-    def __init__(self, call: Callable[..., Any], specs: Sequence[tf.TensorSpec], scopes: Mapping[str, str]) -> None:
-        self.function = _concrete(call, specs)
-        graph = self.function.graph
+    Names are left out where TensorFlow numbers them anew at each trace.
+    """
+    graph = function.graph
+    definition = graph.as_graph_def()
+    library = {f.signature.name: f for f in definition.library.function}
+    known: dict[str, Hashable] = {}
+
+    def attribute(value: Any) -> Hashable:
+        if value.HasField("func"):
+            return of(value.func.name)
+        if value.list.func:
+            return tuple(of(f.name) for f in value.list.func)
+        return value.SerializeToString(deterministic=True)
+
+    def node(n: Any) -> Hashable:
+        attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
+        return n.op, n.name, tuple(n.input), tuple(attributes)
+
+    def of(name: str) -> Hashable:
+        if name not in known and name in library:
+            body = library[name]
+            known[name] = (tuple(map(node, body.node_def)), tuple(sorted(body.ret.items())))
+        return known.get(name, name)
+
+    captured = tuple(id(external) for external, _ in graph.captures)
+    return tuple(map(node, definition.node)), tuple(t.name for t in graph.outputs), captured
+
+
+class ModelGraph:
+    """A model as a graph; its first output is explained.
+
+    ``compared``: whether its values were compared with those of the model as its user calls it.
+    """
+
+    def __init__(self, function: Any, scopes: Mapping[str, str], regions: Sequence[Any]) -> None:
+        self.function, self.regions = function, regions
+        self.signature = signature(function)
+        graph = function.graph
         self.library = Library(graph, scopes)
         self.body = Body(graph.inputs, graph.outputs[:1], graph.get_operations())
         self.output = graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
-        self.regions: Sequence[Any] = ()
         writes = any(op.type in WRITES for op in graph.get_operations())
         calls = any(node.op in WRITES for f in graph.as_graph_def().library.function for node in f.node_def)
         self.written = list(graph.variables) if writes or calls else []
-        self.compared = False  # with the model as its user calls it
+        self.compared = False
 
 
 def known(tensor: Any, found: dict[Any, Any] | None = None) -> Any:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
-from . import secants
+from ..shell import EPS, TOLERANCE
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
 
@@ -35,6 +35,7 @@ class Handlers(AnyHandlers):
             handler = self.handler_of(layer, name)
             if handler is not None:
                 self.engine.operations[layer] = Operation(CUSTOM, LayerRule(handler, layer, name))
+        self.engine.forget()
 
 
 @dataclass(eq=False)
@@ -107,14 +108,12 @@ class LayerRule(HandlerRule):
 
     def _check_sums(self, inputs: list[Any], outputs: list[Any]) -> None:
         """The handler must keep the sums, row by row where all values have their rows first."""
-        from .engine import TOLERANCE
-
         if not all(np.isfinite(m).all() for m, _, _ in outputs):
             return  # not the handler's doing
         if not all(np.isfinite(m).all() for m, _, _ in inputs):
             raise self.not_finite()
-        dtypes = [v.dtype for _, v, _ in (*inputs, *outputs) if v.dtype in TOLERANCE] or [tf.float64]
-        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(map(secants.eps, dtypes))
+        names = [v.dtype.name for _, v, _ in (*inputs, *outputs) if v.dtype.is_floating] or ["float64"]
+        tolerance, eps = (max(known[name] for name in names) for known in (TOLERANCE, EPS))
         rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in (*inputs, *outputs)}
         count = rows.pop() if len(rows) == 1 else 1
         terms = [[_numbers(v, count) for v in term] for term in (*inputs, *outputs)]

@@ -15,28 +15,15 @@ from ..inputs import InputForm, chosen, only_tensor
 
 
 class Inputs(InputForm):
-    """The form of a model's inputs, learned from the background, and the background's rows."""
+    """The form of a model's inputs; ``dtype`` is the model's."""
 
     uneven = "pad sequences to one length and mask the padding"
 
-    def __init__(self, background: Any, batch_axis: int | Sequence[int], dtype: str | None = None) -> None:
-        super().__init__(batch_axis)
+    def __init__(self, values: Any, batch_axis: int | Sequence[int], what: str, dtype: str | None = None) -> None:
         self.dtype = dtype
-        if background is not None:
-            self.learn(background, "background")
-            self.use(background)
-
-    def use(self, background: Any, what: str = "background") -> None:
-        """Explain against these rows from now on."""
-        self.background = self._arrays(background, what)
-        if len(self.background[0]) == 0:
-            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+        super().__init__(values, batch_axis, what)
 
     # ------------------------------------------------------------------ reading
-    def read(self, X: Any) -> list[np.ndarray]:
-        """Return rows-first arrays for ``X``, checked against the background."""
-        return self.matched(self._arrays(X, "X"))
-
     def _array(self, value: Any, axis: int, what: str) -> np.ndarray:
         given = value
         if hasattr(value, "to_numpy"):
@@ -84,6 +71,16 @@ class Inputs(InputForm):
     @staticmethod
     def _argument(value: Any) -> Any:
         return value.numpy() if isinstance(value, (tf.Tensor, tf.Variable)) else value
+
+    @staticmethod
+    def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Elements of one array where a condition holds, else those of another."""
+        return np.where(condition, a, b)
+
+    @staticmethod
+    def concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays one after the other, along their rows."""
+        return np.concatenate(arrays)
 
     # ------------------------------------------------------------------ calling
     def call(self, model: Callable[..., Any], rows: Sequence[Any], extra: Sequence[Any]) -> Any:

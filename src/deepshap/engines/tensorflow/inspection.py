@@ -5,25 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..uses import UNSUPPORTED, Use, treatment_of
-from .engine import KerasEngine
 from .graphs import Library
 from .operations import CONSTANT, CONTROL, SAME, Operation
-from .survey import ACTIVE, STILL, Flags, Survey
-from .table import OPERATIONS, USER_OPERATIONS
+from .survey import ACTIVE, Flags, Survey
 
 
-def uses(model: Any, example: Any, additional_forward_args: Any, **options: Any) -> list[Use]:
-    """Trace the model, and follow what depends on its inputs."""
-    with KerasEngine.session():
-        engine = KerasEngine(model, example, **options)
-        rows, extra = engine.read(example, additional_forward_args)
-        traced = engine.traced(rows, extra)
-        witness = _Witness(traced.library, {**OPERATIONS, **USER_OPERATIONS})
-        witness.run(traced.body, [ACTIVE] * len(rows) + [STILL] * (len(traced.body.inputs) - len(rows)))
-    return witness.uses
-
-
-class _Witness(Survey):
+class Witness(Survey):
     """Notes every operation on what depends on the inputs; functions and loops by their parts."""
 
     def __init__(self, library: Library, operations: dict[str, Operation]) -> None:

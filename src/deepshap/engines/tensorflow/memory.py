@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...execution import Footprint
+from ..api import Footprint
 
 RULE = 3  # tensors of the pairs' size that a rule works with for each value: both sides of it, and its multiplier
 LIST = 2  # the same of what a list holds: its multipliers, and the tensor that they are stacked to

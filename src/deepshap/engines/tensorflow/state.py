@@ -14,7 +14,6 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from ...errors import InputError
-from ...fingerprint import Fingerprint, fingerprint, names_in
 from ..registry import is_filled
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
@@ -74,29 +73,6 @@ def _parts(value: Any) -> Sequence[Any]:
     if isinstance(value, (type, tf.Tensor, tf.Variable)) or inspect.ismodule(value) or not callable(value):
         return []
     return list(getattr(value, "__dict__", {}).values())
-
-
-# ---------------------------------------------------------------------- what a graph was made of
-def state_of(model: Any, layers: Sequence[Any]) -> Fingerprint:
-    """What the graph of a model depends on: all but its variables, whose values the graph reads."""
-    return fingerprint([model, *layers], _identity, _attributes)
-
-
-def _identity(value: Any) -> int | None:
-    return id(value) if isinstance(value, (tf.Variable, tf.Tensor, keras.Variable, keras.KerasTensor)) else None
-
-
-def _attributes(value: Any) -> dict[str, Any] | None:
-    """Those that a layer may read when it is called: what its users name, and Keras's own where it is no model.
-
-    What is Keras's own in a model changes with training and does not matter; the layers are looked at one by one.
-    """
-    if hasattr(value, "python_function"):  # a tf.function
-        return {"python_function": value.python_function}
-    if not isinstance(value, keras.layers.Layer):
-        return None
-    named, public = names_in(type(value)), not isinstance(value, keras.Model)
-    return {k: v for k, v in vars(value).items() if k == "call" or k in named or (public and not k.startswith("_"))}
 
 
 # ---------------------------------------------------------------------- leaving all as it was

@@ -1,24 +1,32 @@
-"""The background's activations: recorded once, and used again as long as the model is the one they were recorded from."""
+"""The background's activations: recorded once, and used again as long as they are those of the model as it is.
+
+In every call the state of all weights and buffers is compared, and the untouched model runs on all references: where
+anything differs from what it was when the activations were recorded, they are recorded anew. Inside of
+``explainer.frozen()`` nothing is compared.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...fingerprint import Fingerprint, fingerprint
+from ..api import Points
 from .operations import Operation
 from .table import USER_OPERATIONS
 from .trace import Tape
 
-SPOT_CHECKED = 8  # references that are run in every call of a model that can be read
+ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
+Evaluate = Callable[[Points, int, str], np.ndarray]
 
 
 @dataclass
 class Recorded:
-    """A block of references after its forward run."""
+    """Points after their forward run as references."""
 
     tape: Tape
     outputs: Tensor
@@ -26,39 +34,91 @@ class Recorded:
 
 
 @dataclass
-class Kept:
-    """Activations of a block of references, and what the model was like when they were recorded.
-
-    ``state`` is what can be read; ``native`` are the outputs of the untouched model on the references ``looked_at``, which
-    change with what cannot.
-    """
-
-    block: tuple[int, int]
-    looked_at: list[Tensor]
-    recorded: Recorded
-    native: Tensor
-    state: State
-    checked: bool = True
-
-
-@dataclass
 class State:
-    """What tells whether a model's weights, buffers, rules and Python values are the same as before."""
+    """What tells whether a model's weights, buffers and rules are the same as before."""
 
     identities: list[Any]
     sums: list[float]
     rules: dict[Any, Operation]
-    reached: Fingerprint
 
 
-def state_of(model: Any, modules: list[nn.Module], operations: dict[Any, Operation]) -> State:
+class Background:
+    """What is kept of the references of one model."""
+
+    def __init__(self, model: Callable[..., Any], modules: list[nn.Module], operations: dict[Any, Operation]) -> None:
+        self._model, self._modules, self._operations = model, modules, operations
+        self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_model": self._model, "_modules": self._modules, "_operations": self._operations}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._key: Hashable = None  # of the references whose outputs are known
+        self._outputs: np.ndarray | None = None
+        self._at_once = 1
+        self._state: State | None = None
+        self._block: Hashable = None  # the references whose activations are kept
+        self._recorded: Recorded | None = None
+        self._earlier = False  # whether these were recorded in an earlier call
+        self.used_again = False
+
+    def note(self) -> None:
+        """Take the model as it is for the one that is known."""
+        self._state = _state_of(self._modules, self._operations)
+
+    def drop(self) -> bool:
+        """Forget the activations; say whether they were recorded in an earlier call."""
+        earlier, self._recorded, self._block, self._earlier = self._earlier, None, None, False
+        return earlier
+
+    def holds(self, references: Points, frozen: bool, evaluate: Evaluate, eps: float) -> bool:
+        """Whether the model is what it was in the last call, as far as it is known."""
+        self._earlier, self.used_again = self._recorded is not None, False
+        if self._state is None or frozen:
+            return self._state is not None
+        if self._state != _state_of(self._modules, self._operations):
+            return False
+        if self._key is None or self._key != references.key or self._outputs is None:
+            self.drop()
+            self._key = None
+            return True
+        before, self._outputs = self._outputs, evaluate(references, self._at_once, "the background")
+        size = ROUNDING * eps * np.abs(before).max(initial=0.0)
+        return before.shape == self._outputs.shape and bool((np.abs(self._outputs - before) <= size).all())
+
+    def native(self, references: Points, at_once: int, evaluate: Evaluate) -> np.ndarray:
+        """Outputs of the untouched model on the references."""
+        known = self._outputs if self._key is not None and self._key == references.key else None
+        if known is None:
+            known = evaluate(references, at_once, "the background")
+            self._key, self._outputs, self._at_once = references.key, known, at_once
+        return known
+
+    def recorded(self, references: Points, record: Callable[[Points], Recorded]) -> Recorded:
+        """The references after their forward run."""
+        if self._recorded is not None and self._block is not None and self._block == references.key:
+            self.used_again = self._earlier
+            return self._recorded
+        self.drop()  # two blocks would take twice the memory
+        recorded = record(references)
+        self.note()
+        if references.key is not None:
+            self._block, self._recorded = references.key, recorded
+        return recorded
+
+
+def _state_of(modules: list[nn.Module], operations: dict[Any, Operation]) -> State:
     """Read the state of a model."""
     values = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-    dense = [t.detach() for t in values if t.is_floating_point() and t.layout == torch.strided and t.numel()]
+    dense = [t.detach() for t in values if t.layout == torch.strided and t.numel() and not t.is_complex()]
     sums = [_sums(t).cpu() for t in dense]
     rules = {**USER_OPERATIONS, **operations}
-    reached = fingerprint([model, *modules], _identity, _attributes)
-    return State([_identity(t) for t in values], torch.cat(sums).tolist() if sums else [], rules, reached)
+    return State([_identity(t) for t in values], torch.cat(sums).tolist() if sums else [], rules)
 
 
 def _sums(t: Tensor) -> Tensor:
@@ -67,23 +127,6 @@ def _sums(t: Tensor) -> Tensor:
     return torch.stack([rows.sum(), rows @ torch.arange(len(rows), dtype=rows.dtype, device=rows.device)])
 
 
-def _identity(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return None
-    return (
-        id(value),
-        *((value.data_ptr(), value._version) if value.layout == torch.strided else ()),
-        value.shape,
-        value.dtype,
-    )
-
-
-def _attributes(value: Any) -> dict[str, Any] | None:
-    """Those of a module, but for its mode: it is explained in eval mode."""
-    return {**vars(value), "training": None} if isinstance(value, nn.Module) else None
-
-
-def looked_at(state: State, references: list[Tensor]) -> list[Tensor]:
-    """The references that are run in every call: some of them, or all where the model can reach more than can be read."""
-    step = -(-len(references[0]) // SPOT_CHECKED) if state.reached.complete else 1
-    return [r[::step] for r in references]
+def _identity(value: Tensor) -> Any:
+    place = (value.data_ptr(), value._version) if value.layout == torch.strided else ()
+    return (id(value), *place, value.shape, value.dtype)

@@ -29,6 +29,11 @@ def over_references(multipliers: Tensor, differences: Tensor) -> Tensor:
     return (multipliers * differences).sum(1, dtype=torch.float64)
 
 
+def of_pairs(multipliers: Tensor, differences: Tensor) -> Tensor:
+    """Attributions and multipliers of each pair, (2, examples, references, ...)."""
+    return torch.stack([multipliers * differences, multipliers]).double()
+
+
 def row_by_row(multipliers: Tensor, differences: Tensor) -> Tensor:
     """Attributions of rows that each have a reference of their own."""
     return (multipliers * differences)[0].double()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import DeepShapError
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
+from ..shell import EPS, TOLERANCE
 from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
 from .rules import inner
@@ -40,7 +41,7 @@ class Handlers(AnyHandlers):
             handler = self.handler_of(module, name)
             if handler is not None:
                 operations[module] = Operation(CUSTOM, _HandlerRule(handler, module, name))
-        self.engine._kept, self.engine._footprint, self.engine._pairwise = None, None, False
+        self.engine.forget()
 
 
 def layer_names(model: Any) -> dict[nn.Module, str]:
@@ -107,15 +108,13 @@ class _HandlerRule(HandlerRule):
 
     def _check_sums(self, step: Step, inputs: list[Term], multipliers: Sequence[Tensor]) -> None:
         """The handler must keep the sums, row by row where rows can be told, to the tolerance of the dtypes."""
-        from .engine import TOLERANCE
-
         outputs = list(zip(multipliers, step.outputs, step.reference_outputs, strict=True))
         if not _finite(multipliers):
             return  # not the handler's doing
         if not _finite([m for m, _, _ in inputs]):
             raise self.not_finite()
-        dtypes = [t.dtype for t in (*step.inputs, *step.outputs) if t.dtype in TOLERANCE] or [torch.float64]
-        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(torch.finfo(d).eps for d in dtypes)
+        names = [str(t.dtype).removeprefix("torch.") for t in (*step.inputs, *step.outputs) if t.is_floating_point()]
+        tolerance, eps = (max(known[name] for name in names or ["float64"]) for known in (TOLERANCE, EPS))
         layouts = _rows_first([*inputs, *outputs], step.pairs.rows)
         gap, explained, wanted = min(_worst(terms, len(inputs), eps / tolerance) for terms in layouts)
         if not gap <= tolerance:

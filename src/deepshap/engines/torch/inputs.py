@@ -16,57 +16,42 @@ from . import keras_layers
 
 
 class Inputs(InputForm):
-    """The form of a model's inputs, learned from the background, and the background's rows."""
+    """The form of a model's inputs; ``device`` and ``dtype`` are the model's."""
 
     uneven = "pad sequences to one length and pass the lengths as additional_forward_args"
 
     def __init__(
         self,
-        background: Any,
+        values: Any,
         batch_axis: int | Sequence[int],
+        what: str,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(batch_axis)
         self.device, self.dtype = device, dtype
-        if background is not None:
-            self.learn(background, "background")
-            self.use(background)
-
-    def learn(self, values: Any, what: str) -> None:
-        """Take over the form of some values: their names, number and axes. There is no background then."""
         self.packed = isinstance(values, PackedSequence)
-        self.packed_lengths: Tensor | None = None
-        super().learn(None if self.packed else values, what)  # a PackedSequence is a tuple, but one input
-
-    def use(self, background: Any, what: str = "background") -> None:
-        """Explain against these rows from now on."""
-        self.background = [r.clone() for r in self._arrays(background, what)]
-        if self.packed:
-            self.packed_lengths = pad_packed_sequence(background, batch_first=True)[1]
-        if len(self.background[0]) == 0:
-            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+        super().__init__(None if self.packed else values, batch_axis, what)  # a tuple, but one input
 
     # ------------------------------------------------------------------ reading
-    def read(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
-        """Return rows-first tensors for ``X``, checked against the background, and the row arguments they imply."""
-        if self.packed and self.background:
-            return self._read_packed(X)
-        if self.packed:
-            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
-        return self.matched(self._arrays(X, "X")), ()
+    def implied(self, values: Any) -> tuple[Any, ...]:
+        """The lengths of a PackedSequence."""
+        return (pad_packed_sequence(values, batch_first=True)[1],) if self.packed else ()
 
-    def _read_packed(self, X: Any) -> tuple[list[Tensor], tuple[Any, ...]]:
-        if not isinstance(X, PackedSequence):
-            raise InputError(f"the background is a PackedSequence, X is a {type(X).__name__}; pack it too.")
-        (rows,) = self._arrays(X, "X")
-        lengths = pad_packed_sequence(X, batch_first=True)[1]
-        longest = max(rows.shape[1], self.background[0].shape[1])
-        self.background = [_pad_steps(self.background[0], longest)]
-        return [_pad_steps(rows, longest)], (lengths,)
+    def aligned(
+        self, rows: Sequence[Tensor], references: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What was packed is padded to the longest of both sides."""
+        if not self.packed:
+            return rows, references
+        longest = max(side[0].shape[1] for side in (rows, references))
+        return [_pad_steps(rows[0], longest)], [_pad_steps(references[0], longest)]
 
     def _listed(self, values: Any, what: str) -> Sequence[Any]:
-        return [pad_packed_sequence(values, batch_first=True)[0]] if self.packed else super()._listed(values, what)
+        if not self.packed:
+            return super()._listed(values, what)
+        if not isinstance(values, PackedSequence):
+            raise InputError(f"the background is a PackedSequence, {what} is a {type(values).__name__}; pack it too.")
+        return [pad_packed_sequence(values, batch_first=True)[0]]
 
     def _array(self, value: Any, axis: int, what: str) -> Tensor:
         if hasattr(value, "to_numpy"):
@@ -110,9 +95,15 @@ class Inputs(InputForm):
     def _argument(value: Any) -> Any:
         return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
-    def repeat_rows(self, extra: Sequence[Any], times: int) -> tuple[Any, ...]:
-        """Repeat each row's arguments for all its references."""
-        return tuple(e.repeat_interleave(times, 0) if self.has_rows(e) else e for e in extra)
+    @staticmethod
+    def where(condition: np.ndarray, a: Tensor, b: Tensor) -> Tensor:
+        """Elements of one tensor where a condition holds, else those of another."""
+        return torch.where(torch.as_tensor(condition, device=a.device), a, b)
+
+    @staticmethod
+    def concatenated(arrays: Sequence[Tensor]) -> Tensor:
+        """Tensors one after the other, along their rows."""
+        return torch.cat(list(arrays))
 
     # ------------------------------------------------------------------ calling
     def call(self, model: Callable[..., Any], rows: Sequence[Tensor], extra: Sequence[Any]) -> Any:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from ..uses import UNSUPPORTED, Use, treatment_of
 from .calls import place_of_call
-from .engine import TorchEngine
 from .operations import Operation, Pairs
-from .state import preserved
-from .trace import Tape, Tracer
+from .trace import Tracer
 from .tree import tensors
 
 
-def uses(model: Callable[..., Any], example: Any, additional_forward_args: Any, **options: Any) -> list[Use]:
-    """Run the model on the first row, and on that row twice to find where its outputs lie."""
-    with TorchEngine.session():
-        engine = TorchEngine(model, example, **options)
-        rows, extra = engine.read(example, additional_forward_args)
-        rows = [r[:1] for r in rows]
-        engine._find_axes([torch.cat([r, r]) for r in rows], engine.inputs.rows_of(extra, [0, 0]))
-        tracer = _Witness(Pairs(1, 1), operations=engine.operations)
-        with preserved(engine.modules):
-            engine._trace(tracer, rows, engine.inputs.rows_of(extra, slice(0, 1)))
-    return list(tracer.uses.values())
-
-
-class _Witness(Tracer):
+class Witness(Tracer):
     """Notes every operation that the model itself calls, and lets those without a rule pass."""
 
-    def __init__(self, pairs: Pairs, tape: Tape | None = None, operations: dict[Any, Operation] | None = None) -> None:
-        super().__init__(pairs, tape, operations)
+    def __init__(self, operations: dict[Any, Operation]) -> None:
+        super().__init__(Pairs(1, 1), operations=operations)
         self.uses: dict[tuple[str, str], Use] = {}
         self._depth = 0
         self._refused: str | None = None

@@ -1,0 +1,45 @@
+"""How far attributions miss the sum that they should have."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SMALL = 1e-3  # of the largest output of a row and its references: a smaller one is measured against that
+
+
+def output_scale(outputs: np.ndarray, expected: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Size of each row's outputs and what they are compared with, (rows, k), not less than a thousandth of the largest."""
+    scale = np.maximum(np.maximum(np.abs(outputs), np.abs(expected)), SMALL * largest[:, None])
+    return scale + np.finfo(np.float32).tiny
+
+
+def additivity_gap(
+    values: list[np.ndarray],
+    outputs: np.ndarray,
+    expected: np.ndarray,
+    largest: np.ndarray,
+    tolerance: float,
+    eps: float,
+) -> np.ndarray:
+    """|sum of attributions - (output - expected output)| over the scale of the outputs, (rows, k).
+
+    The scale depends on the row, the model and the background alone. To it comes what rounding of the summands can make of
+    their sum, so that outputs of 0 have a scale too; but never more than ``largest``, so that attributions which explode do
+    not excuse themselves.
+
+    Parameters
+    ----------
+    values : list of arrays
+        Attributions of each input, (rows, ..., k).
+    outputs, expected : array
+        Of the model, (rows, k).
+    largest : array
+        Of all outputs of each row and its references, (rows,).
+    tolerance, eps : float
+        What the dtype allows, and its rounding unit.
+    """
+    flat = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
+    explained, summands = sum(v.sum(1) for v in flat), sum(np.abs(v).sum(1) for v in flat)
+    most = np.where(largest > 0, largest, np.inf)[:, None]
+    rounding = np.minimum(64 * eps / tolerance * summands, most)
+    return np.abs(explained - (outputs - expected)) / (output_scale(outputs, expected, largest) + rounding)

@@ -1,0 +1,284 @@
+"""The interface between methods, engines and execution.
+
+A *method* (``methods.py``) says which pairs of points are compared and with which weights. An *engine*, one for each
+framework, returns the contributions of pairs. *Execution* (``execution.py``) divides the pairs into chunks that fit into
+memory, runs them, adds up and checks. What they hand to one another is defined here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from .inputs import InputForm
+from .uses import Use
+
+
+# ---------------------------------------------------------------------- points and pairs of them
+@dataclass(frozen=True)
+class Points:
+    """Rows of a model's inputs in the engine's own arrays, rows first, with the arguments that describe each row.
+
+    Attributes
+    ----------
+    form : the form in which the model takes them.
+    inputs : one array (rows, ...) for each input.
+    extra : row arguments (lengths, masks): arrays with one entry per row, or values that hold for all.
+    key : what tells these rows from others without a look at them. Engines keep activations of rows that have one.
+    """
+
+    form: InputForm
+    inputs: tuple[Any, ...]
+    extra: tuple[Any, ...] = ()
+    key: Hashable = None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def __getitem__(self, rows: Any) -> Points:
+        """Some of the rows, by a slice or by their numbers."""
+        key = (self.key, *rows.indices(len(self))) if self.key is not None and isinstance(rows, slice) else None
+        return Points(self.form, tuple(x[rows] for x in self.inputs), self.form.rows_of(self.extra, rows), key)
+
+    def described_by(self, other: Points) -> Points:
+        """The same inputs with another's row arguments: a reference is evaluated with those of its example."""
+        return replace(self, extra=other.extra, key=None) if self.extra or other.extra else self
+
+    def mixed(self, other: Points, own: Sequence[np.ndarray]) -> Points:
+        """Own values where ``own``, (rows, ...) for each input, is True, else those of the same row of another."""
+        sides = zip(own, self.inputs, other.inputs, strict=True)
+        return Points(self.form, tuple(self.form.where(*side) for side in sides), self.extra)
+
+    @staticmethod
+    def joined(parts: Sequence[Points]) -> Points:
+        """All rows of several."""
+        first, form = parts[0], parts[0].form
+        inputs = tuple(form.concatenated(arrays) for arrays in zip(*(p.inputs for p in parts), strict=True))
+        extra = tuple(
+            form.concatenated(each) if form.has_rows(each[0]) else each[0]
+            for each in zip(*(p.extra for p in parts), strict=True)
+        )
+        return Points(first.form, inputs, extra)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Examples and what they are compared with.
+
+    Attributes
+    ----------
+    examples, references : the two sides.
+    crossed : whether every example is compared with every reference, or row k with row k alone.
+    outputs : numbers of the explained outputs of each example, (examples, k).
+    """
+
+    examples: Points
+    references: Points
+    crossed: bool
+    outputs: np.ndarray
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return len(self.examples) * (len(self.references) if self.crossed else 1)
+
+    def part(self, examples: Any, references: slice = slice(None)) -> Comparison:
+        """Some examples, and some references if every example is compared with all."""
+        of_references = references if self.crossed else examples
+        whole = self.crossed and references == slice(None)
+        return Comparison(
+            self.examples[examples],
+            self.references if whole else self.references[of_references],
+            self.crossed,
+            self.outputs[examples],
+        )
+
+    def pair(self, row: int) -> Comparison:
+        """One example and a reference of its own."""
+        at = slice(row, row + 1)
+        return replace(self.part(at, slice(0, 1)), crossed=False)
+
+
+# ---------------------------------------------------------------------- what engines say
+class Footprint(NamedTuple):
+    """Memory in bytes that each reference, each example and each pair of a chunk takes."""
+
+    reference: int
+    example: int
+    pair: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What an engine found out about a model on one pair.
+
+    Attributes
+    ----------
+    output_shape : of one row.
+    axes : where the rows lie in each explained tensor.
+    dtype : of results, float32 or float64.
+    tolerance : how far sums may be off, relative to the scale of the outputs.
+    eps : rounding unit of the least precise dtype in the model.
+    footprint : memory of a chunk.
+    """
+
+    output_shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    dtype: np.dtype[Any]
+    tolerance: float
+    eps: float
+    footprint: Footprint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is taken at a time.
+
+    Attributes
+    ----------
+    examples, references : of a chunk of pairs.
+    multipliers : of pairs, one for each explained output, that fit into memory together.
+    memory : the budget in bytes.
+    """
+
+    examples: int
+    references: int
+    multipliers: int
+    memory: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the model at a time, where nothing is kept of them."""
+        return self.examples * self.references
+
+
+@dataclass
+class Contributions:
+    """What an engine returns for a comparison.
+
+    Attributes
+    ----------
+    values : attributions of each explained tensor, (k, examples, ...), summed over the references of each example. What goes
+        around an explained layer comes last, (k, examples).
+    outputs : all outputs of the examples, (examples, outputs).
+    reference_outputs : those of the references, summed over the references of each example.
+    multipliers : where they were asked for, attributions and multipliers of each pair, (2, k, examples, references, ...).
+    """
+
+    values: list[np.ndarray]
+    outputs: np.ndarray
+    reference_outputs: np.ndarray
+    multipliers: list[np.ndarray] | None = None
+
+    @staticmethod
+    def of_examples(parts: Sequence[Contributions]) -> Contributions:
+        """Of some examples, and then of others, against the same references."""
+        return Contributions(
+            [np.concatenate(each, 1) for each in zip(*(p.values for p in parts), strict=True)],
+            np.concatenate([p.outputs for p in parts]),
+            np.concatenate([p.reference_outputs for p in parts]),
+            _joined([p.multipliers for p in parts], 2),
+        )
+
+    @staticmethod
+    def of_references(parts: Sequence[Contributions]) -> Contributions:
+        """Of the same examples against some references, and then against others."""
+        return Contributions(
+            [sum(each[1:], each[0]) for each in zip(*(p.values for p in parts), strict=True)],
+            parts[0].outputs,
+            sum((p.reference_outputs for p in parts[1:]), parts[0].reference_outputs),
+            _joined([p.multipliers for p in parts], 3),
+        )
+
+
+def _joined(multipliers: Sequence[list[np.ndarray] | None], axis: int) -> list[np.ndarray] | None:
+    known = [m for m in multipliers if m is not None]
+    return [np.concatenate(each, axis) for each in zip(*known, strict=True)] if known else None
+
+
+@dataclass(frozen=True)
+class Blame:
+    """The operation that explains its own output worst, when the sums do not match."""
+
+    name: str
+    place: str
+    gap: float
+    size: float
+
+
+# ---------------------------------------------------------------------- the protocol
+class Engine(Protocol):
+    """What a framework's engine offers for one model.
+
+    It is used by one thread at a time, inside of ``session()``. ``framework`` is "torch" or "tensorflow"; ``in_float64`` says
+    in words how its users get a copy of a model that computes in float64; ``operations`` holds rules for single layers.
+    """
+
+    framework: ClassVar[str]
+    in_float64: ClassVar[str]
+    model: Any
+    layer: Any
+    operations: dict[Any, Any]
+
+    def session(self) -> AbstractContextManager[None]:
+        """Work as if the caller had set nothing up, and alone."""
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """The caller's promise that the model does not change meanwhile: what is known of it is not found out again."""
+
+    def read_background(self, values: Any, what: str = "background", form: InputForm | None = None) -> Points:
+        """References, whose form is that of everything that is compared with them."""
+
+    def read(
+        self, X: Any, additional_forward_args: Any, background: Points | None = None
+    ) -> tuple[Points, Points | None]:
+        """Rows in the form of the background, if there is one, and the background laid out as they are."""
+
+    def probe(self, examples: Points, references: Points) -> Profile:
+        """Check on an example and a reference that the model can be explained."""
+
+    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
+
+    def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """As ``outputs``, of a model that was not probed on such points."""
+
+    def as_output(self, values: np.ndarray) -> np.ndarray:
+        """Values (outputs,) in the form and precision of the model's output for a row."""
+
+    def explained(self, points: Points) -> list[np.ndarray]:
+        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
+
+    def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
+        """As ``outputs``, of references whose activations are kept; these are forgotten if the model has changed."""
+
+    def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
+        """Attribute each example's explained outputs, minus those of its references, to what is explained."""
+
+    def forget(self) -> bool:
+        """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
+
+    def blame(self, pair: Comparison) -> Blame | None:
+        """The operation that explains its own output worst on a single pair."""
+
+    def uses(self, points: Points) -> list[Use]:
+        """The operations that the model uses on what depends on its inputs."""
+
+    def free_memory(self) -> int | None:
+        """Free memory of the model's device in bytes; None if it is the machine's."""
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that the device has no memory left; what can be freed then is."""
+
+    @property
+    def handlers(self) -> Any:
+        """The layers that code of the user treats as a whole."""
+
+
+Choice = Callable[
+    [np.ndarray, Profile], np.ndarray
+]  # from outputs (rows, outputs) to the numbers of the explained ones

@@ -1,0 +1,225 @@
+"""What the engines of all frameworks do alike: read points, run the model by itself, find its rows, describe it."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import BatchMixingError, InputError, NonFiniteError
+from .api import Footprint, Points, Profile
+from .inputs import InputForm
+
+# By the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own rounding allows. The
+# least precise dtype that the signal passes through decides.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+class Shell(ABC):
+    """An engine but for what is particular to a framework."""
+
+    framework: ClassVar[str]
+    in_float64: ClassVar[str]
+
+    def __init__(self, model: Callable[..., Any], layer: Any, output: Any, batch_axis: int | Sequence[int]) -> None:
+        self.model, self.layer, self.output, self.batch_axis = model, layer, output, batch_axis
+        self.operations: dict[Any, Any] = {}  # rules for single layers, beside those registered for all
+        self.output_axis: int | None = None
+        self.output_shape: tuple[int, ...] = ()
+        self.layer_axes: list[int] = []
+        self.dtype = "float32"  # of the output, by name
+        self._dtypes: set[str] = set()  # that the signal passes through
+        self._frozen = 0  # promises that the model does not change, within one another
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock(), _frozen=0)
+
+    # ------------------------------------------------------------------ one at a time, and frozen
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Work as if the caller had set nothing up, and alone: what an engine keeps belongs to one thread at a time."""
+        with self._lock, ExitStack() as stack:
+            self._enter(stack)
+            yield
+
+    @staticmethod
+    @abstractmethod
+    def _enter(stack: ExitStack) -> None:
+        """Enter the modes in which the framework is used."""
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The caller's promise that the model does not change meanwhile."""
+        with self._lock:
+            self.forget()
+            self._frozen += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._frozen -= 1
+
+    @abstractmethod
+    def forget(self) -> bool:
+        """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
+
+    # ------------------------------------------------------------------ reading
+    @abstractmethod
+    def _form(self, values: Any, what: str) -> InputForm:
+        """The form of some values."""
+
+    def read_background(self, values: Any, what: str = "background", form: InputForm | None = None) -> Points:
+        """References, whose form is that of everything that is compared with them."""
+        form = form or self._form(values, what)
+        rows = tuple(form.arrays(values, what))
+        if len(rows[0]) == 0:
+            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+        return Points(form, tuple(_copied(r) for r in rows), form.implied(values), (object(),))
+
+    def read(
+        self, X: Any, additional_forward_args: Any, background: Points | None = None
+    ) -> tuple[Points, Points | None]:
+        """Rows in the form of the background, if there is one, and the background laid out as they are."""
+        form = background.form if background else self._form(X, "X")
+        rows: Sequence[Any] = form.arrays(X, "X")
+        if len(rows[0]) == 0:
+            raise InputError("X is empty: there is nothing to explain.")
+        if background is not None:
+            rows, references = form.aligned(rows, background.inputs)
+            rows = form.matched(rows, references)
+            if references is not background.inputs:
+                background = replace(background, inputs=tuple(references), key=None)
+        extra = (*form.implied(X), *form.read_extra(additional_forward_args, len(rows[0])))
+        return Points(form, tuple(rows), extra), background
+
+    # ------------------------------------------------------------------ the model by itself
+    @abstractmethod
+    def _evaluate(self, points: Points) -> np.ndarray:
+        """Outputs of the model as its user calls it, (rows, outputs)."""
+
+    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
+        parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
+        outputs = np.concatenate(parts).astype(np.float64)
+        finite = np.isfinite(outputs).all(1)
+        if not finite.all():
+            raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
+        return outputs
+
+    @abstractmethod
+    def _find_axes(self, two: Points) -> Sequence[Any]:
+        """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
+
+    def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """As ``outputs``, of a model that was not probed on such points."""
+        self._find_axes(points[[0, -1]])
+        return self.outputs(points, at_once, what)
+
+    def as_output(self, values: np.ndarray) -> np.ndarray:
+        """Values (outputs,) in the form and precision of the model's output for a row."""
+        return values.reshape(self.output_shape).astype("float64" if self.dtype == "float64" else "float32")
+
+    def _flat(self, output: Any, rows: int) -> Any:
+        """The output with the rows first, (rows, outputs); its shape and dtype are noted."""
+        if self.output_axis is not None:
+            output = self._rows_first(output, self.output_axis)
+        if len(output.shape) == 0 or len(output) != rows:
+            raise BatchMixingError(
+                f"the model returned an output of shape {tuple(output.shape)} for {rows} rows: it must have one entry per "
+                "row. A model that aggregates over the batch cannot be explained row by row; if rows lie along another "
+                "axis of the input, say so with batch_axis."
+            )
+        dtype = str(output.dtype).removeprefix("torch.")
+        if dtype not in TOLERANCE:
+            raise InputError(f"the model's output has dtype {dtype}; explain its logits or probabilities instead.")
+        self.output_shape, self.dtype = tuple(output.shape[1:]), dtype
+        return output.reshape(rows, -1)
+
+    @staticmethod
+    @abstractmethod
+    def _rows_first(output: Any, axis: int) -> Any:
+        """An output with an axis moved to the front."""
+
+    # ------------------------------------------------------------------ what was found out
+    @property
+    def tolerance(self) -> float:
+        """How far sums may be off, relative to the scale of the outputs, by the least precise dtype in the model."""
+        return max(TOLERANCE[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+
+    @property
+    def eps(self) -> float:
+        """Rounding unit of the least precise dtype in the model."""
+        return max(EPS[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+
+    def _profile(self, footprint: Footprint, form: InputForm) -> Profile:
+        axes = tuple(form.axes if self.layer is None else self.layer_axes)
+        dtype = np.dtype("float64" if self.dtype == "float64" else "float32")
+        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint)
+
+
+def _copied(array: Any) -> Any:
+    return array.clone() if hasattr(array, "clone") else array.copy()
+
+
+def row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
+    """The axis that grows with the number of rows, from shapes for one and for two rows."""
+    axes = [axis for axis, sizes in enumerate(zip(one, two, strict=False)) if sizes == (1, 2)]
+    if len(one) != len(two) or len(axes) != 1:
+        raise BatchMixingError(
+            f"the {what} has shape {tuple(one)} for one row and {tuple(two)} for two: no axis holds the rows. A model that "
+            "aggregates over the batch cannot be explained row by row; if rows lie along another axis of the input, say so "
+            "with batch_axis."
+        )
+    return axes[0]
+
+
+def check_independence(eps: float, runs: Sequence[np.ndarray]) -> None:
+    """A row's output must not depend on its batch mates, nor on when it is computed: ``runs`` hold it time and again."""
+    gap, scale = spread(runs)
+    if gap > eps**0.5 * scale:
+        raise BatchMixingError(
+            f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other rows of its batch, or from call to call: "
+            "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "
+            "batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
+        )
+
+
+def spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
+    """How far several runs are apart, and their size."""
+    outputs = np.stack(runs).astype(np.float64)
+    return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())
+
+
+def fails_on_one(error: Exception, text: str) -> BatchMixingError:
+    """The model runs on two rows and not on one."""
+    return BatchMixingError(
+        f"the model runs on two rows and fails on one ({type(error).__name__}: {text}): it needs the other rows of its batch, "
+        "so that a row has no output, and no attribution, of its own."
+    )
+
+
+def called_twice(layer: str) -> InputError:
+    """An inner layer has several inputs."""
+    return InputError(
+        f"the layer {layer} is called more than once by the model: it has several inputs and outputs, one for each call. "
+        "Explain the model's input, or give each call a layer of its own."
+    )
+
+
+def control_flow_message(text: str, where: str, example: str) -> str:
+    """The two sides run differently."""
+    return (
+        f"the model does not run the same way on the example and on the reference: {text}. Deep SHAP compares the two "
+        f"operation by operation. Write input-dependent branches as {where}, or pass what decides them ({example}) as "
+        "additional_forward_args, which example and reference share."
+    )
