@@ -16,9 +16,9 @@ from unittest import mock
 import keras
 import numpy as np
 from keras_models import CASES, REFERENCES, ROWS, Case, kept_states, precision
+from planning import chunks_of
 
 import deepshap
-from deepshap import execution
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 FLOAT32 = ("LSTM", "GRU, masked", "SimpleRNN, relu", "single step", "mask", "transformer", "Conv2D", "Norm")
@@ -46,7 +46,7 @@ def examine(case: Case) -> Findings:
         whole = leaves(explainer.shap_values(X))
         chunked = whole
         if keras.config.backend() != "torch":  # test_cases.py has looked at the chunks of that engine
-            with mock.patch.object(execution, "chunk_sizes", return_value=(1, 2)):
+            with chunks_of(1, 2):
                 chunked = leaves(explainer.shap_values(X))
         same = each(X, lambda x: x[:1])
         nothing = leaves(explainer_of(case, model, same).shap_values(same)) if case.kind != "real" else [np.zeros(1)]

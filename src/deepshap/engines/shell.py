@@ -141,7 +141,9 @@ class Shell(ABC):
             )
         dtype = str(output.dtype).removeprefix("torch.")
         if dtype not in TOLERANCE:
-            raise InputError(f"the model's output has dtype {dtype}; explain its logits or probabilities instead.")
+            raise InputError(
+                f"the model's output has dtype {output.dtype}; explain its logits or probabilities instead."
+            )
         self.output_shape, self.dtype = tuple(output.shape[1:]), dtype
         return output.reshape(rows, -1)
 

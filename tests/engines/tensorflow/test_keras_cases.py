@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_rare_cases import CASES
+from planning import chunks_of
 
 import deepshap
-from deepshap import execution
 
 ROWS, REFERENCES = 2, 3
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
@@ -20,7 +20,7 @@ def explained(model, background, X):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_operation_is_explained_exactly(case, monkeypatch):
+def test_an_operation_is_explained_exactly(case):
     for dtype in case.dtypes:
         model, background, X = case.model(dtype), case.rows(REFERENCES, 1, dtype), case.rows(ROWS, 2, dtype)
         explainer, values = explained(model, background, X)
@@ -28,8 +28,7 @@ def test_an_operation_is_explained_exactly(case, monkeypatch):
         scale = max(abs(outputs).max(), abs(expected).max())
         assert abs(values.sum(1, dtype=np.float64) - (outputs - expected.mean(0))).max() <= TOLERANCE[dtype] * scale
     tolerance = TOLERANCE[dtype] * max(abs(values).max(), 1e-3)
-    with monkeypatch.context() as patched:
-        patched.setattr(execution, "chunk_sizes", lambda *_: (1, 2))
+    with chunks_of(1, 2):
         assert abs(explainer.shap_values(X) - values).max() <= tolerance  # batch mates and chunks do not matter
     assert not explained(model, X[:1], X[:1])[1].any()
 

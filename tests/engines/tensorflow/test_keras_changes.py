@@ -101,16 +101,16 @@ def test_a_number_in_a_closure():
 
 @pytest.fixture
 def traces(monkeypatch):
-    """Count graphs that are made."""
+    """Count functions that explain, which take long to make."""
     from deepshap.engines.tensorflow import engine
 
-    made, original = [], engine.Traced
+    made, original = [], engine.explained
 
-    def traced(*arguments):
+    def explained(*arguments):
         made.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(engine, "Traced", traced)
+    monkeypatch.setattr(engine, "explained", explained)
     return made
 
 

@@ -20,12 +20,13 @@ CREATED = {"EmptyTensorList", "TensorListReserve"}  # lists that hold nothing ye
 
 def met(model, rows):
     """The types of the operations that what depends on the input passes through."""
-    with KerasEngine.session():
-        engine = KerasEngine(model, rows)
-        traced = engine.traced(engine.inputs.background, ())
-        survey = Survey(traced.library, OPERATIONS)
-        given = len(engine.inputs.background)
-        survey.run(traced.body, [ACTIVE] * given + [STILL] * (len(traced.body.inputs) - given))
+    engine = KerasEngine(model)
+    with engine.session():
+        points, _ = engine.read(rows, None)
+        graph = engine.graph(points)
+        survey = Survey(graph.library, OPERATIONS)
+        given = len(points.inputs)
+        survey.run(graph.body, [ACTIVE] * given + [STILL] * (len(graph.body.inputs) - given))
     return survey.met
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import assert_close, drawn, values
 from models import Chain, Last
+from planning import chunks_of
 from torch import Tensor, nn
 
 import deepshap
@@ -39,9 +40,9 @@ def recordings(monkeypatch):
     sizes = []
     original = TorchEngine.record
 
-    def record(engine, references, extra):
-        sizes.append(len(references[0]))
-        return original(engine, references, extra)
+    def record(engine, references):
+        sizes.append(len(references))
+        return original(engine, references)
 
     monkeypatch.setattr(TorchEngine, "record", record)
     return sizes
@@ -187,27 +188,27 @@ def test_recorded_anew_when_a_rule_has_changed(recordings):
         deepshap.unregister_rule(Twice)
 
 
-def test_a_background_in_several_blocks(recordings, monkeypatch):
+def test_a_background_in_several_blocks(recordings):
     model = Chain(nn.LSTM(3, 2, batch_first=True), Last()).double()
     wanted = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
-    monkeypatch.setattr(deepshap.execution, "chunk_sizes", lambda *_: (2, 3))
     explainer = deepshap.DeepExplainer(model, R, progress=False)
-    for _ in range(2):
-        assert_close(explainer.shap_values(X), wanted, 1e-12)
+    with chunks_of(2, 3):
+        for _ in range(2):
+            assert_close(explainer.shap_values(X), wanted, 1e-12)
 
 
 # ---------------------------------------------------------------------- memory that runs out
 def scarce(monkeypatch, most):
     """Let the device have no memory for more than so many pairs, as torch says it."""
-    original, done = TorchEngine._attribute, []
+    original, done = TorchEngine.contributions, []
 
-    def attribute(engine, chunk, *arguments):
-        if chunk.pairs[0] * chunk.pairs[1] > most:
+    def contributions(engine, comparison, *arguments):
+        if comparison.pairs > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        done.append(chunk.pairs)
-        return original(engine, chunk, *arguments)
+        done.append(comparison.pairs)
+        return original(engine, comparison, *arguments)
 
-    monkeypatch.setattr(TorchEngine, "_attribute", attribute)
+    monkeypatch.setattr(TorchEngine, "contributions", contributions)
     return done
 
 
@@ -223,8 +224,8 @@ def test_chunks_shrink_until_they_fit(monkeypatch, lengths):
     wanted = values(model, rows, R, *args)
     done = scarce(monkeypatch, 2)
     assert_close(values(model, rows, R, *args), wanted, 1e-12)
-    assert sum(n * b for n, b in done) == 12
-    assert max(n * b for n, b in done) == 2
+    assert sum(done) == 12
+    assert max(done) == 2
 
 
 def test_no_memory_for_a_single_pair(monkeypatch):

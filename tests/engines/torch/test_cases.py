@@ -22,8 +22,7 @@ from helpers import (
     snapshot,
     totals,
 )
-
-from deepshap import execution
+from planning import chunks_of
 
 ROWS, REFERENCES = 2, 3
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -64,7 +63,7 @@ def test_attributions_add_up_and_leave_the_model_alone(case, dtype):
 
 
 @every_case
-def test_batch_mates_chunks_and_other_references_do_not_matter(case, monkeypatch):
+def test_batch_mates_chunks_and_other_references_do_not_matter(case):
     model, background, X, args = setting(case)
     whole = explain(case, model, background, X, args)
     last = slice(ROWS - 1, ROWS)
@@ -72,8 +71,8 @@ def test_batch_mates_chunks_and_other_references_do_not_matter(case, monkeypatch
         explain(case, model, rows_of(background, slice(b, b + 1)), rows_of(X, last), rows_of_args(args, last))
         for b in range(REFERENCES)
     ]
-    monkeypatch.setattr(execution, "chunk_sizes", lambda *_: (1, 2))
-    chunked = explain(case, model, background, X, args)
+    with chunks_of(1, 2):
+        chunked = explain(case, model, background, X, args)
     for i, values in enumerate(whole):
         assert_close(chunked[i], values, tolerance(case, torch.float64))
         assert_close(np.mean([a[i] for a in alone], 0), values[last], tolerance(case, torch.float64))

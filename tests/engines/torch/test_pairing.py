@@ -55,14 +55,14 @@ class FirstOf(nn.Module):
 def runs(monkeypatch):
     """Pairs of every backward pass, as they are run."""
     seen: list[Pairs] = []
-    original = TorchEngine._contributions
+    original = TorchEngine._run
 
-    def contributions(engine, rows, extra, recorded, pairs, *rest):
+    def run(engine, points, recorded, pairs, *rest):
         seen.append(pairs)
-        assert len(rows[0]) == (pairs.examples if pairs.crossed else pairs.rows)
-        return original(engine, rows, extra, recorded, pairs, *rest)
+        assert len(points) == (pairs.examples if pairs.crossed else pairs.rows)
+        return original(engine, points, recorded, pairs, *rest)
 
-    monkeypatch.setattr(TorchEngine, "_contributions", contributions)
+    monkeypatch.setattr(TorchEngine, "_run", run)
     return seen
 
 
@@ -95,7 +95,7 @@ def test_parts_cover_the_examples_and_are_never_as_many_as_the_references():
     for count in range(1, 12):
         for size in range(1, 12):
             for references in range(1, 12):
-                parts = list(execution._parts(count, size, references))
+                parts = list(execution._slices(count, size, references))
                 sizes = [part.stop - part.start for part in parts]
                 assert [row for part in parts for row in range(part.start, part.stop)] == list(range(count))
                 assert max(sizes) <= size

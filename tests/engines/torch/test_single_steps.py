@@ -6,6 +6,7 @@ import numba
 import pytest
 import torch
 from helpers import assert_close, drawn, values
+from planning import profile
 from torch import Tensor, nn
 
 import deepshap
@@ -131,5 +132,5 @@ def test_long_sequences_take_little_memory(networks):
     layer, _, head = networks
     engine = deepshap.DeepExplainer(lambda x: head(layer(x)[0][:, -1]), R, progress=False)
     whole = deepshap.DeepExplainer(dense(layer, head, USES["the last"][0]), R, progress=False)
-    sizes = [e.engine.prepare([X], ()).pair for e in (engine, whole)]
+    sizes = [profile(e, X).footprint.pair for e in (engine, whole)]
     assert sizes[1] - sizes[0] >= 2 * 6 * 8 * 8  # a float64 for every step and feature of the output

@@ -1,0 +1,27 @@
+"""Chunks of a size that a test wants, and what an engine finds out about a model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest import mock
+
+from deepshap import execution
+
+
+@contextmanager
+def chunks_of(examples, references):
+    """Let all chunks have so many examples and references."""
+    original = execution.plan_for
+
+    def plan_for(*arguments):
+        return replace(original(*arguments), examples=examples, references=references)
+
+    with mock.patch.object(execution, "plan_for", plan_for):
+        yield
+
+
+def profile(explainer, X):
+    """What the engine finds out about the model."""
+    with explainer.engine.session():
+        return explainer.engine.probe(*explainer.engine.read(X, None, explainer._background))
