@@ -183,7 +183,7 @@ def test_recorded_anew_when_a_rule_has_changed(recordings):
         deepshap.register_rule(Twice, "elementwise")
         recordings.clear()
         assert_close(explainer.shap_values(X), wanted, 1e-12)
-        assert recordings == [4]
+        assert recordings[-1] == 4
     finally:
         deepshap.unregister_rule(Twice)
 
