@@ -1,54 +1,135 @@
-"""Running sums of contributions: exact terms, and means over independent replicates with their standard errors."""
+"""Running sums of contributions: what is not random, and means over independent replicates with their standard errors."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 
 from .engines.api import Contributions
-from .methods import Term
+from .methods import Known, Term
+from .players import Players
+
+GROUPS = 8  # means of so many groups of replicates are kept, from which the noise of any sum of values is told
 
 
 class RunningEstimate:
-    """Attributions of some rows while their terms come in.
+    """Attributions of some rows while their parts come in.
 
-    A term belongs to all replicates (what is not random) or to one; replicates come one after the other, and their mean and
-    the sum of squared deviations from it are carried along (Welford 1962).
+    A part belongs to all replicates (what is not random) or each of its examples to one of them; a replicate's parts come
+    together. The replicates' mean and the squared deviations from it are carried along (Welford 1962).
 
     Attributes
     ----------
-    difference : sum of the weighted differences of outputs that the terms explain, (rows, k).
-    expected : mean output of the references, (rows, k), of terms that compare with references directly.
-    replicates : how many replicates each row has, (rows,).
+    difference : sum of the weighted differences of outputs that the parts explain, (rows, k).
+    expected : mean output of the references, (rows, k), where a term compares with them directly.
     """
 
-    def __init__(self, rows: int, outputs: int) -> None:
+    def __init__(self, rows: int, outputs: int, players: Players | None) -> None:
         self.difference, self.expected = np.zeros((rows, outputs)), np.zeros((rows, outputs))
-        self.replicates = np.zeros(rows, int)
-        self._fixed: list[np.ndarray] = []  # (rows, ..., k)
+        self._players = players
+        self._fixed: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
+        self._open: dict[int, np.ndarray] = {}  # sums of replicates, (rows, players, k)
+        self._count = 0
+        self._mean = np.zeros(())
+        self._squares = np.zeros(())  # summed deviations from the mean
+        self._groups: list[tuple[int, np.ndarray]] = []
 
-    def add(self, term: Term, at: slice, columns: np.ndarray, found: Contributions, share: float) -> None:
-        """Add what some examples of a term gave; ``share`` is the part of its references that they were compared with."""
+    # ------------------------------------------------------------------ adding
+    def add(self, term: Term, at: slice, columns: np.ndarray, found: Contributions, share: float) -> np.ndarray | None:
+        """Add what some examples of a term gave; ``share`` is the part of its references that they were compared with.
+
+        Returns the contributions by players, (examples, players, k), of terms of replicates.
+        """
         rows, weights = term.rows[at], term.weights[at]
-        if not self._fixed:
-            count = len(self.difference)
-            self._fixed = [np.zeros((count, *v.shape[2:], v.shape[0])) for v in found.values]
-        for total, value in zip(self._fixed, found.values, strict=True):
-            weighted = np.moveaxis(value, 0, -1) * weights.reshape(-1, *[1] * (value.ndim - 1))
-            np.add.at(total, rows, weighted)
+        values = [np.moveaxis(value, 0, -1) for value in found.values]
+        by_players = None
+        if term.replicates is not None:
+            assert self._players is not None
+            by_players = self._players.summed(values)
+            self._to_replicates(by_players, rows, weights, term.replicates[at])
+        else:
+            self._to_all(values if self._players is None else [self._players.summed(values)], rows, weights)
         references = len(term.comparison.references) * share if term.comparison.crossed else 1
         output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
         reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
-        np.add.at(self.difference, rows, output * references - reference)
-        np.add.at(self.expected, rows, reference)
+        np.add.at(self.difference, rows, self._averaged(output * references - reference, term.replicates))
+        if term.replicates is None:
+            np.add.at(self.expected, rows, reference)
+        return by_players
+
+    def add_known(self, known: Known) -> None:
+        """Add contributions that a method has made of outputs."""
+        if known.replicates is None:
+            self._to_all([known.values], known.rows, known.weights)
+        else:
+            self._to_replicates(known.values, known.rows, known.weights, known.replicates)
+        change = known.values.sum(1) * known.weights[:, None]
+        np.add.at(self.difference, known.rows, self._averaged(change, known.replicates))
+
+    def _averaged(self, change: np.ndarray, replicates: np.ndarray | None) -> np.ndarray:
+        """What a replicate explains beyond what all do is nothing: its terms cancel, and are left out."""
+        return change if replicates is None else np.zeros_like(change)
+
+    def _to_all(self, values: list[np.ndarray], rows: np.ndarray, weights: np.ndarray) -> None:
+        if not self._fixed:
+            self._fixed = [np.zeros((len(self.difference), *v.shape[1:])) for v in values]
+        for total, value in zip(self._fixed, values, strict=True):
+            np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
+
+    def _to_replicates(
+        self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray
+    ) -> None:
+        if self._open and replicates.min() > max(self._open):  # a new batch
+            self.close()
+        for replicate in np.unique(replicates):
+            mine = replicates == replicate
+            if replicate not in self._open:
+                self._open[replicate] = np.zeros((len(self.difference), *values.shape[1:]))
+            np.add.at(self._open[replicate], rows[mine], values[mine] * weights[mine, None, None])
+
+    def close(self) -> None:
+        """Take the open replicates for complete."""
+        for number in sorted(self._open):
+            value = self._open.pop(number)
+            self._count += 1
+            away = value - self._mean
+            self._mean = self._mean + away / self._count
+            self._squares = self._squares + away * (value - self._mean)
+            group = number % GROUPS
+            while len(self._groups) <= group:
+                self._groups.append((0, np.zeros_like(value)))
+            count, total = self._groups[group]
+            self._groups[group] = count + 1, total + value
+
+    # ------------------------------------------------------------------ results
+    def of_rows(self, rows: np.ndarray) -> RunningEstimate:
+        """That of some rows."""
+        part = copy.copy(self)
+        part._fixed = [v[rows] for v in self._fixed]
+        if self._count:
+            part._mean, part._squares = self._mean[rows], self._squares[rows]
+            part._groups = [(count, total[rows]) for count, total in self._groups]
+        return part
+
+    @property
+    def count(self) -> int:
+        """How many replicates there are."""
+        return self._count
+
+    @property
+    def correction(self) -> np.ndarray:
+        """Mean of the replicates, (rows, players, k)."""
+        return self._mean
 
     def values(self) -> list[np.ndarray]:
-        """Attributions, (rows, ..., k) for each explained tensor."""
-        return self._fixed
+        """Attributions: of each explained tensor (rows, ..., k), or by players (rows, players, k)."""
+        return [self._fixed[0] + self._mean] if self._count else self._fixed
 
-    def standard_errors(self) -> list[np.ndarray] | None:
-        """Of the values; None where nothing is random."""
-        return None
+    def noise(self) -> np.ndarray | None:
+        """Standard error of the replicates' mean, (rows, players, k); None where nothing is random."""
+        return np.sqrt(self._squares / (self._count - 1) / self._count) if self._count > 1 else None
 
-    def relative_errors(self) -> np.ndarray:
-        """Largest standard error over largest attribution of each row."""
-        return np.zeros(len(self.difference))
+    def groups(self) -> list[np.ndarray] | None:
+        """Independent estimates of the values, each from a part of the replicates."""
+        return [self._fixed[0] + total / count for count, total in self._groups] if self._count >= GROUPS else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -22,7 +22,7 @@ from .errors import (
     NonFiniteError,
 )
 from .estimates import RunningEstimate
-from .methods import Method, Term
+from .methods import Evaluation, Known, Method, Parts, Term
 
 MOST_PAIRS = 4096  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
@@ -63,7 +63,7 @@ class Outcome:
     gap : what the sums miss, relative to the outputs' scale, (rows, k).
     columns : numbers of the explained outputs, (rows, k).
     profile : what was found out about the model.
-    standard_errors : of the values, or None where nothing is random.
+    estimate : the running sums, with the noise of values that are estimated.
     """
 
     values: list[np.ndarray]
@@ -72,19 +72,14 @@ class Outcome:
     gap: np.ndarray
     columns: np.ndarray
     profile: Profile
-    standard_errors: list[np.ndarray] | None = None
+    estimate: RunningEstimate
 
-    @staticmethod
-    def joined(parts: list[Outcome]) -> Outcome:
-        """Outcome of some rows after those of others."""
-
-        def lists(name: str) -> list[np.ndarray]:
-            return [np.concatenate(each) for each in zip(*(getattr(p, name) for p in parts), strict=True)]
-
-        names = ("outputs", "expected", "gap", "columns")
-        arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-        errors = None if any(p.standard_errors is None for p in parts) else lists("standard_errors")
-        return Outcome(lists("values"), **arrays, profile=parts[0].profile, standard_errors=errors)
+    def of_rows(self, rows: np.ndarray) -> Outcome:
+        """That of some rows."""
+        if len(rows) == len(self.outputs):
+            return self
+        arrays = {name: getattr(self, name)[rows] for name in ("outputs", "expected", "gap", "columns")}
+        return replace(self, values=[v[rows] for v in self.values], estimate=self.estimate.of_rows(rows), **arrays)
 
 
 # ---------------------------------------------------------------------- planning
@@ -116,18 +111,19 @@ def plan_for(footprint: Footprint, examples: int, references: int, settings: Set
     left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
     count = max(1, min(examples, left // each, most // block))
     spare = budget - block * footprint.reference - count * footprint.example
-    return Plan(count, block, min(spare // footprint.pair, MOST_PAIRS), budget)
+    beside = min(budget // sum(footprint), most)
+    return Plan(count, block, beside, min(spare // footprint.pair, MOST_PAIRS), budget)
 
 
 def _size(count: float) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**19 else f"{count / 2**10:.1f} KiB"
 
 
-def _parts(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
+def _chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
     """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
     if not comparison.crossed:
-        yield from ((at, slice(None)) for at in _slices(count, plan.rows))
+        yield from ((at, slice(None)) for at in _slices(count, plan.beside))
         return
     for block in _slices(len(comparison.references), plan.references):
         yield from ((at, block) for at in _slices(count, plan.examples, block.stop - block.start))
@@ -184,41 +180,58 @@ def _run(
     collect: Collect | None,
 ) -> Outcome:
     profile = engine.probe(examples, references)
-    plan = plan_for(profile.footprint, *_sides(examples, references, crossed), settings)
+    plan = plan_for(profile.footprint, len(examples), len(references), settings)
     native = engine.outputs(examples, plan.rows)
     columns = choose(native, profile)
     whole = Comparison(examples, references, crossed, columns)
     known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
-    sums = RunningEstimate(len(examples), columns.shape[1])
+    sums = RunningEstimate(len(examples), columns.shape[1], method.players)
     bar = tqdm(
-        total=whole.pairs,
+        total=method.pairs(whole),
         unit="pair",
         disable=settings.progress is False,
         delay=0 if settings.progress else 3,
         leave=bool(settings.progress),
     )
     with bar:
-        for term in method.terms(whole, sums):
-            _add(engine, term, plan, sums, bar, collect)
+        _follow(method.parts(whole), engine, plan, sums, bar, collect)
+    sums.close()
     return _checked(engine, whole, profile, sums, native, known, settings.strict)
 
 
-def _sides(examples: Points, references: Points, crossed: bool) -> tuple[int, int]:
-    """Numbers of examples and references; where each row has its own reference, a pair takes both."""
-    return (len(examples), len(references)) if crossed else (1, len(examples))
+def _follow(
+    parts: Parts, engine: Engine, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
+) -> None:
+    """Do what a method asks for, part by part, and answer it."""
+    answer = None
+    while True:
+        try:
+            part = parts.send(answer)
+        except StopIteration:
+            return
+        if isinstance(part, Evaluation):
+            answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
+            bar.update(len(part.points))
+        elif isinstance(part, Known):
+            answer = sums.add_known(part)
+        else:
+            answer = _add(engine, part, plan, sums, bar, collect)
 
 
-def _add(engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None) -> None:
-    """Add a term's contributions, chunk by chunk."""
-    comparison = term.comparison
-    for at, block in _parts(comparison, plan):
+def _add(
+    engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
+) -> np.ndarray | None:
+    """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
+    comparison, by_players = term.comparison, []
+    for at, block in _chunks(comparison, plan):
         part = comparison.part(at, block)
         found = _contributions(engine, part, plan, collect is not None)
         if collect is not None:
             collect(part, at, block, found)
         share = len(part.references) / len(comparison.references) if comparison.crossed else 1.0
-        sums.add(term, at, part.outputs, found, share)
+        by_players.append(sums.add(term, at, part.outputs, found, share))
         bar.update(part.pairs)
+    return None if term.replicates is None else np.concatenate([v for v in by_players if v is not None])
 
 
 def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bool) -> Contributions:
@@ -265,9 +278,9 @@ def _checked(
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
     largest = np.maximum(np.abs(native).max(1, initial=0.0), of_references)
     _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
-    values, errors = sums.values(), sums.standard_errors()
+    values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
-    found = Outcome(values, outputs, expected, gap, columns, profile, errors)
+    found = Outcome(values, outputs, expected, gap, columns, profile, sums)
     _check(engine, found, whole, strict)
     return found
 

@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
 import shap
 
 from . import execution
-from .engines.api import Choice, Points, Profile
+from .dial import Reliability
+from .engines.api import Points
 from .engines.registry import engine_for, parts_of
 from .errors import InputError
-from .methods import DeepShap
 from .names import check_count, check_names
+from .players import Players
+from .request import Answer, Answering, Request, names_of_ranked
 from .results import Explanation
 from .results.assembly import assemble, describe
 from .tables import Labels, common_ids, plain
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     import torch
 
     from .handlers import Handlers
-
-ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
-
 
 class DeepExplainer(shap.Explainer):
     """Exact Deep SHAP values of a PyTorch or Keras model.
@@ -158,6 +156,11 @@ class DeepExplainer(shap.Explainer):
         check_additivity: bool = True,
         *,
         additional_forward_args: Any = None,
+        effort: float = 1,
+        tolerance: float | None = None,
+        max_effort: float = 64,
+        players: Any = "cells",
+        seed: int = 0,
     ) -> Any:
         """Attribute the model's outputs on ``X`` to its inputs.
 
@@ -175,13 +178,29 @@ class DeepExplainer(shap.Explainer):
         additional_forward_args : tuple, optional
             Further arguments of the model that describe rows and carry no signal (lengths, masks). Tensors and arrays have
             one entry per row; each row's references are evaluated with that row's own. Other values are passed as they are.
+        effort : float, default 1
+            How much more time to take than Deep SHAP, for values nearer to the Shapley values; 1 is Deep SHAP itself. Of few
+            references the least above 1 is about ``1 + 40 / references``.
+        tolerance : float, optional
+            In the place of ``effort``: work until the standard errors of each row are below that share of its largest value,
+            or ``max_effort`` is reached.
+        max_effort : float, default 64
+            The most effort for a tolerance.
+        players : str, int, array or mapping, default "cells"
+            What the values belong to: "cells" of the input, "steps", "features", windows of so many steps, an integer array of
+            one row's shape with the number of each cell's player (for several inputs a list or dict of them), or a mapping
+            from names to features (for several inputs to mappings from inputs to features).
+        seed : int, default 0
+            Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
+            not depend on the other rows.
 
         Returns
         -------
         numpy.ndarray, list, dict or tuple
             Outcome of the input's shape with the output's axes behind it: ``(rows, steps, features, outputs)``
             for a sequence and several outputs. A list (dict) for several inputs. With ``ranked_outputs`` a pair
-            ``(values, indexes)``, the indexes of shape (rows, ranked_outputs).
+            ``(values, indexes)``, the indexes of shape (rows, ranked_outputs). With other players than cells (rows, players,
+            outputs).
 
         Raises
         ------
@@ -189,8 +208,10 @@ class DeepExplainer(shap.Explainer):
         MemoryBudgetError
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
-        X, _ = self._plain(X)
-        found = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
+        request = Request(
+            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
+        )
+        found, _ = self._answer(X, request, check_additivity)
         return found.values if ranked_outputs is None else (found.values, found.columns)
 
     def __call__(
@@ -201,6 +222,11 @@ class DeepExplainer(shap.Explainer):
         output_rank_order: str = "max",
         check_additivity: bool = True,
         additional_forward_args: Any = None,
+        effort: float = 1,
+        tolerance: float | None = None,
+        max_effort: float = 64,
+        players: Any = "cells",
+        seed: int = 0,
     ) -> Explanation:
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
@@ -220,29 +246,53 @@ class DeepExplainer(shap.Explainer):
             If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
-        X, labels = self._plain(X)
-        found = self._explain(X, ranked_outputs, output_rank_order, check_additivity, additional_forward_args)
-        engine = self.engine
+        request = Request(
+            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
+        )
+        found, labels = self._answer(X, request, check_additivity)
+        engine, names = self.engine, self.output_names
+        if ranked_outputs is not None:
+            if names is not None and len(found.output_shape) == 1:
+                check_count("output_names", names, *found.output_shape)
+            names = names_of_ranked(found, names)
         explanation = assemble(
-            found.values,
-            found.data,
-            found.axes,
-            found.base_values,
-            found.outputs,
-            found.gap,
-            self.feature_names if self.feature_names is not None or engine.layer is not None else _columns(labels),
-            self.output_names if ranked_outputs is None else self._names_of(found),
-            time.perf_counter() - start,
+            found, self._features(labels, found.players), names, time.perf_counter() - start
         )
         explanation.background = {"description": "references of its own for each row"}
         if self._background is not None:
             explanation.background = {"rows": len(self._background)}
         explanation.model = _name_of(engine.model)
-        if engine.layer is None:
+        if engine.layer is None and (found.players is None or found.players.are_cells):
             describe(explanation, labels, self.inverse_transform)
         else:
             explanation.row_ids = common_ids(labels)
         return explanation
+
+    def reliability(
+        self, X: Any, *, rows: int = 4, additional_forward_args: Any = None, players: Any = "cells", seed: int = 0
+    ) -> Reliability:
+        """Estimate how far plain Deep SHAP is from the Shapley values, for this model and data.
+
+        Paths of coalitions (``effort=``) on a few rows and references are compared with Deep SHAP on the same ones.
+
+        Parameters
+        ----------
+        X : tensor, array, table, list, tuple, dict or PackedSequence
+            Rows to explain, as for ``shap_values``; ``rows`` of them, evenly spread, are looked at.
+        rows : int, default 4
+            How many.
+        additional_forward_args, players, seed
+            As for ``shap_values``.
+
+        Returns
+        -------
+        Reliability
+            ``distance`` and its ``error``, relative to the Shapley values; ``verdict`` in words; ``effort`` that comes near.
+        """
+        request = Request(additional_forward_args, effort=2, players=players, seed=seed)
+        X, labels = self._plain(X)
+        with self.engine.session():
+            return self._answering(request, True, labels).reliability(X, rows)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains faster.
@@ -322,72 +372,28 @@ class DeepExplainer(shap.Explainer):
                 raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
         return X, labels
 
-    def _names_of(self, found: _Found) -> np.ndarray:
-        """Names of the outputs that each row has, (rows, ranked outputs)."""
-        if self.output_names is not None and len(found.output_shape) == 1:
-            check_count("output_names", self.output_names, *found.output_shape)
-            return np.asarray(self.output_names)[found.columns]
-        places = np.stack(np.unravel_index(found.columns, found.output_shape), -1).tolist()
-        return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])
+    def _features(self, labels: Any, players: Players | None = None) -> Any:
+        """Names for the last axis of the values: what the user gave, or the table's columns, or the players'."""
+        if players is not None and not players.are_cells:
+            return players.names
+        known = self.feature_names is not None or self.engine.layer is not None
+        return self.feature_names if known else _columns(labels)
 
-    def _explain(
-        self, X: Any, ranked_outputs: int | None, order: str, check_additivity: bool, additional_forward_args: Any
-    ) -> _Found:
-        choose = partial(_ranked, count=ranked_outputs, order=order)
-        settings = replace(self._settings, strict=check_additivity)
+    def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
+        X, labels = self._plain(X)
         with self.engine.session():
-            examples, references = self.engine.read(X, additional_forward_args, self._background)
-            if references is None:
-                found = self._explain_each(examples, choose, settings)
-            else:
-                found = execution.run(self.engine, DeepShap(), examples, references, choose, settings)
-            return self._shaped(found, examples, ranked_outputs)
+            return self._answering(request, check_additivity, labels)(X), labels
 
-    def _explain_each(self, examples: Points, choose: Choice, settings: execution.Settings) -> execution.Outcome:
-        """Explain every row against the references that the background, a function, returns for it."""
-        assert self._references is not None
-        form, parts = examples.form, []
-        if form.packed:
-            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
-        for row in range(len(examples)):
-            what, given = f"background of row {row}", [x[row] for x in examples.inputs]
-            background = self._references(dict(zip(form.names, given, strict=True)) if form.names else given)
-            if isinstance(background, list) and len(background) == 1 and not form.several:
-                (background,) = background
-            values = plain(background, f"the {what}", self._batch_axis)[0]
-            references = self.engine.read_background(values, what, form)
-            one = examples[row : row + 1]
-            one = replace(one, inputs=form.matched(one.inputs, references.inputs))
-            parts.append(execution.run(self.engine, DeepShap(), one, references, choose, settings))
-        return execution.Outcome.joined(parts)
-
-    def _shaped(self, found: execution.Outcome, examples: Points, ranked_outputs: int | None) -> _Found:
-        """Give outputs their axes back, and results the dtype and form of the input."""
-        profile = found.profile
-        shape = profile.output_shape if ranked_outputs is None else found.columns.shape[1:]
-        values = [v.reshape(*v.shape[:-1], *shape).astype(profile.dtype) for v in found.values]
-        base, outputs, gap = (a.reshape(len(a), *shape) for a in (found.expected, found.outputs, found.gap))
-        data = self.engine.explained(examples)
-        axes = list(profile.axes)
-        if self.engine.layer is None:
-            placed, raw = examples.form.restore(values), examples.form.restore(data)
-        else:
-            placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, axes, strict=True)]
-            placed, raw = (placed[0], data[0]) if len(placed) == 1 else (placed, data)
-        return _Found(placed, raw, axes, base, outputs, gap, found.columns, profile.output_shape)
-
-
-class _Found(NamedTuple):
-    """What was found, in the form of the input."""
-
-    values: Any
-    data: Any
-    axes: list[int]
-    base_values: np.ndarray
-    outputs: np.ndarray
-    gap: np.ndarray
-    columns: np.ndarray
-    output_shape: tuple[int, ...]
+    def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:
+        return Answering(
+            self.engine,
+            request,
+            replace(self._settings, strict=check_additivity),
+            self._background,
+            self._references,
+            self._features(labels),
+            self._batch_axis,
+        )
 
 
 def _columns(labels: Any) -> Any:
@@ -421,18 +427,3 @@ def _listed(what: str, names: Any) -> Any:
     names = list(names)
     check_names(what, [name for name in names if isinstance(name, str)])
     return names
-
-
-def _ranked(outputs: np.ndarray, profile: Profile, count: int | None, order: str) -> np.ndarray:
-    """Which outputs of each row to explain, (rows, k)."""
-    ranked_outputs = count
-    if order not in ORDERS:
-        raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {order!r}.")
-    if ranked_outputs is None:
-        return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
-    whole = isinstance(ranked_outputs, (int, np.integer)) and not isinstance(ranked_outputs, bool)
-    if not whole or not 1 <= ranked_outputs <= outputs.shape[1]:
-        raise InputError(
-            f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {ranked_outputs!r}."
-        )
-    return np.argsort(ORDERS[order](outputs), axis=1, kind="stable")[:, :ranked_outputs]

@@ -1,24 +1,25 @@
 """Methods: which pairs of points are compared, and with which weights.
 
-A method takes a comparison, of examples with a background or with a reference each, and refines it into terms that add up
-to it: whatever the terms, their weighted contributions sum to the difference of outputs that the comparison is about. To
-write one takes a class with ``terms`` and ``description``; see docs/architecture.md.
+A method takes a comparison, of examples with a background or with a reference each, and refines it into parts that add up
+to it: whatever the parts, their weighted contributions sum to the difference of outputs that the comparison is about. To
+write one takes a class with ``parts`` and ``description``; docs/architecture.md has an example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from .engines.api import Comparison
+from .engines.api import Comparison, Points
+from .players import Players
 
 
 @dataclass(frozen=True)
 class Term:
-    """Part of an explanation.
+    """Pairs to compare, and what their contributions count.
 
     Attributes
     ----------
@@ -26,25 +27,35 @@ class Term:
     rows : which explained row each of its examples belongs to, (examples,).
     weights : what the contributions of each example count, (examples,); those of an example that is compared with many
         references are summed over them before.
-    replicate : which of the independent estimates of the whole it belongs to, terms of one after those of another; None if
-        to all of them.
+    replicates : which of the independent estimates of the whole each example belongs to, (examples,); None if to all.
     """
 
     comparison: Comparison
     rows: np.ndarray
     weights: np.ndarray
-    replicate: int | None = None
+    replicates: np.ndarray | None = None
 
 
-class Estimate(Protocol):
-    """What a method sees of the explanation while it is made, to decide whether to go on."""
+@dataclass(frozen=True)
+class Evaluation:
+    """Points whose outputs a method wants to know."""
 
-    @property
-    def replicates(self) -> np.ndarray:
-        """How many independent estimates each row has, (rows,)."""
+    points: Points
 
-    def relative_errors(self) -> np.ndarray:
-        """Largest standard error over largest attribution of each row, (rows,)."""
+
+@dataclass(frozen=True)
+class Known:
+    """Contributions that a method has made of outputs: ``values`` (examples, players, k), and the rest as in ``Term``."""
+
+    values: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+    replicates: np.ndarray | None = None
+
+
+# What a method asks for. A term is answered with its contributions by players, (examples, players, k), an evaluation with
+# the outputs of its points, (points, outputs), what is known with None.
+Parts = Generator[Term | Evaluation | Known, Any, None]
 
 
 class Method(Protocol):
@@ -54,17 +65,29 @@ class Method(Protocol):
     def description(self) -> str:
         """What is done, in a sentence."""
 
-    def terms(self, whole: Comparison, so_far: Estimate) -> Iterator[Term]:
-        """Refine a comparison into terms whose contributions sum to the same difference of outputs."""
+    @property
+    def players(self) -> Players | None:
+        """Whose contributions are added up; None for each cell of what is explained by itself."""
+
+    def pairs(self, whole: Comparison) -> int:
+        """How many pairs and points are run, for the progress that is shown."""
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Refine a comparison into parts whose contributions sum to the same difference of outputs."""
 
 
 @dataclass(frozen=True)
 class DeepShap:
     """Deep SHAP: every pair once, the mean over the references (Lundberg & Lee 2017)."""
 
+    players: Players | None = None
     description: str = "Deep SHAP"
 
-    def terms(self, whole: Comparison, so_far: Estimate) -> Iterator[Term]:
+    def pairs(self, whole: Comparison) -> int:
+        """Every pair once."""
+        return whole.pairs
+
+    def parts(self, whole: Comparison) -> Parts:
         """One term, the comparison itself."""
         count = len(whole.examples)
         share = 1 / len(whole.references) if whole.crossed else 1.0

@@ -140,13 +140,15 @@ class Plan:
 
     Attributes
     ----------
-    examples, references : of a chunk of pairs.
+    examples, references : of a chunk of pairs, each with each.
+    beside : rows of a chunk in which row k is compared with row k.
     multipliers : of pairs, one for each explained output, that fit into memory together.
     memory : the budget in bytes.
     """
 
     examples: int
     references: int
+    beside: int
     multipliers: int
     memory: int
 
@@ -222,6 +224,7 @@ class Engine(Protocol):
     in_float64: ClassVar[str]
     model: Any
     layer: Any
+    layer_axes: list[int]
     operations: dict[Any, Any]
 
     def session(self) -> AbstractContextManager[None]:

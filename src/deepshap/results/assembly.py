@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,41 +13,13 @@ from slicer import Obj
 
 from ..errors import InputError
 from ..names import check_count, numbered
+from ..request import Answer
 from ..tables import Labels, common_ids
 from . import Explanation, JointExplanation
 
 
-def assemble(
-    values: Any,
-    data: Any,
-    axes: Sequence[int],
-    base_values: np.ndarray,
-    outputs: np.ndarray,
-    gap: np.ndarray,
-    feature_names: Any = None,
-    output_names: Any = None,
-    compute_time: float | None = None,
-) -> Explanation:
-    """Make explanations of what an explainer found.
-
-    Parameters
-    ----------
-    values, data : array, or list or dict of arrays
-        Attributions and explained inputs, as given and returned to the user.
-    axes : sequence of int
-        Where the rows lie in each input; explanations have them first.
-    base_values, outputs, gap : array of shape (rows, outputs)
-        Mean output over the background, the model's output, and how far the attributions miss their difference, relative to
-        the outputs' scale. The outputs' axes may be any number.
-    feature_names, output_names : sequence of str, optional
-        For the last axes; the feature names of several inputs in a list or dict.
-    compute_time : float, optional
-        Seconds.
-
-    Returns
-    -------
-    Explanation
-        A JointExplanation for several inputs.
+def assemble(found: Answer, feature_names: Any, output_names: Any, compute_time: float) -> Explanation:
+    """Make an explanation of what an explainer found, a JointExplanation for several inputs.
 
     Raises
     ------
@@ -54,24 +27,30 @@ def assemble(
         If there are not as many names as there is to name.
     """
 
-    def one(values: Any, data: Any, axis: int, names: Any, kind: str) -> Explanation:
-        explanation = Explanation(
-            np.moveaxis(values, axis, 0), base_values, np.moveaxis(data, axis, 0), compute_time=compute_time
-        )
+    def one(pick: Callable[[Any], Any], axis: int, names: Any, kind: str) -> Explanation:
+        values, data = (np.moveaxis(pick(array), axis, 0) for array in (found.values, found.data))
+        explanation = Explanation(values, found.base_values, data, compute_time=compute_time)
         _name(explanation, names, output_names, kind)
         axes_of_outputs = [0, *explanation.output_dims]
-        explanation._track(outputs=Obj(outputs, axes_of_outputs), gap=Obj(gap, axes_of_outputs))
+        explanation._track(outputs=Obj(found.outputs, axes_of_outputs), gap=Obj(found.gap, axes_of_outputs))
+        if found.errors is not None:
+            explanation.standard_errors = np.moveaxis(pick(found.errors), axis, 0)
+        if found.replicates is not None:
+            explanation.replicates = [np.moveaxis(pick(each), axis, 0) for each in found.replicates]
+        explanation.method, explanation.converged = found.method, found.converged
+        explanation.players = found.players and found.players.kind
         return explanation
 
-    if isinstance(values, np.ndarray):
-        return one(values, data, axes[0], feature_names, "Feature")
-    keys: list[Any] = list(values) if isinstance(values, dict) else list(range(len(values)))
+    if isinstance(found.values, np.ndarray):
+        return one(lambda array: array, found.axes[0], feature_names, "Feature")
+    mapped = isinstance(found.values, dict)
+    keys: list[Any] = list(found.values) if mapped else list(range(len(found.values)))
     names = _names_of_inputs(feature_names, keys)
     parts = [
-        one(values[key], data[key], axis, named, f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature")
-        for key, axis, named in zip(keys, axes, names, strict=True)
+        one(itemgetter(key), axis, named, f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature")
+        for key, axis, named in zip(keys, found.axes, names, strict=True)
     ]
-    return JointExplanation(dict(zip(keys, parts, strict=True)) if isinstance(values, dict) else parts)
+    return JointExplanation(dict(zip(keys, parts, strict=True)) if mapped else parts)
 
 
 def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> None:

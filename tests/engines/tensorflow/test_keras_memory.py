@@ -99,7 +99,7 @@ def test_chunks_shrink_as_sequences_grow():
     sizes = {}
     for steps in (16, 128):
         explainer = deepshap.DeepExplainer(lstm(steps), rows(40, steps), max_memory="100 KB", progress=False)
-        with mock.patch.object(execution, "_parts", wraps=execution._parts) as spied:
+        with mock.patch.object(execution, "_chunks", wraps=execution._chunks) as spied:
             values = explainer.shap_values(rows(3, steps))
         sizes[steps] = spied.call_args.args[1].rows
         whole = deepshap.DeepExplainer(lstm(steps), rows(40, steps), progress=False)

@@ -1,0 +1,193 @@
+"""The dial: which method, with how many segments and replicates, an effort buys; and how far Deep SHAP can be trusted.
+
+What the choice rests on was measured on trained networks, see docs/dial.md: where Deep SHAP is off by 1, paths of K segments
+leave a bias of about 1 / K, and R replicates noise of about ``NOISE / sqrt(R)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .estimates import RunningEstimate
+from .methods import DeepShap, Method
+from .paths import AllCoalitions, Paths
+from .players import Players
+
+BESIDE = 2.0  # time of a pair that is a row beside a row, over that of a pair of each with each
+OUTPUT = 0.4  # time of an output alone, over the same
+NOISE = 1.2  # of one replicate, over the distance of Deep SHAP
+LEAST = 4  # replicates, of which a standard error can be told
+GOOD = 0.05  # a distance to the Shapley values that needs no remark
+
+
+# ---------------------------------------------------------------------- what an effort buys
+def method_for(effort: float, players: Players, references: int, seed: int) -> Method:
+    """The method that comes nearest to the Shapley values within an effort, the time over that of Deep SHAP.
+
+    Parameters
+    ----------
+    effort : float
+        At least 1.
+    players : Players
+        Who enters coalitions.
+    references : int
+        How many each row is compared with.
+    seed : int
+        Of orders and references.
+    """
+    if effort == 1:
+        return DeepShap(players)
+    if 2**players.count * OUTPUT <= effort:
+        return AllCoalitions(players)
+    choices = list(_choices((effort - 1) * references, players.count))
+    segments, replicates = min(choices, key=lambda choice: _error(*choice, players.count))
+    return Paths(players, segments, replicates, seed)
+
+
+def _choices(budget: float, players: int) -> Iterator[tuple[int, int]]:
+    """Numbers of segments and replicates that cost about a budget, in pairs of each with each."""
+    for segments in range(2, max(3, min(players, 65))):
+        yield segments, max(LEAST, int(budget / (BESIDE * (1 + 2 * segments))))
+    yield players, max(LEAST, int(budget / (BESIDE + 2 * OUTPUT * (players + 1))))
+
+
+def _error(segments: int, replicates: int, players: int) -> float:
+    """Expected distance to the Shapley values over that of Deep SHAP."""
+    bias = 0.0 if segments >= players else 1 / segments
+    return math.hypot(bias, NOISE / math.sqrt(replicates))
+
+
+def cost(method: Method, references: int) -> float:
+    """The effort that a method takes."""
+    if isinstance(method, AllCoalitions):
+        return 2**method.players.count * OUTPUT
+    if not isinstance(method, Paths):
+        return 1.0
+    each = BESIDE + (2 * OUTPUT * (method.players.count + 1) if method.by_outputs else 2 * BESIDE * method.segments)
+    return 1 + method.replicates * each / references
+
+
+def check_effort(effort: float, tolerance: float | None, max_effort: float) -> None:
+    """Raise InputError for settings of the dial that make no sense."""
+    for name, value in (("effort", effort), ("max_effort", max_effort)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 1 <= value < math.inf:
+            raise InputError(f"{name} must be a number of at least 1, the time that Deep SHAP takes, not {value!r}.")
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 < tolerance < 1:
+        raise InputError(f"tolerance must lie between 0 and 1, a share of the row's largest value, not {tolerance!r}.")
+    if effort != 1:
+        raise InputError("give effort= or tolerance=, not both: a tolerance takes as much effort as it needs.")
+
+
+# ---------------------------------------------------------------------- standard errors
+def standard_errors(method: Method, estimate: RunningEstimate) -> np.ndarray | None:
+    """Of the values, (rows, players, k): the noise of orders and references, and the bias that few segments leave.
+
+    The mean of the paths' corrections is what the segments have removed of Deep SHAP's distance; with a bias that falls as
+    1 / segments, ``1 / (segments - 1)`` of it is left. Of few replicates the noise is widened as Student's distribution is.
+    None for Deep SHAP, which has no such estimate; 0 where all coalitions were tried.
+    """
+    if isinstance(method, AllCoalitions):
+        return np.zeros_like(estimate.values()[0])
+    noise = estimate.noise()
+    if not isinstance(method, Paths) or noise is None:
+        return None
+    left = 0.0 if method.by_outputs else 1 / (method.segments - 1)
+    return np.hypot(_widened(estimate.count) * noise, left * np.abs(estimate.correction))
+
+
+def _widened(replicates: int) -> float:
+    """Quantile 0.975 of Student's t over that of the normal distribution (Cornish and Fisher's expansion)."""
+    z, nu = 1.96, replicates - 1
+    return 1 + (z**2 + 1) / (4 * nu) + (5 * z**4 + 16 * z**2 + 3) / (96 * nu**2)
+
+
+def largest_errors(errors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Largest standard error of each row over its largest value, (rows,)."""
+    flat = errors.reshape(len(errors), -1).max(1), np.abs(values).reshape(len(values), -1).max(1)
+    return np.divide(*flat, out=np.zeros(len(errors)), where=flat[1] > 0)
+
+
+# ---------------------------------------------------------------------- reliability
+@dataclass(frozen=True)
+class Reliability:
+    """How far plain Deep SHAP is from the Shapley values.
+
+    Attributes
+    ----------
+    distance : float
+        Root mean square of the difference over that of the Shapley values, estimated.
+    error : float
+        Standard error of the distance.
+    rows, references : int
+        On how many rows and sampled references it was estimated.
+    effort : float
+        Setting of the dial that is expected to come within 5 %; 1 if Deep SHAP does.
+    """
+
+    distance: float
+    error: float
+    rows: int
+    references: int
+    effort: float
+
+    @property
+    def verdict(self) -> str:
+        """In plain words."""
+        told = f"{100 * self.distance:.0f} %" if self.distance >= 0.01 else "1 %"
+        if self.distance <= GOOD:
+            return f"Deep SHAP's shares are good to {told}"
+        if self.effort <= 64:
+            return f"Deep SHAP's shares are good to {told} only: turn the dial to {self.effort:g} (effort={self.effort:g})"
+        return (
+            f"Deep SHAP's shares are {told} off: turn the dial far (effort=64 or more, or tolerance=), or take fewer players "
+            "(players='steps' or 'features')"
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}. Estimated distance to the Shapley values {100 * self.distance:.1f} % "
+            f"± {100 * self.error:.1f} %, from {self.rows} rows and {self.references} references."
+        )
+
+
+def probing(players: Players, seed: int) -> Paths:
+    """What Deep SHAP is compared with to tell how far it is off."""
+    return Paths(players, players.count if players.count <= 10 else 4, 12, seed)
+
+
+def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate) -> Reliability:
+    """From the corrections that paths make to Deep SHAP.
+
+    ``values`` are the corrected attributions (rows, players, k). The noise of the mean correction is taken off its square.
+    """
+    noise = estimate.noise()
+    assert noise is not None
+    whole = 1.0 if method.by_outputs else method.segments / (method.segments - 1)
+    rows = len(values)
+    off = whole**2 * ((estimate.correction**2).reshape(rows, -1).sum(1) - (noise**2).reshape(rows, -1).sum(1))
+    size = (values**2).reshape(rows, -1).sum(1)
+    total = max(size.sum(), np.finfo(float).tiny)
+    distance = math.sqrt(max(off.sum(), 0.0) / total)
+    without = [np.delete(off, row).sum() / max(np.delete(size, row).sum(), 1e-300) for row in range(rows)] if rows > 1 else []
+    parts = np.sqrt(np.maximum(without, 0.0))
+    error = math.sqrt((rows - 1) / rows * ((parts - parts.mean()) ** 2).sum()) if rows > 1 else distance
+    return Reliability(distance, error, rows, method.replicates, _effort_for(distance, method.players.count))
+
+
+def _effort_for(distance: float, players: int) -> float:
+    """The first power of two at which the expected distance is good, with a hundred references."""
+    if distance <= GOOD:
+        return 1.0
+    for power in range(1, 12):
+        effort = 2.0**power
+        choices = list(_choices((effort - 1) * 100, players))
+        if distance * min(_error(*choice, players) for choice in choices) <= GOOD:
+            return effort
+    return 2.0**12

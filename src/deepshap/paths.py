@@ -1,0 +1,230 @@
+"""From Deep SHAP to the Shapley values: paths of coalitions, and all coalitions where they are few.
+
+A path takes the players from the reference to the example in a random order, cut into consecutive blocks, and each of its
+segments is explained by Deep SHAP's rules: the contributions of a path add up to the difference of outputs whatever the
+number of segments. One segment is Deep SHAP itself, segments of one player are permutation sampling (Castro et al. 2009);
+in between the rules share only the interactions within a block. An order and its reverse are one replicate (Mitchell et
+al. 2022). Paths of a few references correct Deep SHAP over all of them, which serves as their control variate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .engines.api import Comparison, Points
+from .methods import DeepShap, Evaluation, Known, Parts, Term
+from .players import Players
+
+BATCH = 1024  # pairs of points that a method prepares at a time
+
+
+# ---------------------------------------------------------------------- paths
+@dataclass(frozen=True)
+class Paths:
+    """Deep SHAP over all references, corrected by paths of coalitions on some of them.
+
+    Attributes
+    ----------
+    players : who enters coalitions.
+    segments : of each path; as many as there are players for permutation sampling, which needs model outputs only.
+    replicates : pairs of an order and its reverse for each row, each with a reference.
+    seed : of the orders and references, together with the content of the row.
+    """
+
+    players: Players
+    segments: int
+    replicates: int
+    seed: int = 0
+
+    @property
+    def by_outputs(self) -> bool:
+        """Whether segments are single players, so that outputs alone tell what they contribute."""
+        return self.segments >= self.players.count
+
+    @property
+    def description(self) -> str:
+        """What is done, in a sentence."""
+        segments = "single players (permutation sampling)" if self.by_outputs else f"{self.segments} segments"
+        return (
+            f"Deep SHAP corrected by {self.replicates} paths of {segments} and their reverses for each row, "
+            f"seed {self.seed}"
+        )
+
+    def pairs(self, whole: Comparison) -> int:
+        """Those of Deep SHAP, and what each replicate takes."""
+        each = 2 * (self.players.count + 1) if self.by_outputs else 2 * self.segments
+        return whole.pairs + len(whole.examples) * self.replicates * (1 + each)
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Deep SHAP over all references, and then paths minus Deep SHAP on sampled ones."""
+        yield from DeepShap(self.players).parts(whole)
+        rows, numbers = len(whole.examples), range(self.replicates)
+        draws = [_Draws(self, whole, row) for row in range(rows)]
+        each = self.players.count if self.by_outputs else 1  # points of a pair that are prepared together
+        size = max(1, BATCH // max(1, rows * each))
+        for start in range(0, self.replicates, size):
+            pairs = list(itertools.product(numbers[start : start + size], range(rows)))
+            at = np.array([row for _, row in pairs])
+            replicates = np.array([replicate for replicate, _ in pairs])
+            references = whole.references[np.array([draws[row].reference(r) for r, row in pairs])]
+            beside = Comparison(whole.examples[at], references, False, whole.outputs[at])
+            weight = np.full(len(at), -1.0)
+            of_rules = yield Term(beside, at, weight, replicates)
+            orders = np.stack([draws[row].order(r) for r, row in pairs])
+            for direction in (orders, orders[:, ::-1]):
+                if self.by_outputs:
+                    yield from self._marginal(beside, at, replicates, direction)
+                else:
+                    yield from self._segments(beside, at, replicates, direction, of_rules)
+
+    def _segments(
+        self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray, of_rules: np.ndarray
+    ) -> Parts:
+        """One path for each pair, segment after segment, row beside row."""
+        blocks = cut(orders, np.abs(of_rules).sum(2), self.segments)
+        half = np.full(len(rows), 0.5)
+        start = beside.references.described_by(beside.examples)
+        for segment in range(self.segments):
+            last = segment == self.segments - 1
+            own = self.players.spread(blocks <= segment)
+            end = beside.examples if last else beside.examples.mixed(beside.references, own)
+            moving = np.flatnonzero((blocks == segment).any(1))  # a block may be empty
+            if len(moving):
+                pairs = Comparison(end[moving], start[moving], False, beside.outputs[moving])
+                yield Term(pairs, rows[moving], half[moving], replicates[moving])
+            start = end
+
+    def _marginal(
+        self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray
+    ) -> Parts:
+        """What each player adds when it enters, from the outputs of all points on the way."""
+        count, players = orders.shape
+        place = np.argsort(orders, 1)
+        entered = place[:, None, :] < np.arange(players + 1)[None, :, None]  # (pairs, points, players)
+        flat = entered.reshape(-1, players)
+        at = np.repeat(np.arange(count), players + 1)
+        points = beside.examples[at].mixed(beside.references[at], self.players.spread(flat))
+        outputs = (yield Evaluation(points)).reshape(count, players + 1, -1)
+        outputs = np.take_along_axis(outputs, beside.outputs[:, None, :], 2)
+        gains = np.take_along_axis(np.diff(outputs, axis=1), place[..., None], 1)
+        yield Known(gains, rows, np.full(count, 0.5), replicates)
+
+
+def cut(orders: np.ndarray, weights: np.ndarray, segments: int) -> np.ndarray:
+    """Blocks of about the same weight: the number of each player's block, (pairs, players).
+
+    The orders are cut where the running sum of the weights passes multiples of the total over ``segments``, so that strong
+    players stand in short blocks.
+    """
+    along = np.take_along_axis(weights, orders, 1)
+    total = along.sum(1, keepdims=True)
+    even = np.ones_like(along)
+    along = np.where(total > 0, along, even)
+    middle = (np.cumsum(along, 1) - along / 2) / along.sum(1, keepdims=True)
+    blocks = np.minimum((middle * segments).astype(int), segments - 1)
+    placed = np.empty_like(blocks)
+    np.put_along_axis(placed, orders, blocks, 1)
+    return placed
+
+
+@dataclass
+class _Draws:
+    """Orders and references of one row, from its content and the seed alone."""
+
+    method: Paths
+    whole: Comparison
+    row: int
+
+    @cached_property
+    def _seed(self) -> int:
+        return content(self.whole.examples, self.row) ^ self.method.seed
+
+    def order(self, replicate: int) -> np.ndarray:
+        """Of the players."""
+        generator = np.random.default_rng([self._seed, 1, replicate])
+        return generator.permutation(self.method.players.count)
+
+    def reference(self, replicate: int) -> int:
+        """Without replacement, and again from the start when all have had their turn."""
+        turn, place = divmod(replicate, len(self.whole.references)) if self.whole.crossed else (0, None)
+        return self.row if place is None else int(self._turn(turn)[place])
+
+    def _turn(self, turn: int) -> np.ndarray:
+        if turn not in self._turns:
+            generator = np.random.default_rng([self._seed, 2, turn])
+            self._turns[turn] = generator.permutation(len(self.whole.references))
+        return self._turns[turn]
+
+    @cached_property
+    def _turns(self) -> dict[int, np.ndarray]:
+        return {}
+
+
+def content(points: Points, row: int) -> int:
+    """A number made of what a row holds, the same in every chunk, process and framework."""
+    digest = hashlib.blake2b(digest_size=8)
+    described = [e for e in points.extra if points.form.has_rows(e)]
+    for array in (*points.inputs, *described):
+        one = array[row]
+        one = one.detach().cpu().double().numpy() if hasattr(one, "detach") else np.asarray(one, np.float64)
+        digest.update(np.ascontiguousarray(one + 0.0).tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+# ---------------------------------------------------------------------- all coalitions
+@dataclass(frozen=True)
+class AllCoalitions:
+    """The Shapley values by their definition: outputs of all coalitions on all references (Shapley 1953)."""
+
+    players: Players
+
+    @property
+    def description(self) -> str:
+        """What is done, in a sentence."""
+        return f"Shapley values from all {2**self.players.count} coalitions of {self.players.count} players"
+
+    def pairs(self, whole: Comparison) -> int:
+        """All coalitions for each pair."""
+        return whole.pairs * 2**self.players.count
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Outputs of all coalitions, reference by reference."""
+        count, rows = self.players.count, np.arange(len(whole.examples))
+        inside = (np.arange(2**count)[:, None] >> np.arange(count)) & 1 > 0  # (coalitions, players)
+        references = len(whole.references) if whole.crossed else 1
+        for row, reference in itertools.product(rows, range(references)):
+            outputs = yield from self._outputs(whole, int(row), reference if whole.crossed else int(row), inside)
+            values = _shapley(outputs, inside)[None]
+            yield Known(values, np.array([row]), np.array([1 / references]))
+
+    def _outputs(self, whole: Comparison, row: int, reference: int, inside: np.ndarray) -> Parts:
+        """The explained outputs of each coalition, (coalitions, k)."""
+        found = []
+        for start in range(0, len(inside), BATCH):
+            own = inside[start : start + BATCH]
+            examples = whole.examples[np.full(len(own), row)]
+            points = examples.mixed(whole.references[np.full(len(own), reference)], self.players.spread(own))
+            found.append((yield Evaluation(points))[:, whole.outputs[row]])
+        return np.concatenate(found)
+
+
+def _shapley(outputs: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Shapley values (players, k) of a game, from its value of each coalition (coalitions, k)."""
+    count = inside.shape[1]
+    sizes = inside.sum(1)
+    chance = np.array([math.factorial(s) * math.factorial(count - s - 1) for s in range(count)]) / math.factorial(count)
+    values = []
+    for player in range(count):
+        without = np.flatnonzero(~inside[:, player])
+        gains = outputs[without | (1 << player)] - outputs[without]
+        values.append((chance[sizes[without]][:, None] * gains).sum(0))
+    return np.stack(values)
+
+

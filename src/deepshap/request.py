@@ -1,0 +1,248 @@
+"""What is asked of an explainer in one call, and the answer: points read, a method chosen and run, results in shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dial, execution
+from .engines.api import Engine, Points, Profile
+from .errors import InputError
+from .methods import DeepShap, Method
+from .players import Players, players_of
+from .tables import plain
+
+ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``DeepExplainer.shap_values`` but for its rows."""
+
+    additional_forward_args: Any = None
+    ranked_outputs: int | None = None
+    output_rank_order: str = "max"
+    effort: float = 1
+    tolerance: float | None = None
+    max_effort: float = 64
+    players: Any = "cells"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        dial.check_effort(self.effort, self.tolerance, self.max_effort)
+        if self.output_rank_order not in ORDERS:
+            raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {self.output_rank_order!r}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise InputError(f"seed must be a whole number that is not negative, not {self.seed!r}.")
+
+    @property
+    def by_cells(self) -> bool:
+        """Whether each cell is a player."""
+        return isinstance(self.players, str) and self.players == "cells"
+
+    @property
+    def plain(self) -> bool:
+        """Whether Deep SHAP of each cell is all that is asked."""
+        return self.effort == 1 and self.tolerance is None and self.by_cells
+
+    def choose(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
+        """Which outputs of each row to explain, (rows, k)."""
+        count = self.ranked_outputs
+        if count is None:
+            return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
+        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+        if not whole or not 1 <= count <= outputs.shape[1]:
+            raise InputError(
+                f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {count!r}."
+            )
+        return np.argsort(ORDERS[self.output_rank_order](outputs), axis=1, kind="stable")[:, :count]
+
+
+class Answer(NamedTuple):
+    """What was found, in the form of the input, or (rows, players, outputs).
+
+    ``errors`` and ``replicates`` are in the form of the values; None where nothing is estimated.
+    """
+
+    values: Any
+    data: Any
+    axes: list[int]
+    base_values: np.ndarray
+    outputs: np.ndarray
+    gap: np.ndarray
+    columns: np.ndarray
+    output_shape: tuple[int, ...]
+    errors: Any = None
+    replicates: list[Any] | None = None
+    converged: np.ndarray | None = None
+    method: str = ""
+    players: Players | None = None
+
+
+class _Part(NamedTuple):
+    """Some rows' outcome, of a method."""
+
+    rows: np.ndarray
+    outcome: execution.Outcome
+    method: Method
+
+
+# ---------------------------------------------------------------------- answering
+@dataclass
+class Answering:
+    """One call of an explainer.
+
+    ``background`` are its references, or None where ``references``, a function, returns those of each row;
+    ``feature_names`` are those of each input, for players that name features.
+    """
+
+    engine: Engine
+    request: Request
+    settings: execution.Settings
+    background: Points | None
+    references: Callable[..., Any] | None
+    feature_names: Sequence[Any]
+    batch_axis: int | Sequence[int] = 0
+
+    def __call__(self, X: Any) -> Answer:
+        """Explain X."""
+        examples, background = self.engine.read(X, self.request.additional_forward_args, self.background)
+        players = self._players(examples)
+        if background is None:
+            parts = self._against_own(examples, players)
+        else:
+            parts = self._against(examples, background, players, np.arange(len(examples)))
+        return self._shaped(parts, examples, players)
+
+    def _players(self, examples: Points) -> Players | None:
+        """None for plain Deep SHAP."""
+        if self.request.plain:
+            return None
+        if self.engine.layer is not None:
+            raise InputError(
+                "effort=, tolerance= and players= mix the model's inputs, and here those of an inner layer are explained: "
+                "explain the part of the model behind the layer as a model of its own."
+            )
+        form = examples.form
+        keys = form.names or range(len(examples.inputs))
+        shapes = [tuple(x.shape[1:]) for x in examples.inputs]
+        return players_of(self.request.players, shapes, list(keys), self.feature_names)
+
+    def _against(self, examples: Points, background: Points, players: Players | None, rows: np.ndarray) -> list[_Part]:
+        """Explain rows against one background; with a tolerance again, with more effort, those that have not come near."""
+        request, parts, left = self.request, [], np.arange(len(examples))
+        effort, limit = (request.effort, request.effort) if request.tolerance is None else (2.0, request.max_effort)
+        while len(left):
+            method = DeepShap() if players is None else dial.method_for(effort, players, len(background), request.seed)
+            some = examples if len(left) == len(examples) else examples[left]
+            outcome = execution.run(self.engine, method, some, background, request.choose, self.settings)
+            near = self._converged(outcome, method)
+            done = np.ones(len(left), bool) if near is None or effort >= limit else near
+            parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done)), method))
+            left, effort = left[~done], min(4 * effort, limit)
+        return parts
+
+    def _converged(self, outcome: execution.Outcome, method: Method) -> np.ndarray | None:
+        """Whether each row's standard errors are within the tolerance, if there is one."""
+        if self.request.tolerance is None:
+            return None
+        errors = dial.standard_errors(method, outcome.estimate)
+        assert errors is not None
+        return dial.largest_errors(errors, outcome.values[0]) <= self.request.tolerance
+
+    def _against_own(self, examples: Points, players: Players | None) -> list[_Part]:
+        """Explain every row against the references that the background, a function, returns for it."""
+        assert self.references is not None
+        form, parts = examples.form, []
+        if form.packed:
+            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
+        for row in range(len(examples)):
+            what, given = f"background of row {row}", [x[row] for x in examples.inputs]
+            background = self.references(dict(zip(form.names, given, strict=True)) if form.names else given)
+            if isinstance(background, list) and len(background) == 1 and not form.several:
+                (background,) = background
+            values = plain(background, f"the {what}", self.batch_axis)[0]
+            references = self.engine.read_background(values, what, form)
+            one = examples[row : row + 1]
+            one = replace(one, inputs=form.matched(one.inputs, references.inputs))
+            parts += self._against(one, references, players, np.array([row]))
+        return parts
+
+    def reliability(self, X: Any, rows: int) -> dial.Reliability:
+        """How far Deep SHAP is from the Shapley values on some of the rows."""
+        examples, background = self.engine.read(X, self.request.additional_forward_args, self.background)
+        if background is None:
+            raise InputError("reliability needs a background of rows; here it is a function.")
+        players = self._players(examples)
+        assert players is not None
+        some = examples[np.unique(np.linspace(0, len(examples) - 1, max(1, min(rows, len(examples)))).astype(int))]
+        method = dial.probing(players, self.request.seed)
+        outcome = execution.run(self.engine, method, some, background, self.request.choose, self.settings)
+        return dial.reliability_of(outcome.values[0], method, outcome.estimate)
+
+    # ------------------------------------------------------------------ results in shape
+    def _shaped(self, parts: list[_Part], examples: Points, players: Players | None) -> Answer:
+        """Rows in their order, outputs with their axes, results in the dtype and form of the input."""
+        order = np.argsort(np.concatenate([part.rows for part in parts]))
+        first = parts[0].outcome
+        profile = first.profile
+        shape = profile.output_shape if self.request.ranked_outputs is None else first.columns.shape[1:]
+
+        def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+            return np.concatenate(arrays)[order]
+
+        def formed(lists: Sequence[Sequence[np.ndarray]]) -> Any:
+            values = [joined(each) for each in zip(*lists, strict=True)]
+            values = values if players is None else players.by_input(values[0])
+            values = [v.reshape(*v.shape[:-1], *shape).astype(profile.dtype) for v in values]
+            return self._placed(values, players, examples)
+
+        def of(name: str) -> np.ndarray:
+            array = joined([getattr(part.outcome, name) for part in parts])
+            return array.reshape(len(array), *shape)
+
+        errors = [dial.standard_errors(part.method, part.outcome.estimate) for part in parts]
+        groups = [part.outcome.estimate.groups() for part in parts]
+        near = [self._converged(part.outcome, part.method) for part in parts]
+        data: Any = self.engine.explained(examples)
+        axes = list(profile.axes)
+        if players is not None and not players.are_cells:
+            data, axes = players.means(data), [0]
+        else:
+            data = self._placed(data, players, examples, moved=self.engine.layer is None)
+        return Answer(
+            formed([part.outcome.values for part in parts]),
+            data,
+            axes,
+            of("expected"),
+            of("outputs"),
+            of("gap"),
+            joined([part.outcome.columns for part in parts]),
+            profile.output_shape,
+            None if any(e is None for e in errors) else formed([[e] for e in errors if e is not None]),
+            None if any(g is None for g in groups) else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
+            None if near[0] is None else joined([n for n in near if n is not None]),
+            "; ".join(dict.fromkeys(part.method.description for part in parts)),
+            players,
+        )
+
+    def _placed(self, values: list[np.ndarray], players: Players | None, examples: Points, moved: bool = True) -> Any:
+        """One array, or one for each input, with the rows where the user has them."""
+        if players is not None and not players.are_cells:
+            return values[0]
+        if self.engine.layer is None:
+            return examples.form.restore(values)
+        axes = self.engine.layer_axes
+        placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, axes, strict=True)] if moved else values
+        return placed[0] if len(placed) == 1 else placed
+
+
+def names_of_ranked(answer: Answer, output_names: Sequence[str] | None) -> np.ndarray:
+    """Names of the outputs that each row has, (rows, ranked outputs)."""
+    if output_names is not None and len(answer.output_shape) == 1:
+        return np.asarray(output_names)[answer.columns]
+    places = np.stack(np.unravel_index(answer.columns, answer.output_shape), -1).tolist()
+    return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])
