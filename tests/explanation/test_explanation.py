@@ -421,7 +421,7 @@ def test_what_was_predicted_travels_along(tmp_path):
     explanation = deepshap.Explanation(random.normal(size=(5, 4, 2, 3)), np.zeros((5, 3)), np.ones((5, 4, 2)))
     explanation.predictions, explanation.classes = random.normal(size=(5, 3)), ["cat", "dog", "emu"]
     explanation.time_label = "time (s)"
-    with pytest.raises(InputError, match="predictions has shape"):
+    with pytest.raises(deepshap.InputError, match="predictions has shape"):
         explanation.predictions = np.zeros((4, 3))
     picked = explanation.output(1)[[3, 0]].over_time()
     assert (picked.explained, picked.classes, picked.time_label) == ("output 1", ["cat", "dog", "emu"], "time (s)")
