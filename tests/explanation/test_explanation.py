@@ -424,7 +424,7 @@ def test_what_was_predicted_travels_along(tmp_path):
     with pytest.raises(deepshap.InputError, match="predictions has shape"):
         explanation.predictions = np.zeros((4, 3))
     picked = explanation.output(1)[[3, 0]].over_time()
-    assert (picked.explained, picked.classes, picked.time_label) == ("output 1", ["cat", "dog", "emu"], "time (s)")
+    assert (picked.explained, picked.classes, picked.time_label) == ("Output 1", ["cat", "dog", "emu"], "time (s)")
     np.testing.assert_array_equal(picked.predictions, explanation.predictions[[3, 0]])
     np.testing.assert_array_equal(explanation[2].predictions, explanation.predictions[2])
     assert explanation.mean(0).predictions is None
