@@ -15,6 +15,7 @@ import shap
 
 from . import execution
 from .engines.registry import engine_for, parts_of
+from .engines.user_rules import registered
 from .errors import InputError
 from .names import check_count, check_names
 from .results import Explanation
@@ -230,6 +231,51 @@ class DeepExplainer(shap.Explainer):
         else:
             explanation.row_ids = common_ids(labels)
         return explanation
+
+    def against(self, data: Any) -> DeepExplainer:
+        """Make an explainer of the same model, with the same options and handlers, and another background.
+
+        Parameters
+        ----------
+        data : tensor, array, table, list, tuple, dict, PackedSequence or function
+            The background, as for the class.
+
+        Raises
+        ------
+        InputError
+            If the background is empty, not finite, or in a form that cannot be read.
+        """
+        engine = self.engine
+        other = DeepExplainer(
+            engine.model if engine.layer is None else (engine.model, engine.layer),
+            data,
+            output=engine.output,
+            batch_axis=self._batch_axis,
+            max_memory=self.max_memory,
+            progress=self.progress,
+            feature_names=self.feature_names,
+            output_names=self.output_names,
+            inverse_transform=self.inverse_transform,
+        )
+        other._most_pairs = self._most_pairs
+        for layer, handler in self.custom_handlers.items():
+            other.register_custom_handler(layer, handler)
+        return other
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """What attributions depend on beside the rows: the model, what is explained of it, the background, rules (read only)."""
+        engine = self.engine
+        return {
+            "model": engine.model,
+            "layer": engine.layer,
+            "output": engine.output,
+            "background": engine.inputs.background if self._references is None else self._references,
+            "batch_axis": self._batch_axis,
+            "handlers": dict(self.custom_handlers),
+            "rules": registered(),
+            "names": [self.feature_names, self.output_names, self._columns],
+        }
 
     def save(self, out_file: Any) -> None:
         """Write the explainer, with its model and background, to a binary file that is open."""
