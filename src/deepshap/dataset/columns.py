@@ -261,11 +261,12 @@ def _padded(flat: np.ndarray, shape: Sequence[Any], rows: int, lengths: np.ndarr
 
 
 def _step_labels(table: Any, lengths: np.ndarray | None) -> np.ndarray:
+    """Labels (steps,) where all rows agree on those that they have, else (rows, steps)."""
     flat = as_labels(_flat(table["step"]), "the steps")
     assert flat is not None
-    if lengths is None:
-        found = flat.reshape(len(table), -1)
-    else:
-        fill = {"M": np.datetime64("NaT"), "f": np.nan, "i": -1, "U": ""}.get(flat.dtype.kind, 0)
-        found = _padded(flat, [None], len(table), lengths, fill)
-    return found[0] if (found == found[:1]).all() else found
+    fill: Any = {"M": np.datetime64("NaT"), "f": np.nan, "i": -1, "U": ""}.get(flat.dtype.kind, 0)
+    shape = [None] if lengths is not None else [-1]
+    found = _padded(flat, shape, len(table), lengths, fill)
+    known = (found == found) & (found != fill)
+    longest = found[known.sum(1).argmax()]
+    return longest if (found == longest)[known].all() else found
