@@ -955,6 +955,21 @@ def view_then_inplace(x):
     return y
 
 
+op("einsum of two, then in place", lambda x: torch.einsum("bij,bkj->bik", x, x).mul_(2).sin(), TABLE)
+op("einsum of one, then in place", lambda x: torch.einsum("bij->bji", x.tanh()).add_(1).tanh_(), TABLE)
+op("transpose, then in place", lambda x: x.tanh().transpose(1, 2).add_(x.mT).tanh_(), TABLE)
+op("linear, then a view in place", lambda x: F.linear(x, fixed(x, 4, 4)).unflatten(-1, (2, 2)).tanh_(), TABLE)
+
+
+@written()
+def cache_overwritten(x):
+    cache = torch.linspace(0.5, 2, 4).to(x)
+    y = x * cache
+    z = torch.where(cache > 1, x.tanh(), y)
+    cache.zero_()
+    return y.tanh() + z
+
+
 @written(domain=TWO)
 def augmented(x, y):
     z = x * 2

@@ -16,8 +16,8 @@ from ...errors import BatchMixingError, ControlFlowError, InputError, NonFiniteE
 from ...execution import DEFAULT_BUDGET, MOST_PAIRS, Chunk, Footprint
 from .background import Kept, Recorded, looked_at, state_of
 from .contributions import Reduce, Traced, over_references, row_by_row
+from .foreign import ForeignCall, custom_functions_visible
 from .inputs import Inputs, take_output
-from .nodes import ForeignCall, custom_functions_visible
 from .operations import Misaligned, Operation, Pairs
 from .state import modules_of, preserved
 from .trace import Tracer
