@@ -8,6 +8,7 @@ Rows are the first axis everywhere. What the cases are tested for is in ``test_c
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Callable
@@ -853,6 +854,7 @@ op("clone", lambda x: x.clone())
 op("contiguous", lambda x: x.transpose(1, 2).contiguous().view(len(x), -1), TABLE)
 op("detach", lambda x: x.detach().tanh() + x)
 op("detach, in place", lambda x: (2 * x).detach_().tanh())
+op("deepcopy", lambda x: copy.deepcopy(x.tanh()) * x)
 op("data", lambda x: x.data.tanh() + x)
 op("to, dtype", lambda x: x.to(torch.float64).tanh().to(x.dtype))
 op("to, other", lambda x: x.to(torch.ones(1, dtype=x.dtype)))
