@@ -17,6 +17,9 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .cells import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
+    from .dataset.mapping import BatchExplainer
+    from .dataset.run import explain_dataset
+    from .dataset.stored import ExplanationDataset, status
     from .drop_in import patch_shap, unpatch_shap
     from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
@@ -30,11 +33,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AdditivityError",
     "AdditivityWarning",
+    "BatchExplainer",
     "BatchMixingError",
     "ControlFlowError",
     "DeepExplainer",
     "DeepShapError",
     "Explanation",
+    "ExplanationDataset",
     "InputError",
     "Inspection",
     "JointExplanation",
@@ -46,6 +51,7 @@ __all__ = [
     "Sequences",
     "UnsupportedOperationError",
     "check",
+    "explain_dataset",
     "gate_attribution",
     "load",
     "patch_shap",
@@ -53,14 +59,17 @@ __all__ = [
     "register_lstm_shap_hook",
     "register_rule",
     "sequences",
+    "status",
     "unpatch_shap",
     "unregister_rule",
 ]
 
 # Names by the modules that they come from, imported when they are first used: torch, shap and matplotlib take their time.
 _LAZY = {
+    "BatchExplainer": ".dataset.mapping",
     "DeepExplainer": ".explainer",
     "Explanation": ".results",
+    "ExplanationDataset": ".dataset.stored",
     "Inspection": ".inspection",
     "JointExplanation": ".results",
     "LSTMShapBackwardHook": ".cells",
@@ -70,14 +79,17 @@ _LAZY = {
     "captum": ".captum",
     "check": ".inspection",
     "datasets": ".datasets",
+    "explain_dataset": ".dataset.run",
     "gate_attribution": ".cells",
     "load": ".results",
     "patch_shap": ".drop_in",
     "plots": ".plots",
+    "ray": ".ray",
     "product_attribution": ".cells",
     "register_lstm_shap_hook": ".cells",
     "register_rule": ".engines.user_rules",
     "sequences": ".tables",
+    "status": ".dataset.stored",
     "unpatch_shap": ".drop_in",
     "unregister_rule": ".engines.user_rules",
 }

@@ -45,7 +45,7 @@ def method_for(effort: float, players: Players, references: int, seed: int) -> M
     if 2**players.count * OUTPUT <= effort:
         return AllCoalitions(players)
     choices = list(_choices((effort - 1) * references, players.count))
-    segments, replicates = min(choices, key=lambda choice: _error(*choice, players.count))
+    segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count))
     return Paths(players, segments, replicates, seed)
 
 
@@ -144,7 +144,9 @@ class Reliability:
         if self.distance <= GOOD:
             return f"Deep SHAP's shares are good to {told}"
         if self.effort <= 64:
-            return f"Deep SHAP's shares are good to {told} only: turn the dial to {self.effort:g} (effort={self.effort:g})"
+            return (
+                f"Deep SHAP's shares are good to {told} only: turn the dial to {self.effort:g} (effort={self.effort:g})"
+            )
         return (
             f"Deep SHAP's shares are {told} off: turn the dial far (effort=64 or more, or tolerance=), or take fewer players "
             "(players='steps' or 'features')"
@@ -175,7 +177,9 @@ def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate)
     size = (values**2).reshape(rows, -1).sum(1)
     total = max(size.sum(), np.finfo(float).tiny)
     distance = math.sqrt(max(off.sum(), 0.0) / total)
-    without = [np.delete(off, row).sum() / max(np.delete(size, row).sum(), 1e-300) for row in range(rows)] if rows > 1 else []
+    without = (
+        [np.delete(off, row).sum() / max(np.delete(size, row).sum(), 1e-300) for row in range(rows)] if rows > 1 else []
+    )
     parts = np.sqrt(np.maximum(without, 0.0))
     error = math.sqrt((rows - 1) / rows * ((parts - parts.mean()) ** 2).sum()) if rows > 1 else distance
     return Reliability(distance, error, rows, method.replicates, _effort_for(distance, method.players.count))

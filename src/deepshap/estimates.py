@@ -77,9 +77,7 @@ class RunningEstimate:
         for total, value in zip(self._fixed, values, strict=True):
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
-    def _to_replicates(
-        self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray
-    ) -> None:
+    def _to_replicates(self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray) -> None:
         if self._open and replicates.min() > max(self._open):  # a new batch
             self.close()
         for replicate in np.unique(replicates):

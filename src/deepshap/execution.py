@@ -203,7 +203,7 @@ def _follow(
     parts: Parts, engine: Engine, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
 ) -> None:
     """Do what a method asks for, part by part, and answer it."""
-    answer = None
+    answer: np.ndarray | None = None
     while True:
         try:
             part = parts.send(answer)
@@ -213,7 +213,8 @@ def _follow(
             answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
             bar.update(len(part.points))
         elif isinstance(part, Known):
-            answer = sums.add_known(part)
+            sums.add_known(part)
+            answer = None
         else:
             answer = _add(engine, part, plan, sums, bar, collect)
 

@@ -10,13 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-import numpy as np
 import shap
 
 from . import execution
 from .dial import Reliability
-from .engines.api import Points
 from .engines.registry import engine_for, parts_of
+from .engines.user_rules import registered
 from .errors import InputError
 from .names import check_count, check_names
 from .players import Players
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from .handlers import Handlers
+
 
 class DeepExplainer(shap.Explainer):
     """Exact Deep SHAP values of a PyTorch or Keras model.
@@ -211,8 +211,9 @@ class DeepExplainer(shap.Explainer):
         request = Request(
             additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
         )
-        found, _ = self._answer(X, request, check_additivity)
-        return found.values if ranked_outputs is None else (found.values, found.columns)
+        answer, _ = self._answer(X, request, check_additivity)
+        values = answer.found.values
+        return values if ranked_outputs is None else (values, answer.columns)
 
     def __call__(
         self,
@@ -249,20 +250,18 @@ class DeepExplainer(shap.Explainer):
         request = Request(
             additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
         )
-        found, labels = self._answer(X, request, check_additivity)
+        answer, labels = self._answer(X, request, check_additivity)
         engine, names = self.engine, self.output_names
         if ranked_outputs is not None:
-            if names is not None and len(found.output_shape) == 1:
-                check_count("output_names", names, *found.output_shape)
-            names = names_of_ranked(found, names)
-        explanation = assemble(
-            found, self._features(labels, found.players), names, time.perf_counter() - start
-        )
+            if names is not None and len(answer.output_shape) == 1:
+                check_count("output_names", names, *answer.output_shape)
+            names = names_of_ranked(answer, names)
+        explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)
         explanation.background = {"description": "references of its own for each row"}
         if self._background is not None:
             explanation.background = {"rows": len(self._background)}
         explanation.model = _name_of(engine.model)
-        if engine.layer is None and (found.players is None or found.players.are_cells):
+        if engine.layer is None and (answer.players is None or answer.players.are_cells):
             describe(explanation, labels, self.inverse_transform)
         else:
             explanation.row_ids = common_ids(labels)
@@ -302,6 +301,51 @@ class DeepExplainer(shap.Explainer):
         the block nothing is compared; if the model changes all the same, explanations are of the model as it was, or an error.
         """
         return self.engine.frozen()
+
+    def against(self, data: Any) -> DeepExplainer:
+        """Make an explainer of the same model, with the same options and handlers, and another background.
+
+        Parameters
+        ----------
+        data : tensor, array, table, list, tuple, dict, PackedSequence or function
+            The background, as for the class.
+
+        Raises
+        ------
+        InputError
+            If the background is empty, not finite, or in a form that cannot be read.
+        """
+        engine = self.engine
+        other = DeepExplainer(
+            engine.model if engine.layer is None else (engine.model, engine.layer),
+            data,
+            output=engine.output,
+            batch_axis=self._batch_axis,
+            max_memory=self._settings.memory,
+            max_rows=self._settings.most_rows,
+            progress=self._settings.progress,
+            feature_names=self.feature_names,
+            output_names=self.output_names,
+            inverse_transform=self.inverse_transform,
+        )
+        for layer, handler in self.custom_handlers.items():
+            other.register_custom_handler(layer, handler)
+        return other
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """What attributions depend on beside the rows: the model, what is explained of it, the background, rules (read only)."""
+        engine = self.engine
+        return {
+            "model": engine.model,
+            "layer": engine.layer,
+            "output": engine.output,
+            "background": self._references if self._background is None else list(self._background.inputs),
+            "batch_axis": self._batch_axis,
+            "handlers": dict(self.custom_handlers),
+            "rules": registered(),
+            "names": [self.feature_names, self.output_names, self._columns],
+        }
 
     def save(self, out_file: Any) -> None:
         """Write the explainer, with its model and background, to a binary file that is open."""

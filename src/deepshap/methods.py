@@ -55,7 +55,8 @@ class Known:
 
 # What a method asks for. A term is answered with its contributions by players, (examples, players, k), an evaluation with
 # the outputs of its points, (points, outputs), what is known with None.
-Parts = Generator[Term | Evaluation | Known, Any, None]
+Request = Term | Evaluation | Known
+Parts = Generator[Request, Any, None]
 
 
 class Method(Protocol):

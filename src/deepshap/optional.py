@@ -18,3 +18,17 @@ def needed(module: str, why: str, extra: str = "tables") -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(f"{why}: pip install 'deepshap[{extra}]'") from error
+
+
+def import_pyarrow() -> Any:
+    """Return pyarrow with its Parquet files and its functions of columns.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    why = "Parquet files need pyarrow"
+    needed("pyarrow.parquet", why)
+    needed("pyarrow.compute", why)
+    return needed("pyarrow", why)

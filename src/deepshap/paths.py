@@ -12,14 +12,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .engines.api import Comparison, Points
-from .methods import DeepShap, Evaluation, Known, Parts, Term
+from .methods import DeepShap, Evaluation, Known, Parts, Request, Term
 from .players import Players
 
 BATCH = 1024  # pairs of points that a method prepares at a time
@@ -101,9 +102,7 @@ class Paths:
                 yield Term(pairs, rows[moving], half[moving], replicates[moving])
             start = end
 
-    def _marginal(
-        self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray
-    ) -> Parts:
+    def _marginal(self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray) -> Parts:
         """What each player adds when it enters, from the outputs of all points on the way."""
         count, players = orders.shape
         place = np.argsort(orders, 1)
@@ -204,7 +203,9 @@ class AllCoalitions:
             values = _shapley(outputs, inside)[None]
             yield Known(values, np.array([row]), np.array([1 / references]))
 
-    def _outputs(self, whole: Comparison, row: int, reference: int, inside: np.ndarray) -> Parts:
+    def _outputs(
+        self, whole: Comparison, row: int, reference: int, inside: np.ndarray
+    ) -> Generator[Request, Any, np.ndarray]:
         """The explained outputs of each coalition, (coalitions, k)."""
         found = []
         for start in range(0, len(inside), BATCH):
@@ -226,5 +227,3 @@ def _shapley(outputs: np.ndarray, inside: np.ndarray) -> np.ndarray:
         gains = outputs[without | (1 << player)] - outputs[without]
         values.append((chance[sizes[without]][:, None] * gains).sum(0))
     return np.stack(values)
-
-

@@ -152,7 +152,8 @@ def _window_names(steps: int, length: int) -> list[str]:
 
 def _features(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
     """The features of each input, over all steps."""
-    arrays, told = [], []
+    arrays: list[np.ndarray] = []
+    told: list[str] = []
     for shape, key, known in zip(shapes, keys, names, strict=True):
         size = shape[-1] if shape else 1
         arrays.append(np.broadcast_to(np.arange(size) + len(told), shape).copy())
@@ -185,7 +186,9 @@ def _groups(
     for number, (name, members) in enumerate(spec.items()):
         of_inputs = members if isinstance(members, Mapping) else {keys[0]: members}
         if not isinstance(members, Mapping) and len(shapes) > 1:
-            raise InputError(f"players[{name!r}]: of several inputs say which, a mapping from {list(keys)} to features.")
+            raise InputError(
+                f"players[{name!r}]: of several inputs say which, a mapping from {list(keys)} to features."
+            )
         for key, part in of_inputs.items():
             if key not in keys:
                 raise InputError(f"players[{name!r}] names the input {key!r}; the inputs are {list(keys)}.")

@@ -13,6 +13,7 @@ from .engines.api import Engine, Points, Profile
 from .errors import InputError
 from .methods import DeepShap, Method
 from .players import Players, players_of
+from .results.assembly import Found, names_of_inputs
 from .tables import plain
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
@@ -62,24 +63,12 @@ class Request:
 
 
 class Answer(NamedTuple):
-    """What was found, in the form of the input, or (rows, players, outputs).
+    """What was found, the numbers of the explained outputs (rows, k), and the shape of all outputs of a row."""
 
-    ``errors`` and ``replicates`` are in the form of the values; None where nothing is estimated.
-    """
-
-    values: Any
-    data: Any
-    axes: list[int]
-    base_values: np.ndarray
-    outputs: np.ndarray
-    gap: np.ndarray
+    found: Found
     columns: np.ndarray
     output_shape: tuple[int, ...]
-    errors: Any = None
-    replicates: list[Any] | None = None
-    converged: np.ndarray | None = None
-    method: str = ""
-    players: Players | None = None
+    players: Players | None
 
 
 class _Part(NamedTuple):
@@ -96,7 +85,7 @@ class Answering:
     """One call of an explainer.
 
     ``background`` are its references, or None where ``references``, a function, returns those of each row;
-    ``feature_names`` are those of each input, for players that name features.
+    ``feature_names``, of one input or of each, are for players that name features.
     """
 
     engine: Engine
@@ -104,7 +93,7 @@ class Answering:
     settings: execution.Settings
     background: Points | None
     references: Callable[..., Any] | None
-    feature_names: Sequence[Any]
+    feature_names: Any
     batch_axis: int | Sequence[int] = 0
 
     def __call__(self, X: Any) -> Answer:
@@ -127,9 +116,11 @@ class Answering:
                 "explain the part of the model behind the layer as a model of its own."
             )
         form = examples.form
-        keys = form.names or range(len(examples.inputs))
+        keys = list(form.names or range(len(examples.inputs)))
         shapes = [tuple(x.shape[1:]) for x in examples.inputs]
-        return players_of(self.request.players, shapes, list(keys), self.feature_names)
+        single = form.names is None and not form.several
+        names = [self.feature_names] if single else names_of_inputs(self.feature_names, keys)
+        return players_of(self.request.players, shapes, keys, names)
 
     def _against(self, examples: Points, background: Points, players: Players | None, rows: np.ndarray) -> list[_Part]:
         """Explain rows against one background; with a tolerance again, with more effort, those that have not come near."""
@@ -213,21 +204,22 @@ class Answering:
             data, axes = players.means(data), [0]
         else:
             data = self._placed(data, players, examples, moved=self.engine.layer is None)
-        return Answer(
+        found = Found(
             formed([part.outcome.values for part in parts]),
             data,
             axes,
             of("expected"),
             of("outputs"),
             of("gap"),
-            joined([part.outcome.columns for part in parts]),
-            profile.output_shape,
-            None if any(e is None for e in errors) else formed([[e] for e in errors if e is not None]),
-            None if any(g is None for g in groups) else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
-            None if near[0] is None else joined([n for n in near if n is not None]),
-            "; ".join(dict.fromkeys(part.method.description for part in parts)),
-            players,
+            errors=None if any(e is None for e in errors) else formed([[e] for e in errors if e is not None]),
+            replicates=None
+            if any(g is None for g in groups)
+            else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
+            converged=None if near[0] is None else joined([n for n in near if n is not None]),
+            method="; ".join(dict.fromkeys(part.method.description for part in parts)),
+            players=None if players is None else players.kind,
         )
+        return Answer(found, joined([part.outcome.columns for part in parts]), profile.output_shape, players)
 
     def _placed(self, values: list[np.ndarray], players: Players | None, examples: Points, moved: bool = True) -> Any:
         """One array, or one for each input, with the rows where the user has them."""

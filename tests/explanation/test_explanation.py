@@ -414,3 +414,23 @@ def test_names_of_several_inputs(names):
     explainer = deepshap.DeepExplainer(WithStatic(), background, progress=False, feature_names=names)
     with pytest.raises(deepshap.InputError, match=r"a list of names for each of the inputs \[0, 1\]"):
         explainer(background)
+
+
+def test_what_was_predicted_travels_along(tmp_path):
+    random = np.random.default_rng(3)
+    explanation = deepshap.Explanation(random.normal(size=(5, 4, 2, 3)), np.zeros((5, 3)), np.ones((5, 4, 2)))
+    explanation.predictions, explanation.classes = random.normal(size=(5, 3)), ["cat", "dog", "emu"]
+    explanation.time_label = "time (s)"
+    with pytest.raises(deepshap.InputError, match="predictions has shape"):
+        explanation.predictions = np.zeros((4, 3))
+    picked = explanation.output(1)[[3, 0]].over_time()
+    assert (picked.explained, picked.classes, picked.time_label) == ("Output 1", ["cat", "dog", "emu"], "time (s)")
+    np.testing.assert_array_equal(picked.predictions, explanation.predictions[[3, 0]])
+    np.testing.assert_array_equal(explanation[2].predictions, explanation.predictions[2])
+    assert explanation.mean(0).predictions is None
+    explanation.save(tmp_path / "why.parquet")
+    for again in (deepshap.load(tmp_path / "why.parquet"), deepshap.Explanation.from_xarray(explanation.to_xarray())):
+        np.testing.assert_array_equal(again.predictions, explanation.predictions)
+        assert (again.classes, again.time_label) == (explanation.classes, "time (s)")
+    both = deepshap.Explanation.concat([explanation[:2], explanation[2:]])
+    np.testing.assert_array_equal(both.predictions, explanation.predictions)

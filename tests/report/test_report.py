@@ -124,8 +124,7 @@ def test_texts_of_the_user_stay_texts(report):
 )
 def test_global_importance_equals_the_values(report, sequences, scope, measure):
     report.evaluate("location.hash = 'overview'")
-    report.page.select_option("#output", "1" if scope == "one" else "-1")
-    report.page.click(f"#scope [data-value={'all' if scope == 'all' else 'one'}]")
+    report.page.select_option("#output", {"one": "1", "all": "all", "highest": "-1"}[scope])
     report.page.click(f"#measure [data-value={measure}]")
     values = sequences.values.astype(float)
     if scope == "highest":
@@ -163,6 +162,7 @@ def test_numbers_in_the_table_equal_the_values(report, sequences):
 
 
 def test_worst_predictions_come_first(report):
+    report.choose(0)
     report.page.select_option("#sort", "id")
     report.page.select_option("#sort", "error")
     margins = list(map(parsed, report.column("error")))
@@ -419,3 +419,78 @@ def test_controls_have_names(report):
         .filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)"""
     )
     assert unnamed == []
+
+
+# ---------------------------------------------------------------------- decisions
+def test_a_search_means_words_of_one_field(opened):
+    values = np.random.default_rng(0).normal(size=(30, 3, 4))
+    explanation = deepshap.Explanation(values, np.zeros((30, 4)), np.ones((30, 3)))
+    explanation.output_names = [f"speaker {k}" for k in range(1, 5)]
+    explanation.targets = np.array(explanation.output_names)[np.arange(30) % 4]
+    report = opened(explanation, "#example=0")
+    said = np.array(explanation.output_names)[values.sum(1).argmax(1)]
+    report.page.fill("#search", "speaker 4")
+    meant = {str(row) for row in range(30) if row % 4 == 3 or said[row] == "speaker 4"}
+    assert set(report.column("id")) == meant
+    assert "14" not in meant or said[14] == "speaker 4"
+    report.page.fill("#search", "1")
+    assert set(report.column("id")) == {
+        str(row) for row in range(30) if row == 1 or row % 4 == 0 or said[row] == "speaker 1"
+    }
+    report.page.fill("#search", "speak")  # a beginning, while it is typed
+    assert report.text("#count") == "30 examples"
+
+
+def test_confusion_matrix_leads_to_its_examples(report, sequences):
+    report.page.click("#tab-overview")
+    targets, said = sequences.targets, highest(sequences)
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (targets, said), 1)
+    order = np.argsort(SPEAKERS)
+    shown = report.evaluate(
+        "[...document.querySelectorAll('#confusion tbody tr')].map((r) => [...r.cells].slice(1).map((c) => +c.textContent))"
+    )
+    assert shown == counts[np.ix_(order, order)].tolist()
+    true, predicted = map(int, np.argwhere(counts)[-1])
+    report.page.click(
+        f"#confusion tbody tr:nth-child({list(order).index(true) + 1}) td:nth-child({list(order).index(predicted) + 2}) button"
+    )
+    assert set(report.column("id")) == {
+        f"call {row}" for row in np.flatnonzero((targets == true) & (said == predicted))
+    }
+
+
+def test_one_output_of_a_row_says_what_was_predicted_and_what_is_explained(opened):
+    values = np.random.default_rng(1).normal(size=(6, 5, 2, 3))
+    explanation = deepshap.Explanation(values, np.zeros((6, 3)), np.ones((6, 5, 2)), feature_names=["a", "b"])
+    explanation.output_names = explanation.classes = ["cat", "dog", "emu"]
+    explanation.predictions = values.sum((1, 2))
+    explanation.targets = ["dog"] * 6
+    explanation.time_label = "time (s)"
+    said = np.array(explanation.classes)[explanation.predictions.argmax(1)]
+    wrong = int(np.flatnonzero(said != "dog")[0])
+    report = opened(explanation.output("cat"), f"#example={wrong}")
+    lead = report.text("#example-lead")
+    assert f"predicted: {said[wrong]}" in lead
+    assert "true: dog" in lead
+    assert "wrong" in lead
+    assert "explained: cat" in lead
+    assert report.text("[data-fact='Explained output'] strong") == "cat"
+    assert report.text("[data-fact=Correct] small") == f"{(said == 'dog').sum()} of 6 examples"
+    margins = [float(text.replace("\u2212", "-")) for text in report.column("error")]
+    other = np.where(np.arange(3) == 1, -np.inf, explanation.predictions).max(1)
+    np.testing.assert_allclose(margins, np.sort(explanation.predictions[:, 1] - other), rtol=1e-3)
+    assert "time (s)" in report.text("#chart-heat")
+
+
+def test_static_inputs_stand_beside_sequences(opened):
+    random = np.random.default_rng(2)
+    series, place = random.normal(size=(4, 5, 2)), random.normal(size=(4, 3))
+    parts = [
+        deepshap.Explanation(series, np.zeros(4), np.ones((4, 5, 2)), feature_names=["wind", "sun"]),
+        deepshap.Explanation(place, np.zeros(4), np.ones((4, 3)), feature_names=["north", "high", "dry"]),
+    ]
+    report = opened(deepshap.JointExplanation(parts), "#example=2")
+    strongest = ["north", "high", "dry"][int(np.abs(place[2]).argmax())]
+    assert strongest in report.text("#beside tbody tr:first-child")
+    assert f"{place[2].sum():+.4g}".replace("-", "\u2212") in report.text("#beside-lead")

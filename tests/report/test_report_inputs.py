@@ -116,7 +116,7 @@ def test_long_names_stay_apart_and_are_told_whole(opened):
     )
     assert len({text[-8:] for text in signals} & ends) == 5
     options = report.evaluate("[...document.querySelectorAll('#output option')].map((o) => [o.textContent, o.title])")
-    assert [(text[-7:], title) for text, title in options[1:]] == [
+    assert [(text[-7:], title) for text, title in options[2:]] == [
         (name[-7:], name) for name in explanation.output_names
     ]
     for selector, whole in (
@@ -392,3 +392,34 @@ def test_packed_digits_are_those_of_the_value(scale):
         float(f"{m}e{e}") for m, e in zip(packed["v_mantissa"].tolist(), packed["v_exponent"].tolist(), strict=True)
     ]
     assert shown == [float(f"{value:.3e}") for value in values]
+
+
+# ---------------------------------------------------------------------- one output: yes or no, or a value
+def single(outputs, name):
+    """The explanation of a model with one output."""
+    outputs = np.asarray(outputs, float)
+    explanation = deepshap.Explanation(outputs[:, None], np.zeros(len(outputs)), np.ones((len(outputs), 1)))
+    explanation.output_names = name
+    explanation.predictions = outputs[:, None]
+    return explanation
+
+
+@pytest.mark.parametrize("outputs", [[-2.0, 0.5, 3.0, -0.1], [0.1, 0.6, 0.9, 0.4]])
+def test_a_head_of_one_output_is_judged_and_says_what_it_predicts(outputs):
+    explanation = single(outputs, "ill")
+    explanation.targets = [1, 1, 0, 0]
+    found = judge(read(explanation))
+    assert found.predicted.tolist() == ["not ill", "ill", "ill", "not ill"]
+    assert found.true.tolist() == ["ill", "ill", "not ill", "not ill"]
+    assert found.wrong.tolist() == [True, False, True, False]
+    threshold = 0.0 if min(outputs) < 0 else 0.5
+    np.testing.assert_allclose(-found.error, (np.array(outputs) - threshold) * [1, 1, -1, -1])
+
+
+def test_whole_numbers_are_values_where_the_output_is_a_value():
+    explanation = single([1.5, 3.0, 7.5], "price")
+    explanation.targets = [1, 3, 9]
+    found = judge(read(explanation))
+    assert found.predicted is None
+    assert found.wrong is None
+    np.testing.assert_allclose(found.error, [0.5, 0, 1.5])

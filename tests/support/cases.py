@@ -8,6 +8,7 @@ Rows are the first axis everywhere. What the cases are tested for is in ``test_c
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Callable
@@ -853,6 +854,7 @@ op("clone", lambda x: x.clone())
 op("contiguous", lambda x: x.transpose(1, 2).contiguous().view(len(x), -1), TABLE)
 op("detach", lambda x: x.detach().tanh() + x)
 op("detach, in place", lambda x: (2 * x).detach_().tanh())
+op("deepcopy", lambda x: copy.deepcopy(x.tanh()) * x)
 op("data", lambda x: x.data.tanh() + x)
 op("to, dtype", lambda x: x.to(torch.float64).tanh().to(x.dtype))
 op("to, other", lambda x: x.to(torch.ones(1, dtype=x.dtype)))
@@ -953,6 +955,21 @@ def view_then_inplace(x):
     y[:, 0].sigmoid_()
     y[:, 1:].tanh_()
     return y
+
+
+op("einsum of two, then in place", lambda x: torch.einsum("bij,bkj->bik", x, x).mul_(2).sin(), TABLE)
+op("einsum of one, then in place", lambda x: torch.einsum("bij->bji", x.tanh()).add_(1).tanh_(), TABLE)
+op("transpose, then in place", lambda x: x.tanh().transpose(1, 2).add_(x.mT).tanh_(), TABLE)
+op("linear, then a view in place", lambda x: F.linear(x, fixed(x, 4, 4)).unflatten(-1, (2, 2)).tanh_(), TABLE)
+
+
+@written()
+def cache_overwritten(x):
+    cache = torch.linspace(0.5, 2, 4).to(x)
+    y = x * cache
+    z = torch.where(cache > 1, x.tanh(), y)
+    cache.zero_()
+    return y.tanh() + z
 
 
 @written(domain=TWO)

@@ -224,6 +224,7 @@ class Engine(Protocol):
     in_float64: ClassVar[str]
     model: Any
     layer: Any
+    output: Any
     layer_axes: list[int]
     operations: dict[Any, Any]
 

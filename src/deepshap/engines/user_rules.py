@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from ..errors import InputError
@@ -92,3 +94,15 @@ def unregister_rule(function: Any) -> None:
 
     if USER_OPERATIONS.pop(key(function), None) is None:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
+
+
+def registered() -> dict[str, dict[Any, Any]]:
+    """All registered rules, by the engine that they are for; ``adopt`` takes them over in another process."""
+    tables = {engine: sys.modules.get(f"{__package__}.{engine}.table") for engine in ("torch", "tensorflow")}
+    return {engine: dict(table.USER_OPERATIONS) for engine, table in tables.items() if table is not None}
+
+
+def adopt(rules: dict[str, dict[Any, Any]]) -> None:
+    """Register what ``registered`` found."""
+    for engine, found in rules.items():
+        import_module(f".{engine}.table", __package__).USER_OPERATIONS.update(found)

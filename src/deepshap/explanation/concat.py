@@ -13,7 +13,7 @@ from ..errors import InputError
 from .core import Attributions
 from .joint import JointAttributions
 
-UNIFORM = ("background", "model", "players", "output_dims")
+UNIFORM = ("background", "model", "players", "explained", "classes", "time_label", "output_dims")
 
 
 def concatenated(parts: Sequence[Any]) -> Any:

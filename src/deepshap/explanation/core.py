@@ -122,7 +122,12 @@ class Attributions(Fields, shap.Explanation):
         if len(keys) != len(shape):
             raise InputError(f"the outputs have shape {shape}: give a tuple of {len(shape)} keys, not {key!r}.")
         *first, last = zip(keys, shape, strict=True)
-        return self[(..., *(_output_index(*k, names=[]) for k in first), _output_index(*last, self._output_list))]
+        index = (*(_output_index(*k, names=[]) for k in first), _output_index(*last, self._output_list))
+        picked = self[(..., *index)]
+        if np.ndim(self.output_names) < 2:  # else each row has an output of its own, and ``explained`` says which
+            name = self._output_list[index[-1]] if self._output_list else f"output {index[-1]}"
+            picked.explained = ", ".join(map(str, (*index[:-1], name)))
+        return picked
 
     def some_outputs(self, keys: int | str | Sequence[int | str]) -> Self:
         """Pick outputs by their indexes or names, and keep their axis.
@@ -255,7 +260,8 @@ class Attributions(Fields, shap.Explanation):
         labels = self._s._objects.get("step_labels")
         shared = axis == 0 and labels is not None and labels.dim == [0]
         steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps")
-        self._changed(self)._forget("row_ids", "targets", "valid_steps", "converged", "display_data", *steps)
+        described = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data")
+        self._changed(self)._forget(*described, *steps)
         return self
 
     # ------------------------------------------------------------------ axes

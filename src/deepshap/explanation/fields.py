@@ -22,6 +22,9 @@ class Fields:
     background: dict[str, Any] | None = None  # describes the background, such as {"rows": 100, "description": "..."}
     model: str | None = None  # name of the model
     method: str | None = None  # what was done, in words
+    explained: str | None = None  # which output the values are of, in words, where one was picked: "predicted"
+    classes: list[str] | None = None  # names of all outputs of the model, in the order of ``predictions``
+    time_label: str | None = None  # name and unit of the axis of steps
     players: str | None = None  # what a value belongs to, such as "steps", where it is not a cell of the input
     _s: Any  # shap's parallel arrays
     values: Any
@@ -53,6 +56,21 @@ class Fields:
     def outputs(self) -> Any:
         """The model's outputs, (rows[, outputs]); read only."""
         return self._tracked("outputs")
+
+    @property
+    def predictions(self) -> Any:
+        """All outputs of the model for each row, (rows, outputs of the model), whichever of them are explained."""
+        return self._tracked("predictions")
+
+    @predictions.setter
+    def predictions(self, outputs: Any) -> None:
+        if outputs is None:
+            self._track(predictions=Obj(None))
+            return
+        array = np.asarray(outputs)
+        rows = self.values.shape[: self._rows]
+        _check_shape("predictions", array, (*rows, *array.shape[self._rows :][-1:]))
+        self._track(predictions=Obj(array, list(range(self._rows))))
 
     @property
     def gap(self) -> Any:

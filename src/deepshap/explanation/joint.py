@@ -13,7 +13,21 @@ from .fields import Fields
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHARED = ("row_ids", "targets", "outputs", "gap", "converged", "background", "model", "method", "players")
+SHARED = (
+    "row_ids",
+    "targets",
+    "outputs",
+    "predictions",
+    "gap",
+    "converged",
+    "background",
+    "model",
+    "method",
+    "players",
+    "explained",
+    "classes",
+    "time_label",
+)
 
 
 class JointAttributions(Attributions):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound=Attributions)
 ORDER = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
 ORDER += ["standard_error", "replicate"]
-FACTS = ("background", "model", "method", "players", "compute_time")
+FACTS = ("background", "model", "method", "players", "explained", "classes", "time_label", "compute_time")
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,8 @@ def to_xarray(explanation: Attributions) -> xarray.Dataset:
         found["replicates"] = (["replicate", *dims], explanation.replicates)
     if explanation.lengths is not None:
         found["length"] = (dims[: explanation._rows], explanation.lengths)
+    if explanation.predictions is not None:
+        found["prediction"] = ([*dims[: explanation._rows], "class"], explanation.predictions)
     coordinates = {}
     for name in LABELS:
         labels = known_labels(explanation, name)
@@ -237,6 +239,8 @@ def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     )
     if "replicates" in dataset.variables:
         explanation.replicates = dataset["replicates"].transpose("replicate", *dims).to_numpy()
+    if "prediction" in dataset.variables:
+        explanation.predictions = dataset["prediction"].to_numpy()
     if "step" in dims:
         explanation._count_steps(dims.index("step"))
     for name, field in LABELS.items():

@@ -20,7 +20,7 @@ import numpy as np
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from ..optional import needed
+from ..optional import import_pyarrow
 from .core import Attributions
 from .long_form import Column, LongForm, facts, in_order, rebuilt
 
@@ -33,7 +33,7 @@ Parts = Sequence[tuple[Any, Attributions]]
 
 def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
     """See ``Explanation.save``."""
-    parquet = _pyarrow().parquet
+    parquet = import_pyarrow().parquet
     parts = explanation.items()
     joint, named = parts[0][0] is not None, isinstance(parts[0][0], str)
     types = _types(parts)
@@ -60,7 +60,7 @@ def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
 
 def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
     """Read a file: an explanation of that kind, or a list or dict of them if it holds those of several inputs."""
-    pa = _pyarrow()
+    pa = import_pyarrow()
     with open(path, "rb") as stream:  # a missing file is Python's own error
         try:
             file = pa.parquet.ParquetFile(stream)
@@ -191,7 +191,7 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
 
 # ---------------------------------------------------------------------- the table
 def _schema(types: dict[str, np.dtype[Any]]) -> Any:
-    pa = _pyarrow()
+    pa = import_pyarrow()
 
     def kind(dtype: np.dtype[Any]) -> Any:
         return pa.dictionary(pa.int32(), pa.string()) if dtype.kind == "U" else pa.array(np.empty(0, dtype)).type
@@ -211,7 +211,7 @@ def _blocks(part: Attributions) -> Iterator[list[tuple[Column, np.ndarray]]]:
 
 
 def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any:
-    pa = _pyarrow()
+    pa = import_pyarrow()
     count = len(lines[-1][1])
     columns = {column.name: _arrow(schema.field(column.name).type, column, line) for column, line in lines}
     name = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([str(key)]))
@@ -227,7 +227,7 @@ def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any
 
 
 def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
-    pa = _pyarrow()
+    pa = import_pyarrow()
     if column.categories is not None:
         return pa.DictionaryArray.from_arrays(line, pa.array(column.categories, pa.string()))
     if pa.types.is_dictionary(kind):
@@ -293,9 +293,3 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _pyarrow() -> Any:
-    """Return pyarrow with its Parquet part."""
-    needed("pyarrow.parquet", "Parquet files need pyarrow")
-    return needed("pyarrow", "Parquet files need pyarrow")

@@ -50,7 +50,8 @@ class Content:
     output_names: (outputs,), or (rows, outputs) where each row has outputs of its own.
     row_ids: (rows,) of str. outputs, base, total, total_abs, gap: (rows, outputs) float64; ``total`` is the sum of the
     attributions and ``total_abs`` that of their absolute values. base and gap are None where they are not known.
-    targets: (rows,), (rows, outputs) or None. flat: there is at most one axis of outputs.
+    targets: (rows,), (rows, outputs) or None. flat: there is at most one axis of outputs. predictions: all outputs of the
+    model (rows, classes), whichever are explained, and classes, their names; None where they are not known.
     """
 
     parts: list[Part]
@@ -63,6 +64,10 @@ class Content:
     total_abs: np.ndarray
     gap: np.ndarray | None
     targets: np.ndarray | None
+    predictions: np.ndarray | None
+    classes: list[str] | None
+    explained: str | None
+    time_label: str | None
     model: str | None
     background: dict[str, Any] | None
     compute_time: float | None
@@ -109,6 +114,10 @@ def read(explanation: Attributions) -> Content:
         total_abs=total_abs,
         gap=gap,
         targets=_targets(_first(named, "targets"), count, outputs),
+        predictions=_predictions(first, count),
+        classes=first.classes,
+        explained=first.explained,
+        time_label=first.time_label,
         model=first.model,
         background=first.background,
         compute_time=first.compute_time,
@@ -234,6 +243,12 @@ def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
         return None
     array = np.asarray(given)
     return array.reshape(rows) if array.size == rows else array.reshape(rows, outputs)
+
+
+def _predictions(explanation: Attributions, rows: int) -> np.ndarray | None:
+    """All outputs of the model (rows, classes); None if they are not known."""
+    given = explanation.predictions
+    return None if given is None else np.asarray(given, np.float64).reshape(rows, -1)
 
 
 def _output_names(explanation: Attributions, shape: tuple[int, ...], rows: int) -> np.ndarray:

@@ -36,29 +36,28 @@ def judge(content: Content) -> Judged:
     InputError
         If the targets are neither names nor indexes of the outputs, nor values of a single output or of each.
     """
-    targets, outputs, rows = content.targets, content.outputs, np.arange(len(content))
-    names = np.broadcast_to(content.output_names, outputs.shape)
-    if targets is None:
-        ranked = outputs.shape[1] > 1 and content.flat
-        return Judged(predicted=names[rows, outputs.argmax(1)] if ranked else None)
-    if targets.ndim == 2 and not _is_one_hot(targets, content):
-        return _judge_each(outputs, targets)
-    if targets.ndim == 2:
+    targets, outputs = content.targets, content.outputs
+    if targets is not None and targets.ndim == 2:
+        if not _is_one_hot(targets, content):
+            return _judge_each(outputs, targets)
         targets = targets.argmax(1)
-    if outputs.shape[1] == 1 or not content.flat:
-        return _judge_value(content, targets)
+    scores, names = _scores(content)
+    if scores.shape[1] == 1 or not content.flat:
+        return Judged() if targets is None else _judge_value(content, targets, sole=content.predictions is not None)
+    predicted = names[np.arange(len(content)), scores.argmax(1)]
+    if targets is None:
+        return Judged(predicted=predicted)
     texts = _as_classes(content, targets, names)
     hit = names == texts[:, None]
     here = hit.any(1)  # of the ranked outputs the true one may be missing
-    if content.output_names.ndim == 1 and not here.all():
+    if (names == names[0]).all() and not here.all():
         row = int(np.argmin(here))
         raise InputError(
-            f"the target of row {row} is {str(targets[row])!r}: targets must be names or indexes of the {outputs.shape[1]} "
+            f"the target of row {row} is {str(targets[row])!r}: targets must be names or indexes of the {scores.shape[1]} "
             f"outputs. For values, give one for each output, targets of shape {outputs.shape}."
         )
-    other = np.where(hit, -np.inf, outputs).max(1)
-    error = np.where(here, other - np.where(hit, outputs, 0).sum(1), np.nan)
-    predicted = names[rows, outputs.argmax(1)]
+    other = np.where(hit, -np.inf, scores).max(1)
+    error = np.where(here, other - np.where(hit, scores, 0).sum(1), np.nan)
     return Judged(
         predicted,
         texts,
@@ -69,27 +68,40 @@ def judge(content: Content) -> Judged:
     )
 
 
+def _scores(content: Content) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs that the prediction is the highest of, and their names, (rows, classes) both: all of the model's, if known."""
+    scores, names = content.outputs, content.output_names
+    if content.predictions is not None and content.predictions.shape[1] > 1 and content.flat:
+        scores = content.predictions
+        numbered = [f"output {i}" for i in range(scores.shape[1])]
+        names = np.array(content.classes or numbered, dtype=object)
+    return scores, np.broadcast_to(names, scores.shape)
+
+
 def _as_classes(content: Content, targets: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Names of the true classes, from names or indexes."""
-    count = names.shape[1]
-    whole = targets.dtype.kind in "iub" and content.output_names.ndim == 1
-    if whole and 0 <= targets.min() <= targets.max() < count:
-        return content.output_names[targets.astype(int)]
+    whole = targets.dtype.kind in "iub" and (names == names[0]).all()
+    if whole and 0 <= targets.min() <= targets.max() < names.shape[1]:
+        return names[0][targets.astype(int)]
     return np.array([str(target) for target in targets], dtype=object)
 
 
-def _judge_value(content: Content, targets: np.ndarray) -> Judged:
-    """Judge a single output, whose target is a value, or one of two classes, or cannot be compared."""
-    true = np.array([float(t) if targets.dtype.kind in "iuf" else str(t) for t in targets], dtype=object)
-    chosen = content.output_names[0] != "output"  # one of several classes: its target is not a value
-    if content.outputs.shape[1] > 1 or targets.dtype.kind not in "biuf" or (chosen and targets.dtype.kind in "biu"):
+def _judge_value(content: Content, targets: np.ndarray, sole: bool) -> Judged:
+    """Judge a single output, whose target is a value, or yes or no; or it is one of several, and cannot be compared."""
+    numbers = targets.dtype.kind in "biuf"
+    true = np.array([float(t) if numbers else str(t) for t in targets], dtype=object)
+    name = str(content.output_names.flat[0])
+    picked = not sole and name != "output"  # one of several classes, perhaps: its whole numbers may be their indexes
+    if content.outputs.shape[1] > 1 or not numbers or (picked and targets.dtype.kind in "biu"):
         return Judged(true=true)
     output, value = content.outputs[:, 0], targets.astype(np.float64)
-    if np.isin(value, (0, 1)).all() and targets.dtype.kind in "biu":
-        error, threshold = _beyond(output, value)
-        meaning = f"how far the output lies on the right side of {threshold}: below 0 the prediction is wrong"
-        return Judged(None, true, wrong=error > 0, error=error, meaning=meaning, margin=True)
-    return Judged(None, true, error=np.abs(output - value), meaning="|output − target|")
+    if not np.isin(value, (0, 1)).all() or targets.dtype.kind not in "biu":
+        return Judged(None, true, error=np.abs(output - value), meaning="|output − target|")
+    error, threshold = _beyond(output, value)
+    meaning = f"how far the output lies on the right side of {threshold}: below 0 the prediction is wrong"
+    answers = np.array(["0", "1"] if name == "output" else [f"not {name}", name], dtype=object)
+    said = answers[(np.where(value == 1, -error, error) > 0).astype(int)]
+    return Judged(said, answers[value.astype(int)], wrong=error > 0, error=error, meaning=meaning, margin=True)
 
 
 def _is_one_hot(targets: np.ndarray, content: Content) -> bool:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -30,6 +31,7 @@ SCRIPTS = ("data.js", "format.js", "charts.js", "overview.js", "example.js", "ta
 MOST_ROWS = 5000  # in one page; nobody looks through more, and each is an element of the page
 FEW_ROWS = 50  # that should fit before outputs are left out
 ROOM = 20_000  # bytes for the cards of facts, the notice and the policy
+MOST_CLASSES = 30  # in a confusion matrix
 ROUGH = 1e-2  # a relative gap that half precision explains
 
 
@@ -201,9 +203,30 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
         "errorName": "margin" if judged.margin else "error",
         "errorMeaning": judged.meaning,
         "comparable": _comparable(content, judged),
+        "explained": content.explained,
+        "confusion": _confusion(judged),
+        "timeLabel": content.time_label,
         "baseKnown": content.base is not None,
         "parts": [_describe(part, each, choice) for part, each in zip(content.parts, overall, strict=True)],
     }
+
+
+def _confusion(judged: Judged) -> dict[str, Any] | None:
+    """How often each true class got each prediction, over all rows: (true, predicted)."""
+    if judged.predicted is None or judged.true is None:
+        return None
+    names = sorted({*map(str, judged.true), *map(str, judged.predicted)}, key=_in_order)
+    if len(names) > MOST_CLASSES:
+        return None
+    counts = np.zeros((len(names), len(names)), int)
+    places = {name: place for place, name in enumerate(names)}
+    np.add.at(counts, ([places[str(t)] for t in judged.true], [places[str(p)] for p in judged.predicted]), 1)
+    return {"names": names, "counts": counts.tolist()}
+
+
+def _in_order(name: str) -> list[Any]:
+    """Key that sorts names with the numbers in them by size."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]:
@@ -238,6 +261,10 @@ def _facts(content: Content, judged: Judged) -> str:
         _background(content.background),
         _verdict(content),
     ]
+    if content.explained or count == 1:
+        name = content.explained or str(content.output_names.flat[0])
+        of = f"one of {len(content.classes):,} outputs" if content.classes and len(content.classes) > 1 else ""
+        cards[1] = ("Explained output", name, of)
     if content.model:
         cards.insert(0, ("Model", content.model, ""))
     if judged.wrong is not None:

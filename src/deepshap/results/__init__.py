@@ -172,19 +172,19 @@ class JointExplanation(Explanation, JointAttributions):
     """
 
 
-def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Explanation:
+def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any:
     """Read what ``Explanation.save`` or ``deepshap explain`` wrote, of one file or several; nothing in them can run code.
 
     Parameters
     ----------
     path : str, path, or sequence of them
         The Parquet file. The rows of several are put below each other in their order, as by ``Explanation.concat``; so are
-        those of a pattern, such as "runs/*.parquet", in the order of their names.
+        those of a pattern, such as "runs/*.parquet", in the order of their names. Or a folder that ``explain_dataset`` wrote.
 
     Returns
     -------
-    Explanation
-        As it was, bit by bit; a JointExplanation if it was one.
+    Explanation or ExplanationDataset
+        Of files as it was, bit by bit; a JointExplanation if it was one. Of a folder what reads it as it is asked.
 
     Raises
     ------
@@ -200,5 +200,9 @@ def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Exp
         if not found:
             raise InputError(f"there are no files {path}.")
         return load(found)
+    if os.path.isdir(path):
+        from ..dataset.stored import ExplanationDataset  # which stands above explanations
+
+        return ExplanationDataset(path)
     parts = storage.read(path, Explanation)
     return parts if isinstance(parts, Explanation) else JointExplanation(parts)

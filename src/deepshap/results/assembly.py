@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -13,12 +13,47 @@ from slicer import Obj
 
 from ..errors import InputError
 from ..names import check_count, numbered
-from ..request import Answer
 from ..tables import Labels, common_ids
 from . import Explanation, JointExplanation
 
 
-def assemble(found: Answer, feature_names: Any, output_names: Any, compute_time: float) -> Explanation:
+@dataclass(frozen=True)
+class Found:
+    """What was found, in the form of the input.
+
+    Attributes
+    ----------
+    values, data : array, or list or dict of arrays
+        Attributions and explained inputs, as given and returned to the user; or (rows, players, outputs).
+    axes : list of int
+        Where the rows lie in each input; explanations have them first.
+    base_values, outputs, gap : array of shape (rows, outputs)
+        Mean output over the background, the model's output, and how far the attributions miss their difference, relative to
+        the outputs' scale. The outputs' axes may be any number.
+    errors, replicates : in the form of the values, and a list of that
+        Standard errors, and independent estimates, of what is estimated.
+    converged : array of shape (rows,), optional
+        Whether the standard errors are within the tolerance that was asked.
+    method : str, optional
+        What was done, in words.
+    players : str, optional
+        What the values belong to, if not to cells.
+    """
+
+    values: Any
+    data: Any
+    axes: Sequence[int]
+    base_values: np.ndarray
+    outputs: np.ndarray
+    gap: np.ndarray
+    errors: Any = None
+    replicates: list[Any] | None = None
+    converged: np.ndarray | None = None
+    method: str | None = None
+    players: str | None = None
+
+
+def assemble(found: Found, feature_names: Any, output_names: Any, compute_time: float | None = None) -> Explanation:
     """Make an explanation of what an explainer found, a JointExplanation for several inputs.
 
     Raises
@@ -38,14 +73,14 @@ def assemble(found: Answer, feature_names: Any, output_names: Any, compute_time:
         if found.replicates is not None:
             explanation.replicates = [np.moveaxis(pick(each), axis, 0) for each in found.replicates]
         explanation.method, explanation.converged = found.method, found.converged
-        explanation.players = found.players and found.players.kind
+        explanation.players = found.players
         return explanation
 
     if isinstance(found.values, np.ndarray):
         return one(lambda array: array, found.axes[0], feature_names, "Feature")
     mapped = isinstance(found.values, dict)
     keys: list[Any] = list(found.values) if mapped else list(range(len(found.values)))
-    names = _names_of_inputs(feature_names, keys)
+    names = names_of_inputs(feature_names, keys)
     parts = [
         one(itemgetter(key), axis, named, f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature")
         for key, axis, named in zip(keys, found.axes, names, strict=True)
@@ -69,7 +104,7 @@ def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> N
         explanation.output_names = outputs
 
 
-def _names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
+def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
     """Names for each input, from a list or dict over the inputs."""
     if names is None:
         return [None] * len(keys)

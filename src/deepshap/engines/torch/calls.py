@@ -5,13 +5,41 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
+from .operations import Operation
+from .tree import tensors
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 _TORCH = os.path.dirname(torch.__file__)
+
+
+class Call(NamedTuple):
+    """A call that the model makes, and what the table says of it."""
+
+    function: Callable[..., Any]
+    operation: Operation | None
+    name: str
+    inplace: bool
+    args: Any
+    kwargs: Any
+
+    @property
+    def own(self) -> Callable[..., Any]:
+        """The function that stands in for the called one."""
+        return (self.operation and self.operation.function) or self.function
+
+    def written(self) -> list[Tensor]:
+        """What the call writes to, and first of all the tensor of which that is a view."""
+        targets = list(tensors(self.kwargs.get("out")))
+        if self.inplace or self.name == "__setitem__":
+            targets.append(self.args[0])
+        return [t for target in targets for t in (target._base, target) if t is not None]
 
 
 @cache

@@ -17,10 +17,10 @@ from ..shell import Shell, check_independence, control_flow_message, fails_on_on
 from . import inspection
 from .background import Background, Recorded
 from .contributions import Reduce, Traced, of_pairs, over_references, row_by_row
+from .foreign import ForeignCall, custom_functions_visible
 from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
-from .nodes import ForeignCall, custom_functions_visible
 from .operations import Misaligned, Pairs
 from .state import modules_of, preserved
 from .trace import Tracer

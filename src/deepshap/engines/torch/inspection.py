@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..uses import UNSUPPORTED, Use, treatment_of
-from .calls import place_of_call
+from .calls import Call, place_of_call
 from .operations import Operation, Pairs
 from .trace import Tracer
 from .tree import tensors
@@ -20,26 +20,24 @@ class Witness(Tracer):
         self._depth = 0
         self._refused: str | None = None
 
-    def _active(
-        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
-    ) -> Any:
+    def _active(self, call: Call) -> Any:
         if self._depth:  # a part of a composed operation
-            return super()._active(function, operation, name, inplace, args, kwargs)
+            return super()._active(call)
         place, self._refused = place_of_call(), None
-        treatment = _treatment(operation, sum(self._is_active(t) for t in tensors((args, kwargs))))
+        treatment = _treatment(call.operation, sum(self._is_active(t) for t in tensors((call.args, call.kwargs))))
         self._depth += 1
         try:
-            return super()._active(function, operation, name, inplace, args, kwargs)
+            return super()._active(call)
         finally:
             self._depth -= 1
-            self._note(self._refused or name, UNSUPPORTED if self._refused else treatment, place)
+            self._note(self._refused or call.name, UNSUPPORTED if self._refused else treatment, place)
 
-    def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+    def _refuse(self, name: str, call: Call) -> Any:
         if self._depth:
             self._refused = self._refused or name
         else:
             self._note(name, UNSUPPORTED, place_of_call())
-        return super()._refuse(name, function, args, kwargs)
+        return super()._refuse(name, call)
 
     def _note(self, name: str, treatment: str, place: str) -> None:
         self.uses.setdefault((name, treatment), Use(name, treatment)).places.append(place)

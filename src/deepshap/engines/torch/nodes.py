@@ -1,16 +1,14 @@
-"""Nodes of autograd's graph whose backward pass is a rule, and functions that the tracer meets as single calls."""
+"""Nodes of autograd's graph whose backward pass is a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.overrides import handle_torch_function, has_torch_function
 
 from ...errors import UnsupportedOperationError
 from . import pairing, rules
@@ -61,7 +59,7 @@ class Node(Function):
             given = _with_selections(step, given)
         if several_at_once():
             influence = _Influence()
-            found = _ForSeveral.apply(step, ctx.operation, influence, *given)
+            found = Several.apply(step, ctx.operation, influence, *given)
             result = tuple(m if there else None for m, there in zip(found, influence.found, strict=True))
         else:
             result = _for_one(step, ctx.operation, given)
@@ -139,7 +137,7 @@ class _Influence:
     found: list[bool] = field(default_factory=list)
 
 
-class _ForSeveral(Function):
+class Several(Function):
     """Applies a rule under ``torch.vmap``."""
 
     @staticmethod
@@ -147,7 +145,7 @@ class _ForSeveral(Function):
         """Multipliers that no seed has reached are 0."""
         if any(bool(m.any()) for m in given if m is not None):
             raise RuntimeError(f"the multipliers of {step.name} at {step.place} depend on none of the seeds")
-        return _ForSeveral._filled([torch.zeros_like(i) for i in step.inputs], influence, step.inputs[0])
+        return Several._filled([torch.zeros_like(i) for i in step.inputs], influence, step.inputs[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -157,6 +155,8 @@ class _ForSeveral(Function):
     def vmap(
         info: Any, in_dims: Any, step: Step, operation: Operation, influence: _Influence, *given: Tensor | None
     ) -> Any:
+        """Apply the rule to the multipliers of all pairs."""
+
         def laid_out(m: Tensor | None, axis: int | None) -> Tensor | None:
             if m is None:
                 return None
@@ -164,7 +164,7 @@ class _ForSeveral(Function):
 
         rows = [laid_out(m, axis) for m, axis in zip(given, in_dims[3:], strict=True)]
         like = next(m for m in rows if m is not None)
-        filled = _ForSeveral._filled(pairing.multipliers(step, operation, rows), influence, like)
+        filled = Several._filled(pairing.multipliers(step, operation, rows), influence, like)
         return filled, (0,) * len(filled)
 
     @staticmethod
@@ -175,44 +175,13 @@ class _ForSeveral(Function):
 
 
 def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """A custom function must not hand out views of its inputs: in-place code after it would break."""
+    """A custom function must not hand out views, of its inputs or of others: in-place code after it would break."""
     storages = {i.untyped_storage().data_ptr() for i in inputs}
-    return output.clone() if output.untyped_storage().data_ptr() in storages else output
+    if output.untyped_storage().data_ptr() in storages:
+        return output.clone()
+    return output.detach() if output._is_view() else output
 
 
 def is_continuous(dtype: torch.dtype) -> bool:
     """Whether values of this type are followed by autograd."""
     return dtype.is_floating_point or dtype.is_complex
-
-
-# ---------------------------------------------------------------------- calls that torch does not announce
-class ForeignCall:
-    """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
-
-    def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
-        self.key, self.function, self.__name__ = key, function, name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Show the call to the active tracer, or run it."""
-        given = tuple(tensors((args, kwargs)))
-        if has_torch_function(given):
-            return handle_torch_function(self, given, *args, **kwargs)
-        return self.function(*args, **kwargs)
-
-
-@contextmanager
-def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see ``torch.autograd.Function.apply``, which torch does not announce to function modes."""
-    original = Function.__dict__["apply"]
-
-    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-        run = original.__get__(None, cls)
-        if cls in (Node, _ForSeveral) or not has_torch_function(tuple(tensors(args))):
-            return run(*args, **kwargs)
-        return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
-
-    setattr(Function, "apply", classmethod(apply))  # noqa: B010 (mypy knows apply as a method)
-    try:
-        yield
-    finally:
-        setattr(Function, "apply", original)  # noqa: B010

@@ -6,11 +6,12 @@ line in ``tests/cases.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointFunction
 
 from . import recurrent, rules, secants
 from .composites import arithmetic, attention, losses, norms, reductions, selection
@@ -29,9 +30,7 @@ from .operations import (
 )
 
 OPERATIONS: dict[str, Operation] = {}
-USER_OPERATIONS: dict[Any, Operation] = {
-    CheckpointFunction: Operation(COMPOSITE, function=lambda run, _, *args: run(*args)),
-}
+USER_OPERATIONS: dict[Any, Operation] = {}
 
 
 def _of_kind(kind: str, words: str, **options: Any) -> None:
@@ -44,6 +43,11 @@ def _alias(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor)
 
 
+def _zeroed(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """New memory holds what was there before, by which the sides would differ."""
+    return lambda *args, **kwargs: empty(*args, **kwargs).zero_()
+
+
 # ---------------------------------------------------------------------- constant
 _of_kind(
     CONSTANT,
@@ -52,10 +56,12 @@ _of_kind(
     "is_sparse is_quantized is_mkldnn is_cuda is_cpu is_mps is_xpu is_meta is_leaf requires_grad "
     "requires_grad.__set__ grad grad_fn get_device is_neg is_conj data_ptr untyped_storage output_nr name "
     "result_type can_cast promote_types is_same_size is_tensor sym_size sym_numel zeros_like ones_like "
-    "empty_like new_zeros new_ones new_empty broadcast_shapes register_hook retain_grad "
+    "new_zeros new_ones broadcast_shapes register_hook retain_grad "
     "__hash__ __repr__ __str__ __format__ __dir__ is_sparse_csr is_vulkan is_ipu is_maia is_mtia is_pinned "
-    "is_shared _version __dlpack__ _base _is_view is_set_to",
+    "is_shared _version _base _is_view is_set_to",
 )
+for _name in ("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"):
+    _of_kind(CONSTANT, _name, function=_zeroed(getattr(Tensor if _name.startswith("new") else torch, _name)))
 _of_kind(CONSTANT, "_nested_tensor_from_mask_left_aligned", function=lambda *_: False)  # keeps to plain tensors
 _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
 
@@ -78,6 +84,7 @@ _of_kind(
     "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
 )
 _of_kind(LINEAR, "detach data", function=_alias)
+_of_kind(LINEAR, "__deepcopy__", function=lambda tensor, _: tensor.clone())
 _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "

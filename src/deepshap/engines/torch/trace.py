@@ -7,11 +7,9 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,32 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ...errors import ControlFlowError, UnsupportedOperationError
+from ...errors import UnsupportedOperationError
 from . import names, rules
-from .calls import place_of_call, switched_off, unsupported_message, without_inplace_flag
-from .nodes import Diagnosis, ForeignCall, Node, is_continuous, recurrent_step, select_apart, several_at_once
-from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Misaligned, Operation, Pairs, Step, Sums
-from .pairing import beside
+from .activity import Memory, depends, is_followed, mark
+from .calls import Call, place_of_call, switched_off, unsupported_message, without_inplace_flag
+from .carriers import (
+    Tag,
+    carried,
+    carrier_of,
+    give,
+    in_memory_of_its_own,
+    is_lost,
+    is_varying_mask,
+    on_carriers,
+    pass_on,
+    tag_of,
+)
+from .foreign import ForeignCall, run_forward
+from .indexing import settled_indices
+from .nodes import Diagnosis, Node, is_continuous, recurrent_step, select_apart, several_at_once
+from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Step, Sums
+from .recurrent.handed import Handed
 from .table import OPERATIONS, USER_OPERATIONS
+from .tape import Tape
 from .tree import detached, replace, tensors
+from .writing import Overwriting
 
-_MARK = "deepshap"
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
 _seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
@@ -46,31 +60,6 @@ def seen_operations() -> Iterator[set[str]]:
         _seen.reset(token)
 
 
-@dataclass
-class Tag:
-    """What is known of an integer or boolean tensor that depends on the input.
-
-    ``carrier`` is its value as floats, through which multipliers flow. Without one, ``origin`` says where the tensor
-    came from, and using it is an error: it differs between example and reference and nothing can be attributed to it.
-    """
-
-    carrier: Tensor | None = None
-    origin: str = ""
-
-
-@dataclass
-class Tape:
-    """What the reference run leaves behind: every active call in order, and the steps of the nonlinear ones."""
-
-    pairs: Pairs
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    dtypes: set[torch.dtype] = field(default_factory=set)
-    nbytes: int = 0
-    memory: int = 0
-
-
 class Tracer(TorchFunctionMode):
     """Runs on one side of the pairs; with a tape it is the example side."""
 
@@ -82,13 +71,10 @@ class Tracer(TorchFunctionMode):
         summing: bool = False,
     ) -> None:
         super().__init__()
-        self.summing = (
-            summing  # whether all that is wanted of the leaves is their contributions, summed over references
-        )
-        self.sums: list[tuple[Tensor, Sums]] = []  # for every leaf what the model was handed, and where these go
+        self.summing = summing  # whether only contributions summed over references are wanted of the leaves
         self.pairs = pairs
-        self.reference = tape
-        self.tape = Tape(pairs)
+        self.handed = Handed(pairs)
+        self.tape = Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
         self.diagnosis: Diagnosis | None = None
@@ -96,8 +82,18 @@ class Tracer(TorchFunctionMode):
         self.around: list[Tensor] | None = None
         self._from_input = WeakTensorKeyDictionary()
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
-        self._steps_of: defaultdict[int, list[Step]] = defaultdict(list)
+        self._memory = Memory()
+        self._overwriting = Overwriting(self.tape)
         self._whole: set[Step] = set()  # recurrent networks of whose output not only single steps are used
+
+    @property
+    def sums(self) -> list[tuple[Tensor, Sums]]:
+        """For every leaf what the model was handed, and where its contributions go."""
+        return self.handed.sums
+
+    @property
+    def _is_example(self) -> bool:
+        return self.tape.reference is not None
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +106,7 @@ class Tracer(TorchFunctionMode):
             self._mark(inside)
             if self.summing:
                 self.sums.append((inside, Sums()))
-            return (inside if value.is_floating_point() else self._tag(value.clone(), inside)), leaf
+            return (inside if value.is_floating_point() else carried(value.clone(), inside)), leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
@@ -121,8 +117,9 @@ class Tracer(TorchFunctionMode):
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
-        self._is_active(output)
-        carrier = self._carrier(output)
+        if not self._is_active(output):
+            self._memory.check("the output", [output])
+        carrier = carrier_of(output)
         self._used_whole([output])
         return output if carrier is None else carrier
 
@@ -130,42 +127,38 @@ class Tracer(TorchFunctionMode):
         """Raise for unsupported calls, and for calls that the reference made and the example did not."""
         if self.unsupported:
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported)))
-        if self.reference and len(self.tape.calls) < len(self.reference.calls):
-            name, place = self.reference.calls[len(self.tape.calls)]
-            raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
+        self.tape.finish()
 
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         spelling = names.resolve(function)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
         operation = self._operation(function, spelling)
+        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs or {})
         if operation and operation.kind == CONSTANT:
             with torch.no_grad():
-                return (operation.function or function)(*args, **kwargs)
+                return call.own(*call.args, **call.kwargs)
         if several_at_once():
             raise UnsupportedOperationError(
                 f"{name} at {place_of_call()} runs inside a torch.func transform (vmap, grad, jvp), which hides from "
                 "deepshap what depends on the input. Write it with batched operations."
             )
-        active = [t for t in tensors((args, kwargs)) if self._is_active(t)]
-        inplace = bool(spelling and spelling.inplace)
+        active, passive = self._sorted(call)
+        self._memory.check(name, passive)
         if not active:
-            return self._passive(function, operation, name, inplace, args, kwargs)
-        if drawn := self._drawn_for(args, kwargs):
+            return self._passive(call)
+        if drawn := self._drawn_for(call):
             self.unsupported[drawn] = None
-        if operation and operation.kind == LINEAR and all(_poisoned(t) for t in active):
-            return self._pass_on(function, args, kwargs, active[0])
+        if operation and operation.kind == LINEAR and all(is_lost(t) for t in active):
+            return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
-            return self._refuse(f"{name} under torch.inference_mode", function, args, kwargs)
+            return self._refuse(f"{name} under torch.inference_mode", call)
         if (seen := _seen.get()) is not None:
             seen.add(name)
         with torch.enable_grad():
-            if self.around is not None:
-                args, kwargs = self._join(name, inplace, args, kwargs)
-            result = self._active(function, operation, name, inplace, args, kwargs)
+            result = self._active(self._with_constants(self._join(call)))
         self._mark(result)
-        if self.reference is not None and self.diagnosis is None and not select_apart(result):
+        if self._is_example and self.diagnosis is None and not select_apart(result):
             self._used_whole(active)
         return result
 
@@ -174,13 +167,6 @@ class Tracer(TorchFunctionMode):
             if step is not None and step not in self._whole:
                 self._whole.add(step)
                 self.tape.nbytes += step.outputs[0].nbytes
-
-    def _pass_on(self, function: Any, args: Any, kwargs: Any, poisoned: Tensor) -> Any:
-        """Reshape or select indices that differ between the sides: only their use is an error."""
-        result = function(*detached(args), **kwargs)
-        for tensor in tensors(result):
-            tensor._deepshap = poisoned._deepshap  # type: ignore[attr-defined]
-        return result
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
         key = function.key if isinstance(function, ForeignCall) else names.key(function)
@@ -193,316 +179,236 @@ class Tracer(TorchFunctionMode):
             return own
         return OPERATIONS.get(spelling.name) if spelling else None
 
-    def _passive(
-        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
-    ) -> Any:
-        drawn = self._drawn_for(args, kwargs)
-        if operation and operation.kind == RANDOM and not switched_off(function, args, kwargs):
-            drawn = f"{name} (random)", place_of_call()
-        if drawn and operation and operation.kind == VALUE:  # Python may decide by it
+    def _passive(self, call: Call) -> Any:
+        drawn = self._drawn_for(call)
+        random = call.operation is not None and call.operation.kind == RANDOM
+        if random and not switched_off(call.function, call.args, call.kwargs):
+            drawn = f"{call.name} (random)", place_of_call()
+        if drawn and call.operation and call.operation.kind == VALUE:  # Python may decide by it
             self.unsupported[drawn] = None
-        given = list(tensors((args, kwargs)))
+        given, written = list(tensors((call.args, call.kwargs))), call.written()
+        for target in written:
+            self._overwriting.before(target)
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
-            result = function(*args, **kwargs)
+            result = call.function(*call.args, **call.kwargs)
         if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
-            self._drawn.update(dict.fromkeys(tensors((result, _written(name, inplace, args))), drawn))
+            self._drawn.update(dict.fromkeys(tensors((result, written)), drawn))
         if self.around is not None and any(t in self._from_input for t in given):
-            for tensor in tensors((result, _written(name, inplace, args))):
-                self._from_input[tensor] = True
+            self._from_input.update(dict.fromkeys(tensors((result, written)), True))
         return result
 
-    def _drawn_for(self, args: Any, kwargs: Any) -> tuple[str, str] | None:
+    def _drawn_for(self, call: Call) -> tuple[str, str] | None:
         """The random call that one of the arguments comes from."""
         if not self._drawn:
             return None
-        return next((self._drawn[t] for t in tensors((args, kwargs)) if t in self._drawn), None)
+        return next((self._drawn[t] for t in tensors((call.args, call.kwargs)) if t in self._drawn), None)
 
-    def _join(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
+    def _join(self, call: Call) -> Call:
         """Let values in that depend on the input by another way than through the explained layer."""
+        if self.around is None:
+            return call
 
         def enter(value: Tensor) -> Tensor:
             if value not in self._from_input or self._is_active(value):
                 return value
             assert self.around is not None
-            self._call("a value from around the explained layer")
+            self.tape.call("a value from around the explained layer")
             inside, leaf = self.enter(value)
             self.around.append(leaf)
             return inside
 
-        for target in _written(name, inplace, args):
+        for target in call.written():
             if (entered := enter(target)) is not target:
                 self._overwrite(target, entered)
-        out = {"out": kwargs["out"]} if "out" in kwargs else {}
-        return replace(args, enter), {**replace(kwargs, enter), **out}
+        out = {"out": call.kwargs["out"]} if "out" in call.kwargs else {}
+        return call._replace(args=replace(call.args, enter), kwargs={**replace(call.kwargs, enter), **out})
 
-    def _active(
-        self, function: Any, operation: Operation | None, name: str, inplace: bool, args: Any, kwargs: Any
-    ) -> Any:
-        out = kwargs.pop("out", None) if isinstance(kwargs.get("out"), Tensor) else None
-        if out is not None:
-            return self._overwrite(out, self._active(function, operation, name, False, args, kwargs))
-        args, kwargs, flagged = without_inplace_flag(function, args, kwargs)
-        if operation is None:
-            return self._unknown(function, name, args, kwargs)
-        linear = operation.kind in (LINEAR, CAST)
-        if flagged or (inplace and not (linear and is_continuous(args[0].dtype))):
-            plain = names.functional(name) if inplace else function
-            return self._overwrite(args[0], self._active(plain, operation, name, False, args, kwargs))
-        return getattr(self, f"_{operation.kind}")(function, operation, name, inplace, args, kwargs)
+    def _with_constants(self, call: Call) -> Call:
+        """Compare what a call takes as constants with what it took on the reference side.
+
+        Those that the model writes to later are replaced by copies, since multipliers need their values.
+        """
+        written = {id(t) for t in call.written()}
+        passive = [t for t in self._sorted(call)[1] if id(t) not in written]
+        if not self.tape.takes(call.name, passive):
+            return call
+        kept = {id(t): t.clone() for t in passive}
+        args, kwargs = replace((call.args, call.kwargs), lambda t: kept.get(id(t), t))
+        return call._replace(args=args, kwargs=kwargs)
+
+    def _active(self, call: Call) -> Any:
+        if isinstance(out := call.kwargs.get("out"), Tensor):
+            rest = {k: v for k, v in call.kwargs.items() if k != "out"}
+            return self._overwrite(out, self._active(call._replace(kwargs=rest, inplace=False)))
+        args, kwargs, flagged = without_inplace_flag(call.function, call.args, call.kwargs)
+        call = call._replace(args=args, kwargs=kwargs)
+        if call.operation is None:
+            return self._unknown(call)
+        linear = call.operation.kind in (LINEAR, CAST)
+        if flagged or (call.inplace and not (linear and is_continuous(args[0].dtype))):
+            plain = names.functional(call.name) if call.inplace else call.function
+            return self._overwrite(args[0], self._active(call._replace(function=plain, inplace=False)))
+        return getattr(self, f"_{call.operation.kind}")(call)
 
     # ------------------------------------------------------------------ one method per kind
-    def _linear(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        if name == "__setitem__" and _is_varying_mask(args[1]):
-            return self._set_where(*args)
-        self._call(name)
-        if inplace or name == "__setitem__":
-            self._before_overwriting(args[0])
-        args, kwargs = self._settle_indices(operation, name, args, kwargs)
-        function = operation.function or function
-        if name == "__setitem__":
-            return self._set_item(function, *args)
-        return self._on_carriers(function, args, kwargs, lambda f, a, k: f(*a, **k))
-
-    def _multilinear(
-        self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any
-    ) -> Any:
-        def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in tensors((args, kwargs)) if _depends(t)]
-            if len(varying) == 1:
-                self._call(name)
-                return function(*args, **kwargs)
-            if operation.rule and len(varying) == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args):
-                own = Operation(CUSTOM, operation.rule, broadcasts=True)
-            else:
-                own = Operation(CUSTOM, rules.along_segment(nodes=(len(varying) + 1) // 2))
-            return self._step(name, function, own, args, kwargs)
-
-        return self._on_carriers(operation.function or function, args, kwargs, run)
-
-    def _elementwise(
-        self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any
-    ) -> Any:
-        def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in tensors((args, kwargs)) if _depends(t)]
-            secant = operation.secant if len(varying) == 1 else None
-            rule = operation.rule or rules.rescale(secant)
-            own = Operation(CUSTOM, rule, broadcasts=operation.broadcasts)
-            return self._step(name, function, own, args, kwargs)
-
-        return self._on_carriers(operation.function or function, args, kwargs, run, rounds=True)
-
-    def _quadratic(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        rule = Operation(CUSTOM, rules.along_segment(nodes=1))
-        return self._custom(function, rule, name, inplace, args, kwargs)
-
-    def _smooth(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        rule = Operation(CUSTOM, rules.along_segment(nodes=rules.SMOOTH_NODES))
-        return self._custom(function, rule, name, inplace, args, kwargs)
-
-    def _custom(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        return self._on_carriers(
-            operation.function or function, args, kwargs, lambda f, a, k: self._step(name, f, operation, a, k)
-        )
-
-    def _composite(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        assert operation.function is not None
-        kwargs = {KEYWORDS.get(key, key): value for key, value in kwargs.items()}
-        if operation.recurrent:
-            kwargs |= {"repeats": self._repeats, "sums": self._sums_of}
-        with self:
-            result = operation.function(*args, **kwargs)
-        return result if name in VIEWS else replace(result, _own)
-
-    def _repeats(self, *values: tuple[Tensor, int]) -> int:
-        """Of how many consecutive rows each is the same example, so that forward values are computed once for all.
-
-        ``values`` are tensors, each with the axis of its rows.
-        """
-        repeats = self.pairs.references
-        crossed, rows = self.pairs.crossed, self.pairs.rows
-        if self.reference is None or crossed or repeats == 1 or any(t.shape[axis] != rows for t, axis in values):
-            return 1
-        with torch._C.DisableTorchFunction():
-            # What was handed to the model to be summed over references was made of repeated rows.
-            known = [inside for inside, _ in self.sums if not inside._version]
-            unsure = [(t, axis) for t, axis in values if not any(t is inside for inside in known)]
-            return repeats if all(_rows_repeat(t, axis, repeats) for t, axis in unsure) else 1
-
-    def _sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
-        """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
-        if repeats != (1 if self.pairs.crossed else self.pairs.references):
+    def _linear(self, call: Call) -> Any:
+        if call.name == "__setitem__" and is_varying_mask(call.args[1]):
+            return self._set_where(*call.args)
+        self.tape.call(call.name)
+        if call.inplace or call.name == "__setitem__":
+            self._overwriting.before(call.args[0])
+        args, kwargs = settled_indices(call, self.tape)
+        if call.name == "__setitem__":
+            self._overwriting.set_item(call.own, *args)
+            self._mark(args[0])
             return None
-        with torch._C.DisableTorchFunction():
-            return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
-
-    def _cast(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        with torch.no_grad():
-            native = function(*args, **kwargs)
-        if not isinstance(native, Tensor):  # x.type() names the dtype
-            return native
-        carrier = self._carrier(args[0])
-        if carrier is None and is_continuous(native.dtype):
-            return self._linear(function, operation, name, inplace, args, kwargs)
-        if carrier is not None and is_continuous(native.dtype):
-            self._call(name)
-            return carrier.to(native.dtype).to(native.device)
-        if carrier is not None and native.dtype != torch.bool:
-            return self._tag(native if native is not args[0] else native.view_as(native), carrier)
-        return self._elementwise(function, operation, name, inplace, args, kwargs)
-
-    def _value(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        with torch.no_grad():
-            value = function(*detached(args), **kwargs)
-        self._same(name, value, f"the Python value that {name} takes out of torch")
-        return value
-
-    def _index(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        with torch.no_grad():
-            result = function(*detached(args), **kwargs)
-        self._call(name)
-        if not self._same_as_recorded(name, result):
-            result._deepshap = Tag(origin=f"{name} at {place_of_call()}")
+        result = on_carriers(call.own, args, kwargs, lambda f, a, k: f(*a, **k))
+        if self._is_lost_by(call, result):
+            return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
 
-    def _random(self, function: Any, operation: Operation, name: str, inplace: bool, args: Any, kwargs: Any) -> Any:
-        if switched_off(function, args, kwargs):
-            return self._linear(function, operation, name, inplace, args, kwargs)
-        return self._refuse(f"{name} (random)", function, args, kwargs)
+    def _is_lost_by(self, call: Call, result: Any) -> bool:
+        """Whether torch stops following the signal here; a constant that only takes its shape is none."""
+        if not isinstance(result, Tensor) or depends(result) or tag_of(result) is not None:
+            return False
+        signal = call.args[0] if call.args else None
+        return isinstance(signal, Tensor) and self._is_active(signal)
 
-    # ------------------------------------------------------------------ steps and the tape
+    def _multilinear(self, call: Call) -> Any:
+        assert call.operation is not None
+        rule = call.operation.rule
+
+        def run(function: Any, args: Any, kwargs: Any) -> Any:
+            varying = [t for t in tensors((args, kwargs)) if depends(t)]
+            if len(varying) == 1:
+                self.tape.call(call.name)
+                return function(*args, **kwargs)
+            if rule and len(varying) == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args):
+                own = Operation(CUSTOM, rule, broadcasts=True)
+            else:
+                own = Operation(CUSTOM, rules.along_segment(nodes=(len(varying) + 1) // 2))
+            return self._step(call.name, function, own, args, kwargs)
+
+        return on_carriers(call.own, call.args, call.kwargs, run)
+
+    def _elementwise(self, call: Call) -> Any:
+        operation = call.operation
+        assert operation is not None
+
+        def run(function: Any, args: Any, kwargs: Any) -> Any:
+            varying = [t for t in tensors((args, kwargs)) if depends(t)]
+            secant = operation.secant if len(varying) == 1 else None
+            own = Operation(CUSTOM, operation.rule or rules.rescale(secant), broadcasts=operation.broadcasts)
+            return self._step(call.name, function, own, args, kwargs)
+
+        return on_carriers(call.own, call.args, call.kwargs, run, rounds=True)
+
+    def _quadratic(self, call: Call) -> Any:
+        return self._custom(call._replace(operation=Operation(CUSTOM, rules.along_segment(nodes=1))))
+
+    def _smooth(self, call: Call) -> Any:
+        return self._custom(call._replace(operation=Operation(CUSTOM, rules.along_segment(nodes=rules.SMOOTH_NODES))))
+
+    def _custom(self, call: Call) -> Any:
+        operation = call.operation
+        assert operation is not None
+        return on_carriers(call.own, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
+
+    def _composite(self, call: Call) -> Any:
+        assert call.operation is not None
+        kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
+        if call.operation.recurrent:
+            kwargs |= {"repeats": self._repeats, "sums": self.handed.sums_of}
+        with self:
+            result = call.own(*call.args, **kwargs)
+        return result if call.name in VIEWS else replace(result, in_memory_of_its_own)
+
+    def _repeats(self, *values: tuple[Tensor, int]) -> int:
+        return self.handed.repeats(*values) if self._is_example else 1
+
+    def _cast(self, call: Call) -> Any:
+        with torch.no_grad():
+            native = call.function(*call.args, **call.kwargs)
+        if not isinstance(native, Tensor):  # x.type() names the dtype
+            return native
+        source = call.args[0]
+        carrier = carrier_of(source)
+        if carrier is None and is_continuous(native.dtype):
+            return self._linear(call)
+        if carrier is not None and is_continuous(native.dtype):
+            self.tape.call(call.name)
+            return carrier.to(native.dtype).to(native.device)
+        if carrier is not None and native.dtype != torch.bool:
+            return carried(native if native is not source else native.view_as(native), carrier)
+        return self._elementwise(call)
+
+    def _value(self, call: Call) -> Any:
+        with torch.no_grad():
+            value = call.function(*detached(call.args), **call.kwargs)
+        value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
+        self.tape.must_be_same(call.name, value, f"the Python value that {call.name} takes out of torch")
+        return value
+
+    def _index(self, call: Call) -> Any:
+        with torch.no_grad():
+            result = call.function(*detached(call.args), **call.kwargs)
+        self.tape.call(call.name)
+        if not self.tape.is_same(call.name, result):
+            give(result, Tag(origin=f"{call.name} at {place_of_call()}"))
+        return result
+
+    def _random(self, call: Call) -> Any:
+        if switched_off(call.function, call.args, call.kwargs):
+            return self._linear(call)
+        return self._refuse(f"{call.name} (random)", call)
+
+    # ------------------------------------------------------------------ steps
     def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
-        place = self._call(name)
-        varying = [t for t in tensors((args, kwargs)) if _depends(t)]
-        flags = tuple(_depends(t) for t in tensors((args, kwargs)))
+        place = self.tape.call(name)
+        given = list(tensors((args, kwargs)))
+        flags = tuple(depends(t) for t in given)
         step = Step(name, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
-        if self.reference is not None:
-            step.reference = self.reference.steps[len(self.tape.steps)]
+        if self.tape.reference is not None:
+            step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
+        varying = [t for t, flag in zip(given, flags, strict=True) if flag]
         outputs = iter(Node.apply(self.diagnosis, step, operation, *varying))
         result = replace(step.form, lambda _: next(outputs))
         step.form = None
-        for tensor in tensors(step.kept()):
-            self._steps_of[tensor.untyped_storage().data_ptr()].append(step)
-        made = step.outputs if self.reference is None else ()  # those of the example side are counted with all results
+        self._overwriting.watch(step)
+        made = () if self._is_example else step.outputs  # those of the example side are counted with all results
         self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *made))
         self.tape.memory += getattr(step.memory, "nbytes", 0)
         return result
 
-    def _call(self, name: str) -> str:
-        """Note one active call, and check that the reference made the same one."""
-        place = place_of_call()
-        position = len(self.tape.calls)
-        self.tape.calls.append((name, place))
-        if self.reference is not None:
-            recorded = self.reference.calls
-            if position >= len(recorded) or recorded[position][0] != name:
-                other = "is finished" if position >= len(recorded) else "calls {} at {}".format(*recorded[position])
-                raise Misaligned(f"the example calls {name} at {place}, where the reference {other}")
-        return place
-
-    def _same(self, name: str, value: Any, what: str) -> None:
-        """Record a value that must not differ between the sides, or compare it with the recorded one."""
-        place = self._call(name)
-        if not self._same_as_recorded(name, value):
-            raise Misaligned(f"{what} at {place} differs between example and reference")
-
-    def _same_as_recorded(self, name: str, value: Any) -> bool:
-        position = len(self.tape.values)
-        self.tape.values.append(value if self.reference is None else None)
-        if self.reference is None:
-            return True
-        if position >= len(self.reference.values):
-            raise Misaligned(f"{name} at {place_of_call()} has no counterpart on the reference side")
-        return _equal(value, self.reference.values[position], self.pairs)
-
     # ------------------------------------------------------------------ activity
+    def _sorted(self, call: Call) -> tuple[list[Tensor], list[Tensor]]:
+        """Arguments that depend on the input, and those that do not."""
+        active: list[Tensor] = []
+        passive: list[Tensor] = []
+        for tensor in tensors((call.args, call.kwargs)):
+            (active if self._is_active(tensor) else passive).append(tensor)
+        return active, passive
+
     def _is_active(self, tensor: Tensor) -> bool:
-        tag = getattr(tensor, "_deepshap", None)
-        if tag is not None:
-            return True
-        if not tensor.requires_grad or tensor.grad_fn is None:
-            return False
-        if _MARK in _metadata(tensor.grad_fn) or tensor._is_view():
-            return True
-        if not _reaches_mark(tensor.grad_fn):
-            return False
-        raise UnsupportedOperationError(
-            f"a tensor used at {place_of_call()} depends on the explained input through code that deepshap cannot see "
-            f"({tensor.grad_fn.name()}): a TorchScript module, a C++ extension, or a torch.autograd.Function "
-            "whose apply was taken out of it beforehand. Use the plain Python module, call Function.apply in the model, or "
-            "wrap the code in a torch.autograd.Function and give that a rule with deepshap.register_rule."
-        )
+        return tag_of(tensor) is not None or is_followed(tensor)
 
     def _mark(self, result: Any) -> None:
         for tensor in tensors(result):
-            self.tape.dtypes.add(tensor.dtype)
-            for changed in (tensor, tensor._base):  # a base changes with its views
-                if changed is not None and changed.grad_fn is not None:
-                    _metadata(changed.grad_fn)[_MARK] = True
-            if self.reference is not None and not tensor._is_view() and recurrent_step(tensor) is None:
-                self.tape.nbytes += tensor.nbytes
+            self._count(tensor)
+            tag = tag_of(tensor)
+            if tag is not None or depends(tensor):
+                mark(tensor)
+                self._memory.hold(tensor)
+            if tag is not None and tag.carrier is not None:
+                self._count(tag.carrier)
 
-    def _tag(self, tensor: Tensor, carrier: Tensor) -> Tensor:
-        self._mark(carrier)
-        tensor._deepshap = Tag(carrier)  # type: ignore[attr-defined]
-        return tensor
+    def _count(self, tensor: Tensor) -> None:
+        self.tape.dtypes.add(tensor.dtype)
+        if self._is_example and not tensor._is_view() and recurrent_step(tensor) is None:
+            self.tape.nbytes += tensor.nbytes
 
-    def _carrier(self, tensor: Any) -> Tensor | None:
-        tag = getattr(tensor, "_deepshap", None)
-        if tag is None:
-            return None
-        if tag.carrier is None:
-            raise ControlFlowError(
-                f"the indices from {tag.origin} differ between example and reference and are used at {place_of_call()}. "
-                "A selection that depends on the input in this way cannot be attributed: take the values themselves "
-                "(max, topk, sort return them), or pass the indices as additional_forward_args."
-            )
-        return tag.carrier
-
-    def _on_carriers(self, function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
-        """Run a function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
-        if not any(hasattr(t, "_deepshap") for t in tensors((args, kwargs))) and not rounds:
-            return run(function, args, kwargs)
-        with torch.no_grad():
-            native = function(*detached(args), **kwargs)
-        if not isinstance(native, Tensor):
-            substituted = replace((args, kwargs), self._carried)
-            return _retag(self, native, run(function, *substituted))
-        dtype = native.dtype
-        if rounds and not is_continuous(dtype):
-            return self._tag(native, run(_through_integers(function, args, kwargs), *self._as_carriers(args, kwargs)))
-        if not is_continuous(dtype):
-            return self._tag(native, run(function, *self._as_carriers(args, kwargs)))
-        floats = replace((args, kwargs), lambda t: self._carried(t, dtype))
-        return run(function, *floats)
-
-    def _as_carriers(self, args: Any, kwargs: Any) -> Any:
-        kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
-        return replace((args, kwargs), self._carried)
-
-    def _carried(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        carrier = self._carrier(tensor)
-        if carrier is None:
-            return tensor
-        return carrier if dtype is None else carrier.to(dtype)
-
-    # ------------------------------------------------------------------ selection by index
-    def _settle_indices(self, operation: Operation, name: str, args: Any, kwargs: Any) -> Any:
-        """Indices that depend on the input must select the same on both sides; then they are constants."""
-        if not operation.indices:
-            return args, kwargs
-        signal = [0, 2] if name in ("__setitem__", "index_put") else [0]
-
-        def settle(tensor: Tensor) -> Tensor:
-            if self._carrier(tensor) is None:
-                return tensor
-            self._same(name, tensor.detach(), f"an index of {name}")
-            return tensor.detach()
-
-        settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))
-        kept = {k: v if k in ("value", "values", "src", "source") else replace(v, settle) for k, v in kwargs.items()}
-        return settled, kept
-
+    # ------------------------------------------------------------------ selection by index, in-place code
     def _set_where(self, target: Tensor, mask: Tensor, value: Any) -> None:
         """``target[mask] = value`` with a mask that depends on the input."""
         if isinstance(value, Tensor) and value.dim():
@@ -514,168 +420,31 @@ class Tracer(TorchFunctionMode):
             changed = torch.where(wide, value, target)
         self._overwrite(target, changed)
 
-    def _set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
-        carrier = self._carrier(value) if isinstance(value, Tensor) else None
-        if is_continuous(target.dtype):
-            function(target, index, value if carrier is None else carrier.to(target.dtype))
-            self._mark(target)
-            return
-        replaced = target.clone()
-        tagged = self._carrier(target)
-        carried = target.double() if tagged is None else tagged.clone()
-        with torch.no_grad():
-            function(replaced, index, value)
-        function(carried, index, value if carrier is None else carrier)
-        self._overwrite(target, self._tag(replaced, carried))
-
-    # ------------------------------------------------------------------ in-place code
     def _overwrite(self, target: Tensor, result: Tensor) -> Tensor:
-        self._before_overwriting(target)
-        if target.shape != result.shape and not target.numel():  # out=torch.empty(0)
-            with torch.no_grad():
-                target.resize_(result.shape)
-        tag = getattr(result, "_deepshap", None)
-        if tag is None:
-            target.copy_(result)
-        else:
-            if target._is_view():
-                raise UnsupportedOperationError(
-                    f"an in-place change of a view of an integer or boolean tensor at {place_of_call()}: "
-                    "write it out of place (for instance with torch.where)."
-                )
-            with torch.no_grad():
-                target.copy_(result)
-            target._deepshap = tag  # type: ignore[attr-defined]
+        self._overwriting.overwrite(target, result)
         self._mark(target)
         return target
 
-    def _before_overwriting(self, target: Tensor) -> None:
-        storage = target.untyped_storage().data_ptr()
-        for step in self._steps_of.pop(storage, ()):
-            step.save_from_overwriting(storage)
-
     # ------------------------------------------------------------------ the unknown
-    def _unknown(self, function: Any, name: str, args: Any, kwargs: Any) -> Any:
-        if not isinstance(function, ForeignCall):
-            name = resolve_name(function) or name
-        return self._refuse(name, function, args, kwargs)
+    def _unknown(self, call: Call) -> Any:
+        if isinstance(call.function, ForeignCall) and call.function.is_custom:
+            with self:
+                result = run_forward(call.function.key, call.args, call.kwargs)
+            if any(self._is_active(t) for t in tensors(result)):
+                return result
+        name = call.name if isinstance(call.function, ForeignCall) else resolve_name(call.function) or call.name
+        return self._refuse(name, call)
 
-    def _refuse(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+    def _refuse(self, name: str, call: Call) -> Any:
         """Note the call and go on as torch would, so that one error can list all of them."""
         self.unsupported[(name, place_of_call())] = None
         try:
             with torch.enable_grad():
-                result = function(*args, **kwargs)
+                result = call.function(*call.args, **call.kwargs)
         except Exception as error:
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported))) from error
         self._mark(result)
         return result
-
-
-# ---------------------------------------------------------------------- walking through arguments
-def _depends(tensor: Tensor) -> bool:
-    return tensor.requires_grad and tensor.grad_fn is not None
-
-
-def _written(name: str, inplace: bool, args: Any) -> list[Tensor]:
-    """What a call writes to: its first argument, and first of all the tensor of which that is a view."""
-    if not (inplace or name == "__setitem__"):
-        return []
-    return [t for t in (args[0]._base, args[0]) if t is not None]
-
-
-def _is_varying_mask(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dtype == torch.bool and hasattr(index, "_deepshap")
-
-
-def _poisoned(tensor: Tensor) -> bool:
-    tag = getattr(tensor, "_deepshap", None)
-    return tag is not None and tag.carrier is None
-
-
-def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
-    """Evaluate on carriers as the model does on integers and booleans, and return floats."""
-    dtypes = [t.dtype for t in tensors((args, kwargs))]
-
-    def evaluate(*positional: Any, **keywords: Any) -> Tensor:
-        original = iter(dtypes)
-        back = replace((positional, keywords), lambda t: t.to(next(original)))
-        return function(*back[0], **{**kwargs, **back[1]}).double()
-
-    return evaluate
-
-
-def _retag(tracer: Tracer, native: Any, result: Any) -> Any:
-    """Give each tensor of a multi-output result its native dtype back, with carriers where it is no float."""
-
-    def join(n: Any, r: Any) -> Any:
-        if isinstance(n, Tensor):
-            if is_continuous(n.dtype):
-                return r.to(n.dtype)
-            return tracer._tag(n, r) if _depends(r) else n
-        if isinstance(n, (tuple, list)):
-            joined = [join(a, b) for a, b in zip(n, r, strict=True)]
-            return type(n)(joined) if type(n) in (tuple, list) else tuple(joined)
-        return r
-
-    return join(native, result)
-
-
-def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
-    if isinstance(value, Tensor):
-        if not isinstance(recorded, Tensor):
-            return False
-        if value.shape == recorded.shape:
-            return torch.equal(value, recorded)
-        x, r = beside(value, recorded, pairs)
-        return bool((x == r).all())
-    if isinstance(value, np.ndarray):
-        return np.array_equal(value, recorded)
-    return bool(value == recorded)
-
-
-def _metadata(node: Any) -> dict[Any, Any]:
-    return node.metadata
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """Torch's own function would return new memory in order, on which views and in-place code work."""
-    return tensor if tensor.is_contiguous() and not tensor._is_view() else _copied(tensor)
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    copy = tensor.clone(memory_format=torch.contiguous_format)
-    if hasattr(tensor, "_deepshap"):
-        copy._deepshap = tensor._deepshap  # type: ignore[attr-defined]
-    return copy
-
-
-def _rows_repeat(tensor: Tensor, axis: int, repeats: int) -> bool:
-    grouped = tensor.detach().unflatten(axis, (-1, repeats))
-    return torch.equal(grouped, grouped.narrow(axis + 1, 0, 1).expand_as(grouped))
-
-
-def _is_untouched(inside: Tensor, data: Tensor, batch_first: bool) -> bool:
-    if inside._version or inside.dim() != 3:
-        return False
-    if batch_first:
-        return data is inside
-    turned = inside.transpose(0, 1)
-    same = data.shape == turned.shape and data.stride() == turned.stride()
-    return same and data._base is inside and data.storage_offset() == 0
-
-
-def _reaches_mark(node: Any) -> bool:
-    stack, visited = [node], set()
-    while stack:
-        node = stack.pop()
-        if node in visited:
-            continue
-        visited.add(node)
-        if _MARK in _metadata(node):
-            return True
-        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return False
 
 
 __all__ = ["Tape", "Tracer", "seen_operations"]

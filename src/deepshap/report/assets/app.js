@@ -1,7 +1,7 @@
 // What is chosen, and what follows from it.
 
 const state = {
-  view: 'overview', example: 0, output: 0, part: 0, sort: 'id', descending: false, measure: 'size', scope: 'all',
+  view: 'overview', example: 0, output: 0, part: 0, sort: 'id', descending: false, measure: 'size', everything: true,
 };
 let rows; // numbers of all examples: outputs, base, total, total_abs, gap, error, targets
 
@@ -22,12 +22,11 @@ function show(changed) {
     $(`tab-${view}`).setAttribute('aria-selected', String(state.view === view));
     $(`tab-${view}`).tabIndex = state.view === view ? 0 : -1;
   }
-  $('output').value = String(state.output);
+  const everything = $('output').querySelector('[value=all]');
+  if (everything) everything.hidden = everything.disabled = state.view !== 'overview'; // a single example is of one output
+  $('output').value = state.view === 'overview' && state.everything ? 'all' : String(state.output);
   $('part').value = String(state.part);
-  for (const name of ['measure', 'scope']) {
-    for (const button of $(name).children) button.setAttribute('aria-pressed', String(button.dataset.value === state[name]));
-  }
-  $('scope').lastElementChild.textContent = state.output < 0 ? highestName() : 'selected output';
+  for (const button of $('measure').children) button.setAttribute('aria-pressed', String(button.dataset.value === state.measure));
   if (changed('output')) refreshTable();
   if (changed('view', 'example', 'output') && state.view === 'examples') revealChosen();
   writeHash();
@@ -106,7 +105,7 @@ KEYS.k = KEYS.ArrowUp;
 function turnOutput(by) {
   const first = meta.comparable ? -1 : 0;
   const size = meta.outputs.length - first;
-  choose({ output: first + ((state.output - first + by + size) % size), scope: 'one' });
+  choose({ output: first + ((state.output - first + by + size) % size), everything: false });
 }
 
 function onKey(event) {
@@ -132,18 +131,16 @@ let pointed = false; // with mouse or finger, not by keyboard
 
 function wire() {
   const options = (names) => names.map((name, i) => element('option', { value: i, title: name }, short(name, 22)));
-  $('output').replaceChildren(...(meta.comparable ? [element('option', { value: -1 }, highestName())] : []), ...options(meta.outputs));
+  const all = meta.outputs.length > 1 ? [element('option', { value: 'all' }, 'all outputs')] : [];
+  $('output').replaceChildren(...all, ...(meta.comparable ? [element('option', { value: -1 }, highestName())] : []), ...options(meta.outputs));
   $('part').replaceChildren(...options(meta.parts.map((part) => part.name)));
   $('output-field').hidden = meta.outputs.length < 2;
   $('part-field').hidden = meta.parts.length < 2;
-  $('scope').hidden = meta.outputs.length < 2;
   $('notice').hidden = !$('notice').textContent.trim();
-  $('output').onchange = () => choose({ output: Number($('output').value), scope: 'one' });
+  $('output').onchange = () => choose($('output').value === 'all' ? { everything: true } : { output: Number($('output').value), everything: false });
   $('part').onchange = () => choose({ part: Number($('part').value) });
   for (const view of ['overview', 'examples']) $(`tab-${view}`).onclick = () => choose({ view });
-  for (const name of ['measure', 'scope']) {
-    for (const button of $(name).children) button.onclick = () => choose({ [name]: button.dataset.value });
-  }
+  for (const button of $('measure').children) button.onclick = () => choose({ measure: button.dataset.value });
   $('previous').onclick = () => choose({ example: neighbour(-1) });
   $('next').onclick = () => choose({ example: neighbour(1) });
   for (const id of ['same-scale', 'compare']) $(id).onchange = redraw;
@@ -186,6 +183,7 @@ async function main() {
   if (theme) document.documentElement.dataset.theme = theme;
   rows = await unpack('rows');
   makeTable();
+  makeConfusion();
   wire();
   start();
   await show(() => true);

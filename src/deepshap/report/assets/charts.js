@@ -120,12 +120,12 @@ function roundStep(least) {
 const stepRange = (part) => [-0.5, part.steps - 0.5];
 
 function stepAxis(part) {
-  const title = part.kind === 'text' ? 'position' : part.labels ? '' : 'step';
+  const title = part.kind === 'text' ? 'position' : meta.timeLabel ? plotText(meta.timeLabel, 60) : part.labels ? '' : 'step';
   return { range: stepRange(part), title: { text: title, standoff: 6 }, minallowed: -0.5, maxallowed: part.steps - 0.5 };
 }
 
 /** Room below the axis of steps: for the ticks, and for its title if it has one. */
-const below = (part) => (part.labels && part.kind !== 'text' ? 26 : 42);
+const below = (part) => (part.labels && part.kind !== 'text' && !meta.timeLabel ? 26 : 42);
 
 /** An axis with one line per name, the first on top. */
 function namedAxis(names, pixels, most = nameRoom()) {

@@ -34,6 +34,7 @@ async function drawExample() {
     if (part.kind === 'sequence') drawHeat(part);
     if (!$('card-signals').hidden) drawSignals(part);
   }
+  drawBeside(content, row, output);
   drawTop(part);
   document.body.dataset.shown = `${row}/${output}/${index}`;
 }
@@ -46,7 +47,7 @@ function describeExample(part, row, output) {
   if (meta.true) said.push(`${meta.predicted ? 'true' : 'target'}: ${datum(meta.true[row])}`);
   if (meta.wrong) said.push(meta.wrong[row] ? 'wrong ✗' : 'right ✓');
   if (part.varied) said.push(plural(part.steps, part.kind === 'text' ? 'word' : 'step'));
-  if (meta.outputs.length > 1) said.push(`explained output: ${outputName(row, output)}`);
+  said.push(`explained: ${meta.outputs.length === 1 && meta.explained ? explainedName(row, output) : outputName(row, output)}`);
   $('example-lead').textContent = said.join(' · ');
 }
 
@@ -94,6 +95,30 @@ function drawOutputs(row, chosen) {
   const current = list.children[chosen];
   list.classList.toggle('many', size > 6);
   if (list.scrollHeight > list.clientHeight) list.scrollTop = current.offsetTop - list.offsetTop - list.clientHeight / 2;
+}
+
+/** What is explained: the output's name, and by which wish it was chosen. */
+function explainedName(row, output) {
+  const name = outputName(row, output);
+  return name === 'output' || name === meta.explained ? meta.explained : `${name} (${meta.explained})`;
+}
+
+/** Inputs without steps stand beside a sequence: their strongest attributions. */
+function drawBeside(content, row, output) {
+  const others = meta.parts.map((_, i) => i).filter((i) => i !== state.part && meta.parts[i].kind === 'table');
+  $('card-beside').hidden = !others.length || meta.parts[state.part].kind === 'table';
+  if ($('card-beside').hidden) return;
+  const cells = others.flatMap((i) => {
+    const part = partOf(content, row, i, output);
+    return part.features.map((name, f) => ({ input: part.name, name, value: part.byFeatures[f], data: part.data?.[0][f] }));
+  }).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, FEW_BARS);
+  const limit = Math.abs(cells[0]?.value) || 1;
+  const total = cells.reduce((sum, cell) => sum + cell.value, 0);
+  $('beside-lead').textContent = `${others.map((i) => meta.parts[i].name).join(', ')}: together ${signed(total)}.`;
+  $('beside').tBodies[0].replaceChildren(...cells.map(({ input, name, value, data }) => element('tr', {},
+    element('td', {}, input), element('td', { class: 'feature', title: name }, named(name)), element('td', { class: 'value' }, datum(data)),
+    element('td', { class: 'attribution' }, signed(value)),
+    element('td', { class: 'bar', 'aria-hidden': 'true' }, element('i', { class: value < 0 ? 'negative' : 'positive', style: `width:${(100 * Math.abs(value)) / limit}%` })))));
 }
 
 function drawWords(part) {

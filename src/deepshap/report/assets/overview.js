@@ -7,7 +7,7 @@ async function drawOverview() {
   const part = meta.parts[state.part];
   const content = await loadOverall(state.part);
   const size = meta.outputs.length; // behind the outputs come all of them together and the highest of each example
-  const scope = size === 1 ? 0 : state.scope === 'all' ? size : state.output < 0 ? size + 1 : state.output;
+  const scope = size === 1 ? 0 : state.everything ? size : state.output < 0 ? size + 1 : state.output;
   const whose = scope < size ? `output: ${meta.outputs[scope]}` : scope === size ? 'mean over all outputs' : `${highestName()} of each example`;
   const only = size > 1 ? `; ${whose}` : '';
   $('card-steps').hidden = part.kind === 'table';
@@ -39,7 +39,7 @@ function drawFeatures(part, content, scope, only) {
   const texts = part.kind === 'text';
   $('features-title').textContent = texts ? 'Words' : 'Features';
   $('features-lead').textContent =
-    (texts ? `${measureName()} of all occurrences in an example` : `${measureName()}${part.kind === 'table' ? '' : ', summed over the steps'}`) + only;
+    (texts ? `${measureName()} of all occurrences in an example` : `${measureName()}${part.kind === 'table' ? ' over the examples' : ': summed over the steps of each example, then the mean over the examples'}`) + only;
   draw(
     'chart-features',
     [{
@@ -79,7 +79,7 @@ function drawSteps(part, content, scope, only) {
   const values = state.measure === 'size' ? size : direction;
   $('steps-title').textContent = part.kind === 'text' ? 'Positions' : 'Steps';
   const rest = part.varied ? '; over the examples that have the step' : '';
-  $('steps-lead').textContent = `${measureName()}${part.features.length > 1 ? ', summed over the features' : ''}${rest}${only}`;
+  $('steps-lead').textContent = `${measureName()}${part.features.length > 1 ? ': summed over the features of each example, then the mean' : ''}${rest}${only}`;
   draw(
     'chart-steps',
     [stepBars(values, state.measure === 'size' ? c.accent : bySign(values, c))],
@@ -118,6 +118,28 @@ function drawMap(part, content, scope, only) {
         ['mean attribution', signed(direction[x][y])], ['examples', part.stepRows[x].toLocaleString('en')],
       ],
     },
+  );
+}
+
+/** A table of counts, true by predicted; a number leads to its examples. */
+function makeConfusion() {
+  $('card-confusion').hidden = !meta.confusion;
+  if (!meta.confusion) return;
+  const { names, counts } = meta.confusion;
+  const show = (t, p) => {
+    $('filter-true').value = names[t];
+    $('filter-predicted').value = names[p];
+    $('filter-wrong').value = '';
+    $('search').value = '';
+    fromTop();
+    choose({ view: 'examples', example: order[0] ?? state.example });
+  };
+  const shown = (t, p) => meta.true.some((one, row) => one === names[t] && meta.predicted[row] === names[p]);
+  const cell = (line, t) => (n, p) => element('td', { class: t === p ? 'hit' : 'miss', style: `--shade:${Math.round((100 * n) / Math.max(1, ...line))}%` },
+    n && shown(t, p) ? element('button', { type: 'button', 'aria-label': `${n} of ${names[t]} predicted as ${names[p]}`, onclick: () => show(t, p) }, n.toLocaleString('en')) : n ? n.toLocaleString('en') : '');
+  $('confusion').replaceChildren(
+    element('thead', {}, element('tr', {}, element('th', {}, 'true \u2193  predicted \u2192'), ...names.map((name) => element('th', { scope: 'col', title: name }, short(name, 14))))),
+    element('tbody', {}, ...counts.map((line, t) => element('tr', {}, element('th', { scope: 'row', title: names[t] }, short(names[t], 22)), ...line.map(cell(line, t))))),
   );
 }
 

@@ -70,20 +70,31 @@ function fromTop() {
   refreshTable();
 }
 
-function matches(row, words) {
+function matches(row, wanted) {
   const asked = { predicted: $('filter-predicted').value, true: $('filter-true').value };
   if (asked.predicted && meta.predicted[row] !== asked.predicted) return false;
   if (asked.true && meta.true[row] !== asked.true) return false;
   if ($('filter-wrong').value && meta.wrong[row] !== ($('filter-wrong').value === 'wrong')) return false;
-  if (!words.length) return true;
-  const text = [meta.ids[row], meta.predicted?.[row], meta.true?.[row], meta.parts[0].texts?.[row]].join(' ').toLowerCase();
-  return words.every((word) => text.includes(word));
+  return !wanted || fields(row).some((text) => wanted(text));
+}
+
+/** What of an example is searched, each by itself. */
+const fields = (row) => [meta.ids[row], meta.predicted?.[row], meta.true?.[row], meta.parts[0].texts?.[row]].map((text) => String(text ?? '').toLowerCase());
+
+/** Words are whole words, next to each other in one field; the last one may be a beginning, unless it is a number. */
+function phrase(typed) {
+  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return null;
+  const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('\\s+');
+  const last = words[words.length - 1];
+  const found = new RegExp(`(^|[^\\p{L}\\p{N}])${pattern}${/^\d+$/.test(last) ? '(?![\\p{L}\\p{N}])' : ''}`, 'u');
+  return (text) => found.test(text);
 }
 
 function refreshTable() {
-  const words = $('search').value.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = phrase($('search').value);
   order = [];
-  for (let row = 0; row < count; row++) if (matches(row, words)) order.push(row);
+  for (let row = 0; row < count; row++) if (matches(row, wanted)) order.push(row);
   const key = sortKey(columns.find((column) => column.key === state.sort));
   const keys = new Map(order.map((row) => [row, key(row)]));
   const turn = state.descending ? -1 : 1;

@@ -1,0 +1,77 @@
+"""What a run is: a file in its folder that says on what its results depend and how they are cut into parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .parts import write_whole
+
+FILE = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The fingerprint by what it is of, rows in a part, and rows and parts as far as they are known."""
+
+    fingerprint: dict[str, Any]
+    rows_per_part: int
+    rows: int | None
+    parts: int | None
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest; it is there as a whole or not at all."""
+        write_whole(folder / FILE, json.dumps({"format": FORMAT, **vars(self)}, indent=1).encode())
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if there is none, or it was cut off.
+
+    Raises
+    ------
+    InputError
+        If a newer version wrote it.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        number = found.pop("format")
+        if number > FORMAT:
+            raise InputError(f"{path} was written by a newer deepshap (format {number}, this one reads {FORMAT}).")
+        return Manifest(**found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        return None
+
+
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare two fingerprints.
+
+    Raises
+    ------
+    InputError
+        If they differ; it says in what.
+    """
+    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if not differing:
+        return
+    what = "; ".join(_difference(name, before.get(name), now.get(name)) for name in differing)
+    raise InputError(
+        f"{folder} holds parts that were made otherwise: {what}. Go on with what they were made with, or take another folder."
+    )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Plain values are shown, digests are not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        return f"{name} ({', '.join(f'{key}: {before.get(key)} then, {now.get(key)} now' for key in keys)})"
+    shown = [str(value) for value in (before, now)]
+    return name if any(len(text) == 32 for text in shown) else f"{name} ({shown[0]} then, {shown[1]} now)"

@@ -1,0 +1,94 @@
+"""Explaining as a step of other engines: a class that maps batches of columns to batches of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..optional import import_pyarrow, needed
+from .batches import Batch
+from .columns import Form
+from .rows import RowExplainer
+from .sources import rows_of_table
+
+
+class BatchExplainer:
+    """Maps batches of rows to batches of explained rows: for Ray Data, Spark's ``mapInPandas``, Daft.
+
+    Ray and Daft make one of each actor, which keeps model, background and their activations from batch to batch.
+
+    Parameters
+    ----------
+    explainer : DeepExplainer or callable
+        The explainer, or a function without arguments that makes it, such as one that loads the model onto the GPU of the
+        actor.
+    id : str
+        The column of the rows' ids.
+    features : sequence of str, optional
+        The columns to explain, by default all others; or one column that holds an array for each row.
+    shape : sequence of int, optional
+        Shape of one row.
+    lengths : str, optional
+        The column with the number of valid steps of each row, handed to the model as its last argument.
+    form, dtype, on_error
+        As for ``explain_dataset``.
+    **options
+        Of ``explainer(X, ...)``.
+
+    Examples
+    --------
+    >>> ds.map_batches(BatchExplainer, fn_constructor_kwargs={"explainer": load, "id": "customer"}, concurrency=2)
+    """
+
+    def __init__(
+        self,
+        explainer: Any,
+        id: str,
+        features: Sequence[str] | None = None,
+        shape: Sequence[int] | None = None,
+        lengths: str | None = None,
+        *,
+        form: str = "values",
+        dtype: str = "float32",
+        on_error: str = "raise",
+        **options: Any,
+    ) -> None:
+        made = explainer if hasattr(explainer, "depends_on") else explainer()
+        self._explain = RowExplainer(made, Form(form, dtype), on_error, options)
+        self.id, self.features, self.shape, self.lengths = id, features, shape, lengths
+
+    def __call__(self, batch: Any) -> Any:
+        """Explain some rows.
+
+        Parameters
+        ----------
+        batch : dict of arrays, pandas.DataFrame or pyarrow.Table
+            The columns.
+
+        Returns
+        -------
+        dict of arrays, pandas.DataFrame or pyarrow.Table
+            What the batch is; the columns are in docs/a-million-rows.md, lists as flat arrays.
+        """
+        pa = import_pyarrow()
+        if isinstance(batch, pa.Table):
+            return self._table(batch)
+        if isinstance(batch, Mapping):
+            frame = self._table(pa.table({name: _column(value) for name, value in batch.items()})).to_pandas()
+            return {name: frame[name].to_numpy() for name in frame}
+        needed("pandas", "tables need pandas", "dataset")
+        return self._table(pa.Table.from_pandas(batch, preserve_index=False)).to_pandas()
+
+    def _table(self, table: Any) -> Any:
+        others = (self.id, self.lengths)
+        features = [c for c in table.column_names if c not in others] if self.features is None else list(self.features)
+        lengths = None if self.lengths is None else table[self.lengths].to_numpy()
+        return self._explain(Batch(0, *rows_of_table(table, self.id, features, self.shape), lengths)).table
+
+
+def _column(values: Any) -> Any:
+    """A column of numbers, texts or arrays, one for each row."""
+    array = np.asarray(values)
+    return list(array.reshape(len(array), -1)) if array.ndim > 1 else array

@@ -1,0 +1,186 @@
+"""Parquet files larger than memory as rows: a line per row, or several lines of one id, read as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..optional import import_pyarrow
+from ..tables import sequences
+from .batches import Batch
+from .fingerprint import digest, source_digest
+from .sources import batch_of, rows_of_table
+
+LINES_AT_ONCE = 2**16
+
+Range = tuple[int, int]  # of lines
+
+
+class Lines:
+    """The lines of some files, one after the other."""
+
+    def __init__(self, paths: Sequence[Path], columns: Sequence[str] | None) -> None:
+        self.paths, self._pa = list(paths), import_pyarrow()
+        names = self._file(self.paths[0]).schema_arrow.names
+        missing = [column for column in columns or [] if column not in names]
+        if missing:
+            raise InputError(f"{self.paths[0]} has no column {missing[0]!r}; it has {', '.join(names)}.")
+        self.columns = list(names if columns is None else columns)
+        self.counts = [self._file(path).metadata.num_rows for path in self.paths]
+        self.count = sum(self.counts)
+        if not self.count:
+            raise InputError(f"{self.paths[0]} has no rows.")
+
+    def read(self, ranges: Iterable[Range], columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """A table for each of some ranges of lines, which must ascend."""
+        wanted = [0]
+        pieces = self._pieces(columns or self.columns, wanted)
+        start, piece = 0, None
+        for first, last in ranges:
+            wanted[0], parts = first, []
+            while first < last:
+                if piece is None or start + piece.num_rows <= first:
+                    start, piece = next(pieces)
+                    continue
+                parts.append(piece.slice(first - start, last - first))
+                first += parts[-1].num_rows
+            yield self._pa.Table.from_batches(parts)
+
+    def _pieces(self, columns: Sequence[str], wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Lines with the place of their first; row groups that end before the wanted line are passed over unread."""
+        start = 0
+        for path, count in zip(self.paths, self.counts, strict=True):
+            if start + count <= wanted[0]:
+                start += count
+                continue
+            file = self._file(path)
+            for group in range(file.num_row_groups):
+                at, start = start, start + file.metadata.row_group(group).num_rows
+                if start > wanted[0]:
+                    for piece in file.iter_batches(LINES_AT_ONCE, [group], self._known(path, file, columns)):
+                        yield at, piece
+                        at += piece.num_rows
+
+    def _known(self, path: Path, file: Any, columns: Sequence[str]) -> list[str]:
+        missing = [column for column in columns if column not in file.schema_arrow.names]
+        if missing:
+            raise InputError(f"{path} has no column {missing[0]!r}, which {self.paths[0]} has.")
+        return list(columns)
+
+    def _file(self, path: Path) -> Any:
+        try:
+            return self._pa.parquet.ParquetFile(path)
+        except self._pa.ArrowInvalid as error:
+            raise InputError(f"{path} is no Parquet file that can be read: {error}") from None
+
+
+class WideTable:
+    """A line per row; the columns are the features, or one column holds an array of each row."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        id: str | None,
+        features: Sequence[str] | None,
+        shape: Sequence[int] | None,
+        lengths: Any = False,
+    ) -> None:
+        if lengths is not False and not isinstance(lengths, str):
+            raise InputError(
+                "lengths of a table with a line per row: name their column; of a long table name time= too."
+            )
+        others = [name for name in (id, lengths) if isinstance(name, str)]
+        names = [c for c in Lines(paths, None).columns if c not in others and not c.startswith("__index_level_")]
+        self.features = names if features is None else list(features)
+        self.lines = Lines(paths, [*others, *self.features])
+        self.id, self.shape, self.lengths, self.rows = id, shape, lengths or None, self.lines.count
+
+    def digest(self) -> str:
+        """Of the files' contents."""
+        return source_digest(self.lines.paths)
+
+    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
+        """The parts that are not done."""
+        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
+        ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
+        for number, (start, _), table in zip(numbers, ranges, self.lines.read(ranges), strict=True):
+            rows, ids = rows_of_table(table, self.id, self.features, self.shape)
+            lengths = None if self.lengths is None else table[self.lengths].to_numpy()
+            yield Batch(number, rows, ids + start if self.id is None else ids, lengths)
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The rows at some places, which must ascend."""
+        found = self.lines.read([(int(row), int(row) + 1) for row in rows])
+        table = import_pyarrow().concat_tables(list(found))
+        return rows_of_table(table, self.id, self.features, self.shape)[0]
+
+
+class LongTable:
+    """A line per id and time, the lines of an id together and the ids in order; each id is a row.
+
+    Models that take lengths get them. All others read the padding, so that every row is padded to the longest of all:
+    results must not depend on the part.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], id: str, time: str, features: Sequence[str] | None, lengths: bool
+    ) -> None:
+        everything = Lines(paths, None).columns
+        names = [c for c in everything if c not in (id, time)] if features is None else list(features)
+        self.lines = Lines(paths, [id, time, *names])
+        self.id, self.time, self.features, self.lengths = id, time, names, lengths
+        self._starts = self._find_rows()
+        self.rows = len(self._starts) - 1
+        self.steps = int(np.diff(self._starts).max())
+
+    def digest(self) -> str:
+        """Of the files' contents."""
+        return digest((source_digest(self.lines.paths), self.steps))
+
+    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
+        """The parts that are not done."""
+        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
+        starts = self._starts
+        ranges = [(int(starts[n * size]), int(starts[min((n + 1) * size, self.rows)])) for n in numbers]
+        for number, table in zip(numbers, self.lines.read(ranges), strict=True):
+            yield batch_of(number, self._sequences(table), 0, self.lengths)
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The rows at some places, which must ascend."""
+        ranges = [(int(self._starts[row]), int(self._starts[row + 1])) for row in rows]
+        return self._sequences(self.lines._pa.concat_tables(list(self.lines.read(ranges))))
+
+    def _sequences(self, table: Any) -> Any:
+        return sequences(table.to_pandas(ignore_metadata=True), self.id, self.time, self.features, steps=self.steps)
+
+    def _find_rows(self) -> np.ndarray:
+        """Where the lines of each id begin, and the end of all: one pass over the ids."""
+        pa, starts, last, direction, line = self.lines._pa, [np.zeros(1, np.int64)], None, 0, 0
+        import pyarrow.compute as pc
+
+        ranges = [(a, min(a + LINES_AT_ONCE, self.lines.count)) for a in range(0, self.lines.count, LINES_AT_ONCE)]
+        for table in self.lines.read(ranges, [self.id]):
+            ids = table[self.id].combine_chunks()
+            ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
+            if ids.null_count:
+                raise InputError(f"column {self.id!r} is empty in a line: every line needs the id of its row.")
+            if last is not None:
+                ids = pa.concat_arrays([last, ids])
+            before, after = ids.slice(0, len(ids) - 1), ids.slice(1)
+            up, down = (np.asarray(f(after, before)) for f in (pc.greater, pc.less))
+            direction = direction or int(up.any()) - int(down.any())
+            wrong = down if direction > 0 else up
+            if wrong.any() or (up.any() and down.any()):
+                at = int((wrong if direction else up & down).argmax())
+                raise InputError(
+                    f"the lines are not sorted by {self.id!r}: {before[at]} stands before {after[at]}. Sort them, so that the "
+                    "lines of a row can be read together."
+                )
+            first = line - (last is not None)
+            starts.append(np.flatnonzero(up | down) + 1 + first)
+            last, line = ids.slice(len(ids) - 1), line + len(table)
+        return np.concatenate([*starts, [self.lines.count]])

@@ -1,0 +1,201 @@
+"""Rows in, their lines out: what every worker does, in this process, in another one or in an actor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeepShapError, InputError
+from ..optional import import_pyarrow
+from ..results import Explanation
+from ..tables import Sequences
+from . import columns, lines
+from .batches import Batch
+from .columns import Form, Layout
+
+CLOSE = 1.25  # lengths up to this factor apart are padded to the same
+NOT_OF_A_ROW = (MemoryError, NotImplementedError)  # errors of the whole run, which no row is to blame for
+
+
+@dataclass(frozen=True)
+class Done:
+    """A part's lines, what all rows have in common, how many rows failed, by cause, and the largest gap."""
+
+    table: Any
+    layout: Layout | None
+    rows: int
+    errors: dict[str, int]
+    gap: float
+
+
+class RowExplainer:
+    """Explains batches of rows.
+
+    Parameters
+    ----------
+    explainer : DeepExplainer
+        It must not change from now on.
+    form : Form
+        How results are written.
+    on_error : "raise" or "keep"
+        What is done about a row that cannot be explained.
+    options : dict
+        Of ``explainer(X, ...)``.
+    """
+
+    def __init__(self, explainer: Any, form: Form, on_error: str, options: dict[str, Any]) -> None:
+        if on_error not in ("raise", "keep"):
+            raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}.")
+        if options.get("additional_forward_args") is not None:
+            raise InputError(
+                "additional_forward_args cannot be cut into parts: only lengths can be given, lengths=True."
+            )
+        self.form, self.on_error, self.options = form, on_error, options
+        self._module = columns if form.kind == "values" else lines
+        self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
+
+    def __enter__(self) -> RowExplainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def share_memory_among(self, count: int) -> None:
+        """Leave memory to others that explain on the same machine."""
+        self._explainers[0].max_memory = max(1, self._explainers[0].max_memory // count)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model computes on a GPU."""
+        background = self._explainers[0].depends_on["background"]
+        return isinstance(background, list) and "cuda" in str(getattr(background[0], "device", ""))
+
+    def __call__(self, batch: Batch) -> Done:
+        """Explain some rows.
+
+        Raises
+        ------
+        DeepShapError
+            If a row cannot be explained and errors are not kept; the message says which.
+        """
+        found = [piece for rows in _by_length(batch) for piece in self._pieces(batch, rows)]
+        good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
+        failed = [(rows, one) for rows, one in found if isinstance(one, Exception)]
+        made = [(rows, *self._module.table_of(one, batch[rows], self.form)) for rows, one in good]
+        known = made[0][1].schema if made else self._module.schema_of(self.form, batch)
+        for rows, error in failed:
+            made.append((rows, columns.failed_table(batch[rows], said(error), known), np.arange(len(rows))))
+        errors: dict[str, int] = {}
+        for rows, error in failed:
+            errors[type(error).__name__] = errors.get(type(error).__name__, 0) + len(rows)
+        layout = columns.layout_of(good[0][1], batch.lengths is not None) if good else None
+        gap = max((float(np.max(next(iter(columns.parts_of(one).values())).gap)) for _, one in good), default=0.0)
+        return Done(_in_order(made), layout, len(batch), errors, gap)
+
+    # ------------------------------------------------------------------ rows that fail
+    def _pieces(self, batch: Batch, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Explanation | Exception]]:
+        """The explanations of some rows, in halves where one of them fails, down to the row that does."""
+        try:
+            yield rows, self._explain(batch[rows])
+            return
+        except NOT_OF_A_ROW:
+            raise
+        except Exception as error:
+            failure = error
+        if len(rows) > 1:
+            half = len(rows) // 2
+            yield from self._pieces(batch, rows[:half])
+            yield from self._pieces(batch, rows[half:])
+        elif self.on_error == "keep":
+            yield rows, failure
+        else:
+            kind = type(failure) if isinstance(failure, DeepShapError) else DeepShapError
+            what = f"row {batch.ids[rows[0]]} (part {batch.number}) cannot be explained: {said(failure)}"
+            raise kind(what) from failure
+
+    # ------------------------------------------------------------------ rows that do not
+    def _explain(self, batch: Batch) -> Explanation:
+        if batch.lengths is None:
+            X = batch.X
+            if isinstance(X, Sequences):  # the model reads the padding, which is none then
+                X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
+            return self._explainers[0](_placed(X, self._axes), **self.options)
+        most = _steps(batch.X)
+        steps = padded_to(int(batch.lengths.max()), most)
+        X, arguments = shortened(batch.X, steps), (batch.lengths.astype(np.int64),)
+        explainer = self._explainer(steps if steps < most else 0)
+        explanation = explainer(_placed(X, self._axes), additional_forward_args=arguments, **self.options)
+        explanation.lengths = batch.lengths  # an error if the model reads what stands behind
+        return explanation
+
+    @property
+    def _axes(self) -> Any:
+        return self._explainers[0].depends_on["batch_axis"]
+
+    def _explainer(self, steps: int) -> Any:
+        """The explainer, against a background of as many steps."""
+        if steps not in self._explainers:
+            whole = self._explainers[0]
+            (background,) = whole.depends_on["background"]
+            self._explainers[steps] = whole.against(_moved(background[:, :steps], self._axes))
+        return self._explainers[steps]
+
+
+def said(error: Exception) -> str:
+    """An error in one line, with its kind."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _in_order(made: list[tuple[np.ndarray, Any, np.ndarray]]) -> Any:
+    """One table, the lines of rows in the rows' order."""
+    rows = np.concatenate([rows[at] for rows, _, at in made])
+    table = import_pyarrow().concat_tables([one for _, one, _ in made])
+    return table.take(np.argsort(rows, kind="stable")).combine_chunks()
+
+
+# ---------------------------------------------------------------------- rows of different lengths
+def padded_to(length: int, most: int) -> int:
+    """The steps that a row is padded to: it depends on the row's own length alone, and few are different."""
+    steps = 1
+    while steps < length:
+        steps = max(steps + 1, int(steps * CLOSE))
+    return min(steps, most)
+
+
+def _by_length(batch: Batch) -> list[np.ndarray]:
+    """The rows of a batch, those together that are padded to the same length."""
+    if batch.lengths is None:
+        return [np.arange(len(batch))]
+    most = _steps(batch.X)
+    steps = np.array([padded_to(int(length), most) for length in batch.lengths])
+    return [np.flatnonzero(steps == each) for each in np.unique(steps)]
+
+
+def _steps(X: Any) -> int:
+    return (X.values if isinstance(X, Sequences) else X).shape[1]
+
+
+def shortened(X: Any, steps: int) -> Any:
+    """Sequences without the padding behind some step."""
+    if isinstance(X, Sequences):
+        return replace(X, values=X.values[:, :steps], step_labels=X.step_labels[..., :steps])
+    return X[:, :steps]
+
+
+def _placed(X: Any, axis: Any) -> Any:
+    """Arrays with their rows where the model wants them; tables find the place themselves."""
+    if isinstance(X, (dict, list, tuple)):
+        keys = list(X) if isinstance(X, dict) else range(len(X))
+        axes = [axis] * len(X) if isinstance(axis, int) else axis
+        moved = {key: _moved(X[key], at) for key, at in zip(keys, axes, strict=True)}
+        return moved if isinstance(X, dict) else list(moved.values())
+    return _moved(X, axis if isinstance(axis, int) else axis[0])
+
+
+def _moved(value: Any, axis: int) -> Any:
+    if not axis or not hasattr(value, "dtype") or hasattr(value, "dims"):
+        return value
+    return np.moveaxis(np.asarray(value), 0, axis)

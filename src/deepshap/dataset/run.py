@@ -1,0 +1,237 @@
+"""Explain a data set into a folder of parts, and go on where a run was ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..optional import import_pyarrow, needed
+from .batches import Batch
+from .columns import Form
+from .fingerprint import digest, versions
+from .manifest import Manifest, check_same, read_manifest
+from .parts import about, remove_leftovers, sound_parts, write_part
+from .progress import Progress, Statistics
+from .rows import Done, RowExplainer
+from .sources import Source, digest_of, open_source
+from .stored import ExplanationDataset
+from .workers import Work, here, processes
+
+LOCK = ".lock"
+PACKAGES = ("deepshap", "numpy", "torch", "tensorflow", "keras", "numba")
+
+
+def explain_dataset(
+    explainer: Any,
+    data: Any,
+    folder: str | Path,
+    *,
+    id: str | None = None,
+    time: str | None = None,
+    features: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
+    lengths: Any = False,
+    rows_per_part: int = 1000,
+    form: str = "values",
+    dtype: str = "float32",
+    on_error: str = "raise",
+    workers: int = 1,
+    ray: str | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> ExplanationDataset:
+    """Explain a data set of any size into a folder of Parquet files; started again, it goes on where it ended.
+
+    Parameters
+    ----------
+    explainer : DeepExplainer
+        With model, background and names. The model must not change during the run.
+    data : path, list of paths, array, table, Sequences, list or dict of arrays, or iterable of batches
+        Parquet files or a folder of them; ``.npy`` files and ``numpy.memmap``; tables and arrays in memory; or an iterable
+        of batches, each in the form that the explainer takes, rows first, and each a part. To go on, an iterable must give
+        the same batches again.
+    folder : path
+        Where the parts go; it is made if it is not there.
+    id : str, optional
+        Parquet's column of row ids. Without it the rows are counted from 0.
+    time : str, optional
+        The column of times of a long table, in which several lines of one id are a row. Its lines must be sorted by id.
+    features : sequence of str, optional
+        Parquet's columns to explain, by default all others; or one column that holds an array for each row.
+    shape : sequence of int, optional
+        Shape of one row, such as (30, 4) for 120 columns that are 30 steps of 4 features.
+    lengths : bool, str or array (rows,)
+        Hand the number of steps of each row to the model, as its last argument: True for long tables and ``Sequences``,
+        which know it; a column of Parquet with a line per row; or an array. Rows of similar length are padded and explained
+        together then. Otherwise every row is padded to the longest of all.
+    rows_per_part : int
+        Rows that are read, explained and written together.
+    form : "values" or "long"
+        A line for each row, or for each value. docs/a-million-rows.md lists the columns.
+    dtype : "float32" or "float64"
+        Of attributions and inputs in the parts.
+    on_error : "raise" or "keep"
+        At a row that cannot be explained stop, or write its id, nulls and the error's text. Not part of the fingerprint: a
+        run that was stopped by a row may go on with "keep".
+    workers : int
+        Processes of this machine that explain, with the cores shared between them.
+    ray : str, optional
+        Explain on a Ray cluster instead: its address, or "local" to start one here. ``workers`` actors, each with a core.
+    progress : bool, optional
+        A bar in a terminal, else a line now and then; False for neither.
+    **options
+        Of ``explainer(X, ...)``.
+
+    Returns
+    -------
+    ExplanationDataset
+        What is in the folder, with ``statistics`` of the run.
+
+    Raises
+    ------
+    InputError
+        If data or options do not fit; if the folder holds parts that were made otherwise (it says what differs), or another
+        run is writing to it.
+    DeepShapError
+        With ``on_error="raise"``, of the kind that the explainer raises: the row that cannot be explained.
+    KeyboardInterrupt
+        On Ctrl-C; the folder holds all parts that were done.
+    """
+    import_pyarrow()
+    if not isinstance(rows_per_part, int) or rows_per_part < 1 or not isinstance(workers, int) or workers < 1:
+        raise InputError(f"rows_per_part and workers must be 1 or more, not {rows_per_part!r} and {workers!r}.")
+    reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
+    source = open_source(data, **reading)
+    written = Form(form, dtype)
+    explain = RowExplainer(explainer, written, on_error, options)
+    depends: dict[str, Any] = {name: digest(value) for name, value in explainer.depends_on.items()}
+    depends |= {"data": source.digest(), **vars(written), "rows_per_part": rows_per_part}
+    depends |= {"reading": _plain(reading), "options": _plain(options), "versions": versions(*PACKAGES)}
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place), ExitStack() as stack:
+        run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)
+        work = _work(stack, explain, workers, ray)
+        run.go(work, progress)
+    found = ExplanationDataset(place)
+    found.statistics = run.statistics.as_dict()
+    return found
+
+
+def _work(stack: ExitStack, explain: RowExplainer, workers: int, ray: str | None) -> Work:
+    if ray is not None:
+        from .on_ray import actors
+
+        return stack.enter_context(actors(explain, workers, ray))
+    if workers > 1:
+        return stack.enter_context(processes(explain, workers))
+    return here(stack.enter_context(explain))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values that people can compare as they are, of others their digests."""
+    shown = (type(None), bool, int, float, str)
+    return {name: value if isinstance(value, shown) else digest(value) for name, value in values.items()}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    filelock = needed("filelock", "data sets need filelock", "dataset")
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise InputError(
+            f"another run is writing to {folder}: wait until it has ended, or take another folder."
+        ) from None
+
+
+class Run:
+    """The parts of a folder that are there, and those that are to be made."""
+
+    def __init__(self, folder: Path, source: Source, depends: dict[str, Any], rows_per_part: int) -> None:
+        self.folder, self.source, self.size = folder, source, rows_per_part
+        self.key = digest(json.dumps(depends, sort_keys=True))
+        self.statistics = Statistics(str(folder))
+        before = read_manifest(folder)
+        if before is not None:
+            check_same(folder, before.fingerprint, depends)
+        remove_leftovers(folder)
+        self.done, damaged = sound_parts(folder)
+        for path in self.done.values():
+            self._count(self._about(path), resumed=True)
+        for path in damaged:
+            path.unlink()
+        self.statistics.damaged_parts = len(damaged)
+        parts = None if source.rows is None else -(-source.rows // rows_per_part)
+        self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
+        if before != self.manifest:
+            self.manifest.write(folder)
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        found = about(path)
+        if found["fingerprint"] != self.key:
+            raise InputError(f"{path} is of another run: take another folder.")
+        return found
+
+    def go(self, work: Work, shown: bool | None) -> None:
+        """Make the parts that are missing."""
+        progress = Progress(self.statistics, self.source.rows, shown)
+        try:
+            for batch, found in work(self._missing()):
+                self._write(batch, found)
+                progress.add(found.rows)
+        except KeyboardInterrupt:
+            if shown is not False:
+                parts = self.manifest.parts or "?"
+                print(
+                    f"deepshap: stopped; {self.statistics.parts} of {parts} parts are in {self.folder}. The same call goes on.",
+                    file=sys.stderr,
+                )
+            raise
+        finally:
+            progress.close()
+        if self.source.rows is None:
+            self.manifest = Manifest(self.manifest.fingerprint, self.size, self.statistics.rows, self.statistics.parts)
+            self.manifest.write(self.folder)
+
+    def _missing(self) -> Iterator[Batch]:
+        """The batches that are to be explained; those that pass by must be what they were."""
+        seen = 0
+        for batch in self.source.batches(self.size, set(self.done)):
+            seen += 1
+            if not len(batch):
+                raise InputError(f"batch {batch.number} has no rows.")
+            if batch.number not in self.done:
+                yield batch
+            elif about(self.done[batch.number])["input"] != digest_of(batch.X):
+                raise InputError(
+                    f"batch {batch.number} is another than in the run that began {self.folder}: to go on, the iterable must "
+                    "give the same batches again. Take another folder."
+                )
+        if self.source.rows is None and any(number >= seen for number in self.done):
+            raise InputError(f"the iterable gave {seen} batches, and {self.folder} holds parts of more.")
+
+    def _write(self, batch: Batch, found: Done) -> None:
+        told = {"fingerprint": self.key, "input": digest_of(batch.X), "rows": found.rows, "errors": found.errors}
+        told |= {"gap": found.gap, "layout": found.layout}
+        try:
+            write_part(self.folder, batch.number, found.table, told)
+        except OSError as error:
+            why = f"{error.strerror} while part {batch.number} was written; all parts before stay, and the same call goes on"
+            raise OSError(error.errno, why, str(self.folder)) from error
+        self._count(told)
+
+    def _count(self, told: dict[str, Any], resumed: bool = False) -> None:
+        found = self.statistics
+        found.rows += told["rows"]
+        found.parts += 1
+        found.errors.update(told["errors"])
+        found.largest_gap = max(found.largest_gap, told["gap"])
+        if resumed:
+            found.resumed_rows, found.resumed_parts = found.rows, found.parts

@@ -1,0 +1,225 @@
+"""Where the rows of a run come from: arrays and tables in memory or mapped from disk, Parquet files, any iterable."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from ..names import as_labels
+from ..optional import import_pyarrow
+from ..tables import Sequences, common_ids, numeric, plain
+from .batches import Batch, count, take
+from .fingerprint import digest
+
+PARQUET = (".parquet", ".pq")
+
+
+class Source(Protocol):
+    """Rows in parts of a size; ``rows`` is None where nobody knows how many there are."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many there are."""
+
+    def digest(self) -> str:
+        """What the data are, in every process the same."""
+
+    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
+        """The parts that are not done, in order; also those that are, where the rows can only be passed by."""
+
+
+def open_source(
+    data: Any,
+    *,
+    id: str | None = None,
+    time: str | None = None,
+    features: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
+    lengths: Any = False,
+) -> Source:
+    """Make a source of what a user names; see ``explain_dataset`` for the parameters.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or the options do not fit the data.
+    """
+    from .parquet import LongTable, WideTable
+
+    paths = _paths(data)
+    if paths is not None and all(path.suffix.lower() in PARQUET for path in paths):
+        if time is None:
+            if lengths:
+                raise InputError(
+                    "lengths=True is for long tables, whose rows have as many steps as lines: name time= too."
+                )
+            return WideTable(paths, id, features, shape)
+        if id is None or shape is not None:
+            raise InputError("a long table needs id=, the column that says which lines belong together, and no shape=.")
+        return LongTable(paths, id, time, features, lengths)
+    if any(option is not None for option in (id, time, features)):
+        raise InputError("id=, time= and features= name columns of Parquet files; of other data leave them out.")
+    if paths is not None:
+        if len(paths) != 1 or paths[0].suffix.lower() != ".npy":
+            raise InputError(f"{paths[0]} is neither Parquet (.parquet) nor an array (.npy).")
+        data = np.load(paths[0], mmap_mode="r")
+    if _is_indexed(data):
+        return Indexed(data, shape, lengths)
+    if not isinstance(data, Iterable):
+        raise InputError(
+            f"a {type(data).__name__} is no data set: give arrays, tables, paths, or an iterable of batches."
+        )
+    return Passing(data, lengths)
+
+
+def _paths(data: Any) -> list[Path] | None:
+    """The files that data name: themselves, those in a list, or all Parquet files below a folder; None if they name none."""
+    if isinstance(data, (str, os.PathLike)):
+        path = Path(data)
+        if path.is_dir():
+            found = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in PARQUET and not p.name.startswith((".", "_"))
+            )
+            if not found:
+                raise InputError(f"there are no Parquet files in {path}.")
+            return found
+        if not path.exists():
+            raise InputError(f"there is no file {path}.")
+        return [path]
+    if isinstance(data, (list, tuple)) and data and all(isinstance(one, (str, os.PathLike)) for one in data):
+        return [path for one in data for path in _paths(one) or []]
+    return None
+
+
+def _is_indexed(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return bool(data) and all(_is_indexed(value) for value in data.values())
+    if isinstance(data, (list, tuple)):
+        return bool(data) and all(hasattr(value, "shape") or isinstance(value, Sequences) for value in data)
+    return hasattr(data, "shape") or isinstance(data, Sequences)
+
+
+class Indexed:
+    """Arrays, tables or ``Sequences`` of which any rows can be taken."""
+
+    def __init__(self, X: Any, shape: Sequence[int] | None, lengths: Any) -> None:
+        self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
+        self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
+        if np.shape(self.lengths) not in ((), (self.rows,)):
+            raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
+
+    def digest(self) -> str:
+        """Of the values, their labels and lengths."""
+        return digest((digest_of(self.X), self.lengths))
+
+    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
+        """The parts that are not done."""
+        for number in range(-(-self.rows // size)):
+            if number not in done:
+                rows = slice(number * size, min((number + 1) * size, self.rows))
+                lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
+                yield batch_of(number, take(self.X, rows), rows.start, lengths)
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The rows at some places."""
+        return take(self.X, rows)
+
+
+class Passing:
+    """Batches that come by once, each a part."""
+
+    rows: int | None = None
+
+    def __init__(self, data: Iterable[Any], lengths: Any) -> None:
+        if not isinstance(lengths, bool):
+            raise InputError("lengths of batches that pass by: make the batches deepshap.Sequences, and lengths=True.")
+        self.data, self.lengths = data, lengths
+
+    def digest(self) -> str:
+        """The same for all: each part keeps the digest of its own rows."""
+        return "batches that pass by"
+
+    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
+        """All parts, each a batch as it comes."""
+        start = 0
+        for number, X in enumerate(self.data):
+            batch = batch_of(number, X, start, self.lengths)
+            start += len(batch)
+            yield batch
+
+
+def batch_of(number: int, X: Any, start: int, lengths: Any) -> Batch:
+    """A part of rows that know their ids, or begin at a place of the data set.
+
+    Raises
+    ------
+    InputError
+        If ``lengths`` is True and the rows do not know theirs.
+    """
+    ids = common_ids(plain(X, "the data")[1])
+    found = np.arange(start, start + count(X)) if ids is None else np.asarray(ids)
+    if lengths is True:
+        if not isinstance(X, Sequences):
+            raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
+        lengths = X.lengths
+    return Batch(number, X, found, None if lengths is False else lengths)
+
+
+def rows_of_table(
+    table: Any, id: str | None, features: Sequence[str], shape: Sequence[int] | None
+) -> tuple[Any, np.ndarray]:
+    """Rows and their ids of a pyarrow.Table with a line for each; the ids are places where no column has them.
+
+    Raises
+    ------
+    InputError
+        If an id is missing, or the features are no numbers or do not have the shape.
+    """
+    rows = _features(table, features, shape)
+    if id is None:
+        return rows, np.arange(len(table))
+    ids = as_labels(table[id].to_pandas(), "ids")
+    if table[id].null_count or ids is None:
+        raise InputError(f"column {id!r} is empty in a row: every row needs an id.")
+    return rows, ids
+
+
+def _features(table: Any, features: Sequence[str], shape: Sequence[int] | None) -> Any:
+    pa = import_pyarrow()
+    if len(features) > 1 or not pa.types.is_nested(table.schema.field(features[0]).type):
+        frame = table.select(features).to_pandas(ignore_metadata=True)
+        numeric(frame, "the table")
+        return frame if shape is None else reshaped(frame, shape)
+    column = table[features[0]].combine_chunks()
+    column = column.storage if isinstance(column.type, pa.ExtensionType) else column
+    while pa.types.is_nested(column.type) and not pa.types.is_struct(column.type):
+        column = column.flatten()
+    flat, rows = column.to_numpy(zero_copy_only=False), len(table)
+    if shape is None or len(flat) != rows * math.prod(shape):
+        raise InputError(f"column {features[0]!r} holds arrays: give their shape=, which all rows must have.")
+    return flat.reshape(rows, *shape)
+
+
+def digest_of(X: Any) -> str:
+    """Digest of rows and their labels."""
+    values, labels = plain(X, "the data")
+    return digest((values, *(vars(one) for one in _each(labels))))
+
+
+def _each(labels: Any) -> list[Any]:
+    return list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list) else [labels]
+
+
+def reshaped(X: Any, shape: Sequence[int]) -> np.ndarray:
+    """Rows in another shape; the columns of a table become an array."""
+    array = plain(X, "the data")[0]
+    try:
+        return array.reshape(len(array), *shape)
+    except (ValueError, AttributeError):
+        raise InputError(f"rows of this data cannot have the shape {tuple(shape)}.") from None

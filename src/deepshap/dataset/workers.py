@@ -1,0 +1,170 @@
+"""Who explains the parts: this process, or several, to which model and background are handed once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import cloudpickle
+import psutil
+
+from ..engines.user_rules import adopt, registered
+from ..errors import DeepShapError, InputError
+from ..optional import needed
+from .batches import Batch
+from .rows import Done, RowExplainer
+
+IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits
+DEATHS = 3  # of workers, without a part that was done in between
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+class Work(Protocol):
+    """Explains batches, in any order."""
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
+        """Pairs of a batch and what came out."""
+
+
+def here(explain: RowExplainer) -> Work:
+    """Explain in this process."""
+    return lambda batches: ((batch, explain(batch)) for batch in batches)
+
+
+@contextmanager
+def processes(explain: RowExplainer, count: int) -> Iterator[Work]:
+    """Explain in as many processes, which share the machine's cores between them.
+
+    A process that dies is replaced, and its part done again.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be sent to another process.
+    ImportError
+        If loky is missing.
+    """
+    loky = needed("loky", "several workers need loky", "dataset")
+    with tempfile.TemporaryDirectory(prefix="deepshap-") as folder:
+        file = Path(folder) / "explainer"
+        dump(explain, file, count)
+        threads = str(max(1, cores() // count))
+
+        def start() -> Any:
+            return loky.ProcessPoolExecutor(
+                count, initializer=_begin, initargs=(str(file), os.getpid()), env=dict.fromkeys(THREADS, threads)
+            )
+
+        pool = _Pool(start, count * IN_FLIGHT)
+        try:
+            yield pool.explain
+        finally:
+            pool.close()
+
+
+class _Pool:
+    """An executor that is started anew when one of its processes died."""
+
+    def __init__(self, start: Callable[[], Any], most: int) -> None:
+        self._start, self._most, self._executor = start, most, start()
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, kill_workers=True)
+
+    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
+        waiting: dict[Future[Done], Batch] = {}
+        deaths = 0
+        while True:
+            while len(waiting) < self._most and (batch := next(batches, None)) is not None:
+                waiting[self._executor.submit(_explain, batch)] = batch
+            if not waiting:
+                return
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            broken = [future for future in done if isinstance(future.exception(), BrokenProcessPool)]
+            for future in done.difference(broken):
+                deaths = 0
+                yield waiting.pop(future), future.result()
+            if broken:
+                deaths += 1
+                if deaths > DEATHS:
+                    raise DeepShapError(
+                        f"worker processes died {deaths} times one after the other, as they do where memory runs out: take "
+                        "fewer workers, fewer rows_per_part, or a smaller max_memory."
+                    ) from broken[0].exception()
+                waiting = self._again(list(waiting.values()))
+
+    def _again(self, batches: list[Batch]) -> dict[Future[Done], Batch]:
+        self.close()
+        self._executor = self._start()
+        return {self._executor.submit(_explain, batch): batch for batch in batches}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---------------------------------------------------------------------- the model, once for all
+def dump(explain: RowExplainer, file: Path, sharers: int = 1) -> None:
+    """Write what explains to a file that other processes map into their memory, weights and all."""
+    whole = {"explain": explain, "rules": registered(), "sharers": sharers}
+    try:
+        if "torch" in sys.modules:
+            import torch
+
+            torch.save(whole, file, pickle_module=cloudpickle)
+        else:
+            file.write_bytes(cloudpickle.dumps(whole))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise InputError(f"the model cannot be sent to other processes: {type(error).__name__}: {error}") from error
+
+
+def loaded(file: Path) -> RowExplainer:
+    """What ``dump`` wrote; torch's tensors stay in the file until they are read."""
+    import zipfile
+
+    if zipfile.is_zipfile(file):
+        import torch
+
+        whole = torch.load(file, weights_only=False, mmap=True, map_location=None)
+    else:
+        whole = pickle.loads(file.read_bytes())
+    adopt(whole["rules"])
+    explain: RowExplainer = whole["explain"]
+    explain.share_memory_among(whole["sharers"])
+    return explain
+
+
+# ---------------------------------------------------------------------- in a worker
+_explainer: RowExplainer | None = None
+
+
+def _begin(file: str, parent: int) -> None:
+    """Get ready, and end with the process that started this one."""
+    global _explainer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    threading.Thread(target=_end_with, args=(psutil.Process(parent),), daemon=True).start()
+    _explainer = loaded(Path(file))
+
+
+def _end_with(parent: psutil.Process) -> None:
+    parent.wait()
+    os._exit(1)
+
+
+def _explain(batch: Batch) -> Done:
+    assert _explainer is not None
+    return _explainer(batch)

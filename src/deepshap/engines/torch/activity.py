@@ -1,0 +1,100 @@
+"""Which values depend on the explained input: autograd's graph, marked wherever the tracer has seen it being made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from ...errors import UnsupportedOperationError
+from .calls import place_of_call
+
+_MARK = "deepshap"
+# What autograd puts between a view and its base when it makes a view's node anew, because the base was overwritten.
+_VIEWS = (
+    "Alias AsStrided Conj Diagonal Expand NegView Permute Real Imag Select Slice Split SplitWithSizes Squeeze "
+    "Transpose T Unbind Unfold Unsqueeze View ViewAs ViewAsComplex ViewAsReal"
+)
+_VIEW_NODES = frozenset(f"{name}Backward{n}" for name in _VIEWS.split() for n in range(4))
+
+
+def depends(tensor: Tensor) -> bool:
+    """Whether autograd has made a tensor from something."""
+    return tensor.requires_grad and tensor.grad_fn is not None
+
+
+def mark(tensor: Tensor) -> None:
+    """Note that the tracer has seen a tensor being made; a base changes with its views."""
+    for changed in (tensor, tensor._base):
+        if changed is not None and changed.grad_fn is not None:
+            _metadata(changed.grad_fn)[_MARK] = True
+
+
+def is_followed(tensor: Tensor) -> bool:
+    """Whether a tensor depends on the explained input by ways that the tracer has seen; by others it is an error."""
+    if not depends(tensor):
+        return False
+    node: Any = tensor.grad_fn
+    while tensor._is_view() and _MARK not in _metadata(node) and node.name() in _VIEW_NODES:
+        node = node.next_functions[0][0]
+    if _MARK in _metadata(node):
+        return True
+    if not _reaches_mark(node):
+        return False
+    raise UnsupportedOperationError(
+        f"a tensor used at {place_of_call()} depends on the explained input through code that deepshap cannot see "
+        f"({node.name()}): a TorchScript module, a C++ extension, or another thread. Use the plain Python module, or wrap "
+        "the code in a torch.autograd.Function and give that a rule with deepshap.register_rule."
+    )
+
+
+def _metadata(node: Any) -> dict[Any, Any]:
+    return node.metadata
+
+
+def _reaches_mark(node: Any) -> bool:
+    stack, visited = [node], set()
+    while stack:
+        node = stack.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        if _MARK in _metadata(node):
+            return True
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return False
+
+
+class Memory:
+    """The memory that holds values that depend on the input, to find tensors that share it behind autograd's back."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, StorageWeakRef] = {}
+
+    def hold(self, tensor: Tensor) -> None:
+        """Note where a followed tensor lies."""
+        if (storage := _storage(tensor)) is not None:
+            self._held[storage.data_ptr()] = StorageWeakRef(storage)
+
+    def check(self, name: str, passive: Iterable[Tensor]) -> None:
+        """Raise if a tensor that is not followed lies where one that is followed does."""
+        for tensor in passive:
+            storage = _storage(tensor)
+            held = None if storage is None else self._held.get(storage.data_ptr())
+            if held is not None and not held.expired():
+                raise UnsupportedOperationError(
+                    f"a tensor that {name} takes at {place_of_call()} shares its memory with a value that depends on the "
+                    "explained input, and torch does not know that it depends on it too (written through .data or a "
+                    "detached alias, viewed as another dtype, taken from a storage or by DLPack). Write "
+                    "to the tensor itself, or make a new one with torch's functions."
+                )
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage | None:
+    """Memory of a tensor; None if it has none."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.numel():
+        return None
+    return tensor.untyped_storage()

@@ -1,0 +1,133 @@
+"""Integers and booleans that depend on the input: autograd does not follow them, so they travel with floats it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ControlFlowError
+from .activity import depends, mark
+from .calls import Call, place_of_call
+from .nodes import is_continuous
+from .tree import detached, replace, tensors
+
+
+@dataclass
+class Tag:
+    """What is known of an integer or boolean tensor that depends on the input.
+
+    ``carrier`` is its value as floats, through which multipliers flow. Without one, ``origin`` says where the tensor
+    came from, and using it is an error: it differs between example and reference and nothing can be attributed to it.
+    """
+
+    carrier: Tensor | None = None
+    origin: str = ""
+
+
+def tag_of(tensor: Any) -> Tag | None:
+    """The tag of a tensor, if it has one."""
+    return getattr(tensor, "_deepshap", None)
+
+
+def give(tensor: Tensor, tag: Tag) -> Tensor:
+    """Attach a tag."""
+    tensor._deepshap = tag  # type: ignore[attr-defined]
+    return tensor
+
+
+def carried(tensor: Tensor, carrier: Tensor) -> Tensor:
+    """Attach a carrier to a tensor."""
+    mark(carrier)
+    return give(tensor, Tag(carrier))
+
+
+def is_lost(tensor: Tensor) -> bool:
+    """Whether a tensor differs between the sides and has no carrier."""
+    tag = tag_of(tensor)
+    return tag is not None and tag.carrier is None
+
+
+def carrier_of(tensor: Any) -> Tensor | None:
+    """The carrier of a tensor; None for one that does not depend on the input, or is followed itself."""
+    tag = tag_of(tensor)
+    if tag is None:
+        return None
+    if tag.carrier is None:
+        raise ControlFlowError(
+            f"the indices from {tag.origin} differ between example and reference and are used at {place_of_call()}. "
+            "A selection that depends on the input in this way cannot be attributed: take the values themselves "
+            "(max, topk, sort return them), or pass the indices as additional_forward_args."
+        )
+    return tag.carrier
+
+
+def on_carriers(function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
+    """Run a function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
+    if not any(tag_of(t) for t in tensors((args, kwargs))) and not rounds:
+        return run(function, args, kwargs)
+    with torch.no_grad():
+        native = function(*detached(args), **kwargs)
+    if not isinstance(native, Tensor):
+        substituted = replace((args, kwargs), _as_float)
+        return _tagged_again(native, run(function, *substituted))
+    if is_continuous(native.dtype):
+        return run(function, *replace((args, kwargs), lambda t: _as_float(t, native.dtype)))
+    on_floats = _through_integers(function, args, kwargs) if rounds else function
+    kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
+    return carried(native, run(on_floats, *replace((args, kwargs), _as_float)))
+
+
+def _as_float(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    carrier = carrier_of(tensor)
+    if carrier is None:
+        return tensor
+    return carrier if dtype is None else carrier.to(dtype)
+
+
+def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """Evaluate on carriers as the model does on integers and booleans, and return floats."""
+    dtypes = [t.dtype for t in tensors((args, kwargs))]
+
+    def evaluate(*positional: Any, **keywords: Any) -> Tensor:
+        original = iter(dtypes)
+        back = replace((positional, keywords), lambda t: t.to(next(original)))
+        return function(*back[0], **{**kwargs, **back[1]}).double()
+
+    return evaluate
+
+
+def _tagged_again(native: Any, result: Any) -> Any:
+    """Give each tensor of a multi-output result its native dtype back, with carriers where it is no float."""
+    if isinstance(native, Tensor):
+        if is_continuous(native.dtype):
+            return result.to(native.dtype)
+        return carried(native, result) if depends(result) else native
+    if isinstance(native, (tuple, list)):
+        joined = [_tagged_again(a, b) for a, b in zip(native, result, strict=True)]
+        return type(native)(joined) if type(native) in (tuple, list) else tuple(joined)
+    return result
+
+
+def pass_on(call: Call, lost: Tensor) -> Any:
+    """Reshape or select indices that differ between the sides: only their use is an error."""
+    result = call.function(*detached(call.args), **call.kwargs)
+    for tensor in tensors(result):
+        give(tensor, lost._deepshap)  # type: ignore[attr-defined]
+    return result
+
+
+def is_varying_mask(index: Any) -> bool:
+    """Whether an index is a mask that depends on the input."""
+    return isinstance(index, Tensor) and index.dtype == torch.bool and tag_of(index) is not None
+
+
+def in_memory_of_its_own(tensor: Tensor) -> Tensor:
+    """Torch's own function would return new memory in order, on which views and in-place code work."""
+    if tensor.is_contiguous() and not tensor._is_view():
+        return tensor
+    copy, tag = tensor.clone(memory_format=torch.contiguous_format), tag_of(tensor)
+    return copy if tag is None else give(copy, tag)

@@ -1,0 +1,98 @@
+"""Calls that torch does not announce to function modes: custom functions of autograd, and modules with rules of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.function import Function
+from torch.overrides import handle_torch_function, has_torch_function
+
+from .nodes import Node, Several
+from .tree import replace, tensors
+
+
+class ForeignCall:
+    """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
+
+    def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
+        self.key, self.function, self.__name__ = key, function, name
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether it is a custom function of autograd."""
+        return isinstance(self.key, type) and issubclass(self.key, Function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Show the call to the active tracer, or run it."""
+        given = tuple(tensors((args, kwargs)))
+        if has_torch_function(given):
+            return handle_torch_function(self, given, *args, **kwargs)
+        return self.function(*args, **kwargs)
+
+
+class _Context:
+    """What the forward of a custom function may do with its context; nothing of it is needed."""
+
+    saved_tensors: tuple[Any, ...] = ()
+
+    def __init__(self, inputs: int) -> None:
+        self.needs_input_grad = (False,) * inputs
+
+    def save_for_backward(self, *saved: Any) -> None:
+        self.saved_tensors = saved
+
+    def mark_dirty(self, *_: Tensor) -> None:
+        """In-place code is followed as it runs."""
+
+    save_for_forward = mark_non_differentiable = set_materialize_grads = mark_dirty
+
+
+def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
+    """Run the forward of a custom function as the plain code that it is. Inputs come back as views, as from autograd."""
+    separate = function.setup_context is not Function.setup_context  # forward takes no context then
+    result = function.forward(*(() if separate else (_Context(len(args)),)), *args, **kwargs)
+    given = {id(t) for t in tensors(args)}
+    return replace(result, lambda t: t.view_as(t) if id(t) in given else t)
+
+
+@contextmanager
+def custom_functions_visible() -> Iterator[None]:
+    """Let the tracer see ``torch.autograd.Function.apply``.
+
+    Its code is exchanged, not the attribute of the class: programs write ``f = F.apply`` when they are imported.
+    """
+    if _APPLY.__code__ is _ANNOUNCING:  # a run within a run
+        yield
+        return
+    _APPLY.__code__ = _ANNOUNCING
+    try:
+        yield
+    finally:
+        _APPLY.__code__ = _NATIVE.__code__
+
+
+def _with_cell(__class__: Any) -> Any:
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        __class__  # noqa: B018 (torch's code has this cell too)
+        from deepshap.engines.torch.foreign import announced  # runs among the globals of torch's module
+
+        return announced(cls, *args, **kwargs)
+
+    return apply
+
+
+_APPLY: Any = Function.__dict__["apply"].__func__
+_NATIVE: Any = FunctionType(_APPLY.__code__, _APPLY.__globals__, "apply", _APPLY.__defaults__, _APPLY.__closure__)
+_ANNOUNCING = _with_cell(None).__code__
+
+
+def announced(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+    """Show a custom function to the active tracer, or run it."""
+    run = _NATIVE.__get__(cls)
+    if issubclass(cls, (Node, Several)) or not has_torch_function(tuple(tensors(args))):
+        return run(*args, **kwargs)
+    return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)

@@ -1,0 +1,169 @@
+"""What a run of the model leaves behind, for the other side to be compared with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UnsupportedOperationError
+from .calls import place_of_call
+from .operations import Misaligned, Pairs, Step
+from .pairing import beside
+
+
+@dataclass
+class Constants:
+    """Tensors that an active call takes as constants. ``overwritten``: the model writes to one of them later."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    overwritten: bool = False
+
+
+@dataclass
+class Tape:
+    """What the reference run leaves behind: every active call in order, and the steps of the nonlinear ones.
+
+    The example side keeps one too, for which ``reference`` is what it is compared with.
+    """
+
+    pairs: Pairs
+    reference: Tape | None = None
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    constants: list[Constants] = field(default_factory=list)
+    dtypes: set[torch.dtype] = field(default_factory=set)
+    nbytes: int = 0
+    memory: int = 0
+    _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
+
+    def call(self, name: str) -> str:
+        """Note one active call, and check that the reference made the same one. Returns its place."""
+        place, position = place_of_call(), len(self.calls)
+        self.calls.append((name, place))
+        if self.reference is not None:
+            recorded = self.reference.calls
+            if position >= len(recorded) or recorded[position][0] != name:
+                other = "is finished" if position >= len(recorded) else "calls {} at {}".format(*recorded[position])
+                raise Misaligned(f"the example calls {name} at {place}, where the reference {other}")
+        return place
+
+    def finish(self) -> None:
+        """Check that the reference made no further calls."""
+        if self.reference is not None and len(self.calls) < len(self.reference.calls):
+            name, place = self.reference.calls[len(self.calls)]
+            raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
+
+    def must_be_same(self, name: str, value: Any, what: str) -> None:
+        """Record a value that must not differ between the sides, or compare it with the recorded one."""
+        place = self.call(name)
+        if not self.is_same(name, value):
+            raise Misaligned(f"{what} at {place} differs between example and reference")
+
+    def is_same(self, name: str, value: Any) -> bool:
+        """Record a value, or tell whether it equals the recorded one."""
+        position = len(self.values)
+        self.values.append(value if self.reference is None else None)
+        if self.reference is None:
+            return True
+        if position >= len(self.reference.values):
+            raise Misaligned(f"{name} at {place_of_call()} has no counterpart on the reference side")
+        return _equal(value, self.reference.values[position], self.pairs)
+
+    # ------------------------------------------------------------------ constants
+    def takes(self, name: str, passive: Sequence[Tensor]) -> bool:
+        """Note what an active call takes as constants; returns whether the model writes to one of them later.
+
+        They have to be the same on both sides. Where they are not, they depend on the input behind autograd's back.
+        """
+        own = Constants(name, tuple(passive), tuple(t._version for t in passive))
+        self.constants.append(own)
+        if self.reference is None:
+            for tensor in passive:
+                self._constants_at[_address(tensor)].append(own)
+            return False
+        position = len(self.constants) - 1
+        if position >= len(self.reference.constants):
+            return False  # the calls differ, which is found next
+        recorded = self.reference.constants[position]
+        if recorded.name == name and len(recorded.tensors) == len(passive):
+            for tensor, other, version in zip(passive, recorded.tensors, recorded.versions, strict=True):
+                self._check_constant(name, tensor, other, version)
+        return recorded.overwritten
+
+    def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, version: int) -> None:
+        if tensor is recorded and tensor._version == version:
+            return
+        if tensor.dim() != recorded.dim() or tensor.layout != torch.strided:
+            return  # what differs in form is found by the calls
+        own, other = tensor.detach(), recorded.detach()
+        same_place = own.data_ptr() == other.data_ptr() and own.stride() == other.stride()
+        if own.shape == other.shape and same_place and tensor._version == version:
+            return
+        if not _agree(own, other):
+            if self.pairs.crossed:  # it may differ with the number of rows: the sides are run on the same rows next
+                raise Misaligned(_constant_message(name))
+            raise UnsupportedOperationError(_constant_message(name))
+
+    def overwrites(self, target: Tensor) -> None:
+        """Keep the old values of constants whose memory the model is about to write to."""
+        for constants in self._constants_at.pop(_address(target), ()):
+            constants.overwritten = True
+            own = _address(target)
+            constants.tensors = tuple(t.clone() if _address(t) == own else t for t in constants.tensors)
+            constants.versions = tuple(t._version for t in constants.tensors)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
+
+
+def _agree(own: Tensor, other: Tensor) -> bool:
+    """Whether constants are the same; for different numbers of rows, that all rows are alike, or numbers of rows."""
+    if own.shape == other.shape:
+        return _equal_or_nan(own, other)
+    common = [min(sizes) for sizes in zip(own.shape, other.shape, strict=True)]
+    if not own.dtype.is_floating_point and own.dtype != torch.bool:
+        return _equal_or_nan(_first(own, common), _first(other, common))
+    one = _first(other, [n if own.shape[k] == other.shape[k] else 1 for k, n in enumerate(common)])
+    return all(_equal_or_nan(side, one.expand_as(side)) for side in (own, other))
+
+
+def _equal_or_nan(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _constant_message(name: str) -> str:
+    return (
+        f"a tensor that {name} at {place_of_call()} takes as a constant differs between example and reference: it depends on "
+        "the explained input through code that torch does not follow (NumPy, another thread, a C++ extension, memory that "
+        "is shared, a custom function that calls its output non-differentiable), or on random numbers or state of the "
+        "model. Compute it with torch's functions, or pass it as additional_forward_args."
+    )
+
+
+def _first(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    for axis, size in enumerate(sizes):
+        tensor = tensor.narrow(axis, 0, size)
+    return tensor
+
+
+def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
+    if isinstance(value, Tensor):
+        if not isinstance(recorded, Tensor):
+            return False
+        if value.shape == recorded.shape:
+            return torch.equal(value, recorded)
+        x, r = beside(value, recorded, pairs)
+        return bool((x == r).all())
+    if isinstance(value, np.ndarray):
+        return np.array_equal(value, recorded)
+    return bool(value == recorded)

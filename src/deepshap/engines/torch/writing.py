@@ -1,0 +1,70 @@
+"""In-place code: what it writes to, and old values that are still needed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import UnsupportedOperationError
+from .calls import place_of_call
+from .carriers import carried, carrier_of, give, tag_of
+from .nodes import is_continuous
+from .operations import Step
+from .tape import Tape
+from .tree import tensors
+
+
+class Overwriting:
+    """Knows which steps, and which constants on a tape, have values in which memory."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._steps_at: defaultdict[int, list[Step]] = defaultdict(list)
+
+    def watch(self, step: Step) -> None:
+        """Keep the values of a step from being overwritten."""
+        for tensor in tensors(step.kept()):
+            self._steps_at[tensor.untyped_storage().data_ptr()].append(step)
+
+    def before(self, target: Tensor) -> None:
+        """Let steps and tape copy what is about to be overwritten."""
+        self._tape.overwrites(target)
+        storage = target.untyped_storage().data_ptr()
+        for step in self._steps_at.pop(storage, ()):
+            step.save_from_overwriting(storage)
+
+    def overwrite(self, target: Tensor, result: Tensor) -> Tensor:
+        """Copy a result into its target, and let autograd follow the copy."""
+        self.before(target)
+        if target.shape != result.shape and not target.numel():  # out=torch.empty(0)
+            with torch.no_grad():
+                target.resize_(result.shape)
+        tag = tag_of(result)
+        if tag is None:
+            target.copy_(result)
+            return target
+        if target._is_view():
+            raise UnsupportedOperationError(
+                f"an in-place change of a view of an integer or boolean tensor at {place_of_call()}: "
+                "write it out of place (for instance with torch.where)."
+            )
+        with torch.no_grad():
+            target.copy_(result)
+        return give(target, tag)
+
+    def set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
+        """``target[index] = value``."""
+        carrier = carrier_of(value) if isinstance(value, Tensor) else None
+        if is_continuous(target.dtype):
+            function(target, index, value if carrier is None else carrier.to(target.dtype))
+            return
+        replaced = target.clone()
+        tagged = carrier_of(target)
+        floats = target.double() if tagged is None else tagged.clone()
+        with torch.no_grad():
+            function(replaced, index, value)
+        function(floats, index, value if carrier is None else carrier)
+        self.overwrite(target, carried(replaced, floats))

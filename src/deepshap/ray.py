@@ -1,0 +1,86 @@
+"""Explaining as a step of a Ray Data pipeline (needs the extra `deepshap[ray]`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from .dataset.mapping import BatchExplainer
+from .engines.user_rules import adopt, registered
+from .optional import needed
+
+__all__ = ["BatchExplainer", "explain"]
+
+
+def explain(
+    ds: Any,
+    explainer: Any,
+    *,
+    id: str,
+    features: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
+    lengths: str | None = None,
+    form: str = "values",
+    dtype: str = "float32",
+    on_error: str = "raise",
+    batch_size: int = 1000,
+    concurrency: int | tuple[int, int] = 1,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    **options: Any,
+) -> Any:
+    """Explain the rows of a Ray data set.
+
+    Model and background are put into Ray's object store once, and fetched once by each actor.
+
+    Parameters
+    ----------
+    ds : ray.data.Dataset
+        The rows.
+    explainer : DeepExplainer or callable
+        The explainer, or a function without arguments that makes it in each actor, as for models on a GPU.
+    id, features, shape, lengths, form, dtype, on_error
+        As for ``deepshap.BatchExplainer``.
+    batch_size : int
+        Rows that are explained together.
+    concurrency, num_cpus, num_gpus
+        Of ``ray.data.Dataset.map_batches``: actors, or the least and the most of them, and what each takes.
+    **options
+        Of ``explainer(X, ...)``.
+
+    Returns
+    -------
+    ray.data.Dataset
+        Lazy; its columns are in docs/a-million-rows.md.
+
+    Raises
+    ------
+    ImportError
+        If Ray is missing.
+
+    Examples
+    --------
+    >>> explained = deepshap.ray.explain(ray.data.read_parquet("rows/"), explainer, id="customer", concurrency=8)
+    >>> explained.write_parquet("attributions/")
+    """
+    ray = needed("ray", "a Ray cluster needs ray", "ray")
+    load = explainer
+    if hasattr(explainer, "depends_on"):
+        load = partial(_fetched, ray.put({"explainer": explainer, "rules": registered()}))
+    arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
+    return ds.map_batches(
+        BatchExplainer,
+        fn_constructor_kwargs={**arguments, "form": form, "dtype": dtype, "on_error": on_error, **options},
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        concurrency=concurrency,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+
+
+def _fetched(reference: Any) -> Any:
+    whole = needed("ray", "a Ray cluster needs ray", "ray").get(reference)
+    adopt(whole["rules"])
+    return whole["explainer"]

@@ -1,0 +1,463 @@
+"""Data sets in parts: the same numbers as in one call, from every source, however they are cut."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import dataset_models as models
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from dataset_models import Picky, Table, long_table, ragged_explainer, rows, table_explainer
+
+import deepshap
+from deepshap import InputError, explain_dataset
+
+COUNT = 23
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return table_explainer()
+
+
+@pytest.fixture(scope="module")
+def ragged():
+    return ragged_explainer()
+
+
+@pytest.fixture(scope="module")
+def whole(explainer):
+    return explainer(rows(COUNT))
+
+
+def close(found, wanted):
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.base_values, wanted.base_values, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.outputs, wanted.outputs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.data, wanted.data)
+
+
+def equal(found, wanted):
+    for name in ("values", "data", "base_values", "outputs", "gap", "row_ids"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+
+
+# ---------------------------------------------------------------------- sources
+def frame(x=None, ids=None):
+    x = rows(COUNT) if x is None else x
+    return pd.DataFrame(x, columns=list("abcd"), index=ids)
+
+
+def as_npy(path):
+    np.save(path / "x.npy", rows(COUNT))
+    return path / "x.npy", {}
+
+
+def as_wide(path):
+    frame(ids=None).assign(key=np.arange(COUNT) + 100).to_parquet(path / "x.parquet", row_group_size=5)
+    return path / "x.parquet", {"id": "key"}
+
+
+def as_folder(path):
+    (path / "rows").mkdir()
+    for i, part in enumerate(np.array_split(np.arange(COUNT), 3)):
+        frame().iloc[part].to_parquet(path / "rows" / f"{i}.parquet", index=False)
+    return path / "rows", {}
+
+
+def as_nested(path):
+    table = pa.table({"x": list(rows(COUNT)), "key": np.arange(COUNT) + 100})
+    pq.write_table(table, path / "x.parquet")
+    return path / "x.parquet", {"id": "key", "shape": (4,)}
+
+
+SOURCES = {
+    "array": lambda path: (rows(COUNT), {}),
+    "tensor": lambda path: (torch.tensor(rows(COUNT)), {}),
+    "memory map": as_npy,
+    "table": lambda path: (frame(ids=np.arange(COUNT) + 100), {}),
+    "Parquet": as_wide,
+    "folder": as_folder,
+    "files": lambda path: (sorted(as_folder(path)[0].iterdir()), {}),
+    "a column of arrays": as_nested,
+    "iterable": lambda path: ((rows(COUNT)[i : i + 4] for i in range(0, COUNT, 4)), {}),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("form", ["values", "long"])
+def test_every_source_gives_the_numbers_of_one_call(name, form, explainer, whole, tmp_path):
+    data, options = SOURCES[name](tmp_path)
+    found = explain_dataset(explainer, data, tmp_path / "out", rows_per_part=4, form=form, progress=False, **options)
+    close(found[:], whole)
+    first = 100 if name in ("table", "Parquet", "a column of arrays") else 0
+    np.testing.assert_array_equal(found[:].row_ids, np.arange(COUNT) + first)
+    assert len(found.paths) == 6
+    assert found.is_complete
+    assert found.statistics["rows"] == COUNT
+    assert found.statistics["largest_gap"] == pytest.approx(found[:].gap.max())
+
+
+@pytest.mark.parametrize("form", ["values", "long"])
+@pytest.mark.parametrize("lengths", [True, False])
+def test_long_tables_are_read_as_sequences(form, lengths, ragged, tmp_path):
+    table = long_table(COUNT)
+    table.to_parquet(tmp_path / "long.parquet", row_group_size=7)
+    options = {"id": "who", "time": "day", "lengths": lengths, "form": form, "progress": False}
+    wanted = deepshap.sequences(table, "who", "day")
+    explainer, arguments = ragged, (wanted.lengths,)
+    if not lengths:  # a model that reads all steps
+        explainer, arguments = (
+            deepshap.DeepExplainer(models.Ragged.__mro__[1](), wanted.values[:4], progress=False),
+            None,
+        )
+    found = explain_dataset(explainer, tmp_path / "long.parquet", tmp_path / "out", rows_per_part=5, **options)[:]
+    close(found, explainer(wanted.values, additional_forward_args=arguments))
+    np.testing.assert_array_equal(found.row_ids, wanted.row_ids)
+    np.testing.assert_array_equal(found.step_labels, wanted.step_labels)
+    assert found.feature_names == ["pulse", "heat"]
+    if lengths:
+        np.testing.assert_array_equal(found.lengths, wanted.lengths)
+
+
+def test_a_long_table_out_of_order_is_refused(ragged, tmp_path):
+    table = long_table(COUNT)
+    pd.concat([table.iloc[20:], table.iloc[:20]]).to_parquet(tmp_path / "long.parquet", row_group_size=7)
+    with pytest.raises(InputError, match="not sorted by 'who'"):
+        explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", id="who", time="day", lengths=True)
+
+
+def test_lengths_of_arrays(ragged, tmp_path):
+    wanted = deepshap.sequences(long_table(COUNT), "who", "day")
+    found = explain_dataset(
+        ragged, wanted.values, tmp_path / "out", lengths=wanted.lengths, rows_per_part=5, progress=False
+    )[:]
+    close(found, ragged(wanted.values, additional_forward_args=(wanted.lengths,)))
+
+
+def test_a_model_that_reads_its_padding_is_refused_lengths(tmp_path):
+    class Reads(models.Ragged):
+        def forward(self, x, lengths):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    x = np.random.default_rng(0).normal(size=(4, 10, 2)).astype(np.float32)
+    explainer = deepshap.DeepExplainer(Reads(), x, progress=False)
+    with pytest.raises(InputError, match="steps behind the lengths have attributions"):
+        explain_dataset(explainer, x, tmp_path / "out", lengths=np.full(4, 9), progress=False)
+
+
+def test_several_inputs_and_a_row_axis_of_their_own(tmp_path):
+    class Two(torch.nn.Module):
+        def forward(self, a, b):
+            return torch.tanh(a.transpose(0, 1).sum((1, 2))) * b[:, 0]
+
+    random = np.random.default_rng(0)
+    a, b = (random.normal(size=(9, *shape)).astype(np.float32) for shape in ((3, 2), (2,)))
+    explainer = deepshap.DeepExplainer(Two(), [np.moveaxis(a[:4], 0, 1), b[:4]], batch_axis=[1, 0], progress=False)
+    wanted = explainer([np.moveaxis(a, 0, 1), b])
+    for form in ("values", "long"):
+        found = explain_dataset(explainer, [a, b], tmp_path / form, rows_per_part=4, form=form, progress=False)[:]
+        for mine, theirs in zip(found.values, wanted.values, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_ranked_outputs_keep_their_names(explainer, tmp_path):
+    wanted = explainer(rows(COUNT), ranked_outputs=1)
+    for form in ("values", "long"):
+        found = explain_dataset(
+            explainer, rows(COUNT), tmp_path / form, rows_per_part=5, form=form, ranked_outputs=1, progress=False
+        )[:]
+        close(found, wanted)
+        np.testing.assert_array_equal(found.output_names, wanted.output_names)
+
+
+def test_columns_in_another_order_are_refused(tmp_path):
+    explainer = deepshap.DeepExplainer(Table(), frame().iloc[:5], progress=False)
+    frame()[list("bacd")].to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="columns of X are"):
+        explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)
+
+
+# ---------------------------------------------------------------------- independent of the split
+def test_rows_do_not_depend_on_parts_order_or_batch_mates(explainer, ragged, tmp_path):
+    x, order = rows(COUNT), np.random.default_rng(0).permutation(COUNT)
+    found = [
+        explain_dataset(explainer, x, tmp_path / f"{size}", rows_per_part=size, dtype="float64", progress=False)[:]
+        for size in (1, 7, COUNT)
+    ]
+    found.append(explain_dataset(explainer, x[order], tmp_path / "order", rows_per_part=6, progress=False)[:])
+    found[-1] = found[-1][np.argsort(order)]
+    for other in found[1:]:
+        np.testing.assert_allclose(other.values, found[0].values, rtol=1e-5, atol=1e-6)
+    again = explain_dataset(explainer, x, tmp_path / "again", rows_per_part=7, dtype="float64", progress=False)[:]
+    equal(again, found[1])
+
+
+def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):
+    """Their padding depends on their own length alone, and their order is restored."""
+    from deepshap.dataset.rows import RowExplainer, padded_to
+
+    shapes = []
+    explained = RowExplainer._explain
+    monkeypatch.setattr(
+        RowExplainer, "_explain", lambda self, batch: shapes.append(batch.lengths) or explained(self, batch)
+    )
+    table = deepshap.sequences(long_table(COUNT), "who", "day")
+    explain_dataset(ragged, table, tmp_path / "out", lengths=True, rows_per_part=COUNT, progress=False)
+    assert len(shapes) == len({padded_to(int(n), models.STEPS) for n in table.lengths}) > 1
+    for lengths in shapes:
+        assert len({padded_to(int(n), models.STEPS) for n in lengths}) == 1
+    assert [padded_to(n, 1000) for n in (1, 5, 100)] == sorted(padded_to(n, 1000) for n in (1, 5, 100))
+    assert all(n <= padded_to(n, 1000) <= max(n + 1, 1.25 * n) for n in range(1, 500))
+
+
+# ---------------------------------------------------------------------- going on
+def test_a_run_goes_on_with_what_is_missing(explainer, whole, tmp_path):
+    first = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    kept = {path.name: path.stat().st_mtime_ns for path in first.paths}
+    for path in (first.paths[1], first.paths[4]):
+        path.unlink()
+    assert deepshap.status(tmp_path).parts_done == 3
+    assert not deepshap.status(tmp_path).is_complete
+    again = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    close(again[:], whole)
+    assert again.statistics["resumed_parts"] == 3
+    assert again.statistics["rows"] == COUNT
+    assert {path.name for path in again.paths} == set(kept)  # names hold digests of contents
+    same = [path for path in again.paths if path.stat().st_mtime_ns == kept[path.name]]
+    assert len(same) == 3
+
+
+def changed_weight(explainer):
+    with torch.no_grad():
+        explainer.engine.model.net[0].weight[0, 0] += 1e-3
+
+
+CHANGES = {
+    "model": lambda e, x, o: changed_weight(e),
+    "background": lambda e, x, o: e.engine.inputs.background[0].add_(1e-3),
+    "data": lambda e, x, o: x.__setitem__((3, 2), 0.5),
+    "rows_per_part": lambda e, x, o: o.update(rows_per_part=6),
+    "dtype": lambda e, x, o: o.update(dtype="float64"),
+    "kind": lambda e, x, o: o.update(form="long"),
+    "options": lambda e, x, o: o.update(ranked_outputs=1),
+    "names": lambda e, x, o: setattr(e, "output_names", ["a", "b"]),
+    "rules": lambda e, x, o: deepshap.register_rule(torch.special.bessel_j1, "elementwise"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_fingerprint_is_refused_and_says_what_differs(what, tmp_path):
+    explainer, x, options = table_explainer(), rows(COUNT), {"rows_per_part": 5, "progress": False}
+    explain_dataset(explainer, x, tmp_path, **options)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    CHANGES[what](explainer, x, options)
+    try:
+        with pytest.raises(InputError, match=rf"made otherwise: {what}\b"):
+            explain_dataset(explainer, x, tmp_path, **options)
+    finally:
+        if what == "rules":
+            deepshap.unregister_rule(torch.special.bessel_j1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_another_version_is_refused(explainer, tmp_path, monkeypatch):
+    explain_dataset(explainer, rows(COUNT), tmp_path, progress=False)
+    monkeypatch.setattr(deepshap, "__version__", "0.0.1")
+    with pytest.raises(InputError, match=r"versions \(deepshap: .* then, 0.0.1 now\)"):
+        explain_dataset(explainer, rows(COUNT), tmp_path, progress=False)
+
+
+def test_an_iterable_must_give_the_same_batches_again(explainer, tmp_path):
+    def batches(count, change=0.0):
+        for i in range(0, count, 4):
+            yield rows(COUNT)[i : i + 4] + (change if i == 4 else 0)
+
+    explain_dataset(explainer, batches(12), tmp_path, progress=False)
+    with pytest.raises(InputError, match="batch 1 is another"):
+        explain_dataset(explainer, batches(COUNT, change=1.0), tmp_path, progress=False)
+    with pytest.raises(InputError, match="gave 2 batches"):
+        explain_dataset(explainer, batches(8), tmp_path, progress=False)
+    assert explain_dataset(explainer, batches(COUNT), tmp_path, progress=False).statistics["resumed_parts"] == 3
+
+
+def test_two_runs_on_one_folder(explainer, tmp_path):
+    def batches():
+        yield rows(4)
+        assert deepshap.status(tmp_path).running
+        with pytest.raises(InputError, match="another run is writing"):
+            explain_dataset(explainer, rows(4), tmp_path, progress=False)
+        yield rows(4)
+
+    assert len(explain_dataset(explainer, batches(), tmp_path, progress=False)) == 8
+    assert not deepshap.status(tmp_path).running
+
+
+# ---------------------------------------------------------------------- damage
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, emptied])
+def test_damaged_parts_are_noticed_and_made_anew(damage, explainer, tmp_path):
+    first = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    wanted = first[:]
+    damage(first.paths[2])
+    state = deepshap.status(tmp_path)
+    assert (state.parts_done, state.damaged_parts, state.is_complete) == (4, 1, False)
+    with pytest.raises(InputError, match="damaged: start the run again"):
+        deepshap.load(tmp_path)[:]
+    again = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    assert again.statistics["damaged_parts"] == 1
+    equal(again[:], wanted)
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, os.remove])
+def test_a_manifest_that_was_cut_off_is_made_anew_from_the_parts(damage, explainer, tmp_path):
+    wanted = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)[:]
+    damage(tmp_path / "manifest.json")
+    with pytest.raises(InputError, match="missing or damaged"):
+        deepshap.load(tmp_path)
+    with pytest.raises(InputError, match="of another run"):
+        explain_dataset(explainer, rows(COUNT, seed=9), tmp_path, rows_per_part=5, progress=False)
+    again = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    assert again.statistics["resumed_parts"] == 5
+    equal(again[:], wanted)
+
+
+def test_a_part_twice_is_refused(explainer, tmp_path):
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    name = found.paths[0].name
+    (tmp_path / name.replace(name.split("-")[2][:4], "0000")).write_bytes(found.paths[0].read_bytes())
+    with pytest.raises(InputError, match="are the same part"):
+        explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+
+
+# ---------------------------------------------------------------------- rows that fail
+def picky_rows():
+    x = rows(COUNT)
+    x[[4, 11], 0] = 13
+    x[12, 0] = 17
+    return x
+
+
+@pytest.mark.parametrize("form", ["values", "long"])
+def test_rows_that_fail_are_kept_with_their_errors(form, tmp_path):
+    explainer = table_explainer(Picky())
+    options = {"rows_per_part": 5, "form": form, "progress": False}
+    with pytest.raises(deepshap.DeepShapError, match=r"row 4 \(part 0\) .* ValueError: thirteen"):
+        explain_dataset(explainer, picky_rows(), tmp_path, **options)
+    found = explain_dataset(explainer, picky_rows(), tmp_path, on_error="keep", **options)
+    good = np.setdiff1d(np.arange(COUNT), [4, 11, 12])
+    close(found[:], explainer(picky_rows()[good]))
+    np.testing.assert_array_equal(found[:].row_ids, good)
+    assert found.statistics["errors"] == found.errors == {"ValueError": 2, "NonFiniteError": 1}
+    assert found.statistics["rows"] == COUNT
+    assert [row for row, _ in found.failed()] == [4, 11, 12]
+    assert found.failed()[0][1] == "ValueError: thirteen"
+    lines = found.parquet().to_table().to_pandas()
+    bad = lines[lines["error"].notna()]
+    assert bad["id"].tolist() == [4, 11, 12]
+    assert bad.drop(columns=["id", "error"]).isna().all(axis=None)
+
+
+def test_a_part_of_nothing_but_failures(tmp_path):
+    x = rows(8)
+    x[:4, 0] = 13
+    found = explain_dataset(table_explainer(Picky()), x, tmp_path, rows_per_part=4, on_error="keep", progress=False)
+    assert found.errors == {"ValueError": 4}
+    np.testing.assert_array_equal(found[:].row_ids, np.arange(4, 8))
+    assert found.parquet().to_table().num_rows == 8
+
+
+def test_what_no_row_is_to_blame_for_ends_the_run(tmp_path):
+    class Unknown(Table):
+        def forward(self, x):
+            return torch.special.bessel_j1(super().forward(x))
+
+    with pytest.raises(deepshap.UnsupportedOperationError):
+        explain_dataset(table_explainer(Unknown()), rows(COUNT), tmp_path, on_error="keep", progress=False)
+    assert deepshap.status(tmp_path).parts_done == 0
+
+
+def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path, capsys):
+    def batches(stop):
+        for i in range(0, COUNT, 5):
+            if i == stop:
+                raise KeyboardInterrupt
+            yield rows(COUNT)[i : i + 5]
+
+    with pytest.raises(KeyboardInterrupt):
+        explain_dataset(explainer, batches(10), tmp_path)
+    assert "2 of ? parts are in" in capsys.readouterr().err
+    found = explain_dataset(explainer, batches(None), tmp_path, progress=False)
+    assert found.statistics["resumed_parts"] == 2
+    close(found[:], whole)
+
+
+# ---------------------------------------------------------------------- reading
+def test_any_rows_are_read_and_a_report_says_that_it_is_a_sample(explainer, tmp_path):
+    explain_dataset(explainer, rows(COUNT), tmp_path / "out", rows_per_part=5, progress=False)
+    found = deepshap.load(tmp_path / "out")
+    whole = found[:]
+    assert len(found) == COUNT
+    for rows_ in (slice(3, 17, 2), [20, 0, 7, 7], np.array([22])):
+        equal(found[rows_], whole[rows_])
+    np.testing.assert_array_equal(found[-1].values, whole[-1].values)
+    np.testing.assert_array_equal(np.concatenate([part.values for part in found.parts()]), whole.values)
+    with pytest.raises(IndexError):
+        found[COUNT]
+    sample = found.sample(6, seed=1)
+    assert len(set(sample.row_ids)) == 6
+    equal(sample, whole[sample.row_ids])
+    page = found.report(tmp_path / "report.html", rows=6).read_text(encoding="utf-8")
+    assert f"a sample of 6 of {COUNT} rows" in page
+
+
+def test_the_schema_is_as_documented(explainer, tmp_path):
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
+    schemas = {str(pq.read_schema(path).remove_metadata()) for path in found.paths}
+    assert len(schemas) == 1
+    line = pq.read_table(found.paths[0]).to_pylist()[1]
+    assert (line["id"], line["error"], line["length"], line["output_name"]) == (1, None, None, None)
+    values = np.reshape(line["values"], (4, 2))
+    np.testing.assert_allclose(values.sum(0), np.subtract(line["output"], line["base_value"]), atol=1e-5)
+
+
+def test_wrong_calls(explainer, tmp_path):
+    for options, match in (
+        ({"rows_per_part": 0}, "rows_per_part"),
+        ({"workers": 0}, "workers"),
+        ({"form": "wide"}, "form must be"),
+        ({"dtype": "float16"}, "dtype must be"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"additional_forward_args": (1,)}, "cannot be cut"),
+        ({"id": "key"}, "name columns of Parquet"),
+        ({"lengths": [1, 2]}, "lengths has shape"),
+        ({"shape": (3,)}, "cannot have the shape"),
+    ):
+        with pytest.raises(InputError, match=match):
+            explain_dataset(explainer, rows(COUNT), tmp_path / "out", progress=False, **options)
+    for data, match in ((tmp_path / "none.npy", "no file"), (tmp_path, "no Parquet files"), (3, "no data set")):
+        with pytest.raises(InputError, match=match):
+            explain_dataset(explainer, data, tmp_path / "out", progress=False)
+    with pytest.raises(InputError, match="missing or damaged"):
+        deepshap.load(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        deepshap.status(tmp_path / "none")
+    assert json.dumps(explain_dataset(explainer, rows(3), tmp_path / "out", progress=False).statistics)
