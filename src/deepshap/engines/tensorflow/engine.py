@@ -21,7 +21,7 @@ from ...errors import (
 )
 from ...execution import DEFAULT_BUDGET, MOST_PAIRS, Chunk, Footprint
 from ...fingerprint import Fingerprint
-from . import secants
+from ...mathematics.on_tensorflow import rounding
 from .contributions import Explained, explained
 from .graphs import Traced
 from .inputs import Inputs, take_output
@@ -357,7 +357,7 @@ class KerasEngine:
     @property
     def eps(self) -> float:
         """Rounding unit of the least precise dtype in the model."""
-        return max(secants.eps(dtype) for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+        return max(rounding(dtype) for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
 
     # ------------------------------------------------------------------ a chunk of pairs
     def attribute(self, chunk: Chunk) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
-from . import secants
+from ...mathematics.on_tensorflow import rounding
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
 
@@ -114,7 +114,7 @@ class LayerRule(HandlerRule):
         if not all(np.isfinite(m).all() for m, _, _ in inputs):
             raise self.not_finite()
         dtypes = [v.dtype for _, v, _ in (*inputs, *outputs) if v.dtype in TOLERANCE] or [tf.float64]
-        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(map(secants.eps, dtypes))
+        tolerance, eps = max(TOLERANCE[d] for d in dtypes), max(map(rounding, dtypes))
         rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in (*inputs, *outputs)}
         count = rows.pop() if len(rows) == 1 else 1
         terms = [[_numbers(v, count) for v in term] for term in (*inputs, *outputs)]
