@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .drop_in import patch_shap, unpatch_shap
     from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
-    from .handlers import LSTMShapHandler, ModuleCall
+    from .handlers import ModuleCall
     from .inspection import Inspection, check
+    from .lstm_handler import LSTMShapHandler
     from .results import Explanation, JointExplanation, load
     from .tables import Sequences, sequences
 
@@ -73,7 +74,7 @@ _LAZY = {
     "Inspection": ".inspection",
     "JointExplanation": ".results",
     "LSTMShapBackwardHook": ".cells",
-    "LSTMShapHandler": ".handlers",
+    "LSTMShapHandler": ".lstm_handler",
     "ModuleCall": ".handlers",
     "Sequences": ".tables",
     "captum": ".captum",

@@ -10,10 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any, ClassVar
 
-from .engines.registry import is_keras
 from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError
 
 
@@ -47,31 +45,6 @@ class ModuleCall:
 
 
 Handler = Callable[[ModuleCall], Any]  # returns a multiplier, or a sequence of them and None
-
-
-# ---------------------------------------------------------------------- the worked example
-class LSTMShapHandler:
-    """The rules of an LSTM as a handler: for ``nn.LSTMCell``, ``nn.LSTM`` of one layer and one direction, and Keras' two.
-
-    LSTMs need no handler. This one is the pattern for layers of your own: both sides forward, then the multipliers back
-    through the steps, in the formulas of docs/mathematics.md ("Recurrent cells"). It agrees with the built-in treatment to
-    rounding error. Its code is in ``pytorch/lstm.py`` and, for ``keras.layers.LSTM`` and ``LSTMCell``, in ``keras/lstm.py``.
-
-    Examples
-    --------
-    >>> explainer.register_custom_handler(torch.nn.LSTM, LSTMShapHandler())
-    """
-
-    def __call__(self, call: ModuleCall) -> list[Any]:
-        """Return the multipliers of x and, where they are given, of h and c.
-
-        Raises
-        ------
-        InputError
-            For any other layer.
-        """
-        package = "tensorflow" if is_keras(call.module) else "torch"
-        return list(import_module(f".engines.{package}.lstm", __package__).multipliers(call))
 
 
 # ---------------------------------------------------------------------- the handlers of one engine

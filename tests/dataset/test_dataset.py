@@ -240,7 +240,7 @@ def changed_weight(explainer):
 
 CHANGES = {
     "model": lambda e, x, o: changed_weight(e),
-    "background": lambda e, x, o: e.engine.inputs.background[0].add_(1e-3),
+    "background": lambda e, x, o: e._background.inputs[0].add_(1e-3),
     "data": lambda e, x, o: x.__setitem__((3, 2), 0.5),
     "rows_per_part": lambda e, x, o: o.update(rows_per_part=6),
     "dtype": lambda e, x, o: o.update(dtype="float64"),

@@ -138,7 +138,7 @@ def test_saturated_and_equal_values(compiled):
 
 
 def test_the_secants_of_the_kernels_are_those_of_the_rules():
-    from deepshap.engines.torch import secants
+    from deepshap.mathematics import secants
 
     x = torch.cat([torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
     for distance in (0.0, 1e-12, 1e-3, 0.3, 0.4999, 0.5001, 0.999, 1.001, 5.0, 60.0):

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from . import secants
+from ...mathematics import rules
+from ..steps import Rule, along_segment
 from .graphs import known
-from .operations import Rule, Step
-from .rules import along_segment
+from .operations import Step
 from .windows import Windows
 
 
@@ -51,11 +51,7 @@ def _folding(step: Step) -> Folding:
 
 
 def greatest(sign: int = 1) -> Rule:
-    """Build the cross-max over axes (of the negatives for the least).
-
-    With ``y = x_i`` and ``y_r = r_j`` a rise goes to i and a fall to j; there the input changed at least as much as
-    the output, so the slope is at most 1.
-    """
+    """Build the cross-max over axes (of the negatives for the least)."""
 
     def rule(step: Step, multiplier: Any) -> list[Any]:
         folding = _folding(step)
@@ -67,20 +63,7 @@ def greatest(sign: int = 1) -> Rule:
 
 def _cross_max(x: Any, r: Any, multiplier: Any) -> Any:
     """Multipliers of elements along the last axis, from that of their maximum (..., 1)."""
-    size = tf.shape(x)[-1]
-    i, j = tf.argmax(x, -1), tf.argmax(r, -1)
-    at_i, at_j = (tf.one_hot(k, size, dtype=x.dtype) for k in (i, j))
-    change = tf.reduce_max(x, -1, keepdims=True) - tf.reduce_max(r, -1, keepdims=True)
-    difference = tf.where(x == r, tf.zeros_like(x), x - r)
-    same = tf.expand_dims(tf.equal(i, j), -1)
-    # -inf pads windows and never is the maximum, but 0 * inf would be NaN
-    to_i = tf.where(
-        (at_i > 0) & (change > 0), secants.guarded(difference != 0, change * at_i, difference, at_i), 0 * at_i
-    )
-    to_j = tf.where(
-        (at_j > 0) & (change < 0), secants.guarded(difference != 0, change * at_j, difference, at_j), 0 * at_j
-    )
-    return multiplier * tf.where(same, at_i, to_i + to_j)
+    return rules.greatest(multiplier, x, r, *(tf.argmax(side, -1)[..., None] for side in (x, r)))
 
 
 def polynomial(step: Step, multiplier: Any) -> list[Any]:
@@ -113,11 +96,6 @@ def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
     return (1 + values) / 2, tf.square(vectors[0])
 
 
-def determinant(step: Step, multiplier: Any) -> list[Any]:
-    """A polynomial of the matrix's size, exact along the segment."""
-    return along_segment((step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
-
-
 def pooled(step: Step, multiplier: Any) -> list[Any]:
     """Cross-max in every window of a max pooling."""
     x, r = step.inputs[0], step.reference_inputs[0]
@@ -129,36 +107,12 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
 
 
 def ordered(step: Step, multiplier: Any, _: Any) -> list[Any]:
-    """The k greatest values in order: the share of the way from reference to example that an element holds a rank.
-
-    Along the segment sorting only permutes, and the permutation changes where two elements cross; between crossings an
-    element's slope is the multiplier of its rank. So the path integral (Aumann-Shapley) is a finite sum, and exact.
-    """
+    """The k greatest values in order: the negatives in ascending order."""
     (x,), (r,) = step.inputs, step.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
         return [_cross_max(x, r, multiplier)]
-    size = x.shape[-1]
-    if size is None:
+    if x.shape[-1] is None:
         raise UnsupportedOperationError(f"{step.name} in {step.place} over an axis of unknown size has no rule.")
     rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]
     m = tf.concat([multiplier, tf.zeros(tf.concat([tf.shape(x)[:-1], [rest]], 0), multiplier.dtype)], -1)
-    times = _crossings(r, x - r)
-
-    def between(k: Any, total: Any) -> Any:
-        start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
-        middle = r + (start + end) / 2 * (x - r)
-        ranks = tf.argsort(tf.argsort(middle, direction="DESCENDING", stable=True), stable=True)
-        return k + 1, total + (end - start) * tf.gather(m, ranks, batch_dims=m.shape.rank - 1)
-
-    count = size * (size - 1) // 2 + 1
-    return [tf.while_loop(lambda k, _: k < count, between, (0, tf.zeros_like(x)))[1]]
-
-
-def _crossings(r: Any, change: Any) -> Any:
-    """Sorted times in [0, 1], both ends included, at which two elements of ``r + t change`` are equal."""
-    i, j = np.triu_indices(r.shape[-1], 1)
-    closing = tf.gather(change, i, axis=-1) - tf.gather(change, j, axis=-1)
-    apart = tf.gather(r, j, axis=-1) - tf.gather(r, i, axis=-1)
-    times = secants.guarded(closing != 0, apart, closing, tf.ones_like(closing))
-    times = tf.where((times > 0) & (times < 1), times, tf.ones_like(times))
-    return tf.sort(tf.concat([tf.zeros_like(r[..., :1]), tf.ones_like(r[..., :1]), times], -1), -1)
+    return [rules.ordered(m, -x, -r)]

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from ...errors import UnsupportedOperationError
+from ...mathematics.secants import Secant
+from ..steps import Rule
+
 if TYPE_CHECKING:
     from .pairing import Layout
     from .trace import Walk
@@ -136,12 +140,11 @@ class Step:
         """Results on the reference side."""
         return tuple(yr for _, yr in self._spread[1])
 
-    def operand(self, k: int) -> tuple[Any, Any]:
-        """Both sides of one operand, floats; a constant is the same on both."""
-        if self.varying[k]:
-            return self._spread[0][sum(self.varying[:k])]
-        constant = self.walk.floating(self.operands[k].p)
-        return constant, constant
+    def sides(self) -> list[tuple[Any, Any]]:
+        """Both sides of every operand, floats; a constant is the same on both."""
+        varying = iter(self._spread[0])
+        constants = (self.walk.floating(v.p) for v in self.operands)
+        return [next(varying) if v.active else (c, c) for v, c in zip(self.operands, constants, strict=True)]
 
     def static(self, k: int) -> Any:
         """The value of a constant operand that is known while tracing, as an array; else None."""
@@ -165,13 +168,30 @@ class Step:
         """As ``evaluate``, computed in floats throughout, so that gradients reach the inputs."""
         return self.walk.emit(self.op, self._filled(inputs), retyped=True)
 
+    def vjp(self, points: Sequence[Any], multipliers: Sequence[Any]) -> list[Any]:
+        """The gradient at some points, from the multipliers of the outputs, of those that have one."""
+        pairs = zip(self.linearised(*points), multipliers, strict=True)
+        reached = [(v, tf.cast(m, v.dtype)) for v, m in pairs if m is not None]
+        try:
+            gradients = tf.gradients([v for v, _ in reached], points, [m for _, m in reached])
+        except LookupError as error:
+            raise UnsupportedOperationError(
+                f"the rule of {self.name} in {self.place} asks for its derivative, and TensorFlow has none ({error}). Register "
+                'it as "elementwise", or with a rule of its own.'
+            ) from error
+        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
     def shares(self, *multipliers: Any) -> list[Any]:
         """Of the multipliers of all operands, keep those of the varying ones, summed over broadcast axes."""
-        kept = [(m, v) for m, v in zip(multipliers, self.operands, strict=False) if v.active]
-        return [self.unbroadcast(m, v) for m, v in kept]
+        return self.unbroadcast([m for m, v in zip(multipliers, self.operands, strict=False) if v.active])
 
-    def unbroadcast(self, multiplier: Any, operand: Value) -> Any:
-        """Sum over the axes along which an operand was broadcast."""
+    def unbroadcast(self, multipliers: Sequence[Any]) -> list[Any]:
+        """Sum multipliers of the varying operands over the axes along which they were broadcast."""
+        varying = [v for v in self.operands if v.active]
+        single = len(self.operands) == 1
+        return [m if single else self._unbroadcast(m, v) for m, v in zip(multipliers, varying, strict=True)]
+
+    def _unbroadcast(self, multiplier: Any, operand: Value) -> Any:
         made = self.results[0].layout
         if (
             made is not None
@@ -186,10 +206,6 @@ class Step:
         shape = self.walk.pairing.shape(operand)
         _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(multiplier), s1=shape)
         return tf.reshape(tf.reduce_sum(multiplier, axes), shape)
-
-
-Rule = Callable[..., Any]
-Secant = Callable[[Any, Any, Any, Any], Any]
 
 
 DATA = ("T", "Tparams", "dtype", "SrcT", "Treal", "Tcomplex")  # type attributes of what operations compute with

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import axes, composites, control, rules, secants
+from ...mathematics import secants
+from . import axes, composites, control, rules
 from .operations import (
     COMPOSITE,
     CONSTANT,
@@ -123,7 +124,7 @@ _of_kind(CUSTOM, "Min All", rule=axes.greatest(-1))
 _of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=axes.pooled)
 _of_kind(COMPOSITE, "EuclideanNorm", function=composites.norm)
 _of_kind(CUSTOM, "Prod", rule=axes.polynomial)
-_of_kind(CUSTOM, "MatrixDeterminant", rule=axes.determinant)
+_of_kind(CUSTOM, "MatrixDeterminant", rule=rules.polynomial)
 _of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top, positions=(1,))
 _of_kind(COMPOSITE, "Cumprod", function=composites.running_product)
 _of_kind(COMPOSITE, "CumulativeLogsumexp", function=composites.running_logsumexp)

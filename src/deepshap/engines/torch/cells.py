@@ -1,6 +1,6 @@
 """The cells of PyTorch for the hook of ``deepshap.cells``, and the two steps that a cell is made of.
 
-Derivation: docs/tex/lstm_shap_generic.tex; the formulas' code: ``recurrent/cells.py``.
+Derivation: docs/tex/lstm_shap_generic.tex; the formulas' code: ``deepshap.mathematics.cells``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ...cells import Rows
 from ...errors import InputError
-from . import recurrent, rules, secants
-from .operations import Pairs, Step
-from .recurrent import Weights
+from ...mathematics import cells, rules
+from ...mathematics.cells import Weights
 from .state import preserved
 from .tree import tensors
 
@@ -57,9 +56,9 @@ def find_cell(module: nn.Module) -> Cell:
     if isinstance(module, (nn.LSTMCell, nn.GRUCell, nn.RNNCell)):
         weights = Weights(module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh)
         if isinstance(module, nn.LSTMCell):
-            return Cell(recurrent.LSTM, weights, ("h", "c"), ("x", "h", "c"), module)
-        plain = recurrent.ReluRNN if getattr(module, "nonlinearity", "tanh") == "relu" else recurrent.TanhRNN
-        return Cell(recurrent.GRU if isinstance(module, nn.GRUCell) else plain, weights, ("h",), ("x", "h"), module)
+            return Cell(cells.LSTM, weights, ("h", "c"), ("x", "h", "c"), module)
+        plain = cells.ReluRNN if getattr(module, "nonlinearity", "tanh") == "relu" else cells.TanhRNN
+        return Cell(cells.GRU if isinstance(module, nn.GRUCell) else plain, weights, ("h",), ("x", "h"), module)
     gates = {name: getattr(module, name, None) for name in _linear_names(GATES)}
     found = [name for name, gate in gates.items() if isinstance(gate, nn.Linear)]
     complete = GATES if set(found) == set(gates) else GATES[:3]
@@ -91,7 +90,7 @@ def _gathered(linears: dict[str, Any], gates: str) -> Cell:
         torch.cat([*(zero if b is None else b.detach() for b in side), zero.new_zeros(missing)]) for side in biases
     ]
     yields = ("h", "c") if gates == GATES else ("c",)
-    return Cell(recurrent.LSTM, Weights(*stacked, *shifts), yields, ("x", "h", "c"))
+    return Cell(cells.LSTM, Weights(*stacked, *shifts), yields, ("x", "h", "c"))
 
 
 def _unrecognised(module: Any, found: list[str]) -> str:
@@ -106,7 +105,7 @@ def _unrecognised(module: Any, found: list[str]) -> str:
 def new_states(cell: Cell, side: list[Tensor]) -> dict[str, Tensor]:
     """The states that a step yields, (batch, hidden)."""
     with torch.no_grad():
-        new, _ = _forward(cell.formula, cell.weights, side)
+        new, _ = cell.formula.forward(side[0], side[1:], cell.weights)
     states = dict(zip("hc", new, strict=False))
     return {name: states[name] for name in cell.yields}
 
@@ -180,7 +179,7 @@ def _by_unit(
     ``example`` and ``base`` hold x and the states, each (batch, features). Returns both sides' new state (batch, units),
     and per input its attributions (batch, units, features).
     """
-    (new, kept), (new_base, kept_base) = (_forward(formula, weights, side) for side in (example, base))
+    (new, kept), (new_base, kept_base) = (formula.forward(x, state, weights) for x, *state in (example, base))
     rows, units = new[which].shape
     ones = torch.eye(units, dtype=new[which].dtype, device=new[which].device).expand(rows, units, units)
     seeds = [ones if state == which else torch.zeros_like(ones) for state in range(len(new))]
@@ -189,13 +188,6 @@ def _by_unit(
     multipliers = (m_z @ weights.w_ih, m_h, *rest)
     attributions = [m * (a - b).unsqueeze(1) for m, a, b in zip(multipliers, example, base, strict=True)]
     return new[which], new_base[which], attributions
-
-
-def _forward(formula: Any, weights: Weights, side: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
-    x, *states = side
-    rows = x.new_empty(len(x), formula.width(len(weights.w_hh) // formula.gates))
-    formula.read(x, weights, rows)
-    return formula.forward(states, weights, rows), formula.split(rows)
 
 
 # ---------------------------------------------------------------------- building blocks
@@ -208,12 +200,7 @@ class GateAttribution(NamedTuple):
     base_output: Tensor
 
 
-class _SigmoidGate(recurrent.TanhRNN):
-    activation = staticmethod(torch.sigmoid)
-    secant = staticmethod(secants.sigmoid)
-
-
-_ACTIVATIONS = {"sigmoid": _SigmoidGate, "tanh": recurrent.TanhRNN}
+_ACTIVATIONS = {"sigmoid": cells.SigmoidRNN, "tanh": cells.TanhRNN}
 
 
 def gate_attribution(
@@ -292,14 +279,5 @@ def product_attribution(a: Any, b: Any, a_base: Any, b_base: Any) -> tuple[Tenso
     except RuntimeError:
         shapes = ", ".join(str(tuple(s.shape)) for s in sides)
         raise InputError(f"the factors and their baselines have shapes that do not broadcast: {shapes}.") from None
-    example, base = _product(a, b), _product(a_base, b_base)
-    example.reference = base
-    m_a, m_b = rules.along_segment(nodes=1)(example, torch.ones_like(a))  # type: ignore[misc]
+    m_a, m_b = rules.product(torch.ones_like(a), (a, a_base), (b, b_base))
     return m_a * (a - a_base), m_b * (b - b_base)
-
-
-def _product(a: Tensor, b: Tensor) -> Step:
-    pairs = Pairs(1, a.shape[0] if a.dim() else 1)
-    return Step(
-        "mul", "product_attribution", torch.mul, (a, b), {}, (True, True), pairs, inputs=(a, b), outputs=(a * b,)
-    )

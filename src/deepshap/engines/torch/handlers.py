@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...errors import DeepShapError
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
+from ...mathematics.rules import inner
 from ..shell import EPS, TOLERANCE
 from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
-from .rules import inner
 from .state import modules_of
 from .tree import tensors
 
@@ -147,7 +147,7 @@ def _worst(terms: list[Term], inputs: int, rounding: float) -> tuple[float, floa
         return sum((v.double().reshape(len(v), -1).sum(1) for v in values), zeros)
 
     zeros = torch.zeros(len(terms[-1][0]), dtype=torch.float64, device=terms[-1][0].device)
-    differences = [inner(m, v - r) for m, v, r in terms]
+    differences = [inner(m, v, r) for m, v, r in terms]
     explained, wanted = total(differences[:inputs]), total(differences[inputs:])
     operands = total(m.abs() * (v.abs() + r.abs()) for m, v, r in terms)
     scale = total(d.abs() for d in differences[inputs:]) + 64 * rounding * operands + torch.finfo(torch.float32).tiny

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .tree import replace
+from ...errors import UnsupportedOperationError
+from ...mathematics.secants import Secant
+from ..steps import Rule
+from .tree import replace, tensors
 
 CONSTANT = "constant"
 LINEAR = "linear"
@@ -134,8 +137,24 @@ class Step:
         assert self.reference is not None
         return self.reference.outputs
 
-    def operands(self) -> list[tuple[Any, Any]]:
-        """Return example and reference side of every positional argument; a constant is the same on both."""
+    def vjp(self, points: Sequence[Tensor], multipliers: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """The gradient at some points, from the multipliers of the float outputs."""
+        with torch.enable_grad():
+            points = [point.detach().requires_grad_() for point in points]
+            made = tensors(self.evaluate(*points))
+        floats = [v for v in made if v.is_floating_point() or v.is_complex()]
+        outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
+        try:
+            reached, weights = zip(*outputs, strict=True)
+            return torch.autograd.grad(reached, points, weights, allow_unused=True)
+        except (ValueError, RuntimeError) as error:
+            raise UnsupportedOperationError(
+                f"the rule of {self.name} at {self.place} asks for its derivative, and torch has none ({error}). Register it as "
+                '"elementwise", or with a rule of its own.'
+            ) from error
+
+    def sides(self) -> list[tuple[Any, Any]]:
+        """Example and reference side of every positional argument; a constant is the same on both."""
         inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
         varying = iter(self.varying)
         return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
@@ -155,10 +174,6 @@ class Step:
         self.arguments, self.keywords, self.inputs, self.outputs = kept
         if hasattr(self.memory, "save_from_overwriting"):
             self.memory.save_from_overwriting(storage)
-
-
-Rule = Callable[..., "Tensor | Sequence[Tensor | None] | None"]
-Secant = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import recurrent, rules, secants
+from ...mathematics import secants
+from . import recurrent, rules
 from .composites import arithmetic, attention, losses, norms, reductions, selection
 from .operations import (
     CAST,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
-from .. import rules, secants
+from ....mathematics import secants
+from .. import rules
 from ..operations import primitive
 
 

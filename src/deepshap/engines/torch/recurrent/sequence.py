@@ -146,7 +146,7 @@ def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[
     for t in level.order(len(steps)):
         size = steps.sizes[t]
         given = state if padded else [s[:size] for s in state]
-        new = cell.forward(given, weights, rows[t])
+        new = cell.step(given, weights, rows[t])
         outputs[t].copy_(new[0])
         if padded:
             state = new

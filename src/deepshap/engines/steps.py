@@ -1,0 +1,109 @@
+"""From a step, an operation that a model ran, to the mathematics, which knows arrays only, and back: alike in every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ..errors import UnsupportedOperationError
+from ..mathematics import rules
+from ..mathematics.namespace import Array, namespace
+from ..mathematics.secants import Secant
+
+
+class Step(Protocol):
+    """What the rules of every engine see of an operation.
+
+    Attributes
+    ----------
+    name, place : of the operation, and where the user's model calls it.
+    varying : of each tensor among its operands, whether it depends on what is explained.
+    """
+
+    name: str
+    place: str
+    varying: tuple[bool, ...]
+
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """The varying operands, of the example."""
+
+    @property
+    def reference_inputs(self) -> tuple[Array, ...]:
+        """Those of the reference."""
+
+    @property
+    def outputs(self) -> tuple[Array, ...]:
+        """The results, of the example."""
+
+    @property
+    def reference_outputs(self) -> tuple[Array, ...]:
+        """Those of the reference."""
+
+    def sides(self) -> list[rules.Sides]:
+        """Both sides of every operand; a constant is the same on both."""
+
+    def evaluate(self, *inputs: Array) -> Any:
+        """The operation as a function of its varying inputs alone."""
+
+    def vjp(self, points: list[Array], multipliers: Sequence[Array]) -> Sequence[Array | None]:
+        """The gradient at some points, from the multipliers of the outputs."""
+
+    def shares(self, *multipliers: Array) -> list[Array]:
+        """Of the multipliers of all operands, keep those of the varying ones."""
+
+
+Rule = Callable[..., Any]  # maps (step, *multipliers of the outputs) to the multipliers of the varying inputs
+
+
+def of_operands(rule: Callable[..., list[Array]]) -> Rule:
+    """Build the rule of an operation that looks at all its operands: ``rule(m, a, b, ...)`` returns all their multipliers."""
+    return lambda step, m: step.shares(*rule(m, *step.sides()))
+
+
+def values(step: Step) -> tuple[Array, Array, Array, Array]:
+    """Input and output of an operation of one operand: ``(x, r, y, y_r)``."""
+    (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    return x, r, y, yr
+
+
+def rescale(secant: Secant | None = None) -> Rule:
+    """Build the rule of elementwise functions: the multiplier times the secant slope, see ``rules.rescale``."""
+
+    def rule(step: Step, multiplier: Array) -> list[Array]:
+        operands = list(zip(step.inputs, step.reference_inputs, strict=True))
+        (y,), (yr,), xp = step.outputs, step.reference_outputs, namespace(multiplier)
+        x = step.inputs[0]
+        if len(operands) == 1:
+            if xp.is_complex(x):
+                raise UnsupportedOperationError(
+                    f"{step.name} of complex numbers at {step.place} has no rule: write it with real and imaginary parts."
+                )
+            if len(step.varying) > 1:
+                operands = [(xp.broadcast(x, y), xp.broadcast(step.reference_inputs[0], yr))]
+        slopes = rules.rescale(step.evaluate, operands, xp.matched(y, x), xp.matched(yr, x), secant)
+        return [xp.matched(multiplier, slope) * slope for slope in slopes]
+
+    return rule
+
+
+def along_segment(nodes: int) -> Rule:
+    """Build the rule of smooth functions, see ``rules.along_segment``."""
+
+    def rule(step: Step, *multipliers: Array) -> list[Array | None]:
+        operands = list(zip(step.inputs, step.reference_inputs, strict=True))
+        return rules.along_segment(lambda points: step.vjp(points, multipliers), operands, nodes)
+
+    return rule
+
+
+def polynomial(step: Step, multiplier: Array) -> list[Array | None]:
+    """A polynomial whose degree is the size of the last axis (products, determinants), exact along the segment."""
+    return along_segment((step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
+
+
+def local_gap(step: Step, multipliers: Sequence[Array | None], result: Sequence[Array | None]) -> tuple[Array, Array]:
+    """How far one step is from explaining its own outputs, and the size of what it explains."""
+    inputs = zip(result, step.inputs, step.reference_inputs, strict=True)
+    outputs = zip(multipliers, step.outputs, step.reference_outputs, strict=True)
+    return rules.local_gap(*([term for term in terms if term[0] is not None] for terms in (inputs, outputs)))

@@ -1,0 +1,276 @@
+"""The rules: from the multipliers of an operation's outputs to those of its inputs.
+
+Every rule keeps ``sum_k m_k * (input_k - reference_input_k) = m_out * (output - reference_output)``; that is all it takes
+for a whole model to be complete. The functions here are pure: they know arrays, two sides ``(example, reference)`` of each
+operand, and nothing of how a framework runs or lays out a model. Formulas and sources: docs/mathematics.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import comb
+
+import numpy as np
+
+from . import secants
+from .namespace import Array, namespace
+
+Sides = tuple[Array, Array]
+
+SMOOTH_NODES = 32
+MASKED = 1e4  # logits below its negative are masked
+
+
+# ---------------------------------------------------------------------- elementwise functions, and smooth ones
+def rescale(
+    evaluate: Callable[..., Array], operands: Sequence[Sides], y: Array, yr: Array, secant: secants.Secant | None = None
+) -> list[Array]:
+    """Slopes of an elementwise function with regard to each of its operands (Shrikumar et al. 2017).
+
+    With several varying operands each gets its Shapley share: its function averaged over the other operands being at the
+    example and at the reference, in all orders.
+    """
+    if len(operands) > 1:
+        return [_share(evaluate, operands, player, y, yr) for player in range(len(operands))]
+    ((x, r),) = operands
+    return [(secant or secants.of(evaluate))(x, r, y, yr)]
+
+
+def _share(evaluate: Callable[..., Array], operands: Sequence[Sides], player: int, y: Array, yr: Array) -> Array:
+    players, xp = len(operands), namespace(y)
+    others = [k for k in range(players) if k != player]
+
+    def averaged(own: Array) -> Array:
+        total = 0
+        for choice in itertools.product((0, 1), repeat=len(others)):
+            weight = 1 / (players * comb(players - 1, sum(choice)))
+            values = {k: operands[k][1 - example] for k, example in zip(others, choice, strict=True)} | {player: own}
+            total = total + weight * xp.matched(evaluate(*(values[k] for k in range(players))), own)
+        return total
+
+    x, r = (xp.broadcast(side, y, yr) for side in operands[player])
+    return secants.of(averaged)(x, r, averaged(x), averaged(r))
+
+
+def along_segment(
+    vjp: Callable[[list[Array]], Sequence[Array | None]], operands: Sequence[Sides], nodes: int
+) -> list[Array | None]:
+    """The gradient averaged along the segment from reference to example, by Gauss-Legendre nodes.
+
+    ``vjp`` maps points to the gradients there. Exact for polynomials of degree ``2 * nodes``: one node, the midpoint, does
+    products and everything quadratic. For other smooth functions this is the Aumann-Shapley rule (Sundararajan et al. 2017).
+    """
+    if nodes == 1:
+        return list(vjp([namespace(x).half_sum(x, r) for x, r in operands]))
+    total: list[Array | None] = [None] * len(operands)
+    for position, weight in _gauss_legendre(nodes):
+        for i, gradient in enumerate(vjp([namespace(x).lerp(r, x, position) for x, r in operands])):
+            if gradient is not None:
+                total[i] = weight * gradient if total[i] is None else total[i] + weight * gradient
+    return total
+
+
+@cache
+def _gauss_legendre(nodes: int) -> tuple[tuple[float, float], ...]:
+    positions, weights = np.polynomial.legendre.leggauss(nodes)
+    return tuple(((1 + float(p)) / 2, float(w) / 2) for p, w in zip(positions, weights, strict=True))
+
+
+# ---------------------------------------------------------------------- products, quotients, choices
+def mean(sides: Sides) -> Array:
+    """(x + r) / 2; a constant is its own."""
+    return namespace(sides[0]).half_sum(*sides)
+
+
+def product(m: Array, a: Sides, b: Sides) -> list[Array]:
+    """y = a b, element by element: m mean(b) and m mean(a) (half-split)."""
+    conj = namespace(m).conj
+    return [m * conj(mean(b)), m * conj(mean(a))]
+
+
+def product_or_zero(m: Array, a: Sides, b: Sides) -> list[Array]:
+    """As ``product``, of a product that is 0 wherever b is, whatever a is."""
+    xp = namespace(m)
+    there = tuple(xp.where(xp.equal(factor, 0), 0.0, v) for v, factor in zip(a, b, strict=True))
+    return product(m, there, b)
+
+
+def quotient(m: Array, a: Sides, b: Sides) -> list[Array]:
+    """y = a / b as the product of a and 1 / b: m (1/b + 1/b_r) / 2 and -m (a + a_r) / (2 b b_r)."""
+    conj = namespace(m).conj
+    return [m * conj((1 / b[0] + 1 / b[1]) / 2), m * conj(-(a[0] + a[1]) / (2 * b[0] * b[1]))]
+
+
+def quotient_or_zero(m: Array, a: Sides, b: Sides) -> list[Array]:
+    """As ``quotient``, of a quotient that is 0 where b is 0: the product of a and that reciprocal."""
+    xp, (b, br) = namespace(m), b
+    inverse, inverse_r = (secants.quotient_where(~xp.equal(v, 0), xp.ones_like(v), v) for v in (b, br))
+    jumps = xp.equal(b, 0) | xp.equal(br, 0)
+    slope = xp.where(jumps, secants.quotient_where(~xp.equal(b, br), inverse - inverse_r, b - br), -inverse * inverse_r)
+    by_a, by_inverse = product(m, a, (inverse, inverse_r))
+    return [by_a, by_inverse * xp.conj(slope)]
+
+
+def ratio(m: Array, b: Sides, y: Sides) -> list[Array]:
+    """y = a / b as what times b is a, for a vector a over its norm b: m / mean(b) and -m mean(y) / mean(b).
+
+    As complete as ``quotient``, and bounded where the norm of one side vanishes.
+    """
+    share = m * 2 / (b[0] + b[1])
+    return [share, -share * (y[0] + y[1]) / 2]
+
+
+def select(m: Array, c: Sides, a: Sides, b: Sides) -> list[Array]:
+    """y = c a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
+    xp = namespace(m)
+    chosen = xp.cast(c[0] + c[1], m) / 2
+    jump = xp.where(xp.equal(*c), 0.0, (a[0] + a[1] - b[0] - b[1]) / 2)
+    return [m * jump, m * chosen, m * (1 - chosen)]
+
+
+def on_change(explained: Array, x: Array, r: Array) -> Array:
+    """What is explained of a change from r to x, as a multiplier of that change: for ids, which have no slope."""
+    xp = namespace(x)
+    return secants.quotient_where(~xp.equal(x, r), xp.matched(explained, x), x - r)
+
+
+def jump_of_lookup(found: Sequence[Sequence[Array]]) -> Array:
+    """The ids' share of a change of looked-up rows; ``found[t][i]`` are the rows of table t at ids i, example first.
+
+    Two-player Shapley of table and ids: the change by the ids, averaged over both tables.
+    """
+    return (found[0][0] - found[0][1] + found[1][0] - found[1][1]) / 2
+
+
+# ---------------------------------------------------------------------- softmax and logsumexp, over the last axis
+def logsumexp(m: Array, z: Array, r: Array, y: Array, yr: Array) -> Array:
+    """The logarithm y of the sum of exponentials of z, its axis kept."""
+    xp = namespace(z)  # softmax keeps its digits when all logits are large; exp(z - y) does not
+    return m * _weights(_difference(z, r), xp.softmax(z), xp.softmax(r), y - yr)
+
+
+def _weights(d: Array, p: Array, pr: Array, D: Array) -> Array:
+    """Slope of logsumexp with regard to each term.
+
+    The slope of term i is ``secant_log(S, S_r) * secant_exp(z_i, r_i)`` with S the sum of exponentials. It is written
+    with the normalised terms p = exp(z - total) of either side, so that no shift is needed and nothing overflows:
+    ``p decay(d) / decay(D)`` with d = z - r and D = total - total_r, or the same with the sides exchanged, whichever has
+    only decaying exponentials.
+    """
+    xp, scale = namespace(d), secants.decay(D)
+    rising, falling = (xp.exp(xp.clip(side, None, 0.0)) / scale for side in (D, -D))
+    return xp.mul_(xp.maximum(p * rising, pr * falling), secants.decay(d))
+
+
+def _difference(z: Array, r: Array) -> Array:
+    """Logits minus logits of the reference; those masked by -inf on both sides do not differ."""
+    xp = namespace(z)
+    lowest = xp.lowest(z) / 2
+    return xp.clip(z, lowest) - xp.clip(r, lowest)
+
+
+def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array, total_r: Array) -> Array:
+    """u = z - total with total = logsumexp(z)."""
+    xp = namespace(z)
+    return _normalise(m, z, r, total, total_r, _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r))
+
+
+def softmax(m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array) -> Array:
+    """p = exp(log_softmax(z)): independent of a shift of both sides, finite under -inf masks."""
+    xp, d, D = namespace(z), _difference(z, r), total - total_r
+    masked = (total < -MASKED) | (total_r < -MASKED)  # there the logits' own digits are lost in both terms
+    change = xp.cond(masked, lambda: xp.where(masked, _change(z, r), d - D), lambda: d - D)
+    slopes = xp.mul_(xp.maximum(p, pr), secants.decay(change))
+    return _normalise(m * slopes, z, r, total, total_r, _weights(d, p, pr, D))
+
+
+def _change(z: Array, r: Array) -> Array:
+    """Normalised logits minus those of the reference."""
+    xp = namespace(z)
+    u, ur = xp.log_softmax(z), xp.log_softmax(r)
+    return xp.where(xp.equal(u, ur), 0.0, u - ur)
+
+
+def _normalise(m: Array, z: Array, r: Array, total: Array, total_r: Array, weights: Array) -> Array:
+    """From the multipliers of the normalised logits to those of the logits."""
+    xp, masked, masked_r = namespace(z), total < -MASKED, total_r < -MASKED
+    found = m - weights * xp.sum_last(m)
+    return xp.cond(masked | masked_r, lambda: _of_masked_rows(m, z, r, (masked, masked_r), found), lambda: found)
+
+
+def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Array) -> Array:
+    """Rows that are masked as a whole: what stands for infinity has swallowed all their logits.
+
+    Masked on one side, the row jumps by it: each logit answers for its own output, and all that jump for those of the logits
+    that were masked before. Masked on both, none has an influence.
+    """
+    xp, still = namespace(z), namespace(z).equal(z, r)
+    shares, moved = m * _change(z, r), xp.sum_last(xp.cast(~still, z))
+    rest = xp.sum_last(xp.where(still, shares, 0.0)) / xp.clip(moved, 1.0)
+    own = secants.quotient_where(~still, shares + rest, z - r)
+    swallowed = masked[0] & masked[1] & xp.equal(moved, 0)
+    return xp.where(masked[0] ^ masked[1], own, xp.where(swallowed, 0.0, otherwise))
+
+
+# ---------------------------------------------------------------------- order, along the last axis
+def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
+    """Cross-max, for one greatest value or one per window; x is greatest at the positions i, r at j.
+
+    With ``y = x_i`` and ``y_r = r_j`` a rise goes to i and a fall to j; there the input changed at least as much as
+    the output, so the slope is at most 1.
+    """
+    xp, same = namespace(x), namespace(x).equal(i, j)
+    y, yr = xp.take(x, i), xp.take(r, j)
+    change = y - yr
+    to_i = xp.where(same, 1.0, secants.quotient_where(change > 0, change, y - xp.take(r, i)))
+    to_j = xp.where(same, 0.0, secants.quotient_where(change < 0, change, xp.take(x, j) - yr))
+    return xp.put(x, (i, m * to_i), (j, m * to_j))
+
+
+def ordered(m: Array, x: Array, r: Array) -> Array:
+    """Values in ascending order: the share of the way from reference to example that an element holds a rank.
+
+    Along the segment sorting only permutes, and the permutation changes where two elements cross; between crossings an
+    element's slope is the multiplier of its rank. So the path integral (Aumann-Shapley) is a finite sum, and exact.
+    """
+    xp, size = namespace(x), x.shape[-1]
+    times = _crossings(r, x - r)
+
+    def between(k: Array, total: Array) -> Array:
+        start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
+
+        def held() -> Array:
+            order = xp.argsort(xp.lerp(r, x, (start + end) / 2))
+            return total + (end - start) * xp.unsorted(order, m)
+
+        return xp.cond(end > start, held, lambda: total)
+
+    return xp.fold(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
+
+
+def _crossings(r: Array, change: Array) -> Array:
+    """Sorted times in [0, 1], both ends included, at which two elements of ``r + t change`` are equal."""
+    xp, (i, j) = namespace(r), np.triu_indices(r.shape[-1], 1)
+    closing = xp.columns(change, i) - xp.columns(change, j)
+    times = secants.quotient_where(~xp.equal(closing, 0), xp.columns(r, j) - xp.columns(r, i), closing, 1.0)
+    times = xp.where((times > 0) & (times < 1), times, 1.0)
+    return xp.sort(xp.concat([xp.zeros_like(r[..., :1]), xp.ones_like(r[..., :1]), times]))
+
+
+# ---------------------------------------------------------------------- what a step explains
+def inner(m: Array, x: Array, r: Array) -> Array:
+    """What a multiplier explains of a difference, real; the multipliers of complex values are conjugated, as gradients are."""
+    xp = namespace(m)
+    return xp.real(xp.conj(m) * xp.matched(xp.where(xp.equal(x, r), 0.0, x - r), m))
+
+
+Term = tuple[Array, Array, Array]  # a multiplier, and the two sides of what it belongs to
+
+
+def local_gap(inputs: Sequence[Term], outputs: Sequence[Term]) -> tuple[Array, Array]:
+    """How far one step is from explaining its own outputs, and the size of what it explains, in double precision."""
+    explained, wanted = ([inner(*term) for term in terms] for terms in (inputs, outputs))
+    gap = sum(namespace(e).total(e) for e in explained) - sum(namespace(w).total(w) for w in wanted)
+    return abs(gap), sum(namespace(w).total(abs(w)) for w in wanted)

@@ -1,0 +1,170 @@
+"""Secant slopes (f(x) - f(r)) / (x - r) without cancellation.
+
+Each takes the example's and the reference's value and output, ``(x, r, y, y_r)``, any shapes that broadcast, and returns the
+slope, which tends to the derivative as x tends to r. The closed forms lose no digits however close the two points are.
+Formulas: docs/mathematics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .namespace import Array, namespace
+
+Secant = Callable[[Array, Array, Array, Array], Array]
+
+
+def tanhc(d: Array) -> Array:
+    """tanh(d) / d, which is even, and 1 at d = 0."""
+    xp = namespace(d)
+    size = xp.clip_(abs(d), xp.tiny(d))
+    return xp.div_(xp.tanh(size), size)
+
+
+def decay(d: Array) -> Array:
+    """(1 - exp(-|d|)) / |d|, which is 1 at d = 0."""
+    xp = namespace(d)
+    fall = xp.clip_(xp.neg_(abs(d)), None, -xp.tiny(d))
+    return xp.div_(xp.expm1(fall), fall)
+
+
+def log1pc(d: Array) -> Array:
+    """log(1 + d) / d, which is 1 at d = 0."""
+    xp = namespace(d)
+    return quotient_where(~xp.equal(d, 0), xp.log1p(d), d, 1.0)
+
+
+def quotient_where(condition: Array, a: Array, b: Array, otherwise: Array | float = 0.0) -> Array:
+    """a / b where a condition holds, else another value; b may be 0 there."""
+    xp = namespace(b)
+    return xp.where(condition, a / xp.where(condition, b, 1.0), otherwise)
+
+
+def tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """(1 - y y_r) tanhc(x - r)."""
+    return (1 - y * yr) * tanhc(x - r)
+
+
+def sigmoid(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """[y (1 - y_r) + y_r (1 - y)] / 2 * tanhc((x - r) / 2)."""
+    return 0.5 * (y * (1 - yr) + yr * (1 - y)) * tanhc((x - r) / 2)
+
+
+def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """The larger of the two exponentials times the decay of their distance."""
+    return finite(namespace(y).maximum(y, yr) * decay(x - r))
+
+
+def expm1(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """As exp, whose values are these plus one."""
+    xp = namespace(x)
+    return exp(x, r, xp.exp(x), xp.exp(r))
+
+
+def log(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """log1p(d / lower) / d, where d is the distance up from the smaller argument."""
+    return _log_secant(namespace(x).minimum(x, r), abs(x - r), abs(y - yr))
+
+
+def _log_secant(lower: Array, distance: Array, difference: Array) -> Array:
+    near = distance <= lower  # beyond that the quotient is exact, and the ratio might overflow
+    ratio = namespace(lower).where(near, distance / lower, 0.0)
+    return finite(quotient_where(~near, difference, distance, log1pc(ratio) / lower))
+
+
+def log1p(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """As log, at arguments plus one."""
+    return _log_secant(1 + namespace(x).minimum(x, r), abs(x - r), abs(y - yr))
+
+
+def sqrt(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """1 / (y + y_r)."""
+    return finite(1 / (y + yr))
+
+
+def rsqrt(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """-y y_r / (sqrt x + sqrt r), where y = 1 / sqrt x."""
+    xp = namespace(x)
+    return finite(-y * yr / (xp.sqrt(x) + xp.sqrt(r)))
+
+
+def square(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """x + r."""
+    return x + r
+
+
+def reciprocal(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """-1 / (x r)."""
+    return finite(-y * yr)
+
+
+def relu(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """The slope of the piece both points lie on, else the exact quotient."""
+    xp = namespace(x)
+    # On one piece the quotient is that slope, to the last digit: both differences are rounded alike.
+    return xp.where(xp.equal(x, r), xp.cast(x > 0, x), xp.div_(y - yr, x - r))
+
+
+def silu(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """Of the product x sigmoid(x): mean sigmoid plus mean x times the secant of sigmoid."""
+    xp = namespace(x)
+    s, sr = xp.sigmoid(x), xp.sigmoid(r)
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * sigmoid(x, r, s, sr))
+
+
+def gelu(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """Of the product x Phi(x) with the normal distribution function Phi, like silu."""
+    s, sr = _normal(x), _normal(r)
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * of(_normal)(x, r, s, sr))
+
+
+def _normal(x: Array) -> Array:
+    return namespace(x).erfc(-x * 0.5**0.5) / 2  # keeps its digits in the lower tail
+
+
+def gelu_tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """Of x sigmoid(u) with the cubic u = sqrt(8 / pi) (x + 0.044715 x^3)."""
+    xp, scale, cubic = namespace(x), (8 / math.pi) ** 0.5, 0.044715
+    u, ur = (scale * (v + cubic * v**3) for v in (x, r))
+    s, sr = xp.sigmoid(u), xp.sigmoid(ur)
+    steepness = sigmoid(u, ur, s, sr) * scale * (1 + cubic * (x * x + x * r + r * r))
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * steepness)
+
+
+def _quotient_beyond_one(x: Array, r: Array, y: Array, yr: Array, near: Array) -> Array:
+    """The two halves of a product's secant cancel in the tails; for distant points the quotient is exact there."""
+    return quotient_where(abs(x - r) > 1, y - yr, x - r, near)
+
+
+def tanhshrink(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """Of x - tanh x: 1 minus the secant of tanh."""
+    xp = namespace(x)
+    return 1 - tanh(x, r, xp.tanh(x), xp.tanh(r))
+
+
+def of(function: Callable[[Array], Array]) -> Secant:
+    """Secant of any elementwise function.
+
+    The derivative at the midpoint wherever it explains the difference to rounding error, the quotient elsewhere.
+    So the slope times ``x - r`` always is the difference of the outputs to a few units in the last place of the
+    outputs, for kinks and steps too, and close points get a derivative instead of a quotient of rounding errors.
+    Where the derivative is chosen, its distance to the true secant is at most ``8 eps (|y| + |y_r|) / |x - r|``.
+    """
+
+    def secant(x: Array, r: Array, y: Array, yr: Array) -> Array:
+        xp = namespace(x)
+        slope = xp.derivative(function, (x + r) / 2)
+        distance, difference = x - r, y - yr
+        rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
+        explained, still = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
+        slope = xp.where(explained, slope, difference / xp.where(still, 1.0, distance))
+        return finite(xp.where(still & ~xp.isfinite(slope), 0.0, slope))
+
+    return secant
+
+
+def finite(slope: Array) -> Array:
+    """0 for an infinite slope: its operand did not change (sqrt at 0 on both sides), and it explains nothing."""
+    xp = namespace(slope)
+    return xp.zero_(slope, xp.isinf(slope))
