@@ -181,6 +181,41 @@ class Op(nn.Module):
         return flat @ fixed(x, flat.shape[1], 2)
 
 
+def well_conditioned(x: Tensor) -> Tensor:
+    """A matrix that is far from singular."""
+    return x.tanh() + 4 * torch.eye(x.shape[-1]).to(x)
+
+
+def constant_matrix(x: Tensor) -> Tensor:
+    """One that does not depend on the input."""
+    return well_conditioned(fixed(x, 3, 3))
+
+
+def spectrum(x: Tensor) -> Tensor:
+    """Of a series."""
+    return torch.stft(x, 4, 2, window=torch.hamming_window(4).to(x), return_complex=True)
+
+
+def nested_vmap(x: Tensor, y: Tensor) -> Tensor:
+    """Over rows and features, and over another axis."""
+    inner = torch.func.vmap(lambda a, b: a.tanh() * b)
+    outer = torch.func.vmap(inner, in_dims=(0, None))(x[..., None], fixed(x, 4, 1))
+    return outer + torch.vmap(torch.mul, (1, 1), 1)(x, y)[..., None]
+
+
+def scattered_extreme(x: Tensor, reduce: str, index: Tensor, **options: Any) -> Tensor:
+    """The extremes of scattered values, beside other values."""
+    return (2 * x.flip(1)).scatter_reduce(1, index.expand(len(x), -1), x, reduce, **options)
+
+
+def segment_softmax(x: Tensor, segments: Tensor) -> Tensor:
+    """As graph attention computes it, over the edges of each node."""
+    index = segments.expand(len(x), -1)
+    greatest = torch.zeros(len(x), 2).to(x).scatter_reduce(1, index, x, "amax", include_self=False)
+    weights = (x - greatest.gather(1, index)).exp()
+    return weights / torch.zeros(len(x), 2).to(x).scatter_add(1, index, weights).gather(1, index)
+
+
 CASES: list[Case] = []
 
 
@@ -228,7 +263,7 @@ def step_mask(rows: int) -> tuple[Tensor]:
 
 
 TWO, THREE = "any,any", "any,any,any"
-SELF, TABLE, SEQUENCE, SERIES, IMAGE = (3, 4), (3, 4), (4, 3), (2, 6), (2, 4, 5)
+SELF, SELF_SQUARE, TABLE, SEQUENCE, SERIES, IMAGE = (3, 4), (3, 3), (3, 4), (4, 3), (2, 6), (2, 4, 5)
 TOKEN: dict[str, Any] = {"domain": "tokens"}
 SINGLE: dict[str, Any] = {"through": torch.float32}
 LENGTHS: dict[str, Any] = {"args": unsorted_lengths}
@@ -723,6 +758,27 @@ op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsor
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
 
 # ====================================================================== complex numbers
+op("stft", lambda x: torch.stft(x, 4, 2, window=torch.hann_window(4).to(x), return_complex=True).abs(), (8,))
+op("istft", lambda x: torch.istft(spectrum(x) * (1 + spectrum(x).abs()), 4, 2, window=torch.hamming_window(4).to(x)), (8,))
+op("polar", lambda x, y: torch.view_as_real(torch.polar(x, y)), domain=TWO)
+op("inv", lambda x: torch.linalg.inv(well_conditioned(x)), SELF_SQUARE)
+op("inverse", lambda x: torch.inverse(well_conditioned(x)).tanh(), SELF_SQUARE)
+op("cholesky", lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(3).to(x)), SELF_SQUARE)
+op("cholesky, upper", lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(3).to(x), upper=True), SELF_SQUARE)
+op("solve, right side", lambda x: torch.linalg.solve(constant_matrix(x), x.tanh()), SELF_SQUARE)
+op("solve, matrix", lambda x: torch.linalg.solve(well_conditioned(x), fixed(x, 3, 2).expand(len(x), 3, 2)), SELF_SQUARE)
+op("solve, both", lambda x: torch.linalg.solve(well_conditioned(x), x), SELF_SQUARE)
+op("solve, vectors", lambda x: torch.linalg.solve(well_conditioned(x), x[:, 0]), SELF_SQUARE)
+op("solve, from the right", lambda x: torch.linalg.solve(well_conditioned(x), x, left=False), SELF_SQUARE)
+op("solve_triangular", lambda x: torch.linalg.solve_triangular(constant_matrix(x), x.sin(), upper=True), SELF_SQUARE)
+op("solve_triangular, matrix", lambda x: torch.linalg.solve_triangular(well_conditioned(x), x, upper=False), SELF_SQUARE)
+op("solve_triangular, unit", lambda x: torch.linalg.solve_triangular(x, x + 1, upper=True, unitriangular=True), SELF_SQUARE)
+op("cholesky_solve", lambda x: torch.cholesky_solve(x.sin(), constant_matrix(x).tril()), SELF_SQUARE)
+op("cholesky_solve, factor", lambda x: torch.cholesky_solve(x, well_conditioned(x).tril()), SELF_SQUARE)
+op("vmap", lambda x: torch.vmap(lambda row: row.softmax(0) * row.sum())(x))
+op("vmap, of two, nested", nested_vmap, domain=TWO)
+op("new", lambda x: x.new(len(x), 4).zero_() + x.tanh())
+op("nextafter", lambda x: torch.nextafter(x, 2 * x) * x)
 op("rfft", lambda x: torch.fft.rfft(x, dim=1).abs())
 op("irfft", lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1) * 2, n=4, dim=1))
 for _transform in (torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.ihfft):
@@ -808,6 +864,11 @@ op("scatter, value", lambda x: x.scatter(1, ids(x, 2), 1.5))
 op("scatter, in place", lambda x, y: x.clone().scatter_(1, ids(x, 3, 1), y), domain=TWO)
 op("scatter_add", lambda x, y: x.scatter_add(1, ids(x, 2, 2), y), domain=TWO)
 op("scatter_reduce, sum", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "sum"))
+op("scatter_reduce, amax", lambda x: scattered_extreme(x, "amax", torch.tensor([1, 1, 0, 1])))
+op("scatter_reduce, amin", lambda x: scattered_extreme(x, "amin", torch.tensor([1, 1, 0, 3]), include_self=False))
+op("scatter_reduce, amax, in place", lambda x: x.clone().scatter_reduce_(1, ids(x, 2, 2, 0, 3), x.tanh(), "amax") * x)
+op("scatter_reduce, part", lambda x: x.scatter_reduce(1, ids(x, 1, 2, 1), x[:, 1:].exp(), "amax"))
+op("softmax of segments", lambda x: segment_softmax(x, torch.tensor([0, 1, 0, 1])))
 op("scatter_reduce, mean", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "mean"))
 op("index_add", lambda x, y: x.index_add(1, torch.tensor([0, 0, 2, 1]), y, alpha=2), domain=TWO)
 op("index_copy", lambda x, y: x.index_copy(1, torch.tensor([3, 1]), y[:, :2]), domain=TWO)

@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._functorch import apis
+from torch._functorch.vmap import _process_batched_inputs
 from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
 from .nodes import Node, Several
 from .tree import replace, tensors
@@ -61,18 +65,18 @@ def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
 
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see ``torch.autograd.Function.apply``.
+    """Let the tracer see ``torch.autograd.Function.apply``, and what ``torch.vmap`` does to each of the rows.
 
-    Its code is exchanged, not the attribute of the class: programs write ``f = F.apply`` when they are imported.
+    The code of apply is exchanged, not the attribute of the class: programs write ``f = F.apply`` when they are imported.
     """
     if _APPLY.__code__ is _ANNOUNCING:  # a run within a run
         yield
         return
-    _APPLY.__code__ = _ANNOUNCING
+    _APPLY.__code__, _APIS.vmap_impl = _ANNOUNCING, row_by_row
     try:
         yield
     finally:
-        _APPLY.__code__ = _NATIVE.__code__
+        _APPLY.__code__, _APIS.vmap_impl = _NATIVE.__code__, _VMAP
 
 
 def _with_cell(__class__: Any) -> Any:
@@ -85,6 +89,8 @@ def _with_cell(__class__: Any) -> Any:
     return apply
 
 
+_APIS: Any = apis
+_VMAP = apis.vmap_impl
 _APPLY: Any = Function.__dict__["apply"].__func__
 _NATIVE: Any = FunctionType(_APPLY.__code__, _APPLY.__globals__, "apply", _APPLY.__defaults__, _APPLY.__closure__)
 _ANNOUNCING = _with_cell(None).__code__
@@ -96,3 +102,32 @@ def announced(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     if issubclass(cls, (Node, Several)) or not has_torch_function(tuple(tensors(args))):
         return run(*args, **kwargs)
     return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
+
+
+def row_by_row(
+    function: Callable[..., Any],
+    in_dims: Any,
+    out_dims: Any,
+    randomness: str,
+    chunk_size: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """What ``torch.vmap`` computes, by a loop: inside it, nothing could be seen of what depends on the input."""
+    if not has_torch_function(tuple(tensors((args, kwargs)))):
+        return _VMAP(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
+    size, axes, flat, spec = _process_batched_inputs(in_dims, args, function)
+
+    def row(k: int) -> Any:
+        chosen = [a if axis is None else a.select(axis, k) for a, axis in zip(flat, axes, strict=True)]
+        return function(*tree_unflatten(chosen, spec), **kwargs)
+
+    flat_rows, specs = zip(*(tree_flatten(row(k)) for k in range(size)), strict=True)
+    back = _broadcast_to_and_flatten(out_dims, specs[0])
+    if back is None:
+        raise ValueError(f"out_dims of torch.vmap do not fit to its outputs: {out_dims}")
+    stacked = [
+        values[0] if axis is None else torch.stack(values, axis)
+        for values, axis in zip(zip(*flat_rows, strict=True), back, strict=True)
+    ]
+    return tree_unflatten(stacked, specs[0])

@@ -22,7 +22,7 @@ def settled_indices(call: Call, tape: Tape) -> Any:
     def settle(tensor: Tensor) -> Tensor:
         if carrier_of(tensor) is None:
             return tensor
-        tape.must_be_same(call.name, tensor.detach(), f"an index of {call.name}")
+        tape.must_be_same(call.name, tensor.detach(), f"an index of {tape.known_as(call.name)}")
         return tensor.detach()
 
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))

@@ -127,6 +127,7 @@ _ALIASES = {
     "hsmm": "mm",
     "hspmm": "mm",
     "saddmm": "addmm",
+    "inverse": "inv",
 }
 
 

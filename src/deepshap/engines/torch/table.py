@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...mathematics import secants
 from . import recurrent, rules
-from .composites import arithmetic, attention, losses, norms, reductions, selection
+from .composites import algebra, arithmetic, attention, losses, norms, reductions, scatter, selection
 from .operations import (
     CAST,
     COMPOSITE,
@@ -81,7 +81,7 @@ _of_kind(
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
     "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
-    "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift real imag "
+    "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft real imag "
     "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
 )
 _of_kind(LINEAR, "detach data", function=_alias)
@@ -93,8 +93,8 @@ _of_kind(
     "_pack_padded_sequence _pad_packed_sequence max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
-for _name in ("scatter", "scatter_add", "scatter_reduce"):
-    _of_kind(LINEAR, _name, function=getattr(selection, _name), indices=True)
+for _name in ("scatter", "scatter_add"):
+    _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
 _of_kind(
     CAST, "as_tensor asarray to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy"
 )
@@ -140,7 +140,7 @@ _of_kind(
     "hardswish hardtanh hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
     "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
-    "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign polygamma mvlgamma "
+    "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign nextafter polygamma mvlgamma "
     "multigammaln",
     broadcasts=True,
 )
@@ -173,6 +173,15 @@ for _name, _function in {
     "ldexp": arithmetic.ldexp,
     "glu": arithmetic.glu,
     "det": arithmetic.det,
+    "inv": algebra.inverse,
+    "cholesky": algebra.cholesky,
+    "solve": algebra.solve,
+    "solve_triangular": algebra.solve_triangular,
+    "cholesky_solve": algebra.cholesky_solve,
+    "grouped_mm": algebra.grouped_mm,
+    "_grouped_mm": algebra.grouped_mm,
+    "polar": arithmetic.polar,
+    "new": arithmetic.new,
     "gelu": arithmetic.gelu,
     "rremainder": arithmetic.rremainder,
     "prelu": arithmetic.prelu,
@@ -182,6 +191,7 @@ for _name, _function in {
     "new_tensor": arithmetic.new_tensor,
     "where": selection.where,
     "Tensor.where": lambda input, condition, other: selection.where(condition, input, other),
+    "scatter_reduce": scatter.scatter_reduce,
     "searchsorted": selection.searchsorted,
     "masked_fill": selection.masked_fill,
     "softmax": attention.softmax,

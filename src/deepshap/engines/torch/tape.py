@@ -36,7 +36,8 @@ class Tape:
 
     pairs: Pairs
     reference: Tape | None = None
-    calls: list[tuple[str, str]] = field(default_factory=list)
+    inside: list[str] = field(default_factory=list)  # names of the composed operations that are running
+    calls: list[tuple[str, str, str]] = field(default_factory=list)  # name, name that the user knows, place
     steps: list[Step] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
     constants: list[Constants] = field(default_factory=list)
@@ -45,21 +46,25 @@ class Tape:
     memory: int = 0
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
 
+    def known_as(self, name: str) -> str:
+        """The name of the operation that the model calls, of which a call may be a part."""
+        return self.inside[0] if self.inside else name
+
     def call(self, name: str) -> str:
         """Note one active call, and check that the reference made the same one. Returns its place."""
-        place, position = place_of_call(), len(self.calls)
-        self.calls.append((name, place))
+        place, position, known = place_of_call(), len(self.calls), self.known_as(name)
+        self.calls.append((name, known, place))
         if self.reference is not None:
             recorded = self.reference.calls
             if position >= len(recorded) or recorded[position][0] != name:
-                other = "is finished" if position >= len(recorded) else "calls {} at {}".format(*recorded[position])
-                raise Misaligned(f"the example calls {name} at {place}, where the reference {other}")
+                other = "is finished" if position >= len(recorded) else "calls {1} at {2}".format(*recorded[position])
+                raise Misaligned(f"the example calls {known} at {place}, where the reference {other}")
         return place
 
     def finish(self) -> None:
         """Check that the reference made no further calls."""
         if self.reference is not None and len(self.calls) < len(self.reference.calls):
-            name, place = self.reference.calls[len(self.calls)]
+            _, name, place = self.reference.calls[len(self.calls)]
             raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
 
     def must_be_same(self, name: str, value: Any, what: str) -> None:
@@ -75,7 +80,7 @@ class Tape:
         if self.reference is None:
             return True
         if position >= len(self.reference.values):
-            raise Misaligned(f"{name} at {place_of_call()} has no counterpart on the reference side")
+            raise Misaligned(f"{self.known_as(name)} at {place_of_call()} has no counterpart on the reference side")
         return _equal(value, self.reference.values[position], self.pairs)
 
     # ------------------------------------------------------------------ constants
@@ -110,8 +115,8 @@ class Tape:
             return
         if not _agree(own, other):
             if self.pairs.crossed:  # it may differ with the number of rows: the sides are run on the same rows next
-                raise Misaligned(_constant_message(name))
-            raise UnsupportedOperationError(_constant_message(name))
+                raise Misaligned(_constant_message(self.known_as(name)))
+            raise UnsupportedOperationError(_constant_message(self.known_as(name)))
 
     def overwrites(self, target: Tensor) -> None:
         """Keep the old values of constants whose memory the model is about to write to."""

@@ -144,7 +144,7 @@ class Tracer(TorchFunctionMode):
                 "deepshap what depends on the input. Write it with batched operations."
             )
         active, passive = self._sorted(call)
-        self._memory.check(name, passive)
+        self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
         if drawn := self._drawn_for(call):
@@ -319,8 +319,10 @@ class Tracer(TorchFunctionMode):
         kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
         if call.operation.recurrent:
             kwargs |= {"repeats": self._repeats, "sums": self.handed.sums_of}
+        self.tape.inside.append(call.name)
         with self:
             result = call.own(*call.args, **kwargs)
+        self.tape.inside.pop()
         return result if call.name in VIEWS else replace(result, in_memory_of_its_own)
 
     def _repeats(self, *values: tuple[Tensor, int]) -> int:
@@ -346,7 +348,9 @@ class Tracer(TorchFunctionMode):
         with torch.no_grad():
             value = call.function(*detached(call.args), **call.kwargs)
         value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
-        self.tape.must_be_same(call.name, value, f"the Python value that {call.name} takes out of torch")
+        self.tape.must_be_same(
+            call.name, value, f"the Python value that {self.tape.known_as(call.name)} takes out of torch"
+        )
         return value
 
     def _index(self, call: Call) -> Any:
@@ -354,7 +358,7 @@ class Tracer(TorchFunctionMode):
             result = call.function(*detached(call.args), **call.kwargs)
         self.tape.call(call.name)
         if not self.tape.is_same(call.name, result):
-            give(result, Tag(origin=f"{call.name} at {place_of_call()}"))
+            give(result, Tag(origin=f"{self.tape.known_as(call.name)} at {place_of_call()}"))
         return result
 
     def _random(self, call: Call) -> Any:
@@ -367,7 +371,9 @@ class Tracer(TorchFunctionMode):
         place = self.tape.call(name)
         given = list(tensors((args, kwargs)))
         flags = tuple(depends(t) for t in given)
-        step = Step(name, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
+        step = Step(
+            self.tape.known_as(name), place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs
+        )
         if self.tape.reference is not None:
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)

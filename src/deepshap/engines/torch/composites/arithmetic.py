@@ -118,6 +118,18 @@ def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
     return torch.tensor(data, **{"dtype": input.dtype, "device": input.device, **options})
 
 
+def new(input: Tensor, *size_or_data: Any, **options: Any) -> Tensor:
+    """A new tensor of a size, or with data."""
+    if len(size_or_data) == 1 and not isinstance(size_or_data[0], int | torch.Size):
+        return new_tensor(input, *size_or_data, **options)
+    return input.new_zeros(*size_or_data, **options)
+
+
+def polar(abs: Tensor, angle: Tensor) -> Tensor:
+    """A complex number by modulus and phase."""
+    return torch.complex(abs * torch.cos(angle), abs * torch.sin(angle))
+
+
 def det(input: Tensor) -> Tensor:
     """Determinant: a polynomial of the matrix's size."""
     return _determinant(input)

@@ -114,32 +114,6 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return where(mask, value, input)
 
 
-def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
-    """Scattered values; only what the index covers of a source counts, which torch's gradient insists on."""
-    source = _covered(kwargs.get("src", kwargs.get("value", args[0] if args else None)), index)
-    if reduce == "multiply":
-        raise UnsupportedOperationError("scatter with reduce='multiply' has no rule.")
-    return torch.scatter(input, dim, index, source) if reduce is None else torch.scatter_add(input, dim, index, source)
-
-
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """Sums of scattered values."""
-    return torch.scatter_add(input, dim, index, _covered(src, index))
-
-
-def scatter_reduce(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
-    """Sums and means of scattered values."""
-    if reduce not in ("sum", "mean"):
-        raise UnsupportedOperationError(f"scatter_reduce with reduce={reduce!r} has no rule; sum and mean have.")
-    return torch.scatter_reduce(input, dim, index, _covered(src, index), reduce, include_self=include_self)
-
-
-def _covered(source: Any, index: Tensor) -> Any:
-    return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
-
-
 def embedding(
     input: Tensor,
     weight: Tensor,

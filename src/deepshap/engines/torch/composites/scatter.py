@@ -1,0 +1,85 @@
+"""Values scattered to positions: written, summed, or the greatest of each position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....errors import UnsupportedOperationError
+from ..operations import LINEAR, VALUE, Operation, primitive
+from .reductions import greatest
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
+    """Scattered values; only what the index covers of a source counts, which torch's gradient insists on."""
+    source = _covered(kwargs.get("src", kwargs.get("value", args[0] if args else None)), index)
+    if reduce == "multiply":
+        raise UnsupportedOperationError("scatter with reduce='multiply' has no rule.")
+    return torch.scatter(input, dim, index, source) if reduce is None else torch.scatter_add(input, dim, index, source)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """Sums of scattered values."""
+    return torch.scatter_add(input, dim, index, _covered(src, index))
+
+
+@primitive(lambda step, m: m)
+def _summed(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool) -> Tensor:
+    return torch.scatter_reduce(input, dim, index, _covered(src, index), reduce, include_self=include_self)
+
+
+_summed.operation = Operation(LINEAR, function=_summed.operation.function, indices=True)  # type: ignore[attr-defined]
+
+
+@primitive(lambda step, m: m)
+def settled(index: Tensor) -> Tensor:
+    """An index that must be the same for example and reference."""
+    return index
+
+
+settled.operation = Operation(VALUE, function=settled.operation.function)  # type: ignore[attr-defined]
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Sums, means and extremes of scattered values."""
+    if reduce in ("sum", "mean"):
+        return _summed(input, dim, index, src, reduce, include_self)
+    if reduce == "amin":
+        return -scatter_reduce(-input, dim, index, -src, "amax", include_self=include_self)
+    if reduce != "amax":
+        raise UnsupportedOperationError(
+            f"scatter_reduce with reduce={reduce!r} has no rule; sum, mean, amax, amin have."
+        )
+    index = settled(index)
+    inner = tuple(slice(size) for axis, size in enumerate(index.shape) if axis != dim % input.dim())
+    places, sources, targets = (t.movedim(dim, -1) for t in (index, _covered(src, index), input))
+    own = torch.arange(targets.shape[-1], device=index.device).expand(*places.shape[:-1], -1)
+    to, among = torch.cat([own, places], -1), torch.cat([targets[inner], sources], -1)
+    found = greatest(among, lambda x: _greatest_of_each(x, to, targets.shape[-1], include_self))
+    if found.shape != targets.shape:  # the index does not reach all that the input has
+        whole = targets.clone()
+        whole[inner] = found
+        found = whole
+    return found.movedim(-1, dim)
+
+
+def _greatest_of_each(x: Tensor, to: Tensor, targets: int, include_self: bool) -> Tensor:
+    """Positions along the last axis of the greatest value for each target; the first ``targets`` are their own values."""
+    to = to.expand(x.shape)
+    if not include_self:  # own values count where nothing else does
+        alone = torch.ones_like(x[..., :targets], dtype=torch.bool).scatter(-1, to[..., targets:], False)
+        hidden = torch.cat([~alone, torch.zeros_like(x[..., targets:], dtype=torch.bool)], -1)
+        x = x.masked_fill(hidden, -torch.inf)
+    best = torch.full_like(x[..., :targets], -torch.inf).scatter_reduce(-1, to, x, "amax")
+    last = x.shape[-1] - 1
+    numbers = torch.arange(last + 1, device=x.device).expand(x.shape)
+    first = torch.where(x == best.gather(-1, to), numbers, last)
+    return torch.full_like(to[..., :targets], last).scatter_reduce(-1, to, first, "amin")
+
+
+def _covered(source: Any, index: Tensor) -> Any:
+    return source[tuple(slice(size) for size in index.shape)] if isinstance(source, Tensor) else source
