@@ -13,7 +13,9 @@ from test_oracle import DEEP, oracle_values
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.torch.engine import TOLERANCE
+from deepshap.engines.shell import TOLERANCE as BY_NAME
+
+TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 from deepshap.engines.torch.recurrent import fused, kernels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
