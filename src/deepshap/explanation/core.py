@@ -13,7 +13,6 @@ from slicer import Alias, Obj
 from ..errors import InputError
 from ..names import as_texts, check_count, check_names, names_for, numbered
 from .fields import Fields
-from .uncertainty import error_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -295,10 +294,9 @@ class Attributions(Fields, shap.Explanation):
     def _summed(self, axis: int, data: Summary) -> Self:
         summed = self[(*(slice(None),) * axis, 0)]
         summed.values = self.values.sum(axis, dtype=np.float64)
-        if self.standard_errors is not None:
-            replicates, errors = self._replicates, self.standard_errors
-            summed.replicates = [replicate.sum(axis, dtype=np.float64) for replicate in replicates] or None
-            summed.standard_errors = error_of(lambda array: array.sum(axis), errors, replicates)
+        if self._errors is not None:
+            errors = self._errors.of(lambda array: array.sum(axis))
+            summed.replicates, summed.standard_errors = errors.replicates, errors.errors
         shape = summed.values.shape[: summed._inputs]
         display = None
         if callable(data):

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.errors import InputError
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import Sequences, fold_sorted, read_rows
-from deepshap.plots.style import GREY, LOW_HIGH, SMALL, color_bar, label_rows, new_axes, open_frame, short, with_unit
+from ..errors import InputError
+from ..explanation.core import Attributions
+from . import style
+from .documentation import picture
+from .reading import Sequences, fold_sorted, read_rows
 
 BINS = 120  # in which points lie beside each other
 
 
+@picture("rows", ", or there is no such step")
 def beeswarm(
     explanation: Attributions, *, step: Any = None, max_display: int = 20, unit: str = "", ax: Axes | None = None
 ) -> Axes:
@@ -22,32 +24,14 @@ def beeswarm(
 
     Parameters
     ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
     step : int or label, optional
         A step, by its number (-1 is the last of each row) or label. By default attributions are summed over time, and the
         colour is the mean of the inputs over time.
-    max_display : int
-        How many features get a line, the largest first; the last line is the contribution of all others together.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    ax : Axes, optional
-        Where to draw. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, no such step, or these are not sequences.
     """
     rows = read_rows(explanation, "beeswarm")
     values, data, when = _over_time(rows) if step is None else _at(rows, step)
     values, names, kept = fold_sorted(values, rows.features, max_display)
-    ax = new_axes(ax, 8, 0.36 * len(names) + 1.2)
+    ax = style.new_axes(ax, 8, 0.36 * len(names) + 1.2)
     ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     scale = (values.min(), values.max())
     size = float(np.clip(900 / len(values), 4, 16))
@@ -56,18 +40,17 @@ def beeswarm(
     for place, column in enumerate(values.T):
         heights = place + _beside_each_other(column, scale)
         if data is None or place == len(kept):
-            ax.scatter(column, heights, color=GREY, **look)
+            ax.scatter(column, heights, color=style.GREY, **look)
         else:
             shades = _ranked(data[:, kept[place]])
-            coloured = ax.scatter(column, heights, c=shades, cmap=LOW_HIGH, vmin=0, vmax=1, plotnonfinite=True, **look)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    open_frame(ax)
-    label_rows(ax, names)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(with_unit(f"attribution {when}", unit), fontsize=SMALL + 1)
-    ax.set_title(short(rows.output, 60), fontsize=11)
+            coloured = ax.scatter(
+                column, heights, c=shades, cmap=style.LOW_HIGH, vmin=0, vmax=1, plotnonfinite=True, **look
+            )
+    style.frame_lines(ax, names)
+    ax.set_xlabel(style.with_unit(f"attribution {when}", unit), fontsize=style.SMALL + 1)
+    style.write_title(ax, rows.output)
     if coloured is not None:
-        bar = color_bar(coloured, "value of the input")
+        bar = style.color_bar(coloured, "value of the input")
         bar.set_ticks([0, 1], labels=["low", "high"])
     return ax
 
@@ -95,7 +78,7 @@ def _at(rows: Sequences, step: Any) -> tuple[np.ndarray, np.ndarray | None, str]
 def _when(step: Any) -> str:
     if isinstance(step, (int, np.integer)) and step < 0:
         return "at the last step" if step == -1 else f"{-step - 1} steps before the last"
-    return f"at step {short(step)}"
+    return f"at step {style.short(step)}"
 
 
 def _step_number(rows: Sequences, step: Any) -> int:

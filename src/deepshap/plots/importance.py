@@ -7,88 +7,57 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import fold_sorted, read_rows
-from deepshap.plots.style import (
-    DOWN,
-    SMALL,
-    UP,
-    Panels,
-    color_bar,
-    draw_evidence,
-    draw_map,
-    draw_signed_bars,
-    evidence_bar,
-    fixed,
-    label_rows,
-    limit_of,
-    new_axes,
-    open_frame,
-    points,
-    short,
-    sign_legend,
-    with_unit,
-)
-from deepshap.plots.timeline import Align, aligned, mean_of_known
+from ..explanation.core import Attributions
+from ..explanation.uncertainty import Errors
+from . import style
+from .documentation import picture
+from .reading import fold_as, fold_sorted, read_rows
+from .timeline import Align, Timeline, aligned, mean_of_known
 
 SPREAD = "0.15"  # colour of what tells how rows differ
+SPAN = "0.62"  # of what tells how exact means are
 
 
+@picture("rows")
 def importance(explanation: Attributions, *, max_display: int = 20, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw how much each feature moves one output: the mean over the rows of its |attribution|, summed over time.
 
     The parts of a bar say how much of that is upwards and how much downwards; the line, where the middle half of the rows
-    lies.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
-    max_display : int
-        How many features get a bar, the largest first; the last bar is the contribution of all others together.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    ax : Axes, optional
-        Where to draw. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, or these are not sequences.
+    lies. The largest come first, the last bar is the contribution of all others together. Where standard errors are known,
+    whiskers below the line show two of them to either side of the mean.
     """
     rows = read_rows(explanation, "importance")
-    values, names, _ = fold_sorted(rows.per_feature, rows.features, max_display)
+    values, names, kept = fold_sorted(rows.per_feature, rows.features, max_display)
     up, down = np.maximum(values, 0).mean(0), np.maximum(-values, 0).mean(0)
     low, high = np.quantile(np.abs(values), (0.25, 0.75), axis=0)
-    ax = new_axes(ax, 8, 0.27 * len(names) + 1.4)
+    ax = style.new_axes(ax, 8, 0.27 * len(names) + 1.4)
     places = np.arange(len(names))
-    ax.barh(places, up, 0.72, **UP)
-    ax.barh(places, down, 0.72, left=up, **DOWN)
-    many = len(values) > 1
-    if many:
+    ax.barh(places, up, 0.72, **style.UP)
+    ax.barh(places, down, 0.72, left=up, **style.DOWN)
+    ends, marks = up + down, []
+    if len(values) > 1:
         ax.hlines(places, low, high, color=SPREAD, linewidth=1.4)
         ax.plot(np.stack([low, high]), np.stack([places, places]), "|", color=SPREAD, markersize=6)
-    ends = np.maximum(up + down, high if many else 0)
-    for place, end, text in zip(places, ends, fixed(up + down, sign=False), strict=True):
-        ax.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=SMALL)
-    ax.set_xlim(0, (ends.max() or 1.0) / (1 - min(0.5, 36 / points(ax)[0])))
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    open_frame(ax)
-    label_rows(ax, names)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(with_unit("mean |attribution|", unit), fontsize=SMALL + 1)
-    ax.set_title(short(rows.output, 60), fontsize=11, pad=20)
-    line = [Line2D([], [], color=SPREAD, marker="|", label="middle half of the rows")] if many else []
-    sign_legend(ax, *line)
+        ends = np.maximum(ends, high)
+        marks = [Line2D([], [], color=SPREAD, marker="|", label="middle half of the rows")]
+    errors = rows.errors_of(lambda array: fold_as(array.sum(1), kept, len(names)))
+    if errors is not None:
+        style.whiskers(ax, places, up + down, errors.of_mean(), lying=True, shift=0.22)
+        ends = np.maximum(ends, up + down + style.ERRORS * errors.of_mean())
+        marks.append(style.WHISKER)
+    for place, end, text in zip(places, ends, style.fixed(up + down, sign=False), strict=True):
+        ax.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=style.SMALL)
+    style.leave_room(ax, 0, ends.max())
+    style.frame_lines(ax, names)
+    ax.set_xlabel(style.with_unit("mean |attribution|", unit), fontsize=style.SMALL + 1)
+    style.write_title(ax, rows.output, pad=20)
+    style.sign_legend(ax, *marks)
     return ax
 
 
+@picture("rows")
 def importance_over_time(
     explanation: Attributions,
     *,
@@ -100,69 +69,64 @@ def importance_over_time(
     """Draw how much each step moves one output, averaged over the rows that have this step.
 
     The bars say how much it moves it up and down; the line is their sum, the mean attribution; half of the rows lie
-    between the dashed lines. If sequences differ in length, a panel below counts the rows.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
-    align : "start", "end" or "relative"
-        How sequences of different lengths are laid over each other: by their first steps, by their last steps, or stretched
-        to the same length.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, these are not sequences, or ``align`` is something else.
+    between the dashed lines. A band around the line shows two standard errors, where these are known. If sequences differ in
+    length, a panel below counts the rows.
     """
     rows = read_rows(explanation, "importance_over_time")
-    values, time = aligned(rows.values.sum(2, keepdims=True), rows.lengths, rows.labels, align, time_label)
-    values = values[..., 0]  # (rows, columns)
+
+    def in_columns(array: np.ndarray) -> np.ndarray:  # (rows, columns)
+        return aligned(array.sum(2, keepdims=True), rows.lengths, rows.labels, align, time_label)[0][..., 0]
+
+    values, time = in_columns(rows.values), aligned(rows.values, rows.lengths, rows.labels, align, time_label)[1]
     counts = np.isfinite(values).sum(0)
     differ = bool((counts < len(values)).any())
     heights = [2.8, 0.5] if differ else [2.8]
-    ax = new_axes(ax, 9, sum(heights) + 1)
-    panels = Panels(ax, heights)
+    ax = style.new_axes(ax, 9, sum(heights) + 1)
+    panels = style.Panels(ax, heights)
     top = panels(0, label="importance")
-    for part in (np.maximum(values, 0), np.minimum(values, 0)):
-        draw_signed_bars(top, time.edges, mean_of_known(part))
-    mean = mean_of_known(values)
-    low, high = np.nanquantile(values, (0.25, 0.75), axis=0)
-    dashes: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 1.5))}
-    marker = "o" if len(mean) == 1 else ""
-    top.plot(time.centers, np.stack([low, high], 1), marker=marker, **dashes)
-    top.plot(time.centers, mean, color="black", linewidth=1.6, marker=marker)
-    if not np.nan_to_num(values).any():
-        top.set(ylim=(-1, 1), yticks=[0])  # otherwise the rounding errors of bars without height set the scale
-    open_frame(top)
-    top.set_ylabel(with_unit("mean attribution", unit), fontsize=SMALL + 1)
-    top.set_title(short(rows.output, 60), fontsize=11, pad=20)
-    lines = [Line2D([], [], color="black", label="mean"), Line2D([], [], label="quartiles of the rows", **dashes)]
-    sign_legend(top, *lines)
+    _draw_means(top, time, values, rows.errors_of(in_columns))
+    top.set_ylabel(style.with_unit("mean attribution", unit), fontsize=style.SMALL + 1)
+    style.write_title(top, rows.output, pad=20)
     if not differ:
         time.dress(top)
         return ax
     top.tick_params(labelbottom=False)
     bottom = panels(1, sharex=top, label="rows")
     bottom.stairs(counts, time.edges, fill=True, color="0.75")
-    bottom.set_ylabel("rows", fontsize=SMALL)
+    bottom.set_ylabel("rows", fontsize=style.SMALL)
     bottom.set_yticks([0, counts.max()])
-    open_frame(bottom)
+    style.open_frame(bottom)
     time.dress(bottom)
     return ax
 
 
+def _draw_means(ax: Axes, time: Timeline, values: np.ndarray, errors: Errors | None) -> None:
+    """Draw what the columns (rows, columns) push up and down, their mean, and how rows differ."""
+    for part in (np.maximum(values, 0), np.minimum(values, 0)):
+        style.draw_signed_bars(ax, time.edges, mean_of_known(part))
+    mean = mean_of_known(values)
+    low, high = np.nanquantile(values, (0.25, 0.75), axis=0)
+    dashes: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 1.5))}
+    marks: list[Any] = [
+        Line2D([], [], color="black", label="mean"),
+        Line2D([], [], label="quartiles of the rows", **dashes),
+    ]
+    marker = "o" if len(mean) == 1 else ""
+    if errors is not None:
+        span = style.ERRORS * errors.of_mean()
+        if len(mean) == 1:
+            ax.errorbar(time.centers, mean, span, color="black", capsize=3)
+        ax.fill_between(time.centers, mean - span, mean + span, color=SPAN, alpha=0.6, linewidth=0)
+        marks.append(Patch(color=SPAN, alpha=0.6, label=style.WITHIN))
+    ax.plot(time.centers, np.stack([low, high], 1), marker=marker, **dashes)
+    ax.plot(time.centers, mean, color="black", linewidth=1.6, marker=marker)
+    if not np.nan_to_num(values).any():
+        ax.set(ylim=(-1, 1), yticks=[0])  # otherwise the rounding errors of bars without height set the scale
+    style.open_frame(ax)
+    style.sign_legend(ax, *marks)
+
+
+@picture("rows")
 def importance_map(
     explanation: Attributions,
     *,
@@ -174,50 +138,33 @@ def importance_map(
 ) -> Axes:
     """Draw how each feature at each step moves one output: the mean attribution, and below it how far rows differ.
 
-    Parameters
-    ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
-    align : "start", "end" or "relative"
-        How sequences of different lengths are laid over each other: by their first steps, by their last steps, or stretched
-        to the same length. A step is averaged over the rows that have it.
-    max_display : int
-        How many features get a line of their own; the others are summed in one more.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, these are not sequences, or ``align`` is something else.
+    A step is averaged over the rows that have it. Dots cover means below two standard errors, where these are known.
     """
     rows = read_rows(explanation, "importance_map").folded(max_display)
+
+    def in_columns(array: np.ndarray) -> np.ndarray:  # (rows, columns, features)
+        return aligned(array, rows.lengths, rows.labels, align, time_label)[0]
+
     values, time = aligned(rows.values, rows.lengths, rows.labels, align, time_label)
+    errors = rows.errors_of(in_columns)
     mean, spread = mean_of_known(values).T, np.nanstd(values, 0).T  # (features, columns)
     height = float(np.clip(0.23 * len(mean), 0.9, 8))
-    ax = new_axes(ax, 9, 2 * height + 1.3)
-    panels = Panels(ax, [height, height], [7.5, 0.14], gaps=(0.35, 0.1))
+    ax = style.new_axes(ax, 9, 2 * height + 1.3)
+    panels = style.Panels(ax, [height, height], [7.5, 0.14], gaps=(0.35, 0.1))
     top = panels(0, label="mean")
-    mesh = draw_evidence(top, time.edges, mean, limit_of(mean[rows.named]))
-    evidence_bar(mesh, mean, with_unit("mean attribution", unit), panels.bar(0, 1, "scale of means"))
-    top.set_title(" · ".join(filter(None, ["mean of the attributions", short(rows.output, 40)])), fontsize=11)
+    limit = style.limit_of(mean[rows.named])
+    mesh = style.draw_evidence(top, time.edges, mean, limit, None if errors is None else errors.of_mean().T)
+    style.evidence_bar(mesh, mean, style.with_unit("mean attribution", unit), panels.bar(0, 1, "scale of means"))
+    style.write_title(top, "mean of the attributions", rows.output, length=40)
     bottom = panels(1, sharex=top, label="spread")
-    limit = limit_of(spread[rows.named])
-    shades = draw_map(bottom, time.edges, spread, cmap="Greys", vmin=0, vmax=limit)
+    limit = style.limit_of(spread[rows.named])
+    shades = style.draw_map(bottom, time.edges, spread, cmap="Greys", vmin=0, vmax=limit)
     extend = "max" if spread.max() > limit else "neither"
-    color_bar(shades, with_unit("standard deviation", unit), panels.bar(1, 1, "scale of deviations"), extend=extend)
+    label = style.with_unit("standard deviation", unit)
+    style.color_bar(shades, label, panels.bar(1, 1, "scale of deviations"), extend=extend)
     bottom.set_title("standard deviation over the rows", fontsize=11)
     for panel in (top, bottom):
-        label_rows(panel, rows.features)
+        style.label_rows(panel, rows.features)
     time.dress(bottom)
     top.tick_params(labelbottom=False)
     return ax
