@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class Errors:
         """
         sums = [total(np.asarray(one, np.float64)) for one in self.replicates]
         return Errors(np.hypot(noise(sums) if sums else 0.0, total(self.bias)), sums)
+
+    def of_rows(self, rows: Any) -> Errors:
+        """Return those of a row, or of some."""
+        return Errors(self.errors[rows], [one[rows] for one in self.replicates])
 
     def of_mean(self) -> np.ndarray:
         """Return the errors of means over rows, the first axis (NaN: not there): noise is independent, bias may not be."""

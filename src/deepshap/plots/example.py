@@ -1,4 +1,4 @@
-"""Pictures of a single sequence: its inputs, and when they pushed one output up or down."""
+"""Pictures of a single sequence: its inputs, when they pushed one output up or down, and how that builds up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from . import style
 from .documentation import picture
 from .reading import Sequences, read_row
 from .timeline import Timeline, timeline
+
+MOST_BARS = 100
+FEW_BARS = 15  # so few that all their numbers are written
 
 
 @picture("row")
@@ -49,7 +52,7 @@ def heatmap(
 
     top = panels(0, sharex=middle, label="output")
     _draw_running_output(top, time, one, unit)
-    title(top, one)
+    _title(top, one)
     if one.data is None:
         time.dress(middle)
         return ax
@@ -107,7 +110,7 @@ def signal(
         label = f"{style.short(name, 22)}\n(own scale)" if others else style.short(name, 22)
         top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=style.SMALL + 1)
         if i == 0:
-            title(top, one)
+            _title(top, one)
     time.dress(base)
     if time.binned:
         base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=style.SMALL + 1)
@@ -116,7 +119,39 @@ def signal(
     return ax
 
 
-def title(ax: Axes, one: Sequences, pad: float = 6) -> None:
+@picture("row")
+def buildup(
+    explanation: Attributions,
+    *,
+    max_display: int = 5,
+    unit: str = "",
+    time_label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how one output builds up from the base value: a waterfall over time, and the running sums of the features.
+
+    Up to 5 features have a curve of their own. Whiskers show two standard errors of the steps, where these are known.
+    """
+    one = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
+    time = timeline(one.labels, one.values.shape[1], time_label, MOST_BARS)
+    single = len(one.features) == 1
+    heights = [2.6] if single else [2.6, 2.2]
+    ax = style.new_axes(ax, 10, sum(heights) + 1.3)
+    panels = style.Panels(ax, heights, [8.2, 1.4], gaps=(0.3, 0))
+    top = panels(0, label="output")
+    _draw_waterfall(top, time, one, unit)
+    _title(top, one, pad=20)
+    if single:
+        time.dress(top)
+        return ax
+    bottom = panels(1, sharex=top, label="features")
+    _draw_running_sums(bottom, time, one, unit)
+    time.dress(bottom)
+    top.tick_params(labelbottom=False)
+    return ax
+
+
+def _title(ax: Axes, one: Sequences, pad: float = 6) -> None:
     """Say which row and output it is, as far as they have names."""
     style.write_title(ax, one.rows[0], one.output, pad=pad)
 
@@ -131,14 +166,14 @@ def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) ->
     ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
     for above, look in ((curve >= base, style.UP), (curve <= base, style.DOWN)):
         ax.fill_between(time.edges, base, curve, where=above, interpolate=True, alpha=0.35, **look)
-    write_ends(ax, one)
+    _write_ends(ax, one)
     ax.set_ylabel(style.with_unit("output", unit).replace(" (", "\n("), fontsize=style.SMALL)
     style.open_frame(ax)
     ax.locator_params(axis="y", nbins=4)
     ax.tick_params(labelbottom=False)
 
 
-def write_ends(ax: Axes, one: Sequences) -> None:
+def _write_ends(ax: Axes, one: Sequences) -> None:
     """Write the base value and the output to the right, at their heights; also the sum of what is shown if it is less."""
     base, shown = float(one.base[0]), float(one.shown[0])
     ends = [(base, "base value", "normal")]
@@ -153,10 +188,10 @@ def write_ends(ax: Axes, one: Sequences) -> None:
     gap = (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1)
     places = style.apart(np.array([height for height, _, _ in ends]), gap)
     for place, (height, what, weight) in zip(places, ends, strict=True):
-        write_beside(ax, place, f"{what} {style.number(height, False)}", fontweight=weight)
+        _write_beside(ax, place, f"{what} {style.number(height, False)}", fontweight=weight)
 
 
-def write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
+def _write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
     """Write to the right of the axes, at a height of the data."""
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
     ax.annotate(text, (1.01, height), fontsize=style.SMALL, **place, **look)
@@ -228,6 +263,73 @@ def _scale_bars(ax: Axes, all_values: np.ndarray, total: float) -> None:
     low, high = min(0.0, np.nanmin(all_values)), max(0.0, np.nanmax(all_values))
     margin = 0.06 * (high - low) or 1.0
     ax.set_ylim(low - margin, high + margin)
-    write_beside(ax, 0, style.number(total), color=style.RED if total >= 0 else style.BLUE, fontweight="bold")
+    _write_beside(ax, 0, style.number(total), color=style.RED if total >= 0 else style.BLUE, fontweight="bold")
     ax.set_yticks([])
     style.bare(ax)
+
+
+# ---------------------------------------------------------------------- parts of the build-up
+def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+    per_step = time.sums(one.values[0]).sum(1)
+    base = float(one.base[0])
+    after = base + np.cumsum(per_step)
+    before = after - per_step
+    widths = np.diff(time.edges)
+    gap = 0.12 * widths if len(widths) <= MOST_BARS / 2 else 0 * widths
+    for chosen, look in ((per_step >= 0, style.UP), (per_step < 0, style.DOWN)):
+        left, height = (time.edges[:-1] + gap)[chosen], per_step[chosen]
+        ax.bar(left, height, (widths - 2 * gap)[chosen], bottom=before[chosen], align="edge", **look)
+    ax.hlines(after[:-1], time.centers[:-1], time.centers[1:], color="0.35", linewidth=0.6)
+    ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
+    ax.use_sticky_edges = False
+    ax.margins(x=0, y=0.12)
+    if not per_step.any():  # otherwise the rounding errors of bars without height set the scale
+        ax.set_ylim(base - (abs(base) or 1), base + (abs(base) or 1))
+    errors = one.error_of(lambda array: time.sums(array[0]).sum(1))
+    style.whiskers(ax, time.centers, after, errors)
+    reach = 0 if errors is None else style.ERRORS * errors
+    _write_steps(ax, time, per_step, np.maximum(before, after + reach), np.minimum(before, after - reach))
+    style.open_frame(ax)
+    ax.set_ylabel(style.with_unit("output", unit), fontsize=style.SMALL + 1)
+    _write_ends(ax, one)
+    style.sign_legend(ax, *([] if errors is None else [style.WHISKER]))
+
+
+def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, tops: np.ndarray, bottoms: np.ndarray) -> None:
+    """Write the numbers of all steps, or of the largest where there are many; none too near another, or if all are 0."""
+    size = np.abs(per_step)
+    if not size.any():
+        return
+    texts = style.fixed(per_step)
+    room = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    places = np.clip(time.centers, time.edges[0] + room / 2, time.edges[-1] - room / 2)  # free: what is beside the axes
+    written: list[float] = []
+    for i in np.argsort(-size, kind="stable"):
+        many = len(size) > FEW_BARS
+        if many and (len(written) == 8 or size[i] < size.max() / 20):
+            break
+        if any(abs(places[i] - other) < room for other in written):
+            continue
+        written.append(places[i])
+        up = per_step[i] >= 0
+        near = np.abs(time.centers - places[i]) < (room + np.diff(time.edges)) / 2
+        end, shift, va = (tops[near].max(), 2, "bottom") if up else (bottoms[near].min(), -2, "top")
+        ax.annotate(
+            texts[i], (places[i], end), (0, shift), textcoords="offset points", ha="center", va=va, fontsize=7.5
+        )
+
+
+def _draw_running_sums(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+    """Draw the running sum of each feature; their last values add up to the output minus the base value."""
+    curves = np.cumsum(time.sums(one.values[0]), 0)
+    curves = np.concatenate([np.zeros((1, curves.shape[1])), curves])
+    ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
+    for curve, (color, dashes) in zip(curves.T, style.CURVES, strict=False):
+        ax.plot(time.edges, curve, color=color, linestyle=dashes, linewidth=1.7)
+    ax.margins(y=0.08)
+    low, high = ax.get_ylim()
+    places = style.apart(curves[-1], (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1))
+    for place, name, value, (color, _) in zip(places, one.features, curves[-1], style.CURVES, strict=False):
+        _write_beside(ax, place, f"{style.short(name, 18)} {style.number(value)}", color=color)
+    style.open_frame(ax)
+    ax.set_ylabel(style.with_unit("running sum\nof attributions", unit), fontsize=style.SMALL + 1)

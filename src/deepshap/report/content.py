@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import InputError
 from ..execution import additivity_gap
 from ..explanation.core import Attributions
+from ..explanation.long_form import facts
+from ..explanation.uncertainty import Errors
 from ..names import as_texts
 
 Kind = Literal["sequence", "text", "table"]
@@ -25,6 +27,7 @@ class Part:
     kind: what the axes mean. A text has one feature, its words; a table one step.
     values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None.
     feature_names: one per feature. step_labels: (steps,) or (rows, steps) of str, or None. lengths: (rows,).
+    errors: standard errors of the values, or None.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Part:
     feature_names: list[str]
     step_labels: np.ndarray | None
     lengths: np.ndarray
+    errors: Errors | None
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the values block by block, in float64."""
@@ -50,8 +54,9 @@ class Content:
     output_names: (outputs,), or (rows, outputs) where each row has outputs of its own.
     row_ids: (rows,) of str. outputs, base, total, total_abs, gap: (rows, outputs) float64; ``total`` is the sum of the
     attributions and ``total_abs`` that of their absolute values. base and gap are None where they are not known.
-    targets: (rows,), (rows, outputs) or None. flat: there is at most one axis of outputs. predictions: all outputs of the
-    model (rows, classes), whichever are explained, and classes, their names; None where they are not known.
+    targets: (rows,), (rows, outputs) or None. converged: (rows,) or None. flat: there is at most one axis of outputs.
+    predictions: all outputs of the model (rows, classes), whichever are explained; None where they are not known.
+    What follows is known of the explanation as a whole: its ``long_form.FACTS``.
     """
 
     parts: list[Part]
@@ -65,11 +70,14 @@ class Content:
     gap: np.ndarray | None
     targets: np.ndarray | None
     predictions: np.ndarray | None
-    classes: list[str] | None
-    explained: str | None
-    time_label: str | None
-    model: str | None
+    converged: np.ndarray | None
     background: dict[str, Any] | None
+    model: str | None
+    method: str | None
+    players: str | None
+    explained: str | None
+    classes: list[str] | None
+    time_label: str | None
     compute_time: float | None
 
     def __len__(self) -> int:
@@ -113,12 +121,8 @@ def read(explanation: Attributions) -> Content:
         gap=gap,
         targets=_targets(_first(named, "targets"), count, outputs),
         predictions=_predictions(first, count),
-        classes=first.classes,
-        explained=first.explained,
-        time_label=first.time_label,
-        model=first.model,
-        background=first.background,
-        compute_time=first.compute_time,
+        converged=None if first.converged is None else np.atleast_1d(first.converged),
+        **facts(first),
     )
 
 
@@ -169,6 +173,7 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
         feature_names=names,
         step_labels=None if steps is None else as_texts(steps),
         lengths=_lengths(explanation, shape[:2]),
+        errors=explanation._errors and explanation._errors.of(lambda array: array.reshape(*shape, -1)),
     )
     _check_finite(part)
     return part
