@@ -86,7 +86,6 @@ def test_overview(report, unsure):
     expected = np.sqrt((of_rows**2).sum(0)) / ROWS
     report.evaluate("location.hash = 'overview'")
     report.page.select_option("#output", "1")
-    report.page.click("#scope [data-value=one]")
     report.page.click("#measure [data-value=signed]")
     trace = report.traces("features")[0]
     (bars,) = report.evaluate(f"{ERROR_BARS}('chart-features')")

@@ -13,7 +13,7 @@ from ..execution import additivity_gap
 from ..explanation.core import Attributions
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
-from ..names import as_texts
+from ..names import as_texts, names_for, numbered
 
 Kind = Literal["sequence", "text", "table"]
 BLOCK = 2**22  # values that are summed at a time
@@ -181,21 +181,15 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
 
 def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
     """Kind of the input, the names of its features and the labels of its steps."""
-    names, steps = explanation.feature_names, explanation.step_labels
-    names = names if isinstance(names, (list, tuple, np.ndarray)) and len(names) == axes[-1] else None
+    names, steps = names_for(explanation.feature_names, axes[-1]), explanation.step_labels
     if len(axes) == 2:
-        return "sequence", _texts(names, axes[1], "Feature"), steps
-    counted = names is None or any(_texts(names, 0, "") == _texts(None, axes[0], kind) for kind in ("Step", "Feature"))
+        return "sequence", names or numbered("Feature", axes[1]), steps
+    counted = names in (None, numbered("Step", axes[0]), numbered("Feature", axes[0]))
     if counted and data is not None and is_words(data):
         return "text", ["word"], steps
-    summed = names is not None and _texts(names, 0, "") == _texts(None, axes[0], "Step")
-    if summed or explanation._steps_at is not None:
+    if names == numbered("Step", axes[0]) or explanation._steps_at is not None:
         return "sequence", ["all features"], steps
-    return "table", _texts(names, axes[0], "Feature"), None
-
-
-def _texts(names: Any, count: int, kind: str) -> list[str]:
-    return [f"{kind} {i}" for i in range(count)] if names is None else [str(name) for name in names]
+    return "table", names or numbered("Feature", axes[0]), None
 
 
 def _lengths(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray:
@@ -260,9 +254,6 @@ def _output_names(explanation: Attributions, shape: tuple[int, ...], rows: int) 
         return np.array([given if isinstance(given, str) else "output"], dtype=object)
     if given is not None and np.ndim(given) == 2 and np.shape(given) == (rows, shape[-1]) and len(shape) == 1:
         return as_texts(given)
-    if given is not None and np.shape(given) == (shape[-1],):
-        last = [str(name) for name in given]
-    else:
-        last = [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
+    last = names_for(given, shape[-1]) or [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
     first = [", ".join(map(str, index)) for index in np.ndindex(shape[:-1])]
     return np.array([f"{where} · {name}" if where else name for where in first for name in last], dtype=object)
