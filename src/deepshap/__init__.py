@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .handlers import ModuleCall
     from .inspection import Inspection, check
     from .lstm_handler import LSTMShapHandler
-    from .results import Explanation, JointExplanation, load
+    from .results import Explanation, JointExplanation
+    from .results.loading import load
     from .tables import Sequences, sequences
 
 __version__ = "0.1.0"
@@ -82,7 +83,7 @@ _LAZY = {
     "datasets": ".datasets",
     "explain_dataset": ".dataset.run",
     "gate_attribution": ".cells",
-    "load": ".results",
+    "load": ".results.loading",
     "patch_shap": ".drop_in",
     "plots": ".plots",
     "ray": ".ray",

@@ -75,20 +75,15 @@ class SpeakerNet(nn.Module):
 
 @dataclass(frozen=True)
 class Explained:
-    """Utterances, the model's answers and why it gave them.
+    """Utterances, and why the model hears in each the speaker that it does.
 
     predicted: (N,), the speaker with the highest log-odds. ranked: the explanation of that speaker's log-odds,
-    (N, 29, 12, 1), zero in the padding; the sum over an utterance is log_odds − base.
+    (N, 29, 12, 1), zero in the padding; the sum over an utterance is log-odds − base.
     """
 
     utterances: Utterances
     predicted: np.ndarray
     ranked: deepshap.Explanation
-
-    @property
-    def explanation(self) -> deepshap.Explanation:
-        """The explanation without its axis of outputs (N, 29, 12)."""
-        return self.ranked.output(0)
 
     @property
     def attributions(self) -> np.ndarray:
@@ -99,21 +94,6 @@ class Explained:
     def log_odds(self) -> np.ndarray:
         """Of the predicted speaker (N,)."""
         return self.ranked.outputs[:, 0]
-
-    @property
-    def base(self) -> np.ndarray:
-        """The same for the background, on average (N,)."""
-        return self.ranked.base_values[:, 0]
-
-    @property
-    def gap(self) -> np.ndarray:
-        """By how much each explanation misses the difference it explains (N,)."""
-        return np.abs(self.attributions.sum(axis=(1, 2), dtype=np.float64) - (self.log_odds - self.base))
-
-    @property
-    def relative_gap(self) -> np.ndarray:
-        """The gap as a part of that difference (N,)."""
-        return self.gap / np.abs(self.log_odds - self.base)
 
     @property
     def probability(self) -> np.ndarray:
@@ -202,27 +182,22 @@ def removal_curves(model: SpeakerNet, explained: Explained, seed: int) -> dict[s
         "lowest attribution first": support,
     }
     ranks = {name: score.argsort(axis=1).argsort(axis=1) for name, score in scores.items()}
-    return {
-        name: np.array([_kept(model, explained, rank < count) for count in range(CHANNELS + 1)])
-        for name, rank in ranks.items()
-    }
 
+    def kept(removed: np.ndarray) -> float:
+        signal = np.where(removed[:, None, :], model.mean.numpy(), explained.utterances.signal)
+        answers = log_odds(model, signal, explained.utterances.lengths).argmax(axis=1)
+        return float((answers == explained.predicted).mean())
 
-def _kept(model: SpeakerNet, explained: Explained, removed: np.ndarray) -> float:
-    utterances = explained.utterances
-    signal = np.where(removed[:, None, :], model.mean.numpy(), utterances.signal)
-    answers = log_odds(model, signal, utterances.lengths).argmax(axis=1)
-    return float((answers == explained.predicted).mean())
+    return {name: np.array([kept(rank < count) for count in range(CHANNELS + 1)]) for name, rank in ranks.items()}
 
 
 def summarise(explained: Explained, references: int, seconds: float, curves: dict[str, np.ndarray]) -> None:
     """Print what was done and how well."""
-    right = explained.predicted == explained.utterances.speaker
-    count = len(right)
+    right, count = explained.predicted == explained.utterances.speaker, len(explained.predicted)
     most, random, least = (f"{curve[3]:.0%}" for curve in curves.values())
     print(f"accuracy: {right.mean():.1%} of {count} test utterances")
     print(f"explained: {count} utterances × {references} references = {count * references} pairs, {seconds:.1f} s")
-    print(f"largest additivity gap: {explained.gap.max():.1e} log-odds, {explained.relative_gap.max():.1e} relative")
+    print(f"largest additivity gap: {explained.ranked.gap.max():.1e} of the outputs' scale")
     print("check: answers that stay the same when 3 of the 12 coefficients are replaced by their average:")
     print(f"  {most} if these have the highest attributions, {random} if random, {least} if the lowest")
 
@@ -242,7 +217,7 @@ def write_tables(explained: Explained, folder: Path) -> None:
             "true_speaker": explained.utterances.speaker + 1,
             "probability": explained.probability,
             "log_odds": explained.log_odds,
-            "base": explained.base,
+            "base": explained.ranked.base_values[:, 0],
         }
     )
     pyarrow.parquet.write_table(table, folder / "utterances.parquet")
@@ -265,25 +240,22 @@ def write_pictures(explained: Explained, curves: dict[str, np.ndarray], folder: 
 
 def draw_utterance(explained: Explained, row: np.integer) -> Figure:
     """Draw what spoke for and against the predicted speaker of an utterance, and when."""
-    one = explained.explanation[int(row)]
-    ax = plots.heatmap(one, unit="log-odds", time_label="time (ms)")
+    ax = plots.heatmap(explained.ranked.output(0)[int(row)], unit="log-odds", time_label="time (ms)")
     predicted, true = explained.predicted[row] + 1, explained.utterances.speaker[row] + 1
     verdict = "right" if predicted == true else f"wrong, it was speaker {true}"
+    sure = min(explained.probability[row], 0.999)
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.suptitle(
-        f"Utterance {row}: the LSTM hears speaker {predicted} with probability "
-        f"{_percent(explained.probability[row])}: {verdict}",
-        fontsize=13,
-        fontweight="bold",
-    )
+    chance = f"probability {'over ' * (sure == 0.999)}{sure:.1%}"
+    text = f"Utterance {row}: the LSTM hears speaker {predicted} with {chance}: {verdict}"
+    figure.suptitle(text, fontsize=13, fontweight="bold")
     return figure
 
 
 def draw_speakers(explained: Explained) -> Figure:
     """Draw by which coefficients, and when in the utterance, each speaker is recognised."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), layout="constrained", width_ratios=[3, 2])
-    explanation, speaker = explained.explanation, explained.predicted + 1
+    explanation, speaker = explained.ranked.output(0), explained.predicted + 1
     plots.importance_by_group(explanation, speaker, unit="log-odds", ax=left)
     plots.importance_by_group(explanation, speaker, per="step", unit="log-odds", ax=right)
     left.set_xticks(range(CHANNELS), range(1, CHANNELS + 1), rotation=0, ha="center")
@@ -299,12 +271,8 @@ def draw_check(curves: dict[str, np.ndarray]) -> Figure:
     for (name, curve), color in zip(curves.items(), (plots.RED, "grey", plots.BLUE), strict=True):
         ax.plot(100 * curve, color=color, marker="o", linewidth=2)
         ax.annotate(name, (4, 100 * curve[4]), xytext=(8, 4), textcoords="offset points", color=color)
-    ax.set(
-        xlabel="cepstrum coefficients replaced by their average",
-        ylabel="answers that stay the same (%)",
-        xticks=range(CHANNELS + 1),
-        ylim=(0, 103),
-    )
+    ax.set(xticks=range(CHANNELS + 1), xlabel="cepstrum coefficients replaced by their average")
+    ax.set(ylim=(0, 103), ylabel="answers that stay the same (%)")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title("Does the model need what the explanation calls important?", fontweight="bold")
     return figure
@@ -324,10 +292,6 @@ def select(utterances: Utterances, rows: np.ndarray | slice) -> Utterances:
 def log_odds(model: SpeakerNet, signal: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Evaluate the model (N, 9)."""
     return model(torch.as_tensor(signal), torch.as_tensor(lengths)).numpy()
-
-
-def _percent(probability: float) -> str:
-    return "over 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -64,7 +64,7 @@ def test_slices_are_the_whole_again(cuts, labels, ranked, form):
         whole = whole.output(1)
     elif form != "cells":
         whole = getattr(whole, form)()
-    edges = [0, *sorted(set(cuts) - {0, ROWS}), ROWS]
+    edges = [0, *sorted(cuts), ROWS]  # some parts have no rows
     parts = [whole[start:stop] for start, stop in pairwise(edges)]
     again = deepshap.Explanation.concat(parts)
     assert_equal(again, whole, but=("compute_time",))
@@ -174,3 +174,16 @@ def test_files_are_put_together(tmp_path):
         deepshap.load(tmp_path / "none-*.parquet")
     with pytest.raises(deepshap.InputError, match="at least one"):
         deepshap.load([])
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(9, None), [], np.zeros(ROWS, bool)])
+def test_no_rows_keep_their_shape(rows):
+    whole = explanation(labels="of rows")
+    for none in (whole[rows], whole[rows][:0]):
+        assert none.shape == (0, STEPS, FEATURES, OUTPUTS)
+        assert none.data.shape == none.display_data.shape == (0, STEPS, FEATURES)
+        assert none.standard_errors.shape == none.shape
+        assert len(none.row_ids) == len(none.lengths) == 0
+        assert none.output("yes").over_time().shape == none[:, 0, :, 1].shape == (0, FEATURES)
+        assert none.output("yes").base_values.shape == (0,)
+        assert_equal(deepshap.Explanation.concat([none, whole]), whole, but=("compute_time",))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,8 @@ def run(
     chosen = taken(all_rows, rows)
     reference, description = read_background(background, source, all_rows, data, seed)
     loaded = model_of(model, options)
-    names = listed(feature_names, "--feature-names")
-    if names is not None and len(chosen.inputs) > 1:
+    names = listed(feature_names, "--feature-names") or chosen.feature_names
+    if feature_names is not None and len(chosen.inputs) > 1:
         raise InputError("--feature-names is for a model of one input.")
     selection = Selection(options["tensor"], classes, listed(class_names, "--class-names"))
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
@@ -66,25 +65,24 @@ def run(
         max_memory=max_memory,
         max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
         progress=False if quiet else None,
-        feature_names=names if names is not None else chosen.feature_names,
+        feature_names=names,
         output_names=selection.names,
     )
-    start = time.perf_counter()
     with explainer.frozen():
         explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
-    seconds = time.perf_counter() - start
     explanation.background = {"rows": len(reference[0]), "description": description}
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
     explanation.save(output)
-    say: Callable[[str], None] = (lambda text: None) if quiet else click.echo
-    pairs = f"{_count(len(chosen), 'row')} × {_count(len(reference[0]), 'reference')}"
-    gap = f"{np.max(explanation.gap):.0e}"
-    say(f"explained {pairs} in {seconds:.1f} s; the sums match to {gap} of the outputs' scale")
-    say(f"the attributions are in {output}")
+    pairs = (
+        f"{_count(len(chosen), 'row')} × {_count(len(reference[0]), 'reference')} in {explanation.compute_time:.1f} s"
+    )
+    said = [f"explained {pairs}; the sums match to {np.max(explanation.gap):.0e} of the outputs' scale"]
+    said.append(f"the attributions are in {output}")
     if report is not None:
-        explanation.report(report)
-        say(f"the report is in {report}")
+        said.append(f"the report is in {explanation.report(report)}")
+    if not quiet:
+        click.echo("\n".join(said))
 
 
 def _count(number: int, what: str) -> str:

@@ -13,7 +13,6 @@ from slicer import Alias, Obj
 from ..errors import InputError
 from ..names import as_texts, check_count, check_names, names_for, numbered
 from .fields import Fields
-from .uncertainty import error_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -230,10 +229,21 @@ class Attributions(Fields, shap.Explanation):
         return twin
 
     def __getitem__(self, item: Any) -> Any:
-        part = super().__getitem__(_without_ellipsis(item, np.ndim(self.values)))
+        items = _without_ellipsis(item, np.ndim(self.values))
+        if self._rows and _takes_none(items[0], len(self.values)):  # slicer would lose the other axes
+            one_row = self._of_rows(lambda array: np.zeros((1, *array.shape[1:]), array.dtype))
+            return one_row[(slice(None), *items[1:])]._of_rows(lambda array: array[:0])
+        part = super().__getitem__(items)
         if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
         return part
+
+    def _of_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """A copy with other rows in all arrays that have rows, which are their first axis."""
+        other, arrays = copy.copy(self), dict(self._s._iter_tracked(include_aliases=True))
+        found = {name: one for name, one in arrays.items() if one.o is not None and 0 in one.dim}
+        other._track(**{name: type(one)(function(np.asarray(one.o)), list(one.dim)) for name, one in found.items()})
+        return other
 
     # ------------------------------------------------------------------ shap's arithmetic
     def _apply_binary_operator(self, *args: Any) -> Self:
@@ -295,10 +305,9 @@ class Attributions(Fields, shap.Explanation):
     def _summed(self, axis: int, data: Summary) -> Self:
         summed = self[(*(slice(None),) * axis, 0)]
         summed.values = self.values.sum(axis, dtype=np.float64)
-        if self.standard_errors is not None:
-            replicates, errors = self._replicates, self.standard_errors
-            summed.replicates = [replicate.sum(axis, dtype=np.float64) for replicate in replicates] or None
-            summed.standard_errors = error_of(lambda array: array.sum(axis), errors, replicates)
+        if self._errors is not None:
+            errors = self._errors.of(lambda array: array.sum(axis))
+            summed.replicates, summed.standard_errors = errors.replicates, errors.errors
         shape = summed.values.shape[: summed._inputs]
         display = None
         if callable(data):
@@ -314,7 +323,7 @@ class Attributions(Fields, shap.Explanation):
         if source is None or np.asarray(source).dtype.kind not in "fiub":
             return None
         valid = self._valid if axis == self._steps_at else None
-        if valid is None:
+        if valid is None or not valid.size:
             return function(source, axis=axis)
         rows = zip(source, valid, strict=True) if self._rows else [(source, valid)]
         found = [function(row[mask], axis=0) if mask.any() else np.full(row.shape[1:], np.nan) for row, mask in rows]
@@ -328,6 +337,14 @@ def _output_index(key: int | str, size: int, names: Sequence[str]) -> int:
     if isinstance(key, (int, np.integer)) and -size <= key < size:
         return int(key) % size
     raise InputError(f"there is no output {key!r} among {size} outputs" + (f" named {names}." if names else "."))
+
+
+def _takes_none(item: Any, rows: int) -> bool:
+    """Whether an item is of an axis without entries, or takes none of them."""
+    if isinstance(item, slice):
+        return not range(*item.indices(rows))
+    array = np.asarray(item) if isinstance(item, (list, np.ndarray)) else np.ones(1)
+    return not (array.any() if array.dtype == bool else array.size)
 
 
 def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
 from ..names import as_labels
-from .uncertainty import noise
+from .uncertainty import Errors, noise
 
 
 class Fields:
@@ -124,6 +124,11 @@ class Fields:
             self._set(f"replicate_{i}", estimate, range(np.ndim(self.values)))
         if estimates and self.standard_errors is None:
             self.standard_errors = noise(estimates)
+
+    @property
+    def _errors(self) -> Errors | None:
+        """The standard errors with what tells of their sums, if they are known."""
+        return None if self.standard_errors is None else Errors(self.standard_errors, self._replicates)
 
     @property
     def _replicates(self) -> list[Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..names import as_texts
+from ..names import as_texts, names_for, numbered
 from .core import Attributions
+from .long_form import axis_names
 
 BLOCK = 2**22  # values that are looked at a time
 MOST_BARS, MOST_CELLS, MOST_NAMES = 10, 400, 4
@@ -33,16 +34,12 @@ def _heading(name: str, shapes: list[str]) -> str:
 
 def _shape(name: Any, part: Attributions) -> str:
     """The sizes of the axes of ``values``, with what they are."""
-    shape, rows, inputs = np.shape(part.values), part._rows, part._inputs
-    kinds = [("row", "rows")] if rows else []
-    axes = inputs - rows
-    steps = None if part._steps_at is None else part._steps_at - rows
-    for axis in range(axes):
-        feature = axis == axes - 1 and (axes <= 2 and axis != steps)
-        kinds.append(("step", "steps") if axis == steps else ("feature", "features") if feature else ("", ""))
-    kinds += [("output", "outputs")] * len(part.output_dims)
-    sizes = [f"{size:,} {kind[size != 1]}".strip() for size, kind in zip(shape, kinds, strict=True)]
-    text = " × ".join(sizes) if rows else f"1 row: {' × '.join(sizes)}"
+    words = [("output" if name.startswith("output") else name.partition("axis")[0]) for name in axis_names(part)]
+    sizes = [
+        f"{size:,} {word}{'s' * (size != 1 and word != '')}".strip()
+        for size, word in zip(part.shape, words, strict=True)
+    ]
+    text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}"
     return text if name is None else f"{name}: {text}"
 
 
@@ -53,6 +50,10 @@ def _facts(part: Attributions) -> str:
         "outputs": _names(part.output_names) if part.output_dims else None,
         "base values": _base_values(part),
         "largest gap": None if part.gap is None or not np.size(part.gap) else f"{np.max(part.gap):.2g}",
+        "method": part.method,
+        "largest standard error": None
+        if part.standard_errors is None
+        else f"{part.standard_errors.max(initial=0):.2g}",
         "time": None if part.compute_time is None else f"{part.compute_time:.3g} s",
     }
     items = [
@@ -64,24 +65,15 @@ def _facts(part: Attributions) -> str:
 
 
 def _background(background: dict[str, Any] | None) -> str | None:
-    if not background:
-        return None
-    rows = background.get("rows")
-    texts = [f"{rows} rows"] if rows is not None else []
-    texts += [
-        str(value) if key == "description" else f"{key}: {value}" for key, value in background.items() if key != "rows"
-    ]
-    return ", ".join(texts)
+    known = dict(background or {})
+    rows = [f"{known.pop('rows')} rows"] if known.get("rows") is not None else []
+    return ", ".join([*rows, *(str(v) if key == "description" else f"{key}: {v}" for key, v in known.items())]) or None
 
 
 def _names(names: Any) -> str | None:
     if not isinstance(names, (list, tuple, np.ndarray)):
         return None
-    flat = (
-        [str(name) for name in np.unique(np.asarray(names, dtype=str))]
-        if np.ndim(names) > 1
-        else [str(n) for n in names]
-    )
+    flat = list(map(str, names if np.ndim(names) < 2 else np.unique(np.asarray(names, dtype=str))))
     return ", ".join(flat[:MOST_NAMES]) + (f", … ({len(flat)})" if len(flat) > MOST_NAMES else "")
 
 
@@ -111,7 +103,7 @@ def _importance(name: Any, part: Attributions) -> Iterator[str]:
     features = None if axes == 1 and steps is not None else size.sum(0) if axes == 2 else size
     if features is not None and len(features) > 1:
         yield _caption(f"{title} by feature")
-        yield _bars(_feature_names(part, len(features)), features)
+        yield _bars(names_for(part.feature_names, len(features)) or numbered("Feature", len(features)), features)
     if steps is not None:
         per_step = (size.sum(1) if axes == 2 else size) * _share_of_padding(part, len(size))
         yield _caption(f"{title} by step")
@@ -131,12 +123,6 @@ def _share_of_padding(part: Attributions, steps: int) -> np.ndarray:
     """Factor that makes a mean over all rows one over the rows that have the step (steps,)."""
     lengths = np.atleast_1d(steps if part.lengths is None else part.lengths)
     return len(lengths) / np.maximum((np.arange(steps)[:, None] < lengths).sum(1), 1)
-
-
-def _feature_names(part: Attributions, count: int) -> list[str]:
-    names = part.feature_names
-    fits = isinstance(names, (list, tuple, np.ndarray)) and len(names) == count
-    return [str(name) for name in names] if fits else [f"Feature {i}" for i in range(count)]
 
 
 def _caption(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Standard errors of sums of values, whose errors are not independent."""
+"""Standard errors of values and of their sums, whose terms have errors that are not independent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,36 +14,39 @@ def noise(replicates: Sequence[np.ndarray]) -> np.ndarray:
     return np.std(replicates, axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(replicates))
 
 
-def error_of(
-    total: Callable[[np.ndarray], np.ndarray], errors: np.ndarray, replicates: Sequence[np.ndarray]
-) -> np.ndarray:
-    """Standard errors of sums, from those of their terms.
+@dataclass(frozen=True)
+class Errors:
+    """Standard errors of values, and independent estimates of these (as many as are known, or none).
 
-    With replicates the noise of a sum is the spread of the replicates' own sums, whatever the terms have to do with each
-    other. What the terms' errors hold beyond the noise is bias, of any sign, and adds up (triangle inequality). Without
-    replicates all is taken for bias: an upper bound. The two parts are independent and join as ``sqrt(noise² + bias²)``.
-
-    Parameters
-    ----------
-    total : callable
-        A sum with weights that are not negative, over axes counted from the front.
-    errors : array
-        Standard errors of the terms.
-    replicates : sequence of array
-        Independent estimates of the terms; may be empty.
+    The spread of the estimates is noise. What an error holds beyond it is bias, whose sign is not known. Where there are no
+    estimates, all is taken for bias, so that errors of sums are upper bounds.
     """
-    if not len(replicates):
-        return total(np.asarray(errors, np.float64))
-    return np.hypot(noise([total(np.asarray(r, np.float64)) for r in replicates]), total(_bias(errors, replicates)))
 
+    errors: np.ndarray
+    replicates: Sequence[np.ndarray] = ()
 
-def error_of_mean(errors: np.ndarray, replicates: Sequence[np.ndarray]) -> np.ndarray:
-    """Standard error of the mean over rows, the first axis: their noise is independent, their bias may not be."""
-    if not len(replicates):
-        return np.asarray(np.mean(errors, 0, dtype=np.float64))
-    spread = np.sqrt(np.sum(noise(replicates) ** 2, 0)) / len(errors)
-    return np.hypot(spread, np.mean(_bias(errors, replicates), axis=0))
+    def of(self, total: Callable[[np.ndarray], np.ndarray]) -> Errors:
+        """Return the errors of sums ``total(values)``, whose weights must not be negative.
 
+        The noise of a sum is the spread of the replicates' own sums, whatever its terms have to do with each other; biases
+        add up (triangle inequality): ``sqrt(noise² + (sum of biases)²)``.
+        """
+        sums = [total(np.asarray(one, np.float64)) for one in self.replicates]
+        return Errors(np.hypot(noise(sums) if sums else 0.0, total(self.bias)), sums)
 
-def _bias(errors: np.ndarray, replicates: Sequence[np.ndarray]) -> np.ndarray:
-    return np.sqrt(np.maximum(np.square(errors, dtype=np.float64) - noise(replicates) ** 2, 0))
+    def of_rows(self, rows: Any) -> Errors:
+        """Return those of a row, or of some."""
+        return Errors(self.errors[rows], [one[rows] for one in self.replicates])
+
+    def of_mean(self) -> np.ndarray:
+        """Return the errors of means over rows, the first axis (NaN: not there): noise is independent, bias may not be."""
+        count = np.isfinite(self.errors).sum(0)
+        spread = np.sqrt(np.nansum(noise(self.replicates) ** 2, 0)) if len(self.replicates) else 0.0
+        return np.hypot(spread, np.nansum(self.bias, 0)) / np.maximum(count, 1)
+
+    @property
+    def bias(self) -> np.ndarray:
+        """What the errors hold beyond the noise, of the values' shape."""
+        if not len(self.replicates):
+            return np.asarray(self.errors, np.float64)
+        return np.sqrt(np.maximum(np.square(self.errors, dtype=np.float64) - noise(self.replicates) ** 2, 0))

@@ -9,14 +9,12 @@ try:
 except ImportError as error:
     raise ImportError("pictures need matplotlib: pip install 'deepshap[plots]'") from error
 
-from deepshap.plots.beeswarm import beeswarm
-from deepshap.plots.buildup import buildup
-from deepshap.plots.comparisons import difference, importance_by_group, outliers
-from deepshap.plots.example import heatmap, signal
-from deepshap.plots.importance import importance, importance_map, importance_over_time
-from deepshap.plots.outputs import output_matrix
-from deepshap.plots.style import BLUE, RED
-from deepshap.plots.text import text, text_html
+from .comparisons import difference, importance_by_group, outliers
+from .example import buildup, heatmap, signal
+from .outputs import output_matrix
+from .overview import beeswarm, importance, importance_map, importance_over_time
+from .style import BLUE, RED
+from .tokens import text, text_html
 
 __all__ = [
     "BLUE",

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.errors import InputError
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import Sequences, fold, read_rows, strongest
-from deepshap.plots.style import (
-    DOWN,
-    GREY,
-    SMALL,
-    UP,
-    Panels,
-    bare,
-    draw_evidence,
-    evidence_bar,
-    fixed,
-    label_columns,
-    label_rows,
-    new_axes,
-    open_frame,
-    points,
-    short,
-    with_unit,
-    write_in_cells,
-)
-from deepshap.plots.timeline import Align, Timeline, aligned, mean_of_known
+from ..errors import InputError
+from ..explanation.core import Attributions
+from . import style
+from .documentation import picture
+from .reading import Sequences, fold, fold_as, read_rows, strongest
+from .timeline import Align, Timeline, aligned, mean_of_known
 
+Total = Callable[[np.ndarray], np.ndarray]
 Per = Literal["feature", "step"]
 OTHER_ROWS = "other rows"
 
 
+@picture("rows", ", or not one group for each row")
 def importance_by_group(
     explanation: Attributions,
     groups: Sequence[Any] | np.ndarray,
@@ -49,51 +34,35 @@ def importance_by_group(
 ) -> Axes:
     """Draw what moves one output in each group of rows: the mean attribution per feature, or per step.
 
-    The numbers of a group add up to its mean output, less the base value.
+    The numbers of a group add up to its mean output, less the base value; steps that a row does not have count as zero. Dots
+    cover means below two standard errors, where these are known.
 
     Parameters
     ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
     groups : sequence of str or numbers, (rows,)
         The group of each row: its class, say.
     per : "feature" or "step"
         Sum over time, or over features.
-    align : "start", "end" or "relative"
-        With ``per="step"``: how sequences of different lengths are laid over each other, by default stretched to the same
-        length. Steps that a row does not have count as zero.
-    max_display : int
-        How many features get a column; the others are summed in one more.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, not one group for each row, or these are not sequences.
     """
     rows = read_rows(explanation, "importance_by_group")
     labels = np.asarray(groups)
     if labels.shape != (len(rows.values),):
         raise InputError(f"groups must have one label for each of {len(rows.values)} rows, not shape {labels.shape}.")
     names, numbers = np.unique(labels, return_inverse=True)
-    table, columns = _table(rows, per, align, time_label)
-    matrix = np.stack([table[numbers == group].mean(0) for group in range(len(names))])
-    ax = new_axes(ax, 9, float(np.clip(0.3 * len(names), 1.2, 9)) + 1.2)
-    _draw_table(ax, matrix, columns, max_display, [str(name) for name in names], with_unit("mean attribution", unit))
-    ax.set_title(short(rows.output, 60), fontsize=11)
+    total, columns = _table(rows, per, align, time_label)
+    groups = [numbers == group for group in range(len(names))]
+    values, errors = total(rows.values), rows.errors_of(total)
+    matrix = np.stack([values[group].mean(0) for group in groups])
+    matrix, columns, folded = _folded(matrix, columns, max_display)
+    unsure = None if errors is None else np.stack([errors.of(_of_rows(folded, group)).of_mean() for group in groups])
+    ax = style.new_axes(ax, 9, float(np.clip(0.3 * len(names), 1.2, 9)) + 1.2)
+    label = style.with_unit("mean attribution", unit)
+    _draw_table(ax, matrix, columns, [str(name) for name in names], label, errors=unsure)
+    style.write_title(ax, rows.output)
     return ax
 
 
+@picture("rows", ", or a group is empty or has a row that does not exist")
 def difference(
     explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
@@ -108,36 +77,15 @@ def difference(
 ) -> Axes:
     """Draw by how much the mean attributions of two groups of rows differ, per feature and step, and in sum.
 
-    The line at each sum is its 95 % confidence interval: where it holds zero, the difference may be chance.
+    A step is averaged over the rows that have it. The line at each sum is its 95 % confidence interval: where it holds zero,
+    the difference may be chance.
 
     Parameters
     ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
     rows, others : mask (rows,) or numbers of rows
         The two groups; by default the others are all other rows. Drawn are the first less the second.
     names : pair of str
         What the groups are called.
-    align : "start", "end" or "relative"
-        How sequences of different lengths are laid over each other. A step is averaged over the rows that have it.
-    max_display : int
-        How many features get a line, those that differ most; the others are summed in one more.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, a group is empty or has a row that does not exist, or these are not sequences.
     """
     all_rows = read_rows(explanation, "difference")
     first = _mask(rows, len(all_rows.values), "rows")
@@ -151,19 +99,22 @@ def difference(
     matrix = _difference(values, first, second).T  # (features, columns)
 
     height = float(np.clip(0.27 * len(features), 1.1, 9))
-    ax = new_axes(ax, 10, height + 1.4)
-    panels = Panels(ax, [height], [6.6, 2.2, 0.14], gaps=(0, 0.25))
+    ax = style.new_axes(ax, 10, height + 1.4)
+    panels = style.Panels(ax, [height], [6.6, 2.2, 0.14], gaps=(0, 0.25))
     left = panels(0, label="differences")
-    mesh = draw_evidence(left, time.edges, matrix)
-    label_rows(left, features)
-    evidence_bar(mesh, matrix, with_unit("difference of means", unit), panels.bar(0, 2, "scale of differences"))
+    mesh = style.draw_evidence(left, time.edges, matrix)
+    style.label_rows(left, features)
+    style.evidence_bar(
+        mesh, matrix, style.with_unit("difference of means", unit), panels.bar(0, 2, "scale of differences")
+    )
     time.dress(left)
-    counts = [f"{short(name)} ({mask.sum()})" for name, mask in zip(names, (first, second), strict=True)]
+    counts = [f"{style.short(name)} ({mask.sum()})" for name, mask in zip(names, (first, second), strict=True)]
     left.set_title(" minus ".join(counts), fontsize=11)
     _draw_sums(panels(0, 1, label="sums"), sums[first], sums[second])
     return ax
 
 
+@picture("rows")
 def outliers(
     explanation: Attributions,
     *,
@@ -178,102 +129,92 @@ def outliers(
     """Draw the rows whose attributions deviate most from those of a typical row, and where they do.
 
     A row's deviation is the sum of |attribution - median over the rows|, per feature or per step; it is written beside the
-    row. Few rows that stand out may be errors in the data, or cases that the model treats in a way of their own.
+    row. Few rows that stand out may be errors in the data, or cases that the model treats in a way of their own. Steps that a
+    row does not have count as zero; features are summed up after the rows are chosen.
 
     Parameters
     ----------
-    explanation : Explanation
-        Of one output: values (rows, steps, features).
     rows : int
         How many rows are drawn, the most deviant first.
     per : "feature" or "step"
         Sum attributions over time, or over features.
-    align : "start", "end" or "relative"
-        With ``per="step"``: how sequences of different lengths are laid over each other. Steps that a row does not have
-        count as zero.
-    max_display : int
-        How many features get a column; the others are summed in one more, after the rows are chosen.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several outputs, or these are not sequences.
     """
     all_rows = read_rows(explanation, "outliers")
-    table, columns = _table(all_rows, per, align, time_label)
+    total, columns = _table(all_rows, per, align, time_label)
+    table = total(all_rows.values)
     deviations = table - np.median(table, 0)
     sizes = np.abs(deviations).sum(1)
     chosen = np.argsort(-sizes, kind="stable")[: max(1, rows)]
     height = float(np.clip(0.3 * len(chosen), 0.9, 9))
-    ax = new_axes(ax, 10, height + 1.4)
-    panels = Panels(ax, [height], [7.2, 1.2, 0.14], gaps=(0, 0.12))
+    ax = style.new_axes(ax, 10, height + 1.4)
+    panels = style.Panels(ax, [height], [7.2, 1.2, 0.14], gaps=(0, 0.12))
     left = panels(0, label="deviations")
     names = [all_rows.rows[row] for row in chosen]
-    label = with_unit("deviation from the median", unit)
-    _draw_table(left, deviations[chosen], columns, max_display, names, label, panels.bar(0, 2, "scale of deviations"))
-    left.set_title(
-        " · ".join(filter(None, [f"{len(chosen)} of {len(table)} rows", short(all_rows.output, 40)])), fontsize=11
-    )
+    label = style.with_unit("deviation from the median", unit)
+    matrix, columns, _ = _folded(deviations[chosen], columns, max_display)
+    _draw_table(left, matrix, columns, names, label, panels.bar(0, 2, "scale of deviations"))
+    style.write_title(left, f"{len(chosen)} of {len(table)} rows", all_rows.output, length=40)
     _draw_sizes(panels(0, 1, label="sums"), sizes[chosen])
     return ax
 
 
 # ---------------------------------------------------------------------- tables of rows or groups
-def _table(rows: Sequences, per: Per, align: Align, time_label: str | None) -> tuple[np.ndarray, list[str] | Timeline]:
-    """Sum over time or over features (rows, columns); columns are named features or lie on a time axis."""
+def _table(rows: Sequences, per: Per, align: Align, time_label: str | None) -> tuple[Total, list[str] | Timeline]:
+    """What sums values over time or over features (rows, columns); columns are named features or lie on a time axis."""
     if per == "feature":
-        return rows.per_feature, rows.features
+        return lambda array: array.sum(1), rows.features
     if per != "step":
         raise InputError(f"per must be 'feature' or 'step', not {per!r}.")
-    values, time = aligned(rows.values.sum(2, keepdims=True), rows.lengths, rows.labels, align, time_label)
-    return np.nan_to_num(values[..., 0]), time
+
+    def in_columns(array: np.ndarray) -> tuple[np.ndarray, Timeline]:
+        return aligned(array.sum(2, keepdims=True), rows.lengths, rows.labels, align, time_label)
+
+    return lambda array: np.nan_to_num(in_columns(array)[0][..., 0]), in_columns(rows.values)[1]
+
+
+def _folded(
+    matrix: np.ndarray, columns: list[str] | Timeline, max_display: int
+) -> tuple[np.ndarray, list[str] | Timeline, Total]:
+    """Sum up the features beyond so many; the last result does so with other arrays."""
+    if isinstance(columns, Timeline):
+        return matrix, columns, lambda array: array
+    keep, rest = strongest(matrix, max_display)
+    matrix, names = fold(matrix, columns, keep, rest)
+    return matrix, names, lambda array: fold_as(array, keep, len(names))
+
+
+def _of_rows(total: Total, rows: np.ndarray) -> Total:
+    return lambda array: total(array[rows])
 
 
 def _draw_table(
     ax: Axes,
     matrix: np.ndarray,
     columns: list[str] | Timeline,
-    max_display: int,
     names: list[str],
     label: str,
     cax: Axes | None = None,
+    errors: np.ndarray | None = None,
 ) -> None:
-    if isinstance(columns, Timeline):
-        edges, centers = columns.edges, columns.centers
-    else:
-        matrix, columns = fold(matrix, columns, *strongest(matrix, max_display))
-        edges, centers = np.arange(len(columns) + 1) - 0.5, np.arange(len(columns))
-    mesh = draw_evidence(ax, edges, matrix)
-    evidence_bar(mesh, matrix, label, cax)
-    write_in_cells(ax, centers, matrix, mesh.get_clim()[1])
-    label_rows(ax, names)
+    edges = columns.edges if isinstance(columns, Timeline) else np.arange(len(columns) + 1) - 0.5
+    mesh = style.draw_evidence(ax, edges, matrix, errors=errors)
+    style.evidence_bar(mesh, matrix, label, cax)
+    style.write_in_cells(ax, (edges[:-1] + edges[1:]) / 2, matrix, mesh.get_clim()[1])
+    style.label_rows(ax, names)
     if isinstance(columns, Timeline):
         columns.dress(ax)
     else:
-        label_columns(ax, columns)
+        style.label_columns(ax, columns)
 
 
 def _draw_sizes(ax: Axes, sizes: np.ndarray) -> None:
-    places = np.arange(len(sizes))
-    ax.barh(places, sizes, 0.72, color=GREY)
-    ax.set_xlim(0, (sizes.max() or 1.0) / (1 - min(0.5, 36 / points(ax)[0])))
+    ax.barh(np.arange(len(sizes)), sizes, 0.72, color=style.GREY)
+    style.leave_room(ax, 0, sizes.max())
     ax.set_ylim(len(sizes) - 0.5, -0.5)
-    for place, text in enumerate(fixed(sizes, sign=False)):
-        ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
+    style.write_at_end(ax, sizes, sign=False)
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel("deviation", fontsize=SMALL)
-    bare(ax)
+    ax.set_xlabel("deviation", fontsize=style.SMALL)
+    style.bare(ax)
 
 
 # ---------------------------------------------------------------------- two groups
@@ -284,21 +225,17 @@ def _difference(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
 def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray) -> None:
     """Draw the differences of two groups' means, both (rows, features), and their confidence intervals."""
     sums = first.mean(0) - second.mean(0)
-    places = np.arange(len(sums))
-    for chosen, look in ((sums >= 0, UP), (sums < 0, DOWN)):
-        ax.barh(places[chosen], sums[chosen], 0.72, **look)
+    style.draw_lying_bars(ax, sums)
     label = "difference of sums"
     if min(len(first), len(second)) > 1:
         error = 1.96 * np.sqrt(first.var(0, ddof=1) / len(first) + second.var(0, ddof=1) / len(second))
-        ax.hlines(places, sums - error, sums + error, color="0.15", linewidth=1.3)
+        ax.hlines(np.arange(len(sums)), sums - error, sums + error, color="0.15", linewidth=1.3)
         label += "\nand 95 % interval"
-    ax.axvline(0, color="0.4", linewidth=0.6)
-    ax.set_ylim(len(sums) - 0.5, -0.5)
     ax.set_yticks([])
     ax.locator_params(axis="x", nbins=4)
-    open_frame(ax)
+    style.open_frame(ax)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(label, fontsize=SMALL)
+    ax.set_xlabel(label, fontsize=style.SMALL)
 
 
 def _mask(chosen: Sequence[Any] | np.ndarray, rows: int, what: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a single sequence: its inputs, and when they pushed one output up or down."""
+"""Pictures of a single sequence: its inputs, when they pushed one output up or down, and how that builds up."""
 
 from __future__ import annotations
 
@@ -9,38 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
-from deepshap.errors import InputError
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import Sequences, read_row
-from deepshap.plots.style import (
-    BLUE,
-    DOWN,
-    EVIDENCE_LINE,
-    RED,
-    SMALL,
-    UP,
-    Panels,
-    apart,
-    bare,
-    color_bar,
-    draw_evidence,
-    draw_map,
-    draw_signed_bars,
-    evidence_bar,
-    fixed,
-    label_rows,
-    limit_of,
-    new_axes,
-    number,
-    open_frame,
-    points,
-    short,
-    with_unit,
-    write_in_cells,
-)
-from deepshap.plots.timeline import Timeline, timeline
+from ..errors import InputError
+from ..explanation.core import Attributions
+from . import style
+from .documentation import picture
+from .reading import Sequences, read_row
+from .timeline import Timeline, timeline
+
+MOST_BARS = 100
+FEW_BARS = 15  # so few that all their numbers are written
 
 
+@picture("row")
 def heatmap(
     explanation: Attributions,
     *,
@@ -51,49 +31,28 @@ def heatmap(
 ) -> Axes:
     """Draw when which feature pushed one output up or down: a map of features over time.
 
-    Above it, the output as it builds up from the base value; beside it, the sum of each feature; below it, the inputs.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of one row and one output: values (steps, features).
-    max_display : int
-        How many features get a line of their own; the others are summed in one more.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several rows or outputs, or this is not a sequence.
+    Above it, the output as it builds up from the base value; beside it, the sum of each feature; below it, the inputs. Where
+    standard errors are known, dots cover what is below two of them, and sums have whiskers.
     """
     one = read_row(explanation, "heatmap").folded(max_display)
     time = timeline(one.labels, one.values.shape[1], time_label)
     matrix = time.sums(one.values[0]).T  # (features, columns)
     height = float(np.clip(0.23 * len(matrix), 0.9, 8))
     heights = [0.9, height] if one.data is None else [0.9, height, max(0.9, 0.75 * height)]
-    ax = new_axes(ax, 10, sum(heights) + 1.2)
-    panels = Panels(ax, heights, [7.2, 1.2, 0.14], gaps=(0.2, 0.1))
+    ax = style.new_axes(ax, 10, sum(heights) + 1.2)
+    panels = style.Panels(ax, heights, [7.2, 1.2, 0.14], gaps=(0.2, 0.1))
 
     middle = panels(1, label="attributions")
-    mesh = draw_evidence(middle, time.edges, matrix, limit_of(matrix[one.named]))
-    write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
-    label_rows(middle, one.features)
-    evidence_bar(mesh, matrix, with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
-    _draw_totals(panels(1, 1, label="sums"), one.per_feature[0])
+    errors = one.error_of(lambda array: time.sums(array[0]).T)
+    mesh = style.draw_evidence(middle, time.edges, matrix, style.limit_of(matrix[one.named]), errors)
+    style.write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
+    style.label_rows(middle, one.features)
+    style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
+    _draw_totals(panels(1, 1, label="sums"), one.per_feature[0], one.error_of(lambda array: array.sum((0, 1))))
 
     top = panels(0, sharex=middle, label="output")
     _draw_running_output(top, time, one, unit)
-    title(top, one)
+    _title(top, one)
     if one.data is None:
         time.dress(middle)
         return ax
@@ -104,6 +63,7 @@ def heatmap(
     return ax
 
 
+@picture("row", ", or the inputs are unknown or no numbers")
 def signal(
     explanation: Attributions,
     *,
@@ -117,29 +77,6 @@ def signal(
     Features come in their order, those with the largest attributions, their bars on one scale; what the others contributed
     are the last bars, on a scale of their own. A step without neighbours is a dot. With more steps than there is room for,
     a line is the average of some steps, with their range around it.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of one row and one output: values (steps, features). Its inputs must be numbers.
-    max_display : int
-        How many features are drawn.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    time_label : str, optional
-        Label of the time axis.
-    ax : Axes, optional
-        Where to draw; the panels (``ax.child_axes``) share its place. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several rows or outputs, this is not a sequence, or the inputs are unknown or no numbers.
     """
     one = read_row(explanation, "signal").folded(max_display)
     if one.data is None:
@@ -149,38 +86,74 @@ def signal(
         )
     time = timeline(one.labels, one.values.shape[1], time_label)
     matrix = time.sums(one.values[0]).T
+    errors = one.error_of(lambda array: time.sums(array[0]).T)
+    span = 0 if errors is None else style.ERRORS * errors
+    reach = np.stack([matrix - span, matrix + span])
     has_line = [bool(np.isfinite(series).any()) for series in one.data[0].T]  # not for the sum of the other features
-    limit = limit_of(matrix[one.named])
+    limit = style.limit_of(matrix[one.named])
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
-    ax = new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
-    panels = Panels(ax, heights, [8.2, 0.14], gaps=(0.04, 1.0))
+    ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
+    panels = style.Panels(ax, heights, [8.2, 0.14], gaps=(0.04, 1.0))
 
     base = panels(len(heights) - 1, label=f"attributions of {one.features[-1]}")
     for i, name in enumerate(one.features):
         last = i == len(has_line) - 1
         bars = base if last else panels(3 * i + 1, sharex=base, label=f"attributions of {name}")
         others = i >= len(matrix[one.named])
-        _draw_bars(bars, time.edges, matrix[i], matrix[i] if others else matrix[one.named], one.per_feature[0, i])
+        style.draw_signed_bars(bars, time.edges, matrix[i], None if errors is None else errors[i])
+        _scale_bars(bars, reach[:, i] if others else reach[:, one.named], one.per_feature[0, i])
         bars.tick_params(labelbottom=last)
         top = bars
         if has_line[i]:
             top = panels(3 * i, sharex=base, label=f"inputs of {name}")
             line = _draw_coloured_line(top, time, one.data[0, :, i], matrix[i], limit)
-        label = f"{short(name, 22)}\n(own scale)" if others else short(name, 22)
-        top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=SMALL + 1)
+        label = f"{style.short(name, 22)}\n(own scale)" if others else style.short(name, 22)
+        top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=style.SMALL + 1)
         if i == 0:
-            title(top, one)
+            _title(top, one)
     time.dress(base)
     if time.binned:
-        base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=SMALL + 1)
-    evidence_bar(line, matrix[has_line], with_unit("attribution", unit), panels(0, 1, 2, label="scale of attributions"))
+        base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=style.SMALL + 1)
+    bar = panels(0, 1, 2, label="scale of attributions")
+    style.evidence_bar(line, matrix[has_line], style.with_unit("attribution", unit), bar)
     return ax
 
 
-def title(ax: Axes, one: Sequences, pad: float = 6) -> None:
+@picture("row")
+def buildup(
+    explanation: Attributions,
+    *,
+    max_display: int = 5,
+    unit: str = "",
+    time_label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how one output builds up from the base value: a waterfall over time, and the running sums of the features.
+
+    Up to 5 features have a curve of their own. Whiskers show two standard errors of the steps, where these are known.
+    """
+    one = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
+    time = timeline(one.labels, one.values.shape[1], time_label, MOST_BARS)
+    single = len(one.features) == 1
+    heights = [2.6] if single else [2.6, 2.2]
+    ax = style.new_axes(ax, 10, sum(heights) + 1.3)
+    panels = style.Panels(ax, heights, [8.2, 1.4], gaps=(0.3, 0))
+    top = panels(0, label="output")
+    _draw_waterfall(top, time, one, unit)
+    _title(top, one, pad=20)
+    if single:
+        time.dress(top)
+        return ax
+    bottom = panels(1, sharex=top, label="features")
+    _draw_running_sums(bottom, time, one, unit)
+    time.dress(bottom)
+    top.tick_params(labelbottom=False)
+    return ax
+
+
+def _title(ax: Axes, one: Sequences, pad: float = 6) -> None:
     """Say which row and output it is, as far as they have names."""
-    parts = [short(part, 60) for part in (one.rows[0], one.output) if part]
-    ax.set_title(" · ".join(parts), fontsize=11, pad=pad)
+    style.write_title(ax, one.rows[0], one.output, pad=pad)
 
 
 # ---------------------------------------------------------------------- parts of the heat map
@@ -191,16 +164,16 @@ def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) ->
     curve = base + np.concatenate([[0.0], np.cumsum(per_step)])
     ax.plot(time.edges, curve, color="black", linewidth=1.2)
     ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
-    for above, look in ((curve >= base, UP), (curve <= base, DOWN)):
+    for above, look in ((curve >= base, style.UP), (curve <= base, style.DOWN)):
         ax.fill_between(time.edges, base, curve, where=above, interpolate=True, alpha=0.35, **look)
-    write_ends(ax, one)
-    ax.set_ylabel(with_unit("output", unit).replace(" (", "\n("), fontsize=SMALL)
-    open_frame(ax)
+    _write_ends(ax, one)
+    ax.set_ylabel(style.with_unit("output", unit).replace(" (", "\n("), fontsize=style.SMALL)
+    style.open_frame(ax)
     ax.locator_params(axis="y", nbins=4)
     ax.tick_params(labelbottom=False)
 
 
-def write_ends(ax: Axes, one: Sequences) -> None:
+def _write_ends(ax: Axes, one: Sequences) -> None:
     """Write the base value and the output to the right, at their heights; also the sum of what is shown if it is less."""
     base, shown = float(one.base[0]), float(one.shown[0])
     ends = [(base, "base value", "normal")]
@@ -212,34 +185,27 @@ def write_ends(ax: Axes, one: Sequences) -> None:
         ends += [(shown, "sum of what is shown", "normal"), (output, "output", "bold")]
         ax.axhline(output, color="black", linewidth=0.8, linestyle=":")
     low, high = ax.get_ylim()
-    places = apart(np.array([height for height, _, _ in ends]), (high - low) * 1.35 * SMALL / max(points(ax)[1], 1))
+    gap = (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1)
+    places = style.apart(np.array([height for height, _, _ in ends]), gap)
     for place, (height, what, weight) in zip(places, ends, strict=True):
-        write_beside(ax, place, f"{what} {number(height, False)}", fontweight=weight)
+        _write_beside(ax, place, f"{what} {style.number(height, False)}", fontweight=weight)
 
 
-def write_beside(ax: Axes, height: float, text: str, **style: Any) -> None:
+def _write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
     """Write to the right of the axes, at a height of the data."""
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
-    ax.annotate(text, (1.01, height), fontsize=SMALL, **place, **style)
+    ax.annotate(text, (1.01, height), fontsize=style.SMALL, **place, **look)
 
 
-def _draw_totals(ax: Axes, totals: np.ndarray) -> None:
+def _draw_totals(ax: Axes, totals: np.ndarray, errors: np.ndarray | None) -> None:
     """Draw the sum of every feature, with its number."""
-    places = np.arange(len(totals))
-    for chosen, look in ((totals >= 0, UP), (totals < 0, DOWN)):
-        ax.barh(places[chosen], totals[chosen], 0.72, **look)
-    width, height = points(ax)
-    numbers = min(0.5, 36 / width)  # part of the width that the numbers take
-    low, high = min(0.0, totals.min()), max(0.0, totals.max())
-    ax.set_xlim(low, low + ((high - low) or 1.0) / (1 - numbers))
-    ax.set_ylim(len(totals) - 0.5, -0.5)
-    if len(totals) * 8 < 1.2 * height:
-        for place, text in enumerate(fixed(totals)):
-            ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
-    ax.axvline(0, color="0.4", linewidth=0.6)
+    style.leave_room(ax, min(0.0, totals.min()), max(0.0, totals.max()))
+    style.draw_lying_bars(ax, totals, errors)
+    if len(totals) * 8 < 1.2 * style.points(ax)[1]:
+        style.write_at_end(ax, totals)
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel("sum", fontsize=SMALL)
-    bare(ax)
+    ax.set_xlabel("sum", fontsize=style.SMALL)
+    style.bare(ax)
 
 
 def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
@@ -251,9 +217,11 @@ def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
     low[known] = np.nanmin(series[known], 1, keepdims=True)
     span[known] = np.nanmax(series[known], 1, keepdims=True) - low[known]
     scaled = np.where(span > 0, (series - low) / np.where(span > 0, span, 1), 0.5)
-    mesh = draw_map(ax, time.edges, np.where(np.isfinite(series), scaled, np.nan), cmap="Greys", vmin=0, vmax=1.15)
-    label_rows(ax, one.features)
-    bar = color_bar(mesh, "input, per feature", cax)
+    mesh = style.draw_map(
+        ax, time.edges, np.where(np.isfinite(series), scaled, np.nan), cmap="Greys", vmin=0, vmax=1.15
+    )
+    style.label_rows(ax, one.features)
+    bar = style.color_bar(mesh, "input, per feature", cax)
     bar.ax.set_ylim(0, 1)
     bar.set_ticks([0, 1], labels=["lowest", "highest"])
 
@@ -270,7 +238,7 @@ def _draw_coloured_line(
     middle_x, middle_y = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
     before, after = np.stack([middle_x[:-1], middle_y[:-1]], 1), np.stack([middle_x[1:], middle_y[1:]], 1)
     pieces = np.stack([before, np.stack([centers, heights], 1), after], 1)  # (columns, 3, 2)
-    colours: dict[str, Any] = {"cmap": EVIDENCE_LINE, "norm": Normalize(-limit, limit)}
+    colours: dict[str, Any] = {"cmap": style.EVIDENCE_LINE, "norm": Normalize(-limit, limit)}
     line = LineCollection(list(pieces), linewidth=2.2, capstyle="round", **colours)
     line.set_array(values)
     ax.add_collection(line)
@@ -279,7 +247,7 @@ def _draw_coloured_line(
     ax.scatter(centers[lone], heights[lone], 36, values[lone], linewidth=0, **colours)
     ax.autoscale_view()
     ax.margins(y=0.08)
-    open_frame(ax)
+    style.open_frame(ax)
     ax.spines["bottom"].set_visible(False)
     ax.tick_params(bottom=False, labelbottom=False)
     ax.locator_params(axis="y", nbins=4)
@@ -290,12 +258,78 @@ def _with_ends(series: np.ndarray) -> np.ndarray:
     return np.concatenate([series[:1], series, series[-1:]])
 
 
-def _draw_bars(ax: Axes, edges: np.ndarray, values: np.ndarray, all_values: np.ndarray, total: float) -> None:
-    """Draw the attributions of one feature, on the scale of all those given, with their sum."""
-    draw_signed_bars(ax, edges, values)
+def _scale_bars(ax: Axes, all_values: np.ndarray, total: float) -> None:
+    """Give the bars of one feature the scale of all those given, and write their sum beside them."""
     low, high = min(0.0, np.nanmin(all_values)), max(0.0, np.nanmax(all_values))
     margin = 0.06 * (high - low) or 1.0
     ax.set_ylim(low - margin, high + margin)
-    write_beside(ax, 0, number(total), color=RED if total >= 0 else BLUE, fontweight="bold")
+    _write_beside(ax, 0, style.number(total), color=style.RED if total >= 0 else style.BLUE, fontweight="bold")
     ax.set_yticks([])
-    bare(ax)
+    style.bare(ax)
+
+
+# ---------------------------------------------------------------------- parts of the build-up
+def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+    per_step = time.sums(one.values[0]).sum(1)
+    base = float(one.base[0])
+    after = base + np.cumsum(per_step)
+    before = after - per_step
+    widths = np.diff(time.edges)
+    gap = 0.12 * widths if len(widths) <= MOST_BARS / 2 else 0 * widths
+    for chosen, look in ((per_step >= 0, style.UP), (per_step < 0, style.DOWN)):
+        left, height = (time.edges[:-1] + gap)[chosen], per_step[chosen]
+        ax.bar(left, height, (widths - 2 * gap)[chosen], bottom=before[chosen], align="edge", **look)
+    ax.hlines(after[:-1], time.centers[:-1], time.centers[1:], color="0.35", linewidth=0.6)
+    ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
+    ax.use_sticky_edges = False
+    ax.margins(x=0, y=0.12)
+    if not per_step.any():  # otherwise the rounding errors of bars without height set the scale
+        ax.set_ylim(base - (abs(base) or 1), base + (abs(base) or 1))
+    errors = one.error_of(lambda array: time.sums(array[0]).sum(1))
+    style.whiskers(ax, time.centers, after, errors)
+    reach = 0 if errors is None else style.ERRORS * errors
+    _write_steps(ax, time, per_step, np.maximum(before, after + reach), np.minimum(before, after - reach))
+    style.open_frame(ax)
+    ax.set_ylabel(style.with_unit("output", unit), fontsize=style.SMALL + 1)
+    _write_ends(ax, one)
+    style.sign_legend(ax, *([] if errors is None else [style.WHISKER]))
+
+
+def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, tops: np.ndarray, bottoms: np.ndarray) -> None:
+    """Write the numbers of all steps, or of the largest where there are many; none too near another, or if all are 0."""
+    size = np.abs(per_step)
+    if not size.any():
+        return
+    texts = style.fixed(per_step)
+    room = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    places = np.clip(time.centers, time.edges[0] + room / 2, time.edges[-1] - room / 2)  # free: what is beside the axes
+    written: list[float] = []
+    for i in np.argsort(-size, kind="stable"):
+        many = len(size) > FEW_BARS
+        if many and (len(written) == 8 or size[i] < size.max() / 20):
+            break
+        if any(abs(places[i] - other) < room for other in written):
+            continue
+        written.append(places[i])
+        up = per_step[i] >= 0
+        near = np.abs(time.centers - places[i]) < (room + np.diff(time.edges)) / 2
+        end, shift, va = (tops[near].max(), 2, "bottom") if up else (bottoms[near].min(), -2, "top")
+        ax.annotate(
+            texts[i], (places[i], end), (0, shift), textcoords="offset points", ha="center", va=va, fontsize=7.5
+        )
+
+
+def _draw_running_sums(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+    """Draw the running sum of each feature; their last values add up to the output minus the base value."""
+    curves = np.cumsum(time.sums(one.values[0]), 0)
+    curves = np.concatenate([np.zeros((1, curves.shape[1])), curves])
+    ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
+    for curve, (color, dashes) in zip(curves.T, style.CURVES, strict=False):
+        ax.plot(time.edges, curve, color=color, linestyle=dashes, linewidth=1.7)
+    ax.margins(y=0.08)
+    low, high = ax.get_ylim()
+    places = style.apart(curves[-1], (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1))
+    for place, name, value, (color, _) in zip(places, one.features, curves[-1], style.CURVES, strict=False):
+        _write_beside(ax, place, f"{style.short(name, 18)} {style.number(value)}", color=color)
+    style.open_frame(ax)
+    ax.set_ylabel(style.with_unit("running sum\nof attributions", unit), fontsize=style.SMALL + 1)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from deepshap.errors import InputError
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import check, read_row
-from deepshap.plots.style import (
-    SMALL,
-    draw_evidence,
-    evidence_bar,
-    label_rows,
-    new_axes,
-    short,
-    with_unit,
-    write_in_cells,
-)
-from deepshap.plots.timeline import timeline
+from ..errors import InputError
+from ..explanation.core import Attributions
+from ..names import names_for
+from . import style
+from .documentation import picture
+from .reading import check, read_row
+from .timeline import timeline
 
 
+@picture("row")
 def output_matrix(
     explanation: Attributions,
     feature: int | str | None = None,
@@ -33,27 +27,8 @@ def output_matrix(
 
     Parameters
     ----------
-    explanation : Explanation
-        Of one row of a model with an output per step (or forecasts for several days, say): values
-        (steps, features, outputs).
     feature : int or str, optional
         Index or name of a feature. By default the features are summed.
-    unit : str, optional
-        Of the outputs, and so of the attributions.
-    time_label : str, optional
-        Label of the input's time axis.
-    ax : Axes, optional
-        Where to draw. By default a new figure.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several rows, not exactly one axis of outputs, no such feature, or this is not a sequence.
     """
     check(explanation, "output_matrix")
     if len(explanation.output_dims) != 1:
@@ -64,23 +39,24 @@ def output_matrix(
         )
     one = read_row(explanation.output(0), "output_matrix")
     _, steps, features = one.values.shape
-    values = np.asarray(explanation.values, dtype=np.float64)
-    values = (values[0] if explanation._rows else values)[:steps].reshape(steps, features, -1)
     chosen = range(features) if feature is None else [_feature_index(feature, one.features)]
-    inputs = timeline(one.labels, steps, time_label)
-    outputs = timeline(None, values.shape[2], "output")
-    matrix = outputs.means(inputs.sums(values[:, chosen].sum(1)).T)  # (outputs, steps)
+    count, errors = explanation.values.shape[-1], explanation._errors
+    inputs, outputs = timeline(one.labels, steps, time_label), timeline(None, count, "output")
 
-    names = explanation.output_names
-    named = isinstance(names, (list, tuple, np.ndarray)) and len(names) == values.shape[2]
-    ax = new_axes(ax, 9, float(np.clip(0.25 * len(matrix) + 1.2, 2.6, 6.5)))
-    mesh = draw_evidence(ax, inputs.edges, matrix)
-    write_in_cells(ax, inputs.centers, matrix, mesh.get_clim()[1])
-    evidence_bar(mesh, matrix, with_unit("attribution", unit))
-    label_rows(ax, [str(names[start]) if named else str(start) for start in outputs.starts])
+    def in_cells(array: np.ndarray) -> np.ndarray:  # (outputs, steps)
+        row = (array[0] if explanation._rows else array)[:steps].reshape(steps, features, count)
+        return outputs.means(inputs.sums(row[:, chosen].sum(1)).T)
+
+    matrix = in_cells(np.asarray(explanation.values, dtype=np.float64))
+    names = names_for(explanation.output_names, count) or list(map(str, range(count)))
+    ax = style.new_axes(ax, 9, float(np.clip(0.25 * len(matrix) + 1.2, 2.6, 6.5)))
+    mesh = style.draw_evidence(ax, inputs.edges, matrix, errors=None if errors is None else errors.of(in_cells).errors)
+    style.write_in_cells(ax, inputs.centers, matrix, mesh.get_clim()[1])
+    style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit))
+    style.label_rows(ax, [names[start] for start in outputs.starts])
     inputs.dress(ax)
-    ax.set_ylabel(_output_label(len(matrix), values.shape[2]), fontsize=SMALL + 1)
-    ax.set_title("all features" if feature is None else short(one.features[chosen[0]]), fontsize=11)
+    ax.set_ylabel(_output_label(len(matrix), count), fontsize=style.SMALL + 1)
+    style.write_title(ax, "all features" if feature is None else one.features[chosen[0]], length=style.LONGEST_NAME)
     return ax
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from deepshap.errors import InputError
 from deepshap.explanation.core import Attributions
 from deepshap.explanation.joint import JointAttributions
+from deepshap.explanation.uncertainty import Errors
+from deepshap.names import names_for, numbered
 from deepshap.plots.style import short
 
 
@@ -21,7 +24,7 @@ class Sequences:
     data: (rows, steps, features) float64, what is shown of the inputs; None if unknown.
     features: names. lengths: (rows,), steps that are no padding. labels: (steps,) or (rows, steps), or None.
     rows: names. output: name, or "". outputs: (rows,), what the model returned; None if unknown.
-    is_folded: whether the last feature is the sum of others.
+    errors: standard errors of the values, or None. is_folded: whether the last feature is the sum of others.
     """
 
     values: np.ndarray
@@ -33,7 +36,16 @@ class Sequences:
     rows: list[str]
     output: str
     outputs: np.ndarray | None
+    errors: Errors | None = None
     is_folded: bool = False
+
+    def errors_of(self, total: Callable[[np.ndarray], np.ndarray]) -> Errors | None:
+        """Errors of sums of the values, if they are known."""
+        return None if self.errors is None else self.errors.of(total)
+
+    def error_of(self, total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+        """As ``errors_of``, without what tells of further sums."""
+        return None if self.errors is None else self.errors.of(total).errors
 
     @property
     def named(self) -> slice:
@@ -65,7 +77,8 @@ class Sequences:
         if data is not None and len(rest):
             data = np.concatenate([data[..., keep], np.full((*data.shape[:-1], 1), np.nan)], -1)
         values, names = fold(self.values, self.features, keep, rest)
-        return replace(self, values=values, data=data, features=names, is_folded=len(rest) > 0)
+        errors = self.errors_of(lambda array: fold(array, self.features, keep, rest)[0])
+        return replace(self, values=values, data=data, features=names, errors=errors, is_folded=len(rest) > 0)
 
 
 def strongest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +94,8 @@ def strongest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def fold(values: np.ndarray, names: list[str], keep: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Sum up the columns that are not kept, and call them the other features."""
-    if not len(rest):
-        return values, names
-    others = values[..., rest].sum(-1, keepdims=True)
-    return np.concatenate([values[..., keep], others], -1), [*(names[i] for i in keep), f"other {len(rest)} features"]
+    others = [f"other {len(rest)} features"] if len(rest) else []
+    return fold_as(values, keep, len(keep) + len(others)), [*(names[i] for i in keep), *others]
 
 
 def fold_sorted(values: np.ndarray, names: list[str], count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -94,9 +105,15 @@ def fold_sorted(values: np.ndarray, names: list[str], count: int) -> tuple[np.nd
     """
     keep, rest = strongest(values, count)
     keep = keep[np.argsort(-np.abs(values[:, keep]).mean(0), kind="stable")]
-    if len(rest):
-        return *fold(values, names, keep, rest), keep
-    return values[:, keep], [names[i] for i in keep], keep
+    return *fold(values, names, keep, rest), keep
+
+
+def fold_as(values: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray:
+    """Fold columns (..., columns) as ``fold_sorted`` did, which kept some and made so many of all."""
+    if len(kept) == count:
+        return values[..., kept]
+    others = np.delete(values, kept, axis=-1).sum(-1, keepdims=True)
+    return np.concatenate([values[..., kept], others], -1)
 
 
 # ---------------------------------------------------------------------- from an explanation
@@ -112,6 +129,8 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Se
     if not values.size:
         raise InputError(f"plots.{what} has nothing to draw: the attributions have shape {values.shape}.")
     inputs = explanation._inputs - explanation._rows
+    if inputs == 1 and explanation.players is not None:
+        return _read_players(explanation, values)
     is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
     if inputs > 2 or not is_sequence:
         raise InputError(
@@ -119,21 +138,35 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Se
             f"{values.shape}. If the last axis is the steps, say so: explanation.step_labels = range({values.shape[-1]}). "
             "For tables there are shap's plots, shap.plots.bar(explanation)."
         )
-    if inputs == 1:  # (rows, steps), as over_features() returns
-        values = values[..., None]
-    if not explanation._rows:
-        values = values[None]
-    rows, steps, features = values.shape
+    shape = values.shape if inputs == 2 else (*values.shape, 1)  # as over_features() returns
+    names = _feature_names(explanation, shape[-1], inputs)
+    return _sequences(explanation, shape if explanation._rows else (1, *shape), names)
+
+
+def _read_players(explanation: Attributions, values: np.ndarray) -> Sequences:
+    """Players that follow each other in time are steps, any others are features."""
+    count = values.shape[-1]
+    names = names_for(explanation.feature_names, count) or numbered("Player", count)
+    if explanation.players == "steps" or str(explanation.players).startswith("window"):
+        found = _sequences(explanation, (values.size // count, count, 1), ["all features"])
+        return replace(found, labels=np.array(names))
+    return _sequences(explanation, (values.size // count, 1, count), names)
+
+
+def _sequences(explanation: Attributions, shape: tuple[int, ...], features: list[str]) -> Sequences:
+    rows, steps, _ = shape
+    errors = explanation._errors
     return Sequences(
-        values=values,
+        values=np.asarray(explanation.values, np.float64).reshape(shape),
         base=per_row(explanation.base_values, rows, 0.0),
-        data=_shown_data(explanation, values.shape),
-        features=_feature_names(explanation, features, inputs),
+        data=_shown_data(explanation, shape),
+        features=features,
         lengths=np.clip(per_row(explanation.lengths, rows, steps).astype(int), 1, steps),
         labels=_step_labels(explanation, steps),
         rows=_row_names(explanation, rows),
         output=explanation.output_names if isinstance(explanation.output_names, str) else "",
         outputs=None if explanation.outputs is None else per_row(explanation.outputs, rows, np.nan),
+        errors=None if errors is None else errors.of(lambda array: array.reshape(shape)),
     )
 
 
@@ -147,6 +180,7 @@ def read_row(explanation: Attributions, what: str) -> Sequences:
         one,
         values=one.values[:, :length],
         data=None if one.data is None else one.data[:, :length],
+        errors=one.errors_of(lambda array: array[:, :length]),
         labels=None if labels is None else labels[:length],
     )
 
@@ -202,9 +236,7 @@ def _feature_names(explanation: Attributions, count: int, inputs: int) -> list[s
     names = explanation.feature_names
     if inputs == 1:
         return [names if isinstance(names, str) else "all features"]
-    if isinstance(names, (list, tuple, np.ndarray)) and len(names) == count:
-        return [str(name) for name in names]
-    return [f"Feature {i}" for i in range(count)]
+    return names_for(names, count) or numbered("Feature", count)
 
 
 def _step_labels(explanation: Attributions, steps: int) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
@@ -40,6 +41,10 @@ CURVES = (
 )
 SMALL = 8.5
 LONGEST_NAME = 28
+ERRORS = 2  # standard errors that whiskers show, and below which values are dotted
+WITHIN = f"± {ERRORS} standard errors"
+WHISKER = Line2D([], [], color="black", linewidth=0.9, marker="|", markersize=5, label=WITHIN)
+DOTTED = f"dotted: less than {ERRORS} standard errors from 0"
 LONGEST_BAR = 2.2  # colour bar, in inches where the panels are
 
 
@@ -95,15 +100,22 @@ def limit_of(*matrices: np.ndarray) -> float:
     return float(np.quantile(sizes, 0.998, method="higher")) or float(sizes.max()) or 1.0
 
 
-def draw_evidence(ax: Axes, edges: np.ndarray, matrix: np.ndarray, limit: float | None = None) -> QuadMesh:
+def draw_evidence(
+    ax: Axes, edges: np.ndarray, matrix: np.ndarray, limit: float | None = None, errors: np.ndarray | None = None
+) -> QuadMesh:
     """Draw `matrix` (rows, columns) from blue over white to red, zero exactly white, the first row on top.
 
     edges: (columns + 1,), where columns begin and end. NaN is left empty.
-    limit: the absolute value that has the full colour.
+    limit: the absolute value that has the full colour. errors: standard errors; dots cover what is below two of them.
     """
     limit = limit_of(matrix) if limit is None else limit
     mesh = draw_map(ax, edges, matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit)
-    _hatch(ax, edges, matrix < -limit / 8)
+    _hatch(ax, edges, matrix < -limit / 8, edgecolor="white", hatch="////")
+    if errors is not None:
+        _hatch(ax, edges, np.abs(matrix) < ERRORS * errors, edgecolor="0.35", hatch="....")
+        ax.annotate(
+            DOTTED, (1, 1), (0, 2), textcoords="offset points", xycoords="axes fraction", ha="right", fontsize=7
+        )
     return mesh
 
 
@@ -128,11 +140,10 @@ def write_in_cells(ax: Axes, centers: np.ndarray, matrix: np.ndarray, limit: flo
     for ((row, column), value), text in zip(np.ndenumerate(matrix), texts, strict=True):
         behind = {"facecolor": EVIDENCE(0.5 + value / limit / 2), "linewidth": 0, "pad": 1.2}  # no hatch there
         label = text if np.isfinite(value) else ""
-        style: dict[str, Any] = {"fontsize": 7.5, "bbox": behind if value < 0 else None}
-        ax.text(float(centers[column]), row, label, ha="center", va="center", **style)
+        ax.text(float(centers[column]), row, label, ha="center", va="center", fontsize=7.5, bbox=behind)
 
 
-def _hatch(ax: Axes, edges: np.ndarray, mask: np.ndarray) -> None:
+def _hatch(ax: Axes, edges: np.ndarray, mask: np.ndarray, **look: Any) -> None:
     """Hatch the cells of a map."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
@@ -141,7 +152,7 @@ def _hatch(ax: Axes, edges: np.ndarray, mask: np.ndarray) -> None:
     corners = np.stack([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     path = Path(corners.transpose(2, 0, 1).reshape(-1, 2), codes * len(rows))
-    ax.add_patch(PathPatch(path, facecolor="none", edgecolor="white", linewidth=0, hatch="////"))
+    ax.add_patch(PathPatch(path, facecolor="none", linewidth=0, **look))
 
 
 def evidence_bar(image: Any, values: np.ndarray, label: str, cax: Axes | None = None, **options: Any) -> None:
@@ -173,12 +184,45 @@ def color_bar(image: Any, label: str, cax: Axes | None = None, **options: Any) -
 
 
 # ---------------------------------------------------------------------- bars and lines
-def draw_signed_bars(ax: Axes, edges: np.ndarray, values: np.ndarray) -> None:
-    """Draw a bar up or down from zero for each column."""
+def draw_signed_bars(ax: Axes, edges: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None) -> None:
+    """Draw a bar up or down from zero for each column, and whiskers of two standard errors."""
     values = np.nan_to_num(values)
     for chosen, look in ((values >= 0, UP), (values < 0, DOWN)):
         ax.bar(edges[:-1][chosen], values[chosen], np.diff(edges)[chosen], align="edge", **look)
     ax.axhline(0, color="0.4", linewidth=0.6)
+    whiskers(ax, (edges[:-1] + edges[1:]) / 2, values, errors)
+
+
+def draw_lying_bars(ax: Axes, values: np.ndarray, errors: np.ndarray | None = None) -> None:
+    """Draw a bar to the right or left of zero for each line of a map, and whiskers of two standard errors."""
+    places = np.arange(len(values))
+    for chosen, look in ((values >= 0, UP), (values < 0, DOWN)):
+        ax.barh(places[chosen], values[chosen], 0.72, **look)
+    ax.axvline(0, color="0.4", linewidth=0.6)
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    whiskers(ax, places, values, errors, lying=True)
+
+
+def whiskers(
+    ax: Axes, places: np.ndarray, ends: np.ndarray, errors: np.ndarray | None, lying: bool = False, shift: float = 0
+) -> None:
+    """Draw two standard errors to either side of the ends of bars, if they are known and there is room."""
+    if errors is None or points(ax)[lying] / len(places) < 3.5:
+        return
+    (x, y), sizes = ((ends, places + shift) if lying else (places, ends)), ERRORS * np.nan_to_num(errors)
+    look: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9}
+    ax.errorbar(x, y, **{"xerr" if lying else "yerr": sizes}, **look, zorder=3)
+
+
+def leave_room(ax: Axes, low: float, high: float) -> None:
+    """Set the limits of the horizontal axis, with room for the numbers at its end."""
+    ax.set_xlim(low, low + ((high - low) or 1.0) / (1 - min(0.5, 36 / points(ax)[0])))
+
+
+def write_at_end(ax: Axes, values: np.ndarray, sign: bool = True) -> None:
+    """Write the numbers of lines at the right edge."""
+    for place, text in enumerate(fixed(values, sign)):
+        ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
 
 
 def sign_legend(ax: Axes, *more: Any, **options: Any) -> None:
@@ -192,6 +236,19 @@ def bare(ax: Axes) -> None:
     """Take away the frame and the tick marks."""
     ax.tick_params(length=0, labelsize=SMALL)
     ax.spines[:].set_visible(False)
+
+
+def frame_lines(ax: Axes, names: Sequence[str]) -> None:
+    """Let an axes have a line for each name, the first on top."""
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    open_frame(ax)
+    label_rows(ax, names)
+    ax.tick_params(axis="y", length=0)
+
+
+def write_title(ax: Axes, *parts: str, length: int = 60, pad: float = 6) -> None:
+    """Write those parts of a title that are there."""
+    ax.set_title(" · ".join(short(part, length) for part in parts if part), fontsize=11, pad=pad)
 
 
 def open_frame(ax: Axes) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from ..additivity import additivity_gap
 from ..errors import InputError
 from ..explanation.core import Attributions
-from ..names import as_texts
+from ..explanation.long_form import facts
+from ..explanation.uncertainty import Errors
+from ..names import as_texts, names_for, numbered
 
 Kind = Literal["sequence", "text", "table"]
 BLOCK = 2**22  # values that are summed at a time
@@ -25,6 +27,7 @@ class Part:
     kind: what the axes mean. A text has one feature, its words; a table one step.
     values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None.
     feature_names: one per feature. step_labels: (steps,) or (rows, steps) of str, or None. lengths: (rows,).
+    errors: standard errors of the values, or None.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Part:
     feature_names: list[str]
     step_labels: np.ndarray | None
     lengths: np.ndarray
+    errors: Errors | None
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the values block by block, in float64."""
@@ -50,8 +54,9 @@ class Content:
     output_names: (outputs,), or (rows, outputs) where each row has outputs of its own.
     row_ids: (rows,) of str. outputs, base, total, total_abs, gap: (rows, outputs) float64; ``total`` is the sum of the
     attributions and ``total_abs`` that of their absolute values. base and gap are None where they are not known.
-    targets: (rows,), (rows, outputs) or None. flat: there is at most one axis of outputs. predictions: all outputs of the
-    model (rows, classes), whichever are explained, and classes, their names; None where they are not known.
+    targets: (rows,), (rows, outputs) or None. converged: (rows,) or None. flat: there is at most one axis of outputs.
+    predictions: all outputs of the model (rows, classes), whichever are explained; None where they are not known.
+    What follows is known of the explanation as a whole: its ``long_form.FACTS``.
     """
 
     parts: list[Part]
@@ -65,11 +70,14 @@ class Content:
     gap: np.ndarray | None
     targets: np.ndarray | None
     predictions: np.ndarray | None
-    classes: list[str] | None
-    explained: str | None
-    time_label: str | None
-    model: str | None
+    converged: np.ndarray | None
     background: dict[str, Any] | None
+    model: str | None
+    method: str | None
+    players: str | None
+    explained: str | None
+    classes: list[str] | None
+    time_label: str | None
     compute_time: float | None
 
     def __len__(self) -> int:
@@ -115,12 +123,8 @@ def read(explanation: Attributions) -> Content:
         gap=gap,
         targets=_targets(_first(named, "targets"), count, outputs),
         predictions=_predictions(first, count),
-        classes=first.classes,
-        explained=first.explained,
-        time_label=first.time_label,
-        model=first.model,
-        background=first.background,
-        compute_time=first.compute_time,
+        converged=None if first.converged is None else np.atleast_1d(first.converged),
+        **facts(first),
     )
 
 
@@ -171,6 +175,7 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
         feature_names=names,
         step_labels=None if steps is None else as_texts(steps),
         lengths=_lengths(explanation, shape[:2]),
+        errors=explanation._errors and explanation._errors.of(lambda array: array.reshape(*shape, -1)),
     )
     _check_finite(part)
     return part
@@ -178,21 +183,15 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
 
 def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
     """Kind of the input, the names of its features and the labels of its steps."""
-    names, steps = explanation.feature_names, explanation.step_labels
-    names = names if isinstance(names, (list, tuple, np.ndarray)) and len(names) == axes[-1] else None
+    names, steps = names_for(explanation.feature_names, axes[-1]), explanation.step_labels
     if len(axes) == 2:
-        return "sequence", _texts(names, axes[1], "Feature"), steps
-    counted = names is None or any(_texts(names, 0, "") == _texts(None, axes[0], kind) for kind in ("Step", "Feature"))
+        return "sequence", names or numbered("Feature", axes[1]), steps
+    counted = names in (None, numbered("Step", axes[0]), numbered("Feature", axes[0]))
     if counted and data is not None and is_words(data):
         return "text", ["word"], steps
-    summed = names is not None and _texts(names, 0, "") == _texts(None, axes[0], "Step")
-    if summed or explanation._steps_at is not None:
+    if names == numbered("Step", axes[0]) or explanation._steps_at is not None:
         return "sequence", ["all features"], steps
-    return "table", _texts(names, axes[0], "Feature"), None
-
-
-def _texts(names: Any, count: int, kind: str) -> list[str]:
-    return [f"{kind} {i}" for i in range(count)] if names is None else [str(name) for name in names]
+    return "table", names or numbered("Feature", axes[0]), None
 
 
 def _lengths(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray:
@@ -257,9 +256,6 @@ def _output_names(explanation: Attributions, shape: tuple[int, ...], rows: int) 
         return np.array([given if isinstance(given, str) else "output"], dtype=object)
     if given is not None and np.ndim(given) == 2 and np.shape(given) == (rows, shape[-1]) and len(shape) == 1:
         return as_texts(given)
-    if given is not None and np.shape(given) == (shape[-1],):
-        last = [str(name) for name in given]
-    else:
-        last = [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
+    last = names_for(given, shape[-1]) or [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
     first = [", ".join(map(str, index)) for index in np.ndindex(shape[:-1])]
     return np.array([f"{where} · {name}" if where else name for where in first for name in last], dtype=object)

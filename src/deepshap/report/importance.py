@@ -23,7 +23,7 @@ class Importance:
     step. feature_size, feature_signed: (outputs, features), summed over the steps of a row and averaged over all rows.
     step_size, step_signed: (outputs, steps), summed over the features. rows: (steps,), how many rows have the step.
     limit: (outputs,), the largest |attribution|. outputs: how many the model has. names: one for each feature, or word
-    of a text. counts: how often each word occurs, or None.
+    of a text. counts: how often each word occurs, or None. feature_error: standard errors of feature_signed, or None.
     """
 
     size: np.ndarray
@@ -37,13 +37,15 @@ class Importance:
     outputs: int
     names: list[str]
     counts: np.ndarray | None
+    feature_error: np.ndarray | None = None
 
     def packed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """What the page needs for these outputs; what follows the outputs is always kept."""
         kept = np.append(outputs, np.arange(self.outputs, len(self.size)))
         content = {"limit": self.limit[kept].astype(np.float32)}
-        for name in ("feature_size", "feature_signed", "step_size", "step_signed"):
-            content[name] = getattr(self, name)[kept].astype(np.float32)
+        for name in ("feature_size", "feature_signed", "step_size", "step_signed", "feature_error"):
+            if getattr(self, name) is not None:
+                content[name] = getattr(self, name)[kept].astype(np.float32)
         return content | decimal("size", self.size[kept]) | decimal("signed", self.signed[kept])
 
 
@@ -64,6 +66,9 @@ def importance(part: Part, highest: np.ndarray | None) -> Importance:
     names, counts = part.feature_names, None
     if part.kind == "text":
         names, counts, means = _words(part, highest)
+    elif part.errors is not None:
+        errors = part.errors.of(lambda array: _with_highest(array, highest, slice(None)).sum(1))
+        means["feature_error"] = errors.of_mean()
     size, signed = size * per_step, signed * per_step
     means |= {"step_size": size.sum(1), "step_signed": signed.sum(1), "size": size, "signed": signed}
     means = {name: _with_all(np.moveaxis(mean, -1, 0), shape[3]) for name, mean in means.items()}

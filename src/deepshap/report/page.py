@@ -143,11 +143,22 @@ def _pack_row(parts: list[Part], row: int, outputs: np.ndarray) -> str:
         content |= decimal(f"values{i}", values)
         content[f"steps{i}"] = values.sum(2).astype(np.float32)
         content[f"features{i}"] = values.sum(1).astype(np.float32)
+        content |= _packed_errors(part, row, outputs, i)
         if part.data is not None:
             content[f"data{i}"] = _packable(part.data[row, :length])
         if part.step_labels is not None and part.step_labels.ndim == 2:
             content[f"labels{i}"] = part.step_labels[row, :length].tolist()
     return pack(content)
+
+
+def _packed_errors(part: Part, row: int, outputs: np.ndarray, i: int) -> dict[str, np.ndarray]:
+    """Standard errors of an example: of its values (outputs, steps, features), and of their sums."""
+    if part.errors is None:
+        return {}
+    errors = part.errors.of_rows(row).of(lambda array: np.moveaxis(array[: part.lengths[row]][..., outputs], -1, 0))
+    sums = {"errors": errors.errors, "stepErrors": errors.of(lambda a: a.sum(2)).errors}
+    sums["featureErrors"] = errors.of(lambda a: a.sum(1)).errors
+    return {f"{name}{i}": array.astype(np.float32) for name, array in sums.items()}
 
 
 def _packable(data: np.ndarray) -> Any:
@@ -267,6 +278,7 @@ def _facts(content: Content, judged: Judged) -> str:
         cards[1] = ("Explained output", name, of)
     if content.model:
         cards.insert(0, ("Model", content.model, ""))
+    cards += _accuracy(content)
     if judged.wrong is not None:
         right = len(content) - int(judged.wrong.sum())
         cards.append(("Correct", f"{right / len(content):.1%}", f"{right:,} of {plural(len(content), 'example')}"))
@@ -275,6 +287,20 @@ def _facts(content: Content, judged: Judged) -> str:
     if content.compute_time is not None:
         cards.append(("Time to explain", _duration(content.compute_time), ""))
     return "\n".join(_card(*card) for card in cards)
+
+
+def _accuracy(content: Content) -> list[tuple[str, str, str]]:
+    """Cards that tell what was done, and how exact it is; none where there is nothing to tell."""
+    method, players, cards = content.method, content.players, []
+    if method or players:
+        cards.append(("Method", method or "not recorded", f"values of {players}" if players else ""))
+    errors = [part.errors.errors.max() for part in content.parts if part.errors is not None]
+    if errors:
+        reached, detail = content.converged, ""
+        if reached is not None:
+            detail = f"{int(reached.sum()):,} of {plural(len(reached), 'example')} as exact as asked for"
+        cards.append(("Largest standard error", _number(float(max(errors)), 2), detail))
+    return cards
 
 
 def _card(name: str, value: str, detail: str, state: str = "") -> str:

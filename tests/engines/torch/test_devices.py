@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.engines.shell import TOLERANCE as BY_NAME
-
-TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 from deepshap.engines.torch.recurrent import fused, kernels
 
+TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 every_device = pytest.mark.parametrize("device", DEVICES)
 

@@ -161,6 +161,24 @@ function stepBars(values, colour, axes = {}) {
   };
 }
 
+// ---------------------------------------------------------------- standard errors
+const SURE = 2; // standard errors that whiskers show, and below which cells are dotted
+
+/** Whiskers of bars, where errors are known. */
+function whiskers(axis, errors, c) {
+  return errors ? { [`error_${axis}`]: { type: 'data', array: Array.from(errors, (error) => SURE * error), color: c.ink, thickness: 1, width: 2 } } : {};
+}
+
+/** Dots on the cells of a heat map that are less than two standard errors from zero. */
+function dots(part, c) {
+  const unsure = (part.errors ?? []).flatMap((line, step) => Array.from(line.keys(), (feature) => [step, feature])
+    .filter(([x, y]) => Math.abs(part.values[x][y]) < SURE * line[y]));
+  return { type: 'scatter', mode: 'markers', x: unsure.map(([x]) => x), y: unsure.map(([, y]) => y), marker: { size: 3, color: c.muted } };
+}
+
+/** Lines of a hover text. */
+const errorLine = (error) => (error === undefined ? [] : [['standard error', number(error, 2)]]);
+
 // ---------------------------------------------------------------- hover texts
 /** Show a heading and pairs of name and value beside the pointer. */
 function showTip([heading, ...pairs], event) {

@@ -103,6 +103,9 @@ function partOf(content, row, index, output) {
     values: lines(fromDecimal(content, `values${index}`, output * steps * features, steps * features), features),
     bySteps: at('steps', steps),
     byFeatures: at('features', features),
+    errors: content[`errors${index}`] && lines(at('errors', steps * features), features),
+    stepErrors: content[`errors${index}`] && at('stepErrors', steps),
+    featureErrors: content[`errors${index}`] && at('featureErrors', features),
     stepsOf: (k) => content[`steps${index}`].subarray(k * steps, (k + 1) * steps),
     data: data && lines(Array.from(data), features),
   };

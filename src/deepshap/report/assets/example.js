@@ -148,6 +148,7 @@ function drawTop(part) {
     part.kind !== 'text' && (width > 1 || part.kind === 'table') && ['Feature', (cell) => part.features[cell.feature]],
     part.data && [part.kind === 'text' ? 'Word' : 'Value', (cell) => datum(part.data[cell.step][cell.feature])],
     ['Attribution', (cell) => signed(cell.value)],
+    part.errors && ['Standard error', (cell) => number(part.errors[cell.step][cell.feature], 2)],
   ].filter(Boolean);
   $('top').tHead.replaceChildren(element('tr', {}, ...columns.map(([name]) => element('th', { scope: 'col' }, name)), element('th', {})));
   $('top').tBodies[0].replaceChildren(...shown.map((cell) => {
@@ -178,16 +179,18 @@ function drawHeat(part) {
   const beside = many ? 0.845 : 1;
   const most = largest(part.byFeatures);
   legend('heat-legend', limit);
+  if (part.errors) $('heat-legend').append(' · dotted: less than 2 standard errors from 0');
   const traces = [
     heatTrace(z, -limit, limit, diverging(c), part.steps),
-    stepBars(part.bySteps, bySign(part.bySteps, c), { yaxis: 'y2' }),
+    stepBars(part.bySteps, bySign(part.bySteps, c), { yaxis: 'y2', ...whiskers('y', part.stepErrors, c) }),
   ];
   if (many) {
     traces.push({
       type: 'bar', orientation: 'h', x: Array.from(part.byFeatures), y: part.features.map((_, i) => i), xaxis: 'x2',
-      marker: { color: bySign(part.byFeatures, c) }, width: part.features.length > 60 ? 1 : 0.8,
+      marker: { color: bySign(part.byFeatures, c) }, width: part.features.length > 60 ? 1 : 0.8, ...whiskers('x', part.featureErrors, c),
     });
   }
+  if (part.errors) traces.push({ ...dots(part, c), hoverinfo: 'skip' });
   draw('chart-heat', traces, {
     height, margin: { l: many ? margin(part.features) : LEFT, r: 12, t: 8, b: below(part) },
     xaxis: { ...stepAxis(part), domain: [0, beside], anchor: 'y' },
@@ -197,10 +200,10 @@ function drawHeat(part) {
   }, {
     part, label: 'Heat map: attributions by feature and step; bars: their sums',
     tip: ({ curveNumber, x, y }) => {
-      if (curveNumber === 1) return [`step ${stepName(part, x)}`, ['sum', signed(part.bySteps[x])]];
-      if (curveNumber === 2) return [part.features[y], ['sum', signed(part.byFeatures[y])]];
+      if (curveNumber === 1) return [`step ${stepName(part, x)}`, ['sum', signed(part.bySteps[x])], ...errorLine(part.stepErrors?.[x])];
+      if (curveNumber === 2 && many) return [part.features[y], ['sum', signed(part.byFeatures[y])], ...errorLine(part.featureErrors?.[y])];
       const value = part.data ? [['value', datum(part.data[x][y])]] : [];
-      return [part.features[y], ['step', stepName(part, x)], ...value, ['attribution', signed(part.values[x][y])]];
+      return [part.features[y], ['step', stepName(part, x)], ...value, ['attribution', signed(part.values[x][y])], ...errorLine(part.errors?.[x][y])];
     },
     click: ({ curveNumber, y }) => curveNumber !== 1 && many && pin(part, y),
   });
@@ -226,7 +229,7 @@ function drawBuild(part, row, output) {
     type: 'scatter', mode: 'lines', x: edges, y: runningSum(start(k), part.stepsOf(k)), line: { color: c.faint, width: 1 }, customdata: edges.map(() => k),
   }));
   traces.push(
-    { ...stepBars(part.bySteps, bySign(part.bySteps, c)), base: sums.slice(0, -1), width: 1 },
+    { ...stepBars(part.bySteps, bySign(part.bySteps, c)), base: sums.slice(0, -1), width: 1, ...whiskers('y', part.stepErrors, c) },
     { type: 'scatter', mode: 'lines', x: edges, y: sums, line: { color: c.ink, width: 1.8 } },
   );
   const first = meta.parts.length > 1 ? 'base value and the other inputs' : meta.baseKnown ? 'base value' : 'start';
@@ -242,7 +245,7 @@ function drawBuild(part, row, output) {
       if (curveNumber < compared.length) return [outputName(row, customdata), ['up to here', number(y)]];
       const step = Math.max(0, curveNumber === compared.length ? x : Math.round(x - 0.5));
       if (x === -0.5) return ['start', [first, number(sums[0])]];
-      return [`step ${stepName(part, step)}`, ['adds', signed(part.bySteps[step])], ['up to here', number(sums[step + 1])]];
+      return [`step ${stepName(part, step)}`, ['adds', signed(part.bySteps[step])], ...errorLine(part.stepErrors?.[step]), ['up to here', number(sums[step + 1])]];
     },
   });
 }
@@ -261,9 +264,10 @@ function drawWaterfall(part, row, output) {
   const shown = order.slice(0, allBars ? order.length : FEW_BARS);
   const rest = order.slice(shown.length).reduce((sum, i) => sum + values[i], 0);
   const bars = shown.map((i) => ({
-    name: part.features[i], value: values[i], data: part.data && datum(part.data[0][i]),
+    name: part.features[i], value: values[i], error: part.featureErrors?.[i], data: part.data && datum(part.data[0][i]),
   }));
-  if (shown.length < order.length) bars.push({ name: plural(order.length - shown.length, 'other feature'), value: rest });
+  const bound = part.featureErrors && order.slice(shown.length).reduce((sum, i) => sum + part.featureErrors[i], 0); // of the rest's error
+  if (shown.length < order.length) bars.push({ name: plural(order.length - shown.length, 'other feature'), value: rest, error: bound });
   const start = (rows.base ? rows.base[row * meta.outputs.length + output] : 0) + othersTotal(row, output, part);
   const sums = runningSum(start, bars.map((bar) => bar.value).reverse()); // from the bottom up
   const from = sums.slice(0, -1).reverse();
@@ -274,13 +278,15 @@ function drawWaterfall(part, row, output) {
   const pixels = 26;
   const width = $('chart-waterfall').clientWidth - margin(names, most) - 20;
   const pad = Math.max(0.14, 52 / Math.max(width - 104, 60)) * (Math.max(...sums) - Math.min(...sums) || 1); // for the numbers
+  const reach = part.featureErrors ? SURE * Math.max(...bars.map((bar) => bar.error)) : 0;
   draw('chart-waterfall', [{
     type: 'bar', orientation: 'h', y: bars.map((_, i) => i), x: bars.map((bar) => bar.value), base: from,
     marker: { color: bySign(bars.map((bar) => bar.value), c) }, text: bars.map((bar) => signed(bar.value)),
-    textposition: 'outside', textfont: { color: c.ink }, cliponaxis: false,
-  }], {
+    textposition: part.featureErrors ? 'none' : 'outside', textfont: { color: c.ink }, cliponaxis: false,
+    ...whiskers('x', part.featureErrors && bars.map((bar) => bar.error), c),
+  }, ...beyondWhiskers(part, bars, from, c)], {
     height: bars.length * pixels + 74, margin: { l: margin(names, most), r: 20, t: 26, b: 36 },
-    xaxis: { showgrid: true, nticks: 6, range: [Math.min(...sums) - pad, Math.max(...sums) + pad] },
+    xaxis: { showgrid: true, nticks: 6, range: [Math.min(...sums) - reach - pad, Math.max(...sums) + reach + pad] },
     yaxis: { ...namedAxis(names, pixels, most), fixedrange: true },
     shapes: [start, end].map((x) => ({ type: 'line', yref: 'paper', y0: 0, y1: 1, x0: x, x1: x, line: { color: c.muted, width: 1, dash: 'dot' } })),
     annotations: [
@@ -289,12 +295,22 @@ function drawWaterfall(part, row, output) {
     ],
   }, {
     label: 'Bars: attributions of the features, from the base value to the output',
-    tip: ({ y }) => [bars[y].name, ...(bars[y].data ? [['value', bars[y].data]] : []), ['attribution', signed(bars[y].value)]],
+    tip: ({ y }) => [bars[y].name, ...(bars[y].data ? [['value', bars[y].data]] : []), ['attribution', signed(bars[y].value)], ...errorLine(bars[y].error)],
   });
   moreButton('waterfall-more', order.length, FEW_BARS, allBars, 'features', () => {
     allBars = !allBars;
     drawWaterfall(part, row, output);
   });
+}
+
+/** The numbers of bars whose ends have whiskers stand behind these. */
+function beyondWhiskers(part, bars, from, c) {
+  if (!part.featureErrors) return [];
+  const ends = bars.map(({ value, error }, i) => from[i] + value + Math.sign(value) * SURE * error);
+  return [{
+    type: 'scatter', mode: 'text', hoverinfo: 'skip', x: ends, y: bars.map((_, i) => i), textfont: { color: c.ink }, cliponaxis: false,
+    text: bars.map(({ value }) => ` ${signed(value)} `), textposition: bars.map(({ value }) => (value < 0 ? 'middle left' : 'middle right')),
+  }];
 }
 
 // ---------------------------------------------------------------- signals

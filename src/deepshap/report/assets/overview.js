@@ -32,6 +32,7 @@ function drawFeatures(part, content, scope, only) {
   const names = part.names;
   const cut = (name) => content[name].subarray(scope * names.length, (scope + 1) * names.length);
   const [size, direction] = [cut('feature_size'), cut('feature_signed')];
+  const errors = content.feature_error && cut('feature_error'); // of the mean attribution
   const values = state.measure === 'size' ? size : direction;
   const order = Array.from(names.keys()).sort((a, b) => Math.abs(values[b]) - Math.abs(values[a]));
   const shown = allFeatures ? order : order.slice(0, FEW);
@@ -45,6 +46,7 @@ function drawFeatures(part, content, scope, only) {
     [{
       type: 'bar', orientation: 'h', y: shown.map((_, i) => i), x: shown.map((i) => values[i]), customdata: shown,
       marker: { color: state.measure === 'size' ? c.accent : bySign(shown.map((i) => values[i]), c) },
+      ...whiskers('x', errors && values === direction && shown.map((i) => errors[i]), c),
     }],
     {
       height: shown.length * pixels + 30, margin: { l: margin(shown.map((i) => names[i])), r: 12, t: 4, b: 24 },
@@ -55,7 +57,7 @@ function drawFeatures(part, content, scope, only) {
       tip: (point) => {
         const i = point.customdata;
         const often = part.counts ? [['occurrences', part.counts[i].toLocaleString('en')]] : [];
-        return [names[i], ['mean |attribution|', number(size[i])], ['mean attribution', signed(direction[i])], ...often];
+        return [names[i], ['mean |attribution|', number(size[i])], ['mean attribution', signed(direction[i])], ...errorLine(errors?.[i]), ...often];
       },
     },
   );

@@ -13,21 +13,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.textpath import TextPath
 
-from deepshap.errors import InputError
-from deepshap.explanation.core import Attributions
-from deepshap.plots.reading import check_single, read_rows
-from deepshap.plots.style import (
-    EVIDENCE,
-    SMALL,
-    evidence_bar,
-    figure_of,
-    limit_of,
-    new_axes,
-    number,
-    points,
-    short,
-    with_unit,
-)
+from ..errors import InputError
+from ..explanation.core import Attributions
+from . import style
+from .documentation import picture
+from .reading import check_single, read_rows
 
 SIZES = range(11, 5, -1)  # of the font of a text, in points
 LINE = 2.1  # height of a line, in sizes of the font
@@ -52,41 +42,28 @@ class _Text:
     title: str
 
 
+@picture("row", ", the tokens are unknown, or there are too many for ``ax``")
 def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Shade the tokens of a text by what they contributed to one output.
 
-    Red pushes the output up. Blue pushes it down, and has a dashed outline.
+    Red pushes the output up. Blue pushes it down, and has a dashed outline. A long text gets small letters.
 
     Parameters
     ----------
     explanation : Explanation
         Of one row and one output: values (steps,) or (steps, features), which are summed. The tokens are
         ``explanation.display_data`` (steps,), or else ``data``, or else ``step_labels``.
-    unit : str, optional
-        Of the output, and so of the attributions.
-    ax : Axes, optional
-        Where to draw; a long text gets small letters. By default a new figure, as high as the text needs.
-
-    Returns
-    -------
-    Axes
-        ``ax``, or the axes of the new figure.
-
-    Raises
-    ------
-    InputError
-        If there are several rows or outputs, the tokens are unknown, or there are too many for ``ax``.
     """
     texts = _read(explanation, "text")
     check_single(len(texts), "text")
     (one,) = texts
     if ax is None:
         lines = 1 + _places(one, 9.7 * 72, SIZES[0])[-1][1]
-        ax = new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
+        ax = style.new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
     ax.axis("off")
-    ax.set_title(short(one.title, 110), fontsize=SMALL + 1, loc="left")
-    figure_of(ax).draw_without_rendering()  # sizes are known only after the layout
-    width, height = points(ax)
+    ax.set_title(style.short(one.title, 110), fontsize=style.SMALL + 1, loc="left")
+    style.figure_of(ax).draw_without_rendering()  # sizes are known only after the layout
+    width, height = style.points(ax)
     for size in SIZES:
         places = _places(one, width, size)
         if (places[-1][1] + 1) * size * LINE + BELOW <= height + 1:
@@ -95,12 +72,12 @@ def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -
         raise InputError(
             f"plots.text: {len(one.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
         )
-    limit = limit_of(one.values)
+    limit = style.limit_of(one.values)
     for (left, line), word, value in zip(places, one.words, one.values, strict=True):
         _draw_word(ax, word, value / limit, (left, -line * size * LINE), size)
     cax = ax.inset_axes((0, 26 / height, min(1, 260 / width), 7 / height), label="scale of attributions")
-    shades = ScalarMappable(Normalize(-limit, limit), EVIDENCE)
-    evidence_bar(shades, one.values, with_unit("attribution", unit), cax, orientation="horizontal")
+    shades = ScalarMappable(Normalize(-limit, limit), style.EVIDENCE)
+    style.evidence_bar(shades, one.values, style.with_unit("attribution", unit), cax, orientation="horizontal")
     return ax
 
 
@@ -109,7 +86,7 @@ def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float],
     if strength < -1 / 8:
         box |= {"edgecolor": OUTLINE, "linewidth": 1, "linestyle": "--"}
     ax.annotate(
-        short(word, 60),
+        style.short(word, 60),
         (0, 1),
         (place[0] + 0.3 * size, place[1] - 0.3 * size),
         xycoords="axes fraction",
@@ -125,7 +102,7 @@ def _places(one: _Text, width: float, size: float) -> list[tuple[float, int]]:
     places = []
     left, line = 0.0, 0
     for word, spaced in zip(one.words, one.spaced, strict=True):
-        needs = _width(short(word, 60)) * size + 0.4 * size
+        needs = _width(style.short(word, 60)) * size + 0.4 * size
         left += 0.25 * size * (spaced and left > 0)
         if left + needs > width and left > 0:
             left, line = 0.0, line + 1
@@ -165,17 +142,19 @@ def text_html(explanation: Attributions, *, unit: str = "") -> Html:
         If there are several outputs, or the tokens are unknown.
     """
     texts = _read(explanation, "text_html")
-    limit = limit_of(np.concatenate([one.values for one in texts]))
+    limit = style.limit_of(np.concatenate([one.values for one in texts]))
     paragraphs = "".join(_paragraph(one, limit) for one in texts)
-    scale = "".join(_span(number(share * limit), share, "") for share in (-1, -0.5, 0, 0.5, 1))
-    caption = f"<div style='font-size:85%;margin-top:.6em'>{escape(with_unit('attribution', unit))}: {scale}</div>"
-    style = "background:#fff;color:#000;font-family:sans-serif;line-height:1.9;padding:.4em;max-width:60em"
-    return Html(f"<div style='{style}'>{paragraphs}{caption}</div>")
+    scale = "".join(_span(style.number(share * limit), share, "") for share in (-1, -0.5, 0, 0.5, 1))
+    caption = (
+        f"<div style='font-size:85%;margin-top:.6em'>{escape(style.with_unit('attribution', unit))}: {scale}</div>"
+    )
+    look = "background:#fff;color:#000;font-family:sans-serif;line-height:1.9;padding:.4em;max-width:60em"
+    return Html(f"<div style='{look}'>{paragraphs}{caption}</div>")
 
 
 def _paragraph(one: _Text, limit: float) -> str:
     words = "".join(
-        " " * spaced + _span(word, value / limit, number(value))
+        " " * spaced + _span(word, value / limit, style.number(value))
         for word, spaced, value in zip(one.words, one.spaced, one.values, strict=True)
     )
     return f"<div style='font-size:85%;color:#444'>{escape(one.title)}</div><p style='margin:0 0 .8em'>{words}</p>"
@@ -188,7 +167,7 @@ def _span(word: str, strength: float, tooltip: str) -> str:
 
 
 def _shade(strength: float) -> tuple[float, float, float, float]:
-    return EVIDENCE(0.5 + float(np.clip(strength, -1, 1)) / 2)
+    return style.EVIDENCE(0.5 + float(np.clip(strength, -1, 1)) / 2)
 
 
 # ---------------------------------------------------------------------- tokens
@@ -198,11 +177,11 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
     tokens = _tokens(explanation, per_token.shape[1 - explanation._rows :], what).reshape(per_token.shape)
     texts = []
     for row, length in enumerate(rows.lengths):
-        parts = [rows.rows[row], rows.output, f"base value {number(rows.base[row], False)}"]
+        parts = [rows.rows[row], rows.output, f"base value {style.number(rows.base[row], False)}"]
         if not rows.complete:
-            parts.append(f"sum of what is shown {number(rows.shown[row], False)}")
+            parts.append(f"sum of what is shown {style.number(rows.shown[row], False)}")
         output = rows.shown if rows.complete or rows.outputs is None else rows.outputs
-        title = " · ".join(part for part in [*parts, f"output {number(output[row], False)}"] if part)
+        title = " · ".join(part for part in [*parts, f"output {style.number(output[row], False)}"] if part)
         texts.append(_Text(*_spaced(list(map(str, tokens[row, :length]))), per_token[row, :length], title))
     return texts
 

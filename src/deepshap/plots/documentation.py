@@ -1,0 +1,60 @@
+"""What the docstrings of all pictures have in common, written once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from textwrap import fill, indent
+from typing import TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+EXPLAINED = {
+    "rows": "Of one output: values (rows, steps, features), or of players (rows, players).",
+    "row": "Of one row and one output: values (steps, features), or of players (players,).",
+}
+REFUSED = {
+    "rows": "If there are several outputs, or these are not sequences",
+    "row": "If there are several rows or outputs, or this is not a sequence",
+}
+PARAMETERS = {
+    "align": (
+        '"start", "end" or "relative"',
+        "How sequences of different lengths are laid over each other: by their first steps, by their last steps, or "
+        "stretched\nto the same length.",
+    ),
+    "max_display": (
+        "int",
+        "How many features are drawn, those with the largest values; the others are summed in one more.",
+    ),
+    "unit": ("str, optional", "Of the output, and so of the attributions."),
+    "time_label": ("str, optional", "Label of the time axis."),
+    "ax": ("Axes, optional", "Where to draw; panels (``ax.child_axes``) share its place. By default a new figure."),
+}
+RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."
+
+
+def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
+    """Complete the docstring of a picture of "rows" or a "row": the parameters that it does not describe, result, errors."""
+
+    def complete(function: Function) -> Function:
+        text = inspect.cleandoc(function.__doc__ or "")
+        head, _, own = text.partition("\n\nParameters\n----------\n")
+        parameters = inspect.signature(function).parameters
+        lines = [] if "explanation :" in own else [_described("explanation", "Explanation", EXPLAINED[of])]
+        lines += [own] if own else []
+        lines += [
+            _described(name, *PARAMETERS[name]) for name in parameters if name in PARAMETERS and f"{name} :" not in own
+        ]
+        refused = REFUSED[of] + refuses + (", or ``align`` is something else" if "align" in parameters else "")
+        raises = "Raises\n------\nInputError\n" + fill(
+            f"{refused}.", 120, initial_indent="    ", subsequent_indent="    "
+        )
+        function.__doc__ = "\n\n".join([head, "Parameters\n----------\n" + "\n".join(lines), RETURNS, raises])
+        return function
+
+    return complete
+
+
+def _described(name: str, kind: str, text: str) -> str:
+    return f"{name} : {kind}\n{indent(text, '    ')}"

@@ -1,0 +1,47 @@
+"""Reads what was written: files of explanations, and folders of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from glob import glob
+from typing import Any
+
+from ..dataset.stored import ExplanationDataset
+from ..errors import InputError
+from ..explanation import storage
+from . import Explanation, JointExplanation
+
+
+def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any:
+    """Read what ``Explanation.save`` or ``deepshap explain`` wrote, of one file or several; nothing in them can run code.
+
+    Parameters
+    ----------
+    path : str, path, or sequence of them
+        The Parquet file. The rows of several are put below each other in their order, as by ``Explanation.concat``; so are
+        those of a pattern, such as "runs/*.parquet", in the order of their names. Or a folder that ``explain_dataset`` wrote.
+
+    Returns
+    -------
+    Explanation or ExplanationDataset
+        Of files as it was, bit by bit; a JointExplanation if it was one. Of a folder what reads it as it is asked.
+
+    Raises
+    ------
+    InputError
+        If a file was not written by deepshap, or was changed since, or the files do not fit each other.
+    ImportError
+        If pyarrow is missing.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return Explanation.concat([load(one) for one in path])
+    if "*" in str(path) and not os.path.exists(path):
+        found = sorted(glob(str(path)))
+        if not found:
+            raise InputError(f"there are no files {path}.")
+        return load(found)
+    if os.path.isdir(path):
+        return ExplanationDataset(path)
+    parts = storage.read(path, Explanation)
+    return parts if isinstance(parts, Explanation) else JointExplanation(parts)
