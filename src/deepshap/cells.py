@@ -2,13 +2,11 @@
 
 ``register_lstm_shap_hook`` explains one call of one cell, unit by unit; ``gate_attribution`` and
 ``product_attribution`` are the two steps it is made of. For models, and for everything that is not one of these cells,
-there is ``DeepExplainer``. What is particular to a framework: ``pytorch/cells.py`` and ``keras/cells.py``.
+there is ``DeepExplainer``. What is particular to a framework: ``engines/torch/cells.py`` and ``engines/tensorflow/cells.py``.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -143,50 +141,3 @@ def _explained(cell: Any, output: str | None) -> str:
 
 
 # ---------------------------------------------------------------------- reading rows
-class Rows(ABC):
-    """Reads what users give as x and the states: numbers, single rows, or batches. One for each framework."""
-
-    @abstractmethod
-    def tensor(self, value: Any, cell: Any) -> Any:
-        """A copy in the dtype, and on the device, of the cell's weights."""
-
-    @abstractmethod
-    def expand(self, row: Any, shape: tuple[int, ...]) -> Any:
-        """Repeated to a shape."""
-
-    @abstractmethod
-    def is_finite(self, row: Any) -> bool:
-        """Whether there is neither NaN nor infinity."""
-
-    def read(self, cell: Any, values: Sequence[Any], suffix: str = "") -> list[Any]:
-        """Tensors (batch, features), or (features,) where a single row is given, of the weights' dtype and device."""
-        if "c" not in cell.takes and any(v is not None for v in values[2:]):
-            raise InputError(f"this cell has no cell state: leave c{suffix} out.")
-        return [self._row(cell, name, name + suffix, value) for name, value in zip(cell.takes, values, strict=False)]
-
-    def _row(self, cell: Any, part: str, name: str, value: Any) -> Any:
-        width = cell.widths[part]
-        if value is None:
-            raise InputError(f"{name} is missing: pass a tensor (batch, {width}) or ({width},), or 0.0 for zeros.")
-        row = self.tensor(value, cell)
-        if row.ndim == 0:
-            row = self.expand(row, (width,))
-        if row.ndim > 2 or row.shape[-1] != width:
-            raise InputError(
-                f"{name} has shape {tuple(row.shape)}; this cell takes (batch, {width}), or ({width},) for a single row."
-            )
-        if not self.is_finite(row):
-            raise InputError(f"{name} has NaN or infinite values.")
-        return row
-
-    def beside(self, *sides: list[Any]) -> tuple[list[list[Any]], bool]:
-        """Broadcast all sides to one batch; also say whether all of the first were single rows, and so is the result."""
-        rows = {len(t) for side in sides for t in side if t.ndim == 2}
-        batch = max(rows - {1}, default=1)
-        if rows - {1, batch}:
-            raise InputError(
-                f"the inputs and the baseline have {', '.join(map(str, sorted(rows)))} rows: give all the same number of rows, "
-                "or a single row to be used for all."
-            )
-        single = batch == 1 and all(t.ndim == 1 for t in sides[0])
-        return [[self.expand(t, (batch, t.shape[-1])) for t in side] for side in sides], single

@@ -246,7 +246,7 @@ def draw_utterance(explained: Explained, row: np.integer) -> Figure:
     sure = min(explained.probability[row], 0.999)
     figure = ax.get_figure(root=True)
     assert figure is not None
-    chance = f"probability {'over ' * (sure == 0.999)}{sure:.1%}"
+    chance = f"probability {'over ' if sure == 0.999 else ''}{sure:.1%}"
     text = f"Utterance {row}: the LSTM hears speaker {predicted} with {chance}: {verdict}"
     figure.suptitle(text, fontsize=13, fontweight="bold")
     return figure

@@ -11,9 +11,10 @@ from slicer import Alias, Obj
 
 from ..errors import InputError
 from .core import Attributions
+from .fields import FACTS
 from .joint import JointAttributions
 
-UNIFORM = ("background", "model", "players", "explained", "classes", "time_label", "output_dims")
+UNIFORM = (*FACTS[:-2], "output_dims")
 
 
 def concatenated(parts: Sequence[Any]) -> Any:

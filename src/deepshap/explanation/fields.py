@@ -12,6 +12,9 @@ from ..errors import InputError
 from ..names import as_labels
 from .uncertainty import Errors, noise
 
+# What is known of an explanation as a whole; all but the last two are the same in explanations that can be put together.
+FACTS = ("background", "model", "players", "explained", "classes", "time_label", "method", "compute_time")
+
 
 class Fields:
     """The fields of an ``Explanation`` that describe its rows and steps; all of them may be None (not known).

@@ -8,26 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .core import Attributions
-from .fields import Fields
+from .fields import FACTS, Fields
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHARED = (
-    "row_ids",
-    "targets",
-    "outputs",
-    "predictions",
-    "gap",
-    "converged",
-    "background",
-    "model",
-    "method",
-    "players",
-    "explained",
-    "classes",
-    "time_label",
-)
+SHARED = ("row_ids", "targets", "outputs", "predictions", "gap", "converged", *FACTS[:-1])
 
 
 class JointAttributions(Attributions):

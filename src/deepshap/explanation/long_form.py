@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..names import as_labels
 from ..optional import needed
 from .core import Attributions
+from .fields import FACTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound=Attributions)
 ORDER = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
 ORDER += ["standard_error", "replicate"]
-FACTS = ("background", "model", "method", "players", "explained", "classes", "time_label", "compute_time")
 
 
 @dataclass(frozen=True)

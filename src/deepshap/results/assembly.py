@@ -106,13 +106,18 @@ def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> N
 
 def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
     """Names for each input, from a list or dict over the inputs."""
-    if names is None:
+    return _per_input(names, keys, "feature_names of several inputs: give a list of names")
+
+
+def _per_input(given: Any, keys: Sequence[Any], message: str) -> list[Any]:
+    """What is given for each of several inputs, in a list or dict over them; None where nothing is."""
+    if given is None:
         return [None] * len(keys)
-    if isinstance(names, Mapping) and set(names) <= set(keys):
-        return [names.get(key) for key in keys]
-    if not isinstance(names, Mapping) and len(names) == len(keys) and not any(isinstance(n, str) for n in names):
-        return list(names)
-    raise InputError(f"feature_names of several inputs: give a list of names for each of the inputs {list(keys)}.")
+    if isinstance(given, Mapping) and set(given) <= set(keys):
+        return [given.get(key) for key in keys]
+    if isinstance(given, (list, tuple)) and len(given) == len(keys) and not any(isinstance(one, str) for one in given):
+        return list(given)
+    raise InputError(f"{message} for each of the inputs {list(keys)}.")
 
 
 # ---------------------------------------------------------------------- onto explanations
@@ -137,15 +142,7 @@ def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
         _describe(explanation, labels, inverse)
         return
     keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
-    inverses: list[Any]
-    if inverse is None:
-        inverses = [None] * len(keys)
-    elif isinstance(inverse, Mapping) and set(inverse) <= set(keys):
-        inverses = [inverse.get(key) for key in keys]
-    elif isinstance(inverse, (list, tuple)) and len(inverse) == len(keys):
-        inverses = list(inverse)
-    else:
-        raise InputError(f"inverse_transform of several inputs: one, or None, for each of the inputs {keys}.")
+    inverses = _per_input(inverse, keys, "inverse_transform of several inputs: one, or None,")
     for key, one in zip(keys, inverses, strict=True):
         _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
 

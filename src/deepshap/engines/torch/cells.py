@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...cells import Rows
 from ...errors import InputError
 from ...mathematics import cells, rules
 from ...mathematics.cells import Weights
+from ..cell_rows import Rows
 from .state import preserved
 from .tree import tensors
 
