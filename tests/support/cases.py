@@ -191,6 +191,12 @@ def constant_matrix(x: Tensor) -> Tensor:
     return well_conditioned(fixed(x, 3, 3))
 
 
+def softmax_by_hand(z: Tensor) -> Tensor:
+    """With the maximum subtracted, as models write it."""
+    powers = (z - z.amax(-1, keepdim=True)).exp()
+    return powers / powers.sum(-1, keepdim=True)
+
+
 def spectrum(x: Tensor) -> Tensor:
     """Of a series."""
     return torch.stft(x, 4, 2, window=torch.hamming_window(4).to(x), return_complex=True)
@@ -522,6 +528,13 @@ op("determinant", torch.linalg.det, (2, 2))
 op("cumulative_trapezoid", lambda x: torch.cumulative_trapezoid(x, dim=1))
 
 # ====================================================================== softmax and attention
+op("softmax by hand, masked", lambda x: softmax_by_hand(x.masked_fill(MASK, -torch.inf)))
+op("softmax by hand, mask added", lambda x: softmax_by_hand(x + torch.where(MASK, -torch.inf, 0.0)))
+op("softmax by hand, mask added to the signal", lambda x: softmax_by_hand(torch.where(MASK, x, -torch.inf) + x))
+op("sigmoid of masked scores", lambda x: torch.sigmoid(x.masked_fill(MASK, -torch.inf)) * x)
+op("tanh of masked scores", lambda x: x.masked_fill(MASK, torch.inf).tanh() * x)
+op("softplus of masked scores", lambda x: F.softplus(x.masked_fill(MASK, -torch.inf)))
+op("log of masked scores", lambda x: x.exp().masked_fill(MASK, torch.inf).log().neg().exp())
 op("softmax", lambda x: torch.softmax(x, 1))
 op("softmax, functional", lambda x: F.softmax(x, dim=-1))
 op("softmax, method", lambda x: x.softmax(1), (3, 2))
@@ -758,6 +771,10 @@ op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsor
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
 
 # ====================================================================== complex numbers
+op("exp of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).exp()), domain=TWO)
+op("tanh of complex numbers", lambda x, y: torch.view_as_real((0.3 * torch.complex(x, y)).tanh()), domain=TWO)
+op("power of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x.exp(), y) ** 3), domain=TWO)
+op("spectral layer", lambda x: torch.fft.irfft((0.01 * torch.fft.rfft(x).square()).exp(), 8), (8,))
 op("stft", lambda x: torch.stft(x, 4, 2, window=torch.hann_window(4).to(x), return_complex=True).abs(), (8,))
 op("istft", lambda x: torch.istft(spectrum(x) * (1 + spectrum(x).abs()), 4, 2, window=torch.hamming_window(4).to(x)), (8,))
 op("polar", lambda x, y: torch.view_as_real(torch.polar(x, y)), domain=TWO)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..errors import UnsupportedOperationError
 from ..mathematics import rules
 from ..mathematics.namespace import Array, namespace
 from ..mathematics.secants import Secant
@@ -74,15 +73,11 @@ def rescale(secant: Secant | None = None) -> Rule:
         operands = list(zip(step.inputs, step.reference_inputs, strict=True))
         (y,), (yr,), xp = step.outputs, step.reference_outputs, namespace(multiplier)
         x = step.inputs[0]
-        if len(operands) == 1:
-            if xp.is_complex(x):
-                raise UnsupportedOperationError(
-                    f"{step.name} of complex numbers at {step.place} has no rule: write it with real and imaginary parts."
-                )
-            if len(step.varying) > 1:
-                operands = [(xp.broadcast(x, y), xp.broadcast(step.reference_inputs[0], yr))]
-        slopes = rules.rescale(step.evaluate, operands, xp.matched(y, x), xp.matched(yr, x), secant)
-        return [xp.matched(multiplier, slope) * slope for slope in slopes]
+        own = None if xp.is_complex(x) else secant  # the closed forms are for real numbers
+        if len(operands) == 1 and len(step.varying) > 1:
+            operands = [(xp.broadcast(x, y), xp.broadcast(step.reference_inputs[0], yr))]
+        slopes = rules.rescale(step.evaluate, operands, xp.matched(y, x), xp.matched(yr, x), own)
+        return [xp.matched(multiplier, slope) * xp.conj(slope) for slope in slopes]
 
     return rule
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 exp, expm1, log1p, tanh, sigmoid, sqrt, erfc = (
     tf.exp, tf.math.expm1, tf.math.log1p, tf.tanh, tf.sigmoid, tf.sqrt, tf.math.erfc,
 )  # fmt: skip
-relu, equal, isinf, isfinite = tf.nn.relu, tf.equal, tf.math.is_inf, tf.math.is_finite
+relu, equal = tf.nn.relu, tf.equal
 maximum, minimum, zeros_like, ones_like = tf.maximum, tf.minimum, tf.zeros_like, tf.ones_like
 conj, real = tf.math.conj, tf.math.real
 softmax, log_softmax, sort = tf.nn.softmax, tf.nn.log_softmax, tf.sort
@@ -23,6 +23,16 @@ def _numbers(x: Any) -> Any:
     return ml_dtypes.finfo(x.dtype.as_numpy_dtype)
 
 
+def isinf(x: Any) -> Any:
+    """Whether a number is infinite."""
+    return tf.math.is_inf(tf.abs(x))
+
+
+def isfinite(x: Any) -> Any:
+    """Whether a number is finite."""
+    return tf.math.is_finite(tf.abs(x))
+
+
 def tiny(x: Any) -> Any:
     """The least normal number."""
     return tf.constant(_numbers(x).tiny, x.dtype)
@@ -30,7 +40,7 @@ def tiny(x: Any) -> Any:
 
 def rounding(dtype: tf.DType) -> float:
     """The rounding unit of a dtype."""
-    return float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)
+    return float(ml_dtypes.finfo(dtype.real_dtype.as_numpy_dtype).eps)
 
 
 def eps(x: Any) -> float:
@@ -83,6 +93,12 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 
 clip_, neg_, mul_, div_ = clip, tf.negative, tf.multiply, tf.divide
+
+
+def at_least_tiny_(x: Any) -> Any:
+    """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
+    least = tiny(x)
+    return tf.where(x > least, x, least)
 
 
 def zero_(x: Any, where: Any) -> Any:
@@ -139,6 +155,16 @@ def columns(x: Any, index: np.ndarray) -> Any:
     return tf.gather(x, index, axis=-1)
 
 
+def max_last(x: Any) -> Any:
+    """The greatest value, its axis kept."""
+    return tf.reduce_max(x, -1, keepdims=True)
+
+
+def count_up(x: Any) -> Any:
+    """How many conditions hold up to each position."""
+    return tf.cumsum(tf.cast(x, tf.int32), -1)
+
+
 def argsort(x: Any) -> Any:
     """The ascending order; of equal ones the first comes first."""
     return tf.argsort(x, stable=True)
@@ -166,10 +192,11 @@ def total(x: Any) -> Any:
 
 
 def derivative(function: Callable[[Any], Any], at: Any) -> Any:
-    """Elementwise derivative; 0 where the function is a step."""
+    """Elementwise derivative, of complex functions too; 0 where the function is a step."""
     point = tf.identity(at)
     try:
-        (slope,) = tf.gradients(function(point), point)
+        value = function(point)
+        (slope,) = tf.gradients(value, point, tf.ones_like(value))
     except LookupError:  # TensorFlow knows no derivative
         slope = None
-    return tf.zeros_like(at) if slope is None else slope
+    return tf.zeros_like(at) if slope is None else tf.math.conj(slope)

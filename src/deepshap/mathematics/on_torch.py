@@ -72,6 +72,11 @@ def clip_(x: Tensor, low: float | None = None, high: float | None = None) -> Ten
     return x.clamp_(low, high)
 
 
+def at_least_tiny_(x: Tensor) -> Tensor:
+    """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
+    return torch.fmax(x, x.new_tensor(tiny(x)), out=x)
+
+
 def neg_(x: Tensor) -> Tensor:
     """-x."""
     return x.neg_()
@@ -147,6 +152,16 @@ def columns(x: Tensor, index: np.ndarray) -> Tensor:
     return x[..., torch.as_tensor(index, device=x.device)]
 
 
+def max_last(x: Tensor) -> Tensor:
+    """The greatest value, its axis kept."""
+    return x.amax(-1, keepdim=True)
+
+
+def count_up(x: Tensor) -> Tensor:
+    """How many conditions hold up to each position."""
+    return x.cumsum(-1)
+
+
 def sort(x: Tensor) -> Tensor:
     """Ascending."""
     return x.sort(-1)[0]
@@ -181,7 +196,7 @@ def total(x: Tensor) -> Tensor:
 
 
 def derivative(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Elementwise derivative; 0 where the function is a step."""
+    """Elementwise derivative, of complex functions too; 0 where the function is a step."""
     with torch.enable_grad():
         point = at.detach().requires_grad_()
         value = function(point)
@@ -193,4 +208,4 @@ def derivative(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         if not any(text in str(error) for text in WITHOUT_DERIVATIVE):
             raise
         return torch.zeros_like(at)
-    return slope
+    return slope.conj()

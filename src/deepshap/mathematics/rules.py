@@ -20,7 +20,9 @@ from .namespace import Array, namespace
 Sides = tuple[Array, Array]
 
 SMOOTH_NODES = 32
-MASKED = 1e4  # logits below its negative are masked
+# A row of logits is masked as a whole by a number that stands for infinity. Log-likelihoods may be as low as the first of
+# these numbers and yet tell the logits apart; below the second one nothing does.
+MASKED, SWALLOWED = 1e4, 1e7
 
 
 # ---------------------------------------------------------------------- elementwise functions, and smooth ones
@@ -180,7 +182,7 @@ def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array,
 def softmax(m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array) -> Array:
     """p = exp(log_softmax(z)): independent of a shift of both sides, finite under -inf masks."""
     xp, d, D = namespace(z), _difference(z, r), total - total_r
-    masked = (total < -MASKED) | (total_r < -MASKED)  # there the logits' own digits are lost in both terms
+    masked = (total < -MASKED) | (total_r < -MASKED)  # there digits are lost in both terms
     change = xp.cond(masked, lambda: xp.where(masked, _change(z, r), d - D), lambda: d - D)
     slopes = xp.mul_(xp.maximum(p, pr), secants.decay(change))
     return _normalise(m * slopes, z, r, total, total_r, _weights(d, p, pr, D))
@@ -195,9 +197,20 @@ def _change(z: Array, r: Array) -> Array:
 
 def _normalise(m: Array, z: Array, r: Array, total: Array, total_r: Array, weights: Array) -> Array:
     """From the multipliers of the normalised logits to those of the logits."""
-    xp, masked, masked_r = namespace(z), total < -MASKED, total_r < -MASKED
-    found = m - weights * xp.sum_last(m)
-    return xp.cond(masked | masked_r, lambda: _of_masked_rows(m, z, r, (masked, masked_r), found), lambda: found)
+    xp, found = namespace(z), m - weights * namespace(m).sum_last(m)
+    low, low_r = total < -MASKED, total_r < -MASKED
+
+    def masked() -> Array:
+        return _of_masked_rows(m, z, r, (low & _is_masked(z, total), low_r & _is_masked(r, total_r)), found)
+
+    return xp.cond(low | low_r, masked, lambda: found)
+
+
+def _is_masked(z: Array, total: Array) -> Array:
+    """Whether low logits are those of a mask: one and the same number, or one that swallows what it is added to."""
+    xp = namespace(z)
+    others = xp.sum_last(xp.cast(~xp.equal(z, z[..., :1]), z))
+    return (total < -SWALLOWED) | xp.equal(others, 0)
 
 
 def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Array) -> Array:
@@ -229,11 +242,24 @@ def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
     return xp.put(x, (i, m * to_i), (j, m * to_j))
 
 
+def maximum(m: Array, x: Array, r: Array) -> Array:
+    """Cross-max of the one greatest value, shared by all elements that have it: it does not depend on their order."""
+    xp = namespace(x)
+    y, yr = xp.max_last(x), xp.max_last(r)
+    at, at_r = xp.equal(x, y), xp.equal(r, yr)
+    change, both = y - yr, xp.cast(at & at_r, x)
+    rise = secants.quotient_where(at & (change > 0), change, y - r) / xp.sum_last(xp.cast(at, x))
+    fall = secants.quotient_where(at_r & (change < 0), change, x - yr) / xp.sum_last(xp.cast(at_r, x))
+    still = both / xp.clip(xp.sum_last(both), 1.0)
+    return m * xp.where(xp.equal(change, 0), still, rise + fall)
+
+
 def ordered(m: Array, x: Array, r: Array) -> Array:
     """Values in ascending order: the share of the way from reference to example that an element holds a rank.
 
     Along the segment sorting only permutes, and the permutation changes where two elements cross; between crossings an
     element's slope is the multiplier of its rank. So the path integral (Aumann-Shapley) is a finite sum, and exact.
+    Elements that are equal all the way share the multipliers of their ranks.
     """
     xp, size = namespace(x), x.shape[-1]
     times = _crossings(r, x - r)
@@ -242,12 +268,22 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
         start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
 
         def held() -> Array:
-            order = xp.argsort(xp.lerp(r, x, (start + end) / 2))
-            return total + (end - start) * xp.unsorted(order, m)
+            point = xp.lerp(r, x, (start + end) / 2)
+            order = xp.argsort(point)
+            return total + (end - start) * xp.unsorted(order, _shared(m, xp.take(point, order)))
 
         return xp.cond(end > start, held, lambda: total)
 
     return xp.fold(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
+
+
+def _shared(m: Array, ascending: Array) -> Array:
+    """Multipliers of ranks, each the mean over the ranks of equal values."""
+    xp = namespace(m)
+    steps = ~xp.equal(ascending[..., 1:], ascending[..., :-1])
+    group = xp.count_up(xp.concat([steps[..., :1] & False, steps]))
+    sums, counts = (xp.put(m, (group, values)) for values in (m, xp.ones_like(m)))
+    return xp.take(sums, group) / xp.take(counts, group)
 
 
 def _crossings(r: Array, change: Array) -> Array:

@@ -15,17 +15,23 @@ from .namespace import Array, namespace
 Secant = Callable[[Array, Array, Array, Array], Array]
 
 
+def _apart(x: Array, r: Array) -> Array:
+    """x - r, and 0 for equal infinities: logits that are masked on both sides do not differ."""
+    xp = namespace(x)
+    return xp.where(xp.equal(x, r), 0.0, x - r)
+
+
 def tanhc(d: Array) -> Array:
     """tanh(d) / d, which is even, and 1 at d = 0."""
     xp = namespace(d)
-    size = xp.clip_(abs(d), xp.tiny(d))
+    size = xp.at_least_tiny_(abs(d))
     return xp.div_(xp.tanh(size), size)
 
 
 def decay(d: Array) -> Array:
     """(1 - exp(-|d|)) / |d|, which is 1 at d = 0."""
     xp = namespace(d)
-    fall = xp.clip_(xp.neg_(abs(d)), None, -xp.tiny(d))
+    fall = xp.neg_(xp.at_least_tiny_(abs(d)))
     return xp.div_(xp.expm1(fall), fall)
 
 
@@ -64,7 +70,7 @@ def expm1(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def log(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """log1p(d / lower) / d, where d is the distance up from the smaller argument."""
-    return _log_secant(namespace(x).minimum(x, r), abs(x - r), abs(y - yr))
+    return _log_secant(namespace(x).minimum(x, r), abs(_apart(x, r)), abs(_apart(y, yr)))
 
 
 def _log_secant(lower: Array, distance: Array, difference: Array) -> Array:
@@ -75,7 +81,7 @@ def _log_secant(lower: Array, distance: Array, difference: Array) -> Array:
 
 def log1p(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """As log, at arguments plus one."""
-    return _log_secant(1 + namespace(x).minimum(x, r), abs(x - r), abs(y - yr))
+    return _log_secant(1 + namespace(x).minimum(x, r), abs(_apart(x, r)), abs(_apart(y, yr)))
 
 
 def sqrt(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -155,7 +161,7 @@ def of(function: Callable[[Array], Array]) -> Secant:
     def secant(x: Array, r: Array, y: Array, yr: Array) -> Array:
         xp = namespace(x)
         slope = xp.derivative(function, (x + r) / 2)
-        distance, difference = x - r, y - yr
+        distance, difference = _apart(x, r), _apart(y, yr)
         rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
         explained, still = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
         slope = xp.where(explained, slope, difference / xp.where(still, 1.0, distance))

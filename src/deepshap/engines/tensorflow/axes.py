@@ -56,14 +56,9 @@ def greatest(sign: int = 1) -> Rule:
     def rule(step: Step, multiplier: Any) -> list[Any]:
         folding = _folding(step)
         x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
-        return [folding.unfold(_cross_max(x, r, folding.result(multiplier)))]
+        return [folding.unfold(rules.maximum(folding.result(multiplier), x, r))]
 
     return rule
-
-
-def _cross_max(x: Any, r: Any, multiplier: Any) -> Any:
-    """Multipliers of elements along the last axis, from that of their maximum (..., 1)."""
-    return rules.greatest(multiplier, x, r, *(tf.argmax(side, -1)[..., None] for side in (x, r)))
 
 
 def polynomial(step: Step, multiplier: Any) -> list[Any]:
@@ -102,7 +97,9 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
     windows = Windows(step, x)
     taken = tf.identity(x)
     of_x, of_r = windows.take(taken), windows.take(r)
-    (result,) = tf.gradients(of_x, taken, _cross_max(of_x, of_r, tf.expand_dims(multiplier, -1)))
+    positions = (tf.argmax(side, -1)[..., None] for side in (of_x, of_r))
+    slopes = rules.greatest(tf.expand_dims(multiplier, -1), of_x, of_r, *positions)
+    (result,) = tf.gradients(of_x, taken, slopes)
     return [result]
 
 
@@ -110,7 +107,7 @@ def ordered(step: Step, multiplier: Any, _: Any) -> list[Any]:
     """The k greatest values in order: the negatives in ascending order."""
     (x,), (r,) = step.inputs, step.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
-        return [_cross_max(x, r, multiplier)]
+        return [rules.maximum(multiplier, x, r)]
     if x.shape[-1] is None:
         raise UnsupportedOperationError(f"{step.name} in {step.place} over an axis of unknown size has no rule.")
     rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]

@@ -71,6 +71,11 @@ def greatest(step: Step, multiplier: Tensor) -> Tensor:
     return rules.greatest(multiplier, step.inputs[0], step.reference_inputs[0], *_memories(step))
 
 
+def maximum(step: Step, multiplier: Tensor) -> Tensor:
+    """Over the last axis, which is gone."""
+    return rules.maximum(multiplier.unsqueeze(-1), step.inputs[0], step.reference_inputs[0])
+
+
 def _memories(step: Step) -> tuple[Tensor, Tensor]:
     assert step.reference is not None
     return step.memory, step.reference.memory

@@ -71,17 +71,14 @@ def axes_of(input: Tensor, dim: Any) -> tuple[int, ...]:
     return tuple(d % max(input.dim(), 1) for d in dims) if input.dim() else ()
 
 
-def _argmax_last(x: Tensor) -> Tensor:
-    return x.argmax(-1, keepdim=True)
-
-
-def _greatest_last(x: Tensor) -> Tensor:
-    return greatest(x, _argmax_last).squeeze(-1)
+@primitive(rules.maximum, broadcasts=True)
+def _maximum_last(x: Tensor) -> Tensor:
+    return x.amax(-1)
 
 
 def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Greatest value over axes."""
-    return over_axes(_greatest_last, input, dim, keepdim)
+    return over_axes(_maximum_last, input, dim, keepdim)
 
 
 def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
