@@ -74,15 +74,20 @@ def run(
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
     explanation.save(output)
-    pairs = (
-        f"{_count(len(chosen), 'row')} × {_count(len(reference[0]), 'reference')} in {explanation.compute_time:.1f} s"
-    )
-    said = [f"explained {pairs}; the sums match to {np.max(explanation.gap):.0e} of the outputs' scale"]
-    said.append(f"the attributions are in {output}")
     if report is not None:
-        said.append(f"the report is in {explanation.report(report)}")
+        explanation.report(report)
     if not quiet:
-        click.echo("\n".join(said))
+        _tell(explanation, len(reference[0]), output, report)
+
+
+def _tell(explanation: Explanation, references: int, output: Path, report: Path | None) -> None:
+    """Print what was done, and where it is."""
+    pairs = f"{_count(len(explanation.gap), 'row')} × {_count(references, 'reference')}"
+    gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
+    click.echo(f"explained {pairs} in {explanation.compute_time:.1f} s; the sums match to {gap}")
+    click.echo(f"the attributions are in {output}")
+    if report is not None:
+        click.echo(f"the report is in {report}")
 
 
 def _count(number: int, what: str) -> str:
