@@ -9,24 +9,40 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from .engines.api import Profile
 from .errors import InputError
 from .estimates import RunningEstimate
 from .methods import DeepShap, Method
 from .paths import AllCoalitions, Paths
 from .players import Players
 
-BESIDE = 2.0  # time of a pair that is a row beside a row, over that of a pair of each with each
-OUTPUT = 0.4  # time of an output alone, over the same
 NOISE = 1.2  # of one replicate, over the distance of Deep SHAP
 LEAST = 4  # replicates, of which a standard error can be told
 GOOD = 0.05  # a distance to the Shapley values that needs no remark
 
 
 # ---------------------------------------------------------------------- what an effort buys
-def method_for(effort: float, players: Players, references: int, seed: int) -> Method:
+class Costs(NamedTuple):
+    """Times over that of a pair of each with each: of a row beside a row with its multipliers, and of an output alone."""
+
+    beside: float
+    output: float
+
+
+OF_LAYERS, OF_RECURRENCE = Costs(1.7, 0.3), Costs(5.0, 0.75)  # as benchmarks/dial.py measures them
+
+
+def costs_of(profile: Profile) -> Costs:
+    """What the parts of an effort take for a model."""
+    share = profile.recurrence
+    return Costs(*((1 - share) * a + share * b for a, b in zip(OF_LAYERS, OF_RECURRENCE, strict=True)))
+
+
+def method_for(effort: float, players: Players, references: int, seed: int, costs: Costs) -> Method:
     """The method that comes nearest to the Shapley values within an effort, the time over that of Deep SHAP.
 
     Parameters
@@ -39,37 +55,29 @@ def method_for(effort: float, players: Players, references: int, seed: int) -> M
         How many each row is compared with.
     seed : int
         Of orders and references.
+    costs : Costs
+        Of the model.
     """
     if effort == 1:
         return DeepShap(players)
-    if 2**players.count * OUTPUT <= effort:
+    if 2**players.count * costs.output <= effort:
         return AllCoalitions(players)
-    choices = list(_choices((effort - 1) * references, players.count))
+    choices = _choices((effort - 1) * references, players.count, costs)
     segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count))
     return Paths(players, segments, replicates, seed)
 
 
-def _choices(budget: float, players: int) -> Iterator[tuple[int, int]]:
+def _choices(budget: float, players: int, costs: Costs) -> Iterator[tuple[int, int]]:
     """Numbers of segments and replicates that cost about a budget, in pairs of each with each."""
     for segments in range(2, max(3, min(players, 65))):
-        yield segments, max(LEAST, int(budget / (BESIDE * (1 + 2 * segments))))
-    yield players, max(LEAST, int(budget / (BESIDE + 2 * OUTPUT * (players + 1))))
+        yield segments, max(LEAST, int(budget / (costs.beside * (1 + 2 * segments))))
+    yield players, max(LEAST, int(budget / (costs.beside + 2 * costs.output * (players + 1))))
 
 
 def _error(segments: int, replicates: int, players: int) -> float:
     """Expected distance to the Shapley values over that of Deep SHAP."""
     bias = 0.0 if segments >= players else 1 / segments
     return math.hypot(bias, NOISE / math.sqrt(replicates))
-
-
-def cost(method: Method, references: int) -> float:
-    """The effort that a method takes."""
-    if isinstance(method, AllCoalitions):
-        return 2**method.players.count * OUTPUT
-    if not isinstance(method, Paths):
-        return 1.0
-    each = BESIDE + (2 * OUTPUT * (method.players.count + 1) if method.by_outputs else 2 * BESIDE * method.segments)
-    return 1 + method.replicates * each / references
 
 
 def check_effort(effort: float, tolerance: float | None, max_effort: float) -> None:
@@ -191,7 +199,7 @@ def _effort_for(distance: float, players: int) -> float:
         return 1.0
     for power in range(1, 12):
         effort = 2.0**power
-        choices = list(_choices((effort - 1) * 100, players))
+        choices = list(_choices((effort - 1) * 100, players, OF_LAYERS))
         if distance * min(_error(*choice, players) for choice in choices) <= GOOD:
             return effort
     return 2.0**12

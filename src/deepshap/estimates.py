@@ -10,6 +10,7 @@ from .engines.api import Contributions
 from .methods import Known, Term
 from .players import Players
 
+FEWEST = 4  # groups from which a spread is told
 GROUPS = 8  # means of so many groups of replicates are kept, from which the noise of any sum of values is told
 
 
@@ -130,4 +131,6 @@ class RunningEstimate:
 
     def groups(self) -> list[np.ndarray] | None:
         """Independent estimates of the values, each from a part of the replicates."""
-        return [self._fixed[0] + total / count for count, total in self._groups] if self._count >= GROUPS else None
+        return (
+            [self._fixed[0] + total / count for count, total in self._groups] if len(self._groups) >= FEWEST else None
+        )

@@ -28,6 +28,7 @@ MOST_PAIRS = 4096  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+MethodFor = Callable[[Profile], Method]
 Collect = Callable[
     [Comparison, slice, slice, Contributions], None
 ]  # a chunk, its examples and references, what they gave
@@ -63,6 +64,7 @@ class Outcome:
     gap : what the sums miss, relative to the outputs' scale, (rows, k).
     columns : numbers of the explained outputs, (rows, k).
     profile : what was found out about the model.
+    method : by which they were found.
     estimate : the running sums, with the noise of values that are estimated.
     """
 
@@ -72,6 +74,7 @@ class Outcome:
     gap: np.ndarray
     columns: np.ndarray
     profile: Profile
+    method: Method
     estimate: RunningEstimate
 
     def of_rows(self, rows: np.ndarray) -> Outcome:
@@ -142,7 +145,7 @@ def _slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
 # ---------------------------------------------------------------------- running
 def run(
     engine: Engine,
-    method: Method,
+    method: MethodFor,
     examples: Points,
     references: Points,
     choose: Choice,
@@ -152,7 +155,8 @@ def run(
 ) -> Outcome:
     """Explain examples against references, each with each or row k with row k, by a method.
 
-    ``choose`` says which outputs of the rows to explain. ``collect`` is shown every chunk, with the multipliers of its pairs.
+    ``method`` is chosen when the profile of the model is known, and ``choose`` says which outputs of the rows to explain.
+    ``collect`` is shown every chunk, with the multipliers of its pairs.
 
     Raises
     ------
@@ -171,7 +175,7 @@ def run(
 
 def _run(
     engine: Engine,
-    method: Method,
+    method: MethodFor,
     examples: Points,
     references: Points,
     choose: Choice,
@@ -185,18 +189,19 @@ def _run(
     columns = choose(native, profile)
     whole = Comparison(examples, references, crossed, columns)
     known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
-    sums = RunningEstimate(len(examples), columns.shape[1], method.players)
+    chosen = method(profile)
+    sums = RunningEstimate(len(examples), columns.shape[1], chosen.players)
     bar = tqdm(
-        total=method.pairs(whole),
+        total=chosen.pairs(whole),
         unit="pair",
         disable=settings.progress is False,
         delay=0 if settings.progress else 3,
         leave=bool(settings.progress),
     )
     with bar:
-        _follow(method.parts(whole), engine, plan, sums, bar, collect)
+        _follow(chosen.parts(whole), engine, plan, sums, bar, collect)
     sums.close()
-    return _checked(engine, whole, profile, sums, native, known, settings.strict)
+    return _checked(engine, whole, profile, chosen, sums, native, known, settings.strict)
 
 
 def _follow(
@@ -262,6 +267,7 @@ def _checked(
     engine: Engine,
     whole: Comparison,
     profile: Profile,
+    method: Method,
     sums: RunningEstimate,
     native: np.ndarray,
     known: np.ndarray | None,
@@ -281,7 +287,7 @@ def _checked(
     _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
     values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
-    found = Outcome(values, outputs, expected, gap, columns, profile, sums)
+    found = Outcome(values, outputs, expected, gap, columns, profile, method, sums)
     _check(engine, found, whole, strict)
     return found
 

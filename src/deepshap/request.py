@@ -72,11 +72,10 @@ class Answer(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some rows' outcome, of a method."""
+    """Some rows, and what was found of them."""
 
     rows: np.ndarray
     outcome: execution.Outcome
-    method: Method
 
 
 # ---------------------------------------------------------------------- answering
@@ -127,20 +126,28 @@ class Answering:
         request, parts, left = self.request, [], np.arange(len(examples))
         effort, limit = (request.effort, request.effort) if request.tolerance is None else (2.0, request.max_effort)
         while len(left):
-            method = DeepShap() if players is None else dial.method_for(effort, players, len(background), request.seed)
+            method = self._method_for(effort, players, len(background))
             some = examples if len(left) == len(examples) else examples[left]
             outcome = execution.run(self.engine, method, some, background, request.choose, self.settings)
-            near = self._converged(outcome, method)
+            near = self._converged(outcome)
             done = np.ones(len(left), bool) if near is None or effort >= limit else near
-            parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done)), method))
+            parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
             left, effort = left[~done], min(4 * effort, limit)
         return parts
 
-    def _converged(self, outcome: execution.Outcome, method: Method) -> np.ndarray | None:
+    def _method_for(self, effort: float, players: Players | None, references: int) -> execution.MethodFor:
+        def method(profile: Profile) -> Method:
+            if players is None:
+                return DeepShap()
+            return dial.method_for(effort, players, references, self.request.seed, dial.costs_of(profile))
+
+        return method
+
+    def _converged(self, outcome: execution.Outcome) -> np.ndarray | None:
         """Whether each row's standard errors are within the tolerance, if there is one."""
         if self.request.tolerance is None:
             return None
-        errors = dial.standard_errors(method, outcome.estimate)
+        errors = dial.standard_errors(outcome.method, outcome.estimate)
         assert errors is not None
         return dial.largest_errors(errors, outcome.values[0]) <= self.request.tolerance
 
@@ -171,7 +178,7 @@ class Answering:
         assert players is not None
         some = examples[np.unique(np.linspace(0, len(examples) - 1, max(1, min(rows, len(examples)))).astype(int))]
         method = dial.probing(players, self.request.seed)
-        outcome = execution.run(self.engine, method, some, background, self.request.choose, self.settings)
+        outcome = execution.run(self.engine, lambda _: method, some, background, self.request.choose, self.settings)
         return dial.reliability_of(outcome.values[0], method, outcome.estimate)
 
     # ------------------------------------------------------------------ results in shape
@@ -195,9 +202,9 @@ class Answering:
             array = joined([getattr(part.outcome, name) for part in parts])
             return array.reshape(len(array), *shape)
 
-        errors = [dial.standard_errors(part.method, part.outcome.estimate) for part in parts]
+        errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
         groups = [part.outcome.estimate.groups() for part in parts]
-        near = [self._converged(part.outcome, part.method) for part in parts]
+        near = [self._converged(part.outcome) for part in parts]
         data: Any = self.engine.explained(examples)
         axes = list(profile.axes)
         if players is not None and not players.are_cells:
@@ -216,7 +223,7 @@ class Answering:
             if any(g is None for g in groups)
             else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
             converged=None if near[0] is None else joined([n for n in near if n is not None]),
-            method="; ".join(dict.fromkeys(part.method.description for part in parts)),
+            method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,
         )
         return Answer(found, joined([part.outcome.columns for part in parts]), profile.output_shape, players)

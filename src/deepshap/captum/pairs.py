@@ -89,7 +89,7 @@ class Explained:
 
         settings = execution.Settings(execution.memory_budget(None, self.engine.free_memory()), progress=False)
         self._found = execution.run(
-            self.engine, DeepShap(), self.rows, self.references, choose, settings, self.crossed, collect
+            self.engine, lambda _: DeepShap(), self.rows, self.references, choose, settings, self.crossed, collect
         )
 
     @property

@@ -174,6 +174,7 @@ class Explained:
         explained = walk.leaves if inner else values
         self.dtypes, numbers = walk.dtypes, walk.bytes.footprint(self.apart)
         self._footprint = as_footprint(numbers) if is_known(numbers) else None
+        self.loops = bool(walk.loops)
         self._compiles = walk.loops and not walk.checks and self.apart  # XLA leaves checks out
         if found is not None:
             diagnosis = Diagnosis.of_all(found)

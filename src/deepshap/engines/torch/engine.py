@@ -222,6 +222,7 @@ class TorchEngine(Shell):
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
         kept, own = recorded.tape.memory, tracer.tape.nbytes
+        self._recurrence = kept / max(1, kept + recorded.tape.nbytes)
         return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
 
     # ------------------------------------------------------------------ contributions
