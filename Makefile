@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 demo: setup
 	$(BIN)/python -m deepshap.demo

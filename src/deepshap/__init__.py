@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .explainer import DeepExplainer
     from .handlers import ModuleCall
     from .inspection import Inspection, check
+    from .loading import load
     from .lstm_handler import LSTMShapHandler
     from .results import Explanation, JointExplanation
-    from .results.loading import load
     from .tables import Sequences, sequences
 
 __version__ = "0.1.0"
@@ -83,7 +83,7 @@ _LAZY = {
     "datasets": ".datasets",
     "explain_dataset": ".dataset.run",
     "gate_attribution": ".cells",
-    "load": ".results.loading",
+    "load": ".loading",
     "patch_shap": ".drop_in",
     "plots": ".plots",
     "ray": ".ray",

@@ -2,7 +2,7 @@
 
 ``register_lstm_shap_hook`` explains one call of one cell, unit by unit; ``gate_attribution`` and
 ``product_attribution`` are the two steps it is made of. For models, and for everything that is not one of these cells,
-there is ``DeepExplainer``. What is particular to a framework: ``engines/torch/cells.py`` and ``engines/tensorflow/cells.py``.
+there is ``DeepExplainer``. What is particular to a framework: ``engines/torch/cells.py`` and ``keras_cells.py``.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class LSTMShapBackwardHook:
 
 def _cells_of(module: Any) -> Any:
     """The module that knows the cells of a framework."""
-    return import_module(f".engines.{'tensorflow' if is_keras(module) else 'torch'}.cells", __package__)
+    return import_module(".keras_cells" if is_keras(module) else ".engines.torch.cells", __package__)
 
 
 def _explained(cell: Any, output: str | None) -> str:

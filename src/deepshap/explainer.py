@@ -17,12 +17,12 @@ from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import check_count, check_names
+from .names import check_count, listed
 from .players import Players
 from .request import Answer, Answering, Request, names_of_ranked
 from .results import Explanation
 from .results.assembly import assemble, describe
-from .tables import Labels, common_ids, plain
+from .tables import Labels, columns_of, common_ids, each_of, plain
 
 if TYPE_CHECKING:
     import torch
@@ -117,10 +117,10 @@ class DeepExplainer(shap.Explainer):
             min(max_rows or execution.MOST_PAIRS, execution.MOST_PAIRS),
             progress,
         )
-        self.feature_names = _listed("feature_names", feature_names)
-        self.output_names = [output_names] if isinstance(output_names, str) else _listed("output_names", output_names)
+        self.feature_names = listed("feature_names", feature_names)
+        self.output_names = [output_names] if isinstance(output_names, str) else listed("output_names", output_names)
         self.inverse_transform = inverse_transform
-        self._columns = _columns(labels)
+        self._columns = columns_of(labels)
 
     # ------------------------------------------------------------------ the shap interface
     @property
@@ -411,7 +411,7 @@ class DeepExplainer(shap.Explainer):
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns must be those of the background."""
         X, labels = plain(X, "X", self._batch_axis)
-        for mine, theirs in zip(_each(_columns(labels)), _each(self._columns), strict=False):
+        for mine, theirs in zip(each_of(columns_of(labels)), each_of(self._columns), strict=False):
             if mine is not None and theirs is not None and mine != theirs:
                 raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
         return X, labels
@@ -421,7 +421,7 @@ class DeepExplainer(shap.Explainer):
         if players is not None and not players.are_cells:
             return players.names
         known = self.feature_names is not None or self.engine.layer is not None
-        return self.feature_names if known else _columns(labels)
+        return self.feature_names if known else columns_of(labels)
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
         X, labels = self._plain(X)
@@ -440,34 +440,7 @@ class DeepExplainer(shap.Explainer):
         )
 
 
-def _columns(labels: Any) -> Any:
-    """Feature names of an input, or of each of several; None if no table names any."""
-    if isinstance(labels, Labels):
-        return labels.feature_names
-    each = {key: labels[key].feature_names for key in (labels if isinstance(labels, dict) else range(len(labels)))}
-    if all(names is None for names in each.values()):
-        return None
-    return each if isinstance(labels, dict) else list(each.values())
-
-
-def _each(columns: Any) -> list[Any]:
-    """Feature names of each input, from those of one, a list or a dict."""
-    if isinstance(columns, dict):
-        return list(columns.values())
-    return columns if columns and not isinstance(columns[0], str) else [columns]
-
-
 def _name_of(model: Any) -> str | None:
     """The class of a model, or the name of a function."""
     name = getattr(model, "__name__", None) or type(model).__name__
     return None if name == "<lambda>" else name
-
-
-def _listed(what: str, names: Any) -> Any:
-    """Names as a list, no two alike; the names of each of several inputs are checked where the inputs are known."""
-    if names is None or isinstance(names, Mapping):
-        return names
-    check_names(what, names, distinct=False)
-    names = list(names)
-    check_names(what, [name for name in names if isinstance(name, str)])
-    return names

@@ -33,6 +33,16 @@ def numbered(kind: str, count: int) -> list[str]:
     return [f"{kind} {i}" for i in range(count)]
 
 
+def listed(what: str, names: Any) -> Any:
+    """Names as a list, no two alike; the names of each of several inputs are checked where the inputs are known."""
+    if names is None or isinstance(names, Mapping):
+        return names
+    check_names(what, names, distinct=False)
+    names = list(names)
+    check_names(what, [name for name in names if isinstance(name, str)])
+    return names
+
+
 def names_for(names: Any, size: int) -> list[str] | None:
     """Names as a list of str if there is one for each place of an axis, else None."""
     return [str(name) for name in names] if np.ndim(names) == 1 and len(names) == size else None

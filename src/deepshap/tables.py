@@ -379,3 +379,20 @@ def common_ids(labels: Any) -> Any:
         return labels.row_ids
     each = labels.values() if isinstance(labels, dict) else labels
     return next((one.row_ids for one in each if one.row_ids is not None), None)
+
+
+def columns_of(labels: Any) -> Any:
+    """Feature names of an input, or of each of several; None if no table names any."""
+    if isinstance(labels, Labels):
+        return labels.feature_names
+    each = {key: labels[key].feature_names for key in (labels if isinstance(labels, dict) else range(len(labels)))}
+    if all(names is None for names in each.values()):
+        return None
+    return each if isinstance(labels, dict) else list(each.values())
+
+
+def each_of(columns: Any) -> list[Any]:
+    """Feature names of each input, from those of one, a list or a dict."""
+    if isinstance(columns, dict):
+        return list(columns.values())
+    return columns if columns and not isinstance(columns[0], str) else [columns]

@@ -247,7 +247,7 @@ def report(
     file: Path, output: Path | None, title: str | None, max_megabytes: float, quiet: bool, traceback: bool
 ) -> None:
     """Make a page (.html) of FILE, a Parquet file from `deepshap explain`: for browsers, without network."""
-    from ..results.loading import load
+    from ..loading import load
     from .files import REPORT, check_can_write
 
     page = output or file.with_suffix(".html")

@@ -11,6 +11,7 @@ from ..errors import InputError
 from .parts import write_whole
 
 FILE = "manifest.json"
+LOCK = ".lock"  # held by the process that runs it
 FORMAT = 1
 
 

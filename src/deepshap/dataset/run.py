@@ -14,7 +14,7 @@ from ..optional import import_pyarrow, needed
 from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
-from .manifest import Manifest, check_same, read_manifest
+from .manifest import LOCK, Manifest, check_same, read_manifest
 from .parts import about, remove_leftovers, sound_parts, write_part
 from .progress import Progress, Statistics
 from .rows import Done, RowExplainer
@@ -22,7 +22,6 @@ from .sources import Source, digest_of, open_source
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 
-LOCK = ".lock"
 PACKAGES = ("deepshap", "numpy", "torch", "tensorflow", "keras", "numba")
 
 

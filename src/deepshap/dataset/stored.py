@@ -17,7 +17,7 @@ from ..optional import import_pyarrow
 from ..results import Explanation
 from .columns import Layout, explanation_of
 from .lines import widened
-from .manifest import FILE, Manifest, read_manifest
+from .manifest import FILE, LOCK, Manifest, read_manifest
 from .parts import about, is_sound, parts_in, tables
 
 SAMPLE = 1000
@@ -173,8 +173,6 @@ def status(folder: str | os.PathLike[str]) -> Status:
         If there is no run in the folder.
     """
     from filelock import FileLock, Timeout
-
-    from .run import LOCK
 
     place = Path(folder)
     manifest = manifest_of(place)

@@ -12,7 +12,7 @@ from ...errors import UnsupportedOperationError
 from ...mathematics import rules
 from ..steps import Rule, along_segment
 from .graphs import known
-from .operations import Step
+from .step import Step
 from .windows import Windows
 
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from ...errors import UnsupportedOperationError
 from . import axes, rules
 from .graphs import Body
-from .operations import CUSTOM, MULTILINEAR, Operation, Value
+from .operations import CUSTOM, MULTILINEAR, Operation
 from .pairing import Unpaired
 from .trace import Tape, Walk
+from .values import Value
 
 CONVOLUTION = Operation(MULTILINEAR)
 SELECT = Operation(CUSTOM, rules.select)

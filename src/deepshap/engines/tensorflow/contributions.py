@@ -13,11 +13,12 @@ from ...errors import ControlFlowError
 from ..api import Footprint
 from ..shell import control_flow_message
 from .graphs import ModelGraph
+from .layouts import Layouts
 from .memory import as_footprint, is_known
-from .operations import Value
-from .pairing import ROWS, Crossed, Layouts, Pairwise, Unpaired
+from .pairing import Crossed, Pairwise, Unpaired
 from .survey import Survey
 from .trace import DIVERGED, Diagnosis, Tape, Walk
+from .values import ROWS, Value
 
 COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
 PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time

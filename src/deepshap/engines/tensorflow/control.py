@@ -1,4 +1,4 @@
-"""Functions, loops, branches and lists of tensors, for both sides of the pairs at once.
+"""Functions, loops and branches, for both sides of the pairs at once.
 
 A loop runs forward as one ``tf.while_loop`` over both sides and keeps what each turn began with. Backward, another loop
 runs over the turns in reverse: it computes a turn once more from what was kept, and pulls the multipliers through it.
@@ -13,10 +13,11 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .operations import Value
+from .lists import empty_list
 from .pairing import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
 from .trace import DIVERGED, Diagnosis, Tape, Walk
+from .values import Value
 
 KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to
 
@@ -156,7 +157,7 @@ def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
 # ---------------------------------------------------------------------- multipliers that may be nothing yet
 def nothing(walk: Walk, value: Value) -> Any:
     """A multiplier of 0."""
-    return _empty(walk, value) if value.is_list else tf.zeros(walk.pairing.shape(value), walk.float_of(value))
+    return empty_list(walk, value) if value.is_list else tf.zeros(walk.pairing.shape(value), walk.float_of(value))
 
 
 def _found(walk: Walk, tape: Tape, value: Value) -> Any:
@@ -343,119 +344,3 @@ def loop(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Va
 
         tape.record(outputs, pull)
     return outputs
-
-
-# ---------------------------------------------------------------------- lists of tensors
-def list_operation(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """Lists of tensors are linear; the multipliers of a list are a list, of the walk's float dtype."""
-    if not any(v.active for v in inputs):
-        return walk.constant(op, inputs)
-    places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
-    adjoint = ADJOINTS.get(op.type)
-    if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
-        raise UnsupportedOperationError(
-            f"{op.type} in {walk.place(op)} of values that depend on the input has no rule."
-        )
-    x, r = (walk.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
-    outputs = [Value(a, b, True, layout=walk.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
-    walk.note(outputs)
-    length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
-    for item in inputs:
-        if item.active and not item.is_list:
-            walk.bytes.item(item.x, length)
-    if tape is not None:
-        tape.record(outputs, lambda *m: adjoint(walk, tape, inputs, outputs, m))
-    return outputs
-
-
-def _empty(walk: Walk, items: Value) -> Any:
-    """A list of multipliers that are 0."""
-    length = tf.raw_ops.TensorListLength(input_handle=items.x)
-    shape = walk.pairing.element_shape(items)
-    if shape is None:
-        return tf.raw_ops.TensorListReserve(element_shape=-1, num_elements=length, element_dtype=walk.carrier)
-    return _from_items(walk, tf.zeros(tf.concat([[length], shape], 0), walk.carrier))
-
-
-def _item(walk: Walk, multipliers: Any, index: Any, like: Value) -> Any:
-    return tf.raw_ops.TensorListGetItem(
-        input_handle=multipliers, index=index, element_shape=walk.pairing.shape(like), element_dtype=walk.carrier
-    )
-
-
-def _get_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    items, index = inputs[0], inputs[1].x
-    before = tape.multipliers.get(items)
-    before = _empty(walk, items) if before is None else before
-    item = tf.cast(m[0], walk.carrier) + _item(walk, before, index, outputs[0])
-    tape.multipliers[items] = tf.raw_ops.TensorListSetItem(input_handle=before, index=index, item=item)
-
-
-def _set_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    items, index, item = inputs
-    tape.add(item, _item(walk, m[0], index.x, item))
-    if items.active:
-        zero = tf.zeros(walk.pairing.shape(item), walk.carrier)
-        tape.add(items, tf.raw_ops.TensorListSetItem(input_handle=m[0], index=index.x, item=zero))
-
-
-def _from_items(walk: Walk, stacked: Any) -> Any:
-    return tf.raw_ops.TensorListFromTensor(tensor=tf.cast(stacked, walk.carrier), element_shape=tf.shape(stacked)[1:])
-
-
-def _stack(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    tape.add(inputs[0], _from_items(walk, m[0]))
-
-
-def _from_tensor(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    shape = walk.pairing.shape(inputs[0])
-    stacked = tf.raw_ops.TensorListStack(input_handle=m[0], element_shape=shape[1:], element_dtype=walk.carrier)
-    tape.add(inputs[0], tf.reshape(stacked, shape))
-
-
-def _push(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    items, item = inputs
-    rest, last = tf.raw_ops.TensorListPopBack(
-        input_handle=m[0], element_shape=walk.pairing.shape(item), element_dtype=walk.carrier
-    )
-    tape.add(items, rest)
-    tape.add(item, last)
-
-
-def _pop(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    rest, item = m
-    rest = _empty(walk, outputs[0]) if rest is None else rest
-    item = tf.zeros(walk.pairing.shape(outputs[1]), walk.carrier) if item is None else tf.cast(item, walk.carrier)
-    tape.add(inputs[0], tf.raw_ops.TensorListPushBack(input_handle=rest, tensor=item))
-
-
-def _resize(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
-    tape.add(inputs[0], tf.raw_ops.TensorListResize(input_handle=m[0], size=length))
-
-
-def _gather(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
-    tape.add(inputs[0], _from_items(walk, tf.math.unsorted_segment_sum(m[0], inputs[1].x, length)))
-
-
-def _scatter(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    value, indices = inputs[0], inputs[1].x
-    found = tf.raw_ops.TensorListGather(
-        input_handle=m[0], indices=indices, element_shape=walk.pairing.shape(value)[1:], element_dtype=walk.carrier
-    )
-    tape.add(value, found)
-
-
-ADJOINTS = {
-    "TensorListGetItem": _get_item,
-    "TensorListSetItem": _set_item,
-    "TensorListStack": _stack,
-    "TensorListFromTensor": _from_tensor,
-    "TensorListPushBack": _push,
-    "TensorListPopBack": _pop,
-    "TensorListResize": _resize,
-    "TensorListGather": _gather,
-    "TensorListScatter": _scatter,
-    "TensorListScatterV2": _scatter,
-}

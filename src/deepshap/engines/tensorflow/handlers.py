@@ -50,8 +50,8 @@ class LayerRule(HandlerRule):
 
     def __call__(self, step: RegionStep, *multipliers: Any) -> list[Any]:
         """Multipliers of the layer's varying inputs."""
-        step.walk.checks = True
-        pairing = step.walk.pairing
+        step.run.checks = True
+        pairing = step.run.pairing
         given = [pairing.spread(v) if v.active else (v.p, v.p) for v in step.operands]
         made = [pairing.spread(v) for v in step.results]
         sides = [*zip(*given, strict=True), *zip(*made, strict=True)]

@@ -1,44 +1,23 @@
-"""Where the rows lie in the values of a traced model, so that examples and references can be paired.
+"""The two sides of a traced model laid beside each other, one row for each pair.
 
 Forward values belong to an example or to a reference, and are computed once for each. Where a rule needs a pair, the two
-are laid side by side. That takes to know the axis along which the rows lie. It is found by giving the model's inputs a
-number of rows that nothing else has, and letting TensorFlow infer the shapes of all values. Where an axis is not found the
-whole model runs on pairs from the start.
+are laid side by side along the axis of their rows (``layouts.py`` finds it). Where an axis is not found the whole model
+runs on pairs from the start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import tensorflow as tf
 
-from .graphs import Body, emit
-from .operations import Value
-from .survey import Survey
-
-ROWS = 7919  # a prime, for a number of rows that nothing else has
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The shape of a value with ``ROWS`` rows, their axis, and how many entries on that axis each row has.
-
-    Of a list of tensors: that of its elements, and their number, if known.
-    """
-
-    shape: tuple[int | None, ...]
-    axis: int
-    inner: int = 1
+from .values import Layout, Value
 
 
 class Unpaired(Exception):
     """It is not known where the rows of a value lie. Then the whole model runs on pairs, where that is never asked."""
 
 
-# ---------------------------------------------------------------------- laying sides beside each other
 class Pairing(Protocol):
     """Lays the two sides of a value beside each other, one row for each pair.
 
@@ -128,185 +107,3 @@ def _known(value: Value) -> Layout:
     if value.layout is None:
         raise Unpaired(f"{value.x.name} {value.x.shape}")
     return value.layout
-
-
-# ---------------------------------------------------------------------- finding the axes
-class Layouts:
-    """The layouts of the tensors of traced graphs."""
-
-    def __init__(self) -> None:
-        self._found: dict[int, Layout | None] = {}
-        self._kept: list[Any] = []  # keeps ids unique
-
-    def of(self, tensor: Any) -> Layout | None:
-        """The layout of a tensor of a traced graph."""
-        return self._found.get(id(tensor))
-
-    def note(self, tensor: Any, layout: Layout | None) -> None:
-        """Remember a layout; a function that is called with different layouts has none."""
-        self._kept.append(tensor)
-        before = self._found.setdefault(id(tensor), layout)
-        if before != layout:
-            self._found[id(tensor)] = None
-
-    def scan(self, survey: Survey, body: Body, inputs: Sequence[Any]) -> None:
-        """Find the layouts of all values of a function, from tensors for its inputs, made for this, with ``ROWS`` rows."""
-        _Scan(self, survey).run(body, list(inputs))
-
-
-@dataclass
-class _List:
-    """A list of tensors, while layouts are looked for."""
-
-    element: Any = None  # a tensor like its elements
-    length: int | None = None
-
-
-class _Scan:
-    """Walks through graphs with tensors that have ``ROWS`` rows."""
-
-    def __init__(self, layouts: Layouts, survey: Survey) -> None:
-        self.layouts, self.survey, self.library = layouts, survey, survey.library
-
-    def run(self, body: Body, inputs: list[Any]) -> list[Any]:
-        found: dict[int, Any] = {}
-        for tensor, value in zip(body.inputs, inputs, strict=True):
-            found[id(tensor)] = value
-            self._note(tensor, value, ())
-        for op in body.operations:
-            given = [found[id(t)] for t in op.inputs]
-            outputs = self._step(op, given)
-            for tensor, value in zip(op.outputs, outputs, strict=True):
-                found[id(tensor)] = value
-                self._note(tensor, value, given, op)
-        return [found[id(t)] for t in body.outputs]
-
-    def _note(self, tensor: Any, value: Any, inputs: Sequence[Any], op: Any = None) -> None:
-        element = value.element if isinstance(value, _List) else value
-        if element is None:
-            return
-        before = [self.layouts.of(t) for t in op.inputs] if op is not None else []
-        inners = {1, *(b.inner for b in before if b is not None)}
-        reshaped = op is not None and op.type == "Reshape"
-        layout = _reshaped(before[0], element) if reshaped else _layout(element, inners)
-        self.layouts.note(tensor, layout)
-
-    def _step(self, op: Any, inputs: list[Any]) -> list[Any]:
-        if op.type in LISTS:
-            return LISTS[op.type](op, inputs)
-        if op.type in ("While", "StatelessWhile"):
-            return self._loop(op, inputs)
-        if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
-            ways = [self.run(body, inputs[1:]) for body in self.survey.branches(op)]
-            return [_merged(values) for values in zip(*ways, strict=True)]
-        if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
-            return self.run(self.library.body(op, "f"), inputs)
-        if len(op.outputs) == 0:
-            return []
-        if op.type in ("Identity", "IdentityN", "StopGradient"):
-            return inputs
-        if any(isinstance(v, _List) for v in inputs):
-            return [_unknown(t) for t in op.outputs]
-        return emit(op, inputs)
-
-    def _loop(self, op: Any, inputs: list[Any]) -> list[Any]:
-        body = self.library.body(op, "body")
-        outputs = self.run(body, inputs)
-        entries = [_merged(pair) for pair in zip(inputs, outputs, strict=True)]
-        if any(a is not b for a, b in zip(entries, inputs, strict=True)):
-            outputs = self.run(body, entries)
-        self.run(self.library.body(op, "cond"), entries)
-        return [_merged(pair) for pair in zip(entries, outputs, strict=True)]
-
-
-def _merged(values: Sequence[Any]) -> Any:
-    """What two ways or turns have in common; the first of them where they agree."""
-    first, *rest = values
-    if isinstance(first, _List):
-        elements = [v.element for v in values if isinstance(v, _List) and v.element is not None]
-        alike = all(isinstance(v, _List) and v.length == first.length for v in rest)
-        if alike and (first.element is not None or not elements):
-            return first
-        return _List(elements[0] if elements else None, first.length if alike else None)
-    if (
-        all(v.shape.as_list() == first.shape.as_list() for v in rest if v.shape.rank is not None)
-        and first.shape.rank is not None
-    ):
-        return first
-    return tf.raw_ops.Placeholder(dtype=first.dtype, shape=first.shape.most_specific_compatible_shape(rest[0].shape))
-
-
-def _unknown(tensor: Any) -> Any:
-    return tf.raw_ops.Placeholder(dtype=tensor.dtype, shape=tensor.shape)
-
-
-def _layout(tensor: Any, inners: set[int]) -> Layout | None:
-    shape = tensor.shape
-    if shape.rank is None:
-        return None
-    sizes = shape.as_list()
-    axes = [k for k, size in enumerate(sizes) if size and size % ROWS == 0]
-    if len(axes) != 1 or sizes[axes[0]] // ROWS not in inners:
-        return None
-    return Layout(tuple(sizes), axes[0], sizes[axes[0]] // ROWS)
-
-
-def _reshaped(before: Layout | None, made: Any) -> Layout | None:
-    """The layout behind a reshape: rows stay rows if what lies before and behind them stays together."""
-    sizes = made.shape.as_list() if made.shape.rank is not None else []
-    axes = [k for k, size in enumerate(sizes) if size and size % ROWS == 0]
-    if before is None or len(axes) != 1:
-        return None
-    (axis,) = axes
-    ahead: list[Any] = sizes[:axis]
-    ahead_before: list[Any] = list(before.shape[: before.axis])
-    if None in ahead or None in ahead_before or np.prod(ahead) != np.prod(ahead_before):
-        return None
-    return Layout(tuple(sizes), axis, sizes[axis] // ROWS)
-
-
-# ---------------------------------------------------------------------- lists
-def _from_tensor(op: Any, inputs: list[Any]) -> list[Any]:
-    (tensor, _) = inputs
-    return [_List(tensor[0], tensor.shape[0])] if tensor.shape.rank else [_List()]
-
-
-def _reserve(op: Any, inputs: list[Any]) -> list[Any]:
-    length = tf.get_static_value(inputs[-1])
-    return [_List(None, None if length is None or op.type == "EmptyTensorList" else int(length))]
-
-
-def _get(op: Any, inputs: list[Any]) -> list[Any]:
-    element = inputs[0].element
-    return [_unknown(op.outputs[0]) if element is None else tf.identity(element)]
-
-
-def _set(op: Any, inputs: list[Any]) -> list[Any]:
-    item = inputs[2] if op.type == "TensorListSetItem" else inputs[1]
-    grows = op.type != "TensorListSetItem" or op.get_attr("resize_if_index_out_of_bounds")
-    return [_List(item, None if grows else inputs[0].length)]
-
-
-def _stacked(op: Any, inputs: list[Any]) -> list[Any]:
-    items = inputs[0]
-    if items.element is None or items.element.shape.rank is None:
-        return [_unknown(op.outputs[0])]
-    shape = [items.length if op.type == "TensorListStack" else None, *items.element.shape.as_list()]
-    return [tf.raw_ops.Placeholder(dtype=items.element.dtype, shape=tf.TensorShape(shape))]
-
-
-LISTS = {
-    "TensorListFromTensor": _from_tensor,
-    "TensorListReserve": _reserve,
-    "EmptyTensorList": _reserve,
-    "TensorListGetItem": _get,
-    "TensorListSetItem": _set,
-    "TensorListPushBack": _set,
-    "TensorListPopBack": lambda op, inputs: [inputs[0], *_get(op, inputs)],
-    "TensorListStack": _stacked,
-    "TensorListGather": _stacked,
-    "TensorListResize": lambda op, inputs: [_List(inputs[0].element)],
-    "TensorListLength": lambda op, inputs: [_unknown(op.outputs[0])],
-    "TensorListScatterV2": lambda op, inputs: _from_tensor(op, inputs[:2]),
-    "TensorListScatter": lambda op, inputs: _from_tensor(op, inputs[:2]),
-}

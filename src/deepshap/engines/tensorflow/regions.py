@@ -7,16 +7,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from ...errors import InputError
-from .operations import Operation, Step, Value
+from .operations import Operation
 from .state import replaced
-
-if TYPE_CHECKING:
-    from .trace import Walk
+from .step import Run, Step
+from .values import Value
 
 MARK = re.compile(r"deepshap_(enter|leave)_(\d+)(?:_\d+)?$")
 
@@ -121,8 +120,8 @@ def _through(structure: Any, name: str) -> list[Any]:
 class RegionStep(Step):
     """The call of a layer, as a rule sees it."""
 
-    def __init__(self, walk: Walk, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:
-        self.walk, self.region, self.operands, self.results = walk, region, list(operands), list(results)
+    def __init__(self, run: Run, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:
+        self.run, self.region, self.operands, self.results = run, region, list(operands), list(results)
         self.name, self.place = type(region.layer).__name__, f"layer {region.name!r}"
         self.varying = tuple(v.active for v in operands)
 
@@ -134,4 +133,4 @@ class RegionStep(Step):
     def linearised(self, *inputs: Any) -> list[Any]:
         """The layer's outputs."""
         cast = [tf.cast(t, v.x.dtype) for t, v in zip(self._filled(inputs), self.operands, strict=True)]
-        return [self.walk.floating(t) for t in self.region.call(cast)]
+        return [self.run.floating(t) for t in self.region.call(cast)]

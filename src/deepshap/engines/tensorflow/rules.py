@@ -11,7 +11,8 @@ from ...errors import UnsupportedOperationError
 from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, Step
+from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation
+from .step import Step
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
 
@@ -41,7 +42,7 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
 def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     assert operation.rule is not None
     given = [
-        step.walk.pairing.blank(v, step.walk.float_of(v)) if m is None else m
+        step.run.pairing.blank(v, step.run.float_of(v)) if m is None else m
         for v, m in zip(step.results, multipliers, strict=True)
     ]
     result = operation.rule(step, *given)
@@ -99,7 +100,7 @@ def lookup(step: Step, multiplier: Any) -> list[Any]:
     """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
     if not step.varying[1]:
         return step.vjp(step.points(), [multiplier])
-    (ids, ids_r), pairing = step.sides()[1], step.walk.pairing
+    (ids, ids_r), pairing = step.sides()[1], step.run.pairing
     sides = pairing.spread(step.operands[1])
     tables = pairing.spread(step.operands[0]) if step.varying[0] else (step.operands[0].p,) * 2
     by_table = []
@@ -118,7 +119,7 @@ def lookup(step: Step, multiplier: Any) -> list[Any]:
 
 
 def _looked_up(step: Step, table: Any, ids: Any) -> Any:
-    (found,) = step.walk.emit(step.op, [table, ids, *(v.p for v in step.operands[2:])])
+    (found,) = step.run.emit(step.op, [table, ids, *(v.p for v in step.operands[2:])])
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...mathematics import secants
 from . import axes, composites, control, rules
+from .lists import list_operation
 from .operations import (
     COMPOSITE,
     CONSTANT,
@@ -141,7 +142,7 @@ _of_kind(
     CONTROL,
     "TensorListReserve EmptyTensorList TensorListGetItem TensorListSetItem TensorListStack TensorListFromTensor "
     "TensorListPushBack TensorListPopBack TensorListResize TensorListGather TensorListScatter TensorListScatterV2",
-    function=control.list_operation,
+    function=list_operation,
 )
 _of_kind(
     RANDOM,

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from . import rules
 from .graphs import Body, emit
+from .layouts import Layouts
 from .memory import Bytes
 from .operations import (
     COMPOSITE,
@@ -28,13 +29,13 @@ from .operations import (
     SIZES,
     VARIABLE,
     Operation,
-    Step,
-    Value,
     places,
 )
-from .pairing import Layouts, Pairing, Unpaired
+from .pairing import Pairing, Unpaired
 from .regions import Region, RegionStep, marker
+from .step import Step
 from .survey import Survey
+from .values import Value
 
 
 class Tape:

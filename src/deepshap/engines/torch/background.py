@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..api import Points
 from .operations import Operation
 from .table import USER_OPERATIONS
-from .trace import Tape
+from .tape import Tape
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from ..keeping import generators_kept, keep
 from ..registry import codes, is_filled
 from .keras_layers import named_modules, start_from_states, written_when_called
 from .precision import full_float32
@@ -63,8 +65,9 @@ def _held(value: Any) -> list[Any]:
 def preserved(modules: list[nn.Module]) -> Iterator[None]:
     """Put modules into eval mode without parameter gradients, and restore everything about them on the way out."""
     with _one_at_a_time, ExitStack() as stack:
-        for module in modules:
-            stack.callback(_restorer(module))
+        for undo in _contents_kept(modules):
+            stack.callback(undo)
+        stack.enter_context(generators_kept())
         stack.enter_context(_random_state_kept())
         stack.enter_context(full_float32())
         stack.enter_context(_compilation_off())
@@ -83,52 +86,66 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         yield
 
 
-def _restorer(module: nn.Module) -> Callable[[], None]:
-    attributes = dict(module.__dict__)
-    contents = [(v, v.copy()) for v in attributes.values() if isinstance(v, (dict, list, set))]
-    gradients = [
-        (p, p.requires_grad)
-        for p in module._parameters.values()
-        if p is not None and p.is_leaf and not p.is_inference()
-    ]
-    renormed = (
-        module._parameters.values() if getattr(module, "max_norm", None) is not None else ()
-    )  # in every forward pass
-    held = (v for v in attributes.values() if isinstance(v, Tensor))
-    tensors = [*renormed, *module._buffers.values(), *held, *written_when_called(module)]
-    values = [(t, t._version, t.detach().clone()) for t in tensors if t is not None and not t.is_inference()]
+def _contents_kept(modules: list[nn.Module]) -> list[Callable[[], None]]:
+    """Everything that modules hold: attributes, nested containers and objects, arrays, tensors."""
+    tensors: list[Tensor] = []
 
-    def restore() -> None:
-        module.__dict__.clear()
-        module.__dict__.update(attributes)
-        for container, content in contents:
-            _refill(container, content)
-        for parameter, required in gradients:
-            parameter.requires_grad_(required)
-        with torch.no_grad():
-            for tensor, version, value in values:
-                if tensor._version != version:
-                    tensor.copy_(value)
+    def take(value: Any) -> bool:
+        if (
+            isinstance(value, Tensor)
+            and value.layout == torch.strided
+            and not value.is_inference()
+            and not value.is_meta
+        ):
+            tensors.append(value)
+        return isinstance(value, (Tensor, nn.Module))
 
-    return restore
+    undo = keep([m.__dict__ for m in modules], take)
+    undo += keep([t for m in modules for t in written_when_called(m)], take)
+    quiet = {id(p) for m in modules if _leaves_parameters(m) for p in m._parameters.values()}
+    held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
+
+    def note_writers() -> None:
+        changed = {id(h.tensor) for h in held if h.is_written_to()}
+        for module in modules:
+            if _leaves_parameters(module) is None:
+                _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
+
+    return [*undo, *(h.restore for h in held), note_writers]  # the last one comes first
 
 
-def _refill(container: Any, content: Any) -> None:
-    if _same(container, content):  # Keras' own lists take note of every change
-        return
-    container.clear()
-    if isinstance(container, list):
-        container.extend(content)
-    else:
-        container.update(content)
+# Whether modules leave their own parameters alone, as one run has shown. Others are copied before every run.
+_quiet: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _same(container: Any, content: Any) -> bool:
-    if isinstance(container, dict):
-        return list(map(id, container)) == list(map(id, content)) and _same(
-            list(container.values()), list(content.values())
-        )
-    return len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
+def _leaves_parameters(module: nn.Module) -> bool | None:
+    return False if module.__dict__.get("max_norm") is not None else _quiet.get(module)
+
+
+class _Held:
+    """A tensor, with what it was like before the model ran."""
+
+    def __init__(self, tensor: Tensor, copied: bool) -> None:
+        self.tensor, self.followed, self.required = tensor, tensor.grad_fn is not None, tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.value = tensor.detach().clone() if copied else None
+        self.grad_value = self.grad.clone() if copied and self.grad is not None else None
+
+    def is_written_to(self) -> bool:
+        """Whether a copy of it is needed, or of its gradient."""
+        pairs = ((self.tensor.detach(), self.value), (self.grad, self.grad_value))
+        return any(now is not None and before is not None and not torch.equal(now, before) for now, before in pairs)
+
+    def restore(self) -> None:
+        if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
+            self.tensor.detach_()
+        if self.value is not None and not torch.equal(self.tensor.detach(), self.value):
+            self.tensor.data.copy_(self.value)
+        if self.tensor.is_leaf:
+            self.tensor.requires_grad_(self.required)
+            self.tensor.grad = self.grad
+            if self.grad is not None and self.grad_value is not None:
+                self.grad.data.copy_(self.grad_value)
 
 
 @contextmanager

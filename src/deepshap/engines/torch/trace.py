@@ -42,7 +42,7 @@ from .recurrent.handed import Handed
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
 from .tree import detached, replace, tensors
-from .writing import Overwriting
+from .writing import Overwriting, masked
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
@@ -416,14 +416,8 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ selection by index, in-place code
     def _set_where(self, target: Tensor, mask: Tensor, value: Any) -> None:
-        """``target[mask] = value`` with a mask that depends on the input."""
-        if isinstance(value, Tensor) and value.dim():
-            raise UnsupportedOperationError(
-                f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."
-            )
         with self:
-            wide = mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim()))
-            changed = torch.where(wide, value, target)
+            changed = masked(target, mask, value)
         self._overwrite(target, changed)
 
     def _overwrite(self, target: Tensor, result: Tensor) -> Tensor:
@@ -451,6 +445,3 @@ class Tracer(TorchFunctionMode):
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported))) from error
         self._mark(result)
         return result
-
-
-__all__ = ["Tape", "Tracer", "seen_operations"]

@@ -68,3 +68,12 @@ class Overwriting:
             function(replaced, index, value)
         function(floats, index, value if carrier is None else carrier)
         self.overwrite(target, carried(replaced, floats))
+
+
+def masked(target: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """What ``target[mask] = value`` makes of the target, by a mask that depends on the input."""
+    if isinstance(value, Tensor) and value.dim():
+        raise UnsupportedOperationError(
+            f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."
+        )
+    return torch.where(mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim())), value, target)

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...errors import InputError
-from ...explainer import DeepExplainer
-from ..cell_rows import Rows
+from .engines.cell_rows import Rows
+from .errors import InputError
+from .explainer import DeepExplainer
 
 
 @dataclass(frozen=True)

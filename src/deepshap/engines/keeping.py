@@ -1,0 +1,82 @@
+"""Notes what Python objects hold, and puts it back: containers, arrays and attributes, however deep they are nested."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+CONTAINERS = (dict, list, set, deque, bytearray)
+Undo = Callable[[], None]
+
+
+def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> list[Undo]:
+    """Return what puts back the contents of everything that values reach.
+
+    ``take`` is shown every object that is no container; where it returns True, the caller looks after it.
+    """
+    undo: list[Undo] = []
+    seen: set[int] = set()
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, (str, bytes, int, float, complex, type(None))):
+            continue
+        seen.add(id(value))
+        held = _contents(value)
+        if held is None and not take(value) and _has_state(value):
+            held = vars(value)
+        if held is None:
+            continue
+        waiting += (
+            held.values() if isinstance(held, dict) else () if isinstance(held, (np.ndarray, bytearray)) else held
+        )
+        if not isinstance(held, tuple):
+            undo.append(_restorer(held))
+    return undo
+
+
+def _contents(value: Any) -> Any:
+    return value if isinstance(value, (*CONTAINERS, tuple, np.ndarray)) else None
+
+
+def _has_state(value: Any) -> bool:
+    code = inspect.isroutine(value) or inspect.ismodule(value) or inspect.isclass(value)
+    return not code and isinstance(getattr(value, "__dict__", None), dict)
+
+
+def _restorer(held: Any) -> Undo:
+    content = held.copy()
+
+    def restore() -> None:
+        if isinstance(held, np.ndarray):
+            if held.flags.writeable and held.tobytes() != content.tobytes():
+                held[...] = content
+        elif not _same(held, content):  # Keras' own lists take note of every change
+            held.clear()
+            (held.update if isinstance(held, (dict, set)) else held.extend)(content)
+
+    return restore
+
+
+def _same(held: Any, content: Any) -> bool:
+    """Whether the very same objects are in both, in the same order."""
+    if isinstance(held, dict):
+        return _same(list(held), list(content)) and _same(list(held.values()), list(content.values()))
+    return len(held) == len(content) and all(a is b for a, b in zip(held, content, strict=True))
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put back the random generators of Python and NumPy."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,51 @@
+"""The values of a traced model on both sides of the pairs, and where their rows lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+ROWS = 7919  # a prime, for a number of rows that nothing else has
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of a value with ``ROWS`` rows, their axis, and how many entries on that axis each row has.
+
+    Of a list of tensors: that of its elements, and their number, if known.
+    """
+
+    shape: tuple[int | None, ...]
+    axis: int
+    inner: int = 1
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of the model on both sides of the pairs.
+
+    Attributes
+    ----------
+    x, r : on the example side and on the reference side; one and the same tensor where they cannot differ.
+    active : whether it depends on the explained inputs.
+    p : of a constant: what it is when the model runs on all pairs; ``x`` by default.
+    layout : of an active value: where the rows lie in ``x`` and ``r``, if that is known.
+    origin : of indices that may differ between the sides: where they come from.
+    """
+
+    x: Any
+    r: Any
+    active: bool = False
+    p: Any = None
+    layout: Layout | None = None
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        self.p = self.x if self.p is None else self.p
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of tensors."""
+        return self.x.dtype == tf.variant

@@ -1,0 +1,136 @@
+"""What a model writes to while it runs is put back: not only buffers, and not only what torch takes note of."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import drawn
+from torch import Tensor, nn
+
+import deepshap
+
+X, R = drawn(3, 4, seed=1), drawn(2, 4, seed=2)
+
+
+class State:
+    """An object of the user's own."""
+
+    def __init__(self) -> None:
+        self.memory, self.count, self.seen = torch.zeros(4).double(), 0, [1]
+
+
+class Writing(nn.Module):
+    """Writes to everything that it holds, by the way that a test chooses."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4).double())
+        self.register_buffer("buffer", torch.zeros(4).double())
+        self.nested = {"a": {"b": [1, 2]}, "tensors": [torch.zeros(4).double()]}
+        self.state, self.array, self.recent, self.bytes = State(), np.zeros(4), deque([1], maxlen=9), bytearray(4)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.write(self, x)
+        return (x * torch.arange(1.0, 5.0).double()).tanh()
+
+
+def contents(model: Writing) -> dict[str, Any]:
+    """All that can be told of the model, by value."""
+    tensors = [model.weight, model.buffer, model.nested["tensors"][0], model.state.memory]
+    flags = [(t.requires_grad, t.is_leaf, None if t.grad is None else t.grad.tolist()) for t in tensors]
+    python = model.nested, model.state.seen, model.state.count, model.recent, bytes(model.bytes), sorted(vars(model))
+    generators = np.random.get_state()[1:3]
+    return {
+        "tensors": [t.tolist() for t in tensors],
+        "flags": flags,
+        "python": repr(python),
+        "array": model.array.tolist(),
+        "numpy": (generators[0].tolist(), generators[1]),
+    }
+
+
+def parameter_by_data(model: Writing, x: Tensor) -> None:
+    model.weight.data[0] += 2
+
+
+def parameter(model: Writing, x: Tensor) -> None:
+    with torch.no_grad():
+        model.weight.mul_(1.5)
+
+
+def buffer_by_data(model: Writing, x: Tensor) -> None:
+    model.buffer.data.fill_(3)
+
+
+def buffer_by_numpy(model: Writing, x: Tensor) -> None:
+    model.buffer.numpy()[:] = 3
+
+
+def buffer_by_signal(model: Writing, x: Tensor) -> None:
+    model.buffer.copy_(x[0])
+
+
+def gradient(model: Writing, x: Tensor) -> None:
+    model.weight.grad = torch.ones(4).double() if model.weight.grad is None else model.weight.grad.add_(1)
+
+
+def nested(model: Writing, x: Tensor) -> None:
+    model.nested["a"]["b"].append(3)
+    model.nested["a"]["c"] = 1
+    model.nested["tensors"][0].add_(1)
+
+
+def state(model: Writing, x: Tensor) -> None:
+    model.state.count += 1
+    model.state.seen.append(2)
+    model.state.memory.add_(1)
+    model.state.more = 1
+
+
+def arrays(model: Writing, x: Tensor) -> None:
+    model.array += 1
+    model.recent.append(2)
+    model.bytes[0] += 1
+
+
+def numbers(model: Writing, x: Tensor) -> None:
+    np.random.rand()
+    model.last = x
+
+
+WRITERS = [
+    parameter_by_data, parameter, buffer_by_data, buffer_by_numpy, buffer_by_signal, gradient, nested, state, arrays, numbers,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_model_is_left_as_it_was(write, trained):
+    model = Writing(write)
+    if trained:
+        model.weight.grad = torch.full((4,), 7.0).double()
+    before = contents(model)
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    for _ in range(2):
+        found = explainer.shap_values(X)
+        assert contents(model) == before
+    wanted = deepshap.DeepExplainer(Writing(lambda *_: None), R, progress=False).shap_values(X)
+    assert np.array_equal(found, wanted)
+
+
+def test_it_is_left_so_after_an_error_too():
+    def write(model: Writing, x: Tensor) -> None:
+        for writer in WRITERS:
+            writer(model, x)
+        torch.special.bessel_j0(x)
+
+    model = Writing(write)
+    before = contents(model)
+    with pytest.raises(deepshap.UnsupportedOperationError):
+        deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    assert contents(model) == before
