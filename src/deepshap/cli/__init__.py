@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import AdditivityError, UnsupportedOperationError
 
 EXTRAS = {"torch": "torch", "pandas": "tables", "pyarrow": "tables"}  # by packages that commands import
-FAILED, MISMATCH = 1, 3  # exit codes; click's own for a wrong call is 2
+FAILED, MISMATCH, SOME_FAILED = 1, 3, 4  # exit codes; click's own for a wrong call is 2
 
 INTRODUCTION = """Explain what a neural network answers: which inputs, at which time step, made it so.
 
@@ -27,7 +27,8 @@ INTRODUCTION = """Explain what a neural network answers: which inputs, at which 
   deepshap demo                                            see all of it on real data
 
 The attributions of a row sum to the model's output minus its mean over the background (Deep SHAP); whatever cannot be
-explained exactly is an error. Exit codes: 0 done, 1 cannot be done, 2 wrong call, 3 the sums do not match.
+explained exactly is an error. Exit codes: 0 done, 1 cannot be done, 2 wrong call, 3 the sums do not match, 4 some rows
+could not be explained (--on-error keep).
 """
 
 MODELS = """MODEL is one of
@@ -161,7 +162,7 @@ deepshap.load("why.parquet") reads it in Python.
 """,
 )
 @click.argument("model", metavar="MODEL")
-@click.argument("data", metavar="DATA", type=FILE)
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=FILE, default="attributions.parquet", show_default=True, help="The Parquet file to write."
 )
@@ -198,13 +199,35 @@ deepshap.load("why.parquet") reads it in Python.
 @click.option(
     "--max-memory", metavar="SIZE", help="Memory for activations, such as '500 MB'.  [default: a quarter of the free]"
 )
+@click.option(
+    "--shards",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Explain data larger than memory (.parquet, a folder of them, .npy) part by part into this folder. Started again, "
+    "the same command goes on. The last line is JSON.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, for --shards.")
+@click.option("--ray", metavar="ADDRESS", help="Explain on this Ray cluster, or 'local', for --shards.")
+@click.option("--rows-per-part", type=click.IntRange(1), default=1000, show_default=True, help="For --shards.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "keep"]),
+    default="raise",
+    show_default=True,
+    help="For --shards: stop at a row that cannot be explained, or keep its id with the error and exit with 4.",
+)
 @quiet_option
 @traceback_option
 def explain(**arguments: Any) -> None:
     """Explain."""
-    from .explain import run
+    from .explain import run, run_in_parts
 
-    run(**arguments)
+    shards = {name: arguments.pop(name) for name in ("workers", "ray", "rows_per_part", "on_error")}
+    folder = arguments.pop("shards")
+    if folder is None:
+        run(**arguments)
+    elif not run_in_parts(folder, shards, **arguments):
+        sys.exit(SOME_FAILED)
 
 
 @cli.command(
@@ -255,6 +278,16 @@ def report(
     written = load(file).report(page, title=title, max_megabytes=max_megabytes)
     if not quiet:
         click.echo(f"the report is in {written}")
+
+
+@cli.command(short_help="Say how far a run with --shards is.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@traceback_option
+def status(folder: Path, traceback: bool) -> None:
+    """Say how far the run in FOLDER is, as a line of JSON; exits with 1 if parts are missing or damaged."""
+    from .shards import print_status
+
+    sys.exit(0 if print_status(folder) else FAILED)
 
 
 @cli.command(short_help="Explain an LSTM on speech recordings.")

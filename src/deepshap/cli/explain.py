@@ -49,25 +49,11 @@ def run(
     chosen = taken(all_rows, rows)
     reference, description = read_background(background, source, all_rows, data, seed)
     loaded = model_of(model, options)
-    names = listed(feature_names, "--feature-names") or chosen.feature_names
-    if feature_names is not None and len(chosen.inputs) > 1:
-        raise InputError("--feature-names is for a model of one input.")
-    selection = Selection(options["tensor"], classes, listed(class_names, "--class-names"))
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
     shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs, vocabulary)
     reference = cast(reference, loaded, chosen, options["dtype"])
-    axes = [int(options["time_first"] and one.ndim > 2) for one in inputs]
-    explainer = DeepExplainer(
-        loaded.call,
-        _placed(reference, axes),
-        output=selection,
-        batch_axis=axes,
-        max_memory=max_memory,
-        max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
-        progress=False if quiet else None,
-        feature_names=names,
-        output_names=selection.names,
-    )
+    names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
+    explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, **names)
     with explainer.frozen():
         explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
     explanation.background = {"rows": len(reference[0]), "description": description}
@@ -88,6 +74,59 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
     click.echo(f"the attributions are in {output}")
     if report is not None:
         click.echo(f"the report is in {report}")
+
+
+def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
+    """Explain the data part by part into a folder; whether all rows could be explained."""
+    from .shards import check_options, read_sharded, run_sharded
+
+    data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))
+    check_options(folder, data, given)
+    source = source_of(given)
+    found = read_sharded(data, source, background, seed)
+    reference, _ = read_background(background, source, found.sample, data, seed)
+    loaded = model_of(given["model"], given)
+    inputs = cast([*found.sample.inputs], loaded, found.sample, dtype)
+    for one, read in zip(inputs, found.sample.inputs, strict=True):
+        if (one.dtype.kind in "iu") != (read.dtype.kind in "iu"):
+            raise InputError(f"the data are {read.dtype} and the model takes {one.dtype}: --shards needs them as such.")
+    reference = cast(reference, loaded, found.sample, dtype)
+    names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
+    explainer, _ = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
+    ranked = {} if given["ranked_outputs"] is None else {"ranked_outputs": given["ranked_outputs"]}
+    return run_sharded(explainer, found, folder, given["quiet"], **shards, **ranked)
+
+
+def explainer_of(
+    loaded: Model,
+    data: Data,
+    reference: list[np.ndarray],
+    max_memory: str | None,
+    quiet: bool,
+    options: dict[str, Any],
+    *,
+    classes: tuple[str, ...],
+    class_names: str | None,
+    feature_names: str | None,
+) -> tuple[DeepExplainer, list[int]]:
+    """The explainer that the options ask for, and where the rows lie in each input."""
+    names = listed(feature_names, "--feature-names")
+    if names is not None and len(data.inputs) > 1:
+        raise InputError("--feature-names is for a model of one input.")
+    selection = Selection(options["tensor"], classes, listed(class_names, "--class-names"))
+    axes = [int(options["time_first"] and one.ndim > 2) for one in reference]
+    explainer = DeepExplainer(
+        loaded.call,
+        _placed(reference, axes),
+        output=selection,
+        batch_axis=axes,
+        max_memory=max_memory,
+        max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
+        progress=False if quiet else None,
+        feature_names=names if names is not None else data.feature_names,
+        output_names=selection.names,
+    )
+    return explainer, axes
 
 
 def _count(number: int, what: str) -> str:

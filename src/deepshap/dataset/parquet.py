@@ -108,15 +108,17 @@ class WideTable:
         numbers = [n for n in range(-(-self.rows // size)) if n not in done]
         ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
         for number, (start, _), table in zip(numbers, ranges, self.lines.read(ranges), strict=True):
-            rows, ids = rows_of_table(table, self.id, self.features, self.shape)
-            lengths = None if self.lengths is None else table[self.lengths].to_numpy()
-            yield Batch(number, rows, ids + start if self.id is None else ids, lengths)
+            yield self._batch(number, table, start)
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
         found = self.lines.read([(int(row), int(row) + 1) for row in rows])
-        table = import_pyarrow().concat_tables(list(found))
-        return rows_of_table(table, self.id, self.features, self.shape)[0]
+        return self._batch(0, import_pyarrow().concat_tables(list(found)), 0)
+
+    def _batch(self, number: int, table: Any, start: int) -> Batch:
+        rows, ids = rows_of_table(table, self.id, self.features, self.shape)
+        lengths = None if self.lengths is None else table[self.lengths].to_numpy()
+        return Batch(number, rows, ids + start if self.id is None else ids, lengths)
 
 
 class LongTable:
@@ -147,40 +149,38 @@ class LongTable:
         starts = self._starts
         ranges = [(int(starts[n * size]), int(starts[min((n + 1) * size, self.rows)])) for n in numbers]
         for number, table in zip(numbers, self.lines.read(ranges), strict=True):
-            yield batch_of(number, self._sequences(table), 0, self.lengths)
+            yield self._batch(number, table)
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
         ranges = [(int(self._starts[row]), int(self._starts[row + 1])) for row in rows]
-        return self._sequences(self.lines._pa.concat_tables(list(self.lines.read(ranges))))
+        return self._batch(0, import_pyarrow().concat_tables(list(self.lines.read(ranges))))
 
-    def _sequences(self, table: Any) -> Any:
-        return sequences(table.to_pandas(ignore_metadata=True), self.id, self.time, self.features, steps=self.steps)
+    def _batch(self, number: int, table: Any) -> Batch:
+        frame = table.to_pandas(ignore_metadata=True)
+        rows = sequences(frame, self.id, self.time, self.features, steps=self.steps)
+        return batch_of(number, rows, 0, self.lengths)
 
     def _find_rows(self) -> np.ndarray:
-        """Where the lines of each id begin, and the end of all: one pass over the ids."""
-        pa, starts, last, direction, line = self.lines._pa, [np.zeros(1, np.int64)], None, 0, 0
-        import pyarrow.compute as pc
-
-        ranges = [(a, min(a + LINES_AT_ONCE, self.lines.count)) for a in range(0, self.lines.count, LINES_AT_ONCE)]
+        """Where the lines of each id begin, and the end of all: one pass over the ids, which must ascend."""
+        pa, count = import_pyarrow(), self.lines.count
+        starts, last, line = [np.zeros(1, np.int64)], None, 0
+        ranges = [(a, min(a + LINES_AT_ONCE, count)) for a in range(0, count, LINES_AT_ONCE)]
         for table in self.lines.read(ranges, [self.id]):
             ids = table[self.id].combine_chunks()
             ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
             if ids.null_count:
                 raise InputError(f"column {self.id!r} is empty in a line: every line needs the id of its row.")
-            if last is not None:
-                ids = pa.concat_arrays([last, ids])
-            before, after = ids.slice(0, len(ids) - 1), ids.slice(1)
-            up, down = (np.asarray(f(after, before)) for f in (pc.greater, pc.less))
-            direction = direction or int(up.any()) - int(down.any())
-            wrong = down if direction > 0 else up
-            if wrong.any() or (up.any() and down.any()):
-                at = int((wrong if direction else up & down).argmax())
+            known = ids if last is None else pa.concat_arrays([last, ids])
+            before, after = known.slice(0, len(known) - 1), known.slice(1)
+            down = np.asarray(pa.compute.less(after, before))
+            if down.any():
+                at = int(down.argmax())
                 raise InputError(
                     f"the lines are not sorted by {self.id!r}: {before[at]} stands before {after[at]}. Sort them, so that the "
                     "lines of a row can be read together."
                 )
-            first = line - (last is not None)
-            starts.append(np.flatnonzero(up | down) + 1 + first)
-            last, line = ids.slice(len(ids) - 1), line + len(table)
-        return np.concatenate([*starts, [self.lines.count]])
+            changes = np.flatnonzero(np.asarray(pa.compute.not_equal(after, before)))
+            starts.append(changes + line + (last is None))
+            last, line = known.slice(len(known) - 1), line + len(ids)
+        return np.concatenate([*starts, [count]])

@@ -33,6 +33,9 @@ class Source(Protocol):
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """The parts that are not done, in order; also those that are, where the rows can only be passed by."""
 
+    def take(self, rows: np.ndarray) -> Batch:
+        """The rows at some places, which ascend."""
+
 
 def open_source(
     data: Any,
@@ -126,9 +129,10 @@ class Indexed:
                 lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
                 yield batch_of(number, take(self.X, rows), rows.start, lengths)
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places."""
-        return take(self.X, rows)
+        lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
+        return batch_of(0, take(self.X, rows), 0, lengths)
 
 
 class Passing:
@@ -152,6 +156,10 @@ class Passing:
             batch = batch_of(number, X, start, self.lengths)
             start += len(batch)
             yield batch
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """Cannot be done."""
+        raise InputError("of batches that pass by no rows can be taken: give a file, or arrays.")
 
 
 def batch_of(number: int, X: Any, start: int, lengths: Any) -> Batch:

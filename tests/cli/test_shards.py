@@ -1,0 +1,117 @@
+"""``deepshap explain --shards`` and ``deepshap status``: part by part from files, the same numbers, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import cli_models
+import dataset_models as models
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+import deepshap
+from deepshap.cli import cli
+
+COUNT = 17
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="deepshap")
+
+
+def done(*arguments, code=0):
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def wide():
+    table = pd.DataFrame(models.rows(COUNT), columns=list("abcd"))
+    table.assign(key=np.arange(COUNT) + 7).to_parquet("x.parquet", index=False, row_group_size=4)
+    return table
+
+
+TABLE = ("explain", "dataset_models:Table", "x.parquet", "--id", "key", "--background", 6, "--rows-per-part", 5)
+
+
+def test_part_by_part_as_at_once():
+    table = wide()
+    told = done(*TABLE, "--shards", "out", "--class-names", "no,yes")
+    assert (told["rows"], told["parts"], told["errors"], told["resumed_parts"]) == (COUNT, 4, {}, 0)
+    assert done(*TABLE, "--shards", "out", "--class-names", "no,yes")["resumed_parts"] == 4
+    found = deepshap.load("out")[:]
+    drawn = np.sort(np.random.default_rng(0).choice(COUNT, 6, replace=False))
+    wanted = deepshap.DeepExplainer(models.Table(), table.iloc[drawn].to_numpy(), progress=False)(table.to_numpy())
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.row_ids, np.arange(COUNT) + 7)
+    assert (found.feature_names, found.output_names) == (list("abcd"), ["no", "yes"])
+
+
+def test_long_tables_with_lengths():
+    table = models.long_table(COUNT)
+    table.to_parquet("long.parquet", index=False, row_group_size=9)
+    options = ("--id", "who", "--time", "day", "--lengths", "table", "--background", 4)
+    done("explain", "cli_models:Ragged", "long.parquet", *options, "--shards", "out", "--rows-per-part", 6)
+    done_at_once = run("explain", "cli_models:Ragged", "long.parquet", *options, "-o", "once.parquet")
+    assert done_at_once.exit_code == 0, done_at_once.output
+    found, wanted = deepshap.load("out")[:], deepshap.load("once.parquet")
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.lengths, wanted.lengths)
+    np.testing.assert_array_equal(found.row_ids, wanted.row_ids)
+
+
+def test_arrays_and_small_files():
+    x = np.random.default_rng(0).normal(size=(COUNT, 5, 2)).astype(np.float32)
+    np.save("x.npy", x)
+    np.savez("x.npz", x=x)
+    pd.DataFrame(models.rows(COUNT), columns=list("abcd")).to_csv("x.csv", index=False)
+    for name, model in (
+        ("x.npy", "cli_models:Forecast"),
+        ("x.npz", "cli_models:Forecast"),
+        ("x.csv", "dataset_models:Table"),
+    ):
+        told = done("explain", model, name, "--shards", f"{name}.out", "--background", "zeros")
+        assert told["rows"] == COUNT
+    np.save("zeros.npy", np.zeros((1, 5, 2), np.float32))
+    explainer = deepshap.DeepExplainer(cli_models.Forecast(), torch.zeros(1, 5, 2), progress=False)
+    for name in ("x.npy.out", "x.npz.out"):
+        np.testing.assert_allclose(deepshap.load(name)[:].values, explainer(x).values, atol=1e-6)
+
+
+def test_status_and_exit_codes():
+    wide()
+    done(*TABLE, "--shards", "out")
+    told = done("status", "out")
+    assert (told["rows_done"], told["parts"], told["complete"]) == (COUNT, 4, True)
+    deepshap.load("out").paths[0].unlink()
+    assert done("status", "out", code=1)["parts_done"] == 3
+    assert "made otherwise: rows_per_part (5 then, 6 now)" in run(*TABLE[:-1], 6, "--shards", "out").stderr
+    assert run("status", "none").stderr == "deepshap: error: there is no folder none.\n"
+
+
+def test_rows_that_fail_show_in_the_exit_code():
+    x = models.rows(COUNT)
+    x[5, 0] = 13
+    np.save("x.npy", x)
+    command = ("explain", "dataset_models:Picky", "x.npy", "--background", "zeros", "--shards", "out")
+    failed = run(*command)
+    assert failed.exit_code == 1
+    assert "row 5 (part 0) cannot be explained: ValueError: thirteen" in failed.stderr
+    assert done(*command, "--on-error", "keep", code=4)["errors"] == {"ValueError": 1}
+
+
+def test_what_needs_all_rows_is_refused():
+    wide()
+    for option in (("--report", "r.html"), ("--rows", 3), ("--target", "a"), ("--background", "mean")):
+        result = run(*TABLE, "--shards", "out", *option)
+        assert result.exit_code == 1
+        assert option[0] in result.stderr
+    assert "must be a folder" in run(*TABLE, "--shards", "x.parquet").stderr
