@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
+import time
 from pathlib import Path
 
 import dataset_models as models
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
 from dataset_models import rows, table_explainer
 
 import deepshap
 from deepshap import explain_dataset
+from deepshap.dataset.parts import parts_in
 
 COUNT = 40
 SUPPORT = str(Path(models.__file__).parent)
@@ -23,10 +29,10 @@ import ray  # noqa: E402  what it reads of the environment it reads when it is i
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head without cores to explain with, and two nodes with a core each."""
+    """One node with six cores by its own account."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 6, "include_dashboard": False})
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
     yield found
     ray.shutdown()
@@ -39,8 +45,6 @@ def whole():
 
 
 def test_a_step_of_ray_data(cluster, whole):
-    import pandas as pd
-
     frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
     ds = ray.data.from_pandas(frame).repartition(4)
     found = deepshap.ray.explain(ds, table_explainer(), id="key", batch_size=7, concurrency=2).to_pandas()
@@ -54,3 +58,136 @@ def test_parts_on_actors(cluster, whole, tmp_path):
         table_explainer(), rows(COUNT), tmp_path, rows_per_part=6, workers=2, ray="auto", progress=False
     )
     np.testing.assert_allclose(found[:].values, whole.values, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- what dies
+def node_of(cluster):
+    return cluster.add_node(num_cpus=2, resources={"far": 2})
+
+
+class Slow(models.Table):
+    """Takes its time, so that an actor can be caught at its work."""
+
+    def forward(self, x):
+        time.sleep(0.1)
+        return super().forward(x)
+
+
+def during(folder, parts, what):
+    """Do something when a run has written that many parts."""
+
+    def watch():
+        while not (folder.exists() and len(parts_in(folder)) >= parts):
+            time.sleep(0.01)
+        what()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def actor_processes():
+    return [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if p.info["cmdline"] and p.info["cmdline"][0] == "ray::_Actor.explain"
+    ]
+
+
+def test_an_actor_that_is_killed_is_started_anew(cluster, tmp_path):
+    explainer = table_explainer(Slow())
+    wanted = explain_dataset(explainer, rows(COUNT), tmp_path / "one", rows_per_part=5, progress=False)
+    killed = []
+
+    def kill():
+        while not killed:
+            for process in actor_processes()[:1]:
+                process.kill()
+                killed.append(process.pid)
+
+    watching = during(tmp_path / "two", 2, kill)
+    found = explain_dataset(
+        explainer, rows(COUNT), tmp_path / "two", rows_per_part=5, workers=2, ray="auto", progress=False
+    )
+    watching.join()
+    assert killed
+    assert [path.name for path in found.paths] == [path.name for path in wanted.paths]
+
+
+def test_a_row_that_fails_on_an_actor(cluster, tmp_path):
+    x = rows(COUNT)
+    x[7, 0] = 13
+    explainer = table_explainer(models.Picky())
+    with pytest.raises(deepshap.DeepShapError, match=r"row 7 \(part 1\) .* thirteen"):
+        explain_dataset(explainer, x, tmp_path, rows_per_part=6, ray="auto", progress=False)
+    found = explain_dataset(explainer, x, tmp_path, rows_per_part=6, ray="auto", on_error="keep", progress=False)
+    assert found.errors == {"ValueError": 1}
+    assert len(found) == COUNT - 1
+
+
+def test_the_node_of_the_actors_dies(cluster, tmp_path):
+    """The actors are on a node of their own; its raylet is killed, and they go on elsewhere."""
+    explainer = table_explainer(Slow())
+    wanted = explain_dataset(explainer, rows(COUNT), tmp_path / "one", rows_per_part=5, progress=False)
+    blocker = ray.remote(num_cpus=6)(Blocker).remote()  # so that the actors begin on the other node
+    ray.get(blocker.here.remote())
+    node = node_of(cluster)
+    cluster.wait_for_nodes()
+
+    def kill():
+        ray.kill(blocker)
+        cluster.remove_node(node, allow_graceful=False)
+
+    watching = during(tmp_path / "two", 2, kill)
+    found = explain_dataset(
+        explainer, rows(COUNT), tmp_path / "two", rows_per_part=5, workers=2, ray="auto", progress=False
+    )
+    watching.join()
+    assert [path.name for path in found.paths] == [path.name for path in wanted.paths]
+    assert len([one for one in ray.nodes() if one["Alive"]]) == 1
+
+
+class Blocker:
+    def here(self):
+        return True
+
+
+# ---------------------------------------------------------------------- recipes of the documentation
+PAGE = Path(__file__).parents[2] / "docs" / "a-million-rows.md"
+
+
+class Spark:
+    """As much of Spark as the recipe uses: batches of a Parquet file through a function, checked against the schema."""
+
+    @property
+    def read(self):
+        return self
+
+    write = read
+
+    def parquet(self, path):
+        if Path(path).exists():
+            self.frame = pd.read_parquet(path)
+        else:
+            self.written.to_parquet(path)
+        return self
+
+    def mapInPandas(self, function, schema):
+        batches = (self.frame.iloc[i : i + 700] for i in range(0, len(self.frame), 700))
+        self.written = pd.concat(function(batches), ignore_index=True)
+        assert [part.split()[0] for part in schema.split(", ")] == list(self.written)
+        return self
+
+
+def test_the_recipes_of_the_page_run(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page", "spark": Spark()}
+    blocks = re.findall(r"^```(?:python|py)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for code in blocks:
+        exec(compile(code, str(PAGE), "exec"), namespace)
+    wanted = namespace["found"][:]
+    for name in ("ray", "spark", "daft"):
+        found = pd.read_parquet(tmp_path / f"attributions-{name}").rename(columns={"customer": "id"}).sort_values("id")
+        np.testing.assert_array_equal(found["id"], wanted.row_ids, err_msg=name)
+        values = np.stack(found["values"]).reshape(wanted.values.shape)
+        np.testing.assert_allclose(values, wanted.values, rtol=1e-5, atol=1e-6, err_msg=name)
