@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python benchmarks/recurrent_keras.py
+	$(BIN)/python benchmarks/dataset.py
 
 # The pictures of docs/plots.md.
 gallery: setup

@@ -52,7 +52,7 @@ def explain(
     Returns
     -------
     ray.data.Dataset
-        Lazy; its columns are in docs/a-million-rows.md.
+        Lazy; its columns are in docs/a-million-rows.md, but that the ids keep their name.
 
     Raises
     ------

@@ -155,14 +155,6 @@ def test_clocks_that_jump(explainer, names, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------- several processes
-class Slow(models.Table):
-    """Takes its time, so that a worker can be caught at its work."""
-
-    def forward(self, x):
-        time.sleep(0.05)
-        return super().forward(x)
-
-
 def loky_workers(process):
     found = []
     for one in process.children(recursive=True):
@@ -174,7 +166,7 @@ def loky_workers(process):
 
 
 def test_workers_give_the_same_and_one_that_is_killed_is_replaced(tmp_path):
-    explainer = table_explainer(Slow())
+    explainer = table_explainer(models.Slow())
     wanted = [path.name for path in explain(explainer, tmp_path / "one").paths]
     killed = []
 
@@ -196,7 +188,7 @@ def test_workers_give_the_same_and_one_that_is_killed_is_replaced(tmp_path):
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
-    explainer = table_explainer(Slow())
+    explainer = table_explainer(models.Slow())
     process = child(lambda: explain(explainer, tmp_path, workers=2))
     parent = psutil.Process(process)
     while not (tmp_path.exists() and parts_in(tmp_path)):

@@ -39,6 +39,12 @@ def cluster():
     found.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _no_checkpoints():
+    yield
+    ray.data.DataContext.get_current().checkpoint_config = None
+
+
 @pytest.fixture(scope="module")
 def whole():
     return table_explainer()(rows(COUNT))
@@ -48,8 +54,8 @@ def test_a_step_of_ray_data(cluster, whole):
     frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
     ds = ray.data.from_pandas(frame).repartition(4)
     found = deepshap.ray.explain(ds, table_explainer(), id="key", batch_size=7, concurrency=2).to_pandas()
-    found = found.sort_values("id")
-    np.testing.assert_array_equal(found["id"], np.arange(COUNT))
+    found = found.sort_values("key")
+    np.testing.assert_array_equal(found["key"], np.arange(COUNT))
     np.testing.assert_allclose(np.stack(found["values"]).reshape(COUNT, 4, 2), whole.values, atol=1e-6)
 
 
@@ -63,14 +69,6 @@ def test_parts_on_actors(cluster, whole, tmp_path):
 # ---------------------------------------------------------------------- what dies
 def node_of(cluster):
     return cluster.add_node(num_cpus=2, resources={"far": 2})
-
-
-class Slow(models.Table):
-    """Takes its time, so that an actor can be caught at its work."""
-
-    def forward(self, x):
-        time.sleep(0.1)
-        return super().forward(x)
 
 
 def during(folder, parts, what):
@@ -95,7 +93,7 @@ def actor_processes():
 
 
 def test_an_actor_that_is_killed_is_started_anew(cluster, tmp_path):
-    explainer = table_explainer(Slow())
+    explainer = table_explainer(models.Slow())
     wanted = explain_dataset(explainer, rows(COUNT), tmp_path / "one", rows_per_part=5, progress=False)
     killed = []
 
@@ -127,9 +125,9 @@ def test_a_row_that_fails_on_an_actor(cluster, tmp_path):
 
 def test_the_node_of_the_actors_dies(cluster, tmp_path):
     """The actors are on a node of their own; its raylet is killed, and they go on elsewhere."""
-    explainer = table_explainer(Slow())
+    explainer = table_explainer(models.Slow())
     wanted = explain_dataset(explainer, rows(COUNT), tmp_path / "one", rows_per_part=5, progress=False)
-    blocker = ray.remote(num_cpus=6)(Blocker).remote()  # so that the actors begin on the other node
+    blocker = ray.remote(num_cpus=6)(models.Blocker).remote()  # so that the actors begin on the other node
     ray.get(blocker.here.remote())
     node = node_of(cluster)
     cluster.wait_for_nodes()
@@ -145,11 +143,6 @@ def test_the_node_of_the_actors_dies(cluster, tmp_path):
     watching.join()
     assert [path.name for path in found.paths] == [path.name for path in wanted.paths]
     assert len([one for one in ray.nodes() if one["Alive"]]) == 1
-
-
-class Blocker:
-    def here(self):
-        return True
 
 
 # ---------------------------------------------------------------------- recipes of the documentation
@@ -182,12 +175,12 @@ class Spark:
 def test_the_recipes_of_the_page_run(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page", "spark": Spark()}
-    blocks = re.findall(r"^```(?:python|py)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for code in blocks:
         exec(compile(code, str(PAGE), "exec"), namespace)
     wanted = namespace["found"][:]
     for name in ("ray", "spark", "daft"):
-        found = pd.read_parquet(tmp_path / f"attributions-{name}").rename(columns={"customer": "id"}).sort_values("id")
-        np.testing.assert_array_equal(found["id"], wanted.row_ids, err_msg=name)
+        found = pd.read_parquet(tmp_path / f"attributions-{name}").sort_values("customer")
+        np.testing.assert_array_equal(found["customer"], wanted.row_ids, err_msg=name)
         values = np.stack(found["values"]).reshape(wanted.values.shape)
         np.testing.assert_allclose(values, wanted.values, rtol=1e-5, atol=1e-6, err_msg=name)

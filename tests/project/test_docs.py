@@ -21,7 +21,8 @@ ELSEWHERE = {
     "plots.md",
     "speakers.md",
     "weather.md",
-}  # run where their pictures are drawn: test_plot_shapes, test_notebooks
+    "a-million-rows.md",
+}  # run where their pictures are drawn or their cluster is: test_plot_shapes, test_notebooks, test_ray
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

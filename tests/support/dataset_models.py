@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import torch
@@ -32,6 +34,21 @@ class Picky(Table):
         if (x[:, 0] == 13).any():
             raise ValueError("thirteen")
         return super().forward(x) / torch.where(x[:, :1].detach() == 17, 0.0, 1.0)
+
+
+class Slow(Table):
+    """Takes its time, so that who explains can be caught at work."""
+
+    def forward(self, x):
+        time.sleep(0.05)
+        return super().forward(x)
+
+
+class Blocker:
+    """An actor that takes the cores of a node."""
+
+    def here(self):
+        return True
 
 
 def table_explainer(model=None, seed=1, references=5):

@@ -70,7 +70,7 @@ class BatchExplainer:
         Returns
         -------
         dict of arrays, pandas.DataFrame or pyarrow.Table
-            What the batch is; the columns are in docs/a-million-rows.md, lists as flat arrays.
+            What the batch is; the columns are in docs/a-million-rows.md, lists as flat arrays. The ids keep their name.
         """
         pa = import_pyarrow()
         if isinstance(batch, pa.Table):
@@ -85,7 +85,8 @@ class BatchExplainer:
         others = (self.id, self.lengths)
         features = [c for c in table.column_names if c not in others] if self.features is None else list(self.features)
         lengths = None if self.lengths is None else table[self.lengths].to_numpy()
-        return self._explain(Batch(0, *rows_of_table(table, self.id, features, self.shape), lengths)).table
+        found = self._explain(Batch(0, *rows_of_table(table, self.id, features, self.shape), lengths)).table
+        return found.rename_columns([self.id, *found.column_names[1:]])
 
 
 def _column(values: Any) -> Any:
