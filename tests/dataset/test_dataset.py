@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import dataset_models as models
 import numpy as np
@@ -461,3 +462,21 @@ def test_wrong_calls(explainer, tmp_path):
     with pytest.raises(InputError, match="no folder"):
         deepshap.status(tmp_path / "none")
     assert json.dumps(explain_dataset(explainer, rows(3), tmp_path / "out", progress=False).statistics)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(explainer, tmp_path, capsys, monkeypatch):
+    from deepshap.dataset import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    explain_dataset(explainer, rows(COUNT), tmp_path / "a", rows_per_part=10)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(rf"deepshap: 10 of {COUNT} rows, [\d.e+]+ rows/s, \d+ s left", lines[0])
+    x = rows(COUNT)
+    x[0, 0] = 13
+    explain_dataset(table_explainer(Picky()), (x[i : i + 10] for i in (0, 10)), tmp_path / "b", on_error="keep")
+    assert capsys.readouterr().err.splitlines()[1].endswith("rows/s, 1 could not be explained")
+    explain_dataset(explainer, rows(COUNT), tmp_path / "c", rows_per_part=10, progress=False)
+    assert capsys.readouterr().err == ""
+    said = ["0 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "2 h 1 min"]
+    assert [progress.duration(s) for s in (0.4, 59.6, 3599, 3600, 7265)] == said

@@ -224,3 +224,17 @@ def killing(batch):
     if batch.number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return batch.number
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path, capfd):
+    explainer = table_explainer(models.Slow())
+    process = child(lambda: explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=SIZE))
+    while not parts_in(tmp_path):
+        time.sleep(0.01)
+    os.kill(process, signal.SIGINT)
+    assert ended(process) == 1
+    done = len(parts_in(tmp_path))
+    told = capfd.readouterr().err
+    assert f"deepshap: stopped; {done} of {PARTS} parts are in {tmp_path}. The same call goes on." in told
+    assert "KeyboardInterrupt" in told
+    assert explain(explainer, tmp_path).statistics["resumed_parts"] == done

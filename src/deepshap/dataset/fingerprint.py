@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import re
 import sys
 import types
 import weakref
@@ -145,6 +146,7 @@ class _Reader:
         (types.CodeType, _code),
         (type, _class),
         (types.ModuleType, _module),
+        ((types.GetSetDescriptorType, types.MemberDescriptorType), _named),
         ((types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc), _named),
         ((weakref.ref, weakref.ProxyType), _nothing),
         (functools.partial, _partial),
@@ -187,12 +189,34 @@ def _as_array(value: Any) -> tuple[str, np.ndarray] | None:
 def _state(value: Any) -> dict[str, Any] | None:
     """The attributes that make an object; None if it has none."""
     if all(hasattr(value, name) for name in ("get_config", "weights", "layers")):  # a Keras model
-        layers = [type(layer) for layer in value._flatten_layers()]
-        return {"config": value.get_config(), "weights": [np.asarray(w) for w in value.weights], "layers": layers}
+        layers = [(type(layer), _settings(layer)) for layer in value._flatten_layers()]
+        return {"wiring": _wiring(value), "weights": [np.asarray(w) for w in value.weights], "layers": layers}
     found = getattr(value, "__dict__", None)
     if found is not None and hasattr(value, "graph") and hasattr(value, "code"):  # a torch.fx.GraphModule
         return {"code": value.code, **{name: found.get(name) for name in ("_parameters", "_buffers", "_modules")}}
     return found
+
+
+def _wiring(model: Any) -> str:
+    """How the layers of a Keras model are set and joined, under names that count from 0 in every model."""
+    try:
+        text = model.to_json()
+    except (NotImplementedError, TypeError, ValueError):  # a class of the user's, which is read as code
+        return ""
+    for place, name in enumerate(dict.fromkeys(re.findall(r'"name": "([^"]+)"', text))):
+        text = text.replace(f'"{name}"', f'"#{place}"')
+    return text
+
+
+def _settings(layer: Any) -> dict[str, Any]:
+    """What the code of a Keras layer may read of it, beside its weights."""
+    kinds = (bool, int, float, str, list, tuple, np.ndarray, types.FunctionType)
+    named = {name: v for name, v in vars(layer).items() if not name.startswith("_") and name not in ("name", "built")}
+    return {name: v for name, v in named.items() if isinstance(v, kinds) and not _holds_layers(v)}
+
+
+def _holds_layers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(hasattr(one, "weights") for one in value)
 
 
 def _names(code: types.CodeType) -> list[str]:

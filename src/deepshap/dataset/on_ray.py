@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..engines.user_rules import adopt, registered
+from ..errors import DeepShapError
 from ..optional import needed
 from .batches import Batch
 from .rows import Done, RowExplainer
-from .workers import IN_FLIGHT, Work
-
-RETRIES = 3  # of a part whose actor died
+from .workers import DEATHS, IN_FLIGHT, Work
 
 
 @contextmanager
 def actors(explain: RowExplainer, count: int, address: str) -> Iterator[Work]:
-    """Explain in as many actors, which Ray starts anew where one dies; a model on a GPU takes one for each.
+    """Explain in as many actors, one of which is replaced where it dies; a model on a GPU takes one for each.
 
     Raises
     ------
@@ -31,33 +30,66 @@ def actors(explain: RowExplainer, count: int, address: str) -> Iterator[Work]:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     try:
         whole = ray.put({"explain": explain, "rules": registered()})
-        kind = ray.remote(max_restarts=-1, max_task_retries=RETRIES, num_cpus=1, num_gpus=int(explain.on_gpu))(_Actor)
-        pool = [kind.remote(whole) for _ in range(count)]
-        yield lambda batches: _explained(ray, pool, batches)
-        for actor in pool:
-            ray.kill(actor)
+        kind = ray.remote(num_cpus=1, num_gpus=int(explain.on_gpu))(_Actor)
+        pool = _Actors(ray, lambda: kind.remote(whole), count)
+        try:
+            yield pool.explain
+        finally:
+            pool.close()
     finally:
         if started:
             ray.shutdown()
 
 
-def _explained(ray: Any, pool: list[Any], batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
-    waiting: dict[Any, tuple[Batch, Any]] = {}
-    free = pool * IN_FLIGHT
-    while True:
-        while free and (batch := next(batches, None)) is not None:
-            actor = free.pop(0)
-            waiting[actor.explain.remote(batch)] = batch, actor
-        if not waiting:
-            return
-        (done, *_), _ = ray.wait(list(waiting))
-        batch, actor = waiting.pop(done)
-        free.append(actor)
-        try:
-            found = ray.get(done)
-        except ray.exceptions.RayTaskError as error:  # what was raised in the actor, as if it had been here
-            raise error.cause from None
-        yield batch, found
+class _Actors:
+    """Actors, each with a part in hand and one that waits; one that dies is replaced, and its parts done again."""
+
+    def __init__(self, ray: Any, start: Callable[[], Any], count: int) -> None:
+        self._ray, self._start = ray, start
+        self._all = [start() for _ in range(count)]
+        self._free = self._all * IN_FLIGHT
+        self._deaths, self._most_deaths = 0, DEATHS * count
+
+    def close(self) -> None:
+        for actor in self._all:
+            self._ray.kill(actor)
+
+    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
+        waiting: dict[Any, tuple[Batch, Any]] = {}
+        again: list[Batch] = []
+        while True:
+            while self._free and (batch := again.pop() if again else next(batches, None)) is not None:
+                actor = self._free.pop(0)
+                waiting[actor.explain.remote(batch)] = batch, actor
+            if not waiting:
+                return
+            (done, *_), _ = self._ray.wait(list(waiting))
+            batch, actor = waiting[done]
+            try:
+                found = self._ray.get(done)
+            except self._ray.exceptions.RayTaskError as error:  # what was raised in the actor, as if it had been here
+                raise error.cause from None
+            except self._ray.exceptions.RayActorError as error:
+                again += self._replace(actor, waiting, error)
+                continue
+            del waiting[done]
+            self._free.append(actor)
+            self._deaths = 0
+            yield batch, found
+
+    def _replace(self, actor: Any, waiting: dict[Any, tuple[Batch, Any]], error: Exception) -> list[Batch]:
+        """Put another actor in the place of one that died; its parts."""
+        self._deaths += 1
+        if self._deaths > self._most_deaths:
+            raise DeepShapError(
+                f"actors died {self._deaths} times one after the other, as they do where memory runs out: {error}"
+            ) from error
+        self._ray.kill(actor)
+        lost = [reference for reference, (_, other) in waiting.items() if other is actor]
+        new = self._start()
+        self._all = [new if other is actor else other for other in self._all]
+        self._free = [other for other in self._free if other is not actor] + [new] * IN_FLIGHT
+        return [waiting.pop(reference)[0] for reference in lost]
 
 
 class _Actor:

@@ -1,0 +1,193 @@
+"""Fingerprints: the same in every process, another for whatever changes results."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+
+import dataset_models as models
+import numpy as np
+import pytest
+import torch
+from cli_models import Forecast
+from dataset_models import ragged_explainer, rows, table_explainer
+
+import deepshap
+from deepshap import InputError, explain_dataset
+from deepshap.dataset.fingerprint import content, digest
+
+SCALE = 2.0
+
+
+def function(x, factor=3.0):
+    return SCALE * factor * x
+
+
+def made(code, **names):
+    """A function of some code, as a user's module has it."""
+    namespace = {"__name__": "somewhere", **names}
+    exec(code, namespace)
+    return namespace["f"]
+
+
+class Plain:
+    def __init__(self, value):
+        self.value, self.me = value, self
+
+
+def closure(value):
+    return lambda x: x * value
+
+
+EQUAL = {
+    "numbers": lambda: [1, 2.5, None, True, "text", b"bytes", float("nan")],
+    "arrays": lambda: np.arange(6.0).reshape(2, 3),
+    "objects in arrays": lambda: np.array(["a", None, 1.5], dtype=object),
+    "tensors": lambda: torch.arange(6.0, dtype=torch.bfloat16).reshape(2, 3),
+    "a single number in a tensor": lambda: torch.tensor(3.0),
+    "sets": lambda: {"b", "a", frozenset({1, 2})},
+    "objects with a way back": lambda: Plain([1, {"a": Plain(2)}]),
+    "functions": lambda: made("def f(x):\n    return x + g(x)", g=len),
+    "closures": lambda: closure(3),
+    "partials and methods": lambda: [functools.partial(function, factor=2), Plain(1).__init__, np.tanh, torch.tanh],
+    "models": lambda: Forecast(),
+    "generators of numbers": lambda: np.random.default_rng(0),
+    "types": lambda: [torch.float32, np.dtype("f4"), slice(1, 2), range(3), OrderedDict],
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_what_is_made_again_is_the_same(name):
+    assert digest(EQUAL[name]()) == digest(EQUAL[name]())
+
+
+CODE = "class C:\n    k = 1\n    def f(self, x):\n        return x + 1\nf = C"
+DIFFERENT = {
+    "a number": (1, 2),
+    "the type of a number": (1, 1.0),
+    "an order": ([1, 2], [2, 1]),
+    "an array": (np.zeros(3), np.array([0, 0, 1e-300])),
+    "a shape": (np.zeros((2, 3)), np.zeros((3, 2))),
+    "a dtype": (np.zeros(2, np.float32), np.zeros(1)),
+    "a tensor's dtype": (torch.zeros(2, dtype=torch.float16), torch.zeros(2, dtype=torch.bfloat16)),
+    "code": (made("def f(x):\n    return x + 1"), made("def f(x):\n    return x - 1")),
+    "a constant in code": (made("def f(x):\n    return x + 1"), made("def f(x):\n    return x + 2")),
+    "what is called": (made("def f(x):\n    return abs(x)"), made("def f(x):\n    return sum(x)")),
+    "a default": (made("def f(x, a=1):\n    return a"), made("def f(x, a=2):\n    return a")),
+    "a global variable": (made("def f(x):\n    return x * g", g=1), made("def f(x):\n    return x * g", g=2)),
+    "a global of an inner function": (
+        made("def f(x):\n    return (lambda y: y * g)(x)", g=1),
+        made("def f(x):\n    return (lambda y: y * g)(x)", g=2),
+    ),
+    "a closure": (closure(1), closure(2)),
+    "an attribute": (Plain(1), Plain(2)),
+    "a method of a class": (made(CODE)(), made(CODE.replace("x + 1", "x + 2"))()),
+    "an attribute of a class": (made(CODE)(), made(CODE.replace("k = 1", "k = 2"))()),
+    "the layers' order": (
+        torch.nn.Sequential(torch.nn.Tanh(), torch.nn.ReLU()),
+        torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Tanh()),
+    ),
+    "an option of a layer": (torch.nn.LeakyReLU(0.1), torch.nn.LeakyReLU(0.2)),
+    "a function of a package": (np.tanh, np.sinh),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_what_is_different_differs(name):
+    one, other = DIFFERENT[name]
+    assert digest(one) != digest(other)
+
+
+def test_arrays_on_disk_are_read_in_pieces(tmp_path):
+    array = np.random.default_rng(0).normal(size=(70_000, 40))
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert content(mapped) == content(array)
+    assert content(array[::-1]) != content(array)
+
+
+def test_what_cannot_be_read_is_an_error():
+    with pytest.raises(InputError, match=r"holds a _thread.lock"):
+        digest({"a": threading.Lock()})
+    nested = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(InputError, match="nested too deeply"):
+        digest(nested)
+
+
+def depends(explainer):
+    return {name: digest(value) for name, value in explainer.depends_on.items()}
+
+
+def test_explaining_changes_nothing():
+    explainer = table_explainer()
+    before = depends(explainer)
+    explainer(rows(3))
+    assert depends(explainer) == before
+    explainer.engine.model.train()
+    assert depends(explainer) == before
+    assert depends(table_explainer()) == before
+
+
+PROGRAM = """
+import json
+from dataset_models import ragged_explainer, table_explainer
+from deepshap.dataset.fingerprint import digest
+print(json.dumps([{n: digest(v) for n, v in e().depends_on.items()} for e in (ragged_explainer, table_explainer)]))
+"""
+
+
+def test_another_process_finds_the_same():
+    support = os.path.dirname(models.__file__)
+    path = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONHASHSEED": "12", "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == [depends(ragged_explainer()), depends(table_explainer())]
+
+
+def test_keras_models(tmp_path):
+    import keras
+
+    def model(activation="tanh"):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, activation), keras.layers.Dense(2)])
+
+    def explainer(model):
+        return deepshap.DeepExplainer(model, rows(5, seed=1), progress=False)
+
+    wanted = explainer(model())(rows(9))
+    found = explain_dataset(explainer(model()), rows(9), tmp_path, rows_per_part=4, progress=False)
+    np.testing.assert_allclose(found[:].values, wanted.values, rtol=1e-5, atol=1e-6)
+    again = explain_dataset(explainer(model()), rows(9), tmp_path, rows_per_part=4, progress=False)
+    assert again.statistics["resumed_parts"] == 3
+    changed = model()
+    changed.weights[0].assign(changed.weights[0] + 1e-3)
+    for other in (changed, model("relu")):
+        with pytest.raises(InputError, match="made otherwise: model"):
+            explain_dataset(explainer(other), rows(9), tmp_path, rows_per_part=4, progress=False)
+
+
+def test_keras_models_of_a_class_are_read_as_code():
+    import keras
+
+    class Scaled(keras.Model):
+        def __init__(self, scale):
+            super().__init__()
+            self.dense, self.scale = keras.layers.Dense(2, kernel_initializer="ones"), scale
+
+        def call(self, x):
+            return self.dense(x) * self.scale
+
+    def built(scale):
+        model = Scaled(scale)
+        model(rows(1))
+        return model
+
+    assert digest(built(1.0)) == digest(built(1.0))
+    assert digest(built(1.0)) != digest(built(2.0))
