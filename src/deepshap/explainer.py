@@ -122,6 +122,15 @@ class DeepExplainer(shap.Explainer):
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
 
+    @property
+    def max_memory(self) -> int:
+        """Memory for the activations of one chunk of pairs, in bytes; it may be set, as the option is."""
+        return self._settings.memory
+
+    @max_memory.setter
+    def max_memory(self, wanted: int | str | None) -> None:
+        self._settings = replace(self._settings, memory=execution.memory_budget(wanted, self.engine.free_memory()))
+
     # ------------------------------------------------------------------ the shap interface
     @property
     def expected_value(self) -> Any:
@@ -321,7 +330,7 @@ class DeepExplainer(shap.Explainer):
             data,
             output=engine.output,
             batch_axis=self._batch_axis,
-            max_memory=self._settings.memory,
+            max_memory=self.max_memory,
             max_rows=self._settings.most_rows,
             progress=self._settings.progress,
             feature_names=self.feature_names,

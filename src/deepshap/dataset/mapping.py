@@ -23,7 +23,7 @@ class BatchExplainer:
     ----------
     explainer : DeepExplainer or callable
         The explainer, or a function without arguments that makes it, such as one that loads the model onto the GPU of the
-        actor.
+        actor. The model must not change from now on.
     id : str
         The column of the rows' ids.
     features : sequence of str, optional
@@ -56,7 +56,7 @@ class BatchExplainer:
         **options: Any,
     ) -> None:
         made = explainer if hasattr(explainer, "depends_on") else explainer()
-        self._explain = RowExplainer(made, Form(form, dtype), on_error, options)
+        self._explain = RowExplainer(made, Form(form, dtype), on_error, options).__enter__()  # for good
         self.id, self.features, self.shape, self.lengths = id, features, shape, lengths
 
     def __call__(self, batch: Any) -> Any:

@@ -95,7 +95,7 @@ class _Actors:
 class _Actor:
     def __init__(self, whole: dict[str, Any]) -> None:
         adopt(whole["rules"])
-        self._explainer = whole["explain"]
+        self._explainer = whole["explain"].__enter__()  # as long as the actor lives
 
     def explain(self, batch: Batch) -> Done:
         return self._explainer(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,10 +35,12 @@ class Done:
 class RowExplainer:
     """Explains batches of rows.
 
+    Within ``with row_explainer:`` the model must not change, and what is known of it is kept from batch to batch.
+
     Parameters
     ----------
     explainer : DeepExplainer
-        It must not change from now on.
+        The explainer.
     form : Form
         How results are written.
     on_error : "raise" or "keep"
@@ -56,12 +59,20 @@ class RowExplainer:
         self.form, self.on_error, self.options = form, on_error, options
         self._module = columns if form.kind == "values" else lines
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
+        self._axes = explainer.depends_on["batch_axis"]
+        self._frozen: ExitStack | None = None
 
     def __enter__(self) -> RowExplainer:
+        """Take the model as it is now until the end: what is known of it and of the background is kept."""
+        self._frozen = ExitStack()
+        for explainer in self._explainers.values():
+            self._frozen.enter_context(explainer.frozen())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End."""
+        if self._frozen is not None:
+            self._frozen.close()
+        self._frozen = None
 
     def share_memory_among(self, count: int) -> None:
         """Leave memory to others that explain on the same machine."""
@@ -131,16 +142,14 @@ class RowExplainer:
         explanation.lengths = batch.lengths  # an error if the model reads what stands behind
         return explanation
 
-    @property
-    def _axes(self) -> Any:
-        return self._explainers[0].depends_on["batch_axis"]
-
     def _explainer(self, steps: int) -> Any:
         """The explainer, against a background of as many steps."""
         if steps not in self._explainers:
             whole = self._explainers[0]
             (background,) = whole.depends_on["background"]
             self._explainers[steps] = whole.against(_moved(background[:, :steps], self._axes))
+            if self._frozen is not None:
+                self._frozen.enter_context(self._explainers[steps].frozen())
         return self._explainers[steps]
 
 

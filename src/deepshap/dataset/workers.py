@@ -145,7 +145,7 @@ def loaded(file: Path) -> RowExplainer:
     adopt(whole["rules"])
     explain: RowExplainer = whole["explain"]
     explain.share_memory_among(whole["sharers"])
-    return explain
+    return explain.__enter__()  # as long as the process lives
 
 
 # ---------------------------------------------------------------------- in a worker
