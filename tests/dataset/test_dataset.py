@@ -199,6 +199,42 @@ def test_rows_do_not_depend_on_parts_order_or_batch_mates(explainer, ragged, tmp
     equal(again, found[1])
 
 
+DIAL = {
+    "paths": {"effort": 9, "seed": 5},
+    "a tolerance": {"tolerance": 0.05, "max_effort": 20},
+    "players": {"players": {"ab": [0, 1], "cd": [2, 3]}, "effort": 20},
+}
+
+
+@pytest.mark.parametrize("name", DIAL)
+@pytest.mark.parametrize("form", ["values", "long"])
+def test_estimates_do_not_depend_on_the_split_either(name, form, explainer, tmp_path):
+    x, order = rows(COUNT), np.random.default_rng(0).permutation(COUNT)
+    wanted = explainer(x, **DIAL[name])
+    options = {"form": form, "dtype": "float64", "progress": False, **DIAL[name]}
+    one = explain_dataset(explainer, x, tmp_path / "one", rows_per_part=7, **options)[:]
+    other = explain_dataset(explainer, x[order], tmp_path / "other", rows_per_part=5, **options)[:][np.argsort(order)]
+    for found in (one, other):
+        np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.standard_errors, wanted.standard_errors, rtol=1e-3, atol=1e-6)
+        assert found.players == wanted.players
+        assert found.feature_names == wanted.feature_names
+    if name == "a tolerance" and form == "values":
+        np.testing.assert_array_equal(one.converged, wanted.converged)
+    with pytest.raises(InputError, match="made otherwise: options"):
+        explain_dataset(explainer, x, tmp_path / "one", rows_per_part=7, **{**options, "seed": 6})
+
+
+def test_values_of_steps_as_players(ragged, tmp_path):
+    """They do not belong to steps of the input any more: nothing is cut off behind a row's length."""
+    table = deepshap.sequences(long_table(7), "who", "day")
+    options = {"players": "steps", "effort": 20, "seed": 2}
+    wanted = ragged(table, additional_forward_args=(table.lengths,), **options)
+    found = explain_dataset(ragged, table, tmp_path, lengths=True, rows_per_part=3, progress=False, **options)[:]
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+    assert found.feature_names == wanted.feature_names
+
+
 def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):
     """Their padding depends on their own length alone, and their order is restored."""
     from deepshap.dataset.rows import RowExplainer, padded_to

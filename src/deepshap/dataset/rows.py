@@ -60,6 +60,8 @@ class RowExplainer:
         self._module = columns if form.kind == "values" else lines
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
         self._axes = explainer.depends_on["batch_axis"]
+        players = options.get("players", "cells")
+        self._of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
         self._frozen: ExitStack | None = None
 
     def __enter__(self) -> RowExplainer:
@@ -92,17 +94,18 @@ class RowExplainer:
         DeepShapError
             If a row cannot be explained and errors are not kept; the message says which.
         """
-        found = [piece for rows in _by_length(batch) for piece in self._pieces(batch, rows)]
+        found = [piece for rows in self._by_length(batch) for piece in self._pieces(batch, rows)]
+        written = batch if self._of_cells else replace(batch, lengths=None)
         good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
         failed = [(rows, one) for rows, one in found if isinstance(one, Exception)]
-        made = [(rows, *self._module.table_of(one, batch[rows], self.form)) for rows, one in good]
+        made = [(rows, *self._module.table_of(one, written[rows], self.form)) for rows, one in good]
         known = made[0][1].schema if made else self._module.schema_of(self.form, batch)
         for rows, error in failed:
             made.append((rows, columns.failed_table(batch[rows], said(error), known), np.arange(len(rows))))
         errors: dict[str, int] = {}
         for rows, error in failed:
             errors[type(error).__name__] = errors.get(type(error).__name__, 0) + len(rows)
-        layout = columns.layout_of(good[0][1], batch.lengths is not None) if good else None
+        layout = columns.layout_of(good[0][1], written.lengths is not None) if good else None
         gap = max((float(np.max(next(iter(columns.parts_of(one).values())).gap)) for _, one in good), default=0.0)
         return Done(_in_order(made), layout, len(batch), errors, gap)
 
@@ -135,12 +138,21 @@ class RowExplainer:
                 X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
             return self._explainers[0](_placed(X, self._axes), **self.options)
         most = _steps(batch.X)
-        steps = padded_to(int(batch.lengths.max()), most)
+        steps = padded_to(int(batch.lengths.max()), most) if self._of_cells else most
         X, arguments = shortened(batch.X, steps), (batch.lengths.astype(np.int64),)
         explainer = self._explainer(steps if steps < most else 0)
         explanation = explainer(_placed(X, self._axes), additional_forward_args=arguments, **self.options)
-        explanation.lengths = batch.lengths  # an error if the model reads what stands behind
+        if self._of_cells:
+            explanation.lengths = batch.lengths  # an error if the model reads what stands behind
         return explanation
+
+    def _by_length(self, batch: Batch) -> list[np.ndarray]:
+        """The rows of a batch, those together that are padded to the same length."""
+        if batch.lengths is None or not self._of_cells:
+            return [np.arange(len(batch))]
+        most = _steps(batch.X)
+        steps = np.array([padded_to(int(length), most) for length in batch.lengths])
+        return [np.flatnonzero(steps == each) for each in np.unique(steps)]
 
     def _explainer(self, steps: int) -> Any:
         """The explainer, against a background of as many steps."""
@@ -172,15 +184,6 @@ def padded_to(length: int, most: int) -> int:
     while steps < length:
         steps = max(steps + 1, int(steps * CLOSE))
     return min(steps, most)
-
-
-def _by_length(batch: Batch) -> list[np.ndarray]:
-    """The rows of a batch, those together that are padded to the same length."""
-    if batch.lengths is None:
-        return [np.arange(len(batch))]
-    most = _steps(batch.X)
-    steps = np.array([padded_to(int(length), most) for length in batch.lengths])
-    return [np.flatnonzero(steps == each) for each in np.unique(steps)]
 
 
 def _steps(X: Any) -> int:

@@ -126,7 +126,8 @@ class ExplanationDataset:
         layouts = [told["layout"] for told in self._told if told["layout"] is not None]
         if not layouts:
             raise InputError(f"{self.folder} holds no rows that could be explained.")
-        return layouts[0]
+        methods = dict.fromkeys(layout["method"] for layout in layouts if layout["method"] is not None)
+        return {**layouts[0], "method": " ".join(methods) or None}  # how much was drawn may differ from part to part
 
     def _rows(self, place: int) -> Any:
         """The rows of a part that could be explained, a line each."""
