@@ -659,7 +659,7 @@ def test_the_commands_on_the_page_are_right():
     page = (TESTS.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     calls = [shlex.split(line, comments=True) for line in blocks.splitlines() if line.startswith("deepshap ")]
-    assert {call[1] for call in calls} == {"explain", "check", "report", "demo", "completion"}
+    assert {call[1] for call in calls} == {"explain", "check", "report", "demo", "completion", "status"}
     for _, command, *arguments in calls:
         cli.commands[command].make_context(command, list(itertools.takewhile(lambda a: a != ">>", arguments)))
 
