@@ -61,6 +61,13 @@ def ended(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def wait_for_a_part(process, folder):
+    """Wait until a child has written something; it must not end before."""
+    while not parts_in(folder):
+        assert psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        time.sleep(0.01)
+
+
 def check(folder, names):
     """Whatever happened: parts are whole, and those of an undisturbed run."""
     sound, damaged = sound_parts(folder) if folder.exists() else ({}, [])
@@ -190,11 +197,8 @@ def test_workers_give_the_same_and_one_that_is_killed_is_replaced(tmp_path):
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     explainer = table_explainer(models.Slow())
     process = child(lambda: explain(explainer, tmp_path, workers=2))
-    parent = psutil.Process(process)
-    while not (tmp_path.exists() and parts_in(tmp_path)):
-        assert parent.status() != psutil.STATUS_ZOMBIE
-        time.sleep(0.01)
-    left = loky_workers(parent)
+    wait_for_a_part(process, tmp_path)
+    left = loky_workers(psutil.Process(process))
     assert len(left) == 2
     os.kill(process, signal.SIGKILL)
     assert ended(process) == -signal.SIGKILL
@@ -229,8 +233,7 @@ def killing(batch):
 def test_an_interrupt_says_how_to_go_on(tmp_path, capfd):
     explainer = table_explainer(models.Slow())
     process = child(lambda: explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=SIZE))
-    while not parts_in(tmp_path):
-        time.sleep(0.01)
+    wait_for_a_part(process, tmp_path)
     os.kill(process, signal.SIGINT)
     assert ended(process) == 1
     done = len(parts_in(tmp_path))

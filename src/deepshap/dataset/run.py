@@ -15,7 +15,7 @@ from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
 from .manifest import LOCK, Manifest, check_same, read_manifest
-from .parts import about, remove_leftovers, sound_parts, write_part
+from .parts import about, parts_in, remove_leftovers, sound_parts, write_part
 from .progress import Progress, Statistics
 from .rows import Done, RowExplainer
 from .sources import Source, digest_of, open_source
@@ -187,11 +187,8 @@ class Run:
                 progress.add(found.rows)
         except KeyboardInterrupt:
             if shown is not False:
-                parts = self.manifest.parts or "?"
-                print(
-                    f"deepshap: stopped; {self.statistics.parts} of {parts} parts are in {self.folder}. The same call goes on.",
-                    file=sys.stderr,
-                )
+                parts = f"{len(parts_in(self.folder))} of {self.manifest.parts or '?'} parts"
+                print(f"deepshap: stopped; {parts} are in {self.folder}. The same call goes on.", file=sys.stderr)
             raise
         finally:
             progress.close()
