@@ -3,7 +3,9 @@
 ``op`` wraps a function of tensors between two fixed linear maps, so that every operand depends on every
 feature and the function meets multipliers that differ from element to element. The first map keeps to the
 operand's domain: outside the domain "any" it takes convex combinations. ``model`` takes a model as it is.
-Rows are the first axis everywhere. What the cases are tested for is in ``test_cases.py``.
+Rows are the first axis everywhere. What other frameworks have too stands in ``shared_cases.py``; here is what TensorFlow has
+not, or not so: spellings of the same operation, code in place, layers, and models made of them.
+What the cases are tested for is in ``test_cases.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from models import (
+    DEEP,
     KINDS,
     TOKENS,
     Additive,
@@ -85,6 +88,7 @@ from models import (
     parts,
     symmetric,
 )
+from shared_cases import SHARED, TorchOp
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -126,7 +130,7 @@ class Case:
             return built
         with torch.no_grad():
             for name, value in (*built.named_parameters(), *built.named_buffers()):
-                if value.is_floating_point() and not isinstance(built, Op):
+                if value.is_floating_point() and not isinstance(built, (Op, TorchOp)):
                     value += 0.2 * (torch.rand_like(value) if "var" in name else torch.randn_like(value))
         return built.eval().to(dtype)
 
@@ -273,7 +277,6 @@ SELF, SELF_SQUARE, TABLE, SEQUENCE, SERIES, IMAGE = (3, 4), (3, 3), (3, 4), (4, 
 TOKEN: dict[str, Any] = {"domain": "tokens"}
 SINGLE: dict[str, Any] = {"through": torch.float32}
 LENGTHS: dict[str, Any] = {"args": unsorted_lengths}
-DEEP: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
 UNWEIGHTED: dict[str, Any] = {"need_weights": False}
 PADDED: dict[str, Any] = {"src_key_padding_mask": padding}
 MASK = torch.tensor([True, False, True, False])
@@ -282,31 +285,28 @@ WINDOW: tuple[list[int], ...] = ([2, 2], [1, 1], [0, 0], [1, 1])
 aten, attend = torch.ops.aten, F.scaled_dot_product_attention
 entropy, logits_entropy = F.binary_cross_entropy, F.binary_cross_entropy_with_logits
 
+for _shared in SHARED:
+    model(_shared.name, _shared.torch_model, domain=_shared.domain)
+
 # fmt: off
 # ====================================================================== activations
-op("relu", torch.relu)
 op("relu, method", lambda x: x.relu())
 op("relu, functional", F.relu)
 op("relu, in place", lambda x: x.relu_())
 op("relu, functional in place", lambda x: F.relu(x, inplace=True))
 op("relu, torch in place", torch.relu_)
-op("leaky_relu", lambda x: F.leaky_relu(x, 0.2))
 op("leaky_relu, in place", lambda x: F.leaky_relu_(x, 0.2))
 op("prelu", lambda x: F.prelu(x, fixed(x, 1)))
 op("prelu, slope from the input", lambda x, w: torch.where(x > 0, x, w * x), domain=TWO)
 op("rrelu", lambda x: F.rrelu(x, 0.1, 0.3))
-op("relu6", lambda x: F.relu6(4 * x))
-op("elu", lambda x: F.elu(x, 1.3))
+op("relu6, steep", lambda x: F.relu6(4 * x))
+op("elu, alpha", lambda x: F.elu(x, 1.3))
 op("elu, in place", lambda x: F.elu_(x))
-op("selu", F.selu)
 op("celu", lambda x: F.celu(x, 0.7))
-op("gelu", F.gelu)
 op("gelu, tanh", lambda x: F.gelu(x, approximate="tanh"))
-op("silu", F.silu)
 op("silu, in place", lambda x: F.silu(x, inplace=True))
 op("mish", F.mish)
-op("softplus", lambda x: F.softplus(x, 2.0, 5.0))
-op("softsign", F.softsign)
+op("softplus, beta", lambda x: F.softplus(x, 2.0, 5.0))
 op("logsigmoid", F.logsigmoid)
 op("hardsigmoid", lambda x: F.hardsigmoid(2 * x))
 op("hardswish", lambda x: F.hardswish(2 * x))
@@ -319,12 +319,10 @@ op("threshold", lambda x: F.threshold(x, 0.2, -1.0))
 op("threshold, in place", lambda x: F.threshold_(x, 0.2, -1.0))
 op("glu", lambda x: F.glu(x))
 op("glu, axis", lambda x: F.glu(x, 1), (4, 3))
-op("sigmoid", torch.sigmoid)
 op("sigmoid, method", lambda x: x.sigmoid())
 op("sigmoid, functional", F.sigmoid)
 op("sigmoid, in place", lambda x: x.sigmoid_())
 op("sigmoid, expit", torch.special.expit)
-op("tanh", torch.tanh)
 op("tanh, functional", F.tanh)
 op("tanh, in place", lambda x: x.tanh_())
 op("tanh, aten", torch.ops.aten.tanh.default)
@@ -340,56 +338,27 @@ model("nn.ReLU, in place", lambda: Chain(nn.Linear(4, 4), nn.ReLU(inplace=True),
 model("nn.PReLU, channels", lambda: Chain(nn.Conv1d(2, 3, 2), nn.PReLU(3)), (2, 4))
 
 # ====================================================================== elementwise mathematics
-op("exp", torch.exp)
 op("exp, in place", lambda x: x.exp_())
 op("exp2", torch.exp2)
-op("expm1", torch.expm1)
-op("log", torch.log, domain="positive")
 op("log2", torch.log2, domain="positive")
 op("log10", torch.log10, domain="positive")
-op("log1p", torch.log1p, domain="positive")
-op("sqrt", torch.sqrt, domain="positive")
-op("sqrt, from 0", lambda x: x.relu().sqrt())
-op("rsqrt", torch.rsqrt, domain="positive")
-op("square", torch.square)
 op("square, in place", lambda x: x.square_())
-op("reciprocal", torch.reciprocal, domain="positive")
 op("reciprocal, negative", torch.reciprocal, domain="negative")
-op("abs", torch.abs)
 op("abs, builtin", abs)
 op("abs, in place", lambda x: x.abs_())
 op("absolute", torch.absolute)
 op("neg", lambda x: -x)
 op("neg, in place", lambda x: x.neg_())
 op("positive", lambda x: +x)
-op("sign", torch.sign)
 op("sgn", torch.sgn)
 op("signbit", torch.signbit)
-op("floor", torch.floor)
-op("ceil", torch.ceil)
-op("round", torch.round)
 op("round, decimals", lambda x: torch.round(x, decimals=1))
 op("trunc", torch.trunc)
 op("fix", torch.fix)
 op("frac", torch.frac)
-op("sin", torch.sin)
-op("cos", torch.cos)
-op("tan", torch.tan, domain="open")
-op("asin", torch.asin, domain="open")
-op("acos", torch.acos, domain="open")
+op("tan, open", torch.tan, domain="open")
 op("arcsin", torch.arcsin, domain="open")
-op("atan", torch.atan)
-op("sinh", torch.sinh)
-op("cosh", torch.cosh)
-op("asinh", torch.asinh)
-op("acosh", torch.acosh, domain="above one")
-op("atanh", torch.atanh, domain="open")
-op("erf", torch.erf)
-op("erfc", torch.erfc)
-op("erfinv", torch.erfinv, domain="open")
 op("sinc", torch.sinc)
-op("lgamma", torch.lgamma, domain="positive")
-op("digamma", torch.digamma, domain="positive")
 op("polygamma", lambda x: torch.polygamma(1, x), domain="positive")
 op("mvlgamma", lambda x: torch.mvlgamma(x, 2), domain="above one")
 op("logit", torch.logit, domain="unit")
@@ -416,9 +385,9 @@ op("clamp_min", lambda x: x.clamp_min(0.1))
 op("clamp, in place", lambda x: x.clamp_(0, 1))
 op("clamp, constant tensors", lambda x: torch.clamp(x, fixed(x, 4) - 0.5, fixed(x, 4) + 0.5))
 op("clamp, varying bounds", lambda x, low, high: torch.clamp(x, low, high), domain=THREE)
-op("clip", lambda x: torch.clip(x, -1, 1))
+op("clip, torch", lambda x: torch.clip(x, -1, 1))
 op("fmod", lambda x: torch.fmod(3 * x, 2))
-op("remainder", lambda x: (3 * x) % 2)
+op("remainder, by a constant", lambda x: (3 * x) % 2)
 op("remainder, both", lambda x, y: torch.remainder(x, y), domain="positive,positive")
 op("remainder, under a constant", lambda x: 7 % x, domain="positive")
 op("heaviside", lambda x: torch.heaviside(x, torch.ones(1, dtype=x.dtype)))
@@ -473,7 +442,7 @@ op("addcmul, in place", lambda x, y, z: x.addcmul_(y, z), domain=THREE)
 op("addcdiv", lambda x, y, z: torch.addcdiv(x, y, z, value=0.7), domain="any,any,positive")
 op("lerp", lambda x, y: torch.lerp(x, y, 0.3), domain=TWO)
 op("lerp, varying weight", lambda x, y, w: torch.lerp(x, y, w), domain=THREE)
-op("cross", lambda x, y: torch.cross(x, y, dim=1), (3,), TWO)
+op("cross, axis", lambda x, y: torch.cross(x, y, dim=1), (3,), TWO)
 op("linalg.cross", lambda x, y: torch.linalg.cross(x, y), (3,), TWO)
 op("dot, vdot", each(lambda a, b: torch.vdot(a, b) + torch.dot(b, a)), domain=TWO)
 op("linalg.vecdot", lambda x, y: torch.linalg.vecdot(x, y), domain=TWO)
@@ -481,7 +450,6 @@ op("outer", each(lambda a, b: torch.outer(a, b)), domain=TWO)
 op("kron", lambda x: torch.kron(x, fixed(x, 1, 2)))
 op("kron, both", each(lambda a, b: torch.kron(a, b)), domain=TWO)
 op("inner", lambda x: torch.inner(x, fixed(x, 3, 4)))
-op("matmul", lambda x, y: x @ y.mT, (2, 3), TWO)
 op("matmul, weight", lambda x: torch.matmul(x, fixed(x, 4, 3)))
 op("matmul, weight first", lambda x: fixed(x, 5, 2) @ x, (2, 3))
 op("matmul, vector", lambda x: x @ fixed(x, 4))
@@ -498,7 +466,7 @@ op("addmv", lambda x: torch.addmv(fixed(x, 1).expand(len(x)), x, fixed(x, 4)))
 op("addbmm", each(lambda a, b: torch.addbmm(fixed(a, 2, 2), a[None], b.t()[None])), (2, 3), TWO)
 op("baddbmm", lambda x, y: torch.baddbmm(fixed(x, 2, 2), x, y.mT, beta=0.5, alpha=1.5), (2, 3), TWO)
 op("addr", each(lambda a, b: torch.addr(fixed(a, 4, 4), a, b)), domain=TWO)
-op("einsum", lambda x: torch.einsum("nti,io->nto", x, fixed(x, 3, 4)), (2, 3))
+op("einsum, weight", lambda x: torch.einsum("nti,io->nto", x, fixed(x, 3, 4)), (2, 3))
 op("einsum, two", lambda x, y: torch.einsum("nti,nsi->nts", x, y), (2, 3), TWO)
 op("einsum, weighted", lambda x, y: torch.einsum("ni,ijk,nj->nk", x, fixed(x, 4, 4, 2), y), domain=TWO)
 op("einsum, three", lambda x, y, z: torch.einsum("ni,nj,nk->nijk", x, y, z), (2,), THREE)
@@ -509,22 +477,17 @@ op("chain_matmul", lambda x: torch.chain_matmul(x, fixed(x, 4, 3), fixed(x, 3, 2
 op("multi_dot", lambda x: torch.linalg.multi_dot([x, fixed(x, 4, 3), fixed(x, 3, 2)]))
 op("F.linear", lambda x: F.linear(x, fixed(x, 3, 4), fixed(x, 3)))
 op("linear, weight varying", each(lambda a, b: F.linear(a, b)), (2, 3), TWO)
-op("maximum", torch.maximum, domain=TWO)
 op("maximum, constant", lambda x: torch.maximum(x, fixed(x, 4)))
-op("minimum", torch.minimum, domain=TWO)
 op("max, two tensors", lambda x, y: torch.max(x, y), domain=TWO)
 op("fmax", torch.fmax, domain=TWO)
 op("fmin", torch.fmin, domain=TWO)
-op("atan2", torch.atan2, domain="any,positive")
 op("hypot", torch.hypot, domain=TWO)
 op("logaddexp", torch.logaddexp, domain=TWO)
 op("logaddexp2", torch.logaddexp2, domain=TWO)
 op("copysign", torch.copysign, domain=TWO)
 op("copysign, constant", lambda x: torch.copysign(x, fixed(x, 4)))
-op("xlogy", torch.xlogy, domain="any,positive")
 op("ldexp", lambda x: torch.ldexp(x, torch.tensor([0, 1, 2, 3])))
 op("dist", each(lambda a, b: torch.dist(a, b)), domain=TWO)
-op("determinant", torch.linalg.det, (2, 2))
 op("cumulative_trapezoid", lambda x: torch.cumulative_trapezoid(x, dim=1))
 
 # ====================================================================== softmax and attention
@@ -535,18 +498,14 @@ op("sigmoid of masked scores", lambda x: torch.sigmoid(x.masked_fill(MASK, -torc
 op("tanh of masked scores", lambda x: x.masked_fill(MASK, torch.inf).tanh() * x)
 op("softplus of masked scores", lambda x: F.softplus(x.masked_fill(MASK, -torch.inf)))
 op("log of masked scores", lambda x: x.exp().masked_fill(MASK, torch.inf).log().neg().exp())
-op("softmax", lambda x: torch.softmax(x, 1))
 op("softmax, functional", lambda x: F.softmax(x, dim=-1))
 op("softmax, method", lambda x: x.softmax(1), (3, 2))
 op("softmin", lambda x: F.softmin(x, dim=1))
-op("log_softmax", lambda x: F.log_softmax(x, 1))
 op("log_softmax, method", lambda x: x.log_softmax(-1), (3, 2))
-op("logsumexp", lambda x: x.logsumexp(1))
 op("logsumexp, keepdim and axes", lambda x: torch.logsumexp(x, (1, 2), keepdim=True), (3, 2))
 op("logcumsumexp", lambda x: torch.logcumsumexp(x, 1))
 op("softmax, masked by -inf", lambda x: x.masked_fill(~MASK, -math.inf).softmax(1))
 op("softmax, added -inf", lambda x: (x + torch.tensor([0.0, -math.inf, 0.0, 0.0], dtype=x.dtype)).softmax(1))
-op("softmax, large", lambda x: torch.softmax(40 * x, 1))
 op("softmax, dtype", lambda x: torch.softmax(x, 1, dtype=x.dtype))
 op("softmax, temperature", lambda x: F.softmax(x / 0.1, -1))
 op("cross_entropy", lambda x: F.cross_entropy(x, ids(x, 1)[:, 0], reduction="none"))
@@ -633,7 +592,6 @@ op("pairwise_distance", lambda x, y: F.pairwise_distance(x, y), domain=TWO)
 op("cdist", lambda x, y: torch.cdist(x, y), (2, 3), TWO)
 op("cdist, fixed points", lambda x: torch.cdist(x, fixed(x, 5, 3)), (2, 3))
 op("cdist, p=1", lambda x, y: torch.cdist(x, y, p=1), (2, 3), TWO)
-op("norm", lambda x: x.norm(dim=1))
 op("norm, p=1", lambda x: torch.norm(x, p=1, dim=1, keepdim=True))
 op("norm, p=3", lambda x: torch.norm(x, p=3, dim=1))
 op("norm, inf", lambda x: torch.norm(x, p=math.inf, dim=1))
@@ -822,7 +780,7 @@ op("flatten, torch", lambda x: torch.flatten(x, start_dim=1), TABLE)
 op("unflatten", lambda x: x.unflatten(1, (2, 2)))
 op("ravel", lambda x: x.ravel().reshape(len(x), -1))
 op("permute", lambda x: x.permute(0, 2, 1), TABLE)
-op("transpose", lambda x: x.transpose(1, 2).tanh(), TABLE)
+op("transpose, method", lambda x: x.transpose(1, 2).tanh(), TABLE)
 op("swapaxes", lambda x: torch.swapaxes(x, 1, 2), TABLE)
 op("swapdims", lambda x: x.swapdims(-1, -2), TABLE)
 op("movedim", lambda x: x.movedim(1, -1), TABLE)

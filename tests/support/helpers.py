@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from cases import Case
 from torch import Tensor, nn
 
 import deepshap
+
+if TYPE_CHECKING:
+    from cases import Case
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOW_PRECISION = {torch.float16: 1e-2, torch.bfloat16: 6e-2}

@@ -1,69 +1,60 @@
 """The operations of TensorFlow that deepshap must explain exactly, one line each.
 
-``op`` wraps a function of tensors between two fixed linear maps, so that every operand depends on every feature and the
-function meets multipliers that differ from element to element. Outside the domain "any" the first map takes convex
-combinations. What the cases are tested for is in ``test_keras_cases.py``.
+What PyTorch has too stands in ``shared_cases.py``; here is what it has not, or not so: TensorFlow's own operations, its graphs'
+control flow, its images with channels last. What the cases are tested for is in ``test_keras_cases.py``.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from shared_cases import SHARED, Shared
 from tensorflow import linalg, math, nn, raw_ops
-
-FEATURES, WIDTH = 4, 6
-DOMAINS = {"positive": (0.3, 2.5), "unit": (0.05, 0.95), "open": (-0.95, 0.95), "above one": (1.1, 3.0)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A function of operands (rows, 6), each a linear map of the row's features; ``smooth``: the gradient is its limit."""
+    """What an operation is tested with: as ``shared_cases.Shared``, in some dtypes."""
 
-    name: str
-    function: Callable[..., Any]
-    operands: int = 1
-    domain: str = "any"
-    smooth: bool = True
+    shared: Shared
     dtypes: tuple[str, ...] = ("float64", "float32")
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.shared.name
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the gradient is its limit."""
+        return self.shared.smooth
 
     def model(self, dtype: str) -> Callable[[Any], Any]:
         """The function between two maps, on rows (n, 4)."""
-        generator = np.random.default_rng(zlib.crc32(self.name.encode()))
-        maps = generator.normal(size=(self.operands, FEATURES, WIDTH))
-        if self.domain != "any":
-            maps = np.exp(maps) / np.exp(maps).sum(1, keepdims=True)
-        maps = [tf.constant(m, dtype) for m in maps]
-        weights: dict[int, Any] = {}
-
-        def run(x: Any) -> Any:
-            made = tf.cast(self.function(*(x @ m for m in maps)), dtype)
-            flat = tf.reshape(made, (-1, np.prod(made.shape[1:], dtype=int)))
-            size = flat.shape[1]
-            if size not in weights:
-                weights[size] = np.random.default_rng(size).normal(size=(size, 3))
-            return flat @ tf.constant(weights[size], dtype)
-
-        return run
+        return self.shared.tensorflow_model(dtype)
 
     def rows(self, number: int, seed: int, dtype: str) -> np.ndarray:
         """Draw rows of the domain."""
-        generator = np.random.default_rng(seed)
-        if self.domain == "any":
-            return generator.normal(size=(number, FEATURES)).astype(dtype)
-        return generator.uniform(*DOMAINS[self.domain], size=(number, FEATURES)).astype(dtype)
+        return self.shared.rows(number, seed).astype(dtype)
 
 
-CASES: list[Case] = []
+CASES: list[Case] = [Case(shared) for shared in SHARED]
 
 
-def op(name: str, function: Callable[..., Any], operands: int = 1, domain: str = "any", **options: Any) -> None:
+def op(
+    name: str, function: Callable[..., Any], *args: Any, dtypes: tuple[str, ...] = Case.dtypes, **options: Any
+) -> None:
     """Add a line."""
-    CASES.append(Case(name, function, operands, domain, **options))
+    CASES.append(Case(Shared(name, absent, function, *args, **options), dtypes))
+
+
+def absent(*_: Any) -> Any:
+    """In place of the function of the framework that has none."""
+    raise NotImplementedError
 
 
 def image(x: Any, channels: int = 2) -> Any:
@@ -74,60 +65,9 @@ def image(x: Any, channels: int = 2) -> Any:
 KERNEL = np.random.default_rng(5).normal(size=(2, 2, 2, 3))
 
 # ---------------------------------------------------------------------- elementwise
-for _name in [
-    "abs",
-    "ceil",
-    "cos",
-    "cosh",
-    "elu",
-    "erf",
-    "erfc",
-    "exp",
-    "expm1",
-    "floor",
-    "leaky_relu",
-    "relu",
-    "relu6",
-    "rint",
-    "round",
-    "selu",
-    "sigmoid",
-    "sign",
-    "sin",
-    "sinh",
-    "softplus",
-    "softsign",
-    "square",
-    "tanh",
-    "atan",
-    "asinh",
-    "gelu",
-    "silu",
-]:
-    _function = getattr(nn, _name, None) or getattr(math, _name)
-    op(_name, _function, smooth=_name not in ("ceil", "floor", "rint", "round", "sign"))
-for _name in ["log", "log1p", "sqrt", "rsqrt", "reciprocal", "lgamma", "digamma"]:
-    op(_name, getattr(math, _name), domain="positive")
-for _name in ["asin", "acos", "atanh", "erfinv"]:
-    op(_name, getattr(math, _name), domain="open")
-op("ndtri", math.ndtri, domain="unit")
-op("acosh", math.acosh, domain="above one")
-op("tan", lambda x: tf.tan(x / 4))
-op("bessel i0e", math.bessel_i0e)
-op("power of a constant", lambda x: x**3 + tf.abs(x) ** 1.5)
-op("power", tf.pow, 2, "positive")
-op("maximum", tf.maximum, 2)
-op("minimum", tf.minimum, 2)
+op("rint", math.rint, smooth=False)
 op("maximum with a constant, broadcast", lambda x: tf.maximum(x[:, None, :], tf.constant([[0.1], [-0.2]], x.dtype)))
-op("atan2", math.atan2, 2)
-op("remainder", math.floormod, 2, "positive", smooth=False)
-op("floor division", lambda a, b: a // b, 2, "positive", smooth=False)
-op("xlogy", math.xlogy, 2, "positive")
 op("xdivy", math.xdivy, 2, "positive")
-op("clip", lambda x: tf.clip_by_value(x, -0.5, 0.5))
-op("comparisons", lambda a, b: tf.stack([tf.cast(c, a.dtype) for c in (a > b, a >= 0, a < b, b <= 0, a == b, a != b)], 1), 2,
-   smooth=False)  # fmt: skip
-op("logic", lambda a, b: tf.cast((a > 0) & (b > 0) | ~(a > 0.5), a.dtype), 2, smooth=False)
 op("finite", lambda x: tf.where(math.is_finite(x) & ~math.is_nan(x) & ~math.is_inf(x), x * x, x))
 op("buckets", lambda x: raw_ops.Bucketize(input=x, boundaries=[-0.5, 0.0, 0.5]), smooth=False)
 op("to integers and back", lambda x: tf.cast(tf.cast(x * 3, tf.int32) + 1, x.dtype), smooth=False)
@@ -135,27 +75,10 @@ op("through float32", lambda x: tf.cast(tf.tanh(tf.cast(x, tf.float32)), x.dtype
 op("bits", lambda x: tf.bitwise.bitwise_and(tf.cast(tf.abs(x) * 8, tf.int32), 3), smooth=False)
 
 # ---------------------------------------------------------------------- products
-op("product", tf.multiply, 2)
-op("product, broadcast", lambda a, b: a[:, :, None] * b[:, None, :], 2)
-op("product with itself", lambda x: x * x)
-op("three factors", lambda a, b, c: a * b * c, 3)
 op("product or 0", lambda a, b: math.multiply_no_nan(a, b), 2)
-op("quotient", tf.divide, 2, "positive")
-op("quotient of a constant", lambda x: 3 / x, domain="positive")
 op("quotient or 0", math.divide_no_nan, 2, "positive")
-op("matmul", lambda a, b: tf.reshape(a, (-1, 2, 3)) @ tf.reshape(b, (-1, 3, 2)), 2)
-op(
-    "matmul, transposed",
-    lambda a, b: tf.matmul(tf.reshape(a, (-1, 2, 3)), tf.reshape(b, (-1, 2, 3)), transpose_b=True),
-    2,
-)
-op("einsum", lambda a, b: tf.einsum("nij,nkj->nik", tf.reshape(a, (-1, 2, 3)), tf.reshape(b, (-1, 2, 3))), 2)
 op("einsum with a constant", lambda a: tf.einsum("ni,ij->nj", a, tf.eye(6, dtype=a.dtype) * 2))
 op("tensordot", lambda a: tf.tensordot(tf.reshape(a, (-1, 2, 3)), tf.ones((3, 2), a.dtype), 1))
-op("cross", lambda a, b: linalg.cross(a[:, :3], b[:, 3:]), 2)
-op("squared difference", math.squared_difference, 2)
-op("variance", lambda x: tf.math.reduce_variance(tf.reshape(x, (-1, 2, 3)), -1))
-op("determinant", lambda x: linalg.det(tf.reshape(x[:, :4], (-1, 2, 2)))[:, None])
 
 # ---------------------------------------------------------------------- shapes and sums
 op(
@@ -170,9 +93,7 @@ op(
 op("slices", lambda x: tf.concat([x[:, ::-2], x[:, 1:3], tf.slice(x, [0, 2], [-1, 2]), x[:, -1:]], 1))
 op("pads", lambda x: tf.concat([tf.pad(x, [[0, 0], [1, 2]]), tf.pad(x, [[0, 0], [2, 1]], "REFLECT")], 1))
 op("repeats", lambda x: tf.concat([tf.tile(x, [1, 2]), tf.repeat(x, 2, 1), tf.roll(x, 2, 1), tf.reverse(x, [1])], 1))
-op("transpose", lambda x: tf.transpose(tf.reshape(x, (-1, 2, 3)), (0, 2, 1)))
 op("broadcast", lambda x: tf.broadcast_to(x[:, None, :], (tf.shape(x)[0], 2, 6)) * tf.constant([[1.0], [2.0]], x.dtype))
-op("running sum", lambda x: tf.cumsum(x, 1, exclusive=True, reverse=True))
 op(
     "diagonals",
     lambda x: tf.concat([tf.reshape(linalg.diag(x), (-1, 36)), linalg.diag_part(tf.reshape(x[:, :4], (-1, 2, 2)))], 1),
@@ -183,27 +104,20 @@ op(
     "gather",
     lambda x: tf.concat([tf.gather(x, [2, 0, 2], axis=1), tf.transpose(tf.gather_nd(tf.transpose(x), [[1], [3]]))], 1),
 )
-op("gather by rows", lambda x: tf.gather(x, tf.tile([[1, 2]], (tf.shape(x)[0], 1)), batch_dims=1))
 op("scatter", lambda x: tf.transpose(tf.tensor_scatter_nd_add(tf.transpose(x), [[1], [4]], tf.transpose(x[:, :2]))))
 op(
     "scatter update",
     lambda x: tf.transpose(tf.tensor_scatter_nd_update(tf.transpose(x), [[1]], tf.transpose(x[:, :1] * 2))),
 )
 op("segments", lambda x: tf.transpose(tf.math.unsorted_segment_sum(tf.transpose(x), [0, 1, 0, 2, 1, 0], 3)))
-op("fourier", lambda x: math.abs(tf.signal.rfft(x)) + 0 * x[:, :4])
 op("fourier, parts", lambda x: tf.concat([math.real(tf.signal.rfft(x)), math.imag(tf.signal.rfft(x))], 1))
 op("inverse fourier", lambda x: tf.signal.irfft(tf.signal.rfft(x) * 2))
 op("fill", lambda x: tf.map_fn(lambda r: tf.fill((3,), r[0]), x))
 op("identities", lambda x: tf.stop_gradient(tf.identity(x)) * tf.ensure_shape(x, (None, 6)))
 
 # ---------------------------------------------------------------------- choices and ids
-op("where", lambda a, b: tf.where(a > b, a * 2, tf.sin(b)), 2, smooth=False)
 op("where, one branch constant", lambda x: tf.where(x > 0.2, x, -1.0), smooth=False)
-op("where with -inf, then softmax", lambda x: nn.softmax(tf.where(x > -0.5, x, -np.inf)), smooth=False)
 op("old select", lambda a, b: tf.compat.v1.where(a > 0, a, b), 2, smooth=False)
-op("one hot", lambda x: tf.one_hot(tf.cast(tf.abs(x) * 2, tf.int32), 4, dtype=x.dtype), smooth=False)
-op("table of constants", lambda x: tf.gather(tf.constant(np.arange(40.0).reshape(10, 4) ** 2, x.dtype),
-                                             tf.clip_by_value(tf.cast(tf.abs(x) * 3, tf.int32), 0, 9)), smooth=False)  # fmt: skip
 op("table and ids", lambda a, b: tf.gather(a, tf.clip_by_value(tf.cast(tf.abs(b) * 3, tf.int32), 0, 5), axis=1, batch_dims=1), 2,
    smooth=False)  # fmt: skip
 op("counts", lambda x: tf.ensure_shape(math.bincount(
@@ -211,10 +125,6 @@ op("counts", lambda x: tf.ensure_shape(math.bincount(
     smooth=False)  # fmt: skip
 
 # ---------------------------------------------------------------------- along axes
-op("softmax", nn.softmax)
-op("log_softmax", nn.log_softmax)
-op("softmax over another axis", lambda x: nn.softmax(tf.reshape(x, (-1, 2, 3)), 1))
-op("logsumexp", lambda x: tf.reduce_logsumexp(x, -1, keepdims=True))
 op("logsumexp, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_logsumexp(tf.reshape(r, (2, 3)), 1), x))
 op("max, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_max(tf.reshape(r, (2, 3)), -2), x))
 op("cross entropy", lambda a, b: nn.softmax_cross_entropy_with_logits(nn.softmax(b), a)[:, None], 2)
@@ -222,24 +132,10 @@ op(
     "sparse cross entropy",
     lambda a: nn.sparse_softmax_cross_entropy_with_logits(tf.ones(tf.shape(a)[:1], tf.int32), a)[:, None],
 )
-op("max", lambda x: tf.reduce_max(tf.reshape(x, (-1, 2, 3)), 1))
-op("min, all axes", lambda x: tf.reduce_min(tf.reshape(x, (-1, 2, 3)), (1, 2))[:, None])
-op(
-    "any, all",
-    lambda x: tf.cast(tf.stack([tf.reduce_any(x > 0.3, 1), tf.reduce_all(x > -1.2, 1)], 1), x.dtype),
-    smooth=False,
-)
-op("product over an axis", lambda x: tf.reduce_prod(x, -1, keepdims=True))
 op("product over an axis of unknown size", lambda x: tf.reduce_prod(
     tf.boolean_mask(x, [True, True, False, True, True, True], axis=1), -1, keepdims=True))  # fmt: skip
-op("norm", lambda x: tf.norm(x, axis=-1, keepdims=True))
 op("euclidean norm", lambda x: math.reduce_euclidean_norm(x, -1, keepdims=True))
 op("l2 normalised", lambda x: nn.l2_normalize(x, -1))
-op("top three", lambda x: nn.top_k(x, 3).values)
-op("top one", lambda x: nn.top_k(x, 1).values)
-op("sorted", lambda x: tf.sort(x, -1))
-op("running product", lambda x: math.cumprod(x, 1))
-op("running logsumexp", lambda x: math.cumulative_logsumexp(x, 1))
 
 # ---------------------------------------------------------------------- images
 op("convolution", lambda x: nn.conv2d(image(x), tf.constant(KERNEL, x.dtype), 1, "SAME"))
@@ -249,9 +145,7 @@ op("convolution with what depends on the input", lambda a, b: tf.map_fn(
 op("depthwise", lambda x: nn.depthwise_conv2d(image(x), tf.constant(KERNEL, x.dtype), [1, 1, 1, 1], "VALID"))
 op("transposed convolution", lambda x: nn.conv2d_transpose(
     image(x), tf.constant(np.swapaxes(KERNEL, 2, 3), x.dtype), tf.stack([tf.shape(x)[0], 8, 6, 3]), 2))  # fmt: skip
-op("max pool", lambda x: nn.max_pool2d(image(x), 2, 1, "SAME"))
 op("max pool, strides", lambda x: nn.max_pool2d(image(x), (2, 3), (2, 1), "VALID"))
-op("average pool", lambda x: nn.avg_pool2d(image(x), 2, 1, "SAME"))
 op("resize", lambda x: tf.image.resize(image(x), (5, 5)), dtypes=("float32",))
 op("patches", lambda x: tf.image.extract_patches(image(x), [1, 2, 2, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID"))
 op("space to depth", lambda x: nn.space_to_depth(image(x)[:, :, :2], 2))

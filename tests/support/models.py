@@ -263,6 +263,7 @@ class Twice(nn.Module):
         return self.layer(self.first(x), self.second(x))
 
 
+DEEP: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
 KINDS: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
     "LSTM": (nn.LSTM, {}),
     "GRU": (nn.GRU, {}),

@@ -2,8 +2,8 @@
 
 All run between two fixed linear maps with the same weights in every framework, so that every operand depends on every feature
 and the function meets multipliers that differ from element to element. They are cases of ``cases.py`` and of ``keras_cases.py``,
-tested for all that those are; what is theirs alone is in ``test_shared_cases.py``: the frameworks' values are the same. Cases that
-only one framework has stand there, with what they are about: spellings, layers and code in place of PyTorch, operations and
+tested for all that those are; what is theirs alone is in ``test_shared_cases.py``: the frameworks' values are the same. Cases
+that only one framework has stand in those two, which say why: spellings, layers and code in place of PyTorch, operations and
 control flow of TensorFlow.
 """
 
@@ -90,7 +90,9 @@ def outgoing(size: int) -> np.ndarray:
 SHARED: list[Shared] = []
 
 
-def both(name: str, of_torch: Callable[..., Any], of_tensorflow: Callable[..., Any], *args: Any, **options: Any) -> None:
+def both(
+    name: str, of_torch: Callable[..., Any], of_tensorflow: Callable[..., Any], *args: Any, **options: Any
+) -> None:
     """Add a line."""
     SHARED.append(Shared(name, of_torch, of_tensorflow, *args, **options))
 

@@ -8,9 +8,8 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import DEEP
 from helpers import assert_close, built, drawn, values
-from models import KINDS, Cells, Chain, HandGRU, HandLSTM, Packed, Recurrent
+from models import DEEP, KINDS, Cells, Chain, HandGRU, HandLSTM, Packed, Recurrent
 from torch import Tensor, nn
 
 

@@ -1,7 +1,7 @@
 """THE table: what every operation of TensorFlow is, under the type that it has in a graph.
 
-Adding an operation: a rule in ``rules.py`` or a secant in ``secants.py`` if it needs one, a line here, a line in
-``tests/keras_cases.py``.
+Adding an operation: a function in ``mathematics/`` or a rule in ``rules.py`` if it needs one, a line here, a line in
+``tests/support/shared_cases.py``, or in ``keras_cases.py`` beside it if no other framework has the operation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """THE table: what every operation of torch is, under its canonical name (``names.py``).
 
-Adding an operation: a function in ``rules.py``, ``secants.py`` or ``composites/`` if it needs one, a line here, a
-line in ``tests/cases.py``.
+Adding an operation: a function in ``mathematics/`` or ``composites/`` if it needs one, a line here, a line in
+``tests/support/shared_cases.py``, or in ``cases.py`` beside it if no other framework has the operation.
 """
 
 from __future__ import annotations
