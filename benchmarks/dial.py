@@ -1,0 +1,219 @@
+"""Time against accuracy: the dial as a line, beside methods that try coalitions, for 10 to 320 players.
+
+Networks trained on real weather, the same players and references for all. Every method is asked in this process, in turns;
+times are the least of the rounds, over that of plain Deep SHAP. The truth is computed from all coalitions where there are ten
+players, and by permutation sampling to a stated noise where there are more. Black-box methods share one function of
+coalitions, which runs the model on batches. Also measured: whether an effort takes the time that was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from explainers import CaptumShapleyValueSampling, ShapKernel, ShapPermutation
+from problems import Attentive, Case, Encoder, LastStep, Problem, distance, shapley_values, weather
+from processes import write
+from torch import nn
+
+import deepshap
+
+RESULTS = Path(__file__).parent / "results" / "dial.json"
+EFFORTS = (1, 2, 4, 8, 16, 32, 64)
+MOST_SECONDS = 12.0  # a budget that is expected to take longer is left out
+ON_WEATHER = {"examples": 4, "references": 50, "batches": 200, "draw": weather}
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "LSTM 4→64": lambda steps: LastStep(nn.LSTM, 4, 64),
+    "GRU 4→64": lambda steps: LastStep(nn.GRU, 4, 64),
+    "LSTM 4→64 with attention": lambda steps: Attentive(4, 64),
+    "transformer encoder 4→64": lambda steps: Encoder(4, 64, steps),
+}
+PLAYERS = {10: 30, 30: 30, 120: 30, 320: 80}  # and how many steps the series have, of 4 features each
+
+
+def problems(names: list[str], players: list[int]) -> Iterator[Problem]:
+    """A problem for each model and number of players."""
+    for name in names:
+        for count in players:
+            steps = PLAYERS[count]
+            model = MODELS[name]
+            yield Problem(name, lambda model=model, steps=steps: model(steps), 4, steps, players=count, **ON_WEATHER)
+
+
+# ---------------------------------------------------------------------- truth
+def truth(case: Case, orders: int) -> tuple[np.ndarray, float]:
+    """Shapley values (examples, players, outputs), and their standard error relative to them."""
+    if case.players <= 10:
+        return shapley_values(case), 0.0
+    explainer = deepshap.DeepExplainer(case.model, case.background, progress=False)
+    values = by_permutations(explainer, case, orders)
+    return values, noise_of(explainer, case, values, orders)
+
+
+def by_permutations(explainer: Any, case: Case, orders: int, seed: int = 1) -> np.ndarray:
+    """Deep SHAP corrected by so many orders and their reverses, single players entering: unbiased."""
+    from deepshap import execution
+    from deepshap.paths import Paths
+    from deepshap.players import Players
+
+    engine, players = explainer.engine, Players((case.groups,), tuple(map(str, range(case.players))), "groups")
+    method = Paths(players, players.count, orders, seed)
+    with engine.session():
+        x, background = engine.read(case.x, None, explainer._background)
+        every = lambda outputs, profile: np.zeros((len(outputs), 1), int)  # noqa: E731
+        found = execution.run(engine, lambda _: method, x, background, every, execution.Settings(progress=False))
+    return found.values[0]
+
+
+def noise_of(explainer: Any, case: Case, values: np.ndarray, orders: int) -> float:
+    """From a second, smaller run with other orders."""
+    other = by_permutations(explainer, case, max(2, orders // 4), seed=2)
+    return distance(other, values) / np.sqrt(5)  # of a mean over 4 of 5 parts, from its distance to the fifth
+
+
+# ---------------------------------------------------------------------- methods
+def dial(case: Case) -> tuple[Callable[[int, int], np.ndarray], tuple[int, ...]]:
+    explainer = deepshap.DeepExplainer(case.model, case.background, progress=False)
+
+    def explain(effort: int, seed: int) -> np.ndarray:
+        return explainer.shap_values(case.x, effort=effort, players=np.array(case.groups), seed=seed)
+
+    return explain, EFFORTS
+
+
+def of_peer(kind: type[Any], budgets: tuple[int, ...]) -> Callable[[Case], Any]:
+    def prepared(case: Case) -> Any:
+        peer = kind()
+        peer.prepare(case)
+        return (lambda budget, seed: np.asarray(peer.explain(case.x, budget))), budgets
+
+    return prepared
+
+
+def of_shapiq(name: str) -> Callable[[Case], Any]:
+    """An approximator of shapiq, on the game of each example; the budget is a number of coalitions per player."""
+
+    def prepared(case: Case) -> Any:
+        import shapiq
+
+        approximator, groups = getattr(shapiq.approximator, name), torch.as_tensor(np.array(case.groups))
+
+        @torch.no_grad()
+        def worth(x: torch.Tensor, coalitions: np.ndarray) -> np.ndarray:
+            found = []
+            for own in torch.as_tensor(np.atleast_2d(np.asarray(coalitions, bool))).split(64):
+                rows = torch.where(own[:, groups][:, None], x, case.background[None])
+                found.append(case.model(rows.flatten(0, 1)).double().reshape(len(own), -1).mean(1))
+            return torch.cat(found).numpy()
+
+        def explain(budget: int, seed: int) -> np.ndarray:
+            values = []
+            for x in case.x:
+                made = approximator(n=case.players, random_state=seed)
+                found = made.approximate(budget * case.players, lambda s, x=x: worth(x, s))
+                values.append([found[(player,)] for player in range(case.players)])
+            return np.array(values)[..., None]
+
+        return explain, (2, 8, 32)
+
+    return prepared
+
+
+METHODS: dict[str, Callable[[Case], Any]] = {
+    "deepshap": dial,
+    "shap.PermutationExplainer": of_peer(ShapPermutation, (1, 4, 16)),
+    "shap.KernelExplainer": of_peer(ShapKernel, (64, 512, 2048)),
+    "captum.ShapleyValueSampling": of_peer(CaptumShapleyValueSampling, (1, 4, 16)),
+    "shapiq.KernelSHAP": of_shapiq("KernelSHAP"),
+    "shapiq.UnbiasedKernelSHAP": of_shapiq("UnbiasedKernelSHAP"),
+    "shapiq.SVARM": of_shapiq("SVARM"),
+    "shapiq.PermutationSamplingSV": of_shapiq("PermutationSamplingSV"),
+}
+
+
+# ---------------------------------------------------------------------- measuring
+def measure(problem: Problem, orders: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Time and distance of every method at each budget."""
+    case = problem.make()
+    exact, noise = truth(case, orders)
+    own = {"problem": problem.name, "players": case.players, "noise": noise}
+    unit = None
+    for name, prepare in METHODS.items():
+        try:
+            explain, budgets = prepare(case)
+            before, paid = None, 0.0
+            for budget in budgets:
+                if before is not None and paid * budget / before > MOST_SECONDS:
+                    break
+                seconds, values = zip(*(timed(explain, budget, seed) for seed in range(rounds)), strict=True)
+                before, paid = budget, min(seconds)
+                unit = unit or paid  # of plain Deep SHAP, which comes first
+                off = [distance(case.by_player(np.asarray(v)), exact) for v in values]
+                yield {
+                    **own,
+                    "method": name,
+                    "budget": budget,
+                    "seconds": paid,
+                    "ratio": paid / unit,
+                    "distance": float(np.mean(off)),
+                }
+        except Exception as error:  # a peer that cannot take so many players, say
+            yield {**own, "method": name, "failure": f"{type(error).__name__}: {error}"[:200]}
+
+
+def timed(explain: Callable[[int, int], np.ndarray], budget: int, seed: int) -> tuple[float, np.ndarray]:
+    """Seconds and values; of two runs the faster, where they are short."""
+    start = time.perf_counter()
+    values = explain(budget, seed)
+    first = time.perf_counter() - start
+    if first > 2:
+        return first, values
+    start = time.perf_counter()
+    values = explain(budget, seed)
+    return min(first, time.perf_counter() - start), values
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row for the terminal."""
+    if "failure" in row:
+        return f"  {row['method']:29}{row['failure']}"
+    return f"  {row['method']:29}{row['budget']:6}{row['seconds']:9.3f} s{row['ratio']:9.1f} x{row['distance']:10.4f}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print as it goes, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
+    parser.add_argument("--players", nargs="*", type=int, default=list(PLAYERS))
+    parser.add_argument("--orders", type=int, default=150, help="for the truth where players are many")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one tiny problem; results are not kept")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    chosen = list(problems(options.models, options.players))
+    if options.quick:
+        chosen = [replace(chosen[0], steps=5, players=5, references=4, batches=2, examples=2)]
+    warnings.filterwarnings("ignore", "Not all budget is required")  # shapiq says so where players are few
+    rows = []
+    for problem in chosen:
+        print(f"{problem.name}, {problem.players} players", flush=True)
+        for row in measure(problem, options.orders, 1 if options.quick else options.rounds):
+            rows.append(row)
+            told = (
+                row.get("failure")
+                or f"{row['budget']:6} {row['seconds']:8.3f} s {row['ratio']:8.1f} x   {row['distance']:.4f}"
+            )
+            print(f"  {row['method']:29}{told}", flush=True)
+    if not options.quick:
+        write(options.output, {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
