@@ -17,7 +17,7 @@ from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import check_count, listed
+from .names import check_count, listed, name_of
 from .players import Players
 from .request import Answer, Answering, Request, names_of_ranked
 from .results import Explanation
@@ -269,7 +269,7 @@ class DeepExplainer(shap.Explainer):
         explanation.background = {"description": "references of its own for each row"}
         if self._background is not None:
             explanation.background = {"rows": len(self._background)}
-        explanation.model = _name_of(engine.model)
+        explanation.model = name_of(engine.model)
         if engine.layer is None and (answer.players is None or answer.players.are_cells):
             describe(explanation, labels, self.inverse_transform)
         else:
@@ -447,9 +447,3 @@ class DeepExplainer(shap.Explainer):
             self._features(labels),
             self._batch_axis,
         )
-
-
-def _name_of(model: Any) -> str | None:
-    """The class of a model, or the name of a function."""
-    name = getattr(model, "__name__", None) or type(model).__name__
-    return None if name == "<lambda>" else name
