@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import numpy as np
 import shap
 
 from . import execution
@@ -17,12 +20,13 @@ from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import check_count, listed, name_of
+from .names import listed, name_of
 from .players import Players
-from .request import Answer, Answering, Request, names_of_ranked
+from .request import Answer, Answering, Request, names_of
 from .results import Explanation
 from .results.assembly import assemble, describe
 from .tables import Labels, columns_of, common_ids, each_of, plain
+from .targets import LOGITS, kind_of, wish_of
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +125,7 @@ class DeepExplainer(shap.Explainer):
         self.output_names = [output_names] if isinstance(output_names, str) else listed("output_names", output_names)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
+        self._changed: dict[Any, DeepExplainer] = {}  # explainers of what targets make of the output
 
     @property
     def max_memory(self) -> int:
@@ -164,6 +169,8 @@ class DeepExplainer(shap.Explainer):
         output_rank_order: str = "max",
         check_additivity: bool = True,
         *,
+        target: Any = None,
+        targets: Any = None,
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
@@ -184,6 +191,12 @@ class DeepExplainer(shap.Explainer):
             How outputs are ranked.
         check_additivity : bool, default True
             Raise if the attributions do not sum to the difference of outputs. If False, warn instead.
+        target : str, int, tuple or callable, optional
+            Explain one number of each row: "predicted", "true", "runner-up", an output's name or index, or the difference of
+            two, "predicted - runner-up"; "log-odds", of the predicted class against all others, or "log-odds of" another;
+            "logits", what the model's last softmax or sigmoid gets; or a function of the output. docs/guide/outputs.md.
+        targets : array, optional
+            True class of each row, by index or name, for ``target="true"``.
         additional_forward_args : tuple, optional
             Further arguments of the model that describe rows and carry no signal (lengths, masks). Tensors and arrays have
             one entry per row; each row's references are evaluated with that row's own. Other values are passed as they are.
@@ -217,9 +230,8 @@ class DeepExplainer(shap.Explainer):
         MemoryBudgetError
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
-        request = Request(
-            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
-        )
+        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, _ = self._answer(X, request, check_additivity)
         values = answer.found.values
         return values if ranked_outputs is None else (values, answer.columns)
@@ -231,6 +243,8 @@ class DeepExplainer(shap.Explainer):
         ranked_outputs: int | None = None,
         output_rank_order: str = "max",
         check_additivity: bool = True,
+        target: Any = None,
+        targets: Any = None,
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
@@ -241,7 +255,7 @@ class DeepExplainer(shap.Explainer):
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
         Row ids, names and times of a table come along; ``output_names`` has shape (rows, ranked_outputs) where each row has
-        outputs of its own.
+        outputs of its own. ``targets``, the true classes or values, go along with the explanation.
 
         Returns
         -------
@@ -256,20 +270,19 @@ class DeepExplainer(shap.Explainer):
             If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
-        request = Request(
-            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
-        )
+        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, labels = self._answer(X, request, check_additivity)
-        engine, names = self.engine, self.output_names
-        if ranked_outputs is not None:
-            if names is not None and len(answer.output_shape) == 1:
-                check_count("output_names", names, *answer.output_shape)
-            names = names_of_ranked(answer, names)
+        engine, names = self.engine, names_of(answer, wish, self.output_names)
         explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)
         explanation.background = {"description": "references of its own for each row"}
         if self._background is not None:
             explanation.background = {"rows": len(self._background)}
-        explanation.model = name_of(engine.model)
+        explanation.model, explanation.explained = name_of(engine.model), wish.words
+        if len(answer.output_shape) < 2:
+            explanation.predictions, explanation.classes = answer.predictions, self.output_names
+        if targets is not None:
+            explanation.targets = targets
         if engine.layer is None and (answer.players is None or answer.players.are_cells):
             describe(explanation, labels, self.inverse_transform)
         else:
@@ -433,9 +446,37 @@ class DeepExplainer(shap.Explainer):
         return self.feature_names if known else columns_of(labels)
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
+        change = request.wish.change
+        if change is not None:
+            outputs = self._native_outputs(X, request.additional_forward_args)
+            request = replace(request, wish=replace(request.wish, change=None))
+            answer, labels = self._of_changed_output(change, outputs)._answer(X, request, check_additivity)
+            return answer._replace(predictions=outputs), labels
         X, labels = self._plain(X)
         with self.engine.session():
             return self._answering(request, check_additivity, labels)(X), labels
+
+    def _native_outputs(self, X: Any, additional_forward_args: Any) -> np.ndarray:
+        """Outputs of the model as it is, (rows, outputs)."""
+        with self.engine.session():
+            examples, _ = self.engine.read(self._plain(X)[0], additional_forward_args, self._background)
+            return self.engine.native_outputs(examples, self._settings.most_rows)
+
+    def _of_changed_output(self, change: Any, outputs: np.ndarray) -> DeepExplainer:
+        """The explainer of what a target makes of the model's output, before anything is picked."""
+        found = "" if callable(change) else kind_of(outputs)
+        otherwise = "refuse" if change == LOGITS or found == "unclear" else found
+        if (change, otherwise) not in self._changed:
+            engine, other = self.engine, copy.copy(self)
+            heads = import_module(".heads", type(engine).__module__.rpartition(".")[0])
+            model, output = heads.changed(engine.model, engine.output, change, otherwise)
+            kind: Any = type(engine)
+            other.engine = kind(model, layer=engine.layer, output=output, batch_axis=self._batch_axis)
+            other._changed = {}
+            for layer, handler in self.custom_handlers.items():
+                other.register_custom_handler(layer, handler)
+            self._changed[change, otherwise] = other
+        return self._changed[change, otherwise]
 
     def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:
         return Answering(
