@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-import numpy as np
 import shap
 
 from . import execution
+from .changed import annotate, answer_of_changed
 from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import listed, name_of
+from .names import listed
 from .players import Players
 from .request import Answer, Answering, Request, names_of
 from .results import Explanation
-from .results.assembly import assemble, describe
-from .tables import Labels, columns_of, common_ids, each_of, plain
-from .targets import LOGITS, kind_of, wish_of
+from .results.assembly import assemble
+from .tables import Labels, check_columns, columns_of, plain
+from .targets import wish_of
 
 if TYPE_CHECKING:
     import torch
@@ -273,20 +271,9 @@ class DeepExplainer(shap.Explainer):
         wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
         request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, labels = self._answer(X, request, check_additivity)
-        engine, names = self.engine, names_of(answer, wish, self.output_names)
+        names = names_of(answer, wish, self.output_names)
         explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)
-        explanation.background = {"description": "references of its own for each row"}
-        if self._background is not None:
-            explanation.background = {"rows": len(self._background)}
-        explanation.model, explanation.explained = name_of(engine.model), wish.words
-        if len(answer.output_shape) < 2:
-            explanation.predictions, explanation.classes = answer.predictions, self.output_names
-        if targets is not None:
-            explanation.targets = targets
-        if engine.layer is None and (answer.players is None or answer.players.are_cells):
-            describe(explanation, labels, self.inverse_transform)
-        else:
-            explanation.row_ids = common_ids(labels)
+        annotate(explanation, self, answer, wish, labels, targets)
         return explanation
 
     def reliability(
@@ -433,9 +420,7 @@ class DeepExplainer(shap.Explainer):
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns must be those of the background."""
         X, labels = plain(X, "X", self._batch_axis)
-        for mine, theirs in zip(each_of(columns_of(labels)), each_of(self._columns), strict=False):
-            if mine is not None and theirs is not None and mine != theirs:
-                raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
+        check_columns(columns_of(labels), self._columns)
         return X, labels
 
     def _features(self, labels: Any, players: Players | None = None) -> Any:
@@ -446,37 +431,11 @@ class DeepExplainer(shap.Explainer):
         return self.feature_names if known else columns_of(labels)
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
-        change = request.wish.change
-        if change is not None:
-            outputs = self._native_outputs(X, request.additional_forward_args)
-            request = replace(request, wish=replace(request.wish, change=None))
-            answer, labels = self._of_changed_output(change, outputs)._answer(X, request, check_additivity)
-            return answer._replace(predictions=outputs), labels
+        if request.wish.change is not None:
+            return answer_of_changed(self, X, request, check_additivity)
         X, labels = self._plain(X)
         with self.engine.session():
             return self._answering(request, check_additivity, labels)(X), labels
-
-    def _native_outputs(self, X: Any, additional_forward_args: Any) -> np.ndarray:
-        """Outputs of the model as it is, (rows, outputs)."""
-        with self.engine.session():
-            examples, _ = self.engine.read(self._plain(X)[0], additional_forward_args, self._background)
-            return self.engine.native_outputs(examples, self._settings.most_rows)
-
-    def _of_changed_output(self, change: Any, outputs: np.ndarray) -> DeepExplainer:
-        """The explainer of what a target makes of the model's output, before anything is picked."""
-        found = "" if callable(change) else kind_of(outputs)
-        otherwise = "refuse" if change == LOGITS or found == "unclear" else found
-        if (change, otherwise) not in self._changed:
-            engine, other = self.engine, copy.copy(self)
-            heads = import_module(".heads", type(engine).__module__.rpartition(".")[0])
-            model, output = heads.changed(engine.model, engine.output, change, otherwise)
-            kind: Any = type(engine)
-            other.engine = kind(model, layer=engine.layer, output=output, batch_axis=self._batch_axis)
-            other._changed = {}
-            for layer, handler in self.custom_handlers.items():
-                other.register_custom_handler(layer, handler)
-            self._changed[change, otherwise] = other
-        return self._changed[change, otherwise]
 
     def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:
         return Answering(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import execution
+from .changed import native_outputs, of_changed_output
 from .errors import InputError
 from .methods import DeepShap
 from .targets import Target, Wish, wish_of
@@ -206,7 +207,7 @@ class _Trial:
         if background.form.packed:
             raise InputError("faithfulness takes padded sequences and their lengths, no PackedSequence.")
         if wish.change is not None:
-            explainer = explainer._of_changed_output(wish.change, explainer._native_outputs(X, extra))
+            explainer = of_changed_output(explainer, wish.change, native_outputs(explainer, X, extra))
         self.engine, self.settings = explainer.engine, replace(explainer._settings, progress=False)
         self.background, self.extra = background, extra
         self.random = np.random.default_rng(seed)

@@ -188,8 +188,8 @@ class Answering:
             values = [shaped(v, shape).astype(profile.dtype) for v in values]
             return self._placed(values, players, examples)
 
-        def of(name: str, shaped: Shaped = wish.shaped) -> np.ndarray:
-            return shaped(joined([getattr(part.outcome, name) for part in parts]), shape)
+        def raw(name: str) -> np.ndarray:
+            return joined([getattr(part.outcome, name) for part in parts])
 
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
         groups = [part.outcome.estimate.groups() for part in parts]
@@ -204,9 +204,9 @@ class Answering:
             formed([part.outcome.values for part in parts]),
             data,
             axes,
-            of("expected"),
-            of("outputs"),
-            of("gap", wish.worst),
+            wish.shaped(raw("expected"), shape),
+            wish.shaped(raw("outputs"), shape),
+            wish.worst(raw("gap"), shape),
             errors=None
             if any(e is None for e in errors)
             else formed([[e] for e in errors if e is not None], wish.bound),
@@ -217,10 +217,7 @@ class Answering:
             method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,
         )
-        columns, predictions = (
-            joined([getattr(part.outcome, name) for part in parts]) for name in ("columns", "predictions")
-        )
-        return Answer(found, columns, predictions, shape, players)
+        return Answer(found, raw("columns"), raw("predictions"), shape, players)
 
     def _placed(self, values: list[np.ndarray], players: Players | None, examples: Points, moved: bool = True) -> Any:
         """One array, or one for each input, with the rows where the user has them."""
