@@ -10,6 +10,7 @@ setup: $(INSTALLED)
 # torch goes first and alone: so pip takes the build that its own configuration prefers (CPU only, say). Triton, which a
 # CPU's torch does without, stays in a folder that only its tests read: TensorFlow and it crash in one process.
 $(INSTALLED): pyproject.toml constraints-dev.txt
+	@echo "setting up .venv: some 2 GB of packages, a few minutes once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[dev]'
@@ -36,6 +37,7 @@ lint: setup
 	$(BIN)/lint-imports --no-logo
 
 demo: setup
+	@echo "training an LSTM on 270 recordings and explaining 370 others: half a minute"
 	$(BIN)/python -m deepshap.demo
 
 # Figures in benchmarks/results, the pictures and tables made of them. A quarter of an hour; leave the machine alone.

@@ -145,16 +145,16 @@ def lengths(count: int) -> dict[str, Any]:
     x, steps = rows(count), np.minimum(1 + random.geometric(0.15, count), STEPS)
     x[np.arange(STEPS) >= steps[:, None]] = 0
     made, seconds = explainer(), {}
-    for name in ("padded", "grouped", "padded", "grouped"):
-        explain = RowExplainer(made, Form(), "raise", {})
-        begun = time.perf_counter()
-        for start in range(0, count, PART):
-            at = slice(start, start + PART)
-            if name == "grouped":
-                explain(Batch(0, x[at], np.arange(len(x[at])), steps[at]))
-            else:
-                made(x[at], additional_forward_args=(steps[at],))
-        seconds[name] = time.perf_counter() - begun  # the second time counts: all is compiled
+    with RowExplainer(made, Form(), "raise", {}) as explain:
+        for name in ("padded", "grouped", "padded", "grouped"):
+            begun = time.perf_counter()
+            for start in range(0, count, PART):
+                at = slice(start, start + PART)
+                if name == "grouped":
+                    explain(Batch(0, x[at], np.arange(len(x[at])), steps[at]))
+                else:
+                    made(x[at], additional_forward_args=(steps[at],))
+            seconds[name] = time.perf_counter() - begun  # the second time counts: all is compiled and known
     return {**seconds, "mean_length": float(steps.mean())}
 
 

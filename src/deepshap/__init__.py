@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .drop_in import patch_shap, unpatch_shap
     from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
+    from .faithful import Faithfulness, faithfulness
     from .handlers import ModuleCall
     from .inspection import Inspection, check
     from .loading import load
@@ -42,6 +43,7 @@ __all__ = [
     "DeepShapError",
     "Explanation",
     "ExplanationDataset",
+    "Faithfulness",
     "InputError",
     "Inspection",
     "JointExplanation",
@@ -54,6 +56,7 @@ __all__ = [
     "UnsupportedOperationError",
     "check",
     "explain_dataset",
+    "faithfulness",
     "gate_attribution",
     "load",
     "patch_shap",
@@ -72,6 +75,7 @@ _LAZY = {
     "DeepExplainer": ".explainer",
     "Explanation": ".results",
     "ExplanationDataset": ".dataset.stored",
+    "Faithfulness": ".faithful",
     "Inspection": ".inspection",
     "JointExplanation": ".results",
     "LSTMShapBackwardHook": ".cells",
@@ -82,6 +86,7 @@ _LAZY = {
     "check": ".inspection",
     "datasets": ".datasets",
     "explain_dataset": ".dataset.run",
+    "faithfulness": ".faithful",
     "gate_attribution": ".cells",
     "load": ".loading",
     "patch_shap": ".drop_in",

@@ -63,6 +63,7 @@ class Outcome:
     outputs, expected : the model's outputs and those it is compared with, (rows, k).
     gap : what the sums miss, relative to the outputs' scale, (rows, k).
     columns : numbers of the explained outputs, (rows, k).
+    predictions : all outputs of the model, (rows, outputs).
     profile : what was found out about the model.
     method : by which they were found.
     estimate : the running sums, with the noise of values that are estimated.
@@ -73,6 +74,7 @@ class Outcome:
     expected: np.ndarray
     gap: np.ndarray
     columns: np.ndarray
+    predictions: np.ndarray
     profile: Profile
     method: Method
     estimate: RunningEstimate
@@ -81,7 +83,7 @@ class Outcome:
         """That of some rows."""
         if len(rows) == len(self.outputs):
             return self
-        arrays = {name: getattr(self, name)[rows] for name in ("outputs", "expected", "gap", "columns")}
+        arrays = {name: getattr(self, name)[rows] for name in ("outputs", "expected", "gap", "columns", "predictions")}
         return replace(self, values=[v[rows] for v in self.values], estimate=self.estimate.of_rows(rows), **arrays)
 
 
@@ -287,7 +289,7 @@ def _checked(
     _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
     values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
-    found = Outcome(values, outputs, expected, gap, columns, profile, method, sums)
+    found = Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
     _check(engine, found, whole, strict)
     return found
 

@@ -13,16 +13,18 @@ import cloudpickle
 import shap
 
 from . import execution
+from .changed import annotate, answer_of_changed
 from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import check_count, listed
+from .names import listed
 from .players import Players
-from .request import Answer, Answering, Request, names_of_ranked
+from .request import Answer, Answering, Request, names_of
 from .results import Explanation
-from .results.assembly import assemble, describe
-from .tables import Labels, columns_of, common_ids, each_of, plain
+from .results.assembly import assemble
+from .tables import Labels, check_columns, columns_of, plain
+from .targets import wish_of
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +123,7 @@ class DeepExplainer(shap.Explainer):
         self.output_names = [output_names] if isinstance(output_names, str) else listed("output_names", output_names)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
+        self._changed: dict[Any, DeepExplainer] = {}  # explainers of what targets make of the output
 
     @property
     def max_memory(self) -> int:
@@ -164,6 +167,8 @@ class DeepExplainer(shap.Explainer):
         output_rank_order: str = "max",
         check_additivity: bool = True,
         *,
+        target: Any = None,
+        targets: Any = None,
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
@@ -184,6 +189,12 @@ class DeepExplainer(shap.Explainer):
             How outputs are ranked.
         check_additivity : bool, default True
             Raise if the attributions do not sum to the difference of outputs. If False, warn instead.
+        target : str, int, tuple or callable, optional
+            Explain one number of each row: "predicted", "true", "runner-up", an output's name or index, or the difference of
+            two, "predicted - runner-up"; "log-odds", of the predicted class against all others, or "log-odds of" another;
+            "logits", what the model's last softmax or sigmoid gets; or a function of the output. docs/guide/outputs.md.
+        targets : array, optional
+            True class of each row, by index or name, for ``target="true"``.
         additional_forward_args : tuple, optional
             Further arguments of the model that describe rows and carry no signal (lengths, masks). Tensors and arrays have
             one entry per row; each row's references are evaluated with that row's own. Other values are passed as they are.
@@ -217,9 +228,8 @@ class DeepExplainer(shap.Explainer):
         MemoryBudgetError
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
-        request = Request(
-            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
-        )
+        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, _ = self._answer(X, request, check_additivity)
         values = answer.found.values
         return values if ranked_outputs is None else (values, answer.columns)
@@ -231,6 +241,8 @@ class DeepExplainer(shap.Explainer):
         ranked_outputs: int | None = None,
         output_rank_order: str = "max",
         check_additivity: bool = True,
+        target: Any = None,
+        targets: Any = None,
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
@@ -241,7 +253,7 @@ class DeepExplainer(shap.Explainer):
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
         Row ids, names and times of a table come along; ``output_names`` has shape (rows, ranked_outputs) where each row has
-        outputs of its own.
+        outputs of its own. ``targets``, the true classes or values, go along with the explanation.
 
         Returns
         -------
@@ -256,24 +268,12 @@ class DeepExplainer(shap.Explainer):
             If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
         start = time.perf_counter()
-        request = Request(
-            additional_forward_args, ranked_outputs, output_rank_order, effort, tolerance, max_effort, players, seed
-        )
+        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, labels = self._answer(X, request, check_additivity)
-        engine, names = self.engine, self.output_names
-        if ranked_outputs is not None:
-            if names is not None and len(answer.output_shape) == 1:
-                check_count("output_names", names, *answer.output_shape)
-            names = names_of_ranked(answer, names)
+        names = names_of(answer, wish, self.output_names)
         explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)
-        explanation.background = {"description": "references of its own for each row"}
-        if self._background is not None:
-            explanation.background = {"rows": len(self._background)}
-        explanation.model = _name_of(engine.model)
-        if engine.layer is None and (answer.players is None or answer.players.are_cells):
-            describe(explanation, labels, self.inverse_transform)
-        else:
-            explanation.row_ids = common_ids(labels)
+        annotate(explanation, self, answer, wish, labels, targets)
         return explanation
 
     def reliability(
@@ -420,9 +420,7 @@ class DeepExplainer(shap.Explainer):
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns must be those of the background."""
         X, labels = plain(X, "X", self._batch_axis)
-        for mine, theirs in zip(each_of(columns_of(labels)), each_of(self._columns), strict=False):
-            if mine is not None and theirs is not None and mine != theirs:
-                raise InputError(f"the columns of X are {mine}, those of the background {theirs}: they must be equal.")
+        check_columns(columns_of(labels), self._columns)
         return X, labels
 
     def _features(self, labels: Any, players: Players | None = None) -> Any:
@@ -433,6 +431,8 @@ class DeepExplainer(shap.Explainer):
         return self.feature_names if known else columns_of(labels)
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
+        if request.wish.change is not None:
+            return answer_of_changed(self, X, request, check_additivity)
         X, labels = self._plain(X)
         with self.engine.session():
             return self._answering(request, check_additivity, labels)(X), labels
@@ -447,9 +447,3 @@ class DeepExplainer(shap.Explainer):
             self._features(labels),
             self._batch_axis,
         )
-
-
-def _name_of(model: Any) -> str | None:
-    """The class of a model, or the name of a function."""
-    name = getattr(model, "__name__", None) or type(model).__name__
-    return None if name == "<lambda>" else name

@@ -79,3 +79,9 @@ def as_texts(labels: Any) -> np.ndarray:
     if array.dtype.kind == "f":
         return np.array([f"{value:g}" for value in array.flat]).reshape(array.shape)
     return array.astype(str)
+
+
+def name_of(model: Any) -> str | None:
+    """The class of a model, or the name of a function."""
+    name = getattr(model, "__name__", None) or type(model).__name__
+    return None if name == "<lambda>" else name

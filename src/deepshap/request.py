@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,13 @@ from . import dial, execution
 from .engines.api import Engine, Points, Profile
 from .errors import InputError
 from .methods import DeepShap, Method
+from .names import check_count
 from .players import Players, players_of
 from .results.assembly import Found, names_of_inputs
 from .tables import plain
+from .targets import Ranked, Target, Wish
 
-ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
+Shaped = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Request:
     """The options of ``DeepExplainer.shap_values`` but for its rows."""
 
     additional_forward_args: Any = None
-    ranked_outputs: int | None = None
-    output_rank_order: str = "max"
+    wish: Wish = field(default_factory=Ranked)
     effort: float = 1
     tolerance: float | None = None
     max_effort: float = 64
@@ -34,8 +35,6 @@ class Request:
 
     def __post_init__(self) -> None:
         dial.check_effort(self.effort, self.tolerance, self.max_effort)
-        if self.output_rank_order not in ORDERS:
-            raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {self.output_rank_order!r}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise InputError(f"seed must be a whole number that is not negative, not {self.seed!r}.")
 
@@ -49,24 +48,13 @@ class Request:
         """Whether Deep SHAP of each cell is all that is asked."""
         return self.effort == 1 and self.tolerance is None and self.by_cells
 
-    def choose(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
-        """Which outputs of each row to explain, (rows, k)."""
-        count = self.ranked_outputs
-        if count is None:
-            return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
-        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-        if not whole or not 1 <= count <= outputs.shape[1]:
-            raise InputError(
-                f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {count!r}."
-            )
-        return np.argsort(ORDERS[self.output_rank_order](outputs), axis=1, kind="stable")[:, :count]
-
 
 class Answer(NamedTuple):
-    """What was found, the numbers of the explained outputs (rows, k), and the shape of all outputs of a row."""
+    """What was found, the numbers of the explained outputs (rows, k), all outputs (rows, outputs) and their shape in a row."""
 
     found: Found
     columns: np.ndarray
+    predictions: np.ndarray
     output_shape: tuple[int, ...]
     players: Players | None
 
@@ -128,7 +116,7 @@ class Answering:
         while len(left):
             method = self._method_for(effort, players, len(background))
             some = examples if len(left) == len(examples) else examples[left]
-            outcome = execution.run(self.engine, method, some, background, request.choose, self.settings)
+            outcome = execution.run(self.engine, method, some, background, request.wish.columns, self.settings)
             near = self._converged(outcome)
             done = np.ones(len(left), bool) if near is None or effort >= limit else near
             parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
@@ -178,7 +166,9 @@ class Answering:
         assert players is not None
         some = examples[np.unique(np.linspace(0, len(examples) - 1, max(1, min(rows, len(examples)))).astype(int))]
         method = dial.probing(players, self.request.seed)
-        outcome = execution.run(self.engine, lambda _: method, some, background, self.request.choose, self.settings)
+        outcome = execution.run(
+            self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings
+        )
         return dial.reliability_of(outcome.values[0], method, outcome.estimate)
 
     # ------------------------------------------------------------------ results in shape
@@ -187,20 +177,19 @@ class Answering:
         order = np.argsort(np.concatenate([part.rows for part in parts]))
         first = parts[0].outcome
         profile = first.profile
-        shape = profile.output_shape if self.request.ranked_outputs is None else first.columns.shape[1:]
+        shape, wish = profile.output_shape, self.request.wish
 
         def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
             return np.concatenate(arrays)[order]
 
-        def formed(lists: Sequence[Sequence[np.ndarray]]) -> Any:
+        def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped = wish.shaped) -> Any:
             values = [joined(each) for each in zip(*lists, strict=True)]
             values = values if players is None else players.by_input(values[0])
-            values = [v.reshape(*v.shape[:-1], *shape).astype(profile.dtype) for v in values]
+            values = [shaped(v, shape).astype(profile.dtype) for v in values]
             return self._placed(values, players, examples)
 
-        def of(name: str) -> np.ndarray:
-            array = joined([getattr(part.outcome, name) for part in parts])
-            return array.reshape(len(array), *shape)
+        def raw(name: str) -> np.ndarray:
+            return joined([getattr(part.outcome, name) for part in parts])
 
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
         groups = [part.outcome.estimate.groups() for part in parts]
@@ -215,10 +204,12 @@ class Answering:
             formed([part.outcome.values for part in parts]),
             data,
             axes,
-            of("expected"),
-            of("outputs"),
-            of("gap"),
-            errors=None if any(e is None for e in errors) else formed([[e] for e in errors if e is not None]),
+            wish.shaped(raw("expected"), shape),
+            wish.shaped(raw("outputs"), shape),
+            wish.worst(raw("gap"), shape),
+            errors=None
+            if any(e is None for e in errors)
+            else formed([[e] for e in errors if e is not None], wish.bound),
             replicates=None
             if any(g is None for g in groups)
             else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
@@ -226,7 +217,7 @@ class Answering:
             method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,
         )
-        return Answer(found, joined([part.outcome.columns for part in parts]), profile.output_shape, players)
+        return Answer(found, raw("columns"), raw("predictions"), shape, players)
 
     def _placed(self, values: list[np.ndarray], players: Players | None, examples: Points, moved: bool = True) -> Any:
         """One array, or one for each input, with the rows where the user has them."""
@@ -239,9 +230,14 @@ class Answering:
         return placed[0] if len(placed) == 1 else placed
 
 
-def names_of_ranked(answer: Answer, output_names: Sequence[str] | None) -> np.ndarray:
-    """Names of the outputs that each row has, (rows, ranked outputs)."""
+def names_of(answer: Answer, wish: Wish, output_names: Sequence[str] | None) -> Any:
+    """Names of the explained outputs; where each row has outputs of its own, (rows, ranked outputs)."""
+    if isinstance(wish, Target):
+        return wish.words
+    if wish.count is None:
+        return None if callable(wish.change) else output_names
     if output_names is not None and len(answer.output_shape) == 1:
+        check_count("output_names", output_names, *answer.output_shape)
         return np.asarray(output_names)[answer.columns]
     places = np.stack(np.unravel_index(answer.columns, answer.output_shape), -1).tolist()
     return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])

@@ -396,3 +396,10 @@ def each_of(columns: Any) -> list[Any]:
     if isinstance(columns, dict):
         return list(columns.values())
     return columns if columns and not isinstance(columns[0], str) else [columns]
+
+
+def check_columns(mine: Any, background: Any) -> None:
+    """Raise if the columns of rows, where they are known, are not those of the background."""
+    for own, theirs in zip(each_of(mine), each_of(background), strict=False):
+        if own is not None and theirs is not None and own != theirs:
+            raise InputError(f"the columns of X are {own}, those of the background {theirs}: they must be equal.")

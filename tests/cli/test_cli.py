@@ -453,7 +453,7 @@ def test_targets_of_several_outputs(x):
         ("x.npy", ["--lengths", "x.npy"], "--lengths: shape (9, 5, 2) does not fit 9 rows"),
         ("x.npy", ["--target", "y"], "--target: 'y' is neither"),
         ("two.npz", ["--target", "z"], "--target: two.npz has no array 'z'; it has a, b"),
-        ("x.npy", ["-o", "x.csv"], "let the name end in .parquet"),
+        ("x.npy", ["-o", "x.txt"], "let the name end in .parquet"),
         ("long.parquet", ["--id", "who", "--time", "day", "-o", "long.parquet"], "would overwrite what is read"),
         ("x.npy", ["-b", "long.parquet", "-o", "long.parquet"], "would overwrite what is read"),
         ("x.npy", ["--report", "attributions.parquet"], "would overwrite what is read"),

@@ -21,7 +21,7 @@ from deepshap.dataset.parts import parts_in
 
 COUNT = 40
 SUPPORT = str(Path(models.__file__).parent)
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", DAFT_RUNNER="native")
 os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])  # of Ray's processes
 
 import ray  # noqa: E402  what it reads of the environment it reads when it is imported

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import shap
 import torch
@@ -389,7 +390,7 @@ def test_several_inputs_are_copied(joint, twin):
     assert type(found) is deepshap.JointExplanation
     for one, two in zip(found.values, joint.values, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert ".base_values" in repr(found)
+    assert "base values" in repr(found)
 
 
 def test_inputs_by_name():
@@ -434,3 +435,29 @@ def test_what_was_predicted_travels_along(tmp_path):
         assert (again.classes, again.time_label) == (explanation.classes, "time (s)")
     both = deepshap.Explanation.concat([explanation[:2], explanation[2:]])
     np.testing.assert_array_equal(both.predictions, explanation.predictions)
+
+
+def test_an_explanation_is_printed_in_a_few_lines():
+    explanation = deepshap.Explanation(np.ones((5, 4, 2, 3)), np.zeros((5, 3)), np.ones((5, 4, 2)))
+    explanation.model = "Forecaster"
+    printed = str(explanation)
+    assert "5 rows × 4 steps × 2 features × 3 outputs" in printed
+    assert "Forecaster" in printed
+    assert len(printed) < 300
+    joint = deepshap.JointExplanation([explanation, explanation])
+    assert repr(joint).count("5 rows") == 2
+
+
+def test_a_joint_explanation_has_no_shape_and_says_so():
+    part = deepshap.Explanation(np.ones((5, 4)), np.zeros(5), np.ones((5, 4)))
+    joint = deepshap.JointExplanation([part, part])
+    assert not hasattr(joint, "shape")
+    assert not hasattr(joint, "nonsense")
+    with pytest.raises(deepshap.InputError, match="of 2 inputs"):
+        _ = joint.shape
+
+
+def test_csv_holds_the_table(tmp_path):
+    explanation = deepshap.Explanation(np.arange(8.0).reshape(2, 4), np.zeros(2), np.ones((2, 4)))
+    explanation.save(tmp_path / "why.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "why.csv"), explanation.to_dataframe(), check_dtype=False)

@@ -222,6 +222,12 @@ def _wide(frame: Any, source: Source, path: Path) -> Data:
     for option, name in (("id", source.id_column), ("lengths", source.lengths)):
         if name is not None and name in frame.columns:
             special[option] = frame[name].to_numpy()
+            if option == "id" and frame[name].duplicated().any():
+                again = frame[name][frame[name].duplicated()].iloc[0]
+                raise InputError(
+                    f"{path}: the id {str(again)!r} stands in several lines. If they are the times of one row, name the column "
+                    "of the times with --time, or say --format long."
+                )
             frame = frame.drop(columns=name)
         elif option == "id" and name is not None:
             raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")

@@ -60,6 +60,8 @@ def run(
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
     explanation.save(output)
+    if not quiet and ":" in model and not options["weights"] and not Path(model).exists():
+        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
     if report is not None:
         explanation.report(report)
     if not quiet:
@@ -231,7 +233,8 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
     if count != len(expected):
         raise InputError(
             f"the model takes {len(expected)} inputs ({', '.join(one.name for one in expected)}) and gets {count}"
-            + ("; does it want --lengths?" if count == len(expected) - 1 and not data.passes_lengths else ".")
+            + ("; does it want --lengths," if count == len(expected) - 1 and not data.passes_lengths else ";")
+            + " or an array for each, --array NAME of an .npz file?"
         )
     found = []
     for one, wanted in zip(inputs, expected, strict=False):
@@ -241,8 +244,12 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
         if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
             described = tuple("any" if size is None else size for size in shape)
             raise InputError(
-                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; --shape can "
-                "change it."
+                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; "
+                + (
+                    "they have different lengths, and this program was exported for one: export it for any number of steps."
+                    if data.lengths is not None and len(given) == len(shape)
+                    else "--shape can change it."
+                )
             )
         found.append(_as(one, np.dtype(kept.replace("bfloat16", "float32")), wanted.name))
     return found

@@ -17,7 +17,7 @@ class Kind:
     endings: tuple[str, ...]
 
 
-ATTRIBUTIONS = Kind("attributions are written as Parquet", (".parquet", ".pq"))
+ATTRIBUTIONS = Kind("attributions are written as Parquet or CSV", (".parquet", ".pq", ".csv"))
 REPORT = Kind("a report is written as HTML", (".html", ".htm"))
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..dataset.batches import Batch
+from ..dataset.opening import PARQUET, open_source
 from ..dataset.run import explain_dataset
-from ..dataset.sources import PARQUET, open_source
 from ..dataset.stored import status
 from ..errors import InputError
 from ..tables import Sequences

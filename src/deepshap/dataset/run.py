@@ -15,10 +15,11 @@ from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
 from .manifest import LOCK, Manifest, check_same, read_manifest
+from .opening import open_source
 from .parts import about, parts_in, remove_leftovers, sound_parts, write_part
 from .progress import Progress, Statistics
 from .rows import Done, RowExplainer
-from .sources import Source, digest_of, open_source
+from .sources import Source, digest_of
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 

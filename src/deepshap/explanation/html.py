@@ -22,10 +22,20 @@ def summary(explanation: Attributions) -> str:
     """Return shape, outputs, base values, gap and the importance of features and steps as HTML."""
     parts = explanation.items()
     first = parts[0][1]
-    lines = [_heading(type(explanation).__name__, [_shape(name, part) for name, part in parts]), _facts(first)]
+    lines = [
+        _heading(type(explanation).__name__, [_shape(name, part) for name, part in parts]),
+        _facts_as_html(_facts(first)),
+    ]
     for name, part in parts:
         lines += _importance(name, part)
     return f'<div style="font:13px/1.5 system-ui,sans-serif;color:inherit;max-width:760px">{"".join(lines)}</div>'
+
+
+def text(explanation: Attributions) -> str:
+    """Return the same in a few lines, without the importance."""
+    parts = explanation.items()
+    facts = "; ".join(f"{name}: {known}" for name, known in _facts(parts[0][1]).items())
+    return "\n  ".join([f"{type(explanation).__name__}:", *(_shape(name, part) for name, part in parts), facts])
 
 
 def _heading(name: str, shapes: list[str]) -> str:
@@ -43,7 +53,8 @@ def _shape(name: Any, part: Attributions) -> str:
     return text if name is None else f"{name}: {text}"
 
 
-def _facts(part: Attributions) -> str:
+def _facts(part: Attributions) -> dict[str, str]:
+    """What is known of an explanation as a whole."""
     facts = {
         "model": part.model,
         "background": _background(part.background),
@@ -56,6 +67,10 @@ def _facts(part: Attributions) -> str:
         else f"{part.standard_errors.max(initial=0):.2g}",
         "time": None if part.compute_time is None else f"{part.compute_time:.3g} s",
     }
+    return {name: text for name, text in facts.items() if text is not None}
+
+
+def _facts_as_html(facts: dict[str, str]) -> str:
     items = [
         f'<span style="margin-right:18px;white-space:nowrap"><span style="{MUTED}">{name}</span> {escape(text)}</span>'
         for name, text in facts.items()

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 SHARED = ("row_ids", "targets", "outputs", "predictions", "gap", "converged", *FACTS[:-1])
 
 
+class ManyInputsError(InputError, AttributeError):
+    """Something was asked of all inputs together that only one of them has; ``hasattr`` says no."""
+
+
 class JointAttributions(Attributions):
     """What a ``JointExplanation`` is without what is made of it."""
 
@@ -64,9 +68,9 @@ class JointAttributions(Attributions):
         return [function(part) for part in self.parts]
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("_s", "op_history"):  # what everything else reads
+        if name not in ("_s", "op_history") and not hasattr(type(self), name):  # what everything else reads
             raise AttributeError(name)
-        raise InputError(
+        raise ManyInputsError(
             f"this explanation is of {len(self.parts)} inputs, whose shapes differ: choose one, explanation[{self._keys[0]!r}], "
             "or put their features side by side: explanation[...].hstack(explanation[...])."
         )

@@ -84,6 +84,9 @@ class Explanation(Attributions):
 
         return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed)
 
+    def __repr__(self) -> str:
+        return html.text(self)
+
     def _repr_html_(self) -> str:
         """What notebooks show."""
         return html.summary(self)
@@ -141,7 +144,7 @@ class Explanation(Attributions):
         return long_form.from_xarray(cls, dataset)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a Parquet file, without pickle.
+        """Write everything to a Parquet file, without pickle; to a name that ends in .csv, the table alone.
 
         Any reader of Parquet shows the table of ``to_dataframe``; ``deepshap.load`` gives back the whole explanation, bit by
         bit. The file is complete or not there at all.
@@ -149,11 +152,15 @@ class Explanation(Attributions):
         Raises
         ------
         ImportError
-            If pyarrow is missing.
+            If pyarrow (for .csv, pandas) is missing.
         InputError
             If ``background`` cannot be written as JSON.
         """
-        storage.save(self, path)
+        if os.fspath(path).lower().endswith(".csv"):
+            with storage.replacing(Path(path)) as temporary:
+                self.to_dataframe().to_csv(temporary, index=False)
+        else:
+            storage.save(self, path)
 
 
 class JointExplanation(Explanation, JointAttributions):

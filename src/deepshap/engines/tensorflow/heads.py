@@ -1,0 +1,76 @@
+"""What a Keras model computes before its last softmax or sigmoid, and log-odds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ...errors import InputError
+from .inputs import take_output
+
+HEADS = (keras.activations.softmax, keras.activations.sigmoid)
+REFUSED = (
+    "the logits are out of reach: the model is no functional or sequential Keras model that ends in a softmax or sigmoid. "
+    "Explain a function of its output, or a model without the last function."
+)
+
+
+def before_head(model: Any) -> tuple[Any, str] | None:
+    """The function that a model computes before its head, and what that is; None if there is none to be seen."""
+    graph = type(model) is keras.Sequential or type(model).__name__ == "Functional"  # no code of its own
+    if not graph or len(model.outputs) != 1:
+        return None
+    layer = model.outputs[0]._keras_history.operation
+    head = _head(layer)
+    if head is None:
+        return None
+    dense = type(layer) is keras.layers.Dense
+    return keras.Model(model.inputs, _Linear(layer)(layer.input) if dense else layer.input), head
+
+
+class _Linear(keras.layers.Layer):
+    """A dense layer without its activation."""
+
+    def __init__(self, dense: Any) -> None:
+        super().__init__(dtype=dense.dtype_policy)
+        self.dense = dense
+
+    def call(self, x: Any) -> Any:
+        """Apply the layer's weights."""
+        found = keras.ops.matmul(x, self.dense.kernel)
+        return found if self.dense.bias is None else keras.ops.add(found, self.dense.bias)
+
+
+def _head(layer: Any) -> str | None:
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax" if layer.axis == -1 else None
+    if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
+        return None
+    return next((one.__name__ for one in HEADS if layer.activation is one), None)
+
+
+def against_others(logits: Any) -> Any:
+    """Log-odds of each class against all others together: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
+    count = logits.shape[-1]
+    others = [[j for j in range(count) if j != k] for k in range(count)]
+    return logits - tf.reduce_logsumexp(tf.gather(logits, others, axis=-1), -1)
+
+
+def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, Any]:
+    """A model, and ``output``, whose explained tensor is what a change makes of another's."""
+    if callable(change):
+        return model, lambda result: change(take_output(result, output))
+    found = before_head(model) if output is None else None
+    if found is None and otherwise == "refuse":
+        raise InputError(REFUSED)
+    inner, head = found or (model, "")
+
+    def read(result: Any) -> Any:
+        logits = take_output(result, None if head else output)
+        logits = tf.math.log(logits) if not head and otherwise == "probabilities" else logits
+        several = logits.shape.rank > 1 and logits.shape[-1] > 1 and head != "sigmoid"
+        return against_others(logits) if change == "log-odds" and several else logits
+
+    return inner, read

@@ -1,0 +1,307 @@
+"""Is an explanation true of the model? The model is asked: by taking inputs away, other references, and small noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import execution
+from .changed import native_outputs, of_changed_output
+from .errors import InputError
+from .methods import DeepShap
+from .targets import Target, Wish, wish_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from .engines.api import Points
+    from .explainer import DeepExplainer
+
+HIGHEST, RANDOM, LOWEST = "highest first", "in random order", "lowest first"
+AT_ONCE = 1024  # rows of the model in one call
+SAMPLES = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What the model says about its explanation. Players are what is taken away together: features, steps or cells.
+
+    Attributes
+    ----------
+    players : "features", "steps" or "cells".
+    removed : share of the players that is taken away at each point of the curves, from 0 to 1, (points,).
+    deletion : mean output over the references that stand in for what is taken away, (rows, points), by the order in which
+        players are taken away: "highest first", "in random order", "lowest first".
+    agreement : correlation of what the attributions say that random sets of players contribute with what the output loses
+        without them, (rows,); NaN where one of them is always the same.
+    gap : |sum of attributions - (output - mean output over the references)|, evaluated anew, (rows,), in the output's unit.
+    attributions : of each player, (rows, players), and ``background_errors``, their standard errors over the references.
+    sign_changes : with which probability another sample of as many references gives another sign, (rows, players): the share
+        of bootstrap samples (Efron 1979).
+    noise_changes : how far attributions move under the noise, sum of |change| over sum of |attribution|, (rows,), and
+        ``output_changes``, how far the output moves, over its distance from the base value.
+    """
+
+    players: str
+    removed: np.ndarray
+    deletion: dict[str, np.ndarray]
+    agreement: np.ndarray
+    gap: np.ndarray
+    attributions: np.ndarray
+    background_errors: np.ndarray
+    sign_changes: np.ndarray
+    noise_changes: np.ndarray
+    output_changes: np.ndarray
+
+    @property
+    def insertion(self) -> dict[str, np.ndarray]:
+        """Mean output when players are put back onto the references, (rows, points), at the shares ``removed``.
+
+        Putting back the highest first takes the lowest away first, seen from the other end.
+        """
+        other = {HIGHEST: LOWEST, RANDOM: RANDOM, LOWEST: HIGHEST}
+        return {order: self.deletion[other[order]][:, ::-1] for order in other}
+
+    @property
+    def separation(self) -> np.ndarray:
+        """Area between the curves "lowest first" and "highest first" over the random one's range, (rows,); random: about 0."""
+        area = np.trapezoid(self.deletion[LOWEST] - self.deletion[HIGHEST], self.removed, axis=1)
+        every = np.concatenate(list(self.deletion.values()), axis=1)
+        return area / np.maximum(np.ptp(every, axis=1), np.finfo(np.float32).tiny)
+
+    @property
+    def doubtful(self) -> np.ndarray:
+        """Share of each row's |attribution| whose sign another background would change in one case of twenty, (rows,)."""
+        size = np.abs(self.attributions)
+        return np.where(self.sign_changes > 0.05, size, 0).sum(1) / np.maximum(size.sum(1), np.finfo(np.float32).tiny)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A line for each row, with what was found of it."""
+        from .optional import needed
+
+        columns = ("separation", "agreement", "gap", "doubtful", "noise_changes", "output_changes")
+        return needed("pandas", "tables need pandas").DataFrame({name: getattr(self, name) for name in columns})
+
+    def plot(self, ax: Axes | None = None, unit: str = "") -> Axes:
+        """Draw the curves, and how sure the signs are."""
+        from .plots.faithfulness import faithfulness as draw
+
+        return draw(self, ax=ax, unit=unit)
+
+    def __str__(self) -> str:
+        most = np.argmin(np.abs(self.removed - 0.5))
+        start = np.mean(self.deletion[RANDOM][:, 0])
+        fall = {order: np.mean(curve[:, most]) - start for order, curve in self.deletion.items()}
+        falls = ", ".join(f"{change:+.3g} {order}" for order, change in fall.items())
+        return (
+            f"faithfulness of {len(self.gap)} explanations, by {self.players}\n"
+            f"output when {self.removed[most]:.0%} of the {self.players} are taken away: {falls}\n"
+            f"separation of the curves: {np.mean(self.separation):.2f} (a random order: 0)\n"
+            f"agreement with what the output loses: {np.nanmean(self.agreement):.2f} (at most 1)\n"
+            f"sums: off by {np.max(self.gap):.1e} at most\n"
+            f"background: {np.mean(self.doubtful):.0%} of |attribution| might have another sign with other references\n"
+            f"noise: attributions move by {np.mean(self.noise_changes):.1%}, outputs by {np.mean(self.output_changes):.1%}"
+        )
+
+
+def faithfulness(
+    explainer: DeepExplainer,
+    X: Any,
+    *,
+    target: Any = "predicted",
+    targets: Any = None,
+    players: str = "features",
+    additional_forward_args: Any = None,
+    references: int = 25,
+    points: int = 10,
+    noise: float = 0.01,
+    seed: int = 0,
+) -> Faithfulness:
+    """Ask the model whether explanations are true of it.
+
+    Deletion and insertion curves (Samek et al. 2017; Petsiuk et al. 2018): players are exchanged for those of the references,
+    and the output is averaged over the references, so that nothing foreign is put in. A good explanation takes the
+    output down fast where the highest attributions go first, and up where the lowest do; a random order is between.
+
+    Parameters
+    ----------
+    explainer : DeepExplainer
+        Of the inputs of a model, with a background of rows.
+    X : as for the explainer
+        Rows to try; some dozens are enough.
+    target, targets : as for the explainer
+        What to explain, one number of each row; by default the output that is predicted.
+    players : "features", "steps" or "cells"
+        What is taken away together: a feature at all steps (the last axis of an input), a step with all its features (the
+        first axis behind the rows), or each number by itself.
+    additional_forward_args : tuple, optional
+        As for the explainer.
+    references : int, default 25
+        Take so many rows of the background, drawn at random, where it has more.
+    points : int, default 10
+        Of the curves, beside the first.
+    noise : float, default 0.01
+        Standard deviation of the noise, relative to that of the background in each number; whole numbers get none.
+    seed : int, default 0
+        Of the drawn references, random orders and noise.
+
+    Returns
+    -------
+    Faithfulness
+
+    Raises
+    ------
+    InputError
+        If an inner layer is explained, the background is a function, or an option does not fit; and what the explainer raises.
+    """
+    wish = wish_of(None, "max", target, targets, explainer.output_names)
+    trial = _Trial(explainer, X, additional_forward_args, wish, players, references, seed)
+    each = trial.against_each()  # (rows, references, players)
+    mean = each.mean(1)
+    removed = np.unique(np.round(np.linspace(0, mean.shape[1], points + 1)).astype(int))
+    orders = {HIGHEST: -mean, RANDOM: trial.random.random(mean.shape), LOWEST: mean}
+    deletion, losses = {}, np.zeros((2, len(mean), 0))
+    for name, scores in orders.items():
+        ranks = scores.argsort(1, kind="stable").argsort(1)
+        curve = np.stack([trial.without(ranks < count) for count in removed], 1)
+        deletion[name] = curve
+        if name == RANDOM:
+            told = np.stack([np.where(ranks < count, mean, 0).sum(1) for count in removed], 1)
+            losses = np.stack([told, curve[:, :1] - curve])
+    ends = deletion[HIGHEST][:, 0] - deletion[HIGHEST][:, -1]
+    moved, outputs = trial.under_noise(noise)
+    return Faithfulness(
+        players,
+        removed / mean.shape[1],
+        deletion,
+        _correlation(*losses),
+        np.abs(mean.sum(1) - ends),
+        mean,
+        each.std(1, ddof=1) / np.sqrt(each.shape[1]) if each.shape[1] > 1 else np.full_like(mean, np.nan),
+        _sign_changes(each, trial.random),
+        np.abs(moved - mean).sum(1) / np.maximum(np.abs(mean).sum(1), np.finfo(np.float32).tiny),
+        np.abs(outputs - deletion[HIGHEST][:, 0]) / np.maximum(np.abs(ends), np.finfo(np.float32).tiny),
+    )
+
+
+class _Trial:
+    """Rows, references and players of one call, and the model that is asked about them."""
+
+    def __init__(
+        self,
+        explainer: DeepExplainer,
+        X: Any,
+        extra: Any,
+        wish: Wish,
+        players: str,
+        references: int,
+        seed: int,
+    ) -> None:
+        background = explainer._background
+        if background is None or explainer.engine.layer is not None:
+            raise InputError("faithfulness needs an explainer of a model's inputs, with rows as its background.")
+        if background.form.packed:
+            raise InputError("faithfulness takes padded sequences and their lengths, no PackedSequence.")
+        if wish.change is not None:
+            explainer = of_changed_output(explainer, wish.change, native_outputs(explainer, X, extra))
+        self.engine, self.settings = explainer.engine, replace(explainer._settings, progress=False)
+        self.background, self.extra = background, extra
+        self.random = np.random.default_rng(seed)
+        drawn = np.sort(self.random.permutation(len(background))[:references])
+        with self.engine.session():
+            self.examples, known = self.engine.read(explainer._plain(X)[0], extra, background)
+            assert known is not None
+            self.references = known[drawn]
+            profile = self.engine.probe(self.examples, self.references)
+            outputs = self.engine.native_outputs(self.examples, AT_ONCE)
+        self.columns = wish.columns(outputs, profile)
+        self.weights = wish.weights if isinstance(wish, Target) else np.ones(1)
+        if self.columns.shape[1] != len(self.weights):
+            raise InputError(f"faithfulness is about one number of each row; this target has {self.columns.shape[1]}.")
+        self.labels = list(_numbered([tuple(x.shape[1:]) for x in self.examples.inputs], players))
+
+    def against_each(self, examples: Points | None = None) -> np.ndarray:
+        """Attributions against each reference by itself, (rows, references, players)."""
+        pairs, references = self._pairs(self.examples if examples is None else examples)
+        columns = np.repeat(self.columns, len(self.references), 0)
+        with self.engine.session():
+            found = execution.run(
+                self.engine, lambda _: DeepShap(), pairs, references, lambda *_: columns, self.settings, crossed=False
+            )
+        count = max(int(label.max()) for label in self.labels) + 1
+        total = np.zeros((len(pairs), count))
+        for values, label in zip(found.values, self.labels, strict=True):
+            flat = (values @ self.weights).reshape(len(pairs), -1)
+            total += flat @ (label.reshape(-1, 1) == np.arange(count))
+        return total.reshape(len(self.columns), len(self.references), count)
+
+    def without(self, removed: np.ndarray) -> np.ndarray:
+        """Mean outputs over the references, (rows,), when those of the players (rows, players) are in their place."""
+        examples, references = self._pairs(self.examples)
+        own = [np.repeat(~removed[:, label], len(self.references), 0) for label in self.labels]
+        return self._outputs(examples.mixed(references, own)).reshape(len(removed), -1).mean(1)
+
+    def under_noise(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Attributions (rows, players) and outputs (rows,) of the rows with some noise."""
+        sides = zip(self._arrays(self.examples), self._arrays(self.references), strict=True)
+        noisy = [
+            x + (scale * r.std(0) * self.random.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
+            for x, r in sides
+        ]
+        with self.engine.session():
+            points, _ = self.engine.read(self.examples.form.restore(noisy), self.extra, self.background)
+        return self.against_each(points).mean(1), self._outputs(points)
+
+    def _arrays(self, points: Points) -> list[np.ndarray]:
+        with self.engine.session():
+            return [
+                np.moveaxis(a, at, 0) for a, at in zip(self.engine.explained(points), points.form.axes, strict=True)
+            ]
+
+    def _pairs(self, examples: Points) -> tuple[Points, Points]:
+        """Every example beside every reference, which is described by the row arguments of its example."""
+        rows, count = len(examples), len(self.references)
+        repeated = examples[np.repeat(np.arange(rows), count)]
+        return repeated, self.references[np.tile(np.arange(count), rows)].described_by(repeated)
+
+    def _outputs(self, points: Points) -> np.ndarray:
+        """The explained output of each row, (rows,)."""
+        with self.engine.session():
+            outputs = self.engine.native_outputs(points, AT_ONCE)
+        columns = np.repeat(self.columns, len(outputs) // len(self.columns), 0)
+        return np.take_along_axis(outputs, columns, 1) @ self.weights
+
+
+def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.ndarray]:
+    """Number of the player that each number of an input belongs to, of each input."""
+    first = 0
+    for shape in shapes:
+        axes = {"features": shape[-1:], "steps": shape[:1], "cells": shape}.get(players)
+        if axes is None:
+            raise InputError(f"players must be 'features', 'steps' or 'cells', not {players!r}.")
+        count = int(np.prod(axes))
+        numbers = first + np.arange(count).reshape(axes)
+        numbers = numbers.reshape(-1, *[1] * (len(shape) - 1)) if players == "steps" else numbers
+        yield np.broadcast_to(numbers, shape)
+        first += count
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of each row of x with that of y, (rows,); NaN where one does not vary."""
+    x, y = (a - a.mean(1, keepdims=True) for a in (x, y))
+    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
+
+
+def _sign_changes(each: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Share of bootstrap samples of the references whose mean has another sign, (rows, players)."""
+    count = each.shape[1]
+    sign, changed = np.sign(each.mean(1)), np.zeros((len(each), each.shape[2]))
+    for _ in range(SAMPLES):
+        times = random.multinomial(count, np.full(count, 1 / count))
+        changed += np.sign(np.einsum("rbp,b->rp", each, times)) != sign
+    return changed / SAMPLES

@@ -1,0 +1,192 @@
+"""Which outputs of each row are explained: all, the highest, or what a decision is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .engines.api import Profile
+from .errors import InputError
+from .names import as_labels
+
+ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
+LOGITS, LOG_ODDS = "logits", "log-odds"
+Change = str | Callable[[Any], Any] | None  # of the model's output, before outputs are picked
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """All outputs, or the first so many of each row in an order."""
+
+    count: int | None = None
+    order: str = "max"
+    change: Change = None
+    words: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {self.order!r}.")
+
+    def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
+        """Numbers of the explained outputs of each row, (rows, k)."""
+        if self.count is None:
+            return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
+        whole = isinstance(self.count, (int, np.integer)) and not isinstance(self.count, bool)
+        if not whole or not 1 <= self.count <= outputs.shape[1]:
+            raise InputError(
+                f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {self.count!r}."
+            )
+        return np.argsort(ORDERS[self.order](outputs), axis=1, kind="stable")[:, : self.count]
+
+    def shaped(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Give explained outputs, (..., k), the axes that the model's have, or one of ranks."""
+        return array.reshape(*array.shape[:-1], *(shape if self.count is None else array.shape[-1:]))
+
+    worst = bound = shaped
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number for each row: an output, or the difference of two.
+
+    Attributes
+    ----------
+    terms : "predicted", "runner-up", "true", or the index or name of an output.
+    weights : of the terms, 1 and -1.
+    change : what is done to the model's output before: "logits" (what its softmax or sigmoid gets), "log-odds" of each class
+        against all others, or a function of the user.
+    words : what is explained, for people.
+    names, truth : names of the outputs, and the true class of each row, if they are known.
+    """
+
+    terms: tuple[Any, ...]
+    weights: np.ndarray
+    change: Change
+    words: str
+    names: Sequence[str] | None
+    truth: np.ndarray | None
+
+    def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
+        """Numbers of the explained outputs of each row, (rows, terms)."""
+        if len(profile.output_shape) > 1 and not all(isinstance(term, tuple) for term in self.terms):
+            raise InputError(
+                f"target={self.words!r}: the outputs of a row have shape {profile.output_shape}; give a tuple of indexes, or "
+                "pick some with output=."
+            )
+        return np.stack([self._column(term, outputs, profile.output_shape) for term in self.terms], 1)
+
+    def shaped(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The one number from those of the terms, (..., terms)."""
+        return array @ self.weights
+
+    def bound(self, errors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """At most the standard error of the one number, from those of the terms: they may go together."""
+        return errors @ np.abs(self.weights)
+
+    def worst(self, gap: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Largest gap of the terms, (rows,)."""
+        return gap.max(1)
+
+    def _column(self, term: Any, outputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        rows, count = outputs.shape
+        if term == "predicted":
+            return outputs.argmax(1)
+        if term == "runner-up":
+            if count < 2:
+                raise InputError("there is no runner-up: the model has a single output.")
+            return np.argsort(-outputs, axis=1, kind="stable")[:, 1]
+        if term == "true":
+            return self._true(rows, count)
+        if isinstance(term, tuple):
+            try:
+                return np.full(rows, np.ravel_multi_index([i % n for i, n in zip(term, shape, strict=True)], shape))
+            except (ValueError, TypeError):
+                raise InputError(f"there is no output {term} among outputs of shape {shape}.") from None
+        return np.full(rows, index_of(term, self.names, count))
+
+    def _true(self, rows: int, count: int) -> np.ndarray:
+        if self.truth is None:
+            raise InputError("target='true' needs targets=, the true class of each row.")
+        if self.truth.shape != (rows,):
+            raise InputError(f"targets has shape {self.truth.shape} for {rows} rows: give the true class of each row.")
+        return np.array([index_of(one, self.names, count) for one in self.truth.tolist()])
+
+
+Wish = Ranked | Target
+
+
+def index_of(key: Any, names: Sequence[str] | None, count: int) -> int:
+    """Number of an output, from its name or index."""
+    if isinstance(key, str) and key in (names or []):
+        return list(names or []).index(key)
+    if isinstance(key, str) and key.lstrip("-").isdecimal():
+        key = int(key)
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and -count <= key < count:
+        return int(key) % count
+    known = f", named {list(names)}" if names else "; names are given as output_names"
+    raise InputError(f"there is no output {key!r} among {count}{known}.")
+
+
+def wish_of(ranked_outputs: int | None, order: str, target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
+    """Which outputs a call asks for; either by rank or by a target."""
+    if target is None:
+        return Ranked(ranked_outputs, order)
+    if ranked_outputs is not None:
+        raise InputError("target= and ranked_outputs= both say which outputs to explain: give one of them.")
+    return read_target(target, targets, names)
+
+
+def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
+    """Read what the user wants to be explained.
+
+    Parameters
+    ----------
+    target : str, int, tuple or callable
+        "predicted", "true", "runner-up", an output's name or index, "A - B" of two such; "logits"; "log-odds" (of what is
+        predicted), "log-odds of A"; or a function of the model's output.
+    targets : array, optional
+        True classes, by index or name.
+    names : sequence of str, optional
+        Of the outputs.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    truth = as_labels(targets, "targets")
+    if callable(target):
+        name = getattr(target, "__name__", "<lambda>")
+        words = "a function of the outputs" if name == "<lambda>" else name
+        return Ranked(change=target, words=words)
+    if isinstance(target, tuple):
+        return Target((target,), np.ones(1), None, f"output {target}", names, truth)
+    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+        known = names is not None and -len(names) <= target < len(names)
+        words = str(list(names or [])[int(target)]) if known else f"output {target}"
+        return Target((target,), np.ones(1), None, words, names, truth)
+    if not isinstance(target, str):
+        raise InputError(f"target must be a text, an index or a function of the outputs, not {type(target).__name__}.")
+    if target == LOGITS:
+        return Ranked(change=LOGITS, words=LOGITS)
+    text, change = target.strip(), None
+    if text not in (names or []) and re.match(rf"{LOG_ODDS}(\s|$)", text):
+        text, change = re.sub(rf"^{LOG_ODDS}(\s+of\s+)?", "", text).strip() or "predicted", LOG_ODDS
+    terms = (text,) if text in (names or []) else tuple(part.strip() for part in re.split(r"\s[-\u2212\u2013]\s", text))
+    if len(terms) > 2 or not all(terms):
+        raise InputError(f"target={target!r} is neither an output nor the difference of two, 'A - B'.")
+    words = f"{LOG_ODDS} of {text}" if change else text
+    return Target(terms, np.array([1.0, -1.0])[: len(terms)], change, words, names, truth)
+
+
+def kind_of(outputs: np.ndarray) -> str:
+    """What outputs (rows, outputs) may be: "probabilities", "unclear" (a single one from 0 to 1), or "logits"."""
+    if not outputs.size or outputs.min() < 0 or outputs.max() > 1:
+        return "logits"
+    if outputs.shape[1] == 1:
+        return "unclear"
+    return "probabilities" if np.allclose(outputs.sum(1), 1, atol=1e-3) else "logits"

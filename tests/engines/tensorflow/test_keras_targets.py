@@ -1,0 +1,60 @@
+"""Targets of Keras models, against log-odds that are computed the obvious way."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import deepshap
+
+RANDOM = np.random.default_rng(0)
+X, BACKGROUND = RANDOM.normal(size=(5, 4, 3)), RANDOM.normal(size=(9, 4, 3))
+
+
+def made(*last):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4, 3), dtype="float64")
+    out = keras.layers.GRU(6, dtype="float64")(inputs)
+    for layer in last:
+        out = layer(out)
+    return keras.Model(inputs, out)
+
+
+def dense(outputs, activation=None):
+    return keras.layers.Dense(outputs, activation=activation, kernel_initializer="glorot_uniform", dtype="float64")
+
+
+HEADS = {
+    "dense with softmax": lambda: (dense(3, "softmax"),),
+    "softmax as a layer": lambda: (dense(3), keras.layers.Softmax(dtype="float64")),
+    "softmax as an activation": lambda: (dense(3), keras.layers.Activation("softmax", dtype="float64")),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_log_odds_and_logits(head):
+    model = made(*HEADS[head]())
+    probability = model(X).numpy()
+    explainer = deepshap.DeepExplainer(model, BACKGROUND, output_names=["a", "b", "c"])
+    found = explainer(X, target="log-odds")
+    best = probability.max(1)
+    np.testing.assert_allclose(found.outputs, np.log(best / (1 - best)), atol=1e-9)
+    np.testing.assert_allclose(found.values.sum((1, 2)), found.outputs - found.base_values, atol=1e-9)
+    logits = explainer(X, target="logits")
+    ratio = np.exp(logits.outputs - logits.outputs.max(1, keepdims=True))
+    np.testing.assert_allclose(ratio / ratio.sum(1, keepdims=True), probability, atol=1e-9)
+    difference = explainer(X, target="a - b")
+    np.testing.assert_allclose(difference.outputs, probability[:, 0] - probability[:, 1], atol=1e-12)
+
+
+def test_a_sigmoid_and_a_function():
+    model = made(dense(1, "sigmoid"))
+    probability = model(X).numpy()[:, 0]
+    explainer = deepshap.DeepExplainer(model, BACKGROUND)
+    found = explainer(X, target="log-odds")
+    np.testing.assert_allclose(found.outputs, np.log(probability / (1 - probability)), atol=1e-9)
+    squared = explainer(X, target=lambda p: p[:, 0] ** 2)
+    np.testing.assert_allclose(squared.outputs, probability**2)
+    with pytest.raises(deepshap.InputError, match="out of reach"):
+        deepshap.DeepExplainer(lambda x: keras.ops.sigmoid(model(x)) * 0.5, BACKGROUND)(X, target="log-odds")

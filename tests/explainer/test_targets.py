@@ -1,0 +1,193 @@
+"""What a decision is about: targets, against log-odds and differences that are computed the obvious way in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import deepshap
+
+NAMES = ["cat", "dog", "emu", "fox"]
+ROWS, TRUE = 6, [0, 1, 2, 3, 0, 1]
+
+
+class Speaker(nn.Module):
+    """An LSTM with a head of one's choice."""
+
+    def __init__(self, outputs=4, head=lambda z: z.softmax(-1)):
+        super().__init__()
+        self.lstm, self.last, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, outputs), head
+
+    def logits(self, x):
+        return 4 * self.last(self.lstm(x)[0][:, -1])
+
+    def forward(self, x):
+        return self.head(self.logits(x))
+
+
+HEADS = {
+    "softmax": lambda z: z.softmax(-1),
+    "logits": lambda z: z,
+    "a softmax that is divided": lambda z: z.exp() / z.exp().sum(-1, keepdim=True),
+    "log-softmax": lambda z: nn.functional.log_softmax(z, -1),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    torch.manual_seed(3)
+    return torch.randn(ROWS, 5, 3).double(), torch.randn(11, 5, 3).double()
+
+
+def made(head="softmax", outputs=4):
+    torch.manual_seed(4)
+    return Speaker(outputs, HEADS.get(head, head)).double().eval()
+
+
+def log_odds(z):
+    """log(p / (1 - p)) of each class, from its definition, (rows, classes)."""
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return np.log(p) - np.log(np.stack([np.delete(p, k, 1).sum(1) for k in range(p.shape[1])], 1))
+
+
+def columns(target, outputs):
+    """Columns of what is added and of what is subtracted, by the words of a target."""
+    ranks = np.argsort(-outputs, 1)
+    known = {"predicted": ranks[:, 0], "runner-up": ranks[:, 1], "true": np.array(TRUE)}
+    known |= {name: np.full(len(outputs), k) for k, name in enumerate(NAMES)} | {"2": np.full(len(outputs), 2)}
+    return [known[term] for term in target.split(" - ")]
+
+
+@pytest.mark.parametrize(
+    "target", ["predicted", "true", "runner-up", "dog", "2", "predicted - runner-up", "true - predicted", "fox - cat"]
+)
+@pytest.mark.parametrize("head", ["softmax", "logits"])
+def test_one_output_or_the_difference_of_two(data, head, target):
+    x, background = data
+    model = made(head)
+    explainer = deepshap.DeepExplainer(model, background, output_names=NAMES)
+    found = explainer(x, target=target, targets=TRUE)
+    whole, outputs = explainer(x), model(x).detach().numpy()
+    parts = [np.take_along_axis(whole.values, c[:, None, None, None], 3)[..., 0] for c in columns(target, outputs)]
+    expected = parts[0] - (parts[1] if len(parts) > 1 else 0)
+    np.testing.assert_allclose(found.values, expected, atol=1e-12)
+    np.testing.assert_allclose(found.values.sum((1, 2)) + found.base_values, found.outputs, atol=1e-9)
+    assert found.explained == target.replace("2", "2")
+    np.testing.assert_allclose(found.predictions, outputs)
+    assert found.classes == NAMES
+    np.testing.assert_array_equal(explainer.shap_values(x, target=target, targets=TRUE), found.values)
+
+
+def test_an_index_and_names_of_true_classes(data):
+    x, background = data
+    explainer = deepshap.DeepExplainer(made(), background, output_names=NAMES)
+    np.testing.assert_allclose(explainer(x, target=-1).values, explainer(x).values[..., 3], atol=1e-12)
+    assert explainer(x, target=-1).explained == "fox"
+    by_name = explainer(x, target="true", targets=np.array(NAMES)[TRUE])
+    np.testing.assert_array_equal(by_name.values, explainer(x, target="true", targets=TRUE).values)
+    assert by_name.targets.tolist() == np.array(NAMES)[TRUE].tolist()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_log_odds_of_every_kind_of_head(data, head):
+    x, background = data
+    model = made(head)
+    explainer = deepshap.DeepExplainer(model, background, output_names=NAMES)
+    of_x, of_background = (log_odds(model.logits(each).detach().numpy()) for each in data)
+    for target, column in (
+        ("log-odds", of_x.argmax(1)),
+        ("log-odds of true", np.array(TRUE)),
+        ("log-odds of emu", [2] * ROWS),
+    ):
+        found = explainer(x, target=target, targets=TRUE)
+        np.testing.assert_allclose(found.outputs, of_x[range(ROWS), column], atol=1e-9)
+        np.testing.assert_allclose(found.base_values, of_background.mean(0)[column], atol=1e-9)
+        np.testing.assert_allclose(found.values.sum((1, 2)), found.outputs - found.base_values, atol=1e-9)
+
+
+@pytest.mark.parametrize("head", [torch.sigmoid, lambda z: torch.sigmoid(z).squeeze(-1), nn.Sigmoid()])
+def test_logits_before_a_sigmoid_are_reached(data, head):
+    x, background = data
+    model = made(head, 1)
+    explainer = deepshap.DeepExplainer(model, background)
+    direct = deepshap.DeepExplainer(lambda x: model.logits(x)[:, 0], background)(x)
+    found = explainer(x, target="log-odds")
+    np.testing.assert_allclose(found.values, direct.values, atol=1e-12)
+    np.testing.assert_allclose(found.outputs, direct.outputs, atol=1e-12)
+    np.testing.assert_allclose(explainer(x, target="logits").values.reshape(direct.shape), direct.values, atol=1e-12)
+
+
+def test_logits_of_all_classes(data):
+    x, background = data
+    model = made()
+    found = deepshap.DeepExplainer(model, background, output_names=NAMES)(x, target="logits")
+    direct = deepshap.DeepExplainer(model.logits, background)(x)
+    np.testing.assert_allclose(found.values, direct.values, atol=1e-12)
+    assert (found.explained, found.output_names) == ("logits", NAMES)
+
+
+def test_a_function_of_the_output(data):
+    x, background = data
+    model = made()
+
+    def entropy(p):
+        return -(p * p.log()).sum(-1)
+
+    found = deepshap.DeepExplainer(model, background)(x, target=entropy)
+    np.testing.assert_allclose(found.outputs, entropy(model(x)).detach().numpy())
+    np.testing.assert_allclose(found.values.sum((1, 2)), found.outputs - found.base_values, atol=1e-9)
+    assert found.explained == "entropy"
+    np.testing.assert_allclose(found.predictions, model(x).detach().numpy())
+
+
+def test_row_arguments_and_several_inputs_go_along(data):
+    x, background = data
+    model = made("logits")
+    rows = torch.arange(ROWS).double()
+    explainer = deepshap.DeepExplainer(
+        lambda a, b, shift: (model(a + b) + shift[:, None]).softmax(-1), [background, background]
+    )
+    found = explainer([x, x], target="log-odds", additional_forward_args=(rows,))
+    expected = log_odds(model(2 * x).detach().numpy()).max(1)
+    np.testing.assert_allclose(found.outputs, expected, atol=1e-9)
+    total = sum(part.values.sum((1, 2)) for part in found)
+    np.testing.assert_allclose(total + found.base_values, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("cow", "there is no output 'cow' among 4"),
+        (7, "there is no output 7 among 4"),
+        ("true", "needs targets="),
+        ("a - b - c", "neither an output nor the difference of two"),
+        (1.5, "must be a text, an index or a function"),
+        ("logits", "out of reach"),
+        ("predicted", "say which outputs"),
+    ],
+)
+def test_what_cannot_be_a_target(data, target, message):
+    x, background = data
+    explainer = deepshap.DeepExplainer(made("logits"), background, output_names=NAMES)
+    with pytest.raises(deepshap.InputError, match=message):
+        explainer(x, target=target, ranked_outputs=1 if target == "predicted" else None)
+
+
+def test_an_output_that_may_be_either_is_not_guessed(data):
+    x, background = data
+    model = made(lambda z: 1 / (1 + (-z).exp()), 1)
+    with pytest.raises(deepshap.InputError, match="out of reach"):
+        deepshap.DeepExplainer(model, background)(x, target="log-odds")
+    with pytest.raises(deepshap.InputError, match="no runner-up"):
+        deepshap.DeepExplainer(model, background)(x, target="runner-up")
+
+
+def test_names_that_look_like_targets_are_names(data):
+    x, background = data
+    names = ["a - b", "log-odds of cat", "c", "d"]
+    explainer = deepshap.DeepExplainer(made(), background, output_names=names)
+    np.testing.assert_allclose(explainer(x, target="a - b").values, explainer(x).values[..., 0], atol=1e-12)
+    np.testing.assert_allclose(explainer(x, target="log-odds of cat").values, explainer(x).values[..., 1], atol=1e-12)

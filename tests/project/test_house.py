@@ -1,0 +1,74 @@
+"""How the code is built: short functions, short files, no circle of imports. Layers: [tool.importlinter] in pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+SOURCES = Path(__file__).parents[2] / "src"
+LONGEST_FUNCTION, LONGEST_FILE = 40, 450
+NO_CODE = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def long_functions(code: str, most: int = LONGEST_FUNCTION) -> list[tuple[str, int]]:
+    """Functions with more lines of code than that, without signature, docstring, comments and empty lines."""
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(code).readline)
+        if token.type not in NO_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    sizes = [(name, len(lines & body)) for name, body in bodies(ast.parse(code))]
+    return [(name, size) for name, size in sizes if size > most]
+
+
+def bodies(tree: ast.Module) -> Iterator[tuple[str, set[int]]]:
+    """The lines of every function's statements."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            statements = node.body[ast.get_docstring(node) is not None :]
+            yield node.name, {k for s in statements for k in range(s.lineno, (s.end_lineno or s.lineno) + 1)}
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a circle; nothing if there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_function_is_long():
+    found = {str(path.relative_to(SOURCES)): long_functions(path.read_text()) for path in SOURCES.rglob("*.py")}
+    assert {path: long for path, long in found.items() if long} == {}
+
+
+def test_no_file_is_long():
+    sizes = {str(path.relative_to(SOURCES)): len(path.read_text().splitlines()) for path in SOURCES.rglob("*.py")}
+    assert {path: size for path, size in sizes.items() if size > LONGEST_FILE} == {}
+
+
+def test_no_imports_in_a_circle():
+    """Imports in functions and for types alone count like all others."""
+    graph = grimp.build_graph("deepshap", cache_dir=None)
+    assert circle({m: graph.find_modules_directly_imported_by(m) - {m} for m in graph.modules}) == []
+
+
+def test_what_counts_as_code():
+    signature, docstring = "@cached\ndef f(\n    x,\n):\n", '    """One.\n\n    Two.\n    """\n'
+    code = signature + docstring + "    # why\n    y = (\n        x\n    )\n\n    return y\n"
+    assert long_functions(code, most=3) == [("f", 4)]
+    assert long_functions(code, most=4) == []
+
+
+@pytest.mark.parametrize(("last", "found"), [("c", []), ("a", ["a", "b"])])
+def test_a_circle_is_found(last, found):
+    assert sorted(set(circle({"a": {"b"}, "b": {last}}))) == found
