@@ -1,7 +1,8 @@
 """The dial: which method, with how many segments and replicates, an effort buys; and how far Deep SHAP can be trusted.
 
 What the choice rests on was measured on trained networks, see docs/dial.md: where Deep SHAP is off by 1, paths of K segments
-leave a bias of about 1 / K, and R replicates noise of about ``NOISE / sqrt(R)``.
+leave a bias of about 1 / K. The noise of replicates comes nearly all from their references, so that it is gone when each
+has had a turn; before that the correction is shrunk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .methods import DeepShap, Method
 from .paths import AllCoalitions, Paths
 from .players import Players
 
-NOISE = 1.2  # of one replicate, over the distance of Deep SHAP
+OF_REFERENCES, OF_ORDERS = 4.0, 1.1  # noise of one replicate by what it draws, over the distance of Deep SHAP
 LEAST = 4  # replicates, of which a standard error can be told
 GOOD = 0.05  # a distance to the Shapley values that needs no remark
 
@@ -62,22 +63,30 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
         return DeepShap(players)
     if 2**players.count * costs.output <= effort:
         return AllCoalitions(players)
-    choices = _choices((effort - 1) * references, players.count, costs)
-    segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count))
-    return Paths(players, segments, replicates, seed)
+    choices = _choices((effort - 1) * references, players.count, costs, references)
+    segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count, references))
+    return Paths(players, segments, replicates, seed, shrinks=True)
 
 
-def _choices(budget: float, players: int, costs: Costs) -> Iterator[tuple[int, int]]:
+def _choices(budget: float, players: int, costs: Costs, references: int) -> Iterator[tuple[int, int]]:
     """Numbers of segments and replicates that cost about a budget, in pairs of each with each."""
     for segments in range(2, max(3, min(players, 65))):
-        yield segments, max(LEAST, int(budget / (costs.beside * (1 + 2 * segments))))
-    yield players, max(LEAST, int(budget / (costs.beside + 2 * costs.output * (players + 1))))
+        yield segments, _whole(budget / (costs.beside * (1 + 2 * segments)), references)
+    yield players, _whole(budget / (costs.beside + 2 * costs.output * (players + 1)), references)
 
 
-def _error(segments: int, replicates: int, players: int) -> float:
-    """Expected distance to the Shapley values over that of Deep SHAP."""
+def _whole(replicates: float, references: int) -> int:
+    """Beyond the number of references a multiple of it, so that each has as many turns."""
+    count = max(LEAST, int(replicates))
+    return count - count % references if count > references else count
+
+
+def _error(segments: int, replicates: int, players: int, references: int) -> float:
+    """Expected distance to the Shapley values over that of Deep SHAP, the correction shrunk as its noise demands."""
     bias = 0.0 if segments >= players else 1 / segments
-    return math.hypot(bias, NOISE / math.sqrt(replicates))
+    left = max(0.0, 1 - replicates / references)
+    noise = (left * OF_REFERENCES**2 + OF_ORDERS**2) / replicates
+    return math.sqrt(bias**2 + noise / (1 + noise))
 
 
 def check_effort(effort: float, tolerance: float | None, max_effort: float) -> None:
@@ -95,19 +104,23 @@ def check_effort(effort: float, tolerance: float | None, max_effort: float) -> N
 
 # ---------------------------------------------------------------------- standard errors
 def standard_errors(method: Method, estimate: RunningEstimate) -> np.ndarray | None:
-    """Of the values, (rows, players, k): the noise of orders and references, and the bias that few segments leave.
+    """Of the values, (rows, players, k): the noise of orders and references, and the bias that is left of Deep SHAP's.
 
     The mean of the paths' corrections is what the segments have removed of Deep SHAP's distance; with a bias that falls as
-    1 / segments, ``1 / (segments - 1)`` of it is left. Of few replicates the noise is widened as Student's distribution is.
-    None for Deep SHAP, which has no such estimate; 0 where all coalitions were tried.
+    1 / segments, ``1 / (segments - 1)`` of it is left, and so is what of it was not believed for its noise. Of each value
+    that is taken from its own correction or, where larger, from the root mean square of its row's. Of few replicates the
+    noise is widened as Student's distribution is. None for Deep SHAP, which has no such estimate; 0 where all coalitions
+    were tried.
     """
     if isinstance(method, AllCoalitions):
         return np.zeros_like(estimate.values()[0])
     noise = estimate.noise()
     if not isinstance(method, Paths) or noise is None:
         return None
+    kept, correction = estimate.kept, estimate.correction
+    size = np.maximum(np.abs(correction), np.sqrt((correction**2).mean(1, keepdims=True)))
     left = 0.0 if method.by_outputs else 1 / (method.segments - 1)
-    return np.hypot(_widened(estimate.count) * noise, left * np.abs(estimate.correction))
+    return np.hypot(_widened(estimate.count) * kept * noise, np.hypot(left * kept, 1 - kept) * size)
 
 
 def _widened(replicates: int) -> float:
@@ -199,7 +212,7 @@ def _effort_for(distance: float, players: int) -> float:
         return 1.0
     for power in range(1, 12):
         effort = 2.0**power
-        choices = list(_choices((effort - 1) * 100, players, OF_LAYERS))
-        if distance * min(_error(*choice, players) for choice in choices) <= GOOD:
+        choices = list(_choices((effort - 1) * 100, players, OF_LAYERS, 100))
+        if distance * min(_error(*choice, players, 100) for choice in choices) <= GOOD:
             return effort
     return 2.0**12

@@ -17,23 +17,37 @@ GROUPS = 8  # means of so many groups of replicates are kept, from which the noi
 class RunningEstimate:
     """Attributions of some rows while their parts come in.
 
-    A part belongs to all replicates (what is not random) or each of its examples to one of them; a replicate's parts come
-    together. The replicates' mean and the squared deviations from it are carried along (Welford 1962).
+    A part belongs to all replicates (what is not random) or each of its examples to one of them. Replicates come in pairs,
+    an order and its reverse with numbers 2 r and 2 r + 1, and a pair's parts come together. The pairs' mean and the squared
+    deviations from it are carried along (Welford 1962).
+
+    Parameters
+    ----------
+    rows, outputs : int
+        Of what is explained.
+    players : Players or None
+        Who is attributed to; None for each cell by itself.
+    references : int
+        Of each row; replicate r takes one of them, and none again before all have had their turn.
+    shrinks : bool
+        Whether the mean is drawn towards 0, where the part that is not random stands, as far as its noise demands (James
+        and Stein 1961): of few replicates it would be further away than without them.
 
     Attributes
     ----------
     difference : sum of the weighted differences of outputs that the parts explain, (rows, k).
-    expected : mean output of the references, (rows, k), where a term compares with them directly.
+    expected : mean output of the references, (rows, k), where a part compares with them directly.
     """
 
-    def __init__(self, rows: int, outputs: int, players: Players | None) -> None:
+    def __init__(self, rows: int, outputs: int, players: Players | None, references: int, shrinks: bool) -> None:
         self.difference, self.expected = np.zeros((rows, outputs)), np.zeros((rows, outputs))
-        self._players = players
+        self._players, self._references, self._shrinks = players, references, shrinks
         self._fixed: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
-        self._open: dict[int, np.ndarray] = {}  # sums of replicates, (rows, players, k)
+        self._open: dict[int, np.ndarray] = {}  # sums of halves of replicates, (rows, players, k)
         self._count = 0
         self._mean = np.zeros(())
         self._squares = np.zeros(())  # summed deviations from the mean
+        self._orders = np.zeros(())  # summed squares of what an order and its reverse differ by
         self._groups: list[tuple[int, np.ndarray]] = []
 
     # ------------------------------------------------------------------ adding
@@ -63,6 +77,8 @@ class RunningEstimate:
         """Add contributions that a method has made of outputs."""
         if known.replicates is None:
             self._to_all([known.values], known.rows, known.weights)
+            if known.expected is not None:
+                np.add.at(self.expected, known.rows, known.expected * known.weights[:, None])
         else:
             self._to_replicates(known.values, known.rows, known.weights, known.replicates)
         change = known.values.sum(1) * known.weights[:, None]
@@ -89,12 +105,14 @@ class RunningEstimate:
 
     def close(self) -> None:
         """Take the open replicates for complete."""
-        for number in sorted(self._open):
-            value = self._open.pop(number)
+        for number in sorted({half // 2 for half in self._open}):
+            one, reverse = self._open.pop(2 * number), self._open.pop(2 * number + 1)
+            value = one + reverse
             self._count += 1
             away = value - self._mean
             self._mean = self._mean + away / self._count
             self._squares = self._squares + away * (value - self._mean)
+            self._orders = self._orders + (one - reverse) ** 2
             group = number % GROUPS
             while len(self._groups) <= group:
                 self._groups.append((0, np.zeros_like(value)))
@@ -107,7 +125,8 @@ class RunningEstimate:
         part = copy.copy(self)
         part._fixed = [v[rows] for v in self._fixed]
         if self._count:
-            part._mean, part._squares = self._mean[rows], self._squares[rows]
+            part._mean, part._squares, part._orders = self._mean[rows], self._squares[rows], self._orders[rows]
+            part.difference = self.difference[rows]
             part._groups = [(count, total[rows]) for count, total in self._groups]
         return part
 
@@ -121,16 +140,42 @@ class RunningEstimate:
         """Mean of the replicates, (rows, players, k)."""
         return self._mean
 
+    @property
+    def kept(self) -> np.ndarray:
+        """How much of the correction is believed, (rows, 1, k): all of it where there is no noise, or it is not shrunk."""
+        noise = self.noise()
+        if not self._shrinks or noise is None:
+            return np.ones((len(self.difference), 1, self.difference.shape[1]))
+        size = (self._mean**2).sum(1, keepdims=True)
+        share = np.divide((noise**2).sum(1, keepdims=True), size, out=np.zeros_like(size), where=size > 0)
+        return np.clip(1 - share, 0, 1)
+
     def values(self) -> list[np.ndarray]:
         """Attributions: of each explained tensor (rows, ..., k), or by players (rows, players, k)."""
-        return [self._fixed[0] + self._mean] if self._count else self._fixed
+        return [self._fixed[0] + self.kept * self._mean] if self._count else self._fixed
 
     def noise(self) -> np.ndarray | None:
-        """Standard error of the replicates' mean, (rows, players, k); None where nothing is random."""
-        return np.sqrt(self._squares / (self._count - 1) / self._count) if self._count > 1 else None
+        """Standard error of the replicates' mean, (rows, players, k); None where nothing is random.
+
+        Replicates differ by their references, which are drawn without replacement and cancel once all have had their turn,
+        and by their orders, which an order and its reverse tell.
+        """
+        if self._count < 2:
+            return None
+        spread = self._squares / (self._count - 1)
+        if self._references == 1:
+            return np.sqrt(spread / self._count)
+        orders = np.minimum(self._orders / self._count, spread)
+        rest = self._count % self._references
+        left = rest * (1 - rest / self._references) / self._count**2
+        return np.sqrt(orders / self._count + (spread - orders) * left)
 
     def groups(self) -> list[np.ndarray] | None:
-        """Independent estimates of the values, each from a part of the replicates."""
-        return (
-            [self._fixed[0] + total / count for count, total in self._groups] if len(self._groups) >= FEWEST else None
-        )
+        """Independent estimates of the values, each from a part of the replicates, as far apart as their noise is."""
+        noise = self.noise()
+        if len(self._groups) < FEWEST or noise is None:
+            return None
+        plain = np.sqrt(self._squares / (self._count - 1) / self._count)
+        narrowed = np.divide(noise, plain, out=np.ones_like(noise), where=plain > 0)
+        whole = self.values()[0]
+        return [whole + self.kept * narrowed * (total / count - self._mean) for count, total in self._groups]

@@ -192,7 +192,9 @@ def _run(
     whole = Comparison(examples, references, crossed, columns)
     known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
     chosen = method(profile)
-    sums = RunningEstimate(len(examples), columns.shape[1], chosen.players)
+    sums = RunningEstimate(
+        len(examples), columns.shape[1], chosen.players, len(references) if crossed else 1, chosen.shrinks
+    )
     bar = tqdm(
         total=chosen.pairs(whole),
         unit="pair",

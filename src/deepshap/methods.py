@@ -27,7 +27,8 @@ class Term:
     rows : which explained row each of its examples belongs to, (examples,).
     weights : what the contributions of each example count, (examples,); those of an example that is compared with many
         references are summed over them before.
-    replicates : which of the independent estimates of the whole each example belongs to, (examples,); None if to all.
+    replicates : which half of which independent estimate of the whole each example belongs to, (examples,): 2 r and 2 r + 1
+        are the halves of estimate r, an order and its reverse; None if to all of them.
     """
 
     comparison: Comparison
@@ -45,12 +46,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Known:
-    """Contributions that a method has made of outputs: ``values`` (examples, players, k), and the rest as in ``Term``."""
+    """Contributions that a method has made of outputs: ``values`` (examples, players, k), and the rest as in ``Term``.
+
+    ``expected`` are the outputs of the references that they start from, (examples, k), where these count.
+    """
 
     values: np.ndarray
     rows: np.ndarray
     weights: np.ndarray
     replicates: np.ndarray | None = None
+    expected: np.ndarray | None = None
 
 
 # What a method asks for. A term is answered with its contributions by players, (examples, players, k), an evaluation with
@@ -70,6 +75,10 @@ class Method(Protocol):
     def players(self) -> Players | None:
         """Whose contributions are added up; None for each cell of what is explained by itself."""
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether the mean of replicates is drawn towards what is not random as far as its noise demands."""
+
     def pairs(self, whole: Comparison) -> int:
         """How many pairs and points are run, for the progress that is shown."""
 
@@ -82,6 +91,7 @@ class DeepShap:
     """Deep SHAP: every pair once, the mean over the references (Lundberg & Lee 2017)."""
 
     players: Players | None = None
+    shrinks: bool = False
     description: str = "Deep SHAP"
 
     def pairs(self, whole: Comparison) -> int:

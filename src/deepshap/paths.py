@@ -37,12 +37,15 @@ class Paths:
     segments : of each path; as many as there are players for permutation sampling, which needs model outputs only.
     replicates : pairs of an order and its reverse for each row, each with a reference.
     seed : of the orders and references, together with the content of the row.
+    shrinks : whether the correction is drawn towards 0 as far as its noise demands; without that it is unbiased where
+        segments are single players.
     """
 
     players: Players
     segments: int
     replicates: int
     seed: int = 0
+    shrinks: bool = False
 
     @property
     def by_outputs(self) -> bool:
@@ -76,14 +79,15 @@ class Paths:
             replicates = np.array([replicate for replicate, _ in pairs])
             references = whole.references[np.array([draws[row].reference(r) for r, row in pairs])]
             beside = Comparison(whole.examples[at], references, False, whole.outputs[at])
-            weight = np.full(len(at), -1.0)
-            of_rules = yield Term(beside, at, weight, replicates)
+            weight = np.full(len(at), -0.5)
+            of_rules = yield Term(beside, at, weight, 2 * replicates)
+            yield Known(of_rules, at, weight, 2 * replicates + 1)
             orders = np.stack([draws[row].order(r) for r, row in pairs])
-            for direction in (orders, orders[:, ::-1]):
+            for half, direction in enumerate((orders, orders[:, ::-1])):
                 if self.by_outputs:
-                    yield from self._marginal(beside, at, replicates, direction)
+                    yield from self._marginal(beside, at, 2 * replicates + half, direction)
                 else:
-                    yield from self._segments(beside, at, replicates, direction, of_rules)
+                    yield from self._segments(beside, at, 2 * replicates + half, direction, of_rules)
 
     def _segments(
         self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray, of_rules: np.ndarray
@@ -183,6 +187,7 @@ class AllCoalitions:
     """The Shapley values by their definition: outputs of all coalitions on all references (Shapley 1953)."""
 
     players: Players
+    shrinks: bool = False
 
     @property
     def description(self) -> str:
@@ -201,7 +206,7 @@ class AllCoalitions:
         for row, reference in itertools.product(rows, range(references)):
             outputs = yield from self._outputs(whole, int(row), reference if whole.crossed else int(row), inside)
             values = _shapley(outputs, inside)[None]
-            yield Known(values, np.array([row]), np.array([1 / references]))
+            yield Known(values, np.array([row]), np.array([1 / references]), expected=outputs[:1])
 
     def _outputs(
         self, whole: Comparison, row: int, reference: int, inside: np.ndarray
