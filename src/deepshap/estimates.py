@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 
-from .engines.api import Contributions
+from .engines.api import Comparison, Contributions
 from .methods import Known, Term
 from .players import Players
 
@@ -23,12 +23,13 @@ class RunningEstimate:
     Attributes
     ----------
     difference : sum of the weighted differences of outputs that the parts explain, (rows, k).
-    expected : mean output of the references, (rows, k), where a term compares with them directly.
+    expected : mean output of the references, (rows, k); None unless the whole comparison was one of the terms.
     """
 
-    def __init__(self, rows: int, outputs: int, players: Players | None) -> None:
-        self.difference, self.expected = np.zeros((rows, outputs)), np.zeros((rows, outputs))
-        self._players = players
+    def __init__(self, whole: Comparison, players: Players | None) -> None:
+        self.difference = np.zeros(whole.outputs.shape)
+        self.expected: np.ndarray | None = None
+        self._whole, self._players = whole, players
         self._fixed: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
         self._open: dict[int, np.ndarray] = {}  # sums of replicates, (rows, players, k)
         self._count = 0
@@ -55,7 +56,8 @@ class RunningEstimate:
         output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
         reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
         np.add.at(self.difference, rows, self._averaged(output * references - reference, term.replicates))
-        if term.replicates is None:
+        if term.comparison is self._whole:
+            self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
             np.add.at(self.expected, rows, reference)
         return by_players
 
