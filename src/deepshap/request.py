@@ -119,7 +119,8 @@ class Answering:
             outcome = execution.run(self.engine, method, some, background, request.wish.columns, self.settings)
             near = self._converged(outcome)
             done = np.ones(len(left), bool) if near is None or effort >= limit else near
-            parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
+            if done.any():
+                parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
             left, effort = left[~done], min(4 * effort, limit)
         return parts
 
@@ -160,11 +161,13 @@ class Answering:
     def reliability(self, X: Any, rows: int) -> dial.Reliability:
         """How far Deep SHAP is from the Shapley values on some of the rows."""
         examples, background = self.engine.read(X, self.request.additional_forward_args, self.background)
+        if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1:
+            raise InputError(f"rows must be a whole number of at least 1, not {rows!r}.")
         if background is None:
             raise InputError("reliability needs a background of rows; here it is a function.")
         players = self._players(examples)
         assert players is not None
-        some = examples[np.unique(np.linspace(0, len(examples) - 1, max(1, min(rows, len(examples)))).astype(int))]
+        some = examples[np.unique(np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(int))]
         method = dial.probing(players, self.request.seed)
         outcome = execution.run(
             self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings

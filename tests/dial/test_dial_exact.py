@@ -22,7 +22,10 @@ def play(game, framework, **options):
 def test_the_definition_gives_the_closed_forms(name):
     """What other tests compare with: brute force in NumPy."""
     game = GAMES[name]
-    call = lambda x: game.call(x, np)
+
+    def call(x):
+        return game.call(x, np)
+
     found = shapley_values(call, np.array(game.x), np.array([game.reference]), np.arange(3))
     np.testing.assert_allclose(found[:, 0], game.values, atol=1e-12)
 
@@ -46,7 +49,9 @@ def test_games_that_the_rules_or_one_order_share_rightly_are_exact_at_every_sett
 
 @pytest.mark.parametrize("effort", [2, 30])
 def test_a_dummy_gets_nothing_and_the_sum_is_right_at_every_setting(effort):
-    model = lambda x: (x[:, :4].exp().prod(1, keepdim=True) + x[:, 4:5] * x[:, 5:6] * x[:, 6:7]) * 1.0
+    def model(x):
+        return (x[:, :4].exp().prod(1, keepdim=True) + x[:, 4:5] * x[:, 5:6] * x[:, 6:7]) * 1.0
+
     found = explainer(model, rows(5, 8))(rows(2, 8, seed=1), effort=effort, players=np.arange(8))
     np.testing.assert_array_equal(found.values[:, 7], 0)
     assert misses(found) < 1e-12

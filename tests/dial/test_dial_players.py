@@ -67,7 +67,10 @@ class Two(nn.Module):
 def brute_of_two(at, groups):
     """Of both inputs as one row of ten numbers."""
     model, flat = Two().double(), lambda a, b: np.concatenate([a.reshape(len(a), -1), b], 1)
-    call = lambda z: called(lambda z: model(z[:, :8].reshape(-1, 4, 2), z[:, 8:]))(z)
+
+    def call(z):
+        return called(lambda z: model(z[:, :8].reshape(-1, 4, 2), z[:, 8:]))(z)
+
     return shapley_values(call, flat(X.numpy(), S.numpy())[at], flat(R.numpy(), SR.numpy()), np.array(groups))
 
 
@@ -113,7 +116,10 @@ def test_cells_of_several_inputs_keep_their_shapes():
 def test_token_ids():
     torch.manual_seed(0)
     embedding, body = nn.Embedding(9, 2).double(), reader(scale=2)
-    model = lambda tokens: body(embedding(tokens))
+
+    def model(tokens):
+        return body(embedding(tokens))
+
     background, tokens = torch.randint(9, (3, STEPS)), torch.randint(9, (2, STEPS))
     found = explainer(model, background)(tokens, effort=ALL)
     for x, values in zip(tokens.numpy(), found.values, strict=True):
@@ -195,7 +201,9 @@ class Packed(nn.Module):
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_packed_sequences_are_as_padded_ones(options):
-    pack = lambda x, lengths: pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    def pack(x, lengths):
+        return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
     made = explainer(Packed(), pack(R, torch.full((3,), STEPS)))
     found = made(pack(padded(0.0), LENGTHS), **options)
     wanted = explainer(reader(scale=2), R)(padded(0.0), additional_forward_args=(LENGTHS,), **options)
