@@ -179,9 +179,7 @@ def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate)
     ``values`` are the corrected attributions (rows, players, k). The square of the distance is a ratio of sums over rows; its
     standard error is that of leaving out rows, and groups, in turn (jackknife).
     """
-    groups = estimate.groups()
-    assert groups is not None
-    estimates = np.stack(groups)
+    estimates = np.stack(estimate.groups(estimate.group_count))
     corrections = estimates - (values - estimate.correction)
     whole = 1.0 if method.by_outputs else method.segments / (method.segments - 1)
 
@@ -190,7 +188,7 @@ def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate)
         size = size if size > 0 else max((values[rows] ** 2).sum(), np.finfo(float).tiny)
         return whole**2 * _squared_mean(corrections[parts][:, rows]) / size
 
-    parts, rows = np.arange(len(groups)), np.arange(len(values))
+    parts, rows = np.arange(len(estimates)), np.arange(len(values))
     square = max(squared(parts, rows), 0.0)
     without_row = [squared(parts, np.delete(rows, row)) for row in rows if len(rows) > 1]
     without_part = [squared(np.delete(parts, part), rows) for part in parts]
@@ -210,8 +208,8 @@ def _squared_mean(estimates: np.ndarray) -> float:
 
 
 def _jackknife(without: Sequence[float]) -> float:
-    """Standard error of an estimate, from its values without each of the parts; 0 of a single part."""
-    return math.sqrt((len(without) - 1) * np.var(without)) if without else 0.0
+    """Standard error of an estimate, from its values without each of the parts, widened where these are few; 0 of one."""
+    return _widened(len(without)) * math.sqrt((len(without) - 1) * np.var(without)) if without else 0.0
 
 
 def _effort_for(distance: float, players: int) -> float:

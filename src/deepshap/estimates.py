@@ -131,8 +131,12 @@ class RunningEstimate:
         """Standard error of the replicates' mean, (rows, players, k); None where nothing is random."""
         return np.sqrt(self._squares / (self._count - 1) / self._count) if self._count > 1 else None
 
-    def groups(self) -> list[np.ndarray] | None:
-        """Independent estimates of the values, each from a part of the replicates."""
-        return (
-            [self._fixed[0] + total / count for count, total in self._groups] if len(self._groups) >= FEWEST else None
-        )
+    @property
+    def group_count(self) -> int:
+        """How many groups of replicates there are; 0 if too few to tell noise."""
+        return len(self._groups) if len(self._groups) >= FEWEST else 0
+
+    def groups(self, number: int) -> list[np.ndarray]:
+        """So many independent estimates of the values, each from a part of the replicates."""
+        parts = [self._groups[first::number] for first in range(number)]
+        return [self._fixed[0] + sum(total for _, total in part) / sum(count for count, _ in part) for part in parts]

@@ -195,7 +195,8 @@ class Answering:
             return joined([getattr(part.outcome, name) for part in parts])
 
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
-        groups = [part.outcome.estimate.groups() for part in parts]
+        number = min(part.outcome.estimate.group_count for part in parts)
+        groups = [part.outcome.estimate.groups(number) for part in parts]
         near = [self._converged(part.outcome) for part in parts]
         data: Any = self.engine.explained(examples)
         axes = list(profile.axes)
@@ -213,9 +214,7 @@ class Answering:
             errors=None
             if any(e is None for e in errors)
             else formed([[e] for e in errors if e is not None], wish.bound),
-            replicates=None
-            if any(g is None for g in groups)
-            else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
+            replicates=[formed([[g] for g in each]) for each in zip(*groups, strict=True)] or None,
             converged=None if near[0] is None else joined([n for n in near if n is not None]),
             method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,

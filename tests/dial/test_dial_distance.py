@@ -16,26 +16,26 @@ BACKGROUND, X = rows(20, STEPS, 2), rows(4, STEPS, 2, seed=1)
 
 
 # ---------------------------------------------------------------------- models from 4 % to 100 % off
-class Interacting(nn.Module):
-    """A sum, and ``share`` of products of three and an exclusive or of thresholds, which the rules share wrongly."""
-
-    def __init__(self, share):
-        super().__init__()
-        self.share = share
+class Thresholds(nn.Module):
+    """An exclusive or of the first two steps, made of soft thresholds, beside a sum of the others."""
 
     def forward(self, x):
-        a, b, c, *rest = x.sum(2).unbind(1)
-        turned = torch.relu(a + b) - 2 * torch.relu(a + b - 1)  # up, and down again
-        return (sum(rest) + a + b + c + self.share * (a.tanh() * b.tanh() * c.tanh() + turned)).unsqueeze(1)
+        a, b, *rest = x.sum(2).unbind(1)
+
+        def on(u):
+            return torch.sigmoid(6 * u)
+
+        both, none = on(on(a) + on(b) - 1.5), on(0.5 - on(a) - on(b))
+        return (both - none + 0.1 * sum(rest)).unsqueeze(1)
 
 
 MODELS = {
-    "nearly additive": Interacting(0.3),
-    "interacting": Interacting(1.0),
-    "strongly": Interacting(4.0),
     "weak reader": reader(scale=1.0),
+    "thresholds": Thresholds(),
     "strong reader": reader(3, scale=2.5),
     "wild reader": reader(2, scale=4.0),
+    "wilder reader": reader(6, scale=6.0),
+    "wildest reader": reader(8, scale=10.0),
 }
 
 
@@ -53,35 +53,40 @@ def distances():
 
 def test_the_models_are_from_near_to_far(distances):
     found = sorted(distances.values())
-    assert found[0] < 0.06 and found[-1] > 0.8
-    assert sum(0.08 < d < 0.6 for d in found) >= 2
+    assert found[0] < 0.05
+    assert found[-1] > 0.6
+    assert sum(0.05 < d < 0.9 for d in found) >= 3
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_reliability_tells_the_true_distance_and_its_error(name, distances):
     made, true = explainer(MODELS[name], BACKGROUND), distances[name]
-    found = [made.reliability(X, players="steps", seed=seed) for seed in range(6)]
+    with made.frozen():
+        found = [made.reliability(X, players="steps", seed=seed) for seed in range(6)]
     away = np.array([abs(f.distance - true) for f in found])
     errors = np.array([f.error for f in found])
-    assert np.mean([f.distance for f in found]) == pytest.approx(true, rel=0.35, abs=0.02)
     assert (away <= 2 * errors).mean() >= 0.8
-    assert errors.mean() <= max(3 * away.mean(), 0.5 * true)
+    assert errors.mean() <= max(3 * away.mean(), true)
+    assert np.mean([f.distance for f in found]) == pytest.approx(true, rel=0.5)
 
 
 def test_reliability_in_words():
-    near = explainer(MODELS["nearly additive"], BACKGROUND).reliability(X, players="steps")
+    near = explainer(MODELS["weak reader"], BACKGROUND).reliability(X, players="steps")
     far = explainer(MODELS["wild reader"], BACKGROUND).reliability(X, players="steps")
-    assert near.distance < far.distance and near.effort <= far.effort
+    assert near.distance < far.distance
+    assert near.effort < far.effort
     assert "Deep SHAP's shares are good to" in near.verdict
     assert "turn the dial" in far.verdict
+    assert f"{100 * (far.distance + far.error):.0f} %" in far.verdict
     assert str(far).startswith(far.verdict)
     assert f"{100 * far.distance:.1f} %" in str(far)
-    assert (far.rows, near.references) == (4, near.references)
+    assert (far.rows, far.references) == (4, 16)
 
 
 def test_reliability_of_a_linear_model_is_perfect():
     found = explainer(lambda x: x.sum((1, 2)).unsqueeze(1), BACKGROUND).reliability(X, players="steps")
-    assert found.distance < 1e-6 and found.effort == 1
+    assert found.distance < 1e-6
+    assert found.effort == 1
     assert found.verdict == "Deep SHAP's shares are good to 1 %"
 
 
@@ -97,7 +102,7 @@ def test_reliability_is_the_same_in_both_engines():
 def test_standard_errors_are_calibrated():
     """benchmarks/calibration.py has the table, for more models and settings."""
     inside, error, told = [], [], []
-    for model in (reader(3, scale=2.5), MODELS["strongly"]):
+    for model in (reader(3, scale=2.5), MODELS["thresholds"]):
         made = explainer(model, BACKGROUND)
         with made.frozen():
             exact = made(X, players="steps", effort=ALL).values
@@ -116,7 +121,9 @@ def test_a_tolerance_is_reached():
     model = reader(3, scale=1.5)
     made = explainer(model, BACKGROUND)
     found = made(X, players="cells", tolerance=0.15, max_effort=300)
-    assert found.converged.dtype == bool and found.converged.shape == (4,) and found.converged.all()
+    assert found.converged.dtype == bool
+    assert found.converged.shape == (4,)
+    assert found.converged.all()
     largest = found.standard_errors.reshape(4, -1).max(1) / np.abs(found.values).reshape(4, -1).max(1)
     assert (largest <= 0.15).all()
     assert misses(found) < 1e-12
@@ -149,7 +156,8 @@ def test_rows_stop_by_themselves():
 
 def test_without_a_tolerance_nothing_is_said_of_it():
     made = explainer(reader(3), BACKGROUND)
-    assert made(X).converged is None and made(X).standard_errors is None
+    assert made(X).converged is None
+    assert made(X).standard_errors is None
     assert made(X, effort=3).converged is None
 
 
