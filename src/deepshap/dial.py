@@ -8,7 +8,7 @@ has had a turn; before that the correction is shrunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from .engines.api import Profile
 from .errors import InputError
-from .estimates import RunningEstimate
+from .estimates import GROUPS, RunningEstimate
 from .methods import DeepShap, Method
 from .paths import AllCoalitions, Paths
 from .players import Players
@@ -160,9 +160,10 @@ class Reliability:
 
     @property
     def verdict(self) -> str:
-        """In plain words."""
-        told = f"{100 * self.distance:.0f} %" if self.distance >= 0.01 else "1 %"
-        if self.distance <= GOOD:
+        """In plain words, with the error taken for the worse."""
+        most = self.distance + self.error
+        told = f"{100 * most:.0f} %" if most >= 0.01 else "1 %"
+        if most <= GOOD:
             return f"Deep SHAP's shares are good to {told}"
         if self.effort <= 64:
             return (
@@ -182,28 +183,46 @@ class Reliability:
 
 def probing(players: Players, seed: int) -> Paths:
     """What Deep SHAP is compared with to tell how far it is off."""
-    return Paths(players, players.count if players.count <= 10 else 4, 12, seed)
+    return Paths(players, players.count if players.count <= 10 else 4, 2 * GROUPS, seed)
 
 
 def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate) -> Reliability:
-    """From the corrections that paths make to Deep SHAP.
+    """From the corrections that paths make to Deep SHAP, in independent groups of replicates.
 
-    ``values`` are the corrected attributions (rows, players, k). The noise of the mean correction is taken off its square.
+    ``values`` are the corrected attributions (rows, players, k). The square of the distance is a ratio of sums over rows; its
+    standard error is that of leaving out rows, and groups, in turn (jackknife).
     """
-    noise = estimate.noise()
-    assert noise is not None
+    estimates = np.stack(estimate.groups(estimate.group_count))
+    corrections = estimates - (values - estimate.correction)
     whole = 1.0 if method.by_outputs else method.segments / (method.segments - 1)
-    rows = len(values)
-    off = whole**2 * ((estimate.correction**2).reshape(rows, -1).sum(1) - (noise**2).reshape(rows, -1).sum(1))
-    size = (values**2).reshape(rows, -1).sum(1)
-    total = max(size.sum(), np.finfo(float).tiny)
-    distance = math.sqrt(max(off.sum(), 0.0) / total)
-    without = (
-        [np.delete(off, row).sum() / max(np.delete(size, row).sum(), 1e-300) for row in range(rows)] if rows > 1 else []
+
+    def squared(parts: np.ndarray, rows: np.ndarray) -> float:
+        size = _squared_mean(estimates[parts][:, rows])
+        size = size if size > 0 else max((values[rows] ** 2).sum(), np.finfo(float).tiny)
+        return whole**2 * _squared_mean(corrections[parts][:, rows]) / size
+
+    parts, rows = np.arange(len(estimates)), np.arange(len(values))
+    square = max(squared(parts, rows), 0.0)
+    without_row = [squared(parts, np.delete(rows, row)) for row in rows if len(rows) > 1]
+    without_part = [squared(np.delete(parts, part), rows) for part in parts]
+    spread = math.hypot(_jackknife(without_row), _jackknife(without_part))
+    distance = math.sqrt(square)
+    error = math.sqrt(square + spread) - distance  # of the root, also where the square is not beyond its noise
+    return Reliability(
+        distance, error, len(rows), method.replicates, _effort_for(distance + error, method.players.count)
     )
-    parts = np.sqrt(np.maximum(without, 0.0))
-    error = math.sqrt((rows - 1) / rows * ((parts - parts.mean()) ** 2).sum()) if rows > 1 else distance
-    return Reliability(distance, error, rows, method.replicates, _effort_for(distance, method.players.count))
+
+
+def _squared_mean(estimates: np.ndarray) -> float:
+    """Squared norm of what independent estimates (n, rows, players, k) have in common, unbiased."""
+    count = len(estimates)
+    products = estimates.sum(0) ** 2 - (estimates**2).sum(0)  # of different estimates
+    return float(products.sum()) / (count * (count - 1))
+
+
+def _jackknife(without: Sequence[float]) -> float:
+    """Standard error of an estimate, from its values without each of the parts, widened where these are few; 0 of one."""
+    return _widened(len(without)) * math.sqrt((len(without) - 1) * np.var(without)) if without else 0.0
 
 
 def _effort_for(distance: float, players: int) -> float:

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 
-from .engines.api import Contributions
+from .engines.api import Comparison, Contributions
 from .methods import Known, Term
 from .players import Players
 
@@ -23,12 +23,10 @@ class RunningEstimate:
 
     Parameters
     ----------
-    rows, outputs : int
-        Of what is explained.
+    whole : Comparison
+        What is explained. Replicate r takes one of a row's references, and none again before all have had their turn.
     players : Players or None
         Who is attributed to; None for each cell by itself.
-    references : int
-        Of each row; replicate r takes one of them, and none again before all have had their turn.
     shrinks : bool
         Whether the mean is drawn towards 0, where the part that is not random stands, as far as its noise demands (James
         and Stein 1961): of few replicates it would be further away than without them.
@@ -36,12 +34,14 @@ class RunningEstimate:
     Attributes
     ----------
     difference : sum of the weighted differences of outputs that the parts explain, (rows, k).
-    expected : mean output of the references, (rows, k), where a part compares with them directly.
+    expected : mean output of the references, (rows, k); None unless the whole comparison was one of the terms.
     """
 
-    def __init__(self, rows: int, outputs: int, players: Players | None, references: int, shrinks: bool) -> None:
-        self.difference, self.expected = np.zeros((rows, outputs)), np.zeros((rows, outputs))
-        self._players, self._references, self._shrinks = players, references, shrinks
+    def __init__(self, whole: Comparison, players: Players | None, shrinks: bool = False) -> None:
+        self.difference = np.zeros(whole.outputs.shape)
+        self.expected: np.ndarray | None = None
+        self._whole, self._players, self._shrinks = whole, players, shrinks
+        self._references = len(whole.references) if whole.crossed else 1
         self._fixed: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
         self._open: dict[int, np.ndarray] = {}  # sums of halves of replicates, (rows, players, k)
         self._count = 0
@@ -69,7 +69,8 @@ class RunningEstimate:
         output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
         reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
         np.add.at(self.difference, rows, self._averaged(output * references - reference, term.replicates))
-        if term.replicates is None:
+        if term.comparison is self._whole:
+            self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
             np.add.at(self.expected, rows, reference)
         return by_players
 
@@ -77,8 +78,6 @@ class RunningEstimate:
         """Add contributions that a method has made of outputs."""
         if known.replicates is None:
             self._to_all([known.values], known.rows, known.weights)
-            if known.expected is not None:
-                np.add.at(self.expected, known.rows, known.expected * known.weights[:, None])
         else:
             self._to_replicates(known.values, known.rows, known.weights, known.replicates)
         change = known.values.sum(1) * known.weights[:, None]
@@ -145,7 +144,7 @@ class RunningEstimate:
         """How much of the correction is believed, (rows, 1, k): all of it where there is no noise, or it is not shrunk."""
         noise = self.noise()
         if not self._shrinks or noise is None:
-            return np.ones((len(self.difference), 1, self.difference.shape[1]))
+            return np.ones_like(self.difference)[:, None]
         size = (self._mean**2).sum(1, keepdims=True)
         share = np.divide((noise**2).sum(1, keepdims=True), size, out=np.zeros_like(size), where=size > 0)
         return np.clip(1 - share, 0, 1)
@@ -170,12 +169,22 @@ class RunningEstimate:
         left = rest * (1 - rest / self._references) / self._count**2
         return np.sqrt(orders / self._count + (spread - orders) * left)
 
-    def groups(self) -> list[np.ndarray] | None:
-        """Independent estimates of the values, each from a part of the replicates, as far apart as their noise is."""
+    @property
+    def group_count(self) -> int:
+        """How many groups of replicates there are; 0 if too few to tell noise."""
+        return len(self._groups) if len(self._groups) >= FEWEST else 0
+
+    def groups(self, number: int) -> list[np.ndarray]:
+        """So many independent estimates of the values, each from a part of the replicates."""
+        parts = [self._groups[first::number] for first in range(number)]
+        return [self._fixed[0] + sum(total for _, total in part) / sum(count for count, _ in part) for part in parts]
+
+    def spread_groups(self, number: int) -> list[np.ndarray]:
+        """The same around the values, as far apart as their noise is, which is less than that of single groups tells."""
         noise = self.noise()
-        if len(self._groups) < FEWEST or noise is None:
-            return None
+        if not number or noise is None:
+            return []
         plain = np.sqrt(self._squares / (self._count - 1) / self._count)
-        narrowed = np.divide(noise, plain, out=np.ones_like(noise), where=plain > 0)
-        whole = self.values()[0]
-        return [whole + self.kept * narrowed * (total / count - self._mean) for count, total in self._groups]
+        narrowed = self.kept * np.divide(noise, plain, out=np.ones_like(noise), where=plain > 0)
+        raw, whole = self._fixed[0] + self._mean, self.values()[0]
+        return [whole + narrowed * (group - raw) for group in self.groups(number)]

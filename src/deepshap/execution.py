@@ -192,9 +192,7 @@ def _run(
     whole = Comparison(examples, references, crossed, columns)
     known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
     chosen = method(profile)
-    sums = RunningEstimate(
-        len(examples), columns.shape[1], chosen.players, len(references) if crossed else 1, chosen.shrinks
-    )
+    sums = RunningEstimate(whole, chosen.players, chosen.shrinks)
     bar = tqdm(
         total=chosen.pairs(whole),
         unit="pair",
@@ -205,7 +203,8 @@ def _run(
     with bar:
         _follow(chosen.parts(whole), engine, plan, sums, bar, collect)
     sums.close()
-    return _checked(engine, whole, profile, chosen, sums, native, known, settings.strict)
+    expected = _expected(engine, whole, sums, known, plan)
+    return _checked(engine, whole, profile, chosen, sums, native, expected, known, settings.strict)
 
 
 def _follow(
@@ -274,16 +273,17 @@ def _checked(
     method: Method,
     sums: RunningEstimate,
     native: np.ndarray,
+    expected: np.ndarray,
     known: np.ndarray | None,
     strict: bool,
 ) -> Outcome:
     """Compare what was found with the outputs of the untouched model; raise, or only warn, if it does not add up.
 
-    ``native`` are the model's outputs for the examples, ``known`` those for the references, both (rows, outputs).
+    ``native`` are the model's outputs for the examples, ``known`` those for the references if they are the same for all
+    rows, both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
     """
     columns = whole.outputs
     outputs = np.take_along_axis(native, columns, 1)
-    expected = sums.expected if known is None else known.mean(0)[columns]
     if not np.isfinite(expected).all():
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
@@ -294,6 +294,22 @@ def _checked(
     found = Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
     _check(engine, found, whole, strict)
     return found
+
+
+def _expected(
+    engine: Engine, whole: Comparison, sums: RunningEstimate, known: np.ndarray | None, plan: Plan
+) -> np.ndarray:
+    """Mean output of each row's references, (rows, k); where no term has told it, the model is asked."""
+    if known is not None:
+        return known.mean(0)[whole.outputs]
+    if sums.expected is not None:
+        return sums.expected
+    means = []
+    for row, columns in enumerate(whole.outputs):
+        own = whole.references if whole.crossed else whole.references[row : row + 1]
+        described = own.described_by(whole.examples[np.full(len(own), row)])
+        means.append(engine.outputs(described, plan.rows, "the background").mean(0)[columns])
+    return np.stack(means)
 
 
 def _compare_with_native(

@@ -46,16 +46,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Known:
-    """Contributions that a method has made of outputs: ``values`` (examples, players, k), and the rest as in ``Term``.
-
-    ``expected`` are the outputs of the references that they start from, (examples, k), where these count.
-    """
+    """Contributions that a method has made of outputs: ``values`` (examples, players, k), and the rest as in ``Term``."""
 
     values: np.ndarray
     rows: np.ndarray
     weights: np.ndarray
     replicates: np.ndarray | None = None
-    expected: np.ndarray | None = None
 
 
 # What a method asks for. A term is answered with its contributions by players, (examples, players, k), an evaluation with

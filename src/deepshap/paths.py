@@ -150,9 +150,9 @@ class _Draws:
         return content(self.whole.examples, self.row) ^ self.method.seed
 
     def order(self, replicate: int) -> np.ndarray:
-        """Of the players."""
+        """Of the players, by a number that each draws: more of them behind (padding) leave the order of the others."""
         generator = np.random.default_rng([self._seed, 1, replicate])
-        return generator.permutation(self.method.players.count)
+        return np.argsort(generator.random(self.method.players.count), kind="stable")
 
     def reference(self, replicate: int) -> int:
         """Without replacement, and again from the start when all have had their turn."""
@@ -171,14 +171,24 @@ class _Draws:
 
 
 def content(points: Points, row: int) -> int:
-    """A number made of what a row holds, the same in every chunk, process and framework."""
+    """A number made of what a row holds, the same in every chunk, process and framework, whatever its padding.
+
+    A whole number that describes a row is taken for its length, and zeros at the end for padding: what stands there must
+    not matter, and where it is none a little less is looked at.
+    """
+    described = [_plain(e[row]) for e in points.extra if points.form.has_rows(e)]
+    lengths = [int(e) for e in described if e.ndim == 0 and e >= 1 and e == np.floor(e)]
     digest = hashlib.blake2b(digest_size=8)
-    described = [e for e in points.extra if points.form.has_rows(e)]
-    for array in (*points.inputs, *described):
-        one = array[row]
-        one = one.detach().cpu().double().numpy() if hasattr(one, "detach") else np.asarray(one, np.float64)
-        digest.update(np.ascontiguousarray(one + 0.0).tobytes())
+    for one in (*(_plain(array[row]) for array in points.inputs), *described):
+        fitting = [length for length in lengths if one.ndim and length <= len(one)]
+        known = one[: max(fitting, default=None)] if one.ndim else one
+        digest.update(np.trim_zeros(known.ravel(), "b").tobytes() + b"|")
     return int.from_bytes(digest.digest(), "little")
+
+
+def _plain(one: Any) -> np.ndarray:
+    """An entry of a row as numbers, without negative zeros."""
+    return (one.detach().cpu().double().numpy() if hasattr(one, "detach") else np.asarray(one, np.float64)) + 0.0
 
 
 # ---------------------------------------------------------------------- all coalitions
@@ -206,7 +216,7 @@ class AllCoalitions:
         for row, reference in itertools.product(rows, range(references)):
             outputs = yield from self._outputs(whole, int(row), reference if whole.crossed else int(row), inside)
             values = _shapley(outputs, inside)[None]
-            yield Known(values, np.array([row]), np.array([1 / references]), expected=outputs[:1])
+            yield Known(values, np.array([row]), np.array([1 / references]))
 
     def _outputs(
         self, whole: Comparison, row: int, reference: int, inside: np.ndarray

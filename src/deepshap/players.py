@@ -165,7 +165,7 @@ def _features(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Seq
 def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]) -> Players:
     """A number for each cell; the players are told by the numbers, in their order."""
     given = [spec[key] for key in keys] if isinstance(spec, Mapping) else spec if len(shapes) > 1 else [spec]
-    if len(given) != len(shapes):
+    if not isinstance(given, (list, tuple)) or len(given) != len(shapes):
         raise InputError(f"players: give one array of numbers for each of the inputs {list(keys)}.")
     arrays = [np.asarray(a) for a in given]
     for array, shape, key in zip(arrays, shapes, keys, strict=True):
@@ -182,6 +182,8 @@ def _groups(
     spec: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]
 ) -> Players:
     """Named groups; what is in none of them is one more, "others"."""
+    if not spec:
+        raise InputError("players={} names no groups.")
     arrays = [np.full(shape, -1) for shape in shapes]
     for number, (name, members) in enumerate(spec.items()):
         of_inputs = members if isinstance(members, Mapping) else {keys[0]: members}
@@ -211,7 +213,7 @@ def _mask(members: Any, shape: tuple[int, ...], names: Names, what: str) -> np.n
         if members.shape != shape:
             raise InputError(f"{what} has shape {members.shape}; a row has shape {shape}.")
         return members
-    listed = [members] if isinstance(members, (str, int, np.integer)) else list(members)
+    listed = list(members) if isinstance(members, (list, tuple, set, np.ndarray, range)) else [members]
     mask = np.zeros(shape, bool)
     for member in listed:
         mask[..., _feature(member, shape[-1] if shape else 1, names, what)] = True

@@ -119,7 +119,8 @@ class Answering:
             outcome = execution.run(self.engine, method, some, background, request.wish.columns, self.settings)
             near = self._converged(outcome)
             done = np.ones(len(left), bool) if near is None or effort >= limit else near
-            parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
+            if done.any():
+                parts.append(_Part(rows[left[done]], outcome.of_rows(np.flatnonzero(done))))
             left, effort = left[~done], min(4 * effort, limit)
         return parts
 
@@ -160,11 +161,13 @@ class Answering:
     def reliability(self, X: Any, rows: int) -> dial.Reliability:
         """How far Deep SHAP is from the Shapley values on some of the rows."""
         examples, background = self.engine.read(X, self.request.additional_forward_args, self.background)
+        if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1:
+            raise InputError(f"rows must be a whole number of at least 1, not {rows!r}.")
         if background is None:
             raise InputError("reliability needs a background of rows; here it is a function.")
         players = self._players(examples)
         assert players is not None
-        some = examples[np.unique(np.linspace(0, len(examples) - 1, max(1, min(rows, len(examples)))).astype(int))]
+        some = examples[np.unique(np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(int))]
         method = dial.probing(players, self.request.seed)
         outcome = execution.run(
             self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings
@@ -192,7 +195,8 @@ class Answering:
             return joined([getattr(part.outcome, name) for part in parts])
 
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
-        groups = [part.outcome.estimate.groups() for part in parts]
+        number = min(part.outcome.estimate.group_count for part in parts)
+        groups = [part.outcome.estimate.spread_groups(number) for part in parts]
         near = [self._converged(part.outcome) for part in parts]
         data: Any = self.engine.explained(examples)
         axes = list(profile.axes)
@@ -210,9 +214,7 @@ class Answering:
             errors=None
             if any(e is None for e in errors)
             else formed([[e] for e in errors if e is not None], wish.bound),
-            replicates=None
-            if any(g is None for g in groups)
-            else [formed([[g] for g in each]) for each in zip(*groups, strict=True)],
+            replicates=[formed([[g] for g in each]) for each in zip(*groups, strict=True)] or None,
             converged=None if near[0] is None else joined([n for n in near if n is not None]),
             method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,

@@ -1,0 +1,177 @@
+"""Paths of coalitions: unbiased where they promise it, additive always, and the same numbers for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from games import (
+    called,
+    carried_out,
+    explainer,
+    keras_twin,
+    misses,
+    reader,
+    rows,
+    shapley_values,
+    steps_of,
+)
+from planning import chunks_of
+
+from deepshap.engines.api import Comparison
+from deepshap.paths import Paths, _Draws, cut
+
+STEPS = 6
+MODEL = reader(scale=2)
+BACKGROUND, X = rows(12, STEPS, 2), rows(3, STEPS, 2, seed=1)
+
+
+def explained(at=X, made=None, **options):
+    return (made or explainer(MODEL, BACKGROUND))(at, **{"effort": 3, "seed": 1} | options)
+
+
+# ---------------------------------------------------------------------- what is estimated
+def test_segments_of_one_player_are_unbiased():
+    made, seeds, players = explainer(MODEL, BACKGROUND[:5]), range(100), steps_of((STEPS, 2))
+    with made.frozen():
+        found = np.stack([carried_out(made, Paths(players, STEPS, 1, seed), X[:1]).values[0][0] for seed in seeds])
+    groups = np.repeat(np.arange(STEPS), 2).reshape(STEPS, 2)
+    wanted = shapley_values(called(MODEL), X[0].numpy(), BACKGROUND[:5].numpy(), groups)
+    error = found.std(0, ddof=1) / np.sqrt(len(seeds))
+    assert error.min() > 0
+    assert (np.abs(found.mean(0) - wanted) <= 4 * error).all()
+
+
+def test_the_estimated_noise_is_that_over_seeds():
+    made, method = explainer(MODEL, BACKGROUND), steps_of((STEPS, 2))
+    with made.frozen():
+        runs = [carried_out(made, Paths(method, 3, 8, seed), X[:1]) for seed in range(40)]
+    spread = np.std([run.values[0] for run in runs], axis=0, ddof=1)
+    told = np.sqrt(np.mean([run.estimate.noise() ** 2 for run in runs], axis=0))
+    ratio = np.sqrt((told**2).sum() / (spread**2).sum())
+    # references are drawn without replacement: 8 of 12 are less noisy than 8 independent ones
+    assert 0.8 <= ratio <= 2.5
+
+
+def test_one_segment_corrects_nothing():
+    """A path of a single segment is Deep SHAP itself, to rounding."""
+    made = explainer(MODEL, BACKGROUND)
+    found = carried_out(made, Paths(steps_of((STEPS, 2)), 1, 4), X).values[0]
+    np.testing.assert_allclose(found, made(X, players="steps").values, atol=1e-12)
+
+
+def test_more_effort_comes_nearer():
+    exact = explained(players="steps", effort=2.0**STEPS).values
+    far = [
+        np.mean([np.linalg.norm(explained(players="steps", effort=e, seed=s).values - exact) for s in range(3)])
+        for e in (1, 4, 20)
+    ]
+    assert far[0] > 1.5 * far[1] > 1.5 * far[2] > 0
+
+
+# ---------------------------------------------------------------------- sums
+PLAYERS = ("cells", "steps", "features", 4, np.arange(2 * STEPS).reshape(STEPS, 2) % 5, {"first": [0]})
+
+
+KINDS = pytest.mark.parametrize("players", PLAYERS, ids=["cells", "steps", "features", "window", "array", "names"])
+
+
+@KINDS
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_values_add_up_at_every_setting(players, dtype, tolerance):
+    R, example = (data.numpy().astype(dtype) for data in (BACKGROUND[:4], X[:2]))
+    assert_adds_up(explainer(reader(scale=2).to(getattr(torch, dtype)), R), example, players, tolerance)
+
+
+@KINDS
+def test_values_add_up_at_every_setting_in_keras(players):
+    assert_adds_up(explainer(keras_twin(MODEL, STEPS), BACKGROUND[:4].numpy()), X[:2].numpy(), players, 1e-12)
+
+
+def test_values_of_single_precision_add_up_in_keras():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((STEPS, 2)), keras.layers.LSTM(6), keras.layers.Dense(2)])
+    assert_adds_up(explainer(model, BACKGROUND[:4].float().numpy()), X[:2].float().numpy(), "steps", 1e-5)
+
+
+def assert_adds_up(made, example, players, tolerance):
+    with made.frozen():
+        for effort in (1, 2, 4, 8, 32):
+            found = made(example, effort=effort, players=players)
+            assert misses(found) < tolerance, effort
+            assert (found.standard_errors is None) == (effort == 1)
+
+
+# ---------------------------------------------------------------------- seeds
+def test_both_engines_draw_and_find_the_same():
+    twin = explainer(keras_twin(MODEL, STEPS), BACKGROUND.numpy())
+    for options in ({}, {"players": "steps"}, {"players": "features", "effort": 9}):
+        mine, other = explained(**options), explained(X.numpy(), twin, **options)
+        np.testing.assert_allclose(other.values, mine.values, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(other.standard_errors, mine.standard_errors, rtol=0, atol=1e-11)
+        assert other.method == mine.method
+
+
+@pytest.mark.parametrize("players", ["cells", "steps"])
+def test_the_same_seed_gives_the_same_numbers_and_another_gives_others(players):
+    first, again = explained(players=players), explained(players=players)
+    np.testing.assert_array_equal(again.values, first.values)
+    np.testing.assert_array_equal(again.standard_errors, first.standard_errors)
+    assert np.abs(explained(players=players, seed=2).values - first.values).max() > 1e-3
+
+
+@pytest.mark.parametrize("players", ["cells", "steps"])
+def test_values_do_not_depend_on_other_rows_their_order_or_chunks(players, monkeypatch):
+    whole = explained(players=players)
+    for order in ([2, 0, 1], [1]):
+        part = explained(X[order], players=players)
+        np.testing.assert_allclose(part.values, whole.values[order], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(part.standard_errors, whole.standard_errors[order], rtol=0, atol=1e-12)
+    with chunks_of(2, 3):
+        np.testing.assert_allclose(explained(players=players).values, whole.values, rtol=0, atol=1e-12)
+    monkeypatch.setattr("deepshap.paths.BATCH", 5)
+    found = explained(players=players)
+    np.testing.assert_allclose(found.values, whole.values, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.standard_errors, whole.standard_errors, rtol=0, atol=1e-12)
+
+
+def test_equal_rows_get_equal_values():
+    twice = explained(X[[0, 0]])
+    np.testing.assert_allclose(twice.values[0], twice.values[1], rtol=0, atol=1e-13)
+
+
+def test_rows_draw_orders_and_references_of_their_own():
+    first, other = draws(0), draws(1)
+    assert [first.reference(r) for r in range(12)] != [other.reference(r) for r in range(12)]
+    assert any((first.order(r) != other.order(r)).any() for r in range(3))
+
+
+def test_every_reference_has_its_turn():
+    """Without replacement, and then in another order."""
+    drawn = [draws(0).reference(r) for r in range(24)]
+    assert sorted(drawn[:12]) == sorted(drawn[12:]) == list(range(12))
+    assert drawn[:12] != drawn[12:]
+
+
+def test_every_player_is_first_equally_often():
+    count = np.bincount([draws(0).order(r)[0] for r in range(600)], minlength=STEPS)
+    assert np.abs(count - 100).max() < 4 * np.sqrt(600 * (1 / 6) * (5 / 6))
+
+
+def draws(row):
+    made = explainer(MODEL, BACKGROUND)
+    with made.engine.session():
+        examples, background = made.engine.read(X, None, made._background)
+    whole = Comparison(examples, background, True, np.zeros((len(X), 1), int))
+    return _Draws(Paths(steps_of((STEPS, 2)), 2, 24), whole, row)
+
+
+# ---------------------------------------------------------------------- cutting orders
+def test_orders_are_cut_at_equal_weights():
+    orders = np.array([[3, 1, 0, 2]])
+    blocks = cut(orders, np.array([[1.0, 1.0, 6.0, 1.0]]), 2)  # the strong player stands alone
+    np.testing.assert_array_equal(blocks, [[0, 0, 1, 0]])
+    np.testing.assert_array_equal(cut(orders, np.zeros((1, 4)), 2), [[1, 0, 1, 0]])  # nothing known: by number
+    np.testing.assert_array_equal(cut(orders, np.ones((1, 4)), 4), [[2, 1, 3, 0]])
