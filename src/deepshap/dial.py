@@ -21,7 +21,7 @@ from .methods import DeepShap, Method
 from .paths import AllCoalitions, Paths
 from .players import Players
 
-OF_REFERENCES, OF_ORDERS = 4.0, 1.1  # noise of one replicate by what it draws, over the distance of Deep SHAP
+OF_REFERENCES, OF_ORDERS = 3.0, 2.2  # noise of one replicate by what it draws, over the distance of Deep SHAP
 LEAST = 4  # replicates, of which a standard error can be told
 GOOD = 0.05  # a distance to the Shapley values that needs no remark
 

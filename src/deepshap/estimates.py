@@ -94,7 +94,7 @@ class RunningEstimate:
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
     def _to_replicates(self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray) -> None:
-        if self._open and replicates.min() > max(self._open):  # a new batch
+        if self._open and replicates.min() // 2 > max(self._open) // 2:  # a new batch
             self.close()
         for replicate in np.unique(replicates):
             mine = replicates == replicate
