@@ -99,6 +99,7 @@ def sample(array, count, seed=0):
 
 
 # ---------------------------------------------------------------------- models
+@pytest.mark.fast
 def test_an_exported_program(x):
     export(cli_models.Forecast(), torch.randn(2, STEPS, 2), "model.pt2")
     result = done("explain", "model.pt2", "x.npy", "-b", 4, "-o", "why.parquet")
