@@ -204,7 +204,7 @@ def carried_out(made: deepshap.DeepExplainer, method: Any, X: Any, args: Any = N
     with made.engine.session():
         examples, background = made.engine.read(X, args, made._background)
         settings = dataclasses.replace(made._settings, strict=True)
-        return execution.run(made.engine, lambda _: method, examples, background, Request().choose, settings)
+        return execution.run(made.engine, lambda _: method, examples, background, Request().wish.columns, settings)
 
 
 def steps_of(shape: Sequence[int]) -> Players:
