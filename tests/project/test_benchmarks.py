@@ -159,3 +159,15 @@ def test_the_benchmark_for_a_gpu(tmp_path, capsys, monkeypatch):
     assert [row["model"] for row in rows] == list(gpu.MODELS)
     assert all(row["gradient"] > 0 and row["deepshap"] > 0 and row["gap"] < 1e-4 for row in rows)
     assert capsys.readouterr().out.count("\n") == len(rows)
+
+
+def test_standard_errors_are_calibrated_in_small(capsys, tmp_path):
+    import calibration
+
+    lines = calibration.main(["--quick", "--picture", str(tmp_path / "dial.png")])
+    assert [line.effort for line in lines] == [1, 2, 4]
+    assert math.isnan(lines[0].inside)
+    assert np.mean([line.inside for line in lines[1:]]) >= 0.85
+    assert all(0.5 <= line.size <= 3 for line in lines[1:])
+    assert capsys.readouterr().out.count("| LSTM, where the other feature is positive |") == 3
+    assert matplotlib.image.imread(tmp_path / "dial.png").std() > 0.05
