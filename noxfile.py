@@ -13,8 +13,8 @@ import nox
 
 TORCH = {"oldest": ["torch==2.4.0"], "newest": ["torch"]}
 TENSORFLOW = {"oldest": ["tensorflow==2.16.2", "keras==3.0.5"], "newest": ["tensorflow", "keras"]}
-BOTH = {"oldest": ["numpy==1.26.4", "shap==0.46.0"], "newest": []}
-TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "filelock>=3.12", "grimp>=3"]
+BOTH = {"oldest": ["numpy==1.26.4", "shap==0.46.0", "pyarrow==15.0.2"], "newest": []}
+TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "filelock>=3.12", "grimp>=3", "safetensors>=0.4"]
 PYTHON = {"oldest": "3.10", "newest": "3.13"}
 
 nox.options.reuse_existing_virtualenvs = True
