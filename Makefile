@@ -52,6 +52,7 @@ demo: setup
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python benchmarks/recurrent_keras.py
 	$(BIN)/python benchmarks/dataset.py
