@@ -60,7 +60,7 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
     """
     if effort == 1:
         return DeepShap(players)
-    if 2**players.count * costs.output <= effort:
+    if players.count <= math.log2(effort / costs.output):
         return AllCoalitions(players)
     choices = _choices((effort - 1) * references, players.count, costs)
     segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count))
