@@ -68,10 +68,13 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
 
 
 def _choices(budget: float, players: int, costs: Costs) -> Iterator[tuple[int, int]]:
-    """Numbers of segments and replicates that cost about a budget, in pairs of each with each."""
-    for segments in range(2, max(3, min(players, 65))):
-        yield segments, max(LEAST, int(budget / (costs.beside * (1 + 2 * segments))))
-    yield players, max(LEAST, int(budget / (costs.beside + 2 * costs.output * (players + 1))))
+    """Numbers of segments and replicates that cost about a budget, in pairs of each with each; the cheapest whatever it costs."""
+    prices = {segments: costs.beside * (1 + 2 * segments) for segments in range(2, max(3, min(players, 65)))}
+    prices[players] = costs.beside + 2 * costs.output * (players + 1)
+    cheapest = min(prices, key=lambda segments: prices[segments])
+    for segments, price in prices.items():
+        if segments == cheapest or LEAST * price <= budget:
+            yield segments, max(LEAST, int(budget / price))
 
 
 def _error(segments: int, replicates: int, players: int) -> float:
