@@ -26,7 +26,7 @@ class Size:
     features: int  # of the tasks with rare features and times
 
 
-FULL = Size(training=2000, explained=24, references=20, batches=300, units=32, steps=50, features=50)
+FULL = Size(training=1000, explained=16, references=20, batches=250, units=32, steps=50, features=50)
 QUICK = Size(training=100, explained=3, references=4, batches=2, units=4, steps=12, features=8)
 
 
