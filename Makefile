@@ -1,9 +1,9 @@
-# make setup, test, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup test packages shap-tests lint demo bench gallery notebooks docs tex
+.PHONY: setup fast test matrix packages shap-tests lint demo bench gallery notebooks docs tex
 
 setup: $(INSTALLED)
 
@@ -17,6 +17,10 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt --target .venv/triton triton
 	touch $@
 
+# Every case once in both engines, and a test of each room; only the files that have such tests are read.
+fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m fast $$(grep -rl 'mark\.fast' tests --include='test_*.py')
+
 # One thread for each of the two test processes.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
@@ -24,6 +28,10 @@ test: setup
 # shap's own tests of its DeepExplainer, with ours in its place; a part of test.
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
+
+# Oldest and newest versions, each in an environment of its own: noxfile.py. Takes long, and the network.
+matrix: setup
+	$(BIN)/nox
 
 # The wheel and the sdist, and each extra of them by itself in an environment of its own. Some minutes, and the network.
 packages: setup
@@ -44,6 +52,7 @@ demo: setup
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python benchmarks/recurrent_keras.py
 	$(BIN)/python benchmarks/dataset.py

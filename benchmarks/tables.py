@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def fill(page: Path, contents: dict[str, str]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def contents(peers: Row, scaling: Row) -> dict[str, str]:
+def contents(peers: Row, scaling: Row, truth: Row) -> dict[str, str]:
     """All texts that pages may have, by the names of their markers."""
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
@@ -42,6 +43,7 @@ def contents(peers: Row, scaling: Row) -> dict[str, str]:
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "losses": losses(peers["speed"], peers["accuracy"]),
+        "ground-truth": ground_truth(truth),
     }
 
 
@@ -173,6 +175,18 @@ def _remark(row: Row) -> str:
     return f", gap {small(row['gap'])}" if row.get("gap", 0) > EXACT else ""
 
 
+def ground_truth(made: Row) -> str:
+    """A table for each measure: a line for each method, a column for each task, mean and deviation over the seeds."""
+    tasks = list(dict.fromkeys(row["task"] for row in made["found"]))
+    parts = []
+    for measure in ("AUPRC", "AUP", "AUR"):
+        cells = {(row["method"], row["task"]): spread(row[measure]) for row in made["found"]}
+        methods = dict.fromkeys(method for method, _ in cells)
+        parts.append(table([[measure, *tasks], *([name, *(cells[name, task] for task in tasks)] for name in methods)]))
+    scores = ", ".join(f"{spread(scores)} ({task})" for task, scores in made["models"].items())
+    return "\n\n".join([*parts, f"Areas under the networks' own characteristics, on new rows: {scores}."])
+
+
 # ---------------------------------------------------------------------- words and numbers
 def table(lines: list[list[str]]) -> str:
     """A table in Markdown, numbers to the right."""
@@ -187,6 +201,12 @@ def names(rows: Iterable[Row]) -> list[str]:
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def _with_budget(row: Row) -> str:

@@ -12,6 +12,18 @@ import torch
 pytest.register_assert_rewrite("helpers", "browser")
 torch.set_num_threads(1)
 
+OF_FOLDER = {"torch": "engines/torch", "tensorflow": "engines/tensorflow"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark tests of an engine by their folder, and those that need a browser by their fixture."""
+    for item in items:
+        for marker, folder in OF_FOLDER.items():
+            if item.path.is_relative_to(Path(__file__).parent / folder):
+                item.add_marker(marker)
+        if "browser" in item.fixturenames:
+            item.add_marker("browser")
+
 
 @pytest.fixture(autouse=True)
 def no_figures_of_other_tests():

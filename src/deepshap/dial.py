@@ -61,7 +61,7 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
     """
     if effort == 1:
         return DeepShap(players)
-    if 2**players.count * costs.output <= effort:
+    if players.count <= math.log2(effort / costs.output):
         return AllCoalitions(players)
     choices = _choices((effort - 1) * references, players.count, costs, references)
     segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count, references))
@@ -69,10 +69,13 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
 
 
 def _choices(budget: float, players: int, costs: Costs, references: int) -> Iterator[tuple[int, int]]:
-    """Numbers of segments and replicates that cost about a budget, in pairs of each with each."""
-    for segments in range(2, max(3, min(players, 65))):
-        yield segments, _whole(budget / (costs.beside * (1 + 2 * segments)), references)
-    yield players, _whole(budget / (costs.beside + 2 * costs.output * (players + 1)), references)
+    """Numbers of segments and replicates that cost about a budget, in pairs of each with each; the cheapest whatever it costs."""
+    prices = {segments: costs.beside * (1 + 2 * segments) for segments in range(2, max(3, min(players, 65)))}
+    prices[players] = costs.beside + 2 * costs.output * (players + 1)
+    cheapest = min(prices, key=lambda segments: prices[segments])
+    for segments, price in prices.items():
+        if segments == cheapest or LEAST * price <= budget:
+            yield segments, _whole(budget / price, references)
 
 
 def _whole(replicates: float, references: int) -> int:

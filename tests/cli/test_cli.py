@@ -99,6 +99,7 @@ def sample(array, count, seed=0):
 
 
 # ---------------------------------------------------------------------- models
+@pytest.mark.fast
 def test_an_exported_program(x):
     export(cli_models.Forecast(), torch.randn(2, STEPS, 2), "model.pt2")
     result = done("explain", "model.pt2", "x.npy", "-b", 4, "-o", "why.parquet")
@@ -700,3 +701,70 @@ def test_help_is_quick_and_imports_nothing_heavy():
         assert "Usage: deepshap" in done(*command, "--help").stdout
     completed = program(_DEEPSHAP_COMPLETE="bash_complete", COMP_WORDS="deepshap ex", COMP_CWORD="1")
     assert "explain" in completed.stdout
+
+
+# ---------------------------------------------------------------------- the dial
+def test_the_dial(x):
+    options = ["cli_models:Forecast", "x.npy", "-b", 4, "--seed", 3]
+    result = done("explain", *options, "--effort", 4, "--players", "steps")
+    found, R = deepshap.load("attributions.parquet"), sample(x, 4, seed=3)
+    made = deepshap.DeepExplainer(cli_models.Forecast(), R, progress=False)
+    wanted = made(x, effort=4, players="steps", seed=3)
+    np.testing.assert_allclose(found.values, wanted.values, atol=1e-6)
+    np.testing.assert_allclose(found.standard_errors, wanted.standard_errors, atol=1e-6)
+    assert (found.players, found.method) == ("steps", wanted.method)
+    assert f"method: {wanted.method}" in result.stdout
+    assert "reliability" not in result.stdout
+
+    done("explain", *options, "--tolerance", 0.3, "--players", 2)
+    assert deepshap.load("attributions.parquet").converged.shape == (ROWS,)
+
+
+@pytest.mark.parametrize(
+    ("said", "players"),
+    [
+        ('{"wind": ["a"]}', {"wind": ["a"]}),
+        ("groups.npy", np.arange(2 * STEPS).reshape(STEPS, 2) // 3),
+        ("features", "features"),
+    ],
+)
+def test_players(x, said, players):
+    np.save("groups.npy", np.arange(2 * STEPS).reshape(STEPS, 2) // 3)
+    done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", "--players", said, "--feature-names", "a,b")
+    found, zeros = deepshap.load("attributions.parquet"), np.zeros((1, STEPS, 2), np.float32)
+    wanted = explained(cli_models.Forecast(), zeros, x, feature_names=["a", "b"]).values
+    groups = {"features": [[0, 1]] * STEPS, '{"wind": ["a"]}': [[0, 1]] * STEPS}.get(said, players)
+    sums = [
+        (wanted * (np.array(groups) == g)[..., None].reshape(STEPS, 2, *[1] * (wanted.ndim - 3)))
+        for g in np.unique(groups)
+    ]
+    np.testing.assert_allclose(found.values, np.stack([s.sum((1, 2)) for s in sums], 1), atol=1e-6)
+
+
+def test_reliability_is_told_unless_it_is_not_wanted(x):
+    options = ["explain", "cli_models:Forecast", "x.npy", "-b", 4]
+    result = done(*options, "--report", "page.html")
+    wanted = deepshap.DeepExplainer(cli_models.Forecast(), sample(x, 4), progress=False).reliability(x)
+    found = deepshap.load("attributions.parquet").reliability
+    assert found == str(wanted)
+    assert f"reliability: {wanted}\n" in result.stdout
+    assert 'data-fact="Reliability"' in Path("page.html").read_text()
+    result = done(*options, "--no-reliability")
+    assert "reliability" not in result.stdout
+    assert "method: Deep SHAP\n" in result.stdout
+    assert deepshap.load("attributions.parquet").reliability is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--effort", 0.5], "effort must be a number of at least 1"),
+        (["--effort", 2, "--tolerance", 0.1], "not both"),
+        (["--players", "people"], "players='people' is none of"),
+        (["--players", "{"], "--players is no valid JSON"),
+        (["--players", "none.npy"], "there is no file none.npy"),
+        (["--players", "steps", "--raw", "x.npy"], "leave one of them out"),
+    ],
+)
+def test_nonsense_about_the_dial(x, options, message):
+    assert message in refused("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", *options)

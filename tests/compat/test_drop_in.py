@@ -53,6 +53,7 @@ def background():
 
 
 # ---------------------------------------------------------------------- on and off
+@pytest.mark.fast
 def test_as_a_context():
     with deepshap.patch_shap():
         assert classes() == {drop_in.DeepExplainer}

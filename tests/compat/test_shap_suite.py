@@ -16,6 +16,8 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[1] / "support"
 SUITE = "tests/explainers/test_deep.py"
 NEEDED = ("tests/conftest.py", "tests/explainers/__init__.py", "tests/explainers/conftest.py", SUITE)

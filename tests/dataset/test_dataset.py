@@ -133,6 +133,7 @@ def test_a_long_table_out_of_order_is_refused(ragged, tmp_path):
         explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", id="who", time="day", lengths=True)
 
 
+@pytest.mark.fast
 def test_lengths_of_arrays(ragged, tmp_path):
     wanted = deepshap.sequences(long_table(COUNT), "who", "day")
     found = explain_dataset(

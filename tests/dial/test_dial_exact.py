@@ -47,6 +47,15 @@ def test_games_that_the_rules_or_one_order_share_rightly_are_exact_at_every_sett
     np.testing.assert_allclose(found.values[0, :, 0], GAMES[name].values, atol=1e-12)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_more_coalitions_than_a_float_can_count(framework):
+    """Of 1 100 players two multiply: half of the product belongs to each."""
+    x = np.ones((1, 1100))
+    made = explainer(lambda x: x[:, :1] * x[:, 1:2] + x[:, 2:3], array(framework, 0 * x))
+    found = made(array(framework, x), effort=2)
+    np.testing.assert_allclose(found.values.ravel(), [0.5, 0.5, 1, *np.zeros(1097)], atol=1e-12)
+
+
 @pytest.mark.parametrize("effort", [2, 30])
 def test_a_dummy_gets_nothing_and_the_sum_is_right_at_every_setting(effort):
     def model(x):

@@ -18,8 +18,10 @@ from games import (
 )
 from planning import chunks_of
 
+from deepshap.dial import OF_LAYERS, OF_RECURRENCE, method_for
 from deepshap.engines.api import Comparison
 from deepshap.paths import Paths, _Draws, cut
+from deepshap.players import Players
 
 STEPS = 6
 MODEL = reader(scale=2)
@@ -175,3 +177,19 @@ def test_orders_are_cut_at_equal_weights():
     np.testing.assert_array_equal(blocks, [[0, 0, 1, 0]])
     np.testing.assert_array_equal(cut(orders, np.zeros((1, 4)), 2), [[1, 0, 1, 0]])  # nothing known: by number
     np.testing.assert_array_equal(cut(orders, np.ones((1, 4)), 4), [[2, 1, 3, 0]])
+
+
+# ---------------------------------------------------------------------- what an effort buys
+@pytest.mark.parametrize("costs", [OF_LAYERS, OF_RECURRENCE])
+@pytest.mark.parametrize("references", [1, 20, 500])
+@pytest.mark.parametrize("count", [2, 50, 150, 2500])
+def test_an_effort_is_kept_to_unless_it_is_less_than_the_least(count, references, costs):
+    """Counted in pairs of each with each: four replicates of two segments are the least there is to buy."""
+    players = Players((np.arange(count),))
+    least = 1 + 4 * 5 * costs.beside / references
+    for effort in (1.5, 8, 32, 64):
+        method = method_for(effort, players, references, 0, costs)
+        if isinstance(method, Paths):
+            segment = 2 * costs.output * (count + 1) if method.by_outputs else 2 * costs.beside * method.segments
+            taken = 1 + method.replicates * (costs.beside + segment) / references
+            assert taken <= max(effort, least) * (1 + 1e-12), (effort, method.segments, method.replicates)

@@ -32,6 +32,7 @@ def values(model: Any, background: Any, rows: Any, args: Any = None, **options: 
 
 
 # ---------------------------------------------------------------------- beside shap
+@pytest.mark.fast
 def test_equals_shap_on_a_relu_network():
     model = mlp().float()
     theirs, ours = shap.DeepExplainer(model, R.float()), deepshap.DeepExplainer(model, R.float())

@@ -60,6 +60,7 @@ def joint():
 
 
 # ---------------------------------------------------------------------- sums
+@pytest.mark.fast
 def test_over_time_sums_the_steps(explanation, model):
     found = explanation.over_time()
     assert isinstance(found, deepshap.Explanation)

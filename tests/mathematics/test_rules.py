@@ -60,6 +60,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.fast
 @FRAMEWORKS
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", ALONG_THE_LAST_AXIS)

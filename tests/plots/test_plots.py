@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_w
 
 
 # ---------------------------------------------------------------------- one row
+@pytest.mark.fast
 def test_heatmap_shows_attributions_sums_inputs_and_the_output():
     one = explanation()[1]
     ax = plots.heatmap(one, unit="mm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -12,6 +13,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+
+pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -95,6 +98,7 @@ def test_memory_is_that_of_the_peak():
 
 def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     import draw
+    import ground_truth
     import peers
     import scaling
 
@@ -102,8 +106,10 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     peers.main(["--quick", "--only", "deepshap", "--output", str(tmp_path / "peers.json")])
     assert "forward + gradient" in capsys.readouterr().out
     scaling.main(["--quick", "--output", str(tmp_path / "scaling.json")])
+    ground_truth.main(["--quick", "--output", str(tmp_path / "ground_truth.json")])
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n<!-- large -->\n<!-- /large -->\n")
+    places = ("speed", "large", "ground-truth")
+    page.write_text("before\n" + "after\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in places))
     draw.main(["--results", str(tmp_path), "--images", str(tmp_path), "--pages", str(page)])
 
     found = json.loads((tmp_path / "peers.json").read_text())
@@ -116,6 +122,11 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     grown = json.loads((tmp_path / "scaling.json").read_text())
     assert {row["axis"] for row in grown["points"]} == {"steps", "examples", "references", "outputs"}
     assert grown["large"]["seconds"] > 0
+    truth = json.loads((tmp_path / "ground_truth.json").read_text())
+    assert {row["method"] for row in truth["found"]} == set(ground_truth.METHODS)
+    by_cell = [row for row in truth["found"] if row["task"].startswith("rare") and "steps" not in row["method"]]
+    for row in by_cell:  # outside the squares the values are zeros, whatever the method
+        assert (row["AUPRC"] == pytest.approx([1])) == (row["method"] != "TimeSHAP"), row
     for name in ("accuracy", "scaling"):
         assert matplotlib.image.imread(tmp_path / f"benchmark-{name}.png").std() > 0.02
     text = page.read_text()
@@ -123,6 +134,63 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     assert "old" not in text
     assert "after" in text
     assert "with a budget that asks for 16 MB" in text
+    assert "| AUPRC | hidden states, GRU |" in text
+
+
+def test_measures_of_salient_cells_are_areas_over_all_thresholds():
+    import ground_truth
+
+    values = np.array([[[0.5, -4.0], [1.0, 0.0]], [[3.0, 0.0], [-2.0, 1.0]]])  # each row is brought to 0...1 by itself
+    salient = np.array([[[0, 1], [1, 0]], [[0, 0], [1, 0]]], bool)
+    sizes = np.array([0.125, 1.0, 0.25, 0.0, 1.0, 0.0, 2 / 3, 1 / 3])
+    thresholds, precision, recall = np.unique(sizes), [], []
+    for threshold in thresholds:
+        chosen, true = sizes >= threshold, salient.ravel()
+        precision.append((chosen & true).sum() / chosen.sum())
+        recall.append((chosen & true).sum() / true.sum())
+    found = ground_truth.measures(values, salient)
+    widths = np.diff(thresholds)
+    for name, heights in (("AUP", np.array(precision)), ("AUR", np.array(recall))):
+        np.testing.assert_allclose(found[name], (widths * (heights[1:] + heights[:-1]) / 2).sum())
+    falls, heights = -np.diff([*recall, 0.0]), np.array([*precision, 1.0])
+    np.testing.assert_allclose(found["AUPRC"], (falls * (heights[1:] + heights[:-1]) / 2).sum())
+
+
+def test_salient_cells_make_the_labels():
+    import truths
+
+    random = np.random.default_rng(0)
+    hidden = truths.hidden_states(random, 2000, 50)
+    assert (hidden.salient.sum(2) == 1).all()
+    assert not hidden.salient[:, :, 0].any()
+    named = hidden.x[hidden.salient]
+    for low in (-2.0, -1.0, 0.0, 1.0):  # labels are as likely as the salient cell says
+        near = np.abs(named - low) < 0.05
+        assert abs(hidden.labels.ravel()[near].mean() - 1 / (1 + np.exp(-2 * low))) < 0.05
+    means = [hidden.x[hidden.salient[:, :, feature]].mean(0) for feature in (1, 2)]
+    np.testing.assert_allclose(means, [[0.1, 1.6, 0.5], [-0.1, -0.4, -1.5]], atol=0.05)
+    for delay in (0, 2):
+        spiked = truths.spikes(random, 200, 50, delay)
+        begins = spiked.labels.argmax(1)
+        assert spiked.labels.any(1).all()
+        np.testing.assert_array_equal(np.argwhere(spiked.salient)[:, 1:], np.stack([begins - delay, 0 * begins], 1))
+        before = np.where(np.arange(50) < (begins - delay)[:, None], spiked.x[:, :, 0], -np.inf)
+        assert (spiked.x[spiked.salient] - before.max(1)).min() >= 0.5  # 1.5 higher, and the noise has a range of 1
+
+
+@pytest.mark.parametrize(("rare", "share"), [("features", (20, 5)), ("times", (4, 25))])
+def test_regressors_depend_on_their_salient_cells_alone(rare, share):
+    import truths
+
+    case = truths.autoregressive(
+        rare, np.random.default_rng(0), dataclasses.replace(truths.QUICK, steps=40, features=50)
+    )
+    x = case.x.requires_grad_()
+    slopes = torch.autograd.grad(case.model(x).sum(), x)[0]
+    np.testing.assert_array_equal(slopes.numpy() != 0, case.salient)
+    cells = case.salient[0]
+    assert (cells.any(1).sum(), cells.any(0).sum()) == share
+    assert cells.sum() == math.prod(share)
 
 
 def test_a_peer_that_fails_says_why_and_the_others_go_on(case):
@@ -157,3 +225,15 @@ def test_the_benchmark_for_a_gpu(tmp_path, capsys, monkeypatch):
     assert [row["model"] for row in rows] == list(gpu.MODELS)
     assert all(row["gradient"] > 0 and row["deepshap"] > 0 and row["gap"] < 1e-4 for row in rows)
     assert capsys.readouterr().out.count("\n") == len(rows)
+
+
+def test_standard_errors_are_calibrated_in_small(capsys, tmp_path):
+    import calibration
+
+    lines = calibration.main(["--quick", "--picture", str(tmp_path / "dial.png")])
+    assert [line.effort for line in lines] == [1, 2, 4]
+    assert math.isnan(lines[0].inside)
+    assert np.mean([line.inside for line in lines[1:]]) >= 0.85
+    assert all(0.5 <= line.size <= 3 for line in lines[1:])
+    assert capsys.readouterr().out.count("| LSTM, where the other feature is positive |") == 3
+    assert matplotlib.image.imread(tmp_path / "dial.png").std() > 0.05

@@ -9,6 +9,8 @@ import deepshap
 from deepshap import demo
 from deepshap.datasets import JapaneseVowels, japanese_vowels
 
+pytestmark = pytest.mark.slow
+
 COUNT = 12
 
 

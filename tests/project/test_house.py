@@ -56,6 +56,7 @@ def test_no_file_is_long():
     assert {path: size for path, size in sizes.items() if size > LONGEST_FILE} == {}
 
 
+@pytest.mark.fast
 def test_no_imports_in_a_circle():
     """Imports in functions and for types alone count like all others."""
     graph = grimp.build_graph("deepshap", cache_dir=None)

@@ -50,6 +50,7 @@ def sequences() -> Explanation:
     return explanation
 
 
+@pytest.mark.fast
 def test_sequences():
     explanation = sequences()
     page = Page(explanation._repr_html_())

@@ -140,6 +140,26 @@ data_options = options(
     ),
 )
 
+dial_options = options(
+    click.option(
+        "--effort",
+        type=float,
+        help="How much more time to take than Deep SHAP, for values nearer to the Shapley values.  [default: 1]",
+    ),
+    click.option(
+        "--tolerance",
+        type=float,
+        help="In the place of --effort: go on until standard errors are below this share of each row's largest value.",
+    ),
+    click.option(
+        "--players",
+        metavar="WHO",
+        help="What values belong to: 'cells', 'steps', 'features', a number of steps, a .npy file with the number of each "
+        """cell's group, or named groups of features, such as '{"weather": ["wind", "rain"]}'.  [default: cells]""",
+    ),
+    click.option("--no-reliability", is_flag=True, help="Do not estimate how far Deep SHAP can be trusted."),
+)
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 traceback_option = click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
 
@@ -176,7 +196,7 @@ deepshap.load("why.parquet") reads it in Python.
     help="What the rows are compared with: a file in the form of DATA, a number (that many rows of DATA, drawn at random), "
     "'zeros', or 'mean' (every feature at its mean).",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the drawn background.")
+@click.option("--seed", default=0, show_default=True, help="Of the drawn background, and of --effort.")
 @click.option("--rows", metavar="N or A:B", help="Explain only these rows, the first N or those from A to before B.")
 @click.option(
     "--class", "classes", metavar="NAME", multiple=True, help="Output to explain, index or name; may be repeated."
@@ -194,6 +214,7 @@ deepshap.load("why.parquet") reads it in Python.
     "values of their own.",
 )
 @click.option("--raw", type=FILE, help="The data before scaling, in the form of DATA: shown in tables and reports.")
+@dial_options
 @data_options
 @model_options
 @click.option(

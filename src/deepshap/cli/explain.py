@@ -12,10 +12,12 @@ import torch
 
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
+from ..methods import DeepShap
 from ..names import check_names
 from ..optional import needed
 from ..results import Explanation
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
+from .dial import dial_of, reliability_of
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
 
@@ -54,8 +56,9 @@ def run(
     reference = cast(reference, loaded, chosen, options["dtype"])
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
     explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, **names)
+    dial = dial_of(options, seed)
     with explainer.frozen():
-        explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs)
+        explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs, dial, options)
     explanation.background = {"rows": len(reference[0]), "description": description}
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
@@ -73,6 +76,9 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
     pairs = f"{_count(len(explanation.gap), 'row')} × {_count(references, 'reference')}"
     gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
     click.echo(f"explained {pairs} in {explanation.compute_time:.1f} s; the sums match to {gap}")
+    click.echo(f"method: {explanation.method}")
+    if explanation.reliability is not None:
+        click.echo(f"reliability: {explanation.reliability}")
     click.echo(f"the attributions are in {output}")
     if report is not None:
         click.echo(f"the report is in {report}")
@@ -96,7 +102,7 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
     explainer, _ = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
     ranked = {} if given["ranked_outputs"] is None else {"ranked_outputs": given["ranked_outputs"]}
-    return run_sharded(explainer, found, folder, given["quiet"], **shards, **ranked)
+    return run_sharded(explainer, found, folder, given["quiet"], **shards, **ranked, **dial_of(given, seed))
 
 
 def explainer_of(
@@ -267,14 +273,19 @@ def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
 
 
 # ---------------------------------------------------------------------- the run
-def _explain(explainer: Any, inputs: Any, data: Data, ranked_outputs: int | None) -> Explanation:
+def _explain(
+    explainer: Any, inputs: Any, data: Data, ranked_outputs: int | None, dial: dict[str, Any], options: dict[str, Any]
+) -> Explanation:
     arguments = (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
     try:
-        return explainer(inputs, ranked_outputs=ranked_outputs, additional_forward_args=arguments)
+        found = explainer(inputs, ranked_outputs=ranked_outputs, additional_forward_args=arguments, **dial)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, DeepShapError):
             raise
         raise InputError(_why_it_failed(error, data)) from error
+    if found.method == DeepShap.description and not options["no_reliability"]:
+        found.reliability = reliability_of(explainer, inputs, arguments, dial)
+    return found
 
 
 def _why_it_failed(error: Exception, data: Data) -> str:
@@ -315,6 +326,10 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
         explanation.row_ids = data.row_ids
     if data.targets is not None:
         explanation.targets = data.targets
+    if explanation.players is not None:
+        if shown is not None:
+            raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
+        return
     parts = [part for _, part in explanation.items()]
     for part, display in zip(parts, shown or [], strict=False):
         part.display_data = display

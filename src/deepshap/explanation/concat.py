@@ -14,7 +14,7 @@ from .core import Attributions
 from .fields import FACTS
 from .joint import JointAttributions
 
-UNIFORM = (*FACTS[:-2], "output_dims")
+UNIFORM = (*FACTS[:-3], "output_dims")
 
 
 def concatenated(parts: Sequence[Any]) -> Any:
@@ -51,8 +51,9 @@ def _rows_of(parts: Sequence[Attributions]) -> Attributions:
     found = copy.copy(parts[0])
     found._track(**{name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes) for name in names})
     found.compute_time = _seconds(parts)
-    methods = dict.fromkeys(part.method for part in parts if part.method is not None)
-    found.method = " ".join(methods) or None
+    for name in ("method", "reliability"):
+        told = dict.fromkeys(getattr(part, name) for part in parts if getattr(part, name) is not None)
+        setattr(found, name, " ".join(told) or None)
     return found
 
 

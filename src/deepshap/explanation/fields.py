@@ -12,8 +12,18 @@ from ..errors import InputError
 from ..names import as_labels
 from .uncertainty import Errors, noise
 
-# What is known of an explanation as a whole; all but the last two are the same in explanations that can be put together.
-FACTS = ("background", "model", "players", "explained", "classes", "time_label", "method", "compute_time")
+# What is known of an explanation as a whole; all but the last three are the same in explanations that can be put together.
+FACTS = (
+    "background",
+    "model",
+    "players",
+    "explained",
+    "classes",
+    "time_label",
+    "method",
+    "reliability",
+    "compute_time",
+)
 
 
 class Fields:
@@ -25,6 +35,7 @@ class Fields:
     background: dict[str, Any] | None = None  # describes the background, such as {"rows": 100, "description": "..."}
     model: str | None = None  # name of the model
     method: str | None = None  # what was done, in words
+    reliability: str | None = None  # how far Deep SHAP can be trusted, in words
     explained: str | None = None  # which output the values are of, in words, where one was picked: "predicted"
     classes: list[str] | None = None  # names of all outputs of the model, in the order of ``predictions``
     time_label: str | None = None  # name and unit of the axis of steps

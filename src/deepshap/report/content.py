@@ -74,6 +74,7 @@ class Content:
     background: dict[str, Any] | None
     model: str | None
     method: str | None
+    reliability: str | None
     players: str | None
     explained: str | None
     classes: list[str] | None

@@ -294,6 +294,9 @@ def _accuracy(content: Content) -> list[tuple[str, str, str]]:
     method, players, cards = content.method, content.players, []
     if method or players:
         cards.append(("Method", method or "not recorded", f"values of {players}" if players else ""))
+    if content.reliability:
+        verdict, _, grounds = content.reliability.partition(". ")
+        cards.append(("Reliability", verdict, grounds))
     errors = [part.errors.errors.max() for part in content.parts if part.errors is not None]
     if errors:
         reached, detail = content.converged, ""

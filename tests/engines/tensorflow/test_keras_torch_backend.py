@@ -11,6 +11,8 @@ import pytest
 from keras_checks import TOLERANCE
 from keras_models import CASES
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[2] / "support"
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

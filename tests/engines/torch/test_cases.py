@@ -49,7 +49,7 @@ def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-@every_dtype
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.fast), torch.float32], ids=str)
 @every_case
 def test_attributions_add_up_and_leave_the_model_alone(case, dtype):
     model, background, X, args = setting(case, dtype)

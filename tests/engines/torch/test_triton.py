@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[2] / "support"
 TRITON = Path(sys.prefix) / "triton"  # where ``make setup`` puts it
 

@@ -1,0 +1,44 @@
+"""The dial of ``deepshap explain``: effort, tolerance and players, and how far Deep SHAP can be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeepShapError, InputError
+
+LOOKED_AT = 4  # rows from which the reliability is told
+
+
+def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What explainers are asked for, of options that are not left as they are."""
+    asked = {name: options[name] for name in ("effort", "tolerance") if options[name] is not None}
+    if options["players"] is not None:
+        asked["players"] = players_of(options["players"])
+    return {**asked, "seed": seed} if asked else {}
+
+
+def players_of(text: str) -> Any:
+    """Read --players: a word, a number of steps, a .npy file of numbers of groups, or names of groups as JSON."""
+    if text.endswith(".npy"):
+        return np.load(Path(text), allow_pickle=False)
+    if text.isdecimal():
+        return int(text)
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--players is no valid JSON: {error}.") from None
+
+
+def reliability_of(explainer: Any, inputs: Any, arguments: Any, dial: dict[str, Any]) -> str:
+    """A line on how far Deep SHAP is from the Shapley values; why it is not known, where mixed inputs cannot be explained."""
+    options = {name: dial[name] for name in ("players", "seed") if name in dial}
+    try:
+        return str(explainer.reliability(inputs, rows=LOOKED_AT, additional_forward_args=arguments, **options))
+    except DeepShapError as error:
+        return f"How far the shares can be trusted is not known: {str(error).splitlines()[0]}"

@@ -1,0 +1,243 @@
+"""Every call explains the model as it is then, whatever has changed; within ``frozen()`` nothing is found out again."""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import functools
+import os
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from torch import nn
+
+import deepshap
+
+X = np.random.default_rng(1).normal(size=(2, 4, 2))
+R = np.random.default_rng(2).normal(size=(3, 4, 2))
+CONTEXT = contextvars.ContextVar("rate", default=1.0)
+
+
+class Rate(float):
+    """A number with an attribute."""
+
+    by = 1.0
+
+
+class Table(dict):
+    pass
+
+
+class Listed(list):
+    pass
+
+
+class Mode(enum.Enum):
+    SLOW = 1.0
+    FAST = 3.0
+
+
+class Slots:
+    __slots__ = ("rate",)
+
+
+class Held:
+    """What a model computes with, in all the places where Python keeps values."""
+
+    def __init__(self) -> None:
+        self.table, self.listed, self.rate, self.mode = Table(rate=1.0), Listed([1.0]), Rate(1), Mode.SLOW
+        self.slots, self.bytes, self.masked = Slots(), bytearray([1]), np.ma.masked_array([1.0, 5.0], [False, True])
+        self.slots.rate = 1.0
+        self.module = types.ModuleType("held")
+        self.module.inner = types.ModuleType("inner")
+        self.module.inner.rate = 1.0
+        self.array, self.distribution = np.ones(1), torch.distributions.Normal(torch.ones(1), 1.0)
+        self.factor = 1.0
+        self.cached = functools.lru_cache(lambda: self.factor)
+
+    def number(self) -> float:
+        """One, until something changes."""
+        import freshness_settings  # reached by an import inside of a function
+
+        parts = [self.table["rate"], self.listed[0], self.rate.by, self.mode.value, self.slots.rate, self.bytes[0]]
+        parts += [self.masked.filled(1.0).prod(), self.module.inner.rate, self.array[0], CONTEXT.get(), self.cached()]
+        parts += [float(self.distribution.mean), freshness_settings.rate, float(os.environ.get("FRESHNESS", "1"))]
+        return float(np.prod(parts))
+
+
+def forget_cache(held):
+    held.factor = 3.0
+    held.cached.cache_clear()
+
+
+def hook_on_all(_):
+    return nn.modules.module.register_module_forward_hook(
+        lambda module, _, result: 3 * result if isinstance(module, nn.Linear) else None
+    )
+
+
+CHANGES = {
+    "a subclass of dict": lambda h: h.table.__setitem__("rate", 3.0),
+    "a subclass of list": lambda h: h.listed.__setitem__(0, 3.0),
+    "a subclass of float": lambda h: setattr(h.rate, "by", 3.0),
+    "a member of an enum": lambda h: setattr(h, "mode", Mode.FAST),
+    "slots": lambda h: setattr(h.slots, "rate", 3.0),
+    "a bytearray": lambda h: h.bytes.__setitem__(0, 3),
+    "a mask": lambda h: h.masked.mask.__setitem__(1, False),
+    "a module in a module": lambda h: setattr(h.module.inner, "rate", 3.0),
+    "an array": lambda h: h.array.__setitem__(0, 3.0),
+    "a context variable": lambda h: CONTEXT.set(3.0),
+    "a cache": forget_cache,
+    "an import inside of a function": lambda h: setattr(sys.modules["freshness_settings"], "rate", 3.0),
+    "the environment": lambda h: os.environ.__setitem__("FRESHNESS", "3"),
+    "a distribution": lambda h: setattr(h, "distribution", torch.distributions.Normal(3 * torch.ones(1), 1.0)),
+    "a tensor in a distribution": lambda h: h.distribution.loc.data.fill_(3.0),
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    settings = types.ModuleType("freshness_settings")
+    settings.rate = 1.0
+    monkeypatch.setitem(sys.modules, "freshness_settings", settings)
+    monkeypatch.setenv("FRESHNESS", "1")
+    CONTEXT.set(1.0)
+    yield
+    CONTEXT.set(1.0)
+
+
+class TorchModel(nn.Module):
+    def __init__(self, held):
+        super().__init__()
+        torch.manual_seed(0)
+        self.held, self.lstm, self.head = held, nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 1)
+        self.register_buffer("places", torch.tensor([0, 1]))
+        self.outside = [torch.ones(1, dtype=torch.float64)]
+        self.double().eval()
+
+    def forward(self, x):
+        return self.head(self.lstm(x[:, :, self.places] * self.held.number() * self.outside[0])[0][:, -1])
+
+
+class KerasModel(keras.Model):
+    def __init__(self, held):
+        super().__init__(dtype="float64")
+        self.held, self.lstm, self.head = (
+            held,
+            keras.layers.LSTM(3, dtype="float64"),
+            keras.layers.Dense(1, dtype="float64"),
+        )
+
+    def call(self, x):
+        return self.head(self.lstm(x * self.held.number()))
+
+
+def assert_seen(model, change):
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    before = explainer.shap_values(X)
+    change()
+    found = explainer.shap_values(X)
+    assert np.abs(found - before).max() > 1e-4
+    np.testing.assert_allclose(found, deepshap.DeepExplainer(model, R, progress=False).shap_values(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [TorchModel, KerasModel], ids=["torch", "keras"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_values_of_python(kind, change):
+    held = Held()
+    assert_seen(kind(held), lambda: CHANGES[change](held))
+
+
+OF_TORCH = {
+    "an integer buffer": lambda m: m.places.__setitem__(0, 1),
+    "a tensor outside of modules, by .data": lambda m: m.outside[0].data.fill_(3.0),
+    "a tensor outside of modules, by NumPy": lambda m: m.outside[0].numpy().fill(3.0),
+    "weights by NumPy": lambda m: m.head.weight.detach().numpy().__imul__(3.0),
+}
+
+
+@pytest.mark.parametrize("change", OF_TORCH)
+def test_memory_of_torch(change):
+    model = TorchModel(Held())
+    assert_seen(model, lambda: OF_TORCH[change](model))
+
+
+def test_a_hook_on_all_modules():
+    handles = []
+    try:
+        assert_seen(TorchModel(Held()), lambda: handles.append(hook_on_all(None)))
+    finally:
+        handles[0].remove()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_layers_that_come_and_go(nested):
+    inner = keras.Sequential([keras.Input((4, 2)), keras.layers.LSTM(3), keras.layers.Dense(2), keras.layers.Dense(2)])
+    model = keras.Sequential([keras.Input((4, 2)), inner]) if nested else inner
+    explainer = deepshap.DeepExplainer(model, R.astype("float32"), progress=False)
+    for change in (inner.pop, lambda: inner.add(keras.layers.Dense(2, activation="tanh"))):
+        change()
+        explanation = explainer(X.astype("float32"))
+        fresh = deepshap.DeepExplainer(model, R.astype("float32"), progress=False)(X.astype("float32"))
+        np.testing.assert_allclose(explanation.values, fresh.values, atol=1e-6)
+        native = np.asarray(model(tf.constant(X, "float32")))
+        np.testing.assert_allclose(explanation.outputs, native, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- frozen
+@pytest.fixture
+def found_out(monkeypatch):
+    """How often what an engine knows of a model was found out: recordings of references, and traces."""
+    from deepshap.engines.tensorflow import engine as of_keras
+    from deepshap.engines.torch.engine import TorchEngine
+
+    times = []
+    record, explained = TorchEngine.record, of_keras.explained
+    monkeypatch.setattr(TorchEngine, "record", lambda *a: (times.append("torch"), record(*a))[1])
+    monkeypatch.setattr(of_keras, "explained", lambda *a: (times.append("keras"), explained(*a))[1])
+    return times
+
+
+@pytest.mark.parametrize("kind", [TorchModel, KerasModel], ids=["torch", "keras"])
+def test_frozen_finds_out_once_and_keeps_what_it_knows(kind, found_out):
+    held = Held()
+    calls, model = [], kind(held)
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    with explainer.frozen():
+        before = explainer.shap_values(X)
+        once = len(found_out)
+        number = held.number
+        held.number = lambda: (calls.append(1), number())[1]
+        np.testing.assert_array_equal(explainer.shap_values(X), before)
+        np.testing.assert_array_equal(explainer.shap_values(X), before)
+        assert len(found_out) == once > 0
+    held.table["rate"] = 3.0
+    assert np.abs(explainer.shap_values(X) - before).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", [TorchModel, KerasModel], ids=["torch", "keras"])
+def test_what_changed_before_the_block_is_seen_in_it(kind):
+    held = Held()
+    explainer = deepshap.DeepExplainer(kind(held), R, progress=False)
+    before = explainer.shap_values(X)
+    held.table["rate"] = 3.0
+    with explainer.frozen():
+        assert np.abs(explainer.shap_values(X) - before).max() > 1e-4
+
+
+def test_a_model_that_changes_in_the_block_is_explained_as_it_was_or_as_it_is():
+    """What does not fit together is found out anew; never a mixture of both."""
+    held = Held()
+    model = TorchModel(held)
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    with explainer.frozen():
+        before = explainer.shap_values(X)
+        held.table["rate"] = 3.0
+        found = explainer.shap_values(X)
+    now = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    assert min(np.abs(found - before).max(), np.abs(found - now).max()) < 1e-12
