@@ -52,6 +52,8 @@ demo: setup
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt shapiq
+	$(BIN)/python benchmarks/dial.py
 	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python benchmarks/recurrent_keras.py

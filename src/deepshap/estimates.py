@@ -51,6 +51,12 @@ class RunningEstimate:
         self._groups: list[tuple[int, np.ndarray]] = []
 
     # ------------------------------------------------------------------ adding
+    def begin(self, part: Term | Known) -> None:
+        """Take the open replicates for complete if a part belongs to later ones."""
+        numbers = part.replicates
+        if numbers is not None and self._open and numbers.min() // 2 > max(self._open) // 2:
+            self.close()
+
     def add(self, term: Term, at: slice, columns: np.ndarray, found: Contributions, share: float) -> np.ndarray | None:
         """Add what some examples of a term gave; ``share`` is the part of its references that they were compared with.
 
@@ -94,8 +100,6 @@ class RunningEstimate:
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
     def _to_replicates(self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray) -> None:
-        if self._open and replicates.min() // 2 > max(self._open) // 2:  # a new batch
-            self.close()
         for replicate in np.unique(replicates):
             mine = replicates == replicate
             if replicate not in self._open:

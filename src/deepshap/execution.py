@@ -217,6 +217,8 @@ def _follow(
             part = parts.send(answer)
         except StopIteration:
             return
+        if not isinstance(part, Evaluation):
+            sums.begin(part)
         if isinstance(part, Evaluation):
             answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
             bar.update(len(part.points))
