@@ -23,6 +23,7 @@ from .players import Players
 
 OF_REFERENCES, OF_ORDERS = 3.0, 2.2  # noise of one replicate by what it draws, over the distance of Deep SHAP
 LEAST = 4  # replicates, of which a standard error can be told
+STILL = 1e-6  # of a row's largest value: who moves less than that does not play
 GOOD = 0.05  # a distance to the Shapley values that needs no remark
 
 
@@ -121,9 +122,12 @@ def standard_errors(method: Method, estimate: RunningEstimate) -> np.ndarray | N
     if not isinstance(method, Paths) or noise is None:
         return None
     kept, correction = estimate.kept, estimate.correction
-    size = np.maximum(np.abs(correction), np.sqrt((correction**2).mean(1, keepdims=True)))
+    moved = np.abs(estimate.values()[0]) + np.abs(correction) + noise
+    plays = moved > STILL * moved.max(1, keepdims=True)  # padding, say, does not
+    common = np.sqrt((correction**2).sum(1, keepdims=True) / np.maximum(plays.sum(1, keepdims=True), 1))
+    size = np.maximum(np.abs(correction), common)
     left = 0.0 if method.by_outputs else 1 / (method.segments - 1)
-    return np.hypot(_widened(estimate.count) * kept * noise, np.hypot(left * kept, 1 - kept) * size)
+    return plays * np.hypot(_widened(estimate.count) * kept * noise, np.hypot(left * kept, 1 - kept) * size)
 
 
 def _widened(replicates: int) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from dataset_models import rows, table_explainer
+from tqdm import tqdm
 
 import deepshap
 from deepshap import explain_dataset
@@ -49,6 +50,7 @@ def child(work):
     if process:
         return process
     try:
+        tqdm.set_lock(threading.RLock())  # a child that is killed must not hold the lock that all processes share
         work()
         os._exit(0)
     except BaseException as error:
