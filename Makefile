@@ -1,9 +1,9 @@
-# make setup, fast, test, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test matrix packages shap-tests lint demo bench gallery notebooks docs tex
+.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex
 
 setup: $(INSTALLED)
 
@@ -23,6 +23,10 @@ fast: setup
 
 # One thread for each of the two test processes.
 test: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not long"
+
+# Those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
+test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # shap's own tests of its DeepExplainer, with ours in its place; a part of test.

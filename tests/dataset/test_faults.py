@@ -23,6 +23,8 @@ from deepshap import explain_dataset
 from deepshap.dataset import workers
 from deepshap.dataset.parts import parts_in, sound_parts
 
+pytestmark = pytest.mark.long
+
 COUNT, SIZE, PARTS = 40, 4, 10
 
 

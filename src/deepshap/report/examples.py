@@ -42,8 +42,10 @@ def judge(content: Content) -> Judged:
             return _judge_each(outputs, targets)
         targets = targets.argmax(1)
     scores, names = _scores(content)
-    if scores.shape[1] == 1 or not content.flat:
-        return Judged() if targets is None else _judge_value(content, targets, sole=content.predictions is not None)
+    values = targets is not None and targets.dtype.kind == "f" and outputs.shape[1] == 1  # of the one that is explained
+    if scores.shape[1] == 1 or not content.flat or values:
+        sole = content.predictions is not None and not values
+        return Judged() if targets is None else _judge_value(content, targets, sole)
     predicted = names[np.arange(len(content)), scores.argmax(1)]
     if targets is None:
         return Judged(predicted=predicted)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 import deepshap
 
+pytestmark = pytest.mark.long
+
 STEPS, FEATURES, UNITS = 5, 3, 4
 DTYPES = {"float64": 1e-7, "float32": 1e-5}
 
