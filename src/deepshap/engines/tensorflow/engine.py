@@ -44,12 +44,20 @@ class KerasEngine(Shell):
         self._graphs: dict[Any, ModelGraph] = {}
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._functions: dict[Any, Explained] = {}
+        self._surveys: dict[Any, Survey] = {}  # of the graph that was asked for last
         self.handlers = Handlers(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
         layer = self.layers.get(self.layer)
-        empty: dict[str, Any] = {"layers": {}, "operations": {}, "_graphs": {}, "_functions": {}, "_current": set()}
+        empty: dict[str, Any] = {
+            "layers": {},
+            "operations": {},
+            "_graphs": {},
+            "_functions": {},
+            "_surveys": {},
+            "_current": set(),
+        }
         return {**super().__getstate__(), "layer": layer, **empty}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -57,6 +65,7 @@ class KerasEngine(Shell):
         self.layers = layers_of(self.model)
         if self.layer is not None:
             self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
+        self.handlers.apply()
 
     @staticmethod
     def _enter(stack: ExitStack) -> None:
@@ -70,6 +79,7 @@ class KerasEngine(Shell):
         """Forget whatever is kept of the model."""
         self._graphs.clear()
         self._functions.clear()
+        self._surveys.clear()
         self._current.clear()
         return False
 
@@ -223,6 +233,7 @@ class KerasEngine(Shell):
         """Check on an example and a reference that the model can be explained."""
         if not self._frozen:
             self._current.clear()
+        self._survey(examples)  # before a model is run that will be refused
         one, two = examples[:1], references[:1].described_by(examples[:1])
         both = Points.joined([one, two])
         runs = [run.reshape(-1) for run in self._find_axes(both)]
@@ -295,17 +306,27 @@ class KerasEngine(Shell):
         key = id(graph), pairing, multipliers, diagnosis, tuple(USER_OPERATIONS.items())
         if key not in self._functions:
             count = len(points.inputs)
+            survey = self._survey(points)
+            layer_axes = self.layer_axes if self.layer is not None else None
+            axes = self.output_axis or 0, layer_axes
+            self._functions[key] = explained(graph, survey, count, *axes, pairing, multipliers, diagnosis)
+            self._dtypes |= {dtype.name for dtype in self._functions[key].dtypes}
+        return self._functions[key]
+
+    def _survey(self, points: Points) -> Survey:
+        """What depends on the inputs; an error if some of it has no rule."""
+        graph = self.graph(points)
+        key = id(graph), tuple(USER_OPERATIONS.items())
+        if key not in self._surveys:
+            count = len(points.inputs)
             of_rows = ACTIVE if self.layer is None else COUNTED
             flags = [of_rows] * count + [STILL] * (len(graph.body.inputs) - count)
             survey = Survey(graph.library, {**OPERATIONS, **USER_OPERATIONS}, graph.regions)
             survey.run(graph.body, flags)
             if survey.unsupported:
                 raise UnsupportedOperationError(_unsupported_message(list(survey.unsupported)))
-            layer_axes = self.layer_axes if self.layer is not None else None
-            axes = self.output_axis or 0, layer_axes
-            self._functions[key] = explained(graph, survey, count, *axes, pairing, multipliers, diagnosis)
-            self._dtypes |= {dtype.name for dtype in self._functions[key].dtypes}
-        return self._functions[key]
+            self._surveys = {key: survey}
+        return self._surveys[key]
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

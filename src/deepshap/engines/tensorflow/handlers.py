@@ -19,14 +19,14 @@ from .regions import Region, RegionStep
 class Handlers(AnyHandlers):
     """The layers of one engine's model, and the handlers registered for them."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._apply()  # to the layers of the engine's own copy of the model
-
     @property
     def names(self) -> dict[Any, str]:
         """Qualified name of every layer; "" is the model itself."""
         return dict(self.engine.layers)
+
+    def apply(self) -> None:
+        """Make each handled layer one operation; once more for an engine that has a copy of the model."""
+        self._apply()
 
     def _apply(self) -> None:
         """Make each handled layer one operation."""
