@@ -123,6 +123,7 @@ def test_a_row_that_fails_on_an_actor(cluster, tmp_path):
     assert len(found) == COUNT - 1
 
 
+@pytest.mark.long
 def test_the_node_of_the_actors_dies(cluster, tmp_path):
     """The actors are on a node of their own; its raylet is killed, and they go on elsewhere."""
     explainer = table_explainer(models.Slow())
