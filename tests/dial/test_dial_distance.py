@@ -163,7 +163,6 @@ def test_without_a_tolerance_nothing_is_said_of_it():
 
 # ---------------------------------------------------------------------- what becomes of them
 def test_errors_survive_tables_files_and_pictures(tmp_path):
-    pytest.importorskip("matplotlib")
     found = explainer(reader(3), BACKGROUND)(X, effort=3, players="features")
     frame = found.to_dataframe()
     np.testing.assert_allclose(np.sort(frame["standard_error"]), np.sort(found.standard_errors.ravel()), atol=1e-12)
