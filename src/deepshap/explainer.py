@@ -200,7 +200,7 @@ class DeepExplainer(shap.Explainer):
             one entry per row; each row's references are evaluated with that row's own. Other values are passed as they are.
         effort : float, default 1
             How much more time to take than Deep SHAP, for values nearer to the Shapley values; 1 is Deep SHAP itself. Of few
-            references the least above 1 is about ``1 + 40 / references``.
+            references the least above 1 is about ``1 + 40 / references``, of recurrent networks ``1 + 100 / references``.
         tolerance : float, optional
             In the place of ``effort``: work until the standard errors of each row are below that share of its largest value,
             or ``max_effort`` is reached.
