@@ -11,7 +11,7 @@ import pytest
 from keras_checks import TOLERANCE
 from keras_models import CASES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 HERE = Path(__file__).parents[2] / "support"
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
