@@ -74,7 +74,8 @@ class RunningEstimate:
         references = len(term.comparison.references) * share if term.comparison.crossed else 1
         output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
         reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
-        np.add.at(self.difference, rows, self._averaged(output * references - reference, term.replicates))
+        if term.replicates is None:  # what a replicate explains beyond what all do is nothing: its terms cancel
+            np.add.at(self.difference, rows, output * references - reference)
         if term.comparison is self._whole:
             self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
             np.add.at(self.expected, rows, reference)
@@ -84,14 +85,9 @@ class RunningEstimate:
         """Add contributions that a method has made of outputs."""
         if known.replicates is None:
             self._to_all([known.values], known.rows, known.weights)
+            np.add.at(self.difference, known.rows, known.values.sum(1) * known.weights[:, None])
         else:
             self._to_replicates(known.values, known.rows, known.weights, known.replicates)
-        change = known.values.sum(1) * known.weights[:, None]
-        np.add.at(self.difference, known.rows, self._averaged(change, known.replicates))
-
-    def _averaged(self, change: np.ndarray, replicates: np.ndarray | None) -> np.ndarray:
-        """What a replicate explains beyond what all do is nothing: its terms cancel, and are left out."""
-        return change if replicates is None else np.zeros_like(change)
 
     def _to_all(self, values: list[np.ndarray], rows: np.ndarray, weights: np.ndarray) -> None:
         if not self._fixed:

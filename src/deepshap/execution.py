@@ -217,12 +217,12 @@ def _follow(
             part = parts.send(answer)
         except StopIteration:
             return
-        if not isinstance(part, Evaluation):
-            sums.begin(part)
         if isinstance(part, Evaluation):
             answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
             bar.update(len(part.points))
-        elif isinstance(part, Known):
+            continue
+        sums.begin(part)
+        if isinstance(part, Known):
             sums.add_known(part)
             answer = None
         else:

@@ -61,7 +61,7 @@ class Handlers(ABC):
         """Qualified name of every layer; "" is the model itself."""
 
     @abstractmethod
-    def _apply(self) -> None:
+    def apply(self) -> None:
         """Make each handled layer one operation, and forget what was prepared without that."""
 
     def register(self, layer: str | type, handler: Handler) -> None:
@@ -73,14 +73,14 @@ class Handlers(ABC):
             )
         self._check(layer)
         self.registered[layer] = handler
-        self._apply()
+        self.apply()
 
     def unregister(self, layer: str | type) -> None:
         """Go back to the built-in treatment."""
         if self.registered.pop(layer, None) is None:
             known = ", ".join(map(_spelled, self.registered)) or "none at all"
             raise InputError(f"no handler is registered for {_spelled(layer)}; registered: {known}.")
-        self._apply()
+        self.apply()
 
     def handler_of(self, layer: Any, name: str) -> Handler | None:
         """The handler for a layer: by its name, by its type, or by one that its type is derived from."""

@@ -26,10 +26,6 @@ class Handlers(AnyHandlers):
 
     def apply(self) -> None:
         """Make each handled layer one operation; once more for an engine that has a copy of the model."""
-        self._apply()
-
-    def _apply(self) -> None:
-        """Make each handled layer one operation."""
         self.engine.operations.clear()
         for layer, name in self.names.items():
             handler = self.handler_of(layer, name)

@@ -31,7 +31,7 @@ class Handlers(AnyHandlers):
         """Qualified name of every layer; "" is the model itself."""
         return layer_names(self.engine.model)
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
         """Make each handled layer one operation, and forget what was prepared without that."""
         operations = self.engine.operations
         for module, operation in list(operations.items()):
