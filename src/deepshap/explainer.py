@@ -353,7 +353,7 @@ class DeepExplainer(shap.Explainer):
             "background": self._references if self._background is None else list(self._background.inputs),
             "batch_axis": self._batch_axis,
             "handlers": dict(self.custom_handlers),
-            "rules": registered(),
+            "rules": registered().get(engine.framework, {}),
             "names": [self.feature_names, self.output_names, self._columns],
         }
 

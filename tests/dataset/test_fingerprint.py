@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -144,6 +145,8 @@ print(json.dumps([{n: digest(v) for n, v in e().depends_on.items()} for e in (ra
 
 
 def test_another_process_finds_the_same():
+    importlib.import_module("tensorflow")  # whether it is loaded, and its engine, must not matter
+    importlib.import_module("deepshap.engines.tensorflow.table")
     support = os.path.dirname(models.__file__)
     path = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONHASHSEED": "12", "PYTHONPATH": path}

@@ -99,7 +99,7 @@ def unregister_rule(function: Any) -> None:
 def registered() -> dict[str, dict[Any, Any]]:
     """All registered rules, by the engine that they are for; ``adopt`` takes them over in another process."""
     tables = {engine: sys.modules.get(f"{__package__}.{engine}.table") for engine in ("torch", "tensorflow")}
-    return {engine: dict(table.USER_OPERATIONS) for engine, table in tables.items() if table is not None}
+    return {engine: dict(table.USER_OPERATIONS) for engine, table in tables.items() if table and table.USER_OPERATIONS}
 
 
 def adopt(rules: dict[str, dict[Any, Any]]) -> None:
