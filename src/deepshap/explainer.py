@@ -344,7 +344,7 @@ class DeepExplainer(shap.Explainer):
 
     @property
     def depends_on(self) -> dict[str, Any]:
-        """What attributions depend on beside the rows: the model, what is explained of it, the background, rules (read only)."""
+        """What explanations depend on beside the rows: the model, what is explained of it, background, rules, names."""
         engine = self.engine
         return {
             "model": engine.model,
@@ -354,7 +354,7 @@ class DeepExplainer(shap.Explainer):
             "batch_axis": self._batch_axis,
             "handlers": dict(self.custom_handlers),
             "rules": registered().get(engine.framework, {}),
-            "names": [self.feature_names, self.output_names, self._columns],
+            "names": [self.feature_names, self.output_names, self._columns, self.inverse_transform],
         }
 
     def save(self, out_file: Any) -> None:

@@ -21,6 +21,7 @@ def explain(
     features: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
     lengths: str | None = None,
+    targets: str | None = None,
     form: str = "values",
     dtype: str = "float32",
     on_error: str = "raise",
@@ -40,7 +41,7 @@ def explain(
         The rows.
     explainer : DeepExplainer or callable
         The explainer, or a function without arguments that makes it in each actor, as for models on a GPU.
-    id, features, shape, lengths, form, dtype, on_error
+    id, features, shape, lengths, targets, form, dtype, on_error
         As for ``deepshap.BatchExplainer``.
     batch_size : int
         Rows that are explained together.
@@ -69,9 +70,10 @@ def explain(
     if hasattr(explainer, "depends_on"):
         load = partial(_fetched, ray.put({"explainer": explainer, "rules": registered()}))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
+    arguments |= {"targets": targets, "form": form, "dtype": dtype, "on_error": on_error, **options}
     return ds.map_batches(
         BatchExplainer,
-        fn_constructor_kwargs={**arguments, "form": form, "dtype": dtype, "on_error": on_error, **options},
+        fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
         batch_size=batch_size,
         concurrency=concurrency,

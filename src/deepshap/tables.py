@@ -113,7 +113,7 @@ def sequences(
         If a column is missing, named twice or not numeric, a value is missing (NaN), two lines of an id have the same time,
         times are text that is neither dates nor in order, or a row is longer than ``steps``.
     """
-    return read_sequences(frame, id, time, features, steps, pad, counted)
+    return read_sequences(frame, id, time, features, steps, pad)
 
 
 def counted(position: int) -> str:
@@ -128,9 +128,13 @@ def read_sequences(
     features: Sequence[str] | None,
     steps: int | None,
     pad: float | str,
-    place: Callable[[int], str],
+    place: Callable[[int], str] = counted,
+    complete: bool = True,
 ) -> Sequences:
-    """As ``sequences``, but errors name a line of the table as ``place`` does, from its position."""
+    """As ``sequences``, but errors name a line of the table as ``place`` does, from its position.
+
+    Values may be missing where they need not be ``complete``.
+    """
     pd = needed("pandas", "pandas is needed for this")
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
@@ -158,19 +162,25 @@ def read_sequences(
         raise InputError(
             f"{id} {ids[codes[first]]} has two lines for {time} {stamps[first]}; drop one of them, or choose the right columns."
         )
-    _check_complete(table, names, ids[codes], stamps)
+    if complete:
+        _check_complete(table, names, ids[codes], stamps)
     count = int(lengths.max()) if steps is None else steps
     if lengths.max() > count:
         raise InputError(f"{id} {ids[lengths.argmax()]} has {lengths.max()} lines, more than steps={steps}.")
     values = np.zeros((len(ids), count, len(names)))
     values[codes, at] = table
-    padding = np.arange(count) >= lengths[:, None]
-    if pad == "last":
-        values[padding] = np.repeat(values[np.arange(len(ids)), lengths - 1], count - lengths, axis=0)
-    else:
-        values[padding] = pad
+    _pad(values, lengths, pad)
     labels = _step_labels(codes, at, stamps, (len(ids), count))
     return Sequences(values, lengths, np.asarray(as_labels(ids, "ids")), labels, [str(name) for name in names])
+
+
+def _pad(values: np.ndarray, lengths: np.ndarray, pad: float | str) -> None:
+    rows, count = values.shape[:2]
+    padding = np.arange(count) >= lengths[:, None]
+    if pad == "last":
+        values[padding] = np.repeat(values[np.arange(rows), lengths - 1], count - lengths, axis=0)
+    else:
+        values[padding] = pad
 
 
 def _times(column: Any, codes: np.ndarray, name: str) -> Any:
@@ -231,6 +241,26 @@ def _zoned(column: Any) -> Any:
         return needed("pandas", "pandas is needed for this").to_datetime(column, utc=True)
     except (ValueError, TypeError):
         return column
+
+
+def of_each(frame: pd.DataFrame, id: str, names: Sequence[str], option: str) -> np.ndarray:
+    """Columns of a table in long form that have one value for each id, (ids,) or (ids, columns), in the ids' order.
+
+    Raises
+    ------
+    InputError
+        If one has several.
+    """
+    each = frame.groupby(id, sort=False)[list(names)]
+    changing = (each.nunique(dropna=False) > 1).any()
+    if changing.any():
+        raise InputError(f"{option}: {changing.idxmax()!r} changes within a row; it needs one value for each id.")
+    return as_columns(each.first())
+
+
+def as_columns(columns: pd.DataFrame) -> np.ndarray:
+    """A value for each row, (rows,), or several (rows, columns)."""
+    return columns.iloc[:, 0].to_numpy() if columns.shape[1] == 1 else columns.to_numpy()
 
 
 def _check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cli_models
 import dataset_models as models
@@ -108,10 +109,43 @@ def test_rows_that_fail_show_in_the_exit_code():
     assert done(*command, "--on-error", "keep", code=4)["errors"] == {"ValueError": 1}
 
 
-def test_what_needs_all_rows_is_refused():
+def test_what_is_known_of_rows_is_as_at_once():
+    """True classes, the data before scaling, some of the rows; and a report of them."""
+    table = wide()
+    raw = table * 7 + 3
+    true = np.where(table["a"] > 0, "yes", "no")
+    for name, one in (("x", table), ("raw", raw)):
+        one.assign(key=np.arange(COUNT) + 7, truth=true).to_parquet(f"{name}.parquet", index=False, row_group_size=4)
+    options = ("--target", "truth", "--raw", "raw.parquet", "--rows", "2:13", "--class-names", "no,yes")
+    done(*TABLE, *options, "--shards", "out", "--report", "why.html")
+    at_once = run(*TABLE[:-2], *options, "-o", "once.parquet")
+    assert at_once.exit_code == 0, at_once.output
+    found, wanted = deepshap.load("out")[:], deepshap.load("once.parquet")
+    for name in ("values", "display_data", "predictions", "base_values"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(found.row_ids, wanted.row_ids)
+    np.testing.assert_array_equal(found.targets, wanted.targets)
+    assert found.classes == wanted.classes == ["no", "yes"]
+    assert "11 examples" in Path("why.html").read_text(encoding="utf-8")
+
+
+def test_words_of_token_ids():
+    np.save("ids.npy", np.random.default_rng(0).integers(0, 3, (COUNT, 4)))
+    Path("words.txt").write_text("nothing\ngood\nbad\n", encoding="utf-8")
+    options = ("-b", "zeros", "--tensor", "scores", "--vocabulary", "words.txt")
+    done("explain", "cli_models:Words", "ids.npy", *options, "--shards", "out", "--rows-per-part", 5)
+    run("explain", "cli_models:Words", "ids.npy", *options, "-o", "once.parquet")
+    found, wanted = deepshap.load("out")[:], deepshap.load("once.parquet")
+    np.testing.assert_array_equal(found.display_data, wanted.display_data)
+    np.testing.assert_array_equal(found.step_labels, wanted.step_labels)
+    assert found.feature_names is wanted.feature_names is None
+
+
+def test_what_cannot_be_done_part_by_part_is_refused():
     wide()
-    for option in (("--report", "r.html"), ("--rows", 3), ("--target", "a"), ("--background", "mean")):
-        result = run(*TABLE, "--shards", "out", *option)
-        assert result.exit_code == 1
-        assert option[0] in result.stderr
+    assert "--background mean reads all data" in run(*TABLE, "--shards", "out", "--background", "mean").stderr
     assert "must be a folder" in run(*TABLE, "--shards", "x.parquet").stderr
+    assert "there is no folder none" in run(*TABLE, "--shards", "out", "--report", "none/why.html").stderr
+    players = ("--raw", "x.parquet", "--players", "features", "--effort", 9)
+    assert "--players sums over them" in run(*TABLE, "--shards", "out", *players).stderr
+    assert not Path("out").exists()

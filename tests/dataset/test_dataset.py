@@ -142,6 +142,16 @@ def test_lengths_of_arrays(ragged, tmp_path):
     close(found, ragged(wanted.values, additional_forward_args=(wanted.lengths,)))
 
 
+def test_lengths_in_a_column(ragged, tmp_path):
+    wanted = deepshap.sequences(long_table(COUNT), "who", "day")
+    flat = pd.DataFrame(wanted.values.reshape(COUNT, -1)).rename(columns=str)
+    flat.assign(n=wanted.lengths).to_parquet(tmp_path / "x.parquet")
+    options = {"shape": (models.STEPS, 2), "lengths": "n", "rows_per_part": 5, "progress": False}
+    found = explain_dataset(ragged, tmp_path / "x.parquet", tmp_path / "out", **options)[:]
+    close(found, ragged(wanted.values, additional_forward_args=(wanted.lengths,)))
+    np.testing.assert_array_equal(found.lengths, wanted.lengths)
+
+
 def test_a_model_that_reads_its_padding_is_refused_lengths(tmp_path):
     class Reads(models.Ragged):
         def forward(self, x, lengths):
@@ -183,6 +193,78 @@ def test_columns_in_another_order_are_refused(tmp_path):
     frame()[list("bacd")].to_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="columns of X are"):
         explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("form", ["values", "long"])
+def test_what_is_known_of_rows_goes_along(form, tmp_path):
+    """True classes, inputs before scaling and predictions are those of one call."""
+    x, raw = frame(ids=np.arange(COUNT) + 100), frame(ids=np.arange(COUNT) + 100) * 7 + 3
+    true = np.array(["no", "yes"])[(x["a"] > 0).astype(int)]
+    explainer = deepshap.DeepExplainer(Table(), x.iloc[:5], output_names=["no", "yes"], progress=False)
+    wanted = explainer(x, target="true", targets=true)
+    for name, table in (("x", x), ("raw", raw)):
+        table.assign(truth=true, key=x.index).to_parquet(tmp_path / f"{name}.parquet", index=False, row_group_size=5)
+    options = {"target": "true", "form": form, "rows_per_part": 5, "progress": False}
+    columns = {"id": "key", "targets": "truth", "raw": tmp_path / "raw.parquet"}
+    of_files = explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "files", **columns, **options)[:]
+    of_tables = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)[:]
+    for found in (of_files, of_tables):
+        close(found, wanted)
+        np.testing.assert_array_equal(found.targets, true)
+        np.testing.assert_allclose(found.display_data, raw.to_numpy(), rtol=1e-6)
+        assert (found.explained, found.classes) == (wanted.explained, ["no", "yes"])
+    if form == "values":
+        np.testing.assert_allclose(found.predictions, wanted.predictions, rtol=1e-6)
+        page = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)
+        assert "confusion" in page.report(tmp_path / "why.html", rows=9).read_text(encoding="utf-8").lower()
+    with pytest.raises(InputError, match="its ids are others"):
+        explain_dataset(explainer, x, tmp_path / "ids", raw=raw.set_axis(raw.index + 1), **options, targets=true)
+    with pytest.raises(InputError, match="the columns of raw= are"):
+        explain_dataset(explainer, x, tmp_path / "columns", raw=raw[list("bacd")], **options, targets=true)
+
+
+@pytest.mark.parametrize("form", ["values", "long"])
+def test_inverse_transforms_and_values_for_each_output(form, tmp_path):
+    """What a scaler undoes is beside the input, also where a part holds nothing but failures; padding is cut off."""
+    x, true = rows(COUNT), rows(COUNT, seed=5)[:, :2]
+    x[10:15, 0] = 13
+    explainer = deepshap.DeepExplainer(Picky(), rows(5, seed=1), inverse_transform=lambda z: z * 2, progress=False)
+    options = {"form": form, "on_error": "keep", "rows_per_part": 5, "progress": False}
+    found = explain_dataset(explainer, x, tmp_path / "out", targets=true, **options)
+    good = np.setdiff1d(np.arange(COUNT), np.arange(10, 15))
+    np.testing.assert_array_equal(found[:].data, x[good])
+    np.testing.assert_allclose(found[:].display_data, 2 * x[good])
+    np.testing.assert_array_equal(found[:].targets, true[good])
+    assert len({str(pq.read_schema(path).remove_metadata()) for path in found.paths}) == 1
+    explainer.inverse_transform = lambda z: z * 3
+    with pytest.raises(InputError, match="made otherwise: names"):
+        explain_dataset(explainer, x, tmp_path / "out", targets=true, **options)
+
+
+def test_raw_sequences_of_different_lengths(ragged, tmp_path):
+    table = long_table(COUNT)
+    raw = table.assign(pulse=table["pulse"] * 10, heat=table["heat"] + 40)
+    table.to_parquet(tmp_path / "x.parquet")
+    raw.to_parquet(tmp_path / "raw.parquet")
+    options = {"id": "who", "time": "day", "lengths": True, "rows_per_part": 5, "progress": False}
+    found = explain_dataset(ragged, tmp_path / "x.parquet", tmp_path / "o", raw=tmp_path / "raw.parquet", **options)[:]
+    wanted = deepshap.sequences(raw, "who", "day")
+    np.testing.assert_allclose(found.display_data, wanted.values, rtol=1e-6)
+    with pytest.raises(InputError, match="players= sums over them"):
+        explain_dataset(ragged, wanted, tmp_path / "p", raw=wanted, lengths=True, players="steps", progress=False)
+
+
+@pytest.mark.parametrize("name", ["array", "Parquet"])
+def test_some_rows_of_a_data_set(name, explainer, whole, tmp_path):
+    data, options = SOURCES[name](tmp_path)
+    options = {"rows_per_part": 4, "progress": False, **options}
+    found = explain_dataset(explainer, data, tmp_path / "out", rows=(5, 14), **options)
+    close(found[:], whole[5:14])
+    np.testing.assert_array_equal(found[:].row_ids, np.arange(5, 14) + (100 if name == "Parquet" else 0))
+    with pytest.raises(InputError, match=r"reading \(rows: \[5, 14\] then, \[5, 15\] now\)"):
+        explain_dataset(explainer, data, tmp_path / "out", rows=(5, 15), **options)
+    with pytest.raises(InputError, match="takes none of the 23 rows"):
+        explain_dataset(explainer, data, tmp_path / "none", rows=(COUNT, COUNT + 1), **options)
 
 
 # ---------------------------------------------------------------------- independent of the split
@@ -414,6 +496,18 @@ def test_rows_that_fail_are_kept_with_their_errors(form, tmp_path):
     assert bad.drop(columns=["id", "error"]).isna().all(axis=None)
 
 
+def test_a_missing_value_in_a_long_table_is_of_its_row_alone(ragged, tmp_path):
+    table = long_table(COUNT)
+    table.loc[table["who"] == "id-00007", "heat"] = np.nan
+    table.to_parquet(tmp_path / "long.parquet", row_group_size=7)
+    options = {"id": "who", "time": "day", "lengths": True, "rows_per_part": 5, "progress": False}
+    with pytest.raises(InputError, match=r"row id-00007 \(part 1\) cannot be explained: .*NaN"):
+        explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", **options)
+    found = explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", on_error="keep", **options)
+    assert [row for row, _ in found.failed()] == ["id-00007"]
+    assert len(found) == COUNT - 1
+
+
 def test_a_part_of_nothing_but_failures(tmp_path):
     x = rows(8)
     x[:4, 0] = 13
@@ -488,6 +582,8 @@ def test_wrong_calls(explainer, tmp_path):
         ({"id": "key"}, "name columns of Parquet"),
         ({"lengths": [1, 2]}, "lengths has shape"),
         ({"shape": (3,)}, "cannot have the shape"),
+        ({"targets": [1, 2]}, "targets has shape"),
+        ({"raw": rows(COUNT + 1)}, "must have the rows"),
     ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, rows(COUNT), tmp_path / "out", progress=False, **options)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..names import check_names
-from ..tables import counted, numeric, read_sequences
+from ..tables import as_columns, counted, numeric, of_each, read_sequences
 
 TEXTS = (".csv", ".tsv", ".csv.gz")
 TABLES = (".parquet", ".pq", *TEXTS)
@@ -108,9 +108,9 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
     if source.lengths == "table" and data.lengths is None:
         raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
     if source.lengths is not None and data.lengths is None:
-        data = replace(data, lengths=_row_array(source.lengths, "--lengths"), passes_lengths=True)
+        data = replace(data, lengths=row_array(source.lengths, "--lengths"), passes_lengths=True)
     if source.target is not None and data.targets is None:
-        data = replace(data, targets=_row_array(source.target, "--target"))
+        data = replace(data, targets=row_array(source.target, "--target"))
     for what, array in (("--lengths", data.lengths), ("--target", data.targets)):
         if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what == "--lengths")):
             raise InputError(f"{what}: shape {array.shape} does not fit {len(data)} rows, it must be ({len(data)},).")
@@ -184,11 +184,8 @@ def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int |
         raise InputError("a long table needs --id, the column that says which lines belong together.")
     targets, names = None, _target_columns(frame, source)
     if names:
-        each = frame.groupby(source.id_column, sort=False)[names]
-        changing = (each.nunique(dropna=False) > 1).any()
-        if changing.any():
-            raise InputError(f"--target: {changing.idxmax()!r} changes within a row; it needs one value for each id.")
-        targets, frame = _as_targets(each.first()), frame.drop(columns=names)
+        targets = of_each(frame, source.id_column, names, "--target")
+        frame = frame.drop(columns=names)
     columns = source.id_column, source.time_column, source.features
     table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
     return Data(
@@ -210,15 +207,10 @@ def _target_columns(frame: Any, source: Source) -> list[str]:
     return names if set(names) <= set(frame.columns) else []
 
 
-def _as_targets(columns: Any) -> np.ndarray:
-    """A target for each row, (rows,), or several (rows, targets)."""
-    return columns.iloc[:, 0].to_numpy() if columns.shape[1] == 1 else columns.to_numpy()
-
-
 def _wide(frame: Any, source: Source, path: Path) -> Data:
     special: dict[str, np.ndarray] = {}
     targets = _target_columns(frame, source)
-    true, frame = _as_targets(frame[targets]) if targets else None, frame.drop(columns=targets)
+    true, frame = as_columns(frame[targets]) if targets else None, frame.drop(columns=targets)
     for option, name in (("id", source.id_column), ("lengths", source.lengths)):
         if name is not None and name in frame.columns:
             special[option] = frame[name].to_numpy()
@@ -286,7 +278,8 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as an array of numbers: {' '.join(str(error).split())}") from None
 
 
-def _row_array(name: str | None, option: str) -> np.ndarray:
+def row_array(name: str | None, option: str) -> np.ndarray:
+    """An array with an entry for each row, from a file of its own."""
     assert name is not None
     path = Path(name)
     if path.suffix.lower() == ".npy" and path.exists():
@@ -320,16 +313,19 @@ def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
 
 def taken(data: Data, rows: str | None) -> Data:
     """The rows N (that many) or A:B."""
-    if rows is None:
-        return data
+    return data if rows is None else data[slice(*bounds(rows, len(data)))]
+
+
+def bounds(rows: str, count: int) -> tuple[int, int]:
+    """The first row of N (that many) or A:B, and the one behind the last."""
     first, colon, last = rows.partition(":")
     try:
-        start, stop = (int(first or 0), int(last) if last else len(data)) if colon else (0, int(first))
+        start, stop = (int(first or 0), int(last) if last else count) if colon else (0, int(first))
     except ValueError:
         raise InputError(f"--rows must be a number or A:B, not {rows!r}.") from None
-    if not 0 <= start < min(stop, len(data)):
-        raise InputError(f"--rows {rows} takes none of the {len(data)} rows.")
-    return data[slice(start, stop)]
+    if not 0 <= start < min(stop, count):
+        raise InputError(f"--rows {rows} takes none of the {count} rows.")
+    return start, stop
 
 
 # ---------------------------------------------------------------------- background

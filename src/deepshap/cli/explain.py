@@ -52,10 +52,11 @@ def run(
     reference, description = read_background(background, source, all_rows, data, seed)
     loaded = model_of(model, options)
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
-    shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs, vocabulary)
+    shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs)
+    words = _words(vocabulary, inputs, raw, options)
     reference = cast(reference, loaded, chosen, options["dtype"])
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
-    explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, **names)
+    explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
     dial = dial_of(options, seed)
     with explainer.frozen():
         explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs, dial, options)
@@ -86,12 +87,15 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
 
 def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     """Explain the data part by part into a folder; whether all rows could be explained."""
-    from .shards import check_options, read_sharded, run_sharded
+    from .shards import check_folder, read_sharded, run_sharded
 
     data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))
-    check_options(folder, data, given)
-    source = source_of(given)
-    found = read_sharded(data, source, background, seed)
+    report, raw, vocabulary = (given[name] for name in ("report", "raw", "vocabulary"))
+    check_folder(folder, data)
+    check_can_write([("--report", report, REPORT)], [data, raw, vocabulary, Path(background)])
+    _import_writers(report)
+    source = source_of(given, given["target"])
+    found = read_sharded(data, source, background, seed, raw, given["rows"])
     reference, _ = read_background(background, source, found.sample, data, seed)
     loaded = model_of(given["model"], given)
     inputs = cast([*found.sample.inputs], loaded, found.sample, dtype)
@@ -100,9 +104,10 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
             raise InputError(f"the data are {read.dtype} and the model takes {one.dtype}: --shards needs them as such.")
     reference = cast(reference, loaded, found.sample, dtype)
     names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
+    names["words"] = _words(vocabulary, inputs, raw, given)
     explainer, _ = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
-    ranked = {} if given["ranked_outputs"] is None else {"ranked_outputs": given["ranked_outputs"]}
-    return run_sharded(explainer, found, folder, given["quiet"], **shards, **ranked, **dial_of(given, seed))
+    options = {**shards, **dial_of(given, seed), "ranked_outputs": given["ranked_outputs"]}
+    return run_sharded(explainer, found, folder, report, given["quiet"], **options)
 
 
 def explainer_of(
@@ -116,6 +121,7 @@ def explainer_of(
     classes: tuple[str, ...],
     class_names: str | None,
     feature_names: str | None,
+    words: Words | None,
 ) -> tuple[DeepExplainer, list[int]]:
     """The explainer that the options ask for, and where the rows lie in each input."""
     names = listed(feature_names, "--feature-names")
@@ -133,6 +139,7 @@ def explainer_of(
         progress=False if quiet else None,
         feature_names=names if names is not None else data.feature_names,
         output_names=selection.names,
+        inverse_transform=words if len(axes) == 1 or words is None else [words, *[None] * (len(axes) - 1)],
     )
     return explainer, axes
 
@@ -297,27 +304,47 @@ def _why_it_failed(error: Exception, data: Data) -> str:
     return f"the model fails on rows of shape {rows}{names}: {type(error).__name__}: {error}.{hint}"
 
 
-def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None, vocabulary: Path | None) -> list[np.ndarray] | None:
-    """What tables and reports show for the inputs: the data before scaling, or words for token ids."""
-    if raw is not None:
-        shapes = [one.shape for one in inputs]
-        if [one.shape for one in raw] != shapes:
+def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    """The data before scaling, which tables and reports show for the inputs."""
+    shapes = [one.shape for one in inputs]
+    if raw is not None and [one.shape for one in raw] != shapes:
+        raise InputError(
+            f"--raw: shapes {[one.shape for one in raw]} where the data have {shapes}: give the same rows."
+        )
+    return raw
+
+
+class Words:
+    """The words of token ids, as an inverse transform."""
+
+    def __init__(self, vocabulary: Path) -> None:
+        if not vocabulary.exists():
+            raise InputError(f"there is no file {vocabulary}.")
+        self.words = np.array(vocabulary.read_text(encoding="utf-8").splitlines())
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Look up."""
+        if ids.dtype.kind not in "iu":
             raise InputError(
-                f"--raw: shapes {[one.shape for one in raw]} where the data have {shapes}: give the same rows."
+                "--vocabulary is for token ids, and the data are no whole numbers; --dtype int64 changes that."
             )
-        return raw
+        count = len(self.words)
+        if not 0 <= ids.min() <= ids.max() < count:
+            raise InputError(f"--vocabulary has {count} words, ids 0 to {count - 1}; the data go to {ids.max()}.")
+        return self.words[ids]
+
+
+def _words(
+    vocabulary: Path | None, inputs: list[np.ndarray], raw: Path | None, options: dict[str, Any]
+) -> Words | None:
+    """What tables and reports show for token ids, tried on the inputs; not what sums over them are of."""
+    if (vocabulary or raw) and options["players"] not in (None, "cells"):
+        raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
     if vocabulary is None:
         return None
-    if not vocabulary.exists():
-        raise InputError(f"there is no file {vocabulary}.")
-    words, ids = np.array(vocabulary.read_text(encoding="utf-8").splitlines()), inputs[0]
-    if ids.dtype.kind not in "iu":
-        raise InputError(
-            "--vocabulary is for token ids, and the data are no whole numbers; --dtype int64 changes that."
-        )
-    if not 0 <= ids.min() <= ids.max() < len(words):
-        raise InputError(f"--vocabulary has {len(words)} words, ids 0 to {len(words) - 1}; the data go to {ids.max()}.")
-    return [words[ids]]
+    found = Words(vocabulary)
+    found(inputs[0])
+    return found
 
 
 def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | None) -> None:
@@ -327,8 +354,6 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
     if data.targets is not None:
         explanation.targets = data.targets
     if explanation.players is not None:
-        if shown is not None:
-            raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
         return
     parts = [part for _, part in explanation.items()]
     for part, display in zip(parts, shown or [], strict=False):

@@ -17,10 +17,8 @@ from ..dataset.run import explain_dataset
 from ..dataset.stored import status
 from ..errors import InputError
 from ..tables import Sequences
-from .data import Data, read_data
+from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading
-
-WHOLE = {"report": "--report", "rows": "--rows", "raw": "--raw", "vocabulary": "--vocabulary", "target": "--target"}
 
 
 @dataclass(frozen=True)
@@ -32,35 +30,40 @@ class Sharded:
     sample: Data
 
 
-def read_sharded(path: Path, reading: Reading, background: str, seed: int) -> Sharded:
+def read_sharded(
+    path: Path, reading: Reading, background: str, seed: int, raw: Path | None, rows: str | None
+) -> Sharded:
     """Open a data set, with as many rows drawn from it as the background is to have."""
     if background == "mean":
         raise InputError("--background mean reads all data at once: with --shards give a file that holds the mean.")
-    data, options = (path, _options(path, reading)) if _is_large(path) else _in_memory(read_data(path, reading))
+    data, options = _read(path, reading)
+    if raw is not None:
+        options["raw"] = _read(raw, reading)[0]
     source = open_source(data, **options)
     assert source.rows is not None
+    options["rows"] = None if rows is None else bounds(rows, source.rows)
     count = min(int(background), source.rows) if background.isdecimal() else 1
     drawn = np.sort(np.random.default_rng(seed).choice(source.rows, max(count, 1), replace=False))
     return Sharded(data, options, _described(source.take(drawn)))
+
+
+def _read(path: Path, reading: Reading) -> tuple[Any, dict[str, Any]]:
+    """A data set and how it is to be read."""
+    return (path, _options(path, reading)) if _is_large(path) else _in_memory(read_data(path, reading))
 
 
 def _is_large(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
 
 
-def check_options(folder: Path, data: Path, arguments: dict[str, Any]) -> None:
-    """Refuse what needs all rows at once.
+def check_folder(folder: Path, data: Path) -> None:
+    """Refuse a folder that is a file, or holds the data.
 
     Raises
     ------
     InputError
-        If such an option is given, or the folder is a file.
+        If it does.
     """
-    for name, option in WHOLE.items():
-        if arguments[name] is not None:
-            raise InputError(
-                f"{option} needs all rows at once, and --shards takes them part by part: leave one of them out."
-            )
     if folder.is_file() or folder.resolve() == data.resolve():
         raise InputError(f"--shards {folder} must be a folder of its own.")
 
@@ -73,19 +76,28 @@ def _options(path: Path, reading: Reading) -> dict[str, Any]:
             lengths = np.load(lengths)
     table = path.is_dir() or path.suffix.lower() in PARQUET
     named = {"id": reading.id_column, "time": reading.time_column, "features": reading.features}
-    return {**(named if table else {}), "shape": reading.shape, "lengths": lengths}
+    options = {**(named if table else {}), "shape": reading.shape, "lengths": lengths}
+    return options if reading.target is None else {**options, "targets": _targets(reading.target, table)}
+
+
+def _targets(target: str, table: bool) -> Any:
+    """What --target names: columns of a table, or an array of its own."""
+    if table and Path(target).suffix != ".npy":
+        return [name.strip() for name in target.split(",")]
+    return row_array(target, "--target")
 
 
 def _in_memory(data: Data) -> tuple[Any, dict[str, Any]]:
     """Rows that were read at once, as a data set."""
     lengths = data.lengths if data.passes_lengths and data.lengths is not None else False
+    options: dict[str, Any] = {"lengths": lengths, "targets": data.targets}
     (first, *others) = data.inputs
     if data.step_labels is not None and data.lengths is not None and data.row_ids is not None:
-        names = data.feature_names or []
-        return Sequences(first, data.lengths, data.row_ids, data.step_labels, names), {"lengths": data.passes_lengths}
+        rows = Sequences(first, data.lengths, data.row_ids, data.step_labels, data.feature_names or [])
+        return rows, {**options, "lengths": data.passes_lengths}
     if data.feature_names is not None:
-        return pd.DataFrame(first, index=data.row_ids, columns=data.feature_names), {"lengths": lengths}
-    return data.inputs if others else first, {"lengths": lengths}
+        return pd.DataFrame(first, index=data.row_ids, columns=data.feature_names), options
+    return data.inputs if others else first, options
 
 
 def _described(batch: Batch) -> Data:
@@ -101,11 +113,14 @@ def _described(batch: Batch) -> Data:
 
 
 # ---------------------------------------------------------------------- the commands
-def run_sharded(explainer: Any, found: Sharded, folder: Path, quiet: bool, **options: Any) -> bool:
+def run_sharded(explainer: Any, found: Sharded, folder: Path, report: Path | None, quiet: bool, **options: Any) -> bool:
     """Explain into a folder, and say how it went in one line of JSON; whether all rows could be explained."""
-    written = explain_dataset(
-        explainer, found.data, folder, **found.options, **options, progress=False if quiet else None
-    )
+    progress = False if quiet else None
+    written = explain_dataset(explainer, found.data, folder, **found.options, **options, progress=progress)
+    if report is not None:
+        written.report(report, seed=options.get("seed", 0))
+        if not quiet:
+            click.echo(f"the report is in {report}")
     click.echo(json.dumps(written.statistics))
     return not written.errors
 

@@ -23,23 +23,31 @@ class Batch:
         The ids, or the rows' places in the data set.
     lengths : array (rows,) of int, optional
         Valid steps, for models that take them as their last argument.
+    targets : array (rows,) or (rows, outputs), optional
+        True classes or values.
+    raw : in the form of X, optional
+        The rows as people know them, before scaling: arrays alone.
     """
 
     number: int
     X: Any
     ids: np.ndarray
     lengths: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    raw: Any = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, rows: Any) -> Batch:
-        lengths = None if self.lengths is None else self.lengths[rows]
-        return replace(self, X=take(self.X, rows), ids=self.ids[rows], lengths=lengths)
+        beside = {name: take(getattr(self, name), rows) for name in ("lengths", "targets", "raw")}
+        return replace(self, X=take(self.X, rows), ids=self.ids[rows], **beside)
 
 
 def take(X: Any, rows: Any) -> Any:
-    """Some rows of an input, or of each of several."""
+    """Some rows of an input, or of each of several; None of what there is not."""
+    if X is None:
+        return None
     if isinstance(X, Mapping):
         return {key: take(value, rows) for key, value in X.items()}
     if isinstance(X, (list, tuple)):

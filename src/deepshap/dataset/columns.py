@@ -8,12 +8,15 @@ length              int32             valid steps, of rows that have different o
 values*             list of float     attributions (steps, features, outputs) of a row, the last axis fastest
 standard_errors*    list of float     of the values, where the method estimates them; else null
 data*               list              the input (steps, features)
+raw*                list of double    the input before scaling (or words: text), where it is known; else null
 step                list              labels of the steps, where the data have some; else null
 base_value          list of double    mean output over the background, of each output
 output              list of double    the model's output
 output_name         list of text      names of the outputs, where each row has its own (ranked outputs); else null
+prediction          list of double    all outputs, where only some of them are explained; else null
 gap                 list of double    what the attributions miss of output minus base value, of the outputs' scale
 converged           bool              whether the wanted accuracy was reached, where one was asked for; else null
+target              as targets are    true class or value, of several outputs a list; null where none are given
 error               text              why the row could not be explained (all else but the id is null then); else null
 =================== ================= =====================================================================================
 """
@@ -28,15 +31,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_labels
+from ..names import as_labels, numbered
 from ..optional import import_pyarrow
 from ..results import Explanation, JointExplanation
 from ..results.assembly import Found, assemble
 from ..tables import plain
 from .batches import Batch
 
-OF_INPUTS = ("values", "standard_errors", "data")
-DESCRIBING = ("background", "model", "method", "players")
+OF_INPUTS = {"values": "values", "standard_errors": "standard_errors", "data": "data", "raw": "display_data"}
+DESCRIBING = ("background", "model", "method", "players", "explained", "classes")
+Dtypes = dict[str, np.dtype[Any]]
 Layout = dict[str, Any]
 
 
@@ -67,8 +71,8 @@ def parts_of(explanation: Explanation) -> dict[str, Explanation]:
     return {f"_{key}": part for key, part in explanation.items()}
 
 
-def _dtypes(X: Any) -> dict[str, np.dtype[Any]]:
-    """The types of a batch's inputs."""
+def dtypes_of(X: Any) -> Dtypes:
+    """The types of inputs, by what their columns' names end with."""
     values = plain(X, "the data")[0]
     if isinstance(values, Mapping):
         return {f"_{key}": _dtype(value) for key, value in values.items()}
@@ -83,23 +87,25 @@ def _dtype(array: Any) -> np.dtype[Any]:
 
 
 # ---------------------------------------------------------------------- the schema
-def schema(form: Form, ids: np.ndarray, dtypes: Mapping[str, np.dtype[Any]], steps: np.ndarray | None) -> Any:
-    """The columns of rows with ids, inputs and labels of steps of these types."""
+def schema(form: Form, batch: Batch, dtypes: Dtypes, raws: Dtypes, steps: np.ndarray | None) -> Any:
+    """The columns of a batch with inputs, inputs before scaling and labels of steps of these types."""
     pa = import_pyarrow()
     doubles, floats = pa.list_(pa.float64()), pa.list_(form.floats)
-    fields = [("id", label_type(ids)), ("length", pa.int32())]
+    fields = [("id", label_type(batch.ids)), ("length", pa.int32())]
     fields += [(f"values{end}", floats) for end in dtypes]
     fields += [(f"standard_errors{end}", floats) for end in dtypes]
     fields += [(f"data{end}", pa.list_(data_type(form, dtype))) for end, dtype in dtypes.items()]
+    fields += [(f"raw{end}", pa.list_(raw_type(raws.get(end)))) for end in dtypes]
     fields += [("step", pa.list_(pa.null() if steps is None else label_type(steps)))]
-    fields += [("base_value", doubles), ("output", doubles), ("output_name", pa.list_(pa.string())), ("gap", doubles)]
-    return pa.schema([*fields, ("converged", pa.bool_()), ("error", pa.string())])
+    fields += [("base_value", doubles), ("output", doubles), ("output_name", pa.list_(pa.string()))]
+    fields += [("prediction", doubles), ("gap", doubles), ("converged", pa.bool_())]
+    return pa.schema([*fields, ("target", target_type(batch.targets)), ("error", pa.string())])
 
 
-def schema_of(form: Form, batch: Batch) -> Any:
+def schema_of(form: Form, batch: Batch, raws: Dtypes) -> Any:
     """The columns for a batch of which nothing was explained yet."""
     labels = plain(batch.X, "the data")[1]
-    return schema(form, batch.ids, _dtypes(batch.X), getattr(labels, "step_labels", None))
+    return schema(form, batch, dtypes_of(batch.X), raws, getattr(labels, "step_labels", None))
 
 
 def label_type(labels: np.ndarray) -> Any:
@@ -110,6 +116,25 @@ def label_type(labels: np.ndarray) -> Any:
         unit = np.datetime_data(labels.dtype)[0]
         return pa.timestamp(unit if unit in ("ms", "us", "ns") else "ms")
     return kinds.get(labels.dtype.kind, pa.string())
+
+
+def raw_type(dtype: np.dtype[Any] | None) -> Any:
+    """The type of a column of inputs before scaling: numbers, or words."""
+    pa = import_pyarrow()
+    return pa.string() if dtype is not None and dtype.kind in "OSU" else pa.float64()
+
+
+def target_type(targets: np.ndarray | None) -> Any:
+    """The type of the column of targets."""
+    pa = import_pyarrow()
+    if targets is None:
+        return pa.string()
+    return label_type(targets) if targets.ndim == 1 else pa.list_(label_type(targets))
+
+
+def target_array(targets: np.ndarray, kind: Any) -> Any:
+    """The column of targets, (rows,) or (rows, outputs)."""
+    return labels_array(targets, kind) if targets.ndim == 1 else _lists(targets, None, kind)
 
 
 def data_type(form: Form, dtype: np.dtype[Any]) -> Any:
@@ -134,6 +159,7 @@ def layout_of(explanation: Explanation, ragged: bool) -> Layout:
         "output_names": names,
         "ranked": np.ndim(first.output_names) == 2,
         "steps": first.step_labels is not None,
+        "targets": None if first.targets is None else np.ndim(first.targets),
         **{name: getattr(explanation, name) for name in DESCRIBING},
     }
 
@@ -144,12 +170,13 @@ def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, n
     first, rows = next(iter(parts.values())), len(batch)
     valid = None if batch.lengths is None else np.arange(first.values.shape[1]) < batch.lengths[:, None]
     steps = first.step_labels
-    known = schema(form, batch.ids, {end: part.data.dtype for end, part in parts.items()}, steps)
+    raws = {end: part.display_data.dtype for end, part in parts.items() if part.display_data is not None}
+    known = schema(form, batch, {end: part.data.dtype for end, part in parts.items()}, raws, steps)
     found: dict[str, Any] = {"id": labels_array(batch.ids, known.field("id").type)}
     found["length"] = pa.nulls(rows, pa.int32()) if valid is None else pa.array(batch.lengths, pa.int32())
     for end, part in parts.items():
-        for name in OF_INPUTS:
-            array = getattr(part, name)
+        for name, field in OF_INPUTS.items():
+            array = getattr(part, field)
             if array is not None:
                 found[name + end] = _lists(array, valid, known.field(name + end).type)
     if steps is not None:
@@ -157,6 +184,10 @@ def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, n
         found["step"] = _lists(wide, valid, known.field("step").type)
     for name, array in (("base_value", first.base_values), ("output", first.outputs), ("gap", first.gap)):
         found[name] = _lists(np.asarray(array), None, known.field(name).type)
+    if first.predictions is not None and (first.explained is not None or np.ndim(first.output_names) == 2):
+        found["prediction"] = _lists(first.predictions, None, known.field("prediction").type)
+    if batch.targets is not None:
+        found["target"] = target_array(batch.targets, known.field("target").type)
     if first.converged is not None:
         found["converged"] = pa.array(first.converged)
     if np.ndim(first.output_names) == 2:
@@ -197,9 +228,8 @@ def _lists(array: np.ndarray, valid: np.ndarray | None, kind: Any) -> Any:
 def explanation_of(table: Any, layout: Layout) -> Explanation:
     """The explanation of rows none of which failed; shorter ones are padded with zeros."""
     lengths = None if table["length"].null_count else table["length"].to_numpy()
-    values, data, errors = (
-        {end: _arrays(table, name + end, layout, end, lengths) for end in layout["inputs"]}
-        for name in ("values", "data", "standard_errors")
+    values, errors, data, raw = (
+        {end: _arrays(table, name + end, layout, end, lengths) for end in layout["inputs"]} for name in OF_INPUTS
     )
     base, outputs, gap = (
         _flat(table[name]).reshape(len(table), *layout["outputs"]) for name in ("base_value", "output", "gap")
@@ -217,14 +247,37 @@ def explanation_of(table: Any, layout: Layout) -> Explanation:
     if table["converged"].null_count == 0:
         explanation.converged = table["converged"].to_numpy()
     explanation.row_ids = as_labels(table["id"].to_numpy(), "ids")
+    _judge(explanation, table, layout)
     for end, part in parts_of(explanation).items():
         if errors[end] is not None:
             part.standard_errors = errors[end]
+        if raw[end] is not None:
+            part.display_data = as_labels(raw[end], "raw")
+            _as_words(part)
         if table["step"].null_count == 0 and len(table):
             part.step_labels = _step_labels(table, lengths)
         if lengths is not None:
             part.lengths = lengths
     return explanation
+
+
+def _as_words(part: Explanation) -> None:
+    """Take rows of words without other names for sequences of them."""
+    if part.display_data.dtype.kind == "U" and part.feature_names == numbered("Feature", part.data.shape[-1]):
+        part.feature_names, part.step_labels = None, range(part.data.shape[1])
+
+
+def _judge(explanation: Explanation, table: Any, layout: Layout) -> None:
+    """Add what the model predicted, and what is true."""
+    if table["prediction"].null_count == 0 and len(table):
+        explanation.predictions = _flat(table["prediction"]).reshape(len(table), -1)
+    elif len(layout["outputs"]) < 2 and not layout["ranked"]:
+        explanation.predictions = np.reshape(explanation.outputs, (len(table), -1))
+    if layout["targets"] is not None:
+        targets = table["target"].to_numpy() if layout["targets"] == 1 else _flat(table["target"])
+        explanation.targets = as_labels(
+            targets.reshape(len(table), *layout["outputs"][: layout["targets"] - 1]), "targets"
+        )
 
 
 def _formed(of_inputs: dict[str, Any], named: bool) -> Any:
@@ -242,8 +295,9 @@ def _arrays(table: Any, name: str, layout: Layout, end: str, lengths: np.ndarray
     """A column as one array (rows, ...); None if it is empty."""
     if table[name].null_count:
         return None
-    shape = layout["inputs"][end]["shape"] + ([] if name.startswith("data") else layout["outputs"])
-    return _padded(_flat(table[name]), shape, len(table), lengths)
+    shape = layout["inputs"][end]["shape"] + ([] if name.startswith(("data", "raw")) else layout["outputs"])
+    flat = _flat(table[name])
+    return _padded(flat, shape, len(table), lengths, "" if flat.dtype == object else 0)
 
 
 def _padded(flat: np.ndarray, shape: Sequence[Any], rows: int, lengths: np.ndarray | None, fill: Any = 0) -> np.ndarray:

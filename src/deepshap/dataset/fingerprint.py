@@ -15,6 +15,7 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -260,9 +261,6 @@ def file_digest(path: Path) -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of those packages that are loaded, and of Python."""
-    loaded = {name: sys.modules[name] for name in packages if name in sys.modules}
-    return {
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        **{name: str(getattr(module, "__version__", "")) for name, module in loaded.items()},
-    }
+    """Versions of packages, and of Python."""
+    found = {name: str(import_module(name).__version__) for name in packages}
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **found}

@@ -7,11 +7,13 @@ step                 label, int     label or number of the step; null where ther
 feature              text           its name; null where there are no features
 output               text           name or number of the output; null where there is only one
 value                float or int   the input
+raw                  double         the input before scaling (or a word: text), where it is known; else null
 attribution          float          what the value contributed to the output
 standard_error       float          of the attribution, where the method estimates it; else null
 base_value           double         mean output over the background
 model_output         double         the model's output
 gap                  double         what the attributions miss of output minus base value
+target               as targets are true class or value, of several outputs that of the output; null where none are given
 error                text           why the row could not be explained: its only line; else null
 ==================== ============== ===============================================================
 """
@@ -26,30 +28,28 @@ import numpy as np
 from ..errors import InputError
 from ..optional import import_pyarrow
 from ..results import Explanation
-from . import columns
+from ..tables import plain
 from .batches import Batch
-from .columns import Form, Layout, data_type, label_type, labels_array, parts_of
+from .columns import Dtypes, Form, Layout, data_type, dtypes_of, label_type, labels_array, parts_of, raw_type
 
 OF_OUTPUTS = {"base_value": "base_values", "model_output": "outputs", "gap": "gap"}
 
 
-def schema(form: Form, ids: np.ndarray, value: np.dtype[Any], step: Any) -> Any:
-    """The columns of rows with ids, inputs and steps of these types."""
+def schema(form: Form, batch: Batch, value: np.dtype[Any], raw: np.dtype[Any] | None, step: Any) -> Any:
+    """The columns of a batch with inputs, inputs before scaling and steps of these types."""
     pa = import_pyarrow()
-    fields: dict[str, Any] = {"id": label_type(ids), "input": pa.string(), "step": step, "feature": pa.string()}
-    fields |= {"output": pa.string(), "value": data_type(form, value), "attribution": form.floats}
-    fields |= {"standard_error": form.floats, **dict.fromkeys(OF_OUTPUTS, pa.float64()), "error": pa.string()}
-    return pa.schema(list(fields.items()))
+    target = pa.string() if batch.targets is None else label_type(batch.targets)
+    fields: dict[str, Any] = {"id": label_type(batch.ids), "input": pa.string(), "step": step, "feature": pa.string()}
+    fields |= {"output": pa.string(), "value": data_type(form, value), "raw": raw_type(raw), "attribution": form.floats}
+    fields |= {"standard_error": form.floats, **dict.fromkeys(OF_OUTPUTS, pa.float64())}
+    return pa.schema([*fields.items(), ("target", target), ("error", pa.string())])
 
 
-def schema_of(form: Form, batch: Batch) -> Any:
+def schema_of(form: Form, batch: Batch, raws: Dtypes) -> Any:
     """The columns for a batch of which nothing was explained yet."""
-    wide = columns.schema_of(form, batch)
-    types = [field.type.value_type for field in wide if field.name.startswith("data")]
-    step = wide.field("step").type.value_type
-    pa = import_pyarrow()
-    value = np.dtype(types[0].to_pandas_dtype())
-    return schema(form, batch.ids, value, pa.int64() if pa.types.is_null(step) else step)
+    pa, labels = import_pyarrow(), getattr(plain(batch.X, "the data")[1], "step_labels", None)
+    step = pa.int64() if labels is None else label_type(labels)
+    return schema(form, batch, _common(dtypes_of(batch.X)), _common(raws) if raws else None, step)
 
 
 def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, np.ndarray]:
@@ -57,11 +57,12 @@ def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, n
     import pandas as pd
 
     pa, parts = import_pyarrow(), parts_of(explanation)
-    frames = [part.to_dataframe().assign(at=_rows(part, batch), input=end[1:]) for end, part in parts.items()]
+    frames = [_lines(part).assign(at=_rows(part, batch), input=end[1:]) for end, part in parts.items()]
     frame = pd.concat(frames, ignore_index=True).sort_values("at", kind="stable")
     rows, first = frame["at"].to_numpy(), next(iter(parts.values()))
     steps = _labels(frame["step"]) if "step" in frame else np.empty(0, np.int64)
-    known = schema(form, batch.ids, frame["value"].to_numpy().dtype, label_type(steps))
+    raw = frame["raw"].to_numpy().dtype if "raw" in frame else None
+    known = schema(form, batch, frame["value"].to_numpy().dtype, raw, label_type(steps))
     found: dict[str, Any] = {"id": labels_array(batch.ids[rows], known.field("id").type)}
     if "step" in frame:
         found["step"] = labels_array(steps, known.field("step").type)
@@ -71,10 +72,25 @@ def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, n
     for name in ("value", "attribution", "standard_error"):
         if name in frame:
             found[name] = pa.array(frame[name].to_numpy(), known.field(name).type)
+    if "raw" in frame:
+        found["raw"] = pa.Array.from_pandas(frame["raw"]).cast(known.field("raw").type)
     places = np.arange(len(frame)) % _outputs(first.values.shape[first._inputs :])
     for name, field in OF_OUTPUTS.items():
         found[name] = pa.array(np.asarray(getattr(first, field)).reshape(len(batch), -1)[rows, places])
+    if batch.targets is not None:
+        each = batch.targets[rows] if batch.targets.ndim == 1 else batch.targets.reshape(len(batch), -1)[rows, places]
+        found["target"] = labels_array(each, known.field("target").type)
     return pa.Table.from_arrays([found.get(f.name, pa.nulls(len(frame), f.type)) for f in known], schema=known), rows
+
+
+def _lines(part: Explanation) -> Any:
+    """A line per value: what the model got is the value, and what people know of it is raw."""
+    frame = part.to_dataframe()
+    return frame.rename(columns={"value": "raw", "input": "value"} if "input" in frame else {})
+
+
+def _common(dtypes: Dtypes) -> np.dtype[Any]:
+    return np.result_type(*dtypes.values())
 
 
 def _rows(part: Explanation, batch: Batch) -> np.ndarray:
@@ -115,13 +131,20 @@ def widened(table: Any, layout: Layout) -> Any:
         if (sizes % each).any() or (None not in one["shape"] and (sizes != each).any()):
             raise InputError("rows with the same id stand together, and the long form does not tell them apart.")
         found[f"values{end}"] = _listed(starts, lines["attribution"])
-        found[f"data{end}"] = _listed(starts // outputs, lines["value"].take(np.arange(0, len(lines), outputs)))
+        for name, column in (("data", "value"), ("raw", "raw")):
+            if lines[column].null_count == 0:
+                found[name + end] = _listed(starts // outputs, lines[column].take(np.arange(0, len(lines), outputs)))
         if lines["standard_error"].null_count == 0:
             found[f"standard_errors{end}"] = _listed(starts, lines["standard_error"])
         firsts = np.add.outer(starts[:-1], np.arange(outputs)).ravel()
         counted = np.arange(len(starts)) * outputs
         for name, column in (("base_value", "base_value"), ("output", "model_output"), ("gap", "gap")):
             found[name] = _listed(counted, lines[column].take(firsts))
+        if layout["targets"] is not None:
+            several = layout["targets"] > 1
+            found["target"] = (
+                _listed(counted, lines["target"].take(firsts)) if several else lines["target"].take(starts[:-1])
+            )
         found["id"] = lines["id"].take(starts[:-1])
         if None in one["shape"]:
             found["length"] = pa.array(sizes // each, pa.int32())
@@ -131,7 +154,8 @@ def widened(table: Any, layout: Layout) -> Any:
             per_step = outputs * math.prod(one["shape"][1:])
             found["step"] = _listed(starts // per_step, lines["step"].take(np.arange(0, len(lines), per_step)))
     rows = len(found["id"])
-    for name in ("length", "step", "output_name", "converged", *(f"standard_errors{end}" for end in layout["inputs"])):
+    of_inputs = (f"{name}{end}" for name in ("standard_errors", "raw") for end in layout["inputs"])
+    for name in ("length", "step", "output_name", "prediction", "converged", "target", *of_inputs):
         found.setdefault(name, pa.nulls(rows))
     return pa.table(found)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..names import as_labels
 from ..optional import import_pyarrow, needed
 from .batches import Batch
 from .columns import Form
@@ -32,6 +33,8 @@ class BatchExplainer:
         Shape of one row.
     lengths : str, optional
         The column with the number of valid steps of each row, handed to the model as its last argument.
+    targets : str, optional
+        The column with the true class or value of each row.
     form, dtype, on_error
         As for ``explain_dataset``.
     **options
@@ -49,6 +52,7 @@ class BatchExplainer:
         features: Sequence[str] | None = None,
         shape: Sequence[int] | None = None,
         lengths: str | None = None,
+        targets: str | None = None,
         *,
         form: str = "values",
         dtype: str = "float32",
@@ -57,7 +61,7 @@ class BatchExplainer:
     ) -> None:
         made = explainer if hasattr(explainer, "depends_on") else explainer()
         self._explain = RowExplainer(made, Form(form, dtype), on_error, options).__enter__()  # for good
-        self.id, self.features, self.shape, self.lengths = id, features, shape, lengths
+        self.id, self.features, self.shape, self.lengths, self.targets = id, features, shape, lengths, targets
 
     def __call__(self, batch: Any) -> Any:
         """Explain some rows.
@@ -82,10 +86,11 @@ class BatchExplainer:
         return self._table(pa.Table.from_pandas(batch, preserve_index=False)).to_pandas()
 
     def _table(self, table: Any) -> Any:
-        others = (self.id, self.lengths)
+        others = (self.id, self.lengths, self.targets)
         features = [c for c in table.column_names if c not in others] if self.features is None else list(self.features)
-        lengths = None if self.lengths is None else table[self.lengths].to_numpy()
-        found = self._explain(Batch(0, *rows_of_table(table, self.id, features, self.shape), lengths)).table
+        lengths, targets = (None if c is None else table[c].to_numpy() for c in (self.lengths, self.targets))
+        rows, ids = rows_of_table(table, self.id, features, self.shape)
+        found = self._explain(Batch(0, rows, ids, lengths, as_labels(targets, "targets"))).table
         return found.rename_columns([self.id, *found.column_names[1:]])
 
 

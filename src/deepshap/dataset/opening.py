@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..tables import Sequences
 from .parquet import LongTable, WideTable
-from .sources import Indexed, Passing, Source
+from .sources import Beside, Indexed, Passing, Ranged, Source, Window
 
 PARQUET = (".parquet", ".pq")
 
@@ -25,6 +25,9 @@ def open_source(
     features: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
     lengths: Any = False,
+    targets: Any = None,
+    raw: Any = None,
+    rows: Sequence[int] | None = None,
 ) -> Source:
     """Make a source of what a user names; see ``explain_dataset`` for the parameters.
 
@@ -33,17 +36,33 @@ def open_source(
     InputError
         If there is no such file, or the options do not fit the data.
     """
+    source = _opened(data, id, time, features, shape, lengths, targets)
+    if raw is None and rows is None:
+        return source
+    if not isinstance(source, Ranged):
+        raise InputError("raw= and rows= are for files and arrays: of batches that pass by no rows can be taken.")
+    if raw is not None:
+        source = Beside(source, _opened(raw, id, time, features, shape, lengths, targets))
+    return source if rows is None else Window(source, *rows)
+
+
+def _opened(
+    data: Any,
+    id: str | None,
+    time: str | None,
+    features: Sequence[str] | None,
+    shape: Sequence[int] | None,
+    lengths: Any,
+    targets: Any,
+) -> Source:
     paths = _paths(data)
     if paths is not None and all(path.suffix.lower() in PARQUET for path in paths):
+        columns = _columns(targets)
         if time is None:
-            if lengths:
-                raise InputError(
-                    "lengths=True is for long tables, whose rows have as many steps as lines: name time= too."
-                )
-            return WideTable(paths, id, features, shape)
+            return WideTable(paths, id, features, shape, lengths, columns)
         if id is None or shape is not None:
             raise InputError("a long table needs id=, the column that says which lines belong together, and no shape=.")
-        return LongTable(paths, id, time, features, lengths)
+        return LongTable(paths, id, time, features, lengths, columns)
     if any(option is not None for option in (id, time, features)):
         raise InputError("id=, time= and features= name columns of Parquet files; of other data leave them out.")
     if paths is not None:
@@ -51,12 +70,22 @@ def open_source(
             raise InputError(f"{paths[0]} is neither Parquet (.parquet) nor an array (.npy).")
         data = np.load(paths[0], mmap_mode="r")
     if _is_indexed(data):
-        return Indexed(data, shape, lengths)
+        return Indexed(data, shape, lengths, targets)
     if not isinstance(data, Iterable):
         raise InputError(
             f"a {type(data).__name__} is no data set: give arrays, tables, paths, or an iterable of batches."
         )
+    if targets is not None:
+        raise InputError("targets= of batches that pass by: give a file, or arrays.")
     return Passing(data, lengths)
+
+
+def _columns(targets: Any) -> list[str]:
+    """The columns of Parquet that hold the targets."""
+    names = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("targets of Parquet files: name their column, or the column of each output.")
+    return names
 
 
 def _paths(data: Any) -> list[Path] | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..names import as_labels
 from ..optional import import_pyarrow
-from ..tables import sequences
+from ..tables import as_columns, of_each, read_sequences
 from .batches import Batch
 from .fingerprint import digest, source_digest
-from .sources import batch_of, rows_of_table
+from .sources import Range, Ranged, batch_of, rows_of_table
 
 LINES_AT_ONCE = 2**16
-
-Range = tuple[int, int]  # of lines
 
 
 class Lines:
@@ -78,7 +78,7 @@ class Lines:
             raise InputError(f"{path} is no Parquet file that can be read: {error}") from None
 
 
-class WideTable:
+class WideTable(Ranged):
     """A line per row; the columns are the features, or one column holds an array of each row."""
 
     def __init__(
@@ -87,41 +87,42 @@ class WideTable:
         id: str | None,
         features: Sequence[str] | None,
         shape: Sequence[int] | None,
-        lengths: Any = False,
+        lengths: Any,
+        targets: Sequence[str],
     ) -> None:
         if lengths is not False and not isinstance(lengths, str):
             raise InputError(
                 "lengths of a table with a line per row: name their column; of a long table name time= too."
             )
-        others = [name for name in (id, lengths) if isinstance(name, str)]
+        others = [name for name in (id, lengths, *targets) if isinstance(name, str)]
         names = [c for c in Lines(paths, None).columns if c not in others and not c.startswith("__index_level_")]
         self.features = names if features is None else list(features)
         self.lines = Lines(paths, [*others, *self.features])
-        self.id, self.shape, self.lengths, self.rows = id, shape, lengths or None, self.lines.count
+        self.id, self.shape, self.lengths, self.targets = id, shape, lengths or None, list(targets)
+        self.rows = self.lines.count
 
     def digest(self) -> str:
         """Of the files' contents."""
         return source_digest(self.lines.paths)
 
-    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
-        """The parts that are not done."""
-        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
-        ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
-        for number, (start, _), table in zip(numbers, ranges, self.lines.read(ranges), strict=True):
-            yield self._batch(number, table, start)
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        for (start, _), table in zip(ranges, self.lines.read(ranges), strict=True):
+            yield self._batch(table, start)
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
         found = self.lines.read([(int(row), int(row) + 1) for row in rows])
-        return self._batch(0, import_pyarrow().concat_tables(list(found)), 0)
+        return self._batch(import_pyarrow().concat_tables(list(found)), 0)
 
-    def _batch(self, number: int, table: Any, start: int) -> Batch:
+    def _batch(self, table: Any, start: int) -> Batch:
         rows, ids = rows_of_table(table, self.id, self.features, self.shape)
         lengths = None if self.lengths is None else table[self.lengths].to_numpy()
-        return Batch(number, rows, ids + start if self.id is None else ids, lengths)
+        targets = as_columns(table.select(self.targets).to_pandas()) if self.targets else None
+        return Batch(0, rows, ids + start if self.id is None else ids, lengths, as_labels(targets, "targets"))
 
 
-class LongTable:
+class LongTable(Ranged):
     """A line per id and time, the lines of an id together and the ids in order; each id is a row.
 
     Models that take lengths get them. All others read the padding, so that every row is padded to the longest of all:
@@ -129,12 +130,18 @@ class LongTable:
     """
 
     def __init__(
-        self, paths: Sequence[Path], id: str, time: str, features: Sequence[str] | None, lengths: bool
+        self,
+        paths: Sequence[Path],
+        id: str,
+        time: str,
+        features: Sequence[str] | None,
+        lengths: bool,
+        targets: Sequence[str],
     ) -> None:
         everything = Lines(paths, None).columns
-        names = [c for c in everything if c not in (id, time)] if features is None else list(features)
-        self.lines = Lines(paths, [id, time, *names])
-        self.id, self.time, self.features, self.lengths = id, time, names, lengths
+        names = [c for c in everything if c not in (id, time, *targets)] if features is None else list(features)
+        self.lines = Lines(paths, [id, time, *names, *targets])
+        self.id, self.time, self.features, self.lengths, self.targets = id, time, names, lengths, list(targets)
         self._starts = self._find_rows()
         self.rows = len(self._starts) - 1
         self.steps = int(np.diff(self._starts).max())
@@ -143,23 +150,23 @@ class LongTable:
         """Of the files' contents."""
         return digest((source_digest(self.lines.paths), self.steps))
 
-    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
-        """The parts that are not done."""
-        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
-        starts = self._starts
-        ranges = [(int(starts[n * size]), int(starts[min((n + 1) * size, self.rows)])) for n in numbers]
-        for number, table in zip(numbers, self.lines.read(ranges), strict=True):
-            yield self._batch(number, table)
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        return map(self._batch, self.lines.read(self._lines_of(ranges)))
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
-        ranges = [(int(self._starts[row]), int(self._starts[row + 1])) for row in rows]
-        return self._batch(0, import_pyarrow().concat_tables(list(self.lines.read(ranges))))
+        found = self.lines.read(self._lines_of([(row, row + 1) for row in rows]))
+        return self._batch(import_pyarrow().concat_tables(list(found)))
 
-    def _batch(self, number: int, table: Any) -> Batch:
+    def _lines_of(self, ranges: Sequence[Range]) -> list[Range]:
+        return [(int(self._starts[first]), int(self._starts[last])) for first, last in ranges]
+
+    def _batch(self, table: Any) -> Batch:
         frame = table.to_pandas(ignore_metadata=True)
-        rows = sequences(frame, self.id, self.time, self.features, steps=self.steps)
-        return batch_of(number, rows, 0, self.lengths)
+        rows = read_sequences(frame, self.id, self.time, self.features, self.steps, 0.0, complete=False)
+        targets = of_each(frame, self.id, self.targets, "targets") if self.targets else None
+        return replace(batch_of(rows, 0, self.lengths), targets=as_labels(targets, "targets"))
 
     def _find_rows(self) -> np.ndarray:
         """Where the lines of each id begin, and the end of all: one pass over the ids, which must ascend."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DeepShapError, InputError
 from ..optional import import_pyarrow
 from ..results import Explanation
+from ..results.assembly import unscaled
 from ..tables import Sequences
 from . import columns, lines
 from .batches import Batch
@@ -61,7 +62,8 @@ class RowExplainer:
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
         self._axes = explainer.depends_on["batch_axis"]
         players = options.get("players", "cells")
-        self._of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
+        self.of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
+        self._raws = _raws_of(explainer)
         self._frozen: ExitStack | None = None
 
     def __enter__(self) -> RowExplainer:
@@ -95,11 +97,12 @@ class RowExplainer:
             If a row cannot be explained and errors are not kept; the message says which.
         """
         found = [piece for rows in self._by_length(batch) for piece in self._pieces(batch, rows)]
-        written = batch if self._of_cells else replace(batch, lengths=None)
+        written = batch if self.of_cells else replace(batch, lengths=None)
         good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
         failed = [(rows, one) for rows, one in found if isinstance(one, Exception)]
         made = [(rows, *self._module.table_of(one, written[rows], self.form)) for rows, one in good]
-        known = made[0][1].schema if made else self._module.schema_of(self.form, batch)
+        raws = self._raws if batch.raw is None else columns.dtypes_of(batch.raw)
+        known = made[0][1].schema if made else self._module.schema_of(self.form, batch, raws)
         for rows, error in failed:
             made.append((rows, columns.failed_table(batch[rows], said(error), known), np.arange(len(rows))))
         errors: dict[str, int] = {}
@@ -132,23 +135,26 @@ class RowExplainer:
 
     # ------------------------------------------------------------------ rows that do not
     def _explain(self, batch: Batch) -> Explanation:
-        if batch.lengths is None:
-            X = batch.X
-            if isinstance(X, Sequences):  # the model reads the padding, which is none then
-                X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
-            return self._explainers[0](_placed(X, self._axes), **self.options)
-        most = _steps(batch.X)
-        steps = padded_to(int(batch.lengths.max()), most) if self._of_cells else most
-        X, arguments = shortened(batch.X, steps), (batch.lengths.astype(np.int64),)
-        explainer = self._explainer(steps if steps < most else 0)
-        explanation = explainer(_placed(X, self._axes), additional_forward_args=arguments, **self.options)
-        if self._of_cells:
+        options = dict(self.options) if batch.targets is None else {**self.options, "targets": batch.targets}
+        X, raw, explainer = batch.X, batch.raw, self._explainers[0]
+        if batch.lengths is not None:
+            most = _steps(X)
+            steps = padded_to(int(batch.lengths.max()), most) if self.of_cells else most
+            X, raw, explainer = shortened(X, steps), shortened(raw, steps), self._explainer(steps % most)
+            options["additional_forward_args"] = (batch.lengths.astype(np.int64),)
+        elif isinstance(X, Sequences):  # the model reads the padding, which is none then
+            X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
+        explanation = explainer(_placed(X, self._axes), **options)
+        if batch.lengths is not None and self.of_cells:
             explanation.lengths = batch.lengths  # an error if the model reads what stands behind
+        if raw is not None:
+            for part, shown in zip(columns.parts_of(explanation).values(), _each(raw), strict=True):
+                part.display_data = shown
         return explanation
 
     def _by_length(self, batch: Batch) -> list[np.ndarray]:
         """The rows of a batch, those together that are padded to the same length."""
-        if batch.lengths is None or not self._of_cells:
+        if batch.lengths is None or not self.of_cells:
             return [np.arange(len(batch))]
         most = _steps(batch.X)
         steps = np.array([padded_to(int(length), most) for length in batch.lengths])
@@ -192,9 +198,25 @@ def _steps(X: Any) -> int:
 
 def shortened(X: Any, steps: int) -> Any:
     """Sequences without the padding behind some step."""
+    if X is None:
+        return None
     if isinstance(X, Sequences):
         return replace(X, values=X.values[:, :steps], step_labels=X.step_labels[..., :steps])
     return X[:, :steps]
+
+
+def _each(X: Any) -> list[Any]:
+    """The inputs, one or several."""
+    return list(X.values()) if isinstance(X, dict) else list(X) if isinstance(X, (list, tuple)) else [X]
+
+
+def _raws_of(explainer: Any) -> columns.Dtypes:
+    """The type of what an inverse transform makes of the input, as far as a row like the background's tells."""
+    background = explainer.depends_on["background"]
+    if not callable(explainer.inverse_transform) or not isinstance(background, list):
+        return {}
+    row = np.zeros((1, *background[0].shape[1:]), columns.dtypes_of(background[0])[""])
+    return {"": unscaled(row, explainer.inverse_transform).dtype}
 
 
 def _placed(X: Any, axis: Any) -> Any:

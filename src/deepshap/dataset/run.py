@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from .sources import Source, digest_of
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 
-PACKAGES = ("deepshap", "numpy", "torch", "tensorflow", "keras", "numba")
+PACKAGES = {
+    "torch": ("torch", "numba"),
+    "tensorflow": ("tensorflow", "keras"),
+}  # of an engine; results may depend on them
+
+MOST_SHOWN = 20  # values of a list that people still compare
+PATIENCE = 0.2  # seconds in which others that only look at the folder are done
 
 
 def explain_dataset(
@@ -36,6 +43,9 @@ def explain_dataset(
     features: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
     lengths: Any = False,
+    targets: Any = None,
+    raw: Any = None,
+    rows: tuple[int, int] | None = None,
     rows_per_part: int = 1000,
     form: str = "values",
     dtype: str = "float32",
@@ -69,6 +79,14 @@ def explain_dataset(
         Hand the number of steps of each row to the model, as its last argument: True for long tables and ``Sequences``,
         which know it; a column of Parquet with a line per row; or an array. Rows of similar length are padded and explained
         together then. Otherwise every row is padded to the longest of all.
+    targets : str, list of str or array (rows,) or (rows, outputs), optional
+        True classes or values: the column (of each output, its column) of Parquet files, or an array. They are written, shown
+        in reports, and what ``target="true"`` explains.
+    raw : path, array or table, optional
+        The data before scaling, in the form of ``data``: written and shown beside them. By default what the explainer's
+        ``inverse_transform`` makes of them.
+    rows : (int, int), optional
+        Explain only the rows from the first number to before the second, counted from 0.
     rows_per_part : int
         Rows that are read, explained and written together.
     form : "values" or "long"
@@ -106,12 +124,14 @@ def explain_dataset(
     if not isinstance(rows_per_part, int) or rows_per_part < 1 or not isinstance(workers, int) or workers < 1:
         raise InputError(f"rows_per_part and workers must be 1 or more, not {rows_per_part!r} and {workers!r}.")
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
-    source = open_source(data, **reading)
+    reading |= {"targets": targets, "rows": rows}
+    source = open_source(data, raw=raw, **reading)
     written = Form(form, dtype)
     explain = RowExplainer(explainer, written, on_error, options)
-    depends: dict[str, Any] = {name: digest(value) for name, value in explainer.depends_on.items()}
-    depends |= {"data": source.digest(), **vars(written), "rows_per_part": rows_per_part}
-    depends |= {"reading": _plain(reading), "options": _plain(options), "versions": versions(*PACKAGES)}
+    if raw is not None and not explain.of_cells:
+        raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
+    depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest(), **vars(written)}
+    depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading)}
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place), ExitStack() as stack:
@@ -133,17 +153,35 @@ def _work(stack: ExitStack, explain: RowExplainer, workers: int, ray: str | None
     return here(stack.enter_context(explain))
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def made_of(explainer: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """What the explanation of a row depends on beside the row, by what it is; options as they are by default do not count."""
+    found: dict[str, Any] = {name: digest(value) for name, value in explainer.depends_on.items()}
+    known = signature(type(explainer).__call__).parameters
+    given = {name: value for name, value in options.items() if not _is_default(value, known.get(name))}
+    found["options"] = plainly(given)
+    return {**found, "versions": versions("deepshap", "numpy", *PACKAGES[explainer.engine.framework])}
+
+
+def _is_default(value: Any, parameter: Parameter | None) -> bool:
+    return parameter is not None and _is_plain(value) and value == parameter.default
+
+
+def plainly(values: dict[str, Any]) -> dict[str, Any]:
     """Values that people can compare as they are, of others their digests."""
-    shown = (type(None), bool, int, float, str)
-    return {name: value if isinstance(value, shown) else digest(value) for name, value in values.items()}
+    return {name: value if _is_plain(value) else digest(value) for name, value in values.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) < MOST_SHOWN and all(map(_is_plain, value))
+    return isinstance(value, (type(None), bool, int, float, str))
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     filelock = needed("filelock", "data sets need filelock", "dataset")
     try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
+        with filelock.FileLock(folder / LOCK, timeout=PATIENCE):
             yield
     except filelock.Timeout:
         raise InputError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +13,11 @@ import numpy as np
 from ..errors import InputError
 from ..names import as_labels
 from ..optional import import_pyarrow
-from ..tables import Sequences, common_ids, numeric, plain
+from ..tables import Sequences, columns_of, common_ids, numeric, plain
 from .batches import Batch, count, take
 from .fingerprint import digest
+
+Range = tuple[int, int]  # the first row, or line, and the one behind the last
 
 
 class Source(Protocol):
@@ -33,31 +37,109 @@ class Source(Protocol):
         """The rows at some places, which ascend."""
 
 
-class Indexed:
-    """Arrays, tables or ``Sequences`` of which any rows can be taken."""
+class Ranged(ABC):
+    """Rows of which any can be read."""
 
-    def __init__(self, X: Any, shape: Sequence[int] | None, lengths: Any) -> None:
-        self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
-        self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
-        if np.shape(self.lengths) not in ((), (self.rows,)):
-            raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
+    rows: int
 
+    @abstractmethod
     def digest(self) -> str:
-        """Of the values, their labels and lengths."""
-        return digest((digest_of(self.X), self.lengths))
+        """What the data are, in every process the same."""
+
+    @abstractmethod
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges, which ascend."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> Batch:
+        """The rows at some places, which ascend."""
 
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """The parts that are not done."""
-        for number in range(-(-self.rows // size)):
-            if number not in done:
-                rows = slice(number * size, min((number + 1) * size, self.rows))
-                lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
-                yield batch_of(number, take(self.X, rows), rows.start, lengths)
+        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
+        ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
+        for number, batch in zip(numbers, self.read(ranges), strict=True):
+            yield replace(batch, number=number)
+
+
+class Indexed(Ranged):
+    """Arrays, tables or ``Sequences`` in memory or mapped into it."""
+
+    def __init__(self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any) -> None:
+        self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
+        self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
+        self.targets = as_labels(targets, "targets")
+        if np.shape(self.lengths) not in ((), (self.rows,)):
+            raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
+        if self.targets is not None and np.shape(self.targets)[:1] != (self.rows,):
+            raise InputError(f"targets has shape {np.shape(targets)} for {self.rows} rows.")
+
+    def digest(self) -> str:
+        """Of the values and their labels."""
+        return digest_of(self.X)
+
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        return (self._batch(slice(first, last), first) for first, last in ranges)
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places."""
+        return self._batch(rows, 0)
+
+    def _batch(self, rows: Any, start: int) -> Batch:
         lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
-        return batch_of(0, take(self.X, rows), 0, lengths)
+        return replace(batch_of(take(self.X, rows), start, lengths), targets=take(self.targets, rows))
+
+
+class Beside(Ranged):
+    """Rows with what they are before scaling, which another source has."""
+
+    def __init__(self, source: Ranged, raw: Source) -> None:
+        if not isinstance(raw, Ranged) or raw.rows != source.rows:
+            raise InputError(f"raw= must have the rows of the data, {source.rows}; it has {raw.rows}.")
+        self.source, self.raw, self.rows = source, raw, source.rows
+
+    def digest(self) -> str:
+        """Of both."""
+        return digest((self.source.digest(), self.raw.digest()))
+
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        return map(_beside, self.source.read(ranges), self.raw.read(ranges))
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The rows at some places."""
+        return _beside(self.source.take(rows), self.raw.take(rows))
+
+
+def _beside(batch: Batch, other: Batch) -> Batch:
+    if not np.array_equal(batch.ids, other.ids):
+        raise InputError("raw= must have the rows of the data in their order, and its ids are others.")
+    (_, labels), (raw, raw_labels) = plain(batch.X, "the data"), plain(other.X, "raw")
+    if columns_of(labels) != columns_of(raw_labels):
+        raise InputError(f"the columns of raw= are {columns_of(raw_labels)}, those of the data {columns_of(labels)}.")
+    return replace(batch, raw=raw)
+
+
+class Window(Ranged):
+    """The rows from one to before another of a source."""
+
+    def __init__(self, source: Ranged, first: int, last: int) -> None:
+        if not 0 <= first < min(last, source.rows):
+            raise InputError(f"rows={(first, last)} takes none of the {source.rows} rows.")
+        self.source, self.first, self.rows = source, first, min(last, source.rows) - first
+
+    def digest(self) -> str:
+        """Of all rows."""
+        return self.source.digest()
+
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        return self.source.read([(first + self.first, last + self.first) for first, last in ranges])
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The rows at some places."""
+        return self.source.take(rows + self.first)
 
 
 class Passing:
@@ -78,17 +160,17 @@ class Passing:
         """All parts, each a batch as it comes."""
         start = 0
         for number, X in enumerate(self.data):
-            batch = batch_of(number, X, start, self.lengths)
+            batch = batch_of(X, start, self.lengths)
             start += len(batch)
-            yield batch
+            yield replace(batch, number=number)
 
     def take(self, rows: np.ndarray) -> Batch:
         """Cannot be done."""
         raise InputError("of batches that pass by no rows can be taken: give a file, or arrays.")
 
 
-def batch_of(number: int, X: Any, start: int, lengths: Any) -> Batch:
-    """A part of rows that know their ids, or begin at a place of the data set.
+def batch_of(X: Any, start: int, lengths: Any) -> Batch:
+    """Rows that know their ids, or begin at a place of the data set.
 
     Raises
     ------
@@ -101,7 +183,7 @@ def batch_of(number: int, X: Any, start: int, lengths: Any) -> Batch:
         if not isinstance(X, Sequences):
             raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
         lengths = X.lengths
-    return Batch(number, X, found, None if lengths is False else lengths)
+    return Batch(0, X, found, None if lengths is False else lengths)
 
 
 def rows_of_table(
