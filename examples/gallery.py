@@ -1,7 +1,8 @@
 """Explanations of small models trained on real data, and every picture of deepshap.plots drawn of them.
 
 `python examples/gallery.py` runs the code of docs/plots.md and writes its pictures: an LSTM that tells nine speakers apart,
-a GRU that forecasts Seattle's temperatures for a week, and an LSTM that reads short reviews. It takes about half a minute.
+a GRU that forecasts Seattle's temperatures for a week, an LSTM that reads short reviews, and a network that reads digits. It
+takes about a minute.
 
 Needs the extra `deepshap[demo]`.
 """
@@ -21,6 +22,7 @@ import torch
 from forecast import COLUMNS, HORIZON, TEST_YEAR, days_of, train
 from matplotlib.axes import Axes
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import deepshap
@@ -67,19 +69,20 @@ def speakers() -> deepshap.Explanation:
 
 
 def weather() -> deepshap.Explanation:
-    """Explain a GRU's forecast of seven days by the weather up to then: time stamps, an output per day ahead."""
+    """Explain a GRU's forecast of seven days by the weather up to then and the season: time stamps, an output per day ahead."""
     days = days_of(seattle_weather())
     past, day = days[days.date + HORIZON < TEST_YEAR], days[days.date == np.datetime64("2015-04-20")]
     model = train(past, epochs=2 if QUICK else 20, seed=0)
     outputs = [f"in {k + 1} day{'s' * (k > 0)}" for k in range(HORIZON)]
+    background = {"weather": past.history[::40], "season": past.season[::40]}
     explainer = deepshap.DeepExplainer(
-        model,
-        [past.history[::40], past.season[::40]],
-        feature_names=[COLUMNS, ["sine", "cosine"]],
+        lambda weather, season: model(weather, season),
+        background,
+        feature_names={"weather": COLUMNS, "season": ["sine", "cosine"]},
         output_names=outputs,
     )
-    explanation = explainer(day.inputs)[0]
-    explanation.step_labels = day.date[:, None] - np.arange(past.history.shape[1])[::-1]
+    explanation = explainer(dict(zip(background, day.inputs, strict=True)))
+    explanation["weather"].step_labels = day.date[:, None] - np.arange(past.history.shape[1])[::-1]
     return explanation
 
 
@@ -116,6 +119,25 @@ def review() -> deepshap.Explanation:
     explanation = deepshap.DeepExplainer(model.eval(), tokens[:100], output_names=["favourable"])(ids)
     explanation.display_data = [words]
     return explanation
+
+
+def digit() -> deepshap.Explanation:
+    """Explain why a convolutional network takes a picture of 8 × 8 pixels for a 3 and not for an 8."""
+    torch.manual_seed(0)
+    digits = load_digits()
+    pictures = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)  # (rows, 1, 8, 8)
+    truth = torch.tensor(digits.target)
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30 if QUICK else 300):
+        rows = torch.randint(1000, (128,))
+        loss = nn.functional.cross_entropy(model(pictures[rows]), truth[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    explainer = deepshap.DeepExplainer(model.eval(), pictures[:1000:10], output_names=[f"a {k}" for k in range(10)])
+    three = 1000 + int((truth[1000:] == 3).nonzero()[0])
+    return explainer(pictures[three : three + 1], target="a 3 - a 8")
 
 
 def favourable(tokens: Tensor) -> Tensor:

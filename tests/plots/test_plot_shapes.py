@@ -30,6 +30,8 @@ MANY_ROWS = {
         e, np.arange(len(e.values)) % 3, per="step", **options
     ),
     "beeswarm": plots.beeswarm,
+    "scatter": plots.scatter,
+    "cohorts": lambda e, **options: plots.cohorts(e, [0, 2], **options),
     "difference": lambda e, **options: plots.difference(e, [0, 2], **options),
     "outliers": plots.outliers,
     "outliers_per_step": lambda e, **options: plots.outliers(e, per="step", **options),
@@ -132,7 +134,7 @@ def test_one_row_has_to_be_chosen(name):
     ONE_ROW[name](explanation()[2:3])
 
 
-@pytest.mark.parametrize("name", [*ONE_ROW, *MANY_ROWS])
+@pytest.mark.parametrize("name", [*ONE_ROW, "importance_over_time", "importance_map", "difference"])
 def test_tables_are_refused(name):
     table = deepshap.Explanation(np.ones((4, 3)), np.zeros(4), np.ones((4, 3)))
     with pytest.raises(InputError, match=r"is for sequences.*\(3,\)|is for sequences.*\(4, 3\)"):

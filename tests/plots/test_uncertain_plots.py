@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 from plotting import explanation, no_window, panel  # noqa: F401
 
+import deepshap
 from deepshap import plots
 
 ROWS, STEPS, FEATURES, REPLICATES = 5, 6, 3, 4
@@ -174,3 +175,43 @@ def test_every_parameter_is_described_once(name):
     assert sorted(found) == sorted(inspect.signature(function).parameters)
     assert text.count("Returns\n-------") == text.count("Raises\n------") == 1
     assert max(map(len, text.splitlines())) <= 130
+
+
+def test_words_are_dotted_below_two_errors():
+    random = np.random.default_rng(4)
+    made = deepshap.Explanation(random.normal(size=(1, 6)), np.zeros(1), np.array([list("abcdef")]))
+    made.standard_errors = np.abs(random.normal(size=(1, 6)))
+    expected = (np.abs(made.values[0]) < 2 * made.standard_errors[0]).tolist()
+    assert 0 < sum(expected) < 6
+    ax = plots.text(made[0])
+    assert [text.get_bbox_patch().get_hatch() == "...." for text in ax.texts] == expected
+    spans = plots.text_html(made).split("</span>")[:6]
+    assert ["underline dotted" in span for span in spans] == expected
+
+
+def test_points_are_hollow_below_two_errors(unsure):
+    sums, errors = unsure.values.sum(1), spread(unsure.replicates.sum(2))
+    ax = plots.beeswarm(unsure)
+    order = np.argsort(-np.abs(sums).mean(0))
+    hollow = np.stack([c.get_facecolor()[:, 3] == 0 for c in ax.collections], 1)
+    np.testing.assert_array_equal(hollow, (np.abs(sums) < 2 * errors)[:, order])
+    assert 0 < hollow.sum() < hollow.size
+    (dots,) = plots.scatter(unsure, 1).collections
+    found = {
+        tuple(point): face[3] == 0
+        for point, face in zip(np.asarray(dots.get_offsets()).round(9).tolist(), dots.get_facecolor(), strict=True)
+    }
+    cells = np.abs(unsure.values[..., 1]) < 2 * spread(unsure.replicates[..., 1])
+    for value, data, unsure_one in zip(
+        unsure.values[..., 1].ravel(), unsure.data[..., 1].ravel(), cells.ravel(), strict=True
+    ):
+        assert found[round(data, 9), round(value, 9)] == unsure_one
+
+
+def test_outliers_are_dotted_below_two_errors(unsure):
+    ax = panel(plots.outliers(unsure), "deviations")
+    sums, errors = unsure.values.sum(1), spread(unsure.replicates.sum(2))
+    deviations = sums - np.median(sums, 0)
+    order = np.argsort(-np.abs(deviations).sum(1), kind="stable")
+    expected = np.abs(deviations)[order] < 2 * errors[order]
+    assert dotted(ax) == {(column, row) for row, column in np.argwhere(expected).tolist()}

@@ -34,6 +34,13 @@ class Errors:
         sums = [total(np.asarray(one, np.float64)) for one in self.replicates]
         return Errors(np.hypot(noise(sums) if sums else 0.0, total(self.bias)), sums)
 
+    @classmethod
+    def beside(cls, parts: Sequence[Errors]) -> Errors:
+        """Put errors of the same rows side by side, along the last axis."""
+        count = min(len(part.replicates) for part in parts)
+        joined = [np.concatenate([part.replicates[i] for part in parts], -1) for i in range(count)]
+        return cls(np.concatenate([part.errors for part in parts], -1), joined)
+
     def of_rows(self, rows: Any) -> Errors:
         """Return those of a row, or of some."""
         return Errors(self.errors[rows], [one[rows] for one in self.replicates])

@@ -9,10 +9,13 @@ try:
 except ImportError as error:
     raise ImportError("pictures need matplotlib: pip install 'deepshap[plots]'") from error
 
-from .comparisons import difference, importance_by_group, outliers
+from .comparisons import cohorts, difference, importance_by_group, outliers
 from .example import buildup, heatmap, signal
+from .grid import image
+from .joint import inputs
 from .outputs import output_matrix
-from .overview import beeswarm, importance, importance_map, importance_over_time
+from .overview import importance, importance_map, importance_over_time
+from .spread import beeswarm, scatter
 from .style import BLUE, RED
 from .tokens import text, text_html
 
@@ -21,14 +24,18 @@ __all__ = [
     "RED",
     "beeswarm",
     "buildup",
+    "cohorts",
     "difference",
     "heatmap",
+    "image",
     "importance",
     "importance_by_group",
     "importance_map",
     "importance_over_time",
+    "inputs",
     "outliers",
     "output_matrix",
+    "scatter",
     "signal",
     "text",
     "text_html",

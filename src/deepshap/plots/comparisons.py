@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from . import style
 from .documentation import picture
-from .reading import Sequences, fold, fold_as, read_rows, strongest
+from .overview import Bars, mean_size
+from .reading import Sequences, fold, fold_as, fold_sorted, read_features, read_rows, strongest
 from .timeline import Align, Timeline, aligned, mean_of_known
 
 Total = Callable[[np.ndarray], np.ndarray]
@@ -28,6 +29,7 @@ def importance_by_group(
     per: Per = "feature",
     align: Align = "relative",
     max_display: int = 20,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -44,7 +46,7 @@ def importance_by_group(
     per : "feature" or "step"
         Sum over time, or over features.
     """
-    rows = read_rows(explanation, "importance_by_group")
+    rows = (read_features if per == "feature" else read_rows)(explanation, "importance_by_group")
     labels = np.asarray(groups)
     if labels.shape != (len(rows.values),):
         raise InputError(f"groups must have one label for each of {len(rows.values)} rows, not shape {labels.shape}.")
@@ -53,11 +55,11 @@ def importance_by_group(
     groups = [numbers == group for group in range(len(names))]
     values, errors = total(rows.values), rows.errors_of(total)
     matrix = np.stack([values[group].mean(0) for group in groups])
-    matrix, columns, folded = _folded(matrix, columns, max_display)
-    unsure = None if errors is None else np.stack([errors.of(_of_rows(folded, group)).of_mean() for group in groups])
+    matrix, columns, named, fold_up = _folded(matrix, columns, max_display)
+    unsure = None if errors is None else np.stack([errors.of(_of_rows(fold_up, group)).of_mean() for group in groups])
     ax = style.new_axes(ax, 9, float(np.clip(0.3 * len(names), 1.2, 9)) + 1.2)
     label = style.with_unit("mean attribution", unit)
-    _draw_table(ax, matrix, columns, [str(name) for name in names], label, errors=unsure)
+    _draw_table(ax, matrix, columns, named, [str(name) for name in names], label, errors=unsure, robust=robust)
     style.write_title(ax, rows.output)
     return ax
 
@@ -71,6 +73,7 @@ def difference(
     names: tuple[str, str] = ("chosen rows", OTHER_ROWS),
     align: Align = "start",
     max_display: int = 20,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -88,29 +91,72 @@ def difference(
         What the groups are called.
     """
     all_rows = read_rows(explanation, "difference")
-    first = _mask(rows, len(all_rows.values), "rows")
-    second = ~first if others is None else _mask(others, len(all_rows.values), "others")
-    if not second.any():
-        raise InputError("plots.difference compares with the other rows, and there are none.")
+    first, second = _two_groups(rows, others, len(all_rows.values), "difference")
     keep, rest = strongest(_difference(all_rows.per_feature, first, second)[None], max_display)
     sums, features = fold(all_rows.per_feature, all_rows.features, keep, rest)
     values, _ = fold(all_rows.values, all_rows.features, keep, rest)
-    values, time = aligned(values, all_rows.lengths, all_rows.labels, align, time_label)
+    values, time = aligned(values, all_rows.lengths, all_rows.labels, align, time_label, all_rows.time_label)
     matrix = _difference(values, first, second).T  # (features, columns)
 
     height = float(np.clip(0.27 * len(features), 1.1, 9))
     ax = style.new_axes(ax, 10, height + 1.4)
     panels = style.Panels(ax, [height], [6.6, 2.2, 0.14], gaps=(0, 0.25))
     left = panels(0, label="differences")
-    mesh = style.draw_evidence(left, time.edges, matrix)
+    limit = style.limit_of(matrix[: len(keep)], robust=robust)
+    mesh = style.draw_evidence(left, time.edges, matrix, limit)
     style.label_rows(left, features)
     style.evidence_bar(
         mesh, matrix, style.with_unit("difference of means", unit), panels.bar(0, 2, "scale of differences")
     )
     time.dress(left)
-    counts = [f"{style.short(name)} ({mask.sum()})" for name, mask in zip(names, (first, second), strict=True)]
-    left.set_title(" minus ".join(counts), fontsize=11)
+    left.set_title(" minus ".join(_counted(names, (first, second))), fontsize=11)
     _draw_sums(panels(0, 1, label="sums"), sums[first], sums[second])
+    return ax
+
+
+@picture("rows", ", or a group is empty or has a row that does not exist")
+def cohorts(
+    explanation: Attributions,
+    rows: Sequence[Any] | np.ndarray,
+    others: Sequence[Any] | np.ndarray | None = None,
+    *,
+    names: tuple[str, str] = ("chosen rows", OTHER_ROWS),
+    max_display: int = 20,
+    robust: bool = False,
+    unit: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what matters in two groups of rows, side by side on one scale: mean |attribution| per feature, as ``importance``.
+
+    Parameters
+    ----------
+    rows, others : mask (rows,) or numbers of rows
+        The two groups; by default the others are all other rows.
+    names : pair of str
+        What the groups are called.
+    """
+    all_rows = read_features(explanation, "cohorts")
+    groups = _two_groups(rows, others, len(all_rows.values), "cohorts")
+    table = all_rows.per_feature
+    _, features, kept = fold_sorted(
+        np.stack([np.abs(table[group]).mean(0) for group in groups]), all_rows.features, max_display
+    )
+    errors = all_rows.errors_of(lambda array: fold_as(array.sum(1), kept, len(features)))
+    folded = fold_as(table, kept, len(features))
+    both = [Bars(folded[group], None if errors is None else errors.of_rows(group).of_mean()) for group in groups]
+    reach = max(bars.reach(len(kept), robust) for bars in both)
+    height = 0.27 * len(features) + 1
+    ax = style.new_axes(ax, 10, height + 0.6)
+    panels = style.Panels(ax, [0.2, height], [1, 1], gaps=(0.25, 0.06))
+    for place, (bars, name) in enumerate(zip(both, _counted(names, groups), strict=True)):
+        panel = panels(1, place, label=name)
+        marks = bars.draw(panel, features if place == 0 else [""] * len(features), reach)
+        panel.set_title(name, fontsize=11)
+        panel.set_xlabel(style.with_unit(mean_size(all_rows), unit), fontsize=style.SMALL + 1)
+    style.write_title(ax, all_rows.output)
+    top = panels(0, label="legend")
+    top.axis("off")
+    style.sign_legend(top, *marks, bbox_to_anchor=(0, 0))
     return ax
 
 
@@ -122,6 +168,7 @@ def outliers(
     per: Per = "feature",
     align: Align = "start",
     max_display: int = 20,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -130,7 +177,8 @@ def outliers(
 
     A row's deviation is the sum of |attribution - median over the rows|, per feature or per step; it is written beside the
     row. Few rows that stand out may be errors in the data, or cases that the model treats in a way of their own. Steps that a
-    row does not have count as zero; features are summed up after the rows are chosen.
+    row does not have count as zero; features are summed up after the rows are chosen. Dots cover deviations below two
+    standard errors of the row's attributions, where these are known.
 
     Parameters
     ----------
@@ -139,7 +187,7 @@ def outliers(
     per : "feature" or "step"
         Sum attributions over time, or over features.
     """
-    all_rows = read_rows(explanation, "outliers")
+    all_rows = (read_features if per == "feature" else read_rows)(explanation, "outliers")
     total, columns = _table(all_rows, per, align, time_label)
     table = total(all_rows.values)
     deviations = table - np.median(table, 0)
@@ -151,8 +199,9 @@ def outliers(
     left = panels(0, label="deviations")
     names = [all_rows.rows[row] for row in chosen]
     label = style.with_unit("deviation from the median", unit)
-    matrix, columns, _ = _folded(deviations[chosen], columns, max_display)
-    _draw_table(left, matrix, columns, names, label, panels.bar(0, 2, "scale of deviations"))
+    matrix, columns, named, fold_up = _folded(deviations[chosen], columns, max_display)
+    unsure = all_rows.error_of(lambda array: fold_up(total(array)[chosen]))
+    _draw_table(left, matrix, columns, named, names, label, panels.bar(0, 2, "scale of deviations"), unsure, robust)
     style.write_title(left, f"{len(chosen)} of {len(table)} rows", all_rows.output, length=40)
     _draw_sizes(panels(0, 1, label="sums"), sizes[chosen])
     return ax
@@ -167,20 +216,21 @@ def _table(rows: Sequences, per: Per, align: Align, time_label: str | None) -> t
         raise InputError(f"per must be 'feature' or 'step', not {per!r}.")
 
     def in_columns(array: np.ndarray) -> tuple[np.ndarray, Timeline]:
-        return aligned(array.sum(2, keepdims=True), rows.lengths, rows.labels, align, time_label)
+        summed = array.sum(2, keepdims=True)
+        return aligned(summed, rows.lengths, rows.labels, align, time_label, rows.time_label)
 
     return lambda array: np.nan_to_num(in_columns(array)[0][..., 0]), in_columns(rows.values)[1]
 
 
 def _folded(
     matrix: np.ndarray, columns: list[str] | Timeline, max_display: int
-) -> tuple[np.ndarray, list[str] | Timeline, Total]:
-    """Sum up the features beyond so many; the last result does so with other arrays."""
+) -> tuple[np.ndarray, list[str] | Timeline, int, Total]:
+    """Sum up the features beyond so many: the matrix, its columns, how many are no such sum; what does so with other arrays."""
     if isinstance(columns, Timeline):
-        return matrix, columns, lambda array: array
+        return matrix, columns, matrix.shape[1], lambda array: array
     keep, rest = strongest(matrix, max_display)
     matrix, names = fold(matrix, columns, keep, rest)
-    return matrix, names, lambda array: fold_as(array, keep, len(names))
+    return matrix, names, len(keep), lambda array: fold_as(array, keep, len(names))
 
 
 def _of_rows(total: Total, rows: np.ndarray) -> Total:
@@ -191,13 +241,15 @@ def _draw_table(
     ax: Axes,
     matrix: np.ndarray,
     columns: list[str] | Timeline,
+    named: int,
     names: list[str],
     label: str,
     cax: Axes | None = None,
     errors: np.ndarray | None = None,
+    robust: bool = False,
 ) -> None:
     edges = columns.edges if isinstance(columns, Timeline) else np.arange(len(columns) + 1) - 0.5
-    mesh = style.draw_evidence(ax, edges, matrix, errors=errors)
+    mesh = style.draw_evidence(ax, edges, matrix, style.limit_of(matrix[:, :named], robust=robust), errors)
     style.evidence_bar(mesh, matrix, label, cax)
     style.write_in_cells(ax, (edges[:-1] + edges[1:]) / 2, matrix, mesh.get_clim()[1])
     style.label_rows(ax, names)
@@ -238,6 +290,19 @@ def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray) -> None:
     ax.set_xlabel(label, fontsize=style.SMALL)
 
 
+def _two_groups(first: Any, second: Any, rows: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of two groups; the second are by default all rows that are not in the first."""
+    chosen = _mask(first, rows, f"plots.{what}: rows")
+    others = ~chosen if second is None else _mask(second, rows, f"plots.{what}: others")
+    if not others.any():
+        raise InputError(f"plots.{what} compares with the other rows, and there are none.")
+    return chosen, others
+
+
+def _counted(names: Sequence[str], groups: Sequence[np.ndarray]) -> list[str]:
+    return [f"{style.short(name)} ({group.sum()})" for name, group in zip(names, groups, strict=True)]
+
+
 def _mask(chosen: Sequence[Any] | np.ndarray, rows: int, what: str) -> np.ndarray:
     """Turn a mask or numbers of rows into a mask."""
     chosen = np.asarray(chosen)
@@ -249,8 +314,8 @@ def _mask(chosen: Sequence[Any] | np.ndarray, rows: int, what: str) -> np.ndarra
         else chosen.dtype.kind in "iu" and ((-rows <= chosen) & (chosen < rows)).all()
     )
     if not fits:
-        raise InputError(f"plots.difference: {what} must be a mask of {rows} rows, or numbers of rows below {rows}.")
+        raise InputError(f"{what} must be a mask of {rows} rows, or numbers of rows below {rows}.")
     mask[chosen] = True
     if not mask.any():
-        raise InputError(f"plots.difference: {what} is empty.")
+        raise InputError(f"{what} is empty.")
     return mask

@@ -27,8 +27,13 @@ PARAMETERS = {
         "int",
         "How many features are drawn, those with the largest values; the others are summed in one more.",
     ),
+    "robust": (
+        "bool",
+        "Scale by what is not far out, at most three interquartile ranges above the quartiles: one enormous value does not "
+        "hide all\nothers. What lies beyond is cut, and marked.",
+    ),
     "unit": ("str, optional", "Of the output, and so of the attributions."),
-    "time_label": ("str, optional", "Label of the time axis."),
+    "time_label": ("str, optional", "Label of the time axis, by default ``explanation.time_label``."),
     "ax": ("Axes, optional", "Where to draw; panels (``ax.child_axes``) share its place. By default a new figure."),
 }
 RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."

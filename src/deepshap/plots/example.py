@@ -16,7 +16,6 @@ from .documentation import picture
 from .reading import Sequences, read_row
 from .timeline import Timeline, timeline
 
-MOST_BARS = 100
 FEW_BARS = 15  # so few that all their numbers are written
 
 
@@ -25,6 +24,7 @@ def heatmap(
     explanation: Attributions,
     *,
     max_display: int = 20,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -35,7 +35,7 @@ def heatmap(
     standard errors are known, dots cover what is below two of them, and sums have whiskers.
     """
     one = read_row(explanation, "heatmap").folded(max_display)
-    time = timeline(one.labels, one.values.shape[1], time_label)
+    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label)
     matrix = time.sums(one.values[0]).T  # (features, columns)
     height = float(np.clip(0.23 * len(matrix), 0.9, 8))
     heights = [0.9, height] if one.data is None else [0.9, height, max(0.9, 0.75 * height)]
@@ -44,11 +44,11 @@ def heatmap(
 
     middle = panels(1, label="attributions")
     errors = one.error_of(lambda array: time.sums(array[0]).T)
-    mesh = style.draw_evidence(middle, time.edges, matrix, style.limit_of(matrix[one.named]), errors)
+    mesh = style.draw_evidence(middle, time.edges, matrix, style.limit_of(matrix[one.named], robust=robust), errors)
     style.write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
     style.label_rows(middle, one.features)
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
-    _draw_totals(panels(1, 1, label="sums"), one.per_feature[0], one.error_of(lambda array: array.sum((0, 1))))
+    _draw_totals(panels(1, 1, label="sums"), one, robust)
 
     top = panels(0, sharex=middle, label="output")
     _draw_running_output(top, time, one, unit)
@@ -68,6 +68,7 @@ def signal(
     explanation: Attributions,
     *,
     max_display: int = 6,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -84,13 +85,14 @@ def signal(
             "plots.signal draws the inputs, and this explanation has none that are numbers: set explanation.display_data "
             "to an array of the shape of the values."
         )
-    time = timeline(one.labels, one.values.shape[1], time_label)
+    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label)
     matrix = time.sums(one.values[0]).T
     errors = one.error_of(lambda array: time.sums(array[0]).T)
     span = 0 if errors is None else style.ERRORS * errors
     reach = np.stack([matrix - span, matrix + span])
     has_line = [bool(np.isfinite(series).any()) for series in one.data[0].T]  # not for the sum of the other features
-    limit = style.limit_of(matrix[one.named])
+    limit = style.limit_of(matrix[one.named], robust=robust)
+    scale = np.clip(reach[:, one.named], -limit, limit) if robust else reach[:, one.named]
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
     ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
     panels = style.Panels(ax, heights, [8.2, 0.14], gaps=(0.04, 1.0))
@@ -101,7 +103,8 @@ def signal(
         bars = base if last else panels(3 * i + 1, sharex=base, label=f"attributions of {name}")
         others = i >= len(matrix[one.named])
         style.draw_signed_bars(bars, time.edges, matrix[i], None if errors is None else errors[i])
-        _scale_bars(bars, reach[:, i] if others else reach[:, one.named], one.per_feature[0, i])
+        _scale_bars(bars, reach[:, i] if others else scale, one.per_feature[0, i])
+        style.mark_cut(bars, time.centers, np.nan_to_num(matrix[i]))
         bars.tick_params(labelbottom=last)
         top = bars
         if has_line[i]:
@@ -133,7 +136,7 @@ def buildup(
     Up to 5 features have a curve of their own. Whiskers show two standard errors of the steps, where these are known.
     """
     one = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
-    time = timeline(one.labels, one.values.shape[1], time_label, MOST_BARS)
+    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label, style.MOST_BARS)
     single = len(one.features) == 1
     heights = [2.6] if single else [2.6, 2.2]
     ax = style.new_axes(ax, 10, sum(heights) + 1.3)
@@ -197,10 +200,13 @@ def _write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
     ax.annotate(text, (1.01, height), fontsize=style.SMALL, **place, **look)
 
 
-def _draw_totals(ax: Axes, totals: np.ndarray, errors: np.ndarray | None) -> None:
-    """Draw the sum of every feature, with its number."""
-    style.leave_room(ax, min(0.0, totals.min()), max(0.0, totals.max()))
-    style.draw_lying_bars(ax, totals, errors)
+def _draw_totals(ax: Axes, one: Sequences, robust: bool) -> None:
+    """Draw the sum of every feature, with its number; what is far larger than the named ones is cut."""
+    totals, errors = one.per_feature[0], one.error_of(lambda array: array.sum((0, 1)))
+    limit = style.limit_of(totals[one.named], robust=robust)
+    shown = np.clip(totals, -limit, limit)
+    style.leave_room(ax, min(0.0, shown.min()), max(0.0, shown.max()))
+    style.draw_lying_bars(ax, shown, errors)
     if len(totals) * 8 < 1.2 * style.points(ax)[1]:
         style.write_at_end(ax, totals)
     ax.set(xticks=[], yticks=[])
@@ -275,7 +281,7 @@ def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None
     after = base + np.cumsum(per_step)
     before = after - per_step
     widths = np.diff(time.edges)
-    gap = 0.12 * widths if len(widths) <= MOST_BARS / 2 else 0 * widths
+    gap = 0.12 * widths if len(widths) <= style.MOST_BARS / 2 else 0 * widths
     for chosen, look in ((per_step >= 0, style.UP), (per_step < 0, style.DOWN)):
         left, height = (time.edges[:-1] + gap)[chosen], per_step[chosen]
         ax.bar(left, height, (widths - 2 * gap)[chosen], bottom=before[chosen], align="edge", **look)

@@ -19,6 +19,7 @@ def output_matrix(
     explanation: Attributions,
     feature: int | str | None = None,
     *,
+    robust: bool = False,
     unit: str = "",
     time_label: str | None = None,
     ax: Axes | None = None,
@@ -39,9 +40,9 @@ def output_matrix(
         )
     one = read_row(explanation.output(0), "output_matrix")
     _, steps, features = one.values.shape
-    chosen = range(features) if feature is None else [_feature_index(feature, one.features)]
+    chosen = range(features) if feature is None else [one.index_of(feature)]
     count, errors = explanation.values.shape[-1], explanation._errors
-    inputs, outputs = timeline(one.labels, steps, time_label), timeline(None, count, "output")
+    inputs, outputs = timeline(one.labels, steps, time_label, one.time_label), timeline(None, count, "output")
 
     def in_cells(array: np.ndarray) -> np.ndarray:  # (outputs, steps)
         row = (array[0] if explanation._rows else array)[:steps].reshape(steps, features, count)
@@ -50,7 +51,8 @@ def output_matrix(
     matrix = in_cells(np.asarray(explanation.values, dtype=np.float64))
     names = names_for(explanation.output_names, count) or list(map(str, range(count)))
     ax = style.new_axes(ax, 9, float(np.clip(0.25 * len(matrix) + 1.2, 2.6, 6.5)))
-    mesh = style.draw_evidence(ax, inputs.edges, matrix, errors=None if errors is None else errors.of(in_cells).errors)
+    unsure = None if errors is None else errors.of(in_cells).errors
+    mesh = style.draw_evidence(ax, inputs.edges, matrix, style.limit_of(matrix, robust=robust), unsure)
     style.write_in_cells(ax, inputs.centers, matrix, mesh.get_clim()[1])
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit))
     style.label_rows(ax, [names[start] for start in outputs.starts])
@@ -62,11 +64,3 @@ def output_matrix(
 
 def _output_label(drawn: int, outputs: int) -> str:
     return "output" if drawn == outputs else f"output (averages of {int(np.ceil(outputs / drawn))})"
-
-
-def _feature_index(feature: int | str, names: list[str]) -> int:
-    if isinstance(feature, str) and feature in names:
-        return names.index(feature)
-    if isinstance(feature, (int, np.integer)) and -len(names) <= feature < len(names):
-        return int(feature) % len(names)
-    raise InputError(f"there is no feature {feature!r} among {len(names)} features: {', '.join(names[:20])}.")

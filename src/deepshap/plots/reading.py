@@ -10,10 +10,14 @@ import numpy as np
 
 from deepshap.errors import InputError
 from deepshap.explanation.core import Attributions
+from deepshap.explanation.grids import channel_axis, channels_last
 from deepshap.explanation.joint import JointAttributions
 from deepshap.explanation.uncertainty import Errors
 from deepshap.names import names_for, numbered
 from deepshap.plots.style import short
+from deepshap.plots.timeline import mean_of_known
+
+Layout = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Sequences:
     values: (rows, steps, features) float64. base: (rows,).
     data: (rows, steps, features) float64, what is shown of the inputs; None if unknown.
     features: names. lengths: (rows,), steps that are no padding. labels: (steps,) or (rows, steps), or None.
-    rows: names. output: name, or "". outputs: (rows,), what the model returned; None if unknown.
+    time_label: name of the steps' axis, or None. rows: names. output: name, or "".
+    outputs: (rows,), what the model returned; None if unknown.
     errors: standard errors of the values, or None. is_folded: whether the last feature is the sum of others.
     """
 
@@ -33,6 +38,7 @@ class Sequences:
     features: list[str]
     lengths: np.ndarray
     labels: np.ndarray | None
+    time_label: str | None
     rows: list[str]
     output: str
     outputs: np.ndarray | None
@@ -53,6 +59,11 @@ class Sequences:
         return slice(len(self.features) - self.is_folded)
 
     @property
+    def has_steps(self) -> bool:
+        """Whether there is more than one."""
+        return self.values.shape[1] > 1
+
+    @property
     def per_feature(self) -> np.ndarray:
         """Attributions summed over the steps (rows, features)."""
         return self.values.sum(1)
@@ -62,6 +73,15 @@ class Sequences:
         """Base value and attributions, summed (rows,)."""
         return self.base + self.values.sum((1, 2))
 
+    def index_of(self, feature: int | str) -> int:
+        """Number of a feature, from its index or name."""
+        if isinstance(feature, str) and feature in self.features:
+            return self.features.index(feature)
+        count = len(self.features)
+        if isinstance(feature, (int, np.integer)) and -count <= feature < count:
+            return int(feature) % count
+        raise InputError(f"there is no feature {feature!r} among {count} features: {', '.join(self.features[:20])}.")
+
     @property
     def complete(self) -> bool:
         """Whether that is the output: no other inputs, no steps or features left out."""
@@ -69,6 +89,14 @@ class Sequences:
             return True
         scale = np.abs(self.values).sum((1, 2)) + np.abs(self.outputs)
         return bool((np.abs(self.outputs - self.shown) <= 1e-3 * scale).all())
+
+    @property
+    def mean_data(self) -> np.ndarray | None:
+        """Inputs averaged over the steps that are no padding and known, (rows, features); NaN where none is."""
+        if self.data is None:
+            return None
+        present = np.arange(self.data.shape[1]) < self.lengths[:, None]
+        return mean_of_known(np.where(present[..., None], self.data, np.nan).swapaxes(0, 1))
 
     def folded(self, count: int) -> Sequences:
         """Keep the ``count`` features of the largest mean |attribution|, in their order; the others become one, last."""
@@ -117,10 +145,37 @@ def fold_as(values: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- from an explanation
-def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Sequences:
+def read_features(explanation: Attributions, what: str) -> Sequences:
+    """As ``read_rows``, where features count: a table, and all inputs of a joint explanation, are sequences of one step."""
+    if isinstance(explanation, JointAttributions):
+        return _side_by_side([(key, read_features(part, what)) for key, part in explanation.items()])
+    return read_rows(explanation, what, table=True)
+
+
+def _side_by_side(parts: list[tuple[Any, Sequences]]) -> Sequences:
+    """The features of several inputs, summed over time."""
+    first, names = parts[0][1], [name for _, part in parts for name in part.features]
+    if len(set(names)) < len(names):
+        names = [f"{key}: {name}" for key, part in parts for name in part.features]
+    data = [part.mean_data for _, part in parts]
+    known = [part.per_feature * np.nan if one is None else one for one, (_, part) in zip(data, parts, strict=True)]
+    errors = [part.errors_of(lambda array: array.sum(1, keepdims=True)) for _, part in parts]
+    return replace(
+        first,
+        values=np.concatenate([part.per_feature for _, part in parts], 1)[:, None],
+        data=None if all(one is None for one in data) else np.concatenate(known, 1)[:, None],
+        features=names,
+        lengths=np.ones(len(first.values), int),
+        labels=None,
+        time_label=None,
+        errors=None if any(one is None for one in errors) else Errors.beside([one for one in errors if one]),
+    )
+
+
+def read_rows(explanation: Attributions, what: str, *, text: bool = False, table: bool = False) -> Sequences:
     """Read the explanation of one output for any number of rows; an InputError says what to choose first.
 
-    text: whether a lone axis behind the rows is that of the steps, as with token ids.
+    text: whether a lone axis behind the rows is that of the steps, as with token ids; table: or else that of the features.
     """
     check(explanation, what)
     if explanation.output_dims:
@@ -132,6 +187,10 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Se
     if inputs == 1 and explanation.players is not None:
         return _read_players(explanation, values)
     is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
+    if inputs == 1 and table and not is_sequence:
+        count = values.shape[-1]
+        names = names_for(explanation.feature_names, count) or numbered("Feature", count)
+        return _sequences(explanation, _reshaped(-1, 1, count), names)
     if inputs > 2 or not is_sequence:
         raise InputError(
             f"plots.{what} is for sequences, attributions of shape (rows, steps, features); these have shape "
@@ -140,7 +199,7 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False) -> Se
         )
     shape = values.shape if inputs == 2 else (*values.shape, 1)  # as over_features() returns
     names = _feature_names(explanation, shape[-1], inputs)
-    return _sequences(explanation, shape if explanation._rows else (1, *shape), names)
+    return _sequences(explanation, _reshaped(-1, *shape[-2:]), names)
 
 
 def _read_players(explanation: Attributions, values: np.ndarray) -> Sequences:
@@ -148,31 +207,54 @@ def _read_players(explanation: Attributions, values: np.ndarray) -> Sequences:
     count = values.shape[-1]
     names = names_for(explanation.feature_names, count) or numbered("Player", count)
     if explanation.players == "steps" or str(explanation.players).startswith("window"):
-        found = _sequences(explanation, (values.size // count, count, 1), ["all features"])
+        found = _sequences(explanation, _reshaped(-1, count, 1), ["all features"])
         return replace(found, labels=np.array(names))
-    return _sequences(explanation, (values.size // count, 1, count), names)
+    return _sequences(explanation, _reshaped(-1, 1, count), names)
 
 
-def _sequences(explanation: Attributions, shape: tuple[int, ...], features: list[str]) -> Sequences:
-    rows, steps, _ = shape
-    errors = explanation._errors
+def _reshaped(*shape: int) -> Layout:
+    return lambda array: array.reshape(shape)
+
+
+def _sequences(explanation: Attributions, lay: Layout, features: list[str]) -> Sequences:
+    """Read an explanation whose arrays a function lays out as (rows, steps, features)."""
+    values, errors = lay(np.asarray(explanation.values, np.float64)), explanation._errors
+    rows, steps, _ = values.shape
     return Sequences(
-        values=np.asarray(explanation.values, np.float64).reshape(shape),
+        values=values,
         base=per_row(explanation.base_values, rows, 0.0),
-        data=_shown_data(explanation, shape),
+        data=_shown_data(explanation, lay),
         features=features,
         lengths=np.clip(per_row(explanation.lengths, rows, steps).astype(int), 1, steps),
         labels=_step_labels(explanation, steps),
+        time_label=explanation.time_label,
         rows=_row_names(explanation, rows),
-        output=explanation.output_names if isinstance(explanation.output_names, str) else "",
+        output=_output_name(explanation),
         outputs=None if explanation.outputs is None else per_row(explanation.outputs, rows, np.nan),
-        errors=None if errors is None else errors.of(lambda array: array.reshape(shape)),
+        errors=None if errors is None else errors.of(lay),
     )
 
 
-def read_row(explanation: Attributions, what: str) -> Sequences:
+def read_grid(explanation: Attributions, what: str, channels: str | None) -> tuple[Sequences, tuple[int, int]]:
+    """Read the explanation of one output for images: their pixels are the steps, their channels the features; height, width."""
+    check(explanation, what)
+    if explanation.output_dims:
+        explanation = only_output(explanation, what)
+    shape = np.shape(explanation.values)[explanation._rows :]
+    axis = channel_axis(shape, channels)
+    count = 1 if axis is None else shape[axis]
+    height, width = (size for place, size in enumerate(shape) if place != axis)
+    names = names_for(explanation.feature_names, count) if axis == 2 else None
+    names = names or ([""] if axis is None else numbered("channel", count))
+    images = _sequences(
+        explanation, lambda a: channels_last(a.reshape(-1, *shape), axis).reshape(-1, height * width, count), names
+    )
+    return images, (height, width)
+
+
+def read_row(explanation: Attributions, what: str, *, table: bool = False) -> Sequences:
     """Read the explanation of one output for a single row, without its padding."""
-    one = read_rows(explanation, what)
+    one = read_rows(explanation, what, table=table)
     check_single(len(one.values), what)
     length = one.lengths[0]
     labels = one.labels if one.labels is None or one.labels.ndim == 1 else one.labels[0]
@@ -224,11 +306,11 @@ def per_row(values: Any, rows: int, default: float) -> np.ndarray:
     return np.broadcast_to(values, (rows,))
 
 
-def _shown_data(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray | None:
+def _shown_data(explanation: Attributions, lay: Layout) -> np.ndarray | None:
     """Return the inputs as they are shown, if they are numbers: before scaling, where these are known."""
     for data in (explanation.display_data, explanation.data):
-        if data is not None and np.asarray(data).dtype.kind in "biuf" and np.size(data) == np.prod(shape):
-            return np.asarray(data, dtype=np.float64).reshape(shape)
+        if data is not None and np.asarray(data).dtype.kind in "biuf" and np.size(data) == explanation.values.size:
+            return lay(np.asarray(data, dtype=np.float64))
     return None
 
 
@@ -237,6 +319,12 @@ def _feature_names(explanation: Attributions, count: int, inputs: int) -> list[s
     if inputs == 1:
         return [names if isinstance(names, str) else "all features"]
     return names_for(names, count) or numbered("Feature", count)
+
+
+def _output_name(explanation: Attributions) -> str:
+    """Name of the output, or what it was chosen for where each row has its own."""
+    names = explanation.output_names
+    return names if isinstance(names, str) else explanation.explained or ""
 
 
 def _step_labels(explanation: Attributions, steps: int) -> np.ndarray | None:

@@ -21,11 +21,12 @@ from matplotlib.path import Path
 
 RED, BLUE, GREY = "#ff0051", "#008bfb", "#8c8c8c"
 EVIDENCE = LinearSegmentedColormap.from_list("evidence", [BLUE, "white", RED])
-EVIDENCE_LINE = LinearSegmentedColormap.from_list("evidence_line", ["#0050b0", "#c4c4c4", RED])  # on a white ground
+EVIDENCE_LINE = LinearSegmentedColormap.from_list("evidence_line", ["#0050b0", "#808080", RED])  # on a white ground
 # Of inputs, darker where they are higher; those that are missing are grey.
 LOW_HIGH = LinearSegmentedColormap.from_list("low_high", ["#6fbcff", "#a97fd6", "#d8206e", "#9e0038"]).with_extremes(
     bad=GREY
 )
+STEPS = LinearSegmentedColormap.from_list("steps", ["#3b0f70", "#b5367a", "#fb8761", "#f5b041"])  # early to late
 UP: dict[str, Any] = {"facecolor": RED, "edgecolor": "white", "linewidth": 0}
 DOWN: dict[str, Any] = {"facecolor": BLUE, "edgecolor": "white", "linewidth": 0, "hatch": "////"}
 EMPTY = "#ececec"  # behind cells without a value
@@ -41,10 +42,12 @@ CURVES = (
 )
 SMALL = 8.5
 LONGEST_NAME = 28
+MOST_BARS = 100
 ERRORS = 2  # standard errors that whiskers show, and below which values are dotted
 WITHIN = f"± {ERRORS} standard errors"
 WHISKER = Line2D([], [], color="black", linewidth=0.9, marker="|", markersize=5, label=WITHIN)
 DOTTED = f"dotted: less than {ERRORS} standard errors from 0"
+SATURATED = 0.6  # of the full colour, from where letters are white
 LONGEST_BAR = 2.2  # colour bar, in inches where the panels are
 
 
@@ -94,10 +97,18 @@ def _places(sizes: Sequence[float], gap: float) -> list[tuple[float, float]]:
 
 
 # ---------------------------------------------------------------------- maps
-def limit_of(*matrices: np.ndarray) -> float:
-    """Return the attribution that gets the full colour: the largest, but for one in five hundred."""
+def limit_of(*matrices: np.ndarray, robust: bool = False) -> float:
+    """Return the attribution that gets the full colour: the largest, but for one in five hundred; robust: not far out."""
     sizes = np.abs(np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices]))
+    sizes = sizes[~far_out(sizes)] if robust else sizes
     return float(np.quantile(sizes, 0.998, method="higher")) or float(sizes.max()) or 1.0
+
+
+def far_out(sizes: np.ndarray) -> np.ndarray:
+    """Tell which sizes are more than three interquartile ranges above the quartiles of those that are not 0 (Tukey 1977)."""
+    some = sizes[sizes > 0]
+    low, high = np.quantile(some, (0.25, 0.75)) if len(some) else (0.0, 0.0)
+    return sizes > high + 3 * (high - low)
 
 
 def draw_evidence(
@@ -139,8 +150,9 @@ def write_in_cells(ax: Axes, centers: np.ndarray, matrix: np.ndarray, limit: flo
         return
     for ((row, column), value), text in zip(np.ndenumerate(matrix), texts, strict=True):
         behind = {"facecolor": EVIDENCE(0.5 + value / limit / 2), "linewidth": 0, "pad": 1.2}  # no hatch there
+        look: dict[str, Any] = {"color": "white", "fontweight": "bold"} if abs(value) > SATURATED * limit else {}
         label = text if np.isfinite(value) else ""
-        ax.text(float(centers[column]), row, label, ha="center", va="center", fontsize=7.5, bbox=behind)
+        ax.text(float(centers[column]), row, label, ha="center", va="center", fontsize=7.5, bbox=behind, **look)
 
 
 def _hatch(ax: Axes, edges: np.ndarray, mask: np.ndarray, **look: Any) -> None:
@@ -166,9 +178,12 @@ def evidence_bar(image: Any, values: np.ndarray, label: str, cax: Axes | None = 
     if image.get_cmap() is EVIDENCE:
         span = bar.ax.axvspan if lying else bar.ax.axhspan
         span(-limit, 0, facecolor="none", edgecolor="white", linewidth=0, hatch="////")
-    if values.any():
-        ends_shown = np.clip([values.min(), values.max()], -limit, limit)
-        (bar.ax.set_xlim if lying else bar.ax.set_ylim)(*ends_shown)
+    low, high = np.clip([values.min(), values.max()], -limit, limit)
+    if low < high:
+        (bar.ax.set_xlim if lying else bar.ax.set_ylim)(low, high)
+    if lying or low == high:  # no room for many numbers, and no use of those that do not occur
+        ticks = [0.0, *(end for end in (low, high) if abs(end) > 0.15 * (high - low))]
+        bar.set_ticks(ticks, labels=[number(tick) for tick in ticks])
 
 
 def color_bar(image: Any, label: str, cax: Axes | None = None, **options: Any) -> Any:
@@ -191,6 +206,13 @@ def draw_signed_bars(ax: Axes, edges: np.ndarray, values: np.ndarray, errors: np
         ax.bar(edges[:-1][chosen], values[chosen], np.diff(edges)[chosen], align="edge", **look)
     ax.axhline(0, color="0.4", linewidth=0.6)
     whiskers(ax, (edges[:-1] + edges[1:]) / 2, values, errors)
+
+
+def mark_cut(ax: Axes, places: np.ndarray, values: np.ndarray) -> None:
+    """Mark the bars that go beyond the axis, by a triangle at its end."""
+    for end, marker, beyond in zip(ax.get_ylim(), "v^", (-values, values), strict=True):
+        there = beyond > abs(end) * (1 + 1e-9)
+        ax.plot(places[there], np.full(there.sum(), end), marker, color="black", markersize=4, clip_on=False)
 
 
 def draw_lying_bars(ax: Axes, values: np.ndarray, errors: np.ndarray | None = None) -> None:
@@ -223,6 +245,16 @@ def write_at_end(ax: Axes, values: np.ndarray, sign: bool = True) -> None:
     """Write the numbers of lines at the right edge."""
     for place, text in enumerate(fixed(values, sign)):
         ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
+
+
+def write_beyond(ax: Axes, end: float, place: float, text: str, reach: float) -> None:
+    """Write the number of a lying bar behind its end, or at the edge if the bar is cut there."""
+    if end <= reach * (1 + 1e-9):
+        ax.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=SMALL)
+        return
+    ground = {"facecolor": "white", "linewidth": 0, "pad": 1}
+    look: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": SMALL, "bbox": ground}
+    ax.text(1, place, f"{text} \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", transform=ax.get_yaxis_transform(), **look)
 
 
 def sign_legend(ax: Axes, *more: Any, **options: Any) -> None:
@@ -320,7 +352,8 @@ def fixed(values: np.ndarray, sign: bool = True) -> list[str]:
     if not 1e-3 <= size < 1e5:
         return [number(value, sign) for value in values]
     decimals = max(0, 2 - int(np.floor(np.log10(size))))
-    texts = [f"{value:{'+' * sign}.{decimals}f}" for value in values.round(decimals) + 0.0]  # + 0.0: no minus zero
+    rounded = values.round(decimals) + 0.0  # no minus zero
+    texts = [f"{value:{'+' if sign and value else ''}.{decimals}f}" for value in rounded]
     return [text.replace("-", "\N{MINUS SIGN}") for text in texts]
 
 

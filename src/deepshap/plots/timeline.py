@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -91,8 +90,13 @@ class Timeline:
         ax.set_xticks(self.centers[::every], names[::every], fontsize=SMALL, **style)
 
 
-def timeline(labels: np.ndarray | None, steps: int, time_label: str | None, columns: int = MOST_COLUMNS) -> Timeline:
-    """Lay out steps with their labels, (steps,) or None: numbers and time stamps if they rise, or else words."""
+def timeline(
+    labels: np.ndarray | None, steps: int, time_label: str | None, own: str | None = None, columns: int = MOST_COLUMNS
+) -> Timeline:
+    """Lay out steps with their labels, (steps,) or None: numbers and time stamps if they rise, or else words.
+
+    time_label: what the axis is to be called; own: what it is called otherwise.
+    """
     size = int(np.ceil(steps / columns))
     starts = np.arange(0, steps, size)
     numbers, are_dates = _as_numbers(labels)
@@ -100,7 +104,15 @@ def timeline(labels: np.ndarray | None, steps: int, time_label: str | None, colu
     if numbers is None:
         numbers = np.arange(steps, dtype=float)
         names = None if labels is None else [short(labels[start], 16) for start in starts]
-    default = "step" if labels is None or labels.dtype.kind in "iu" else "" if are_dates or names else "time"
+    default = (
+        own
+        if own is not None
+        else "step"
+        if labels is None or labels.dtype.kind in "iu"
+        else ""
+        if are_dates or names
+        else "time"
+    )
     label = default if time_label is None else short(time_label, 60)
     made = Timeline(_edges(numbers)[np.append(starts, steps)], starts, steps, label, names, are_dates)
     return replace(made, label=_with_bins(made.label, size)) if made.binned else made
@@ -132,48 +144,47 @@ def _edges(centers: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------- many sequences
 def aligned(
-    values: np.ndarray, lengths: np.ndarray, labels: np.ndarray | None, align: Align, time_label: str | None
+    values: np.ndarray,
+    lengths: np.ndarray,
+    labels: np.ndarray | None,
+    align: Align,
+    time_label: str | None,
+    own: str | None = None,
+    columns: int = MOST_COLUMNS,
 ) -> tuple[np.ndarray, Timeline]:
     """Lay sequences of different lengths over each other.
 
     values: (rows, steps, features); lengths: (rows,); labels: (steps,) or (rows, steps) or None.
     Returns the values (rows, columns, features), NaN where a sequence has no step, and where the columns lie.
     """
-    choices: dict[str, Callable[..., tuple[np.ndarray, Timeline]]]
-    choices = {"start": _from_start, "end": _from_end, "relative": _relative}
-    if align not in choices:
+    if align not in ("start", "end", "relative"):
         raise InputError(f"align must be 'start', 'end' or 'relative', not {align!r}.")
     longest = lengths.max()
     if labels is not None:
         same = labels.ndim == 1 or (labels == labels[:1]).all()
         labels = (labels if labels.ndim == 1 else labels[0])[:longest] if same else None
-    return choices[align](values[:, :longest], lengths, labels, time_label)
-
-
-def _from_start(
-    values: np.ndarray, lengths: np.ndarray, labels: np.ndarray | None, time_label: str | None
-) -> tuple[np.ndarray, Timeline]:
-    present = np.arange(values.shape[1]) < lengths[:, None]
-    time = timeline(labels, values.shape[1], time_label)
-    return time.sums(np.where(present[..., None], values, np.nan), 1), time
+    values = values[:, :longest]
+    if align == "relative":
+        return _relative(values, lengths, time_label)
+    if align == "start" or ((lengths == longest).all() and labels is not None):
+        time = timeline(labels, longest, time_label, own, columns)
+        present = np.arange(longest) < lengths[:, None]
+        return time.sums(np.where(present[..., None], values, np.nan), 1), time
+    return _from_end(values, lengths, time_label, columns)
 
 
 def _from_end(
-    values: np.ndarray, lengths: np.ndarray, labels: np.ndarray | None, time_label: str | None
+    values: np.ndarray, lengths: np.ndarray, time_label: str | None, columns: int
 ) -> tuple[np.ndarray, Timeline]:
     steps = values.shape[1]
-    if (lengths == steps).all() and labels is not None:
-        return _from_start(values, lengths, labels, time_label)
     source = np.arange(steps) - (steps - lengths[:, None])  # the step that moves to each place
     moved = np.take_along_axis(values, np.maximum(source, 0)[..., None], 1)
     label = "steps before the end (0: the last)" if time_label is None else time_label
-    time = timeline(np.arange(1 - steps, 1), steps, label)
+    time = timeline(np.arange(1 - steps, 1), steps, label, columns=columns)
     return time.sums(np.where((source >= 0)[..., None], moved, np.nan), 1), time
 
 
-def _relative(
-    values: np.ndarray, lengths: np.ndarray, _labels: np.ndarray | None, time_label: str | None
-) -> tuple[np.ndarray, Timeline]:
+def _relative(values: np.ndarray, lengths: np.ndarray, time_label: str | None) -> tuple[np.ndarray, Timeline]:
     edges = np.linspace(0, 100, PARTS + 1)
     label = f"part of the sequence (%, {PARTS} parts)" if time_label is None else time_label
     time = Timeline(edges, np.arange(PARTS), PARTS, short(label, 60))

@@ -34,19 +34,21 @@ class Html(str):
 
 @dataclass(frozen=True)
 class _Text:
-    """One text: its words without the spaces before them, which of them have one, and their attributions."""
+    """One text: its words without the spaces before them, which of them have one, their attributions, which are unsure."""
 
     words: list[str]
     spaced: list[bool]
     values: np.ndarray
+    unsure: np.ndarray
     title: str
 
 
 @picture("row", ", the tokens are unknown, or there are too many for ``ax``")
-def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -> Axes:
+def text(explanation: Attributions, *, robust: bool = False, unit: str = "", ax: Axes | None = None) -> Axes:
     """Shade the tokens of a text by what they contributed to one output.
 
-    Red pushes the output up. Blue pushes it down, and has a dashed outline. A long text gets small letters.
+    Red pushes the output up. Blue pushes it down, and has a dashed outline. What is below two standard errors is dotted, where
+    these are known. A long text gets small letters.
 
     Parameters
     ----------
@@ -57,12 +59,16 @@ def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -
     texts = _read(explanation, "text")
     check_single(len(texts), "text")
     (one,) = texts
+    is_new = ax is None
     if ax is None:
         lines = 1 + _places(one, 9.7 * 72, SIZES[0])[-1][1]
         ax = style.new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
     ax.axis("off")
     ax.set_title(style.short(one.title, 110), fontsize=style.SMALL + 1, loc="left")
-    style.figure_of(ax).draw_without_rendering()  # sizes are known only after the layout
+    figure = style.figure_of(ax)
+    figure.draw_without_rendering()  # sizes are known only after the layout
+    if is_new:
+        figure.set_layout_engine("none")  # which would draw all words once more
     width, height = style.points(ax)
     for size in SIZES:
         places = _places(one, width, size)
@@ -72,17 +78,19 @@ def text(explanation: Attributions, *, unit: str = "", ax: Axes | None = None) -
         raise InputError(
             f"plots.text: {len(one.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
         )
-    limit = style.limit_of(one.values)
-    for (left, line), word, value in zip(places, one.words, one.values, strict=True):
-        _draw_word(ax, word, value / limit, (left, -line * size * LINE), size)
-    cax = ax.inset_axes((0, 26 / height, min(1, 260 / width), 7 / height), label="scale of attributions")
+    limit = style.limit_of(one.values, robust=robust)
+    for (left, line), word, value, unsure in zip(places, one.words, one.values, one.unsure, strict=True):
+        _draw_word(ax, word, value / limit, (left, -line * size * LINE), size, unsure)
+    cax = ax.inset_axes((28 / width, 26 / height, min(0.9, 260 / width), 7 / height), label="scale of attributions")
     shades = ScalarMappable(Normalize(-limit, limit), style.EVIDENCE)
     style.evidence_bar(shades, one.values, style.with_unit("attribution", unit), cax, orientation="horizontal")
     return ax
 
 
-def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float], size: float) -> None:
+def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float], size: float, unsure: bool) -> None:
     box = {"boxstyle": "square,pad=0.2", "facecolor": _shade(strength), "linewidth": 0}
+    if unsure:
+        box |= {"edgecolor": "0.55", "hatch": "...."}
     if strength < -1 / 8:
         box |= {"edgecolor": OUTLINE, "linewidth": 1, "linestyle": "--"}
     ax.annotate(
@@ -94,7 +102,7 @@ def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float],
         fontsize=size,
         va="top",
         bbox=box,
-    )
+    ).set_in_layout(False)
 
 
 def _places(one: _Text, width: float, size: float) -> list[tuple[float, int]]:
@@ -118,16 +126,19 @@ def _width(word: str) -> float:
 
 
 # ---------------------------------------------------------------------- HTML
-def text_html(explanation: Attributions, *, unit: str = "") -> Html:
+def text_html(explanation: Attributions, *, robust: bool = False, unit: str = "") -> Html:
     """Shade the tokens of texts by what they contributed to one output, as HTML that notebooks show.
 
-    Red pushes the output up. Blue pushes it down, and has a dashed outline. Each token has its number as a tooltip.
+    Red pushes the output up. Blue pushes it down, and has a dashed outline. Each token has its number as a tooltip. What is
+    below two standard errors is underlined with dots, where these are known.
 
     Parameters
     ----------
     explanation : Explanation
         Of one output and one row or several: values ([rows, ]steps) or ([rows, ]steps, features), which are summed. The
         tokens are ``explanation.display_data`` ([rows, ]steps), or else ``data``, or else ``step_labels``.
+    robust : bool
+        Shade by what is not far out, at most three interquartile ranges above the quartiles.
     unit : str, optional
         Of the output, and so of the attributions.
 
@@ -142,9 +153,9 @@ def text_html(explanation: Attributions, *, unit: str = "") -> Html:
         If there are several outputs, or the tokens are unknown.
     """
     texts = _read(explanation, "text_html")
-    limit = style.limit_of(np.concatenate([one.values for one in texts]))
+    limit = style.limit_of(np.concatenate([one.values for one in texts]), robust=robust)
     paragraphs = "".join(_paragraph(one, limit) for one in texts)
-    scale = "".join(_span(style.number(share * limit), share, "") for share in (-1, -0.5, 0, 0.5, 1))
+    scale = "".join(_span(style.number(share * limit), share, "", False) for share in (-1, -0.5, 0, 0.5, 1))
     caption = (
         f"<div style='font-size:85%;margin-top:.6em'>{escape(style.with_unit('attribution', unit))}: {scale}</div>"
     )
@@ -154,14 +165,15 @@ def text_html(explanation: Attributions, *, unit: str = "") -> Html:
 
 def _paragraph(one: _Text, limit: float) -> str:
     words = "".join(
-        " " * spaced + _span(word, value / limit, style.number(value))
-        for word, spaced, value in zip(one.words, one.spaced, one.values, strict=True)
+        " " * spaced + _span(word, value / limit, style.number(value), unsure)
+        for word, spaced, value, unsure in zip(one.words, one.spaced, one.values, one.unsure, strict=True)
     )
     return f"<div style='font-size:85%;color:#444'>{escape(one.title)}</div><p style='margin:0 0 .8em'>{words}</p>"
 
 
-def _span(word: str, strength: float, tooltip: str) -> str:
+def _span(word: str, strength: float, tooltip: str, unsure: bool) -> str:
     outline = f"outline:1px dashed {OUTLINE};outline-offset:-1px;" if strength < -1 / 8 else ""
+    outline += "text-decoration:underline dotted;" if unsure else ""
     style = f"background:{to_hex(_shade(strength))};{outline}padding:.15em .2em"
     return f"<span title='{escape(tooltip)}' style='{style}'>{escape(word)}</span>"
 
@@ -173,7 +185,8 @@ def _shade(strength: float) -> tuple[float, float, float, float]:
 # ---------------------------------------------------------------------- tokens
 def _read(explanation: Attributions, what: str) -> list[_Text]:
     rows = read_rows(explanation, what, text=True)
-    per_token = rows.values.sum(2)
+    per_token, errors = rows.values.sum(2), rows.error_of(lambda array: array.sum(2))
+    unsure = np.zeros(per_token.shape, bool) if errors is None else np.abs(per_token) < style.ERRORS * errors
     tokens = _tokens(explanation, per_token.shape[1 - explanation._rows :], what).reshape(per_token.shape)
     texts = []
     for row, length in enumerate(rows.lengths):
@@ -182,7 +195,9 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
             parts.append(f"sum of what is shown {style.number(rows.shown[row], False)}")
         output = rows.shown if rows.complete or rows.outputs is None else rows.outputs
         title = " · ".join(part for part in [*parts, f"output {style.number(output[row], False)}"] if part)
-        texts.append(_Text(*_spaced(list(map(str, tokens[row, :length]))), per_token[row, :length], title))
+        title += "" if errors is None else f" · {style.DOTTED}"
+        words = _spaced(list(map(str, tokens[row, :length])))
+        texts.append(_Text(*words, per_token[row, :length], unsure[row, :length], title))
     return texts
 
 
