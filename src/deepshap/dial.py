@@ -29,19 +29,24 @@ GOOD = 0.05  # a distance to the Shapley values that needs no remark
 
 # ---------------------------------------------------------------------- what an effort buys
 class Costs(NamedTuple):
-    """Times over that of a pair of each with each: of a row beside a row with its multipliers, and of an output alone."""
+    """Times over that of a pair of each with each: of a row beside a row, of a point on a way, and of an output alone."""
 
     beside: float
+    segment: float
     output: float
 
+    def of_replicate(self, segments: int, players: int) -> float:
+        """Deep SHAP on its reference, an order and its reverse."""
+        return self.beside + 2 * (self.segment * segments if segments < players else self.output * (players + 1))
 
-OF_LAYERS, OF_RECURRENCE = Costs(1.7, 0.3), Costs(5.0, 0.75)  # as benchmarks/dial.py measures them
+
+# Medians over models and lengths on PyTorch; on Keras all three are within a third of these.
+OF_LAYERS, OF_RECURRENCE = Costs(1.8, 1.7, 0.37), Costs(4.2, 3.3, 0.55)
 
 
 def costs_of(profile: Profile) -> Costs:
     """What the parts of an effort take for a model."""
-    share = profile.recurrence
-    return Costs(*((1 - share) * a + share * b for a, b in zip(OF_LAYERS, OF_RECURRENCE, strict=True)))
+    return OF_RECURRENCE if profile.recurrent else OF_LAYERS
 
 
 def method_for(effort: float, players: Players, references: int, seed: int, costs: Costs) -> Method:
@@ -66,13 +71,13 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
         return AllCoalitions(players)
     choices = _choices((effort - 1) * references, players.count, costs, references)
     segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count, references))
-    return Paths(players, segments, replicates, seed, shrinks=True)
+    taken = 1 + replicates * costs.of_replicate(segments, players.count) / references
+    return Paths(players, segments, replicates, seed, shrinks=True, effort=taken)
 
 
 def _choices(budget: float, players: int, costs: Costs, references: int) -> Iterator[tuple[int, int]]:
     """Numbers of segments and replicates that cost about a budget, in pairs of each with each; the cheapest whatever it costs."""
-    prices = {segments: costs.beside * (1 + 2 * segments) for segments in range(2, max(3, min(players, 65)))}
-    prices[players] = costs.beside + 2 * costs.output * (players + 1)
+    prices = {k: costs.of_replicate(k, players) for k in (*range(2, min(players, 65)), players)}
     cheapest = min(prices, key=lambda segments: prices[segments])
     for segments, price in prices.items():
         if segments == cheapest or LEAST * price <= budget:
@@ -193,7 +198,7 @@ def probing(players: Players, seed: int) -> Paths:
     return Paths(players, players.count if players.count <= 10 else 4, 2 * GROUPS, seed)
 
 
-def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate) -> Reliability:
+def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate, costs: Costs) -> Reliability:
     """From the corrections that paths make to Deep SHAP, in independent groups of replicates.
 
     ``values`` are the corrected attributions (rows, players, k). The square of the distance is a ratio of sums over rows; its
@@ -215,9 +220,8 @@ def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate)
     spread = math.hypot(_jackknife(without_row), _jackknife(without_part))
     distance = math.sqrt(square)
     error = math.sqrt(square + spread) - distance  # of the root, also where the square is not beyond its noise
-    return Reliability(
-        distance, error, len(rows), method.replicates, _effort_for(distance + error, method.players.count)
-    )
+    effort = _effort_for(distance + error, method.players.count, costs)
+    return Reliability(distance, error, len(rows), method.replicates, effort)
 
 
 def _squared_mean(estimates: np.ndarray) -> float:
@@ -232,13 +236,13 @@ def _jackknife(without: Sequence[float]) -> float:
     return _widened(len(without)) * math.sqrt((len(without) - 1) * np.var(without)) if without else 0.0
 
 
-def _effort_for(distance: float, players: int) -> float:
+def _effort_for(distance: float, players: int, costs: Costs) -> float:
     """The first power of two at which the expected distance is good, with a hundred references."""
     if distance <= GOOD:
         return 1.0
     for power in range(1, 12):
         effort = 2.0**power
-        choices = list(_choices((effort - 1) * 100, players, OF_LAYERS, 100))
+        choices = list(_choices((effort - 1) * 100, players, costs, 100))
         if distance * min(_error(*choice, players, 100) for choice in choices) <= GOOD:
             return effort
     return 2.0**12

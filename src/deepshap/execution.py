@@ -127,11 +127,27 @@ def _size(count: float) -> str:
 def _chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
     """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
+    if comparison.before is not None:
+        yield from ((at, slice(None)) for at in _whole_ways(comparison.before, plan.beside))
+        return
     if not comparison.crossed:
         yield from ((at, slice(None)) for at in _slices(count, plan.beside))
         return
     for block in _slices(len(comparison.references), plan.references):
         yield from ((at, block) for at in _slices(count, plan.examples, block.stop - block.start))
+
+
+def _whole_ways(before: np.ndarray, size: int) -> Iterator[slice]:
+    """Cut points into parts of whole ways, none of which is longer than a part may be."""
+    ends, first = _ends_of_ways(before), 0
+    while first < len(before):
+        last = int(ends[np.searchsorted(ends, first + size, "right") - 1])
+        yield slice(first, last)
+        first = last
+
+
+def _ends_of_ways(before: np.ndarray) -> np.ndarray:
+    return np.append(np.flatnonzero(before == np.arange(len(before)))[1:], len(before))
 
 
 def _slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
@@ -233,7 +249,8 @@ def _add(
     engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
 ) -> np.ndarray | None:
     """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
-    comparison, by_players = term.comparison, []
+    term, by_players = _fitting(term, engine, plan), []
+    comparison = term.comparison
     for at, block in _chunks(comparison, plan):
         part = comparison.part(at, block)
         found = _contributions(engine, part, plan, collect is not None)
@@ -243,6 +260,15 @@ def _add(
         by_players.append(sums.add(term, at, part.outputs, found, share))
         bar.update(part.pairs)
     return None if term.replicates is None else np.concatenate([v for v in by_players if v is not None])
+
+
+def _fitting(term: Term, engine: Engine, plan: Plan) -> Term:
+    """Points of ways that the engine runs twice anyway, or that are too long for memory, become pairs like any others."""
+    before = term.comparison.before
+    shared = engine.shares and not term.comparison.examples.extra
+    if before is None or (shared and np.diff(_ends_of_ways(before), prepend=0).max() <= plan.beside):
+        return term
+    return term.apart()
 
 
 def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bool) -> Contributions:
@@ -258,6 +284,7 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
                 "sequences, or explain a copy of the model on the CPU."
             ) from error
     # out of the except block, which keeps the memory of what failed
+    part = part.apart()
     count = len(part.examples)
     join, size = (
         (Contributions.of_examples, count) if count > 1 else (Contributions.of_references, len(part.references))

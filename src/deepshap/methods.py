@@ -36,6 +36,15 @@ class Term:
     weights: np.ndarray
     replicates: np.ndarray | None = None
 
+    def apart(self) -> Term:
+        """Points on ways as pairs like any others, but for those that are beside themselves."""
+        before = self.comparison.before
+        if before is None:
+            return self
+        moving = np.flatnonzero(before != np.arange(len(before)))
+        pairs, replicates = self.comparison.apart().part(moving), self.replicates
+        return Term(pairs, self.rows[moving], self.weights[moving], None if replicates is None else replicates[moving])
+
 
 @dataclass(frozen=True)
 class Evaluation:

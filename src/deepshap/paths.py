@@ -39,6 +39,7 @@ class Paths:
     seed : of the orders and references, together with the content of the row.
     shrinks : whether the correction is drawn towards 0 as far as its noise demands; without that it is unbiased where
         segments are single players.
+    effort : about the time that all this takes, over that of Deep SHAP; None where that is not known.
     """
 
     players: Players
@@ -46,6 +47,7 @@ class Paths:
     replicates: int
     seed: int = 0
     shrinks: bool = False
+    effort: float | None = None
 
     @property
     def by_outputs(self) -> bool:
@@ -56,9 +58,10 @@ class Paths:
     def description(self) -> str:
         """What is done, in a sentence."""
         segments = "single players (permutation sampling)" if self.by_outputs else f"{self.segments} segments"
+        told = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
         return (
             f"Deep SHAP corrected by {self.replicates} paths of {segments} and their reverses for each row, "
-            f"seed {self.seed}"
+            f"seed {self.seed}{told}"
         )
 
     def pairs(self, whole: Comparison) -> int:
@@ -71,7 +74,9 @@ class Paths:
         yield from DeepShap(self.players).parts(whole)
         rows, numbers = len(whole.examples), range(self.replicates)
         draws = [_Draws(self, whole, row) for row in range(rows)]
-        each = self.players.count if self.by_outputs else 1  # points of a pair that are prepared together
+        each = (
+            self.players.count if self.by_outputs else 2 * self.segments
+        )  # points of a pair that are prepared together
         size = max(1, BATCH // max(1, rows * each))
         for start in range(0, self.replicates, size):
             pairs = list(itertools.product(numbers[start : start + size], range(rows)))
@@ -83,28 +88,29 @@ class Paths:
             of_rules = yield Term(beside, at, weight, 2 * replicates)
             yield Known(of_rules, at, weight, 2 * replicates + 1)
             orders = np.stack([draws[row].order(r) for r, row in pairs])
+            if not self.by_outputs:
+                yield self._segments(beside, at, replicates, orders, np.abs(of_rules).sum(2))
+                continue
             for half, direction in enumerate((orders, orders[:, ::-1])):
-                if self.by_outputs:
-                    yield from self._marginal(beside, at, 2 * replicates + half, direction)
-                else:
-                    yield from self._segments(beside, at, 2 * replicates + half, direction, of_rules)
+                yield from self._marginal(beside, at, 2 * replicates + half, direction)
 
     def _segments(
-        self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray, of_rules: np.ndarray
-    ) -> Parts:
-        """One path for each pair, segment after segment, row beside row."""
-        blocks = cut(orders, np.abs(of_rules).sum(2), self.segments)
-        half = np.full(len(rows), 0.5)
-        start = beside.references.described_by(beside.examples)
-        for segment in range(self.segments):
-            last = segment == self.segments - 1
-            own = self.players.spread(blocks <= segment)
-            end = beside.examples if last else beside.examples.mixed(beside.references, own)
-            moving = np.flatnonzero((blocks == segment).any(1))  # a block may be empty
-            if len(moving):
-                pairs = Comparison(end[moving], start[moving], False, beside.outputs[moving])
-                yield Term(pairs, rows[moving], half[moving], replicates[moving])
-            start = end
+        self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray, weights: np.ndarray
+    ) -> Term:
+        """From each reference two ways to its example, in an order and its reverse, every point beside the one before."""
+        blocks = np.stack([cut(order, weights, self.segments) for order in (orders, orders[:, ::-1])], 1)
+        entered = blocks[:, :, None] <= np.arange(self.segments)[:, None]  # (pairs, 2, segments, players)
+        moves = (blocks[:, :, None] == np.arange(self.segments)[:, None]).any(3)  # a block may be empty
+        count, *_, players = entered.shape
+        inside = np.concatenate([np.zeros((count, 1, players), bool), entered.reshape(count, -1, players)], 1)
+        there = np.concatenate([np.ones((count, 1), bool), moves.reshape(count, -1)], 1)
+        pair, place = np.nonzero(there)
+        half, starts = (place > self.segments).astype(int), np.flatnonzero(place == 0)
+        before = np.arange(-1, len(pair) - 1)
+        before[(place == 0) | (np.diff(half, prepend=0) > 0)] = np.repeat(starts, 2)  # where either order begins
+        points = beside.examples[pair].mixed(beside.references[pair], self.players.spread(inside[there]))
+        ways = Comparison.of_way(points, before, beside.outputs[pair])
+        return Term(ways, rows[pair], np.where(place > 0, 0.5, 0.0), 2 * replicates[pair] + half)
 
     def _marginal(self, beside: Comparison, rows: np.ndarray, replicates: np.ndarray, orders: np.ndarray) -> Parts:
         """What each player adds when it enters, from the outputs of all points on the way."""

@@ -172,7 +172,8 @@ class Answering:
         outcome = execution.run(
             self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings
         )
-        return dial.reliability_of(outcome.values[0], method, outcome.estimate)
+        costs = dial.costs_of(outcome.profile)
+        return dial.reliability_of(outcome.values[0], method, outcome.estimate, costs)
 
     # ------------------------------------------------------------------ results in shape
     def _shaped(self, parts: list[_Part], examples: Points, players: Players | None) -> Answer:

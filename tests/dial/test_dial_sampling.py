@@ -186,10 +186,11 @@ def test_orders_are_cut_at_equal_weights():
 def test_an_effort_is_kept_to_unless_it_is_less_than_the_least(count, references, costs):
     """Counted in pairs of each with each: four replicates of two segments are the least there is to buy."""
     players = Players((np.arange(count),))
-    least = 1 + 4 * 5 * costs.beside / references
+    least = 1 + 4 * (costs.beside + 4 * costs.segment) / references
     for effort in (1.5, 8, 32, 64):
         method = method_for(effort, players, references, 0, costs)
         if isinstance(method, Paths):
-            segment = 2 * costs.output * (count + 1) if method.by_outputs else 2 * costs.beside * method.segments
+            segment = 2 * costs.output * (count + 1) if method.by_outputs else 2 * costs.segment * method.segments
             taken = 1 + method.replicates * (costs.beside + segment) / references
+            assert taken == pytest.approx(method.effort)
             assert taken <= max(effort, least) * (1 + 1e-12), (effort, method.segments, method.replicates)

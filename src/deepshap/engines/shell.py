@@ -35,7 +35,8 @@ class Shell(ABC):
         self.layer_axes: list[int] = []
         self.dtype = "float32"  # of the output, by name
         self._dtypes: set[str] = set()  # that the signal passes through
-        self._recurrence = 0.0  # of the work, by recurrent layers
+        self._recurrent = False  # whether recurrent layers do most of the work
+        self.shares = False  # whether points on a way are run once for both sides
         self._frozen = 0  # promises that the model does not change, within one another
         self._lock = threading.RLock()
 
@@ -167,7 +168,7 @@ class Shell(ABC):
     def _profile(self, footprint: Footprint, form: InputForm) -> Profile:
         axes = tuple(form.axes if self.layer is None else self.layer_axes)
         dtype = np.dtype("float64" if self.dtype == "float64" else "float32")
-        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrence)
+        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrent)
 
 
 def _copied(array: Any) -> Any:

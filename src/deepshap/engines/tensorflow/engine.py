@@ -242,7 +242,7 @@ class KerasEngine(Shell):
         check_independence(self.eps, runs)
         self._compare(both, runs[0])
         row, reference = (tuple(tf.constant(v) for v in side.inputs) for side in (one, two))
-        self._recurrence = float(function.loops)
+        self._recurrent = function.loops
         footprint = function.footprint(row, reference, tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e)))
         return self._profile(footprint, examples.form)
 

@@ -65,6 +65,7 @@ class Background:
         self._block: Hashable = None  # the references whose activations are kept
         self._recorded: Recorded | None = None
         self._earlier = False  # whether these were recorded in an earlier call
+        self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
 
     def note(self) -> None:
@@ -78,7 +79,7 @@ class Background:
 
     def holds(self, references: Points, frozen: bool, evaluate: Evaluate, eps: float) -> bool:
         """Whether the model is what it was in the last call, as far as it is known."""
-        self._earlier, self.used_again = self._recorded is not None, False
+        self._earlier, self.used_again, self._single = self._recorded is not None, False, None
         if self._state is None or frozen:
             return self._state is not None
         if self._state != _state_of(self._modules, self._operations):
@@ -98,6 +99,12 @@ class Background:
             known = evaluate(references, at_once, "the background")
             self._key, self._outputs, self._at_once = references.key, known, at_once
         return known
+
+    def single(self, one: Points, record: Callable[[Points], Recorded]) -> Recorded:
+        """A row after its forward run, by which others know the calls of the model and the axes of rows."""
+        if self._single is None:
+            self._single = record(one)
+        return self._single
 
     def recorded(self, references: Points, record: Callable[[Points], Recorded]) -> Recorded:
         """The references after their forward run."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from .operations import Misaligned, Pairs
-from .pairing import beside, row_axis
+from .pairing import beside, row_axis, row_before
 from .trace import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
@@ -143,7 +143,8 @@ class Traced:
         @cache
         def difference(i: int) -> Tensor:
             """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
-            x, r = beside(self.leaves[i].detach(), self.references[i], self.pairs)
+            x, r = self.leaves[i].detach(), self.references[i]
+            x, r = beside(x, r if self.pairs.before is None else row_before(x, r, self.pairs.before), self.pairs)
             d = (x - r).masked_fill(x == r, 0)
             return d if self.pairs.crossed else d[0]
 

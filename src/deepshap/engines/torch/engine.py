@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...errors import ControlFlowError, InputError
+from ...errors import ControlFlowError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
 from ..shell import Shell, check_independence, control_flow_message, fails_on_one, row_axis
 from . import inspection
@@ -67,6 +67,7 @@ class TorchEngine(Shell):
         self.device, self._float = _home_of(self.modules)
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
+        self.shares = True
         self._background = Background(model, self.modules, self.operations)
         self.handlers = Handlers(self)
 
@@ -222,12 +223,14 @@ class TorchEngine(Shell):
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
         kept, own = recorded.tape.memory, tracer.tape.nbytes
-        self._recurrence = kept / max(1, kept + recorded.tape.nbytes)
+        self._recurrent = kept > recorded.tape.nbytes
         return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
 
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
+        if comparison.before is not None and not multipliers and (found := self._on_ways(comparison, plan)) is not None:
+            return found
         reduce = of_pairs if multipliers else over_references if comparison.crossed else row_by_row
         if comparison.crossed and self._can_be_crossed(comparison):
             for _ in range(2):
@@ -275,6 +278,27 @@ class TorchEngine(Shell):
         if reduce is of_pairs:
             found = [f.swapaxes(2, 3) for f in found]
         return _contributions(found, output, _numpy(recorded.outputs), reduce)
+
+    def _on_ways(self, comparison: Comparison, plan: Plan) -> Contributions | None:
+        """Every point beside the one before it, each run once for both sides; None where that is not possible.
+
+        That is where rows cannot be found in all values, or where the model moves them among themselves and back: then they meet
+        others than those before them, which the sums tell.
+        """
+        before = comparison.before
+        if before is None or not self.shares:
+            return None
+        self.shares = False  # until it is known to work
+        single = self._background.single(comparison.examples[:1], self.record)
+        rows = torch.as_tensor(before, device=comparison.examples.inputs[0].device)
+        pairs = Pairs(1, len(before), before=rows)
+        try:
+            found, output = self._run(comparison.examples, single, pairs, comparison.outputs, row_by_row, plan)
+        except (Misaligned, UnsupportedOperationError):
+            return None
+        made = _contributions(found, output, _numpy(output)[before], row_by_row)
+        self.shares = _adds_up(made, comparison.outputs, self.tolerance)
+        return made if self.shares else None
 
     def _run(
         self,
@@ -325,6 +349,15 @@ def _contributions(found: list[np.ndarray], output: Tensor, expected: np.ndarray
         return Contributions(found, _numpy(output), expected)
     both = [np.moveaxis(f, 1, 0) for f in found]  # attributions and multipliers first
     return Contributions([f[0].sum(2) for f in both], _numpy(output), expected, both)
+
+
+def _adds_up(found: Contributions, columns: np.ndarray, tolerance: float) -> bool:
+    """Whether the contributions of rows beside rows sum to the differences of their outputs."""
+    y, y_r = (np.take_along_axis(v, columns, 1) for v in (found.outputs, found.reference_outputs))
+    flat = [np.moveaxis(v.reshape(*v.shape[:2], -1), 0, 1) for v in found.values]  # (rows, k, ...)
+    total, size = sum(v.sum(2) for v in flat), sum(np.abs(v).sum(2) for v in flat)
+    scale = np.maximum(np.maximum(np.abs(y), np.abs(y_r)), size)
+    return bool((np.abs(total - (y - y_r)) <= tolerance * scale).all())
 
 
 def _copies(points: Points) -> list[Tensor]:

@@ -47,12 +47,14 @@ class Pairs(NamedTuple):
     """The pairs of a chunk: every example beside every reference.
 
     Crossed, either side runs on rows of its own, and only their multipliers belong to pairs. Else both sides run on all
-    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b.
+    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. With ``before`` the reference side
+    of each row is another row of the example side, and what was recorded is a single row that shows the calls.
     """
 
     examples: int
     references: int
     crossed: bool = False
+    before: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -63,6 +65,11 @@ class Pairs(NamedTuple):
     def grid(self) -> tuple[int, int]:
         """Numbers of examples and references."""
         return self.examples, self.references
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two sides ran on different numbers of rows."""
+        return self.crossed or self.before is not None
 
 
 class Misaligned(Exception):

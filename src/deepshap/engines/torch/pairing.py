@@ -30,6 +30,11 @@ def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     return differing[0]
 
 
+def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
+    """Of every row of a run the one that it is compared with; ``one`` is the same value of a run on a single row."""
+    return x.index_select(row_axis(x, one, Pairs(len(before), 1)), before)
+
+
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
     if not pairs.crossed:
@@ -63,11 +68,29 @@ def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> Found:
     """Apply a rule to multipliers of all pairs and outputs; returns those of its inputs."""
+    step = _with_rows_before(step, operation)
     apply = _pairing_itself if operation.several else _broadcast if operation.broadcasts else _repeated
     references = step.pairs.references if step.pairs.crossed else 1
     rows: list[Any] = [None if m is None else m.unflatten(0, (-1, references)) for m in given]
     found = apply(step, operation, rows)
     return [None if m is None else m.flatten(0, 1) for m in found]
+
+
+def _with_rows_before(step: Step, operation: Operation) -> Step:
+    """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
+    before, one = step.pairs.before, step.reference
+    if before is None or operation.several:  # that finds its rows by their numbers
+        return step if before is None else changed(step, reference=step)
+    assert one is not None
+
+    def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(row_before(x, single, before) for x, single in zip(values, singles, strict=True))
+
+    memory = step.memory
+    if isinstance(memory, Tensor):
+        (memory,) = shifted([memory], [one.memory])
+    inputs, outputs = shifted(step.inputs, one.inputs), shifted(step.outputs, one.outputs)
+    return changed(step, reference=changed(step, inputs=inputs, outputs=outputs, memory=memory))
 
 
 def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Found:

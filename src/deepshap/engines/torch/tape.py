@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 from .operations import Misaligned, Pairs, Step
-from .pairing import beside
+from .pairing import beside, row_before
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Tape:
         if own.shape == other.shape and same_place and tensor._version == version:
             return
         if not _agree(own, other):
-            if self.pairs.crossed:  # it may differ with the number of rows: the sides are run on the same rows next
+            if self.pairs.apart:  # it may differ with the number of rows: the sides are run on the same rows next
                 raise Misaligned(_constant_message(self.known_as(name)))
             raise UnsupportedOperationError(_constant_message(self.known_as(name)))
 
@@ -165,6 +165,8 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     if isinstance(value, Tensor):
         if not isinstance(recorded, Tensor):
             return False
+        if pairs.before is not None:
+            return torch.equal(value, row_before(value, recorded, pairs.before))
         if value.shape == recorded.shape:
             return torch.equal(value, recorded)
         x, r = beside(value, recorded, pairs)

@@ -113,7 +113,7 @@ def _network(step: Step, settings: Settings) -> Network:
         sizes = (rows,) * count
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
-    pairing = Pairing.of(steps, example.traces[0].steps, reference.traces[0].steps)
+    pairing = Pairing.of(steps, example.traces[0].steps, reference.traces[0].steps, step.pairs.before)
     return Network(settings.levels, example, reference, pairing)
 
 

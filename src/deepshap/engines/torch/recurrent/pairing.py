@@ -16,15 +16,23 @@ from .sequence import Level, Memory, Steps
 
 @dataclass
 class Pairing:
-    """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace."""
+    """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace.
+
+    With ``before`` both sides are one trace, and that is the reference's row of each.
+    """
 
     steps: Steps
     per: int
     references: int
+    before: Tensor | None = None
 
     @classmethod
-    def of(cls, steps: Steps, example: Steps, reference: Steps) -> Pairing:
+    def of(cls, steps: Steps, example: Steps, reference: Steps, before: Tensor | None = None) -> Pairing:
         """Lay the reference beside the example."""
+        if before is not None:
+            if set(steps.sizes) != {len(before)}:
+                raise Misaligned(f"recurrent steps of {min(steps.sizes)} to {steps.rows} rows for {len(before)} points")
+            return cls(steps, 1, len(before), before)
         if len(example) != len(reference):
             raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
@@ -37,10 +45,14 @@ class Pairing:
 
     def rows_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the example's and of the reference's trace that make some pairs."""
+        if self.before is not None:
+            return pairs, self.before.cpu().numpy()[pairs]
         return pairs // self.per, pairs % self.references
 
     def beside(self, x: Columns, r: Columns) -> tuple[Columns, Columns]:
         """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
+        if self.before is not None:
+            r = {name: v.index_select(0, self.before) for name, v in r.items()}
         return _views(x, 1), _views(r, self.per)
 
 
