@@ -14,7 +14,7 @@ from .request import Answer, Request
 from .results import Explanation
 from .results.assembly import describe
 from .tables import common_ids
-from .targets import LOGITS, Wish, kind_of
+from .targets import LOGITS, Wish, check_output_names, kind_of
 
 
 def native_outputs(explainer: Any, X: Any, additional_forward_args: Any) -> np.ndarray:
@@ -44,6 +44,7 @@ def of_changed_output(explainer: Any, change: Any, outputs: np.ndarray) -> Any:
 def answer_of_changed(explainer: Any, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
     """The answer to a request whose target changes the model's output, and labels of the rows."""
     outputs = native_outputs(explainer, X, request.additional_forward_args)
+    check_output_names(explainer.output_names, explainer.engine.output_shape)
     other = of_changed_output(explainer, request.wish.change, outputs)
     plain = replace(request, wish=replace(request.wish, change=None))
     answer, labels = other._answer(X, plain, check_additivity)

@@ -99,7 +99,7 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
             asked = int(float(number) * UNITS[text[len(number) :].strip()])
         except (ValueError, KeyError, OverflowError):
             raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
-    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not asked > 0:
+    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not 0 < asked < np.inf:
         raise InputError(f"max_memory must be a positive number of bytes, or a size such as '500 MB', not {asked!r}.")
     return int(asked)
 

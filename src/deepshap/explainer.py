@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -18,21 +17,20 @@ from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
-from .names import listed
+from .handlers import TakesHandlers
+from .names import check_whole, listed
 from .players import Players
-from .request import Answer, Answering, Request, names_of
+from .request import Answer, Answering, Request, lengths_named, names_of, names_of_each
 from .results import Explanation
-from .results.assembly import assemble
+from .results.assembly import assemble, check_transforms
 from .tables import Labels, check_columns, columns_of, plain
-from .targets import wish_of
+from .targets import check_output_names, wish_of
 
 if TYPE_CHECKING:
     import torch
 
-    from .handlers import Handlers
 
-
-class DeepExplainer(shap.Explainer):
+class DeepExplainer(TakesHandlers, shap.Explainer):
     """Exact Deep SHAP values of a PyTorch or Keras model.
 
     For every example the attributions sum to the model's output minus its mean over the background, to rounding error:
@@ -114,13 +112,20 @@ class DeepExplainer(shap.Explainer):
             data, labels = plain(data, "the background", batch_axis)
             with self.engine.session():
                 self._background = self.engine.read_background(data)
+        if max_rows is not None:
+            check_whole("max_rows", max_rows, 1)
         self._settings = execution.Settings(
             execution.memory_budget(max_memory, self.engine.free_memory()),
             min(max_rows or execution.MOST_PAIRS, execution.MOST_PAIRS),
             progress,
         )
         self.feature_names = listed("feature_names", feature_names)
+        if self._background is not None and layer is None:
+            names_of_each(self.feature_names, self._background)
         self.output_names = [output_names] if isinstance(output_names, str) else listed("output_names", output_names)
+        if output is None:
+            check_output_names(self.output_names, self.engine.declared_shape)
+        check_transforms(inverse_transform)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
         self._changed: dict[Any, DeepExplainer] = {}  # explainers of what targets make of the output
@@ -153,10 +158,13 @@ class DeepExplainer(shap.Explainer):
         with self.engine.session():
             try:
                 outputs = self.engine.native_outputs(self._background, self._settings.most_rows)
-            except TypeError as error:
+            except InputError as error:
+                if not isinstance(error.__cause__, TypeError):
+                    raise
                 raise InputError(
-                    f"the model could not be run on the background alone ({error}). If it takes additional_forward_args, each "
-                    "explained row has its own base value: explainer(X, additional_forward_args=...).base_values."
+                    f"the model could not be run on the background alone ({error.__cause__}). If it takes "
+                    "additional_forward_args, each explained row has its own base value: explainer(X, "
+                    "additional_forward_args=...).base_values."
                 ) from error
             return self.engine.as_output(outputs.mean(0))
 
@@ -366,57 +374,6 @@ class DeepExplainer(shap.Explainer):
         """Read what ``save`` wrote. Like every pickle it can run code: load only what you trust."""
         return cloudpickle.load(in_file)
 
-    # ------------------------------------------------------------------ layers with a treatment of their own
-    def register_custom_handler(self, layer_name_or_type: str | type, handler: Callable[..., Any]) -> None:
-        """Replace the treatment of a whole layer; see docs/cells-and-handlers.md.
-
-        Parameters
-        ----------
-        layer_name_or_type : str or type
-            A layer's qualified name, as in ``layer_names``, or a type: all layers of that type or derived from it. A name
-            goes before a type, a derived type before its base.
-        handler : callable
-            Gets a ``ModuleCall`` (module, name, inputs, outputs, reference_inputs, reference_outputs, multipliers of the
-            outputs) and returns one multiplier per float tensor input, of its shape, or None for no influence. It must keep
-            ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``. It is called once per
-            call of the layer, chunk of rows and explained output, and may keep state.
-
-        Raises
-        ------
-        InputError
-            If the model has no such layer, or the handler cannot be called. While explaining: ``InputError`` if the handler
-            returns multipliers of the wrong number or shape, ``AdditivityError`` if they do not keep the sum.
-
-        Examples
-        --------
-        >>> explainer.register_custom_handler("encoder.lstm", LSTMShapHandler())
-        """
-        self._handlers.register(layer_name_or_type, handler)
-
-    def unregister_custom_handler(self, layer_name_or_type: str | type) -> None:
-        """Go back to the built-in treatment of a layer.
-
-        Raises
-        ------
-        InputError
-            If no handler is registered under this name or type.
-        """
-        self._handlers.unregister(layer_name_or_type)
-
-    @property
-    def custom_handlers(self) -> Mapping[str | type, Callable[..., Any]]:
-        """The registered handlers, by name or type (read only)."""
-        return MappingProxyType(self._handlers.registered)
-
-    @property
-    def layer_names(self) -> dict[torch.nn.Module, str]:
-        """Qualified name of every layer, as ``named_modules`` has them; "" is the model itself."""
-        return dict(self._handlers.names)
-
-    @property
-    def _handlers(self) -> Handlers:
-        return self.engine.handlers
-
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns must be those of the background."""
@@ -435,7 +392,7 @@ class DeepExplainer(shap.Explainer):
         if request.wish.change is not None:
             return answer_of_changed(self, X, request, check_additivity)
         X, labels = self._plain(X)
-        with self.engine.session():
+        with self.engine.session(), lengths_named(labels, request):
             return self._answering(request, check_additivity, labels)(X), labels
 
     def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:

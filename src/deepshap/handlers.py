@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError
@@ -171,3 +172,60 @@ class HandlerRule:
             f"{tolerance:.1g}). It must keep sum(m * (input - reference_input)) == sum(multiplier * (output - "
             "reference_output))."
         )
+
+
+# ---------------------------------------------------------------------- for explainers
+class TakesHandlers:
+    """What an explainer has for layers with a treatment of their own."""
+
+    engine: Any
+
+    def register_custom_handler(self, layer_name_or_type: str | type, handler: Callable[..., Any]) -> None:
+        """Replace the treatment of a whole layer; see docs/cells-and-handlers.md.
+
+        Parameters
+        ----------
+        layer_name_or_type : str or type
+            A layer's qualified name, as in ``layer_names``, or a type: all layers of that type or derived from it. A name
+            goes before a type, a derived type before its base.
+        handler : callable
+            Gets a ``ModuleCall`` (module, name, inputs, outputs, reference_inputs, reference_outputs, multipliers of the
+            outputs) and returns one multiplier per float tensor input, of its shape, or None for no influence. It must keep
+            ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``. It is called once per
+            call of the layer, chunk of rows and explained output, and may keep state.
+
+        Raises
+        ------
+        InputError
+            If the model has no such layer, or the handler cannot be called. While explaining: ``InputError`` if the handler
+            returns multipliers of the wrong number or shape, ``AdditivityError`` if they do not keep the sum.
+
+        Examples
+        --------
+        >>> explainer.register_custom_handler("encoder.lstm", LSTMShapHandler())
+        """
+        self._handlers.register(layer_name_or_type, handler)
+
+    def unregister_custom_handler(self, layer_name_or_type: str | type) -> None:
+        """Go back to the built-in treatment of a layer.
+
+        Raises
+        ------
+        InputError
+            If no handler is registered under this name or type.
+        """
+        self._handlers.unregister(layer_name_or_type)
+
+    @property
+    def custom_handlers(self) -> Mapping[str | type, Callable[..., Any]]:
+        """The registered handlers, by name or type (read only)."""
+        return MappingProxyType(self._handlers.registered)
+
+    @property
+    def layer_names(self) -> dict[Any, str]:
+        """Qualified name of every layer, as ``named_modules`` has them; "" is the model itself."""
+        return dict(self._handlers.names)
+
+    @property
+    def _handlers(self) -> Handlers:
+        return self.engine.handlers

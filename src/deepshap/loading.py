@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from glob import glob
 from typing import Any
 
@@ -34,6 +34,8 @@ def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any
     ImportError
         If pyarrow is missing.
     """
+    if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike, Iterable)):
+        raise InputError(f"load takes the path of a file or folder, or several of them, not {path!r}.")
     if not isinstance(path, (str, os.PathLike)):
         return Explanation.concat([load(one) for one in path])
     if "*" in str(path) and not os.path.exists(path):

@@ -1,9 +1,9 @@
-"""Names and labels: what may be a name, and how labels are kept and written."""
+"""Names, labels and numbers of options: what may be one, and how labels are kept and written."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -14,8 +14,9 @@ from .errors import InputError
 
 def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
     """Raise if names are one text, whose letters would be taken, or two are alike, so that neither could be meant alone."""
-    if isinstance(names, str):
-        raise InputError(f"{what} is the text {names!r}, not a list of names; of one name make [{names!r}].")
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        given = f"the text {names!r}" if isinstance(names, str) else repr(names)
+        raise InputError(f"{what} is {given}, not a list of names; of one name make [{names!r}].")
     again = [name for name, times in Counter(map(str, names)).items() if times > 1] if distinct else []
     if again:
         raise InputError(f"{what}: {again[0]!r} is there twice, and names must differ.")
@@ -28,9 +29,25 @@ def check_count(what: str, names: Sequence[str], size: int, distinct: bool = Tru
         raise InputError(f"{what} holds {len(names)} names for an axis of {size}.")
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, and no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_whole(what: str, value: Any, least: int) -> None:
+    """Raise unless an option is a whole number that is large enough."""
+    if not is_whole(value) or value < least:
+        raise InputError(f"{what} must be a whole number of at least {least}, not {value!r}.")
+
+
 def numbered(kind: str, count: int) -> list[str]:
     """Return names that count."""
     return [f"{kind} {i}" for i in range(count)]
+
+
+def shortened(names: Sequence[Any]) -> str:
+    """The first of some names, for messages."""
+    return ", ".join(map(str, names[:6])) + (", ..." if len(names) > 6 else "")
 
 
 def listed(what: str, names: Any) -> Any:

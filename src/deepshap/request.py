@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from . import dial, execution
 from .engines.api import Engine, Points, Profile
 from .errors import InputError
 from .methods import DeepShap, Method
-from .names import check_count
+from .names import check_count, check_whole
 from .players import Players, players_of
 from .results.assembly import Found, names_of_inputs
 from .tables import plain
@@ -35,8 +36,7 @@ class Request:
 
     def __post_init__(self) -> None:
         dial.check_effort(self.effort, self.tolerance, self.max_effort)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise InputError(f"seed must be a whole number that is not negative, not {self.seed!r}.")
+        check_whole("seed", self.seed, 0)
 
     @property
     def by_cells(self) -> bool:
@@ -102,12 +102,9 @@ class Answering:
                 "effort=, tolerance= and players= mix the model's inputs, and here those of an inner layer are explained: "
                 "explain the part of the model behind the layer as a model of its own."
             )
-        form = examples.form
-        keys = list(form.names or range(len(examples.inputs)))
+        keys = list(examples.form.names or range(len(examples.inputs)))
         shapes = [tuple(x.shape[1:]) for x in examples.inputs]
-        single = form.names is None and not form.several
-        names = [self.feature_names] if single else names_of_inputs(self.feature_names, keys)
-        return players_of(self.request.players, shapes, keys, names)
+        return players_of(self.request.players, shapes, keys, names_of_each(self.feature_names, examples))
 
     def _against(self, examples: Points, background: Points, players: Players | None, rows: np.ndarray) -> list[_Part]:
         """Explain rows against one background; with a tolerance again, with more effort, those that have not come near."""
@@ -161,8 +158,7 @@ class Answering:
     def reliability(self, X: Any, rows: int) -> dial.Reliability:
         """How far Deep SHAP is from the Shapley values on some of the rows."""
         examples, background = self.engine.read(X, self.request.additional_forward_args, self.background)
-        if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1:
-            raise InputError(f"rows must be a whole number of at least 1, not {rows!r}.")
+        check_whole("rows", rows, 1)
         if background is None:
             raise InputError("reliability needs a background of rows; here it is a function.")
         players = self._players(examples)
@@ -233,6 +229,38 @@ class Answering:
         return placed[0] if len(placed) == 1 else placed
 
 
+def names_of_each(feature_names: Any, points: Points) -> list[Any]:
+    """Feature names of each input; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If there are not as many names as an input has features.
+    """
+    form = points.form
+    single = form.names is None and not form.several
+    keys = list(form.names or range(len(points.inputs)))
+    found = [feature_names] if single else names_of_inputs(feature_names, keys)
+    for names, x in zip(found, points.inputs, strict=True):
+        if names is not None:
+            check_count("feature_names", names, x.shape[-1] if len(x.shape) > 1 else 0)
+    return found
+
+
+@contextmanager
+def lengths_named(labels: Any, request: Request) -> Iterator[None]:
+    """Where a model wants an argument more, name the lengths that a table knows."""
+    try:
+        yield
+    except InputError as error:
+        forgotten = isinstance(error.__cause__, TypeError) and request.additional_forward_args is None
+        if not forgotten or getattr(labels, "lengths", None) is None:
+            raise
+        raise InputError(
+            f"{error} X knows the lengths of its rows: explainer(X, additional_forward_args=(X.lengths,))."
+        ) from error
+
+
 def names_of(answer: Answer, wish: Wish, output_names: Sequence[str] | None) -> Any:
     """Names of the explained outputs; where each row has outputs of its own, (rows, ranked outputs)."""
     if isinstance(wish, Target):
@@ -240,7 +268,6 @@ def names_of(answer: Answer, wish: Wish, output_names: Sequence[str] | None) -> 
     if wish.count is None:
         return None if callable(wish.change) else output_names
     if output_names is not None and len(answer.output_shape) == 1:
-        check_count("output_names", output_names, *answer.output_shape)
         return np.asarray(output_names)[answer.columns]
     places = np.stack(np.unravel_index(answer.columns, answer.output_shape), -1).tolist()
     return np.array([["Output " + ", ".join(map(str, place)) for place in row] for row in places])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .names import as_labels, check_names
+from .names import as_labels, check_names, is_whole, shortened
 from .optional import needed
 
 if TYPE_CHECKING:
@@ -345,8 +345,9 @@ def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0) -> tuple[
 
 
 def _axes(batch_axis: int | Sequence[int], count: int) -> list[int]:
-    axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
-    return axes if len(axes) == count else [0] * count  # a wrong number is refused where the inputs are read
+    axes: list[Any] = list(batch_axis) if isinstance(batch_axis, (list, tuple)) else [batch_axis] * count
+    fits = len(axes) == count and all(map(is_whole, axes))
+    return axes if fits else [0] * count  # others are refused where the inputs are read
 
 
 def _plain(value: Any, what: str, axis: int) -> tuple[Any, Labels]:
@@ -431,5 +432,17 @@ def each_of(columns: Any) -> list[Any]:
 def check_columns(mine: Any, background: Any) -> None:
     """Raise if the columns of rows, where they are known, are not those of the background."""
     for own, theirs in zip(each_of(mine), each_of(background), strict=False):
-        if own is not None and theirs is not None and own != theirs:
-            raise InputError(f"the columns of X are {own}, those of the background {theirs}: they must be equal.")
+        if own is None or theirs is None or own == theirs:
+            continue
+        missing, other = [c for c in theirs if c not in own], [c for c in own if c not in theirs]
+        what = (
+            f"{missing[0]!r} is missing"
+            if missing
+            else f"{other[0]!r} is not among these"
+            if other
+            else "the order differs"
+        )
+        raise InputError(
+            f"the columns of X must be those of the background: {what}. X has {len(own)}, {shortened(own)}; "
+            f"{len(theirs)} are expected, {shortened(theirs)}."
+        )

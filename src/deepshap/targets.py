@@ -11,7 +11,7 @@ import numpy as np
 
 from .engines.api import Profile
 from .errors import InputError
-from .names import as_labels
+from .names import as_labels, check_count, is_whole
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 LOGITS, LOG_ODDS = "logits", "log-odds"
@@ -26,17 +26,18 @@ class Ranked:
     order: str = "max"
     change: Change = None
     words: str | None = None
+    names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
+        if not isinstance(self.order, str) or self.order not in ORDERS:
             raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {self.order!r}.")
 
     def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
         """Numbers of the explained outputs of each row, (rows, k)."""
+        check_output_names(self.names, profile.output_shape)
         if self.count is None:
             return np.tile(np.arange(outputs.shape[1]), (len(outputs), 1))
-        whole = isinstance(self.count, (int, np.integer)) and not isinstance(self.count, bool)
-        if not whole or not 1 <= self.count <= outputs.shape[1]:
+        if not is_whole(self.count) or not 1 <= self.count <= outputs.shape[1]:
             raise InputError(
                 f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, not {self.count!r}."
             )
@@ -72,6 +73,7 @@ class Target:
 
     def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
         """Numbers of the explained outputs of each row, (rows, terms)."""
+        check_output_names(self.names, profile.output_shape)
         if len(profile.output_shape) > 1 and not all(isinstance(term, tuple) for term in self.terms):
             raise InputError(
                 f"target={self.words!r}: the outputs of a row have shape {profile.output_shape}; give a tuple of indexes, or "
@@ -119,13 +121,19 @@ class Target:
 Wish = Ranked | Target
 
 
+def check_output_names(names: Sequence[str] | None, shape: tuple[int, ...] | None) -> None:
+    """Raise unless there are as many names as outputs, where both are known."""
+    if names is not None and shape is not None:
+        check_count("output_names", names, shape[-1] if shape else 1)
+
+
 def index_of(key: Any, names: Sequence[str] | None, count: int) -> int:
     """Number of an output, from its name or index."""
     if isinstance(key, str) and key in (names or []):
         return list(names or []).index(key)
     if isinstance(key, str) and key.lstrip("-").isdecimal():
         key = int(key)
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and -count <= key < count:
+    if is_whole(key) and -count <= key < count:
         return int(key) % count
     known = f", named {list(names)}" if names else "; names are given as output_names"
     raise InputError(f"there is no output {key!r} among {count}{known}.")
@@ -134,7 +142,7 @@ def index_of(key: Any, names: Sequence[str] | None, count: int) -> int:
 def wish_of(ranked_outputs: int | None, order: str, target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
     """Which outputs a call asks for; either by rank or by a target."""
     if target is None:
-        return Ranked(ranked_outputs, order)
+        return Ranked(ranked_outputs, order, names=names)
     if ranked_outputs is not None:
         raise InputError("target= and ranked_outputs= both say which outputs to explain: give one of them.")
     return read_target(target, targets, names)
@@ -165,14 +173,14 @@ def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
         return Ranked(change=target, words=words)
     if isinstance(target, tuple):
         return Target((target,), np.ones(1), None, f"output {target}", names, truth)
-    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+    if is_whole(target):
         known = names is not None and -len(names) <= target < len(names)
         words = str(list(names or [])[int(target)]) if known else f"output {target}"
         return Target((target,), np.ones(1), None, words, names, truth)
     if not isinstance(target, str):
         raise InputError(f"target must be a text, an index or a function of the outputs, not {type(target).__name__}.")
     if target == LOGITS:
-        return Ranked(change=LOGITS, words=LOGITS)
+        return Ranked(change=LOGITS, words=LOGITS, names=names)
     text, change = target.strip(), None
     if text not in (names or []) and re.match(rf"{LOG_ODDS}(\s|$)", text):
         text, change = re.sub(rf"^{LOG_ODDS}(\s+of\s+)?", "", text).strip() or "predicted", LOG_ODDS

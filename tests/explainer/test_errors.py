@@ -341,9 +341,8 @@ def test_names_of_several_inputs_that_come_again():
     explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=names)
     assert [part.feature_names for _, part in explainer(series).items()] == names
     for given in ([list("aab"), None], [list("abc"), list("abcb")], [None, "abcd"]):
-        explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=given)
         with pytest.raises(deepshap.InputError, match=r"is there twice|a list of names for each of the inputs"):
-            explainer(series)
+            deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=given)
     same = [list("abc"), list("abcd")]  # of two inputs
     explainer = deepshap.DeepExplainer(built(Inputs()), series, progress=False, feature_names=same)
     assert [part.feature_names for _, part in explainer(series).items()] == same
@@ -352,9 +351,8 @@ def test_names_of_several_inputs_that_come_again():
 def test_a_text_is_no_list_of_names():
     read(R, X, "feature_names is the text 'abcd', not a list of names", feature_names="abcd")
     series = {"a": drawn(2, 4, 3)}
-    explainer = deepshap.DeepExplainer(lambda a: a.sum(1), series, progress=False, feature_names={"a": "xyz"})
     with pytest.raises(deepshap.InputError, match="feature_names is the text 'xyz'"):
-        explainer(series)
+        deepshap.DeepExplainer(lambda a: a.sum(1), series, progress=False, feature_names={"a": "xyz"})
 
 
 def test_layers():

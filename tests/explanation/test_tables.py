@@ -1,6 +1,9 @@
 """Names and data travel along: tables in, long form and xarray out, files that give back every bit."""
 
+import base64
 import copy
+import io
+import json
 import pickle
 
 import numpy as np
@@ -388,9 +391,7 @@ def test_a_data_frame_names_features_and_rows():
     assert found.row_ids.tolist() == [f"row {i}" for i in range(4, 9)]
     assert explainer(frame).row_ids is None  # the index only counts
     np.testing.assert_allclose(found.values, explainer(frame.to_numpy())[4:].values, atol=1e-7)
-    with pytest.raises(
-        deepshap.InputError, match=r"columns of X are \['sun', 'rain', 'wind'\], those of the background"
-    ):
+    with pytest.raises(deepshap.InputError, match=r"the order differs\. X has 3, sun, rain, wind; 3 are expected, "):
         explainer(frame[FEATURES[::-1]])
     with pytest.raises(deepshap.InputError, match=r"X: column 'wind' is .*not numeric"):
         explainer(frame.assign(wind="strong"))
@@ -444,7 +445,9 @@ def test_tables_for_several_inputs_must_have_the_same_rows():
     assert found[0].row_ids.tolist() == found.row_ids.tolist() == list("abcde")
     numbered = pd.DataFrame(ids.numpy(), index=list("abcde"))
     assert explainer([numbered, frame.to_numpy()])[0].feature_names == list("012345")  # nothing to compare them with
-    with pytest.raises(deepshap.InputError, match="the columns of X are"):
+    with pytest.raises(
+        deepshap.InputError, match="the columns of X must be those of the background: the order differs"
+    ):
         explainer([ids, frame[list("zyxw")]])
     words = pd.DataFrame(ids.numpy(), index=list("abced"))
     with pytest.raises(deepshap.InputError, match="different row ids"):
@@ -663,6 +666,65 @@ def test_other_files_are_refused(explanation, tmp_path):
         deepshap.load(path)
     with pytest.raises(FileNotFoundError):
         deepshap.load(tmp_path / "missing.parquet")
+
+
+def test_damaged_files_are_refused(explanation, tmp_path):
+    path = tmp_path / "x.parquet"
+    explanation.save(path)
+    saved, whole = pyarrow.parquet.read_table(path), path.read_bytes()
+    known = saved.schema.metadata
+    generator = np.random.default_rng(0)
+    outcomes = {"as it was": 0, "refused": 0}
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[generator.integers(len(whole))] ^= int(generator.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            assert_same(deepshap.load(path), explanation)  # damaged where nothing is read
+            outcomes["as it was"] += 1
+        except deepshap.InputError:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 75
+
+    def with_metadata(**entries):
+        changed = {**known, **{name.replace("_", ".").encode(): value for name, value in entries.items()}}
+        kept = {name: value for name, value in changed.items() if value is not None}
+        pyarrow.parquet.write_table(saved.replace_schema_metadata(kept), path)
+
+    header = json.loads(known[b"deepshap"])
+    texts = [b"", b"{", b"[]", b"5", b"null", b"{}", b"\xff", b"[" * 99999]
+    texts += [json.dumps({**header, name: None}).encode() for name in ("format", "parts")]
+    texts += [json.dumps({**header, "parts": [{**header["parts"][0], "tracked": {}}]}).encode()]
+    for checksum in (known[b"deepshap.checksum"], None):
+        for text in texts:
+            with_metadata(deepshap=text, deepshap_checksum=checksum)
+            with pytest.raises(deepshap.InputError, match="damaged"):
+                deepshap.load(path)
+        for packed in (None, b"", b"!", b"QUJD", known[b"deepshap.arrays"][:-99]):
+            with_metadata(deepshap_arrays=packed, deepshap_checksum=checksum)
+            with pytest.raises(deepshap.InputError, match="damaged"):
+                deepshap.load(path)
+    with_metadata(deepshap=known[b"deepshap"].replace(b"Series", b"Serial"))
+    with pytest.raises(deepshap.InputError, match="damaged"):
+        deepshap.load(path)
+
+
+def test_small_files_that_unpack_to_much_are_refused(explanation, tmp_path):
+    path = tmp_path / "x.parquet"
+    explanation.save(path)
+    saved, stream = pyarrow.parquet.read_table(path), io.BytesIO()
+    np.savez_compressed(stream, large=np.zeros(2**24))
+    metadata = {**saved.schema.metadata, b"deepshap.arrays": base64.b64encode(stream.getvalue())}
+    del metadata[b"deepshap.checksum"]
+    pyarrow.parquet.write_table(saved.replace_schema_metadata(metadata), path)
+    with pytest.raises(deepshap.InputError, match="would unpack to 134,2"):
+        deepshap.load(path)
+
+
+@pytest.mark.parametrize("path", [5, None, b"x.parquet", [None], object()])
+def test_what_is_no_path_is_not_read(path):
+    with pytest.raises(deepshap.InputError, match="takes the path of a file"):
+        deepshap.load(path)
 
 
 def test_what_cannot_be_written_leaves_the_old_file(explanation, tmp_path):

@@ -286,22 +286,23 @@ def _explain(
     arguments = (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
     try:
         found = explainer(inputs, ranked_outputs=ranked_outputs, additional_forward_args=arguments, **dial)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, DeepShapError):
+    except InputError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, DeepShapError):
             raise
-        raise InputError(_why_it_failed(error, data)) from error
+        raise InputError(f"{error}{_hint(error.__cause__, data)}") from error.__cause__
     if found.method == DeepShap.description and not options["no_reliability"]:
         found.reliability = reliability_of(explainer, inputs, arguments, dial)
     return found
 
 
-def _why_it_failed(error: Exception, data: Data) -> str:
-    rows = ", ".join(f"{one.shape[1:]} of {one.dtype}" for one in data.inputs)
-    names = "" if data.feature_names is None else f" ({', '.join(data.feature_names)})"
-    hint = "" if data.passes_lengths or not isinstance(error, TypeError) else " If it takes lengths, give --lengths."
+def _hint(error: BaseException, data: Data) -> str:
+    """What may be the matter where the model fails on the data."""
+    names = "" if data.feature_names is None else f" The features are {', '.join(data.feature_names)}."
     if any(one.dtype.kind in "iub" for one in data.inputs):
-        hint = " The data are whole numbers; --dtype float32 changes that."
-    return f"the model fails on rows of shape {rows}{names}: {type(error).__name__}: {error}.{hint}"
+        return f"{names} The data are whole numbers; --dtype float32 changes that."
+    if not isinstance(error, TypeError) or data.passes_lengths:
+        return names
+    return f"{names} If it takes lengths, give --lengths; if it takes several inputs, --array NAME for each, of an .npz file."
 
 
 def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None) -> list[np.ndarray] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from operator import getitem
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import InputError
+from ..names import is_whole
 
 
 class InputForm(ABC):
@@ -24,10 +26,13 @@ class InputForm(ABC):
     def __init__(self, values: Any, batch_axis: int | Sequence[int], what: str) -> None:
         self.names = list(values) if isinstance(values, Mapping) else None
         self.several = isinstance(values, (list, tuple))
-        count = len(values) if self.several or self.names else 1
+        count = len(values) if self.several or self.names is not None else 1
         if count == 0:
             raise InputError(f"the {what} holds no inputs.")
-        self.axes = [batch_axis] * count if isinstance(batch_axis, int) else list(batch_axis)
+        each = isinstance(batch_axis, (list, tuple))
+        self.axes: list[Any] = list(batch_axis) if each else [batch_axis] * count  # type: ignore[arg-type]
+        if not all(map(is_whole, self.axes)):
+            raise InputError(f"batch_axis must be a whole number, or one for each input, not {batch_axis!r}.")
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
 
@@ -53,7 +58,7 @@ class InputForm(ABC):
 
     @staticmethod
     @abstractmethod
-    def _argument(value: Any) -> Any:
+    def _argument(value: Any, what: str) -> Any:
         """A row argument as the engine takes it."""
 
     @staticmethod
@@ -71,9 +76,15 @@ class InputForm(ABC):
         """Values as the engine's own arrays, rows first and checked."""
         arrays = [self._array(v, axis, what) for v, axis in zip(self._listed(values, what), self.axes, strict=True)]
         self.axes = [axis % len(a.shape) for axis, a in zip(self.axes, arrays, strict=True)]
+        return arrays
+
+    @staticmethod
+    def check_rows(arrays: Sequence[Any], what: str) -> None:
+        """Raise unless all inputs have the same number of rows, and some."""
         if len({len(a) for a in arrays}) > 1:
             raise InputError(f"the inputs of {what} have different numbers of rows: {[len(a) for a in arrays]}.")
-        return arrays
+        if not len(arrays[0]):
+            raise InputError(f"{what} is empty: there must be at least one row.")
 
     def _listed(self, values: Any, what: str) -> Sequence[Any]:
         """The inputs one by one, of values that must have the form of the background."""
@@ -105,16 +116,31 @@ class InputForm(ABC):
         for position, (x, r) in enumerate(zip(rows, references, strict=True)):
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
-                raise InputError(
-                    f"{name}: rows of X have shape {tuple(x.shape[1:])}, rows of the background {tuple(r.shape[1:])}. They "
-                    f"must be equal; {self.uneven}."
-                )
+                where = f"{name}: " if self.names or self.several else ""
+                raise InputError(where + self._differing(x, r, self.axes[position]))
             if self._is_float(x) != self._is_float(r):
                 raise InputError(
                     f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
                     "or both floating-point ones: convert one of them."
                 )
         return tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
+
+    def _differing(self, x: Any, r: Any, axis: int) -> str:
+        """Why rows and references do not fit each other, and what to do."""
+        given, row, reference = (*x.shape[1 : axis + 1], x.shape[0], *x.shape[axis + 1 :]), x.shape[1:], r.shape[1:]
+        add = f"[{':, ' * axis}None]"
+        if given == tuple(reference):
+            return f"X has the shape of one row, {given}, and no axis of rows: give x{add}."
+        if tuple(r.shape) == tuple(row) and not axis:
+            return f"the background has the shape of one row of X, {tuple(row)}, and no axis of rows: give background{add}."
+        shapes = f"rows of X have shape {tuple(row)}, rows of the background {tuple(reference)}"
+        if len(row) == len(reference):
+            different = [place for place, sizes in enumerate(zip(row, reference, strict=True)) if len(set(sizes)) > 1]
+            if different == [len(row) - 1] and len(row) < 3 and (len(row) == 2 or self._is_float(x)):
+                return f"{shapes}: {row[-1]} features where {reference[-1]} are expected. Give all of them, in the same order."
+            if different == [0] and len(row) < 3:
+                return f"{shapes}: they must have as many steps; {self.uneven}."
+        return f"{shapes}. They must be equal."
 
     # ------------------------------------------------------------------ row arguments
     def read_extra(self, extra: Any, rows: int) -> tuple[Any, ...]:
@@ -126,7 +152,7 @@ class InputForm(ABC):
                     f"additional_forward_args[{position}] is a {type(value).__name__}: give a tensor or an array with one entry "
                     "per row, each as an argument of its own, so that rows can be taken out of it."
                 )
-        read = tuple(map(self._argument, extra))
+        read = tuple(self._argument(value, f"additional_forward_args[{i}]") for i, value in enumerate(extra))
         for position, value in enumerate(read):
             if self.has_rows(value) and len(value) != rows:
                 raise InputError(
@@ -152,6 +178,22 @@ class InputForm(ABC):
         return placed if self.several else placed[0]
 
 
+def readable(array: np.ndarray, what: str, kinds: str = "fiub") -> np.ndarray:
+    """A NumPy array as frameworks can read it: its values all there, numbers, in this machine's byte order.
+
+    Raises
+    ------
+    InputError
+        If values are masked, or of another kind.
+    """
+    if np.ma.is_masked(array):
+        raise InputError(f"{what} has masked values: fill or drop them, with .filled() or .compressed().")
+    if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
+        raise InputError(f"{what} has dtype {array.dtype}; it must be numeric.")
+    longer = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    return np.asarray(array).astype(np.float64 if longer else array.dtype.newbyteorder("="), copy=False)
+
+
 # ---------------------------------------------------------------------- what a model returns
 def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], Any] = getitem) -> Any:
     """Of what a model returned what ``output`` names, out of a list of one."""
@@ -173,20 +215,45 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
 
 
 def only_tensor(result: Any, tensor: type) -> Any:
-    """What is to be explained, if it is one tensor."""
-    if not isinstance(result, tensor):
+    """What is to be explained: the tensor, or the only one in a list or dict."""
+    found = list(tensors_in(result, tensor))
+    if not found:
+        raise InputError(
+            f"the model returns {_outline(result, tensor)}, in which there is no tensor to be seen. What happens between its "
+            "input and its output is followed on tensors: let it return them as they are, without .numpy(), .tolist() or "
+            "float(). One that is part of an object is named by output=lambda result: result.name."
+        )
+    if len(found) > 1:
         raise InputError(
             f"the model returns {_outline(result, tensor)}. Say with output= which tensor to explain: an index, a key, a tuple "
             "of them for nested results, or a function."
         )
-    return result
+    return found[0]
+
+
+def tensors_in(result: Any, tensor: type) -> Iterator[Any]:
+    """The tensors in what a model returned."""
+    if isinstance(result, tensor):
+        yield result
+    for part in (_parts(result) or {}).values():
+        yield from tensors_in(part, tensor)
+
+
+def _parts(result: Any) -> Mapping[Any, Any] | None:
+    """What a model returned together, by keys; None for a single value."""
+    if isinstance(result, (tuple, list)):
+        return dict(enumerate(result))
+    if is_dataclass(result) and not isinstance(result, Mapping):
+        return getattr(result, "__dict__", None)
+    return result if isinstance(result, Mapping) else None
 
 
 def _outline(result: Any, tensor: type) -> str:
     if isinstance(result, tensor):
         return f"a tensor {tuple(result.shape)}"  # type: ignore[attr-defined]
-    if isinstance(result, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_outline(value, tensor)}" for key, value in result.items()) + "}"
-    if isinstance(result, (tuple, list)):
-        return "(" + ", ".join(f"{place}: {_outline(value, tensor)}" for place, value in enumerate(result)) + ")"
-    return type(result).__name__
+    parts = _parts(result)
+    if parts is None:
+        return type(result).__name__
+    listed = isinstance(result, (tuple, list))
+    texts = (f"{key if listed else repr(key)}: {_outline(value, tensor)}" for key, value in parts.items())
+    return f"{'(' if listed else '{'}{', '.join(texts)}{')' if listed else '}'}"

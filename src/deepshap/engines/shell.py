@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import BatchMixingError, InputError, NonFiniteError
+from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
 
 # By the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own rounding allows. The
 # least precise dtype that the signal passes through decides.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -26,6 +28,7 @@ class Shell(ABC):
 
     framework: ClassVar[str]
     in_float64: ClassVar[str]
+    exhausted: ClassVar[tuple[type[Exception], ...]]  # raised where a device has no memory left
 
     def __init__(self, model: Callable[..., Any], layer: Any, output: Any, batch_axis: int | Sequence[int]) -> None:
         self.model, self.layer, self.output, self.batch_axis = model, layer, output, batch_axis
@@ -84,8 +87,7 @@ class Shell(ABC):
         """References, whose form is that of everything that is compared with them."""
         form = form or self._form(values, what)
         rows = tuple(form.arrays(values, what))
-        if len(rows[0]) == 0:
-            raise InputError(f"the {what} is empty: it needs at least one reference row.")
+        form.check_rows(rows, f"the {what}")
         return Points(form, tuple(_copied(r) for r in rows), form.implied(values), (object(),))
 
     def read(
@@ -94,13 +96,12 @@ class Shell(ABC):
         """Rows in the form of the background, if there is one, and the background laid out as they are."""
         form = background.form if background else self._form(X, "X")
         rows: Sequence[Any] = form.arrays(X, "X")
-        if len(rows[0]) == 0:
-            raise InputError("X is empty: there is nothing to explain.")
         if background is not None:
             rows, references = form.aligned(rows, background.inputs)
             rows = form.matched(rows, references)
             if references is not background.inputs:
                 background = replace(background, inputs=tuple(references), key=None)
+        form.check_rows(rows, "X")
         extra = (*form.implied(X), *form.read_extra(additional_forward_args, len(rows[0])))
         return Points(form, tuple(rows), extra), background
 
@@ -111,12 +112,32 @@ class Shell(ABC):
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
-        parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
+        with self.running(points):
+            parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
         outputs = np.concatenate(parts).astype(np.float64)
         finite = np.isfinite(outputs).all(1)
         if not finite.all():
             raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
         return outputs
+
+    @contextmanager
+    def running(self, points: Points) -> Iterator[None]:
+        """Say in our words that the user's model does not take some rows."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, (DeepShapError, MemoryError, *self.exhausted)):
+                raise
+            rows = ", ".join(f"{tuple(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}" for x in points.inputs)
+            told = " ".join(COLOURS.sub("", str(error)).split())
+            hint = (
+                " What it takes beside its inputs goes into additional_forward_args."
+                if isinstance(error, TypeError)
+                else ""
+            )
+            raise InputError(
+                f"the model fails on rows of shape {rows}: {type(error).__name__}: {told}.{hint}"
+            ) from error
 
     @abstractmethod
     def _find_axes(self, two: Points) -> Sequence[Any]:
@@ -141,6 +162,8 @@ class Shell(ABC):
                 "row. A model that aggregates over the batch cannot be explained row by row; if rows lie along another "
                 "axis of the input, say so with batch_axis."
             )
+        if not all(output.shape):
+            raise InputError(f"the model's output has shape {tuple(output.shape)}: there is nothing in it to explain.")
         dtype = str(output.dtype).removeprefix("torch.")
         if dtype not in TOLERANCE:
             raise InputError(
@@ -164,6 +187,11 @@ class Shell(ABC):
     def eps(self) -> float:
         """Rounding unit of the least precise dtype in the model."""
         return max(EPS[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+
+    @property
+    def declared_shape(self) -> tuple[int, ...] | None:
+        """Shape of the output for a row, where a model says it without a run."""
+        return None
 
     def _profile(self, footprint: Footprint, form: InputForm) -> Profile:
         axes = tuple(form.axes if self.layer is None else self.layer_axes)

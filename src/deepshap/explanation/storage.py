@@ -1,7 +1,7 @@
-"""Attributionss in Parquet files: the long table that everyone can read, and in its metadata all the rest, bit by bit.
+"""Attributions in Parquet files: the long table that everyone can read, and in its metadata all the rest, bit by bit.
 
-The metadata hold two entries: ``deepshap``, a JSON text with the version of the format and everything small, and
-``deepshap.arrays``, the other arrays as an .npz archive (base64). Nothing is pickled.
+The metadata hold three entries: ``deepshap``, a JSON text with the version of the format and everything small,
+``deepshap.arrays``, the other arrays as an .npz archive (base64), and ``deepshap.checksum`` of both. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import base64
 import io
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from .long_form import Column, LongForm, facts, in_order, rebuilt
 
 FORMAT = 2  # 1 knows no standard errors
 LINES_PER_BLOCK = 2**21
+MOST_BYTES, MOST_BYTES_OF_A_LINE = 2**26, 2**13  # of arrays that are read beside a table
+CHANGED = "the table is not the one that was saved: it was filtered, sorted or damaged since."
 UNITS = ("ms", "us", "ns")  # of times, as Parquet and pandas both know them
 
 Parts = Sequence[tuple[Any, Attributions]]
@@ -47,11 +51,16 @@ def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"the background, model or names are not plain enough to be written as JSON: {error}."
         ) from None
-    schema = _schema(types).with_metadata({"deepshap": header, "deepshap.arrays": _packed(arrays)})
+    packed = _packed(arrays)
+    checksum = str(zlib.crc32(header.encode() + packed))
+    metadata = {"deepshap": header, "deepshap.arrays": packed, "deepshap.checksum": checksum}
+    schema = _schema(types).with_metadata(metadata)
     texts = [name for name, dtype in types.items() if dtype.kind == "U"]
     with (
         replacing(Path(path)) as temporary,
-        parquet.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=[*texts, "row", "step"]) as writer,
+        parquet.ParquetWriter(
+            temporary, schema, compression="zstd", use_dictionary=[*texts, "row", "step"], write_page_checksum=True
+        ) as writer,
     ):
         for key, part in parts:
             for lines in _blocks(part):
@@ -63,27 +72,38 @@ def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
     pa = import_pyarrow()
     with open(path, "rb") as stream:  # a missing file is Python's own error
         try:
-            file = pa.parquet.ParquetFile(stream)
+            file = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
             metadata = file.schema_arrow.metadata or {}
             whole = ("attribution", "value", "input", "standard_error")
             table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is no Parquet file that can be read: {error}") from None
+        except Exception as error:  # of whatever kind what is wrong with it
+            raise InputError(f"{path} is no Parquet file that can be read: {error}") from error
     if b"deepshap" not in metadata:
         raise InputError(f"{path} is a table, but no explanation: it was not written by Explanation.save.")
+    try:
+        return _from(table, metadata, kind)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {CHANGED} ({type(error).__name__}: {error})") from error
+
+
+def _from(table: Any, metadata: dict[bytes, bytes], kind: type[Attributions]) -> Any:
+    """What a table with its metadata holds."""
     header = json.loads(metadata[b"deepshap"])
     if header["format"] > FORMAT:
-        raise InputError(
-            f"{path} was written by a newer deepshap (format {header['format']}, this one reads {FORMAT})."
-        )
-    with np.load(io.BytesIO(base64.b64decode(metadata[b"deepshap.arrays"])), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    if table.num_rows != sum(part["lines"] for part in header["parts"]):
-        raise InputError(_changed(path))
-    found, start = {}, 0
-    for position, part in enumerate(header["parts"]):
-        found[part["key"]] = _restored(part, table.slice(start, part["lines"]), f"{position}/", arrays, path, kind)
-        start += part["lines"]
+        raise InputError(f"it was written by a newer deepshap (format {header['format']}, this one reads {FORMAT}).")
+    checksum = metadata.get(b"deepshap.checksum")  # files of before have none
+    if checksum is not None and int(checksum) != zlib.crc32(metadata[b"deepshap"] + metadata[b"deepshap.arrays"]):
+        raise InputError(CHANGED)
+    lines = [part["lines"] for part in header["parts"]]
+    if table.num_rows != sum(lines):
+        raise InputError(CHANGED)
+    arrays = _unpacked(metadata[b"deepshap.arrays"], MOST_BYTES + table.num_rows * MOST_BYTES_OF_A_LINE)
+    found, starts = {}, [0, *accumulate(lines)]
+    for position, (part, start) in enumerate(zip(header["parts"], starts, strict=False)):
+        part_of_table = table.slice(start, part["lines"])
+        found[part["key"]] = _restored(part, part_of_table, f"{position}/", arrays, kind)
     if not header["joint"]:
         return found[None]
     return found if header["named"] else list(found.values())
@@ -189,6 +209,16 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
     return base64.b64encode(stream.getvalue())
 
 
+def _unpacked(packed: bytes, most: int) -> dict[str, np.ndarray]:
+    stream = io.BytesIO(base64.b64decode(packed, validate=True))
+    with zipfile.ZipFile(stream) as archive:
+        size = sum(info.file_size for info in archive.infolist())
+    if size > most:
+        raise InputError(f"its arrays would unpack to {size:,} bytes, which so small a table has no use for.")
+    with np.load(stream, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 # ---------------------------------------------------------------------- the table
 def _schema(types: dict[str, np.dtype[Any]]) -> Any:
     pa = import_pyarrow()
@@ -239,12 +269,12 @@ def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
 
 # ---------------------------------------------------------------------- back
 def _restored(
-    part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], path: Any, kind: type[Attributions]
+    part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], kind: type[Attributions]
 ) -> Attributions:
     tracked = {name: _tracked(name, entry, part, table, prefix, arrays) for name, entry in part["tracked"].items()}
     values = np.ascontiguousarray(tracked["values"].o)
     if zlib.crc32(values.tobytes()) != part["checksum"]:
-        raise InputError(_changed(path))
+        raise InputError(CHANGED)
     return rebuilt(kind, tracked, part["output_axes"], part["attributes"])
 
 
@@ -277,10 +307,6 @@ def _from_column(
     moved[shown] = lines.reshape(-1, *moved.shape[rows + 1 :])
     moved[~shown] = arrays[f"{prefix}{name}"]
     return array
-
-
-def _changed(path: Any) -> str:
-    return f"the table in {path} is not the one that was saved: it was filtered, sorted or damaged since."
 
 
 # ---------------------------------------------------------------------- files

@@ -139,6 +139,8 @@ def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
         If the transforms do not fit the inputs.
     """
     if isinstance(labels, Labels):
+        if inverse is not None and not callable(inverse):
+            raise InputError(f"inverse_transform must be one function for one input, not a {type(inverse).__name__}.")
         _describe(explanation, labels, inverse)
         return
     keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
@@ -162,16 +164,35 @@ def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any],
 
 
 # ---------------------------------------------------------------------- raw inputs
+def check_transforms(inverse: Any) -> None:
+    """Raise unless inverse transforms are functions, or a list or dict of them and None."""
+    each = (
+        inverse.values()
+        if isinstance(inverse, Mapping)
+        else inverse
+        if isinstance(inverse, (list, tuple))
+        else [inverse]
+    )
+    wrong = [one for one in each if one is not None and not callable(one)]
+    if wrong:
+        raise InputError(
+            f"inverse_transform must be a function, such as scaler.inverse_transform, or one for each input, not {wrong[0]!r}."
+        )
+
+
 def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
     """Apply an inverse transform, of arrays (n, features), to the last axis of the data.
 
     Raises
     ------
     InputError
-        If it does not return as many values.
+        If it fails, or does not return as many values.
     """
     flat = data.reshape(-1, data.shape[-1])
-    raw = np.asarray(inverse(flat))
+    try:
+        raw = np.asarray(inverse(flat))
+    except Exception as error:
+        raise InputError(f"inverse_transform fails on shape {flat.shape}: {type(error).__name__}: {error}") from error
     if raw.shape != flat.shape:
         raise InputError(
             f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."

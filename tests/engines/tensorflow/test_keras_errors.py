@@ -73,7 +73,7 @@ def alike(
 INPUTS: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
     "rows of another shape": ("(3,) | (4,)", R, X[:, :3], {}),
     "an axis too many": ("(4, 1)", R, X[:, :, None], {}),
-    "a row without its axis": ("X: rows of X have shape () | (4,)", R, X[0], {}),
+    "a row without its axis": ("X has the shape of one row, (4,) | x[None]", R, X[0], {}),
     "a number": ("X must be a tensor or an array, not a float", R, X[0, 0], {}),
     "a list for one": ("X is a list", R, [X, X], {}),
     "one for a list": ("list of 2", [R, R], X, {}),
@@ -277,7 +277,7 @@ FORMS: dict[str, tuple[Any, Any, str]] = {
     "a data set": (SERIES, tf.data.Dataset.from_tensor_slices(SERIES), "tensor or an array, not a"),
     "symbolic": (SERIES, keras.Input((3, 2)), "KerasTensor"),
     "objects": (SERIES, np.array([[None]]), "numeric"),
-    "no row axis": (SERIES, SERIES[0], r"\(2,\).*\(3, 2\)"),
+    "no row axis": (SERIES, SERIES[0], r"the shape of one row.*\(3, 2\).*\[None\]"),
 }
 
 
@@ -344,3 +344,51 @@ def test_sums_that_do_not_match_say_where(small):
     for word in ("row", "output", "tolerance", "Most likely cause: Tanh at layer 'memory.lstm_cell", "register_rule"):
         assert word in str(caught.value)
     assert "model.double()" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- what TensorFlow alone has
+def linear():
+    return Sequential([L.Input((4,)), L.Dense(2)])
+
+
+def test_a_gradient_tape_in_a_model_is_never_taken_for_a_constant():
+    model = linear()
+
+    def of_jacobian(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.tanh(model(x))
+        return tape.batch_jacobian(y, x)[:, 0]
+
+    jacobian = of_jacobian(tf.constant(X, tf.float32)).numpy()
+    assert np.abs(jacobian).max() > 0.01
+    with pytest.raises(deepshap.UnsupportedOperationError, match="TanhGrad"):
+        deepshap.DeepExplainer(of_jacobian, R.astype("f4"), progress=False).shap_values(X.astype("f4"))
+
+
+@pytest.mark.parametrize(
+    ("background", "rows", "options", "match"),
+    [
+        (R[:, :3], X[:, :3], {}, "the model fails on rows of shape"),
+        (R, X[0], {}, r"X has the shape of one row, \(4,\), .*give x\[None\]"),
+        (R, X[:, :3], {}, "3 features where 4 are expected"),
+        (np.ma.masked_array(R, R > 0), X, {}, "masked values"),
+        (R, tf.sparse.from_dense(X), {}, "SparseTensor; pass a dense tensor"),
+        (R, keras.Input((4,)), {}, "symbolic and without values"),
+        (R, X, {"batch_axis": "0"}, "batch_axis must be a whole number"),
+        (R, X, {"output_names": ["a"]}, "output_names holds 1 names for an axis of 2"),
+        (R, X, {"feature_names": ["a"]}, "feature_names holds 1 names for an axis of 4"),
+    ],
+)
+def test_what_users_get_wrong_first(background, rows, options, match):
+    with pytest.raises(deepshap.InputError, match=match):
+        deepshap.DeepExplainer(linear(), background, progress=False, **options).shap_values(rows)
+
+
+def test_the_only_tensor_and_other_orders_of_bytes():
+    model = linear()
+    wanted = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    wrapped = deepshap.DeepExplainer(lambda x: {"logits": model(x), "loss": None}, R.astype(">f4"), progress=False)
+    np.testing.assert_allclose(wrapped.shap_values(X.astype(">f8")), wanted, atol=1e-6)
+    with pytest.raises(deepshap.InputError, match="nothing in it to explain"):
+        deepshap.DeepExplainer(lambda x: model(x)[:, :0], R.astype("f4"), progress=False).shap_values(X)

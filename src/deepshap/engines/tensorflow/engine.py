@@ -21,7 +21,7 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import Operation
 from .regions import Region, marked, scoped
-from .state import layers_of, preserved, seeds_kept, variables_kept
+from .state import layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS, USER_OPERATIONS
 
@@ -30,6 +30,7 @@ class KerasEngine(Shell):
     """Explains one Keras model, or one callable of TensorFlow's tensors."""
 
     framework = "tensorflow"
+    exhausted = (tf.errors.ResourceExhaustedError,)
     in_float64 = 'built behind keras.config.set_dtype_policy("float64"), with the weights of this one'
 
     def __init__(
@@ -115,7 +116,7 @@ class KerasEngine(Shell):
             output = take_output(form.call(self.model, given[: len(inputs)], arguments), self.output)
             return [output, *self._layer_inputs(regions, output)]
 
-        with preserved(list(self.layers)), scoped(self.layers, scopes), marked(marks, regions):
+        with preserved(list(self.layers)), scoped(self.layers, scopes), marked(marks, regions), tapes_recording():
             try:
                 return ModelGraph(concrete(call, specs), scopes, regions)
             except DeepShapError:
@@ -167,7 +168,8 @@ class KerasEngine(Shell):
     def _called(self, points: Points) -> Any:
         """Call the model as its user does, without a graph."""
         given = [tf.constant(e) if Inputs.has_rows(e) else e for e in points.extra]
-        return points.form.call(self.model, [tf.constant(r) for r in points.inputs], given)
+        with self.running(points), tapes_recording():
+            return points.form.call(self.model, [tf.constant(r) for r in points.inputs], given)
 
     def _evaluate(self, points: Points) -> np.ndarray:
         return self._flat(self._native(points)[0], len(points))
@@ -205,7 +207,8 @@ class KerasEngine(Shell):
 
         Returns the first row's output from either run.
         """
-        together, *layers = self._native(two)
+        with self.running(two):
+            together, *layers = self._native(two)
         try:
             alone, *layers_alone = self._native(two[:1])
         except tf.errors.OpError as error:
@@ -221,13 +224,19 @@ class KerasEngine(Shell):
         return list(points.inputs) if self.layer is None else self._native(points)[1:]
 
     # ------------------------------------------------------------------ what is known of the model
+    @property
+    def declared_shape(self) -> tuple[int, ...] | None:
+        """Shape of the output for a row, of Keras models that say it."""
+        shape = getattr(self.model, "output_shape", None) if isinstance(self.model, keras.Model) else None
+        return shape[1:] if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape[1:]) else None
+
     def free_memory(self) -> int | None:
         """Free memory as the budget's default counts it: that of the machine."""
         return None
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether TensorFlow says that the device has no memory left."""
-        return isinstance(error, tf.errors.ResourceExhaustedError)
+        return isinstance(error, self.exhausted)
 
     def probe(self, examples: Points, references: Points) -> Profile:
         """Check on an example and a reference that the model can be explained."""

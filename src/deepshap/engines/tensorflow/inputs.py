@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError
-from ..inputs import InputForm, chosen, only_tensor
+from ..inputs import InputForm, chosen, only_tensor, readable
 
 
 class Inputs(InputForm):
@@ -28,8 +28,7 @@ class Inputs(InputForm):
         given = value
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
-        if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
-            raise InputError(f"{what} is a {type(value).__name__}; pass a dense tensor, padded, and mask the padding.")
+        _check_dense(value, what)
         if isinstance(value, (tf.Tensor, tf.Variable)) or hasattr(value, "detach"):
             value = (
                 keras.ops.convert_to_numpy(value)
@@ -38,8 +37,7 @@ class Inputs(InputForm):
             )
         if not isinstance(value, np.ndarray):
             raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
-        if not (value.dtype.kind in "fiub" or self._is_float(value)):
-            raise InputError(f"{what} has dtype {value.dtype}; it must be numeric.")
+        value = readable(value, what)
         if not isinstance(given, tf.Tensor) and self._is_float(value) and self.dtype is not None:
             value = value.astype(self.dtype)  # NumPy's float64 is a habit, not a choice
         if not -value.ndim <= axis < value.ndim:
@@ -69,8 +67,11 @@ class Inputs(InputForm):
         return isinstance(value, np.ndarray) and value.ndim > 0
 
     @staticmethod
-    def _argument(value: Any) -> Any:
-        return value.numpy() if isinstance(value, (tf.Tensor, tf.Variable)) else value
+    def _argument(value: Any, what: str) -> Any:
+        _check_dense(value, what)
+        if isinstance(value, (tf.Tensor, tf.Variable)):
+            return value.numpy()
+        return readable(value, what, "fiubcSU") if isinstance(value, np.ndarray) else value
 
     @staticmethod
     def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -102,6 +103,16 @@ class Inputs(InputForm):
         return model(*given, *extra, **options)
 
 
+def _check_dense(value: Any, what: str) -> None:
+    """Raise for tensors that have not a number in each place."""
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)):
+        raise InputError(f"{what} is a {type(value).__name__}; pass a dense tensor, padded, and mask the padding.")
+    if isinstance(value, keras.KerasTensor) or (isinstance(value, tf.Tensor) and not hasattr(value, "numpy")):
+        raise InputError(
+            f"{what} is a {type(value).__name__}, symbolic and without values: call the explainer outside of tf.function."
+        )
+
+
 def _moved(x: Any, axis: int) -> Any:
     order = list(range(1, x.shape.rank))
     order.insert(axis, 0)
@@ -126,10 +137,7 @@ def takes_one_argument(model: Any) -> bool:
 
 def take_output(result: Any, output: Any) -> Any:
     """Take the explained tensor out of what a model returned."""
-    result = chosen(result, output, tf.Tensor, _part)
-    if isinstance(result, Mapping) and len(result) == 1:
-        (result,) = result.values()
-    return only_tensor(result, tf.Tensor)
+    return only_tensor(chosen(result, output, tf.Tensor, _part), tf.Tensor)
 
 
 def _part(result: Any, key: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...errors import UnsupportedOperationError
+from ...errors import InputError, UnsupportedOperationError
 from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
@@ -48,11 +48,14 @@ def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     result = operation.rule(step, *given)
     result = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(result) != sum(step.varying):
-        raise TypeError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs")
+        raise InputError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs.")
     for m, x in zip(result, step.inputs, strict=True):
+        if m is not None and not isinstance(m, tf.Tensor):
+            raise InputError(f"the rule of {step.name} returned {type(m).__name__}; a multiplier is a tensor or None.")
         if m is not None and not x.shape.is_compatible_with(m.shape):
-            raise TypeError(
-                f"the rule of {step.name} returned a multiplier of shape {m.shape} for an input of shape {x.shape}"
+            raise InputError(
+                f"the rule of {step.name} returned a multiplier of shape {m.shape} for an input of shape {x.shape}: it must "
+                "be of the input's shape."
             )
     return result
 

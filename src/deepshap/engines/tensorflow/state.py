@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
 
 from ...errors import InputError
@@ -154,3 +155,16 @@ def seeds_kept() -> Iterator[None]:
     finally:
         if generator:
             generator.setstate(state)
+
+
+@contextmanager
+def tapes_recording() -> Iterator[None]:
+    """Let gradient tapes inside of a model record, which ``tf.init_scope`` keeps them from."""
+    stopped = pywrap_tfe.TFE_Py_TapeSetIsStopped()
+    if stopped:
+        pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
+    try:
+        yield
+    finally:
+        if stopped:
+            pywrap_tfe.TFE_Py_TapeSetStopOnThread()

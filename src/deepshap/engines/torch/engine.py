@@ -37,6 +37,7 @@ class TorchEngine(Shell):
 
     framework = "torch"
     in_float64 = "model.double()"
+    exhausted = (torch.OutOfMemoryError,)
 
     def __init__(
         self,
@@ -73,6 +74,10 @@ class TorchEngine(Shell):
 
     @staticmethod
     def _enter(stack: ExitStack) -> None:
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise InputError(
+                "an explainer cannot be called inside of torch.vmap or torch.func: call it outside, on whole batches."
+            )
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
 
@@ -103,7 +108,8 @@ class TorchEngine(Shell):
 
         Returns the first row's output from either run.
         """
-        together, layers = self._with_layer_values(two)
+        with self.running(two):
+            together, layers = self._with_layer_values(two)
         try:
             alone, layers_alone = self._with_layer_values(two[:1])
         except Exception as error:
@@ -149,7 +155,7 @@ class TorchEngine(Shell):
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the model's GPU has no memory left; the background's activations and what torch keeps are freed then."""
-        if not isinstance(error, torch.OutOfMemoryError):
+        if not isinstance(error, self.exhausted):
             return False
         self._background.drop()
         if self.device is not None and self.device.type == "cuda":

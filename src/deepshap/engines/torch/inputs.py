@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ...errors import InputError
-from ..inputs import InputForm, chosen, only_tensor
+from ..inputs import InputForm, chosen, only_tensor, readable
 from . import keras_layers
 
 
@@ -56,15 +56,15 @@ class Inputs(InputForm):
     def _array(self, value: Any, axis: int, what: str) -> Tensor:
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
-        if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
-            raise InputError(f"{what} has dtype {value.dtype}; it must be numeric.")
         if not isinstance(value, (np.ndarray, Tensor)):
             raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
-        tensor = (torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value).detach()
+        tensor = _tensor(value, what).detach()
         if isinstance(value, np.ndarray) and tensor.is_floating_point() and self.dtype is not None:
             tensor = tensor.to(self.dtype)  # NumPy's float64 is a habit, not a choice
         if tensor.is_complex():
             raise InputError(f"{what} is complex; pass real and imaginary parts as two inputs.")
+        if tensor.is_floating_point() and tensor.dtype.itemsize < 2:
+            raise InputError(f"{what} has dtype {tensor.dtype}, in which nothing can be computed; convert it.")
         if not -tensor.dim() <= axis < tensor.dim():
             raise InputError(f"{what} has shape {tuple(tensor.shape)}: there is no batch axis {axis}.")
         tensor = tensor.clone() if tensor.is_inference() else tensor
@@ -92,8 +92,8 @@ class Inputs(InputForm):
         return isinstance(value, Tensor) and value.dim() > 0
 
     @staticmethod
-    def _argument(value: Any) -> Any:
-        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+    def _argument(value: Any, what: str) -> Any:
+        return _tensor(value, what, "fiubc") if isinstance(value, (np.ndarray, Tensor)) else value
 
     @staticmethod
     def where(condition: np.ndarray, a: Tensor, b: Tensor) -> Tensor:
@@ -119,6 +119,31 @@ class Inputs(InputForm):
         return model(*given, *extra) if named is None else model(*extra, **named)
 
 
+def _tensor(value: np.ndarray | Tensor, what: str, kinds: str = "fiub") -> Tensor:
+    """An array or tensor as a tensor, which must be dense."""
+    if isinstance(value, Tensor):
+        return dense(value, what)
+    array = readable(value, what, kinds)
+    return torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "V" else array.copy())
+
+
+def dense(tensor: Tensor, what: str) -> Tensor:
+    """A tensor that has a number in each place, as all that is explained must be.
+
+    Raises
+    ------
+    InputError
+        If it is nested, sparse, quantized or on the meta device.
+    """
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        raise InputError(f"{what} is nested, sparse or of another layout than strided; give a dense tensor, padded.")
+    if tensor.is_meta or tensor.is_quantized:
+        raise InputError(
+            f"{what} is {'on the meta device, without values' if tensor.is_meta else 'quantized'}; give numbers."
+        )
+    return tensor
+
+
 def _pad_steps(rows: Tensor, steps: int) -> Tensor:
     missing = steps - rows.shape[1]
     return torch.cat([rows, rows.new_zeros(len(rows), missing, *rows.shape[2:])], 1) if missing else rows
@@ -126,4 +151,4 @@ def _pad_steps(rows: Tensor, steps: int) -> Tensor:
 
 def take_output(result: Any, output: Any) -> Tensor:
     """Take the explained tensor out of what a model returned."""
-    return only_tensor(chosen(result, output, Tensor), Tensor)
+    return dense(only_tensor(chosen(result, output, Tensor), Tensor), "the model's output")

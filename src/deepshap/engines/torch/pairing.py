@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
 
@@ -97,8 +98,22 @@ def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Foun
     """What a rule returned, one multiplier per input."""
     found: Found = list(result) if isinstance(result, (tuple, list)) else [result]  # type: ignore[list-item]
     if len(found) != len(step.inputs):
-        raise TypeError(f"the rule of {step.name} returned {len(found)} multipliers for {len(step.inputs)} inputs")
+        raise InputError(f"the rule of {step.name} returned {len(found)} multipliers for {len(step.inputs)} inputs.")
+    for m in found:
+        if m is not None and not isinstance(m, Tensor):
+            raise InputError(f"the rule of {step.name} returned {type(m).__name__}; a multiplier is a tensor or None.")
     return found
+
+
+def _sum_to_size(step: Step, m: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sum a rule's multiplier to the shape of its input."""
+    try:
+        return m.sum_to_size(*shape)
+    except RuntimeError:
+        raise InputError(
+            f"the rule of {step.name} returned a multiplier of shape {tuple(m.shape[1:])} for an input of shape "
+            f"{tuple(shape[1:])}: it must be of the input's shape."
+        ) from None
 
 
 def _view(step: Step, layout: Layout, constants: Layout) -> Step:
@@ -192,7 +207,10 @@ def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     each = zip(*(_listed(step, rule(view, *one)) for one in zip(*rows, strict=True)), strict=True)
     found = [None if m[0] is None else torch.stack(m) for m in each]
     x_axes = [_axis(*sides, pairs) for sides in zip(step.inputs, reference.inputs, strict=True)]
-    whole = [None if m is None else m.sum_to_size(len(m), *i.shape) for m, i in zip(found, view.inputs, strict=True)]
+    whole = [
+        None if m is None else _sum_to_size(step, m, (len(m), *i.shape))
+        for m, i in zip(found, view.inputs, strict=True)
+    ]
     return [None if m is None else from_rows(m, axis, pairs) for m, axis in zip(whole, x_axes, strict=True)]
 
 

@@ -173,4 +173,6 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
         return bool((x == r).all())
     if isinstance(value, np.ndarray):
         return np.array_equal(value, recorded)
+    if isinstance(value, (tuple, list)) and isinstance(recorded, (tuple, list)):
+        return len(value) == len(recorded) and all(_equal(*two, pairs) for two in zip(value, recorded, strict=True))
     return bool(value == recorded)

@@ -358,7 +358,9 @@ class Tracer(TorchFunctionMode):
             result = call.function(*detached(call.args), **call.kwargs)
         self.tape.call(call.name)
         if not self.tape.is_same(call.name, result):
-            give(result, Tag(origin=f"{self.tape.known_as(call.name)} at {place_of_call()}"))
+            tag = Tag(origin=f"{self.tape.known_as(call.name)} at {place_of_call()}")
+            for tensor in tensors(result):
+                give(tensor, tag)
         return result
 
     def _random(self, call: Call) -> Any:
