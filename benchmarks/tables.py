@@ -20,6 +20,7 @@ SUMMARY = (  # of the README
     "captum.IntegratedGradients",
 )
 EXACT = 1e-3  # gaps below are rounding
+LONGEST = 30  # steps of the rows of different lengths
 
 
 # ---------------------------------------------------------------------- pages
@@ -185,6 +186,39 @@ def ground_truth(made: Row) -> str:
         parts.append(table([[measure, *tasks], *([name, *(cells[name, task] for task in tasks)] for name in methods)]))
     scores = ", ".join(f"{spread(scores)} ({task})" for task, scores in made["models"].items())
     return "\n\n".join([*parts, f"Areas under the networks' own characteristics, on new rows: {scores}."])
+
+
+def dataset(made: Row) -> str:
+    """What whole data sets cost: a line for each way to run them, and sentences on the rest."""
+    lines = [
+        ["", "rows/s, all in all", "rows/s once it runs", "until the first part", "memory, early and late", "again"]
+    ]
+    for name, row in made["runs"].items():
+        cells = [name, f"{row['rows_per_second']:.0f}"]
+        if "megabytes" in row:
+            flat = " and ".join(f"{row[f'{quarter}_quarter_gb']:.2f}" for quarter in ("second", "last"))
+            cells += [f"{row['rows_per_second_then']:.0f}", seconds(row["seconds_to_first_part"]), f"{flat} GB"]
+            cells.append(seconds(row["seconds_when_complete"]))
+        lines.append([*cells, *[""] * (len(lines[0]) - len(cells))])
+    one, writing = made["runs"]["one process"], made["writing"]
+    share = writing["seconds"] / writing["parts"] / (one["seconds"] * made["rows_per_part"] / made["rows"])
+    told = (
+        f"{made['machine']['processor']}, {made['machine']['cores']} cores, {made['machine']['date']}; {made['rows']} rows of "
+        f"{made['steps']} steps, {made['references']} references, an LSTM of 32 units. *Memory* is that of all processes "
+        "together in the second and in the last quarter of the run; *again* is the same call on the complete folder. A part of "
+        f"{made['rows_per_part']} rows takes {seconds(writing['seconds'] / writing['parts'])} to write, {share:.1%} of the time; "
+        f"all parts together are {one['megabytes']:.0f} MB."
+    )
+    return "\n\n".join([table(lines), told, _grouping(made["lengths"])])
+
+
+def _grouping(made: Row) -> str:
+    gains = {name: found["padded"] / found["grouped"] for name, found in made.items() if isinstance(found, dict)}
+    told = ", ".join(f"of one that {name} {ratio(gain)}" for name, gain in gains.items())
+    return (
+        f"Rows of 1 to {LONGEST} steps, {made['mean_length']:.1f} on average: where they are grouped by length, the explanation "
+        f"of a model takes so many times less processor time: {told}."
+    )
 
 
 # ---------------------------------------------------------------------- words and numbers

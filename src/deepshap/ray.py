@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from .dataset.columns import Form
+from .dataset.manifest import Manifest, check_same, read_manifest
 from .dataset.mapping import BatchExplainer
+from .dataset.run import made_of, plainly
 from .engines.user_rules import adopt, registered
+from .errors import InputError
 from .optional import needed
 
 __all__ = ["BatchExplainer", "explain"]
@@ -29,6 +35,7 @@ def explain(
     concurrency: int | tuple[int, int] = 1,
     num_cpus: float | None = None,
     num_gpus: float | None = None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Any:
     """Explain the rows of a Ray data set.
@@ -47,6 +54,10 @@ def explain(
         Rows that are explained together.
     concurrency, num_cpus, num_gpus
         Of ``ray.data.Dataset.map_batches``: actors, or the least and the most of them, and what each takes.
+    checkpoint : path, optional
+        A folder that all nodes see, in which Ray notes the rows that are written: the same pipeline started again leaves them
+        out. The ids must be unique, and the pipeline one that reads files, explains, and writes files. What the results
+        depend on is noted beside them, for which a function that makes the explainer is called here once.
     **options
         Of ``explainer(X, ...)``.
 
@@ -59,6 +70,8 @@ def explain(
     ------
     ImportError
         If Ray is missing.
+    InputError
+        If this Ray has no checkpoints, or those in the folder were made otherwise (it says what differs).
 
     Examples
     --------
@@ -71,7 +84,7 @@ def explain(
         load = partial(_fetched, ray.put({"explainer": explainer, "rules": registered()}))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
     arguments |= {"targets": targets, "form": form, "dtype": dtype, "on_error": on_error, **options}
-    return ds.map_batches(
+    explained = ds.map_batches(
         BatchExplainer,
         fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
@@ -80,6 +93,30 @@ def explain(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
+    if checkpoint is not None:
+        reading = {"id": id, "features": features, "shape": shape, "lengths": lengths, "targets": targets}
+        made = explainer if hasattr(explainer, "depends_on") else explainer()
+        depends = {**made_of(made, options), "reading": plainly(reading), **vars(Form(form, dtype))}
+        explained.context.checkpoint_config = _checkpoints(Path(checkpoint), id, depends)
+    return explained
+
+
+def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
+    """Ray's checkpoints in a folder that says what they depend on."""
+    try:
+        from ray.data.checkpoint import CheckpointConfig
+    except ImportError:
+        raise InputError(
+            "this Ray has no checkpoints: take a newer one, or deepshap.explain_dataset(..., ray=...), which has its own."
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_manifest(folder)
+    now = Manifest(json.loads(json.dumps(depends)), None, None, None)
+    if before is None:
+        now.write(folder)
+    else:
+        check_same(folder, before.fingerprint, now.fingerprint)
+    return CheckpointConfig(id, str(folder.absolute() / "rows"), delete_checkpoint_on_success=False)
 
 
 def _fetched(reference: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from dataset_models import rows, table_explainer
 
 import deepshap
-from deepshap import explain_dataset
+from deepshap import InputError, explain_dataset
 from deepshap.dataset.parts import parts_in
 
 COUNT = 40
@@ -39,31 +42,47 @@ def cluster():
     found.shutdown()
 
 
-@pytest.fixture(autouse=True)
-def _no_checkpoints():
-    yield
-    ray.data.DataContext.get_current().checkpoint_config = None
-
-
 @pytest.fixture(scope="module")
 def whole():
     return table_explainer()(rows(COUNT))
 
 
-def test_a_step_of_ray_data(cluster, whole):
+@pytest.mark.fast
+def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
+    """With Ray's own checkpoints: what is written is left out, and nothing of another model is written beside it."""
     frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
-    ds = ray.data.from_pandas(frame).repartition(4)
-    found = deepshap.ray.explain(ds, table_explainer(), id="key", batch_size=7, concurrency=2).to_pandas()
-    found = found.sort_values("key")
+    (tmp_path / "x").mkdir()
+    files = [str(tmp_path / "x" / f"{number}.parquet") for number in range(2)]
+
+    def explained(files, explainer=None):
+        options = {"id": "key", "batch_size": 7, "concurrency": len(files), "checkpoint": tmp_path / "checkpoint"}
+        return deepshap.ray.explain(ray.data.read_parquet(files), explainer or table_explainer(), **options)
+
+    for file, part in zip(files, (slice(0, 25), slice(25, COUNT)), strict=True):
+        frame.iloc[part].to_parquet(file)
+    explained(files[:1]).write_parquet(str(tmp_path / "out"))
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert sum(map(len, map(pd.read_parquet, first))) == 25
+    explained(files).write_parquet(str(tmp_path / "out"))
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    found = pd.read_parquet(tmp_path / "out").sort_values("key")
     np.testing.assert_array_equal(found["key"], np.arange(COUNT))
     np.testing.assert_allclose(np.stack(found["values"]).reshape(COUNT, 4, 2), whole.values, atol=1e-6)
+    with pytest.raises(InputError, match="made otherwise: background"):
+        explained(files, table_explainer(seed=9))
+    assert ray.data.DataContext.get_current().checkpoint_config is None
 
 
-def test_parts_on_actors(cluster, whole, tmp_path):
-    found = explain_dataset(
-        table_explainer(), rows(COUNT), tmp_path, rows_per_part=6, workers=2, ray="auto", progress=False
-    )
-    np.testing.assert_allclose(found[:].values, whole.values, atol=1e-6)
+@pytest.mark.long
+def test_the_command_on_a_cluster_that_it_starts(whole, tmp_path):
+    """In a process of its own, which is not connected to another cluster."""
+    np.save(tmp_path / "x.npy", rows(COUNT))
+    np.save(tmp_path / "background.npy", np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32))
+    command = [sys.executable, "-m", "deepshap", "explain", "dataset_models:Table", "x.npy", "-b", "background.npy"]
+    command += ["--shards", "out", "--ray", "local", "--workers", "2", "--rows-per-part", "6"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == COUNT
+    np.testing.assert_allclose(deepshap.load(tmp_path / "out")[:].values, whole.values, atol=1e-6)
 
 
 # ---------------------------------------------------------------------- what dies
@@ -118,7 +137,7 @@ def test_a_row_that_fails_on_an_actor(cluster, tmp_path):
     explainer = table_explainer(models.Picky())
     with pytest.raises(deepshap.DeepShapError, match=r"row 7 \(part 1\) .* thirteen"):
         explain_dataset(explainer, x, tmp_path, rows_per_part=6, ray="auto", progress=False)
-    found = explain_dataset(explainer, x, tmp_path, rows_per_part=6, ray="auto", on_error="keep", progress=False)
+    found = explain_dataset(explainer, x, tmp_path, rows_per_part=6, on_error="keep", progress=False)  # in this process
     assert found.errors == {"ValueError": 1}
     assert len(found) == COUNT - 1
 

@@ -75,6 +75,28 @@ def test_every_peer_explains(case):
             assert problems.distance(players, exact) < 1e-4
 
 
+def test_what_data_sets_cost(importable, tmp_path, monkeypatch):
+    import dataset
+    import tables
+
+    for name, value in (("PART", 10), ("REFERENCES", 3), ("SAMPLED_EVERY", 1e-3)):
+        monkeypatch.setattr(dataset, name, value)
+    run = dataset.run(40, str(tmp_path / "run"), {})
+    assert run["rows_per_second"] == pytest.approx(40 / run["seconds"])
+    assert 0 < run["seconds_to_first_part"] < run["seconds"]
+    assert 0 < run["most_gb"] < 100
+    (tmp_path / "parts").mkdir()
+    made = {"machine": {"cores": 2, "processor": "slow", "date": "today"}, "rows": 40, "steps": 30, "references": 3}
+    made |= {"rows_per_part": 10, "runs": {"alone": dataset.plain(40), "one process": run}}
+    made |= {"writing": dataset.writing(40, str(tmp_path / "parts")), "lengths": dataset.lengths(20)}
+    assert len(list((tmp_path / "parts").iterdir())) == 4
+    told = tables.dataset(made)
+    assert f"| one process | {run['rows_per_second']:.0f} |" in told
+    packs, over = (made["lengths"][name] for name in ("packs", "runs over the padding"))
+    assert min(*packs.values(), *over.values()) > 0
+    assert f"over the padding {tables.ratio(over['padded'] / over['grouped'])}." in told
+
+
 def test_inputs_are_added_up_to_windows():
     import problems
 

@@ -17,10 +17,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """The fingerprint by what it is of, rows in a part, and rows and parts as far as they are known."""
+    """The fingerprint by what it is of, rows in a part, and rows and parts, as far as these are known."""
 
     fingerprint: dict[str, Any]
-    rows_per_part: int
+    rows_per_part: int | None
     rows: int | None
     parts: int | None
 

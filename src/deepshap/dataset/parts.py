@@ -27,10 +27,18 @@ def write_part(folder: Path, number: int, table: Any, about: dict[str, Any]) -> 
     """Write a part; it is there as a whole, with what ``about`` says of it, or not at all."""
     pa = import_pyarrow()
     sink = pa.BufferOutputStream()
-    pa.parquet.write_table(table.replace_schema_metadata({ABOUT: json.dumps(about)}), sink, compression="zstd")
+    described = table.replace_schema_metadata({ABOUT: json.dumps(about)})
+    pa.parquet.write_table(described, sink, compression="zstd", use_dictionary=_texts(table.schema))
     content = sink.getvalue()
     name = f"part-{number:07d}-{hashlib.blake2b(content, digest_size=16).hexdigest()}.parquet"
     return write_whole(folder / name, memoryview(content))
+
+
+def _texts(schema: Any) -> list[str]:
+    """The columns of text, whose values come again and again; numbers in a dictionary take more room, and five times as long."""
+    types = import_pyarrow().types
+    listed = [f.name for f in schema if types.is_list(f.type) and types.is_string(f.type.value_type)]
+    return [*(f.name for f in schema if types.is_string(f.type)), *(f"{name}.list.element" for name in listed)]
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> Path:
