@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..explanation.core import Attributions
@@ -22,6 +23,8 @@ def write_report(
     title: str | None = None,
     max_megabytes: float = MAX_MEGABYTES,
     seed: int = 0,
+    groups: Any = None,
+    faithfulness: Any = None,
 ) -> Path:
     """Write an explanation as a page that can be searched, zoomed and sent to others.
 
@@ -40,7 +43,12 @@ def write_report(
         worst predictions, those with the largest attributions, and rows drawn at random are kept in equal parts, and the
         page says so; if not all outputs fit, those that are true or highest most often.
     seed : int
-        Of that draw.
+        Of that draw, and of the points of values and attributions.
+    groups : sequence, optional
+        A label of each row, (rows,): the page shows any two groups side by side. Right and wrong predictions, true and
+        predicted classes are groups anyway.
+    faithfulness : Faithfulness, optional
+        What ``deepshap.faithfulness`` found of the model: a section of the page.
 
     Returns
     -------
@@ -50,7 +58,8 @@ def write_report(
     Raises
     ------
     InputError
-        If the explanation is none of these, holds NaN or infinity, or if not even one row fits into the file.
+        If the explanation is none of these, holds NaN or infinity, if not even one row fits into the file, or if ``groups`` or
+        ``faithfulness`` are something else.
     ImportError
         If plotly is missing.
     """
@@ -61,6 +70,6 @@ def write_report(
             f"a report is made of a deepshap.Explanation, what explainer(x) returns, not of {type(explanation).__name__}; "
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
-    page = render(explanation, title, max_megabytes, seed)
+    page = render(explanation, title, max_megabytes, seed, groups, faithfulness)
     Path(path).write_bytes(page)
     return Path(path)

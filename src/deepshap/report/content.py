@@ -11,12 +11,14 @@ import numpy as np
 from ..additivity import additivity_gap
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..explanation.grids import channel_axis
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
 from ..names import as_texts, names_for, numbered
 
-Kind = Literal["sequence", "text", "table"]
+Kind = Literal["sequence", "text", "table", "image"]
 BLOCK = 2**22  # values that are summed at a time
+COLOURS = 4  # of an image, at most
 TOLERANCE = 1e-4  # of the check of float32 models
 
 
@@ -24,7 +26,8 @@ TOLERANCE = 1e-4  # of the check of float32 models
 class Part:
     """Attributions to one input of the model.
 
-    kind: what the axes mean. A text has one feature, its words; a table one step.
+    kind: what the axes mean. A text has one feature, its words; a table one step; an image has columns of pixels as steps, and
+    lines of pixels as features.
     values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None.
     feature_names: one per feature. step_labels: (steps,) or (rows, steps) of str, or None. lengths: (rows,).
     errors: standard errors of the values, or None.
@@ -97,7 +100,9 @@ def read(explanation: Attributions) -> Content:
     named = [("" if key is None else key, part) for key, part in explanation.items()]
     first = named[0][1]
     shape = tuple(np.shape(first.values)[axis] for axis in first.output_dims)
-    parts = [_part(f"input {key}" if isinstance(key, int) else key, each, shape) for key, each in named]
+    parts = [
+        part for key, each in named for part in _parts(f"input {key}" if isinstance(key, int) else key, each, shape)
+    ]
     count, outputs = len(parts[0].values), int(np.prod(shape))
     signed = np.stack([_sums(part) for part in parts])  # (parts, 2, rows, outputs): of the positive and the negative
     total, total_abs = signed.sum((0, 1)), np.abs(signed).sum((0, 1))
@@ -141,6 +146,46 @@ def plural(count: int, word: str) -> str:
 
 
 # ---------------------------------------------------------------------- one input
+def _parts(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> list[Part]:
+    """One part for an input, or one for each channel of a grid that has many."""
+    shape = np.shape(explanation.values)
+    axes = shape[explanation._rows : len(shape) - len(outputs)]
+    is_image = len(axes) == 3 and axes[0] != axes[2] and all(shape)
+    return _images(name, explanation, axes) if is_image else [_part(name, explanation, outputs)]
+
+
+def _images(name: str, explanation: Attributions, axes: tuple[int, ...]) -> list[Part]:
+    """The channels of an image together, if they are few enough for colours; else each by itself."""
+    axis, rows = channel_axis(axes), len(explanation.values) if explanation._rows else 1
+    assert axis is not None
+    height, width = (size for place, size in enumerate(axes) if place != axis)
+    count, data = axes[axis], explanation.data if explanation.display_data is None else explanation.display_data
+    names = (names_for(explanation.feature_names, count) if axis == 2 else None) or numbered("channel", count)
+
+    def lay(array: Any) -> np.ndarray:  # (channels, rows, width, height, outputs)
+        pixels = np.asarray(array).reshape(rows, *axes, -1)
+        return np.moveaxis(pixels, 1 + axis, 0).swapaxes(2, 3)
+
+    known = data is not None and np.asarray(data).dtype.kind in "biuf" and np.shape(data)[-3:] == axes
+    groups = [slice(None)] if count <= COLOURS else [slice(channel, channel + 1) for channel in range(count)]
+    parts = []
+    for chosen in groups:
+        errors = explanation._errors
+        part = Part(
+            name=", ".join(filter(None, (name, names[chosen.start] if count > COLOURS else ""))),
+            kind="image",
+            values=lay(explanation.values)[chosen].sum(0),
+            data=lay(data)[chosen, ..., 0].mean(0) if known else None,
+            feature_names=[str(line) for line in range(height)],
+            step_labels=None,
+            lengths=np.full(rows, width),
+            errors=errors and errors.of(lambda array, chosen=chosen: lay(array)[chosen].sum(0)),  # type: ignore[misc]
+        )
+        _check_finite(part)
+        parts.append(part)
+    return parts
+
+
 def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Part:
     values, single = np.asarray(explanation.values), not explanation._rows
     values = values[None] if single else values
@@ -149,9 +194,11 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
         raise InputError(f"there is nothing to report: the attributions have shape {values.shape}.")
     if len(axes) not in (1, 2):
         raise InputError(
-            f"a report shows tables (rows, features), texts (rows, steps) and sequences (rows, steps, features), each with "
-            f"or without outputs; {name or 'this explanation'} has values of shape {values.shape}, {len(axes)} axes of which "
-            "belong to one row of the input. Sum the others first, as with images over their channels and regions: "
+            f"a report shows tables (rows, features), texts (rows, steps), sequences (rows, steps, features) and images (rows, "
+            f"channels, height, width), each with or without outputs; {name or 'this explanation'} has values of "
+            f"shape {values.shape}, {len(axes)} axes of which "
+            "belong to one row of the input, or whose channels may be first or last. Sum the others first, as with images over "
+            "their channels: "
             "deepshap.Explanation(values.sum(axis=...), base_values, data)."
         )
     data = explanation.data if explanation.display_data is None else explanation.display_data

@@ -55,7 +55,7 @@ def importance(part: Part, highest: np.ndarray | None) -> Importance:
     axes = (*shape[1:3], shape[3] + (highest is not None))
     size, signed, limit = np.zeros(axes), np.zeros(axes), np.zeros(axes[-1])
     for rows, values in part.blocks():
-        values = _with_highest(values, highest, rows)
+        values = with_highest(values, highest, rows)
         signed += values.sum(0)
         np.abs(values, out=values)
         size += values.sum(0)
@@ -67,24 +67,22 @@ def importance(part: Part, highest: np.ndarray | None) -> Importance:
     if part.kind == "text":
         names, counts, means = _words(part, highest)
     elif part.errors is not None:
-        errors = part.errors.of(lambda array: _with_highest(array, highest, slice(None)).sum(1))
+        errors = part.errors.of(lambda array: with_highest(array, highest, slice(None)).sum(1))
         means["feature_error"] = errors.of_mean()
     size, signed = size * per_step, signed * per_step
     means |= {"step_size": size.sum(1), "step_signed": signed.sum(1), "size": size, "signed": signed}
-    means = {name: _with_all(np.moveaxis(mean, -1, 0), shape[3]) for name, mean in means.items()}
-    return Importance(
-        **means, outputs=shape[3], rows=rows, limit=_with_all(limit, shape[3]), names=names, counts=counts
-    )
+    means = {name: with_all(np.moveaxis(mean, -1, 0), shape[3]) for name, mean in means.items()}
+    return Importance(**means, outputs=shape[3], rows=rows, limit=with_all(limit, shape[3]), names=names, counts=counts)
 
 
-def _with_highest(values: np.ndarray, highest: np.ndarray | None, rows: slice) -> np.ndarray:
+def with_highest(values: np.ndarray, highest: np.ndarray | None, rows: slice) -> np.ndarray:
     """Put the highest output of each row behind the outputs."""
     if highest is None:
         return values
     return np.concatenate([values, np.take_along_axis(values, highest[rows, None, None, None], -1)], -1)
 
 
-def _with_all(means: np.ndarray, outputs: int) -> np.ndarray:
+def with_all(means: np.ndarray, outputs: int) -> np.ndarray:
     """Put the mean of several outputs behind them, in front of the highest."""
     return np.insert(means, outputs, means[:outputs].mean(0), axis=0) if outputs > 1 else means
 
@@ -94,7 +92,7 @@ def _words(part: Part, highest: np.ndarray | None) -> tuple[list[str], np.ndarra
     assert part.data is not None
     there = np.arange(part.values.shape[1]) < part.lengths[:, None]
     words, index = np.unique(part.data[..., 0][there].astype(str), return_inverse=True)
-    values = _with_highest(part.values, highest, slice(None))[..., 0, :][there].astype(np.float64)
+    values = with_highest(part.values, highest, slice(None))[..., 0, :][there].astype(np.float64)
     size, signed = np.zeros((len(words), values.shape[1])), np.zeros((len(words), values.shape[1]))
     np.add.at(size, index, np.abs(values))
     np.add.at(signed, index, values)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,8 +16,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..explanation.core import Attributions
-from .content import TOLERANCE, Content, Part, plural, read
+from .content import Content, Part, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
+from .facts import facts
+from .groups import Beside, faithfulness_section, groups_of, in_order
 from .importance import Importance, importance
 from .packing import decimal, pack
 
@@ -27,12 +28,11 @@ try:
 except ImportError as error:
     raise ImportError("the report needs plotly: pip install 'deepshap[report]'") from error
 
-SCRIPTS = ("data.js", "format.js", "charts.js", "overview.js", "example.js", "table.js", "app.js")
+SCRIPTS = ("data.js", "format.js", "charts.js", "overview.js", "beside.js", "example.js", "table.js", "app.js")
 MOST_ROWS = 5000  # in one page; nobody looks through more, and each is an element of the page
 FEW_ROWS = 50  # that should fit before outputs are left out
 ROOM = 20_000  # bytes for the cards of facts, the notice and the policy
 MOST_CLASSES = 30  # in a confusion matrix
-ROUGH = 1e-2  # a relative gap that half precision explains
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,26 @@ class Choice:
     packed: list[str]
 
 
-def render(explanation: Attributions, title: str | None, max_megabytes: float, seed: int) -> bytes:
+def render(
+    explanation: Attributions,
+    title: str | None,
+    max_megabytes: float,
+    seed: int,
+    groups: Any = None,
+    faithfulness: Any = None,
+) -> bytes:
     """Return the page."""
     content = read(explanation)
     judged = judge(content)
+    masks = groups_of(content, judged, groups)
     highest = content.outputs.argmax(1) if _comparable(content, judged) else None
     overall = [importance(part, highest) for part in content.parts]
+    beside = [Beside.of(part, masks, highest, seed) for part in content.parts]
+    meant = {
+        "groups": _described(masks),
+        "ownGroups": groups is not None,
+        "faithfulness": faithfulness_section(faithfulness),
+    }
     scripts = [get_plotlyjs(), _application()]
     title = title or (f"{content.model}: explanation" if content.model else "Explanation")
     nothing = Choice(np.arange(0), np.arange(content.outputs.shape[1]), [])
@@ -58,10 +72,13 @@ def render(explanation: Attributions, title: str | None, max_megabytes: float, s
         _asset("report.css"),
         _asset("page.html"),
         _json(_meta(content, judged, overall, nothing, title)),
+        *[pack(each.packed(nothing.outputs)) for each in beside],
+        _json(meant),
     ]
     choice = _choose(content, judged, overall, int(max_megabytes * 1e6) - sum(map(_size, fixed)) - ROOM, seed)
     blobs = {f"example-{i}": packed for i, packed in enumerate(choice.packed)}
     blobs |= {f"overall-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(overall)}
+    blobs |= {f"beside-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(beside)}
     blobs["rows"] = pack(_columns(content, judged, choice))
     return _fill(
         _asset("page.html"),
@@ -69,9 +86,9 @@ def render(explanation: Attributions, title: str | None, max_megabytes: float, s
             "title": escape(title),
             "policy": "; ".join(_policy(scripts)),
             "style": _asset("report.css"),
-            "facts": _facts(content, judged),
+            "facts": facts(content, judged),
             "notice": _notice(content, judged, choice, seed),
-            "meta": _json(_meta(content, judged, overall, choice, title)),
+            "meta": _json(_meta(content, judged, overall, choice, title) | meant),
             "data": "\n".join(
                 f'<script type="text/plain" id="data-{key}">{blob}</script>' for key, blob in blobs.items()
             ),
@@ -79,6 +96,10 @@ def render(explanation: Attributions, title: str | None, max_megabytes: float, s
             "application": scripts[1],
         },
     ).encode()
+
+
+def _described(masks: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [{"name": name, "count": int(mask.sum())} for name, mask in masks.items()]
 
 
 # ---------------------------------------------------------------------- what fits
@@ -226,18 +247,13 @@ def _confusion(judged: Judged) -> dict[str, Any] | None:
     """How often each true class got each prediction, over all rows: (true, predicted)."""
     if judged.predicted is None or judged.true is None:
         return None
-    names = sorted({*map(str, judged.true), *map(str, judged.predicted)}, key=_in_order)
+    names = sorted({*map(str, judged.true), *map(str, judged.predicted)}, key=in_order)
     if len(names) > MOST_CLASSES:
         return None
     counts = np.zeros((len(names), len(names)), int)
     places = {name: place for place, name in enumerate(names)}
     np.add.at(counts, ([places[str(t)] for t in judged.true], [places[str(p)] for p in judged.predicted]), 1)
     return {"names": names, "counts": counts.tolist()}
-
-
-def _in_order(name: str) -> list[Any]:
-    """Key that sorts names with the numbers in them by size."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]:
@@ -262,100 +278,6 @@ def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]
 
 
 # ---------------------------------------------------------------------- what is written into the page at once
-def _facts(content: Content, judged: Judged) -> str:
-    """The cards of key facts."""
-    shapes = [_shape(part) for part in content.parts]
-    count = content.outputs.shape[1]
-    cards = [
-        ("Examples", f"{len(content):,}", "; ".join(shapes)),
-        ("Outputs", f"{count:,}", _some(content.output_names) if content.output_names.ndim == 1 and count > 1 else ""),
-        _background(content.background),
-        _verdict(content),
-    ]
-    if content.explained or count == 1:
-        name = content.explained or str(content.output_names.flat[0])
-        of = f"one of {len(content.classes):,} outputs" if content.classes and len(content.classes) > 1 else ""
-        cards[1] = ("Explained output", name, of)
-    if content.model:
-        cards.insert(0, ("Model", content.model, ""))
-    cards += _accuracy(content)
-    if judged.wrong is not None:
-        right = len(content) - int(judged.wrong.sum())
-        cards.append(("Correct", f"{right / len(content):.1%}", f"{right:,} of {plural(len(content), 'example')}"))
-    elif judged.error is not None:
-        cards.append(("Mean error", _number(float(np.nanmean(judged.error)), 4), judged.meaning))
-    if content.compute_time is not None:
-        cards.append(("Time to explain", _duration(content.compute_time), ""))
-    return "\n".join(_card(*card) for card in cards)
-
-
-def _accuracy(content: Content) -> list[tuple[str, str, str]]:
-    """Cards that tell what was done, and how exact it is; none where there is nothing to tell."""
-    method, players, cards = content.method, content.players, []
-    if method or players:
-        cards.append(("Method", method or "not recorded", f"values of {players}" if players else ""))
-    if content.reliability:
-        verdict, _, grounds = content.reliability.partition(". ")
-        cards.append(("Reliability", verdict, grounds))
-    errors = [part.errors.errors.max() for part in content.parts if part.errors is not None]
-    if errors:
-        reached, detail = content.converged, ""
-        if reached is not None:
-            detail = f"{int(reached.sum()):,} of {plural(len(reached), 'example')} as exact as asked for"
-        cards.append(("Largest standard error", _number(float(max(errors)), 2), detail))
-    return cards
-
-
-def _card(name: str, value: str, detail: str, state: str = "") -> str:
-    mark = {"good": "✓ ", "rough": "≈ ", "bad": "✗ "}.get(state, "")
-    return (
-        f'<div class="fact {state}" data-fact="{escape(name)}"><dt>{escape(name)}</dt><dd><strong>{mark}{escape(value)}</strong>'
-        f"<small>{escape(detail)}</small></dd></div>"
-    )
-
-
-def _verdict(content: Content) -> tuple[str, str, str, str]:
-    if content.gap is None:
-        return "Largest gap", "not checked", "outputs or base values are not part of this explanation", ""
-    largest = float(content.gap.max())
-    if largest <= TOLERANCE:
-        return "Largest gap", _number(largest, 2), "of the outputs’ scale: attributions add up to the outputs", "good"
-    if largest <= ROUGH:
-        return (
-            "Largest gap",
-            _number(largest, 2),
-            "of the outputs’ scale: they add up as roughly as in half precision",
-            "rough",
-        )
-    return "Largest gap", _number(largest, 2), "of the outputs’ scale: attributions do not add up to the outputs", "bad"
-
-
-def _background(background: Mapping[str, Any] | None) -> tuple[str, str, str]:
-    if not background:
-        return "Background", "not recorded", ""
-    rows = background.get("rows")
-    rest = [
-        f"{value}" if key == "description" else f"{key}: {value}" for key, value in background.items() if key != "rows"
-    ]
-    return (
-        "Background",
-        "given" if rows is None else plural(rows, "row") if isinstance(rows, int) else str(rows),
-        "; ".join(rest),
-    )
-
-
-def _shape(part: Part) -> str:
-    _, steps, features, _ = part.values.shape
-    shortest = int(part.lengths.min())
-    spread = f"{shortest:,} to " if shortest < steps else ""
-    axes = {
-        "sequence": f"{spread}{plural(steps, 'step')} × {plural(features, 'feature')}",
-        "text": f"{spread}{plural(steps, 'word')}",
-        "table": plural(features, "feature"),
-    }
-    return f"{part.name}: {axes[part.kind]}" if part.name else axes[part.kind]
-
-
 def _notice(content: Content, judged: Judged, choice: Choice, seed: int) -> str:
     """Say what was left out; empty if nothing was."""
     lines = []
@@ -373,25 +295,6 @@ def _notice(content: Content, judged: Judged, choice: Choice, seed: int) -> str:
             f"{'true or ' if judged.true is not None else ''}highest most often."
         )
     return "".join(f"<p>{line}</p>" for line in lines)
-
-
-def _some(names: np.ndarray) -> str:
-    texts = [str(name) for name in names[:4]]
-    return ", ".join(texts) + (", …" if len(names) > 4 else "")
-
-
-def _number(value: float, digits: int) -> str:
-    """A number as the scripts write it."""
-    text = f"{value:.{digits}g}" if 1e-4 <= abs(value) < 10**digits or not value else f"{value:.{digits - 1}e}"
-    head, _, power = text.partition("e")
-    head = head.rstrip("0").rstrip(".") if "." in head else head
-    return (f"{head}e{int(power)}" if power else head).replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 # ---------------------------------------------------------------------- the file

@@ -75,6 +75,8 @@ class Explanation(Attributions):
         title: str | None = None,
         max_megabytes: float = 64.0,
         seed: int = 0,
+        groups: Any = None,
+        faithfulness: Any = None,
     ) -> Path:
         """Write a report that a browser shows: one HTML file, which needs no network (and here the extra `deepshap[report]`).
 
@@ -82,7 +84,8 @@ class Explanation(Attributions):
         """
         from ..report import write_report  # which takes time
 
-        return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed)
+        beside = {"groups": groups, "faithfulness": faithfulness}
+        return write_report(self, path, title=title, max_megabytes=max_megabytes, seed=seed, **beside)
 
     def __repr__(self) -> str:
         return html.text(self)

@@ -184,6 +184,7 @@ async function main() {
   rows = await unpack('rows');
   makeTable();
   makeConfusion();
+  makeBeside();
   wire();
   start();
   await show(() => true);

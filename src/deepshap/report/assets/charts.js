@@ -14,6 +14,8 @@ const LINKED = [['chart-heat', 'chart-build', 'chart-signals'], ['chart-steps', 
 const NARROW = 620;
 const DOUBLE_CLICK = 320; // milliseconds
 const PAPER = 640; // pixels that fit a sheet
+const SQUARE = { scaleanchor: 'x', constrain: 'domain' }; // pixels of images
+const STEPS = [[0, '#5b3a9b'], [0.45, '#c2477f'], [0.75, '#fb8761'], [1, '#f5b041']]; // early to late
 const LEFT = 66; // room for numbers
 
 /** Colours of the theme, as the style sheet has them. */
@@ -120,7 +122,7 @@ function roundStep(least) {
 const stepRange = (part) => [-0.5, part.steps - 0.5];
 
 function stepAxis(part) {
-  const title = part.kind === 'text' ? 'position' : meta.timeLabel ? plotText(meta.timeLabel, 60) : part.labels ? '' : 'step';
+  const title = part.kind === 'text' ? 'position' : part.kind === 'image' ? '' : meta.timeLabel ? plotText(meta.timeLabel, 60) : part.labels ? '' : 'step';
   return { range: stepRange(part), title: { text: title, standoff: 6 }, minallowed: -0.5, maxallowed: part.steps - 0.5 };
 }
 
@@ -201,5 +203,8 @@ function legend(id, limit, scale = 'diverging') {
   const low = scale === 'diverging' ? number(-limit) : '0';
   $(id).replaceChildren(low, element('i', { class: scale, 'aria-hidden': 'true' }), scale === 'diverging' ? signed(limit) : number(limit));
 }
+
+/** What a cell of a map is: heading and first line of its hover text. */
+const placeOf = (part, x, y) => (part.kind === 'image' ? [`pixel ${x}, ${y}`] : [part.features[y], ['step', stepName(part, x)]]);
 
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);

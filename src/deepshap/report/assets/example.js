@@ -22,10 +22,13 @@ async function drawExample() {
   describeExample(part, row, output);
   drawSum(row, output);
   drawOutputs(row, output);
-  for (const id of ['heat', 'build', 'signals']) $(`card-${id}`).hidden = part.kind === 'table';
+  const image = part.kind === 'image';
+  for (const id of ['heat', 'build', 'signals']) $(`card-${id}`).hidden = part.kind === 'table' || (image && id !== 'heat');
+  $('heat-lead').textContent = image && part.data ? '; below it, the input in greys' : '';
   $('card-waterfall').hidden = part.kind !== 'table';
   $('card-words').hidden = part.kind !== 'text';
   if (part.kind === 'table') drawWaterfall(part, row, output);
+  else if (image) drawImage(part);
   else {
     if (part.kind === 'text') drawWords(part);
     drawBuild(part, row, output);
@@ -144,8 +147,8 @@ function drawTop(part) {
   const shown = cells.slice(0, allCells ? 100 : FEW_CELLS);
   const limit = Math.abs(cells[0]?.value) || 1;
   const columns = [
-    part.kind !== 'table' && [part.kind === 'text' ? 'Position' : 'Step', (cell) => stepName(part, cell.step)],
-    part.kind !== 'text' && (width > 1 || part.kind === 'table') && ['Feature', (cell) => part.features[cell.feature]],
+    part.kind !== 'table' && [{ text: 'Position', image: 'Column' }[part.kind] ?? 'Step', (cell) => stepName(part, cell.step)],
+    part.kind !== 'text' && (width > 1 || part.kind === 'table') && [part.kind === 'image' ? 'Line' : 'Feature', (cell) => part.features[cell.feature]],
     part.data && [part.kind === 'text' ? 'Word' : 'Value', (cell) => datum(part.data[cell.step][cell.feature])],
     ['Attribution', (cell) => signed(cell.value)],
     part.errors && ['Standard error', (cell) => number(part.errors[cell.step][cell.feature], 2)],
@@ -206,6 +209,24 @@ function drawHeat(part) {
       return [part.features[y], ['step', stepName(part, x)], ...value, ['attribution', signed(part.values[x][y])], ...errorLine(part.errors?.[x][y])];
     },
     click: ({ curveNumber, y }) => curveNumber !== 1 && many && pin(part, y),
+  });
+}
+
+/** Attributions over the input in greys. */
+function drawImage(part) {
+  const c = colours();
+  const limit = colourLimit(part);
+  const pixels = Math.min(24, 560 / part.features.length);
+  const clear = (colour) => [colour, 'rgba(128,128,128,0)'];
+  const [blue, red] = [clear(c.blue), clear(c.red)];
+  legend('heat-legend', limit);
+  const under = part.data ? [{ ...heatTrace(transposed(part.data), undefined, undefined, [[0, '#3a3a3a'], [1, '#f2f2f2']], 99), hoverinfo: 'skip', opacity: 0.7 }] : [];
+  draw('chart-heat', [...under, { ...heatTrace(transposed(part.values), -limit, limit, [[0, blue[0]], [0.5, blue[1]], [0.5, red[1]], [1, red[0]]], 99), opacity: 0.9 }], {
+    height: part.features.length * pixels + 40, margin: { l: 40, r: 12, t: 8, b: 32 },
+    xaxis: { ...stepAxis(part), constrain: 'domain' }, yaxis: { ...namedAxis(part.features, pixels), ...SQUARE },
+  }, {
+    label: 'Map: attributions of the pixels, over the input',
+    tip: ({ x, y }) => [...placeOf(part, x, y), ...(part.data ? [['value', datum(part.data[x][y])]] : []), ['attribution', signed(part.values[x][y])], ...errorLine(part.errors?.[x][y])],
   });
 }
 

@@ -10,12 +10,19 @@ async function drawOverview() {
   const scope = size === 1 ? 0 : state.everything ? size : state.output < 0 ? size + 1 : state.output;
   const whose = scope < size ? `output: ${meta.outputs[scope]}` : scope === size ? 'mean over all outputs' : `${highestName()} of each example`;
   const only = size > 1 ? `; ${whose}` : '';
-  $('card-steps').hidden = part.kind === 'table';
+  const image = part.kind === 'image';
+  $('card-features').hidden = image;
+  $('card-steps').hidden = part.kind === 'table' || image;
   $('card-map').hidden = part.kind === 'table' || part.features.length < 2;
+  $('map-title').textContent = image ? 'Pixels' : 'Features and steps';
   document.querySelector('#overview .grid').classList.toggle('single', part.kind === 'table');
-  drawFeatures(part, content, scope, only);
-  if (part.kind !== 'table') drawSteps(part, content, scope, only);
+  if (!image) drawFeatures(part, content, scope, only);
+  if (!$('card-steps').hidden) drawSteps(part, content, scope, only);
   if (!$('card-map').hidden) drawMap(part, content, scope, only);
+  const beside = await loadBeside(state.part);
+  drawGroups(part, beside, scope, only);
+  drawScatter(part, beside, content, scope);
+  drawFaithful();
 }
 
 const overall = new Map();
@@ -103,7 +110,8 @@ function drawMap(part, content, scope, only) {
   const z = transposed(state.measure === 'size' ? size : direction);
   const limit = Math.max(...z.map(largest)) || 1;
   const positive = state.measure === 'size';
-  const pixels = lineHeight(part.features.length);
+  const image = part.kind === 'image';
+  const pixels = image ? Math.min(24, 560 / part.features.length) : lineHeight(part.features.length);
   $('map-lead').textContent = `${measureName()}${part.varied ? '; over the examples that have the step' : ''}${only}.`;
   legend('map-legend', limit, positive ? 'sequential' : 'diverging');
   draw(
@@ -111,12 +119,12 @@ function drawMap(part, content, scope, only) {
     [heatTrace(z, positive ? 0 : -limit, limit, positive ? sequential(c) : diverging(c), part.steps)],
     {
       height: part.features.length * pixels + 8 + below(part), margin: { l: margin(part.features), r: 12, t: 6, b: below(part) },
-      xaxis: stepAxis(part), yaxis: namedAxis(part.features, pixels),
+      xaxis: { ...stepAxis(part), ...(image ? { constrain: 'domain' } : {}) }, yaxis: { ...namedAxis(part.features, pixels), ...(image ? SQUARE : {}) },
     },
     {
       part, label: `Heat map: ${measureName()} by feature and step`,
       tip: ({ x, y }) => [
-        part.features[y], ['step', stepName(part, x)], ['mean |attribution|', number(size[x][y])],
+        ...placeOf(part, x, y), ['mean |attribution|', number(size[x][y])],
         ['mean attribution', signed(direction[x][y])], ['examples', part.stepRows[x].toLocaleString('en')],
       ],
     },
