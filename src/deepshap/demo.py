@@ -8,6 +8,8 @@ What it explains is the *log-odds* of the predicted speaker, log p − log(1 −
 moves and would hide most of the evidence; a logit also counts what speaks for every speaker alike. On the
 scale of log-odds evidence adds up: +0.7 doubles the odds, +2.3 makes them ten times as large.
 
+Whether all that is true of the network is asked of the network itself (`deepshap.faithfulness`).
+
 Needs the extra `deepshap[demo]`.
 """
 
@@ -40,6 +42,7 @@ except ImportError as error:
 SPEAKERS, CHANNELS = 9, 12
 CHANNEL_NAMES = [f"cepstrum {i}" for i in range(1, CHANNELS + 1)]
 EPOCHS = 60
+CHECKED = 50  # utterances that the model is asked about
 
 
 class SpeakerNet(nn.Module):
@@ -77,23 +80,22 @@ class SpeakerNet(nn.Module):
 class Explained:
     """Utterances, and why the model hears in each the speaker that it does.
 
-    predicted: (N,), the speaker with the highest log-odds. ranked: the explanation of that speaker's log-odds,
-    (N, 29, 12, 1), zero in the padding; the sum over an utterance is log-odds − base.
+    explanation: of the log-odds of the speaker that is heard, (N, 29, 12), zero in the padding; the sum over an utterance is
+    log-odds − base.
     """
 
     utterances: Utterances
-    predicted: np.ndarray
-    ranked: deepshap.Explanation
+    explanation: deepshap.Explanation
 
     @property
-    def attributions(self) -> np.ndarray:
-        """Of each coefficient of each frame (N, 29, 12)."""
-        return self.ranked.values[..., 0]
+    def predicted(self) -> np.ndarray:
+        """The speaker with the highest log-odds (N,)."""
+        return self.explanation.predictions.argmax(axis=1)
 
     @property
     def log_odds(self) -> np.ndarray:
         """Of the predicted speaker (N,)."""
-        return self.ranked.outputs[:, 0]
+        return self.explanation.outputs
 
     @property
     def probability(self) -> np.ndarray:
@@ -109,17 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test = select(vowels.test, slice(options.utterances))
     background = balanced_background(vowels.train, options.background, options.seed)
 
+    explainer = explainer_of(model, background)
     start = time.perf_counter()
-    explained = explain(model, test, background)
+    explained = explain(explainer, test)
     seconds = time.perf_counter() - start
-    curves = removal_curves(model, explained, options.seed)
+    faithfulness = check(explainer, test, options.seed)
 
-    summarise(explained, len(background), seconds, curves)
+    summarise(explained, len(background), seconds, faithfulness)
     write_tables(explained, options.output)
-    write_pictures(explained, curves, options.output)
+    write_pictures(explained, faithfulness, options.output)
     print(f"tables and pictures are in {options.output}")
     if options.report:
-        page = explained.ranked.report(options.output / "report.html", title="Who is speaking, and why?")
+        title = "Who is speaking, and why?"
+        page = explained.explanation.report(options.output / "report.html", title=title, faithfulness=faithfulness)
         print(f"the report is {page}")
 
 
@@ -139,22 +143,30 @@ def train(utterances: Utterances, seed: int) -> SpeakerNet:
     return model.eval()
 
 
-def explain(model: SpeakerNet, utterances: Utterances, background: np.ndarray) -> Explained:
-    """Explain the predicted speaker of every utterance against the background (B, 29, 12).
+def explainer_of(model: SpeakerNet, background: np.ndarray) -> deepshap.DeepExplainer:
+    """Explain against the background (B, 29, 12), which is read for as many frames as the utterance it is compared with."""
+    names = [f"speaker {k}" for k in range(1, SPEAKERS + 1)]
+    return deepshap.DeepExplainer(model, background, feature_names=CHANNEL_NAMES, output_names=names)
 
-    The reference is read for as many frames as the utterance that it is compared with.
-    """
-    explainer = deepshap.DeepExplainer(
-        model, background, feature_names=CHANNEL_NAMES, output_names=[f"speaker {k}" for k in range(1, SPEAKERS + 1)]
-    )
+
+def explain(explainer: deepshap.DeepExplainer, utterances: Utterances) -> Explained:
+    """Explain the predicted speaker of every utterance."""
     lengths = torch.as_tensor(utterances.lengths)
-    ranked = explainer(utterances.signal, ranked_outputs=1, additional_forward_args=(lengths,))
-    ranked.row_ids = np.arange(len(utterances))
-    ranked.step_labels = JapaneseVowels.FRAME_SHIFT_MS * np.arange(utterances.signal.shape[1])
-    ranked.lengths = utterances.lengths
-    ranked.targets = [f"speaker {k + 1}" for k in utterances.speaker]
-    ranked.background = {"rows": len(background), "description": "training utterances, as many of each speaker"}
-    return Explained(utterances, log_odds(model, utterances.signal, utterances.lengths).argmax(axis=1), ranked)
+    found = explainer(utterances.signal, target="predicted", additional_forward_args=(lengths,))
+    found.row_ids = np.arange(len(utterances))
+    found.step_labels = JapaneseVowels.FRAME_SHIFT_MS * np.arange(utterances.signal.shape[1])
+    found.time_label = "time (ms)"
+    found.lengths = utterances.lengths
+    found.targets = [f"speaker {k + 1}" for k in utterances.speaker]
+    found.background = (found.background or {}) | {"description": "training utterances, as many of each speaker"}
+    return Explained(utterances, found)
+
+
+def check(explainer: deepshap.DeepExplainer, utterances: Utterances, seed: int) -> deepshap.Faithfulness:
+    """Ask the model about some of the utterances: it should change its answer when what is called important is taken away."""
+    some = select(utterances, slice(None, None, max(1, len(utterances) // CHECKED)))
+    lengths = torch.as_tensor(some.lengths)
+    return deepshap.faithfulness(explainer, some.signal, additional_forward_args=(lengths,), points=CHANNELS, seed=seed)
 
 
 def balanced_background(utterances: Utterances, size: int, seed: int) -> np.ndarray:
@@ -169,37 +181,13 @@ def balanced_background(utterances: Utterances, size: int, seed: int) -> np.ndar
     return np.take_along_axis(chosen.signal, frame[..., None], axis=1)
 
 
-def removal_curves(model: SpeakerNet, explained: Explained, seed: int) -> dict[str, np.ndarray]:
-    """Test the explanations by taking away what they call important; the model should then change its answer.
-
-    In every utterance one coefficient after the other is replaced by its average, in three orders. Each curve
-    (13,) is the share of utterances that keep their predicted speaker after 0 to 12 of them.
-    """
-    support = explained.attributions.sum(axis=1)  # (N, 12)
-    scores = {
-        "highest attribution first": -support,
-        "random order": np.random.default_rng(seed).random(support.shape),
-        "lowest attribution first": support,
-    }
-    ranks = {name: score.argsort(axis=1).argsort(axis=1) for name, score in scores.items()}
-
-    def kept(removed: np.ndarray) -> float:
-        signal = np.where(removed[:, None, :], model.mean.numpy(), explained.utterances.signal)
-        answers = log_odds(model, signal, explained.utterances.lengths).argmax(axis=1)
-        return float((answers == explained.predicted).mean())
-
-    return {name: np.array([kept(rank < count) for count in range(CHANNELS + 1)]) for name, rank in ranks.items()}
-
-
-def summarise(explained: Explained, references: int, seconds: float, curves: dict[str, np.ndarray]) -> None:
+def summarise(explained: Explained, references: int, seconds: float, faithfulness: deepshap.Faithfulness) -> None:
     """Print what was done and how well."""
     right, count = explained.predicted == explained.utterances.speaker, len(explained.predicted)
-    most, random, least = (f"{curve[3]:.0%}" for curve in curves.values())
     print(f"accuracy: {right.mean():.1%} of {count} test utterances")
     print(f"explained: {count} utterances × {references} references = {count * references} pairs, {seconds:.1f} s")
-    print(f"largest additivity gap: {explained.ranked.gap.max():.1e} of the outputs' scale")
-    print("check: answers that stay the same when 3 of the 12 coefficients are replaced by their average:")
-    print(f"  {most} if these have the highest attributions, {random} if random, {least} if the lowest")
+    print(f"largest additivity gap: {explained.explanation.gap.max():.1e} of the outputs' scale")
+    print(faithfulness)
 
 
 def write_tables(explained: Explained, folder: Path) -> None:
@@ -208,7 +196,7 @@ def write_tables(explained: Explained, folder: Path) -> None:
     Summed over an utterance, attributions are its log_odds − base. `deepshap.load` reads the first as an explanation.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    explained.ranked.save(folder / "attributions.parquet")
+    explained.explanation.save(folder / "attributions.parquet")
     table = pyarrow.table(
         {
             "utterance": np.arange(len(explained.utterances)),
@@ -217,16 +205,16 @@ def write_tables(explained: Explained, folder: Path) -> None:
             "true_speaker": explained.utterances.speaker + 1,
             "probability": explained.probability,
             "log_odds": explained.log_odds,
-            "base": explained.ranked.base_values[:, 0],
+            "base": explained.explanation.base_values,
         }
     )
     pyarrow.parquet.write_table(table, folder / "utterances.parquet")
 
 
-def write_pictures(explained: Explained, curves: dict[str, np.ndarray], folder: Path) -> None:
+def write_pictures(explained: Explained, faithfulness: deepshap.Faithfulness, folder: Path) -> None:
     """Write `utterance.png`, `mistake.png` (if there is one), `speakers.png` and `check.png`."""
     right = explained.predicted == explained.utterances.speaker
-    figures = {"speakers": draw_speakers(explained), "check": draw_check(curves)}
+    figures = {"speakers": draw_speakers(explained), "check": draw_check(faithfulness)}
     if right.any():
         typical = np.argsort(np.where(right, explained.log_odds, np.inf))[right.sum() // 2]
         figures["utterance"] = draw_utterance(explained, typical)
@@ -240,7 +228,7 @@ def write_pictures(explained: Explained, curves: dict[str, np.ndarray], folder: 
 
 def draw_utterance(explained: Explained, row: np.integer) -> Figure:
     """Draw what spoke for and against the predicted speaker of an utterance, and when."""
-    ax = plots.heatmap(explained.ranked.output(0)[int(row)], unit="log-odds", time_label="time (ms)")
+    ax = plots.heatmap(explained.explanation[int(row)], unit="log-odds")
     predicted, true = explained.predicted[row] + 1, explained.utterances.speaker[row] + 1
     verdict = "right" if predicted == true else f"wrong, it was speaker {true}"
     sure = min(explained.probability[row], 0.999)
@@ -255,7 +243,7 @@ def draw_utterance(explained: Explained, row: np.integer) -> Figure:
 def draw_speakers(explained: Explained) -> Figure:
     """Draw by which coefficients, and when in the utterance, each speaker is recognised."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), layout="constrained", width_ratios=[3, 2])
-    explanation, speaker = explained.ranked.output(0), explained.predicted + 1
+    explanation, speaker = explained.explanation, explained.predicted + 1
     plots.importance_by_group(explanation, speaker, unit="log-odds", ax=left)
     plots.importance_by_group(explanation, speaker, per="step", unit="log-odds", ax=right)
     left.set_xticks(range(CHANNELS), range(1, CHANNELS + 1), rotation=0, ha="center")
@@ -265,16 +253,11 @@ def draw_speakers(explained: Explained) -> Figure:
     return figure
 
 
-def draw_check(curves: dict[str, np.ndarray]) -> Figure:
-    """Draw how many answers survive the removal of coefficients."""
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (name, curve), color in zip(curves.items(), (plots.RED, "grey", plots.BLUE), strict=True):
-        ax.plot(100 * curve, color=color, marker="o", linewidth=2)
-        ax.annotate(name, (4, 100 * curve[4]), xytext=(8, 4), textcoords="offset points", color=color)
-    ax.set(xticks=range(CHANNELS + 1), xlabel="cepstrum coefficients replaced by their average")
-    ax.set(ylim=(0, 103), ylabel="answers that stay the same (%)")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title("Does the model need what the explanation calls important?", fontweight="bold")
+def draw_check(faithfulness: deepshap.Faithfulness) -> Figure:
+    """Draw how the log-odds fall when coefficients are taken away."""
+    figure, ax = plt.subplots(figsize=(7, 4.8), layout="constrained")
+    faithfulness.plot(ax, unit="log-odds")
+    figure.suptitle("Does the model need what the explanation calls important?", fontweight="bold")
     return figure
 
 

@@ -1,5 +1,8 @@
 """A small run of the demo: its tables hold true explanations, its pictures can be seen."""
 
+import json
+import re
+
 import matplotlib.image
 import numpy as np
 import pyarrow.parquet
@@ -57,13 +60,20 @@ def test_the_table_is_an_explanation(folder):
     assert found.lengths.tolist() == test.lengths[:COUNT].tolist()
     assert found.targets.tolist() == [f"speaker {k + 1}" for k in test.speaker[:COUNT]]
     utterances = table(folder / "utterances.parquet")
-    assert found.output_names[:, 0].tolist() == [f"speaker {k}" for k in utterances["predicted_speaker"]]
+    assert found.explained == "predicted"
+    assert (found.predictions.argmax(axis=1) + 1).tolist() == utterances["predicted_speaker"].tolist()
     assert found.gap.max() < 1e-4
 
 
 def test_the_report_is_there(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Who is speaking, and why?" in page
+    meta = json.loads(re.search(r'<script type="application/json" id="meta">(.*?)</script>', page).group(1))
+    utterances = table(folder / "utterances.parquet")
+    assert meta["predicted"] == [f"speaker {k}" for k in utterances["predicted_speaker"]]
+    assert meta["explained"] == "predicted"
+    assert meta["timeLabel"] == "time (ms)"
+    assert meta["faithfulness"]["rows"] == COUNT
     assert len(page) > 100_000
 
 
@@ -83,9 +93,10 @@ def test_the_model_tells_the_speakers_apart(model):
 def test_padding_gets_exactly_nothing(model):
     vowels = japanese_vowels()
     few = demo.select(vowels.test, slice(4))
-    explained = demo.explain(model, few, demo.balanced_background(vowels.train, 9, seed=0))
-    assert (explained.attributions[~demo.present(few)] == 0).all()
-    assert (explained.attributions[demo.present(few)] != 0).any(axis=1).all()
+    explainer = demo.explainer_of(model, demo.balanced_background(vowels.train, 9, seed=0))
+    values = demo.explain(explainer, few).explanation.values
+    assert (values[~demo.present(few)] == 0).all()
+    assert (values[demo.present(few)] != 0).any(axis=1).all()
 
 
 def test_the_background_is_balanced_and_has_no_padding():
@@ -98,16 +109,17 @@ def test_the_background_is_balanced_and_has_no_padding():
     assert np.bincount(speakers).tolist() == [2] * 9
 
 
-def test_removal_starts_and_ends_alike_in_every_order(model):
+def test_the_model_agrees_with_its_explanations(model):
     vowels = japanese_vowels()
     few = demo.select(vowels.test, slice(0, 370, 40))
-    explained = demo.explain(model, few, demo.balanced_background(vowels.train, 9, seed=0))
-    curves = demo.removal_curves(model, explained, seed=0)
-    ends = {(curve[0], curve[-1]) for curve in curves.values()}
-    assert len(ends) == 1
-    assert ends.pop()[0] == 1
-    most, _, least = curves.values()
-    assert most.mean() < least.mean()
+    explainer = demo.explainer_of(model, demo.balanced_background(vowels.train, 9, seed=0))
+    found = demo.check(explainer, few, seed=0)
+    answers = demo.log_odds(model, few.signal, few.lengths).max(axis=1)
+    for curve in found.deletion.values():
+        np.testing.assert_allclose(curve[:, 0], answers, atol=1e-4)
+    assert found.removed.tolist() == [count / 12 for count in range(13)]
+    assert found.separation.mean() > 0.3
+    assert found.gap.max() < 1e-3
 
 
 def test_pictures_can_be_read(folder):

@@ -41,13 +41,14 @@ def test_any_two_groups_are_side_by_side(opened, sequences, measure):
         report.page.select_option(f"#group-{side}", label=f"{name} ({mask.sum()})")
     report.page.select_option("#output", "1")
     report.page.click(f"#measure [data-value={measure}]")
-    report.page.wait_for_function("document.getElementById('groups-lead').textContent.includes('output: dog')")
+    report.page.wait_for_selector("#groups-lead:has-text('output: dog')")
     values = sequences.values[..., 1] if measure == "signed" else np.abs(sequences.values[..., 1])
     features = np.stack([values[mask].sum(1).mean(0) for mask in chosen.values()])
     order = np.argsort(-np.abs(features).max(0), kind="stable")
     assert_sums([bars["x"] for bars in report.traces("groups")], features[:, order])
     there = np.arange(STEPS) < sequences.lengths[:, None]
-    steps = [values[mask].sum((0, 2)) / np.maximum(there[mask].sum(0), 1) for mask in chosen.values()]
+    counts = [np.where(there[mask].any(0), there[mask].sum(0), np.nan) for mask in chosen.values()]
+    steps = [values[mask].sum((0, 2)) / count for mask, count in zip(chosen.values(), counts, strict=True)]
     assert_sums([line["y"] for line in report.traces("group-steps")], steps)
 
 
@@ -66,7 +67,7 @@ def test_points_are_values_and_attributions_of_steps(opened, sequences):
     report = opened(sequences)
     report.page.select_option("#output", "0")
     report.page.select_option("#scatter-feature", label="sun")
-    report.page.wait_for_function("document.getElementById('scatter-lead').textContent.includes('output: cat')")
+    report.page.wait_for_selector("#scatter-lead:has-text('output: cat')")
     (drawn,) = report.traces("scatter")
     there = np.arange(STEPS) < sequences.lengths[:, None]
     assert_sums(drawn["x"], sequences.data[..., 2][there])

@@ -311,7 +311,8 @@ def test_outputs_are_left_out_where_they_do_not_fit(opened):
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (np.ones((2, 3, 8, 8)), {}, r"tables .*sequences .*\(2, 3, 8, 8\).*Sum the others"),
+        (np.ones((2, 3, 8, 8, 4)), {}, r"tables .*sequences .*images .*\(2, 3, 8, 8, 4\).*Sum the others"),
+        (np.ones((2, 8, 3, 8)), {}, r"\(2, 8, 3, 8\).*channels may be first or last"),
         (np.full((2, 3, 4), np.nan), {}, "NaN or infinity"),
         (np.ones((2, 0, 4)), {}, "nothing to report"),
         (np.ones((2, 3, 4)), {"max_megabytes": 1}, "raise max_megabytes"),

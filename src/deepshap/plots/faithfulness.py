@@ -44,8 +44,12 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
     low, high = ax.get_ylim()
     gap = 15 / height * (high - low)
     heights = apart(np.array([mean[middle] for mean in means]), gap)
-    for name, y, (color, *_) in zip(result.deletion, heights, STYLES, strict=True):
-        ax.annotate(name, (shares[middle], y), xytext=(0, 9), textcoords="offset points", color=color, ha="center")
+    for name, y, (color, *_) in zip(
+        result.deletion, heights, STYLES, strict=True
+    ):  # beside falling curves, not on them
+        below = color == RED
+        place: dict[str, Any] = {"xytext": (-8, -12) if below else (8, 3), "ha": "right" if below else "left"}
+        ax.annotate(name, (shares[middle], y), textcoords="offset points", color=color, **place)
     doubtful = f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign"
     ax.set_title(
         f"separation {np.mean(result.separation):.2f}, agreement {np.nanmean(result.agreement):.2f}, {doubtful}",

@@ -16,7 +16,7 @@ from .importance import with_all, with_highest
 from .packing import decimal
 
 MOST_GROUPS = 40
-MOST_NUMBERS = 1_000_000  # of all groups, and of all points
+MOST_NUMBERS = 200_000  # of all groups, and of all points
 MOST_POINTS = 1500
 
 
@@ -79,7 +79,10 @@ class Beside:
 
 
 def in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Means over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps)."""
+    """Means over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps).
+
+    A step that no row of a group has is NaN.
+    """
     if not masks or part.kind not in ("sequence", "table"):
         return {}
     members = np.stack(list(masks.values())).astype(np.float64)
@@ -92,12 +95,13 @@ def in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | No
             for axis, what in ((1, "feature"), (2, "step")):
                 key = f"{what}_{name}"
                 sums[key] = sums.get(key, 0) + np.tensordot(members[:, rows], found.sum(axis), 1)
-    return {
-        name: with_all(
-            np.moveaxis(total / (counts if name.startswith("feature") else np.maximum(there, 1)[..., None]), -1, 0),
-            part.values.shape[3],
-        ).astype(np.float32)
+    means = {
+        name: total / (counts if name.startswith("feature") else np.where(there > 0, there, np.nan)[..., None])
         for name, total in sums.items()
+    }
+    return {
+        name: with_all(np.moveaxis(mean, -1, 0), part.values.shape[3]).astype(np.float32)
+        for name, mean in means.items()
     }
 
 

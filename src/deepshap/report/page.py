@@ -35,6 +35,9 @@ ROOM = 20_000  # bytes for the cards of facts, the notice and the policy
 MOST_CLASSES = 30  # in a confusion matrix
 
 
+Overall = Sequence[Importance | Beside]  # what there is of all rows together
+
+
 @dataclass(frozen=True)
 class Choice:
     """Rows and outputs that the page shows, in order, and the packed rows."""
@@ -59,23 +62,14 @@ def render(
     highest = content.outputs.argmax(1) if _comparable(content, judged) else None
     overall = [importance(part, highest) for part in content.parts]
     beside = [Beside.of(part, masks, highest, seed) for part in content.parts]
-    meant = {
-        "groups": _described(masks),
-        "ownGroups": groups is not None,
-        "faithfulness": faithfulness_section(faithfulness),
-    }
+    meant = {"groups": _described(masks), "ownGroups": groups is not None}
+    meant |= {"faithfulness": faithfulness_section(faithfulness)}
     scripts = [get_plotlyjs(), _application()]
     title = title or (f"{content.model}: explanation" if content.model else "Explanation")
     nothing = Choice(np.arange(0), np.arange(content.outputs.shape[1]), [])
-    fixed = [
-        *scripts,
-        _asset("report.css"),
-        _asset("page.html"),
-        _json(_meta(content, judged, overall, nothing, title)),
-        *[pack(each.packed(nothing.outputs)) for each in beside],
-        _json(meant),
-    ]
-    choice = _choose(content, judged, overall, int(max_megabytes * 1e6) - sum(map(_size, fixed)) - ROOM, seed)
+    texts = [_json(_meta(content, judged, overall, nothing, title)), _json(meant)]
+    fixed = sum(map(_size, [*scripts, _asset("report.css"), _asset("page.html"), *texts]))
+    choice = _choose(content, judged, [*overall, *beside], int(max_megabytes * 1e6) - fixed - ROOM, seed)
     blobs = {f"example-{i}": packed for i, packed in enumerate(choice.packed)}
     blobs |= {f"overall-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(overall)}
     blobs |= {f"beside-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(beside)}
@@ -103,7 +97,7 @@ def _described(masks: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------- what fits
-def _choose(content: Content, judged: Judged, overall: list[Importance], budget: int, seed: int) -> Choice:
+def _choose(content: Content, judged: Judged, overall: Overall, budget: int, seed: int) -> Choice:
     order = priorities(content, judged, seed)[:MOST_ROWS]
     count = content.outputs.shape[1]
     if count > 1:
@@ -139,7 +133,7 @@ def _size_beside(content: Content, row: int, outputs: int) -> int:
     return 100 + 12 * (4 + 6 * outputs) + sum(_size(text) + 1 for text in texts)
 
 
-def _outputs_that_fit(content: Content, overall: list[Importance], order: np.ndarray, budget: int) -> int:
+def _outputs_that_fit(content: Content, overall: Overall, order: np.ndarray, budget: int) -> int:
     """How many outputs leave room for a few rows, from the sizes of a page with one output and with two."""
     sample = order[:: max(1, len(order) // 6)][:6]
 
