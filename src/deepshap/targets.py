@@ -167,6 +167,8 @@ def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
         If it cannot be read.
     """
     truth = as_labels(targets, "targets")
+    if isinstance(target, str) and target not in (names or []) and re.fullmatch(r"-?\d+", target.strip()):
+        target = int(target)
     if callable(target):
         name = getattr(target, "__name__", "<lambda>")
         words = "a function of the outputs" if name == "<lambda>" else name

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import deepshap
-from deepshap.cli import cli
+from deepshap.cli import cli, estimate
 from deepshap.engines.torch import table
 
 ROWS, STEPS = 9, 5
@@ -246,7 +246,7 @@ def test_programs_that_want_other_inputs():
 # ---------------------------------------------------------------------- data
 @pytest.mark.parametrize("file", ["long.csv", "long.parquet"])
 def test_a_long_table(long, file):
-    names = ["--id", "who", "--time", "day", "--target", "ill", "--class-names", "well,cold,flu"]
+    names = ["--id", "who", "--time", "day", "--targets", "ill", "--class-names", "well,cold,flu"]
     done("explain", "cli_models:Ragged", file, *names, "--lengths", "table", "-b", 3, "-o", "why.parquet")
     found = deepshap.load("why.parquet")
     order = [long.row_ids.tolist().index(name) for name in found.row_ids]
@@ -277,7 +277,7 @@ def test_a_wide_table():
         "wide.csv",
         "--id",
         "id",
-        "--target",
+        "--targets",
         "y",
         "-b",
         "few.parquet",
@@ -299,7 +299,7 @@ def test_several_arrays(x):
     row, y = drawn(ROWS, 3, seed=5), np.arange(ROWS) % 3
     np.savez("both.npz", series=x, row=row, y=y)
     done(
-        "explain", "cli_models:Both", "both.npz", "--array", "series", "--array", "row", "--target", "y", "-b", "zeros"
+        "explain", "cli_models:Both", "both.npz", "--array", "series", "--array", "row", "--targets", "y", "-b", "zeros"
     )
     found = deepshap.load("attributions.parquet")
     torch.manual_seed(0)
@@ -387,11 +387,11 @@ def test_targets_of_several_outputs(x):
     frame = pd.read_csv("long.csv").rename(columns={"ill": "tomorrow"})
     frame.assign(later=2.0 * frame.tomorrow).to_csv("forecast.csv", index=False)
     names = ["--id", "who", "--time", "day", "--features", "pulse,temperature", "--class", 0, "--class", 1]
-    done("explain", "cli_models:Forecast", "forecast.csv", *names, "--target", "tomorrow,later", "-o", "a.parquet")
+    done("explain", "cli_models:Forecast", "forecast.csv", *names, "--targets", "tomorrow,later", "-o", "a.parquet")
     found = deepshap.load("a.parquet")
     assert dict(zip(found.row_ids, found.targets.tolist(), strict=True))["bob"] == [2, 4]
     np.save("y.npy", x[:, 0, :])
-    done("explain", "cli_models:Forecast", "x.npy", "--class", 0, "--class", 1, "--target", "y.npy", "-o", "b.parquet")
+    done("explain", "cli_models:Forecast", "x.npy", "--class", 0, "--class", 1, "--targets", "y.npy", "-o", "b.parquet")
     np.testing.assert_array_equal(deepshap.load("b.parquet").targets, x[:, 0, :])
 
 
@@ -413,7 +413,7 @@ def test_targets_of_several_outputs(x):
             ["--id", "who", "--time", "day"],
             "fails on rows of shape (5, 3) of float32: RuntimeError",
         ),
-        ("long.csv", ["--id", "who", "--time", "day", "--target", "pulse"], "'pulse' changes within a row"),
+        ("long.csv", ["--id", "who", "--time", "day", "--targets", "pulse"], "'pulse' changes within a row"),
         ("long.csv", [], "column 'who' is"),
         ("twice.csv", ["--id", "who", "--time", "day"], "two lines for day"),
         ("nan.csv", ["--id", "who", "--time", "day"], "'pulse' is missing or infinite at ann, 2024-01-01"),
@@ -452,8 +452,8 @@ def test_targets_of_several_outputs(x):
         ("x.npy", ["--lengths", "shorter.npy"], "--lengths: shape (9, 4, 2) does not fit 9 rows"),
         ("x.npy", ["--lengths", "table"], "--lengths table is for long tables"),
         ("x.npy", ["--lengths", "x.npy"], "--lengths: shape (9, 5, 2) does not fit 9 rows"),
-        ("x.npy", ["--target", "y"], "--target: 'y' is neither"),
-        ("two.npz", ["--target", "z"], "--target: two.npz has no array 'z'; it has a, b"),
+        ("x.npy", ["--targets", "y"], "--targets: 'y' is neither"),
+        ("two.npz", ["--targets", "z"], "--targets: two.npz has no array 'z'; it has a, b"),
         ("x.npy", ["-o", "x.txt"], "let the name end in .parquet"),
         ("long.parquet", ["--id", "who", "--time", "day", "-o", "long.parquet"], "would overwrite what is read"),
         ("x.npy", ["-b", "long.parquet", "-o", "long.parquet"], "would overwrite what is read"),
@@ -687,9 +687,67 @@ def test_the_program_explains(x):
     np.testing.assert_array_equal(deepshap.load("attributions.parquet").values, wanted.values)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("predicted", "predicted"), ("true", "true"), ("cold", "cold"), ("-1", "flu"), ("flu - cold", "flu - cold")],
+)
+def test_what_a_decision_is_about(x, target, words):
+    np.save("truth.npy", np.arange(ROWS) % 3)
+    names = ["well", "cold", "flu"]
+    result = done(
+        "explain", "cli_models:Likely", "x.npy", "-b", "zeros", "--class-names", ",".join(names), "--target", target,
+        "--targets", "truth.npy", "-o", "why.parquet", "--report", "why.html",
+    )  # fmt: skip
+    assert f"explained output: {words}" in result.stdout
+    assert words in Path("why.html").read_text()
+    found = deepshap.load("why.parquet")
+    explainer = deepshap.DeepExplainer(cli_models.Likely(), np.zeros((1, STEPS, 2), "f4"), output_names=names)
+    wanted = explainer(x, target=target, targets=np.arange(ROWS) % 3)
+    np.testing.assert_allclose(found.values, wanted.values, atol=1e-7)
+    assert (found.explained, found.output_names, found.targets.tolist()) == (words, words, [0, 1, 2] * 3)
+    assert set(pd.read_parquet("why.parquet").output) == {words}
+
+
+def test_logits_and_log_odds_are_reached_and_offered(x):
+    rows = torch.export.Dim("rows")
+    export = torch.export.export(cli_models.Likely().eval(), (torch.randn(2, STEPS, 2),), dynamic_shapes=({0: rows},))
+    torch.export.save(export, "model.pt2")
+    assert "--target log-odds explains odds" in done("explain", "model.pt2", "x.npy", "-b", "zeros").stdout
+    assert "--target" not in done("explain", "model.pt2", "x.npy", "-b", "zeros", "--target", "logits").stdout
+    wanted = explained(cli_models.Forecast(), np.zeros((1, STEPS, 2), "f4"), x)
+    np.testing.assert_allclose(deepshap.load("attributions.parquet").values, wanted.values, atol=1e-6)
+    done("explain", "model.pt2", "x.npy", "-b", "zeros", "--target", "log-odds", "--shards", "parts")
+    assert deepshap.load("parts")[:].explained == "log-odds of predicted"
+    for options in (["--class", "1"], ["--ranked-outputs", "1"]):
+        assert "which output" in refused("explain", "model.pt2", "x.npy", "--target", "predicted", *options)
+
+
+def test_a_long_run_is_estimated_first(monkeypatch):
+    np.save("many.npy", drawn(200, STEPS, 2))
+    arguments = ("explain", "cli_models:Forecast", "many.npy", "-b", "zeros", "--no-reliability")
+    assert "this will take" not in done(*arguments).stdout
+    monkeypatch.setattr(estimate, "LONG", 0.0)
+    first, second, *_ = done(*arguments).stdout.splitlines()
+    assert first.startswith("the weights are those that cli_models:Forecast gives")
+    assert re.fullmatch(r"this will take about .*; --rows 10 explains the first ten alone", second)
+    assert "this will take" not in done(*arguments, "--rows", 9).stdout
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "a.csv"), ("\t", "a.csv"), ("|", "a.csv"), (",", "a.tsv")])
+def test_other_separators_are_named(separator, name):
+    pd.DataFrame(drawn(4, 3), columns=list("abc")).to_csv(name, sep=separator, index=False)
+    assert f"seem to stand between {separator!r}" in refused("explain", "cli_models:Row", name, "-b", "zeros")
+
+
+def test_the_only_tensor_and_the_other_input(x):
+    done("explain", "cli_models:Hugging", "x.npy", "-b", "zeros")
+    assert "--array NAME for each" in refused("explain", "cli_models:Both", "x.npy", "-b", "zeros")
+
+
 def test_the_program_fails_in_one_line(x):
     ran = program("explain", "cli_models:Wrong", "x.npy", "-o", "y.parquet")
-    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.returncode == 3
+    assert ran.stdout == "the weights are those that cli_models:Wrong gives the model; others come with --weights\n"
     assert ran.stderr.startswith("deepshap: error: the attributions of row")
     assert not Path("y.parquet").exists()
 

@@ -116,7 +116,7 @@ def test_what_is_known_of_rows_is_as_at_once():
     true = np.where(table["a"] > 0, "yes", "no")
     for name, one in (("x", table), ("raw", raw)):
         one.assign(key=np.arange(COUNT) + 7, truth=true).to_parquet(f"{name}.parquet", index=False, row_group_size=4)
-    options = ("--target", "truth", "--raw", "raw.parquet", "--rows", "2:13", "--class-names", "no,yes")
+    options = ("--targets", "truth", "--raw", "raw.parquet", "--rows", "2:13", "--class-names", "no,yes")
     done(*TABLE, *options, "--shards", "out", "--report", "why.html")
     at_once = run(*TABLE[:-2], *options, "-o", "once.parquet")
     assert at_once.exit_code == 0, at_once.output

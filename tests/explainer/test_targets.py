@@ -75,7 +75,7 @@ def test_one_output_or_the_difference_of_two(data, head, target):
     expected = parts[0] - (parts[1] if len(parts) > 1 else 0)
     np.testing.assert_allclose(found.values, expected, atol=1e-12)
     np.testing.assert_allclose(found.values.sum((1, 2)) + found.base_values, found.outputs, atol=1e-9)
-    assert found.explained == target.replace("2", "2")
+    assert found.explained == target.replace("2", "emu")
     np.testing.assert_allclose(found.predictions, outputs)
     assert found.classes == NAMES
     np.testing.assert_array_equal(explainer.shap_values(x, target=target, targets=TRUE), found.values)

@@ -176,9 +176,8 @@ def test_names_can_be_assigned(explanation):
     ],
 )
 def test_a_wrong_number_of_names_is_refused(model, names, message):
-    explainer = deepshap.DeepExplainer(model, series(5, 1), progress=False, **names)
     with pytest.raises(deepshap.InputError, match=message):
-        explainer(series(ROWS, 2))
+        deepshap.DeepExplainer(model, series(5, 1), progress=False, **names)(series(ROWS, 2))
 
 
 # ---------------------------------------------------------------------- still shap's
@@ -413,9 +412,8 @@ def test_inputs_by_name():
 @pytest.mark.parametrize("names", [NAMES, [NAMES], {"other": NAMES}, [NAMES, "abcd"]])
 def test_names_of_several_inputs(names):
     background = [series(9, 4), torch.randn(9, 4)]
-    explainer = deepshap.DeepExplainer(WithStatic(), background, progress=False, feature_names=names)
     with pytest.raises(deepshap.InputError, match=r"a list of names for each of the inputs \[0, 1\]"):
-        explainer(background)
+        deepshap.DeepExplainer(WithStatic(), background, progress=False, feature_names=names)
 
 
 def test_what_was_predicted_travels_along(tmp_path):

@@ -559,7 +559,9 @@ def test_shifted_padding_is_not_hidden(explanation):
 
 def test_several_inputs_below_each_other(joint):
     frame = joint.to_dataframe()
-    assert list(frame.columns) == ["input_name", "row", "feature", "output", "value", "attribution"]
+    assert list(frame.columns) == ["input_name", "row", "step", "feature", "output", "value", "attribution"]
+    assert frame.step.dropna().unique().tolist() == list(range(STEPS))  # places of words are no features
+    assert frame[frame.feature.notna()].feature.nunique() == 4
     assert len(frame) == 3 * (STEPS + 4) * 2
     assert frame.row.unique().tolist() == [7, 3, 5]
 

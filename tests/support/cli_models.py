@@ -19,6 +19,20 @@ class Forecast(nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
+class Likely(Forecast):
+    """Probabilities of three classes."""
+
+    def forward(self, x):
+        return super().forward(x).softmax(-1)
+
+
+class Hugging(Forecast):
+    """Returns a dict with one tensor in it."""
+
+    def forward(self, x):
+        return {"loss": None, "logits": super().forward(x)}
+
+
 class Ragged(Forecast):
     """Reads as many steps as a row has."""
 

@@ -209,6 +209,12 @@ deepshap.load("why.parquet") reads it in Python.
 @click.option("--feature-names", metavar="A,B,...", help="Names of the features of an array, or a file of them.")
 @click.option(
     "--target",
+    metavar="WHAT",
+    help="Explain one number of each row: 'predicted', 'true' (with --targets), 'runner-up', an output's name or index, "
+    "'predicted - runner-up', 'log-odds', 'log-odds of NAME'; or 'logits', what the last softmax or sigmoid gets.",
+)
+@click.option(
+    "--targets",
     metavar="SOURCE",
     help="True classes or values: a column, an array of the .npz file, or a .npy file; columns A,B,... for outputs with "
     "values of their own.",

@@ -32,7 +32,7 @@ class Source:
     arrays: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
     lengths: str | None = None
-    target: str | None = None
+    targets: str | None = None
 
     @property
     def long(self) -> bool:
@@ -109,9 +109,9 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
         raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
     if source.lengths is not None and data.lengths is None:
         data = replace(data, lengths=row_array(source.lengths, "--lengths"), passes_lengths=True)
-    if source.target is not None and data.targets is None:
-        data = replace(data, targets=row_array(source.target, "--target"))
-    for what, array in (("--lengths", data.lengths), ("--target", data.targets)):
+    if source.targets is not None and data.targets is None:
+        data = replace(data, targets=row_array(source.targets, "--targets"))
+    for what, array in (("--lengths", data.lengths), ("--targets", data.targets)):
         if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what == "--lengths")):
             raise InputError(f"{what}: shape {array.shape} does not fit {len(data)} rows, it must be ({len(data)},).")
     if data.passes_lengths and (data.lengths is None or data.lengths.dtype.kind not in "iu"):
@@ -145,9 +145,17 @@ def _frame(path: Path) -> Any:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep=_separator(path)) if _is_text(path) else pd.read_parquet(path)
+        frame = pd.read_csv(path, sep=_separator(path)) if _is_text(path) else pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+    marks = ";\t|,".replace(_separator(path), "") if _is_text(path) else ""
+    other = next((mark for mark in marks if mark in str(frame.columns[0])), None)
+    if other is not None and frame.shape[1] == 1:
+        raise InputError(
+            f"{path} has one column, {str(frame.columns[0])[:40]!r}: its cells seem to stand between {other!r}. Write it with "
+            f"{'tabs' if path.suffix.lower() == '.tsv' else 'commas'} (.tsv with tabs)."
+        )
+    return frame
 
 
 def _is_text(path: Path) -> bool:
@@ -184,7 +192,7 @@ def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int |
         raise InputError("a long table needs --id, the column that says which lines belong together.")
     targets, names = None, _target_columns(frame, source)
     if names:
-        targets = of_each(frame, source.id_column, names, "--target")
+        targets = of_each(frame, source.id_column, names, "--targets")
         frame = frame.drop(columns=names)
     columns = source.id_column, source.time_column, source.features
     table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
@@ -200,10 +208,10 @@ def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int |
 
 
 def _target_columns(frame: Any, source: Source) -> list[str]:
-    """The columns that --target names; none if it names something else."""
-    if source.target is None or source.target in frame.columns:
-        return [] if source.target is None else [source.target]
-    names = [name.strip() for name in source.target.split(",")]
+    """The columns that --targetss names; none if it names something else."""
+    if source.targets is None or source.targets in frame.columns:
+        return [] if source.targets is None else [source.targets]
+    names = [name.strip() for name in source.targets.split(",")]
     return names if set(names) <= set(frame.columns) else []
 
 
@@ -246,11 +254,11 @@ def _from_arrays(path: Path, source: Source) -> Data:
         return Data([_with_rows(loaded, str(path))])
     special = {
         option: loaded[name]
-        for option, name in (("target", source.target), ("lengths", source.lengths))
+        for option, name in (("targets", source.targets), ("lengths", source.lengths))
         if name in loaded
     }
-    rest = [name for name in loaded if name not in (source.target, source.lengths)]
-    for option, name in (("--target", source.target), ("--lengths", source.lengths)):
+    rest = [name for name in loaded if name not in (source.targets, source.lengths)]
+    for option, name in (("--targets", source.targets), ("--lengths", source.lengths)):
         if name is not None and name not in loaded and not name.endswith(".npy"):
             raise InputError(f"{option}: {path} has no array {name!r}; it has {', '.join(loaded)}.")
     names = list(source.arrays) or (rest if len(rest) == 1 else [])
@@ -261,7 +269,7 @@ def _from_arrays(path: Path, source: Source) -> Data:
     inputs = [_with_rows(loaded[name], f"{path}, array {name!r},") for name in names]
     if len({len(one) for one in inputs}) > 1:
         raise InputError(f"the arrays of {path} have different numbers of rows: {[len(one) for one in inputs]}.")
-    return Data(inputs, special.get("lengths"), targets=special.get("target"), passes_lengths="lengths" in special)
+    return Data(inputs, special.get("lengths"), targets=special.get("targets"), passes_lengths="lengths" in special)
 
 
 def _with_rows(array: np.ndarray, what: str) -> np.ndarray:
@@ -353,7 +361,7 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
     if not other.exists() and not other.suffix:
         raise InputError(f"--background {text!r} is no file, number, 'zeros' or 'mean'.")
     steps = data.inputs[0].shape[1] if source.long else None
-    found = read_data(other, replace(source, target=None, lengths=None), "last" if data.passes_lengths else 0.0, steps)
+    found = read_data(other, replace(source, targets=None, lengths=None), "last" if data.passes_lengths else 0.0, steps)
     if found.feature_names != data.feature_names:
         raise InputError(f"the columns of {other} are {found.feature_names}, those of the data {data.feature_names}.")
     return found.inputs, f"{len(found)} rows of {other.name}"

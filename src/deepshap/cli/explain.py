@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import click
 import numpy as np
 import torch
 
+from ..dataset.progress import duration
+from ..engines.inputs import tensors_in
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
 from ..methods import DeepShap
 from ..names import check_names
 from ..optional import needed
 from ..results import Explanation
+from ..targets import kind_of
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
 from .dial import dial_of, reliability_of
+from .estimate import estimated
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
 
@@ -40,13 +44,14 @@ def run(
     quiet: bool,
     traceback: bool,
     target: str | None,
+    targets: str | None,
     **options: Any,
 ) -> None:
     """Explain the data and write what was asked for; nothing is written if anything fails."""
     writes = [("--output", output, ATTRIBUTIONS), ("--report", report, REPORT)]
     check_can_write(writes, [data, raw, vocabulary, Path(background)])
     _import_writers(report)
-    source = source_of(options, target)
+    source = source_of(options, targets)
     all_rows = read_data(data, source)
     chosen = taken(all_rows, rows)
     reference, description = read_background(background, source, all_rows, data, seed)
@@ -57,15 +62,24 @@ def run(
     reference = cast(reference, loaded, chosen, options["dtype"])
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
     explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
-    dial = dial_of(options, seed)
+    asked = {"ranked_outputs": ranked_outputs, "target": target_of(target, classes), **dial_of(options, seed)}
+    if not quiet and ":" in model and not options["weights"] and not Path(model).exists():
+        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
+
+    def explained(count: int | None = None) -> Explanation:
+        return _explain(explainer, _placed([one[:count] for one in inputs], axes), chosen[:count], asked)
+
     with explainer.frozen():
-        explanation = _explain(explainer, _placed(inputs, axes), chosen, ranked_outputs, dial, options)
+        seconds = None if quiet else estimated(explained, len(chosen))
+        if seconds is not None:
+            click.echo(f"this will take about {duration(seconds)}; --rows 10 explains the first ten alone")
+        explanation = explained()
+        if explanation.method == DeepShap.description and not options["no_reliability"]:
+            explanation.reliability = reliability_of(explainer, _placed(inputs, axes), _arguments(chosen), asked)
     explanation.background = {"rows": len(reference[0]), "description": description}
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
     explanation.save(output)
-    if not quiet and ":" in model and not options["weights"] and not Path(model).exists():
-        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
     if report is not None:
         explanation.report(report)
     if not quiet:
@@ -77,9 +91,16 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
     pairs = f"{_count(len(explanation.gap), 'row')} × {_count(references, 'reference')}"
     gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
     click.echo(f"explained {pairs} in {explanation.compute_time:.1f} s; the sums match to {gap}")
+    if explanation.explained is not None:
+        click.echo(f"explained output: {explanation.explained}")
     click.echo(f"method: {explanation.method}")
     if explanation.reliability is not None:
         click.echo(f"reliability: {explanation.reliability}")
+    kind = "logits" if explanation.explained or explanation.predictions is None else kind_of(explanation.predictions)
+    if kind == "probabilities":
+        click.echo("the outputs are probabilities; --target log-odds explains odds, on which evidence adds up")
+    elif kind == "unclear":
+        click.echo("the output lies between 0 and 1; of a probability --target logits explains what the sigmoid gets")
     click.echo(f"the attributions are in {output}")
     if report is not None:
         click.echo(f"the report is in {report}")
@@ -94,7 +115,7 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     check_folder(folder, data)
     check_can_write([("--report", report, REPORT)], [data, raw, vocabulary, Path(background)])
     _import_writers(report)
-    source = source_of(given, given["target"])
+    source = source_of(given, given["targets"])
     found = read_sharded(data, source, background, seed, raw, given["rows"])
     reference, _ = read_background(background, source, found.sample, data, seed)
     loaded = model_of(given["model"], given)
@@ -106,7 +127,8 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
     names["words"] = _words(vocabulary, inputs, raw, given)
     explainer, _ = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
-    options = {**shards, **dial_of(given, seed), "ranked_outputs": given["ranked_outputs"]}
+    target = target_of(given["target"], given["classes"])
+    options = {**shards, **dial_of(given, seed), "ranked_outputs": given["ranked_outputs"], "target": target}
     return run_sharded(explainer, found, folder, report, given["quiet"], **options)
 
 
@@ -148,7 +170,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def source_of(options: dict[str, Any], target: str | None = None) -> Source:
+def source_of(options: dict[str, Any], targets: str | None = None) -> Source:
     """Take the options that say how files are read."""
     return Source(
         options["id_column"],
@@ -158,7 +180,7 @@ def source_of(options: dict[str, Any], target: str | None = None) -> Source:
         options["arrays"],
         sizes(options["shape"], "--shape"),
         options["lengths"],
-        target,
+        targets,
     )
 
 
@@ -166,6 +188,13 @@ def model_of(model: str, options: dict[str, Any]) -> Model:
     """Read the model with the options that concern it."""
     names = ("weights", "model_options", "allow_pickle", "device", "dtype")
     return read_model(model, **{name: options[name] for name in names}, batch_axis=int(options["time_first"]))
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A tensor of any framework."""
+
+    shape: Any
 
 
 class Selection:
@@ -214,11 +243,10 @@ class Selection:
                 return result[self.tensor]
             except (KeyError, IndexError, TypeError):
                 raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
-        if isinstance(result, (tuple, list)) and len(result) == 1:
-            return result[0]
-        if not hasattr(result, "shape"):
+        found = list(tensors_in(result, Shaped))
+        if len(found) != 1:
             raise InputError(f"the model returns {_outline(result)}: choose what to explain with --tensor.")
-        return result
+        return found[0]
 
 
 def _outline(result: Any) -> str:
@@ -280,19 +308,24 @@ def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
 
 
 # ---------------------------------------------------------------------- the run
-def _explain(
-    explainer: Any, inputs: Any, data: Data, ranked_outputs: int | None, dial: dict[str, Any], options: dict[str, Any]
-) -> Explanation:
-    arguments = (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
+def target_of(target: str | None, classes: tuple[str, ...]) -> str | None:
+    """What --target asks for, which leaves nothing to --class."""
+    if target is not None and classes:
+        raise InputError("--target and --class both say which output to explain: give one of them.")
+    return target
+
+
+def _arguments(data: Data) -> Any:
+    return (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
+
+
+def _explain(explainer: Any, inputs: Any, data: Data, asked: dict[str, Any]) -> Explanation:
     try:
-        found = explainer(inputs, ranked_outputs=ranked_outputs, additional_forward_args=arguments, **dial)
+        return explainer(inputs, additional_forward_args=_arguments(data), targets=data.targets, **asked)
     except InputError as error:
         if error.__cause__ is None or isinstance(error.__cause__, DeepShapError):
             raise
         raise InputError(f"{error}{_hint(error.__cause__, data)}") from error.__cause__
-    if found.method == DeepShap.description and not options["no_reliability"]:
-        found.reliability = reliability_of(explainer, inputs, arguments, dial)
-    return found
 
 
 def _hint(error: BaseException, data: Data) -> str:
@@ -352,17 +385,12 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
     """Add what the files say of rows and steps."""
     if data.row_ids is not None:
         explanation.row_ids = data.row_ids
-    if data.targets is not None:
-        explanation.targets = data.targets
     if explanation.players is not None:
         return
     parts = [part for _, part in explanation.items()]
     for part, display in zip(parts, shown or [], strict=False):
         part.display_data = display
     for part in parts:
-        if part.data.ndim == 2 and part.data.dtype.kind in "iu":  # token ids
-            part.feature_names = None
-            part.step_labels = range(part.data.shape[1])
         if data.step_labels is not None:
             part.step_labels = data.step_labels
         if data.lengths is not None and part._steps_at is not None:

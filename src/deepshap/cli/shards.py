@@ -77,14 +77,14 @@ def _options(path: Path, reading: Reading) -> dict[str, Any]:
     table = path.is_dir() or path.suffix.lower() in PARQUET
     named = {"id": reading.id_column, "time": reading.time_column, "features": reading.features}
     options = {**(named if table else {}), "shape": reading.shape, "lengths": lengths}
-    return options if reading.target is None else {**options, "targets": _targets(reading.target, table)}
+    return options if reading.targets is None else {**options, "targets": _targets(reading.targets, table)}
 
 
 def _targets(target: str, table: bool) -> Any:
-    """What --target names: columns of a table, or an array of its own."""
+    """What --targets names: columns of a table, or an array of its own."""
     if table and Path(target).suffix != ".npy":
         return [name.strip() for name in target.split(",")]
-    return row_array(target, "--target")
+    return row_array(target, "--targets")
 
 
 def _in_memory(data: Data) -> tuple[Any, dict[str, Any]]:

@@ -121,7 +121,8 @@ class RowExplainer:
         except NOT_OF_A_ROW:
             raise
         except Exception as error:
-            failure = error
+            own = error.__cause__ if isinstance(error, InputError) else None  # of the model, which says more
+            failure = own if isinstance(own, Exception) else error
         if len(rows) > 1:
             half = len(rows) // 2
             yield from self._pieces(batch, rows[:half])

@@ -58,6 +58,7 @@ def _facts(part: Attributions) -> dict[str, str]:
     facts = {
         "model": part.model,
         "background": _background(part.background),
+        "explained": part.explained,
         "outputs": _names(part.output_names) if part.output_dims else None,
         "base values": _base_values(part),
         "largest gap": None if part.gap is None or not np.size(part.gap) else f"{np.max(part.gap):.2g}",

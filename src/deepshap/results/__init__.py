@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from ..explanation import html, long_form, storage
 from ..explanation.concat import concatenated
 from ..explanation.core import Attributions
@@ -15,6 +16,23 @@ from ..explanation.joint import JointAttributions
 if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
+
+
+OTHER_FORMATS = (
+    ".tsv",
+    ".gz",
+    ".xlsx",
+    ".json",
+    ".jsonl",
+    ".npy",
+    ".npz",
+    ".pkl",
+    ".pt",
+    ".h5",
+    ".nc",
+    ".feather",
+    ".html",
+)
 
 
 class Explanation(Attributions):
@@ -157,9 +175,14 @@ class Explanation(Attributions):
         ImportError
             If pyarrow (for .csv, pandas) is missing.
         InputError
-            If ``background`` cannot be written as JSON.
+            If ``background`` cannot be written as JSON, or the name ends in that of another format.
         """
-        if os.fspath(path).lower().endswith(".csv"):
+        suffix = Path(path).suffix.lower()
+        if suffix in OTHER_FORMATS:
+            raise InputError(
+                f"{path}: explanations are written as Parquet, or as CSV without all but the table, not {suffix}."
+            )
+        if suffix == ".csv":
             with storage.replacing(Path(path)) as temporary:
                 self.to_dataframe().to_csv(temporary, index=False)
         else:

@@ -95,6 +95,8 @@ def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> N
     if features is not None:
         check_count("feature_names", features, size)
         explanation.feature_names = features
+    elif explanation._inputs == 2 and explanation.data is not None and explanation.data.dtype.kind in "iu":
+        explanation._axis_of_steps()  # ids of words: their places are no features
     elif explanation._inputs in (2, 3):
         explanation.feature_names = numbered(kind, size)
     if outputs is not None and not isinstance(outputs, str) and np.ndim(outputs) < 2:
