@@ -191,7 +191,7 @@ def test_ranked_outputs_keep_their_names(explainer, tmp_path):
 def test_columns_in_another_order_are_refused(tmp_path):
     explainer = deepshap.DeepExplainer(Table(), frame().iloc[:5], progress=False)
     frame()[list("bacd")].to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="columns of X are"):
+    with pytest.raises(InputError, match="columns of X must be"):
         explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)
 
 
