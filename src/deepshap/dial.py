@@ -85,16 +85,23 @@ def _choices(budget: float, players: int, costs: Costs, references: int) -> Iter
 
 
 def _whole(replicates: float, references: int) -> int:
-    """Beyond the number of references a multiple of it, so that each has as many turns."""
+    """As many as that, or so many fewer that all references have had as many turns, if that is less noisy."""
     count = max(LEAST, int(replicates))
-    return count - count % references if count > references else count
+    even = count - count % references
+    return min((c for c in (count, even) if c >= LEAST), key=lambda c: _noise(c, references))
+
+
+def _noise(replicates: int, references: int) -> float:
+    """Expected variance of the correction over the squared distance of Deep SHAP."""
+    rest = replicates % references  # references that have had one turn more than the others
+    turns = rest * (1 - rest / references) / replicates**2
+    return OF_REFERENCES**2 * turns + OF_ORDERS**2 / replicates
 
 
 def _error(segments: int, replicates: int, players: int, references: int) -> float:
     """Expected distance to the Shapley values over that of Deep SHAP, the correction shrunk as its noise demands."""
     bias = 0.0 if segments >= players else 1 / segments
-    left = max(0.0, 1 - replicates / references)
-    noise = (left * OF_REFERENCES**2 + OF_ORDERS**2) / replicates
+    noise = _noise(replicates, references)
     return math.sqrt(bias**2 + noise / (1 + noise))
 
 
