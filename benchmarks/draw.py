@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -23,7 +24,7 @@ from problems import ACCURACY
 from deepshap.plots.style import CURVES, GREY, RED, SMALL, apart, open_frame
 
 ROOT = Path(__file__).parent.parent
-PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "time-against-accuracy.md"
 Row = dict[str, Any]
 
 # Colours for kinds of methods, marks for the methods of a kind.
@@ -38,9 +39,17 @@ LOOKS = {
     "shap.KernelExplainer": (COALITIONS, "o"),
     "shap.PermutationExplainer": (COALITIONS, "s"),
     "captum.ShapleyValueSampling": (COALITIONS, "^"),
+    "captum.KernelShap": (COALITIONS, "v"),
+    "shap.SamplingExplainer": (COALITIONS, "D"),
+    "shap.ExactExplainer": (COALITIONS, "P"),
+    "shapiq.KernelSHAP": (PATHS, "o"),
+    "shapiq.PermutationSamplingSV": (PATHS, "s"),
+    "shapiq.SVARM": (PATHS, "^"),
+    "shapiq.UnbiasedKernelSHAP": (PATHS, "v"),
 }
 LABELS = 9.5  # points between labels
 NO_GAP = 1e-8  # smaller gaps are drawn there
+LEAST_DISTANCE = 1e-4  # smaller distances are drawn there
 
 
 # ---------------------------------------------------------------------- time against accuracy
@@ -68,6 +77,44 @@ def draw_accuracy(rows: list[Row], problem: str) -> Figure:
         open_frame(ax)
     panels[1].yaxis.set_major_formatter(FuncFormatter(_power))
     return figure
+
+
+def draw_dial(rows: list[Row]) -> Figure:
+    """Distance to the Shapley values against time: a row of panels for each model, a column for each number of players."""
+    rows = [row for row in rows if "distance" in row]
+    models, counts = (list(dict.fromkeys(row[what] for row in rows)) for what in ("problem", "players"))
+    size = 2.6 * len(counts), 2.2 * len(models) + 0.6
+    figure, panels = plt.subplots(
+        len(models), len(counts), figsize=size, layout="constrained", sharey="row", squeeze=False
+    )
+    for (i, model), (j, count) in itertools.product(enumerate(models), enumerate(counts)):
+        here = [row for row in rows if row["problem"] == model and row["players"] == count]
+        _dial_panel(panels[i, j], here)
+        panels[i, j].set_title(f"{model}, {count} players", loc="left", fontsize=SMALL)
+    for ax in panels[-1]:
+        ax.set_xlabel("seconds, one thread", fontsize=SMALL)
+    for ax in panels[:, 0]:
+        ax.set_ylabel("distance", fontsize=SMALL)
+    handles = {h.get_label(): h for ax in panels.flat for h in ax.get_lines() if h.get_label() in LOOKS}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
+    return figure
+
+
+def _dial_panel(ax: Axes, rows: list[Row]) -> None:
+    ax.set(xscale="log", yscale="log")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        points = [(row["seconds"], max(row["distance"], LEAST_DISTANCE)) for row in rows if row["method"] == method]
+        color, mark = LOOKS[method]
+        own = method == DeepShap.name
+        look = {"linewidth": 2.0, "markersize": 8, "zorder": 4} if own else {"linewidth": 0.9, "markersize": 3.5}
+        ax.plot(*zip(*points, strict=True), color=color, marker=mark, label=method, **look)
+    noise = max((row["noise"] for row in rows), default=0.0)
+    if noise:
+        ax.axhline(noise, color=GREY, linewidth=0.9, linestyle=":")
+    _plain_ticks(ax)
+    ax.tick_params(labelsize=SMALL)
+    ax.grid(color="0.92", linewidth=0.6)
+    open_frame(ax)
 
 
 def _power(value: float, _: int) -> str:
@@ -144,26 +191,27 @@ def _plain_ticks(ax: Axes) -> None:
 
 # ---------------------------------------------------------------------- files
 def main(arguments: list[str] | None = None) -> None:
-    """Draw both pictures and fill the pages."""
+    """Draw the pictures and fill the pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--pages", type=Path, nargs="*", default=PAGES)
     options = parser.parse_args(arguments)
-    peers, scaling, truth = (
+    peers, scaling, truth, dial = (
         json.loads((options.results / f"{name}.json").read_text("utf-8"))
-        for name in ("peers", "scaling", "ground_truth")
+        for name in ("peers", "scaling", "ground_truth", "dial")
     )
     drawn = next((p.name for p in ACCURACY if any(row["problem"] == p.name for row in peers["accuracy"])), None)
     pictures = {
         "accuracy": draw_accuracy(peers["accuracy"], drawn or peers["accuracy"][0]["problem"]),
         "scaling": draw_scaling(scaling["points"]),
+        "dial": draw_dial(dial["rows"]),
     }
     for name, figure in pictures.items():
         options.images.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.images / f"benchmark-{name}.png", dpi=150)
     for page in options.pages:
-        tables.fill(page, tables.contents(peers, scaling, truth))
+        tables.fill(page, tables.contents(peers, scaling, truth, dial))
 
 
 if __name__ == "__main__":

@@ -225,6 +225,46 @@ class ShapPermutation(_BlackBox):
         return np.concatenate(found).reshape(len(x), self.case.players, -1)  # shap drops the axis of a single output
 
 
+class ShapExact(ShapPermutation):
+    """All coalitions, which it takes up to some fifteen players."""
+
+    name = "shap.ExactExplainer"
+    budget, budgets = 1, (1,)
+
+    def prepare(self, case: Case) -> None:
+        super().prepare(case)
+        self.explainer = self.shap.explainers.ExactExplainer(self.predict, _Masker(case))
+
+    def explain(self, x: Tensor, budget: int | None) -> np.ndarray:
+        if self.case.players > 15:
+            raise ValueError("too many players")
+        found = [self.explainer(row[None].numpy(), max_evals=2**self.case.players, silent=True).values for row in x]
+        return np.concatenate(found).reshape(len(x), self.case.players, -1)
+
+
+class ShapSampling(_BlackBox):
+    """The budget is the number of samples per player. A player's value is the number of the row that its inputs come from."""
+
+    name = "shap.SamplingExplainer"
+    budget, budgets = 16, (4, 16, 64)
+
+    def prepare(self, case: Case) -> None:
+        super().prepare(case)
+        self.rows = torch.cat([case.background, case.x])
+        numbers = np.arange(len(case.background))[:, None].repeat(case.players, 1)
+        self.explainer = self.shap.SamplingExplainer(self.predict_of, numbers.astype(float))
+
+    def predict_of(self, numbers: np.ndarray) -> np.ndarray:
+        own = torch.as_tensor(numbers).long()[:, self.groups]
+        return self.predict(torch.take_along_dim(self.rows, own, 0).numpy())
+
+    def explain(self, x: Tensor, budget: int | None) -> np.ndarray:
+        assert budget is not None
+        numbers = len(self.case.background) + np.arange(len(x), dtype=float)[:, None].repeat(self.case.players, 1)
+        found = self.explainer.shap_values(numbers, nsamples=budget * self.case.players, silent=True)
+        return np.asarray(found).reshape(len(x), self.case.players, -1)
+
+
 class _Masker:
     """Puts the background in the place of absent players."""
 
@@ -241,7 +281,15 @@ class _Masker:
         return (np.where(np.asarray(mask, bool)[self.groups], row, self.background),)
 
 
-class CaptumShapleyValueSampling(_Captum):
+class _CaptumCoalitions(_Captum):
+    @torch.no_grad()
+    def explain(self, x: Tensor, budget: int | None) -> np.ndarray:
+        values = self.of_pairs(x, feature_mask=self.players[None], n_samples=budget)
+        _, first = np.unique(self.players, return_index=True)  # all inputs of a player have its value
+        return values.reshape(len(x), -1, values.shape[-1])[:, first]
+
+
+class CaptumShapleyValueSampling(_CaptumCoalitions):
     """The budget is the number of orders, the same for all pairs."""
 
     name = "captum.ShapleyValueSampling"
@@ -250,11 +298,15 @@ class CaptumShapleyValueSampling(_Captum):
     def new(self, model: nn.Module) -> Any:
         return self.captum.ShapleyValueSampling(model)
 
-    @torch.no_grad()
-    def explain(self, x: Tensor, budget: int | None) -> np.ndarray:
-        values = self.of_pairs(x, feature_mask=self.players[None], n_samples=budget)
-        _, first = np.unique(self.players, return_index=True)  # all inputs of a player have its value
-        return values.reshape(len(x), -1, values.shape[-1])[:, first]
+
+class CaptumKernelShap(_CaptumCoalitions):
+    """The budget is the number of coalitions of each pair."""
+
+    name = "captum.KernelShap"
+    budget, budgets = 64, (32, 128)
+
+    def new(self, model: nn.Module) -> Any:
+        return self.captum.KernelShap(model)
 
 
 PEERS: dict[str, type[Peer]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from explainers import YARDSTICKS, DeepShap, Floor, Native
 
 Row = dict[str, Any]
@@ -33,7 +35,7 @@ def fill(page: Path, contents: dict[str, str]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def contents(peers: Row, scaling: Row, truth: Row) -> dict[str, str]:
+def contents(peers: Row, scaling: Row, truth: Row, dial: Row) -> dict[str, str]:
     """All texts that pages may have, by the names of their markers."""
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
@@ -45,6 +47,10 @@ def contents(peers: Row, scaling: Row, truth: Row) -> dict[str, str]:
         "large": large(scaling["large"]),
         "losses": losses(peers["speed"], peers["accuracy"]),
         "ground-truth": ground_truth(truth),
+        "dial": of_dial(dial["rows"]),
+        "dial-peers": beside_dial(dial["rows"]),
+        "dial-losses": dial_losses(dial["rows"]),
+        "dial-efforts": dial_efforts(dial["efforts"]),
     }
 
 
@@ -222,6 +228,85 @@ def _grouping(made: Row) -> str:
 
 
 # ---------------------------------------------------------------------- words and numbers
+def of_dial(rows: list[Row]) -> str:
+    """The dial's own line: for each problem the time of Deep SHAP, and at each effort distance and time over that."""
+    own = [row for row in rows if row["method"] == "deepshap" and "distance" in row]
+    efforts = list(dict.fromkeys(row["budget"] for row in own))
+    lines = [["", "Deep SHAP takes", *(f"effort {effort}" for effort in efforts)]]
+    for problem, players in dict.fromkeys((row["problem"], row["players"]) for row in own):
+        of = {row["budget"]: row for row in own if (row["problem"], row["players"]) == (problem, players)}
+        cells = [f"{of[e]['distance']:.3f} ({of[e]['ratio']:.3g})" if e in of else "–" for e in efforts]
+        lines.append([f"{problem}, {players} players", seconds(of[1]["seconds"]), *cells])
+    return table(lines)
+
+
+def beside_dial(rows: list[Row]) -> str:
+    """How much more time the others take for a distance: over that of the dial, at their middle budget."""
+    found = [row for row in rows if "distance" in row]
+    problems = list(dict.fromkeys((row["problem"], row["players"]) for row in found))
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != "deepshap"]
+    lines = [["", *(f"{problem}, {players}" for problem, players in problems)]]
+    for method in methods:
+        cells = []
+        for problem in problems:
+            here = [row for row in found if (row["problem"], row["players"]) == problem]
+            line = _line([row for row in here if row["method"] == "deepshap"])
+            times = [row["seconds"] / _time_for(line, row["distance"]) for row in here if row["method"] == method]
+            cells.append(f"{statistics.median(times):.2g}" if times else "–")
+        lines.append([method, *cells])
+    return table(lines)
+
+
+def dial_losses(rows: list[Row]) -> str:
+    """Where a method comes nearer than the dial in the same time, or none does."""
+    found, told = [row for row in rows if "distance" in row], []
+    for row in found:
+        here = [r for r in found if (r["problem"], r["players"]) == (row["problem"], row["players"])]
+        line = _line([r for r in here if r["method"] == "deepshap"])
+        own = _distance_at(line, row["seconds"])
+        if row["method"] != "deepshap" and row["distance"] + row["noise"] < own:
+            told.append(
+                f"- {row['problem']}, {row['players']} players: {row['method']} comes to {row['distance']:.3f} in "
+                f"{seconds(row['seconds'])}, the dial to {own:.3f}."
+            )
+    return "\n".join(told) or "Nowhere: at every time that was measured the dial's line lies below all others."
+
+
+def dial_efforts(rows: list[Row]) -> str:
+    """How the time taken compares with what was asked."""
+    shares = sorted(row["ratio"] / row["effort"] for row in rows if row["effort"] > 1)
+    within = sum(2 / 3 <= share <= 1.5 for share in shares)
+    return (
+        f"Of {len(shares)} settings {within} took between two thirds and one and a half times what was asked; the least "
+        f"{shares[0]:.2g} and the most {shares[-1]:.2g} times."
+    )
+
+
+def _line(own: list[Row]) -> list[tuple[float, float]]:
+    """Times and the least distances up to them, of rising times."""
+    points: list[tuple[float, float]] = []
+    for row in sorted(own, key=lambda row: row["seconds"]):
+        points.append((row["seconds"], min(row["distance"], *(d for _, d in points), math.inf)))
+    return points
+
+
+def _distance_at(line: list[tuple[float, float]], time: float) -> float:
+    """On straight lines between the settings, of logarithms; before the first nothing is known."""
+    return math.inf if time < line[0][0] else math.exp(np.interp(math.log(time), *np.log(line).T))
+
+
+def _time_for(line: list[tuple[float, float]], distance: float) -> float:
+    """On the same lines, and on with the usual square root of time where the last setting is farther away."""
+    (last, least), (first, most) = line[-1], line[0]
+    if distance < least:
+        return last * (least / distance) ** 2
+    return (
+        first
+        if distance >= most
+        else math.exp(np.interp(-math.log(distance), *np.log([(1 / d, t) for t, d in line]).T))
+    )
+
+
 def table(lines: list[list[str]]) -> str:
     """A table in Markdown, numbers to the right."""
     head, *body = lines

@@ -119,6 +119,7 @@ def test_memory_is_that_of_the_peak():
 
 
 def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
+    import dial
     import draw
     import ground_truth
     import peers
@@ -129,8 +130,9 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     assert "forward + gradient" in capsys.readouterr().out
     scaling.main(["--quick", "--output", str(tmp_path / "scaling.json")])
     ground_truth.main(["--quick", "--output", str(tmp_path / "ground_truth.json")])
+    dial.main(["--quick", "--output", str(tmp_path / "dial.json")])
     page = tmp_path / "page.md"
-    places = ("speed", "large", "ground-truth")
+    places = ("speed", "large", "ground-truth", "dial", "dial-peers", "dial-losses", "dial-efforts")
     page.write_text("before\n" + "after\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in places))
     draw.main(["--results", str(tmp_path), "--images", str(tmp_path), "--pages", str(page)])
 
@@ -149,7 +151,12 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     by_cell = [row for row in truth["found"] if row["task"].startswith("rare") and "steps" not in row["method"]]
     for row in by_cell:  # outside the squares the values are zeros, whatever the method
         assert (row["AUPRC"] == pytest.approx([1])) == (row["method"] != "TimeSHAP"), row
-    for name in ("accuracy", "scaling"):
+    dialled = json.loads((tmp_path / "dial.json").read_text())
+    least, *_, most = [row["distance"] for row in dialled["rows"] if row["method"] == "deepshap"]
+    assert 0 < least < 0.1  # Deep SHAP's
+    assert most < 1e-6  # all coalitions of five players
+    assert [row["effort"] for row in dialled["efforts"]] == [1, 2, 4, 8, 16, 32, 64]
+    for name in ("accuracy", "scaling", "dial"):
         assert matplotlib.image.imread(tmp_path / f"benchmark-{name}.png").std() > 0.02
     text = page.read_text()
     assert text.startswith("before\n<!-- speed -->\n### LSTM")
