@@ -146,6 +146,28 @@ def test_a_full_disk(explainer, names, tmp_path):
     assert [path.name for path in explain(explainer, tmp_path / "full").paths] == names
 
 
+def test_a_disk_without_room(explainer, tmp_path):
+    """The kernel says ENOSPC: what is written aside goes to /dev/full, as soon as two parts are there."""
+
+    def batches(full):
+        for start in range(0, COUNT, SIZE):
+            if full and start == 2 * SIZE:
+                (tmp_path / f".writing-{names[2]}").symlink_to("/dev/full")
+            yield rows(COUNT)[start : start + SIZE]
+
+    def run(full):
+        return explain_dataset(explainer, batches(full), tmp_path, progress=False)
+
+    names = [path.name for path in run(False).paths]
+    for path in tmp_path.glob("part-*"):
+        path.unlink()
+    with pytest.raises(OSError, match="No space left on device while part 2 was written; all parts before stay"):
+        run(True)
+    assert check(tmp_path, names) == 2
+    assert not list(tmp_path.glob(".writing-*"))
+    assert [path.name for path in run(False).paths] == names
+
+
 def explain_manifest_only(explainer, folder):
     for path in explain(explainer, folder).paths:
         path.unlink()
@@ -177,8 +199,8 @@ def loky_workers(process):
 
 
 def test_workers_give_the_same_and_one_that_is_killed_is_replaced(tmp_path):
-    explainer = table_explainer(models.Slow())
-    wanted = [path.name for path in explain(explainer, tmp_path / "one").paths]
+    explainer, options = table_explainer(models.Slow()), {"effort": 9, "seed": 3}
+    wanted = [path.name for path in explain(explainer, tmp_path / "one", **options).paths]
     killed = []
 
     def kill():
@@ -191,7 +213,7 @@ def test_workers_give_the_same_and_one_that_is_killed_is_replaced(tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found = explain(explainer, tmp_path / "two", workers=2)
+    found = explain(explainer, tmp_path / "two", workers=2, **options)
     killer.join()
     assert killed
     assert [path.name for path in found.paths] == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -20,7 +21,9 @@ from dataset_models import ragged_explainer, rows, table_explainer
 
 import deepshap
 from deepshap import InputError, explain_dataset
+from deepshap.dataset import run
 from deepshap.dataset.fingerprint import content, digest
+from deepshap.dataset.manifest import read_manifest
 
 SCALE = 2.0
 
@@ -152,6 +155,77 @@ def test_another_process_finds_the_same():
     environment = {**os.environ, "PYTHONHASHSEED": "12", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout) == [depends(ragged_explainer()), depends(table_explainer())]
+
+
+RESULTS = {
+    "effort": {"effort": 9},
+    "seed": {"effort": 9, "seed": 1},
+    "tolerance": {"tolerance": 0.1},
+    "most effort": {"tolerance": 0.1, "max_effort": 9},
+    "players": {"players": "features"},
+    "groups of players": {"players": np.array([0, 0, 1, 1])},
+    "ranked": {"ranked_outputs": 1},
+    "lowest": {"ranked_outputs": 1, "output_rank_order": "min"},
+    "a target": {"target": "predicted"},
+    "true classes": {"target": "predicted", "targets": np.zeros(5, int)},
+    "other classes": {"target": "predicted", "targets": np.ones(5, int)},
+    "some rows": {"rows": (0, 4)},
+    "other rows": {"rows": (1, 5)},
+    "raw": {"raw": np.ones((5, 4))},
+    "digits": {"dtype": "float64"},
+    "form": {"form": "long"},
+    "parts": {"rows_per_part": 2},
+    "nothing": {},
+}
+NOT_RESULTS = {
+    "what is so by default": {"effort": 1.0, "players": "cells", "tolerance": None, "seed": 0},
+    "what is done about errors": {"on_error": "keep"},
+    "who explains": {"workers": 1},
+    "a bar": {"progress": None},
+}
+
+
+def manifest(folder, explainer=None, x=None, **options):
+    """The fingerprint of a run, of which nothing is explained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "go", lambda *_: None)
+        explain_dataset(explainer or table_explainer(), rows(5) if x is None else x, folder, **options)
+    return read_manifest(folder).fingerprint
+
+
+def test_all_options_that_change_results_and_no_others_change_the_fingerprint(tmp_path):
+    found = {name: manifest(tmp_path / name, **options) for name, options in RESULTS.items()}
+    assert len({json.dumps(one) for one in found.values()}) == len(RESULTS)
+    for name, options in NOT_RESULTS.items():
+        assert manifest(tmp_path / name, **options) == found["nothing"], name
+    explainer = table_explainer()
+    explainer.max_memory //= 2
+    assert manifest(tmp_path / "memory", explainer) == found["nothing"]
+    explainer(rows(2), effort=9)
+    assert manifest(tmp_path / "used", explainer) == found["nothing"]
+    np.save(tmp_path / "moved.npy", rows(5))
+    assert manifest(tmp_path / "file", x=tmp_path / "moved.npy") == found["nothing"]
+
+
+def test_every_option_of_an_explainer_is_thought_of():
+    """What a call of the explainer takes beside its rows, and explain_dataset hands on or gives by itself."""
+    taken = set(inspect.signature(deepshap.DeepExplainer.__call__).parameters) - {"self", "X"}
+    tried = {name for options in RESULTS.values() for name in options}
+    assert taken - tried == {"additional_forward_args", "check_additivity"}  # refused; another option's errors
+
+
+PRECISIONS = {
+    "the model's": lambda: table_explainer(models.Table().double()),
+    "the background's": lambda: table_explainer(references=6),
+    "what is explained": lambda: deepshap.DeepExplainer(models.Table(), rows(5, seed=1), output=lambda y: y[:, :1]),
+    "a layer": lambda: deepshap.DeepExplainer((model := models.Table(), model.net[1]), rows(5, seed=1)),
+    "names": lambda: deepshap.DeepExplainer(models.Table(), rows(5, seed=1), feature_names=list("abcd")),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_what_an_explainer_is_made_of_changes_the_fingerprint(name, tmp_path):
+    assert manifest(tmp_path / "a") != manifest(tmp_path / "b", PRECISIONS[name]())
 
 
 def test_keras_models(tmp_path):
