@@ -351,6 +351,11 @@ def test_a_run_goes_on_with_what_is_missing(explainer, whole, tmp_path):
     assert {path.name for path in again.paths} == set(kept)  # names hold digests of contents
     same = [path for path in again.paths if path.stat().st_mtime_ns == kept[path.name]]
     assert len(same) == 3
+    options = {"rows_per_part": 5, "progress": False, "workers": 2, "ray": "ray://nowhere:1"}
+    complete = explain_dataset(
+        explainer, rows(COUNT), tmp_path, **options
+    )  # nobody is started who would have nothing to do
+    assert complete.statistics["resumed_parts"] == 5
 
 
 def changed_weight(explainer):

@@ -136,7 +136,7 @@ def explain_dataset(
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)
-        work = _work(stack, explain, workers, ray)
+        work = here(explain) if run.is_complete else _work(stack, explain, workers, ray)
         run.go(work, progress)
     found = ExplanationDataset(place)
     found.statistics = run.statistics.as_dict()
@@ -210,6 +210,11 @@ class Run:
         self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
         if before != self.manifest:
             self.manifest.write(folder)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is known that no part is missing."""
+        return len(self.done) == self.manifest.parts
 
     def _about(self, path: Path) -> dict[str, Any]:
         found = about(path)
