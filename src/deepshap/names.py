@@ -65,6 +65,14 @@ def names_for(names: Any, size: int) -> list[str] | None:
     return [str(name) for name in names] if np.ndim(names) == 1 and len(names) == size else None
 
 
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Values as an array, which they must fill."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
+
+
 def as_labels(labels: Any, what: str) -> np.ndarray | None:
     """Labels of any kind as an array of str, numbers or datetime64.
 
@@ -75,10 +83,7 @@ def as_labels(labels: Any, what: str) -> np.ndarray | None:
     """
     if labels is None:
         return None
-    try:
-        array = np.asarray(labels)
-    except ValueError:
-        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
+    array = as_array(labels, what)
     if array.dtype != object:
         return array
     if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):

@@ -191,3 +191,12 @@ def test_names_that_look_like_targets_are_names(data):
     explainer = deepshap.DeepExplainer(made(), background, output_names=names)
     np.testing.assert_allclose(explainer(x, target="a - b").values, explainer(x).values[..., 0], atol=1e-12)
     np.testing.assert_allclose(explainer(x, target="log-odds of cat").values, explainer(x).values[..., 1], atol=1e-12)
+
+
+def test_its_words_are_shown(data):
+    x, background = data
+    found = deepshap.DeepExplainer(made(), background, output_names=NAMES)(x, target="predicted - runner-up")
+    assert "explained: predicted - runner-up;" in repr(found)
+    assert "predicted - runner-up" in found._repr_html_()
+    assert set(found.to_dataframe().output) == {"predicted - runner-up"}
+    assert found[0].over_time().explained == "predicted - runner-up"

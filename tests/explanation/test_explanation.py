@@ -460,3 +460,43 @@ def test_csv_holds_the_table(tmp_path):
     explanation = deepshap.Explanation(np.arange(8.0).reshape(2, 4), np.zeros(2), np.ones((2, 4)))
     explanation.save(tmp_path / "why.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "why.csv"), explanation.to_dataframe(), check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "feature_names",
+        "output_names",
+        "lengths",
+        "display_data",
+        "predictions",
+        "converged",
+        "standard_errors",
+        "replicates",
+    ],
+)
+def test_nonsense_in_fields(explanation, name):
+    for value in (5, object(), [[1], [2, 3]], np.zeros((9, 9))):
+        with pytest.raises(deepshap.InputError, match=name.rstrip("s")):
+            setattr(explanation, name, value)
+
+
+def test_places_of_words_are_steps():
+    torch.manual_seed(0)
+    model, ids = torch.nn.Sequential(torch.nn.Embedding(7, 3), torch.nn.Flatten()), torch.randint(7, (4, 5))
+    found = deepshap.DeepExplainer(model, ids)(ids)
+    assert found.feature_names is None
+    assert list(found.to_dataframe().columns) == ["row", "step", "output", "value", "attribution"]
+    assert "4 rows × 5 steps × 15 outputs" in repr(found)
+    assert "by step" in found._repr_html_()
+    assert "by feature" not in found._repr_html_()
+    named = deepshap.DeepExplainer(model, ids, feature_names=list("abcde"))(ids)  # whole numbers of a table
+    assert named.feature_names == list("abcde")
+    assert "feature" in named.to_dataframe().columns
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.json", "x.csv.gz", "x.npz"])
+def test_other_formats_are_not_written(explanation, tmp_path, name):
+    with pytest.raises(deepshap.InputError, match="written as Parquet, or as CSV"):
+        explanation.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

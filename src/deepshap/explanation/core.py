@@ -11,7 +11,7 @@ import shap
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from ..names import as_texts, check_count, check_names, names_for, numbered
+from ..names import as_array, as_texts, check_count, check_names, names_for, numbered
 from .fields import Fields
 
 if TYPE_CHECKING:
@@ -198,10 +198,12 @@ class Attributions(Fields, shap.Explanation):
     def feature_names(self, names: Any) -> None:
         if names is None:
             self._track(feature_names=Obj(None))
-        elif self._inputs > self._rows and names_for(names, self.values.shape[self._inputs - 1]):
+            return
+        as_array(names, "feature_names")
+        if self._inputs > self._rows and names_for(names, self.values.shape[self._inputs - 1]):
             self._track(feature_names=Alias(list(names), self._inputs - 1))
         else:
-            self._s.feature_names = names
+            self._assign("feature_names", names)
 
     @property
     def output_names(self) -> Any:
@@ -212,14 +214,16 @@ class Attributions(Fields, shap.Explanation):
     def output_names(self, names: Any) -> None:
         if names is None:
             self._track(output_names=Obj(None))
-        elif self.output_dims and names_for(names, self.values.shape[-1]):
+            return
+        as_array(names, "output_names")
+        if self.output_dims and names_for(names, self.values.shape[-1]):
             self._track(output_names=Alias(list(names), self.output_dims[-1]))
         elif self.output_dims and np.shape(names) == (len(self.values), self.values.shape[-1]):  # each row has its own
             self._track(output_names=Obj(np.asarray(names), [0, self.output_dims[-1]]))
         elif isinstance(names, str):
             self._track(output_names=Obj(names))
         else:
-            self._s.output_names = names
+            self._assign("output_names", names)
 
     # ------------------------------------------------------------------ copies and slices
     def __copy__(self) -> Self:

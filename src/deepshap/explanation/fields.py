@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
-from ..names import as_labels
+from ..names import as_array, as_labels
 from .uncertainty import Errors, noise
 
 # What is known of an explanation as a whole; all but the last three are the same in explanations that can be put together.
@@ -81,7 +81,7 @@ class Fields:
         if outputs is None:
             self._track(predictions=Obj(None))
             return
-        array = np.asarray(outputs)
+        array = as_array(outputs, "predictions")
         rows = self.values.shape[: self._rows]
         _check_shape("predictions", array, (*rows, *array.shape[self._rows :][-1:]))
         self._track(predictions=Obj(array, list(range(self._rows))))
@@ -101,7 +101,7 @@ class Fields:
 
     @converged.setter
     def converged(self, reached: Any) -> None:
-        reached = None if reached is None else np.asarray(reached)
+        reached = None if reached is None else as_array(reached, "converged")
         if reached is not None and reached.dtype != bool:
             raise InputError(f"converged must be True or False for each row, not {reached.dtype}.")
         self._set("converged", reached, range(self._rows))
@@ -114,7 +114,7 @@ class Fields:
 
     @standard_errors.setter
     def standard_errors(self, errors: Any) -> None:
-        errors = None if errors is None else np.asarray(errors)
+        errors = None if errors is None else as_array(errors, "standard_errors")
         if errors is not None and (errors.dtype.kind != "f" or not (np.isfinite(errors) & (errors >= 0)).all()):
             raise InputError("standard_errors must be finite numbers that are not negative.")
         self._set("standard_errors", errors, range(np.ndim(self.values)))
@@ -130,7 +130,9 @@ class Fields:
 
     @replicates.setter
     def replicates(self, estimates: Any) -> None:
-        estimates = [] if estimates is None else [np.asarray(estimate) for estimate in estimates]
+        if estimates is not None and not isinstance(estimates, Iterable):
+            raise InputError(f"replicates must be a list of estimates, not {estimates!r}.")
+        estimates = [] if estimates is None else [as_array(estimate, "replicates") for estimate in estimates]
         if len(estimates) == 1:
             raise InputError("replicates: one alone has no spread; give two or more, or None.")
         self._forget(*self._error_names[1:])
@@ -184,7 +186,7 @@ class Fields:
         if lengths is None:
             self._track(valid_steps=Obj(None))
             return
-        axis, counts = self._axis_of_steps(), np.asarray(lengths)
+        axis, counts = self._axis_of_steps(), as_array(lengths, "lengths")
         if counts.dtype.kind not in "iu" or (counts.size and not 0 <= counts.min() <= counts.max() <= self._steps):
             raise InputError(f"lengths must be whole numbers from 0 to {self._steps}, the number of steps.")
         _check_shape("lengths", counts, self.values.shape[: self._rows])
@@ -207,7 +209,7 @@ class Fields:
     @display_data.setter
     def display_data(self, data: Any) -> None:
         if data is not None:
-            data = data.to_numpy() if hasattr(data, "to_numpy") else np.asarray(data)
+            data = data.to_numpy() if hasattr(data, "to_numpy") else as_array(data, "display_data")
         self._set("display_data", data, range(self._inputs))
 
     # ------------------------------------------------------------------ where arrays belong
@@ -219,6 +221,15 @@ class Fields:
     def _track(self, **replaced: Alias | Obj) -> None:
         """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
         self._s = Slicer.from_slicer(**{**dict(self._s._iter_tracked(include_aliases=True)), **replaced})
+
+    def _assign(self, name: str, names: Any) -> None:
+        """Leave names to shap that belong to no axis."""
+        before = dict(self._s._iter_tracked(include_aliases=True))
+        try:
+            setattr(self._s, name, names)
+        except (AttributeError, TypeError, ValueError):
+            self._s = Slicer.from_slicer(**before)
+            raise InputError(f"{name} {names!r} fits no axis of values of shape {np.shape(self.values)}.") from None
 
     def _forget(self, *names: str) -> None:
         """Drop what no longer holds."""
