@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from plotting import BASE, bars, explanation, image, no_window, numbers, panel, row_names, words  # noqa: F401
@@ -130,3 +131,14 @@ def test_the_axis_of_steps_has_its_own_name_where_it_holds():
     assert panel(plots.heatmap(made[0], time_label="hours"), "inputs").get_xlabel() == "hours"
     for align, label in {"start": "time (h)", "end": "steps before", "relative": "part of the sequence"}.items():
         assert label in plots.importance_over_time(made, align=align).child_axes[-1].get_xlabel()
+
+
+@pytest.mark.parametrize("draw", [plots.importance, lambda made, ax: plots.cohorts(made, [0], ax=ax)])
+@pytest.mark.filterwarnings("error")
+def test_a_legend_leaves_narrow_pictures_their_room(draw):
+    figure, ax = plt.subplots(figsize=(3.2, 2.4), layout="constrained")
+    drawn = draw(explanation(), ax=ax)
+    figure.draw_without_rendering()
+    box = (drawn.child_axes[0] if drawn.child_axes else drawn).get_window_extent()
+    assert box.width > figure.bbox.width / 4
+    assert drawn.get_legend().get_window_extent().width < 1.2 * drawn.get_window_extent().width

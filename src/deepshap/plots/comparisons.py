@@ -147,16 +147,15 @@ def cohorts(
     reach = max(bars.reach(len(kept), robust) for bars in both)
     height = 0.27 * len(features) + 1
     ax = style.new_axes(ax, 10, height + 0.6)
-    panels = style.Panels(ax, [0.2, height], [1, 1], gaps=(0.25, 0.06))
+    panels = style.Panels(ax, [0.05, height], [1, 1], gaps=(0.2, 0.06))  # below a legend and titles
     for place, (bars, name) in enumerate(zip(both, _counted(names, groups), strict=True)):
         panel = panels(1, place, label=name)
         marks = bars.draw(panel, features if place == 0 else [""] * len(features), reach)
-        panel.set_title(name, fontsize=11)
-        panel.set_xlabel(style.with_unit(mean_size(all_rows), unit), fontsize=style.SMALL + 1)
-    style.write_title(ax, all_rows.output)
-    top = panels(0, label="legend")
-    top.axis("off")
-    style.sign_legend(top, *marks, bbox_to_anchor=(0, 0))
+        panel.set_title(name, fontsize=style.fitting(panel, name, 11))
+        label = style.with_unit(mean_size(all_rows), unit)
+        panel.set_xlabel(style.wrapped(panel, label, style.SMALL + 1), fontsize=style.SMALL + 1)
+    style.write_title(ax, all_rows.output, pad=20)
+    style.sign_legend(ax, *marks)
     return ax
 
 

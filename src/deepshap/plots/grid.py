@@ -54,7 +54,7 @@ def image(
     for place, (name, ground, values) in enumerate(drawn):
         panel = panels(*divmod(place, WIDEST), label=name)
         _draw(panel, ground, values, limit)
-        panel.set_title(style.short(name), fontsize=style.SMALL + 1)
+        panel.set_title(style.short(name), fontsize=style.fitting(panel, name, style.SMALL + 1))
     shades = ScalarMappable(Normalize(-limit, limit), style.EVIDENCE)
     label = style.with_unit("attribution", unit)
     style.evidence_bar(shades, one.values, label, panels.bar(0, across, "scale of attributions"))

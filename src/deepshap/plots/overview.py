@@ -42,7 +42,8 @@ def importance(
     ax = style.new_axes(ax, 8, 0.27 * len(names) + 1.4)
     bars = Bars(values, None if errors is None else errors.of_mean())
     marks = bars.draw(ax, names, bars.reach(len(kept), robust))
-    ax.set_xlabel(style.with_unit(mean_size(rows), unit), fontsize=style.SMALL + 1)
+    label = style.with_unit(mean_size(rows), unit)
+    ax.set_xlabel(style.wrapped(ax, label, style.SMALL + 1), fontsize=style.SMALL + 1)
     style.write_title(ax, rows.output, pad=20)
     style.sign_legend(ax, *marks)
     return ax

@@ -7,6 +7,7 @@ same grey: wherever position does not tell them apart, blue is hatched as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -258,10 +259,11 @@ def write_beyond(ax: Axes, end: float, place: float, text: str, reach: float) ->
 
 
 def sign_legend(ax: Axes, *more: Any, **options: Any) -> None:
-    """Explain the two colours, and whatever else; by default above the axes."""
+    """Explain the two colours, and whatever else; by default above the axes, in smaller letters if these are narrow."""
     handles = [Patch(label="pushes the output up", **UP), Patch(label="pushes it down", **DOWN), *more]
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, **options}
-    ax.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=SMALL, handlelength=1.6, **place)
+    size = fitting(ax, " " * sum(len(handle.get_label()) + 9 for handle in handles), SMALL)
+    ax.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=size, handlelength=1.6, **place)
 
 
 def bare(ax: Axes) -> None:
@@ -314,6 +316,16 @@ def points(ax: Axes) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- words and numbers
+def wrapped(ax: Axes, text: str, size: float) -> str:
+    """Break a text into lines that are no wider than the axes."""
+    return fill(text, max(12, int(points(ax)[0] / (0.6 * size))))
+
+
+def fitting(ax: Axes, text: str, size: float) -> float:
+    """Size of letters with which a text is no wider than the axes, as far as it can be read; at most ``size``."""
+    return float(np.clip(points(ax)[0] / (0.58 * len(text)), 4, size))
+
+
 def label_rows(ax: Axes, names: Sequence[str]) -> None:
     """Name the rows of a map, or as many of them as there is room for."""
     crowd = len(names) * 1.15 * SMALL / max(points(ax)[1], 1)
