@@ -15,7 +15,7 @@ const NARROW = 620;
 const DOUBLE_CLICK = 320; // milliseconds
 const PAPER = 640; // pixels that fit a sheet
 const SQUARE = { scaleanchor: 'x', constrain: 'domain' }; // pixels of images
-const STEPS = [[0, '#5b3a9b'], [0.45, '#c2477f'], [0.75, '#fb8761'], [1, '#f5b041']]; // early to late
+const STEPS = [[0, '#7454c0'], [0.45, '#c2477f'], [0.75, '#fb8761'], [1, '#f5b041']]; // early to late
 const LEFT = 66; // room for numbers
 
 /** Colours of the theme, as the style sheet has them. */
