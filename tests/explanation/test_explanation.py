@@ -495,6 +495,16 @@ def test_places_of_words_are_steps():
     assert "feature" in named.to_dataframe().columns
 
 
+def test_nonsense_in_arguments(explanation):
+    for call in (
+        lambda: explanation.to_dataframe(outputs=1.5),
+        lambda: deepshap.Explanation.concat(5),
+        lambda: deepshap.Explanation.from_xarray(5),
+    ):
+        with pytest.raises(deepshap.InputError):
+            call()
+
+
 @pytest.mark.parametrize("name", ["x.xlsx", "x.json", "x.csv.gz", "x.npz"])
 def test_other_formats_are_not_written(explanation, tmp_path, name):
     with pytest.raises(deepshap.InputError, match="written as Parquet, or as CSV"):

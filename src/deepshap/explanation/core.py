@@ -138,7 +138,7 @@ class Attributions(Fields, shap.Explanation):
         """
         if len(self.output_dims) != 1:
             raise InputError("outputs= needs exactly one axis of outputs; pick with .output(...) first.")
-        keys = [keys] if isinstance(keys, (int, str)) else keys
+        keys = list(keys) if np.iterable(keys) and not isinstance(keys, str) else [keys]
         return self[(..., [_output_index(key, self.values.shape[-1], self._output_list) for key in keys])]
 
     def items(self) -> list[tuple[Any, Attributions]]:

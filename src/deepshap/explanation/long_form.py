@@ -220,7 +220,7 @@ def to_xarray(explanation: Attributions) -> xarray.Dataset:
 
 def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     """See ``Explanation.from_xarray``."""
-    if "attribution" not in dataset.variables:
+    if "attribution" not in getattr(dataset, "variables", ()):
         raise InputError("the dataset has no variable 'attribution': it does not come from Explanation.to_xarray.")
     dims = [str(dim) for dim in dataset["attribution"].dims]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,8 @@ class Explanation(Attributions):
         InputError
             If there are none, they do not fit each other, or one is of a single row without an axis of rows.
         """
+        if not isinstance(explanations, Iterable):
+            raise InputError(f"concat takes a list of explanations, not a {type(explanations).__name__}.")
         return concatenated(list(explanations))
 
     # ------------------------------------------------------------------ for people
