@@ -14,7 +14,8 @@ class Completed(griffe.Extension):
     def on_function_instance(self, *, func: griffe.Function, **_options: Any) -> None:
         """Replace a docstring."""
         module, _, name = func.path.rpartition(".")
-        if module.startswith("deepshap.plots.") and not name.startswith("_") and func.docstring is not None:
+        at_top = func.parent is not None and func.parent.is_module
+        if at_top and module.startswith("deepshap.plots.") and not name.startswith("_") and func.docstring is not None:
             found = getattr(import_module(module), name, None)
             if found is not None:
                 func.docstring.value = found.__doc__

@@ -53,6 +53,7 @@ def test_all_inputs_of_a_model_are_side_by_side(joint):
     ax = plots.importance(joint)
     assert row_names(ax) == [names[i] for i in np.argsort(-sizes)]
     np.testing.assert_allclose(lengths_of_bars(ax), np.sort(sizes)[::-1])
+    assert ax.get_xlabel() == "mean |attribution summed over time|"
     groups = np.arange(8) % 2
     drawn = image(plots.importance_by_group(joint, groups))
     np.testing.assert_allclose(drawn, [totals[groups == g].mean(0) for g in (0, 1)])

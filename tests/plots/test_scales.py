@@ -10,7 +10,7 @@ import pytest
 from plotting import BASE, bars, explanation, image, no_window, numbers, panel, row_names, words  # noqa: F401
 
 import deepshap
-from deepshap import plots
+from deepshap import InputError, plots
 from deepshap.plots.style import far_out, limit_of
 
 pytestmark = pytest.mark.usefixtures("no_window")
@@ -98,6 +98,8 @@ def test_one_row_does_not_differ():
     ax = panel(plots.importance_over_time(made), "importance")
     assert "quartiles" not in " ".join(text.get_text() for text in ax.get_legend().get_texts())
     assert [child.get_label() for child in plots.importance_map(made).child_axes] == ["mean", "scale of means"]
+    with pytest.raises(InputError, match="compares rows, and there is one"):
+        plots.outliers(made)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-5, 1e-12, 1e6, 0.0])

@@ -159,7 +159,7 @@ def cohorts(
     return ax
 
 
-@picture("rows")
+@picture("rows", ", or there is one row only")
 def outliers(
     explanation: Attributions,
     *,
@@ -187,6 +187,8 @@ def outliers(
         Sum attributions over time, or over features.
     """
     all_rows = (read_features if per == "feature" else read_rows)(explanation, "outliers")
+    if len(all_rows.values) == 1:
+        raise InputError("plots.outliers compares rows, and there is one only.")
     total, columns = _table(all_rows, per, align, time_label)
     table = total(all_rows.values)
     deviations = table - np.median(table, 0)

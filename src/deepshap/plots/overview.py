@@ -51,7 +51,7 @@ def importance(
 
 def mean_size(rows: Sequences) -> str:
     """What bars of features show, in the order in which it is taken."""
-    return "mean |attribution summed over time|" if rows.has_steps else "mean |attribution|"
+    return "mean |attribution summed over time|" if rows.has_steps or rows.is_summed else "mean |attribution|"
 
 
 @dataclass(frozen=True)

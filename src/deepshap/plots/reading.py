@@ -30,6 +30,7 @@ class Sequences:
     time_label: name of the steps' axis, or None. rows: names. output: name, or "".
     outputs: (rows,), what the model returned; None if unknown.
     errors: standard errors of the values, or None. is_folded: whether the last feature is the sum of others.
+    is_summed: whether the values have been summed over time.
     """
 
     values: np.ndarray
@@ -44,6 +45,7 @@ class Sequences:
     outputs: np.ndarray | None
     errors: Errors | None = None
     is_folded: bool = False
+    is_summed: bool = False
 
     def errors_of(self, total: Callable[[np.ndarray], np.ndarray]) -> Errors | None:
         """Errors of sums of the values, if they are known."""
@@ -168,6 +170,7 @@ def _side_by_side(parts: list[tuple[Any, Sequences]]) -> Sequences:
         lengths=np.ones(len(first.values), int),
         labels=None,
         time_label=None,
+        is_summed=any(part.has_steps for _, part in parts),
         errors=None if any(one is None for one in errors) else Errors.beside([one for one in errors if one]),
     )
 

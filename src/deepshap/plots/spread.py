@@ -169,7 +169,7 @@ def _draw_steps(
 
 # ---------------------------------------------------------------------- steps
 def _summed(rows: Sequences) -> tuple[np.ndarray, np.ndarray | None, Any, str]:
-    when = "summed over time" if rows.has_steps else ""
+    when = "summed over time" if rows.has_steps or rows.is_summed else ""
     return rows.per_feature, rows.mean_data, rows.errors_of(lambda array: array.sum(1)), when
 
 
