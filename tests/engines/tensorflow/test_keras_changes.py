@@ -27,7 +27,7 @@ class Scaled(keras.Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gru, self.head = keras.layers.GRU(3), keras.layers.Dense(2)
+        self.flat, self.head = keras.layers.Flatten(), keras.layers.Dense(2)
         self._rate, self.rates, self.array, self.config_ = 1.0, [1.0], np.ones(2, np.float32), SimpleNamespace(rate=1.0)
         self.activation, self.calls = keras.ops.tanh, 0
         self.slotted = Slotted()
@@ -35,7 +35,7 @@ class Scaled(keras.Model):
 
     def call(self, x):
         self.calls += 1
-        y = self.head(self.activation(self.gru(x * self._rate))) * self.rates[0]
+        y = self.head(self.activation(self.flat(x * self._rate))) * self.rates[0]
         return y * self.array * self.config_.rate * RATE * getattr(self, "bonus", 1.0) * self.slotted.rate
 
 
@@ -88,7 +88,7 @@ def test_traced_anew_when_the_model_has_changed(change, as_function):
 
 
 def test_a_number_in_a_closure():
-    network, rate = keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)]), 1.0
+    network, rate = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)]), 1.0
 
     def model(x):
         return network(x) * rate
@@ -117,7 +117,7 @@ def traces(monkeypatch):
 def test_traced_once_where_nothing_has_changed(traces):
     network = Scaled()
     network.slotted = None
-    network.call = lambda x: network.head(network.gru(x)) * network._rate
+    network.call = lambda x: network.head(network.flat(x)) * network._rate
     network.compile("sgd", "mse")
     explainer = deepshap.DeepExplainer(network, R, progress=False)
     explainer(X)
@@ -139,10 +139,19 @@ def test_a_counter_is_no_change(traces):
 
 
 def test_a_function_of_tensorflow_keeps_its_graph_itself():
-    network = keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(1)])
+    network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
     box = SimpleNamespace(rate=1.0)
     model = tf.function(lambda x: network(x) * box.rate)
     explainer = deepshap.DeepExplainer(model, R, progress=False)
     explainer(X)
     box.rate = 2.0
     np.testing.assert_allclose(explainer(X).outputs, model(X).numpy(), atol=1e-6)
+
+
+def test_a_function_of_tensorflow_is_recognised(traces):
+    """TensorFlow names what a function captures by numbers, others at each trace."""
+    weights = tf.Variable(np.ones((2, 2), np.float32))
+    explainer = deepshap.DeepExplainer(tf.function(lambda x: tf.tanh(x[:, 0] @ weights)), R, progress=False)
+    explainer(X)
+    explainer(X)
+    assert len(traces) == 1

@@ -115,18 +115,23 @@ def signature(function: Any) -> Hashable:
             return tuple(of(f.name) for f in value.list.func)
         return value.SerializeToString(deterministic=True)
 
-    def node(n: Any) -> Hashable:
-        attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
-        return n.op, n.name, tuple(n.input), tuple(attributes)
+    def nodes(given: Sequence[Any]) -> Hashable:
+        places = {n.name: f"#{place}" for place, n in enumerate(given) if n.name.isdigit()}  # captured by a function
+
+        def node(n: Any) -> Hashable:
+            attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
+            return n.op, places.get(n.name, n.name), tuple(places.get(i, i) for i in n.input), tuple(attributes)
+
+        return tuple(map(node, given))
 
     def of(name: str) -> Hashable:
         if name not in known and name in library:
             body = library[name]
-            known[name] = (tuple(map(node, body.node_def)), tuple(sorted(body.ret.items())))
+            known[name] = (nodes(body.node_def), tuple(sorted(body.ret.items())))
         return known.get(name, name)
 
     captured = tuple(id(external) for external, _ in graph.captures)
-    return tuple(map(node, definition.node)), tuple(t.name for t in graph.outputs), captured
+    return nodes(definition.node), tuple(t.name for t in graph.outputs), captured
 
 
 class ModelGraph:
