@@ -34,9 +34,20 @@ def no_figures_of_other_tests():
         pyplot.close("all")
 
 
+@pytest.fixture(autouse=True)
+def not_compiled(monkeypatch):
+    """XLA takes seconds, where a busy machine lets a small function look slow: test_keras_compiled.py looks at it."""
+    contributions = sys.modules.get("deepshap.engines.tensorflow.contributions")
+    if contributions is not None:
+        monkeypatch.setattr(contributions, "PAYS", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def models_under_torch(tmp_path_factory, request):
-    """What ``keras_checks.py`` finds of Keras models under KERAS_BACKEND=torch, by the name of the model."""
+    """What ``keras_checks.py`` finds of Keras models under KERAS_BACKEND=torch, by the name of the model.
+
+    Where long tests run they are examined; the others look at the values alone.
+    """
     from filelock import FileLock
     from keras_checks import Findings
 
@@ -47,9 +58,9 @@ def models_under_torch(tmp_path_factory, request):
         if not file.exists():
             program = Path(__file__).parent / "support" / "keras_checks.py"
             environment = {**os.environ, "KERAS_BACKEND": "torch"}
-            done = subprocess.run(
-                [sys.executable, str(program), str(file)], capture_output=True, text=True, check=False, env=environment
-            )
+            models = ["all"] if any(item.get_closest_marker("long") for item in request.session.items) else []
+            command = [sys.executable, str(program), str(file), *models]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             assert done.returncode == 0, done.stderr
     return {name: Findings(**found) for name, found in pickle.loads(file.read_bytes()).items()}
 

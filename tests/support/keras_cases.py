@@ -33,6 +33,11 @@ class Case:
         """Whether the gradient is its limit."""
         return self.shared.smooth
 
+    @property
+    def in_both(self) -> bool:
+        """Whether both engines explain it alike."""
+        return self.shared.of_torch is not absent and not self.shared.differs
+
     def model(self, dtype: str) -> Callable[[Any], Any]:
         """The function between two maps, on rows (n, 4)."""
         return self.shared.tensorflow_model(dtype)

@@ -1,7 +1,8 @@
-"""Chunks of a size that a test wants, and what an engine finds out about a model."""
+"""Chunks of a size that a test wants, other backgrounds, and what an engine finds out about a model."""
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
@@ -19,6 +20,13 @@ def chunks_of(examples, references):
 
     with mock.patch.object(execution, "plan_for", plan_for):
         yield
+
+
+def with_background(explainer, background):
+    """The same explainer against other references, with what its engine has made of the model."""
+    other = copy.copy(explainer)
+    other._background = explainer.engine.read_background(background)
+    return other
 
 
 def profile(explainer, X):

@@ -2,9 +2,9 @@
 
 All run between two fixed linear maps with the same weights in every framework, so that every operand depends on every feature
 and the function meets multipliers that differ from element to element. They are cases of ``cases.py`` and of ``keras_cases.py``,
-tested for all that those are; what is theirs alone is in ``test_shared_cases.py``: the frameworks' values are the same. Cases
-that only one framework has stand in those two, which say why: spellings, layers and code in place of PyTorch, operations and
-control flow of TensorFlow.
+tested for all that those are, and ``test_keras_cases.py`` finds that the frameworks' values are the same. Cases that only one
+framework has stand in those two, which say why: spellings, layers and code in place of PyTorch, operations and control flow of
+TensorFlow.
 """
 
 from __future__ import annotations

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from keras_checks import TOLERANCE, distance, examine
+from keras_checks import COVERED, TOLERANCE, distance, examine
 from keras_models import CASES
 
 ALIKE = {"float64": 1e-7, "float32": 1e-5}
-COVERED = "activation "  # the functions themselves are cases of every engine
 every_case = pytest.mark.parametrize(
     "case",
     [pytest.param(c, marks=pytest.mark.long if c.name.startswith(COVERED) else ()) for c in CASES],
