@@ -61,10 +61,14 @@ def rows_of_args(args: tuple[Any, ...], rows: slice) -> tuple[Any, ...]:
     return tuple(a[rows] if isinstance(a, Tensor) else a for a in args)
 
 
+def explainer_of(case: Case, model: Any, background: Any, **options: Any) -> deepshap.DeepExplainer:
+    """Make the explainer of a case as a user does."""
+    return deepshap.DeepExplainer(model, background, output=case.output, progress=False, **options)
+
+
 def explain(case: Case, model: Any, background: Any, X: Any, args: tuple[Any, ...], **options: Any) -> list[Any]:
     """Explain a case. Returns one array (rows, ..., outputs) per input."""
-    explainer = deepshap.DeepExplainer(model, background, output=case.output, progress=False, **options)
-    return leaves(explainer.shap_values(X, additional_forward_args=args or None))
+    return leaves(explainer_of(case, model, background, **options).shap_values(X, additional_forward_args=args or None))
 
 
 def totals(values: list[np.ndarray], X: Any) -> np.ndarray:
