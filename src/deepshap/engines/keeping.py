@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +16,12 @@ CONTAINERS = (dict, list, set, deque, bytearray)
 Undo = Callable[[], None]
 
 
-def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> list[Undo]:
+def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
     """Return what puts back the contents of everything that values reach.
 
     ``take`` is shown every object that is no container; where it returns True, the caller looks after it.
     """
-    undo: list[Undo] = []
+    kept: list[tuple[Any, Any]] = []
     seen: set[int] = set()
     waiting = list(values)
     while waiting:
@@ -37,7 +38,12 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> list[Undo]:
             held.values() if isinstance(held, dict) else () if isinstance(held, (np.ndarray, bytearray)) else held
         )
         if not isinstance(held, tuple):
-            undo.append(_restorer(held))
+            kept.append((held, held.copy()))
+
+    def undo() -> None:
+        for held, content in reversed(kept):
+            _restore(held, content)
+
     return undo
 
 
@@ -50,25 +56,22 @@ def _has_state(value: Any) -> bool:
     return not code and isinstance(getattr(value, "__dict__", None), dict)
 
 
-def _restorer(held: Any) -> Undo:
-    content = held.copy()
-
-    def restore() -> None:
-        if isinstance(held, np.ndarray):
-            if held.flags.writeable and held.tobytes() != content.tobytes():
-                held[...] = content
-        elif not _same(held, content):  # Keras' own lists take note of every change
-            held.clear()
-            (held.update if isinstance(held, (dict, set)) else held.extend)(content)
-
-    return restore
+def _restore(held: Any, content: Any) -> None:
+    if isinstance(held, np.ndarray):
+        if held.flags.writeable and held.tobytes() != content.tobytes():
+            held[...] = content
+    elif not _same(held, content):  # Keras' own lists take note of every change
+        held.clear()
+        (held.update if isinstance(held, (dict, set)) else held.extend)(content)
 
 
 def _same(held: Any, content: Any) -> bool:
     """Whether the very same objects are in both, in the same order."""
-    if isinstance(held, dict):
-        return _same(list(held), list(content)) and _same(list(held.values()), list(content.values()))
-    return len(held) == len(content) and all(a is b for a, b in zip(held, content, strict=True))
+    if len(held) != len(content):
+        return False
+    if isinstance(held, dict) and not all(map(operator.is_, held.values(), content.values())):
+        return False
+    return all(map(operator.is_, held, content))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from test_oracle import DEEP, oracle_values
 from torch import nn
 
 import deepshap
+from deepshap.engines.torch import threads
 from deepshap.engines.torch.recurrent import fused, kernels
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
@@ -138,6 +139,7 @@ def test_saturated_and_equal_values(compiled):
 
 
 def test_the_secants_of_the_kernels_are_those_of_the_rules():
+    from deepshap.engines.torch import compiled
     from deepshap.mathematics import secants
 
     x = torch.cat([torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
@@ -145,7 +147,7 @@ def test_the_secants_of_the_kernels_are_those_of_the_rules():
         r = x - distance
         for name, function in (("tanh", torch.tanh), ("sigmoid", torch.sigmoid), ("relu", torch.relu)):
             wanted = getattr(secants, name)(x, r, function(x), function(r))
-            kernel = numba.vectorize(getattr(kernels, f"_{name}").py_func)
+            kernel = numba.vectorize(getattr(compiled, name).py_func)
             found = kernel(*(v.numpy() for v in (x, r, function(x), function(r))))
             # The difference of the outputs, which is what has to be right, to their rounding.
             rounding = 4 * np.finfo(float).eps / np.maximum(distance, 0.25)
@@ -191,12 +193,12 @@ def test_errors_in_a_thread_reach_the_user(compiled, monkeypatch):
 
 # ---------------------------------------------------------------------- beside torch's threads
 def test_waiting_threads_are_sent_away_and_come_back(compiled):
-    if fused._openmp() is None:
+    if threads._openmp() is None:
         assert sys.platform != "linux"
         return
     square = torch.ones(500, 500)
     wanted, before = square @ square, psutil.Process().num_threads()
-    fused._dismiss_waiting_threads()
+    threads.dismiss_waiting_threads()
     assert psutil.Process().num_threads() < before
     assert torch.equal(square @ square, wanted)
     assert psutil.Process().num_threads() == before

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from . import elementwise
 from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
 
@@ -155,10 +156,12 @@ def _pairing_itself(step: Step, operation: Operation, given: Found) -> Found:
 
 # ---------------------------------------------------------------------- rules that broadcast
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
-    """Apply a rule to the sides as they are, a few references at a time."""
+    """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
     assert operation.rule is not None
+    if (whole := _in_one_pass(step, operation, given)) is not None:
+        return [whole]
     width, count = max(o.dim() for o in step.outputs), given[0].shape[1]
-    whole: Found = []
+    parts: Found = []
     for part in _blocks(given):
 
         def layout(x: Tensor, r: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
@@ -171,11 +174,24 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
         found = [_summed(m, i) for m, i in zip(found, step.inputs, strict=True)]
         if part.stop - part.start == count:
             return found
-        whole = whole or [None if m is None else m.new_empty(len(m), count, *m.shape[2:]) for m in found]
-        for target, m in zip(whole, found, strict=True):
+        parts = parts or [None if m is None else m.new_empty(len(m), count, *m.shape[2:]) for m in found]
+        for target, m in zip(parts, found, strict=True):
             if target is not None and m is not None:
                 target[:, part] = m
-    return whole
+    return parts
+
+
+def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Tensor | None:
+    """The multipliers of an elementwise step's only input, where a kernel makes them."""
+    if operation.secant is None or len(step.inputs) != 1 or not step.pairs.crossed:
+        return None
+    assert step.reference is not None
+    (x,), (y,), (m,) = step.inputs, step.outputs, given
+    run = elementwise.pass_for(operation.secant, m, x)
+    if run is None or y.shape != x.shape:
+        return None
+    sides = x, step.reference.inputs[0], y, step.reference.outputs[0]
+    return run(m, row_axis(x, sides[1], step.pairs), *sides)
 
 
 def _blocks(given: list[Tensor]) -> Iterator[slice]:

@@ -100,8 +100,8 @@ def _contents_kept(modules: list[nn.Module]) -> list[Callable[[], None]]:
             tensors.append(value)
         return isinstance(value, (Tensor, nn.Module))
 
-    undo = keep([m.__dict__ for m in modules], take)
-    undo += keep([t for m in modules for t in written_when_called(m)], take)
+    undo = [keep([m.__dict__ for m in modules], take)]
+    undo.append(keep([t for m in modules for t in written_when_called(m)], take))
     quiet = {id(p) for m in modules if _leaves_parameters(m) for p in m._parameters.values()}
     held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
 

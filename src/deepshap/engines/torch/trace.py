@@ -298,7 +298,8 @@ class Tracer(TorchFunctionMode):
         def run(function: Any, args: Any, kwargs: Any) -> Any:
             varying = [t for t in tensors((args, kwargs)) if depends(t)]
             secant = operation.secant if len(varying) == 1 else None
-            own = Operation(CUSTOM, operation.rule or rules.rescale(secant), broadcasts=operation.broadcasts)
+            rule = operation.rule or rules.rescale(secant)
+            own = Operation(CUSTOM, rule, None if operation.rule else secant, broadcasts=operation.broadcasts)
             return self._step(call.name, function, own, args, kwargs)
 
         return on_carriers(call.own, call.args, call.kwargs, run, rounds=True)

@@ -6,16 +6,10 @@ processor's cache, and blocks run in threads. On a GPU all pairs are one block.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numba
@@ -23,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..threads import in_threads
 from . import kernels
 from .cells import GRU, LSTM
 from .pairing import Network
@@ -31,7 +26,6 @@ from .sequence import Level, Steps, Trace
 BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
 Receive = Callable[[int, Tensor, Any, int], None]  # step, products (the array too), the input's first column
 THREADS_BEYOND = 500_000  # multipliers of units; to start a thread takes a millisecond
-OMP_PAUSE_SOFT = 1
 NEIGHBOURS = 8  # examples that meet each reference while it is at hand
 Kernels = Any  # a module of them
 
@@ -82,7 +76,7 @@ def run(
     products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
     tiles = _tiles(network, outputs) if on is kernels else [every]
     blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
-    results = _in_threads([block.run for block in blocks])
+    results = in_threads([block.run for block in blocks])
     places = torch.as_tensor(np.concatenate(tiles)).argsort()
     states = [torch.cat(parts, 2)[:, :, places] for parts in zip(*(found for _, found in results), strict=True)]
     if m_x is not None:
@@ -111,65 +105,6 @@ def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
         for some in np.array_split(np.arange(examples), columns)
         for tile in references
     ]
-
-
-# ---------------------------------------------------------------------- threads
-def _in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """Run tasks, each on one core, in this thread and in others. Were those to stay, they would slow down torch's own."""
-    results: list[Any] = [None] * len(tasks)
-    waiting = deque(range(len(tasks)))
-
-    def work() -> None:
-        with _one_core():
-            while waiting:
-                try:
-                    k = waiting.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                results[k] = tasks[k]()
-
-    threads = torch.get_num_threads()
-    if len(tasks) > 1:
-        _dismiss_waiting_threads()
-    with ThreadPoolExecutor(max(threads - 1, 1), "deepshap") as pool:
-        others = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
-        work()
-        for other in others:
-            other.result()
-    torch.set_num_threads(threads)  # new threads of the user's take the number that was set last
-    return results
-
-
-@cache
-def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP runtime that torch has loaded, if it is GNU's."""
-    try:
-        return ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    except (OSError, AttributeError):
-        return None
-
-
-def _dismiss_waiting_threads() -> None:
-    """Let OpenMP's threads go, which wait for torch's next operation by counting, for 10 ms on cores that are needed here.
-
-    They come back with that operation, in a fraction of a millisecond. ``omp_pause_soft`` keeps all settings.
-    """
-    pause = getattr(_openmp(), "omp_pause_resource_all", None)  # since OpenMP 5.0
-    if pause is not None:
-        pause(OMP_PAUSE_SOFT)
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this thread to itself, and let it take numbers below 1e-38 for 0: multipliers fade over many steps."""
-    threads, flushes = torch.get_num_threads(), not float(torch.tensor(1e-40) * 1)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(flushes)
 
 
 # ---------------------------------------------------------------------- a block of pairs

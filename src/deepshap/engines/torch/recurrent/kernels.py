@@ -1,8 +1,7 @@
 """Fused steps for the CPU: everything of a step but its matrix products, over a block of pairs, compiled by Numba.
 
-Each kernel does what ``multipliers`` of its cell does, in one pass over the pairs and without transcendental functions:
-secants are quotients of differences for distant points, and for near ones a rational function of the distance. Kernels
-run without the interpreter's lock, so that blocks of pairs run in threads.
+Each kernel does what ``multipliers`` of its cell does, in one pass over the pairs and without transcendental functions.
+Kernels run without the interpreter's lock, so that blocks of pairs run in threads.
 
 All kernels take the same arguments. Of pair p and output k the multipliers are in row ``p * outputs + k``.
 
@@ -23,63 +22,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..compiled import compiled, half_sum, relu, sigmoid, tanh
 from .cells import GRU, LSTM, Cell, ReluRNN, TanhRNN, Weights
 
-# As fast as it gets without assuming that there are no infinities; a quotient by zero is no exception, as in torch.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "fastmath": {"contract", "arcp", "nsz", "reassoc"},
-    "error_model": "numpy",
-}
 COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two
-
-
-def _compiled(function: Any) -> Any:
-    """Compile at the first call, or read what an earlier process compiled."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # there is no folder to keep compiled code in
-        return numba.njit(**_OPTIONS)(function)
-
-
-# ---------------------------------------------------------------------- secants
-@_compiled
-def _slope(distance, difference, product):
-    """Quotient of differences; of near points ``product`` times a Padé approximant of tanhc, exact to 2e-16 there."""
-    number = type(distance)
-    u = distance * distance
-    near = abs(distance) <= number(0.5)
-    above = number(135135) + u * (number(17325) + u * (number(378) + u))
-    below = number(135135) + u * (number(62370) + u * (number(3150) + u * number(28)))
-    return (product * above if near else difference) / (below if near else distance)
-
-
-@_compiled
-def _tanh(x, r, y, y_r):
-    return _slope(x - r, y - y_r, type(x)(1) - y * y_r)
-
-
-@_compiled
-def _sigmoid(x, r, y, y_r):
-    half = type(x)(0.5)
-    return _slope(half * (x - r), half * (y - y_r), half * (y + y_r) - y * y_r)
-
-
-@_compiled
-def _relu(x, r, y, y_r):
-    number = type(x)
-    same = (x > number(0)) == (r > number(0))
-    return (number(x > number(0)) if same else y - y_r) / (number(1) if same else x - r)
-
-
-@_compiled
-def _half_sum(a, b):
-    return type(a)(0.5) * (a + b)
 
 
 # ---------------------------------------------------------------------- cells
@@ -89,7 +39,7 @@ def _lstm(units: int) -> Any:
     f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
     zg, zo, before, tanh_c, c = 6 * units, 7 * units, 8 * units, 9 * units, 10 * units
 
-    @_compiled
+    @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -101,18 +51,18 @@ def _lstm(units: int) -> Any:
                 z[o + h] = back[h] + y[h]
             for h in range(units):
                 m = z[o + h]
-                m_c = kept[h] + m * _half_sum(a[o + h], b[o + h]) * _tanh(
+                m_c = kept[h] + m * half_sum(a[o + h], b[o + h]) * tanh(
                     a[c + h], b[c + h], a[tanh_c + h], b[tanh_c + h]
                 )
-                s_i = _sigmoid(a[zi + h], b[zi + h], a[h], b[h])
-                s_f = _sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
-                s_g = _tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
-                s_o = _sigmoid(a[zo + h], b[zo + h], a[o + h], b[o + h])
-                z[h] = m_c * _half_sum(a[g + h], b[g + h]) * s_i
-                z[f + h] = m_c * _half_sum(a[before + h], b[before + h]) * s_f
-                z[g + h] = m_c * _half_sum(a[h], b[h]) * s_g
-                z[o + h] = m * _half_sum(a[tanh_c + h], b[tanh_c + h]) * s_o
-                kept[h] = m_c * _half_sum(a[f + h], b[f + h])
+                s_i = sigmoid(a[zi + h], b[zi + h], a[h], b[h])
+                s_f = sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
+                s_g = tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
+                s_o = sigmoid(a[zo + h], b[zo + h], a[o + h], b[o + h])
+                z[h] = m_c * half_sum(a[g + h], b[g + h]) * s_i
+                z[f + h] = m_c * half_sum(a[before + h], b[before + h]) * s_f
+                z[g + h] = m_c * half_sum(a[h], b[h]) * s_g
+                z[o + h] = m * half_sum(a[tanh_c + h], b[tanh_c + h]) * s_o
+                kept[h] = m_c * half_sum(a[f + h], b[f + h])
 
     return kernel
 
@@ -121,7 +71,7 @@ def _gru(units: int) -> Any:
     """Of ``GRU``; the carry is what the update gate lets through."""
     u, n, zr, zu, zn, q, before = units, 2 * units, 3 * units, 4 * units, 5 * units, 6 * units, 7 * units
 
-    @_compiled
+    @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -133,15 +83,15 @@ def _gru(units: int) -> Any:
             for h in range(units):
                 kept[h] += back[h] + y[h]
             for h in range(units):
-                m, update = kept[h], _half_sum(a[u + h], b[u + h])
-                s_r = _sigmoid(a[zr + h], b[zr + h], a[h], b[h])
-                s_u = _sigmoid(a[zu + h], b[zu + h], a[u + h], b[u + h])
-                s_n = _tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
+                m, update = kept[h], half_sum(a[u + h], b[u + h])
+                s_r = sigmoid(a[zr + h], b[zr + h], a[h], b[h])
+                s_u = sigmoid(a[zu + h], b[zu + h], a[u + h], b[u + h])
+                s_n = tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
                 m_n = m * (number(1) - update) * s_n
                 z[h] = m_n
-                z[u + h] = m_n * _half_sum(a[q + h], b[q + h]) * s_r
-                z[n + h] = m * (_half_sum(a[before + h], b[before + h]) - _half_sum(a[n + h], b[n + h])) * s_u
-                z[zr + h] = m_n * _half_sum(a[h], b[h])
+                z[u + h] = m_n * half_sum(a[q + h], b[q + h]) * s_r
+                z[n + h] = m * (half_sum(a[before + h], b[before + h]) - half_sum(a[n + h], b[n + h])) * s_u
+                z[zr + h] = m_n * half_sum(a[h], b[h])
                 kept[h] = m * update
 
     return kernel
@@ -150,7 +100,7 @@ def _gru(units: int) -> Any:
 def _rnn_tanh(units: int) -> Any:
     """Of ``TanhRNN``, which carries nothing."""
 
-    @_compiled
+    @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -159,7 +109,7 @@ def _rnn_tanh(units: int) -> Any:
             back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
             a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
             for h in range(units):
-                z[h] = (back[h] + y[h]) * _tanh(a[units + h], b[units + h], a[h], b[h])
+                z[h] = (back[h] + y[h]) * tanh(a[units + h], b[units + h], a[h], b[h])
 
     return kernel
 
@@ -167,7 +117,7 @@ def _rnn_tanh(units: int) -> Any:
 def _rnn_relu(units: int) -> Any:
     """Of ``ReluRNN``, which carries nothing."""
 
-    @_compiled
+    @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -176,13 +126,13 @@ def _rnn_relu(units: int) -> Any:
             back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
             a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
             for h in range(units):
-                z[h] = (back[h] + y[h]) * _relu(a[units + h], b[units + h], a[h], b[h])
+                z[h] = (back[h] + y[h]) * relu(a[units + h], b[units + h], a[h], b[h])
 
     return kernel
 
 
 # ---------------------------------------------------------------------- the layer's input
-@_compiled
+@compiled
 def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x_rows, r_rows):
     """Add multiplier times difference of the input to ``totals`` (outputs, examples, features), over the references.
 
@@ -197,7 +147,7 @@ def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x
                 total[f] += row[first + f] * (side[f] - other[f])
 
 
-@_compiled
+@compiled
 def mark_steps(marks, m_y):
     """Mark the steps at which some multiplier of ``m_y`` (rows * steps, features), steps innermost, is not 0."""
     for row in range(len(m_y)):
