@@ -42,8 +42,8 @@ def names(explainer, tmp_path_factory):
     return [path.name for path in found.paths]
 
 
-def explain(explainer, folder, **options):
-    return explain_dataset(explainer, rows(COUNT), folder, rows_per_part=SIZE, progress=False, **options)
+def explain(explainer, folder, count=COUNT, **options):
+    return explain_dataset(explainer, rows(count), folder, rows_per_part=SIZE, progress=False, **options)
 
 
 def child(work):
@@ -101,18 +101,18 @@ def test_kill_at_a_hundred_random_moments(explainer, names, tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".writing-")]
 
 
-def test_kill_at_every_file_operation(explainer, names, tmp_path):
+def test_kill_at_every_file_operation(explainer, tmp_path):
     """A run of three parts, killed before its first file operation, its second, its third, ..."""
     step, code = 0, -signal.SIGKILL
+    names = [path.name for path in explain(explainer, tmp_path / "undisturbed", 3 * SIZE).paths]
     while code == -signal.SIGKILL:
         step += 1
         folder = tmp_path / str(step)
         code = ended(child(partial(killed_at, step, folder, explainer)))
         check(folder, names)
-        if step % 5 == 0:
-            assert [path.name for path in explain(explainer, folder).paths] == names
+        assert [path.name for path in explain(explainer, folder, 3 * SIZE).paths] == names
     assert code == 0
-    assert step > 3 * PARTS
+    assert step > 3 * 3
 
 
 def killed_at(step, folder, explainer):
@@ -125,7 +125,7 @@ def killed_at(step, folder, explainer):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    explain(explainer, folder)
+    explain(explainer, folder, 3 * SIZE)
 
 
 def test_a_full_disk(explainer, names, tmp_path):
