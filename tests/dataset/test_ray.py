@@ -47,7 +47,6 @@ def whole():
     return table_explainer()(rows(COUNT))
 
 
-@pytest.mark.fast
 def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
     """With Ray's own checkpoints: what is written is left out, and nothing of another model is written beside it."""
     frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
