@@ -39,7 +39,7 @@ def suite(session: nox.Session, age: str) -> None:
     """What ``make fast`` runs, with both frameworks."""
     install(session, TORCH[age] + TENSORFLOW[age] + BOTH[age] + TOOLS)
     files = [str(path) for path in Path("tests").rglob("test_*.py") if "mark.fast" in path.read_text(encoding="utf-8")]
-    session.run("pytest", "-q", "-n", "2", "-m", "fast", *files, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", "-q", "-W", "default", "-n", "2", "-m", "fast", *files, env={"OMP_NUM_THREADS": "1"})
 
 
 def alone(session: nox.Session, age: str, framework: str) -> None:

@@ -229,7 +229,8 @@ def check_independence(eps: float, runs: Sequence[np.ndarray]) -> None:
 def spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
     """How far several runs are apart, and their size."""
     outputs = np.stack(runs).astype(np.float64)
-    return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())
+    with np.errstate(invalid="ignore"):  # infinite outputs are refused where they are explained
+        return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())
 
 
 def fails_on_one(error: Exception, text: str) -> BatchMixingError:

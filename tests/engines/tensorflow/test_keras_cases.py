@@ -29,7 +29,7 @@ def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize(("case", "dtype"), settings())
+@pytest.mark.parametrize(("case", "dtype"), list(settings()))
 def test_an_operation_is_explained_exactly(case, dtype):
     model, background, X = case.model(dtype), case.rows(REFERENCES, 1, dtype), case.rows(ROWS, 2, dtype)
     explainer = deepshap.DeepExplainer(tf.function(model), background, progress=False)

@@ -98,7 +98,7 @@ class Inputs(InputForm):
     @staticmethod
     def where(condition: np.ndarray, a: Tensor, b: Tensor) -> Tensor:
         """Elements of one tensor where a condition holds, else those of another."""
-        return torch.where(torch.as_tensor(condition, device=a.device), a, b)
+        return torch.where(torch.tensor(condition, device=a.device), a, b)
 
     @staticmethod
     def concatenated(arrays: Sequence[Tensor]) -> Tensor:

@@ -63,10 +63,16 @@ class Node(Function):
             result = tuple(m if there else None for m, there in zip(found, influence.found, strict=True))
         else:
             result = _for_one(step, ctx.operation, given)
-        result = tuple(None if m is None else m.to(i.dtype) for m, i in zip(result, step.inputs, strict=True))
+        result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if ctx.diagnosis is not None:
             ctx.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
+
+
+def _like(multiplier: Tensor, value: Tensor) -> Tensor:
+    """A multiplier in the dtype of its value: that of a real one is real."""
+    real = multiplier.is_complex() and not value.is_complex()
+    return (multiplier.real if real else multiplier).to(value.dtype)
 
 
 def _with_selections(step: Step, given: Sequence[Tensor | None]) -> list[Tensor | None]:

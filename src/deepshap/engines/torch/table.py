@@ -44,6 +44,11 @@ def _alias(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor)
 
 
+def _as_array(value: Any, **options: Any) -> Tensor:
+    """As torch.asarray, which warns where it is not told whether gradients are asked for: the tracer's tensors do."""
+    return torch.asarray(value, **{"requires_grad": value.requires_grad, **options})
+
+
 def _zeroed(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """New memory holds what was there before, by which the sides would differ."""
     return lambda *args, **kwargs: empty(*args, **kwargs).zero_()
@@ -95,9 +100,8 @@ _of_kind(
 )
 for _name in ("scatter", "scatter_add"):
     _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
-_of_kind(
-    CAST, "as_tensor asarray to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy"
-)
+_of_kind(CAST, "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
+_of_kind(CAST, "asarray", function=_as_array)
 _of_kind(
     RANDOM,
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout gumbel_softmax "

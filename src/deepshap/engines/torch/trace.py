@@ -331,7 +331,7 @@ class Tracer(TorchFunctionMode):
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():
-            native = call.function(*call.args, **call.kwargs)
+            native = call.own(*call.args, **call.kwargs)
         if not isinstance(native, Tensor):  # x.type() names the dtype
             return native
         source = call.args[0]
