@@ -199,6 +199,7 @@ class Packed(nn.Module):
         return self.reader.head(out[torch.arange(len(out)), lengths - 1])
 
 
+@pytest.mark.filterwarnings("ignore:steps behind the lengths")  # outputs that ought to be equal differ by rounding
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_packed_sequences_are_as_padded_ones(options):
     def pack(x, lengths):
