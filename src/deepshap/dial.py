@@ -105,11 +105,13 @@ def _error(segments: int, replicates: int, players: int, references: int) -> flo
     return math.sqrt(bias**2 + noise / (1 + noise))
 
 
-def check_effort(effort: float, tolerance: float | None, max_effort: float) -> None:
+def check_effort(effort: float, tolerance: float | None, max_effort: float | None) -> None:
     """Raise InputError for settings of the dial that make no sense."""
-    for name, value in (("effort", effort), ("max_effort", max_effort)):
+    for name, value in (("effort", effort), ("max_effort", 1 if max_effort is None else max_effort)):
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 1 <= value < math.inf:
             raise InputError(f"{name} must be a number of at least 1, the time that Deep SHAP takes, not {value!r}.")
+    if tolerance is None and max_effort is not None:
+        raise InputError("max_effort= is the most effort for tolerance=, which is missing; effort= is taken as it is.")
     if tolerance is None:
         return
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 < tolerance < 1:
@@ -166,7 +168,7 @@ class Reliability:
     error : float
         Standard error of the distance.
     rows, references : int
-        On how many rows and sampled references it was estimated.
+        On how many rows it was estimated, and against how many different references of each.
     effort : float
         Setting of the dial that is expected to come within 5 %; 1 if Deep SHAP does.
     """
@@ -196,7 +198,7 @@ class Reliability:
     def __str__(self) -> str:
         return (
             f"{self.verdict}. Estimated distance to the Shapley values {100 * self.distance:.1f} % "
-            f"± {100 * self.error:.1f} %, from {self.rows} rows and {self.references} references."
+            f"± {100 * self.error:.1f} %, from {self.rows} rows with {self.references} references each."
         )
 
 

@@ -180,7 +180,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
-        max_effort: float = 64,
+        max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
     ) -> Any:
@@ -212,8 +212,8 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         tolerance : float, optional
             In the place of ``effort``: work until the standard errors of each row are below that share of its largest value,
             or ``max_effort`` is reached.
-        max_effort : float, default 64
-            The most effort for a tolerance.
+        max_effort : float, optional
+            The most effort for a tolerance, by default 64.
         players : str, int, array or mapping, default "cells"
             What the values belong to: "cells" of the input, "steps", "features", windows of so many steps, an integer array of
             one row's shape with the number of each cell's player (for several inputs a list or dict of them), or a mapping
@@ -254,7 +254,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         additional_forward_args: Any = None,
         effort: float = 1,
         tolerance: float | None = None,
-        max_effort: float = 64,
+        max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
     ) -> Explanation:
@@ -296,14 +296,15 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         X : tensor, array, table, list, tuple, dict or PackedSequence
             Rows to explain, as for ``shap_values``; ``rows`` of them, evenly spread, are looked at.
         rows : int, default 4
-            How many.
+            How many; all of them, where there are fewer.
         additional_forward_args, players, seed
             As for ``shap_values``.
 
         Returns
         -------
         Reliability
-            ``distance`` and its ``error``, relative to the Shapley values; ``verdict`` in words; ``effort`` that comes near.
+            ``distance`` and its ``error``, relative to the Shapley values; ``verdict`` in words; ``effort`` that comes near;
+            ``rows``, and different ``references`` of each, that were looked at.
         """
         request = Request(additional_forward_args, effort=2, players=players, seed=seed)
         X, labels = self._plain(X)

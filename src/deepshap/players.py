@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .names import as_array
 
+ALLOWED = (
+    "'cells', 'steps', 'features', a window (a whole number of steps), an integer array of one row's shape, or a mapping "
+    "from names to features"
+)
 Names = Sequence[Any] | None
 
 
@@ -98,15 +103,14 @@ def players_of(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]
     if isinstance(spec, str):
         kinds = {"cells": _cells, "steps": _steps, "features": _features}
         if spec not in kinds:
-            raise InputError(
-                f"players={spec!r} is none of 'cells', 'steps', 'features'; a window is a number of steps, groups are an "
-                "integer array of one row's shape or a mapping from names to features."
-            )
+            raise InputError(f"players={spec!r} is none of {ALLOWED}.")
         return kinds[spec](shapes, keys, names)
     if isinstance(spec, (int, np.integer)) and not isinstance(spec, bool):
         return _windows(int(spec), shapes, keys, names)
     if isinstance(spec, Mapping) and not _are_arrays(spec, keys):
         return _groups(spec, shapes, keys, names)
+    if not hasattr(spec, "__len__"):
+        raise InputError(f"players={spec!r} is none of {ALLOWED}.")
     return _numbered(spec, shapes, keys)
 
 
@@ -131,6 +135,8 @@ def _windows(length: int, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]
     if not any(sequences):
         raise InputError("players by steps are for sequences, rows of shape (steps, features); there is no such input.")
     longest = max(shape[0] for shape, is_one in zip(shapes, sequences, strict=True) if is_one)
+    if length > longest:
+        raise InputError(f"players={length}: a window of so many steps is longer than the sequences, of {longest}.")
     count = -(-longest // length)
     told, arrays = _window_names(longest, length), []
     for shape, key, is_one in zip(shapes, keys, sequences, strict=True):
@@ -167,11 +173,13 @@ def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any])
     given = [spec[key] for key in keys] if isinstance(spec, Mapping) else spec if len(shapes) > 1 else [spec]
     if not isinstance(given, (list, tuple)) or len(given) != len(shapes):
         raise InputError(f"players: give one array of numbers for each of the inputs {list(keys)}.")
-    arrays = [np.asarray(a) for a in given]
+    arrays = [as_array(a, "players") for a in given]
     for array, shape, key in zip(arrays, shapes, keys, strict=True):
         if array.dtype.kind not in "iu" or array.shape != shape:
+            of_input = f" of {key}" if len(keys) > 1 else ""
             raise InputError(
-                f"players of {key} must be whole numbers of one row's shape {shape}, not {array.dtype} of shape {array.shape}."
+                f"players{of_input} must be whole numbers of one row's shape {shape}, not {array.dtype} of shape "
+                f"{array.shape}; players are one of {ALLOWED}."
             )
     numbers = np.unique(np.concatenate([a.ravel() for a in arrays]))
     names = tuple(f"Group {number}" for number in numbers)

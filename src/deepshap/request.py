@@ -19,6 +19,7 @@ from .results.assembly import Found, names_of_inputs
 from .tables import plain
 from .targets import Ranked, Target, Wish
 
+MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 Shaped = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
@@ -30,13 +31,18 @@ class Request:
     wish: Wish = field(default_factory=Ranked)
     effort: float = 1
     tolerance: float | None = None
-    max_effort: float = 64
+    max_effort: float | None = None
     players: Any = "cells"
     seed: int = 0
 
     def __post_init__(self) -> None:
         dial.check_effort(self.effort, self.tolerance, self.max_effort)
         check_whole("seed", self.seed, 0)
+
+    @property
+    def limit(self) -> float:
+        """The most effort for a tolerance."""
+        return MOST_EFFORT if self.max_effort is None else self.max_effort
 
     @property
     def by_cells(self) -> bool:
@@ -109,7 +115,7 @@ class Answering:
     def _against(self, examples: Points, background: Points, players: Players | None, rows: np.ndarray) -> list[_Part]:
         """Explain rows against one background; with a tolerance again, with more effort, those that have not come near."""
         request, parts, left = self.request, [], np.arange(len(examples))
-        effort, limit = (request.effort, request.effort) if request.tolerance is None else (2.0, request.max_effort)
+        effort, limit = (request.effort, request.effort) if request.tolerance is None else (2.0, request.limit)
         while len(left):
             method = self._method_for(effort, players, len(background))
             some = examples if len(left) == len(examples) else examples[left]
@@ -169,7 +175,8 @@ class Answering:
             self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings
         )
         costs = dial.costs_of(outcome.profile)
-        return dial.reliability_of(outcome.values[0], method, outcome.estimate, costs)
+        found = dial.reliability_of(outcome.values[0], method, outcome.estimate, costs)
+        return replace(found, references=min(found.references, len(background)))  # none again before all had their turn
 
     # ------------------------------------------------------------------ results in shape
     def _shaped(self, parts: list[_Part], examples: Points, players: Players | None) -> Answer:

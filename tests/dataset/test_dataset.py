@@ -589,6 +589,7 @@ def test_wrong_calls(explainer, tmp_path):
         ({"shape": (3,)}, "cannot have the shape"),
         ({"targets": [1, 2]}, "targets has shape"),
         ({"raw": rows(COUNT + 1)}, "must have the rows"),
+        ({"max_effort": 8, "on_error": "keep"}, "max_effort= is the most effort for tolerance="),
     ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, rows(COUNT), tmp_path / "out", progress=False, **options)

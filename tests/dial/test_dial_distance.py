@@ -84,6 +84,13 @@ def test_reliability_in_words():
     assert (far.rows, far.references) == (4, 16)
 
 
+@pytest.mark.parametrize("count", [6, 10])
+def test_reliability_counts_what_there_is(count):
+    found = explainer(reader(), BACKGROUND[:count]).reliability(X[:3], rows=100, players="steps")
+    assert (found.rows, found.references) == (3, count)
+    assert str(found).endswith(f"from 3 rows with {count} references each.")
+
+
 def test_reliability_of_a_linear_model_is_perfect():
     found = explainer(lambda x: x.sum((1, 2)).unsqueeze(1), BACKGROUND).reliability(X, players="steps")
     assert found.distance < 1e-6

@@ -10,6 +10,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from ..dial import check_effort
 from ..errors import InputError
 from ..optional import import_pyarrow, needed
 from .batches import Batch
@@ -121,6 +122,7 @@ def explain_dataset(
         On Ctrl-C; the folder holds all parts that were done.
     """
     import_pyarrow()
+    check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
     if not isinstance(rows_per_part, int) or rows_per_part < 1 or not isinstance(workers, int) or workers < 1:
         raise InputError(f"rows_per_part and workers must be 1 or more, not {rows_per_part!r} and {workers!r}.")
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
