@@ -316,6 +316,8 @@ def test_values_of_steps_as_players(ragged, tmp_path):
     found = explain_dataset(ragged, table, tmp_path, lengths=True, rows_per_part=3, progress=False, **options)[:]
     np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
     assert found.feature_names == wanted.feature_names
+    lines = explain_dataset(ragged, table, tmp_path / "lines", lengths=True, form="long", progress=False, **options)
+    assert lines[:].feature_names == wanted.feature_names
 
 
 def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):

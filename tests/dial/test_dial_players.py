@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from games import called, explainer, misses, reader, rows, shapley_values
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import deepshap
 from deepshap.players import players_of
 
 ALL = 2.0**8
@@ -43,6 +45,29 @@ def test_what_a_user_says(players, names, groups):
         np.testing.assert_allclose(values, shapley_values(called(model), x, R.numpy(), groups), atol=1e-12)
     means = [[x[groups == g].mean() for g in range(len(names))] for x in X.numpy()]
     np.testing.assert_allclose(found.data, means, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("players", "column", "names"),
+    [
+        ("steps", "step", ["Step 0", "Step 1", "Step 2", "Step 3"]),
+        (2, "window", ["Steps 0 to 1", "Steps 2 to 3"]),
+        ("features", "feature", ["wind", "rain"]),
+        ({"weather": ["rain"]}, "group", ["weather", "others"]),
+    ],
+    ids=str,
+)
+def test_tables_call_players_what_they_are(players, column, names, tmp_path):
+    found = explainer(reader(), R, feature_names=["wind", "rain"])(X, players=players, effort=ALL)
+    table = found.to_dataframe()
+    assert list(table) == ["row", column, "output", "value", "attribution", "standard_error"]
+    assert table[column].tolist() == np.tile(np.repeat(names, 2), 2).tolist()
+    np.testing.assert_array_equal(table["attribution"], found.values.ravel())
+    assert found[:, 1].to_dataframe()[column].unique().tolist() == names[1:2]
+    found.save(tmp_path / "found.parquet")
+    again = deepshap.load(tmp_path / "found.parquet")
+    pd.testing.assert_frame_equal(again.to_dataframe(), table)
+    assert pd.read_parquet(tmp_path / "found.parquet")[column].tolist() == table[column].tolist()
 
 
 def test_deep_shap_by_players_is_the_sum_of_its_cells():

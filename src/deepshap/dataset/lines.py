@@ -4,7 +4,7 @@
 id                   as ids are     the id, or the row's place in the data set; its lines together
 input                text           which input, of several; else null
 step                 label, int     label or number of the step; null where there are no steps
-feature              text           its name; null where there are no features
+feature              text           its name, or that of any player; null where there are none
 output               text           name or number of the output; null where there is only one
 value                float or int   the input
 raw                  double         the input before scaling (or a word: text), where it is known; else null
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..explanation.long_form import column_of
 from ..optional import import_pyarrow
 from ..results import Explanation
 from ..tables import plain
@@ -86,7 +87,8 @@ def table_of(explanation: Explanation, batch: Batch, form: Form) -> tuple[Any, n
 def _lines(part: Explanation) -> Any:
     """A line per value: what the model got is the value, and what people know of it is raw."""
     frame = part.to_dataframe()
-    return frame.rename(columns={"value": "raw", "input": "value"} if "input" in frame else {})
+    names = {column_of("feature", part.players): "feature"}
+    return frame.rename(columns={**names, "value": "raw", "input": "value"} if "input" in frame else names)
 
 
 def _common(dtypes: Dtypes) -> np.dtype[Any]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 Kind = TypeVar("Kind", bound=Attributions)
-ORDER = ["input_name", "row", "step", "axis", "feature", "output_axis", "output", "value", "input", "attribution"]
-ORDER += ["standard_error", "replicate"]
+ORDER = ["input_name", "row", "step", "axis", "window", "group", "feature", "output_axis", "output", "value", "input"]
+ORDER += ["attribution", "standard_error", "replicate"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,13 @@ def _index_columns(explanation: Attributions) -> Iterator[Column]:
         if found is not None:
             array, categories = encoded(found[0])
             place = [shape[axis] if axis in found[1] else 1 for axis in range(len(shape))]
-            yield Column(name, array.reshape(place), categories)
+            yield Column(column_of(name, explanation.players), array.reshape(place), categories)
+
+
+def column_of(name: str, players: str | None) -> str:
+    """What the column of an axis is called: that of players by what they are."""
+    kind = str(players).partition(" ")[0].removesuffix("s")  # of "steps", "window of 3 steps", "groups"
+    return kind if name == "feature" and kind in ORDER else name
 
 
 def encoded(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:

@@ -127,9 +127,10 @@ class Explanation(Attributions):
         -------
         pandas.DataFrame
             Columns ``row``, ``step``, ``feature`` and ``output``, as far as there are such axes (further ones are numbered),
-            with ids, labels and names where they are known; ``value``, the raw input if it is known; ``input``, what the
-            model got, if that is something else; ``attribution``. Padded steps have no lines. A JointExplanation also has
-            the column ``input_name``.
+            with ids, labels and names where they are known; the names of players that are no cells in ``step``, ``window``,
+            ``feature`` or ``group``; ``value``, the raw input if it is known; ``input``, what the model got, if that is
+            something else; ``attribution``. Padded steps have no lines. A JointExplanation also has the column
+            ``input_name``.
 
         Raises
         ------
