@@ -31,14 +31,32 @@ def compiled(function: Any) -> Any:
 
 # ---------------------------------------------------------------------- secants
 @compiled
-def slope(distance, difference, product):
-    """Quotient of differences; of near points ``product`` times a Padé approximant of tanhc, exact to 2e-16 there."""
+def _tanhc(distance):
+    """Numerator and denominator of a Padé approximant of tanhc, exact to 2e-16 up to 0.5."""
     number = type(distance)
     u = distance * distance
-    near = abs(distance) <= number(0.5)
     above = number(135135) + u * (number(17325) + u * (number(378) + u))
-    below = number(135135) + u * (number(62370) + u * (number(3150) + u * number(28)))
+    return above, number(135135) + u * (number(62370) + u * (number(3150) + u * number(28)))
+
+
+@compiled
+def slope(distance, difference, product):
+    """Quotient of differences; of near points ``product`` times tanhc."""
+    near = abs(distance) <= type(distance)(0.5)
+    above, below = _tanhc(distance)
     return (product * above if near else difference) / (below if near else distance)
+
+
+@compiled
+def exponentials(distance, y, y_r):
+    """Quotient of differences of two exponentials; of near ones the larger times (1 - exp(-t)) / t.
+
+    That is tanhc(t / 2) / (1 + tanh(t / 2)).
+    """
+    half = type(distance)(0.5) * abs(distance)
+    near = half <= type(distance)(0.5)
+    above, below = _tanhc(half)
+    return (max(y, y_r) * above if near else y - y_r) / (below + half * above if near else distance)
 
 
 @compiled

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from . import elementwise
+from . import one_pass
 from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
 
@@ -182,16 +182,12 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
 
 
 def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Tensor | None:
-    """The multipliers of an elementwise step's only input, where a kernel makes them."""
-    if operation.secant is None or len(step.inputs) != 1 or not step.pairs.crossed:
+    """The multipliers of a step's only input, where a kernel makes them."""
+    if len(step.inputs) != 1 or len(given) != 1 or not step.pairs.crossed:
         return None
     assert step.reference is not None
-    (x,), (y,), (m,) = step.inputs, step.outputs, given
-    run = elementwise.pass_for(operation.secant, m, x)
-    if run is None or y.shape != x.shape:
-        return None
-    sides = x, step.reference.inputs[0], y, step.reference.outputs[0]
-    return run(m, row_axis(x, sides[1], step.pairs), *sides)
+    axis = row_axis(step.inputs[0], step.reference.inputs[0], step.pairs)
+    return one_pass.multipliers(step, operation, given[0], axis)
 
 
 def _blocks(given: list[Tensor]) -> Iterator[slice]:
