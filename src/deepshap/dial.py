@@ -22,6 +22,7 @@ from .paths import AllCoalitions, Paths
 from .players import Players
 
 OF_REFERENCES, OF_ORDERS = 3.0, 2.2  # noise of one replicate by what it draws, over the distance of Deep SHAP
+WITHIN = 1.5  # times the effort may be taken
 LEAST = 4  # replicates, of which a standard error can be told
 STILL = 1e-6  # of a row's largest value: who moves less than that does not play
 GOOD = 0.05  # a distance to the Shapley values that needs no remark
@@ -67,7 +68,7 @@ def method_for(effort: float, players: Players, references: int, seed: int, cost
     """
     if effort == 1:
         return DeepShap(players)
-    if players.count <= math.log2(effort / costs.output):
+    if players.count <= math.log2(WITHIN * effort / costs.output):
         return AllCoalitions(players)
     choices = _choices((effort - 1) * references, players.count, costs, references)
     segments, replicates = min(choices, key=lambda choice: _error(choice[0], choice[1], players.count, references))
@@ -141,7 +142,9 @@ def standard_errors(method: Method, estimate: RunningEstimate) -> np.ndarray | N
     common = np.sqrt((correction**2).sum(1, keepdims=True) / np.maximum(plays.sum(1, keepdims=True), 1))
     size = np.maximum(np.abs(correction), common)
     left = 0.0 if method.by_outputs else 1 / (method.segments - 1)
-    return plays * np.hypot(_widened(estimate.count) * kept * noise, np.hypot(left * kept, 1 - kept) * size)
+    noise = _widened(estimate.count) * noise
+    believed, doubted = np.hypot(noise, left * size), np.hypot(noise, size)
+    return plays * np.hypot(kept * believed, (1 - kept) * doubted)
 
 
 def _widened(replicates: int) -> float:

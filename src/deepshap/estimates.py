@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class RunningEstimate:
         self._mean = np.zeros(())
         self._squares = np.zeros(())  # summed deviations from the mean
         self._orders = np.zeros(())  # summed squares of what an order and its reverse differ by
+        self._turn = np.zeros(())  # sum of the replicates since all references had as many turns
+        self._turns, self._turn_mean, self._turn_squares = 0, np.zeros(()), np.zeros(())  # of the means of whole turns
         self._groups: list[tuple[int, np.ndarray]] = []
 
     # ------------------------------------------------------------------ adding
@@ -96,11 +99,14 @@ class RunningEstimate:
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
     def _to_replicates(self, values: np.ndarray, rows: np.ndarray, weights: np.ndarray, replicates: np.ndarray) -> None:
+        starts = np.flatnonzero(np.diff(replicates, prepend=-1) | np.diff(rows, prepend=-1))  # of what adds up at once
+        sums = np.add.reduceat(values * weights[:, None, None], starts)
+        rows, replicates = rows[starts], replicates[starts]
         for replicate in np.unique(replicates):
             mine = replicates == replicate
             if replicate not in self._open:
                 self._open[replicate] = np.zeros((len(self.difference), *values.shape[1:]))
-            np.add.at(self._open[replicate], rows[mine], values[mine] * weights[mine, None, None])
+            np.add.at(self._open[replicate], rows[mine], sums[mine])
 
     def close(self) -> None:
         """Take the open replicates for complete."""
@@ -112,11 +118,22 @@ class RunningEstimate:
             self._mean = self._mean + away / self._count
             self._squares = self._squares + away * (value - self._mean)
             self._orders = self._orders + (one - reverse) ** 2
+            self._count_turn(value)
             group = number % GROUPS
             while len(self._groups) <= group:
                 self._groups.append((0, np.zeros_like(value)))
             count, total = self._groups[group]
             self._groups[group] = count + 1, total + value
+
+    def _count_turn(self, value: np.ndarray) -> None:
+        self._turn = self._turn + value
+        if self._count % self._references == 0:
+            self._turns += 1
+            mean = self._turn / self._references
+            away = mean - self._turn_mean
+            self._turn_mean = self._turn_mean + away / self._turns
+            self._turn_squares = self._turn_squares + away * (mean - self._turn_mean)
+            self._turn = np.zeros(())
 
     # ------------------------------------------------------------------ results
     def of_rows(self, rows: np.ndarray) -> RunningEstimate:
@@ -125,6 +142,8 @@ class RunningEstimate:
         part._fixed = [v[rows] for v in self._fixed]
         if self._count:
             part._mean, part._squares, part._orders = self._mean[rows], self._squares[rows], self._orders[rows]
+            if self._turns:
+                part._turn_mean, part._turn_squares = self._turn_mean[rows], self._turn_squares[rows]
             part.difference = self.difference[rows]
             part._groups = [(count, total[rows]) for count, total in self._groups]
         return part
@@ -157,17 +176,28 @@ class RunningEstimate:
         """Standard error of the replicates' mean, (rows, players, k); None where nothing is random.
 
         Replicates differ by their references, which are drawn without replacement and cancel once all have had their turn,
-        and by their orders, which an order and its reverse tell.
+        and by their orders. What an order and its reverse differ by is more than that, for they make up for one another: how much
+        more, the means of whole turns tell once there are two.
         """
         if self._count < 2:
             return None
         spread = self._squares / (self._count - 1)
         if self._references == 1:
             return np.sqrt(spread / self._count)
-        orders = np.minimum(self._orders / self._count, spread)
+        orders = np.minimum(self._orders / self._count, spread) * self._orders_share()
         rest = self._count % self._references
         left = rest * (1 - rest / self._references) / self._count**2
         return np.sqrt(orders / self._count + (spread - orders) * left)
+
+    def _orders_share(self) -> np.ndarray | float:
+        """Of what orders and their reverses tell of noise, what whole turns show, (rows, 1, k), and its own error more."""
+        if self._turns < 2 or self._references == 1:
+            return 1.0
+        found = (self._turn_squares / (self._turns - 1) * self._references).sum(1, keepdims=True)
+        told = np.minimum(self._orders / self._count, self._squares / (self._count - 1)).sum(1, keepdims=True)
+        free = (self._turns - 1) * max(1, np.size(self._mean, 1) - 1)
+        share = np.divide(found, told, out=np.ones_like(told), where=told > 0)
+        return np.minimum(1.0, share * (1 + 2 * math.sqrt(2 / free)))
 
     @property
     def group_count(self) -> int:

@@ -10,7 +10,6 @@ al. 2022). Paths of a few references correct Deep SHAP over all of them, which s
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -23,7 +22,12 @@ from .engines.api import Comparison, Points
 from .methods import DeepShap, Evaluation, Known, Parts, Request, Term
 from .players import Players
 
-BATCH = 1024  # pairs of points that a method prepares at a time
+MOST_POINTS, MOST_CELLS = 4096, 2**24  # that a method prepares at a time
+
+
+def _batch(players: Players) -> int:
+    """Points of so many players that are prepared at a time."""
+    return max(1, min(MOST_POINTS, MOST_CELLS // max(1, len(players.flat))))
 
 
 # ---------------------------------------------------------------------- paths
@@ -72,22 +76,18 @@ class Paths:
     def parts(self, whole: Comparison) -> Parts:
         """Deep SHAP over all references, and then paths minus Deep SHAP on sampled ones."""
         yield from DeepShap(self.players).parts(whole)
-        rows, numbers = len(whole.examples), range(self.replicates)
-        draws = [_Draws(self, whole, row) for row in range(rows)]
-        each = (
-            self.players.count if self.by_outputs else 2 * self.segments
-        )  # points of a pair that are prepared together
-        size = max(1, BATCH // max(1, rows * each))
+        draws = [_Draws(self, whole, row) for row in range(len(whole.examples))]
+        each = self.players.count if self.by_outputs else 2 * self.segments  # points of a pair
+        size = max(1, _batch(self.players) // (len(draws) * each))
         for start in range(0, self.replicates, size):
-            pairs = list(itertools.product(numbers[start : start + size], range(rows)))
-            at = np.array([row for _, row in pairs])
-            replicates = np.array([replicate for replicate, _ in pairs])
-            references = whole.references[np.array([draws[row].reference(r) for r, row in pairs])]
-            beside = Comparison(whole.examples[at], references, False, whole.outputs[at])
+            some = np.arange(start, min(start + size, self.replicates))
+            at, replicates = np.tile(np.arange(len(draws)), len(some)), np.repeat(some, len(draws))
+            others = np.stack([own.references(some) for own in draws], 1).ravel()
+            orders = np.stack([own.orders(some) for own in draws], 1).reshape(len(at), -1)
+            beside = Comparison(whole.examples[at], whole.references[others], False, whole.outputs[at])
             weight = np.full(len(at), -0.5)
             of_rules = yield Term(beside, at, weight, 2 * replicates)
             yield Known(of_rules, at, weight, 2 * replicates + 1)
-            orders = np.stack([draws[row].order(r) for r, row in pairs])
             if not self.by_outputs:
                 yield self._segments(beside, at, replicates, orders, np.abs(of_rules).sum(2))
                 continue
@@ -155,15 +155,16 @@ class _Draws:
     def _seed(self) -> int:
         return content(self.whole.examples, self.row) ^ self.method.seed
 
-    def order(self, replicate: int) -> np.ndarray:
+    def orders(self, replicates: np.ndarray) -> np.ndarray:
         """Of the players, by a number that each draws: more of them behind (padding) leave the order of the others."""
-        generator = np.random.default_rng([self._seed, 1, replicate])
-        return np.argsort(generator.random(self.method.players.count), kind="stable")
+        return np.argsort(_drawn(self._seed, replicates, self.method.players.count), 1, kind="stable")
 
-    def reference(self, replicate: int) -> int:
+    def references(self, replicates: np.ndarray) -> np.ndarray:
         """Without replacement, and again from the start when all have had their turn."""
-        turn, place = divmod(replicate, len(self.whole.references)) if self.whole.crossed else (0, None)
-        return self.row if place is None else int(self._turn(turn)[place])
+        if not self.whole.crossed:
+            return np.full(len(replicates), self.row)
+        turns, places = np.divmod(replicates, len(self.whole.references))
+        return np.array([self._turn(int(turn))[place] for turn, place in zip(turns, places, strict=True)])
 
     def _turn(self, turn: int) -> np.ndarray:
         if turn not in self._turns:
@@ -174,6 +175,22 @@ class _Draws:
     @cached_property
     def _turns(self) -> dict[int, np.ndarray]:
         return {}
+
+
+def _drawn(seed: int, replicates: np.ndarray, players: int) -> np.ndarray:
+    """Random numbers (replicates, players) of which each depends on the seed and its own two numbers alone.
+
+    The finalizer of SplitMix64 (Steele, Lea & Flood 2014), once for each replicate and once for each of its players.
+    """
+
+    def mixed(z: np.ndarray) -> np.ndarray:
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+    step = np.uint64(0x9E3779B97F4A7C15)
+    own = mixed(np.uint64(seed % 2**64) + step * (replicates.astype(np.uint64) + np.uint64(1)))
+    return mixed(own[:, None] + step * (np.arange(players, dtype=np.uint64) + np.uint64(1)))
 
 
 def content(points: Points, row: int) -> int:
@@ -215,36 +232,33 @@ class AllCoalitions:
         return whole.pairs * 2**self.players.count
 
     def parts(self, whole: Comparison) -> Parts:
-        """Outputs of all coalitions, reference by reference."""
-        count, rows = self.players.count, np.arange(len(whole.examples))
+        """Outputs of all coalitions of some pairs at a time."""
+        count = self.players.count
         inside = (np.arange(2**count)[:, None] >> np.arange(count)) & 1 > 0  # (coalitions, players)
-        references = len(whole.references) if whole.crossed else 1
-        for row, reference in itertools.product(rows, range(references)):
-            outputs = yield from self._outputs(whole, int(row), reference if whole.crossed else int(row), inside)
-            values = _shapley(outputs, inside)[None]
-            yield Known(values, np.array([row]), np.array([1 / references]))
+        weights, references = _shapley_weights(inside), len(whole.references) if whole.crossed else 1
+        size = max(1, _batch(self.players) // len(inside))
+        for start in range(0, whole.pairs, size):
+            number = np.arange(start, min(start + size, whole.pairs))
+            rows = number // references
+            others = number % references if whole.crossed else rows
+            outputs = yield from self._outputs(whole.examples[rows], whole.references[others], inside)
+            chosen = np.take_along_axis(outputs, whole.outputs[rows][:, None, :], 2)
+            values = np.tensordot(chosen, weights, (1, 1)).swapaxes(1, 2)
+            yield Known(values, rows, np.full(len(rows), 1 / references))
 
-    def _outputs(
-        self, whole: Comparison, row: int, reference: int, inside: np.ndarray
-    ) -> Generator[Request, Any, np.ndarray]:
-        """The explained outputs of each coalition, (coalitions, k)."""
-        found = []
-        for start in range(0, len(inside), BATCH):
-            own = inside[start : start + BATCH]
-            examples = whole.examples[np.full(len(own), row)]
-            points = examples.mixed(whole.references[np.full(len(own), reference)], self.players.spread(own))
-            found.append((yield Evaluation(points))[:, whole.outputs[row]])
-        return np.concatenate(found)
+    def _outputs(self, examples: Points, references: Points, inside: np.ndarray) -> Generator[Request, Any, np.ndarray]:
+        """Those of each coalition of each pair, (pairs, coalitions, outputs)."""
+        pairs, coalitions, found, size = len(examples), len(inside), [], _batch(self.players)
+        for start in range(0, pairs * coalitions, size):
+            pair, coalition = np.divmod(np.arange(start, min(start + size, pairs * coalitions)), coalitions)
+            own = self.players.spread(inside[coalition])
+            found.append((yield Evaluation(examples[pair].mixed(references[pair], own))))
+        return np.concatenate(found).reshape(pairs, coalitions, -1)
 
 
-def _shapley(outputs: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Shapley values (players, k) of a game, from its value of each coalition (coalitions, k)."""
-    count = inside.shape[1]
-    sizes = inside.sum(1)
-    chance = np.array([math.factorial(s) * math.factorial(count - s - 1) for s in range(count)]) / math.factorial(count)
-    values = []
-    for player in range(count):
-        without = np.flatnonzero(~inside[:, player])
-        gains = outputs[without | (1 << player)] - outputs[without]
-        values.append((chance[sizes[without]][:, None] * gains).sum(0))
-    return np.stack(values)
+def _shapley_weights(inside: np.ndarray) -> np.ndarray:
+    """What the value of each coalition counts for each player, (players, coalitions)."""
+    count, sizes = inside.shape[1], inside.sum(1)
+    own = np.array([math.factorial(s - 1) * math.factorial(count - s) if s else 0 for s in range(count + 1)])
+    others = np.array([math.factorial(s) * math.factorial(count - s - 1) if s < count else 0 for s in range(count + 1)])
+    return (np.where(inside, own[sizes][:, None], -others[sizes][:, None]) / math.factorial(count)).T

@@ -133,7 +133,7 @@ def test_values_do_not_depend_on_other_rows_their_order_or_chunks(players, monke
         np.testing.assert_allclose(part.standard_errors, whole.standard_errors[order], rtol=0, atol=1e-12)
     with chunks_of(2, 3):
         np.testing.assert_allclose(explained(players=players).values, whole.values, rtol=0, atol=1e-12)
-    monkeypatch.setattr("deepshap.paths.BATCH", 5)
+    monkeypatch.setattr("deepshap.paths.MOST_POINTS", 5)
     found = explained(players=players)
     np.testing.assert_allclose(found.values, whole.values, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.standard_errors, whole.standard_errors, rtol=0, atol=1e-12)
@@ -146,19 +146,19 @@ def test_equal_rows_get_equal_values():
 
 def test_rows_draw_orders_and_references_of_their_own():
     first, other = draws(0), draws(1)
-    assert [first.reference(r) for r in range(12)] != [other.reference(r) for r in range(12)]
-    assert any((first.order(r) != other.order(r)).any() for r in range(3))
+    assert (first.references(np.arange(12)) != other.references(np.arange(12))).any()
+    assert (first.orders(np.arange(3)) != other.orders(np.arange(3))).any()
 
 
 def test_every_reference_has_its_turn():
     """Without replacement, and then in another order."""
-    drawn = [draws(0).reference(r) for r in range(24)]
+    drawn = draws(0).references(np.arange(24)).tolist()
     assert sorted(drawn[:12]) == sorted(drawn[12:]) == list(range(12))
     assert drawn[:12] != drawn[12:]
 
 
 def test_every_player_is_first_equally_often():
-    count = np.bincount([draws(0).order(r)[0] for r in range(600)], minlength=STEPS)
+    count = np.bincount(draws(0).orders(np.arange(600))[:, 0], minlength=STEPS)
     assert np.abs(count - 100).max() < 4 * np.sqrt(600 * (1 / 6) * (5 / 6))
 
 

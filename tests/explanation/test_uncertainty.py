@@ -54,11 +54,11 @@ def test_replicates_set_the_errors():
 
 @pytest.mark.parametrize(("method", "axis"), [("over_time", 1), ("over_features", 2)])
 def test_errors_of_sums_are_the_spread_of_the_replicates_sums(explanation, method, axis):
-    """And what the errors hold beyond it adds up."""
+    """And of what the errors hold beyond it, biases of signs that nobody knows, the squares add up."""
     found = getattr(explanation, method)()
     sums = explanation.replicates.sum(axis + 1)
     np.testing.assert_array_equal(found.replicates, sums)
-    expected = np.sqrt(spread(sums) ** 2 + (0.25 * SHAPE[axis]) ** 2)
+    expected = np.sqrt(spread(sums) ** 2 + 0.25**2 * SHAPE[axis])
     np.testing.assert_allclose(found.standard_errors, expected, rtol=1e-12)
     one = getattr(explanation[1].output("yes"), method)()
     np.testing.assert_allclose(one.standard_errors, expected[1, ..., 1], rtol=1e-12)

@@ -26,13 +26,16 @@ class Errors:
     replicates: Sequence[np.ndarray] = ()
 
     def of(self, total: Callable[[np.ndarray], np.ndarray]) -> Errors:
-        """Return the errors of sums ``total(values)``, whose weights must not be negative.
+        """Return the errors of sums ``total(values)``, of which each value is a term or none.
 
-        The noise of a sum is the spread of the replicates' own sums, whatever its terms have to do with each other; biases
-        add up (triangle inequality): ``sqrt(noise² + (sum of biases)²)``.
+        The noise of a sum is the spread of the replicates' own sums, whatever its terms have to do with each other. Biases have
+        signs that are not known, as often one as the other: their squares add up. Without replicates nothing is known of the
+        terms, and errors add up (triangle inequality).
         """
+        if not len(self.replicates):
+            return Errors(total(self.bias))
         sums = [total(np.asarray(one, np.float64)) for one in self.replicates]
-        return Errors(np.hypot(noise(sums) if sums else 0.0, total(self.bias)), sums)
+        return Errors(np.hypot(noise(sums), np.sqrt(total(self.bias**2))), sums)
 
     @classmethod
     def beside(cls, parts: Sequence[Errors]) -> Errors:
