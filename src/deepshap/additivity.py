@@ -1,4 +1,4 @@
-"""How far attributions miss the sum that they should have."""
+"""How far attributions miss the sum that they should have, and sums that stay."""
 
 from __future__ import annotations
 
@@ -43,3 +43,15 @@ def additivity_gap(
     most = np.where(largest > 0, largest, np.inf)[:, None]
     rounding = np.minimum(64 * eps / tolerance * summands, most)
     return np.abs(explained - (outputs - expected)) / (output_scale(outputs, expected, largest) + rounding)
+
+
+def cleared(values: np.ndarray, nothing: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Values that are exactly 0 where ``nothing`` holds, with the same sums over the axes.
+
+    What rounding had put there goes to the other values, by their size.
+    """
+    kept = np.where(nothing, 0, values)
+    size, lost = np.abs(kept), np.where(nothing, values, 0).sum(axes, keepdims=True)
+    total = size.sum(axes, keepdims=True)
+    share: np.ndarray = np.divide(size, total, out=np.zeros_like(size), where=total > 0)
+    return kept + lost * share

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import dial, execution
+from .additivity import cleared
 from .engines.api import Engine, Points, Profile
 from .errors import InputError
 from .methods import DeepShap, Method
@@ -189,8 +190,11 @@ class Answering:
         def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
             return np.concatenate(arrays)[order]
 
+        behind = None if players is None else _padding(examples, players)
+
         def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped = wish.shaped) -> Any:
             values = [joined(each) for each in zip(*lists, strict=True)]
+            values = values if behind is None else [cleared(values[0], behind, (1,))]
             values = values if players is None else players.by_input(values[0])
             values = [shaped(v, shape).astype(profile.dtype) for v in values]
             return self._placed(values, players, examples)
@@ -234,6 +238,16 @@ class Answering:
         axes = self.engine.layer_axes
         placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, axes, strict=True)] if moved else values
         return placed[0] if len(placed) == 1 else placed
+
+
+def _padding(examples: Points, players: Players) -> np.ndarray | None:
+    """Which players stand behind the ends of packed sequences, where no model reads, (rows, players, 1)."""
+    if not examples.form.packed:
+        return None
+    (x,), lengths = examples.inputs, np.asarray(examples.extra[0].cpu())
+    there = np.arange(x.shape[1]) < lengths[:, None]
+    cells = np.broadcast_to(there.reshape(*there.shape, *[1] * (len(x.shape) - 1)), (*x.shape, 1))
+    return players.summed([cells]) == 0
 
 
 def names_of_each(feature_names: Any, points: Points) -> list[Any]:

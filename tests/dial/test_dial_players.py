@@ -224,18 +224,48 @@ class Packed(nn.Module):
         return self.reader.head(out[torch.arange(len(out)), lengths - 1])
 
 
-@pytest.mark.filterwarnings("ignore:steps behind the lengths")  # outputs that ought to be equal differ by rounding
+def pack(x, lengths):
+    return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_packed_sequences_are_as_padded_ones(options):
-    def pack(x, lengths):
-        return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-
     made = explainer(Packed(), pack(R, torch.full((3,), STEPS)))
     found = made(pack(padded(0.0), LENGTHS), **options)
     wanted = explainer(reader(scale=2), R)(padded(0.0), additional_forward_args=(LENGTHS,), **options)
     np.testing.assert_allclose(found.values, wanted.values, rtol=0, atol=1e-12)
     alone = made(pack(padded(0.0)[1:2, :2], LENGTHS[1:2]), **options)
     np.testing.assert_allclose(alone.values[0, :2], found.values[1, :2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"effort": 8}, {"effort": 80}, {"effort": ALL}], ids=str)
+@pytest.mark.parametrize("players", ["cells", "steps", 2])
+def test_padding_of_packed_sequences_is_exactly_nothing(options, players):
+    made = explainer(Packed().float(), pack(R.float(), torch.full((3,), STEPS)))
+    found = made(pack(padded(0.0).float(), LENGTHS), players=players, **options)
+    each = {"cells": 1, "steps": 1, 2: 2}[players]
+    behind = np.arange(0, STEPS, each) >= LENGTHS.numpy()[:, None]
+    for one in (found.values, found.standard_errors, *(found.replicates if found.replicates is not None else [])):
+        assert not one[behind].any()
+        assert one[~behind].any(-1).all() or one is found.standard_errors
+    assert misses(found) < 1e-6
+    if players == "cells":
+        assert found.lengths.tolist() == LENGTHS.tolist()
+    values = made.shap_values(pack(padded(0.0).float(), LENGTHS), players=players, **options)
+    np.testing.assert_array_equal(values, found.values)
+
+
+@pytest.mark.parametrize("options", [{"effort": 8}, {"effort": ALL}], ids=str)
+def test_lengths_of_padded_sequences_may_be_said_afterwards(options):
+    made = explainer(reader(scale=2).float(), R.float())
+    found = made(padded(5.0).float(), additional_forward_args=(LENGTHS,), **options)
+    sums = found.values.sum((1, 2), dtype=np.float64)
+    found.lengths = LENGTHS.numpy()
+    behind = np.arange(STEPS) >= LENGTHS.numpy()[:, None]
+    assert not found.values[behind].any()
+    assert not found.standard_errors[behind].any()
+    np.testing.assert_allclose(found.values.sum((1, 2), dtype=np.float64), sums, atol=1e-7)
+    assert misses(found) < 1e-6
 
 
 # ---------------------------------------------------------------------- numbers

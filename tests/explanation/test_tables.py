@@ -191,6 +191,34 @@ def test_fields_that_do_not_fit_are_refused(explanation, name, value, message):
     assert getattr(explanation, name) is None
 
 
+def estimated(behind, errors=True):
+    """Values of two rows of three steps, estimated by differences of outputs, with something behind the second's end."""
+    values = np.array([[[1.0, 2.0]] * 3, [[3.0, -4.0], behind, behind]])
+    found = deepshap.Explanation(values, np.array([0.5, 2.0]), values)
+    found.standard_errors = np.full(values.shape, 0.25) if errors else None
+    return found
+
+
+def test_rounding_behind_the_lengths_goes_to_the_other_steps():
+    found = estimated([1e-14, -2e-14])
+    found.lengths = [3, 1]
+    assert not found.values[1, 1:].any()
+    assert not found.standard_errors[1, 1:].any()
+    np.testing.assert_array_equal(found.values[0], [[1.0, 2.0]] * 3)
+    np.testing.assert_allclose(found.values[1, 0], [3 - 2e-14 * 3 / 7, -4 - 2e-14 * 4 / 7], rtol=1e-15)
+    assert found.lengths.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(("behind", "errors"), [([1e-13, -1e-13], True), ([1e-15, 0.0], False)])
+def test_more_than_rounding_behind_the_lengths_is_refused(behind, errors):
+    """And any number where values are not estimated: rules give padding exactly 0."""
+    found = estimated(behind, errors)
+    with pytest.raises(InputError, match=r"up to 1e-1\d: the model reads its padding"):
+        found.lengths = [3, 1]
+    assert found.values[1, 1].tolist() == behind
+    assert found.lengths is None
+
+
 def test_labels_of_any_kind(explanation):
     for labels, kind in (
         (pd.date_range("2024-01-01", periods=STEPS), "M"),

@@ -166,7 +166,7 @@ def test_a_file_of_the_first_format_is_read():
     assert again.standard_errors is again.replicates is again.method is again.players is again.converged is None
 
 
-def test_players_are_named_like_features(explanation, tmp_path):
+def test_windows_are_named(explanation, tmp_path):
     """Values of windows, (rows, players, outputs): the data are the mean of a player's cells."""
     made = deepshap.Explanation(np.ones((ROWS, 3, OUTPUTS)), np.zeros((ROWS, OUTPUTS)), np.zeros((ROWS, 3)))
     made.feature_names, made.players = ["steps 0-4", "steps 5-9", "steps 10-12"], "window of 5 steps"
@@ -174,7 +174,7 @@ def test_players_are_named_like_features(explanation, tmp_path):
     made.save(tmp_path / "why.parquet")
     again = deepshap.load(tmp_path / "why.parquet")
     assert (again.players, again.feature_names) == (made.players, made.feature_names)
-    assert again.to_dataframe()["feature"].tolist()[::OUTPUTS] == made.feature_names * ROWS
+    assert again.to_dataframe()["window"].tolist()[::OUTPUTS] == made.feature_names * ROWS
     assert shap.plots.bar(made.output(0), show=False) is not None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from slicer import Alias, Obj, Slicer
 
+from ..additivity import cleared
 from ..errors import InputError
 from ..names import as_array, as_labels
 from .uncertainty import Errors, noise
@@ -24,6 +25,8 @@ FACTS = (
     "reliability",
     "compute_time",
 )
+
+ROUNDINGS = 64  # units of it that outputs may be off by, as in additivity_gap
 
 
 class Fields:
@@ -190,15 +193,33 @@ class Fields:
         if counts.dtype.kind not in "iu" or (counts.size and not 0 <= counts.min() <= counts.max() <= self._steps):
             raise InputError(f"lengths must be whole numbers from 0 to {self._steps}, the number of steps.")
         _check_shape("lengths", counts, self.values.shape[: self._rows])
-        padded = np.arange(self._steps) >= counts[..., None]
-        attributions = np.moveaxis(self.values, axis, self._rows)[padded]
-        if attributions.any():
-            raise InputError(
-                f"steps behind the lengths have attributions, up to {np.abs(attributions).max():.3g}: the model reads its "
-                "padding. Pass it the lengths (additional_forward_args), or leave them out here: every step counts then."
-            )
+        self._clear(np.arange(self._steps) >= counts[..., None], axis)
         positions = np.concatenate([[0], self._s.steps + 1])
         self._track(valid_steps=Obj(positions[counts], list(range(self._rows))))
+
+    def _clear(self, padded: np.ndarray, axis: int) -> None:
+        """Take out of padded steps, (rows, steps), what rounding of outputs put there; raise if it is more than that."""
+        behind = padded.reshape(
+            [size if i < self._rows or i == axis else 1 for i, size in enumerate(self.values.shape)]
+        )
+        axes = tuple(range(self._rows, self._inputs))
+        attributions = np.abs(np.where(behind, self.values, 0))
+        if not attributions.any():
+            return
+        if self.standard_errors is None or (attributions.sum(axes, keepdims=True) > self._rounding(axes)).any():
+            raise InputError(
+                f"steps behind the lengths have attributions, up to {attributions.max():.3g}: the model reads its "
+                "padding. Pass it the lengths (additional_forward_args), or leave them out here: every step counts then."
+            )
+        for name in ("values", *self._error_names):
+            tracked = self._s._objects[name]
+            self._track(**{name: Obj(cleared(np.asarray(tracked.o), behind, axes), list(tracked.dim))})
+
+    def _rounding(self, axes: tuple[int, ...]) -> np.ndarray:
+        """What rounding of a row's outputs amounts to in values that differences of outputs estimate."""
+        base = 0 if self.base_values is None else np.expand_dims(np.abs(self.base_values), axes)
+        eps: float = np.finfo(np.result_type(self.values, np.float32)).eps
+        return ROUNDINGS * eps * (base + np.abs(self.values).sum(axes, keepdims=True))
 
     # ------------------------------------------------------------------ inputs
     @property
