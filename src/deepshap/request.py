@@ -190,12 +190,8 @@ class Answering:
         def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
             return np.concatenate(arrays)[order]
 
-        behind = None if players is None else _padding(examples, players)
-
         def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped = wish.shaped) -> Any:
-            values = [joined(each) for each in zip(*lists, strict=True)]
-            values = values if behind is None else [cleared(values[0], behind, (1,))]
-            values = values if players is None else players.by_input(values[0])
+            values = _by_input([joined(each) for each in zip(*lists, strict=True)], players, examples)
             values = [shaped(v, shape).astype(profile.dtype) for v in values]
             return self._placed(values, players, examples)
 
@@ -238,6 +234,14 @@ class Answering:
         axes = self.engine.layer_axes
         placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, axes, strict=True)] if moved else values
         return placed[0] if len(placed) == 1 else placed
+
+
+def _by_input(values: list[np.ndarray], players: Players | None, examples: Points) -> list[np.ndarray]:
+    """Values of players, (rows, players, k), in the shapes of the inputs where they are cells; exactly 0 in packed padding."""
+    if players is None:
+        return values
+    behind = _padding(examples, players)
+    return players.by_input(values[0] if behind is None else cleared(values[0], behind, (1,)))
 
 
 def _padding(examples: Points, players: Players) -> np.ndarray | None:
