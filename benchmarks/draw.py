@@ -44,8 +44,6 @@ LOOKS = {
     "shap.ExactExplainer": (COALITIONS, "P"),
     "shapiq.KernelSHAP": (PATHS, "o"),
     "shapiq.PermutationSamplingSV": (PATHS, "s"),
-    "shapiq.SVARM": (PATHS, "^"),
-    "shapiq.UnbiasedKernelSHAP": (PATHS, "v"),
 }
 LABELS = 9.5  # points between labels
 NO_GAP = 1e-8  # smaller gaps are drawn there
