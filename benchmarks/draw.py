@@ -47,7 +47,7 @@ LOOKS = {
 }
 LABELS = 9.5  # points between labels
 NO_GAP = 1e-8  # smaller gaps are drawn there
-LEAST_DISTANCE = 1e-4  # smaller distances are drawn there
+DISTANCES = 1e-3, 3.0  # distances beyond are drawn at these ends
 
 
 # ---------------------------------------------------------------------- time against accuracy
@@ -88,25 +88,27 @@ def draw_dial(rows: list[Row]) -> Figure:
     for (i, model), (j, count) in itertools.product(enumerate(models), enumerate(counts)):
         here = [row for row in rows if row["problem"] == model and row["players"] == count]
         _dial_panel(panels[i, j], here)
-        panels[i, j].set_title(f"{model}, {count} players", loc="left", fontsize=SMALL)
+    for ax, count in zip(panels[0], counts, strict=True):
+        ax.set_title(f"{count} players", fontsize=SMALL)
     for ax in panels[-1]:
         ax.set_xlabel("seconds, one thread", fontsize=SMALL)
-    for ax in panels[:, 0]:
-        ax.set_ylabel("distance", fontsize=SMALL)
+    for ax, model in zip(panels[:, 0], models, strict=True):
+        ax.set_ylabel(model.replace(" with ", "\nwith "), fontsize=SMALL)
     handles = {h.get_label(): h for ax in panels.flat for h in ax.get_lines() if h.get_label() in LOOKS}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
     return figure
 
 
 def _dial_panel(ax: Axes, rows: list[Row]) -> None:
-    ax.set(xscale="log", yscale="log")
+    ax.set(xscale="log", yscale="log", ylim=(DISTANCES[0] / 1.3, DISTANCES[1] * 1.3))
     for method in dict.fromkeys(row["method"] for row in rows):
-        points = [(row["seconds"], max(row["distance"], LEAST_DISTANCE)) for row in rows if row["method"] == method]
+        found = [row for row in rows if row["method"] == method]
+        points = [(row["seconds"], float(np.clip(row["distance"], *DISTANCES))) for row in found]
         color, mark = LOOKS[method]
         own = method == DeepShap.name
         look = {"linewidth": 2.0, "markersize": 8, "zorder": 4} if own else {"linewidth": 0.9, "markersize": 3.5}
         ax.plot(*zip(*points, strict=True), color=color, marker=mark, label=method, **look)
-    noise = max((row["noise"] for row in rows), default=0.0)
+    noise = max((row["noise"] or 0.0 for row in rows), default=0.0)
     if noise:
         ax.axhline(noise, color=GREY, linewidth=0.9, linestyle=":")
     _plain_ticks(ax)

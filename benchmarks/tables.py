@@ -21,6 +21,7 @@ SUMMARY = (  # of the README
     "captum.GradientShap",
     "captum.IntegratedGradients",
 )
+LEAST = 1e-4  # distances below are taken for that
 EXACT = 1e-3  # gaps below are rounding
 LONGEST = 30  # steps of the rows of different lengths
 
@@ -241,19 +242,19 @@ def of_dial(rows: list[Row]) -> str:
 
 
 def beside_dial(rows: list[Row]) -> str:
-    """How much more time the others take for a distance: over that of the dial, at their middle budget."""
+    """How much more time the others take for a distance, over that of the dial: medians over their budgets."""
     found = [row for row in rows if "distance" in row]
-    problems = list(dict.fromkeys((row["problem"], row["players"]) for row in found))
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != "deepshap"]
-    lines = [["", *(f"{problem}, {players}" for problem, players in problems)]]
-    for method in methods:
+    lines = [["", *methods]]
+    for problem in dict.fromkeys((row["problem"], row["players"]) for row in found):
+        here = [row for row in found if (row["problem"], row["players"]) == problem]
+        line = _line([row for row in here if row["method"] == "deepshap"])
         cells = []
-        for problem in problems:
-            here = [row for row in found if (row["problem"], row["players"]) == problem]
-            line = _line([row for row in here if row["method"] == "deepshap"])
-            times = [row["seconds"] / _time_for(line, row["distance"]) for row in here if row["method"] == method]
-            cells.append(f"{statistics.median(times):.2g}" if times else "–")
-        lines.append([method, *cells])
+        for method in methods:
+            reached = [(row["seconds"], max(row["distance"], LEAST)) for row in here if row["method"] == method]
+            times = [seconds / _time_for(line, distance) for seconds, distance in reached]
+            cells.append(ratio(statistics.median(times)) if times else "–")
+        lines.append([f"{problem[0]}, {problem[1]} players", *cells])
     return table(lines)
 
 
@@ -264,7 +265,7 @@ def dial_losses(rows: list[Row]) -> str:
         here = [r for r in found if (r["problem"], r["players"]) == (row["problem"], row["players"])]
         line = _line([r for r in here if r["method"] == "deepshap"])
         own = _distance_at(line, row["seconds"])
-        if row["method"] != "deepshap" and row["distance"] + row["noise"] < own:
+        if row["method"] != "deepshap" and row["distance"] + (row["noise"] or 0.0) + LEAST < own:
             told.append(
                 f"- {row['problem']}, {row['players']} players: {row['method']} comes to {row['distance']:.3f} in "
                 f"{seconds(row['seconds'])}, the dial to {own:.3f}."
@@ -286,13 +287,13 @@ def _line(own: list[Row]) -> list[tuple[float, float]]:
     """Times and the least distances up to them, of rising times."""
     points: list[tuple[float, float]] = []
     for row in sorted(own, key=lambda row: row["seconds"]):
-        points.append((row["seconds"], min(row["distance"], *(d for _, d in points), math.inf)))
+        points.append((row["seconds"], max(LEAST, min([row["distance"], *(d for _, d in points)]))))
     return points
 
 
 def _distance_at(line: list[tuple[float, float]], time: float) -> float:
-    """On straight lines between the settings, of logarithms; before the first nothing is known."""
-    return math.inf if time < line[0][0] else math.exp(np.interp(math.log(time), *np.log(line).T))
+    """On straight lines between the settings, of logarithms; before and behind them it is that of the first and the last."""
+    return math.exp(np.interp(math.log(time), *np.log(line).T))
 
 
 def _time_for(line: list[tuple[float, float]], distance: float) -> float:
