@@ -332,11 +332,11 @@ def test_zoom_is_shared_and_undone(report):
     report.page.mouse.move(box["x"] + box["width"] * 0.75, middle, steps=4)
     report.page.mouse.up()
     ranges = "['heat', 'build', 'signals'].map((id) => document.getElementById(`chart-${id}`).layout.xaxis.range)"
-    report.page.wait_for_function(f"{ranges}.every((r, _, all) => r[0] > 0 && String(r) === String(all[0]))")
+    report.until(f"{ranges}.every((r, _, all) => r[0] > 0 && String(r) === String(all[0]))")
     zoomed = report.evaluate(ranges)
     np.testing.assert_allclose(zoomed[0], [-0.5 + STEPS / 4, -0.5 + STEPS * 3 / 4], atol=0.3)
     report.page.mouse.dblclick(box["x"] + 30, middle)
-    report.page.wait_for_function(f"{ranges}.every((r) => r[0] === -0.5 && r[1] === {STEPS - 0.5})")
+    report.until(f"{ranges}.every((r) => r[0] === -0.5 && r[1] === {STEPS - 0.5})")
 
 
 # ---------------------------------------------------------------------- looks
@@ -398,7 +398,7 @@ def test_tools_of_pictures_cover_nothing(opened, steps, features, width):
     for address, cards in (("overview", 5 + (features > 1)), ("example=0", 3)):
         report.evaluate(f"location.hash = '{address}'")
         count = "[...document.querySelectorAll('.modebar')].filter((bar) => bar.checkVisibility()).length"
-        report.page.wait_for_function(f"{count} === {cards}")
+        report.until(f"{count} === {cards}")
         assert report.evaluate(TOOLS_COVER) == []
 
 
@@ -409,7 +409,7 @@ def test_page_fits_the_screen(report, width):
         report.evaluate(f"location.hash = '{address}'")
         chart = "features" if address == "overview" else "heat"
         drawn = f"(document.querySelector('#chart-{chart} svg')?.clientWidth ?? 0)"
-        report.page.wait_for_function(f"{drawn} > 0 && {drawn} <= {width}")
+        report.until(f"{drawn} > 0 && {drawn} <= {width}")
         assert report.evaluate("document.documentElement.scrollWidth") <= width
     report.page.set_viewport_size({"width": 1400, "height": 900})
 

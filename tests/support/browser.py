@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,13 @@ class Report:
 
     def evaluate(self, expression: str) -> Any:
         return self.page.evaluate(expression)
+
+    def until(self, expression: str) -> None:
+        """Wait until a condition holds. Asked from here: a page that asks itself again needs `eval`, which reports forbid."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"not true after {PATIENCE} ms: {expression}"
+            self.page.wait_for_timeout(20)
 
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
