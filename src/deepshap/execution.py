@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import psutil
 from tqdm.auto import tqdm
 
 from .additivity import additivity_gap, output_scale
-from .engines.api import Choice, Comparison, Contributions, Engine, Footprint, Plan, Points, Profile
+from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
 from .errors import (
     AdditivityError,
     AdditivityWarning,
     BatchMixingError,
     ControlFlowError,
-    InputError,
     MemoryBudgetError,
     NonFiniteError,
 )
-from .estimates import RunningEstimate
+from .estimates import RunningEstimate, put
 from .methods import Evaluation, Known, Method, Parts, Term
+from .planning import Settings, chunks, ends_of_ways, plan_for
 
-MOST_PAIRS = 4096  # larger chunks are not faster, only larger
-SHARE_OF_FREE_MEMORY = 0.25
-DEFAULT_BUDGET = 2 * 2**30
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
+ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
 MethodFor = Callable[[Profile], Method]
 Collect = Callable[
     [Comparison, slice, slice, Contributions], None
 ]  # a chunk, its examples and references, what they gave
 
 
-# ---------------------------------------------------------------------- settings and results
-@dataclass(frozen=True)
-class Settings:
-    """How to run.
-
-    Attributes
-    ----------
-    memory : the budget for the activations of one chunk, in bytes.
-    most_rows : that the model takes in one call.
-    progress : whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
-    strict : whether sums that do not match are an error, or a warning.
-    """
-
-    memory: int = DEFAULT_BUDGET
-    most_rows: int = MOST_PAIRS
-    progress: bool | None = None
-    strict: bool = True
+# ---------------------------------------------------------------------- results
+BY_ROW = "outputs", "expected", "gap", "columns", "predictions"
 
 
 @dataclass
@@ -67,6 +50,7 @@ class Outcome:
     profile : what was found out about the model.
     method : by which they were found.
     estimate : the running sums, with the noise of values that are estimated.
+    engine : that computed again, in float64, what the model's own precision could not; None where nothing was.
     """
 
     values: list[np.ndarray]
@@ -78,86 +62,26 @@ class Outcome:
     profile: Profile
     method: Method
     estimate: RunningEstimate
+    engine: Engine | None = None
+
+    @property
+    def missed(self) -> np.ndarray:
+        """Which rows do not add up, (rows,)."""
+        finite = np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in self.values], 0)
+        return ~(finite & (self.gap <= self.profile.tolerance).all(1))
 
     def of_rows(self, rows: np.ndarray) -> Outcome:
         """That of some rows."""
         if len(rows) == len(self.outputs):
             return self
-        arrays = {name: getattr(self, name)[rows] for name in ("outputs", "expected", "gap", "columns", "predictions")}
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in BY_ROW}
         return replace(self, values=[v[rows] for v in self.values], estimate=self.estimate.of_rows(rows), **arrays)
 
-
-# ---------------------------------------------------------------------- planning
-def memory_budget(asked: int | str | None, free: int | None = None) -> int:
-    """Bytes that a run may take: what the user asks, else a share of what is free."""
-    if asked is None:
-        return min(DEFAULT_BUDGET, int(SHARE_OF_FREE_MEMORY * (free or psutil.virtual_memory().available)))
-    if isinstance(asked, str):
-        text = asked.strip().upper().removesuffix("B").removesuffix("I").strip()
-        number = text.rstrip("KMGT ")
-        try:
-            asked = int(float(number) * UNITS[text[len(number) :].strip()])
-        except (ValueError, KeyError, OverflowError):
-            raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
-    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not 0 < asked < np.inf:
-        raise InputError(f"max_memory must be a positive number of bytes, or a size such as '500 MB', not {asked!r}.")
-    return int(asked)
-
-
-def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings) -> Plan:
-    """How many examples and references to take at a time, and multipliers beside them."""
-    budget, most = settings.memory, settings.most_rows
-    if sum(footprint) > budget:
-        raise MemoryBudgetError(
-            f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
-            "Raise max_memory, or shorten the sequences."
-        )
-    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most)
-    left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
-    count = max(1, min(examples, left // each, most // block))
-    spare = budget - block * footprint.reference - count * footprint.example
-    beside = min(budget // sum(footprint), most)
-    return Plan(count, block, beside, min(spare // footprint.pair, MOST_PAIRS), budget)
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**19 else f"{count / 2**10:.1f} KiB"
-
-
-def _chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
-    """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
-    count = len(comparison.examples)
-    if comparison.before is not None:
-        yield from ((at, slice(None)) for at in _whole_ways(comparison.before, plan.beside))
-        return
-    if not comparison.crossed:
-        yield from ((at, slice(None)) for at in _slices(count, plan.beside))
-        return
-    for block in _slices(len(comparison.references), plan.references):
-        yield from ((at, block) for at in _slices(count, plan.examples, block.stop - block.start))
-
-
-def _whole_ways(before: np.ndarray, size: int) -> Iterator[slice]:
-    """Cut points into parts of whole ways, none of which is longer than a part may be."""
-    ends, first = _ends_of_ways(before), 0
-    while first < len(before):
-        last = int(ends[np.searchsorted(ends, first + size, "right") - 1])
-        yield slice(first, last)
-        first = last
-
-
-def _ends_of_ways(before: np.ndarray) -> np.ndarray:
-    return np.append(np.flatnonzero(before == np.arange(len(before)))[1:], len(before))
-
-
-def _slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
-    """Cut rows into parts of a size, none as many as the references: engines tell the two sides apart by number."""
-    start = 0
-    while start < count:
-        part = min(size, count - start)
-        part = -(-part // 2) if part == references else part
-        yield slice(start, start + part)
-        start += part
+    def with_rows(self, rows: np.ndarray, other: Outcome) -> Outcome:
+        """The same with some rows from another."""
+        arrays: dict[str, Any] = {name: put(getattr(self, name), rows, getattr(other, name)) for name in BY_ROW}
+        values = [put(v, rows, w) for v, w in zip(self.values, other.values, strict=True)]
+        return replace(self, values=values, estimate=self.estimate.with_rows(rows, other.estimate), **arrays)
 
 
 # ---------------------------------------------------------------------- running
@@ -180,34 +104,75 @@ def run(
     ------
     DeepShapError
         Whatever prevents an explanation that adds up. Where kept activations might be the reason, they are recorded anew
-        before.
+        before; where rounding might be, rows are explained in float64.
     """
-    arguments = engine, method, examples, references, choose, settings, crossed, collect
+    task = _Task(method, examples, references, choose, settings, crossed, collect)
     try:
-        return _run(*arguments)
-    except (AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
-        if collect is not None or not engine.forget():
+        return _fresh(engine, task)
+    except (_Missed, BatchMixingError) as error:
+        doubt = error
+    found = doubt.found if isinstance(doubt, _Missed) else None
+    again = _in_float64(engine, task, found)
+    if isinstance(again, Outcome):
+        return again
+    if found is None:
+        raise doubt
+    _complain(engine, found, task.compared(found.columns), again, settings.strict)
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What ``run`` is asked."""
+
+    method: MethodFor
+    examples: Points
+    references: Points
+    choose: Choice
+    settings: Settings
+    crossed: bool
+    collect: Collect | None
+
+    def compared(self, columns: np.ndarray) -> Comparison:
+        return Comparison(self.examples, self.references, self.crossed, columns)
+
+    def of_rows(self, rows: np.ndarray, found: Outcome) -> _Task:
+        """That of some rows, in the way that the others were explained."""
+        columns = found.columns[rows]
+        return replace(
+            self,
+            method=lambda _: found.method,
+            examples=self.examples[rows],
+            references=self.references if self.crossed else self.references[rows],
+            choose=lambda *_: columns,
+        )
+
+
+class _Missed(Exception):
+    """Attributions do not sum to what they should."""
+
+    def __init__(self, found: Outcome) -> None:
+        self.found = found
+
+
+def _fresh(engine: Engine, task: _Task) -> Outcome:
+    """Explain; where kept activations might be the reason of a failure, once more without them."""
+    try:
+        return _run(engine, task)
+    except (_Missed, BatchMixingError, ControlFlowError, NonFiniteError):
+        if task.collect is not None or not engine.forget():
             raise
-    return _run(*arguments)
+    return _run(engine, task)
 
 
-def _run(
-    engine: Engine,
-    method: MethodFor,
-    examples: Points,
-    references: Points,
-    choose: Choice,
-    settings: Settings,
-    crossed: bool,
-    collect: Collect | None,
-) -> Outcome:
+def _run(engine: Engine, task: _Task) -> Outcome:
+    examples, references, settings = task.examples, task.references, task.settings
     profile = engine.probe(examples, references)
     plan = plan_for(profile.footprint, len(examples), len(references), settings)
     native = engine.outputs(examples, plan.rows)
-    columns = choose(native, profile)
-    whole = Comparison(examples, references, crossed, columns)
-    known = engine.reference_outputs(references, plan.rows) if crossed and not examples.extra else None
-    chosen = method(profile)
+    whole = task.compared(task.choose(native, profile))
+    known = engine.reference_outputs(references, plan.rows) if task.crossed and not examples.extra else None
+    chosen = task.method(profile)
     sums = RunningEstimate(whole, chosen.players, chosen.shrinks)
     bar = tqdm(
         total=chosen.pairs(whole),
@@ -217,10 +182,13 @@ def _run(
         leave=bool(settings.progress),
     )
     with bar:
-        _follow(chosen.parts(whole), engine, plan, sums, bar, collect)
+        _follow(chosen.parts(whole), engine, plan, sums, bar, task.collect)
     sums.close()
     expected = _expected(engine, whole, sums, known, plan)
-    return _checked(engine, whole, profile, chosen, sums, native, expected, known, settings.strict)
+    found = _checked(whole, profile, chosen, sums, native, expected, known)
+    if found.missed.any():
+        raise _Missed(found)
+    return found
 
 
 def _follow(
@@ -251,7 +219,7 @@ def _add(
     """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
     term, by_players = _fitting(term, engine, plan), []
     comparison = term.comparison
-    for at, block in _chunks(comparison, plan):
+    for at, block in chunks(comparison, plan):
         part = comparison.part(at, block)
         found = _contributions(engine, part, plan, collect is not None)
         if collect is not None:
@@ -266,7 +234,7 @@ def _fitting(term: Term, engine: Engine, plan: Plan) -> Term:
     """Points of ways that the engine runs twice anyway, or that are too long for memory, become pairs like any others."""
     before = term.comparison.before
     shared = engine.shares and not term.comparison.examples.extra
-    if before is None or (shared and np.diff(_ends_of_ways(before), prepend=0).max() <= plan.beside):
+    if before is None or (shared and np.diff(ends_of_ways(before), prepend=0).max() <= plan.beside):
         return term
     return term.apart()
 
@@ -294,9 +262,48 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
     return join([_contributions(engine, half, plan, multipliers) for half in halves])
 
 
+# ---------------------------------------------------------------------- in float64
+def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome | str:
+    """Explain again in float64 the rows that the model's own precision cannot; or say why that is no way out.
+
+    ``found`` is what was found in the model's own precision, if anything. The values in float64 must add up as float64
+    allows, and its outputs may differ from the model's own by what rounding can make of these.
+    """
+    missed = None if found is None or task.collect is not None else np.flatnonzero(found.missed)
+    part = task if found is None or missed is None else task.of_rows(missed, found)
+    try:
+        exact = engine.in_double()
+        if exact is None:
+            return ""
+        better = _run(exact, part)
+        if better.profile.tolerance > FLOAT64:
+            return " It turns to lower precision itself, so that a copy in float64 is no help."
+        unlike = _unlike(engine, exact, part, better)
+    except _Missed as error:
+        return f" In float64 they miss it by {error.found.gap.max():.3g}."
+    except Exception as error:
+        return f" It could not be computed in float64 ({type(error).__name__}: {error})."
+    if unlike:
+        return " A copy that computes in float64 has other outputs than rounding explains, so that it is no help."
+    if found is not None and missed is not None:
+        return found.with_rows(missed, better)
+    return replace(better, profile=replace(better.profile, dtype=np.dtype("float32")), engine=exact)
+
+
+def _unlike(engine: Engine, exact: Engine, task: _Task, better: Outcome) -> bool:
+    """Whether the model in float64 is another one than the model as it is."""
+    at_once = plan_for(better.profile.footprint, len(task.examples), len(task.references), task.settings).rows
+    sides = task.examples, task.references.described_by(task.examples)
+    for points in sides if not task.examples.extra or not task.crossed else sides[:1]:
+        own, wide = engine.outputs(points, at_once), exact.outputs(points, at_once)
+        size = np.abs(own).max(1, initial=0.0, keepdims=True)
+        if not (np.abs(own - wide) <= engine.tolerance * size + ROUNDINGS * engine.rounding(points, at_once)).all():
+            return True
+    return False
+
+
 # ---------------------------------------------------------------------- checking
 def _checked(
-    engine: Engine,
     whole: Comparison,
     profile: Profile,
     method: Method,
@@ -304,9 +311,8 @@ def _checked(
     native: np.ndarray,
     expected: np.ndarray,
     known: np.ndarray | None,
-    strict: bool,
 ) -> Outcome:
-    """Compare what was found with the outputs of the untouched model; raise, or only warn, if it does not add up.
+    """Compare what was found with the outputs of the untouched model.
 
     ``native`` are the model's outputs for the examples, ``known`` those for the references if they are the same for all
     rows, both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
@@ -320,9 +326,7 @@ def _checked(
     _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
     values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
-    found = Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
-    _check(engine, found, whole, strict)
-    return found
+    return Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
 
 
 def _expected(
@@ -355,13 +359,10 @@ def _compare_with_native(
         )
 
 
-def _check(engine: Engine, found: Outcome, whole: Comparison, strict: bool) -> None:
-    """Raise, or warn when the caller asked for it, if any row and output does not add up."""
-    tolerance = found.profile.tolerance
-    if all(np.isfinite(v).all() for v in found.values) and (found.gap <= tolerance).all():
-        return
+def _complain(engine: Engine, found: Outcome, whole: Comparison, why: str, strict: bool) -> None:
+    """Raise, or warn when the caller asked for it, that a row and output does not add up."""
     row, column = np.unravel_index(int(np.argmax(np.nan_to_num(found.gap, nan=np.inf))), found.gap.shape)
-    message = _gap_message(engine, found, int(row), int(column), whole)
+    message = _gap_message(engine, found, int(row), int(column), whole) + why
     if not strict:
         warnings.warn(message, AdditivityWarning, stacklevel=7)  # the line that called shap_values
     elif np.isfinite(found.gap[row, column]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import shap
 
-from . import execution
+from . import planning
 from .changed import annotate, answer_of_changed
 from .dial import Reliability
 from .engines.registry import engine_for, parts_of
@@ -114,9 +114,9 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
                 self._background = self.engine.read_background(data)
         if max_rows is not None:
             check_whole("max_rows", max_rows, 1)
-        self._settings = execution.Settings(
-            execution.memory_budget(max_memory, self.engine.free_memory()),
-            min(max_rows or execution.MOST_PAIRS, execution.MOST_PAIRS),
+        self._settings = planning.Settings(
+            planning.memory_budget(max_memory, self.engine.free_memory()),
+            min(max_rows or planning.MOST_PAIRS, planning.MOST_PAIRS),
             progress,
         )
         self.feature_names = listed("feature_names", feature_names)
@@ -137,7 +137,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
 
     @max_memory.setter
     def max_memory(self, wanted: int | str | None) -> None:
-        self._settings = replace(self._settings, memory=execution.memory_budget(wanted, self.engine.free_memory()))
+        self._settings = replace(self._settings, memory=planning.memory_budget(wanted, self.engine.free_memory()))
 
     # ------------------------------------------------------------------ the shap interface
     @property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dial, execution
+from . import dial, execution, planning
 from .additivity import cleared
 from .engines.api import Engine, Points, Profile
 from .errors import InputError
@@ -84,7 +84,7 @@ class Answering:
 
     engine: Engine
     request: Request
-    settings: execution.Settings
+    settings: planning.Settings
     background: Points | None
     references: Callable[..., Any] | None
     feature_names: Any

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import execution
+from .. import execution, planning
 from ..engines.api import Comparison, Contributions, Points
 from ..engines.torch.engine import TorchEngine
 from ..methods import DeepShap
@@ -41,7 +41,7 @@ class Explained:
         self.rows, _ = engine.read(list(inputs), args, self.references)
         self.crossed = crossed
         self.shape = (len(self.rows), len(self.references) if self.crossed else 1)
-        self._sums = np.zeros((2, *self.shape))
+        self._sums = np.zeros(())
         self._means: list[np.ndarray] = []
         self._kept: list[np.ndarray] = []
 
@@ -75,7 +75,8 @@ class Explained:
         def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
             assert found.multipliers is not None
             explained = [m[:, 0] for m in found.multipliers[: self._explained_tensors]]
-            if not self._means:
+            if not (at.start or block.start):  # once more, where it begins again in float64
+                self._sums = np.zeros((2, *self.shape))
                 self._means = [np.zeros((2, self.shape[0], *v.shape[3:])) for v in explained]
                 self._kept = [np.zeros((*self.shape, *v.shape[3:])) for v in explained if keep]
             for mean, value in zip(self._means, explained, strict=True):
@@ -87,10 +88,12 @@ class Explained:
         def choose(outputs: np.ndarray, profile: Any) -> np.ndarray:
             return arguments.columns(self.target, profile.output_shape, len(outputs))
 
-        settings = execution.Settings(execution.memory_budget(None, self.engine.free_memory()), progress=False)
+        settings = planning.Settings(planning.memory_budget(None, self.engine.free_memory()), progress=False)
         self._found = execution.run(
             self.engine, lambda _: DeepShap(), self.rows, self.references, choose, settings, self.crossed, collect
         )
+        if isinstance(self._found.engine, TorchEngine):
+            self.engine = self._found.engine
 
     @property
     def _explained_tensors(self) -> int:

@@ -287,6 +287,12 @@ class Engine(Protocol):
     def blame(self, pair: Comparison) -> Blame | None:
         """The operation that explains its own output worst on a single pair."""
 
+    def in_double(self) -> Engine | None:
+        """An engine of the same model that computes in float64; None where this one does."""
+
+    def rounding(self, points: Points, at_once: int) -> np.ndarray:
+        """How far rounding of what the model computes can move its outputs, (rows, outputs)."""
+
     def uses(self, points: Points) -> list[Use]:
         """The operations that the model uses on what depends on its inputs."""
 
@@ -295,6 +301,10 @@ class Engine(Protocol):
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that the device has no memory left; what can be freed then is."""
+
+    @property
+    def tolerance(self) -> float:
+        """How far sums may be off, relative to the scale of the outputs."""
 
     @property
     def handlers(self) -> Any:

@@ -22,6 +22,8 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
+GRIDS = (1.0, 1.137, 1.291, 1.463, 1.619, 1.811)  # on which rounding is looked at
+
 
 class Shell(ABC):
     """An engine but for what is particular to a framework."""
@@ -181,12 +183,17 @@ class Shell(ABC):
     @property
     def tolerance(self) -> float:
         """How far sums may be off, relative to the scale of the outputs, by the least precise dtype in the model."""
-        return max(TOLERANCE[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+        return TOLERANCE[self.lowest]
 
     @property
     def eps(self) -> float:
         """Rounding unit of the least precise dtype in the model."""
-        return max(EPS[dtype] for dtype in (self.dtype, *self._dtypes) if dtype in TOLERANCE)
+        return EPS[self.lowest]
+
+    @property
+    def lowest(self) -> str:
+        """The least precise dtype in the model, by name."""
+        return max((d for d in (self.dtype, *self._dtypes) if d in EPS), key=EPS.__getitem__)
 
     @property
     def declared_shape(self) -> tuple[int, ...] | None:

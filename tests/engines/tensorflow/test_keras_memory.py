@@ -15,7 +15,7 @@ from planning import profile
 
 import deepshap
 from deepshap import execution
-from deepshap.execution import Footprint
+from deepshap.planning import Footprint
 
 FEATURES, UNITS, FLOAT = 2, 3, 4
 
@@ -99,7 +99,7 @@ def test_chunks_shrink_as_sequences_grow():
     sizes = {}
     for steps in (16, 128):
         explainer = deepshap.DeepExplainer(lstm(steps), rows(40, steps), max_memory="100 KB", progress=False)
-        with mock.patch.object(execution, "_chunks", wraps=execution._chunks) as spied:
+        with mock.patch.object(execution, "chunks", wraps=execution.chunks) as spied:
             values = explainer.shap_values(rows(3, steps))
         sizes[steps] = spied.call_args.args[1].rows
         whole = deepshap.DeepExplainer(lstm(steps), rows(40, steps), progress=False)

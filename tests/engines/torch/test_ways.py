@@ -9,8 +9,9 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.api import Comparison
-from deepshap.execution import Settings, plan_for, run
+from deepshap.execution import run
 from deepshap.paths import Paths
+from deepshap.planning import Settings, plan_for
 from deepshap.players import players_of
 
 STEPS, FEATURES = 6, 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from tensorflow.python.eager import context
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
-from ..shell import Shell, called_twice, check_independence, fails_on_one, row_axis, spread
+from ..shell import GRIDS, TOLERANCE, Shell, called_twice, check_independence, fails_on_one, row_axis, spread
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .graphs import ModelGraph, concrete
@@ -336,6 +337,19 @@ class KerasEngine(Shell):
                 raise UnsupportedOperationError(_unsupported_message(list(survey.unsupported)))
             self._surveys = {key: survey}
         return self._surveys[key]
+
+    # ------------------------------------------------------------------ in other precisions
+    def in_double(self) -> KerasEngine | None:
+        """An engine of the same model that computes in float64; None where this one does."""
+        return None if self.tolerance == TOLERANCE["float64"] else self._as(None)
+
+    def rounding(self, points: Points, at_once: int) -> np.ndarray:
+        """How far the model's rounding can move its outputs, (rows, outputs)."""
+        return np.ptp([self._as(self.lowest, grid).outputs(points, at_once) for grid in GRIDS], axis=0)
+
+    def _as(self, dtype: str | None, grid: float = 1.0) -> KerasEngine:
+        double = import_module(".double", __package__)  # it derives from this class
+        return double.EngineInFloat64(self, double.Precision(dtype and tf.as_dtype(dtype), grid))
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

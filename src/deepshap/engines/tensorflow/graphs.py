@@ -66,7 +66,7 @@ class Library:
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
         self._bodies: dict[str, Body] = {}
-        self._scopes = scopes
+        self.scopes = scopes
 
     def body(self, op: Any, attribute: str) -> Body:
         """The function that an attribute of an operation names."""
@@ -83,10 +83,10 @@ class Library:
     def place(self, op: Any) -> str:
         """The layer that an operation belongs to, from its name."""
         scope = at = op.name.rpartition("/")[0]
-        while at and at not in self._scopes:
+        while at and at not in self.scopes:
             at = at.rpartition("/")[0]
-        if self._scopes.get(at):
-            return f"layer {self._scopes[at]!r}"
+        if self.scopes.get(at):
+            return f"layer {self.scopes[at]!r}"
         return "the model" if at or not scope else repr(scope)
 
 

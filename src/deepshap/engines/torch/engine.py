@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch.nn.parameter import is_lazy
 
 from ...errors import ControlFlowError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import Shell, check_independence, control_flow_message, fails_on_one, row_axis
+from ..shell import GRIDS, TOLERANCE, Shell, check_independence, control_flow_message, fails_on_one, row_axis
 from . import inspection
 from .background import Background, Recorded
 from .contributions import Reduce, Traced, of_pairs, over_references, row_by_row
+from .double import InFloat64
 from .foreign import ForeignCall, custom_functions_visible
 from .handlers import Handlers
 from .inputs import Inputs, take_output
@@ -68,6 +70,7 @@ class TorchEngine(Shell):
         self.device, self._float = _home_of(self.modules)
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
+        self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
         self._background = Background(model, self.modules, self.operations)
         self.handlers = Handlers(self)
@@ -94,10 +97,40 @@ class TorchEngine(Shell):
     # ------------------------------------------------------------------ the model by itself
     def _evaluate(self, points: Points) -> np.ndarray:
         with preserved(self.modules), torch.no_grad():
-            return _numpy(self._flat(self._call(_copies(points), points), len(points)))
+            return _numpy(self._flat(self._call(self._copies(points), points), len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
-        return take_output(points.form.call(self.model, rows, points.extra), self.output)
+        with self._computing:
+            return take_output(points.form.call(self.model, rows, points.extra), self.output)
+
+    def _copies(self, points: Points) -> list[Tensor]:
+        """The model may write into its input."""
+        return [r.clone() for r in self._entering(points)]
+
+    def _entering(self, points: Points) -> list[Tensor]:
+        return [r.double() if self._wide and r.is_floating_point() else r for r in points.inputs]
+
+    @property
+    def _wide(self) -> bool:
+        return isinstance(self._computing, InFloat64)
+
+    def _as(self, computing: InFloat64) -> TorchEngine:
+        """An engine of the same model, in another precision."""
+        other = copy.copy(self)
+        other._computing, other._dtypes = computing, set()
+        other._background = Background(self.model, self.modules, self.operations)
+        other.forget()
+        return other
+
+    def in_double(self) -> TorchEngine | None:
+        """An engine of the same model that computes in float64; None where this one does."""
+        return None if self.tolerance == TOLERANCE["float64"] else self._as(InFloat64())
+
+    def rounding(self, points: Points, at_once: int) -> np.ndarray:
+        """How far the model's rounding can move its outputs, (rows, outputs)."""
+        dtype = getattr(torch, self.lowest)
+        other = [self._as(InFloat64(dtype, grid)).outputs(points, at_once) for grid in GRIDS]
+        return np.ptp(other, axis=0)
 
     @staticmethod
     def _rows_first(output: Tensor, axis: int) -> Tensor:
@@ -130,9 +163,9 @@ class TorchEngine(Shell):
 
         with preserved(self.modules), torch.no_grad():
             if self.layer is None:
-                return self._call(_copies(points), points), values
+                return self._call(self._copies(points), points), values
             with layer_values_through(self.layer, look, self.layer_output):
-                output = self._call(_copies(points), points)
+                output = self._call(self._copies(points), points)
         if not values:
             kind = "output" if self.layer_output else "input"
             raise InputError(
@@ -193,11 +226,11 @@ class TorchEngine(Shell):
 
         with _foreign_visible(self.modules, tracer), torch.enable_grad():
             if self.layer is None:
-                inside = enter(points.inputs)
+                inside = enter(self._entering(points))
                 with tracer:
                     output = self._call(inside, points)
             else:
-                inside = tracer.follow(points.inputs)
+                inside = tracer.follow(self._entering(points))
                 with layer_values_through(self.layer, enter, self.layer_output), tracer:
                     output = self._call(inside, points)
                 leaves.extend(tracer.around or ())
@@ -364,11 +397,6 @@ def _adds_up(found: Contributions, columns: np.ndarray, tolerance: float) -> boo
     total, size = sum(v.sum(2) for v in flat), sum(np.abs(v).sum(2) for v in flat)
     scale = np.maximum(np.maximum(np.abs(y), np.abs(y_r)), size)
     return bool((np.abs(total - (y - y_r)) <= tolerance * scale).all())
-
-
-def _copies(points: Points) -> list[Tensor]:
-    """The model may write into its input."""
-    return [r.clone() for r in points.inputs]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

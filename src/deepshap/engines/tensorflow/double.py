@@ -1,0 +1,235 @@
+"""A model computed in float64, whatever it computes in: its graph with the wider type in the place of the narrower ones.
+
+Variables stay what they are; their values are widened where they are read.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.python.eager import context
+from tensorflow.python.framework import op_def_registry
+
+from ..api import Blame, Comparison, Contributions, Plan, Points, Profile
+from .engine import KerasEngine
+from .graphs import ModelGraph
+
+NARROW = (tf.float32, tf.float16, tf.bfloat16)
+READS = "ReadVariableOp", "ResourceGather", "ResourceGatherNd"
+WRITES = "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"
+GIVEN = "Placeholder", "Const", "Identity"
+WIDE = tf.float64.as_datatype_enum
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In what a graph computes: float64, rounded to a dtype after each operation if there is one.
+
+    ``grid`` is a factor that puts the rounded numbers elsewhere: what outputs differ by from one to another, rounding makes.
+    """
+
+    dtype: tf.DType | None = None
+    grid: float = 1.0
+
+
+class EngineInFloat64(KerasEngine):
+    """Explains the model of another engine in another precision."""
+
+    def __init__(self, engine: KerasEngine, precision: Precision) -> None:
+        super().__init__(engine.model, layer=engine.layer, output=engine.output, batch_axis=engine.batch_axis)
+        self.operations, self._precision = engine.operations, precision
+        self._given: list[Any] = []  # dtypes that the model takes
+
+    def _wide(self, points: Points) -> Points:
+        if any(tf.as_dtype(x.dtype) in NARROW for x in points.inputs) or not self._given:
+            self._given = [x.dtype for x in points.inputs]
+        inputs = tuple(x.astype(np.float64) if tf.as_dtype(x.dtype) in NARROW else x for x in points.inputs)
+        return replace(points, inputs=inputs, key=None)
+
+    def _both(self, comparison: Comparison) -> Comparison:
+        return replace(
+            comparison, examples=self._wide(comparison.examples), references=self._wide(comparison.references)
+        )
+
+    def _traced(self, points: Points, marks: Any) -> ModelGraph:
+        given = tuple(x.astype(dtype) for x, dtype in zip(points.inputs, self._given, strict=True))
+        known = super()._traced(replace(points, inputs=given), marks)
+        made = ModelGraph(widened(known.function, len(given), self._precision), known.library.scopes, known.regions)
+        made.written = known.written
+        return made
+
+    def _compare(self, points: Points, row: np.ndarray) -> None:
+        """The model as it is called does not compute in float64."""
+
+    def probe(self, examples: Points, references: Points) -> Profile:
+        """As of the engine, of points in float64."""
+        return super().probe(self._wide(examples), self._wide(references))
+
+    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """As of the engine, of points in float64."""
+        return super().outputs(self._wide(points), at_once, what)
+
+    def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
+        """As of the engine, of points in float64."""
+        return super().contributions(self._both(comparison), plan, multipliers)
+
+    def blame(self, pair: Comparison) -> Blame | None:
+        """As of the engine, of points in float64."""
+        return super().blame(self._both(pair))
+
+
+def widened(function: Any, inputs: int, precision: Precision) -> Any:
+    """A traced function with the same inputs, of which the first ones are wide, and outputs in float64."""
+    graph, captured = function.graph, function.captured_inputs
+    wide = _in_float64(graph.as_graph_def(add_shapes=True), precision)
+    given = graph.inputs[: len(graph.inputs) - len(captured)]
+    specs = [
+        tf.TensorSpec(t.shape, tf.float64 if t.dtype in NARROW and k < inputs else t.dtype) for k, t in enumerate(given)
+    ]
+
+    def call(*arguments: Any) -> Any:
+        home = tf.compat.v1.get_default_graph()
+        tensors = [*arguments, *(home.capture(t) for t in captured)]
+        tensors = [tf.cast(t, tf.float64) if t.dtype in NARROW else t for t in tensors]
+        named = {t.name: value for t, value in zip(graph.inputs, tensors, strict=True)}
+        names = [t.name for t in graph.outputs]
+        return tf.graph_util.import_graph_def(wide, named, names, name="")
+
+    for definition in wide.library.function:  # TensorFlow knows those alone that it has traced itself
+        context.context().add_function_def(definition)
+    made = tf.function(call, autograph=False).get_concrete_function(*specs)
+    weakref.finalize(made, _forgotten, [f.signature.name for f in wide.library.function]).atexit = False
+    return made
+
+
+def _forgotten(functions: Sequence[str]) -> None:
+    for name in functions:
+        context.context().remove_function(name)
+
+
+# ---------------------------------------------------------------------- graphs and functions rewritten
+def _in_float64(definition: Any, precision: Precision) -> Any:
+    """A graph and its functions, which get names of their own."""
+    ending = f"_in_float64_{precision.dtype.name if precision.dtype else ''}_{precision.grid}".replace(".", "_")
+    names = {f.signature.name: f.signature.name + ending for f in definition.library.function}
+    wide = type(definition)(versions=definition.versions)
+    wide.node.extend(_Rewriting(names, precision, in_function=False).nodes(definition.node))
+    for function in definition.library.function:
+        made = wide.library.function.add()
+        made.CopyFrom(function)
+        made.signature.name = names[function.signature.name]
+        for argument in (*made.signature.input_arg, *made.signature.output_arg):
+            argument.type = _wide_type(argument.type)
+            argument.ClearField("experimental_full_type")
+        rewriting = _Rewriting(names, precision, in_function=True)
+        del made.node_def[:]
+        made.node_def.extend(rewriting.nodes(function.node_def))
+        for key, name in function.ret.items():
+            made.ret[key] = rewriting.renamed.get(name, name)
+    return wide
+
+
+class _Rewriting:
+    """Puts float64 into the nodes of a graph, or of a function, where outputs are called by their arguments' names."""
+
+    def __init__(self, names: Mapping[str, str], precision: Precision, in_function: bool) -> None:
+        self._names, self._precision, self._in_function = names, precision, in_function
+        self.renamed: dict[str, str] = {}
+        self._nodes: list[Any] = []
+
+    def nodes(self, given: Sequence[Any]) -> list[Any]:
+        """The nodes, with the casts and roundings that they need."""
+        for node in given:
+            self._rewrite(node)
+        for node in self._nodes:
+            node.input[:] = [self.renamed.get(name, name) for name in node.input]
+        return self._nodes
+
+    def _rewrite(self, node: Any) -> None:
+        made = _copy(node)
+        made.op = self._names.get(node.op, node.op)
+        made.attr.pop("_class", None)
+        made.ClearField("experimental_type")
+        narrow = node.op in (*READS, *WRITES) and tf.as_dtype(node.attr["dtype"].type) in NARROW
+        if not narrow:
+            for value in made.attr.values():
+                self._widen(value)
+        elif node.op in WRITES:
+            made.input[1] = self._cast(f"{node.name}/narrow", node.input[1], WIDE, node.attr["dtype"].type)
+        self._nodes.append(made)
+        output = _only_output(made)
+        if output is None or not (narrow or self._rounds(made)):
+            return
+        made.name += "/raw"
+        at = self._called(made.name, output)
+        at = self._cast(node.name, at, node.attr["dtype"].type, WIDE) if narrow else self._rounded(node.name, at)
+        if self._in_function:
+            self.renamed[f"{node.name}:{output}:0"] = at
+
+    def _widen(self, value: Any) -> None:
+        """Put float64 in the place of narrower types, and new names of functions, into an attribute."""
+        kind = value.WhichOneof("value")
+        if kind == "type":
+            value.type = _wide_type(value.type)
+        elif kind == "list":
+            value.list.type[:] = [_wide_type(number) for number in value.list.type]
+        elif kind == "tensor" and tf.as_dtype(value.tensor.dtype) in NARROW:
+            value.tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(value.tensor).astype(np.float64)))
+        for function in [value.func] if kind == "func" else value.list.func if kind == "list" else ():
+            function.name = self._names.get(function.name, function.name)
+
+    def _rounds(self, node: Any) -> bool:
+        rounded = self._precision.dtype is not None and node.op not in (*GIVEN, *self._names.values())
+        return rounded and node.attr[_output_type(node)].type == WIDE
+
+    def _rounded(self, name: str, at: str) -> str:
+        grid = self._add(f"{name}/grid", "Const", [], dtype=WIDE)
+        self._nodes[-1].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(self._precision.grid, tf.float64))
+        assert self._precision.dtype is not None
+        low = self._precision.dtype.as_datatype_enum
+        scaled = self._add(f"{name}/scaled", "Mul", [at, self._called(grid, "output")], T=WIDE)
+        wide = self._cast(f"{name}/wide", self._cast(f"{name}/low", self._called(scaled, "z"), WIDE, low), low, WIDE)
+        return self._called(self._add(name, "RealDiv", [wide, self._called(grid, "output")], T=WIDE), "z")
+
+    def _cast(self, name: str, at: str, before: int, after: int) -> str:
+        return self._called(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")
+
+    def _add(self, name: str, operation: str, inputs: Sequence[str], **types: int) -> str:
+        node = NodeDef(name=name, op=operation, input=inputs)
+        for key, number in types.items():
+            node.attr[key].type = number
+        self._nodes.append(node)
+        return name
+
+    def _called(self, name: str, output: str) -> str:
+        return f"{name}:{output}:0" if self._in_function else name
+
+
+def _copy(message: Any) -> Any:
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+def _only_output(node: Any) -> str | None:
+    """What the output of a node is called, if it has a single one that is a tensor of numbers."""
+    return _output_type(node) and op_def_registry.get(node.op).output_arg[0].name
+
+
+def _output_type(node: Any) -> str | None:
+    """The attribute with the type of a node's only output."""
+    known = op_def_registry.get(node.op)
+    if known is None or len(known.output_arg) != 1:
+        return None
+    output = known.output_arg[0]
+    return None if output.number_attr or output.type_list_attr else output.type_attr or None
+
+
+def _wide_type(number: int) -> int:
+    return WIDE if tf.as_dtype(number) in NARROW else number

@@ -1,0 +1,108 @@
+"""Planning: how much of a comparison is taken at a time, so that it fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+
+from .engines.api import Comparison, Footprint, Plan
+from .errors import InputError, MemoryBudgetError
+
+MOST_PAIRS = 4096  # larger chunks are not faster, only larger
+SHARE_OF_FREE_MEMORY = 0.25
+DEFAULT_BUDGET = 2 * 2**30
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run.
+
+    Attributes
+    ----------
+    memory : the budget for the activations of one chunk, in bytes.
+    most_rows : that the model takes in one call.
+    progress : whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
+    strict : whether sums that do not match are an error, or a warning.
+    """
+
+    memory: int = DEFAULT_BUDGET
+    most_rows: int = MOST_PAIRS
+    progress: bool | None = None
+    strict: bool = True
+
+
+def memory_budget(asked: int | str | None, free: int | None = None) -> int:
+    """Bytes that a run may take: what the user asks, else a share of what is free."""
+    if asked is None:
+        return min(DEFAULT_BUDGET, int(SHARE_OF_FREE_MEMORY * (free or psutil.virtual_memory().available)))
+    if isinstance(asked, str):
+        text = asked.strip().upper().removesuffix("B").removesuffix("I").strip()
+        number = text.rstrip("KMGT ")
+        try:
+            asked = int(float(number) * UNITS[text[len(number) :].strip()])
+        except (ValueError, KeyError, OverflowError):
+            raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
+    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not 0 < asked < np.inf:
+        raise InputError(f"max_memory must be a positive number of bytes, or a size such as '500 MB', not {asked!r}.")
+    return int(asked)
+
+
+def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings) -> Plan:
+    """How many examples and references to take at a time, and multipliers beside them."""
+    budget, most = settings.memory, settings.most_rows
+    if sum(footprint) > budget:
+        raise MemoryBudgetError(
+            f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
+            "Raise max_memory, or shorten the sequences."
+        )
+    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most)
+    left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
+    count = max(1, min(examples, left // each, most // block))
+    spare = budget - block * footprint.reference - count * footprint.example
+    beside = min(budget // sum(footprint), most)
+    return Plan(count, block, beside, min(spare // footprint.pair, MOST_PAIRS), budget)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**19 else f"{count / 2**10:.1f} KiB"
+
+
+def chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
+    """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
+    count = len(comparison.examples)
+    if comparison.before is not None:
+        yield from ((at, slice(None)) for at in _whole_ways(comparison.before, plan.beside))
+        return
+    if not comparison.crossed:
+        yield from ((at, slice(None)) for at in slices(count, plan.beside))
+        return
+    for block in slices(len(comparison.references), plan.references):
+        yield from ((at, block) for at in slices(count, plan.examples, block.stop - block.start))
+
+
+def _whole_ways(before: np.ndarray, size: int) -> Iterator[slice]:
+    """Cut points into parts of whole ways, none of which is longer than a part may be."""
+    ends, first = ends_of_ways(before), 0
+    while first < len(before):
+        last = int(ends[np.searchsorted(ends, first + size, "right") - 1])
+        yield slice(first, last)
+        first = last
+
+
+def ends_of_ways(before: np.ndarray) -> np.ndarray:
+    """Where each way is over."""
+    return np.append(np.flatnonzero(before == np.arange(len(before)))[1:], len(before))
+
+
+def slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
+    """Cut rows into parts of a size, none as many as the references: engines tell the two sides apart by number."""
+    start = 0
+    while start < count:
+        part = min(size, count - start)
+        part = -(-part // 2) if part == references else part
+        yield slice(start, start + part)
+        start += part

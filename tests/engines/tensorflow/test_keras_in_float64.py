@@ -1,0 +1,126 @@
+"""Keras and TensorFlow: where float32 cancels, rows are explained in float64, as the float64 model is."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import deepshap
+
+BIG = 3e4
+
+
+@keras.saving.register_keras_serializable()
+class Shift(layers.Layer):
+    def call(self, x):
+        return x + BIG
+
+
+def ends(x, h):
+    return keras.Model(x, layers.Softmax()(Shift()(layers.Dense(3)(h))))
+
+
+def dense():
+    x = keras.Input((6,))
+    return ends(x, layers.Dense(8, activation="relu")(x))
+
+
+def lstm():
+    x = keras.Input((4, 3))
+    return ends(x, layers.LSTM(5)(x))
+
+
+def attention():
+    x = keras.Input((4, 3))
+    h = layers.GRU(6, return_sequences=True)(x)
+    h = layers.LayerNormalization()(h + layers.MultiHeadAttention(2, 4)(h, h))
+    return ends(x, layers.Flatten()(h))
+
+
+def convolution():
+    x = keras.Input((6, 6, 1))
+    h = layers.BatchNormalization()(layers.Conv2D(3, 3, activation="tanh")(x))
+    return ends(x, layers.Flatten()(layers.AveragePooling2D(2)(h)))
+
+
+MODELS = [dense, lstm, attention, convolution]
+
+
+def rows(shape):
+    random = np.random.default_rng(3)
+    return random.normal(size=(6, *shape)).astype("float32"), random.normal(size=(4, *shape)).astype("float32")
+
+
+def in_float64(make, model):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        wide = make()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    wide.set_weights(model.get_weights())
+    return wide
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_values_are_those_of_the_float64_model(make):
+    keras.utils.set_random_seed(1)
+    model = make()
+    background, x = rows(model.input_shape[1:])
+    weights = model.get_weights()
+    found = deepshap.DeepExplainer(model, background, progress=False)(x)
+    again = found.gap.max(1) <= 1e-9
+    assert again.any()
+    wanted = deepshap.DeepExplainer(in_float64(make, model), background.astype(float), progress=False)(x.astype(float))
+    np.testing.assert_allclose(found.values[again], wanted.values[again], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(found.outputs[again], wanted.outputs[again], rtol=1e-6)
+    assert found.values.dtype == np.float32
+    assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+def test_an_inner_layer_and_captured_tensors():
+    keras.utils.set_random_seed(1)
+    model = dense()
+    wide = in_float64(dense, model)
+    background, x = rows((6,))
+    shift = tf.constant([0.5, 1.0, -0.5])
+
+    def function(x):
+        return tf.nn.softmax(model.layers[2](model.layers[1](x)) + shift + BIG)
+
+    def function_in_float64(x):
+        return tf.nn.softmax(wide.layers[2](wide.layers[1](x)) + tf.cast(shift, tf.float64) + BIG)
+
+    found = deepshap.DeepExplainer(function, background, progress=False)(x)
+    again = found.gap.max(1) <= 1e-9
+    assert again.any()
+    wanted = deepshap.DeepExplainer(function_in_float64, background.astype(float), progress=False)(x.astype(float))
+    np.testing.assert_allclose(found.values[again], wanted.values[again], rtol=1e-5, atol=1e-9)
+    found = deepshap.DeepExplainer((model, model.layers[2]), background, progress=False)(x)
+    again = found.gap.max(1) <= 1e-9
+    assert again.any()
+    wanted = deepshap.DeepExplainer((wide, wide.layers[2]), background.astype(float), progress=False)(x.astype(float))
+    np.testing.assert_allclose(found.values[again], wanted.values[again], rtol=1e-5, atol=1e-9)
+
+
+class Slightly(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+@pytest.mark.parametrize("miss", [3e-4, 0.1])
+def test_a_wrong_rule_stays_an_error(miss):
+    def wrong(step, m):
+        return 2.0 * (1 + miss) * m
+
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4), Slightly(), layers.Dense(2)])
+    background, x = rows((6,))
+    deepshap.register_rule(Slightly, wrong)
+    try:
+        with pytest.raises(deepshap.AdditivityError, match="In float64 they miss it by"):
+            deepshap.DeepExplainer(model, background, progress=False).shap_values(x)
+    finally:
+        deepshap.unregister_rule(Slightly)
