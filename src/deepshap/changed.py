@@ -57,7 +57,7 @@ def annotate(explanation: Explanation, explainer: Any, answer: Answer, wish: Wis
     explanation.background = {"description": "references of its own for each row"}
     if explainer._background is not None:
         explanation.background = {"rows": len(explainer._background)}
-    explanation.model, explanation.explained = name_of(engine.model), wish.words
+    explanation.model, explanation.explained = name_of(engine.model), wish.worded(answer.output_shape)
     if len(answer.output_shape) < 2:
         explanation.predictions, explanation.classes = answer.predictions, explainer.output_names
     if targets is not None:

@@ -219,8 +219,10 @@ class _Trial:
             profile = self.engine.probe(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)
         self.columns = wish.columns(outputs, profile)
-        self.weights = wish.weights if isinstance(wish, Target) else np.ones(1)
-        if self.columns.shape[1] != len(self.weights):
+        turned = wish.turned(outputs)
+        weights, signs = (turned.weights, turned.signs) if isinstance(turned, Target) else (np.ones(1), None)
+        self.weights = np.tile(weights, (len(outputs), 1)) * (1.0 if signs is None else signs[:, None])
+        if self.columns.shape != self.weights.shape:
             raise InputError(f"faithfulness is about one number of each row; this target has {self.columns.shape[1]}.")
         self.labels = list(_numbered([tuple(x.shape[1:]) for x in self.examples.inputs], players))
 
@@ -235,7 +237,7 @@ class _Trial:
         count = max(int(label.max()) for label in self.labels) + 1
         total = np.zeros((len(pairs), count))
         for values, label in zip(found.values, self.labels, strict=True):
-            flat = (values @ self.weights).reshape(len(pairs), -1)
+            flat = self._one_number(values).reshape(len(pairs), -1)
             total += flat @ (label.reshape(-1, 1) == np.arange(count))
         return total.reshape(len(self.columns), len(self.references), count)
 
@@ -273,7 +275,11 @@ class _Trial:
         with self.engine.session():
             outputs = self.engine.native_outputs(points, AT_ONCE)
         columns = np.repeat(self.columns, len(outputs) // len(self.columns), 0)
-        return np.take_along_axis(outputs, columns, 1) @ self.weights
+        return self._one_number(np.take_along_axis(outputs, columns, 1))
+
+    def _one_number(self, found: np.ndarray) -> np.ndarray:
+        """What is explained, from what was found of its terms, (rows or pairs, ..., terms)."""
+        return np.einsum("n...k,nk->n...", found, np.repeat(self.weights, len(found) // len(self.weights), 0))
 
 
 def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.ndarray]:

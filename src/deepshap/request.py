@@ -185,12 +185,12 @@ class Answering:
         order = np.argsort(np.concatenate([part.rows for part in parts]))
         first = parts[0].outcome
         profile = first.profile
-        shape, wish = profile.output_shape, self.request.wish
+        shape = profile.output_shape
 
         def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
             return np.concatenate(arrays)[order]
 
-        def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped = wish.shaped) -> Any:
+        def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped) -> Any:
             values = _by_input([joined(each) for each in zip(*lists, strict=True)], players, examples)
             values = [shaped(v, shape).astype(profile.dtype) for v in values]
             return self._placed(values, players, examples)
@@ -198,6 +198,7 @@ class Answering:
         def raw(name: str) -> np.ndarray:
             return joined([getattr(part.outcome, name) for part in parts])
 
+        wish = self.request.wish.turned(raw("predictions"))
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
         number = min(part.outcome.estimate.group_count for part in parts)
         groups = [part.outcome.estimate.spread_groups(number) for part in parts]
@@ -209,7 +210,7 @@ class Answering:
         else:
             data = self._placed(data, players, examples, moved=self.engine.layer is None)
         found = Found(
-            formed([part.outcome.values for part in parts]),
+            formed([part.outcome.values for part in parts], wish.shaped),
             data,
             axes,
             wish.shaped(raw("expected"), shape),
@@ -218,7 +219,7 @@ class Answering:
             errors=None
             if any(e is None for e in errors)
             else formed([[e] for e in errors if e is not None], wish.bound),
-            replicates=[formed([[g] for g in each]) for each in zip(*groups, strict=True)] or None,
+            replicates=[formed([[g] for g in each], wish.shaped) for each in zip(*groups, strict=True)] or None,
             converged=None if near[0] is None else joined([n for n in near if n is not None]),
             method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
             players=None if players is None else players.kind,
@@ -289,7 +290,7 @@ def lengths_named(labels: Any, request: Request) -> Iterator[None]:
 def names_of(answer: Answer, wish: Wish, output_names: Sequence[str] | None) -> Any:
     """Names of the explained outputs; where each row has outputs of its own, (rows, ranked outputs)."""
     if isinstance(wish, Target):
-        return wish.words
+        return wish.worded(answer.output_shape)
     if wish.count is None:
         return None if callable(wish.change) else output_names
     if output_names is not None and len(answer.output_shape) == 1:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .names import as_labels, check_count, is_whole
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 LOGITS, LOG_ODDS = "logits", "log-odds"
+PREDICTED, TRUE, RUNNER_UP = "predicted", "true", "runner-up"
 Change = str | Callable[[Any], Any] | None  # of the model's output, before outputs are picked
 
 
@@ -49,6 +51,14 @@ class Ranked:
 
     worst = bound = shaped
 
+    def turned(self, outputs: np.ndarray) -> Ranked:
+        """As it is: an output is not turned."""
+        return self
+
+    def worded(self, shape: tuple[int, ...]) -> str | None:
+        """What is explained of outputs of this shape, for people."""
+        return self.words
+
 
 @dataclass(frozen=True)
 class Target:
@@ -62,6 +72,8 @@ class Target:
         against all others, or a function of the user.
     words : what is explained, for people.
     names, truth : names of the outputs, and the true class of each row, if they are known.
+    odds : whether these are log-odds. The only output of a model then answers yes or no, and speaks for either.
+    signs : 1 or -1 of each row, where one output is turned to what it speaks for.
     """
 
     terms: tuple[Any, ...]
@@ -70,6 +82,8 @@ class Target:
     words: str
     names: Sequence[str] | None
     truth: np.ndarray | None
+    odds: bool = False
+    signs: np.ndarray | None = None
 
     def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
         """Numbers of the explained outputs of each row, (rows, terms)."""
@@ -82,8 +96,26 @@ class Target:
         return np.stack([self._column(term, outputs, profile.output_shape) for term in self.terms], 1)
 
     def shaped(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The one number from those of the terms, (..., terms)."""
-        return array @ self.weights
+        """The one number from those of the terms, (rows, ..., terms)."""
+        found = array @ self.weights
+        return found if self.signs is None else found * self.signs.reshape(-1, *[1] * (found.ndim - 1))
+
+    def turned(self, outputs: np.ndarray) -> Target:
+        """With the signs of rows, from the log-odds (rows, 1) of a single output; else as it is."""
+        if not self.odds or outputs.shape[1] > 1:
+            return self
+        (term,), (yes, no) = self.terms, yes_and_no(self.names)
+        if term == TRUE:
+            for_it = self._truth(len(outputs), lambda one: is_yes(one, yes, no))
+        else:
+            for_it = outputs[:, 0] > 0 if term == PREDICTED else np.full(len(outputs), term != no)
+        return replace(self, signs=np.where(for_it, 1.0, -1.0))
+
+    def worded(self, shape: tuple[int, ...]) -> str:
+        """What is explained of outputs of this shape, for people: a single output is nothing that was chosen."""
+        if self.terms == (PREDICTED,) and not self.odds and math.prod(shape) == 1:
+            return str(self.names[0]) if self.names else "output 0"
+        return self.words
 
     def bound(self, errors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """At most the standard error of the one number, from those of the terms: they may go together."""
@@ -95,27 +127,32 @@ class Target:
 
     def _column(self, term: Any, outputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         rows, count = outputs.shape
-        if term == "predicted":
+        if count == 1 and self.odds and term in (PREDICTED, TRUE, *yes_and_no(self.names)):
+            return np.zeros(rows, int)
+        if term == PREDICTED:
             return outputs.argmax(1)
-        if term == "runner-up":
-            if count < 2:
-                raise InputError("there is no runner-up: the model has a single output.")
+        if count == 1 and term in (RUNNER_UP, TRUE):
+            raise InputError(
+                f"there is no {term} output to choose: the model has a single output. What speaks for its answer, yes or no, "
+                f"is target={LOG_ODDS!r}, for the true one {LOG_ODDS + ' of true'!r}; the output itself is 0, or its name."
+            )
+        if term == RUNNER_UP:
             return np.argsort(-outputs, axis=1, kind="stable")[:, 1]
-        if term == "true":
-            return self._true(rows, count)
+        if term == TRUE:
+            return self._truth(rows, lambda one: index_of(one, self.names, count))
         if isinstance(term, tuple):
             try:
                 return np.full(rows, np.ravel_multi_index([i % n for i, n in zip(term, shape, strict=True)], shape))
             except (ValueError, TypeError):
                 raise InputError(f"there is no output {term} among outputs of shape {shape}.") from None
-        return np.full(rows, index_of(term, self.names, count))
+        return np.full(rows, index_of(term, self.names, count, f", or {PREDICTED!r}, {RUNNER_UP!r}, {TRUE!r}"))
 
-    def _true(self, rows: int, count: int) -> np.ndarray:
+    def _truth(self, rows: int, read: Callable[[Any], Any]) -> np.ndarray:
         if self.truth is None:
             raise InputError("target='true' needs targets=, the true class of each row.")
         if self.truth.shape != (rows,):
             raise InputError(f"targets has shape {self.truth.shape} for {rows} rows: give the true class of each row.")
-        return np.array([index_of(one, self.names, count) for one in self.truth.tolist()])
+        return np.array([read(one) for one in self.truth.tolist()])
 
 
 Wish = Ranked | Target
@@ -127,8 +164,22 @@ def check_output_names(names: Sequence[str] | None, shape: tuple[int, ...] | Non
         check_count("output_names", names, shape[-1] if shape else 1)
 
 
-def index_of(key: Any, names: Sequence[str] | None, count: int) -> int:
-    """Number of an output, from its name or index."""
+def yes_and_no(names: Sequence[str] | None) -> tuple[str, str]:
+    """What a single output answers, by its name: "ill", "not ill"."""
+    return (str(names[0]), f"not {names[0]}") if names else ("1", "0")
+
+
+def is_yes(answer: Any, yes: str, no: str) -> bool:
+    """Whether a true answer is yes, from 0 and 1, or its name."""
+    if isinstance(answer, str) and answer in (yes, no):
+        return answer == yes
+    if not isinstance(answer, str) and answer in (0, 1):
+        return bool(answer)
+    raise InputError(f"targets: {answer!r} is neither 1 nor 0, {yes!r} nor {no!r}, which a single output may answer.")
+
+
+def index_of(key: Any, names: Sequence[str] | None, count: int, besides: str = "") -> int:
+    """Number of an output, from its name or index; ``besides`` says what else might have been meant."""
     if isinstance(key, str) and key in (names or []):
         return list(names or []).index(key)
     if isinstance(key, str) and key.lstrip("-").isdecimal():
@@ -136,7 +187,7 @@ def index_of(key: Any, names: Sequence[str] | None, count: int) -> int:
     if is_whole(key) and -count <= key < count:
         return int(key) % count
     known = f", named {list(names)}" if names else "; names are given as output_names"
-    raise InputError(f"there is no output {key!r} among {count}{known}.")
+    raise InputError(f"there is no output {key!r} among {count}{known}{besides}.")
 
 
 def wish_of(ranked_outputs: int | None, order: str, target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
@@ -173,6 +224,8 @@ def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
         name = getattr(target, "__name__", "<lambda>")
         words = "a function of the outputs" if name == "<lambda>" else name
         return Ranked(change=target, words=words)
+    if isinstance(target, tuple) and len(target) == 1:
+        (target,) = target
     if isinstance(target, tuple):
         return Target((target,), np.ones(1), None, f"output {target}", names, truth)
     if is_whole(target):
@@ -185,12 +238,12 @@ def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
         return Ranked(change=LOGITS, words=LOGITS, names=names)
     text, change = target.strip(), None
     if text not in (names or []) and re.match(rf"{LOG_ODDS}(\s|$)", text):
-        text, change = re.sub(rf"^{LOG_ODDS}(\s+of\s+)?", "", text).strip() or "predicted", LOG_ODDS
+        text, change = re.sub(rf"^{LOG_ODDS}(\s+of\s+)?", "", text).strip() or PREDICTED, LOG_ODDS
     terms = (text,) if text in (names or []) else tuple(part.strip() for part in re.split(r"\s[-\u2212\u2013]\s", text))
     if len(terms) > 2 or not all(terms):
         raise InputError(f"target={target!r} is neither an output nor the difference of two, 'A - B'.")
     words = f"{LOG_ODDS} of {text}" if change else text
-    return Target(terms, np.array([1.0, -1.0])[: len(terms)], change, words, names, truth)
+    return Target(terms, np.array([1.0, -1.0])[: len(terms)], change, words, names, truth, change is not None)
 
 
 def kind_of(outputs: np.ndarray) -> str:

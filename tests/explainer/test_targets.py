@@ -120,6 +120,70 @@ def test_logits_before_a_sigmoid_are_reached(data, head):
     np.testing.assert_allclose(explainer(x, target="logits").values.reshape(direct.shape), direct.values, atol=1e-12)
 
 
+@pytest.mark.parametrize("head", [torch.sigmoid, lambda z: torch.sigmoid(z)[:, 0], lambda z: z])
+def test_log_odds_of_a_single_output_speak_for_the_answer(data, head):
+    """Yes or no: the log-odds of no are those of yes with the sign turned."""
+    x, background = data
+    model = made(head, 1)
+    model.last.bias.data -= model.logits(x).mean().detach() / 4
+    explainer = deepshap.DeepExplainer(model, background, output_names=["ill"])
+    direct = deepshap.DeepExplainer(lambda x: model.logits(x)[:, 0], background)(x)
+    yes, true = direct.outputs > 0, np.array([1, 0, 1, 0, 0, 1])
+    assert yes.any()
+    assert not yes.all()
+    for target, for_it in (
+        ("log-odds", yes),
+        ("log-odds of true", true == 1),
+        ("log-odds of ill", True),
+        ("log-odds of not ill", False),
+    ):
+        found, sign = explainer(x, target=target, targets=true), np.where(for_it, 1, -1)
+        np.testing.assert_allclose(found.values, direct.values * np.reshape(sign, (-1, 1, 1)), atol=1e-12)
+        np.testing.assert_allclose(found.outputs, direct.outputs * sign, atol=1e-12)
+        np.testing.assert_allclose(found.base_values, direct.base_values * sign, atol=1e-12)
+    words = np.where(true == 1, "ill", "not ill")
+    named = explainer(x, target="log-odds of true", targets=words)
+    np.testing.assert_allclose(named.outputs, direct.outputs * np.where(true, 1, -1), atol=1e-12)
+    asked = deepshap.faithfulness(explainer, x, target="log-odds")
+    np.testing.assert_allclose(asked.attributions, explainer(x, target="log-odds").values.sum(1), atol=1e-12)
+
+
+@pytest.mark.parametrize("head", [torch.sigmoid, lambda z: z])
+def test_the_predicted_output_of_a_single_one_is_that_output(data, head):
+    x, background = data
+    model = made(head, 1)
+    named = deepshap.DeepExplainer(model, background, output_names=["ill"])
+    found = named(x, target="predicted")
+    assert (found.explained, found.output_names) == ("ill", "ill")
+    np.testing.assert_allclose(found.outputs, model(x)[:, 0].detach().numpy(), atol=1e-12)
+    assert deepshap.DeepExplainer(model, background)(x, target="predicted").explained == "output 0"
+    with pytest.raises(deepshap.InputError, match="log-odds of true"):
+        named(x, target="true", targets=TRUE)
+    with pytest.raises(deepshap.InputError, match="neither 1 nor 0"):
+        named(x, target="log-odds of true", targets=["well"] * ROWS)
+
+
+def test_probabilities_that_were_picked_or_joined(data):
+    """Each softmax has its own classes, whatever becomes of its results' shape."""
+    x, background = data
+    z = made("logits").logits(x).detach().numpy()
+    one = deepshap.DeepExplainer(made(lambda z: z.softmax(-1)[:, 1]), background)
+    np.testing.assert_allclose(one(x, target="log-odds of 1").outputs, log_odds(z)[:, 1], atol=1e-9)
+    with pytest.raises(deepshap.InputError, match="out of reach"):
+        one(x, target="logits")
+    pairs = deepshap.DeepExplainer(made(lambda z: z.reshape(-1, 2, 2).softmax(-1).flatten(1)), background)
+    expected = np.concatenate([log_odds(z[:, :2]), log_odds(z[:, 2:])], 1)
+    for k in range(4):
+        np.testing.assert_allclose(pairs(x, target=f"log-odds of {k}").outputs, expected[:, k], atol=1e-9)
+    across = deepshap.DeepExplainer(made(lambda z: z.softmax(dim=1).unsqueeze(2).squeeze(2)), background)
+    np.testing.assert_allclose(across(x, target="log-odds of 2").outputs, log_odds(z)[:, 2], atol=1e-9)
+
+
+def test_an_index_in_a_tuple_is_named(data):
+    x, background = data
+    assert deepshap.DeepExplainer(made(), background, output_names=NAMES)(x, target=(2,)).explained == "emu"
+
+
 def test_logits_of_all_classes(data):
     x, background = data
     model = made()
@@ -160,7 +224,7 @@ def test_row_arguments_and_several_inputs_go_along(data):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("cow", "there is no output 'cow' among 4"),
+        ("cow", "there is no output 'cow' among 4.*or 'predicted', 'runner-up', 'true'"),
         (7, "there is no output 7 among 4"),
         ("true", "needs targets="),
         ("a - b - c", "neither an output nor the difference of two"),
@@ -181,7 +245,7 @@ def test_an_output_that_may_be_either_is_not_guessed(data):
     model = made(lambda z: 1 / (1 + (-z).exp()), 1)
     with pytest.raises(deepshap.InputError, match="out of reach"):
         deepshap.DeepExplainer(model, background)(x, target="log-odds")
-    with pytest.raises(deepshap.InputError, match="no runner-up"):
+    with pytest.raises(deepshap.InputError, match="no runner-up output to choose"):
         deepshap.DeepExplainer(model, background)(x, target="runner-up")
 
 

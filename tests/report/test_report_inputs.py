@@ -417,6 +417,20 @@ def test_a_head_of_one_output_is_judged_and_says_what_it_predicts(outputs):
     np.testing.assert_allclose(-found.error, (np.array(outputs) - threshold) * [1, 1, -1, -1])
 
 
+@pytest.mark.parametrize("targets", [[1, 0, 0], ["ill", "not ill", "not ill"]])
+@pytest.mark.parametrize("target", ["log-odds", "log-odds of true", "predicted", lambda p: p[:, 0] ** 2])
+def test_what_is_explained_of_a_single_output_changes_nothing_about_its_answer(target, targets):
+    weights = torch.tensor([[3.0], [-2.0]])
+    explainer = deepshap.DeepExplainer(lambda x: torch.sigmoid(x @ weights), torch.zeros(1, 2), output_names=["ill"])
+    explanation = explainer(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), target=target, targets=[1, 0, 0])
+    explanation.targets = targets
+    found = judge(read(explanation))
+    assert found.predicted.tolist() == ["ill", "not ill", "ill"]
+    assert found.true.tolist() == ["ill", "not ill", "not ill"]
+    p = 1 / (1 + np.exp(-np.array([3.0, -2.0, 1.0])))
+    np.testing.assert_allclose(-found.error, (p - 0.5) * [1, -1, -1], atol=1e-6)
+
+
 def test_whole_numbers_are_values_where_the_output_is_a_value():
     explanation = single([1.5, 3.0, 7.5], "price")
     explanation.targets = [1, 3, 9]

@@ -9,6 +9,8 @@ import numpy as np
 from ..errors import InputError
 from .content import Content
 
+NAMELESS = ("output", "output 0")
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -44,8 +46,7 @@ def judge(content: Content) -> Judged:
     scores, names = _scores(content)
     values = targets is not None and targets.dtype.kind == "f" and outputs.shape[1] == 1  # of the one that is explained
     if scores.shape[1] == 1 or not content.flat or values:
-        sole = content.predictions is not None and not values
-        return Judged() if targets is None else _judge_value(content, targets, sole)
+        return Judged() if targets is None else _judge_value(content, targets)
     predicted = names[np.arange(len(content)), scores.argmax(1)]
     if targets is None:
         return Judged(predicted=predicted)
@@ -88,20 +89,32 @@ def _as_classes(content: Content, targets: np.ndarray, names: np.ndarray) -> np.
     return np.array([str(target) for target in targets], dtype=object)
 
 
-def _judge_value(content: Content, targets: np.ndarray, sole: bool) -> Judged:
+def _single(content: Content) -> tuple[np.ndarray, str | None, bool]:
+    """Outputs that are judged by themselves, the name, if there is one, and whether the model has no others."""
+    predictions, name = content.predictions, str(content.output_names.flat[0])
+    if predictions is None or predictions.shape[1] > 1:
+        return content.outputs, None if name in NAMELESS else name, False
+    if content.classes or content.explained:  # whatever was made of the model's output for the explanation
+        name = str(content.classes[0]) if content.classes else "output"
+    return predictions, None if name in NAMELESS else name, True
+
+
+def _judge_value(content: Content, targets: np.ndarray) -> Judged:
     """Judge a single output, whose target is a value, or yes or no; or it is one of several, and cannot be compared."""
+    outputs, name, sole = _single(content)
+    answers = np.array(["0", "1"] if name is None else [f"not {name}", name], dtype=object)
+    if sole and targets.dtype.kind not in "biuf" and np.isin(targets, answers).all():
+        targets = (targets == answers[1]).astype(int)
     numbers = targets.dtype.kind in "biuf"
     true = np.array([float(t) if numbers else str(t) for t in targets], dtype=object)
-    name = str(content.output_names.flat[0])
-    picked = not sole and name != "output"  # one of several classes, perhaps: its whole numbers may be their indexes
-    if content.outputs.shape[1] > 1 or not numbers or (picked and targets.dtype.kind in "biu"):
+    picked = not sole and name is not None  # one of several classes, perhaps: its whole numbers may be their indexes
+    if outputs.shape[1] > 1 or not numbers or (picked and targets.dtype.kind in "biu"):
         return Judged(true=true)
-    output, value = content.outputs[:, 0], targets.astype(np.float64)
+    output, value = outputs[:, 0], targets.astype(np.float64)
     if not np.isin(value, (0, 1)).all() or targets.dtype.kind not in "biu":
         return Judged(None, true, error=np.abs(output - value), meaning="|output − target|")
     error, threshold = _beyond(output, value)
     meaning = f"how far the output lies on the right side of {threshold}: below 0 the prediction is wrong"
-    answers = np.array(["0", "1"] if name == "output" else [f"not {name}", name], dtype=object)
     said = answers[(np.where(value == 1, -error, error) > 0).astype(int)]
     return Judged(said, answers[value.astype(int)], wrong=error > 0, error=error, meaning=meaning, margin=True)
 

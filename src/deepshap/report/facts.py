@@ -12,6 +12,7 @@ from .content import TOLERANCE, Content, Part, plural
 from .examples import Judged
 
 ROUGH = 1e-2  # a relative gap that half precision explains
+LONG = 30  # letters, that are no heading
 
 
 def facts(content: Content, judged: Judged) -> str:
@@ -60,9 +61,10 @@ def _accuracy(content: Content) -> list[tuple[str, str, str]]:
 
 def _card(name: str, value: str, detail: str, state: str = "") -> str:
     mark = {"good": "✓ ", "rough": "≈ ", "bad": "✗ "}.get(state, "")
+    size = " long" if len(value) > LONG else ""
     return (
-        f'<div class="fact {state}" data-fact="{escape(name)}"><dt>{escape(name)}</dt><dd><strong>{mark}{escape(value)}</strong>'
-        f"<small>{escape(detail)}</small></dd></div>"
+        f'<div class="fact {state}{size}" data-fact="{escape(name)}"><dt>{escape(name)}</dt><dd>'
+        f"<strong>{mark}{escape(value)}</strong><small>{escape(detail)}</small></dd></div>"
     )
 
 

@@ -230,18 +230,20 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
         "errorMeaning": judged.meaning,
         "comparable": _comparable(content, judged),
         "explained": content.explained,
-        "confusion": _confusion(judged),
+        "confusion": _confusion(judged, content.classes or np.atleast_1d(content.output_names).ravel().tolist()),
         "timeLabel": content.time_label,
         "baseKnown": content.base is not None,
         "parts": [_describe(part, each, choice) for part, each in zip(content.parts, overall, strict=True)],
     }
 
 
-def _confusion(judged: Judged) -> dict[str, Any] | None:
-    """How often each true class got each prediction, over all rows: (true, predicted)."""
+def _confusion(judged: Judged, classes: list[str]) -> dict[str, Any] | None:
+    """How often each true class got each prediction, over all rows: (true, predicted); classes in the model's order."""
     if judged.predicted is None or judged.true is None:
         return None
-    names = sorted({*map(str, judged.true), *map(str, judged.predicted)}, key=in_order)
+    places = {str(name): place for place, name in enumerate(classes)}
+    found = {*map(str, judged.true), *map(str, judged.predicted)}
+    names = sorted(found, key=lambda name: (places.get(name, len(places)), in_order(name)))
     if len(names) > MOST_CLASSES:
         return None
     counts = np.zeros((len(names), len(names)), int)

@@ -15,29 +15,41 @@ from .names import resolve
 
 HEADS = {"softmax", "sigmoid", "log_softmax", "logsigmoid"}
 RESHAPED = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", "clone", "float", "double", "to"}
+PICKED = {"__getitem__", "select", "narrow", "index_select"}
 
 
 class _Seen(TorchFunctionMode):
-    """Notes what goes into softmax and sigmoid, and what becomes of the results' shapes."""
+    """Notes what goes into softmax and sigmoid, and what becomes of the results: their shapes, and which of them are picked."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_odds: bool) -> None:
         super().__init__()
-        self.before: dict[
-            int, tuple[Tensor, Tensor, str]
-        ] = {}  # by results, which are kept: result, argument, function
+        self.log_odds = log_odds
+        # By results, which are kept: how to get what went in, and whether that has a meaning only together.
+        self.before: dict[int, tuple[Tensor, Callable[[], Tensor], bool]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or not args or not isinstance(args[0], Tensor):
             return result
         spelling = resolve(func)
-        name = spelling.name if spelling else ""
+        name, source = (spelling.name if spelling else ""), self.before.get(id(args[0]))
         if name in HEADS:
-            self.before[id(result)] = (result, args[0], name)
-        elif name in RESHAPED and id(args[0]) in self.before and result is not args[0]:
-            _, argument, head = self.before[id(args[0])]
-            self.before[id(result)] = (result, func(argument, *args[1:], **(kwargs or {})), head)
+            self._note(result, name, args, kwargs)
+        elif source is not None and result is not args[0] and name in (RESHAPED if source[2] else RESHAPED | PICKED):
+            self.before[id(result)] = (result, lambda: func(source[1](), *args[1:], **kwargs), source[2])
         return result
+
+    def _note(self, result: Tensor, name: str, args: Any, kwargs: Any) -> None:
+        argument, together = args[0], "softmax" in name
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None) if together else 0
+        if axis is not None:
+            others = self.log_odds and together and argument.shape[axis] > 1
+            self.before[id(result)] = (
+                result,
+                lambda: against_others(argument, axis) if others else argument,
+                together and not self.log_odds,
+            )
 
 
 class BeforeHead(nn.Module):
@@ -52,28 +64,29 @@ class BeforeHead(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run the model, and return what its head got."""
-        with _Seen() as seen:
+        with _Seen(self.log_odds) as seen:
             result = take_output(self.model(*args, **kwargs), self.output)
-        _, logits, head = seen.before.get(id(result), (None, result, ""))
-        if not head and self.otherwise == "refuse":
+        if id(result) in seen.before:
+            return seen.before[id(result)][1]()
+        if self.otherwise == "refuse":
             raise InputError(REFUSED)
-        if not head and self.otherwise == "probabilities":
-            logits = result.log()
-        several = logits.ndim > 1 and logits.shape[-1] > 1 and "sigmoid" not in head
-        return against_others(logits) if self.log_odds and several else logits
+        logits = result.log() if self.otherwise == "probabilities" else result
+        return against_others(logits) if self.log_odds and logits.ndim > 1 and logits.shape[-1] > 1 else logits
 
 
 REFUSED = (
     "the logits are out of reach: the model does not end in a softmax or sigmoid that can be seen. Explain a function of its "
-    "output, such as target=torch.logit of a probability, or a model without the last function."
+    "output, such as target=torch.logit of a probability, or a model without the last function. Outputs that are logits "
+    "already need no target=."
 )
 
 
-def against_others(logits: Tensor) -> Tensor:
+def against_others(logits: Tensor, axis: int = -1) -> Tensor:
     """Log-odds of each class against all others together: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
+    logits = logits.movedim(axis, -1)
     count = logits.shape[-1]
     others = torch.tensor([[j for j in range(count) if j != k] for k in range(count)], device=logits.device)
-    return logits - logits[..., others].logsumexp(-1)
+    return (logits - logits[..., others].logsumexp(-1)).movedim(-1, axis)
 
 
 def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, Any]:

@@ -75,24 +75,34 @@ function matches(row, wanted) {
   if (asked.predicted && meta.predicted[row] !== asked.predicted) return false;
   if (asked.true && meta.true[row] !== asked.true) return false;
   if ($('filter-wrong').value && meta.wrong[row] !== ($('filter-wrong').value === 'wrong')) return false;
-  return !wanted || fields(row).some((text) => wanted(text));
+  return !wanted || wanted(fields(row));
 }
 
-/** What of an example is searched, each by itself. */
-const fields = (row) => [meta.ids[row], meta.predicted?.[row], meta.true?.[row], meta.parts[0].texts?.[row]].map((text) => String(text ?? '').toLowerCase());
+/** What of an example is searched, each by itself: with its name in front, and whether the prediction is right. */
+function fields(row) {
+  const named = [['predicted', meta.predicted], ['true', meta.true]].filter(([, values]) => values).map(([name, values]) => `${name} ${values[row]}`);
+  const verdict = meta.wrong ? [meta.wrong[row] ? 'wrong' : 'right'] : [];
+  return [meta.ids[row], meta.parts[0].texts?.[row] ?? '', ...named, ...verdict].map((text) => String(text).toLowerCase());
+}
+
+/** Phrases between commas, each of which is found in some field. */
+function asked(typed) {
+  const phrases = typed.split(',').map(phrase).filter(Boolean);
+  return phrases.length ? (texts) => phrases.every((wanted) => texts.some(wanted)) : null;
+}
 
 /** Words are whole words, next to each other in one field; the last one may be a beginning, unless it is a number. */
 function phrase(typed) {
-  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = typed.toLowerCase().replace(/["“”:=]/g, ' ').split(/\s+/).filter(Boolean);
   if (!words.length) return null;
-  const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('\\s+');
+  const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('[\\s":=]+');
   const last = words[words.length - 1];
   const found = new RegExp(`(^|[^\\p{L}\\p{N}])${pattern}${/^\d+$/.test(last) ? '(?![\\p{L}\\p{N}])' : ''}`, 'u');
   return (text) => found.test(text);
 }
 
 function refreshTable() {
-  const wanted = phrase($('search').value);
+  const wanted = asked($('search').value);
   order = [];
   for (let row = 0; row < count; row++) if (matches(row, wanted)) order.push(row);
   const key = sortKey(columns.find((column) => column.key === state.sort));
