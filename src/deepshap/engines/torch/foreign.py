@@ -15,7 +15,7 @@ from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
-from .nodes import Node, Several
+from .nodes import Node
 from .tree import replace, tensors
 
 
@@ -99,7 +99,7 @@ _ANNOUNCING = _with_cell(None).__code__
 def announced(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     """Show a custom function to the active tracer, or run it."""
     run = _NATIVE.__get__(cls)
-    if issubclass(cls, (Node, Several)) or not has_torch_function(tuple(tensors(args))):
+    if issubclass(cls, Node) or not has_torch_function(tuple(tensors(args))):
         return run(*args, **kwargs)
     return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
 
