@@ -18,6 +18,10 @@ OMP_PAUSE_SOFT = 1
 
 def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
     """Run tasks, each on one core, in this thread and in others. Were those to stay, they would slow down torch's own."""
+    threads = torch.get_num_threads()
+    if threads == 1 or len(tasks) == 1:
+        with _one_core():
+            return [task() for task in tasks]
     results: list[Any] = [None] * len(tasks)
     waiting = deque(range(len(tasks)))
 
@@ -30,10 +34,8 @@ def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
                     return
                 results[k] = tasks[k]()
 
-    threads = torch.get_num_threads()
-    if len(tasks) > 1:
-        dismiss_waiting_threads()
-    with ThreadPoolExecutor(max(threads - 1, 1), "deepshap") as pool:
+    dismiss_waiting_threads()
+    with ThreadPoolExecutor(threads - 1, "deepshap") as pool:
         others = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
         work()
         for other in others:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from .. import pairing
 from ..operations import Step, Sums, primitive
-from . import fused, stepwise
+from . import fused, single, stepwise
 from .cells import Cell, Weights
 from .pairing import Network, Pairing
 from .sequence import Level, Steps, run
@@ -57,6 +57,10 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
     states = [pairing.to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
+    if sums is None and fused.available(network, shape[0]) and single.is_possible(network):
+        m = None if m_output is None and not selected else _whole(step, shape, m_output, selected).flatten(2, 3)
+        m_x, first = single.run(network, m, list(m_states))
+        return [v for v, varies in zip((m_x.reshape(*shape[:-1], -1), *first), step.varying, strict=True) if varies]
     if fused.available(network, shape[0]):
         flat, at = _flat(step, settings, shape, m_output, selected)
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
@@ -69,6 +73,25 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
         sums.add(m_x)
     first = [pairing.from_rows(m, state_axis, step.pairs) for m in m_first]
     found = [None if sums is not None else m_x, *first]
+    return [m for m, varies in zip(found, step.varying, strict=True) if varies]
+
+
+def _rule_of_step(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+    """Multipliers (outputs, references, ...) from the new states of a single step to what it was given."""
+    m_c, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
+    shape = list((m_h if m_h is not None else others[0]).shape[:2]) + list(step.outputs[0].shape)
+    if step.pairs.crossed:
+        shape[2] //= step.pairs.references
+    states = [_whole(step, shape, m_h, selected), *m_c]
+    network = _network(step, step.arguments[-1])
+    if fused.available(network, shape[0]) and single.is_possible(network):
+        m_x, first = single.run(network, None, [m.unsqueeze(2) for m in states])
+        found = [m_x, *(m.squeeze(2) for m in first)]
+    else:
+        axis = 0 if step.pairs.crossed else None
+        rows = [pairing.to_rows(m, axis) for m in states]
+        m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
+        found = [pairing.from_rows(m, axis, step.pairs) for m in (m_x, *(m.squeeze(1) for m in first))]
     return [m for m, varies in zip(found, step.varying, strict=True) if varies]
 
 
@@ -108,7 +131,9 @@ def _network(step: Step, settings: Settings) -> Network:
     """The network with what its runs on both sides left."""
     assert step.reference is not None
     data, sizes = step.arguments[0], settings.sizes
-    if sizes is None:
+    if data.dim() == 2 and sizes is None:
+        sizes = (len(data),)
+    elif sizes is None:
         rows, count = data.shape[:2] if settings.batch_first else data.shape[1::-1]
         sizes = (rows,) * count
     example, reference = step.memory, step.reference.memory
@@ -135,6 +160,16 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
     output = output.unflatten(0, (count, rows))
     output = output.transpose(0, 1) if settings.batch_first else output
     return (_repeated(output, repeats, axis), *(_repeated(s, repeats, 1) for s in last)), memory
+
+
+@primitive(_rule_of_step, keeps_memory=True, several=True)
+def one_step(x: Tensor, *rest: Any) -> Any:
+    """Run one step on (rows, features), from states (rows, units), then the settings. Returns the new states."""
+    *states, settings = rest
+    given = x[:: settings.repeats]
+    states = [s[:: settings.repeats].unsqueeze(0) for s in states]
+    _, last, memory = run(settings.levels, given, states, Steps((len(given),)))
+    return tuple(_repeated(s.squeeze(0), settings.repeats, 0) for s in last), memory
 
 
 def _repeated(v: Tensor, repeats: int, axis: int) -> Tensor:
@@ -201,11 +236,10 @@ def single_step(cell: Cell) -> Callable[..., Any]:
         sums: Callable[..., Any],
     ) -> Any:
         _refuse_varying((w_ih, w_hh))
-        states = [s.unsqueeze(0) for s in ([hx] if cell.states == 1 else hx)]
+        states = [hx] if cell.states == 1 else list(hx)
         weights = Weights(w_ih.detach(), w_hh.detach(), *(None if b is None else b.detach() for b in (b_ih, b_hh)))
-        grouped = repeats((x, 0), *((s, 1) for s in states))
-        _, *final = recurrence(x.unsqueeze(0), *states, Settings([[Level(cell, weights)]], repeats=grouped))
-        final = [s.squeeze(0) for s in final]
-        return final[0] if cell.states == 1 else tuple(final)
+        grouped = repeats((x, 0), *((s, 0) for s in states))
+        final = one_step(x, *states, Settings([[Level(cell, weights)]], repeats=grouped))
+        return final[0] if cell.states == 1 else final
 
     return call
