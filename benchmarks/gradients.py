@@ -236,7 +236,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="problems, by a regular expression; results are not kept")
     parser.add_argument("--rounds", type=int, default=5, help="calls of which the median is taken")
-    parser.add_argument("--pairs", default="", help="one number of examples x references, as 8x100; results are not kept")
+    parser.add_argument(
+        "--pairs", default="", help="one number of examples x references, as 8x100; results are not kept"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     pairs = (tuple(map(int, options.pairs.split("x"))),) if options.pairs else PAIRS

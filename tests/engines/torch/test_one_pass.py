@@ -14,6 +14,14 @@ FUNCTIONS = {
     "relu": nn.ReLU(),
     "tanh": nn.Tanh(),
     "sigmoid": nn.Sigmoid(),
+    "gelu": nn.GELU(),
+    "gelu by tanh": nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU(),
+    "softplus": nn.Softplus(),
+    "leaky relu": nn.LeakyReLU(),
+    "elu": nn.ELU(),
+    "mish": nn.Mish(),
+    "hardswish": nn.Hardswish(),
     "softmax": nn.Softmax(1),  # with the rows before, and behind: the axis is moved to the end
     "log softmax": nn.LogSoftmax(1),
 }
@@ -57,13 +65,87 @@ def test_one_pass_is_the_plain_rule(name, axis, dtype, passes):
     background, x = 3 * torch.randn(5, 3, 4, dtype=dtype), 3 * torch.randn(4, 3, 4, dtype=dtype)
     background[0] = x[0]  # no difference
     background[1] = x[1] + 1e-5  # hardly any
+    use(True)
+    found = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert len(runs) == 1
+    use(False)
+    plain = deepshap.DeepExplainer(model.double(), background.double()).shap_values(x.double())
+    rounding = 1e-13 if dtype == torch.float64 else 2e-6
+    np.testing.assert_allclose(found, plain, rtol=0, atol=rounding * np.abs(plain).max())
+
+
+POOLS = {
+    "over a line": (nn.MaxPool1d(2), (6, 5)),
+    "that overlaps and is padded": (nn.MaxPool1d(3, stride=2, padding=1), (6, 5)),
+    "over a plane": (nn.MaxPool2d(2), (2, 4, 4)),
+    "adaptive": (nn.AdaptiveMaxPool1d(2), (6, 5)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", POOLS)
+def test_pooling(name, dtype, passes):
+    use, runs = passes
+    torch.manual_seed(0)
+    pool, shape = POOLS[name]
+    model = nn.Sequential(
+        nn.Linear(7, int(np.prod(shape))), nn.Unflatten(1, shape), pool, nn.Flatten(), nn.LazyLinear(3)
+    )
+    model = model.to(dtype)
+    model(torch.zeros(2, 7, dtype=dtype))
+    background, x = torch.randn(5, 7, dtype=dtype), torch.randn(4, 7, dtype=dtype)
+    background[0] = x[0]
+    use(True)
+    found = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert len(runs) == 1
+    use(False)
+    plain = deepshap.DeepExplainer(model.double(), background.double()).shap_values(x.double())
+    rounding = 1e-13 if dtype == torch.float64 else 2e-6
+    np.testing.assert_allclose(found, plain, rtol=0, atol=rounding * np.abs(plain).max())
+
+
+def test_greatest_values_that_tie(passes):
+    """Binary features tie everywhere: the positions of either side are what counts."""
+    use, runs = passes
+    model = nn.Sequential(nn.Unflatten(1, (2, 4)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(4, 2))
+    background, x = torch.randint(0, 2, (6, 8)).float(), torch.randint(0, 2, (5, 8)).float()
     found = {}
     for yes in (False, True):
         use(yes)
         found[yes] = deepshap.DeepExplainer(model, background).shap_values(x)
     assert len(runs) == 1
-    rounding = 1e-13 if dtype == torch.float64 else 2e-6
-    np.testing.assert_allclose(found[True], found[False], rtol=0, atol=rounding * np.abs(found[False]).max())
+    np.testing.assert_allclose(found[True], found[False], rtol=0, atol=1e-6)
+
+
+def test_infinite_values_take_the_plain_rule(passes):
+    use, runs = passes
+    use(True)
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            hidden = torch.cat([x, 2 * x], 1).masked_fill(torch.arange(6) == 3, float("-inf"))
+            return nn.functional.softplus(hidden).sum(1, keepdim=True)
+
+    model, background, x = Masked(), torch.randn(3, 3), torch.randn(2, 3)
+    values = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert not runs
+    np.testing.assert_allclose(values.sum((1, 2)), (model(x) - model(background).mean(0))[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "softplus", "mish"])
+def test_slopes_by_derivatives(name):
+    """Times the distance they are the difference of the outputs to rounding; of near points they are the derivative."""
+    function, r = FUNCTIONS[name], torch.linspace(-6, 6, 241).repeat_interleave(12)
+    distances = torch.tensor([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0, 3.0, -2.0]).repeat(241)
+    x = r + distances
+    y, y_r, s, s_r = function(x), function(r), *(torch.func.vmap(torch.func.grad(function))(v) for v in (x, r))
+    sides = [v[None, None, :] for v in (x, r, y, y_r, s, s_r)]
+    m = torch.ones(1, 1, 1, 1, len(x))
+    found = one_pass._run(one_pass._regular(), m, torch.empty_like(m), 1, sides).flatten()
+    gap = found.double() * (x.double() - r.double()) - (y.double() - y_r.double())
+    size = x.abs() + r.abs() + y.abs() + y_r.abs()
+    assert bool((gap.abs() <= 5 * torch.finfo(torch.float32).eps * size).all())
+    assert (found - s)[distances.abs() < 2e-5].abs().max() < 3e-5
 
 
 class Attention(nn.Module):
@@ -97,7 +179,7 @@ def test_masks(mask, runs_at_all, fill, passes):
 def test_other_functions_take_the_plain_rule(passes):
     use, runs = passes
     use(True)
-    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1), nn.Threshold(0.1, 0.0))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Hardshrink(), nn.Linear(4, 1), nn.Threshold(0.1, 0.0))
     deepshap.DeepExplainer(model, torch.randn(3, 3)).shap_values(torch.randn(2, 3))
     assert not runs
 

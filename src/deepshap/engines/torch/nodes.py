@@ -57,10 +57,7 @@ class Node(Function):
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
         if ctx.operation.several:
             given = _with_selections(step, given)
-        if several_at_once():
-            result = _for_several(step, ctx.operation, given)
-        else:
-            result = _for_one(step, ctx.operation, given)
+        result = (_for_several if several_at_once() else _for_one)(step, ctx.operation, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if ctx.diagnosis is not None:
             ctx.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))

@@ -22,13 +22,13 @@ from torch import Tensor
 from ...mathematics import secants
 from ...mathematics.rules import MASKED
 from . import rules
-from .compiled import compiled, exponentials, relu, sigmoid, tanh
+from .compiled import compiled, exponentials, half_sum, relu, sigmoid, tanh
 from .operations import Operation, Step
 from .threads import in_threads
 
-RELU, TANH, SIGMOID, SOFTMAX, LOG_SOFTMAX = range(5)
+RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST = range(7)
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
-OVER_LAST: dict[Any, int] = {rules.softmax: SOFTMAX, rules.log_softmax: LOG_SOFTMAX}
+OVER_LAST: dict[Any, int] = {rules.softmax: SOFTMAX, rules.log_softmax: LOG_SOFTMAX, rules.greatest: GREATEST}
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
@@ -58,6 +58,63 @@ def _elementwise(kind: int) -> Any:
                         given, made = m[k, b, p, n], found[k, b, p, n]
                         for q in range(behind):
                             made[q] = given[q] * slopes[q]
+
+    return kernel
+
+
+@cache
+def _regular() -> Any:
+    """Of any function by its derivatives: their mean where it explains the difference to rounding, else the quotient."""
+
+    @compiled
+    def kernel(m, found, x, r, y, y_r, s, s_r, first, last):
+        outputs, _, ahead, examples, behind = m.shape
+        number, slopes = m.dtype.type, np.empty(behind, m.dtype)
+        rounding = number(np.finfo(m.dtype).eps)
+        close = number(
+            4 * np.sqrt(np.finfo(m.dtype).eps)
+        )  # the mean is exact there, and gelu itself is off by 3 roundings
+        for b in range(first, last):
+            for p in range(ahead):
+                for n in range(examples):
+                    xs, rs, ys, y_rs, one, two = x[p, n], r[p, b], y[p, n], y_r[p, b], s[p, n], s_r[p, b]
+                    for q in range(behind):
+                        distance, difference, mean = xs[q] - rs[q], ys[q] - y_rs[q], half_sum(one[q], two[q])
+                        size = abs(xs[q]) + abs(rs[q]) + abs(ys[q]) + abs(y_rs[q])  # tails of y are rounded as x is
+                        size *= number(4) * rounding if abs(distance) < close else rounding
+                        near = abs(difference - mean * distance) <= size
+                        slopes[q] = (mean if near else difference) / (number(1) if near else distance)
+                    for k in range(outputs):
+                        given, made = m[k, b, p, n], found[k, b, p, n]
+                        for q in range(behind):
+                            made[q] = given[q] * slopes[q]
+
+    return kernel
+
+
+@cache
+def _greatest() -> Any:
+    """Of the greatest values, at the positions i and j of either side."""
+
+    @compiled
+    def kernel(m, found, x, r, i, j, first, last):
+        outputs, _, ahead, examples, behind, windows = m.shape
+        for b in range(first, last):
+            for p in range(ahead):
+                for n in range(examples):
+                    for q in range(behind):
+                        xs, rs, at, at_r = x[p, n, q], r[p, b, q], i[p, n, q], j[p, b, q]
+                        for k in range(outputs):
+                            found[k, b, p, n, q, :] = 0
+                        for w in range(windows):
+                            one, two = at[w], at_r[w]
+                            change = xs[one] - rs[two]
+                            if one != two and change == 0:
+                                continue
+                            to = two if change < 0 else one
+                            share = change / (xs[to] - rs[to]) if one != two else m.dtype.type(1)
+                            for k in range(outputs):
+                                found[k, b, p, n, q, to] += m[k, b, p, n, q, w] * share
 
     return kernel
 
@@ -101,32 +158,62 @@ def _over_last(kind: int) -> Any:
 
 # ---------------------------------------------------------------------- when, and on what
 def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> Tensor | None:
-    """Those of a step's only input, from its output's (outputs, references, *shape of x), which has the rows on an axis.
+    """Those of a step's only input, from its output's (outputs, references, *shape of y), which has the rows on an axis.
 
     None where there is no kernel, or has not been enough work to be worth its compilation.
     """
-    kind = ELEMENTWISE.get(operation.secant, OVER_LAST.get(operation.rule))  # type: ignore[arg-type]
+    kind = _kind(operation)
     x, y = step.inputs[0], step.outputs[0]
     if kind is None or m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return None
-    if (
-        m.dtype not in (torch.float32, torch.float64)
-        or {x.dtype, y.dtype} != {m.dtype}
-        or not m.shape[2:] == x.shape == y.shape
-    ):
+    if m.dtype not in (torch.float32, torch.float64) or {x.dtype, y.dtype} != {m.dtype} or m.shape[2:] != y.shape:
         return None
     key = kind, m.dtype
     _work[key] = _work.get(key, 0) + m.numel()
     if _work[key] < COMPILE_BEYOND:
         return None
+    if kind in OVER_LAST.values():
+        return _by_last_axis(kind, step, m, axis)
+    return _by_element(kind, step, m, axis) if x.shape == y.shape else None
+
+
+def _kind(operation: Operation) -> int | None:
+    if operation.regular:
+        return REGULAR
+    return ELEMENTWISE.get(operation.secant, OVER_LAST.get(operation.rule))  # type: ignore[arg-type]
+
+
+def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
+    """Of functions of each element."""
     assert step.reference is not None
-    sides = [x, step.reference.inputs[0], y, step.reference.outputs[0]]
-    if kind in (RELU, TANH, SIGMOID):
-        return _run(_elementwise(kind), m, axis, sides)
-    totals = [step.memory, step.reference.memory]
-    if axis == x.dim() - 1 or not _are_plain(axis, *sides[:2], *totals):
+    sides = [step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0]]
+    if kind != REGULAR:
+        return _run(_elementwise(kind), m, torch.empty_like(m), axis, sides)
+    slopes = [_derivative(side) for side in (step, step.reference)]
+    if not all(bool(torch.isfinite(v).all()) for v in (*sides, *slopes)):
         return None
-    return _run(_over_last(kind), m, axis, [*sides, *totals], last=1)
+    return _run(_regular(), m, torch.empty_like(m), axis, [*sides, *slopes])
+
+
+def _derivative(side: Step) -> Tensor:
+    """Of an elementwise function, on one side."""
+    (found,) = side.vjp(side.inputs, [torch.ones_like(side.outputs[0])])
+    return torch.zeros_like(side.inputs[0]) if found is None else found
+
+
+def _by_last_axis(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
+    """Of functions of the whole last axis."""
+    assert step.reference is not None
+    sides, memories = [step.inputs[0], step.reference.inputs[0]], [step.memory, step.reference.memory]
+    if axis == m.dim() - 3:
+        return None
+    if kind == GREATEST:
+        found = m.new_empty(*m.shape[:-1], sides[0].shape[-1])
+        return _run(_greatest(), m, found, axis, [*sides, *memories], last=1)
+    if not _are_plain(axis, *sides, *memories):
+        return None
+    sides += [step.outputs[0], step.reference.outputs[0], *memories]
+    return _run(_over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
 
 
 def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> bool:
@@ -138,10 +225,9 @@ def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) 
     return all(torch.equal(somewhere[0], v) for v in (somewhere[1], *everywhere))
 
 
-def _run(kernel: Any, m: Tensor, axis: int, sides: Sequence[Tensor], last: int = 0) -> Tensor:
+def _run(kernel: Any, m: Tensor, found: Tensor, axis: int, sides: Sequence[Tensor], last: int = 0) -> Tensor:
     """Run a kernel in threads, each for some references; ``last`` axes stay apart from those behind the rows."""
-    m = m.contiguous()
-    found, references = torch.empty_like(m), m.shape[1]
+    m, found, references = m.contiguous(), found.contiguous(), m.shape[1]
 
     def laid_out(v: Tensor, ahead: int = 0) -> np.ndarray:
         first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()

@@ -201,6 +201,7 @@ class Operation:
         outputs come those of single entries of the first one, see ``Step.selected``.
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
+    regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
         wanted summed over references.
     """
@@ -213,11 +214,12 @@ class Operation:
     keeps_memory: bool = False
     several: bool = False
     broadcasts: bool = False
+    regular: bool = False
     recurrent: bool = False
 
 
 def primitive(
-    rule: Rule, keeps_memory: bool = False, several: bool = False, broadcasts: bool = False
+    rule: Rule, keeps_memory: bool = False, several: bool = False, broadcasts: bool = False, regular: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
 
@@ -231,9 +233,8 @@ def primitive(
 
         call.__name__ = call.__qualname__ = function.__name__
         call.__doc__ = function.__doc__
-        call.operation = Operation(  # type: ignore[attr-defined]
-            CUSTOM, rule, None, function, keeps_memory=keeps_memory, several=several, broadcasts=broadcasts
-        )
+        options = {"keeps_memory": keeps_memory, "several": several, "broadcasts": broadcasts, "regular": regular}
+        call.operation = Operation(CUSTOM, rule, None, function, **options)  # type: ignore[attr-defined]
         return call
 
     return wrap

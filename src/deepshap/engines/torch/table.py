@@ -134,14 +134,19 @@ for _name, _secant in {
     "square": secants.square,
     "reciprocal": secants.reciprocal,
     "relu": secants.relu,
-    "silu": secants.silu,
     "tanhshrink": secants.tanhshrink,
 }.items():
     _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
+_of_kind(ELEMENTWISE, "silu", secant=secants.silu, broadcasts=True, regular=True)
 _of_kind(
     ELEMENTWISE,
-    "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid "
-    "hardswish hardtanh hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
+    "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish hardtanh",
+    broadcasts=True,
+    regular=True,
+)
+_of_kind(
+    ELEMENTWISE,
+    "hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
     "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign nextafter polygamma mvlgamma "

@@ -296,10 +296,10 @@ class Tracer(TorchFunctionMode):
         assert operation is not None
 
         def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in tensors((args, kwargs)) if depends(t)]
-            secant = operation.secant if len(varying) == 1 else None
-            rule = operation.rule or rules.rescale(secant)
-            own = Operation(CUSTOM, rule, None if operation.rule else secant, broadcasts=operation.broadcasts)
+            one = sum(map(depends, tensors((args, kwargs)))) == 1
+            secant = operation.secant if one and not operation.rule else None
+            rule, regular = operation.rule or rules.rescale(secant), operation.regular and one
+            own = Operation(CUSTOM, rule, secant, broadcasts=operation.broadcasts, regular=regular)
             return self._step(call.name, function, own, args, kwargs)
 
         return on_carriers(call.own, call.args, call.kwargs, run, rounds=True)

@@ -59,12 +59,12 @@ def angle(input: Tensor) -> Tensor:
     return (input < 0).to(input.dtype) * math.pi
 
 
-@primitive(rules.rescale(secants.gelu), broadcasts=True)
+@primitive(rules.rescale(secants.gelu), broadcasts=True, regular=True)
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True)
+@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, regular=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
