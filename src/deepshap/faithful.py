@@ -32,7 +32,8 @@ class Faithfulness:
 
     Attributes
     ----------
-    players : "features", "steps" or "cells".
+    players : "features", "steps", "cells", or "tokens", the ids of words.
+    explained : what is explained, in words.
     removed : share of the players that is taken away at each point of the curves, from 0 to 1, (points,).
     deletion : mean output over the references that stand in for what is taken away, (rows, points), by the order in which
         players are taken away: "highest first", "in random order", "lowest first".
@@ -41,12 +42,14 @@ class Faithfulness:
     gap : |sum of attributions - (output - mean output over the references)|, evaluated anew, (rows,), in the output's unit.
     attributions : of each player, (rows, players), and ``background_errors``, their standard errors over the references.
     sign_changes : with which probability another sample of as many references gives another sign, (rows, players): the share
-        of bootstrap samples (Efron 1979).
+        of bootstrap samples (Efron 1979). NaN where there is one reference only, from which others cannot be told.
     noise_changes : how far attributions move under the noise, sum of |change| over sum of |attribution|, (rows,), and
-        ``output_changes``, how far the output moves, over its distance from the base value.
+        ``output_changes``, how far the output moves, over its distance from the base value. NaN where nothing takes noise: whole
+        numbers, and inputs that are the same in all references.
     """
 
     players: str
+    explained: str
     removed: np.ndarray
     deletion: dict[str, np.ndarray]
     agreement: np.ndarray
@@ -75,9 +78,13 @@ class Faithfulness:
 
     @property
     def doubtful(self) -> np.ndarray:
-        """Share of each row's |attribution| whose sign another background would change in one case of twenty, (rows,)."""
+        """Share of each row's |attribution| whose sign another background would change in one case of twenty, (rows,).
+
+        NaN where ``sign_changes`` is.
+        """
         size = np.abs(self.attributions)
-        return np.where(self.sign_changes > 0.05, size, 0).sum(1) / np.maximum(size.sum(1), np.finfo(np.float32).tiny)
+        found = np.where(self.sign_changes > 0.05, size, 0).sum(1) / np.maximum(size.sum(1), np.finfo(np.float32).tiny)
+        return np.where(np.isnan(self.sign_changes).any(1), np.nan, found)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A line for each row, with what was found of it."""
@@ -97,15 +104,30 @@ class Faithfulness:
         start = np.mean(self.deletion[RANDOM][:, 0])
         fall = {order: np.mean(curve[:, most]) - start for order, curve in self.deletion.items()}
         falls = ", ".join(f"{change:+.3g} {order}" for order, change in fall.items())
+        rows, doubtful, moved = len(self.gap), np.mean(self.doubtful), np.mean(self.noise_changes)
         return (
-            f"faithfulness of {len(self.gap)} explanations, by {self.players}\n"
+            f"faithfulness of {rows} explanation{'s' * (rows != 1)} of {self.explained}, by {self.players}\n"
             f"output when {self.removed[most]:.0%} of the {self.players} are taken away: {falls}\n"
             f"separation of the curves: {np.mean(self.separation):.2f} (a random order: 0)\n"
-            f"agreement with what the output loses: {np.nanmean(self.agreement):.2f} (at most 1)\n"
+            f"agreement with what the output loses: {mean_known(self.agreement, '.2f')} (at most 1)\n"
             f"sums: off by {np.max(self.gap):.1e} at most\n"
-            f"background: {np.mean(self.doubtful):.0%} of |attribution| might have another sign with other references\n"
-            f"noise: attributions move by {np.mean(self.noise_changes):.1%}, outputs by {np.mean(self.output_changes):.1%}"
+            + (
+                "background: one reference does not tell what others would\n"
+                if np.isnan(doubtful)
+                else f"background: {doubtful:.0%} of |attribution| might have another sign with other references\n"
+            )
+            + (
+                "noise: there is none to be added"
+                if np.isnan(moved)
+                else f"noise: attributions move by {moved:.1%}, outputs by {np.mean(self.output_changes):.1%}"
+            )
         )
+
+
+def mean_known(values: np.ndarray, form: str) -> str:
+    """The mean of those that are known, as text; a dash where none is."""
+    known = values[np.isfinite(values)]
+    return format(known.mean(), form) if len(known) else "–"
 
 
 def faithfulness(
@@ -175,7 +197,8 @@ def faithfulness(
     ends = deletion[HIGHEST][:, 0] - deletion[HIGHEST][:, -1]
     moved, outputs = trial.under_noise(noise)
     return Faithfulness(
-        players,
+        trial.players,
+        wish.worded(trial.output_shape) or "the output",
         removed / mean.shape[1],
         deletion,
         _correlation(*losses),
@@ -222,9 +245,17 @@ class _Trial:
         turned = wish.turned(outputs)
         weights, signs = (turned.weights, turned.signs) if isinstance(turned, Target) else (np.ones(1), None)
         self.weights = np.tile(weights, (len(outputs), 1)) * (1.0 if signs is None else signs[:, None])
+        self.output_shape = profile.output_shape
         if self.columns.shape != self.weights.shape:
             raise InputError(f"faithfulness is about one number of each row; this target has {self.columns.shape[1]}.")
+        tokens = all(x.ndim == 2 and x.dtype.kind in "iu" for x in self._arrays(self.examples))
+        self.players = "tokens" if tokens and players in ("features", "cells") else players
         self.labels = list(_numbered([tuple(x.shape[1:]) for x in self.examples.inputs], players))
+
+    @property
+    def count(self) -> int:
+        """Number of players."""
+        return max(int(label.max()) for label in self.labels) + 1
 
     def against_each(self, examples: Points | None = None) -> np.ndarray:
         """Attributions against each reference by itself, (rows, references, players)."""
@@ -234,12 +265,11 @@ class _Trial:
             found = execution.run(
                 self.engine, lambda _: DeepShap(), pairs, references, lambda *_: columns, self.settings, crossed=False
             )
-        count = max(int(label.max()) for label in self.labels) + 1
-        total = np.zeros((len(pairs), count))
+        total = np.zeros((len(pairs), self.count))
         for values, label in zip(found.values, self.labels, strict=True):
             flat = self._one_number(values).reshape(len(pairs), -1)
-            total += flat @ (label.reshape(-1, 1) == np.arange(count))
-        return total.reshape(len(self.columns), len(self.references), count)
+            total += flat @ (label.reshape(-1, 1) == np.arange(self.count))
+        return total.reshape(len(self.columns), len(self.references), self.count)
 
     def without(self, removed: np.ndarray) -> np.ndarray:
         """Mean outputs over the references, (rows,), when those of the players (rows, players) are in their place."""
@@ -249,10 +279,13 @@ class _Trial:
 
     def under_noise(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
         """Attributions (rows, players) and outputs (rows,) of the rows with some noise."""
-        sides = zip(self._arrays(self.examples), self._arrays(self.references), strict=True)
+        examples, references = self._arrays(self.examples), self._arrays(self.references)
+        spread = [r.std(0) if r.dtype.kind == "f" else np.zeros(()) for r in references]
+        if not any(each.any() for each in spread):
+            return np.full((len(self.columns), self.count), np.nan), np.full(len(self.columns), np.nan)
         noisy = [
-            x + (scale * r.std(0) * self.random.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
-            for x, r in sides
+            x + (scale * each * self.random.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
+            for x, each in zip(examples, spread, strict=True)
         ]
         with self.engine.session():
             points, _ = self.engine.read(self.examples.form.restore(noisy), self.extra, self.background)
@@ -304,8 +337,10 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _sign_changes(each: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Share of bootstrap samples of the references whose mean has another sign, (rows, players)."""
+    """Share of bootstrap samples of the references whose mean has another sign, (rows, players); NaN for one reference."""
     count = each.shape[1]
+    if count == 1:
+        return np.full(each[:, 0].shape, np.nan)
     sign, changed = np.sign(each.mean(1)), np.zeros((len(each), each.shape[2]))
     for _ in range(SAMPLES):
         times = random.multinomial(count, np.full(count, 1 / count))

@@ -25,6 +25,7 @@ class Labels:
     step_labels: Any = None
     feature_names: list[str] | None = None
     lengths: np.ndarray | None = None
+    time_label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Sequences:
         The times, if all rows have the same in the same places (steps,). Padding has NaT, NaN, "" or -1.
     feature_names : list of str
         The columns.
+    time_label : str, optional
+        Name of the axis of steps: the column of the times.
     """
 
     values: np.ndarray
@@ -52,6 +55,7 @@ class Sequences:
     row_ids: np.ndarray
     step_labels: np.ndarray
     feature_names: list[str]
+    time_label: str | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -60,18 +64,13 @@ class Sequences:
         if isinstance(rows, (int, np.integer)):
             rows = [rows]
         labels = self.step_labels if self.step_labels.ndim == 1 else self.step_labels[rows]
-        return replace(
-            self,
-            values=self.values[rows],
-            lengths=self.lengths[rows],
-            row_ids=self.row_ids[rows],
-            step_labels=labels,
-        )
+        chosen = {name: getattr(self, name)[rows] for name in ("values", "lengths", "row_ids")}
+        return replace(self, **chosen, step_labels=labels)
 
     @property
     def labels(self) -> Labels:
         """Names and lengths alone."""
-        return Labels(self.row_ids, self.step_labels, self.feature_names, self.lengths)
+        return Labels(self.row_ids, self.step_labels, self.feature_names, self.lengths, self.time_label)
 
 
 def sequences(
@@ -105,7 +104,7 @@ def sequences(
     Returns
     -------
     Sequences
-        ``values`` (rows, steps, features) in float64, ``lengths``, ``row_ids``, ``step_labels``, ``feature_names``.
+        ``values`` (rows, steps, features) in float64, and what is known of them.
 
     Raises
     ------
@@ -171,7 +170,8 @@ def read_sequences(
     values[codes, at] = table
     _pad(values, lengths, pad)
     labels = _step_labels(codes, at, stamps, (len(ids), count))
-    return Sequences(values, lengths, np.asarray(as_labels(ids, "ids")), labels, [str(name) for name in names])
+    ids = np.asarray(as_labels(ids, "ids"))
+    return Sequences(values, lengths, ids, labels, [str(name) for name in names], None if time is None else str(time))
 
 
 def _pad(values: np.ndarray, lengths: np.ndarray, pad: float | str) -> None:
@@ -397,6 +397,7 @@ def _plain_xarray(value: Any, axis: int) -> tuple[np.ndarray, Labels]:
         named["feature_names"] = None if names is None else [str(name) for name in names]
     if value.ndim == 3 or (value.ndim == 2 and last == "step"):
         named["step_labels"] = _coordinate(value, dims[1])
+        named["time_label"] = None if dims[1] == "step" else str(dims[1])
     return np.moveaxis(value.to_numpy(), 0, axis), Labels(**named)
 
 

@@ -454,6 +454,10 @@ def test_targets_of_several_outputs(x):
         ("x.npy", ["--lengths", "x.npy"], "--lengths: shape (9, 5, 2) does not fit 9 rows"),
         ("x.npy", ["--targets", "y"], "--targets: 'y' is neither"),
         ("two.npz", ["--targets", "z"], "--targets: two.npz has no array 'z'; it has a, b"),
+        ("long.csv", ["--id", "who", "--time", "day", "--targets", "il"], "--targets: long.csv has no column 'il'"),
+        ("x.npy", ["--groups", "x.npy"], "--groups are compared in the report"),
+        ("x.npy", ["--groups", "x.npy", "--report", "r.html"], "--groups: shape (9, 5, 2) does not fit 9 rows"),
+        ("x.npy", ["--groups", "x.npy", "--report", "r.html", "--shards", "out"], "leave out --shards"),
         ("x.npy", ["-o", "x.txt"], "let the name end in .parquet"),
         ("long.parquet", ["--id", "who", "--time", "day", "-o", "long.parquet"], "would overwrite what is read"),
         ("x.npy", ["-b", "long.parquet", "-o", "long.parquet"], "would overwrite what is read"),
@@ -630,6 +634,24 @@ def test_report(x):
     assert Path("direct.html").stat().st_size > 10_000
     assert "no Parquet file" in refused("report", "x.npy")
     assert "none.parquet" in refused("report", "none.parquet")
+
+
+@pytest.mark.usefixtures("long")
+def test_groups_and_faithfulness_stand_in_the_report():
+    """Groups are no features, the background may be the same table, and the axis of steps has the name of its column."""
+    frame = pd.read_csv("long.csv")
+    frame["ward"] = frame["who"].map({"ann": "north", "bob": "south", "eve": "north", "joe": "south"})
+    frame.to_csv("wards.csv", index=False)
+    ask = ["--id", "who", "--time", "day", "--targets", "ill", "--groups", "ward", "--faithfulness", "-b", "wards.csv"]
+    told = done("explain", "cli_models:Ragged", "wards.csv", *ask, "--lengths", "table", "--report", "why.html").stdout
+    assert "another sign with other references" in told
+    page = Path("why.html").read_text(encoding="utf-8")
+    meta = json.loads(re.search(r'<script[^>]*id="meta"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    counts = {group["name"]: group["count"] for group in meta["groups"]}
+    assert (counts["north"], counts["south"]) == (2, 2)
+    assert meta["faithfulness"]["rows"] == 4
+    assert meta["timeLabel"] == deepshap.load("attributions.parquet").time_label == "day"
+    assert meta["parts"][0]["features"] == ["pulse", "temperature"]
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,27 @@ def test_token_ids_get_no_noise_and_are_exchanged_whole():
     ids, background = torch.randint(9, (3, 5)), torch.randint(9, (10, 5))
     found = deepshap.faithfulness(deepshap.DeepExplainer(model, background, progress=False), ids)
     assert found.attributions.shape == (3, 5)
-    assert (found.noise_changes == 0).all()
+    assert np.isnan(found.noise_changes).all()
+    assert "noise: there is none" in str(found)
+    assert "explanations of predicted, by tokens" in str(found)
     np.testing.assert_allclose(found.agreement, 1, atol=1e-5)
+
+
+def test_one_reference_tells_nothing_of_others(data):
+    x, background = data
+    explainer = deepshap.DeepExplainer(lambda x: (x @ WEIGHTS)[:, None], background[:1], progress=False)
+    found = deepshap.faithfulness(explainer, x[:1])
+    for unknown in (
+        found.sign_changes,
+        found.doubtful,
+        found.background_errors,
+        found.noise_changes,
+        found.output_changes,
+    ):
+        assert np.isnan(unknown).all()
+    assert "one reference does not tell what others would" in str(found)
+    assert "faithfulness of 1 explanation of output 0" in str(found)
+    assert "doubtful" not in found.plot().get_title()
 
 
 def test_several_inputs_share_the_players():

@@ -382,6 +382,7 @@ def test_sequences_are_explained_with_their_names(model):
     assert found.row_ids.tolist() == ["p0", "p1", "p2", "p3"]
     assert found.lengths.tolist() == LENGTHS.tolist()
     assert found.step_labels[0] == np.datetime64("2024-01-01")
+    assert found.time_label == x[:2].time_label == "day"
 
 
 def test_a_model_that_reads_padding_is_told_of(model):
@@ -461,6 +462,7 @@ def test_an_xarray_names_every_axis(model):
     assert found.step_labels.tolist() == DAYS.astype("M8[s]").tolist()
     other = explainer(xarray.DataArray(values, {"station": [3, 1, 2, 0]}, ("station", "hour", "sensor")))
     assert other.row_ids.tolist() == [3, 1, 2, 0]
+    assert (found.time_label, other.time_label) == (None, "hour")
 
 
 def test_tables_for_several_inputs_must_have_the_same_rows():

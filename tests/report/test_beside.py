@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from browser import assert_drawn, assert_sums
@@ -86,6 +88,7 @@ def found(rows=6, points=5):
     per_player = random.normal(size=(3, rows, 4))
     return Faithfulness(
         "features",
+        "predicted",
         removed,
         deletion,
         agreement,
@@ -107,7 +110,15 @@ def test_faithfulness_is_a_section(opened, sequences):
     assert f"{np.nanmean(result.agreement):.2f}" in said
     assert f"{result.doubtful.mean():.0%}" in said
     assert f"{result.noise_changes.mean():.1%}" in said
-    assert "6 examples" in report.text("#faithful-lead")
+    assert "(predicted) of 6 examples" in report.text("#faithful-lead")
+
+
+def test_what_faithfulness_cannot_tell_is_no_number(tmp_path, sequences):
+    unknown = np.full(6, np.nan)
+    result = replace(found(), sign_changes=np.full((6, 4), np.nan), noise_changes=unknown, output_changes=unknown)
+    page = sequences.report(tmp_path / "why.html", faithfulness=result).read_text(encoding="utf-8")
+    assert '["Doubtful signs", "–", "one reference' in page
+    assert '["Moved by noise", "–", "there is none' in page
 
 
 def test_faithfulness_is_nothing_else(tmp_path, sequences):

@@ -219,6 +219,16 @@ deepshap.load("why.parquet") reads it in Python.
     help="True classes or values: a column, an array of the .npz file, or a .npy file; columns A,B,... for outputs with "
     "values of their own.",
 )
+@click.option(
+    "--groups",
+    metavar="SOURCE",
+    help="Labels of rows, which the report compares: a column, an array of the .npz file, or a .npy file.",
+)
+@click.option(
+    "--faithfulness",
+    is_flag=True,
+    help="Ask the model whether some of the explanations are true of it; a part of the report.",
+)
 @click.option("--raw", type=FILE, help="The data before scaling, in the form of DATA: shown in tables and reports.")
 @dial_options
 @data_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -33,6 +33,14 @@ class Source:
     shape: tuple[int, ...] | None = None
     lengths: str | None = None
     targets: str | None = None
+    groups: str | None = None
+    is_background: bool = False
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """What is named of the rows beside their inputs."""
+        named = {"targets": self.targets, "groups": self.groups}
+        return {option: name for option, name in named.items() if name is not None}
 
     @property
     def long(self) -> bool:
@@ -50,6 +58,8 @@ class Data:
     step_labels: np.ndarray | None = None
     feature_names: list[str] | None = None
     targets: np.ndarray | None = None
+    time_label: str | None = None
+    groups: np.ndarray | None = None  # a label of each row, to compare
     passes_lengths: bool = False  # whether the lengths are an argument of the model
 
     def __len__(self) -> int:
@@ -67,6 +77,7 @@ class Data:
             row_ids=some(self.row_ids),
             step_labels=labels[rows] if labels is not None and labels.ndim == 2 else labels,
             targets=some(self.targets),
+            groups=some(self.groups),
         )
 
 
@@ -109,10 +120,11 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
         raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
     if source.lengths is not None and data.lengths is None:
         data = replace(data, lengths=row_array(source.lengths, "--lengths"), passes_lengths=True)
-    if source.targets is not None and data.targets is None:
-        data = replace(data, targets=row_array(source.targets, "--targets"))
-    for what, array in (("--lengths", data.lengths), ("--targets", data.targets)):
-        if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what == "--lengths")):
+    for option, name in source.beside.items():
+        if getattr(data, option) is None and not source.is_background:
+            data = replace(data, **{option: row_array(name, f"--{option}")})  # type: ignore[arg-type]
+    for what, array in (("--lengths", data.lengths), ("--targets", data.targets), ("--groups", data.groups)):
+        if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what != "--targets")):
             raise InputError(f"{what}: shape {array.shape} does not fit {len(data)} rows, it must be ({len(data)},).")
     if data.passes_lengths and (data.lengths is None or data.lengths.dtype.kind not in "iu"):
         raise InputError("--lengths must be whole numbers, one for each row.")
@@ -190,10 +202,7 @@ def _records(stream: Iterable[str], separator: str) -> Iterator[tuple[int, list[
 def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int | None) -> Data:
     if source.id_column is None:
         raise InputError("a long table needs --id, the column that says which lines belong together.")
-    targets, names = None, _target_columns(frame, source)
-    if names:
-        targets = of_each(frame, source.id_column, names, "--targets")
-        frame = frame.drop(columns=names)
+    beside, frame = _beside(frame, source, path, partial(of_each, frame, source.id_column))
     columns = source.id_column, source.time_column, source.features
     table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
     return Data(
@@ -202,23 +211,30 @@ def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int |
         table.row_ids,
         table.step_labels,
         table.feature_names,
-        targets,
+        time_label=table.time_label,
         passes_lengths=source.lengths == "table",
+        **beside,
     )
 
 
-def _target_columns(frame: Any, source: Source) -> list[str]:
-    """The columns that --targetss names; none if it names something else."""
-    if source.targets is None or source.targets in frame.columns:
-        return [] if source.targets is None else [source.targets]
-    names = [name.strip() for name in source.targets.split(",")]
-    return names if set(names) <= set(frame.columns) else []
+def _beside(
+    frame: Any, source: Source, path: Path, read: Callable[[list[str], str], np.ndarray]
+) -> tuple[dict[str, Any], Any]:
+    """Targets and groups, from columns of a table, and what is left of it: a group may be a feature, too, if it is named so."""
+    found, used = {}, []
+    for option, text in source.beside.items():
+        names = [text] if text in frame.columns else [name.strip() for name in text.split(",")]
+        if set(names) <= set(frame.columns):
+            found[option] = read(names, f"--{option}")
+            used += [name for name in names if option == "targets" or name not in (source.features or [])]
+        elif not source.is_background and not text.endswith(".npy"):
+            raise InputError(f"--{option}: {path} has no column {text!r}; it has {', '.join(map(str, frame.columns))}.")
+    return found, frame.drop(columns=used)
 
 
 def _wide(frame: Any, source: Source, path: Path) -> Data:
     special: dict[str, np.ndarray] = {}
-    targets = _target_columns(frame, source)
-    true, frame = as_columns(frame[targets]) if targets else None, frame.drop(columns=targets)
+    beside, frame = _beside(frame, source, path, lambda names, _: as_columns(frame[names]))
     for option, name in (("id", source.id_column), ("lengths", source.lengths)):
         if name is not None and name in frame.columns:
             special[option] = frame[name].to_numpy()
@@ -240,8 +256,8 @@ def _wide(frame: Any, source: Source, path: Path) -> Data:
         special.get("lengths"),
         special.get("id"),
         feature_names=[str(name) for name in frame.columns],
-        targets=true,
         passes_lengths="lengths" in special,
+        **beside,
     )
 
 
@@ -252,15 +268,12 @@ def _from_arrays(path: Path, source: Source) -> Data:
     loaded = _load(path)
     if not isinstance(loaded, dict):
         return Data([_with_rows(loaded, str(path))])
-    special = {
-        option: loaded[name]
-        for option, name in (("targets", source.targets), ("lengths", source.lengths))
-        if name in loaded
-    }
-    rest = [name for name in loaded if name not in (source.targets, source.lengths)]
-    for option, name in (("--targets", source.targets), ("--lengths", source.lengths)):
-        if name is not None and name not in loaded and not name.endswith(".npy"):
-            raise InputError(f"{option}: {path} has no array {name!r}; it has {', '.join(loaded)}.")
+    options = source.beside | ({} if source.lengths is None else {"lengths": source.lengths})
+    special: dict[str, Any] = {option: loaded[name] for option, name in options.items() if name in loaded}
+    rest = [name for name in loaded if name not in options.values()]
+    for option, name in options.items():
+        if name not in loaded and not name.endswith(".npy") and not source.is_background:
+            raise InputError(f"--{option}: {path} has no array {name!r}; it has {', '.join(loaded)}.")
     names = list(source.arrays) or (rest if len(rest) == 1 else [])
     missing = [name for name in names if name not in loaded]
     if not names or missing:
@@ -269,7 +282,7 @@ def _from_arrays(path: Path, source: Source) -> Data:
     inputs = [_with_rows(loaded[name], f"{path}, array {name!r},") for name in names]
     if len({len(one) for one in inputs}) > 1:
         raise InputError(f"the arrays of {path} have different numbers of rows: {[len(one) for one in inputs]}.")
-    return Data(inputs, special.get("lengths"), targets=special.get("targets"), passes_lengths="lengths" in special)
+    return Data(inputs, **special, passes_lengths="lengths" in special)
 
 
 def _with_rows(array: np.ndarray, what: str) -> np.ndarray:
@@ -361,9 +374,12 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
     if not other.exists() and not other.suffix:
         raise InputError(f"--background {text!r} is no file, number, 'zeros' or 'mean'.")
     steps = data.inputs[0].shape[1] if source.long else None
-    found = read_data(other, replace(source, targets=None, lengths=None), "last" if data.passes_lengths else 0.0, steps)
+    found = read_data(
+        other, replace(source, lengths=None, is_background=True), "last" if data.passes_lengths else 0.0, steps
+    )
     if found.feature_names != data.feature_names:
-        raise InputError(f"the columns of {other} are {found.feature_names}, those of the data {data.feature_names}.")
+        mine, theirs = (one.feature_names or "not named" for one in (data, found))
+        raise InputError(f"the columns of {other} are {theirs}, those of the data {mine}.")
     return found.inputs, f"{len(found)} rows of {other.name}"
 
 

@@ -14,6 +14,7 @@ from ..dataset.progress import duration
 from ..engines.inputs import tensors_in
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
+from ..faithful import Faithfulness, faithfulness
 from ..methods import DeepShap
 from ..names import check_names
 from ..optional import needed
@@ -24,6 +25,8 @@ from .dial import dial_of, reliability_of
 from .estimate import estimated
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
+
+ASKED = 50  # rows about which the model is asked
 
 
 def run(
@@ -45,13 +48,16 @@ def run(
     traceback: bool,
     target: str | None,
     targets: str | None,
+    groups: str | None,
+    faithfulness: bool,
     **options: Any,
 ) -> None:
     """Explain the data and write what was asked for; nothing is written if anything fails."""
+    check_beside(report, groups)
     writes = [("--output", output, ATTRIBUTIONS), ("--report", report, REPORT)]
     check_can_write(writes, [data, raw, vocabulary, Path(background)])
     _import_writers(report)
-    source = source_of(options, targets)
+    source = source_of(options, targets, groups)
     all_rows = read_data(data, source)
     chosen = taken(all_rows, rows)
     reference, description = read_background(background, source, all_rows, data, seed)
@@ -76,14 +82,17 @@ def run(
         explanation = explained()
         if explanation.method == DeepShap.description and not options["no_reliability"]:
             explanation.reliability = reliability_of(explainer, _placed(inputs, axes), _arguments(chosen), asked)
+        asking = faithfulness_of(explainer, inputs, axes, chosen, asked, seed) if faithfulness else None
     explanation.background = {"rows": len(reference[0]), "description": description}
     explanation.model = loaded.name
     _describe(explanation, chosen, shown)
     explanation.save(output)
     if report is not None:
-        explanation.report(report)
+        explanation.report(report, groups=chosen.groups, faithfulness=asking)
     if not quiet:
         _tell(explanation, len(reference[0]), output, report)
+    if asking is not None:
+        click.echo(str(asking))
 
 
 def _tell(explanation: Explanation, references: int, output: Path, report: Path | None) -> None:
@@ -113,6 +122,10 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))
     report, raw, vocabulary = (given[name] for name in ("report", "raw", "vocabulary"))
     check_folder(folder, data)
+    if given["groups"] is not None or given["faithfulness"]:
+        raise InputError(
+            "--groups and --faithfulness look at all rows together: leave out --shards, or take some --rows."
+        )
     check_can_write([("--report", report, REPORT)], [data, raw, vocabulary, Path(background)])
     _import_writers(report)
     source = source_of(given, given["targets"])
@@ -170,7 +183,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def source_of(options: dict[str, Any], targets: str | None = None) -> Source:
+def source_of(options: dict[str, Any], targets: str | None = None, groups: str | None = None) -> Source:
     """Take the options that say how files are read."""
     return Source(
         options["id_column"],
@@ -181,6 +194,7 @@ def source_of(options: dict[str, Any], targets: str | None = None) -> Source:
         sizes(options["shape"], "--shape"),
         options["lengths"],
         targets,
+        groups,
     )
 
 
@@ -319,6 +333,29 @@ def _arguments(data: Data) -> Any:
     return (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
 
 
+def check_beside(report: Path | None, groups: str | None) -> None:
+    """Raise if groups are to be compared where nothing shows them."""
+    if groups is not None and report is None:
+        raise InputError("--groups are compared in the report: give --report too.")
+
+
+def faithfulness_of(
+    explainer: Any, inputs: list[np.ndarray], axes: list[int], data: Data, asked: dict[str, Any], seed: int
+) -> Faithfulness:
+    """What the model says about explanations of some of the rows, evenly spread."""
+    rows = np.unique(np.linspace(0, len(data) - 1, min(ASKED, len(data))).astype(int))
+    options = {} if asked["target"] is None else {"target": asked["target"]}
+    some = data[rows]
+    return faithfulness(
+        explainer,
+        _placed([one[rows] for one in inputs], axes),
+        targets=some.targets,
+        additional_forward_args=_arguments(some),
+        seed=seed,
+        **options,
+    )
+
+
 def _explain(explainer: Any, inputs: Any, data: Data, asked: dict[str, Any]) -> Explanation:
     try:
         return explainer(inputs, additional_forward_args=_arguments(data), targets=data.targets, **asked)
@@ -393,6 +430,7 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
     for part in parts:
         if data.step_labels is not None:
             part.step_labels = data.step_labels
+            part.time_label = data.time_label
         if data.lengths is not None and part._steps_at is not None:
             _set_lengths(part, data.lengths)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _in_memory(data: Data) -> tuple[Any, dict[str, Any]]:
     options: dict[str, Any] = {"lengths": lengths, "targets": data.targets}
     (first, *others) = data.inputs
     if data.step_labels is not None and data.lengths is not None and data.row_ids is not None:
-        rows = Sequences(first, data.lengths, data.row_ids, data.step_labels, data.feature_names or [])
+        rows = Sequences(first, data.lengths, data.row_ids, data.step_labels, data.feature_names or [], data.time_label)
         return rows, {**options, "lengths": data.passes_lengths}
     if data.feature_names is not None:
         return pd.DataFrame(first, index=data.row_ids, columns=data.feature_names), options
@@ -104,7 +104,8 @@ def _described(batch: Batch) -> Data:
     """Some rows as the commands know them."""
     X, passes = batch.X, batch.lengths is not None
     if isinstance(X, Sequences):
-        return Data([X.values], X.lengths, X.row_ids, X.step_labels, X.feature_names, passes_lengths=passes)
+        data = Data([X.values], X.lengths, X.row_ids, X.step_labels, X.feature_names, time_label=X.time_label)
+        return replace(data, passes_lengths=passes)
     if isinstance(X, pd.DataFrame):
         names = [str(name) for name in X.columns]
         return Data([X.to_numpy(np.float64)], batch.lengths, feature_names=names, passes_lengths=passes)

@@ -49,10 +49,12 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
     ):  # beside falling curves, not on them
         below = color == RED
         place: dict[str, Any] = {"xytext": (-8, -12) if below else (8, 3), "ha": "right" if below else "left"}
-        ax.annotate(name, (shares[middle], y), textcoords="offset points", color=color, **place)
-    doubtful = f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign"
-    ax.set_title(
-        f"separation {np.mean(result.separation):.2f}, agreement {np.nanmean(result.agreement):.2f}, {doubtful}",
-        fontsize=10,
-    )
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        ax.annotate(name, (shares[middle], y), textcoords="offset points", color=color, bbox=box, **place)
+    found = [f"separation {np.mean(result.separation):.2f}"]
+    if np.isfinite(result.agreement).any():
+        found.append(f"agreement {np.nanmean(result.agreement):.2f}")
+    if np.isfinite(result.doubtful).all():
+        found.append(f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign")
+    ax.set_title(f"{result.explained}: {', '.join(found)}", fontsize=10)
     return ax

@@ -76,7 +76,8 @@ def _scores(content: Content) -> tuple[np.ndarray, np.ndarray]:
     scores, names = content.outputs, content.output_names
     if content.predictions is not None and content.predictions.shape[1] > 1 and content.flat:
         scores = content.predictions
-        numbered = [f"output {i}" for i in range(scores.shape[1])]
+        same = names.shape == scores.shape[1:]
+        numbered = names if same else [f"output {i}" for i in range(scores.shape[1])]
         names = np.array(content.classes or numbered, dtype=object)
     return scores, np.broadcast_to(names, scores.shape)
 

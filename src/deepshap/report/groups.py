@@ -135,9 +135,21 @@ def faithfulness_section(result: Any) -> dict[str, Any] | None:
         raise InputError(
             f"faithfulness= takes what deepshap.faithfulness(explainer, X) returns, not {type(result).__name__}."
         )
+    return {
+        "players": result.players,
+        "explained": result.explained,
+        "rows": len(result.gap),
+        "removed": (100 * result.removed).tolist(),
+        "curves": {name: curve.mean(0).tolist() for name, curve in result.deletion.items()},
+        "numbers": _told(result),
+    }
+
+
+def _told(result: Any) -> list[tuple[str, str, str]]:
+    """Numbers of a ``deepshap.Faithfulness``, each with its name and meaning."""
+    moved, doubtful = np.mean(result.noise_changes), np.mean(result.doubtful)
     agreement = result.agreement[np.isfinite(result.agreement)]
-    moved = f"{np.mean(result.noise_changes):.1%}"
-    numbers = [
+    return [
         (
             "Separation",
             f"{np.mean(result.separation):.2f}",
@@ -149,17 +161,18 @@ def faithfulness_section(result: Any) -> dict[str, Any] | None:
             "correlation of what attributions tell of random sets with what the output loses without them; at most 1",
         ),
         ("Largest error of the sums", number(float(np.max(result.gap)), 2), "evaluated anew, in the output’s unit"),
-        (
+        ("Doubtful signs", "–", "one reference does not tell what others would")
+        if np.isnan(doubtful)
+        else (
             "Doubtful signs",
-            f"{np.mean(result.doubtful):.0%}",
+            f"{doubtful:.0%}",
             "of |attribution| would have another sign with other references in one case of twenty",
         ),
-        ("Moved by noise", moved, f"of |attribution|; outputs move by {np.mean(result.output_changes):.1%}"),
+        ("Moved by noise", "–", "there is none to be added")
+        if np.isnan(moved)
+        else (
+            "Moved by noise",
+            f"{moved:.1%}",
+            f"of |attribution|; outputs move by {np.mean(result.output_changes):.1%}",
+        ),
     ]
-    return {
-        "players": result.players,
-        "rows": len(result.gap),
-        "removed": (100 * result.removed).tolist(),
-        "curves": {name: curve.mean(0).tolist() for name, curve in result.deletion.items()},
-        "numbers": numbers,
-    }

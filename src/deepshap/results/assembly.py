@@ -156,6 +156,8 @@ def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any],
         explanation.row_ids = labels.row_ids
     if labels.step_labels is not None:
         explanation.step_labels = labels.step_labels
+    if labels.time_label is not None:
+        explanation.time_label = labels.time_label
     if labels.lengths is not None:
         try:
             explanation.lengths = labels.lengths

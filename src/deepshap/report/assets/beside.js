@@ -75,6 +75,7 @@ function drawScatter(part, beside, content, scope) {
   const c = colours();
   const size = part.features.length;
   const count = beside.point_row.length;
+  const whole = part.stepRows.reduce((a, b) => a + b);
   const strength = content.feature_size.subarray(scope * size, (scope + 1) * size);
   const feature = featureChosen[state.part] ?? strength.indexOf(Math.max(...strength));
   $('scatter-feature').replaceChildren(...part.features.map((name, i) => element('option', { value: i, title: name }, short(name, 40))));
@@ -85,7 +86,7 @@ function drawScatter(part, beside, content, scope) {
   })).filter(({ value }) => Number.isFinite(value));
   const timed = part.kind !== 'table';
   const output = several ? (state.everything ? ', mean over all outputs' : state.output < 0 ? `, ${highestName()} of each example` : `, output: ${meta.outputs[scope]}`) : '';
-  $('scatter-lead').textContent = `${plural(points.length, timed ? 'step' : 'example')}, drawn at random from all examples: the value, and its attribution${output}.`;
+  $('scatter-lead').textContent = `${plural(points.length, timed ? 'step' : 'example')}${count < whole ? ', drawn at random from all examples' : ''}: the value, and its attribution${output}.`;
   $('scatter-legend').replaceChildren(...(timed ? ['first step', element('i', { class: 'steps', 'aria-hidden': 'true' }), 'last step'] : []));
   const look = timed ? { color: points.map(({ step }) => step), cmin: 0, cmax: Math.max(1, part.steps - 1), colorscale: STEPS } : { color: c.accent };
   draw('chart-scatter', [{
@@ -115,7 +116,7 @@ function drawFaithful() {
   if (!found) return;
   const c = colours();
   $('faithful-lead').textContent =
-    `The mean output of ${plural(found.rows, 'example')} when ${found.players} are replaced by those of the references, the highest attributions first, the lowest first, or in random order. The further apart the lines, the more the model agrees with its explanation.`;
+    `The mean output (${found.explained}) of ${plural(found.rows, 'example')} when ${found.players} are replaced by those of the references, the highest attributions first, the lowest first, or in random order. The further apart the lines, the more the model agrees with its explanation.`;
   const looks = { 'highest first': [c.red, 'solid'], 'in random order': [c.muted, 'dot'], 'lowest first': [c.blue, 'dash'] };
   const curves = Object.entries(found.curves);
   const end = found.removed.length >> 1;
@@ -125,7 +126,7 @@ function drawFaithful() {
     height: 320, margin: { l: LEFT, r: 12, t: 24, b: 46 },
     xaxis: { title: { text: `replaced ${found.players} (%)`, standoff: 8 }, nticks: 6 }, yaxis: { ...sumAxis(c), zeroline: false, nticks: 6 },
     annotations: curves.map(([name, y], k) => ({
-      x: found.removed[end], y: y[end], text: name, showarrow: false, font: { color: looks[name][0] }, yanchor: k === 0 ? 'top' : 'bottom', yshift: k === 0 ? -6 : 4, xanchor: k === 0 ? 'right' : 'left', xshift: k === 0 ? -6 : 8,
+      x: found.removed[end], y: y[end], text: name, showarrow: false, bgcolor: c.surface, font: { color: looks[name][0] }, yanchor: k === 0 ? 'top' : 'bottom', yshift: k === 0 ? -6 : 4, xanchor: k === 0 ? 'right' : 'left', xshift: k === 0 ? -6 : 8,
     })),
   }, { label: 'Lines: the mean output when features are taken away', tip: ({ x, y, data }) => [data.name, ['replaced', `${number(x, 3)} %`], ['mean output', number(y)]] });
   $('faithful-numbers').replaceChildren(...found.numbers.flatMap(([name, value, meaning]) => [
