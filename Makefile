@@ -1,9 +1,9 @@
-# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex
+.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo
 
 setup: $(INSTALLED)
 
@@ -36,6 +36,18 @@ shap-tests: setup
 # Oldest and newest versions, each in an environment of its own: noxfile.py. Takes long, and the network.
 matrix: setup
 	$(BIN)/nox
+
+# Models of published libraries, in an environment of their own that takes what .venv has; docs/supported-models.md. A
+# quarter of an hour, and the network.
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+.venv-zoo/installed: $(INSTALLED) tests/zoo/requirements.txt
+	$(PYTHON) -m venv .venv-zoo
+	.venv-zoo/bin/pip install --quiet --no-deps --requirement tests/zoo/requirements.txt
+	$(BIN)/python -c '$(SITE)' > $$(.venv-zoo/bin/python -c '$(SITE)')/beside.pth
+	touch $@
+
+zoo: .venv-zoo/installed
+	PYTHONPATH=src OMP_NUM_THREADS=1 .venv-zoo/bin/python -W ignore tests/zoo/run.py
 
 # The wheel and the sdist, and each extra of them by itself in an environment of its own. Some minutes, and the network.
 packages: setup

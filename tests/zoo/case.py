@@ -1,0 +1,164 @@
+"""One model of the zoo: how it is built, what it is given, and what comes of explaining it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import deepshap
+from deepshap.errors import DeepShapError
+
+EXAMPLES, REFERENCES, OUTPUTS, ROUNDS = 2, 3, 2, 3
+ROWS = EXAMPLES + REFERENCES
+EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest numbers that the model computes with
+
+
+@dataclass
+class Case:
+    """A model, the rows that it is given (a tensor, a tuple of them, or a dict by keyword), and which output is meant.
+
+    ``single``: the model makes float32 tensors of its own, and cannot run in float64.
+    """
+
+    model: Callable[..., Any]
+    inputs: Any
+    output: Any = None
+    single: bool = False
+
+
+@dataclass
+class Finding:
+    """What came of a model: exact, wrong, refused or crashed; why; the gap; time over that of a gradient."""
+
+    library: str
+    name: str
+    outcome: str
+    why: str = ""
+    gap: float | None = None
+    over_gradient: float | None = None
+
+
+def normal(*shape: int) -> Tensor:
+    """Rows of random numbers."""
+    return torch.randn(ROWS, *shape)
+
+
+def ids(length: int, largest: int = 20) -> Tensor:
+    """Rows of ids from 3 on: 0 to 2 are left to padding and the like."""
+    return torch.randint(3, largest, (ROWS, length))
+
+
+def examine(library: str, name: str, build: Callable[[], Case], timed: bool = True) -> Finding:
+    """Build a model, explain it, and compare the sums with the model's own outputs."""
+    torch.manual_seed(0)
+    try:
+        case = prepared(build())
+        explainer, gap = explained(case)
+        over = over_gradient(case, explainer) if timed else None
+    except DeepShapError as error:
+        return Finding(library, name, "refused", f"{type(error).__name__}: {error}")
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return Finding(library, name, "crashed", f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+    coarse = explainer.engine.eps > 1e-10
+    return Finding(
+        library, name, "exact" if gap < EXACT["float32" if coarse else "float64"] else "wrong", "", gap, over
+    )
+
+
+def prepared(case: Case) -> Case:
+    """In float64 and evaluation mode, with weights that are not zero, and batch norms that know the data."""
+    if not isinstance(case.model, nn.Module):
+        return case
+    model = case.model if case.single else case.model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter += 0.02 * torch.randn_like(parameter)
+    floats = torch.float32 if case.single else torch.float64
+    case = replace(case, inputs=of_rows(case.inputs, lambda v: v.to(floats) if v.is_floating_point() else v))
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.9
+    for _ in range(2 if norms else 0):
+        with torch.no_grad():
+            outputs(case, case.inputs)
+    model.eval()
+    return case
+
+
+def of_rows(inputs: Any, change: Callable[[Any], Any]) -> Any:
+    """Change every tensor of the inputs."""
+    if isinstance(inputs, dict):
+        return {name: change(value) for name, value in inputs.items()}
+    return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
+
+
+def outputs(case: Case, inputs: Any) -> Any:
+    """Run the model, and choose what is explained of what it returns."""
+    if isinstance(inputs, dict):
+        found = case.model(**inputs)
+    else:
+        found = case.model(*inputs) if isinstance(inputs, tuple) else case.model(inputs)
+    if callable(case.output):
+        return case.output(found)
+    return found if case.output is None else found[case.output]
+
+
+def sides(case: Case) -> tuple[Any, Any]:
+    """Examples and references, as the explainer takes them."""
+    both = (of_rows(case.inputs, lambda v, s=side: v[s]) for side in (slice(EXAMPLES), slice(EXAMPLES, None)))
+    x, r = (list(v) if isinstance(v, tuple) else v for v in both)
+    return x, r
+
+
+def explained(case: Case) -> tuple[deepshap.DeepExplainer, float]:
+    """Explain; return the largest gap between attributions and outputs too, relative to the outputs."""
+    x, r = sides(case)
+    explainer = deepshap.DeepExplainer(case.model, r, output=case.output, progress=False)
+    values, columns = explainer.shap_values(x, ranked_outputs=OUTPUTS)
+    with torch.no_grad():
+        y = np.asarray(outputs(case, case.inputs)).reshape(ROWS, -1)
+    wanted = np.take_along_axis(y[:EXAMPLES] - y[EXAMPLES:].mean(0), columns, 1)
+    assert np.abs(wanted).max() > 0, "the model does not answer to its input"
+    each = values.values() if isinstance(values, dict) else values if isinstance(values, list) else [values]
+    total = sum(v.reshape(EXAMPLES, -1, v.shape[-1]).sum(1) for v in each)
+    return explainer, float(np.abs(total - wanted).max() / np.abs(y).max())
+
+
+def over_gradient(case: Case, explainer: deepshap.DeepExplainer) -> float | None:
+    """Time of an explanation over that of torch's own forward and backward pass on as many rows as there are pairs."""
+    x, _ = sides(case)
+    try:
+        own = median_time(lambda: gradient(case))
+    except RuntimeError:  # models that overwrite what autograd needs have no gradient
+        return None
+    return median_time(lambda: explainer.shap_values(x, ranked_outputs=OUTPUTS)) / own
+
+
+def gradient(case: Case) -> None:
+    """Forward and backward pass over as many rows as there are pairs."""
+    pairs = torch.arange(EXAMPLES * REFERENCES) % ROWS
+    rows = of_rows(case.inputs, lambda v: v[pairs].clone().requires_grad_(v.is_floating_point()))
+    found = outputs(case, rows)
+    if found.requires_grad:
+        found.sum().backward()
+
+
+def median_time(run: Callable[[], Any]) -> float:
+    """Seconds of the processor."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
