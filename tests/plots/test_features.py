@@ -68,7 +68,7 @@ def test_one_row_of_all_inputs_adds_up(joint):
     np.testing.assert_allclose(image(panel(ax, "place"))[:, 0], joint["place"].values[3])
     written = np.concatenate([numbers(panel(ax, f"sums of {name}").texts) for name in ("weather", "place")])
     np.testing.assert_allclose(written, [*joint["weather"].values[3].sum(0), *joint["place"].values[3]], atol=0.06)
-    values = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in panel(ax, "place").texts]
+    values = [name.split(" = ")[1].replace("\N{MINUS SIGN}", "-") for name in row_names(panel(ax, "place"))]
     np.testing.assert_allclose(np.array(values, float), joint["place"].data[3], rtol=6e-3)
     with pytest.raises(InputError, match=r"row=0"):
         plots.inputs(joint)
@@ -169,3 +169,25 @@ def test_images_without_channels_and_of_unclear_ones():
         plots.image(cube, channels="left")
     with pytest.raises(InputError, match=r"not \(3,\)"):
         plots.image(deepshap.Explanation(np.ones((1, 3)), np.zeros(1)))
+
+
+@pytest.mark.parametrize(
+    ("explained", "own"),
+    [
+        ("predicted", "dog"),
+        ("predicted - runner-up", "dog - emu"),
+        ("log-odds of true", "emu"),
+        ("true - cat", "emu - cat"),
+        ("cat", None),
+    ],
+)
+def test_a_picture_of_one_row_says_what_was_predicted(explained, own):
+    values = np.random.default_rng(0).normal(size=(3, 4, 2))
+    made = deepshap.Explanation(values, np.zeros(3), values)
+    made.explained, made.classes, made.targets = explained, ["cat", "dog", "emu"], [0, 2, 1]
+    made.output_names = explained
+    made.predictions = [[1, 2, 3], [0.1, 0.5, 0.3], [3, 2, 1]]
+    title = panel(plots.heatmap(made[1]), "output").get_title()
+    assert title == (f"{explained} ({own})" if own else explained)
+    assert plots.importance(made).get_title() == explained
+    assert explained in panel(plots.difference(made, [0]), "differences").get_title()

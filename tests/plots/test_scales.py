@@ -63,6 +63,39 @@ def test_bars_and_points_beyond_a_robust_scale_are_marked(enormous):
     assert cut == [3]
 
 
+def test_points_beyond_a_robust_scale_are_marked_where_their_values_are(enormous):
+    ax = plots.scatter(enormous, int(np.abs(enormous.values).max((0, 1)).argmax()), robust=True)
+    rows, steps, feature = np.unravel_index(np.abs(enormous.values).argmax(), enormous.values.shape)
+    top = ax.get_ylim()[1 if enormous.values[rows, steps, feature] > 0 else 0]
+    (cut,) = [line.get_xydata() for line in ax.lines if line.get_marker() in ("^", "v") and len(line.get_xdata())]
+    np.testing.assert_allclose(cut, [[enormous.data[rows, steps, feature], top]])
+    assert abs(top) < 100
+
+
+def test_the_sum_of_the_others_sets_no_scale_of_differences():
+    made = explanation(rows=6, steps=3, features=40)
+    made.values[:3, :, 10:] += 50
+    ax = plots.difference(made, [0, 1, 2], max_display=5)
+    sums = made.values.sum(1)
+    found = sums[:3].mean(0) - sums[3:].mean(0)
+    kept, low, high = np.sort(-np.abs(found))[:5], *panel(ax, "sums").get_xlim()
+    spread = 1.96 * np.sqrt((sums[:3].var(0, ddof=1) + sums[3:].var(0, ddof=1)) / 3).max()
+    assert -low <= abs(kept[0]) + 2 * spread
+    assert high <= 1.1 * (abs(kept[0]) + spread)
+    (cut,) = [
+        line.get_ydata().tolist()
+        for line in panel(ax, "sums").lines
+        if line.get_marker() == ">" and len(line.get_xdata())
+    ]
+    assert cut == [5]
+
+
+def test_differences_of_nothing_have_a_scale():
+    made = explanation(rows=4, steps=3, features=2)
+    made.values[:] = 0
+    assert panel(plots.difference(made, [0]), "sums").get_xlim() == (-1, 1)
+
+
 def test_the_sum_of_the_others_sets_no_scale():
     made = explanation(rows=5, steps=3, features=40)
     made.values[..., 30:] = 9

@@ -109,8 +109,8 @@ def difference(
         mesh, matrix, style.with_unit("difference of means", unit), panels.bar(0, 2, "scale of differences")
     )
     time.dress(left)
-    left.set_title(" minus ".join(_counted(names, (first, second))), fontsize=11)
-    _draw_sums(panels(0, 1, label="sums"), sums[first], sums[second])
+    style.write_title(left, " minus ".join(_counted(names, (first, second))), all_rows.output, length=80)
+    _draw_sums(panels(0, 1, label="sums"), sums[first], sums[second], len(keep))
     return ax
 
 
@@ -275,15 +275,19 @@ def _difference(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
     return mean_of_known(values[first]) - mean_of_known(values[second])
 
 
-def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray) -> None:
-    """Draw the differences of two groups' means, both (rows, features), and their confidence intervals."""
+def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray, named: int) -> None:
+    """Draw differences of two groups' means, (rows, features) both, and their confidence intervals; named ones set the scale."""
     sums = first.mean(0) - second.mean(0)
-    style.draw_lying_bars(ax, sums)
-    label = "difference of sums"
+    error, label = np.zeros(len(sums)), "difference of sums"
     if min(len(first), len(second)) > 1:
         error = 1.96 * np.sqrt(first.var(0, ddof=1) / len(first) + second.var(0, ddof=1) / len(second))
-        ax.hlines(np.arange(len(sums)), sums - error, sums + error, color="0.15", linewidth=1.3)
         label += "\nand 95 % interval"
+    style.draw_lying_bars(ax, sums)
+    ax.hlines(np.arange(len(sums)), sums - error, sums + error, color="0.15", linewidth=1.3)
+    low, high = min(0.0, (sums - error)[:named].min()), max(0.0, (sums + error)[:named].max())
+    margin = 0.05 * (high - low) or 1.0
+    ax.set_xlim(low - margin, high + margin)
+    style.mark_cut(ax, np.arange(len(sums)), sums, lying=True)
     ax.set_yticks([])
     ax.locator_params(axis="x", nbins=4)
     style.open_frame(ax)

@@ -28,8 +28,9 @@ def inputs(
 ) -> Axes:
     """Draw what all inputs of a model contributed to one output, one below the other, on one scale.
 
-    Sequences are maps of features over time, static inputs cells with their values; beside them the sum of each feature. The sums
-    of all inputs add up to the output minus the base value. Dots cover what is below two standard errors, where these are known.
+    Sequences are maps of features over time, static inputs cells, whose values stand at their names; beside them the sum of each
+    feature. The sums of all inputs add up to the output minus the base value. Dots cover what is below two standard errors, where
+    these are known.
 
     Parameters
     ----------
@@ -87,19 +88,20 @@ def _parts(explanation: Attributions, row: int | None, max_display: int) -> dict
 
 
 def _label(ax: Axes, one: Sequences, time: Timeline, time_label: str | None) -> None:
-    """Name the features of an input and its steps; without steps, write the values into the cells."""
-    style.label_rows(ax, one.features)
-    if one.has_steps:
-        time.dress(ax)
-        if time_label is not None:
-            ax.set_xlabel(time_label, fontsize=style.SMALL + 1)
+    """Name the features of an input and its steps; without steps, say what values they have."""
+    names = one.features
+    if not one.has_steps and one.data is not None:
+        told = [f" = {style.number(value, False)}" if np.isfinite(value) else "" for value in one.data[0, 0]]
+        names = [
+            style.short(name, style.LONGEST_NAME - len(value)) + value for name, value in zip(names, told, strict=True)
+        ]
+    style.label_rows(ax, names)
+    if not one.has_steps:
+        ax.set_xticks([])
         return
-    ax.set_xticks([])
-    if one.data is not None:
-        ground: dict[str, Any] = {"facecolor": "white", "linewidth": 0, "pad": 1.5, "alpha": 0.8}
-        for place, value in enumerate(one.data[0, 0]):
-            text = style.number(value, False) if np.isfinite(value) else ""
-            ax.text(time.centers[0], place, text, ha="center", va="center", fontsize=style.SMALL, bbox=ground)
+    time.dress(ax)
+    if time_label is not None:
+        ax.set_xlabel(time_label, fontsize=style.SMALL + 1)
 
 
 def _draw_sums(ax: Axes, one: Sequences, reach: Any) -> None:

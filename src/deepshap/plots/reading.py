@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -325,9 +326,42 @@ def _feature_names(explanation: Attributions, count: int, inputs: int) -> list[s
 
 
 def _output_name(explanation: Attributions) -> str:
-    """Name of the output, or what it was chosen for where each row has its own."""
+    """Name of the output, or what it was chosen for where each row has its own; of one row, with that row's."""
     names = explanation.output_names
-    return names if isinstance(names, str) else explanation.explained or ""
+    name = names if isinstance(names, str) else explanation.explained or ""
+    own = _own_name(explanation, name)
+    return f"{name} ({own})" if own else name
+
+
+def _own_name(explanation: Attributions, name: str) -> str | None:
+    """What "predicted" and the like are in a single row: "flu - cold"; None where that is not known, or nothing else."""
+    predictions, classes = explanation.predictions, explanation.classes
+    scores = (
+        None
+        if predictions is None or not np.size(predictions)
+        else np.reshape(predictions, (-1, np.shape(predictions)[-1]))
+    )
+    if (
+        scores is None
+        or len(scores) > 1
+        or scores.shape[1] < 2
+        or name != explanation.explained
+        or name in (classes or [])
+    ):
+        return None
+    best = np.argsort(-scores[0], kind="stable")[:2]
+    known = dict(zip(("predicted", "runner-up"), best, strict=True))
+    targets = np.ravel([] if explanation.targets is None else explanation.targets).tolist()
+    if len(targets) == 1:
+        known["true"] = targets[0]
+
+    def words(found: re.Match[str]) -> str:
+        key = known.get(found[0], found[0])
+        return key if isinstance(key, str) else str(classes[int(key)]) if classes else f"output {int(key)}"
+
+    terms = name.removeprefix("log-odds of ")
+    own = re.sub("predicted|runner-up|true", words, terms)
+    return None if own == terms else own
 
 
 def _step_labels(explanation: Attributions, steps: int) -> np.ndarray | None:

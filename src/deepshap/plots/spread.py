@@ -14,6 +14,7 @@ from .documentation import picture
 from .reading import Sequences, fold_as, fold_sorted, read_features, strongest
 
 BINS = 120  # in which points lie beside each other
+EASILY_SEEN = 30  # area of a triangle, in square points
 UNSURE = f"hollow: less than {style.ERRORS} standard errors from 0"
 
 
@@ -74,7 +75,7 @@ def scatter(
 ) -> Axes:
     """Draw the values of a feature and what they contributed: a point for every row and step, whose colour is the step.
 
-    Points below two standard errors are hollow, where these are known.
+    Points below two standard errors are hollow, where these are known. Triangles at the edge lie beyond it.
 
     Parameters
     ----------
@@ -99,6 +100,7 @@ def scatter(
     if robust:
         limit = style.limit_of(column, robust=True)
         ax.set_ylim(*np.clip(ax.get_ylim(), -1.05 * limit, 1.05 * limit))
+        style.mark_cut(ax, data, column)
     style.open_frame(ax)
     ax.set_xlabel(style.short(rows.features[chosen]), fontsize=style.SMALL + 1)
     ax.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
@@ -125,7 +127,8 @@ def _draw_points(
         if marker != "o" and not mask.any():
             continue
         own = {"color": style.GREY} if shades is None else {"c": shades[mask], **colours}
-        points = ax.scatter(inside[mask], heights[mask], marker=marker, **look, **own)
+        size = look["s"] if marker == "o" else max(3 * look["s"], EASILY_SEEN)
+        points = ax.scatter(inside[mask], heights[mask], marker=marker, **{**look, "s": size}, **own)
         _hollow_out(points, hollow[mask])
         drawn = drawn or points
     return drawn

@@ -209,11 +209,13 @@ def draw_signed_bars(ax: Axes, edges: np.ndarray, values: np.ndarray, errors: np
     whiskers(ax, (edges[:-1] + edges[1:]) / 2, values, errors)
 
 
-def mark_cut(ax: Axes, places: np.ndarray, values: np.ndarray) -> None:
-    """Mark the bars that go beyond the axis, by a triangle at its end."""
-    for end, marker, beyond in zip(ax.get_ylim(), "v^", (-values, values), strict=True):
+def mark_cut(ax: Axes, places: np.ndarray, values: np.ndarray, lying: bool = False) -> None:
+    """Mark the bars or points that go beyond the axis, by a triangle at its end."""
+    ends, markers = (ax.get_xlim(), "<>") if lying else (ax.get_ylim(), "v^")
+    for end, marker, beyond in zip(ends, markers, (-values, values), strict=True):
         there = beyond > abs(end) * (1 + 1e-9)
-        ax.plot(places[there], np.full(there.sum(), end), marker, color="black", markersize=4, clip_on=False)
+        place, at = places[there], np.full(there.sum(), end)
+        ax.plot(*((at, place) if lying else (place, at)), marker, color="black", markersize=4, clip_on=False)
 
 
 def draw_lying_bars(ax: Axes, values: np.ndarray, errors: np.ndarray | None = None) -> None:
