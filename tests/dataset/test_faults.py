@@ -21,6 +21,7 @@ from tqdm import tqdm
 import deepshap
 from deepshap import explain_dataset
 from deepshap.dataset import workers
+from deepshap.dataset.batches import Batch
 from deepshap.dataset.parts import parts_in, sound_parts
 
 pytestmark = pytest.mark.long
@@ -237,8 +238,6 @@ def test_a_part_that_kills_every_worker_ends_the_run(explainer, monkeypatch):
     import loky
     from loky.backend import get_context
 
-    from deepshap.dataset.batches import Batch
-
     monkeypatch.setattr(workers, "_explain", killing)
     pool = workers._Pool(lambda: loky.ProcessPoolExecutor(1, context=get_context("fork")), 2)
     batches = (Batch(i, None, np.arange(1)) for i in range(6))
@@ -248,6 +247,22 @@ def test_a_part_that_kills_every_worker_ends_the_run(explainer, monkeypatch):
         done.extend(batch.number for batch, _ in found)
     pool.close()
     assert 3 not in done
+
+
+def test_workers_that_cannot_load_the_model_say_why(tmp_path):
+    import loky
+    from loky.backend import get_context
+
+    arguments = (str(tmp_path / "none"), os.getpid())
+    pool = workers._Pool(
+        lambda: loky.ProcessPoolExecutor(
+            1, context=get_context("fork"), initializer=workers._begin, initargs=arguments
+        ),
+        2,
+    )
+    with pytest.raises(deepshap.InputError, match="cannot load the model: FileNotFoundError"):
+        list(pool.explain(iter([Batch(0, None, np.arange(1))])))
+    pool.close()
 
 
 def killing(batch):
@@ -264,6 +279,5 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, capfd):
     assert ended(process) == 1
     done = len(parts_in(tmp_path))
     told = capfd.readouterr().err
-    assert f"deepshap: stopped; {done} of {PARTS} parts are in {tmp_path}. The same call goes on." in told
-    assert "KeyboardInterrupt" in told
+    assert f"KeyboardInterrupt: stopped; {done} of {PARTS} parts are in {tmp_path}. The same call goes on." in told
     assert explain(explainer, tmp_path).statistics["resumed_parts"] == done

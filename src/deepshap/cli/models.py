@@ -64,8 +64,8 @@ def read_model(
     if not from_factory and (weights or model_options):
         raise InputError("--weights and --model-options are for package.module:factory; a file has its own weights.")
     if from_factory:
-        with _here_importable():
-            model = Model(source.rpartition(":")[2], _from_factory(source, weights, model_options))
+        _make_here_importable()
+        model = Model(source.rpartition(":")[2], _from_factory(source, weights, model_options))
     elif not path.exists():
         hint = "" if suffix else "; a factory is written package.module:factory"
         raise InputError(f"there is no model {source}{hint}.")
@@ -74,22 +74,17 @@ def read_model(
     elif suffix == ".keras":
         return Model(path.stem, _from_keras(path))
     elif suffix in PICKLES:
-        with _here_importable():
-            model = Model(path.stem, _from_pickle(path, allow_pickle))
+        _make_here_importable()
+        model = Model(path.stem, _from_pickle(path, allow_pickle))
     else:
         raise InputError(f"{source} is no model that can be read: give .pt2, .keras or package.module:factory.")
     return _moved(model, device, dtype)
 
 
-@contextmanager
-def _here_importable() -> Iterator[None]:
-    """Find modules in the working directory, as ``python -m`` does."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+def _make_here_importable() -> None:
+    """Find modules in the working directory from now on, as ``python -m`` does: worker processes import them too."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 # ---------------------------------------------------------------------- factories

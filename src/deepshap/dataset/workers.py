@@ -22,7 +22,7 @@ from ..engines.user_rules import adopt, registered
 from ..errors import DeepShapError, InputError
 from ..optional import needed
 from .batches import Batch
-from .rows import Done, RowExplainer
+from .rows import Done, RowExplainer, said
 
 IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits
 DEATHS = 3  # of workers, without a part that was done in between
@@ -68,6 +68,7 @@ def processes(explain: RowExplainer, count: int) -> Iterator[Work]:
         pool = _Pool(start, count * IN_FLIGHT)
         try:
             yield pool.explain
+            pool.close(kill=False)
         finally:
             pool.close()
 
@@ -78,8 +79,9 @@ class _Pool:
     def __init__(self, start: Callable[[], Any], most: int) -> None:
         self._start, self._most, self._executor = start, most, start()
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, kill_workers=True)
+    def close(self, *, kill: bool = True) -> None:
+        """End the processes, whatever they do, or let them clean up."""
+        self._executor.shutdown(wait=True, kill_workers=kill)
 
     def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
         waiting: dict[Future[Done], Batch] = {}
@@ -149,7 +151,7 @@ def loaded(file: Path) -> RowExplainer:
 
 
 # ---------------------------------------------------------------------- in a worker
-_explainer: RowExplainer | None = None
+_explainer: RowExplainer | str = "not loaded"  # or why it cannot be
 
 
 def _begin(file: str, parent: int) -> None:
@@ -157,7 +159,10 @@ def _begin(file: str, parent: int) -> None:
     global _explainer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with, args=(psutil.Process(parent),), daemon=True).start()
-    _explainer = loaded(Path(file))
+    try:
+        _explainer = loaded(Path(file))
+    except Exception as error:  # the process lives, so that somebody learns why
+        _explainer = said(error)
 
 
 def _end_with(parent: psutil.Process) -> None:
@@ -166,5 +171,9 @@ def _end_with(parent: psutil.Process) -> None:
 
 
 def _explain(batch: Batch) -> Done:
-    assert _explainer is not None
+    if isinstance(_explainer, str):
+        raise InputError(
+            f"a worker process cannot load the model: {_explainer}. What it is made of must be importable there, as it is "
+            "where it stands in a module; or take workers=1."
+        )
     return _explainer(batch)
