@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,7 +55,8 @@ def explain(
     batch_size : int
         Rows that are explained together.
     concurrency, num_cpus, num_gpus
-        Of ``ray.data.Dataset.map_batches``: actors, or the least and the most of them, and what each takes.
+        Actors, or the least and the most of them, and what each takes, as for ``ray.data.Dataset.map_batches``. They must
+        leave some of the cluster's cores to Ray's tasks that read and write.
     checkpoint : path, optional
         A folder that all nodes see, in which Ray notes the rows that are written: the same pipeline started again leaves them
         out. The ids must be unique, and the pipeline one that reads files, explains, and writes files. What the results
@@ -89,7 +92,7 @@ def explain(
         fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
         batch_size=batch_size,
-        concurrency=concurrency,
+        compute=_pool(ray, concurrency, num_cpus, num_gpus),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
@@ -99,6 +102,21 @@ def explain(
         depends = {**made_of(made, options), "reading": plainly(reading), **vars(Form(form, dtype))}
         explained.context.checkpoint_config = _checkpoints(Path(checkpoint), id, depends)
     return explained
+
+
+def _pool(ray: Any, concurrency: int | tuple[int, int], num_cpus: float | None, num_gpus: float | None) -> Any:
+    """As many actors, or from the least to the most; a warning where they leave no core to those that read and write."""
+    least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+    each = (0 if num_gpus else 1) if num_cpus is None else num_cpus
+    cores = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else math.inf
+    if each and least * each >= cores:
+        warnings.warn(
+            f"deepshap: {least} actors of {each:g} cores take all {cores:g} of the cluster. Nothing reads or writes then, "
+            f"and the pipeline waits for more: take fewer, concurrency=, or less for each, "
+            f"num_cpus={round(cores / 2 / least, 2):g}.",
+            stacklevel=3,
+        )
+    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
 
 
 def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import dataset_models as models
@@ -70,6 +71,16 @@ def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
     with pytest.raises(InputError, match="made otherwise: background"):
         explained(table_explainer(seed=9))
     assert ray.data.DataContext.get_current().checkpoint_config is None
+
+
+def test_actors_that_leave_no_core_to_read_are_warned_of(cluster):
+    ds = ray.data.from_items([{"key": 0}])
+    with pytest.warns(UserWarning, match=r"3 actors of 1 cores take all 3 .* num_cpus=0\.5"):
+        deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=(3, 9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=3, num_cpus=0.5)
+        deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=9, num_gpus=1)
 
 
 @pytest.mark.long
