@@ -81,6 +81,8 @@ SOURCES = {
     "array": lambda path: (rows(COUNT), {}),
     "tensor": lambda path: (torch.tensor(rows(COUNT)), {}),
     "memory map": as_npy,
+    "arrow": lambda path: (pa.Table.from_pandas(frame()), {}),
+    "record batches": lambda path: (iter(pa.Table.from_pandas(frame()).to_batches(4)), {}),
     "table": lambda path: (frame(ids=np.arange(COUNT) + 100), {}),
     "Parquet": as_wide,
     "folder": as_folder,
@@ -140,6 +142,21 @@ def test_lengths_of_arrays(ragged, tmp_path):
         ragged, wanted.values, tmp_path / "out", lengths=wanted.lengths, rows_per_part=5, progress=False
     )[:]
     close(found, ragged(wanted.values, additional_forward_args=(wanted.lengths,)))
+
+
+def test_a_length_beyond_the_steps_is_of_its_row_alone(ragged, tmp_path):
+    data = deepshap.sequences(long_table(COUNT), "who", "day")
+    lengths = np.where(np.arange(COUNT) == 4, models.STEPS + 1, data.lengths)
+    found = explain_dataset(ragged, data.values, tmp_path, lengths=lengths, on_error="keep", progress=False)
+    assert found.failed() == [
+        (4, f"InputError: a row of {models.STEPS} steps cannot have {models.STEPS + 1} valid ones.")
+    ]
+
+
+def test_whole_numbers_of_a_table_are_numbers(explainer, tmp_path):
+    x = np.arange(4 * COUNT).reshape(COUNT, 4) % 7
+    found = explain_dataset(explainer, frame(x.astype("int8")), tmp_path, rows_per_part=5, progress=False)
+    close(found[:], explainer(x.astype("float32")))
 
 
 def test_lengths_in_a_column(ragged, tmp_path):
@@ -393,6 +410,23 @@ def test_another_fingerprint_is_refused_and_says_what_differs(what, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_folder_without_parts_takes_another_fingerprint(explainer, whole, tmp_path):
+    for path in explain_dataset(table_explainer(seed=9), rows(COUNT), tmp_path, progress=False).paths:
+        path.unlink()
+    close(explain_dataset(explainer, rows(COUNT), tmp_path, progress=False)[:], whole)
+    close(deepshap.load(tmp_path)[:], whole)
+
+
+def test_parts_do_not_go_where_data_are_looked_for(explainer, tmp_path):
+    data, _ = as_folder(tmp_path)
+    before = sorted(data.rglob("*"))
+    for folder in (data, data / "out", data / ".." / "rows"):
+        for named in (data, [data]):
+            with pytest.raises(InputError, match="a folder of its own"):
+                explain_dataset(explainer, named, folder, progress=False)
+    assert sorted(data.rglob("*")) == before
+
+
 def test_another_version_is_refused(explainer, tmp_path, monkeypatch):
     explain_dataset(explainer, rows(COUNT), tmp_path, progress=False)
     monkeypatch.setattr(deepshap, "__version__", "0.0.1")
@@ -511,7 +545,8 @@ def test_a_missing_value_in_a_long_table_is_of_its_row_alone(ragged, tmp_path):
     with pytest.raises(InputError, match=r"row id-00007 \(part 1\) cannot be explained: .*NaN"):
         explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", **options)
     found = explain_dataset(ragged, tmp_path / "long.parquet", tmp_path / "out", on_error="keep", **options)
-    assert [row for row, _ in found.failed()] == ["id-00007"]
+    why = "InputError: X has NaN or infinite values. Fill or drop them before explaining."
+    assert found.failed() == [("id-00007", why)]
     assert len(found) == COUNT - 1
 
 
@@ -534,16 +569,15 @@ def test_what_no_row_is_to_blame_for_ends_the_run(tmp_path):
     assert deepshap.status(tmp_path).parts_done == 0
 
 
-def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path, capsys):
+def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path):
     def batches(stop):
         for i in range(0, COUNT, 5):
             if i == stop:
                 raise KeyboardInterrupt
             yield rows(COUNT)[i : i + 5]
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"2 of \? parts are in"):
         explain_dataset(explainer, batches(10), tmp_path)
-    assert "2 of ? parts are in" in capsys.readouterr().err
     found = explain_dataset(explainer, batches(None), tmp_path, progress=False)
     assert found.statistics["resumed_parts"] == 2
     close(found[:], whole)
@@ -591,11 +625,24 @@ def test_wrong_calls(explainer, tmp_path):
         ({"shape": (3,)}, "cannot have the shape"),
         ({"targets": [1, 2]}, "targets has shape"),
         ({"raw": rows(COUNT + 1)}, "must have the rows"),
+        ({"efort": 3, "on_error": "keep"}, "there is no option efort="),
         ({"max_effort": 8, "on_error": "keep"}, "max_effort= is the most effort for tolerance="),
     ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, rows(COUNT), tmp_path / "out", progress=False, **options)
-    for data, match in ((tmp_path / "none.npy", "no file"), (tmp_path, "no Parquet files"), (3, "no data set")):
+    for name, array in {"x": rows(COUNT), "objects": np.array([{}])}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "empty").mkdir()
+    x = tmp_path / "x.npy"
+    for data, match in (
+        (tmp_path / "none.npy", "no file"),
+        (tmp_path / "empty", "no Parquet files"),
+        (tmp_path / "objects.npy", "no array that can be read"),
+        ([x, x], r"give a list of np\.load"),
+        ([x, tmp_path / "x.npz"], "no file"),
+        ([rows(COUNT), rows(COUNT - 1)], f"the inputs have {COUNT}, {COUNT - 1} rows"),
+        (3, "no data set"),
+    ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, data, tmp_path / "out", progress=False)
     with pytest.raises(InputError, match="missing or damaged"):

@@ -66,9 +66,8 @@ def _opened(
     if any(option is not None for option in (id, time, features)):
         raise InputError("id=, time= and features= name columns of Parquet files; of other data leave them out.")
     if paths is not None:
-        if len(paths) != 1 or paths[0].suffix.lower() != ".npy":
-            raise InputError(f"{paths[0]} is neither Parquet (.parquet) nor an array (.npy).")
-        data = np.load(paths[0], mmap_mode="r")
+        data = _mapped(paths)
+    data = _frame(data)
     if _is_indexed(data):
         return Indexed(data, shape, lengths, targets)
     if not isinstance(data, Iterable):
@@ -77,7 +76,42 @@ def _opened(
         )
     if targets is not None:
         raise InputError("targets= of batches that pass by: give a file, or arrays.")
-    return Passing(data, lengths)
+    return Passing(map(_frame, data), lengths)
+
+
+def _mapped(paths: list[Path]) -> np.ndarray:
+    """The array of a file, mapped into memory."""
+    other = next((path for path in paths if path.suffix.lower() != ".npy"), None)
+    if other is not None:
+        raise InputError(f"{other} is neither Parquet (.parquet) nor an array (.npy).")
+    if len(paths) != 1:
+        raise InputError(
+            "several .npy files: for a model of several inputs give a list of np.load(file, mmap_mode='r')."
+        )
+    try:
+        found: np.ndarray = np.load(paths[0], mmap_mode="r")
+    except ValueError as error:
+        raise InputError(f"{paths[0]} is no array that can be read: {error}") from None
+    return found
+
+
+def _frame(data: Any) -> Any:
+    """A pyarrow.Table or RecordBatch, or a table of polars, as pandas has it; anything else as it is."""
+    return data.to_pandas() if hasattr(data, "schema") and hasattr(data, "to_pandas") else data
+
+
+def check_apart(folder: Path, data: Any) -> None:
+    """Refuse a folder that is a file, or in which the data are looked for: parts would be read as data.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    named = data if isinstance(data, (list, tuple)) else [data]
+    places = {Path(one).resolve() for one in named if isinstance(one, (str, os.PathLike))}
+    if folder.is_file() or places & {folder.resolve(), *folder.resolve().parents}:
+        raise InputError(f"{folder} must be a folder of its own, apart from the data.")
 
 
 def _columns(targets: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,17 @@ class RowExplainer:
             )
         self.form, self.on_error, self.options = form, on_error, options
         self._module = columns if form.kind == "values" else lines
+        known = signature(type(explainer).__call__).parameters
+        for name in options:
+            if name not in known:
+                raise InputError(f"there is no option {name}=: the explainer takes {', '.join(list(known)[2:])}.")
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
         self._axes = explainer.depends_on["batch_axis"]
         players = options.get("players", "cells")
         self.of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
         self._raws = _raws_of(explainer)
+        background = explainer.depends_on["background"]
+        self._of_fractions = isinstance(background, list) and columns.dtypes_of(background[0])[""].kind == "f"
         self._frozen: ExitStack | None = None
 
     def __enter__(self) -> RowExplainer:
@@ -96,6 +103,7 @@ class RowExplainer:
         DeepShapError
             If a row cannot be explained and errors are not kept; the message says which.
         """
+        batch = replace(batch, X=_with_fractions(batch.X)) if self._of_fractions else batch
         found = [piece for rows in self._by_length(batch) for piece in self._pieces(batch, rows)]
         written = batch if self.of_cells else replace(batch, lengths=None)
         good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
@@ -140,6 +148,8 @@ class RowExplainer:
         X, raw, explainer = batch.X, batch.raw, self._explainers[0]
         if batch.lengths is not None:
             most = _steps(X)
+            if batch.lengths.max() > most:
+                raise InputError(f"a row of {most} steps cannot have {batch.lengths.max()} valid ones.")
             steps = padded_to(int(batch.lengths.max()), most) if self.of_cells else most
             X, raw, explainer = shortened(X, steps), shortened(raw, steps), self._explainer(steps % most)
             options["additional_forward_args"] = (batch.lengths.astype(np.int64),)
@@ -204,6 +214,13 @@ def shortened(X: Any, steps: int) -> Any:
     if isinstance(X, Sequences):
         return replace(X, values=X.values[:, :steps], step_labels=X.step_labels[..., :steps])
     return X[:, :steps]
+
+
+def _with_fractions(X: Any) -> Any:
+    """A table of whole numbers alone as the model takes it: where one column has fractions, all columns have them."""
+    if hasattr(X, "iloc") and all(getattr(dtype, "kind", "O") in "iub" for dtype in X.dtypes):
+        return X.astype(np.float64)
+    return X
 
 
 def _each(X: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from inspect import Parameter, signature
@@ -17,7 +16,7 @@ from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
 from .manifest import LOCK, Manifest, check_same, read_manifest
-from .opening import open_source
+from .opening import check_apart, open_source
 from .parts import about, parts_in, remove_leftovers, sound_parts, write_part
 from .progress import Progress, Statistics
 from .rows import Done, RowExplainer
@@ -119,9 +118,11 @@ def explain_dataset(
     DeepShapError
         With ``on_error="raise"``, of the kind that the explainer raises: the row that cannot be explained.
     KeyboardInterrupt
-        On Ctrl-C; the folder holds all parts that were done.
+        On Ctrl-C; the folder holds all parts that were done, and the message says how many.
     """
     import_pyarrow()
+    place = Path(folder)
+    check_apart(place, data)
     check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
     if not isinstance(rows_per_part, int) or rows_per_part < 1 or not isinstance(workers, int) or workers < 1:
         raise InputError(f"rows_per_part and workers must be 1 or more, not {rows_per_part!r} and {workers!r}.")
@@ -134,7 +135,6 @@ def explain_dataset(
         raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
     depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest(), **vars(written)}
     depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading)}
-    place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)
@@ -199,7 +199,7 @@ class Run:
         self.key = digest(json.dumps(depends, sort_keys=True))
         self.statistics = Statistics(str(folder))
         before = read_manifest(folder)
-        if before is not None:
+        if before is not None and parts_in(folder):
             check_same(folder, before.fingerprint, depends)
         remove_leftovers(folder)
         self.done, damaged = sound_parts(folder)
@@ -231,11 +231,9 @@ class Run:
             for batch, found in work(self._missing()):
                 self._write(batch, found)
                 progress.add(found.rows)
-        except KeyboardInterrupt:
-            if shown is not False:
-                parts = f"{len(parts_in(self.folder))} of {self.manifest.parts or '?'} parts"
-                print(f"deepshap: stopped; {parts} are in {self.folder}. The same call goes on.", file=sys.stderr)
-            raise
+        except KeyboardInterrupt as interrupt:
+            parts = f"{len(parts_in(self.folder))} of {self.manifest.parts or '?'} parts"
+            raise KeyboardInterrupt(f"stopped; {parts} are in {self.folder}. The same call goes on.") from interrupt
         finally:
             progress.close()
         if self.source.rows is None:

@@ -67,6 +67,12 @@ class Indexed(Ranged):
 
     def __init__(self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any) -> None:
         self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
+        each = X.values() if isinstance(X, dict) else X if isinstance(X, (list, tuple)) else []
+        if len({count(one) for one in each}) > 1:
+            counts = ", ".join(str(count(one)) for one in each)
+            raise InputError(
+                f"the inputs have {counts} rows. If they are batches of one, give an iterator, iter(batches)."
+            )
         self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
         self.targets = as_labels(targets, "targets")
         if np.shape(self.lengths) not in ((), (self.rows,)):

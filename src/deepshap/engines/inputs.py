@@ -14,6 +14,12 @@ from ..errors import InputError
 from ..names import is_whole
 
 
+def not_finite(what: str, first: int, rows: int) -> InputError:
+    """The error of values that are not finite; of a single row it is clear which has them."""
+    where = f", first in row {first}" if rows > 1 else ""
+    return InputError(f"{what} has NaN or infinite values{where}. Fill or drop them before explaining.")
+
+
 class InputForm(ABC):
     """The form of a model's inputs: their names, number, axes and dtypes, as some values have them.
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError
-from ..inputs import InputForm, chosen, only_tensor, readable
+from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
 
 
 class Inputs(InputForm):
@@ -46,10 +46,7 @@ class Inputs(InputForm):
         if self._is_float(value):
             finite = np.isfinite(value.astype(np.float64)).all(tuple(range(1, value.ndim)))
             if not finite.all():
-                raise InputError(
-                    f"{what} has NaN or infinite values, first in row {int(np.argmin(finite))}. Fill or drop them before "
-                    "explaining."
-                )
+                raise not_finite(what, int(np.argmin(finite)), len(value))
         return value
 
     @staticmethod

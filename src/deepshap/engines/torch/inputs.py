@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ...errors import InputError
-from ..inputs import InputForm, chosen, only_tensor, readable
+from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
 from . import keras_layers
 
 
@@ -71,10 +71,7 @@ class Inputs(InputForm):
         tensor = tensor.movedim(axis, 0).to(self.device)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
-            first = int(bad.nonzero()[0])
-            raise InputError(
-                f"{what} has NaN or infinite values, first in row {first}. Fill or drop them before explaining."
-            )
+            raise not_finite(what, int(bad.nonzero()[0]), len(tensor))
         return tensor
 
     @staticmethod
