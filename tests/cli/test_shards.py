@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cli_models
@@ -149,3 +153,49 @@ def test_what_cannot_be_done_part_by_part_is_refused():
     players = ("--raw", "x.parquet", "--players", "features", "--effort", 9)
     assert "--players sums over them" in run(*TABLE, "--shards", "out", *players).stderr
     assert not Path("out").exists()
+
+
+def test_workers_import_the_model_from_the_working_directory(tmp_path):
+    Path("of_mine.py").write_text("from dataset_models import Table\n\n\nclass Mine(Table):\n    pass\n")
+    np.save("x.npy", models.rows(COUNT))
+    paths = [str(Path(models.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    script = tmp_path / "bin" / "script.py"  # in whose folder, like that of what is installed, there are no models
+    script.parent.mkdir()
+    script.write_text('if __name__ == "__main__":\n    from deepshap.cli import main\n\n    main()\n')
+    call = [sys.executable, script, "explain", "of_mine:Mine", "x.npy", "--background", "6", "--quiet"]
+    call += ["--rows-per-part", "5", "--shards", "out", "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    found = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads(found.stdout.splitlines()[-1])["rows"] == COUNT
+
+
+def test_what_is_told_at_once_is_told_of_parts_too():
+    wide()
+    told = run(*TABLE, "--shards", "out").stdout.splitlines()
+    assert told[0].startswith("the weights are those that dataset_models:Table gives")
+    assert re.fullmatch(r"reliability: .* from 4 rows with 6 references each\.", told[1])
+    assert told[2] == "method: Deep SHAP"
+    assert len(run(*TABLE, "--shards", "out", "--quiet").stdout.splitlines()) == 1
+    dialled = run(*TABLE, "--shards", "more", "--effort", 9).stdout
+    assert "reliability" not in dialled
+    assert "reliability" not in run(*TABLE, "--shards", "out", "--no-reliability").stdout
+
+
+def test_whole_numbers_of_a_table_are_read_as_at_once():
+    table = (wide() * 3).round().astype("int64")
+    table.assign(key=np.arange(COUNT)).to_parquet("x.parquet", index=False)
+    done(*TABLE, "--shards", "out")
+    assert run(*TABLE[:-2], "--output", "once.parquet").exit_code == 0
+    np.testing.assert_allclose(
+        deepshap.load("out")[:].values, deepshap.load("once.parquet").values, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [("--workers", 1), ("--on-error", "keep"), ("--ray", "local"), ("--shards", "out", "-o", "y.csv")]
+)
+def test_options_of_the_other_kind_of_run_are_refused(options):
+    found = run("explain", "dataset_models:Table", "x.parquet", *options)
+    assert found.exit_code == 2
+    assert "for --shards" in found.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .. import __version__
 from ..errors import AdditivityError, UnsupportedOperationError
@@ -57,8 +58,8 @@ class Commands(click.Group):
         except click.ClickException as error:  # a wrong call
             error.show()
             sys.exit(error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("deepshap: stopped", err=True)
+        except (click.Abort, KeyboardInterrupt) as stop:
+            click.echo(f"deepshap: {str(stop.__cause__ or stop) or 'stopped'}", err=True)
             sys.exit(130)
         except Exception as error:
             if "--traceback" in (args or sys.argv):
@@ -261,6 +262,10 @@ def explain(**arguments: Any) -> None:
 
     shards = {name: arguments.pop(name) for name in ("workers", "ray", "rows_per_part", "on_error")}
     folder = arguments.pop("shards")
+    for name in ["output"] if folder else shards:
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            where = "not for --shards, which writes a folder" if folder else "for --shards"
+            raise click.UsageError(f"--{name.replace('_', '-')} is {where}.")
     if folder is None:
         run(**arguments)
     elif not run_in_parts(folder, shards, **arguments):

@@ -69,8 +69,8 @@ def run(
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
     explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
     asked = {"ranked_outputs": ranked_outputs, "target": target_of(target, classes), **dial_of(options, seed)}
-    if not quiet and ":" in model and not options["weights"] and not Path(model).exists():
-        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
+    if not quiet:
+        _tell_weights(model, options)
 
     def explained(count: int | None = None) -> Explanation:
         return _explain(explainer, _placed([one[:count] for one in inputs], axes), chosen[:count], asked)
@@ -95,6 +95,12 @@ def run(
         click.echo(str(asking))
 
 
+def _tell_weights(model: str, options: dict[str, Any]) -> None:
+    """Print whose weights are taken where no file holds any."""
+    if ":" in model and not options["weights"] and not Path(model).exists():
+        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
+
+
 def _tell(explanation: Explanation, references: int, output: Path, report: Path | None) -> None:
     """Print what was done, and where it is."""
     pairs = f"{_count(len(explanation.gap), 'row')} × {_count(references, 'reference')}"
@@ -117,11 +123,12 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
 
 def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     """Explain the data part by part into a folder; whether all rows could be explained."""
-    from .shards import check_folder, read_sharded, run_sharded
+    from ..dataset.opening import check_apart
+    from .shards import read_sharded, run_sharded
 
     data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))
     report, raw, vocabulary = (given[name] for name in ("report", "raw", "vocabulary"))
-    check_folder(folder, data)
+    check_apart(folder, data)
     if given["groups"] is not None or given["faithfulness"]:
         raise InputError(
             "--groups and --faithfulness look at all rows together: leave out --shards, or take some --rows."
@@ -139,9 +146,15 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     reference = cast(reference, loaded, found.sample, dtype)
     names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
     names["words"] = _words(vocabulary, inputs, raw, given)
-    explainer, _ = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
+    explainer, axes = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
     target = target_of(given["target"], given["classes"])
-    options = {**shards, **dial_of(given, seed), "ranked_outputs": given["ranked_outputs"], "target": target}
+    dial = dial_of(given, seed)
+    if not given["quiet"]:
+        _tell_weights(given["model"], given)
+        if dial.get("effort", 1) == 1 and "tolerance" not in dial and not given["no_reliability"]:
+            some = _placed(cast([*found.spread.inputs], loaded, found.spread, dtype), axes)
+            click.echo(f"reliability: {reliability_of(explainer, some, _arguments(found.spread), dial)}")
+    options = {**shards, **dial, "ranked_outputs": given["ranked_outputs"], "target": target}
     return run_sharded(explainer, found, folder, report, given["quiet"], **options)
 
 

@@ -19,15 +19,17 @@ from ..errors import InputError
 from ..tables import Sequences
 from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading
+from .dial import LOOKED_AT
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """A data set that is read part by part: what ``explain_dataset`` takes, and a few rows to know it by."""
+    """A data set that is read part by part: what ``explain_dataset`` takes, the rows of a background, and some of all rows."""
 
     data: Any
     options: dict[str, Any]
     sample: Data
+    spread: Data
 
 
 def read_sharded(
@@ -44,7 +46,9 @@ def read_sharded(
     options["rows"] = None if rows is None else bounds(rows, source.rows)
     count = min(int(background), source.rows) if background.isdecimal() else 1
     drawn = np.sort(np.random.default_rng(seed).choice(source.rows, max(count, 1), replace=False))
-    return Sharded(data, options, _described(source.take(drawn)))
+    first, last = options["rows"] or (0, source.rows)
+    spread = np.unique(np.linspace(first, min(last, source.rows) - 1, LOOKED_AT).astype(int))
+    return Sharded(data, options, _described(source.take(drawn)), _described(source.take(spread)))
 
 
 def _read(path: Path, reading: Reading) -> tuple[Any, dict[str, Any]]:
@@ -54,18 +58,6 @@ def _read(path: Path, reading: Reading) -> tuple[Any, dict[str, Any]]:
 
 def _is_large(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
-
-
-def check_folder(folder: Path, data: Path) -> None:
-    """Refuse a folder that is a file, or holds the data.
-
-    Raises
-    ------
-    InputError
-        If it does.
-    """
-    if folder.is_file() or folder.resolve() == data.resolve():
-        raise InputError(f"--shards {folder} must be a folder of its own.")
 
 
 def _options(path: Path, reading: Reading) -> dict[str, Any]:
@@ -118,6 +110,8 @@ def run_sharded(explainer: Any, found: Sharded, folder: Path, report: Path | Non
     """Explain into a folder, and say how it went in one line of JSON; whether all rows could be explained."""
     progress = False if quiet else None
     written = explain_dataset(explainer, found.data, folder, **found.options, **options, progress=progress)
+    if len(written) and not quiet:
+        click.echo(f"method: {written[0].method}")
     if report is not None:
         written.report(report, seed=options.get("seed", 0))
         if not quiet:
