@@ -25,6 +25,7 @@ from .dial import dial_of, reliability_of
 from .estimate import estimated
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
+from .words import Words, words_of
 
 ASKED = 50  # rows about which the model is asked
 
@@ -64,7 +65,7 @@ def run(
     loaded = model_of(model, options)
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
     shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs)
-    words = _words(vocabulary, inputs, raw, options)
+    words = words_of(vocabulary, inputs, raw, options)
     reference = cast(reference, loaded, chosen, options["dtype"])
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
     explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
@@ -145,7 +146,7 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
             raise InputError(f"the data are {read.dtype} and the model takes {one.dtype}: --shards needs them as such.")
     reference = cast(reference, loaded, found.sample, dtype)
     names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
-    names["words"] = _words(vocabulary, inputs, raw, given)
+    names["words"] = words_of(vocabulary, inputs, raw, given)
     explainer, axes = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
     target = target_of(given["target"], given["classes"])
     dial = dial_of(given, seed)
@@ -396,39 +397,6 @@ def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None) -> list[np.nd
             f"--raw: shapes {[one.shape for one in raw]} where the data have {shapes}: give the same rows."
         )
     return raw
-
-
-class Words:
-    """The words of token ids, as an inverse transform."""
-
-    def __init__(self, vocabulary: Path) -> None:
-        if not vocabulary.exists():
-            raise InputError(f"there is no file {vocabulary}.")
-        self.words = np.array(vocabulary.read_text(encoding="utf-8").splitlines())
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """Look up."""
-        if ids.dtype.kind not in "iu":
-            raise InputError(
-                "--vocabulary is for token ids, and the data are no whole numbers; --dtype int64 changes that."
-            )
-        count = len(self.words)
-        if not 0 <= ids.min() <= ids.max() < count:
-            raise InputError(f"--vocabulary has {count} words, ids 0 to {count - 1}; the data go to {ids.max()}.")
-        return self.words[ids]
-
-
-def _words(
-    vocabulary: Path | None, inputs: list[np.ndarray], raw: Path | None, options: dict[str, Any]
-) -> Words | None:
-    """What tables and reports show for token ids, tried on the inputs; not what sums over them are of."""
-    if (vocabulary or raw) and options["players"] not in (None, "cells"):
-        raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
-    if vocabulary is None:
-        return None
-    found = Words(vocabulary)
-    found(inputs[0])
-    return found
 
 
 def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | None) -> None:
