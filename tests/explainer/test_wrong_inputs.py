@@ -83,7 +83,14 @@ def test_models_that_do_not_take_the_rows():
         torch.randn(5, 4),
         torch.randn(2, 4),
     )
-    refused("the model fails on rows of shape .* of int64", LINEAR, torch.ones(5, 3).long(), torch.ones(2, 3).long())
+    refused(
+        r"the model fails on rows of shape .* of int64.*if they are no ids, give them as floating-point numbers\.$",
+        LINEAR,
+        torch.ones(5, 3).long(),
+        torch.ones(2, 3).long(),
+    )
+    refused(r"in Linear, which takes 3 features\.$", LINEAR, torch.randn(5, 4), torch.randn(2, 4))
+    refused(r"in LSTM, which takes 3 features\.$", LSTM, SERIES[..., :2], SERIES[..., :2])
     tokens = nn.Sequential(nn.Embedding(5, 3), nn.Flatten())
     refused("IndexError: index out of range", tokens, torch.ones(4, 4).long(), torch.full((1, 4), 9))
     with pytest.raises(deepshap.InputError, match="the model fails on rows"):

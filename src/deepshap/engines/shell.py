@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -132,13 +133,9 @@ class Shell(ABC):
                 raise
             rows = ", ".join(f"{tuple(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}" for x in points.inputs)
             told = " ".join(COLOURS.sub("", str(error)).split())
-            hint = (
-                " What it takes beside its inputs goes into additional_forward_args."
-                if isinstance(error, TypeError)
-                else ""
-            )
+            hint = _hint(error, points)
             raise InputError(
-                f"the model fails on rows of shape {rows}: {type(error).__name__}: {told}.{hint}"
+                f"the model fails on rows of shape {rows}: {type(error).__name__}: {told.removesuffix('.')}.{hint}"
             ) from error
 
     @abstractmethod
@@ -263,3 +260,24 @@ def control_flow_message(text: str, where: str, example: str) -> str:
         f"operation by operation. Write input-dependent branches as {where}, or pass what decides them ({example}) as "
         "additional_forward_args, which example and reference share."
     )
+
+
+SIZES = {
+    "in_features": "features",
+    "input_size": "features",
+    "in_channels": "channels",
+}  # of layers, by their attributes
+
+
+def _hint(error: BaseException, points: Points) -> str:
+    """What may be the matter where a model fails on rows: an argument more, another type of numbers, or other features."""
+    if isinstance(error, TypeError):
+        return " What it takes beside its inputs goes into additional_forward_args."
+    if "dtype" in str(error) and any("int" in str(x.dtype) for x in points.inputs):
+        return " The rows are whole numbers: if they are no ids, give them as floating-point numbers."
+    layers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = [(layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)]
+    if not found:
+        return ""
+    layer, name = found[-1]
+    return f" It fails in {type(layer).__name__}, which takes {getattr(layer, name)} {SIZES[name]}."

@@ -82,7 +82,8 @@ def _facts_as_html(facts: dict[str, str]) -> str:
 
 def _background(background: dict[str, Any] | None) -> str | None:
     known = dict(background or {})
-    rows = [f"{known.pop('rows')} rows"] if known.get("rows") is not None else []
+    count = known.pop("rows", None)
+    rows = [] if count is None else [f"{count} row{'s' * (count != 1)}"]
     return ", ".join([*rows, *(str(v) if key == "description" else f"{key}: {v}" for key, v in known.items())]) or None
 
 

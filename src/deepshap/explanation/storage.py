@@ -77,7 +77,8 @@ def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
             whole = ("attribution", "value", "input", "standard_error")
             table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
         except Exception as error:  # of whatever kind what is wrong with it
-            raise InputError(f"{path} is no Parquet file that can be read: {error}") from error
+            told = "a .csv file holds the table alone" if str(path).lower().endswith(".csv") else error
+            raise InputError(f"{path} is no Parquet file that can be read: {told}") from error
     if b"deepshap" not in metadata:
         raise InputError(f"{path} is a table, but no explanation: it was not written by Explanation.save.")
     try:

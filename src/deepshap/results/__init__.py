@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 OTHER_FORMATS = (
+    ".txt",
     ".tsv",
     ".gz",
     ".xlsx",
