@@ -95,6 +95,29 @@ def test_overview(report, unsure):
     assert not report.evaluate(f"{ERROR_BARS}('chart-features')")[0].get("x")
 
 
+def test_groups_and_points(browser, unsure, tmp_path):
+    """Means over a group have whiskers; points less than two standard errors from 0 are hollow."""
+    first = np.arange(ROWS) < 2
+    page = unsure.report(tmp_path / "groups.html", groups=np.where(first, "first", "rest"))
+    report = Report(browser, page).open("#overview")
+    report.page.select_option("#output", "1")
+    report.page.click("#measure [data-value=signed]")
+    report.page.wait_for_selector("#groups-lead:has-text('mean attribution')")
+    of_rows = spread(unsure.replicates.sum(2))
+    order = np.argsort(-np.abs([unsure.values.sum(1)[g].mean(0)[:, 1] for g in (first, ~first)]).max(0), kind="stable")
+    for bars, group in zip(report.evaluate(f"{ERROR_BARS}('chart-groups')"), (first, ~first), strict=True):
+        expected = np.sqrt((of_rows[group] ** 2).sum(0)) / group.sum()
+        assert_sums(bars["x"], 2 * expected[order, 1])
+    report.page.select_option("#scatter-feature", "2")
+    symbols = report.evaluate("document.getElementById('chart-scatter').data[0].marker.symbol")
+    hollow = np.abs(unsure.values) < 2 * unsure.standard_errors
+    assert [symbol == "circle-open" for symbol in symbols] == hollow[..., 2, 1].ravel().tolist()
+    assert 0 < hollow[..., 2, 1].sum() < ROWS * STEPS
+    assert "Hollow" in report.text("#scatter-lead")
+    assert report.problems == []
+    report.close()
+
+
 def test_players_stand_in_a_table(browser, tmp_path):
     explanation = made((ROWS, 30, OUTPUTS))
     explanation.feature_names, explanation.players = (

@@ -81,7 +81,7 @@ class Beside:
 def in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None) -> dict[str, np.ndarray]:
     """Means over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps).
 
-    A step that no row of a group has is NaN.
+    A step that no row of a group has is NaN. ``feature_error`` are standard errors of ``feature_signed``, if there are any.
     """
     if not masks or part.kind not in ("sequence", "table"):
         return {}
@@ -99,6 +99,9 @@ def in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | No
         name: total / (counts if name.startswith("feature") else np.where(there > 0, there, np.nan)[..., None])
         for name, total in sums.items()
     }
+    if part.errors is not None:
+        errors = part.errors.of(lambda array: with_highest(array, highest, slice(None)).sum(1))
+        means["feature_error"] = np.stack([errors.of_rows(mask).of_mean() for mask in masks.values()])
     return {
         name: with_all(np.moveaxis(mean, -1, 0), part.values.shape[3]).astype(np.float32)
         for name, mean in means.items()
@@ -114,11 +117,17 @@ def points(part: Part, highest: np.ndarray | None, seed: int) -> tuple[dict[str,
     most = min(MOST_POINTS, max(50, MOST_NUMBERS // (features * (outputs + 2))))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])
     rows, step = rows[drawn], step[drawn]
-    values = part.values[rows, step][:, None].astype(np.float64)  # (points, 1, features, outputs)
-    values = with_highest(values, None if highest is None else highest[rows], slice(None))[:, 0]
+
+    def at(array: np.ndarray) -> np.ndarray:  # (outputs, points, features)
+        found = array[rows, step][:, None].astype(np.float64)
+        found = with_highest(found, None if highest is None else highest[rows], slice(None))[:, 0]
+        return with_all(np.moveaxis(found, -1, 0), outputs)
+
     shared = {"data": part.data[rows, step], "row": rows, "step": step}
-    found = with_all(np.moveaxis(values, -1, 0), outputs)
-    return decimal("points", found), {f"point_{name}": array.astype(np.float32) for name, array in shared.items()}
+    own = decimal("points", at(part.values))
+    if part.errors is not None:
+        own["point_error"] = at(part.errors.errors).astype(np.float32)
+    return own, {f"point_{name}": array.astype(np.float32) for name, array in shared.items()}
 
 
 def faithfulness_section(result: Any) -> dict[str, Any] | None:

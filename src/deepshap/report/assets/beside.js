@@ -37,6 +37,7 @@ function drawGroups(part, beside, scope, only) {
   const count = meta.groups.length;
   const of = (what, size, group) => beside[`${what}_${state.measure}`].subarray((scope * count + group) * size, (scope * count + group + 1) * size);
   const [a, b] = groupsChosen.map((group) => of('feature', part.features.length, group));
+  const errors = state.measure === 'signed' && beside.feature_error && groupsChosen.map((group) => beside.feature_error.subarray((scope * count + group) * part.features.length));
   const most = (i) => Math.max(Math.abs(a[i]), Math.abs(b[i]));
   const shown = Array.from(a.keys()).sort((i, j) => most(j) - most(i)).slice(0, FEW);
   const names = shown.map((i) => part.features[i]);
@@ -47,12 +48,13 @@ function drawGroups(part, beside, scope, only) {
   $('groups-lead').textContent = `${measureName()}${part.kind === 'table' ? '' : ', summed over the steps (left) or the features (right) of each example'}, then the mean over the group${only}${more}.`;
   draw('chart-groups', [a, b].map((values, k) => ({
     type: 'bar', orientation: 'h', y: shown.map((_, i) => i), x: shown.map((i) => values[i]), marker: looks[k], offsetgroup: k, customdata: shown.map(() => k),
+    ...whiskers('x', errors && shown.map((i) => errors[k][i]), c),
   })), {
     height: shown.length * pixels + 40, margin: { l: margin(names), r: 12, t: 4, b: 30 }, barmode: 'group',
     xaxis: { ...sumAxis(c) }, yaxis: { ...namedAxis(names, pixels), fixedrange: true },
   }, {
     label: `Bars: ${measureName()} by feature, in two groups`,
-    tip: ({ y }) => [names[y], [label(0), number(a[shown[y]])], [label(1), number(b[shown[y]])], ['difference', signed(a[shown[y]] - b[shown[y]])]],
+    tip: ({ y }) => [names[y], [label(0), number(a[shown[y]])], [label(1), number(b[shown[y]])], ['difference', signed(a[shown[y]] - b[shown[y]])], ...(errors ? errors.flatMap((each, k) => errorLine(each[shown[y]]).map(([name, text]) => [`${name}, ${label(k)}`, text])) : [])],
   });
   if (part.kind === 'table') return;
   const steps = groupsChosen.map((group) => Array.from(of('step', part.steps, group)));
@@ -83,24 +85,25 @@ function drawScatter(part, beside, content, scope) {
   const all = fromDecimal(beside, 'points', scope * count * size, count * size);
   const points = Array.from({ length: count }, (_, i) => ({
     value: beside.point_data[i * size + feature], attribution: all[i * size + feature], row: beside.point_row[i], step: beside.point_step[i],
+    error: beside.point_error?.[(scope * count + i) * size + feature],
   })).filter(({ value }) => Number.isFinite(value));
   const timed = part.kind !== 'table';
   const output = several ? (state.everything ? ', mean over all outputs' : state.output < 0 ? `, ${highestName()} of each example` : `, output: ${meta.outputs[scope]}`) : '';
-  $('scatter-lead').textContent = `${plural(points.length, timed ? 'step' : 'example')}${count < whole ? ', drawn at random from all examples' : ''}: the value, and its attribution${output}.`;
+  $('scatter-lead').textContent = `${plural(points.length, timed ? 'step' : 'example')}${count < whole ? ', drawn at random from all examples' : ''}: the value, and its attribution${output}.${beside.point_error ? ` Hollow: less than ${SURE} standard errors from 0.` : ''}`;
   $('scatter-legend').replaceChildren(...(timed ? ['first step', element('i', { class: 'steps', 'aria-hidden': 'true' }), 'last step'] : []));
   const look = timed ? { color: points.map(({ step }) => step), cmin: 0, cmax: Math.max(1, part.steps - 1), colorscale: STEPS } : { color: c.accent };
   draw('chart-scatter', [{
     type: 'scatter', mode: 'markers', x: points.map(({ value }) => value), y: points.map(({ attribution }) => attribution),
-    marker: { size: 6, opacity: 0.75, ...look },
+    marker: { size: 6, opacity: 0.75, ...look, symbol: points.map(({ attribution, error }) => (Math.abs(attribution) < SURE * error ? 'circle-open' : 'circle')) },
   }], {
     height: 380, margin: { l: LEFT, r: 12, t: 8, b: 46 },
     xaxis: { nticks: 8, title: { text: plotText(part.features[feature], 60), standoff: 8 } }, yaxis: { ...sumAxis(c), nticks: 7, fixedrange: false },
   }, {
     label: `Points: values of ${part.features[feature]} and their attributions`,
     tip: ({ pointNumber }) => {
-      const { value, attribution, row, step } = points[pointNumber];
+      const { value, attribution, row, step, error } = points[pointNumber];
       const place = meta.rows.indexOf(row);
-      return [place < 0 ? `example ${row}` : exampleName(place), ...(timed ? [['step', stepName(part, step)]] : []), ['value', datum(value)], ['attribution', signed(attribution)]];
+      return [place < 0 ? `example ${row}` : exampleName(place), ...(timed ? [['step', stepName(part, step)]] : []), ['value', datum(value)], ['attribution', signed(attribution)], ...errorLine(error)];
     },
     click: ({ pointNumber }) => {
       const place = meta.rows.indexOf(points[pointNumber].row);
