@@ -11,7 +11,8 @@ from typing import Any
 from ..errors import InputError
 from .registry import framework_of
 
-NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth")
+NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
+POSITIONS = "positions"
 
 
 def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
@@ -22,10 +23,12 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     function : callable, torch.autograd.Function subclass, torch.nn.Module subclass, str or keras.layers.Layer
         A torch function (``torch.stft``, ``torch.Tensor.erfinv``, ``torch.ops.mylib.op.default``), a custom autograd
         function, or a module class, all of whose instances are then treated as one operation. For TensorFlow the type of an
-        operation, ``"Erfinv"``, as error messages name it, or a Keras layer or layer class, treated as one operation.
+        operation, ``"Erfinv"``, as error messages name it, or a Keras layer or layer class, treated as one operation. Or
+        ``"positions"``, for those that argmax, argsort, sort, topk and their like choose in PyTorch.
     rule : str or callable
         "linear" (affine in its inputs), "constant" (does not depend on their values), "elementwise" (acts on each element
-        alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), or
+        alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), "same"
+        (positions whose use is an error where they differ between example and reference), or
         a function ``rule(step, *multipliers)`` that returns one multiplier per varying input. ``step`` has ``inputs``,
         ``outputs``, ``reference_inputs``, ``reference_outputs`` and ``evaluate``; the rule must keep
         ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``.
@@ -40,6 +43,7 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     >>> register_rule(torch.special.bessel_j0, "elementwise")
     >>> register_rule("Erfinv", "elementwise")
     """
+    function = _meant(function)
     if isinstance(rule, str) and rule not in NAMED_RULES:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
@@ -47,6 +51,8 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     if framework_of(function) == "keras" or isinstance(function, str):
         from .tensorflow.rule_keys import register
 
+        if rule == "same":
+            raise InputError('the rule "same" is for PyTorch: in TensorFlow positions always have to be the same.')
         register(function, rule)
         return
     from .torch import operations
@@ -62,9 +68,17 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
             f"{function.__name__} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
             "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
         )
-    USER_OPERATIONS[key(function)] = (
-        operations.Operation(rule) if isinstance(rule, str) else operations.Operation(operations.CUSTOM, rule)
-    )
+    kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
+    USER_OPERATIONS[key(function)] = operations.Operation(kind, rule if callable(rule) else None)
+
+
+def _meant(function: Any) -> Any:
+    """What stands for the positions that operations of torch choose, or the function itself."""
+    if not isinstance(function, str) or function != POSITIONS:
+        return function
+    from .torch.composites.positions import positions
+
+    return positions
 
 
 def _dispatches(function: Any) -> bool:
@@ -83,6 +97,7 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
+    function = _meant(function)
     if framework_of(function) == "keras" or isinstance(function, str):
         from .tensorflow.table import USER_OPERATIONS as OF_KERAS
 

@@ -138,6 +138,11 @@ def sum_last(x: Any) -> Any:
     return tf.reduce_sum(x, -1, keepdims=True)
 
 
+def sum_rows(x: Any) -> Any:
+    """The sum over the last axis but one."""
+    return tf.reduce_sum(x, -2)
+
+
 def take(x: Any, index: Any) -> Any:
     """The elements at positions; all other axes are equal."""
     return tf.gather(x, index, batch_dims=x.shape.rank - 1)

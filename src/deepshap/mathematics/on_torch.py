@@ -133,6 +133,11 @@ def log_softmax(x: Tensor) -> Tensor:
     return torch.log_softmax(x, -1)
 
 
+def sum_rows(x: Tensor) -> Tensor:
+    """The sum over the last axis but one."""
+    return x.sum(-2)
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """The elements at positions; all other axes broadcast."""
     return torch.take_along_dim(x, index, -1)

@@ -277,6 +277,37 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
     return xp.fold(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
 
 
+def chosen(m: Array, x: Array, r: Array, p: Array, pr: Array) -> Array:
+    """Positions of the greatest values in descending order, K of them: p of x and pr of r.
+
+    What a position explains is given to the values that made the choice, in proportion to their changes: of those that rose
+    past its rank the ones that grew, of those that fell behind it the ones that shrank. There always is one.
+    """
+    xp, most = namespace(x), -namespace(x).lowest(x) / 2
+    d = xp.clip(x, -most, most) - xp.clip(r, -most, most)  # infinities of both sides do not differ
+    level, effect = xp.count_up(xp.ones_like(m)) - 1, xp.matched(m, x) * xp.matched(p - pr, x)
+    level, effect, rank, rank_r = level[..., None], effect[..., None], _ranks(x)[..., None, :], _ranks(r)[..., None, :]
+    rose = ((rank <= level) & (rank_r > level)) | ((rank < level) & (rank_r >= level))
+    fell = ((rank_r <= level) & (rank > level)) | ((rank_r < level) & (rank >= level))
+    up, down = (xp.cast(moved & (sign * d[..., None, :] > 0), x) for moved, sign in ((rose, 1), (fell, -1)))
+    total = xp.sum_last(up * d[..., None, :] - down * d[..., None, :])
+    share = secants.quotient_where(total > 0, effect, total)
+    return xp.sum_rows((up - down) * share)
+
+
+def _ranks(x: Array) -> Array:
+    """How many values are before each one in descending order; of equal ones the first is before the others."""
+    xp = namespace(x)
+    return xp.unsorted(xp.argsort(-x), xp.count_up(xp.ones_like(x)) - 1)
+
+
+def coordinates(m: Array, y: Array, yr: Array, sides: Sequence[Sides]) -> list[Array]:
+    """A place y told by coordinates: what it explains is shared equally by those that differ."""
+    xp = namespace(y)
+    explained, differing = m * (y - yr), sum(xp.cast(~xp.equal(p, q), y) for p, q in sides)
+    return [on_change(secants.quotient_where(differing > 0, explained, differing), p, q) for p, q in sides]
+
+
 def _shared(m: Array, ascending: Array) -> Array:
     """Multipliers of ranks, each the mean over the ranks of equal values."""
     xp = namespace(m)
@@ -299,7 +330,13 @@ def _crossings(r: Array, change: Array) -> Array:
 def inner(m: Array, x: Array, r: Array) -> Array:
     """What a multiplier explains of a difference, real; the multipliers of complex values are conjugated, as gradients are."""
     xp = namespace(m)
-    return xp.real(xp.conj(m) * xp.matched(xp.where(xp.equal(x, r), 0.0, x - r), m))
+    return explained(m, xp.matched(xp.where(xp.equal(x, r), 0.0, x - r), m))
+
+
+def explained(m: Array, difference: Array) -> Array:
+    """As ``inner``, of a difference."""
+    xp = namespace(m)
+    return xp.real(xp.conj(m) * difference)
 
 
 Term = tuple[Array, Array, Array]  # a multiplier, and the two sides of what it belongs to

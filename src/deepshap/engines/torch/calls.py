@@ -30,6 +30,11 @@ class Call(NamedTuple):
     kwargs: Any
 
     @property
+    def kind(self) -> str | None:
+        """What the table says; None for an unknown operation."""
+        return None if self.operation is None else self.operation.kind
+
+    @property
     def own(self) -> Callable[..., Any]:
         """The function that stands in for the called one."""
         return (self.operation and self.operation.function) or self.function

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .calls import Call
-from .carriers import carrier_of
+from .carriers import carrier_of, tag_of
+from .composites.positions import AT_POSITIONS
 from .tape import Tape
-from .tree import replace
+from .tree import replace, tensors
+
+
+def at_positions(call: Call) -> Call:
+    """Let a call that selects by integers which depend on the input follow what it is composed of."""
+    own = AT_POSITIONS.get(call.name)
+    if own is None or call.operation is None or not call.operation.indices:
+        return call
+    indices = list(tensors((_indices(call), [v for k, v in call.kwargs.items() if k in ("index", "indices")])))
+    follows = any(tag_of(i) is not None and tag_of(i).carrier is not None for i in indices)  # type: ignore[union-attr]
+    return call._replace(operation=own) if follows and all(i.dtype != torch.bool for i in indices) else call
+
+
+def _indices(call: Call) -> Any:
+    return (
+        call.args[1:3]
+        if call.name in ("gather", "index_select", "scatter", "scatter_add", "index_add")
+        else call.args[1:]
+    )
 
 
 def settled_indices(call: Call, tape: Tape) -> Any:

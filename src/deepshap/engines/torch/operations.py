@@ -38,7 +38,7 @@ KINDS = {
     CUSTOM: "a rule of its own",
     CAST: "converts the dtype: the identity, or a step when it rounds",
     VALUE: "leaves torch as a Python value, which must be the same for example and reference",
-    INDEX: "yields indices; their use is an error where they differ between example and reference",
+    INDEX: "yields positions; their use is an error where they differ between example and reference",
     RANDOM: "random: refused, since example and reference must see the same function",
 }
 

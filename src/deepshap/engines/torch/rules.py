@@ -44,10 +44,40 @@ def lookup(step: Step, multiplier: Tensor) -> list[Tensor]:
     (table, table_r), (ids, ids_r) = step.sides()
     i, j = ids.long(), ids_r.long()
     jump = rules.jump_of_lookup([[t[i], t[j]] for t in (table, table_r)])
-    explained = rules.on_change((multiplier * jump).sum(-1), ids, ids_r)
+    explained = rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
+    if not step.varying[0]:
+        return [explained]
     half = multiplier.flatten(0, -2) / 2
     back = torch.zeros_like(table).index_add(0, i.flatten(), half).index_add(0, j.flatten(), half)
-    return [m for m, varies in zip((back, explained), step.varying, strict=True) if varies]
+    return step.shares(back, explained)
+
+
+def chosen(step: Step, multiplier: Tensor) -> Tensor:
+    """See ``rules.chosen``."""
+    return rules.chosen(multiplier, *values(step))
+
+
+def coordinates(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """See ``rules.coordinates``."""
+    return step.shares(*rules.coordinates(multiplier, step.outputs[0], step.reference_outputs[0], step.sides()))
+
+
+def gathered(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """Values at positions along an axis: as ``lookup``, with a table for each row."""
+    (v, v_r), (p, p_r), (dim, _) = step.sides()
+    i, j = p.long(), p_r.long()
+    jump = rules.jump_of_lookup([[t.gather(dim, i), t.gather(dim, j)] for t in (v, v_r)])
+    half = multiplier / 2
+    back = half.new_zeros(v.shape)
+    back = back.scatter_add(dim, i, half).scatter_add(dim, j, half)
+    return step.shares(back, rules.on_change(rules.explained(multiplier, jump), p, p_r))
+
+
+def added(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """Values added at positions along an axis: the values meet the mean multiplier of both choices."""
+    values_, (p, p_r), (dim, _), _ = step.sides()
+    at, at_r = (multiplier.gather(dim, q.long()) for q in (p, p_r))
+    return step.shares((at + at_r) / 2, rules.on_change(rules.explained(at - at_r, rules.mean(values_)), p, p_r))
 
 
 def logsumexp(step: Step, multiplier: Tensor) -> Tensor:

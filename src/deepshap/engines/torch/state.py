@@ -75,6 +75,7 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
         for module in modules:
             module.training = False
             start_from_states(module)
+            _look_experts_up(module)
             for hooks in (
                 module._backward_hooks,
                 module._backward_pre_hooks,
@@ -84,6 +85,16 @@ def preserved(modules: list[nn.Module]) -> Iterator[None]:
                 if parameter is not None and parameter.is_leaf and not parameter.is_inference():
                     parameter.requires_grad_(False)
         yield
+
+
+def _look_experts_up(module: nn.Module) -> None:
+    """Let mixtures of experts of transformers look up the weights of each token's experts.
+
+    Their other ways run each expert on its tokens of all rows, whose number depends on the input.
+    """
+    config = getattr(module, "config", None)
+    if getattr(config, "_experts_implementation", None) is not None:
+        config._experts_implementation = "batched_mm"  # type: ignore[union-attr]
 
 
 def _contents_kept(modules: list[nn.Module]) -> list[Callable[[], None]]:

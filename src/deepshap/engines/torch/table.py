@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...mathematics import secants
 from . import recurrent, rules
-from .composites import algebra, arithmetic, attention, losses, norms, reductions, scatter, selection
+from .composites import algebra, arithmetic, attention, losses, norms, positions, reductions, scatter, selection
 from .operations import (
     CAST,
     COMPOSITE,
@@ -228,6 +228,9 @@ for _name, _function in {
     "lp_pool1d": norms.lp_pool(1),
     "lp_pool2d": norms.lp_pool(2),
     "lp_pool3d": norms.lp_pool(3),
+    "argmax": positions.argmax,
+    "argmin": positions.argmin,
+    "argsort": positions.argsort,
     "sort": reductions.sort,
     "msort": reductions.msort,
     "topk": reductions.topk,
@@ -290,4 +293,4 @@ _of_kind(
     "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose "
     "is_nonzero",
 )
-_of_kind(INDEX, "argmax argmin argsort nonzero argwhere")
+_of_kind(INDEX, "nonzero argwhere")

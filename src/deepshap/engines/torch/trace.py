@@ -35,7 +35,7 @@ from .carriers import (
     tag_of,
 )
 from .foreign import ForeignCall, run_forward
-from .indexing import settled_indices
+from .indexing import at_positions, settled_indices
 from .nodes import Diagnosis, Node, is_continuous, recurrent_step, select_apart, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Step, Sums
 from .recurrent.handed import Handed
@@ -133,9 +133,9 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         spelling = names.resolve(function)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
-        operation = self._operation(function, spelling)
-        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs or {})
-        if operation and operation.kind == CONSTANT:
+        inplace = bool(spelling and spelling.inplace)
+        call = Call(function, self._operation(function, spelling), name, inplace, args, kwargs or {})
+        if call.kind == CONSTANT:
             with torch.no_grad():
                 return call.own(*call.args, **call.kwargs)
         if several_at_once():
@@ -149,7 +149,7 @@ class Tracer(TorchFunctionMode):
             return self._passive(call)
         if drawn := self._drawn_for(call):
             self.unsupported[drawn] = None
-        if operation and operation.kind == LINEAR and all(is_lost(t) for t in active):
+        if call.kind in (LINEAR, CAST) and all(is_lost(t) for t in active):
             return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{name} under torch.inference_mode", call)
@@ -181,10 +181,10 @@ class Tracer(TorchFunctionMode):
 
     def _passive(self, call: Call) -> Any:
         drawn = self._drawn_for(call)
-        random = call.operation is not None and call.operation.kind == RANDOM
+        random = call.kind == RANDOM
         if random and not switched_off(call.function, call.args, call.kwargs):
             drawn = f"{call.name} (random)", place_of_call()
-        if drawn and call.operation and call.operation.kind == VALUE:  # Python may decide by it
+        if drawn and call.kind == VALUE:  # Python may decide by it
             self.unsupported[drawn] = None
         given, written = list(tensors((call.args, call.kwargs))), call.written()
         for target in written:
@@ -244,11 +244,11 @@ class Tracer(TorchFunctionMode):
         call = call._replace(args=args, kwargs=kwargs)
         if call.operation is None:
             return self._unknown(call)
-        linear = call.operation.kind in (LINEAR, CAST)
+        linear = (call := at_positions(call)).kind in (LINEAR, CAST)
         if flagged or (call.inplace and not (linear and is_continuous(args[0].dtype))):
-            plain = names.functional(call.name) if call.inplace else call.function
-            return self._overwrite(args[0], self._active(call._replace(function=plain, inplace=False)))
-        return getattr(self, f"_{call.operation.kind}")(call)
+            call = call._replace(function=names.functional(call.name) if call.inplace else call.function, inplace=False)
+            return self._overwrite(args[0], self._active(call))
+        return getattr(self, f"_{call.kind}")(call)
 
     # ------------------------------------------------------------------ one method per kind
     def _linear(self, call: Call) -> Any:

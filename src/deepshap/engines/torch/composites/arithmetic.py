@@ -34,7 +34,12 @@ def rdiv(input: Tensor, other: Any) -> Tensor:
 
 def floor_divide(input: Any, other: Any) -> Tensor:
     """Quotient rounded down."""
-    return torch.floor(quotient(input, other))
+    dtype = torch.result_type(input, other)
+    if dtype.is_floating_point:
+        return torch.floor(quotient(input, other))
+    return torch.floor(quotient(*(v.to(torch.float64) if isinstance(v, Tensor) else v for v in (input, other)))).to(
+        dtype
+    )
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import rules
 from ..operations import INDEX, Operation, primitive
+from .positions import chosen
 
 
 @primitive(rules.logsumexp, broadcasts=True)
@@ -28,12 +29,12 @@ def greatest(x: Tensor, positions: Callable[[Tensor], Tensor]) -> tuple[Tensor, 
 
 
 @primitive(rules.greatest)
-def chosen(x: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
-    """Only the positions; they are not to be used where they differ between example and reference."""
-    return positions(x)
+def settled_positions(x: Tensor, found: Callable[[Tensor], Tensor]) -> Tensor:
+    """Positions that are not to be used where they differ between example and reference."""
+    return found(x)
 
 
-chosen.operation = Operation(INDEX)  # type: ignore[attr-defined]
+settled_positions.operation = Operation(INDEX)  # type: ignore[attr-defined]
 
 
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
@@ -143,7 +144,7 @@ def max_pool(spatial: int, adaptive: bool = False) -> Callable[..., Any]:
         values = values.unflatten(-1, windows[0])
         if not return_indices:
             return values
-        return values, chosen(flat, positions).unflatten(-1, windows[0])
+        return values, settled_positions(flat, positions).unflatten(-1, windows[0])
 
     return pool
 
@@ -158,7 +159,7 @@ def _ordered(input: Tensor, dim: int, descending: bool = False) -> tuple[Tensor,
     """Sorted values and their positions, along the last axis."""
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
     values = -ordered(-last) if descending else ordered(last)
-    return values, chosen(last, lambda x: torch.argsort(x, dim=-1, descending=descending, stable=True))
+    return values, chosen(last, last.shape[-1], descending)
 
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
@@ -236,13 +237,13 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 def cummax(input: Tensor, dim: int) -> Any:
     """Running maximum."""
-    index = chosen(input, lambda x: torch.cummax(x, dim)[1])
+    index = settled_positions(input, lambda x: torch.cummax(x, dim)[1])
     return torch.return_types.cummax((_scan(torch.maximum, input, dim), index))
 
 
 def cummin(input: Tensor, dim: int) -> Any:
     """Running minimum."""
-    index = chosen(input, lambda x: torch.cummin(x, dim)[1])
+    index = settled_positions(input, lambda x: torch.cummin(x, dim)[1])
     return torch.return_types.cummin((_scan(torch.minimum, input, dim), index))
 
 

@@ -13,6 +13,7 @@ from ....errors import UnsupportedOperationError
 from .. import rules
 from ..operations import ELEMENTWISE, Operation, primitive
 from .arithmetic import quotient
+from .positions import lookup
 from .reductions import amax
 
 
@@ -20,12 +21,6 @@ from .reductions import amax
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Take a where the condition holds, else b; the condition is the float carrier of a mask."""
     return torch.where(condition != 0, a, b)
-
-
-@primitive(rules.lookup)
-def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a table."""
-    return table[ids.long()]
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -129,9 +124,9 @@ def embedding(
 
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """Rows of the identity; the number of classes must be given, since it must not depend on the input."""
+    """Rows of the identity; a number of classes that is not given must be the same for example and reference."""
     if num_classes < 0:
-        raise UnsupportedOperationError("one_hot of the explained ids needs num_classes: give it in the model.")
+        num_classes = int(input.max()) + 1
     return lookup(torch.eye(num_classes, dtype=torch.float64, device=input.device), input).to(torch.int64)
 
 

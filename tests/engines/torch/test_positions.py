@@ -1,0 +1,152 @@
+"""Positions chosen by value and used as indices: the values at both choices averaged, the effect of choosing to the scores.
+
+The oracle is written from the formulas of docs/mathematics.md, one pair of points after the other, with loops over cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_close
+from torch import Tensor
+
+import deepshap
+
+ROWS, REFERENCES, SIZE = 3, 4, 5
+RNG = np.random.default_rng(0)
+VALUES, SCORES = (torch.as_tensor(RNG.normal(size=(ROWS + REFERENCES, SIZE))) for _ in range(2))
+WEIGHTS = torch.as_tensor(RNG.normal(size=(SIZE, SIZE)))
+
+
+def explained(model, *inputs: Tensor) -> list[np.ndarray]:
+    """Values of each input, summed to be what the outputs differ by."""
+    x, r = [v[:ROWS] for v in inputs], [v[ROWS:] for v in inputs]
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    total = sum(f.reshape(ROWS, -1, f.shape[-1]).sum(1) for f in found)
+    assert_close(total, (model(*x) - model(*r).mean(0)).reshape(ROWS, -1).numpy())
+    return found
+
+
+def at_choice(v: np.ndarray, v_r: np.ndarray, s: np.ndarray, s_r: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contributions of values and scores to the value at the place of rank k of the scores, from the greatest on."""
+    order, order_r = (np.argsort(-scores, kind="stable") for scores in (s, s_r))
+    i, j, of_values, of_scores = order[k], order_r[k], np.zeros(SIZE), np.zeros(SIZE)
+    for choice in (i, j):
+        of_values[choice] += (v[choice] - v_r[choice]) / 2
+    effect = ((v[i] - v[j]) + (v_r[i] - v_r[j])) / 2
+    drive = np.zeros(SIZE)
+    for level in (k, k + 1):  # the sets of the greatest ones, without and with that of rank k
+        inside, inside_r = set(order[:level]), set(order_r[:level])
+        for q in inside - inside_r:
+            drive[q] = max(s[q] - s_r[q], 0)
+        for q in inside_r - inside:
+            drive[q] = max(s_r[q] - s[q], 0)
+    if i != j:
+        of_scores = effect * drive / drive.sum()
+    return of_values, of_scores
+
+
+def averaged(k: int) -> list[np.ndarray]:
+    """The oracle over the whole background."""
+    pairs = [[at_choice(*pair, k) for pair in references_of(row)] for row in range(ROWS)]
+    return [np.array([[pair[side] for pair in row] for row in pairs]).mean(1) for side in (0, 1)]
+
+
+def references_of(row: int):
+    """A row beside each reference."""
+    v, s = VALUES.numpy(), SCORES.numpy()
+    return [(v[row], v[b], s[row], s[b]) for b in range(ROWS, ROWS + REFERENCES)]
+
+
+TAKEN = {
+    "gather of argmax": (0, lambda v, s: v.gather(1, s.argmax(1, keepdim=True))),
+    "gather of max": (0, lambda v, s: v.gather(1, s.max(1, keepdim=True)[1])),
+    "gather of argmin": (0, lambda v, s: v.gather(1, (-s).argmin(1, keepdim=True))),
+    "indexing by argmax": (0, lambda v, s: v[torch.arange(len(v)), s.argmax(1)][:, None]),
+    "take_along_dim of argsort": (2, lambda v, s: torch.take_along_dim(v, s.argsort(1, descending=True), 1)[:, 2:3]),
+    "topk": (1, lambda v, s: v.gather(1, s.topk(3, 1).indices)[:, 1:2]),
+    "one-hot of topk": (1, lambda v, s: (F.one_hot(s.topk(3, 1).indices, SIZE)[:, 1] * v).sum(1, keepdim=True)),
+    "sort": (SIZE - 2, lambda v, s: v.gather(1, s.sort(1).indices[:, 1:2])),
+    "kthvalue": (SIZE - 2, lambda v, s: v.gather(1, s.kthvalue(2, 1, keepdim=True).indices)),
+}
+
+
+@pytest.mark.parametrize(("rank", "model"), TAKEN.values(), ids=TAKEN.keys())
+@pytest.mark.fast
+def test_a_value_at_a_chosen_position(rank, model):
+    for found, wanted in zip(explained(model, VALUES, SCORES), averaged(rank), strict=True):
+        assert_close(found[..., 0], wanted)
+
+
+def test_scattering_to_positions_is_the_transpose_of_taking():
+    """<w, scatter(v, p)> = <w[p], v>: with fixed weights the values are explained alike in both forms."""
+    weights = WEIGHTS[0].expand(ROWS + REFERENCES, -1)
+
+    def scattered(v: Tensor, s: Tensor) -> Tensor:
+        put = torch.zeros_like(v).scatter_add_(1, s.argsort(1), v)
+        return (put * WEIGHTS[0]).sum(1, keepdim=True)
+
+    def taken(v: Tensor, s: Tensor) -> Tensor:
+        return (WEIGHTS[0].expand(len(v), -1).gather(1, s.argsort(1)) * v).sum(1, keepdim=True)
+
+    assert weights.shape == VALUES.shape
+    for a, b in zip(explained(scattered, VALUES, SCORES), explained(taken, VALUES, SCORES), strict=True):
+        assert_close(a, b)
+
+
+def dense_experts(v: Tensor, s: Tensor) -> Tensor:
+    """Two of five experts for each row, mixed by the softmax of their scores: weights looked up, batched products."""
+    weights, chosen = torch.softmax(s, 1).topk(2, 1)
+    hidden = torch.tanh(WEIGHTS[:, :, None] * WEIGHTS)[chosen] @ v[:, None, :, None]
+    return (torch.relu(hidden[..., 0]) * weights[..., None]).sum(1)
+
+
+FORMS = {
+    "experts": dense_experts,
+    "a table of rows": lambda v, s: WEIGHTS[s.argmax(1)] * v,
+    "two axes": lambda v, s: WEIGHTS[v.argmax(1), s.argmax(1)][:, None] + v,
+    "two axes apart": lambda v, s: WEIGHTS.expand(2, -1, -1)[:, s.argmax(1)][0].sin() * v,
+    "beside an axis": lambda v, s: v[:, None].sin().expand(-1, 2, -1)[torch.arange(len(v)), :, s.argmax(1)],
+    "from the end": lambda v, s: v[torch.arange(len(v)), s.argmax(1) - SIZE][:, None],
+    "index_select": lambda v, s: WEIGHTS.index_select(1, s.argmin(1)).T * v,
+    "take": lambda v, s: torch.take(WEIGHTS, s.argsort(1)) * v,
+    "a mask of the best": lambda v, s: v.masked_fill(v.gt(9).scatter(1, s.topk(2, 1).indices, True), 0).exp(),
+    "overwritten": lambda v, s: v.sin().scatter(1, s.topk(2, 1).indices, v[:, :2] * 3),
+    "overwritten, in place": lambda v, s: torch.zeros_like(v).scatter_(1, s.topk(2, 1).indices, 1.0) * v,
+    "a part of the rows' values": lambda v, s: v.view(-1, 1, SIZE).gather(2, s.argsort(1)[:, None, :2])[:, 0] ** 2,
+    "computed positions": lambda v, s: v.gather(1, (s.argsort(1) * 2 + 1) % SIZE),
+    "halved positions": lambda v, s: torch.zeros_like(v).scatter_add(1, s.argsort(1) // 2, v),
+    "integers looked up": lambda v, s: torch.arange(0, 50, 10)[s.argmax(1)][:, None] * v,
+    "compared": lambda v, s: sum((s.argmax(1, keepdim=True) == k) * torch.sin((k + 1) * v) for k in range(SIZE)),
+    "scores with infinities": lambda v, s: v.gather(1, s.masked_fill(torch.arange(SIZE) > 3, -torch.inf).argsort(1)),
+}
+
+
+@pytest.mark.parametrize("model", FORMS.values(), ids=FORMS.keys())
+def test_every_form_adds_up(model):
+    found = explained(model, VALUES, SCORES)
+    assert np.abs(found[1]).max() > 0
+
+
+def test_positions_of_the_greatest_of_single_rows_and_ties():
+    x = torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1.0]], dtype=torch.float64)
+    explained(lambda v, s: v.gather(1, s.argmax(1, keepdim=True)), VALUES, torch.cat([x, x.flip(1), x[:1] * 2]))
+
+
+def test_they_can_be_refused():
+    deepshap.register_rule("positions", "same")
+    try:
+        for model in (TAKEN["gather of argmax"][1], TAKEN["topk"][1], FORMS["compared"]):
+            with pytest.raises(deepshap.ControlFlowError, match=r"test_positions\.py"):
+                explained(model, VALUES, SCORES)
+        explained(lambda v, s: v.gather(1, (s + 100 * torch.arange(SIZE)).argsort(1)), VALUES, SCORES)
+    finally:
+        deepshap.unregister_rule("positions")
+    explained(TAKEN["topk"][1], VALUES, SCORES)
+
+
+def test_scattering_twice_to_one_position_is_refused():
+    with pytest.raises(deepshap.UnsupportedOperationError, match="twice"):
+        explained(lambda v, s: torch.zeros_like(v).scatter(1, s.argsort(1) // 2, v), VALUES, SCORES)
