@@ -19,17 +19,25 @@ def at_positions(call: Call) -> Call:
     own = AT_POSITIONS.get(call.name)
     if own is None or call.operation is None or not call.operation.indices:
         return call
-    indices = list(tensors((_indices(call), [v for k, v in call.kwargs.items() if k in ("index", "indices")])))
-    follows = any(tag_of(i) is not None and tag_of(i).carrier is not None for i in indices)  # type: ignore[union-attr]
-    return call._replace(operation=own) if follows and all(i.dtype != torch.bool for i in indices) else call
+    indices = _indices(call)
+    if any(i.dtype == torch.bool for i in indices) or not any(map(_has_carrier, indices)):
+        return call
+    return call._replace(operation=own)
 
 
-def _indices(call: Call) -> Any:
-    return (
-        call.args[1:3]
-        if call.name in ("gather", "index_select", "scatter", "scatter_add", "index_add")
-        else call.args[1:]
-    )
+def _indices(call: Call) -> list[Tensor]:
+    """The tensors that a call selects by; none where they are bounds of slices, which cannot differ."""
+    if call.name == "__getitem__":
+        entries = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+        own = [e for e in entries if isinstance(e, Tensor)]
+        return own if len(own) == len(list(tensors(entries))) else []
+    by_name = [call.kwargs[key] for key in ("index", "indices") if key in call.kwargs]
+    return list(tensors((call.args[1:3], by_name)))
+
+
+def _has_carrier(index: Tensor) -> bool:
+    tag = tag_of(index)
+    return tag is not None and tag.carrier is not None
 
 
 def settled_indices(call: Call, tape: Tape) -> Any:
