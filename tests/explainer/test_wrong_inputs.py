@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -120,9 +121,13 @@ def test_the_only_tensor_is_explained():
         lambda z: OrderedDict(loss=None, logits=z, past_key_values=object()),
         lambda z: (None, [z]),
         Result,
+        lambda z: SimpleNamespace(logits=z, hidden=None),
     ):
         np.testing.assert_array_equal(explained(lambda x, wrap=wrap: wrap(LINEAR(x)), R, X).values, wanted)
     refused("Say with output= which tensor", lambda x: {"logits": LINEAR(x), "hidden": x}, R, X)
+    for both in (SimpleNamespace, Result):
+        two = deepshap.DeepExplainer(lambda x, both=both: both(logits=LINEAR(x), loss=x), R, output="logits")
+        np.testing.assert_array_equal(two(X).values, wanted)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..dataset.progress import duration
-from ..engines.inputs import tensors_in
+from ..engines.inputs import keyed, tensors_in
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
 from ..faithful import Faithfulness, faithfulness
@@ -268,7 +268,7 @@ class Selection:
             try:
                 if hasattr(result, "shape") and isinstance(self.tensor, str):
                     raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
-                return result[self.tensor]
+                return keyed(result)[self.tensor]
             except (KeyError, IndexError, TypeError):
                 raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
         found = list(tensors_in(result, Shaped))
@@ -278,6 +278,7 @@ class Selection:
 
 
 def _outline(result: Any) -> str:
+    result = keyed(result)
     if isinstance(result, Mapping):
         return f"a dict with the keys {', '.join(map(str, result))}"
     if isinstance(result, (tuple, list)):

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from operator import getitem
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -210,7 +211,7 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
             try:
                 if isinstance(result, tensor) and isinstance(key, str):
                     raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
-                result = part(result, key)
+                result = part(keyed(result), key)
             except (KeyError, IndexError, TypeError):
                 raise InputError(
                     f"output={output!r} is not among what the model returns: {_outline(result, tensor)}."
@@ -245,11 +246,16 @@ def tensors_in(result: Any, tensor: type) -> Iterator[Any]:
         yield from tensors_in(part, tensor)
 
 
+def keyed(result: Any) -> Any:
+    """What a model returned, with keys where it has attributes: a dataclass, a namespace."""
+    return result if isinstance(result, (tuple, list, Mapping)) else _parts(result) or result
+
+
 def _parts(result: Any) -> Mapping[Any, Any] | None:
     """What a model returned together, by keys; None for a single value."""
     if isinstance(result, (tuple, list)):
         return dict(enumerate(result))
-    if is_dataclass(result) and not isinstance(result, Mapping):
+    if isinstance(result, SimpleNamespace) or (is_dataclass(result) and not isinstance(result, Mapping)):
         return getattr(result, "__dict__", None)
     return result if isinstance(result, Mapping) else None
 

@@ -45,7 +45,7 @@ function drawGroups(part, beside, scope, only) {
   const label = (group) => meta.groups[groupsChosen[group]].name;
   const looks = [{ color: c.accent }, { color: 'rgba(0,0,0,0)', line: { color: c.ink, width: 1.2 } }];
   const more = a.length > shown.length ? `; the ${shown.length} largest of ${a.length} features` : '';
-  $('groups-lead').textContent = `${measureName()}${part.kind === 'table' ? '' : ', summed over the steps (left) or the features (right) of each example'}, then the mean over the group${only}${more}.`;
+  $('groups-lead').textContent = `${measureName()}${part.kind === 'table' ? '' : ', summed over the steps (bars) or the features (lines) of each example'}, then the mean over the group${only}${more}.`;
   draw('chart-groups', [a, b].map((values, k) => ({
     type: 'bar', orientation: 'h', y: shown.map((_, i) => i), x: shown.map((i) => values[i]), marker: looks[k], offsetgroup: k, customdata: shown.map(() => k),
     ...whiskers('x', errors && shown.map((i) => errors[k][i]), c),
