@@ -43,6 +43,7 @@ class Shell(ABC):
         self._dtypes: set[str] = set()  # that the signal passes through
         self._recurrent = False  # whether recurrent layers do most of the work
         self.shares = False  # whether points on a way are run once for both sides
+        self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
         self._frozen = 0  # promises that the model does not change, within one another
         self._lock = threading.RLock()
 
@@ -117,11 +118,19 @@ class Shell(ABC):
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
         with self.running(points):
             parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
-        outputs = np.concatenate(parts).astype(np.float64)
+            outputs = np.concatenate(parts).astype(np.float64)
+            self._check_size(points[:at_once], outputs[:at_once])
         finite = np.isfinite(outputs).all(1)
         if not finite.all():
             raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
         return outputs
+
+    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
+        """As many rows together must have the outputs that the first and the last of them have without the others."""
+        count = len(points)
+        if count > 2 and count not in self._sizes:
+            check_independence(self.eps, [outputs[[-1, 0]], self._evaluate(points[[-1, 0]])])
+            self._sizes.add(count)
 
     @contextmanager
     def running(self, points: Points) -> Iterator[None]:

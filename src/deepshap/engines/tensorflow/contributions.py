@@ -116,7 +116,9 @@ class Explained:
             _, marked, text = str(error.message).partition(DIVERGED)
             if not marked:
                 raise
-            message = control_flow_message(text.partition("]")[0], "tf.where", "lengths, masks, flags")
+            message = control_flow_message(
+                text.partition("]")[0].replace("\\'", "'"), "tf.where", "lengths, masks, flags"
+            )
             raise ControlFlowError(message) from None
 
     def _raise_of_handlers(self) -> None:

@@ -83,6 +83,7 @@ class KerasEngine(Shell):
         self._functions.clear()
         self._surveys.clear()
         self._current.clear()
+        self._sizes.clear()
         return False
 
     # ------------------------------------------------------------------ the model as a graph
@@ -101,6 +102,7 @@ class KerasEngine(Shell):
             if key not in self._graphs or self._graphs[key].signature != graph.signature:
                 self._graphs[key] = graph
                 self._functions.clear()
+                self._sizes.clear()
             self._current.add(key)
         return self._graphs[key]
 
@@ -117,7 +119,12 @@ class KerasEngine(Shell):
             output = take_output(form.call(self.model, given[: len(inputs)], arguments), self.output)
             return [output, *self._layer_inputs(regions, output)]
 
-        with preserved(list(self.layers)), scoped(self.layers, scopes), marked(marks, regions), tapes_recording():
+        with (
+            preserved(self.model, list(self.layers)),
+            scoped(self.layers, scopes),
+            marked(marks, regions),
+            tapes_recording(),
+        ):
             try:
                 return ModelGraph(concrete(call, specs), scopes, regions)
             except DeepShapError:
@@ -187,7 +194,7 @@ class KerasEngine(Shell):
         graph = self.graph(points)
         if graph.compared:
             return
-        with preserved(list(self.layers)), variables_kept(graph.written), seeds_kept():
+        with preserved(self.model, list(self.layers)), variables_kept(graph.written), seeds_kept():
             called = self._flat(take_output(self._called(points), self.output).numpy(), len(points))[0]
         gap, scale = spread([row, called])
         if gap > self.eps**0.5 * scale:

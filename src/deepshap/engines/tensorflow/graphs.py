@@ -6,18 +6,24 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
-WRITES = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
+READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
+READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
+RESOURCE = tf.resource.as_datatype_enum
 
 
 class Body:
-    """A graph with inputs and outputs; ``operations`` are those that its outputs need, in order."""
+    """A graph with inputs and outputs; ``operations`` are those that its outputs need, and ``writers``, in order."""
 
-    def __init__(self, inputs: Sequence[Any], outputs: Sequence[Any], operations: Sequence[Any]) -> None:
+    def __init__(
+        self, inputs: Sequence[Any], outputs: Sequence[Any], operations: Sequence[Any], writers: Sequence[Any] = ()
+    ) -> None:
         self.inputs, self.outputs = list(inputs), list(outputs)
         entering = {id(t) for t in self.inputs}
-        self.operations = [op for op in _needed(operations, self.outputs) if op.type != "Placeholder"]
+        needed = _needed(operations, [*(t.op for t in self.outputs), *writers])
+        self.operations = [op for op in needed if op.type != "Placeholder"]
         self.constants = [op for op in self.operations if op.type == "Const"]
         self.sources = [source(t, entering) for t in self.outputs]
 
@@ -41,10 +47,9 @@ def source(tensor: Any, inputs: set[int]) -> Any:
     return tensor
 
 
-def _needed(operations: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
-    """The operations that the outputs are computed from, and the writes to variables before them."""
-    waiting = [t.op for t in outputs] + [op for op in operations if op.type in WRITES]
-    needed = set()
+def _needed(operations: Sequence[Any], wanted: list[Any]) -> list[Any]:
+    """The operations that some of them are computed from, and these."""
+    waiting, needed = wanted, set()
     while waiting:
         op = waiting.pop()
         if op not in needed:
@@ -66,6 +71,8 @@ class Library:
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
         self._bodies: dict[str, Body] = {}
+        self._direct: dict[str, bool] = {}  # whether operations of a type take what can be written to
+        self._writing: dict[str, bool] = {}  # whether functions write
         self.scopes = scopes
 
     def body(self, op: Any, attribute: str) -> Body:
@@ -77,8 +84,28 @@ class Library:
         if name not in self._bodies:
             with self._home.as_default():
                 graph = function_def_to_graph(self._definitions[name])
-            self._bodies[name] = Body(graph.inputs, graph.outputs, graph.get_operations())
+            operations = graph.get_operations()
+            self._bodies[name] = Body(graph.inputs, graph.outputs, operations, self.writers(operations))
         return self._bodies[name]
+
+    def writers(self, operations: Sequence[Any]) -> list[Any]:
+        """Those of some operations that write to variables, tables and the like, or call a function that does."""
+        return [op for op in operations if self._writes(op.node_def)]
+
+    def _writes(self, node: Any) -> bool:
+        if node.op in READS:
+            return False
+        if node.op not in self._direct:
+            known = op_def_registry.get(node.op)
+            self._direct[node.op] = known is not None and any(a.type == RESOURCE for a in known.input_arg)
+        called = [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
+        return self._direct[node.op] or any(map(self._function_writes, called))
+
+    def _function_writes(self, name: str) -> bool:
+        if name not in self._writing:
+            self._writing[name] = False  # should it call itself
+            self._writing[name] = any(map(self._writes, self._definitions[name].node_def))
+        return self._writing[name]
 
     def place(self, op: Any) -> str:
         """The layer that an operation belongs to, from its name."""
@@ -145,12 +172,11 @@ class ModelGraph:
         self.signature = signature(function)
         graph = function.graph
         self.library = Library(graph, scopes)
-        self.body = Body(graph.inputs, graph.outputs[:1], graph.get_operations())
+        writers = self.library.writers(graph.get_operations())
+        self.body = Body(graph.inputs, graph.outputs[:1], graph.get_operations(), writers)
         self.output = graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
-        writes = any(op.type in WRITES for op in graph.get_operations())
-        calls = any(node.op in WRITES for f in graph.as_graph_def().library.function for node in f.node_def)
-        self.written = list(graph.variables) if writes or calls else []
+        self.written = list(graph.variables) if writers else []
         self.compared = False
 
 

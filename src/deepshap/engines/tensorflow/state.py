@@ -15,6 +15,7 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
 
 from ...errors import InputError
+from ..keeping import generators_kept, keep
 from ..registry import is_filled
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
@@ -78,28 +79,29 @@ def _parts(value: Any) -> Sequence[Any]:
 
 # ---------------------------------------------------------------------- leaving all as it was
 @contextmanager
-def preserved(layers: Sequence[Any]) -> Iterator[None]:
-    """Put back what running or tracing a model changes of its layers: losses that calls add, switches for fused kernels."""
-    restore: list[Callable[[], None]] = []
+def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
+    """Put back what running or tracing a model changes of it: attributes, whatever they reach, random generators.
+
+    Fused kernels are switched off, and stateful layers begin where they stand. Layers that are not built yet stay built.
+    """
+    undo = keep([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
     try:
-        for layer in layers:
-            restore += _losses_kept(layer)
-            if getattr(layer, "stateful", False) and getattr(layer, "states", None):
-                restore.append(replaced(layer, "get_initial_state", _remembered(layer)))
-                restore.append(functools.partial(setattr, layer, "stateful", True))
-                layer.stateful = False
-            if "use_cudnn" in vars(layer):
-                restore.append(functools.partial(setattr, layer, "use_cudnn", layer.use_cudnn))
-                layer.use_cudnn = False
-        yield
+        with generators_kept():
+            for layer in layers:
+                attributes = vars(layer)
+                if getattr(layer, "stateful", False) and getattr(layer, "states", None):
+                    attributes["get_initial_state"] = _remembered(layer)
+                    layer.stateful = False
+                if "use_cudnn" in attributes:
+                    layer.use_cudnn = False
+            yield
     finally:
-        for undo in restore:
-            undo()
+        undo()
 
 
-def _losses_kept(layer: Any) -> list[Callable[[], None]]:
-    found = [getattr(layer, name, None) for name in ("_losses", "_loss_ids")]
-    return [functools.partial(_refill, kept, kept.copy()) for kept in found if isinstance(kept, (list, set))]
+def _is_of_frameworks(value: Any) -> bool:
+    """Whether an object looks after itself: layers are kept one by one, and variables by their values."""
+    return any(base.__module__.partition(".")[0] in ("keras", "tensorflow") for base in type(value).__mro__)
 
 
 def replaced(layer: Any, name: str, value: Any) -> Callable[[], Any]:
@@ -127,11 +129,6 @@ def _remembered(layer: Any) -> Callable[..., Any]:
         return tf.nest.map_structure(for_rows, layer.states)
 
     return initial_state
-
-
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    container.extend(content) if isinstance(container, list) else container.update(content)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .graphs import Body, Library
+import tensorflow as tf
+
+from .graphs import READS, Body, Library
 from .operations import CONSTANT, CONTROL, INDEX, LINEAR, MULTILINEAR, RANDOM, SAME, SIZES, VARIABLE, Operation, places
 from .regions import Region, marker
 
@@ -59,6 +61,7 @@ class Survey:
     def _step(self, op: Any, flags: Flags) -> Flags:
         operation = self.operation(op)
         kind = operation.kind if operation else None
+        self._check_resources(op, kind)
         if any(f in (ACTIVE, POSITION) for f in flags):
             self.met.add(op.type)
         if kind == CONTROL:
@@ -85,6 +88,11 @@ class Survey:
             self.unsupported[op.type, self.library.place(op)] = None
         positions = range(len(op.outputs)) if kind == INDEX else operation.positions if operation else ()
         return tuple(POSITION if k in positions else ACTIVE for k in range(len(op.outputs)))
+
+    def _check_resources(self, op: Any, kind: str | None) -> None:
+        """What is written to a part of a variable, or to a table, would reach later reads unseen."""
+        if kind is None and op.type not in READS and any(t.dtype == tf.resource for t in op.inputs):
+            self.unsupported[op.type, self.library.place(op)] = None
 
     def _variable(self, op: Any, flags: Flags) -> Flags:
         if op.type == "ReadVariableOp":

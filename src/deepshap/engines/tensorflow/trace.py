@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...errors import UnsupportedOperationError
 from . import rules
 from .graphs import Body, emit
 from .layouts import Layouts
@@ -137,8 +138,12 @@ class Walk:
     def step(self, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
         """Run one operation."""
         operation = self.survey.operation(op)
+        if op.type.startswith("ResourceGather") and inputs[0].x.ref() in {*self.written, *self.lost}:
+            raise UnsupportedOperationError(f"{op.type} in {self.place(op)} reads a variable that the model writes to.")
         if operation is None or operation.kind == RANDOM:  # the survey has seen that no signal passes
             return self.constant(op, [self.settled(v, op) for v in inputs])
+        if operation.kind == CONSTANT:
+            inputs = [self.counted_alike(v, op) for v in inputs]
         if operation.kind in (CONTROL, VARIABLE):
             assert operation.function is not None
             return operation.function(self, op, inputs, tape)
@@ -212,8 +217,10 @@ class Walk:
 
     def _positions(self, op: Any, inputs: Sequence[Value]) -> list[Value]:
         """Indices, which may be used where they are the same on both sides."""
-        found = self.constant(op, inputs, origin=f"{op.type} in {self.place(op)}")
-        return [replace(v, layout=self.layouts.of(t)) for v, t in zip(found, op.outputs, strict=True)]
+        origin = f"{op.type} in {self.place(op)}"
+        found = self.constant(op, inputs, origin=origin)
+        sized = origin if op.type in COUNTS else next((v.sized for v in inputs if v.sized), "")
+        return [replace(v, layout=self.layouts.of(t), sized=sized) for v, t in zip(found, op.outputs, strict=True)]
 
     def at_pairs(self, value: Value) -> Any:
         """What a constant is for all pairs; of an active value something of its shape."""
@@ -272,7 +279,19 @@ class Walk:
         if not value.origin:
             return value
         text = f"the positions from {value.origin} differ between example and reference, and {op.type} in "
-        return self.agreed(value, text + f"{self.place(op)} uses them")
+        return self.agreed(self.counted_alike(value, op), text + f"{self.place(op)} uses them")
+
+    def counted_alike(self, value: Value, op: Any) -> Value:
+        """What values have counted, and is about to be used: its size must be the same on both sides."""
+        if not value.sized:
+            return value
+        if self.pairing.apart:  # rows are counted on both sides
+            raise Unpaired(f"{value.x.name} {value.x.shape}")
+        text = f"the number of entries from {value.sized} differs between example and reference, and {op.type} in "
+        sides, self.checks = (tf.shape(value.x), tf.shape(value.r)), True
+        alike = tf.debugging.Assert(tf.reduce_all(tf.equal(*sides)), [DIVERGED + text + f"{self.place(op)} uses it"])
+        with tf.control_dependencies([alike]):
+            return replace(value, x=tf.identity(value.x), r=tf.identity(value.r), p=None, sized="")
 
     def agreed(self, value: Value, text: str) -> Value:
         """What must be the same on both sides; ``text`` says what is wrong where it is not."""
@@ -282,6 +301,7 @@ class Walk:
 
 
 DIVERGED = "deepshap: "
+COUNTS = "Where", "Unique", "UniqueV2"
 
 
 @dataclass

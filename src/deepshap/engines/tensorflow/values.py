@@ -33,6 +33,7 @@ class Value:
     p : of a constant: what it is when the model runs on all pairs; ``x`` by default.
     layout : of an active value: where the rows lie in ``x`` and ``r``, if that is known.
     origin : of indices that may differ between the sides: where they come from.
+    sized : of what has as many entries as values decide: what has counted them.
     """
 
     x: Any
@@ -41,6 +42,7 @@ class Value:
     p: Any = None
     layout: Layout | None = None
     origin: str = ""
+    sized: str = ""
 
     def __post_init__(self) -> None:
         self.p = self.x if self.p is None else self.p

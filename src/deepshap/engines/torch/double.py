@@ -32,6 +32,11 @@ class InFloat64(TorchFunctionMode):
         super().__init__()
         self._dtype, self._grid = dtype, grid
 
+    @property
+    def rounds(self) -> bool:
+        """Whether results are rounded."""
+        return self._dtype is not None
+
     def __enter__(self) -> Any:
         self._wide: dict[int, tuple[Tensor, Tensor]] = {}  # what the model holds, by its identity: itself, and widened
         self._default = torch.get_default_dtype()

@@ -91,7 +91,7 @@ class TorchEngine(Shell):
         """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
         used = self._background.used_again
         self._background.forget()
-        self._footprint, self._pairwise = None, False
+        self._footprint, self._pairwise, self._sizes = None, False, set()
         return used
 
     # ------------------------------------------------------------------ the model by itself
@@ -121,6 +121,11 @@ class TorchEngine(Shell):
         other._background = Background(self.model, self.modules, self.operations)
         other.forget()
         return other
+
+    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
+        """Rounding on a grid may differ with the number of rows."""
+        if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
+            super()._check_size(points, outputs)
 
     def in_double(self) -> TorchEngine | None:
         """An engine of the same model that computes in float64; None where this one does."""
