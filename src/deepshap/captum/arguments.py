@@ -15,6 +15,10 @@ from torch import Tensor
 from ..errors import InputError
 
 
+class NoDistribution(InputError, AssertionError):
+    """Baselines that are no distribution, for which captum's users catch an AssertionError."""
+
+
 def read_inputs(inputs: Any) -> tuple[Tensor, ...]:
     """Return a tensor, or a tuple of them, as a tuple of tensors with the same number of rows."""
     given = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -47,7 +51,7 @@ def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[
         baselines = baselines(form) if signature(baselines).parameters else baselines()
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if not all(isinstance(r, Tensor) and r.dim() for r in given):
-        raise InputError(
+        raise NoDistribution(
             "DeepLiftShap compares with a distribution of baselines: a tensor with one row per baseline (for several inputs a "
             f"tuple of them), or a function that returns it, not {_outline(baselines)}. For a single one take DeepLift."
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engines.torch.engine import TorchEngine
-from ..errors import InputError
+from ..errors import InputError, UnsupportedOperationError
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron
@@ -101,6 +101,13 @@ class DeepLift(GradientAttribution):
         """
         asked = (additional_forward_args, return_convergence_delta, custom_attribution_func)
         return self._attribute(inputs, baselines, target, *asked)
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused, as captum does: models that return futures are not explained."""
+        raise UnsupportedOperationError(
+            "attribute_future is for models that return a torch.futures.Future, which are not explained: call attribute on a "
+            "model that waits for it."
+        )
 
     def has_convergence_delta(self) -> bool:
         """Whether there is a ``compute_convergence_delta``: yes."""

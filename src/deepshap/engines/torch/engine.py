@@ -163,7 +163,7 @@ class TorchEngine(Shell):
         values: list[Tensor] = []
 
         def look(found: list[Tensor]) -> list[Tensor]:
-            values.extend(found)
+            values.extend(v.clone() for v in found)  # the model may write into them
             return found
 
         with preserved(self.modules), torch.no_grad():
@@ -238,8 +238,8 @@ class TorchEngine(Shell):
                 inside = tracer.follow(self._entering(points))
                 with layer_values_through(self.layer, enter, self.layer_output), tracer:
                     output = self._call(inside, points)
-                leaves.extend(tracer.around or ())
             output = tracer.leave(output)
+            leaves.extend(tracer.around or ())
             tracer.finish()
             return self._flat(output, len(points)), leaves
 

@@ -117,6 +117,7 @@ class Tracer(TorchFunctionMode):
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
+        output = self._joined(output)
         if not self._is_active(output):
             self._memory.check("the output", [output])
         carrier = carrier_of(output)
@@ -207,21 +208,20 @@ class Tracer(TorchFunctionMode):
         """Let values in that depend on the input by another way than through the explained layer."""
         if self.around is None:
             return call
-
-        def enter(value: Tensor) -> Tensor:
-            if value not in self._from_input or self._is_active(value):
-                return value
-            assert self.around is not None
-            self.tape.call("a value from around the explained layer")
-            inside, leaf = self.enter(value)
-            self.around.append(leaf)
-            return inside
-
         for target in call.written():
-            if (entered := enter(target)) is not target:
+            if (entered := self._joined(target)) is not target:
                 self._overwrite(target, entered)
         out = {"out": call.kwargs["out"]} if "out" in call.kwargs else {}
-        return call._replace(args=replace(call.args, enter), kwargs={**replace(call.kwargs, enter), **out})
+        args, kwargs = replace((call.args, call.kwargs), self._joined)
+        return call._replace(args=args, kwargs={**kwargs, **out})
+
+    def _joined(self, value: Tensor) -> Tensor:
+        if self.around is None or value not in self._from_input or self._is_active(value):
+            return value
+        self.tape.call("a value from around the explained layer")
+        inside, leaf = self.enter(value)
+        self.around.append(leaf)
+        return inside
 
     def _with_constants(self, call: Call) -> Call:
         """Compare what a call takes as constants with what it took on the reference side.
