@@ -13,6 +13,7 @@ from .errors import (
     MemoryBudgetError,
     NonFiniteError,
     UnsupportedOperationError,
+    UserCodeError,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "NonFiniteError",
     "Sequences",
     "UnsupportedOperationError",
+    "UserCodeError",
     "check",
     "explain_dataset",
     "faithfulness",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXHAUSTED = "OutOfMemoryError", "ResourceExhaustedError"  # of devices, which explanations have an answer to
+
 
 class DeepShapError(Exception):
     """Base class of all deepshap errors."""
@@ -35,5 +40,22 @@ class MemoryBudgetError(DeepShapError, MemoryError):
     """The memory budget does not hold a single pair of example and reference."""
 
 
+class UserCodeError(InputError, RuntimeError):
+    """A rule or a function that the user gave failed; the original error is its cause."""
+
+
 class AdditivityWarning(UserWarning):
     """The attributions do not add up, and the caller asked not to be stopped."""
+
+
+@contextmanager
+def of_user(what: str) -> Iterator[None]:
+    """Say which code of the user's own has failed."""
+    try:
+        yield
+    except (DeepShapError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ in EXHAUSTED:
+            raise
+        raise UserCodeError(f"{what} failed: {type(error).__name__}: {error}") from error

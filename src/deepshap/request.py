@@ -12,7 +12,8 @@ import numpy as np
 from . import dial, execution, planning
 from .additivity import cleared
 from .engines.api import Engine, Points, Profile
-from .errors import InputError
+from .engines.user_rules import named
+from .errors import InputError, of_user
 from .methods import DeepShap, Method
 from .names import check_count, check_whole
 from .players import Players, players_of
@@ -152,7 +153,8 @@ class Answering:
             raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
         for row in range(len(examples)):
             what, given = f"background of row {row}", [x[row] for x in examples.inputs]
-            background = self.references(dict(zip(form.names, given, strict=True)) if form.names else given)
+            with of_user(f"the function {named(self.references)} that returns the background, for row {row},"):
+                background = self.references(dict(zip(form.names, given, strict=True)) if form.names else given)
             if isinstance(background, list) and len(background) == 1 and not form.several:
                 (background,) = background
             values = plain(background, f"the {what}", self.batch_axis)[0]

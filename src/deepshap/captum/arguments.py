@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, of_user
 
 
 class NoDistribution(InputError, AssertionError):
@@ -48,7 +48,8 @@ def one_for_each(inputs: tuple[Tensor, ...], baselines: Any) -> list[Tensor]:
 def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[Tensor]:
     """Return the baselines that every row is compared with: tensors, or a function (of the inputs) that returns them."""
     if callable(baselines):
-        baselines = baselines(form) if signature(baselines).parameters else baselines()
+        with of_user("the function that returns the baselines"):
+            baselines = baselines(form) if signature(baselines).parameters else baselines()
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if not all(isinstance(r, Tensor) and r.dim() for r in given):
         raise NoDistribution(
@@ -129,7 +130,8 @@ def custom(function: Callable[..., Any], axes: Sequence[int], *sides: Sequence[T
             "custom_attribution_func must take (multipliers), (multipliers, inputs) or (multipliers, inputs, baselines), tuples "
             f"of tensors; it takes {count} arguments."
         )
-    result = function(*(tuple(side) for side in sides[:count]))
+    with of_user("custom_attribution_func"):
+        result = function(*(tuple(side) for side in sides[:count]))
     rows = [m.shape[axis] for m, axis in zip(sides[0], axes, strict=True)]
     found = result if isinstance(result, tuple) else ()
     if len(found) != len(rows) or any(_size(a, axis) != n for a, axis, n in zip(found, axes, rows, strict=True)):

@@ -5,14 +5,33 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, of_user
 from .registry import framework_of
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
 POSITIONS = "positions"
+
+
+@dataclass(frozen=True)
+class UserRule:
+    """A rule of the user's own, which is named if it fails."""
+
+    rule: Callable[..., Any]
+    of: str
+
+    def __call__(self, step: Any, *multipliers: Any) -> Any:
+        """Call it."""
+        with of_user(f"the rule {named(self.rule)} that is registered for {self.of}"):
+            return self.rule(step, *multipliers)
+
+
+def named(function: Any) -> str:
+    """What a function of the user is called in messages."""
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
@@ -48,6 +67,8 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
+    if not isinstance(rule, str):
+        rule = UserRule(rule, function if isinstance(function, str) else named(function))
     if framework_of(function) == "keras" or isinstance(function, str):
         from .tensorflow.rule_keys import register
 

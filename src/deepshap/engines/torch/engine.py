@@ -81,6 +81,11 @@ class TorchEngine(Shell):
             raise InputError(
                 "an explainer cannot be called inside of torch.vmap or torch.func: call it outside, on whole batches."
             )
+        compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)  # since torch 2.6
+        if compiling is not None and compiling():
+            raise InputError(
+                "an explainer cannot be called inside of torch.compile: call it outside; models may be compiled."
+            )
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
 
