@@ -110,6 +110,8 @@ def run(
     try:
         return _fresh(engine, task)
     except (_Missed, BatchMixingError) as error:
+        if error.__cause__ is not None:  # the model failed
+            raise
         doubt = error
     found = doubt.found if isinstance(doubt, _Missed) else None
     again = _in_float64(engine, task, found)
