@@ -115,8 +115,8 @@ def change(model: Program, kind: str, random: np.random.Generator) -> None:
 
 
 CHANGES = [
-    "a weight", "a weight by data", "a weight by NumPy", "another parameter", "all weights swapped", "the buffer", "another buffer",
-    "a number", "a line", "fewer lines", "a method", "a hook", "a hook before", "the order",
+    "a weight", "a weight by data", "a weight by NumPy", "another parameter", "all weights swapped", "the buffer",
+    "another buffer", "a number", "a line", "fewer lines", "a method", "a hook", "a hook before", "the order",
 ]  # fmt: skip
 
 
