@@ -107,12 +107,15 @@ def test_modules_that_are_used_twice():
     torch.testing.assert_close(found, wanted)
 
 
+class Shift(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e5
+
+
 @pytest.mark.parametrize("kind", ["DeepLift", "LayerDeepLift"])
 def test_float32_that_cancels(kind):
     """The delta is that of float64, in which such rows are explained."""
-    model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
-    with torch.no_grad():
-        model[0].bias += 1e5
+    model = built(nn.Sequential(nn.Linear(4, 3), Shift(), nn.Softmax(1))).float()
     method = getattr(ours, kind)(model, *([model[0]] if kind.startswith("Layer") else []))
     _, delta = method.attribute(X.float(), R[:3].float(), target=1, return_convergence_delta=True)
     assert delta.dtype == torch.float32
