@@ -28,6 +28,11 @@ def dense(outputs, activation=None):
 HEADS = {
     "dense with softmax": lambda: (dense(3, "softmax"),),
     "softmax as a layer": lambda: (dense(3), keras.layers.Softmax(dtype="float64")),
+    "softmax, and what changes nothing": lambda: (
+        dense(3, "softmax"),
+        keras.layers.Dropout(0.2, dtype="float64"),
+        keras.layers.Flatten(dtype="float64"),
+    ),
     "softmax as an activation": lambda: (dense(3), keras.layers.Activation("softmax", dtype="float64")),
 }
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from ...errors import InputError
 from .inputs import take_output
 
+# Layers that do nothing where the shapes before and after are equal.
+UNCHANGING = (keras.layers.Dropout, keras.layers.Flatten, keras.layers.Reshape)
 HEADS = (keras.activations.softmax, keras.activations.sigmoid)
 REFUSED = (
     "the logits are out of reach: the model is no functional or sequential Keras model that ends in a softmax or sigmoid. "
@@ -23,6 +25,8 @@ def before_head(model: Any) -> tuple[Any, str] | None:
     if not graph or len(model.outputs) != 1:
         return None
     layer = model.outputs[0]._keras_history.operation
+    while type(layer) in UNCHANGING and layer.input.shape == layer.output.shape:
+        layer = layer.input._keras_history.operation
     head = _head(layer)
     if head is None:
         return None
