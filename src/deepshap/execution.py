@@ -382,12 +382,14 @@ def _gap_message(engine: Engine, found: Outcome, row: int, column: int, whole: C
         f"(tolerance {tolerance:.1g}). "
     )
     blame = engine.blame(whole.pair(row))
-    if blame is None or not blame.gap > tolerance * max(blame.size, 1e-30):
+    if blame is None or blame.gap <= tolerance * max(blame.size, 1e-30):
         return missed + (
             "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
             "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
             f"is not), or large numbers cancel in the model: then explain a float64 copy of it ({engine.in_float64})."
         )
+    if not np.isfinite(blame.gap):
+        return missed + f"{blame.name} at {blame.place} has a value, or a share of one, that is NaN or infinite."
     return missed + (
         f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
         "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...errors import UnsupportedOperationError
 from .operations import Operation
 from .tree import tensors
 
+_DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -94,6 +96,18 @@ def place_of_call() -> str:
             return f"{os.path.basename(path)}:{frame.f_lineno}{inside}"
         frame = frame.f_back  # type: ignore[assignment]
     return "unknown place"
+
+
+def check_no_derivative(call: Call, transformed: bool) -> None:
+    """Refuse derivatives that a model takes of itself: how they depend on the input cannot be followed."""
+    if not transformed and call.function not in _DERIVATIVES:
+        return
+    how = "a transform of torch.func (grad, jvp, jacrev)" if transformed else f"torch's {call.name}"
+    raise UnsupportedOperationError(
+        f"the model takes a derivative of its own by {how} at {place_of_call()}, and deepshap cannot see how that depends on the "
+        "input: while a model is explained, backward passes carry multipliers. Write the derivative out with torch's "
+        "operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with batched operations."
+    )
 
 
 def unsupported_message(calls: list[tuple[str, str]]) -> str:

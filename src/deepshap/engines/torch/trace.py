@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ...errors import UnsupportedOperationError
 from . import names, rules
 from .activity import Memory, depends, is_followed, mark
-from .calls import Call, place_of_call, switched_off, unsupported_message, without_inplace_flag
+from .calls import Call, check_no_derivative, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
     Tag,
     carried,
@@ -140,10 +140,7 @@ class Tracer(TorchFunctionMode):
             with torch.no_grad():
                 return call.own(*call.args, **call.kwargs)
         if several_at_once():
-            raise UnsupportedOperationError(
-                f"{name} at {place_of_call()} runs inside a torch.func transform (vmap, grad, jvp), which hides from "
-                "deepshap what depends on the input. Write it with batched operations."
-            )
+            check_no_derivative(call, transformed=True)
         active, passive = self._sorted(call)
         self._memory.check(self.tape.known_as(name), passive)
         if not active:
@@ -430,6 +427,7 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ the unknown
     def _unknown(self, call: Call) -> Any:
+        check_no_derivative(call, transformed=False)
         if isinstance(call.function, ForeignCall) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)
