@@ -54,7 +54,7 @@ class Attributions(Fields, shap.Explanation):
         axis = self._steps_axis("over_time")
         names = self.feature_names
         summed = self._summed(axis, data)
-        summed._forget("step_labels", "valid_steps")
+        summed._forget("step_labels", "valid_steps", "lags")
         summed.feature_names = numbered("Feature", summed.values.shape[axis]) if names is None else names
         return summed
 
@@ -175,7 +175,7 @@ class Attributions(Fields, shap.Explanation):
         if not np.allclose(self.base_values, other.base_values, atol=1e-6):
             raise InputError("hstack needs the same base values: those of one explanation, one model, one background.")
         both = copy.copy(self)
-        both._forget("steps", "step_labels", "valid_steps", "display_data", *self._error_names)
+        both._forget("steps", "step_labels", "valid_steps", "lags", "display_data", *self._error_names)
         both._track(feature_names=Obj(None))
         both.values = np.concatenate([self.values, other.values], axis)
         both._track(data=Obj(_beside(self.data, other.data, axis)))
@@ -273,8 +273,8 @@ class Attributions(Fields, shap.Explanation):
         """Forget what described single rows and, unless the rows were aggregated, the steps."""
         labels = self._s._objects.get("step_labels")
         shared = axis == 0 and labels is not None and labels.dim == [0]
-        steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps")
-        described = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data")
+        steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps", "lags")
+        described = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data", "forecast_times")
         self._changed(self)._forget(*described, *steps)
         return self
 

@@ -11,6 +11,7 @@ from slicer import Alias, Obj, Slicer
 from ..additivity import cleared
 from ..errors import InputError
 from ..names import as_array, as_labels
+from .forecasts import Forecasts
 from .uncertainty import Errors, noise
 
 # What is known of an explanation as a whole; all but the last three are the same in explanations that can be put together.
@@ -29,7 +30,7 @@ FACTS = (
 ROUNDINGS = 64  # units of it that outputs may be off by, as in additivity_gap
 
 
-class Fields:
+class Fields(Forecasts):
     """The fields of an ``Explanation`` that describe its rows and steps; all of them may be None (not known).
 
     Arrays run beside ``values`` along the axes named here, are sliced with it, and may be assigned as any sequence.

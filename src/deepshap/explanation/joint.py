@@ -13,7 +13,10 @@ from .fields import FACTS, Fields
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHARED = ("row_ids", "targets", "outputs", "predictions", "gap", "converged", *FACTS[:-1])
+SHARED = (
+    *("row_ids", "targets", "outputs", "predictions", "gap", "converged", *FACTS[:-1]),
+    *("horizons", "forecast_series", "forecast_parameters", "forecast_times"),
+)
 
 
 class ManyInputsError(InputError, AttributeError):

@@ -190,6 +190,11 @@ BESIDE = {
     "target": "targets",
     "converged": "converged",
     "standard_error": "standard_errors",
+    "lag": "lags",
+    "horizon": "horizons",
+    "forecast_series": "forecast_series",
+    "forecast_parameter": "forecast_parameters",
+    "forecast_time": "forecast_times",
 }
 
 

@@ -1,0 +1,351 @@
+"""Fitted torch models of darts: windows, scalers and likelihoods as darts keeps them, its own code as the function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from darts.dataprocessing.pipeline import Pipeline
+from darts.dataprocessing.transformers import BoxCox, InvertibleDataTransformer, InvertibleMapper, Scaler
+from darts.models.forecasting.torch_forecasting_model import TorchForecastingModel
+from darts.timeseries import TimeSeries
+from darts.utils.data.torch_datasets.utils import TorchInferenceBatch
+from darts.utils.utils import generate_index
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .units import Step, affine_of, numbers_of, on_torch, scaling, undone, without_inference
+from .windows import Asked, Input, Outputs, Windows, evenly, ids_of, stacked
+
+COVARIATES = ("past_covariates", "future_covariates")
+# Likelihoods whose parameters move and stretch with the data, and which of these parameters only stretch.
+SPREADS = {"gaussian": ("sigma",), "laplace": ("b",), "cauchy": ("gamma",), "gumbel": ("beta",), "quantile": ()}
+
+
+def forecaster(model: Any, series: Any, asked: Asked) -> DartsForecaster:
+    """The adapter of a fitted model.
+
+    Raises
+    ------
+    InputError
+        If it is none of darts' torch models, or not fitted.
+    """
+    if not isinstance(model, TorchForecastingModel):
+        raise InputError(f"explain_forecast takes darts' torch models; {type(model).__name__} is none of them.")
+    if model.model is None:
+        raise InputError(f"the {type(model).__name__} is not fitted.")
+    if model.output_chunk_shift:
+        raise InputError("output_chunk_shift leaves out the steps after the last known one; this is not supported.")
+    return DartsForecaster(model, series, asked)
+
+
+class DartsForecaster:
+    """See ``windows.Forecaster``."""
+
+    def __init__(self, model: Any, series: Any, asked: Asked) -> None:
+        names = ("horizon", *COVARIATES, *(f"background_{name}" for name in COVARIATES), "data_transformers")
+        self.options = asked.known("darts", *names)
+        self.model, self.asked = model, asked
+        self.name = type(model).__name__
+        self.horizon = self.options["horizon"] or model.output_chunk_length
+        self.raw = _listed(model.training_series if series is None else series, "series")
+        self.transformers = _transformers(self.options["data_transformers"])
+        likelihood = model.likelihood
+        if likelihood is not None and self.horizon > model.output_chunk_length:
+            raise InputError(
+                f"beyond output_chunk_length ({model.output_chunk_length}) a probabilistic model feeds on what it draws at random: "
+                f"explain a horizon of at most {model.output_chunk_length}."
+            )
+        parameters = ("forecast",) if likelihood is None else tuple(likelihood.parameter_names)
+        self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters)
+
+    # ------------------------------------------------------------------ the interface
+    def windows(self) -> Windows:
+        """The windows to explain."""
+        read = {"series": self._transformed("series", self.raw)}
+        for name in COVARIATES:
+            given = self.options[name]
+            read[name] = None if given is None else self._transformed(name, _listed(given, name))
+        rows = [(k, end) for k, one in enumerate(read["series"]) for end in self.asked.ends(len(one))]
+        cut = self._cut(read, rows)
+        samples, names = self._samples(cut)
+        inputs = {kind: self._input(kind, samples, cut, names) for kind in self.kinds}
+        last = [one.end_time() for one in cut["series"]]
+        times = stacked([_ahead(one, self.horizon) for one in cut["series"]])
+        ids = ids_of([f"series {k}" for k, _ in rows], last, len(self.raw) > 1, self.asked.forecasts > 1)
+        shown = self._shown(inputs, rows)
+        predicted = self._predicted(cut, rows)
+        numbers = numbers_of([self._chain(k) for k, _ in rows], self._dtype)
+        return Windows(shown, ids, times, predicted, self._actual(rows, times), numbers)
+
+    def references(self, most: int) -> Mapping[str, np.ndarray]:
+        """Windows of the training series."""
+        read: dict[str, Any] = {}
+        for name in ("series", *COVARIATES):
+            option = self.asked.background if name == "series" else self.options[f"background_{name}"]
+            kept = {"series": "training_series", **{c: c.replace("covariates", "covariate_series") for c in COVARIATES}}
+            if option is not None:
+                read[name] = self._transformed(name, _listed(option, name))
+            else:
+                trained = getattr(self.model, kept[name])
+                read[name] = None if trained is None or self.asked.background is not None else [trained]
+        if read["series"] is None:
+            raise InputError(
+                "darts keeps the training series of models that were trained on one; give background=, one or several "
+                "series (and background_past_covariates=, background_future_covariates=)."
+            )
+        longest, horizon = self.model.input_chunk_length, max(self.horizon, self.model.output_chunk_length)
+        rows = [(k, end) for k, one in enumerate(read["series"]) for end in range(longest, len(one) - horizon + 1)]
+        if not rows:
+            raise InputError(f"no series of the background has {longest + horizon} steps.")
+        cut = self._cut(read, [rows[i] for i in evenly(len(rows), most)])
+        samples, _ = self._samples(cut)
+        return {kind: _values(kind, samples) for kind in self.kinds}
+
+    @cached_property
+    def function(self) -> nn.Module:
+        """The explained function."""
+        return _Function(self.model, self.outputs, self._chain(0))
+
+    # ------------------------------------------------------------------ windows
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of inputs that the model has."""
+        model = self.model
+        used = (True, model.uses_past_covariates, model.uses_future_covariates, model.uses_static_covariates)
+        kinds = ("target", *COVARIATES, "static_covariates")
+        return [kind for kind, is_used in zip(kinds, used, strict=True) if is_used]
+
+    @property
+    def _dtype(self) -> Any:
+        return next(iter(self.model.model.parameters())).detach().cpu().numpy().dtype
+
+    def _transformed(self, name: str, series: list[Any]) -> list[Any]:
+        """Series as the model reads them."""
+        pipeline = self.transformers.get(name)
+        found = series if pipeline is None else pipeline.transform(series)
+        return [one.astype(self._dtype) for one in found]
+
+    def _cut(self, read: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """A series for each row, which ends where its forecast begins, and its covariates."""
+        shortest = self.model.input_chunk_length
+        early = next((k for k, end in rows if end < shortest), None)
+        if early is not None:
+            raise InputError(
+                f"series {early} is too short for {self.asked.forecasts} forecasts, {self.asked.stride} steps apart: each reads "
+                f"{shortest} steps."
+            )
+        cut = {"series": [read["series"][k][:end] for k, end in rows]}
+        for name in COVARIATES:
+            known = read[name]
+            if known is not None and len(known) not in (1, len(read["series"])):
+                raise InputError(f"{name}: {len(known)} of them for {len(read['series'])} series.")
+            cut[name] = None if known is None else [known[k if len(known) > 1 else 0] for k, _ in rows]
+        return cut
+
+    def _samples(self, cut: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[str]]]:
+        """What darts hands to its module for each row, and names of features."""
+        params = self._with_library(
+            self.model._setup_for_predict_from_dataset,
+            n=self.horizon,
+            **cut,
+            predict_likelihood_parameters=self.model.likelihood is not None,
+            show_warnings=False,
+        )
+        dataset, first = params["dataset"], cut["series"][0]
+        names = {"target": list(first.components)}
+        for kind in COVARIATES:
+            if kind in self.kinds:
+                names[kind] = list(getattr(dataset, kind)[0].components)
+        if "static_covariates" in self.kinds:
+            table = first.static_covariates
+            alone = len(table) == 1
+            names["static_covariates"] = [
+                str(column) if alone else f"{row} {column}" for row in table.index for column in table.columns
+            ]
+        return [dataset[i] for i in range(len(dataset))], names
+
+    def _input(self, kind: str, samples: list[Any], cut: Mapping[str, Any], names: Mapping[str, list[str]]) -> Input:
+        values = _values(kind, samples)
+        if np.isnan(values).any():
+            raise InputError(f"{kind}: there are gaps (NaN) in the windows that are read; fill them first.")
+        if kind == "static_covariates":
+            return Input(values, values, names[kind])
+        known = self.model.input_chunk_length
+        ahead = values.shape[1] - known
+        times = [np.concatenate([one.time_index[-known:], _ahead(one, ahead)]) for one in cut["series"]]
+        return Input(values, values, names[kind], stacked(times), ahead)
+
+    # ------------------------------------------------------------------ units of the data
+    def _shown(self, inputs: dict[str, Input], rows: Sequence[tuple[int, int]]) -> dict[str, Input]:
+        """Inputs with values in the units of the data, where these were transformed."""
+        shown = dict(inputs)
+        for kind, one in inputs.items():
+            name = "series" if kind == "target" else kind
+            if name not in self.transformers:
+                continue
+            raw = self.raw if kind == "target" else _listed(self.options[kind], kind)
+            if one.times is None or raw[0].n_components != one.values.shape[2]:
+                continue
+            values = [
+                _at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, one.times, strict=True)
+            ]
+            shown[kind] = Input(one.values, np.stack(values), one.features, one.times, one.ahead)
+        return shown
+
+    def _chain(self, k: int) -> list[Step]:
+        """What undoes the transforms of the target of a series."""
+        pipeline = self.transformers.get("series")
+        return [] if pipeline is None else [self._step(one, k) for one in reversed(list(pipeline))]
+
+    def _step(self, transformer: Any, k: int) -> Step:
+        likelihood, parameters = self.model.likelihood, self.outputs.parameters
+        kind = None if likelihood is None else likelihood.type.value
+        if kind is not None and kind not in SPREADS:
+            raise InputError(f"parameters of the {kind} likelihood have no form in other units: leave the transforms out.")
+        spreads = np.isin(parameters, SPREADS.get(kind or "quantile", ()))
+        if isinstance(transformer, InvertibleMapper) and not spreads.any():
+            undo = on_torch(transformer._inverse_fn, f"inverse_fn of {transformer.name}")
+            return Step(lambda y: undo(y))
+        if isinstance(transformer, BoxCox) and not spreads.any():
+            fitted = transformer._fitted_params
+            power = np.asarray(fitted[k if len(fitted) > 1 else 0], dtype=np.float64)
+            return Step(_unboxed, (np.repeat(power[:, None], len(parameters), 1),))
+        if isinstance(transformer, Scaler):
+            found = affine_of(lambda values: self._inverse_of(transformer, values, k), len(self.outputs.series))
+            if found is not None:
+                return scaling(*found, spreads)
+        raise InputError(
+            f"the transform {type(transformer).__name__} of the target cannot be made part of the explained function: it must be an "
+            "affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox."
+        )
+
+    def _inverse_of(self, transformer: Any, values: np.ndarray, k: int) -> np.ndarray:
+        series = TimeSeries(generate_index(start=0, length=len(values)), values[..., None], components=self.raw[0].components)
+        return transformer.inverse_transform([series], series_idx=[k]).pop().values()
+
+    # ------------------------------------------------------------------ what darts forecasts, and what came
+    def _predicted(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> np.ndarray:
+        """(rows, outputs), in the units of the data."""
+        likelihood = self.model.likelihood is not None
+        found = self._with_library(
+            self.model.predict,
+            self.horizon,
+            **cut,
+            verbose=False,
+            predict_likelihood_parameters=likelihood,
+            show_warnings=False,
+        )
+        pipeline = self.transformers.get("series")
+        if pipeline is None:
+            return np.stack([one.values().reshape(-1) for one in found])
+        if not likelihood:
+            back = pipeline.inverse_transform(found, series_idx=[k for k, _ in rows])
+            return np.stack([one.values().reshape(-1) for one in back])
+        shape = (len(rows), self.horizon, len(self.outputs.series), -1)
+        y = torch.as_tensor(np.stack([one.values() for one in found]).reshape(shape), dtype=torch.float64)
+        chains = [self._chain(k) for k, _ in rows]
+        numbers = [torch.as_tensor(number) for number in numbers_of(chains, np.float64)]
+        return undone(y, chains[0], numbers).numpy().reshape(len(rows), -1)
+
+    def _actual(self, rows: Sequence[tuple[int, int]], times: np.ndarray) -> np.ndarray | None:
+        """What came, (rows, outputs), NaN where it is not known."""
+        came = np.stack([_at(self.raw[k], row) for (k, _), row in zip(rows, times, strict=True)])
+        if np.isnan(came).all():
+            return None
+        return np.repeat(came[..., None], len(self.outputs.parameters), -1).reshape(len(rows), -1)
+
+    @staticmethod
+    def _with_library(function: Any, *arguments: Any, **options: Any) -> Any:
+        """Call darts; what it does not take is an InputError."""
+        try:
+            return function(*arguments, **options)
+        except ValueError as error:
+            raise InputError(f"darts: {error}") from error
+
+
+class _Function(nn.Module):
+    """What darts does with a batch of windows, and the way back to the units of the data."""
+
+    def __init__(self, model: Any, outputs: Outputs, steps: list[Step]) -> None:
+        super().__init__()
+        self.module = without_inference(model.model)
+        self.outputs, self.steps, self.known = outputs, steps, model.input_chunk_length
+        self.likelihood, self.chunk = model.likelihood is not None, model.output_chunk_length
+        self.components = len(model.static_covariates) if model.uses_static_covariates else 1
+
+    def forward(self, *numbers: Tensor, **inputs: Tensor) -> Tensor:
+        """Forecast (rows, outputs)."""
+        n = self.outputs.horizons
+        self.module.set_predict_parameters(n, 1, self.chunk, len(inputs["target"]), self.likelihood, False)
+        y = self.module._get_batch_prediction(n, self._batch(inputs), self.chunk)
+        y = y.reshape(len(y), n, len(self.outputs.series), len(self.outputs.parameters))
+        return undone(y, self.steps, numbers).flatten(1)
+
+    def _batch(self, inputs: Mapping[str, Tensor]) -> Any:
+        past, future = inputs.get("past_covariates"), inputs.get("future_covariates")
+        static = inputs.get("static_covariates")
+        rolled = past is not None and past.shape[1] > self.known
+        return TorchInferenceBatch(
+            past_target=inputs["target"],
+            past_covariates=None if past is None else past[:, : self.known],
+            future_past_covariates=past[:, self.known :] if past is not None and rolled else None,
+            historic_future_covariates=None if future is None else future[:, : self.known],
+            future_covariates=None if future is None else future[:, self.known :],
+            static_covariates=None if static is None else static.reshape(len(static), self.components, -1),
+        )
+
+
+# ---------------------------------------------------------------------- helpers
+def _unboxed(y: Tensor, power: Tensor) -> Tensor:
+    """Undo a Box-Cox transform."""
+    safe = torch.where(power == 0, torch.ones_like(power), power)
+    return torch.where(power == 0, torch.exp(y), (y * safe + 1) ** (1 / safe))
+
+
+def _listed(series: Any, what: str) -> list[Any]:
+    if series is None:
+        raise InputError("darts keeps the training series of models that were trained on one: give the series to explain.")
+    found = [series] if isinstance(series, TimeSeries) else list(series)
+    if not found or not all(isinstance(one, TimeSeries) for one in found):
+        raise InputError(f"{what} must be a darts TimeSeries or a list of them.")
+    return found
+
+
+def _transformers(given: Any) -> dict[str, Any]:
+    """A pipeline for each kind of series, as ``historical_forecasts`` takes them."""
+    known = ("series", *COVARIATES)
+    if given is not None and (not isinstance(given, Mapping) or not set(given) <= set(known)):
+        raise InputError(f"data_transformers must be a dict of fitted transformers, by {', '.join(known)}.")
+    found = {name: one if isinstance(one, Pipeline) else Pipeline([one]) for name, one in dict(given or {}).items()}
+    if "series" in found and not all(isinstance(one, InvertibleDataTransformer) for one in found["series"]):
+        raise InputError("the transforms of the target must have inverses.")
+    return found
+
+
+def _ahead(series: Any, steps: int) -> np.ndarray:
+    """Time stamps after the end of a series."""
+    start = series.end_time() + series.freq
+    return np.asarray(generate_index(start=start, length=steps, freq=series.freq)) if steps else series.time_index[:0]
+
+
+def _at(series: Any, times: np.ndarray) -> np.ndarray:
+    """Values at times, (times, components); NaN where the series has none."""
+    places = series.time_index.get_indexer(times)
+    return np.where(places[:, None] < 0, np.nan, series.values()[places])
+
+
+def _values(kind: str, samples: list[Any]) -> np.ndarray:
+    """One kind of input of all rows."""
+    fields = {
+        "target": ("past_target",),
+        "past_covariates": ("past_covariates", "future_past_covariates"),
+        "future_covariates": ("historic_future_covariates", "future_covariates"),
+        "static_covariates": ("static_covariates",),
+    }[kind]
+    rows = [[getattr(sample, field) for field in fields if getattr(sample, field) is not None] for sample in samples]
+    found = stacked([np.concatenate(row) for row in rows])
+    return found.reshape(len(found), -1) if kind == "static_covariates" else found
