@@ -66,6 +66,8 @@ class NeuralForecaster:
         self.drawn = bool(loss.is_distribution_output)
         if self.drawn and library.local_scaler_type is not None:
             raise InputError("parameters of a distribution have no form in other units: fit without local_scaler_type.")
+        if self.drawn and not hasattr(loss, "_base_distribution"):
+            raise InputError(f"mixtures ({type(loss).__name__}) are not supported; a DistributionLoss is.")
         self.outputs = Outputs(library.h, [library.target_col], _parameters(loss, self.drawn))
         self.past = [c for c in self.model.hist_exog_list if c not in self.model.futr_exog_list]
         self.future, self.static = list(self.model.futr_exog_list), list(self.model.stat_exog_list)
