@@ -91,7 +91,7 @@ def explain_forecast(
     explanation = explainer(
         values, additional_forward_args=windows.extra or None, effort=effort, tolerance=tolerance, seed=seed
     )
-    check_same(windows.predicted, explanation.outputs, forecaster.name, explanation["target"].values.dtype)
+    check_same(windows.predicted, explanation.outputs, forecaster.name, explanation.items()[0][1].values.dtype)
     return _described(explanation, forecaster, windows)
 
 

@@ -1,0 +1,49 @@
+"""Forecasters of one's own in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class OfTorch(nn.Module):
+    """A forecaster in the units of the data."""
+
+    def __init__(self, model: Callable[..., Any], scale: np.ndarray, shift: np.ndarray) -> None:
+        super().__init__()
+        self.model = model
+        kind = _like(model)
+        self.scale, self.shift = (torch.as_tensor(one.reshape(-1)).to(kind) for one in (scale, shift))
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Forecast (rows, outputs)."""
+        return self.model(*(value.to(self.scale) for value in inputs.values())).flatten(1) * self.scale + self.shift
+
+
+def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
+    """The model's own output, in evaluation mode as it forecasts; the mode is put back."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes, kind = [one.training for one in modules], _like(model)
+    try:
+        for one in modules:
+            one.training = False
+        with torch.no_grad():
+            return model(*(torch.as_tensor(value).to(kind) for value in values)).cpu().numpy()
+    finally:
+        for one, mode in zip(modules, modes, strict=True):
+            one.training = mode
+
+
+def dtype_of(model: Any) -> np.dtype[Any]:
+    """The precision in which a model reads numbers."""
+    return _like(model).cpu().numpy().dtype
+
+
+def _like(model: Any) -> Tensor:
+    """A number of the model's precision, where the model is."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return torch.zeros_like(next((p.detach().reshape(-1)[:1] for p in parameters if p.is_floating_point()), torch.zeros(1)))
