@@ -1,9 +1,9 @@
-# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo
+.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo forecasting forecasting-notebooks
 
 setup: $(INSTALLED)
 
@@ -78,6 +78,24 @@ bench: setup
 # The pictures of docs/plots.md.
 gallery: setup
 	$(BIN)/python examples/gallery.py
+
+# Forecasting libraries and what is tested with them, in an environment of their own: .venv-forecasting. torch goes first and
+# alone, and is held at that build; most tests are of seconds, the notebooks run too.
+FORECASTING := .venv-forecasting/installed
+
+$(FORECASTING): pyproject.toml constraints-forecasting.txt
+	@echo "setting up .venv-forecasting: some 2 GB of packages, a few minutes once"
+	$(PYTHON) -m venv .venv-forecasting
+	.venv-forecasting/bin/pip install --quiet torch==2.13.0
+	.venv-forecasting/bin/pip install --quiet --constraint constraints-forecasting.txt --editable '.[forecasting,notebooks]' pytest
+	touch $@
+
+forecasting: $(FORECASTING)
+	OMP_NUM_THREADS=1 .venv-forecasting/bin/pytest -q -W default tests/forecasting_libraries
+
+# Writes the notebooks and pages of the forecasting libraries anew.
+forecasting-notebooks: $(FORECASTING)
+	.venv-forecasting/bin/python notebooks/build.py forecasting
 
 # Runs notebooks/*.py, which become notebooks and pages in docs/notebooks.
 notebooks: setup

@@ -89,6 +89,7 @@ _LAZY = {
     "datasets": ".datasets",
     "explain_dataset": ".dataset.run",
     "faithfulness": ".faithful",
+    "forecasting": ".forecasting",
     "gate_attribution": ".cells",
     "load": ".loading",
     "patch_shap": ".drop_in",

@@ -33,17 +33,23 @@ class Forecasts:
     axis. ``horizons``, ``forecast_series`` and ``forecast_parameters`` tell what each of them is.
     """
 
-    output_dims: tuple[int, ...]
+    output_dims: Any
     _tracked: Callable[[str], Any]
     _set: Callable[..., None]
-    _rows: int
     some_outputs: Callable[..., Any]
 
-    lags = _along("lags", False, "Steps from the last known one, (steps,) int: 0 is that one, -1 the one before, 1 the next.")
+    if TYPE_CHECKING:
+
+        @property
+        def _rows(self) -> int: ...
+
+    lags = _along("lags", False, "Steps from the last known one, (steps,) int: 0 is that one, -1 the one before.")
     horizons = _along("horizons", True, "How many steps ahead each output is, (outputs,) int, from 1.")
     forecast_series = _along("forecast_series", True, "Of which series each output is, (outputs,) str.")
     forecast_parameters = _along(
-        "forecast_parameters", True, "What each output tells, (outputs,) str, such as 'q0.9'; 'forecast' where it is all."
+        "forecast_parameters",
+        True,
+        "What each output tells, (outputs,) str, such as 'q0.9'; 'forecast' where it is all.",
     )
 
     @property
@@ -76,7 +82,9 @@ class Forecasts:
             If this is no explanation of forecasts, or there is no such series or parameter, or none is told of several.
         """
         if self.horizons is None:
-            raise InputError("forecast() is for what deepshap.forecasting.explain_forecast returns, with all its outputs.")
+            raise InputError(
+                "forecast() is for what deepshap.forecasting.explain_forecast returns, with all its outputs."
+            )
         if np.ndim(self.horizons) == 0:
             raise InputError("one output is picked already: there is nothing left for forecast() to choose.")
         chosen = _one_of("series", series, self.forecast_series) & _one_of(

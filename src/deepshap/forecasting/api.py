@@ -72,8 +72,6 @@ def explain_forecast(
     InputError
         If the model is of no known library, is not fitted, or draws at random; a series is too short or has gaps; a
         transform of the target is not known; or what is explained is not what the library predicts by itself.
-    ImportError
-        If the library is missing.
     """
     for name, value in (("forecasts", forecasts), ("stride", stride), ("references", references)):
         check_whole(name, value, 1)

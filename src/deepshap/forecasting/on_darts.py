@@ -56,8 +56,8 @@ class DartsForecaster:
         likelihood = model.likelihood
         if likelihood is not None and self.horizon > model.output_chunk_length:
             raise InputError(
-                f"beyond output_chunk_length ({model.output_chunk_length}) a probabilistic model feeds on what it draws at random: "
-                f"explain a horizon of at most {model.output_chunk_length}."
+                f"beyond output_chunk_length ({model.output_chunk_length}) a probabilistic model feeds on what it draws at "
+                f"random: explain a horizon of at most {model.output_chunk_length}."
             )
         parameters = ("forecast",) if likelihood is None else tuple(likelihood.parameter_names)
         self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters)
@@ -65,7 +65,7 @@ class DartsForecaster:
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
         """The windows to explain."""
-        read = {"series": self._transformed("series", self.raw)}
+        read: dict[str, Any] = {"series": self._transformed("series", self.raw)}
         for name in COVARIATES:
             given = self.options[name]
             read[name] = None if given is None else self._transformed(name, _listed(given, name))
@@ -138,7 +138,7 @@ class DartsForecaster:
                 f"series {early} is too short for {self.asked.forecasts} forecasts, {self.asked.stride} steps apart: each reads "
                 f"{shortest} steps."
             )
-        cut = {"series": [read["series"][k][:end] for k, end in rows]}
+        cut: dict[str, Any] = {"series": [read["series"][k][:end] for k, end in rows]}
         for name in COVARIATES:
             known = read[name]
             if known is not None and len(known) not in (1, len(read["series"])):
@@ -190,9 +190,7 @@ class DartsForecaster:
             raw = self.raw if kind == "target" else _listed(self.options[kind], kind)
             if one.times is None or raw[0].n_components != one.values.shape[2]:
                 continue
-            values = [
-                _at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, one.times, strict=True)
-            ]
+            values = [_at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, one.times, strict=True)]
             shown[kind] = Input(one.values, np.stack(values), one.features, one.times, one.ahead)
         return shown
 
@@ -205,7 +203,9 @@ class DartsForecaster:
         likelihood, parameters = self.model.likelihood, self.outputs.parameters
         kind = None if likelihood is None else likelihood.type.value
         if kind is not None and kind not in SPREADS:
-            raise InputError(f"parameters of the {kind} likelihood have no form in other units: leave the transforms out.")
+            raise InputError(
+                f"parameters of the {kind} likelihood have no form in other units: leave the transforms out."
+            )
         spreads = np.isin(parameters, SPREADS.get(kind or "quantile", ()))
         if isinstance(transformer, InvertibleMapper) and not spreads.any():
             undo = on_torch(transformer._inverse_fn, f"inverse_fn of {transformer.name}")
@@ -219,12 +219,14 @@ class DartsForecaster:
             if found is not None:
                 return scaling(*found, spreads)
         raise InputError(
-            f"the transform {type(transformer).__name__} of the target cannot be made part of the explained function: it must be an "
-            "affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox."
+            f"the transform {type(transformer).__name__} of the target cannot be made part of the explained function: it must be "
+            "an affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox."
         )
 
     def _inverse_of(self, transformer: Any, values: np.ndarray, k: int) -> np.ndarray:
-        series = TimeSeries(generate_index(start=0, length=len(values)), values[..., None], components=self.raw[0].components)
+        series = TimeSeries(
+            generate_index(start=0, length=len(values)), values[..., None], components=self.raw[0].components
+        )
         return transformer.inverse_transform([series], series_idx=[k]).pop().values()
 
     # ------------------------------------------------------------------ what darts forecasts, and what came
@@ -308,7 +310,7 @@ def _unboxed(y: Tensor, power: Tensor) -> Tensor:
 
 def _listed(series: Any, what: str) -> list[Any]:
     if series is None:
-        raise InputError("darts keeps the training series of models that were trained on one: give the series to explain.")
+        raise InputError("give the series to explain: darts keeps those of models that were trained on a single one.")
     found = [series] if isinstance(series, TimeSeries) else list(series)
     if not found or not all(isinstance(one, TimeSeries) for one in found):
         raise InputError(f"{what} must be a darts TimeSeries or a list of them.")

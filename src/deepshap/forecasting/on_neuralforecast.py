@@ -31,7 +31,9 @@ def forecaster(model: Any, series: Any, asked: Asked) -> NeuralForecaster:
         If it is none, or not fitted, or its model is multivariate.
     """
     if not isinstance(model, NeuralForecast):
-        raise InputError(f"explain_forecast takes the NeuralForecast that holds a model, not the {type(model).__name__} alone.")
+        raise InputError(
+            f"explain_forecast takes the NeuralForecast that holds a model, not a {type(model).__name__}."
+        )
     if not getattr(model, "_fitted", False):
         raise InputError("the NeuralForecast is not fitted.")
     return NeuralForecaster(model, series, asked)
@@ -61,7 +63,9 @@ class NeuralForecaster:
         self.library, self.asked, self.series = library, asked, series
         self.model, self.name = _chosen(library, self.options["model"])
         if self.model.MULTIVARIATE:
-            raise InputError(f"{self.name} forecasts all series from all of them together; multivariate models are not supported.")
+            raise InputError(
+                f"{self.name} forecasts all series from all of them; multivariate models are not supported."
+            )
         loss = self.model.loss
         self.drawn = bool(loss.is_distribution_output)
         if self.drawn and library.local_scaler_type is not None:
@@ -73,7 +77,9 @@ class NeuralForecaster:
         self.future, self.static = list(self.model.futr_exog_list), list(self.model.stat_exog_list)
         for name, given in (("series", series), ("background", asked.background)):
             if given is not None and not isinstance(given, pd.DataFrame):
-                raise InputError(f"{name} must be a pandas.DataFrame in long form, as fit takes it, not a {type(given).__name__}.")
+                raise InputError(
+                    f"{name} must be a pandas.DataFrame in long form, as fit takes it, not a {type(given).__name__}."
+                )
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
@@ -105,9 +111,11 @@ class NeuralForecaster:
     def references(self, most: int) -> Mapping[str, np.ndarray]:
         """Windows of what the model was trained on."""
         if self.asked.background is None:
-            dataset = getattr(self.library, "dataset", None)
+            dataset: Any = getattr(self.library, "dataset", None)
             if not hasattr(dataset, "indptr"):
-                raise InputError("this NeuralForecast has no training series with it: give background=, a DataFrame of them.")
+                raise InputError(
+                    "this NeuralForecast has no training series with it: give background=, a DataFrame of them."
+                )
         else:
             with self._scalers_kept():
                 dataset = self._prepared(self.asked.background, self.options["background_static_df"])
@@ -121,7 +129,9 @@ class NeuralForecaster:
         chosen = [ends[i] for i in evenly(len(ends), most)]
         windows = np.stack([temporal[end - length : end] for _, end in chosen])
         static = None if dataset.static is None else dataset.static.numpy()[[g for g, _ in chosen]]
-        found = _Recorded(windows, list(dataset.temporal_cols), static, _listed(dataset.static_cols), {}, {}, pd.DataFrame())
+        found = _Recorded(
+            windows, list(dataset.temporal_cols), static, _listed(dataset.static_cols), {}, {}, pd.DataFrame()
+        )
         return {kind: self._values(kind, found, self.function.known) for kind in self.kinds}
 
     @cached_property
@@ -164,7 +174,9 @@ class NeuralForecaster:
         values, names = self._values(kind, found, known), self.names(kind)
         if kind == "static_covariates":
             return Input(values, self._unscaled_static(values, found), names)
-        shown = np.stack([values[..., i] * scales[n][0][:, None] + scales[n][1][:, None] for i, n in enumerate(names)], -1)
+        shown = np.stack(
+            [values[..., i] * scales[n][0][:, None] + scales[n][1][:, None] for i, n in enumerate(names)], -1
+        )
         features = [self.library.target_col] if kind == "target" else names
         ahead = values.shape[1] - known
         return Input(values, shown.astype(values.dtype), features, times[:, : values.shape[1]], ahead)
@@ -177,7 +189,9 @@ class NeuralForecaster:
             return np.ones(rows), np.zeros(rows)
         affine = affine_of(lambda values: _unscaled(scaler, values), rows)
         if affine is None:
-            raise InputError(f"local_scaler_type={self.library.local_scaler_type!r} is no affine scaling; this is not supported.")
+            raise InputError(
+                f"local_scaler_type={self.library.local_scaler_type!r} is no affine scaling; this is not supported."
+            )
         return affine
 
     def _unscaled_static(self, values: np.ndarray, found: _Recorded) -> np.ndarray:
@@ -202,7 +216,9 @@ class NeuralForecaster:
     def _stored_rows(self) -> list[_Row]:
         library = self.library
         if self.asked.forecasts > 1 or not hasattr(getattr(library, "dataset", None), "indptr"):
-            raise InputError("give the series to explain: a NeuralForecast can only forecast once from what it has stored.")
+            raise InputError(
+                "give the series to explain: a NeuralForecast can only forecast once from what it has stored."
+            )
         starts = library.dataset.indptr
         return [_Row(str(name), library.ds[starts[k] : starts[k + 1]]) for k, name in enumerate(library.uids)]
 
@@ -244,9 +260,14 @@ class NeuralForecaster:
         statics = [one[1].cpu().numpy() for one in seen if one[1] is not None]
         _, _, names, columns, scalers, static_scalers = seen[0]
         return _Recorded(
-            temporal, list(columns), np.concatenate(statics) if statics else None, list(names if statics else []), scalers,
-            static_scalers, forecasts,
-        )  # fmt: skip
+            temporal,
+            list(columns),
+            np.concatenate(statics) if statics else None,
+            list(names if statics else []),
+            scalers,
+            static_scalers,
+            forecasts,
+        )
 
     def _tables(self, rows: Sequence[_Row]) -> dict[str, Any]:
         """Tables for the library's predict: each row is a series of its own, which ends where its forecast begins."""
@@ -261,7 +282,9 @@ class NeuralForecaster:
         if static is not None:
             table = static.set_index(library.id_col)
             table.index = table.index.astype(str)
-            tables["static_df"] = table.loc[[row.name for row in rows]].assign(**{library.id_col: ids}).reset_index(drop=True)
+            tables["static_df"] = (
+                table.loc[[row.name for row in rows]].assign(**{library.id_col: ids}).reset_index(drop=True)
+            )
         return tables
 
     def _prepared(self, frame: pd.DataFrame, static: pd.DataFrame | None) -> Any:
@@ -317,7 +340,7 @@ class _Function(nn.Module):
         recurrent = self.model.RECURRENT
         self.known = self.model.inference_input_size if recurrent else self.model.input_size
         self.past, self.future, self.static = adapter.past, adapter.future, adapter.static
-        self.drawn, self.parameters = adapter.drawn, len(adapter.outputs.parameters)
+        self.drawn, self.told = adapter.drawn, len(adapter.outputs.parameters)
         self.steps = [scaling(np.ones(1), np.zeros(1), np.zeros(1, bool))]
 
     def forward(self, *numbers: Tensor, **inputs: Tensor) -> Tensor:
@@ -325,7 +348,12 @@ class _Function(nn.Module):
         model = self.model
         model.explain, model.input_size, model.predict_horizon = False, self.known, self.h
         columns = pd.Index(["y", *self.past, *self.future, MASK])
-        windows = {"temporal": self._temporal(inputs)[..., None], "temporal_cols": columns, "static": None, "static_cols": None}
+        windows = {
+            "temporal": self._temporal(inputs)[..., None],
+            "temporal_cols": columns,
+            "static": None,
+            "static_cols": None,
+        }
         if self.static:
             windows |= {"static": inputs["static_covariates"], "static_cols": pd.Index(self.static)}
         windows = model._normalization(windows=windows, y_idx=0)
@@ -335,7 +363,7 @@ class _Function(nn.Module):
             found = forecast(
                 insample_y=y, insample_mask=mask, futr_exog=future, hist_exog=past, stat_exog=static, y_idx=0
             )
-        found = found.reshape(len(found), self.h, 1, -1)[..., -self.parameters :]
+        found = found.reshape(len(found), self.h, 1, -1)[..., -self.told :]
         return undone(found, self.steps if numbers else [], numbers).flatten(1)
 
     def _temporal(self, inputs: Mapping[str, Tensor]) -> Tensor:

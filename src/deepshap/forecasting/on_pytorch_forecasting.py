@@ -1,4 +1,4 @@
-"""Fitted models of pytorch-forecasting: windows, normalizers and losses as its data sets keep them, its network as the function."""
+"""Fitted models of pytorch-forecasting: windows and normalizers as its data sets keep them, its network as the function."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ from .units import without_inference
 from .windows import Asked, Input, Outputs, Windows, evenly, ids_of
 
 SCALE = "target_scale"  # the input that tells centre and scale of a window, where these come from the window itself
-TRAINER: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "accelerator": "cpu"}
+TRAINER: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
 
 
 def forecaster(model: Any, series: Any, asked: Asked) -> PyTorchForecaster:
@@ -39,7 +44,9 @@ def forecaster(model: Any, series: Any, asked: Asked) -> PyTorchForecaster:
         If it is of the new kind, with a data module, or has several targets.
     """
     if not isinstance(model, BaseModel):
-        raise InputError(f"explain_forecast takes models of pytorch-forecasting that read a TimeSeriesDataSet, not {type(model).__name__}.")
+        raise InputError(
+            f"explain_forecast takes models of pytorch-forecasting that read a TimeSeriesDataSet, not {type(model).__name__}."
+        )
     if isinstance(model.loss, MultiLoss):
         raise InputError("models of several targets are not supported: explain one model for each of them.")
     return PyTorchForecaster(model, series, asked)
@@ -59,7 +66,9 @@ class PyTorchForecaster:
         self.own_scale = isinstance(normalizer, EncoderNormalizer)
         normal = isinstance(model.loss, NormalDistributionLoss)
         if normal and getattr(normalizer, "transformation", None) is not None:
-            raise InputError("mean and spread of a normal distribution have no form behind a transformation of the target.")
+            raise InputError(
+                "mean and spread of a normal distribution have no form behind a transformation of the target."
+            )
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
@@ -78,9 +87,13 @@ class PyTorchForecaster:
         ids = ids_of(names, times[:, start - 1], len(set(names)) > 1, self.asked.forecasts > 1)
         came = x["decoder_target"][:, : self.horizon, None].expand(told.shape)
         return Windows(
-            inputs, ids, times[:, start : start + self.horizon], told.reshape(len(told), -1).double().numpy(),
-            came.reshape(len(told), -1).double().numpy(), () if self.own_scale else (x["target_scale"].numpy(),),
-        )  # fmt: skip
+            inputs,
+            ids,
+            times[:, start : start + self.horizon],
+            told.reshape(len(told), -1).double().numpy(),
+            came.reshape(len(told), -1).double().numpy(),
+            () if self.own_scale else (x["target_scale"].numpy(),),
+        )
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
         """Windows of what the model was trained on."""
@@ -100,7 +113,9 @@ class PyTorchForecaster:
             loader = getattr(getattr(self.model, "_trainer", None), "train_dataloader", None)
             given = getattr(loader, "dataset", None)
         if given is None:
-            raise InputError("the model no longer knows what it was trained on: give background=, the TimeSeriesDataSet.")
+            raise InputError(
+                "the model no longer knows what it was trained on: give background=, the TimeSeriesDataSet."
+            )
         return self._data(given, False)
 
     def _data(self, given: Any, last: bool) -> Any:
@@ -188,7 +203,9 @@ class PyTorchForecaster:
         shown = x["encoder_target"].numpy()[..., None] if kind == "target" else self._shown(kind, values)
         if values.ndim == 2:
             return Input(values, shown, names)
-        return Input(values, shown, names, times[:, : values.shape[1]], max(0, values.shape[1] - self.data.max_encoder_length))
+        return Input(
+            values, shown, names, times[:, : values.shape[1]], max(0, values.shape[1] - self.data.max_encoder_length)
+        )
 
     def _shown(self, kind: str, values: np.ndarray) -> np.ndarray:
         """Values before scaling; words for the numbers of categories."""
@@ -196,11 +213,15 @@ class PyTorchForecaster:
         for i, name in enumerate(self.variables[kind]):
             column = values[..., i]
             if kind.endswith("categories"):
-                found.append(self.data.transform_values(name, column.reshape(-1), inverse=True).reshape(column.shape).astype(str))
+                found.append(
+                    self.data.transform_values(name, column.reshape(-1), inverse=True).reshape(column.shape).astype(str)
+                )
             else:
                 scaler = self.data.scalers.get(name)
                 inverse = getattr(scaler, "inverse_transform", None) if hasattr(scaler, "mean_") else None
-                found.append(column if inverse is None else np.asarray(inverse(column.reshape(-1, 1))).reshape(column.shape))
+                found.append(
+                    column if inverse is None else np.asarray(inverse(column.reshape(-1, 1))).reshape(column.shape)
+                )
         return np.stack(found, -1)
 
 
@@ -275,5 +296,8 @@ def _parameters(model: Any) -> tuple[str, ...]:
 def _told(model: Any, prediction: Tensor, scale: Tensor) -> Tensor:
     """What a network tells of each step, (rows, steps, parameters), in the units of the data."""
     if isinstance(model.loss, NormalDistributionLoss):  # its location and scale are told beside those of the target
-        return prediction[..., 2:] * scale[:, None, 1:] + torch.stack([scale[:, 0], torch.zeros_like(scale[:, 0])], -1)[:, None]
+        return (
+            prediction[..., 2:] * scale[:, None, 1:]
+            + torch.stack([scale[:, 0], torch.zeros_like(scale[:, 0])], -1)[:, None]
+        )
     return prediction if prediction.dim() == 3 else prediction[..., None]

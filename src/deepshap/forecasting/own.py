@@ -29,8 +29,8 @@ def forecaster(model: Any, series: Any, asked: Asked) -> OwnForecaster:
     """
     if not callable(model):
         raise InputError(
-            f"explain_forecast knows fitted models of darts, neuralforecast and pytorch-forecasting, and torch and Keras models of "
-            f"your own; a {type(model).__name__} is none of them."
+            "explain_forecast knows fitted models of darts, neuralforecast and pytorch-forecasting, and torch and Keras models "
+            f"of your own; a {type(model).__name__} is none of them."
         )
     if series is None:
         raise InputError("give the series to forecast: a DataFrame or an array (times, columns), or a dict of them.")
@@ -95,7 +95,7 @@ class OwnForecaster:
             named = [self.columns[i] for i in self.known]
             inputs[FUTURE] = Input(read[FUTURE], shown[FUTURE], named, times, self.horizon)
         several = len(self.tables) > 1
-        ids = ids_of([table.name for table, _ in rows], past[:, -1], several, self.asked.forecasts > 1)
+        ids = ids_of([table.name for table, _ in rows], list(past[:, -1]), several, self.asked.forecasts > 1)
         return Windows(inputs, ids, times, self._predicted(read), self._actual(rows))
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
@@ -240,7 +240,11 @@ def _tables(given: Any, what: str) -> tuple[list[str], list[_Table]]:
 
 def _columns(frame: Any) -> list[str]:
     names = getattr(frame, "columns", None)
-    return numbered("Column", np.shape(frame)[-1] if np.ndim(frame) > 1 else 1) if names is None else [str(n) for n in names]
+    return (
+        numbered("Column", np.shape(frame)[-1] if np.ndim(frame) > 1 else 1)
+        if names is None
+        else [str(n) for n in names]
+    )
 
 
 def _table(name: str, frame: Any, what: str) -> _Table:
@@ -250,7 +254,9 @@ def _table(name: str, frame: Any, what: str) -> _Table:
         raise InputError(f"{what} {name} must be a table of numbers: {error}") from error
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) < 2:
-        raise InputError(f"{what} {name} must have shape (times, columns), with two times at least, not {values.shape}.")
+        raise InputError(
+            f"{what} {name} must have shape (times, columns), with two times at least, not {values.shape}."
+        )
     index = getattr(frame, "index", None)
     return _Table(name, values, np.arange(len(values)) if index is None else np.asarray(index))
 
@@ -268,7 +274,7 @@ def _outputs(shape: tuple[int, ...], series: list[str], parameters: Any, horizon
     sizes = [size for size in shape[1:] if size > 1] if len(shape) > 1 else []
     if not shape or sizes != wanted or (horizon is not None and shape[0] != horizon):
         raise InputError(
-            f"the model returns {shape} for each window; it must be (horizons,), (horizons, series) or (horizons, series, parameters)"
-            f" of {len(series)} series (target=) and {len(told)} parameters (parameters=)."
+            f"the model returns {shape} for each window; it must be (horizons,), (horizons, series) or (horizons, series, "
+            f"parameters) of {len(series)} series (target=) and {len(told)} parameters (parameters=)."
         )
     return Outputs(shape[0], series, told)

@@ -46,4 +46,6 @@ def dtype_of(model: Any) -> np.dtype[Any]:
 def _like(model: Any) -> Tensor:
     """A number of the model's precision, where the model is."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return torch.zeros_like(next((p.detach().reshape(-1)[:1] for p in parameters if p.is_floating_point()), torch.zeros(1)))
+    return torch.zeros_like(
+        next((p.detach().reshape(-1)[:1] for p in parameters if p.is_floating_point()), torch.zeros(1))
+    )

@@ -35,7 +35,10 @@ class Step:
 
 
 def scaling(scale: Array, shift: Array, spreads: Array) -> Step:
-    """Undo an affine scaling, ``scale`` and ``shift`` (series,); ``spreads``: which parameters have no place, (parameters,) bool."""
+    """Undo an affine scaling, ``scale`` and ``shift`` (series,).
+
+    spreads: (parameters,) bool, which of them only stretch and are not moved.
+    """
     moved = np.where(spreads, 0.0, 1.0)
     return Step(_rescaled, (np.outer(scale, np.ones_like(moved)), np.outer(shift, moved)))
 
@@ -95,7 +98,9 @@ def on_torch(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
         try:
             found = function(_OnTorch(tensor))
         except Exception as error:
-            raise InputError(f"{what} cannot be followed ({error}): make it of operators and NumPy functions.") from error
+            raise InputError(
+                f"{what} cannot be followed ({error}): make it of operators and NumPy functions."
+            ) from error
         if not isinstance(found, _OnTorch):
             raise InputError(f"{what} cannot be followed: make it of operators and NumPy functions such as np.exp.")
         return found.tensor

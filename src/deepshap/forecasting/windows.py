@@ -115,7 +115,9 @@ class Forecaster(Protocol):
 
     name: str
     outputs: Outputs
-    function: Callable[..., Any]  # of the inputs by their kinds, and of what is extra: (rows, outputs) in the units of the data
+    function: Callable[
+        ..., Any
+    ]  # of the inputs by their kinds, and of what is extra: (rows, outputs) in the units of the data
 
     def windows(self) -> Windows:
         """The windows to explain, with what the library forecasts for them."""
@@ -156,7 +158,9 @@ class Asked:
         given = dict(self.options or {})
         unknown = sorted(set(given) - set(names))
         if unknown:
-            raise InputError(f"explain_forecast of {library} knows no option {unknown[0]!r}; it takes {', '.join(names)}.")
+            raise InputError(
+                f"explain_forecast of {library} knows no option {unknown[0]!r}; it takes {', '.join(names)}."
+            )
         return {name: given.get(name) for name in names}
 
     def ends(self, length: int, most: int | None = None) -> list[int]:

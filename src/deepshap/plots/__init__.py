@@ -11,6 +11,7 @@ except ImportError as error:
 
 from .comparisons import cohorts, difference, importance_by_group, outliers
 from .example import buildup, heatmap, signal
+from .forecasts import forecast, forecasts_over_time, horizons
 from .grid import image
 from .joint import inputs
 from .outputs import output_matrix
@@ -26,7 +27,10 @@ __all__ = [
     "buildup",
     "cohorts",
     "difference",
+    "forecast",
+    "forecasts_over_time",
     "heatmap",
+    "horizons",
     "image",
     "importance",
     "importance_by_group",

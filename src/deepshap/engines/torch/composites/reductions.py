@@ -204,7 +204,8 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
     place = chosen(last, lambda x: (x.isnan().logical_not().sum(-1, keepdim=True) - 1).clamp(min=0) // 2)
     pair = [v.gather(-1, place).movedim(-1, dim) for v in (values, index)]
-    return torch.return_types.nanmedian(tuple(pair if keepdim else (v.squeeze(dim) for v in pair)))
+    value, index = pair if keepdim else (v.squeeze(dim) for v in pair)
+    return torch.return_types.nanmedian((value, index))
 
 
 def quantile(

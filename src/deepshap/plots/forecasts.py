@@ -1,0 +1,398 @@
+"""Forecasts: which lags and covariates drive each horizon, one forecast with its drivers, and drivers over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import dates as mdates
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from ..errors import InputError
+from ..explanation.core import Attributions
+from ..names import check_whole
+from . import style
+from .documentation import picture
+from .reading import strongest
+
+OTHERS = "0.72"  # grey of the drivers that are summed up
+BAND = "0.82"  # between quantiles
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What a column of an input contributed: values (rows, steps, horizons), and lags (steps,) of what changes over time."""
+
+    name: str
+    values: np.ndarray
+    lags: np.ndarray | None
+
+    @property
+    def sums(self) -> np.ndarray:
+        """Over its steps, (rows, horizons)."""
+        return self.values.sum(1)
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of one series: drivers; horizons (h,); times, outputs and actual (rows, h); base (rows, h).
+
+    The times are numbers of an axis, as dates if they are ``dates``. ``past`` is the target before the forecasts, (rows, steps),
+    at ``past_times``, if it is known; ``band`` the lowest and highest quantile, (rows, h, 2).
+    """
+
+    name: str
+    drivers: list[Driver]
+    horizons: np.ndarray
+    times: np.ndarray
+    dates: bool
+    outputs: np.ndarray
+    base: np.ndarray
+    actual: np.ndarray | None
+    rows: list[str]
+    past: np.ndarray | None = None
+    past_times: np.ndarray | None = None
+    band: np.ndarray | None = None
+
+
+# ---------------------------------------------------------------------- reading
+def read_forecasts(
+    explanation: Attributions, what: str, series: str | None, parameter: str | None, most: int
+) -> Forecasts:
+    """Plain arrays of one series and parameter; the strongest drivers, so many of them, and the sum of the others.
+
+    Raises
+    ------
+    InputError
+        If these are no forecasts, or one has to be chosen.
+    """
+    if getattr(explanation, "horizons", None) is None:
+        raise InputError(
+            f"plots.{what} draws what deepshap.forecasting.explain_forecast returns, with all its horizons."
+        )
+    chosen = explanation.forecast(series, parameter)
+    name = str(chosen.forecast_series[0])
+    drivers = [driver for kind, part in chosen.items() for driver in _drivers(kind, part)]
+    times, dates = _numbers(chosen.forecast_times)
+    first = chosen.items()[0][1]
+    outputs = np.atleast_2d(chosen.outputs)
+    if chosen.outputs is None:
+        outputs = _rows(first.base_values) + sum(driver.sums for driver in drivers)
+    rows = (
+        [str(i) for i in range(len(outputs))]
+        if chosen.row_ids is None
+        else [str(i) for i in np.atleast_1d(chosen.row_ids)]
+    )
+    past, past_times = _past(explanation, name)
+    actual = None if chosen.targets is None else np.atleast_2d(chosen.targets)
+    return Forecasts(
+        name,
+        _folded(drivers, most),
+        np.asarray(chosen.horizons),
+        times,
+        dates,
+        outputs,
+        np.broadcast_to(_rows(first.base_values), outputs.shape),
+        actual,
+        rows,
+        past,
+        past_times,
+        _band(explanation, name),
+    )
+
+
+def _rows(array: Any) -> np.ndarray:
+    return np.atleast_2d(np.asarray(array, dtype=np.float64))
+
+
+def _drivers(kind: Any, part: Attributions) -> list[Driver]:
+    """The columns of an input; without steps they have one."""
+    values = np.asarray(part.values, dtype=np.float64)
+    values = values if part._rows else values[None]
+    static = values.ndim == 3
+    values = values[:, None] if static else values  # (rows, steps, features, horizons)
+    names = part.feature_names or [f"{kind} {i}" for i in range(values.shape[2])]
+    lags = None if static or part.lags is None else np.asarray(part.lags)
+    return [Driver(str(name), values[:, :, i], lags) for i, name in enumerate(names)]
+
+
+def _folded(drivers: list[Driver], most: int) -> list[Driver]:
+    """The strongest drivers, and the sum of the others, whose lags do not matter."""
+    sizes = np.stack([np.abs(driver.values).sum(1).mean(0) for driver in drivers], -1)
+    keep, rest = strongest(sizes, most)
+    others = [Driver(f"other {len(rest)}", sum(drivers[i].sums for i in rest)[:, None], None)] if len(rest) else []
+    return [*(drivers[i] for i in keep), *others]
+
+
+def _numbers(times: Any) -> tuple[np.ndarray, bool]:
+    times = np.atleast_2d(times)
+    if times.dtype.kind == "M":
+        return mdates.date2num(times), True
+    if times.dtype.kind in "iuf":
+        return times.astype(float), False
+    raise InputError("the times of the forecasts are words, and have no place on an axis.")
+
+
+def _past(explanation: Attributions, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The forecast series before the forecasts, and when, if it is among the inputs."""
+    for _, part in explanation.items():
+        names = part.feature_names
+        if part.lags is not None and names is not None and name in names and part.step_labels is not None:
+            shown = part.data if part.display_data is None else part.display_data
+            known = np.flatnonzero(np.asarray(part.lags) <= 0)
+            values = np.asarray(shown)[..., known, list(names).index(name)]
+            return np.atleast_2d(values), _numbers(np.asarray(part.step_labels)[..., known])[0]
+    return None, None
+
+
+def _band(explanation: Attributions, name: str) -> np.ndarray | None:
+    """Lowest and highest quantile of a series, if there are several."""
+    told = [str(one) for one in explanation.forecast_parameters]
+    quantiles = sorted(
+        {one for one in told if one[:1] == "q" and one[1:].replace(".", "").isdigit()}, key=lambda q: float(q[1:])
+    )
+    if len(quantiles) < 2 or explanation.outputs is None:
+        return None
+    ends = [np.atleast_2d(explanation.forecast(name, one).outputs) for one in (quantiles[0], quantiles[-1])]
+    return np.stack(ends, -1)
+
+
+# ---------------------------------------------------------------------- lags by horizons
+@picture("rows", ", or they are no forecasts")
+def horizons(
+    explanation: Attributions,
+    series: str | None = None,
+    parameter: str | None = None,
+    *,
+    max_display: int = 5,
+    robust: bool = False,
+    unit: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which lags and covariates drive each horizon: for each column of the inputs a map of horizons over lags.
+
+    Of one forecast the attributions, of several their mean sizes. Lag 0 is the last known step; what is known beforehand has lags
+    above it. What does not change over time, and the sum of other columns, has one cell for each horizon.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        As from ``deepshap.forecasting.explain_forecast``.
+    series, parameter : str, optional
+        Which forecasts, where there are several series, or quantiles; by default the median or mean.
+    """
+    found = read_forecasts(explanation, "horizons", series, parameter, max_display)
+    alone, h = len(found.rows) == 1, len(found.horizons)
+    maps = [(d.values[0] if alone else np.abs(d.values).mean(0)).T for d in found.drivers]  # (horizons, steps)
+    height = float(np.clip(0.2 * h, 0.55, 2.2))
+    ax = style.new_axes(ax, 9.5, (height + 0.55) * len(maps) + 0.7)
+    panels = style.Panels(ax, [height] * len(maps), [8, 0.14], gaps=(0.55, 0.15))
+    named = [m for m, d in zip(maps, found.drivers, strict=True) if d.lags is not None] or maps
+    limit = style.limit_of(*named, robust=robust)
+    lags = [d.lags for d in found.drivers if d.lags is not None]
+    ends = (min(one.min() for one in lags) - 0.5, max(one.max() for one in lags) + 0.5) if lags else (-0.5, 0.5)
+    for place, (driver, matrix) in enumerate(zip(found.drivers, maps, strict=True)):
+        panel = panels(place, label=driver.name)
+        mesh = _draw_lags(panel, driver, matrix, limit, alone, ends)
+        style.label_rows(panel, [f"+{k}" for k in found.horizons])
+        if place == len(maps) - 1:
+            panel.set_xlabel("lag (0: the last known step)", fontsize=style.SMALL + 1)
+    label = style.with_unit("attribution" if alone else "mean |attribution|", unit)
+    everything, bar = np.concatenate([m.ravel() for m in maps]), panels.bar(0, 1, "scale of attributions")
+    if alone:
+        style.evidence_bar(mesh, everything, label, bar)
+    else:
+        style.color_bar(mesh, label, bar, extend="max" if everything.max() > limit else "neither")
+    style.write_title(
+        ax,
+        f"what forecasts of {found.name} rest on",
+        found.rows[0] if alone else f"{len(found.rows)} forecasts",
+        pad=22,
+    )
+    return ax
+
+
+def _draw_lags(
+    ax: Axes, driver: Driver, matrix: np.ndarray, limit: float, signed: bool, ends: tuple[float, float]
+) -> Any:
+    """Draw a map of one column; without lags it is as wide as all of them."""
+    first = ends[0] + 0.5 if driver.lags is None else driver.lags[0]
+    edges = np.asarray(ends) if driver.lags is None else np.arange(first, first + len(driver.lags) + 1) - 0.5
+    if signed:
+        mesh = style.draw_evidence(ax, edges, matrix, limit)
+        style.write_in_cells(ax, (edges[:-1] + edges[1:]) / 2, matrix, limit)
+    else:
+        mesh = style.draw_map(ax, edges, matrix, cmap="Greys", vmin=0, vmax=limit)
+    ax.set_xlim(*ends)
+    ax.set_title(
+        style.short(driver.name) + ("" if driver.lags is not None else " (all of it)"), fontsize=10, loc="left"
+    )
+    if driver.lags is None:
+        ax.set_xticks([])
+    elif ends[1] > 0.5:
+        ax.axvline(0.5, color="black", linewidth=0.9)
+    return mesh
+
+
+# ---------------------------------------------------------------------- one forecast
+@picture("row", ", or it is no forecast")
+def forecast(
+    explanation: Attributions,
+    row: int | None = None,
+    series: str | None = None,
+    parameter: str | None = None,
+    *,
+    max_display: int = 5,
+    unit: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one forecast with its drivers: the past, the forecast and what came, and below what each column adds to each horizon.
+
+    The bars of a horizon sum to the forecast minus the base value, the mean forecast over the background (dotted). A band lies
+    between the lowest and the highest quantile, where there are any.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        As from ``deepshap.forecasting.explain_forecast``.
+    row : int, optional
+        Which forecast, if there are several.
+    series, parameter : str, optional
+        Which series, where there are several; which quantile or parameter, by default the median or mean.
+    """
+    found = read_forecasts(explanation, "forecast", series, parameter, max_display)
+    place = _row(found, row)
+    ax = style.new_axes(ax, 9, 6)
+    panels = style.Panels(ax, [3, 2.4], gaps=(0.75, 0.1))
+    top = panels(0, label="forecast")
+    times = found.times[place]
+    if found.past is not None and found.past_times is not None:
+        when = found.past_times[place if len(found.past_times) > 1 else 0]
+        top.plot(when, found.past[place], color="0.45", linewidth=1.2, label=f"{style.short(found.name)}, as it was")
+    if found.band is not None:
+        top.fill_between(times, *found.band[place].T, color=BAND, linewidth=0, label="between the outer quantiles")
+    marker: dict[str, Any] = {"marker": "o", "markersize": 4}
+    if found.actual is not None and np.isfinite(found.actual[place]).any():
+        top.plot(
+            times, found.actual[place], color="0.45", linewidth=1.2, **{**marker, "markersize": 3}, label="what came"
+        )
+    top.plot(times, found.base[place], color=style.GREY, linestyle=":", label="base value")
+    top.plot(times, found.outputs[place], color="black", linewidth=1.8, **marker, label="forecast")
+    _dress(top, found, style.with_unit(style.short(found.name), unit))
+    below = panels(1, label="drivers")
+    _stack(
+        below,
+        found.horizons.astype(float),
+        [d.sums[place] for d in found.drivers],
+        [d.name for d in found.drivers],
+        0.72,
+    )
+    below.set_xticks(found.horizons, [f"+{k}" for k in found.horizons])
+    below.set_xlabel("steps ahead", fontsize=style.SMALL + 1)
+    below.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
+    style.write_title(ax, f"forecast of {found.name}", found.rows[place] if len(found.rows) > 1 else "", pad=24)
+    return ax
+
+
+def _row(found: Forecasts, row: int | None) -> int:
+    count = len(found.rows)
+    if row is None and count > 1:
+        raise InputError("plots.forecast draws a single forecast: say which, plots.forecast(explanation, row=0).")
+    if row is not None and not -count <= row < count:
+        raise InputError(f"plots.forecast: there is no row {row} among {count}.")
+    return (row or 0) % count
+
+
+def _dress(ax: Axes, found: Forecasts, label: str) -> None:
+    """Label an axis of time, and explain the lines."""
+    if found.dates:
+        _date_axis(ax)
+    ax.set_ylabel(label, fontsize=style.SMALL + 1)
+    style.open_frame(ax)
+    _legend(ax)
+
+
+def _date_axis(ax: Axes) -> None:
+    ax.xaxis_date()
+    locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    ax.xaxis.get_offset_text().set_fontsize(style.SMALL)
+
+
+def _legend(ax: Axes, handles: list[Any] | None = None) -> None:
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "frameon": False}
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(handles=handles, **place, ncols=6, fontsize=style.SMALL, handlelength=1.6, columnspacing=1.2)
+
+
+def _stack(ax: Axes, places: np.ndarray, sums: list[np.ndarray], names: list[str], width: float | np.ndarray) -> None:
+    """Draw bars that are stacked up and down from zero, one part for each driver, and a line for their sum."""
+    up, down, handles = np.zeros(len(places)), np.zeros(len(places)), list[Any]()
+    for i, (values, name) in enumerate(zip(sums, names, strict=True)):
+        color = OTHERS if name.startswith("other ") else style.CURVES[1 + i % (len(style.CURVES) - 1)][0]
+        bottom = np.where(values >= 0, up, down)
+        ax.bar(places, values, width, bottom=bottom, color=color, edgecolor="white", linewidth=0.3, label=name)
+        up, down = up + np.maximum(values, 0), down + np.minimum(values, 0)
+        handles.append(Patch(color=color, label=style.short(name)))
+    handles += ax.plot(places, np.sum(sums, 0), color="black", marker="o", markersize=3, linewidth=1.2, label="sum")
+    ax.axhline(0, color="0.4", linewidth=0.6)
+    style.open_frame(ax)
+    _legend(ax, handles)
+
+
+# ---------------------------------------------------------------------- over time
+@picture("rows", ", or they are no forecasts")
+def forecasts_over_time(
+    explanation: Attributions,
+    horizon: int = 1,
+    series: str | None = None,
+    parameter: str | None = None,
+    *,
+    max_display: int = 5,
+    unit: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the forecasts of one horizon over time, with what came, and below what each column adds to each of them.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        As from ``deepshap.forecasting.explain_forecast``, of several forecasts of one series.
+    horizon : int
+        How many steps ahead.
+    series, parameter : str, optional
+        Which series, where there are several; which quantile or parameter, by default the median or mean.
+    """
+    found = read_forecasts(explanation, "forecasts_over_time", series, parameter, max_display)
+    check_whole("horizon", horizon, 1)
+    if horizon not in found.horizons:
+        raise InputError(
+            f"there is no horizon {horizon}: forecasts go from +{found.horizons[0]} to +{found.horizons[-1]}."
+        )
+    at = int(np.flatnonzero(found.horizons == horizon)[0])
+    order = np.argsort(found.times[:, at], kind="stable")
+    times = found.times[order, at]
+    if (np.diff(times) <= 0).any():
+        raise InputError("there are several forecasts of the same time: take the rows of one series.")
+    ax = style.new_axes(ax, 10.5, 6)
+    panels = style.Panels(ax, [2.7, 2.7], gaps=(0.5, 0.1))
+    top = panels(0, label="forecasts")
+    if found.band is not None:
+        top.fill_between(times, *found.band[order, at].T, color=BAND, linewidth=0, label="between the outer quantiles")
+    if found.actual is not None and np.isfinite(found.actual[:, at]).any():
+        top.plot(times, found.actual[order, at], color="0.45", linewidth=1, label="what came")
+    top.plot(times, found.base[order, at], color=style.GREY, linestyle=":", label="base value")
+    top.plot(times, found.outputs[order, at], color="black", linewidth=1.6, label="forecast")
+    _dress(top, found, style.with_unit(style.short(found.name), unit))
+    below = panels(1, sharex=top, label="drivers")
+    width = np.diff(times).min() * 0.9 if len(times) > 1 else 0.9
+    _stack(below, times, [d.sums[order, at] for d in found.drivers], [d.name for d in found.drivers], width)
+    if found.dates:
+        _date_axis(below)
+    top.tick_params(labelbottom=False)
+    below.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
+    style.write_title(ax, f"forecasts of {found.name}", f"{horizon} step{'s' * (horizon > 1)} ahead", pad=24)
+    return ax
