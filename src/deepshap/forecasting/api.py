@@ -38,7 +38,7 @@ def explain_forecast(
     Parameters
     ----------
     model : object
-        A fitted model: any torch model of darts; a NeuralForecast, with one model or ``model=`` its name; a TFT, DeepAR,
+        A fitted model: any torch model of darts; a NeuralForecast, with one model or ``alias=`` its name; a TFT, DeepAR,
         RecurrentNetwork or N-HiTS of pytorch-forecasting; or a Keras or torch model of one's own, which takes windows (rows,
         lags, columns) and returns (rows, horizons), (rows, horizons, series) or (rows, horizons, series, parameters).
     series : object, optional
@@ -56,13 +56,16 @@ def explain_forecast(
     **options
         What the library's own ``predict`` is given besides. Of darts: ``horizon`` (its ``n``), ``past_covariates``,
         ``future_covariates``, ``background_past_covariates``, ``background_future_covariates``, and ``data_transformers``, a
-        dict as ``historical_forecasts`` takes it. Of neuralforecast: ``model``, ``futr_df``, ``static_df``,
-        ``background_static_df``. Of models of one's own: ``lags``, ``target``, ``scaler``, ``parameters``, ``predict``.
+        dict as ``historical_forecasts`` takes it. Of neuralforecast: ``alias``, ``futr_df``, ``static_df``,
+        ``background_static_df``. Of models of one's own: ``lags``, how many steps the model reads; ``target``, the forecast
+        columns, by default the first; ``scaler`` of all columns, with ``transform`` and ``inverse_transform``; ``known``, columns
+        that are known beforehand and passed as a second input (rows, ``horizon``, columns); ``parameters``, names of quantiles.
 
     Returns
     -------
     JointExplanation
-        ``explanation["target"]``, and "past_covariates", "future_covariates" and "static_covariates" where there are such,
+        ``explanation["target"]`` (of models of one's own ``"past"``, all columns), and "past_covariates",
+        "future_covariates" and "static_covariates" where there are such,
         each (rows, steps, features, outputs); an output for each horizon, series and parameter, which ``horizons``,
         ``forecast_series``, ``forecast_parameters`` and ``forecast_times`` describe, as ``lags`` and ``step_labels`` the steps.
         ``explanation.forecast(series, parameter)`` picks.

@@ -59,7 +59,7 @@ class DartsForecaster:
                 f"beyond output_chunk_length ({model.output_chunk_length}) a probabilistic model feeds on what it draws at "
                 f"random: explain a horizon of at most {model.output_chunk_length}."
             )
-        parameters = ("forecast",) if likelihood is None else tuple(likelihood.parameter_names)
+        parameters = ("forecast",) if likelihood is None else tuple(map(_shorter, likelihood.parameter_names))
         self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters)
 
     # ------------------------------------------------------------------ the interface
@@ -306,6 +306,11 @@ def _unboxed(y: Tensor, power: Tensor) -> Tensor:
     """Undo a Box-Cox transform."""
     safe = torch.where(power == 0, torch.ones_like(power), power)
     return torch.where(power == 0, torch.exp(y), (y * safe + 1) ** (1 / safe))
+
+
+def _shorter(parameter: str) -> str:
+    """Quantiles without zeros at the end: q0.5 for q0.500."""
+    return f"q{float(parameter[1:]):g}" if parameter[:1] == "q" and parameter[1:2].isdigit() else str(parameter)
 
 
 def _listed(series: Any, what: str) -> list[Any]:

@@ -31,9 +31,8 @@ def forecaster(model: Any, series: Any, asked: Asked) -> NeuralForecaster:
         If it is none, or not fitted, or its model is multivariate.
     """
     if not isinstance(model, NeuralForecast):
-        raise InputError(
-            f"explain_forecast takes the NeuralForecast that holds a model, not a {type(model).__name__}."
-        )
+        given = type(model).__name__
+        raise InputError(f"explain_forecast takes the NeuralForecast that holds a model, not a {given}.")
     if not getattr(model, "_fitted", False):
         raise InputError("the NeuralForecast is not fitted.")
     return NeuralForecaster(model, series, asked)
@@ -59,9 +58,9 @@ class NeuralForecaster:
     """See ``windows.Forecaster``."""
 
     def __init__(self, library: Any, series: Any, asked: Asked) -> None:
-        self.options = asked.known("neuralforecast", "model", "futr_df", "static_df", "background_static_df")
+        self.options = asked.known("neuralforecast", "alias", "futr_df", "static_df", "background_static_df")
         self.library, self.asked, self.series = library, asked, series
-        self.model, self.name = _chosen(library, self.options["model"])
+        self.model, self.name = _chosen(library, self.options["alias"])
         if self.model.MULTIVARIATE:
             raise InputError(
                 f"{self.name} forecasts all series from all of them; multivariate models are not supported."
@@ -90,8 +89,8 @@ class NeuralForecaster:
         short = (found.temporal[:, :known, found.columns.index(MASK)] == 0).any(1)
         if short.any():
             raise InputError(
-                f"series {rows[int(short.argmax())].name} has fewer than the {known} steps that {self.name} reads, or gaps: what is "
-                "not there cannot be explained."
+                f"series {rows[int(short.argmax())].name} has fewer than the {known} steps that {self.name} reads, or gaps: "
+                "what is not there cannot be explained."
             )
         forecasts = found.forecasts
         times = forecasts[self.library.time_col].to_numpy().reshape(len(rows), h)
@@ -390,7 +389,7 @@ def _chosen(library: Any, name: str | None) -> tuple[Any, str]:
         return _inner(library.models[0]), repr(library.models[0])
     known = {repr(model): model for model in library.models}
     if name not in known:
-        raise InputError(f"this NeuralForecast holds {names}: say which, model={names[0]!r}.")
+        raise InputError(f"this NeuralForecast holds {names}: say which, alias={names[0]!r}.")
     return _inner(known[name]), str(name)
 
 

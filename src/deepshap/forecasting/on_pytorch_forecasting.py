@@ -141,12 +141,12 @@ class PyTorchForecaster:
     def _chosen(self) -> Any:
         """The last windows of each series."""
         full = self._full(self.data)
-        index = self.data.index.iloc[full].assign(place=full)
+        index = self.data.decoded_index.iloc[full].assign(place=full)
         rows: list[int] = []
-        for name, part in index.sort_values("time").groupby("sequence_id", sort=False):
+        for name, part in index.sort_values("time_idx_last").groupby(list(self.data.group_ids)):
             ends = self.asked.ends(len(part) - 1)
             if ends[0] < 0:
-                raise InputError(f"series {name} has {len(part)} windows, fewer than are asked.")
+                raise InputError(f"series {' '.join(map(str, name))} has {len(part)} windows, fewer than are asked.")
             rows += part["place"].to_numpy()[ends].tolist()
         return self._of(self.data, np.asarray(rows))
 

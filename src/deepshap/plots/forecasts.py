@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def read_forecasts(
         )
     chosen = explanation.forecast(series, parameter)
     name = str(chosen.forecast_series[0])
-    drivers = [driver for kind, part in chosen.items() for driver in _drivers(kind, part)]
+    drivers = _told_apart([(kind, driver) for kind, part in chosen.items() for driver in _drivers(kind, part)])
     times, dates = _numbers(chosen.forecast_times)
     first = chosen.items()[0][1]
     outputs = np.atleast_2d(chosen.outputs)
@@ -116,6 +117,15 @@ def _drivers(kind: Any, part: Attributions) -> list[Driver]:
     names = part.feature_names or [f"{kind} {i}" for i in range(values.shape[2])]
     lags = None if static or part.lags is None else np.asarray(part.lags)
     return [Driver(str(name), values[:, :, i], lags) for i, name in enumerate(names)]
+
+
+def _told_apart(drivers: list[tuple[Any, Driver]]) -> list[Driver]:
+    """Columns of one name in several inputs, with the inputs' names."""
+    count = Counter(driver.name for _, driver in drivers)
+    return [
+        replace(driver, name=f"{driver.name} ({str(kind).replace('_', ' ')})") if count[driver.name] > 1 else driver
+        for kind, driver in drivers
+    ]
 
 
 def _folded(drivers: list[Driver], most: int) -> list[Driver]:
