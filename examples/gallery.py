@@ -18,16 +18,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from forecast import COLUMNS, HORIZON, TEST_YEAR, days_of, train
 from matplotlib.axes import Axes
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import deepshap
 from deepshap import demo
 from deepshap.datasets import JapaneseVowels, japanese_vowels, seattle_weather
+from deepshap.forecasting import explain_forecast
 
 PAGE = Path(__file__).parents[1] / "docs" / "plots.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n!\[[^]]*\]\(images/plots/(\S+)\))?", re.MULTILINE | re.DOTALL)
@@ -84,6 +87,39 @@ def weather() -> deepshap.Explanation:
     explanation = explainer(dict(zip(background, day.inputs, strict=True)))
     explanation["weather"].step_labels = day.date[:, None] - np.arange(past.history.shape[1])[::-1]
     return explanation
+
+
+class Week(nn.Module):
+    """A GRU reads three weeks of scaled weather and forecasts a week of temperatures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(4, 24, batch_first=True), nn.Linear(24, HORIZON)
+
+    def forward(self, past: Tensor) -> Tensor:
+        """Forecast (N, 7) from (N, 21, 4)."""
+        return self.head(self.gru(past)[0][:, -1])
+
+
+def forecasts() -> deepshap.JointExplanation:
+    """Explain sixty forecasts of a week in spring, with ``explain_forecast``: lags, horizons and time stamps on the axes."""
+    torch.manual_seed(0)
+    weather, lags = seattle_weather(), 21
+    frame = pd.DataFrame({name: getattr(weather, name) for name in COLUMNS}, index=weather.date)
+    known, model = frame[frame.index < TEST_YEAR], Week()
+    scaler = StandardScaler().fit(known.to_numpy())
+    scaled = torch.tensor(scaler.transform(known.to_numpy()), dtype=torch.float32)
+    starts = torch.arange(len(scaled) - lags - HORIZON)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
+    for _ in range(20 if QUICK else 150):
+        rows = starts[torch.randint(len(starts), (128,))][:, None]
+        ahead = scaled[rows + lags + torch.arange(HORIZON), 0]
+        loss = nn.functional.l1_loss(model(scaled[rows + torch.arange(lags)]), ahead)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    spring = frame[frame.index < np.datetime64("2015-05-15")]
+    return explain_forecast(model, spring, lags=lags, scaler=scaler, background=known, forecasts=60, progress=False)
 
 
 class Reader(nn.Module):

@@ -22,7 +22,10 @@ ELSEWHERE = {
     "speakers.md",
     "weather.md",
     "a-million-rows.md",
-}  # run where their pictures are drawn or their cluster is: test_plot_shapes, test_notebooks, test_ray
+    "forecasting-libraries.md",
+    "darts.md",
+    "neuralforecast.md",
+}  # run where their pictures are drawn, their cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

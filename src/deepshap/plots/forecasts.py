@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import dates as mdates
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
@@ -239,6 +240,7 @@ def _draw_lags(
     ax.set_title(
         style.short(driver.name) + ("" if driver.lags is not None else " (all of it)"), fontsize=10, loc="left"
     )
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     if driver.lags is None:
         ax.set_xticks([])
     elif ends[1] > 0.5:
