@@ -25,7 +25,7 @@ ELSEWHERE = {
     "forecasting-libraries.md",
     "darts.md",
     "neuralforecast.md",
-}  # run where their pictures are drawn, their cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
+}  # run where their pictures, cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
