@@ -1,7 +1,8 @@
 """Run the notebooks and render them for the documentation.
 
 `python notebooks/build.py` reads the sources beside it (cells begin with `# %%`), runs them, and writes each as a notebook with
-its outputs, notebooks/NAME.ipynb, and as a page, docs/notebooks/NAME.md.
+its outputs, notebooks/NAME.ipynb, and as a page, docs/notebooks/NAME.md. `python notebooks/build.py forecasting` does so with
+those of the forecasting libraries, in their environment (`make forecasting-notebooks`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import io
 import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -22,12 +24,13 @@ from PIL import Image
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "notebooks"
 NAMES = ("speakers", "weather")
+FORECASTING = ("darts_weather", "neuralforecast_weather")
 MARK = re.compile(r"^# %%(.*)\n", re.MULTILINE)
 
 
 def main() -> None:
     """Run and write all notebooks."""
-    for name in NAMES:
+    for name in FORECASTING if sys.argv[1:] == ["forecasting"] else NAMES:
         notebook = run(read(HERE / f"{name}.py"))
         shrink(notebook)
         nbformat.write(notebook, HERE / f"{name}.ipynb")

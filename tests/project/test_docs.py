@@ -23,8 +23,8 @@ ELSEWHERE = {
     "weather.md",
     "a-million-rows.md",
     "forecasting-libraries.md",
-    "darts.md",
-    "neuralforecast.md",
+    "darts_weather.md",
+    "neuralforecast_weather.md",
 }  # run where their pictures, cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
