@@ -7,6 +7,7 @@
 
 # %%
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from deepshap.datasets import seattle_weather
 from deepshap.forecasting import explain_forecast
 
 logging.disable(logging.WARNING)
+warnings.simplefilter("ignore")
 weather = seattle_weather()
 frame = pd.DataFrame(
     {"temp": weather.temp_max, "rain": weather.precipitation, "wind": weather.wind}, index=weather.date
@@ -71,6 +73,21 @@ print(f"difference from the model's output: {gap:.1e}")
 
 # %%
 ax = plots.horizons(explanation, unit="°C")
+
+# %% [markdown]
+# The white corner says that the forecast of tomorrow knows nothing of the last four days: darts decodes the horizons from the
+# GRU's last five states, one for each. Its own `predict` agrees: with another value today, only the last horizon moves.
+
+# %%
+scaled, covariates = scalers["series"].transform(rest), scalers["past_covariates"].transform(sky)
+other = scaled.values().copy()
+other[-1] += 1
+changed = scaled.with_values(other)
+moved, as_it_was = (
+    model.predict(5, series, past_covariates=covariates, predict_likelihood_parameters=True, verbose=False).values()[:, 1]
+    for series in (changed, scaled)
+)
+print("moved by today's value:", np.abs(moved - as_it_was) > 1e-6)
 
 # %% [markdown]
 # One of the forecasts, between its quantiles, and what each column adds to each horizon:

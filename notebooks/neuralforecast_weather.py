@@ -7,6 +7,7 @@
 
 # %%
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from deepshap.datasets import seattle_weather
 from deepshap.forecasting import explain_forecast
 
 logging.disable(logging.WARNING)
+warnings.simplefilter("ignore")
 weather = seattle_weather()
 angle = 2 * np.pi * (weather.date - weather.date.astype("M8[Y]")).astype(int) / 365.25
 table = pd.concat(
@@ -80,7 +82,7 @@ gap = np.abs(explanation["target"].base_values + sums - explanation.outputs).max
 print(f"difference from the model's output: {gap:.1e}")
 
 # %% [markdown]
-# Rows are forecasts of all series. Those of one series are rows of its name; here the first fifteen:
+# Rows are forecasts of all series. The mean sizes of what the columns add to the median, in each series' own unit:
 
 # %%
 of_series = np.array([name.rsplit(" ", 1)[0] for name in explanation.row_ids])
@@ -93,7 +95,9 @@ sizes = {
 pd.Series(sizes, name="mean |attribution|").unstack().round(2)
 
 # %% [markdown]
-# In each series' own unit. The map of horizons over lags, of the mean sizes over all rows:
+# The map of horizons over lags, of the mean sizes over all rows. Its white corner is no mistake: the library decodes the horizons
+# from the LSTM's last five states, one for each, so the forecast of tomorrow knows nothing of the last four days. With
+# `recurrent=True` it does.
 
 # %%
 ax = plots.horizons(explanation)

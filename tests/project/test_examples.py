@@ -86,3 +86,12 @@ def test_the_keras_speakers_in_short(tmp_path, capsys):
     assert printed(report, "largest attribution behind the end of a recording") == 0
     for name in ("recording", "moments"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05
+
+
+def test_forecasts_are_explained_in_three_lines(tmp_path):
+    explanation = loaded("explain_forecast").main(["--steps", "5", "--output", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"why.html", "horizons.png", "forecast.png", "over_time.png"}
+    past = explanation["past"]
+    sums = past.values.sum((1, 2), dtype=float)
+    np.testing.assert_allclose(sums, explanation.outputs - past.base_values, atol=1e-4)
+    np.testing.assert_array_equal(explanation.targets[0], seattle_weather().temp_max[-59:-54])

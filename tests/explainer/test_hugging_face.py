@@ -1,0 +1,68 @@
+"""Classifiers of Hugging Face by what tokenizers return, a dict of ids and mask, and of time series, as they are."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, PatchTSTConfig, PatchTSTForClassification
+
+import deepshap
+
+SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def sums(explanation):
+    return sum(
+        part.values.reshape(len(part.values), -1, part.values.shape[-1]).sum(1) for _, part in explanation.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def bert():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=16, num_labels=3, max_position_embeddings=16, **SMALL
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_dict_of_ids_and_mask_is_explained_as_it_is(bert, padded):
+    random = torch.Generator().manual_seed(0)
+    ids, mask = torch.randint(3, 30, (10, 7), generator=random), torch.ones(10, 7, dtype=torch.long)
+    if padded:
+        ids[:, 5:], mask[:, 5:] = 0, 0
+
+    def encoded(rows):
+        return {"input_ids": ids[rows], "attention_mask": mask[rows]}
+
+    explanation = deepshap.DeepExplainer(bert, encoded(slice(2, 10)))(encoded(slice(0, 2)))
+    own = bert(**encoded(slice(0, 2))).logits.detach().numpy()
+    np.testing.assert_allclose(explanation.outputs, own, rtol=1e-5)
+    base = bert(**encoded(slice(2, 10))).logits.detach().numpy().mean(0)
+    np.testing.assert_allclose(sums(explanation), own - base, atol=2e-6)
+    assert not explanation["attention_mask"].values.any()
+    if padded:
+        assert np.abs(explanation["input_ids"].values[:, 5:]).max() < 1e-6
+
+
+def test_a_time_series_classifier_is_explained_as_it_is():
+    torch.manual_seed(0)
+    config = PatchTSTConfig(
+        num_input_channels=3,
+        context_length=16,
+        patch_length=4,
+        patch_stride=4,
+        d_model=8,
+        ffn_dim=8,
+        num_targets=4,
+        **SMALL,
+    )
+    model = PatchTSTForClassification(config).eval()
+    x = torch.randn(9, 16, 3)
+    given = {"past_values": x, "past_observed_mask": torch.ones(9, 16, 3, dtype=torch.bool)}
+    rows, background = ({name: value[part] for name, value in given.items()} for part in (slice(0, 2), slice(2, 9)))
+    explanation = deepshap.DeepExplainer(model, background)(rows)
+    own = model(**rows).prediction_logits.detach().numpy()
+    base = model(**background).prediction_logits.detach().numpy().mean(0)
+    np.testing.assert_allclose(sums(explanation), own - base, atol=2e-6)
+    assert explanation["past_values"].values.shape == (2, 16, 3, 4)
