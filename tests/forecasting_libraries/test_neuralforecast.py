@@ -26,7 +26,12 @@ from deepshap.forecasting import explain_forecast
 
 LAGS, AHEAD = 6, 3
 COMMON = {"h": AHEAD, "input_size": LAGS, "max_steps": 2, "enable_progress_bar": False, "logger": False}
-COMMON |= {"accelerator": "cpu", "enable_checkpointing": False, "enable_model_summary": False}
+COMMON |= {
+    "scaler_type": "standard",
+    "accelerator": "cpu",
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+}
 SMALL = {"encoder_hidden_size": 4, "decoder_hidden_size": 4}
 COVARIATES = {"hist_exog_list": ["p"], "futr_exog_list": ["f"], "stat_exog_list": ["height"]}
 STATIC = pd.DataFrame({"unique_id": ["A", "B"], "height": [0.0, 1.0]})
@@ -190,6 +195,8 @@ def test_what_cannot_be_explained_is_refused(table):
         explain_forecast(library, y["y"].to_numpy())
     with pytest.raises(InputError, match="multivariate"):
         explain_forecast(fitted(TSMixer, {"n_series": 2}, y), y)
+    with pytest.raises(InputError, match="scaler_type='robust' takes medians"):
+        explain_forecast(fitted(LSTM, {**SMALL, "scaler_type": "robust"}, y), y)
     with pytest.raises(InputError, match="mixtures"):
         explain_forecast(fitted(NHITS, {**MODELS["NHITS"][1], "loss": GMM()}, y), y)
     with pytest.raises(InputError, match="no affine scaling"):

@@ -236,7 +236,7 @@ for _name, _function in {
     "topk": reductions.topk,
     "kthvalue": reductions.kthvalue,
     "median": reductions.median,
-    "nanmedian": reductions.nanmedian,
+    "nanmedian": reductions.median,
     "quantile": reductions.quantile,
     "nanquantile": reductions.quantile,
     "cumprod": reductions.cumprod,

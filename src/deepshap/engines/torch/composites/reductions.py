@@ -196,18 +196,6 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return torch.return_types.median(kthvalue(input, (input.shape[dim] + 1) // 2, dim, keepdim))
 
 
-def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median of what is not NaN, which is sorted behind all else."""
-    if dim is None:
-        return nanmedian(input.flatten(), 0)[0]
-    values, index = _ordered(input, dim)
-    last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
-    place = chosen(last, lambda x: (x.isnan().logical_not().sum(-1, keepdim=True) - 1).clamp(min=0) // 2)
-    pair = [v.gather(-1, place).movedim(-1, dim) for v in (values, index)]
-    value, index = pair if keepdim else (v.squeeze(dim) for v in pair)
-    return torch.return_types.nanmedian((value, index))
-
-
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
