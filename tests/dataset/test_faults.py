@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from dataset_models import rows, table_explainer
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import deepshap
 from deepshap import explain_dataset
