@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .parts import write_whole
 FILE = "manifest.json"
 LOCK = ".lock"  # held by the process that runs it
 FORMAT = 1
+DIGEST = re.compile("[0-9a-f]{32}")  # of what cannot be shown in a line
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ def _difference(name: str, before: Any, now: Any) -> str:
     """Plain values are shown, digests are not."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        return f"{name} ({', '.join(f'{key}: {before.get(key)} then, {now.get(key)} now' for key in keys)})"
-    shown = [str(value) for value in (before, now)]
-    return name if any(len(text) == 32 for text in shown) else f"{name} ({shown[0]} then, {shown[1]} now)"
+        return f"{name} ({', '.join(f'{key}: {_change(before.get(key), now.get(key))}' for key in keys)})"
+    return name if _is_digest(before) and _is_digest(now) else f"{name} ({_change(before, now)})"
+
+
+def _change(before: Any, now: Any) -> str:
+    return "others now" if _is_digest(before) and _is_digest(now) else f"{_shown(before)} then, {_shown(now)} now"
+
+
+def _shown(value: Any) -> str:
+    return "an array, a long list or a function" if _is_digest(value) else str(value)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None

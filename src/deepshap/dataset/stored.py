@@ -106,10 +106,15 @@ class ExplanationDataset:
         rows: int = SAMPLE,
         seed: int = 0,
         title: str | None = None,
+        reliability: str | None = None,
         **options: Any,
     ) -> Path:
-        """Write a report of a sample of the rows, which says that it is one; see ``Explanation.report``."""
+        """Write a report of a sample of the rows, which says that it is one; see ``Explanation.report``.
+
+        ``reliability`` is ``str(explainer.reliability(X))``: how far the values can be trusted, for the report to say.
+        """
         sample = self.sample(rows, seed)
+        sample.reliability = reliability
         title = title or sample.model or "Explanation"
         if rows < len(self):
             title = f"{title}: a sample of {rows} of {len(self)} rows (seed {seed})"
@@ -201,6 +206,8 @@ def manifest_of(folder: Path) -> Manifest:
     InputError
         If it has none, or it was cut off.
     """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: name the folder that a run writes to.")
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}.")
     found = read_manifest(folder)
