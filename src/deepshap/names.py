@@ -88,7 +88,7 @@ def as_labels(labels: Any, what: str) -> np.ndarray | None:
         return array
     if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):
         return array.astype("datetime64[us]" if isinstance(array.flat[0], datetime) else "datetime64[D]")
-    return np.array([str(v) for v in array.flat]).reshape(array.shape)
+    return np.array([str(v) for v in array.flat], str).reshape(array.shape)
 
 
 def as_texts(labels: Any) -> np.ndarray:

@@ -12,11 +12,13 @@ from typing import Any
 
 from .dataset.columns import Form
 from .dataset.manifest import Manifest, check_same, read_manifest
-from .dataset.mapping import BatchExplainer
+from .dataset.mapping import BatchExplainer, features_of
+from .dataset.rows import RowExplainer
 from .dataset.run import made_of, plainly
+from .dataset.sources import rows_of_table
 from .engines.user_rules import adopt, registered
 from .errors import InputError
-from .optional import needed
+from .optional import import_pyarrow, needed
 
 __all__ = ["BatchExplainer", "explain"]
 
@@ -74,7 +76,8 @@ def explain(
     ImportError
         If Ray is missing.
     InputError
-        If this Ray has no checkpoints, or those in the folder were made otherwise (it says what differs).
+        If there is no such option, or, as far as the columns are known before the pipeline runs, one is missing or holds no
+        numbers; if this Ray has no checkpoints, or those in the folder were made otherwise (it says what differs).
 
     Examples
     --------
@@ -82,8 +85,10 @@ def explain(
     >>> explained.write_parquet("attributions/")
     """
     ray = needed("ray", "a Ray cluster needs ray", "ray")
-    load = explainer
+    load, written = explainer, Form(form, dtype)
+    _check_columns(ds.schema(fetch_if_missing=False), id, features, shape, lengths, targets)
     if hasattr(explainer, "depends_on"):
+        RowExplainer(explainer, written, on_error, options)  # an error of the options is one of this call
         load = partial(_fetched, ray.put({"explainer": explainer, "rules": registered()}))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
     arguments |= {"targets": targets, "form": form, "dtype": dtype, "on_error": on_error, **options}
@@ -99,9 +104,26 @@ def explain(
     if checkpoint is not None:
         reading = {"id": id, "features": features, "shape": shape, "lengths": lengths, "targets": targets}
         made = explainer if hasattr(explainer, "depends_on") else explainer()
-        depends = {**made_of(made, options), "reading": plainly(reading), **vars(Form(form, dtype))}
+        depends = {**made_of(made, options), "reading": plainly(reading), **vars(written)}
         explained.context.checkpoint_config = _checkpoints(Path(checkpoint), id, depends)
     return explained
+
+
+def _check_columns(
+    schema: Any,
+    id: str,
+    features: Sequence[str] | None,
+    shape: Sequence[int] | None,
+    lengths: str | None,
+    targets: str | None,
+) -> None:
+    """Raise what can be known to be wrong of the columns, where it is known which there are."""
+    if schema is None:
+        return
+    wanted = features_of(schema.names, id, features, lengths, targets)
+    columns = schema.base_schema
+    if isinstance(columns, import_pyarrow().Schema):
+        rows_of_table(columns.empty_table(), id, wanted, shape)
 
 
 def _pool(ray: Any, concurrency: int | tuple[int, int], num_cpus: float | None, num_gpus: float | None) -> Any:

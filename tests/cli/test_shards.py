@@ -113,6 +113,29 @@ def test_rows_that_fail_show_in_the_exit_code():
     assert done(*command, "--on-error", "keep", code=4)["errors"] == {"ValueError": 1}
 
 
+def test_an_option_that_fits_no_row_is_an_error_of_the_call():
+    wide()
+    for command in ((*TABLE, "--shards", "out", "--on-error", "keep"), (*TABLE[:-2], "-o", "once.parquet")):
+        found = run(*command, "--class", 3)
+        assert found.exit_code == 1
+        assert found.stderr.endswith("error: --class 3: the model has 2 outputs, counted from 0.\n")
+    assert done("status", "out", code=1)["parts_done"] == 0
+
+
+def test_files_without_rows():
+    table = wide()
+    table.iloc[:0].assign(key=np.arange(0)).to_parquet("x.parquet", index=False)
+    np.save("x.npy", models.rows(0))
+    background = ("--background", "zeros")
+    for data, options in (("x.parquet", ("--id", "key")), ("x.npy", ())):
+        told = done("explain", "dataset_models:Table", data, *options, *background, "--shards", f"{data}.out")
+        assert (told["rows"], told["parts"]) == (0, 1)
+        assert done("status", f"{data}.out")["complete"]
+    assert (
+        "x.npy has no rows to draw one from" in run("explain", "dataset_models:Table", "x.npy", "--shards", "a").stderr
+    )
+
+
 def test_what_is_known_of_rows_is_as_at_once():
     """True classes, the data before scaling, some of the rows; and a report of them."""
     table = wide()
@@ -130,7 +153,9 @@ def test_what_is_known_of_rows_is_as_at_once():
     np.testing.assert_array_equal(found.row_ids, wanted.row_ids)
     np.testing.assert_array_equal(found.targets, wanted.targets)
     assert found.classes == wanted.classes == ["no", "yes"]
-    assert "11 examples" in Path("why.html").read_text(encoding="utf-8")
+    page = Path("why.html").read_text(encoding="utf-8")
+    assert "11 examples" in page
+    assert re.search(r"from 4 rows with 6 references each", page)
 
 
 def test_words_of_token_ids():

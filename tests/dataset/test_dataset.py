@@ -410,6 +410,46 @@ def test_another_fingerprint_is_refused_and_says_what_differs(what, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_what_differs_is_said_in_words(tmp_path):
+    options = {"progress": False, "targets": np.zeros(COUNT, int)}
+    explain_dataset(table_explainer(), rows(COUNT), tmp_path, **options)
+    with pytest.raises(InputError, match=r"otherwise: reading \(targets: others now\)\. "):
+        explain_dataset(table_explainer(), rows(COUNT), tmp_path, progress=False, targets=np.ones(COUNT, int))
+    with pytest.raises(InputError, match=r"reading \(targets: an array, a long list or a function then, None now\)\. "):
+        explain_dataset(table_explainer(), rows(COUNT), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("form", ["values", "long"])
+@pytest.mark.parametrize("kind", ["array", "Parquet", "Parquet of no types", "long table"])
+def test_data_without_rows_make_a_complete_folder(kind, form, explainer, ragged, tmp_path):
+    """With one part, which has no lines but the columns of any other."""
+    none, options = frame(rows(0)), {"form": form, "progress": False}
+    if kind == "array":
+        data, some = rows(0), rows(4)
+    elif kind == "long table":
+        explainer, options = ragged, {**options, "id": "who", "time": "day", "lengths": True}
+        data, some = tmp_path / "none.parquet", tmp_path / "some.parquet"
+        table = pa.Table.from_pandas(long_table(4))
+        pq.write_table(table, some)
+        pq.write_table(table.slice(0, 0), data)
+    else:
+        data, some = tmp_path / "none.parquet", tmp_path / "some.parquet"
+        (none if kind == "Parquet" else pd.DataFrame(columns=list("abcd"))).to_parquet(data, index=False)
+        frame().to_parquet(some, index=False)
+    found = explain_dataset(explainer, data, tmp_path / "none", **options)
+    assert found.is_complete
+    assert deepshap.status(tmp_path / "none").is_complete
+    assert (len(found), found.failed(), found.statistics["rows"], found.statistics["parts"]) == (0, [], 0, 1)
+    wanted = explain_dataset(explainer, some, tmp_path / "some", **options).parquet().schema
+    given = found.parquet().schema
+    assert given.names == wanted.names
+    if kind != "Parquet of no types":
+        assert given.equals(wanted)
+    with pytest.raises(InputError, match="no rows were asked for"):
+        found[:]
+    assert explain_dataset(explainer, data, tmp_path / "none", **options).statistics["resumed_parts"] == 1
+
+
 def test_a_folder_without_parts_takes_another_fingerprint(explainer, whole, tmp_path):
     for path in explain_dataset(table_explainer(seed=9), rows(COUNT), tmp_path, progress=False).paths:
         path.unlink()
@@ -569,6 +609,39 @@ def test_what_no_row_is_to_blame_for_ends_the_run(tmp_path):
     assert deepshap.status(tmp_path).parts_done == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"target": 7}, "no output 7 among 2"),
+        ({"ranked_outputs": 3}, "ranked_outputs must be between 1 and the number of outputs, 2"),
+        ({"players": np.zeros(5, int)}, "players"),
+        ({"target": "true"}, "needs targets="),
+        ({"lengths": np.full(COUNT, 3)}, "lengths|argument"),
+    ],
+)
+def test_options_that_fit_no_row_are_errors_of_the_call(options, match, tmp_path):
+    with pytest.raises(InputError, match=match) as raised:
+        explain_dataset(table_explainer(), rows(COUNT), tmp_path, on_error="keep", progress=False, **options)
+    assert "row 0" not in str(raised.value)
+    assert deepshap.status(tmp_path).parts_done == 0
+
+
+def test_a_wrong_class_is_of_its_row_alone(explainer, tmp_path):
+    targets = np.arange(COUNT) % 2
+    targets[7] = 5
+    options = {"target": "true", "targets": targets, "rows_per_part": 5, "progress": False}
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, on_error="keep", **options)
+    assert [row for row, _ in found.failed()] == [7]
+
+
+def test_lengths_that_a_row_cannot_have_stop_no_run_of_others(ragged, tmp_path):
+    """Options are tried on a row of the background, which has the lengths' argument too."""
+    data = np.random.default_rng(0).normal(size=(3, models.STEPS, 2)).astype(np.float32)
+    data[1, 0, 0] = np.nan
+    options = {"lengths": np.full(3, 4), "on_error": "keep", "progress": False}
+    assert [row for row, _ in explain_dataset(ragged, data, tmp_path, **options).failed()] == [1]
+
+
 def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path):
     def batches(stop):
         for i in range(0, COUNT, 5):
@@ -649,6 +722,8 @@ def test_wrong_calls(explainer, tmp_path):
         deepshap.load(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         deepshap.status(tmp_path / "none")
+    with pytest.raises(InputError, match="is a file: name the folder"):
+        deepshap.status(x)
     assert json.dumps(explain_dataset(explainer, rows(3), tmp_path / "out", progress=False).statistics)
 
 

@@ -31,6 +31,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH"
 import ray  # noqa: E402  what it reads of the environment it reads when it is imported
 
 
+class Here(models.Table):
+    """A model of a module that other processes do not find."""
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """One node with three cores by its own account: as many processes are started beforehand."""
@@ -74,13 +78,38 @@ def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
 
 
 def test_actors_that_leave_no_core_to_read_are_warned_of(cluster):
-    ds = ray.data.from_items([{"key": 0}])
+    ds = ray.data.from_items([{"key": 0, "a": 0.0}])
     with pytest.warns(UserWarning, match=r"3 actors of 1 cores take all 3 .* num_cpus=0\.5"):
         deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=(3, 9))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=3, num_cpus=0.5)
         deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=9, num_gpus=1)
+
+
+def test_wrong_columns_are_errors_of_the_call(cluster, tmp_path):
+    pd.DataFrame(rows(4), columns=list("abcd")).assign(key=np.arange(4), name="x").to_parquet(tmp_path / "x.parquet")
+    ds = ray.data.read_parquet(str(tmp_path / "x.parquet"))
+    for options, match in (
+        ({"id": "customer"}, "no column 'customer'; it has a, b, c, d, key, name"),
+        ({"features": ["a", "e"]}, "no column 'e'"),
+        ({"lengths": "steps"}, "no column 'steps'"),
+        ({}, "'name'"),  # text
+        ({"features": list("abcd"), "efort": 3}, "there is no option efort="),
+    ):
+        with pytest.raises(InputError, match=match):
+            deepshap.ray.explain(ds, table_explainer(), **{"id": "key", **options})
+    later = ds.map_batches(lambda batch: batch)  # nobody knows its columns before it runs
+    explained = deepshap.ray.explain(later, table_explainer(), id="key", features=["a", "e"])
+    with pytest.raises(Exception, match="InputError: the table has no column 'e'"):
+        explained.take_all()
+
+
+def test_actors_that_cannot_load_the_model_say_why(cluster, tmp_path):
+    explainer = table_explainer(Here())
+    with pytest.raises(InputError, match=r"an actor cannot load the model: ModuleNotFoundError: .*test_ray") as raised:
+        explain_dataset(explainer, rows(COUNT), tmp_path, ray="auto", progress=False)
+    assert "memory" not in str(raised.value)
 
 
 @pytest.mark.long

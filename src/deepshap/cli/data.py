@@ -360,12 +360,12 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
         return _baseline(text, data), f"one row, {'every input 0' if text == 'zeros' else 'every feature at its mean'}"
     if text.isdecimal():
         count = min(int(text), len(data))
-        if not count:
+        if not int(text):
             raise InputError("--background 0: there must be at least one row to compare with.")
-        if len(data) == 1:
+        if len(data) < 2:
+            why = "one row, which cannot be its own background: its attributions would all be 0"
             raise InputError(
-                f"{path} has one row, which cannot be its own background: its attributions would all be 0. Give --background a "
-                "file, 'zeros' or 'mean'."
+                f"{path} has {why if len(data) else 'no rows to draw one from'}. Give --background a file, 'zeros' or 'mean'."
             )
         drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))
         chosen = [_held(one[drawn], None if lengths is None else lengths[drawn]) for one in data.inputs]
@@ -385,7 +385,7 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
 
 def _baseline(kind: str, data: Data) -> list[np.ndarray]:
     if kind == "zeros":
-        return [np.zeros_like(one[:1]) for one in data.inputs]
+        return [np.zeros((1, *one.shape[1:]), one.dtype) for one in data.inputs]
     if any(one.dtype.kind != "f" for one in data.inputs):
         raise InputError("--background mean is for numbers; ids of words or classes have no mean.")
     found = []

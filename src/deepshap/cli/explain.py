@@ -152,11 +152,14 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     dial = dial_of(given, seed)
     if not given["quiet"]:
         _tell_weights(given["model"], given)
-        if dial.get("effort", 1) == 1 and "tolerance" not in dial and not given["no_reliability"]:
-            some = _placed(cast([*found.spread.inputs], loaded, found.spread, dtype), axes)
-            click.echo(f"reliability: {reliability_of(explainer, some, _arguments(found.spread), dial)}")
+    reliability, plain = None, dial.get("effort", 1) == 1 and "tolerance" not in dial and not given["no_reliability"]
+    if plain and len(found.spread) and (report is not None or not given["quiet"]):
+        some = _placed(cast([*found.spread.inputs], loaded, found.spread, dtype), axes)
+        reliability = reliability_of(explainer, some, _arguments(found.spread), dial)
+        if not given["quiet"]:
+            click.echo(f"reliability: {reliability}")
     options = {**shards, **dial, "ranked_outputs": given["ranked_outputs"], "target": target}
-    return run_sharded(explainer, found, folder, report, given["quiet"], **options)
+    return run_sharded(explainer, found, folder, report, reliability, given["quiet"], **options)
 
 
 def explainer_of(

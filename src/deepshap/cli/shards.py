@@ -45,9 +45,9 @@ def read_sharded(
     assert source.rows is not None
     options["rows"] = None if rows is None else bounds(rows, source.rows)
     count = min(int(background), source.rows) if background.isdecimal() else 1
-    drawn = np.sort(np.random.default_rng(seed).choice(source.rows, max(count, 1), replace=False))
+    drawn = np.sort(np.random.default_rng(seed).choice(source.rows, min(max(count, 1), source.rows), replace=False))
     first, last = options["rows"] or (0, source.rows)
-    spread = np.unique(np.linspace(first, min(last, source.rows) - 1, LOOKED_AT).astype(int))
+    spread = np.unique(np.linspace(first, min(last, source.rows) - 1, LOOKED_AT).astype(int))[: source.rows]
     return Sharded(data, options, _described(source.take(drawn)), _described(source.take(spread)))
 
 
@@ -106,14 +106,22 @@ def _described(batch: Batch) -> Data:
 
 
 # ---------------------------------------------------------------------- the commands
-def run_sharded(explainer: Any, found: Sharded, folder: Path, report: Path | None, quiet: bool, **options: Any) -> bool:
+def run_sharded(
+    explainer: Any,
+    found: Sharded,
+    folder: Path,
+    report: Path | None,
+    reliability: str | None,
+    quiet: bool,
+    **options: Any,
+) -> bool:
     """Explain into a folder, and say how it went in one line of JSON; whether all rows could be explained."""
     progress = False if quiet else None
     written = explain_dataset(explainer, found.data, folder, **found.options, **options, progress=progress)
     if len(written) and not quiet:
         click.echo(f"method: {written[0].method}")
     if report is not None:
-        written.report(report, seed=options.get("seed", 0))
+        written.report(report, seed=options.get("seed", 0), reliability=reliability)
         if not quiet:
             click.echo(f"the report is in {report}")
     click.echo(json.dumps(written.statistics))

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..names import as_labels
 from ..optional import import_pyarrow, needed
 from .batches import Batch
 from .columns import Form
 from .rows import RowExplainer
-from .sources import rows_of_table
+from .sources import check_columns_exist, rows_of_table
 
 
 class BatchExplainer:
@@ -86,12 +87,29 @@ class BatchExplainer:
         return self._table(pa.Table.from_pandas(batch, preserve_index=False)).to_pandas()
 
     def _table(self, table: Any) -> Any:
-        others = (self.id, self.lengths, self.targets)
-        features = [c for c in table.column_names if c not in others] if self.features is None else list(self.features)
+        features = features_of(table.column_names, self.id, self.features, self.lengths, self.targets)
         lengths, targets = (None if c is None else table[c].to_numpy() for c in (self.lengths, self.targets))
         rows, ids = rows_of_table(table, self.id, features, self.shape)
         found = self._explain(Batch(0, rows, ids, lengths, as_labels(targets, "targets"))).table
         return found.rename_columns([self.id, *found.column_names[1:]])
+
+
+def features_of(
+    columns: Sequence[str], id: str, features: Sequence[str] | None, lengths: str | None, targets: str | None
+) -> list[str]:
+    """The columns to explain, of those of a table.
+
+    Raises
+    ------
+    InputError
+        If a column that is named is not there, or none is left to explain.
+    """
+    others = [name for name in (id, lengths, targets) if name is not None]
+    found = [name for name in columns if name not in others] if features is None else list(features)
+    check_columns_exist([*others, *found], columns, "the table")
+    if not found:
+        raise InputError(f"the table has no columns to explain beside {', '.join(others)}.")
+    return found
 
 
 def _column(values: Any) -> Any:

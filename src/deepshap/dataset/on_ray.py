@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..engines.user_rules import adopt, registered
-from ..errors import DeepShapError
+from ..errors import DeepShapError, InputError
 from ..optional import needed
 from .batches import Batch
 from .rows import Done, RowExplainer
-from .workers import DEATHS, IN_FLIGHT, Work
+from .workers import DEATHS, IMPORTABLE, IN_FLIGHT, Work
 
 
 @contextmanager
@@ -22,6 +22,8 @@ def actors(explain: RowExplainer, count: int, address: str) -> Iterator[Work]:
     ------
     ImportError
         If Ray is missing.
+    InputError
+        If an actor cannot load the model.
     """
     ray = needed("ray", "a Ray cluster needs ray", "ray")
     started = not ray.is_initialized()
@@ -70,6 +72,9 @@ class _Actors:
             except self._ray.exceptions.RayTaskError as error:  # what was raised in the actor, as if it had been here
                 raise error.cause from None
             except self._ray.exceptions.RayActorError as error:
+                if error.actor_init_failed:
+                    why = str(error).rstrip().splitlines()[-1]
+                    raise InputError(f"an actor cannot load the model: {why}. {IMPORTABLE}.") from error
                 again += self._replace(actor, waiting, error)
                 continue
             del waiting[done]

@@ -12,10 +12,10 @@ import numpy as np
 from ..errors import InputError
 from ..names import as_labels
 from ..optional import import_pyarrow
-from ..tables import as_columns, of_each, read_sequences
+from ..tables import Sequences, as_columns, of_each, read_sequences
 from .batches import Batch
 from .fingerprint import digest, source_digest
-from .sources import Range, Ranged, batch_of, rows_of_table
+from .sources import Range, Ranged, batch_of, check_columns_exist, rows_of_table
 
 LINES_AT_ONCE = 2**16
 
@@ -26,14 +26,10 @@ class Lines:
     def __init__(self, paths: Sequence[Path], columns: Sequence[str] | None) -> None:
         self.paths, self._pa = list(paths), import_pyarrow()
         names = self._file(self.paths[0]).schema_arrow.names
-        missing = [column for column in columns or [] if column not in names]
-        if missing:
-            raise InputError(f"{self.paths[0]} has no column {missing[0]!r}; it has {', '.join(names)}.")
+        check_columns_exist(columns or [], names, self.paths[0])
         self.columns = list(names if columns is None else columns)
         self.counts = [self._file(path).metadata.num_rows for path in self.paths]
         self.count = sum(self.counts)
-        if not self.count:
-            raise InputError(f"{self.paths[0]} has no rows.")
 
     def read(self, ranges: Iterable[Range], columns: Sequence[str] | None = None) -> Iterator[Any]:
         """A table for each of some ranges of lines, which must ascend."""
@@ -48,7 +44,11 @@ class Lines:
                     continue
                 parts.append(piece.slice(first - start, last - first))
                 first += parts[-1].num_rows
-            yield self._pa.Table.from_batches(parts)
+            yield self._pa.Table.from_batches(parts) if parts else self._none(columns or self.columns)
+
+    def take(self, ranges: Sequence[Range]) -> Any:
+        """One table of some ranges of lines, which must ascend."""
+        return self._pa.concat_tables(self.read(ranges or [(0, 0)]))
 
     def _pieces(self, columns: Sequence[str], wanted: list[int]) -> Iterator[tuple[int, Any]]:
         """Lines with the place of their first; row groups that end before the wanted line are passed over unread."""
@@ -64,6 +64,12 @@ class Lines:
                     for piece in file.iter_batches(LINES_AT_ONCE, [group], self._known(path, file, columns)):
                         yield at, piece
                         at += piece.num_rows
+
+    def _none(self, columns: Sequence[str]) -> Any:
+        """No lines, of the columns' types, as far as whoever wrote no lines knew them."""
+        types, table = self._pa.types, self._file(self.paths[0]).schema_arrow.empty_table().select(columns)
+        fields = [field.with_type(self._pa.float64()) if types.is_null(field.type) else field for field in table.schema]
+        return self._pa.schema(fields).empty_table()
 
     def _known(self, path: Path, file: Any, columns: Sequence[str]) -> list[str]:
         missing = [column for column in columns if column not in file.schema_arrow.names]
@@ -112,8 +118,7 @@ class WideTable(Ranged):
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
-        found = self.lines.read([(int(row), int(row) + 1) for row in rows])
-        return self._batch(import_pyarrow().concat_tables(list(found)), 0)
+        return self._batch(self.lines.take([(int(row), int(row) + 1) for row in rows]), 0)
 
     def _batch(self, table: Any, start: int) -> Batch:
         rows, ids = rows_of_table(table, self.id, self.features, self.shape)
@@ -144,7 +149,7 @@ class LongTable(Ranged):
         self.id, self.time, self.features, self.lengths, self.targets = id, time, names, lengths, list(targets)
         self._starts = self._find_rows()
         self.rows = len(self._starts) - 1
-        self.steps = int(np.diff(self._starts).max())
+        self.steps = int(np.diff(self._starts).max(initial=0))
 
     def digest(self) -> str:
         """Of the files' contents."""
@@ -156,15 +161,23 @@ class LongTable(Ranged):
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which must ascend."""
-        found = self.lines.read(self._lines_of([(row, row + 1) for row in rows]))
-        return self._batch(import_pyarrow().concat_tables(list(found)))
+        return self._batch(self.lines.take(self._lines_of([(row, row + 1) for row in rows])))
 
     def _lines_of(self, ranges: Sequence[Range]) -> list[Range]:
         return [(int(self._starts[first]), int(self._starts[last])) for first, last in ranges]
 
+    def _none(self, frame: Any) -> Sequences:
+        """No rows, with ids and steps of the columns' types."""
+        ids, times = (np.asarray(as_labels(frame[name], name)) for name in (self.id, self.time))
+        values = np.zeros((0, 0, len(self.features)))
+        return Sequences(values, np.zeros(0, int), ids, times.reshape(0, 0), list(self.features), self.time)
+
     def _batch(self, table: Any) -> Batch:
         frame = table.to_pandas(ignore_metadata=True)
-        rows = read_sequences(frame, self.id, self.time, self.features, self.steps, 0.0, complete=False)
+        if self.rows:
+            rows = read_sequences(frame, self.id, self.time, self.features, self.steps, 0.0, complete=False)
+        else:
+            rows = self._none(frame)
         targets = of_each(frame, self.id, self.targets, "targets") if self.targets else None
         return replace(batch_of(rows, 0, self.lengths), targets=as_labels(targets, "targets"))
 
@@ -190,4 +203,4 @@ class LongTable(Ranged):
             changes = np.flatnonzero(np.asarray(pa.compute.not_equal(after, before)))
             starts.append(changes + line + (last is None))
             last, line = known.slice(len(known) - 1), line + len(ids)
-        return np.concatenate([*starts, [count]])
+        return np.concatenate([*starts, [count]]) if count else starts[0]

@@ -72,6 +72,7 @@ class RowExplainer:
         background = explainer.depends_on["background"]
         self._of_fractions = isinstance(background, list) and columns.dtypes_of(background[0])[""].kind == "f"
         self._frozen: ExitStack | None = None
+        self._options_checked = False
 
     def __enter__(self) -> RowExplainer:
         """Take the model as it is now until the end: what is known of it and of the background is kept."""
@@ -102,9 +103,12 @@ class RowExplainer:
         ------
         DeepShapError
             If a row cannot be explained and errors are not kept; the message says which.
+        InputError
+            If the options fit no row, whether errors are kept or not.
         """
         batch = replace(batch, X=_with_fractions(batch.X)) if self._of_fractions else batch
-        found = [piece for rows in self._by_length(batch) for piece in self._pieces(batch, rows)]
+        pieces = self._by_length(batch) if len(batch) else []
+        found = [piece for rows in pieces for piece in self._pieces(batch, rows)]
         written = batch if self.of_cells else replace(batch, lengths=None)
         good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
         failed = [(rows, one) for rows, one in found if isinstance(one, Exception)]
@@ -118,7 +122,7 @@ class RowExplainer:
             errors[type(error).__name__] = errors.get(type(error).__name__, 0) + len(rows)
         layout = columns.layout_of(good[0][1], written.lengths is not None) if good else None
         gap = max((float(np.max(next(iter(columns.parts_of(one).values())).gap)) for _, one in good), default=0.0)
-        return Done(_in_order(made), layout, len(batch), errors, gap)
+        return Done(_in_order(made) if made else known.empty_table(), layout, len(batch), errors, gap)
 
     # ------------------------------------------------------------------ rows that fail
     def _pieces(self, batch: Batch, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Explanation | Exception]]:
@@ -129,6 +133,8 @@ class RowExplainer:
         except NOT_OF_A_ROW:
             raise
         except Exception as error:
+            if isinstance(error, InputError) and not self._options_checked:
+                self._check_options(batch)
             own = error.__cause__ if isinstance(error, InputError) else None  # of the model, which says more
             failure = own if isinstance(own, Exception) else error
         if len(rows) > 1:
@@ -141,6 +147,26 @@ class RowExplainer:
             kind = type(failure) if isinstance(failure, DeepShapError) else DeepShapError
             what = f"row {batch.ids[rows[0]]} (part {batch.number}) cannot be explained: {said(failure)}"
             raise kind(what) from failure
+
+    def _check_options(self, batch: Batch) -> None:
+        """Raise what is wrong with the options if not even a row of the background can be explained with them."""
+        explainer, options = self._explainers[0], dict(self.options)
+        background = explainer._background
+        if background is None or background.form.packed:
+            return
+        inputs, form = background[:1].inputs, background.form
+        X = dict(zip(form.names, inputs, strict=True)) if form.names else list(inputs) if form.several else inputs[0]
+        if batch.targets is not None:
+            options["targets"] = np.zeros_like(batch.targets[:1], int)  # the first output, which every model has
+        if batch.lengths is not None:
+            options["additional_forward_args"] = (np.array([inputs[0].shape[1]]),)
+        try:
+            explainer(_placed(X, self._axes), **options)
+        except InputError:
+            raise
+        except DeepShapError:  # of the values, which are those of this row
+            pass
+        self._options_checked = True
 
     # ------------------------------------------------------------------ rows that do not
     def _explain(self, batch: Batch) -> Explanation:
@@ -176,7 +202,7 @@ class RowExplainer:
         if steps not in self._explainers:
             whole = self._explainers[0]
             (background,) = whole.depends_on["background"]
-            self._explainers[steps] = whole.against(_moved(background[:, :steps], self._axes))
+            self._explainers[steps] = whole.against(_placed(background[:, :steps], self._axes))
             if self._frozen is not None:
                 self._frozen.enter_context(self._explainers[steps].frozen())
         return self._explainers[steps]
@@ -250,4 +276,4 @@ def _placed(X: Any, axis: Any) -> Any:
 def _moved(value: Any, axis: int) -> Any:
     if not axis or not hasattr(value, "dtype") or hasattr(value, "dims"):
         return value
-    return np.moveaxis(np.asarray(value), 0, axis)
+    return value.movedim(0, axis) if hasattr(value, "movedim") else np.moveaxis(np.asarray(value), 0, axis)

@@ -20,7 +20,7 @@ from .opening import check_apart, open_source
 from .parts import about, parts_in, remove_leftovers, sound_parts, write_part
 from .progress import Progress, Statistics
 from .rows import Done, RowExplainer
-from .sources import Source, digest_of
+from .sources import Source, digest_of, parts_for
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 
@@ -208,7 +208,7 @@ class Run:
         for path in damaged:
             path.unlink()
         self.statistics.damaged_parts = len(damaged)
-        parts = None if source.rows is None else -(-source.rows // rows_per_part)
+        parts = None if source.rows is None else parts_for(source.rows, rows_per_part)
         self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
         if before != self.manifest:
             self.manifest.write(folder)
@@ -245,7 +245,7 @@ class Run:
         seen = 0
         for batch in self.source.batches(self.size, set(self.done)):
             seen += 1
-            if not len(batch):
+            if not len(batch) and self.source.rows is None:
                 raise InputError(f"batch {batch.number} has no rows.")
             if batch.number not in self.done:
                 yield batch

@@ -56,10 +56,15 @@ class Ranged(ABC):
 
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """The parts that are not done."""
-        numbers = [n for n in range(-(-self.rows // size)) if n not in done]
+        numbers = [n for n in range(parts_for(self.rows, size)) if n not in done]
         ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
         for number, batch in zip(numbers, self.read(ranges), strict=True):
             yield replace(batch, number=number)
+
+
+def parts_for(rows: int, size: int) -> int:
+    """How many parts so many rows make; none make one, which shows the columns."""
+    return max(1, -(-rows // size))
 
 
 class Indexed(Ranged):
@@ -190,6 +195,19 @@ def batch_of(X: Any, start: int, lengths: Any) -> Batch:
             raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
         lengths = X.lengths
     return Batch(0, X, found, None if lengths is False else lengths)
+
+
+def check_columns_exist(wanted: Iterable[str], known: Sequence[str], where: Any) -> None:
+    """Raise unless a table has these columns; ``where`` says which table.
+
+    Raises
+    ------
+    InputError
+        If one is missing.
+    """
+    missing = next((name for name in wanted if name not in known), None)
+    if missing is not None:
+        raise InputError(f"{where} has no column {missing!r}; it has {', '.join(known)}.")
 
 
 def rows_of_table(

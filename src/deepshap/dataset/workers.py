@@ -26,6 +26,7 @@ from .rows import Done, RowExplainer, said
 
 IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits
 DEATHS = 3  # of workers, without a part that was done in between
+IMPORTABLE = "What it is made of must be importable there, as it is where it stands in a module"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
@@ -172,8 +173,5 @@ def _end_with(parent: psutil.Process) -> None:
 
 def _explain(batch: Batch) -> Done:
     if isinstance(_explainer, str):
-        raise InputError(
-            f"a worker process cannot load the model: {_explainer}. What it is made of must be importable there, as it is "
-            "where it stands in a module; or take workers=1."
-        )
+        raise InputError(f"a worker process cannot load the model: {_explainer}. {IMPORTABLE}; or take workers=1.")
     return _explainer(batch)
