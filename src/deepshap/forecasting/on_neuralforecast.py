@@ -16,6 +16,7 @@ from neuralforecast import NeuralForecast
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .long_tables import Row
 from .units import Step, affine_of, numbers_of, scaling, undone, without_inference
 from .windows import Asked, Input, Outputs, Windows, evenly, ids_of
 
@@ -208,26 +209,26 @@ class NeuralForecaster:
         return shown
 
     # ------------------------------------------------------------------ rows
-    def _rows(self, frame: pd.DataFrame) -> list[_Row]:
+    def _rows(self, frame: pd.DataFrame) -> list[Row]:
         """A row for each forecast of each series."""
         library, known = self.library, []
         for name, part in frame.sort_values(library.time_col).groupby(library.id_col, sort=True):
             for end in self.asked.ends(len(part)):
                 if end < 1:
                     raise InputError(f"series {name} is too short for {self.asked.forecasts} forecasts.")
-                known.append(_Row(str(name), part[library.time_col].to_numpy()[:end], part, end))
+                known.append(Row(str(name), part[library.time_col].to_numpy()[:end], part, end))
         return known
 
-    def _stored_rows(self) -> list[_Row]:
+    def _stored_rows(self) -> list[Row]:
         library = self.library
         if self.asked.forecasts > 1 or not hasattr(getattr(library, "dataset", None), "indptr"):
             raise InputError(
                 "give the series to explain: a NeuralForecast can only forecast once from what it has stored."
             )
         starts = library.dataset.indptr
-        return [_Row(str(name), library.ds[starts[k] : starts[k + 1]]) for k, name in enumerate(library.uids)]
+        return [Row(str(name), library.ds[starts[k] : starts[k + 1]]) for k, name in enumerate(library.uids)]
 
-    def _actual(self, rows: Sequence[_Row]) -> np.ndarray | None:
+    def _actual(self, rows: Sequence[Row]) -> np.ndarray | None:
         """What came, (rows, outputs), NaN where it is not known."""
         h, came = self.library.h, []
         for row in rows:
@@ -237,7 +238,7 @@ class NeuralForecaster:
         return None if np.isnan(found).all() else found
 
     # ------------------------------------------------------------------ the library's own forecast
-    def _recorded(self, rows: Sequence[_Row]) -> _Recorded:
+    def _recorded(self, rows: Sequence[Row]) -> _Recorded:
         """Let the library forecast, and note what it hands to the model."""
         arguments = {"futr_df": self.options["futr_df"], "static_df": self.options["static_df"]}
         if self.series is not None:
@@ -274,7 +275,7 @@ class NeuralForecaster:
             forecasts,
         )
 
-    def _tables(self, rows: Sequence[_Row]) -> dict[str, Any]:
+    def _tables(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Tables for the library's predict: each row is a series of its own, which ends where its forecast begins."""
         library, futr, static = self.library, self.options["futr_df"], self.options["static_df"]
         ids = [f"{i:09d}" for i in range(len(rows))]
@@ -303,37 +304,6 @@ class NeuralForecaster:
             yield
         finally:
             self.library.scalers_, self.library.static_scalers_ = kept
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A series up to where its forecast begins: name, times until then, its whole table and how much of it is known."""
-
-    name: str
-    times: Any
-    table: pd.DataFrame | None = None
-    end: int = 0
-
-    def known(self) -> pd.DataFrame:
-        assert self.table is not None
-        return self.table.iloc[: self.end]
-
-    def coming(self, column: str, h: int) -> np.ndarray:
-        """What came behind the end, (h,), NaN where it is not known."""
-        assert self.table is not None
-        found = self.table[column].to_numpy(np.float64)[self.end : self.end + h]
-        return np.concatenate([found, np.full(h - len(found), np.nan)])
-
-    def coming_table(self, futr: pd.DataFrame | None, library: Any, columns: list[str]) -> pd.DataFrame:
-        """Covariates that are known beforehand, behind the end: of the series itself, then of the user's table."""
-        assert self.table is not None
-        names = [library.time_col, *columns]
-        own = self.table.iloc[self.end : self.end + library.h][names]
-        if futr is None:
-            return own
-        mine = futr[futr[library.id_col].astype(str) == self.name].sort_values(library.time_col)[names]
-        mine = mine[mine[library.time_col] > self.table[library.time_col].iloc[-1]]
-        return pd.concat([own, mine]).iloc[: library.h]
 
 
 class _Function(nn.Module):
