@@ -134,3 +134,40 @@ def test_it_is_left_so_after_an_error_too():
     with pytest.raises(deepshap.UnsupportedOperationError):
         deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
     assert contents(model) == before
+
+
+class Called:
+    """A model that is no module, and holds one."""
+
+    def __init__(self) -> None:
+        self.layer, self.count, self.seen = nn.Linear(4, 2).double(), 0, [1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.seen.append(x)
+        self.last = x
+        return self.layer(x).tanh()
+
+    def method(self, x: Tensor) -> Tensor:
+        return self(x)
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_objects_that_are_called(method):
+    model = Called()
+    found = deepshap.DeepExplainer(model.method if method else model, R, progress=False).shap_values(X)
+    assert (model.count, model.seen, sorted(vars(model))) == (0, [1], ["count", "layer", "seen"])
+    wanted = deepshap.DeepExplainer(nn.Sequential(model.layer, nn.Tanh()), R, progress=False).shap_values(X)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_row_arguments_that_the_model_writes_to():
+    def model(x: Tensor, shift: Tensor) -> Tensor:
+        shift += 1
+        return x * shift
+
+    shift = torch.zeros(3, 4).double()
+    found = deepshap.DeepExplainer(model, R, progress=False).shap_values(X, additional_forward_args=(shift,))
+    assert (shift == 0).all()
+    wanted = torch.diag_embed(X - R.mean(0)).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-12)

@@ -117,7 +117,7 @@ def _confirm(module: nn.Module, example: list[Tensor], new: dict[str, Tensor]) -
     x, *states = example
     for arguments in ((x, *states), (x, tuple(states))):
         try:
-            with preserved(list(module.modules())), torch.no_grad():
+            with preserved(list(module.modules()), module), torch.no_grad():
                 returned = list(tensors(module(*arguments)))
         except Exception:  # another signature, or none
             continue

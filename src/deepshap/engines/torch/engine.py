@@ -26,6 +26,7 @@ from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .state import modules_of, preserved
 from .trace import Tracer
+from .tree import replace
 
 
 class TorchEngine(Shell):
@@ -101,12 +102,13 @@ class TorchEngine(Shell):
 
     # ------------------------------------------------------------------ the model by itself
     def _evaluate(self, points: Points) -> np.ndarray:
-        with preserved(self.modules), torch.no_grad():
+        with preserved(self.modules, self.model), torch.no_grad():
             return _numpy(self._flat(self._call(self._copies(points), points), len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
+        extra = replace(points.extra, Tensor.clone)  # the model may write into them
         with self._computing:
-            return take_output(points.form.call(self.model, rows, points.extra), self.output)
+            return take_output(points.form.call(self.model, rows, extra), self.output)
 
     def _copies(self, points: Points) -> list[Tensor]:
         """The model may write into its input."""
@@ -171,7 +173,7 @@ class TorchEngine(Shell):
             values.extend(v.clone() for v in found)  # the model may write into them
             return found
 
-        with preserved(self.modules), torch.no_grad():
+        with preserved(self.modules, self.model), torch.no_grad():
             if self.layer is None:
                 return self._call(self._copies(points), points), values
             with layer_values_through(self.layer, look, self.layer_output):
@@ -251,7 +253,7 @@ class TorchEngine(Shell):
     def record(self, references: Points) -> Recorded:
         """Run the references and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self.operations)
-        with preserved(self.modules):
+        with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
@@ -264,7 +266,7 @@ class TorchEngine(Shell):
         recorded = self.record(reference)
         tracer = Tracer(Pairs(1, 1), recorded.tape, self.operations)
         try:
-            with preserved(self.modules):
+            with preserved(self.modules, self.model):
                 self.trace(tracer, example)
         except Misaligned as error:
             raise _diverged(error) from None
@@ -363,7 +365,7 @@ class TorchEngine(Shell):
         summing = self.layer is None and reduce is over_references and diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self.operations, summing)
         tracer.diagnosis = diagnosis
-        with preserved(self.modules):
+        with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, points)
             axes = [0] * len(leaves) if self.layer is None else self.layer_axes
             around = self._around_shapes if self.around else None
@@ -387,7 +389,7 @@ class TorchEngine(Shell):
         """The operations that the model uses on what depends on its inputs."""
         self._find_axes(points[[0, 0]])
         witness = inspection.Witness(self.operations)
-        with preserved(self.modules):
+        with preserved(self.modules, self.model):
             self.trace(witness, points[:1])
         return list(witness.uses.values())
 

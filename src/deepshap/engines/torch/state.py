@@ -62,10 +62,13 @@ def _held(value: Any) -> list[Any]:
 
 
 @contextmanager
-def preserved(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules into eval mode without parameter gradients, and restore everything about them on the way out."""
+def preserved(modules: list[nn.Module], model: Callable[..., Any]) -> Iterator[None]:
+    """Put modules into eval mode without parameter gradients, and restore everything about them on the way out.
+
+    Of a model that is an object of the user's own, its attributes too.
+    """
     with _one_at_a_time, ExitStack() as stack:
-        for undo in _contents_kept(modules):
+        for undo in _contents_kept(modules, getattr(model, "__self__", model)):
             stack.callback(undo)
         stack.enter_context(generators_kept())
         stack.enter_context(_random_state_kept())
@@ -97,7 +100,7 @@ def _look_experts_up(module: nn.Module) -> None:
         config._experts_implementation = "batched_mm"  # type: ignore[union-attr]
 
 
-def _contents_kept(modules: list[nn.Module]) -> list[Callable[[], None]]:
+def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], None]]:
     """Everything that modules hold: attributes, nested containers and objects, arrays, tensors."""
     tensors: list[Tensor] = []
 
@@ -111,7 +114,7 @@ def _contents_kept(modules: list[nn.Module]) -> list[Callable[[], None]]:
             tensors.append(value)
         return isinstance(value, (Tensor, nn.Module))
 
-    undo = [keep([m.__dict__ for m in modules], take)]
+    undo = [keep([*(m.__dict__ for m in modules), model], take)]
     undo.append(keep([t for m in modules for t in written_when_called(m)], take))
     quiet = {id(p) for m in modules if _leaves_parameters(m) for p in m._parameters.values()}
     held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
