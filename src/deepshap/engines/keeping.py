@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 CONTAINERS = (dict, list, set, deque, bytearray)
+PLAIN = {str, bytes, bool, int, float, complex, type(None)}
 Undo = Callable[[], None]
 
 
@@ -26,7 +27,7 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
     waiting = list(values)
     while waiting:
         value = waiting.pop()
-        if id(value) in seen or isinstance(value, (str, bytes, int, float, complex, type(None))):
+        if type(value) in PLAIN or id(value) in seen:
             continue
         seen.add(id(value))
         held = _contents(value)
@@ -34,15 +35,18 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
             held = vars(value)
         if held is None:
             continue
-        waiting += (
-            held.values() if isinstance(held, dict) else () if isinstance(held, (np.ndarray, bytearray)) else held
-        )
-        if not isinstance(held, tuple):
+        if isinstance(held, np.ndarray):
             kept.append((held, held.copy()))
+            continue
+        if not isinstance(held, bytearray):
+            waiting += held.values() if isinstance(held, dict) else held
+        if not isinstance(held, tuple):
+            kept.append((held, held.copy() if held else ()))  # most of what torch's modules hold is empty
 
     def undo() -> None:
         for held, content in reversed(kept):
-            _restore(held, content)
+            if isinstance(held, np.ndarray) or held or content:
+                _restore(held, content)
 
     return undo
 
