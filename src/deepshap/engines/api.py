@@ -192,6 +192,11 @@ class Contributions:
     reference_outputs: np.ndarray
     multipliers: list[np.ndarray] | None = None
 
+    def of_rows(self, rows: np.ndarray) -> Contributions:
+        """Of some of the examples, or of all in another order."""
+        pairs = None if self.multipliers is None else [m[:, :, rows] for m in self.multipliers]
+        return Contributions([v[:, rows] for v in self.values], self.outputs[rows], self.reference_outputs[rows], pairs)
+
     @staticmethod
     def of_examples(parts: Sequence[Contributions]) -> Contributions:
         """Of some examples, and then of others, against the same references."""

@@ -49,6 +49,14 @@ class Call(NamedTuple):
         return [t for target in targets for t in (target._base, target) if t is not None]
 
 
+def run_stably(call: Call) -> Any:
+    """Run a call on constants; what sorts them keeps the order of equal ones: rows that end together stay where they are."""
+    args, kwargs = call.args, call.kwargs
+    if call.name in ("sort", "argsort") and "stable" not in kwargs:
+        args, kwargs = args[:1], {**dict(zip(("dim", "descending"), args[1:], strict=False)), **kwargs, "stable": True}
+    return call.function(*args, **kwargs)
+
+
 @cache
 def _signature(function: Any) -> inspect.Signature | None:
     try:

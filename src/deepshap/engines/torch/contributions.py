@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
+from ..api import Contributions
 from .operations import Misaligned, Pairs
 from .pairing import beside, row_axis, row_before
 from .trace import Tracer
@@ -225,3 +226,26 @@ def _sum_over_rows(values: Tensor, one: torch.Size, rows: int) -> Tensor:
             f"{rows}: no axis holds the rows, so that there is no attribution per row."
         )
     return values.double().movedim(grown[0], 0).reshape(rows, -1).sum(1)
+
+
+# ---------------------------------------------------------------------- of a run
+def gathered(found: list[np.ndarray], output: Tensor, expected: np.ndarray, reduce: Reduce) -> Contributions:
+    """What a run found, with its outputs and those expected."""
+    if reduce is not of_pairs:
+        return Contributions(found, as_numpy(output), expected)
+    both = [np.moveaxis(f, 1, 0) for f in found]  # attributions and multipliers first
+    return Contributions([f[0].sum(2) for f in both], as_numpy(output), expected, both)
+
+
+def adds_up(found: Contributions, columns: np.ndarray, tolerance: float, references: int = 1) -> bool:
+    """Whether the contributions of rows, each beside so many references, sum to the differences of their outputs."""
+    y, y_r = (np.take_along_axis(v, columns, 1) for v in (found.outputs * references, found.reference_outputs))
+    flat = [np.moveaxis(v.reshape(*v.shape[:2], -1), 0, 1) for v in found.values]  # (rows, k, ...)
+    total, size = sum(v.sum(2) for v in flat), sum(np.abs(v).sum(2) for v in flat)
+    scale = np.maximum(np.maximum(np.abs(y), np.abs(y_r)), size)
+    return bool((np.abs(total - (y - y_r)) <= tolerance * scale).all())
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """In float64."""
+    return tensor.detach().to("cpu", torch.float64).numpy()

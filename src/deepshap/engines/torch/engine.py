@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from ...errors import ControlFlowError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
 from ..shell import GRIDS, TOLERANCE, Shell, check_independence, control_flow_message, fails_on_one, row_axis
 from . import inspection
+from .alike import WORTHWHILE, groups_of
 from .background import Background, Recorded
-from .contributions import Reduce, Traced, of_pairs, over_references, row_by_row
+from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .double import InFloat64
 from .foreign import ForeignCall, custom_functions_visible
 from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
+from .recurrent.begun import Begun
 from .state import modules_of, preserved
 from .trace import Tracer
 from .tree import replace
@@ -103,7 +106,7 @@ class TorchEngine(Shell):
     # ------------------------------------------------------------------ the model by itself
     def _evaluate(self, points: Points) -> np.ndarray:
         with preserved(self.modules, self.model), torch.no_grad():
-            return _numpy(self._flat(self._call(self._copies(points), points), len(points)))
+            return as_numpy(self._flat(self._call(self._copies(points), points), len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
         extra = replace(points.extra, Tensor.clone)  # the model may write into them
@@ -217,10 +220,12 @@ class TorchEngine(Shell):
             runs = [r.reshape(-1) for r in self._find_axes(both)]
             self._footprint = self._measure(one, two)
             behind, many = self._evaluate(both[[1, 0]])[1], self._evaluate(both[[1, 0, 1, 1, 1]])[1]
-            check_independence(self.eps, [*map(_numpy, runs), behind, many])
+            check_independence(self.eps, [*map(as_numpy, runs), behind, many])
+            if examples.extra:  # is there a way for them but all pairs?
+                self._by_arguments(Comparison(one, references[:2], True, np.zeros((1, 1), int)), None, over_references)
             self._background.note()
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
-        return self._profile(together if examples.extra or self._pairwise else self._footprint, examples.form)
+        return self._profile(together if self._pairwise else self._footprint, examples.form)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
@@ -250,9 +255,10 @@ class TorchEngine(Shell):
             tracer.finish()
             return self._flat(output, len(points)), leaves
 
-    def record(self, references: Points) -> Recorded:
+    def record(self, references: Points, begun: Begun | None = None) -> Recorded:
         """Run the references and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self.operations)
+        tracer.handed.begun = begun or tracer.handed.begun
         with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
@@ -283,7 +289,10 @@ class TorchEngine(Shell):
         if comparison.before is not None and not multipliers and (found := self._on_ways(comparison, plan)) is not None:
             return found
         reduce = of_pairs if multipliers else over_references if comparison.crossed else row_by_row
-        if comparison.crossed and self._can_be_crossed(comparison):
+        if comparison.crossed and comparison.examples.extra:
+            if (found := self._by_arguments(comparison, plan, reduce)) is not None:
+                return found
+        elif comparison.crossed and self._can_be_crossed(comparison):
             for _ in range(2):
                 try:
                     return self._crossed(comparison, plan, reduce)
@@ -299,16 +308,41 @@ class TorchEngine(Shell):
     def _can_be_crossed(self, comparison: Comparison) -> bool:
         """Whether either side can run on rows of its own; rows are found by their numbers, which must not be equal."""
         examples, references = len(comparison.examples), len(comparison.references)
-        return not self._pairwise and not comparison.examples.extra and (examples != references or examples == 1)
+        return not self._pairwise and (examples != references or examples == 1)
 
-    def _crossed(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
+    def _crossed(
+        self, comparison: Comparison, plan: Plan | None, reduce: Reduce, begun: Begun | None = None
+    ) -> Contributions:
         """Either side runs on rows of its own."""
         n, b = len(comparison.examples), len(comparison.references)
-        recorded = self._background.recorded(comparison.references, self.record)
+        recorded = self._background.recorded(comparison.references, partial(self.record, begun=begun))
         pairs = Pairs(n, b, crossed=n * b > 1)
         found, output = self._run(comparison.examples, recorded, pairs, comparison.outputs, reduce, plan)
-        expected = _numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
-        return _contributions(found, output, np.repeat(expected, n, 0), reduce)
+        expected = as_numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
+        return gathered(found, output, np.repeat(expected, n, 0), reduce)
+
+    def _by_arguments(self, comparison: Comparison, plan: Plan | None, reduce: Reduce) -> Contributions | None:
+        """Examples that have the same row arguments, against references that ran once with these.
+
+        None where that is not possible, or there are too few pairs.
+        """
+        groups, b = groups_of(comparison.examples), len(comparison.references)
+        if self._pairwise or (plan and comparison.pairs < WORTHWHILE * len(groups)):
+            return None
+        halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
+        found, begun = [], Begun()
+        try:
+            for rows in halves:
+                examples = comparison.examples[rows]
+                references = comparison.references.described_by(examples[np.zeros(b, int)])
+                part = Comparison(examples, references, True, comparison.outputs[rows])
+                found.append(self._crossed(part, plan, reduce, begun))
+        except (Misaligned, UnsupportedOperationError):
+            self._pairwise = True
+            return None
+        whole = Contributions.of_examples(found).of_rows(np.argsort(np.concatenate(halves)))
+        self._pairwise = not adds_up(whole, comparison.outputs, self.tolerance, b)
+        return None if self._pairwise else whole
 
     def _on_all_pairs(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Both sides run on all pairs."""
@@ -319,7 +353,7 @@ class TorchEngine(Shell):
         columns = comparison.outputs.repeat(b, 0)
         found, output = self._run(examples, recorded, Pairs(n, b), columns, reduce, plan)
         expected = recorded.outputs.unflatten(0, (n, b)).sum(1, dtype=torch.float64)
-        return _contributions(found, output[::b], _numpy(expected), reduce)
+        return gathered(found, output[::b], as_numpy(expected), reduce)
 
     def _beside(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Row k beside row k."""
@@ -328,7 +362,7 @@ class TorchEngine(Shell):
         found, output = self._run(comparison.examples, recorded, pairs, comparison.outputs, reduce, plan)
         if reduce is of_pairs:
             found = [f.swapaxes(2, 3) for f in found]
-        return _contributions(found, output, _numpy(recorded.outputs), reduce)
+        return gathered(found, output, as_numpy(recorded.outputs), reduce)
 
     def _on_ways(self, comparison: Comparison, plan: Plan) -> Contributions | None:
         """Every point beside the one before it, each run once for both sides; None where that is not possible.
@@ -347,8 +381,8 @@ class TorchEngine(Shell):
             found, output = self._run(comparison.examples, single, pairs, comparison.outputs, row_by_row, plan)
         except (Misaligned, UnsupportedOperationError):
             return None
-        made = _contributions(found, output, _numpy(output)[before], row_by_row)
-        self.shares = _adds_up(made, comparison.outputs, self.tolerance)
+        made = gathered(found, output, as_numpy(output)[before], row_by_row)
+        self.shares = adds_up(made, comparison.outputs, self.tolerance)
         return made if self.shares else None
 
     def _run(
@@ -395,26 +429,6 @@ class TorchEngine(Shell):
 
 
 # ---------------------------------------------------------------------- helpers
-def _contributions(found: list[np.ndarray], output: Tensor, expected: np.ndarray, reduce: Reduce) -> Contributions:
-    if reduce is not of_pairs:
-        return Contributions(found, _numpy(output), expected)
-    both = [np.moveaxis(f, 1, 0) for f in found]  # attributions and multipliers first
-    return Contributions([f[0].sum(2) for f in both], _numpy(output), expected, both)
-
-
-def _adds_up(found: Contributions, columns: np.ndarray, tolerance: float) -> bool:
-    """Whether the contributions of rows beside rows sum to the differences of their outputs."""
-    y, y_r = (np.take_along_axis(v, columns, 1) for v in (found.outputs, found.reference_outputs))
-    flat = [np.moveaxis(v.reshape(*v.shape[:2], -1), 0, 1) for v in found.values]  # (rows, k, ...)
-    total, size = sum(v.sum(2) for v in flat), sum(np.abs(v).sum(2) for v in flat)
-    scale = np.maximum(np.maximum(np.abs(y), np.abs(y_r)), size)
-    return bool((np.abs(total - (y - y_r)) <= tolerance * scale).all())
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()
-
-
 def _array(tensor: Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -15,7 +15,18 @@ from torch import Tensor
 
 from ...mathematics import secants
 from . import recurrent, rules
-from .composites import algebra, arithmetic, attention, losses, norms, positions, reductions, scatter, selection
+from .composites import (
+    algebra,
+    arithmetic,
+    attention,
+    losses,
+    norms,
+    packing,
+    positions,
+    reductions,
+    scatter,
+    selection,
+)
 from .operations import (
     CAST,
     COMPOSITE,
@@ -95,9 +106,11 @@ _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
     "index_fill nll_loss masked_select masked_scatter "
-    "_pack_padded_sequence _pad_packed_sequence max_unpool1d max_unpool2d max_unpool3d",
+    "max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
+_of_kind(LINEAR, "_pack_padded_sequence", function=packing.pack, indices=True)
+_of_kind(LINEAR, "_pad_packed_sequence", function=packing.unpack, indices=True)
 for _name in ("scatter", "scatter_add"):
     _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
 _of_kind(CAST, "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")

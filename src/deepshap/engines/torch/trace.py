@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
-from . import names, rules
+from . import calls, names, rules
 from .activity import Memory, depends, is_followed, mark
-from .calls import Call, check_no_derivative, place_of_call, switched_off, unsupported_message, without_inplace_flag
+from .calls import Call, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
     Tag,
     carried,
@@ -140,7 +140,7 @@ class Tracer(TorchFunctionMode):
             with torch.no_grad():
                 return call.own(*call.args, **call.kwargs)
         if several_at_once():
-            check_no_derivative(call, transformed=True)
+            calls.check_no_derivative(call, transformed=True)
         active, passive = self._sorted(call)
         self._memory.check(self.tape.known_as(name), passive)
         if not active:
@@ -188,7 +188,7 @@ class Tracer(TorchFunctionMode):
         for target in written:
             self._overwriting.before(target)
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
-            result = call.function(*call.args, **call.kwargs)
+            result = calls.run_stably(call)
         if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
             self._drawn.update(dict.fromkeys(tensors((result, written)), drawn))
         if self.around is not None and any(t in self._from_input for t in given):
@@ -316,7 +316,7 @@ class Tracer(TorchFunctionMode):
         assert call.operation is not None
         kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
         if call.operation.recurrent:
-            kwargs |= {"repeats": self._repeats, "sums": self.handed.sums_of}
+            kwargs |= {"repeats": self._repeats, "sums": self.handed.sums_of, "begun": self.handed.begun}
         self.tape.inside.append(call.name)
         with self:
             result = call.own(*call.args, **kwargs)
@@ -427,7 +427,7 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ the unknown
     def _unknown(self, call: Call) -> Any:
-        check_no_derivative(call, transformed=False)
+        calls.check_no_derivative(call, transformed=False)
         if isinstance(call.function, ForeignCall) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)

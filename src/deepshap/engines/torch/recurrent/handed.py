@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 from ..operations import Pairs, Sums
+from .begun import Begun
 
 
 @dataclass
 class Handed:
-    """The values that the model was handed, with where their contributions go, summed over references."""
+    """The values that the model was handed, with where their contributions go, summed over references.
+
+    ``begun`` are runs of recurrent layers in other runs of the model on the same rows.
+    """
 
     pairs: Pairs
     sums: list[tuple[Tensor, Sums]] = field(default_factory=list)
+    begun: Begun = field(default_factory=Begun)
 
     def repeats(self, *values: tuple[Tensor, int]) -> int:
         """Of how many consecutive rows each is the same example, so that forward values are computed once for all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ....errors import UnsupportedOperationError
 from .. import pairing
 from ..operations import Step, Sums, primitive
 from . import fused, single, stepwise
+from .begun import Begun
 from .cells import Cell, Weights
 from .pairing import Network, Pairing
 from .sequence import Level, Steps, run
@@ -28,6 +29,7 @@ class Settings:
     sizes : rows of each step; None for padded sequences.
     batch_first : whether a padded sequence is (rows, steps, features), not (steps, rows, features).
     repeats : of how many consecutive rows each is the same example.
+    begun : runs of which this may be the beginning.
     sums : takes the input's contributions summed over references, where they are all that is wanted of them.
     """
 
@@ -35,6 +37,7 @@ class Settings:
     sizes: tuple[int, ...] | None = None
     batch_first: bool = False
     repeats: int = 1
+    begun: Begun = field(default_factory=Begun)
     sums: Sums | None = None
 
     @property
@@ -156,7 +159,7 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
         return (output, *last), memory
     once = data[::repeats].transpose(0, 1) if settings.batch_first else data[:, ::repeats]
     count, rows = once.shape[:2]
-    output, last, memory = run(settings.levels, once.flatten(0, 1), states, Steps((rows,) * count))
+    output, last, memory = settings.begun.run(settings.levels, once.flatten(0, 1), states, Steps((rows,) * count))
     output = output.unflatten(0, (count, rows))
     output = output.transpose(0, 1) if settings.batch_first else output
     return (_repeated(output, repeats, axis), *(_repeated(s, repeats, 1) for s in last)), memory
@@ -184,7 +187,7 @@ def _repeated(v: Tensor, repeats: int, axis: int) -> Tensor:
 def layer(cell: Cell) -> Callable[..., Any]:
     """Build ``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` or ``torch.rnn_relu``, padded and packed."""
 
-    def call(*args: Any, repeats: Callable[..., int], sums: Callable[..., Any]) -> Any:
+    def call(*args: Any, repeats: Callable[..., int], sums: Callable[..., Any], begun: Begun) -> Any:
         packed = isinstance(args[1], Tensor) and not args[1].is_floating_point() and not args[1].is_complex()
         if packed:
             data, batch_sizes, hx, weights, biases, layers, dropout, training, bidirectional = args
@@ -194,10 +197,15 @@ def layer(cell: Cell) -> Callable[..., Any]:
             raise UnsupportedOperationError("dropout between recurrent layers is random: put the model into eval mode.")
         states = [hx] if cell.states == 1 else list(hx)
         levels = _levels(cell, weights, biases, layers, 2 if bidirectional else 1)
+        if packed and len(sizes := batch_sizes.unique()) == 1:  # those that end together are padded ones
+            steps = data.unflatten(0, (-1, int(sizes)))
+            output, *last = recurrence(steps, *states, Settings(levels, begun=begun))
+            return (output.flatten(0, 1), *last)
         if packed:
             return recurrence(data, *states, Settings(levels, tuple(batch_sizes.tolist())))
         grouped = repeats((data, 0 if batch_first else 1), *((s, 1) for s in states))
-        return recurrence(data, *states, Settings(levels, None, batch_first, grouped, sums(data, batch_first, grouped)))
+        summed = sums(data, batch_first, grouped)
+        return recurrence(data, *states, Settings(levels, None, batch_first, grouped, begun, summed))
 
     return call
 
@@ -233,7 +241,7 @@ def single_step(cell: Cell) -> Callable[..., Any]:
         b_hh: Any = None,
         *,
         repeats: Callable[..., int],
-        sums: Callable[..., Any],
+        **_: Any,
     ) -> Any:
         _refuse_varying((w_ih, w_hh))
         states = [hx] if cell.states == 1 else list(hx)

@@ -1,0 +1,32 @@
+"""Rows that have the same row arguments (lengths, masks): references need to run with these once for all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..api import Points
+
+WORTHWHILE = 50  # pairs of a group, below which running all pairs at once is quicker than group by group
+
+
+def groups_of(points: Points) -> list[np.ndarray]:
+    """Numbers of the rows of each group, of those with the largest arguments first: where these are lengths, the longest."""
+    described = [_bytes(e) for e in points.extra if points.form.has_rows(e)]
+    if not described:
+        return [np.arange(len(points))]
+    _, first, number = np.unique(np.concatenate(described, 1), axis=0, return_index=True, return_inverse=True)
+    sizes = np.sum([_totals(e) for e in points.extra if points.form.has_rows(e)], axis=0)
+    return [np.flatnonzero(number.ravel() == group) for group in np.argsort(-sizes[first], kind="stable")]
+
+
+def _totals(values: Tensor) -> np.ndarray:
+    numbers = values.detach().cpu()
+    return (numbers.abs() if numbers.is_complex() else numbers).double().reshape(len(numbers), -1).sum(1).numpy()
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    """Of each row, (rows, bytes)."""
+    rows = values.detach().cpu().reshape(len(values), -1).contiguous()
+    return rows.view(torch.uint8).numpy() if rows.shape[1] else np.zeros((len(rows), 0), np.uint8)

@@ -1,0 +1,199 @@
+"""Lengths and masks beside the rows: references run once for all examples that have the same, and as if for every pair."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import deepshap
+from deepshap.engines.torch import alike
+from deepshap.engines.torch import engine as engine_module
+from deepshap.engines.torch.recurrent import begun, sequence
+
+STEPS, FEATURES = 6, 3
+
+
+class Packed(nn.Module):
+    """Packs, or runs over the padding; reads the last hidden state, or the mean over what was packed."""
+
+    def __init__(self, kind="LSTM", read="last", sort=False, **options):
+        super().__init__()
+        self.recurrent = getattr(nn, kind)(FEATURES, 4, batch_first=True, **options)
+        width = options.get("proj_size") or 4
+        self.head, self.read, self.sort = nn.Linear(width * (1 + options.get("bidirectional", 0)), 2), read, sort
+
+    def forward(self, x, lengths):
+        if self.read == "step":
+            return self.head(self.recurrent(x)[0][torch.arange(len(x)), lengths - 1])
+        output, last = self.recurrent(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=self.sort))
+        if self.read == "mean":
+            return self.head(torch.tanh(pad_packed_sequence(output, batch_first=True, total_length=STEPS)[0]).mean(1))
+        last = last[0] if isinstance(last, tuple) else last
+        return self.head(last.transpose(0, 1).flatten(1)[:, -self.head.in_features :])
+
+
+class Masked(nn.Module):
+    """Attention, with a mask for each row."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+        self.embed = nn.Linear(FEATURES, 4)
+
+    def forward(self, x, padding):
+        h = self.embed(x)
+        return self.head(self.attention(h, h, h, key_padding_mask=padding, need_weights=False)[0].mean(1))
+
+
+MODELS = {
+    "LSTM": Packed(),
+    "GRU": Packed("GRU"),
+    "RNN": Packed("RNN"),
+    "two layers": Packed(num_layers=2),
+    "two layers of GRU": Packed("GRU", num_layers=2),
+    "both ways": Packed(bidirectional=True),
+    "projected": Packed(proj_size=2),
+    "what was packed": Packed(read="mean"),
+    "over the padding": Packed(read="step"),
+    "over the padding, GRU": Packed("GRU", read="step"),
+}
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Group however few pairs there are, and count the examples of every crossed run."""
+    sizes, original = [], engine_module.TorchEngine._crossed
+
+    def crossed(engine, comparison, *rest):
+        sizes.append(len(comparison.examples))
+        return original(engine, comparison, *rest)
+
+    monkeypatch.setattr(engine_module, "WORTHWHILE", 0)
+    monkeypatch.setattr(engine_module.TorchEngine, "_crossed", crossed)
+    return sizes
+
+
+def pairwise(model, background, x, given):
+    """By runs on all pairs."""
+    explainer = deepshap.DeepExplainer(model, background)
+    explainer.engine._by_arguments = lambda *_: None
+    return explainer.shap_values(x, additional_forward_args=given)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_groups_are_as_all_pairs(name, groups):
+    torch.manual_seed(0)
+    model = MODELS[name].double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (20, 7))
+    lengths = torch.tensor([4, 6, 2, 4, 1, 6, 4])
+    wanted = pairwise(model, background, x, (lengths,))
+    assert groups == []
+    found = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(lengths,))
+    assert groups[-4:] == [2, 3, 1, 1]  # the longest first
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
+    assert np.all(found[2, 2:] == 0)
+
+
+def test_masks(groups):
+    torch.manual_seed(0)
+    model = Masked().double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (5, 6))
+    padding = torch.arange(STEPS) >= torch.tensor([4, 6, 2, 4, 3, 6])[:, None]
+    wanted = pairwise(model, background, x, (padding,))
+    found = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(padding,))
+    assert sorted(groups[-4:]) == [1, 1, 2, 2]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
+
+
+def test_as_many_examples_as_references(groups):
+    """Rows are found by their numbers, which must not be equal."""
+    torch.manual_seed(0)
+    model = MODELS["LSTM"].double()
+    background, x = (torch.randn(4, STEPS, FEATURES, dtype=torch.float64) for _ in range(2))
+    lengths = torch.full((4,), 5)
+    wanted = pairwise(model, background, x, (lengths,))
+    found = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(lengths,))
+    assert groups[-2:] == [2, 2]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
+
+
+def test_references_run_once_to_the_longest_end(groups, monkeypatch):
+    torch.manual_seed(0)
+    steps, original = [], sequence.run
+    monkeypatch.setattr(
+        begun, "run", lambda levels, x, states, s: steps.append(len(x)) or original(levels, x, states, s)
+    )
+    model, background = MODELS["LSTM"].float(), torch.randn(20, STEPS, FEATURES)
+    explainer = deepshap.DeepExplainer(model, background)
+    given = (torch.tensor([2, 5, 3]),)
+    explainer.shap_values(torch.randn(3, STEPS, FEATURES), additional_forward_args=given)
+    steps.clear()
+    explainer.shap_values(torch.randn(3, STEPS, FEATURES), additional_forward_args=given)
+    assert [n for n in steps if n % 20 == 0] == [20 * 5]
+
+
+def test_a_run_that_was_overwritten_begins_none(groups):
+    """A model that scales its own input in place after the layer has read it."""
+
+    class Scaling(Packed):
+        def forward(self, x, lengths):
+            x = x * 1.0
+            answer = super().forward(x, lengths)
+            x.mul_(0.5)
+            return answer + x.mean((1, 2))[:, None]
+
+    torch.manual_seed(0)
+    model = Scaling(read="step").double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (20, 3))
+    lengths = torch.tensor([4, 6, 2])
+    wanted = pairwise(model, background, x, (lengths,))
+    found = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(lengths,))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
+
+
+def test_rows_that_end_together_stay_in_place(groups):
+    """More than sixteen of them torch's sort would mix, and each side in its own way."""
+    torch.manual_seed(0)
+    model = MODELS["LSTM"].double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (70, 40))
+    lengths = torch.full((40,), 5)
+    found = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(lengths,))
+    assert groups[-1] == 40
+    some = pairwise(model, background, x[:2], (lengths[:2],))
+    np.testing.assert_allclose(found[:2], some, rtol=0, atol=1e-14)
+
+
+def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
+    """Sums tell where rows are not where they seem to be."""
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(FEATURES, 4), nn.Linear(4, 1)
+
+        def forward(self, x, lengths):
+            order = torch.arange(len(x) - 1, -1, -1)
+            hidden = torch.tanh(self.one(x[order, lengths[order] - 1]))
+            return self.two(hidden)[order]
+
+    torch.manual_seed(0)
+    model = Turned().double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (5, 3))
+    lengths = torch.tensor([4, 4, 2])
+    wanted = pairwise(model, background, x, (lengths,))
+    explainer = deepshap.DeepExplainer(model, background)
+    found = explainer.shap_values(x, additional_forward_args=(lengths,))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
+    assert explainer.engine._pairwise
+
+
+def test_groups_of_rows():
+    form = deepshap.DeepExplainer(nn.Linear(2, 1), torch.randn(2, 2)).engine.read_background(torch.zeros(4, 2))
+    lengths, masks = torch.tensor([3, 5, 3, 5]), torch.tensor([[0, 1], [1, 1], [0, 1], [1, 0]]).bool()
+    points = deepshap.engines.api.Points(form.form, form.inputs, (lengths, 2.0, masks))
+    assert [rows.tolist() for rows in alike.groups_of(points)] == [[1], [3], [0, 2]]
+    nothing = deepshap.engines.api.Points(form.form, form.inputs, (2.0,))
+    assert [rows.tolist() for rows in alike.groups_of(nothing)] == [[0, 1, 2, 3]]
