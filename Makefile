@@ -67,6 +67,7 @@ demo: setup
 # Figures in benchmarks/results, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
 bench: setup
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt shapiq
 	$(BIN)/python benchmarks/dial.py

@@ -23,7 +23,6 @@ import deepshap
 
 RESULTS = Path(__file__).parent / "results" / "gradients.json"
 PAIRS = (8, 100), (1, 100), (64, 200)
-LARGEST = 2**31  # bytes of a gradient's activations, beyond which it is not asked for
 
 
 # ---------------------------------------------------------------------- models
@@ -236,15 +235,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="problems, by a regular expression; results are not kept")
     parser.add_argument("--rounds", type=int, default=5, help="calls of which the median is taken")
-    parser.add_argument(
-        "--pairs", default="", help="one number of examples x references, as 8x100; results are not kept"
-    )
+    parser.add_argument("--quick", action="store_true", help="two models, few pairs, one round; results are not kept")
+    parser.add_argument("--output", type=Path, help="where to write the figures; of a full run benchmarks/results")
     options = parser.parse_args(arguments)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pairs = (tuple(map(int, options.pairs.split("x"))),) if options.pairs else PAIRS
-    rows = measured(options.only, pairs, options.rounds)  # type: ignore[arg-type]
-    if not options.only and not options.pairs:
-        write(RESULTS, {"machine": machine(), "rows": rows})
+    try:
+        if options.quick:
+            rows = measured("^LSTM 16→64, T=50$|MLP.*1 output", ((2, 3),), 1)
+        else:
+            rows = measured(options.only, PAIRS, options.rounds)
+    finally:
+        torch.set_num_threads(threads)
+    if options.output or not (options.only or options.quick):
+        write(options.output or RESULTS, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def fill(page: Path, contents: dict[str, str]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def contents(peers: Row, scaling: Row, truth: Row, dial: Row) -> dict[str, str]:
+def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row) -> dict[str, str]:
     """All texts that pages may have, by the names of their markers."""
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
@@ -44,6 +44,7 @@ def contents(peers: Row, scaling: Row, truth: Row, dial: Row) -> dict[str, str]:
         "speed": speed(peers["speed"]),
         "first-calls": first_calls(peers["first_calls"]),
         "accuracy": accuracy(peers["accuracy"]),
+        "gradients": gradient_table(gradients["rows"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "losses": losses(peers["speed"], peers["accuracy"]),
@@ -135,6 +136,21 @@ def growth(rows: list[Row]) -> str:
             lines.append([f"{size}", *(cell for pair in pairs for cell in pair)])
         parts.append(table(lines))
     return "\n\n".join(parts)
+
+
+def gradient_table(rows: list[Row]) -> str:
+    """Of every model the time as a multiple of the gradient's: as it is, and within ``explainer.frozen()``."""
+    sizes = list(dict.fromkeys((row["examples"], row["references"]) for row in rows))
+    lines = [["", *(f"{examples} × {references}" for examples, references in sizes)]]
+    found = {(row["problem"], row["examples"], row["references"]): row for row in rows}
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        lines.append([problem, *(_ratios(found[(problem, *size)]) for size in sizes)])
+    return table(lines)
+
+
+def _ratios(row: Row) -> str:
+    default, frozen = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
+    return f"{default}, {frozen} ({seconds(row['gradient'])})"
 
 
 def _point(row: Row | None) -> tuple[str, str]:

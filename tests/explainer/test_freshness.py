@@ -196,7 +196,7 @@ def found_out(monkeypatch):
 
     times = []
     record, explained = TorchEngine.record, of_keras.explained
-    monkeypatch.setattr(TorchEngine, "record", lambda *a: (times.append("torch"), record(*a))[1])
+    monkeypatch.setattr(TorchEngine, "record", lambda *a, **k: (times.append("torch"), record(*a, **k))[1])
     monkeypatch.setattr(of_keras, "explained", lambda *a: (times.append("keras"), explained(*a))[1])
     return times
 

@@ -121,6 +121,7 @@ def test_memory_is_that_of_the_peak():
 def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     import dial
     import draw
+    import gradients
     import ground_truth
     import peers
     import scaling
@@ -131,8 +132,9 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     scaling.main(["--quick", "--output", str(tmp_path / "scaling.json")])
     ground_truth.main(["--quick", "--output", str(tmp_path / "ground_truth.json")])
     dial.main(["--quick", "--output", str(tmp_path / "dial.json")])
+    gradients.main(["--quick", "--output", str(tmp_path / "gradients.json")])
     page = tmp_path / "page.md"
-    places = ("speed", "large", "ground-truth", "dial", "dial-peers", "dial-losses", "dial-efforts")
+    places = ("speed", "large", "gradients", "ground-truth", "dial", "dial-peers", "dial-losses", "dial-efforts")
     page.write_text("before\n" + "after\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in places))
     draw.main(["--results", str(tmp_path), "--images", str(tmp_path), "--pages", str(page)])
 

@@ -40,9 +40,9 @@ def recordings(monkeypatch):
     sizes = []
     original = TorchEngine.record
 
-    def record(engine, references):
+    def record(engine, references, begun=None):
         sizes.append(len(references))
-        return original(engine, references)
+        return original(engine, references, begun)
 
     monkeypatch.setattr(TorchEngine, "record", record)
     return sizes
