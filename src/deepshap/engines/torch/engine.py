@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .alike import WORTHWHILE, groups_of
 from .background import Background, Recorded
 from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .double import InFloat64
-from .foreign import ForeignCall, custom_functions_visible
+from .foreign import foreign_visible
 from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
@@ -241,7 +241,7 @@ class TorchEngine(Shell):
             leaves.extend(leaf for _, leaf in entered)
             return [inside for inside, _ in entered]
 
-        with _foreign_visible(self.modules, tracer), torch.enable_grad():
+        with foreign_visible(self.modules, tracer.operations), torch.enable_grad():
             if self.layer is None:
                 inside = enter(self._entering(points))
                 with tracer:
@@ -443,18 +443,3 @@ def _home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     floats = [t.dtype for t in tensors if t.is_floating_point()]
     return next((t.device for t in tensors), None), next(iter(floats), None)
-
-
-@contextmanager
-def _foreign_visible(modules: list[nn.Module], tracer: Tracer) -> Iterator[None]:
-    """Let the tracer meet custom autograd functions, and modules that have a rule of their own, as single calls."""
-    ruled = [m for m in modules if m in tracer.operations or type(m) in tracer.operations]
-    for module in ruled:
-        key = module if module in tracer.operations else type(module)
-        module.forward = ForeignCall(key, module.forward, type(module).__name__)
-    try:
-        with custom_functions_visible():
-            yield
-    finally:
-        for module in ruled:
-            module.__dict__.pop("forward", None)
