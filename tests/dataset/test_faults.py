@@ -272,12 +272,17 @@ def killing(batch):
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path, capfd):
-    explainer = table_explainer(models.Slow())
-    process = child(lambda: explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=SIZE))
+    explainer, options = table_explainer(models.Slow()), {"rows_per_part": 1}
+    process = child(lambda: explain_dataset(explainer, rows(COUNT), tmp_path, **options))
     wait_for_a_part(process, tmp_path)
+    os.kill(process, signal.SIGSTOP)  # or it might be done before it is interrupted
+    os.waitpid(process, os.WUNTRACED)
+    assert len(parts_in(tmp_path)) < COUNT
     os.kill(process, signal.SIGINT)
+    os.kill(process, signal.SIGCONT)
     assert ended(process) == 1
     done = len(parts_in(tmp_path))
     told = capfd.readouterr().err
-    assert f"KeyboardInterrupt: stopped; {done} of {PARTS} parts are in {tmp_path}. The same call goes on." in told
-    assert explain(explainer, tmp_path).statistics["resumed_parts"] == done
+    assert f"KeyboardInterrupt: stopped; {done} of {COUNT} parts are in {tmp_path}. The same call goes on." in told
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, progress=False, **options)
+    assert found.statistics["resumed_parts"] == done
