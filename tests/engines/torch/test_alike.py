@@ -190,6 +190,19 @@ def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
     assert explainer.engine._pairwise
 
 
+@pytest.mark.parametrize(("memory", "in_groups"), [("1 GB", False), ("2 MB", True)])
+def test_few_pairs_run_together_where_memory_allows(memory, in_groups, groups, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(engine_module, "WORTHWHILE", 10**6)
+    model, background = MODELS["LSTM"].double(), torch.randn(10, STEPS, FEATURES, dtype=torch.float64)
+    x, lengths = torch.randn(120, STEPS, FEATURES, dtype=torch.float64), torch.arange(120) % STEPS + 1
+    explainer = deepshap.DeepExplainer(model, background, max_memory=memory)
+    explainer.shap_values(x[:1], additional_forward_args=(lengths[:1],))
+    groups.clear()
+    explainer.shap_values(x, additional_forward_args=(lengths,))
+    assert bool(groups) == in_groups
+
+
 def test_groups_of_rows():
     form = deepshap.DeepExplainer(nn.Linear(2, 1), torch.randn(2, 2)).engine.read_background(torch.zeros(4, 2))
     lengths, masks = torch.tensor([3, 5, 3, 5]), torch.tensor([[0, 1], [1, 1], [0, 1], [1, 0]]).bool()

@@ -324,10 +324,11 @@ class TorchEngine(Shell):
     def _by_arguments(self, comparison: Comparison, plan: Plan | None, reduce: Reduce) -> Contributions | None:
         """Examples that have the same row arguments, against references that ran once with these.
 
-        None where that is not possible, or there are too few pairs.
+        None where that is not possible, or there are so few pairs that to run them all is quicker, and fits into memory.
         """
         groups, b = groups_of(comparison.examples), len(comparison.references)
-        if self._pairwise or (plan and comparison.pairs < WORTHWHILE * len(groups)):
+        few, all_pairs = comparison.pairs < WORTHWHILE * len(groups), comparison.pairs * sum(self._footprint or ())
+        if self._pairwise or (plan and few and all_pairs <= plan.memory):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
         found, begun = [], Begun()
