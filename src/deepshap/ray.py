@@ -152,10 +152,12 @@ def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
     now = Manifest(json.loads(json.dumps(depends)), None, None, None)
-    if before is None:
-        now.write(folder)
-    else:
+    if before is not None:
         check_same(folder, before.fingerprint, now.fingerprint)
+    elif (folder / "rows").exists():
+        raise InputError(f"{folder} does not say what its checkpoints are of: take another folder.")
+    else:
+        now.write(folder)
     return CheckpointConfig(id, str(folder.absolute() / "rows"), delete_checkpoint_on_success=False)
 
 

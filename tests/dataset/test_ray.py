@@ -74,6 +74,9 @@ def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
     np.testing.assert_allclose(np.stack(found["values"]).reshape(COUNT, 4, 2), whole.values, atol=1e-6)
     with pytest.raises(InputError, match="made otherwise: background"):
         explained(table_explainer(seed=9))
+    (tmp_path / "checkpoint" / "manifest.json").write_bytes(b"{")
+    with pytest.raises(InputError, match="does not say what its checkpoints are of"):
+        explained()
     assert ray.data.DataContext.get_current().checkpoint_config is None
 
 

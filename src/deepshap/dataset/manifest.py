@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .fingerprint import digest
 from .parts import write_whole
 
 FILE = "manifest.json"
@@ -26,13 +27,23 @@ class Manifest:
     rows: int | None
     parts: int | None
 
+    @property
+    def key(self) -> str:
+        """The fingerprint as parts have it."""
+        return _key(self.fingerprint)
+
     def write(self, folder: Path) -> None:
         """Write the manifest; it is there as a whole or not at all."""
-        write_whole(folder / FILE, json.dumps({"format": FORMAT, **vars(self)}, indent=1).encode())
+        content = {"format": FORMAT, **vars(self)}
+        write_whole(folder / FILE, json.dumps({**content, "digest": _key(content)}, indent=1).encode())
+
+
+def _key(content: dict[str, Any]) -> str:
+    return digest(json.dumps(content, sort_keys=True))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None if there is none, or it was cut off.
+    """The manifest of a folder; None if there is none, or it is not what was written.
 
     Raises
     ------
@@ -44,10 +55,12 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        number = found.pop("format")
-        if number > FORMAT:
-            raise InputError(f"{path} was written by a newer deepshap (format {number}, this one reads {FORMAT}).")
-        return Manifest(**found)
+        if found["format"] > FORMAT:
+            newer = f"{path} was written by a newer deepshap (format {found['format']}, this one reads {FORMAT})."
+            raise InputError(newer)
+        whole = found.pop("digest") == _key(found)
+        del found["format"]
+        return Manifest(**found) if whole else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

@@ -27,7 +27,7 @@ def write_part(folder: Path, number: int, table: Any, about: dict[str, Any]) -> 
     """Write a part; it is there as a whole, with what ``about`` says of it, or not at all."""
     pa = import_pyarrow()
     sink = pa.BufferOutputStream()
-    described = table.replace_schema_metadata({ABOUT: json.dumps(about)})
+    described = table.replace_schema_metadata({ABOUT: json.dumps({**about, "part": number})})
     pa.parquet.write_table(described, sink, compression="zstd", use_dictionary=_texts(table.schema))
     content = sink.getvalue()
     name = f"part-{number:07d}-{hashlib.blake2b(content, digest_size=16).hexdigest()}.parquet"
@@ -100,14 +100,26 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def about(path: Path) -> dict[str, Any]:
-    """What was written of a part beside its lines."""
+def about(path: Path, key: str) -> dict[str, Any]:
+    """What was written of a part beside its lines.
+
+    Raises
+    ------
+    InputError
+        If it is of a run with another fingerprint than ``key``, or another part than its name says.
+    """
     pa = import_pyarrow()
     try:
         metadata = pa.parquet.read_schema(path).metadata or {}
-        return json.loads(metadata[ABOUT])
+        found = json.loads(metadata[ABOUT])
+        run, number = found["fingerprint"], found["part"]
     except (pa.ArrowInvalid, OSError, KeyError, ValueError):
         raise InputError(f"{path} is damaged: start the run again, and it is made anew.") from None
+    if run != key:
+        raise InputError(f"{path} is of another run: take another folder.")
+    if not path.name.startswith(f"part-{number:07d}-"):
+        raise InputError(f"{path} is part {number} of its run, and its name says another: remove it.")
+    return found
 
 
 def tables(paths: list[Path]) -> Iterator[Any]:

@@ -196,20 +196,19 @@ class Run:
 
     def __init__(self, folder: Path, source: Source, depends: dict[str, Any], rows_per_part: int) -> None:
         self.folder, self.source, self.size = folder, source, rows_per_part
-        self.key = digest(json.dumps(depends, sort_keys=True))
         self.statistics = Statistics(str(folder))
+        parts = None if source.rows is None else parts_for(source.rows, rows_per_part)
+        self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
         before = read_manifest(folder)
         if before is not None and parts_in(folder):
             check_same(folder, before.fingerprint, depends)
         remove_leftovers(folder)
         self.done, damaged = sound_parts(folder)
         for path in self.done.values():
-            self._count(self._about(path), resumed=True)
+            self._count(about(path, self.manifest.key), resumed=True)
         for path in damaged:
             path.unlink()
         self.statistics.damaged_parts = len(damaged)
-        parts = None if source.rows is None else parts_for(source.rows, rows_per_part)
-        self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
         if before != self.manifest:
             self.manifest.write(folder)
 
@@ -217,12 +216,6 @@ class Run:
     def is_complete(self) -> bool:
         """Whether it is known that no part is missing."""
         return len(self.done) == self.manifest.parts
-
-    def _about(self, path: Path) -> dict[str, Any]:
-        found = about(path)
-        if found["fingerprint"] != self.key:
-            raise InputError(f"{path} is of another run: take another folder.")
-        return found
 
     def go(self, work: Work, shown: bool | None) -> None:
         """Make the parts that are missing."""
@@ -249,7 +242,7 @@ class Run:
                 raise InputError(f"batch {batch.number} has no rows.")
             if batch.number not in self.done:
                 yield batch
-            elif about(self.done[batch.number])["input"] != digest_of(batch.X):
+            elif about(self.done[batch.number], self.manifest.key)["input"] != digest_of(batch.X):
                 raise InputError(
                     f"batch {batch.number} is another than in the run that began {self.folder}: to go on, the iterable must "
                     "give the same batches again. Take another folder."
@@ -258,7 +251,12 @@ class Run:
             raise InputError(f"the iterable gave {seen} batches, and {self.folder} holds parts of more.")
 
     def _write(self, batch: Batch, found: Done) -> None:
-        told = {"fingerprint": self.key, "input": digest_of(batch.X), "rows": found.rows, "errors": found.errors}
+        told = {
+            "fingerprint": self.manifest.key,
+            "input": digest_of(batch.X),
+            "rows": found.rows,
+            "errors": found.errors,
+        }
         told |= {"gap": found.gap, "layout": found.layout}
         try:
             write_part(self.folder, batch.number, found.table, told)

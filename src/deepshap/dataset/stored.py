@@ -42,7 +42,7 @@ class ExplanationDataset:
         self.folder = Path(folder)
         self.manifest = manifest_of(self.folder)
         self.paths = list(parts_in(self.folder).values())
-        self._told = [about(path) for path in self.paths]
+        self._told = [about(path, self.manifest.key) for path in self.paths]
 
     def __repr__(self) -> str:
         of = "" if self.manifest.rows is None else f" of {self.manifest.rows}"
@@ -187,7 +187,7 @@ def status(folder: str | os.PathLike[str]) -> Status:
     errors: Counter[str] = Counter()
     rows = 0
     for path in sound:
-        told = about(path)
+        told = about(path, manifest.key)
         rows += told["rows"]
         errors.update(told["errors"])
     try:
