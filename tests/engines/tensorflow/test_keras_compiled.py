@@ -1,4 +1,4 @@
-"""What XLA makes of the function that explains finds the same, and what it cannot compile stays as it is."""
+"""What XLA makes of the function that explains finds the same; models that XLA compiles are explained like plain ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from helpers import assert_close
 from keras import layers as L
+from keras_models import draw_weights
 
 import deepshap
 from deepshap.engines.tensorflow import contributions
@@ -48,3 +49,61 @@ def test_what_cannot_be_compiled_stays_as_it_is(compiled):
     )
     assert len(compiled) == 1
     assert all(np.array_equal(values, first) for values in others)
+
+
+# ---------------------------------------------------------------------- models with XLA inside
+class Part(L.Layer):
+    """A layer that compiles its own call, or does not."""
+
+    def __init__(self, jit):
+        super().__init__()
+        self.dense = L.Dense(3)
+        self.run = tf.function(lambda x: tf.tanh(self.dense(x)), jit_compile=jit)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.run(x)
+
+
+def network(*layers):
+    found = keras.Sequential([keras.Input((4, 2)), *layers, L.LSTM(3), L.Dense(2)])
+    draw_weights(found)
+    return found
+
+
+def inside(jit):
+    model = network()
+    first = tf.function(lambda x: x * tf.tanh(x), jit_compile=jit)
+    last = tf.function(lambda x: tf.nn.softmax(model(first(x)) + 1.0), jit_compile=jit)
+    return lambda x: 2 * last(x)
+
+
+def loop(jit):
+    def run(x):
+        h = tf.zeros_like(x[:, 0])
+        for t in tf.range(4):
+            h = tf.tanh(h + x[:, t])
+        return h
+
+    return tf.function(run, jit_compile=jit)
+
+
+def fitted(jit):
+    model = network()
+    model.compile("sgd", "mse", jit_compile=jit)
+    model.fit(X, np.ones((2, 2), "float32"), verbose=0)
+    return model
+
+
+MODELS = {"parts": inside, "a layer": lambda jit: network(Part(jit)), "a loop": loop, "fitted": fitted}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_xla_compiles_are_explained_like_plain_ones(name):
+    model = MODELS[name](True)
+    found = deepshap.DeepExplainer(model, R, progress=False)(X)
+    plain = deepshap.DeepExplainer(MODELS[name](False), R, progress=False)(X)
+    assert_close(found.outputs, np.asarray(model(X)), 1e-5)
+    assert_close(found.values, plain.values, 1e-4)
