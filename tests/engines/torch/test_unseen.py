@@ -53,6 +53,10 @@ def through_a_storage(x: Tensor) -> Tensor:
     return torch.empty(0, dtype=x.dtype).set_(y.untyped_storage(), 0, y.shape, y.stride())
 
 
+def through_a_tensor_that_is_set(x: Tensor) -> Tensor:
+    return torch.empty(0, dtype=x.dtype).set_(x.sigmoid().detach())
+
+
 def through_data_that_is_set(x: Tensor) -> Tensor:
     hidden = nn.Parameter(torch.zeros_like(x))
     hidden.data = x.sigmoid()
@@ -135,6 +139,7 @@ HIDDEN: list[Callable[[Tensor], Tensor]] = [
     through_data,
     through_an_older_alias,
     through_a_storage,
+    through_a_tensor_that_is_set,
     through_data_that_is_set,
     through_bits,
     through_masked_bits,

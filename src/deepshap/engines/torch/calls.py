@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...errors import UnsupportedOperationError
+from ...errors import DeepShapError, UnsupportedOperationError
 from .operations import Operation
 from .tree import tensors
 
@@ -139,3 +140,14 @@ _CURES = (
     "Random functions must be switched off or moved out of the model, since example and reference have to see the same "
     "function; torch.inference_mode inside the model must give way to torch.no_grad."
 )
+
+
+@contextmanager
+def errors_through_c() -> Iterator[None]:
+    """Raise errors of ours as they are where torch's C code went on after one (``Tensor.set_``), of which Python complains."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, DeepShapError):
+            raise error.__cause__ from None
+        raise

@@ -19,6 +19,7 @@ from ..shell import GRIDS, TOLERANCE, Shell, check_independence, control_flow_me
 from . import inspection
 from .alike import WORTHWHILE, groups_of
 from .background import Background, Recorded
+from .calls import errors_through_c
 from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .double import InFloat64
 from .foreign import foreign_visible
@@ -241,7 +242,7 @@ class TorchEngine(Shell):
             leaves.extend(leaf for _, leaf in entered)
             return [inside for inside, _ in entered]
 
-        with foreign_visible(self.modules, tracer.operations), torch.enable_grad():
+        with foreign_visible(self.modules, tracer.operations), errors_through_c(), torch.enable_grad():
             if self.layer is None:
                 inside = enter(self._entering(points))
                 with tracer:
