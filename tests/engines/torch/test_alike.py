@@ -208,5 +208,8 @@ def test_groups_of_rows():
     lengths, masks = torch.tensor([3, 5, 3, 5]), torch.tensor([[0, 1], [1, 1], [0, 1], [1, 0]]).bool()
     points = deepshap.engines.api.Points(form.form, form.inputs, (lengths, 2.0, masks))
     assert [rows.tolist() for rows in alike.groups_of(points)] == [[1], [3], [0, 2]]
+    column = torch.stack([lengths, lengths], 1)[:, 0]  # of a table
+    points = deepshap.engines.api.Points(form.form, form.inputs, (column,))
+    assert [rows.tolist() for rows in alike.groups_of(points)] == [[1, 3], [0, 2]]
     nothing = deepshap.engines.api.Points(form.form, form.inputs, (2.0,))
     assert [rows.tolist() for rows in alike.groups_of(nothing)] == [[0, 1, 2, 3]]

@@ -28,5 +28,8 @@ def _totals(values: Tensor) -> np.ndarray:
 
 def _bytes(values: Tensor) -> np.ndarray:
     """Of each row, (rows, bytes)."""
-    rows = values.detach().cpu().reshape(len(values), -1).contiguous()
+    given = values.detach().cpu().reshape(len(values), -1)
+    rows = given.new_empty(given.shape).copy_(
+        given
+    )  # a column of a table lies far apart, and contiguous() lets a single one so
     return rows.view(torch.uint8).numpy() if rows.shape[1] else np.zeros((len(rows), 0), np.uint8)
