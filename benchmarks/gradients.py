@@ -23,6 +23,7 @@ import deepshap
 
 RESULTS = Path(__file__).parent / "results" / "gradients.json"
 PAIRS = (8, 100), (1, 100), (64, 200)
+LONGEST = 0.3  # seconds of a gradient, beyond which no more pairs are asked for
 
 
 # ---------------------------------------------------------------------- models
@@ -216,11 +217,15 @@ def measured(only: str, pairs: tuple[tuple[int, int], ...], rounds: int) -> list
     for problem in PROBLEMS:
         if not re.search(only, problem.name):
             continue
+        took = 0.0
         for examples, references in pairs:
+            if took > LONGEST and examples * references > 800:
+                continue
             found = Turns(problem, examples, references).measure(rounds)
             rows.append(
                 {"problem": problem.name, "goal": problem.goal, "examples": examples, "references": references, **found}
             )
+            took = found["gradient"]
             ratios = [found[form] / found["gradient"] for form in ("default", "frozen")]
             print(
                 f"{problem.name:45}{examples:4} x {references:<5}{found['gradient']:8.3f} s "

@@ -144,11 +144,13 @@ def gradient_table(rows: list[Row]) -> str:
     lines = [["", *(f"{examples} × {references}" for examples, references in sizes)]]
     found = {(row["problem"], row["examples"], row["references"]): row for row in rows}
     for problem in dict.fromkeys(row["problem"] for row in rows):
-        lines.append([problem, *(_ratios(found[(problem, *size)]) for size in sizes)])
+        lines.append([problem, *(_ratios(found.get((problem, *size))) for size in sizes)])
     return table(lines)
 
 
-def _ratios(row: Row) -> str:
+def _ratios(row: Row | None) -> str:
+    if row is None:
+        return ""
     default, frozen = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
     return f"{default}, {frozen} ({seconds(row['gradient'])})"
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 from dataset_models import rows, table_explainer
 
 import deepshap
@@ -108,6 +109,7 @@ def test_wrong_columns_are_errors_of_the_call(cluster, tmp_path):
         explained.take_all()
 
 
+@pytest.mark.long
 def test_actors_that_cannot_load_the_model_say_why(cluster, tmp_path):
     explainer = table_explainer(Here())
     with pytest.raises(InputError, match=r"an actor cannot load the model: ModuleNotFoundError: .*test_ray") as raised:
@@ -153,6 +155,7 @@ def actor_processes():
     ]
 
 
+@pytest.mark.long
 def test_an_actor_that_is_killed_is_started_anew(cluster, tmp_path):
     explainer = table_explainer(models.Slow())
     wanted = explain_dataset(explainer, rows(COUNT), tmp_path / "one", rows_per_part=5, progress=False)
@@ -237,11 +240,29 @@ class Spark:
         return self
 
 
+def blocks_of_the_page():
+    return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_recipe_for_daft(tmp_path):
+    names = ["age", "visits", "spent", "days"]
+    model, x = torch.nn.Linear(4, 1), np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    table = pd.DataFrame(x, columns=names)
+    table.insert(0, "customer", np.arange(70_000, 70_012))
+    table.to_parquet(tmp_path / "customers.parquet")
+    explainer = deepshap.DeepExplainer(model, torch.zeros(1, 4))
+    (recipe,) = [code for code in blocks_of_the_page() if "import daft" in code]
+    exec(compile(recipe, str(PAGE), "exec"), {"deepshap": deepshap, "here": tmp_path, "load": lambda: explainer})
+    found = pd.read_parquet(tmp_path / "attributions-daft").sort_values("customer")
+    wanted = x * model.weight.detach().numpy()
+    np.testing.assert_allclose(np.stack(found["values"]).reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.long
 def test_the_recipes_of_the_page_run(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page", "spark": Spark()}
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    for code in blocks:
+    for code in blocks_of_the_page():
         exec(compile(code, str(PAGE), "exec"), namespace)
     wanted = namespace["found"][:]
     for name in ("ray", "spark", "daft"):

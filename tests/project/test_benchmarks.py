@@ -118,6 +118,7 @@ def test_memory_is_that_of_the_peak():
     assert 60 * 2**20 < peak.extra < 100 * 2**20
 
 
+@pytest.mark.long
 def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     import dial
     import draw
