@@ -335,8 +335,8 @@ def test_zoom_is_shared_and_undone(report):
     report.until(f"{ranges}.every((r, _, all) => r[0] > 0 && String(r) === String(all[0]))")
     zoomed = report.evaluate(ranges)
     np.testing.assert_allclose(zoomed[0], [-0.5 + STEPS / 4, -0.5 + STEPS * 3 / 4], atol=0.3)
-    report.page.mouse.dblclick(box["x"] + 30, middle)
-    report.until(f"{ranges}.every((r) => r[0] === -0.5 && r[1] === {STEPS - 0.5})")
+    whole = f"{ranges}.every((r) => r[0] === -0.5 && r[1] === {STEPS - 0.5})"
+    report.double_click_until(box["x"] + 30, middle, whole)
 
 
 # ---------------------------------------------------------------------- looks

@@ -54,24 +54,29 @@ def passes(monkeypatch):
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize(
-    ("name", "axis"), [(n, a) for n in FUNCTIONS for a in (0, 1, 2) if "softmax" not in n or a != 1]
-)
-def test_one_pass_is_the_plain_rule(name, axis, dtype, passes):
+def assert_as_in_float64(model, background, x, passes):
+    """One pass gives what the plain rule gives in float64, to the rounding of x."""
     use, runs = passes
-    torch.manual_seed(0)
-    model = Rows(FUNCTIONS[name], axis).to(dtype)
-    background, x = 3 * torch.randn(5, 3, 4, dtype=dtype), 3 * torch.randn(4, 3, 4, dtype=dtype)
-    background[0] = x[0]  # no difference
-    background[1] = x[1] + 1e-5  # hardly any
     use(True)
     found = deepshap.DeepExplainer(model, background).shap_values(x)
     assert len(runs) == 1
     use(False)
     plain = deepshap.DeepExplainer(model.double(), background.double()).shap_values(x.double())
-    rounding = 1e-13 if dtype == torch.float64 else 2e-6
+    rounding = 1e-13 if x.dtype == torch.float64 else 2e-6
     np.testing.assert_allclose(found, plain, rtol=0, atol=rounding * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("name", "axis"), [(n, a) for n in FUNCTIONS for a in (0, 1, 2) if "softmax" not in n or a != 1]
+)
+def test_one_pass_is_the_plain_rule(name, axis, dtype, passes):
+    torch.manual_seed(0)
+    model = Rows(FUNCTIONS[name], axis).to(dtype)
+    background, x = 3 * torch.randn(5, 3, 4, dtype=dtype), 3 * torch.randn(4, 3, 4, dtype=dtype)
+    background[0] = x[0]  # no difference
+    background[1] = x[1] + 1e-5  # hardly any
+    assert_as_in_float64(model, background, x, passes)
 
 
 POOLS = {
@@ -85,7 +90,6 @@ POOLS = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", POOLS)
 def test_pooling(name, dtype, passes):
-    use, runs = passes
     torch.manual_seed(0)
     pool, shape = POOLS[name]
     model = nn.Sequential(
@@ -95,13 +99,7 @@ def test_pooling(name, dtype, passes):
     model(torch.zeros(2, 7, dtype=dtype))
     background, x = torch.randn(5, 7, dtype=dtype), torch.randn(4, 7, dtype=dtype)
     background[0] = x[0]
-    use(True)
-    found = deepshap.DeepExplainer(model, background).shap_values(x)
-    assert len(runs) == 1
-    use(False)
-    plain = deepshap.DeepExplainer(model.double(), background.double()).shap_values(x.double())
-    rounding = 1e-13 if dtype == torch.float64 else 2e-6
-    np.testing.assert_allclose(found, plain, rtol=0, atol=rounding * np.abs(plain).max())
+    assert_as_in_float64(model, background, x, passes)
 
 
 def test_greatest_values_that_tie(passes):

@@ -60,11 +60,12 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
     states = [pairing.to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
-    if sums is None and fused.available(network, shape[0]) and single.is_possible(network):
+    compiled = fused.available(network, shape[0])
+    if compiled and sums is None and single.is_possible(network):
         m = None if m_output is None and not selected else _whole(step, shape, m_output, selected).flatten(2, 3)
         m_x, first = single.run(network, m, list(m_states))
         return [v for v, varies in zip((m_x.reshape(*shape[:-1], -1), *first), step.varying, strict=True) if varies]
-    if fused.available(network, shape[0]):
+    if compiled:
         flat, at = _flat(step, settings, shape, m_output, selected)
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
