@@ -221,5 +221,7 @@ both("running logsumexp", lambda x: x.logcumsumexp(1), lambda x: math.cumulative
 # ---------------------------------------------------------------------- images
 both("max pool", lambda x: F.max_pool1d(boxes(x), 2, 1), lambda x: tf.transpose(
     nn.max_pool1d(tf.transpose(boxes(x), (0, 2, 1)), 2, 1, "VALID"), (0, 2, 1)))
+both("max pool, ties", lambda x: F.max_pool1d(boxes(x.round()), 2, 1), lambda x: tf.transpose(
+    nn.max_pool1d(tf.transpose(boxes(tf.round(x)), (0, 2, 1)), 2, 1, "VALID"), (0, 2, 1)), smooth=False)
 both("average pool", lambda x: F.avg_pool1d(boxes(x), 2, 1), lambda x: tf.transpose(
     nn.avg_pool1d(tf.transpose(boxes(x), (0, 2, 1)), 2, 1, "VALID"), (0, 2, 1)))

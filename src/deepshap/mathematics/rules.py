@@ -229,7 +229,7 @@ def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Arra
 
 # ---------------------------------------------------------------------- order, along the last axis
 def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
-    """Cross-max, for one greatest value or one per window; x is greatest at the positions i, r at j.
+    """Cross-max of each of some windows, in which nothing ties; x is greatest at the positions i, r at j.
 
     With ``y = x_i`` and ``y_r = r_j`` a rise goes to i and a fall to j; there the input changed at least as much as
     the output, so the slope is at most 1.
@@ -245,13 +245,19 @@ def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
 def maximum(m: Array, x: Array, r: Array) -> Array:
     """Cross-max of the one greatest value, shared by all elements that have it: it does not depend on their order."""
     xp = namespace(x)
-    y, yr = xp.max_last(x), xp.max_last(r)
+    return m * slopes_of_greatest(x, r, xp.max_last(x), xp.max_last(r), xp.sum_last)
+
+
+def slopes_of_greatest(x: Array, r: Array, y: Array, yr: Array, count: Callable[[Array], Array]) -> Array:
+    """Cross-max of the greatest of some elements, y of x and yr of r, shared by all that have the one that counts.
+
+    ``count`` sums over the elements among which each one is.
+    """
+    xp, still = namespace(x), namespace(x).equal(y, yr)
     at, at_r = xp.equal(x, y), xp.equal(r, yr)
-    change, both = y - yr, xp.cast(at & at_r, x)
-    rise = secants.quotient_where(at & (change > 0), change, y - r) / xp.sum_last(xp.cast(at, x))
-    fall = secants.quotient_where(at_r & (change < 0), change, x - yr) / xp.sum_last(xp.cast(at_r, x))
-    still = both / xp.clip(xp.sum_last(both), 1.0)
-    return m * xp.where(xp.equal(change, 0), still, rise + fall)
+    own = (at & (y > yr)) | (at_r & (y < yr)) | (at & at_r & still)
+    share = xp.cast(own, x)
+    return secants.quotient_where(own & ~still, y - yr, x - r, 1.0) * share / xp.clip(count(share), 1.0)
 
 
 def ordered(m: Array, x: Array, r: Array) -> Array:

@@ -96,9 +96,8 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
     x, r = step.inputs[0], step.reference_inputs[0]
     windows = Windows(step, x)
     taken = tf.identity(x)
-    of_x, of_r = windows.take(taken), windows.take(r)
-    positions = (tf.argmax(side, -1)[..., None] for side in (of_x, of_r))
-    slopes = rules.greatest(tf.expand_dims(multiplier, -1), of_x, of_r, *positions)
+    of_x = windows.take(taken)
+    slopes = rules.maximum(tf.expand_dims(multiplier, -1), of_x, windows.take(r))
     (result,) = tf.gradients(of_x, taken, slopes)
     return [result]
 

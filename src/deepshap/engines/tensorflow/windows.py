@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
+from ..windows import joined, within
 
 
 class Windows:
@@ -33,17 +33,7 @@ class Windows:
         axes = [_positions(*one, padding) for one in zip(sizes, kernel[inner], strides[inner], strict=True)]
         self.size, self.rank = math.prod(sizes), len(sizes)
         self.grid = [len(a) for a in axes]
-        self.positions = self._joined(axes, sizes)
-
-    def _joined(self, axes: list[np.ndarray], sizes: list[int]) -> np.ndarray:
-        """Flat position of each element of each window, -1 outside: (windows, elements of a window)."""
-        rows = []
-        for window in itertools.product(*axes):
-            inside = np.meshgrid(*window, indexing="ij")
-            outside = np.any([i < 0 for i in inside], 0)
-            flat = np.ravel_multi_index([np.maximum(i, 0) for i in inside], sizes)
-            rows.append(np.where(outside, -1, flat).ravel())
-        return np.array(rows)
+        self.positions = joined(axes, sizes)
 
     def take(self, x: Any) -> Any:
         """The elements of the windows on a new last axis."""
@@ -70,4 +60,4 @@ def _positions(size: int, kernel: int, stride: int, padding: str) -> np.ndarray:
     count = -(-size // stride) if padding == "SAME" else (size - kernel) // stride + 1
     before = max((count - 1) * stride + kernel - size, 0) // 2 if padding == "SAME" else 0
     positions = np.arange(count)[:, None] * stride - before + np.arange(kernel)
-    return np.where((positions >= 0) & (positions < size), positions, -1)
+    return within(positions, size)

@@ -92,12 +92,33 @@ def _regular() -> Any:
     return kernel
 
 
+@compiled
+def _decides(x, r, y, y_r):
+    """Whether an element of a window has the greatest value of the side that decides."""
+    return x == y if y > y_r else r == y_r if y < y_r else x == y and r == y_r
+
+
+@compiled
+def _share(m, found, x, r, y, y_r, elements):
+    """Of a window in which elements tie; m is (outputs,), found (outputs, elements), y and y_r are the greatest values."""
+    number = m.dtype.type
+    count = number(0)
+    for e in elements:
+        if e >= 0 and _decides(x[e], r[e], y, y_r):
+            count += number(1)
+    for e in elements:
+        if e >= 0 and _decides(x[e], r[e], y, y_r):
+            share = (number(1) if y == y_r else (y - y_r) / (x[e] - r[e])) / count
+            for k in range(len(m)):
+                found[k, e] += m[k] * share
+
+
 @cache
 def _greatest() -> Any:
-    """Of the greatest values, at the positions i and j of either side."""
+    """Of the greatest values of windows, with their marked positions i and j, and the positions of all elements."""
 
     @compiled
-    def kernel(m, found, x, r, i, j, first, last):
+    def kernel(m, found, x, r, i, j, elements, first, last):
         outputs, _, ahead, examples, behind, windows = m.shape
         for b in range(first, last):
             for p in range(ahead):
@@ -107,14 +128,16 @@ def _greatest() -> Any:
                         for k in range(outputs):
                             found[k, b, p, n, q, :] = 0
                         for w in range(windows):
-                            one, two = at[w], at_r[w]
-                            change = xs[one] - rs[two]
-                            if one != two and change == 0:
-                                continue
-                            to = two if change < 0 else one
-                            share = change / (xs[to] - rs[to]) if one != two else m.dtype.type(1)
-                            for k in range(outputs):
-                                found[k, b, p, n, q, to] += m[k, b, p, n, q, w] * share
+                            one, two = max(at[w], ~at[w]), max(at_r[w], ~at_r[w])
+                            y, y_r = xs[one], rs[two]
+                            several, several_r = at[w] < 0 and y >= y_r, at_r[w] < 0 and y <= y_r
+                            if several or several_r:
+                                _share(m[:, b, p, n, q, w], found[:, b, p, n, q], xs, rs, y, y_r, elements[w])
+                            elif one == two or y != y_r:
+                                to = two if y < y_r else one
+                                share = (y - y_r) / (xs[to] - rs[to]) if one != two else m.dtype.type(1)
+                                for k in range(outputs):
+                                    found[k, b, p, n, q, to] += m[k, b, p, n, q, w] * share
 
     return kernel
 
@@ -209,7 +232,7 @@ def _by_last_axis(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
         return None
     if kind == GREATEST:
         found = m.new_empty(*m.shape[:-1], sides[0].shape[-1])
-        return _run(_greatest(), m, found, axis, [*sides, *memories], last=1)
+        return _run(_greatest(), m, found, axis, [*sides, *memories], 1, [step.arguments[1].positions])
     if not _are_plain(axis, *sides, *memories):
         return None
     sides += [step.outputs[0], step.reference.outputs[0], *memories]
@@ -225,7 +248,15 @@ def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) 
     return all(torch.equal(somewhere[0], v) for v in (somewhere[1], *everywhere))
 
 
-def _run(kernel: Any, m: Tensor, found: Tensor, axis: int, sides: Sequence[Tensor], last: int = 0) -> Tensor:
+def _run(
+    kernel: Any,
+    m: Tensor,
+    found: Tensor,
+    axis: int,
+    sides: Sequence[Tensor],
+    last: int = 0,
+    constants: Sequence[np.ndarray] = (),
+) -> Tensor:
     """Run a kernel in threads, each for some references; ``last`` axes stay apart from those behind the rows."""
     m, found, references = m.contiguous(), found.contiguous(), m.shape[1]
 
@@ -234,7 +265,7 @@ def _run(kernel: Any, m: Tensor, found: Tensor, axis: int, sides: Sequence[Tenso
         behind = math.prod(v.shape[first + 1 : v.dim() - last])
         return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
 
-    arrays = [laid_out(m, 2), laid_out(found, 2), *(laid_out(v.contiguous()) for v in sides)]
+    arrays = [laid_out(m, 2), laid_out(found, 2), *(laid_out(v.contiguous()) for v in sides), *constants]
     threads = torch.get_num_threads() if m.numel() >= THREADS_BEYOND else 1
     blocks = [(int(b[0]), int(b[-1]) + 1) for b in np.array_split(np.arange(references), min(threads, references))]
     in_threads([partial(kernel, *arrays, *block) for block in blocks])

@@ -11,6 +11,7 @@ from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from .. import steps
 from ..steps import along_segment, of_operands, polynomial, rescale, values
+from . import windows
 from .operations import Step
 
 __all__ = ["SMOOTH_NODES", "along_segment", "polynomial", "product", "ratio", "rescale", "select"]
@@ -97,8 +98,30 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
 
 
 def greatest(step: Step, multiplier: Tensor) -> Tensor:
-    """Over the last axis; the step's memory is the positions of the greatest."""
-    return rules.greatest(multiplier, step.inputs[0], step.reference_inputs[0], *_memories(step))
+    """In windows of the last axis; the step's memory is ``Windows.marked``."""
+    x, r, y, yr = values(step)
+    (i, several), (j, several_r) = map(windows.told, _memories(step))
+    if not (several & (y >= yr) | several_r & (y <= yr)).any():
+        return rules.greatest(multiplier, x, r, i, j)
+    found = multiplier.new_zeros(*multiplier.shape[:-1], x.shape[-1])
+    for at, positions in step.arguments[1].parts(x):
+        sides = (windows.taken(v, positions) for v in (x, r))
+        windows.given_back(found, positions, rules.maximum(multiplier[..., at, None], *sides))
+    return found
+
+
+def greatest_of_groups(step: Step, multiplier: Tensor) -> Tensor:
+    """Along the last axis; the step's memory is the number of each element's group."""
+    x, r, y, yr = values(step)
+    groups, _ = _memories(step)
+
+    def of_own(v: Tensor) -> Tensor:
+        return torch.take_along_dim(v, groups[(None,) * (v.dim() - groups.dim())], -1)
+
+    def counted(v: Tensor) -> Tensor:
+        return of_own(v.new_zeros(*v.shape[:-1], y.shape[-1]).scatter_add_(-1, groups.expand_as(v), v))
+
+    return of_own(multiplier) * rules.slopes_of_greatest(x, r, of_own(y), of_own(yr), counted)
 
 
 def maximum(step: Step, multiplier: Tensor) -> Tensor:

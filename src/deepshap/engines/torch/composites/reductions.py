@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .. import rules
 from ..operations import INDEX, Operation, primitive
+from ..windows import Options, Windows, told
 from .positions import chosen
 
 
@@ -22,10 +24,10 @@ def logsumexp_last(z: Tensor) -> Tensor:
 
 
 @primitive(rules.greatest, keeps_memory=True, broadcasts=True)
-def greatest(x: Tensor, positions: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Values at the positions of the greatest ones, along the last axis."""
-    index = positions(x)
-    return x.gather(-1, index), index
+def greatest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """The greatest value of each window of the last axis."""
+    marked = windows.marked(x)
+    return x.gather(-1, told(marked)[0]), marked
 
 
 @primitive(rules.greatest)
@@ -127,26 +129,32 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 
 
 def max_pool(spatial: int, adaptive: bool = False) -> Callable[..., Any]:
-    """Build the max pooling over one, two or three axes, with cross-max in every window."""
+    """Build the max pooling over one, two or three axes, with cross-max in every window, shared where elements tie."""
     native = getattr(F, f"adaptive_max_pool{spatial}d" if adaptive else f"max_pool{spatial}d")
 
     def pool(input: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Any:
-        shape = tuple(input.shape[-spatial:])
-        windows: list[tuple[int, ...]] = []
-
-        def positions(flat: Tensor) -> Tensor:
-            _, index = native(flat.unflatten(-1, shape), *args, return_indices=True, **kwargs)
-            windows.append(tuple(index.shape[-spatial:]))
-            return index.flatten(-spatial)
-
+        options = None if adaptive else _pooling(spatial, *args, **kwargs)
+        pooled = partial(native, return_indices=True)
+        windows = Windows(lambda x: pooled(x, *args, **kwargs), tuple(input.shape[-spatial:]), options)
         flat = input.flatten(-spatial)
-        values = greatest(flat, positions)
-        values = values.unflatten(-1, windows[0])
+        values = greatest(flat, windows).unflatten(-1, windows.grid)
         if not return_indices:
             return values
-        return values, settled_positions(flat, positions).unflatten(-1, windows[0])
+        return values, settled_positions(flat, windows.first).unflatten(-1, windows.grid)
 
     return pool
+
+
+def _pooling(
+    spatial: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Options:
+    """The options of a pooling, for each axis."""
+
+    def each(value: Any) -> tuple[int, ...]:
+        given = (value,) if isinstance(value, int) else tuple(value)
+        return given * spatial if len(given) == 1 else given
+
+    return each(kernel_size), each(stride or kernel_size), each(padding), each(dilation)
 
 
 @primitive(rules.ordered)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
+from .. import rules
 from ..operations import LINEAR, VALUE, Operation, primitive
-from .reductions import greatest
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
@@ -59,7 +59,9 @@ def scatter_reduce(
     places, sources, targets = (t.movedim(dim, -1) for t in (index, _covered(src, index), input))
     own = torch.arange(targets.shape[-1], device=index.device).expand(*places.shape[:-1], -1)
     to, among = torch.cat([own, places], -1), torch.cat([targets[inner], sources], -1)
-    found = greatest(among, lambda x: _greatest_of_each(x, to, targets.shape[-1], include_self))
+    if not include_self:  # own values count where nothing else does
+        to = _apart_if_hidden(to, targets.shape[-1])
+    found = _greatest_of_groups(among, to, targets.shape[-1] + 1)[..., :-1]
     if found.shape != targets.shape:  # the index does not reach all that the input has
         whole = targets.clone()
         whole[inner] = found
@@ -67,18 +69,17 @@ def scatter_reduce(
     return found.movedim(-1, dim)
 
 
-def _greatest_of_each(x: Tensor, to: Tensor, targets: int, include_self: bool) -> Tensor:
-    """Positions along the last axis of the greatest value for each target; the first ``targets`` are their own values."""
-    to = to.expand(x.shape)
-    if not include_self:  # own values count where nothing else does
-        alone = torch.ones_like(x[..., :targets], dtype=torch.bool).scatter(-1, to[..., targets:], False)
-        hidden = torch.cat([~alone, torch.zeros_like(x[..., targets:], dtype=torch.bool)], -1)
-        x = x.masked_fill(hidden, -torch.inf)
-    best = torch.full_like(x[..., :targets], -torch.inf).scatter_reduce(-1, to, x, "amax")
-    last = x.shape[-1] - 1
-    numbers = torch.arange(last + 1, device=x.device).expand(x.shape)
-    first = torch.where(x == best.gather(-1, to), numbers, last)
-    return torch.full_like(to[..., :targets], last).scatter_reduce(-1, to, first, "amin")
+@primitive(rules.greatest_of_groups, keeps_memory=True, broadcasts=True)
+def _greatest_of_groups(x: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The greatest value of each group along the last axis; of one without elements -inf."""
+    groups = groups.expand(x.shape)
+    return x.new_full((*x.shape[:-1], count), -torch.inf).scatter_reduce(-1, groups, x, "amax"), groups
+
+
+def _apart_if_hidden(to: Tensor, targets: int) -> Tensor:
+    """Targets of values, the first of which are their own: those with others beside them go to a group of no use."""
+    alone = torch.ones_like(to[..., :targets], dtype=torch.bool).scatter(-1, to[..., targets:], False)
+    return torch.cat([torch.where(alone, to[..., :targets], targets), to[..., targets:]], -1)
 
 
 def _covered(source: Any, index: Tensor) -> Any:
