@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, PatchTSTConfig, PatchTSTForClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BatchEncoding,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    ModernBertConfig,
+    PatchTSTConfig,
+    PatchTSTForClassification,
+    RobertaConfig,
+)
 
 import deepshap
 
@@ -43,6 +55,46 @@ def test_a_dict_of_ids_and_mask_is_explained_as_it_is(bert, padded):
     assert not explanation["attention_mask"].values.any()
     if padded:
         assert np.abs(explanation["input_ids"].values[:, 5:]).max() < 1e-6
+
+
+WITH_FLOAT32 = ("Llama", "ModernBERT")  # angles of positions
+SIZES = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3}
+TEXT = {
+    "BERT": lambda: BertConfig(**SMALL, **SIZES),
+    "RoBERTa": lambda: RobertaConfig(**SMALL, **SIZES, pad_token_id=0),
+    "ModernBERT": lambda: ModernBertConfig(**SMALL, **SIZES, pad_token_id=0, cls_token_id=1, sep_token_id=2),
+    "DistilBERT": lambda: DistilBertConfig(
+        vocab_size=30, dim=16, hidden_dim=16, n_layers=1, n_heads=2, max_position_embeddings=20, num_labels=3
+    ),
+    "GPT-2": lambda: GPT2Config(
+        vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=20, num_labels=3, pad_token_id=0
+    ),
+    "Llama": lambda: LlamaConfig(**SMALL, **SIZES, pad_token_id=0),
+}
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_what_a_tokenizer_returns_of_texts_of_different_lengths_is_explained_as_it_is(name):
+    """Models look at the whole mask and take another way where nothing is padded."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(TEXT[name]()).double().eval()
+    lengths = torch.tensor([7, 3, 5, 7, 6, 1])
+    mask = (torch.arange(7) < lengths[:, None]).long()
+    ids = torch.randint(3, 30, (6, 7)) * mask
+
+    def encoded(rows):
+        return BatchEncoding({"input_ids": ids[rows], "attention_mask": mask[rows]})
+
+    def logits(row):
+        with torch.no_grad():
+            return model(ids[row : row + 1, : lengths[row]]).logits[0].numpy()
+
+    explanation = deepshap.DeepExplainer(model, encoded(slice(3, 6)), progress=False)(encoded(slice(0, 3)))
+    base = np.mean([logits(row) for row in range(3, 6)], axis=0)
+    wanted = np.stack([logits(row) for row in range(3)]) - base
+    np.testing.assert_allclose(sums(explanation), wanted, atol=1e-6 if name in WITH_FLOAT32 else 1e-9)
+    assert np.abs(explanation["attention_mask"].values).max() > 0
+    assert not explanation["attention_mask"].values[0, 0].any()  # no text is without its first token
 
 
 def test_a_time_series_classifier_is_explained_as_it_is():

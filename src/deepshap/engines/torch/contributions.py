@@ -249,3 +249,9 @@ def adds_up(found: Contributions, columns: np.ndarray, tolerance: float, referen
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """In float64."""
     return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """In its own type, where NumPy has it."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...errors import ControlFlowError, InputError, UnsupportedOperationError
+from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import GRIDS, TOLERANCE, Shell, check_independence, control_flow_message, fails_on_one, row_axis
+from ..shell import GRIDS, TOLERANCE, Shell, check_independence, fails_on_one, row_axis
 from . import inspection
+from .agreement import Agreement
 from .alike import WORTHWHILE, groups_of
 from .background import Background, Recorded
 from .calls import errors_through_c
-from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
+from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .double import InFloat64
 from .foreign import foreign_visible
 from .handlers import Handlers
@@ -28,7 +29,7 @@ from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
-from .state import modules_of, preserved
+from .state import home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
 
@@ -72,9 +73,10 @@ class TorchEngine(Shell):
                 "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "
                 "model outside of it (copy.deepcopy), or make it under torch.no_grad."
             )
-        self.device, self._float = _home_of(self.modules)
+        self.device, self._float = home_of(self.modules)
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
+        self._agreement = Agreement(self._evaluate)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
         self._background = Background(model, self.modules, self.operations)
@@ -102,6 +104,7 @@ class TorchEngine(Shell):
         used = self._background.used_again
         self._background.forget()
         self._footprint, self._pairwise, self._sizes = None, False, set()
+        self._agreement = Agreement(self._evaluate)
         return used
 
     # ------------------------------------------------------------------ the model by itself
@@ -191,7 +194,7 @@ class TorchEngine(Shell):
 
     def explained(self, points: Points) -> list[np.ndarray]:
         """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
-        return [_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
+        return [as_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
 
     def layer_values(self, points: Points) -> list[Tensor]:
         """What is explained of the inner layer."""
@@ -270,19 +273,23 @@ class TorchEngine(Shell):
         The multipliers of a pair are taken to be twice as large as what was computed on the way forward: they do not all
         live at the same time, and rules make some more.
         """
-        recorded = self.record(reference)
-        tracer = Tracer(Pairs(1, 1), recorded.tape, self.operations)
-        try:
-            with preserved(self.modules, self.model):
-                self.trace(tracer, example)
-        except Misaligned as error:
-            raise _diverged(error) from None
+        recorded, tracer = self._agreement.find(lambda: self._traced_pair(example, reference))
+        self._pairwise = self._agreement.together
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
         kept, own = recorded.tape.memory, tracer.tape.nbytes
         self._recurrent = kept > recorded.tape.nbytes
         return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
+
+    def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
+        examples, references = self._agreement.sides(example, reference)
+        recorded = self.record(references)
+        tracer = Tracer(Pairs(1, len(examples)), recorded.tape, self.operations)
+        with preserved(self.modules, self.model):
+            output, _ = self.trace(tracer, examples)
+        self._agreement.check(output, example, reference, self.eps)
+        return recorded, tracer
 
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
@@ -301,10 +308,10 @@ class TorchEngine(Shell):
                     if not self._background.drop():  # the activations may have been those of another model
                         break
             self._pairwise = True
-        try:
-            return (self._on_all_pairs if comparison.crossed else self._beside)(comparison, plan, reduce)
-        except Misaligned as error:
-            raise _diverged(error) from None
+        beside = self._on_all_pairs if comparison.crossed else self._beside
+        found = self._agreement.find(lambda: beside(comparison, plan, reduce))
+        self._agreement.check_sums(found, comparison, self.eps)
+        return found
 
     def _can_be_crossed(self, comparison: Comparison) -> bool:
         """Whether either side can run on rows of its own; rows are found by their numbers, which must not be equal."""
@@ -350,21 +357,34 @@ class TorchEngine(Shell):
         """Both sides run on all pairs."""
         n, b = len(comparison.examples), len(comparison.references)
         examples = comparison.examples[np.repeat(np.arange(n), b)]
-        references = comparison.references[np.tile(np.arange(b), n)].described_by(examples)
-        recorded = self.record(references)
-        columns = comparison.outputs.repeat(b, 0)
-        found, output = self._run(examples, recorded, Pairs(n, b), columns, reduce, plan)
-        expected = recorded.outputs.unflatten(0, (n, b)).sum(1, dtype=torch.float64)
-        return gathered(found, output[::b], as_numpy(expected), reduce)
+        references = comparison.references[np.tile(np.arange(b), n)]
+        recorded, pairs, found, output = self._side_by_side(
+            examples, references, comparison.outputs.repeat(b, 0), b, reduce, plan
+        )
+        expected = recorded.outputs.unflatten(0, pairs.grid).sum(1, dtype=torch.float64)
+        return gathered(found, output[::b], as_numpy(expected), reduce).of_rows(np.arange(n))
 
     def _beside(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Row k beside row k."""
-        recorded = self.record(comparison.references.described_by(comparison.examples))
-        pairs = Pairs(1, len(comparison.examples))
-        found, output = self._run(comparison.examples, recorded, pairs, comparison.outputs, reduce, plan)
+        examples = comparison.examples
+        recorded, _, found, output = self._side_by_side(
+            examples, comparison.references, comparison.outputs, None, reduce, plan
+        )
         if reduce is of_pairs:
             found = [f.swapaxes(2, 3) for f in found]
-        return gathered(found, output, as_numpy(recorded.outputs), reduce)
+        return gathered(found, output, as_numpy(recorded.outputs), reduce).of_rows(np.arange(len(examples)))
+
+    def _side_by_side(
+        self, examples: Points, references: Points, columns: np.ndarray, each: int | None, reduce: Reduce, plan: Plan
+    ) -> tuple[Recorded, Pairs, list[np.ndarray], Tensor]:
+        """Row k beside row k, of which so many are one example's; None: all are pairs of one example's."""
+        sides = self._agreement.sides(examples, references)
+        rows = len(sides[0])
+        columns = np.tile(columns, (rows // len(examples), 1))
+        recorded, pairs = self.record(sides[1]), Pairs(1, rows) if each is None else Pairs(rows // each, each)
+        found, output = self._run(sides[0], recorded, pairs, columns, reduce, plan)
+        self._agreement.check(output, examples, references, self.eps)
+        return recorded, pairs, found, output
 
     def _on_ways(self, comparison: Comparison, plan: Plan) -> Contributions | None:
         """Every point beside the one before it, each run once for both sides; None where that is not possible.
@@ -428,20 +448,3 @@ class TorchEngine(Shell):
         with preserved(self.modules, self.model):
             self.trace(witness, points[:1])
         return list(witness.uses.values())
-
-
-# ---------------------------------------------------------------------- helpers
-def _array(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _diverged(error: Misaligned) -> ControlFlowError:
-    return ControlFlowError(control_flow_message(str(error), "torch.where", "lengths, masks, flags"))
-
-
-def _home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
-    """Device and float dtype of a model, from its first parameter or buffer; None when it has none."""
-    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-    floats = [t.dtype for t in tensors if t.is_floating_point()]
-    return next((t.device for t in tensors), None), next(iter(floats), None)

@@ -29,6 +29,13 @@ def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
     return list({id(m): m for root in roots for _, m in named_modules(root, private=True)}.values())
 
 
+def home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and float dtype of a model, from its first parameter or buffer; None when it has none."""
+    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    floats = [t.dtype for t in tensors if t.is_floating_point()]
+    return next((t.device for t in tensors), None), next(iter(floats), None)
+
+
 def _collect(value: Any, roots: list[nn.Module], seen: set[int]) -> None:
     if id(value) in seen:
         return
