@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,6 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
-
-from ..api import Blame, Comparison, Contributions, Plan, Points, Profile
-from .engine import KerasEngine
-from .graphs import ModelGraph
 
 NARROW = (tf.float32, tf.float16, tf.bfloat16)
 READS = "ReadVariableOp", "ResourceGather", "ResourceGatherNd"  # of variables
@@ -36,57 +32,6 @@ class Precision:
 
     dtype: tf.DType | None = None
     grid: float = 1.0
-
-
-class EngineInFloat64(KerasEngine):
-    """Explains the model of another engine in another precision."""
-
-    def __init__(self, engine: KerasEngine, precision: Precision) -> None:
-        super().__init__(engine.model, layer=engine.layer, output=engine.output, batch_axis=engine.batch_axis)
-        self.operations, self._precision = engine.operations, precision
-        self._given: list[Any] = []  # dtypes that the model takes
-
-    def _wide(self, points: Points) -> Points:
-        if any(tf.as_dtype(x.dtype) in NARROW for x in points.inputs) or not self._given:
-            self._given = [x.dtype for x in points.inputs]
-        inputs = tuple(x.astype(np.float64) if tf.as_dtype(x.dtype) in NARROW else x for x in points.inputs)
-        return replace(points, inputs=inputs, key=None)
-
-    def _both(self, comparison: Comparison) -> Comparison:
-        return replace(
-            comparison, examples=self._wide(comparison.examples), references=self._wide(comparison.references)
-        )
-
-    def _traced(self, points: Points, marks: Any) -> ModelGraph:
-        given = tuple(x.astype(dtype) for x, dtype in zip(points.inputs, self._given, strict=True))
-        known = super()._traced(replace(points, inputs=given), marks)
-        made = ModelGraph(widened(known.function, len(given), self._precision), known.library.scopes, known.regions)
-        made.written = known.written
-        return made
-
-    def _compare(self, points: Points, row: np.ndarray) -> None:
-        """The model as it is called does not compute in float64."""
-
-    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """Rounding on a grid may differ with the number of rows."""
-        if self._precision.dtype is None:
-            super()._check_size(points, outputs)
-
-    def probe(self, examples: Points, references: Points) -> Profile:
-        """As of the engine, of points in float64."""
-        return super().probe(self._wide(examples), self._wide(references))
-
-    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """As of the engine, of points in float64."""
-        return super().outputs(self._wide(points), at_once, what)
-
-    def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
-        """As of the engine, of points in float64."""
-        return super().contributions(self._both(comparison), plan, multipliers)
-
-    def blame(self, pair: Comparison) -> Blame | None:
-        """As of the engine, of points in float64."""
-        return super().blame(self._both(pair))
 
 
 def widened(function: Any, inputs: int, precision: Precision) -> Any:

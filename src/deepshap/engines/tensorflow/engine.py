@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
 from ..shell import GRIDS, TOLERANCE, Shell, called_twice, check_independence, fails_on_one, row_axis, spread
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
+from .double import NARROW, Precision, widened
 from .graphs import ModelGraph, concrete
 from .handlers import Handlers
 from .inputs import Inputs, take_output
@@ -43,27 +44,19 @@ class KerasEngine(Shell):
             raise InputError(
                 f"the layer of (model, layer) must be a layer of the model, such as model.layers[0], not {layer!r}."
             )
-        self._graphs: dict[Any, ModelGraph] = {}
-        self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
-        self._functions: dict[Any, Explained] = {}
-        self._surveys: dict[Any, Survey] = {}  # of the graph that was asked for last
+        self._precision: Precision | None = None  # another one than the model's own
+        self.forget()
         self.handlers = Handlers(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
         layer = self.layers.get(self.layer)
-        empty: dict[str, Any] = {
-            "layers": {},
-            "operations": {},
-            "_graphs": {},
-            "_functions": {},
-            "_surveys": {},
-            "_current": set(),
-        }
-        return {**super().__getstate__(), "layer": layer, **empty}
+        state = {**super().__getstate__(), "layer": layer, "layers": {}, "operations": {}}
+        return {k: v for k, v in state.items() if k not in ("_graphs", "_functions", "_surveys", "_current")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.forget()
         self.layers = layers_of(self.model)
         if self.layer is not None:
             self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
@@ -79,11 +72,11 @@ class KerasEngine(Shell):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model."""
-        self._graphs.clear()
-        self._functions.clear()
-        self._surveys.clear()
-        self._current.clear()
-        self._sizes.clear()
+        self._graphs: dict[Any, ModelGraph] = {}
+        self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
+        self._functions: dict[Any, Explained] = {}
+        self._surveys: dict[Any, Survey] = {}  # of the graph that was asked for last
+        self._sizes = set()
         return False
 
     # ------------------------------------------------------------------ the model as a graph
@@ -126,12 +119,20 @@ class KerasEngine(Shell):
             tapes_recording(),
         ):
             try:
-                return ModelGraph(concrete(call, specs), scopes, regions)
+                return self._in_precision(ModelGraph(concrete(call, specs), scopes, regions), len(inputs))
             except DeepShapError:
                 raise
             except Exception as error:
                 self._refuse(error, points)
                 raise
+
+    def _in_precision(self, graph: ModelGraph, inputs: int) -> ModelGraph:
+        """The graph in the precision that the engine computes in."""
+        if self._precision is None:
+            return graph
+        wide = ModelGraph(widened(graph.function, inputs, self._precision), graph.library.scopes, graph.regions)
+        wide.written = graph.written
+        return wide
 
     def _refuse(self, error: Exception, points: Points) -> None:
         """Raise for a model that cannot be traced: its own error if it does not run at all."""
@@ -185,14 +186,25 @@ class KerasEngine(Shell):
     def _native(self, points: Points) -> list[np.ndarray]:
         """The model's output, and the inputs of the inner layer."""
         graph = self.graph(points)
-        tensors = [tf.constant(r) for r in (*points.inputs, *(e for e in points.extra if Inputs.has_rows(e)))]
+        tensors = [*self._entering(points), *(tf.constant(e) for e in points.extra if Inputs.has_rows(e))]
         with variables_kept(graph.written):
             return [t.numpy() for t in graph.function(*tensors)]
+
+    def _entering(self, points: Points, repeats: int = 1) -> list[Any]:
+        """The values of some points as tensors, in the precision that the engine computes in; each row several times."""
+        wide = [self._precision is not None and tf.as_dtype(r.dtype) in NARROW for r in points.inputs]
+        values = [r.astype(np.float64) if w else r for r, w in zip(points.inputs, wide, strict=True)]
+        return _tensors(values, repeats)
+
+    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
+        """Rounding on a grid may differ with the number of rows."""
+        if self._precision is None or self._precision.dtype is None:
+            super()._check_size(points, outputs)
 
     def _compare(self, points: Points, row: np.ndarray) -> None:
         """The graph must compute what the model returns when it is called, of the first of some rows."""
         graph = self.graph(points)
-        if graph.compared:
+        if graph.compared or self._precision is not None:
             return
         with preserved(self.model, list(self.layers)), variables_kept(graph.written), seeds_kept():
             called = self._flat(take_output(self._called(points), self.output).numpy(), len(points))[0]
@@ -258,9 +270,9 @@ class KerasEngine(Shell):
         function = self._function(both, CROSSED)
         check_independence(self.eps, runs)
         self._compare(both, runs[0])
-        row, reference = (tuple(tf.constant(v) for v in side.inputs) for side in (one, two))
+        extra = tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e))
         self._recurrent = function.loops
-        footprint = function.footprint(row, reference, tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e)))
+        footprint = function.footprint(tuple(self._entering(one)), tuple(self._entering(two)), extra)
         return self._profile(footprint, examples.form)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
@@ -306,15 +318,11 @@ class KerasEngine(Shell):
         """Contributions to some outputs, (k, examples, ...), and the outputs of both sides."""
         columns = comparison.outputs[:, some]
         count = columns.shape[1]
-
-        def repeated(values: Sequence[Any]) -> list[Any]:
-            return [tf.constant(np.repeat(v, count, 0)) for v in values]
-
-        examples, references = comparison.examples, comparison.references.inputs
-        extra = repeated([e for e in examples.extra if Inputs.has_rows(e)])
-        others = list(map(tf.constant, references)) if comparison.crossed else repeated(references)
+        examples = comparison.examples
+        extra = _tensors([e for e in examples.extra if Inputs.has_rows(e)], count)
+        others = self._entering(comparison.references, 1 if comparison.crossed else count)
         wanted = columns.ravel().astype(np.int32)
-        *found, y, yr = function(repeated(examples.inputs), others, extra, wanted, plan.memory)
+        *found, y, yr = function(self._entering(examples, count), others, extra, wanted, plan.memory)
         values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found]
         return values, *(v.numpy().astype(np.float64)[::count] for v in (y, yr))
 
@@ -355,15 +363,18 @@ class KerasEngine(Shell):
         return np.ptp([self._as(self.lowest, grid).outputs(points, at_once) for grid in GRIDS], axis=0)
 
     def _as(self, dtype: str | None, grid: float = 1.0) -> KerasEngine:
-        double = import_module(".double", __package__)  # it derives from this class
-        return double.EngineInFloat64(self, double.Precision(dtype and tf.as_dtype(dtype), grid))
+        """An engine of the same model, in another precision."""
+        other = copy.copy(self)
+        other._precision, other._dtypes = Precision(dtype and tf.as_dtype(dtype), grid), set()
+        other.forget()
+        return other
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
         function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True)
         extra = [tf.constant(e) for e in pair.examples.extra if Inputs.has_rows(e)]
-        row, reference = (list(map(tf.constant, side.inputs)) for side in (pair.examples, pair.references))
+        row, reference = self._entering(pair.examples), self._entering(pair.references)
         found: list[Blame] = []
         for column in pair.outputs.T:
             gaps, sizes = function(row, reference, extra, column.astype(np.int32))
@@ -382,6 +393,11 @@ class KerasEngine(Shell):
 
 
 # ---------------------------------------------------------------------- helpers
+def _tensors(arrays: Sequence[Any], repeats: int) -> list[Any]:
+    """Arrays as tensors, each row several times."""
+    return [tf.constant(np.repeat(a, repeats, 0) if repeats > 1 else a) for a in arrays]
+
+
 def _unsupported_message(calls: list[tuple[str, str]]) -> str:
     listed = "\n".join(f"  {name} in {place}" for name, place in calls)
     first = calls[0][0].partition(" ")[0]
