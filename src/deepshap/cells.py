@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .engines.registry import is_keras
+from .engines.callables import is_keras
 from .errors import InputError
 
 if TYPE_CHECKING:

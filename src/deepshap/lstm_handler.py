@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .engines.registry import is_keras
+from .engines.callables import is_keras
 from .errors import InputError
 from .handlers import ModuleCall
 from .mathematics.cells import LSTM, Weights, back, run

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.callables import closure_of, globals_of
 from ..errors import InputError
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
@@ -92,11 +93,9 @@ class _Reader:
     def _function(self, function: Any) -> str:
         if _is_installed(function.__module__):
             return self._named(function)
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-        named = [
-            (name, function.__globals__[name]) for name in _names(function.__code__) if name in function.__globals__
-        ]
-        return self._all("function", (function.__code__, cells, function.__defaults__, function.__kwdefaults__, named))
+        named = list(globals_of(function).items())
+        parts = (function.__code__, closure_of(function), function.__defaults__, function.__kwdefaults__, named)
+        return self._all("function", parts)
 
     def _code(self, code: types.CodeType) -> str:
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -218,19 +217,6 @@ def _settings(layer: Any) -> dict[str, Any]:
 
 def _holds_layers(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(hasattr(one, "weights") for one in value)
-
-
-def _names(code: types.CodeType) -> list[str]:
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return sorted({*code.co_names, *(name for c in inner for name in _names(c))})
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 @functools.cache

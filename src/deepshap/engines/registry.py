@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError
 from .api import Engine
+from .callables import packages, reached
 
-TENSORFLOW, TORCH, KERAS = ("tensorflow", "tf_keras"), ("torch",), ("keras",)
-PACKAGES = {"torch": "torch", "keras": "keras"}
+TENSORFLOW = {"tensorflow", "tf_keras"}
 DEPTH = 4  # how far a framework is looked for inside of callables
 
 
@@ -56,15 +55,10 @@ def framework_of(model: Any, data: Any = None) -> str:
     """The framework of a model: "torch" or "keras"."""
     for value, depth in ((model, 2), (data, 2), (model, DEPTH)):  # what they are goes before what they hold
         plain = depth == 2 and callable(value) and _of_type(value) is None
-        found = None if plain else next(_frameworks(value, depth, set()), None)
+        found = None if plain else next(reached(value, lambda one: _of_type(one) is not None, depth), None)
         if found is not None:
-            return found
+            return str(_of_type(found))
     return "keras" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
-
-
-def is_keras(layer: Any) -> bool:
-    """Whether a model or layer is one of Keras, on whichever backend, or derived from one."""
-    return any(base.__module__.partition(".")[0] == "keras" for base in type(layer).__mro__)
 
 
 def _imported(extra: str, module: str, package: str) -> Any:
@@ -77,31 +71,13 @@ def _imported(extra: str, module: str, package: str) -> Any:
     return import_module(module, __package__)
 
 
-def _frameworks(value: Any, depth: int, seen: set[int]) -> Iterator[str]:
-    """Frameworks of a value and of what it holds, the nearest first."""
-    if depth == 0 or id(value) in seen:
-        return
-    seen.add(id(value))
-    framework = _of_type(value)
-    if framework is not None:
-        yield framework
-        return
-    for part in _held(value):
-        yield from _frameworks(part, depth - 1, seen)
-
-
 def _of_type(value: Any) -> str | None:
-    if inspect.ismodule(value):
-        packages = {value.__name__.partition(".")[0]}
-    elif isinstance(value, type):
-        packages = {base.__module__.partition(".")[0] for base in value.__mro__}
-    else:
-        packages = {base.__module__.partition(".")[0] for base in type(value).__mro__}
-    if packages & set(KERAS):
+    roots = {value.__name__.partition(".")[0]} if inspect.ismodule(value) else packages(value)
+    if "keras" in roots:
         return _of_backend()
-    if packages & set(TORCH):
+    if "torch" in roots:
         return "torch"
-    return "keras" if packages & set(TENSORFLOW) else None
+    return "keras" if roots & TENSORFLOW else None
 
 
 def _of_backend() -> str:
@@ -112,37 +88,3 @@ def _of_backend() -> str:
             "(model.save) and load it under KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch."
         )
     return "keras" if backend == "tensorflow" else "torch"
-
-
-def _held(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (list, tuple, set)):
-        return list(value)
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if inspect.ismethod(value):
-        return [value.__self__, value.__func__]
-    if inspect.isfunction(value):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
-        names = [name for code in codes(value.__code__) for name in code.co_names]
-        return [*cells, *(value.__globals__[name] for name in names if name in value.__globals__)]
-    if isinstance(value, type) or not callable(value):
-        return []
-    return [*getattr(value, "__dict__", {}).values(), getattr(type(value), "__call__", None)]  # noqa: B004
-
-
-def codes(code: Any) -> Iterator[Any]:
-    """Code, and that of the functions defined in it."""
-    yield code
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            yield from codes(constant)
-
-
-def is_filled(cell: Any) -> bool:
-    """Whether a function's closure has put something into a cell."""
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False

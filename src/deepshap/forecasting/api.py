@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.callables import packages
 from ..errors import InputError
 from ..explainer import DeepExplainer
 from ..names import check_whole
@@ -100,7 +101,7 @@ def adapter_of(model: Any) -> Callable[..., Forecaster]:
     """The adapter for a model: that of its library, or that for models of one's own."""
     if isinstance(model, type):
         raise InputError(f"explain_forecast takes a fitted model, not the class {model.__name__}.")
-    roots = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
+    roots = packages(model)
     found = next((module for root, module in ADAPTERS.items() if root in roots), "own")
     return import_module(f".{found}", __package__).forecaster
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.registry import framework_of, is_keras
+from ..engines.callables import is_keras
+from ..engines.registry import framework_of
 from ..errors import InputError
 from ..names import check_names, check_whole, name_of, numbered
 from .units import affine_of

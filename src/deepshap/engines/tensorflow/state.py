@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import setitem
@@ -15,17 +14,19 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
 
 from ...errors import InputError
+from ..callables import packages, reached
 from ..keeping import generators_kept, keep
-from ..registry import is_filled
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
+ENDS = keras.layers.Layer, keras.Variable, tf.Tensor, tf.Variable
 
 
 def layers_of(model: Any) -> dict[Any, str]:
     """All layers of a model, or of those that a callable refers to, with their qualified names; "" is the model."""
     if isinstance(model, keras.layers.Layer):
         return dict(_named(model, ""))
-    roots = list(_referred(model, DEPTH, set()))
+    found = reached(model, lambda one: isinstance(one, ENDS), DEPTH)
+    roots = [one for one in found if isinstance(one, keras.layers.Layer)]
     inside = {layer for root in roots for layer, _ in _named(root, "") if layer is not root}
     roots = [root for root in roots if root not in inside]
     if len(roots) == 1:
@@ -44,37 +45,6 @@ def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tupl
     yield layer, name
     for inner in getattr(layer, "_layers", ()):
         yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
-
-
-def _referred(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
-    """Layers that a callable holds: in closures, globals that it names, attributes, bound objects."""
-    if depth == 0 or id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, keras.layers.Layer):
-        yield value
-        return
-    for part in _parts(value):
-        yield from _referred(part, depth - 1, seen)
-
-
-def _parts(value: Any) -> Sequence[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (list, tuple, set)):
-        return list(value)
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if inspect.ismethod(value):
-        return [value.__self__, value.__func__]
-    if hasattr(value, "python_function"):  # a tf.function
-        return [value.python_function]
-    if inspect.isfunction(value):
-        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
-        return [*(c.cell_contents for c in value.__closure__ or () if is_filled(c)), *named]
-    if isinstance(value, (type, tf.Tensor, tf.Variable)) or inspect.ismodule(value) or not callable(value):
-        return []
-    return list(getattr(value, "__dict__", {}).values())
 
 
 # ---------------------------------------------------------------------- leaving all as it was
@@ -101,7 +71,7 @@ def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
 
 def _is_of_frameworks(value: Any) -> bool:
     """Whether an object looks after itself: layers are kept one by one, and variables by their values."""
-    return any(base.__module__.partition(".")[0] in ("keras", "tensorflow") for base in type(value).__mro__)
+    return bool(packages(value) & {"keras", "tensorflow"})
 
 
 def replaced(layer: Any, name: str, value: Any) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..registry import is_keras as is_keras
+from ..callables import is_keras as is_keras
 
 
 def call(model: Any, given: Sequence[Tensor], named: dict[str, Tensor] | None, extra: Sequence[Any]) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..callables import reached
 from ..keeping import generators_kept, keep
-from ..registry import codes, is_filled
 from .keras_layers import named_modules, start_from_states, written_when_called
 from .precision import full_float32
 
@@ -24,8 +22,7 @@ _one_at_a_time = threading.RLock()  # what one thread changes for a run, another
 
 def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
     """All modules a model is made of, also behind functions, methods, partials and objects that hold them."""
-    roots: list[nn.Module] = []
-    _collect(model, roots, set())
+    roots = [one for one in reached(model, _is_of_torch) if isinstance(one, nn.Module)]
     return list({id(m): m for root in roots for _, m in named_modules(root, private=True)}.values())
 
 
@@ -36,36 +33,8 @@ def home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype 
     return next((t.device for t in tensors), None), next(iter(floats), None)
 
 
-def _collect(value: Any, roots: list[nn.Module], seen: set[int]) -> None:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, nn.Module):
-        roots.append(value)
-        return
-    for held in _held(value):
-        _collect(held, roots, seen)
-
-
-def _held(value: Any) -> list[Any]:
-    """What a callable, or a container in it, can reach without running."""
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (list, tuple, set)):
-        return list(value)
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    if inspect.ismethod(value):
-        return [value.__self__, value.__func__]
-    if inspect.isfunction(value):
-        cells = [c.cell_contents for c in value.__closure__ or () if is_filled(c)]
-        names = [name for code in codes(value.__code__) for name in code.co_names]
-        named = [value.__globals__[name] for name in names if name in value.__globals__]
-        return [*cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)]
-    if inspect.isclass(value) or inspect.ismodule(value) or isinstance(value, Tensor):
-        return []
-    call = getattr(type(value), "__call__", None)  # noqa: B004 (wanted is the function, which may name modules)
-    return [*getattr(value, "__dict__", {}).values(), call]
+def _is_of_torch(value: Any) -> bool:
+    return isinstance(value, (nn.Module, Tensor))
 
 
 @contextmanager

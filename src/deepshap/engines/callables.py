@@ -1,0 +1,81 @@
+"""What a callable holds and reaches, found without running it; and the packages that objects come from."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
+
+
+def packages(value: Any) -> set[str]:
+    """The packages of an object's class, or of a class, and of all that it is derived from."""
+    kind = value if isinstance(value, type) else type(value)
+    return {base.__module__.partition(".")[0] for base in kind.__mro__}
+
+
+def is_keras(layer: Any) -> bool:
+    """Whether a model or layer is one of Keras, on whichever backend, or derived from one."""
+    return not isinstance(layer, type) and "keras" in packages(layer)
+
+
+def reached(value: Any, is_found: Callable[[Any], bool], depth: float = float("inf")) -> Iterator[Any]:
+    """What is found in a value, the nearest first, so deep in what it holds; what is found is not looked into."""
+    seen: set[int] = set()
+    level = [value]
+    while level and depth > 0:
+        level = [one for one in {id(one): one for one in level}.values() if id(one) not in seen]
+        seen.update(map(id, level))
+        found = {id(one) for one in level if is_found(one)}
+        yield from (one for one in level if id(one) in found)
+        level, depth = [part for one in level if id(one) not in found for part in held(one)], depth - 1
+
+
+def held(value: Any) -> list[Any]:
+    """What a container, a function or an object holds: items, closures, globals that code names, defaults, attributes."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return list(value)
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if inspect.ismethod(value):
+        return [value.__self__, value.__func__]
+    if inspect.isclass(value) or inspect.ismodule(value):
+        return []
+    if inspect.isfunction(value):
+        named = globals_of(value).values()
+        return [*closure_of(value), *named, value.__defaults__, value.__kwdefaults__, *vars(value).values()]
+    if hasattr(type(value), "python_function"):  # a tf.function
+        return [value.python_function]
+    attributes = list(getattr(value, "__dict__", {}).values())
+    return [*attributes, type(value).__call__] if callable(value) else attributes
+
+
+def closure_of(function: Any) -> list[Any]:
+    """What a function of Python has from the functions around it."""
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+
+
+def globals_of(function: Any) -> dict[str, Any]:
+    """The globals that a function of Python names, and those of the functions defined in it."""
+    names = sorted({name for code in _codes(function.__code__) for name in code.co_names})
+    return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Code, and that of the functions defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            yield from _codes(constant)
+
+
+def _is_filled(cell: Any) -> bool:
+    """Whether a function's closure has put something into a cell."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
