@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from .engines.registry import room
 from .names import name_of
 from .request import Answer, Request
 from .results import Explanation
@@ -31,8 +31,7 @@ def of_changed_output(explainer: Any, change: Any, outputs: np.ndarray) -> Any:
     otherwise = "refuse" if change == LOGITS or found == "unclear" else found
     if (change, otherwise) not in explainer._changed:
         engine, other = explainer.engine, copy.copy(explainer)
-        heads = import_module(".heads", type(engine).__module__.rpartition(".")[0])
-        model, output = heads.changed(engine.model, engine.output, change, otherwise)
+        model, output = room(engine.framework, "heads").changed(engine.model, engine.output, change, otherwise)
         other.engine = type(engine)(model, layer=engine.layer, output=output, batch_axis=explainer._batch_axis)
         other._changed = {}
         for layer, handler in explainer.custom_handlers.items():

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .api import Engine
 from .callables import packages, reached
 
+ENGINES = {"torch": "TorchEngine", "tensorflow": "KerasEngine"}  # by the frameworks, which have a folder each
 TENSORFLOW = {"tensorflow", "tf_keras"}
 DEPTH = 4  # how far a framework is looked for inside of callables
 
@@ -28,13 +29,19 @@ def engine_for(model: Any, data: Any) -> Callable[..., Engine]:
         If the framework is not installed; it names the extra.
     """
     framework = framework_of(model, data)
-    return getattr(room(framework, "engine"), "KerasEngine" if framework == "keras" else "TorchEngine")
+    return getattr(room(framework, "engine"), ENGINES[framework])
 
 
 def room(framework: str, name: str) -> Any:
     """A module that the engines of both frameworks have, of one of them."""
-    package, needed = ("tensorflow", "tensorflow") if framework == "keras" else ("torch", "torch")
-    return _imported(framework, f".{package}.{name}", needed)
+    if not any(map(find_spec, ENGINES)):
+        raise ImportError(
+            "explaining a model needs PyTorch or TensorFlow: pip install 'deepshap[torch]' or pip install 'deepshap[keras]'."
+        )
+    if find_spec(framework) is None:
+        extra = "keras" if framework == "tensorflow" else framework
+        raise ImportError(f"explaining this model needs {framework}: pip install 'deepshap[{extra}]'.")
+    return import_module(f".{framework}.{name}", __package__)
 
 
 def parts_of(model: Any) -> tuple[Any, Any]:
@@ -43,32 +50,22 @@ def parts_of(model: Any) -> tuple[Any, Any]:
     Symbolic tensors of Keras, ``(inputs, output)`` as shap takes them, are made a model.
     """
     if not callable(model) and hasattr(model, "signatures"):  # a loaded SavedModel
-        return room("keras", "models").served(model), None
+        return room("tensorflow", "models").served(model), None
     if not isinstance(model, (tuple, list)) or len(model) != 2:
         return model, None
     if callable(model[0]):
         return model[0], model[1]
-    return room("keras", "models").between(*model), None
+    return room("tensorflow", "models").between(*model), None
 
 
 def framework_of(model: Any, data: Any = None) -> str:
-    """The framework of a model: "torch" or "keras"."""
+    """The framework of a model: "torch" or "tensorflow"."""
     for value, depth in ((model, 2), (data, 2), (model, DEPTH)):  # what they are goes before what they hold
         plain = depth == 2 and callable(value) and _of_type(value) is None
         found = None if plain else next(reached(value, lambda one: _of_type(one) is not None, depth), None)
         if found is not None:
             return str(_of_type(found))
-    return "keras" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
-
-
-def _imported(extra: str, module: str, package: str) -> Any:
-    if not any(map(find_spec, ("torch", "tensorflow"))):
-        raise ImportError(
-            "explaining a model needs PyTorch or TensorFlow: pip install 'deepshap[torch]' or pip install 'deepshap[keras]'."
-        )
-    if find_spec(package) is None:
-        raise ImportError(f"explaining this model needs {package}: pip install 'deepshap[{extra}]'.")
-    return import_module(module, __package__)
+    return "tensorflow" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
 
 
 def _of_type(value: Any) -> str | None:
@@ -77,14 +74,14 @@ def _of_type(value: Any) -> str | None:
         return _of_backend()
     if "torch" in roots:
         return "torch"
-    return "keras" if roots & TENSORFLOW else None
+    return "tensorflow" if roots & TENSORFLOW else None
 
 
 def _of_backend() -> str:
     backend = import_module("keras").backend.backend()
-    if backend not in ("tensorflow", "torch"):
+    if backend not in ENGINES:
         raise InputError(
             f"Keras runs on the backend {backend!r}; deepshap explains Keras models on TensorFlow and on PyTorch. Save the model "
             "(model.save) and load it under KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch."
         )
-    return "keras" if backend == "tensorflow" else "torch"
+    return str(backend)

@@ -6,11 +6,11 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from ..errors import InputError, of_user
-from .registry import framework_of
+from .callables import packages
+from .registry import framework_of, room
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
 POSITIONS = "positions"
@@ -62,44 +62,60 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     >>> register_rule(torch.special.bessel_j0, "elementwise")
     >>> register_rule("Erfinv", "elementwise")
     """
-    function = _meant(function)
     if isinstance(rule, str) and rule not in NAMED_RULES:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
-    if not isinstance(rule, str):
-        rule = UserRule(rule, function if isinstance(function, str) else named(function))
-    if framework_of(function) == "keras" or isinstance(function, str):
-        from .tensorflow.rule_keys import register
+    framework = _framework_of(function)
+    if rule == "same" and framework == "tensorflow":
+        raise InputError('the rule "same" is for PyTorch: in TensorFlow positions always have to be the same.')
+    _check(function, framework)
+    operations = room(framework, "operations")
+    kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
+    own = None if isinstance(rule, str) else UserRule(rule, function if isinstance(function, str) else named(function))
+    room(framework, "table").USER_OPERATIONS[_key(function, framework)] = operations.Operation(kind, own)
 
-        if rule == "same":
-            raise InputError('the rule "same" is for PyTorch: in TensorFlow positions always have to be the same.')
-        register(function, rule)
-        return
-    from .torch import operations
-    from .torch.names import key, resolve
-    from .torch.table import USER_OPERATIONS
 
-    if not callable(function):
+def _framework_of(function: Any) -> str:
+    if isinstance(function, str):
+        return "torch" if function == POSITIONS else "tensorflow"
+    return framework_of(function)
+
+
+def _key(function: Any, framework: str) -> Any:
+    """Under what a rule is kept: the canonical name of a function of torch, the type of an operation, a layer, a class."""
+    if framework == "tensorflow":
+        return function
+    if isinstance(function, str):
+        function = room("torch", "composites.positions").positions
+    return room("torch", "names").key(function)
+
+
+def _check(function: Any, framework: str) -> None:
+    """Refuse what never meets an engine as an operation."""
+    name = getattr(function, "__name__", function)
+    if framework == "tensorflow":
+        if isinstance(function, str) and not room("tensorflow", "operations").is_known(function):
+            raise InputError(
+                f"TensorFlow has no operation {function!r}. Types of operations, such as 'Erfinv', are those that the error "
+                "message lists; tf.raw_ops has all."
+            )
+        if not isinstance(function, str) and "keras" not in packages(function):
+            raise InputError(
+                f"{name} is a Python function, which a graph of TensorFlow does not show; what it calls is explained. Register "
+                "the type of the operation, such as 'Erfinv', or a Keras layer."
+            )
+    elif not callable(function) and function != POSITIONS:
         raise InputError(
             f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
         )
-    if inspect.isfunction(function) and resolve(function) is None and not _dispatches(function):
+    elif (
+        inspect.isfunction(function) and room("torch", "names").resolve(function) is None and not _dispatches(function)
+    ):
         raise InputError(
-            f"{function.__name__} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
+            f"{name} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
             "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
         )
-    kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
-    USER_OPERATIONS[key(function)] = operations.Operation(kind, rule if callable(rule) else None)
-
-
-def _meant(function: Any) -> Any:
-    """What stands for the positions that operations of torch choose, or the function itself."""
-    if not isinstance(function, str) or function != POSITIONS:
-        return function
-    from .torch.composites.positions import positions
-
-    return positions
 
 
 def _dispatches(function: Any) -> bool:
@@ -118,17 +134,8 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
-    function = _meant(function)
-    if framework_of(function) == "keras" or isinstance(function, str):
-        from .tensorflow.table import USER_OPERATIONS as OF_KERAS
-
-        if OF_KERAS.pop(function, None) is None:
-            raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
-        return
-    from .torch.names import key
-    from .torch.table import USER_OPERATIONS
-
-    if USER_OPERATIONS.pop(key(function), None) is None:
+    framework = _framework_of(function)
+    if room(framework, "table").USER_OPERATIONS.pop(_key(function, framework), None) is None:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
 
 
@@ -141,4 +148,4 @@ def registered() -> dict[str, dict[Any, Any]]:
 def adopt(rules: dict[str, dict[Any, Any]]) -> None:
     """Register what ``registered`` found."""
     for engine, found in rules.items():
-        import_module(f".{engine}.table", __package__).USER_OPERATIONS.update(found)
+        room(engine, "table").USER_OPERATIONS.update(found)

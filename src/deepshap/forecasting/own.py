@@ -129,7 +129,7 @@ class OwnForecaster:
 
     @cached_property
     def _is_keras(self) -> bool:
-        return is_keras(self.model) or framework_of(self.model) == "keras"
+        return is_keras(self.model) or framework_of(self.model) == "tensorflow"
 
     @property
     def kinds(self) -> list[str]:

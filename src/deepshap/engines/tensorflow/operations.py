@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import tensorflow as tf
+
 from ...mathematics.secants import Secant
 from ..steps import Rule
 
@@ -58,6 +60,11 @@ class Operation:
     secant: Secant | None = None
     function: Callable[..., Any] | None = None
     positions: tuple[int, ...] = ()
+
+
+def is_known(kind: str) -> bool:
+    """Whether TensorFlow has operations of this type."""
+    return hasattr(tf.raw_ops, kind)
 
 
 DATA = ("T", "Tparams", "dtype", "SrcT", "Treal", "Tcomplex")  # type attributes of what operations compute with
