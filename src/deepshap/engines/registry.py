@@ -13,7 +13,7 @@ from ..errors import InputError
 from .api import Engine
 from .callables import packages, reached
 
-ENGINES = {"torch": "TorchEngine", "tensorflow": "KerasEngine"}  # by the frameworks, which have a folder each
+ENGINES = {"torch": "TorchEngine", "tensorflow": "TensorFlowEngine"}  # by the frameworks, which have a folder each
 TENSORFLOW = {"tensorflow", "tf_keras"}
 DEPTH = 4  # how far a framework is looked for inside of callables
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from keras_rare_cases import CASES
 
-from deepshap.engines.tensorflow.engine import KerasEngine
+from deepshap.engines.tensorflow.engine import TensorFlowEngine
 from deepshap.engines.tensorflow.survey import ACTIVE, STILL, Survey
 from deepshap.engines.tensorflow.table import OPERATIONS
 
@@ -20,7 +20,7 @@ CREATED = {"EmptyTensorList", "TensorListReserve"}  # lists that hold nothing ye
 
 def met(model, rows):
     """The types of the operations that what depends on the input passes through."""
-    engine = KerasEngine(model)
+    engine = TensorFlowEngine(model)
     with engine.session():
         points, _ = engine.read(rows, None)
         graph = engine.graph(points)

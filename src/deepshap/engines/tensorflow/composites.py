@@ -13,7 +13,7 @@ from . import axes, rules
 from .graphs import Body
 from .operations import CUSTOM, MULTILINEAR, Operation
 from .pairing import Unpaired
-from .trace import Tape, Walk
+from .trace import Tape, Tracer
 from .values import Value
 
 CONVOLUTION = Operation(MULTILINEAR)
@@ -22,7 +22,7 @@ TOP = Operation(CUSTOM, axes.ordered)
 INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 3e4}  # what stands for infinity
 
 
-def select(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def select(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A choice. Infinite constants under a condition that depends on the input become finite.
 
     -inf under such a mask becomes a number whose exponential is 0: a jump of infinity has no share. So do the largest
@@ -31,7 +31,7 @@ def select(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[
     condition, *branches = inputs
     if condition.active:
         branches = [_finite(v) if not v.active and _may_be_infinite(v.x) else v for v in branches]
-    return walk.active(op, SELECT, [condition, *branches], tape)
+    return tracer.active(op, SELECT, [condition, *branches], tape)
 
 
 def _finite(value: Value) -> Value:
@@ -53,26 +53,26 @@ def _may_be_infinite(value: Any) -> bool:
     return any(map(_may_be_infinite, value.op.inputs))
 
 
-def top(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def top(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """The k greatest values, and their positions, which are not to be used where they differ between the sides."""
-    values, positions = walk.active(op, TOP, inputs, tape)
-    origin = f"{op.type} in {walk.place(op)}"
-    return [values, replace(positions, active=False, p=walk.pairing.spread(positions)[0], origin=origin)]
+    values, positions = tracer.active(op, TOP, inputs, tape)
+    origin = f"{op.type} in {tracer.place(op)}"
+    return [values, replace(positions, active=False, p=tracer.pairing.spread(positions)[0], origin=origin)]
 
 
 def written(function: Callable[..., Any]) -> Callable[..., list[Value]]:
     """Make code of smaller operations, ``function(op, *inputs)``, what stands for an operation."""
 
-    def run(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    def run(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
         with tf.Graph().as_default() as graph:
             given = [tf.compat.v1.placeholder(v.x.dtype, v.x.shape) for v in inputs]
             known = [v if v is None else tf.constant(v) for v in (tf.get_static_value(v.p) for v in inputs)]
             outputs = tf.nest.flatten(function(op, *(g if k is None else k for g, k in zip(given, known, strict=True))))
         body = Body(given, outputs, graph.get_operations())
-        if walk.pairing.apart:
+        if tracer.pairing.apart:
             with tf.Graph().as_default():
-                walk.layouts.scan(walk.survey, body, [_like(v) for v in inputs])
-        return walk.run(body, inputs, tape)
+                tracer.layouts.scan(tracer.survey, body, [_like(v) for v in inputs])
+        return tracer.run(body, inputs, tape)
 
     run.__doc__ = function.__doc__
     return run
@@ -157,13 +157,13 @@ def _decoded(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in options.items()}
 
 
-def conv2d(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def conv2d(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A convolution."""
     x, filters = (v.x.shape for v in inputs)
     axis = -1 if op.get_attr("data_format") == b"NHWC" else 1
     grouped = x.rank == filters.rank == 4 and filters[-2] is not None and x[axis] != filters[-2]
     grouped = grouped or (filters.is_fully_defined() and max(op.get_attr("dilations")) > 1)
-    return convolution(walk, op, inputs, tape) if grouped else walk.active(op, CONVOLUTION, inputs, tape)
+    return convolution(tracer, op, inputs, tape) if grouped else tracer.active(op, CONVOLUTION, inputs, tape)
 
 
 @written

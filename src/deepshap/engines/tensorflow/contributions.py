@@ -17,7 +17,7 @@ from .layouts import Layouts
 from .memory import as_footprint, is_known
 from .pairing import Crossed, Pairwise, Unpaired
 from .survey import Survey
-from .trace import DIVERGED, Diagnosis, Tape, Walk
+from .trace import DIVERGED, Diagnosis, Tape, Tracer
 from .values import ROWS, Value
 
 COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
@@ -143,12 +143,12 @@ class Explained:
         tensors = [tf.raw_ops.Placeholder(dtype=t.dtype, shape=[ROWS, *t.shape[1:]]) for t in inputs[:count]]
         self.layouts.scan(self.survey, self.graph.body, [*tensors, *self.graph.captured])
 
-    def _walk(self, count: Any, block: Any) -> Walk:
+    def _walk(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
-        walk = Walk(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
-        walk.regions, walk.several = self.graph.regions, self.apart or self.layer_axes is not None
-        return walk
+        tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
+        tracer.regions, tracer.several = self.graph.regions, self.apart or self.layer_axes is not None
+        return tracer
 
     def _constants(self, extra: Any, block: Any) -> list[Value]:
         return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.graph.captured)]
@@ -156,29 +156,29 @@ class Explained:
     def _count(self, row: Any, reference: Any, extra: Any) -> Any:
         """What a footprint is made of, (3,), from a single pair."""
         one = tf.constant(1)
-        walk, values = self._walk(one, one), self._values(row, reference, one, one)
-        walk.count_inputs(values)
-        walk.run(self.graph.body, [*values, *self._constants(extra, one)], None)
-        return tf.stack([tf.cast(number, tf.float64) for number in walk.bytes.footprint(self.apart)])
+        tracer, values = self._walk(one, one), self._values(row, reference, one, one)
+        tracer.count_inputs(values)
+        tracer.run(self.graph.body, [*values, *self._constants(extra, one)], None)
+        return tf.stack([tf.cast(number, tf.float64) for number in tracer.bytes.footprint(self.apart)])
 
     def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
         count = tf.shape(rows[0])[0]
         block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
-        walk, inner = self._walk(count, block), self.layer_axes is not None
-        tape, pairing, found = Tape(walk), walk.pairing, walk.diagnosis
+        tracer, inner = self._walk(count, block), self.layer_axes is not None
+        tape, pairing, found = Tape(tracer), tracer.pairing, tracer.diagnosis
         values = self._values(rows, references, count, block)
-        walk.count_inputs(values)
-        (result,) = walk.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
+        tracer.count_inputs(values)
+        (result,) = tracer.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
         y, yr = (self._flat(side) for side in (result.x, result.r))
         seed = tf.one_hot(tf.repeat(columns, block), tf.shape(y)[1], dtype=y.dtype)
         if result.active:
             tape.add(result, self._unflat(seed, pairing.shape(result)))
         tape.pull()
-        explained = walk.leaves if inner else values
-        self.dtypes, numbers = walk.dtypes, walk.bytes.footprint(self.apart)
+        explained = tracer.leaves if inner else values
+        self.dtypes, numbers = tracer.dtypes, tracer.bytes.footprint(self.apart)
         self._footprint = as_footprint(numbers) if is_known(numbers) else None
-        self.loops = bool(walk.loops)
-        self._compiles = walk.loops and not walk.checks and self.apart  # XLA leaves checks out
+        self.loops = bool(tracer.loops)
+        self._compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
         if found is not None:
             diagnosis = Diagnosis.of_all(found)
             self.steps = diagnosis.steps

@@ -16,7 +16,7 @@ from ...errors import UnsupportedOperationError
 from .lists import empty_list
 from .pairing import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
-from .trace import DIVERGED, Diagnosis, Tape, Walk
+from .trace import DIVERGED, Diagnosis, Tape, Tracer
 from .values import Value
 
 KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to
@@ -27,43 +27,43 @@ def flags_of(values: Sequence[Value]) -> list[str]:
     return [ACTIVE if v.active else STILL if v.x is v.r else COUNTED for v in values]
 
 
-def call(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def call(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A function is what it consists of."""
-    return walk.run(walk.library.body(op, "f"), inputs, tape)
+    return tracer.run(tracer.library.body(op, "f"), inputs, tape)
 
 
 # ---------------------------------------------------------------------- variables
-def read(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def read(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A variable's value, or what the model has written to it before."""
     handle = inputs[0].x.ref()
-    if handle in walk.lost:
+    if handle in tracer.lost:
         raise UnsupportedOperationError(
-            f"{walk.place(op)} reads a variable that the model writes to in a loop or a branch, which cannot be followed. "
+            f"{tracer.place(op)} reads a variable that the model writes to in a loop or a branch, which cannot be followed. "
             "Keep such a state in the loop's own variables."
         )
-    written = walk.written.get(handle)
+    written = tracer.written.get(handle)
     if written is not None:
         return [written]
-    value = walk.emit(op, [inputs[0].x])[0]
+    value = tracer.emit(op, [inputs[0].x])[0]
     return [Value(value, value)]
 
 
-def write(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def write(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """Writing to a variable is noted for later reads; the variable stays as it is."""
     handle, value = inputs[0].x.ref(), inputs[1]
     if op.type != "AssignVariableOp":
-        before = walk.written.get(handle)
+        before = tracer.written.get(handle)
         if before is None:
             kept = tf.raw_ops.ReadVariableOp(resource=inputs[0].x, dtype=value.x.dtype)
             before = Value(kept, kept)
         if before.active or value.active:
             raise UnsupportedOperationError(
-                f"{op.type} in {walk.place(op)} adds what depends on the input to a variable."
+                f"{op.type} in {tracer.place(op)} adds what depends on the input to a variable."
             )
         change = 1 if op.type == "AssignAddVariableOp" else -1
         x, r, p = (getattr(before, side) + change * getattr(value, side) for side in "xrp")
         value = Value(x, r, p=p)
-    walk.written[handle] = value
+    tracer.written[handle] = value
     return []
 
 
@@ -71,9 +71,9 @@ def write(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[V
 class Form:
     """How values are handed through a loop or a branch as plain tensors: as many of each as it takes."""
 
-    def __init__(self, walk: Walk, flags: Sequence[str], layouts: Sequence[Any]) -> None:
-        self.walk, self.active, self.layouts = walk, [f == ACTIVE for f in flags], list(layouts)
-        several = 3 if walk.several else 1
+    def __init__(self, tracer: Tracer, flags: Sequence[str], layouts: Sequence[Any]) -> None:
+        self.tracer, self.active, self.layouts = tracer, [f == ACTIVE for f in flags], list(layouts)
+        several = 3 if tracer.several else 1
         self.counts = [2 if f == ACTIVE else 1 if f == STILL else several for f in flags]
 
     def parts(self, values: Sequence[Value], op: Any) -> list[Any]:
@@ -82,7 +82,7 @@ class Form:
 
     def of(self, value: Value, count: int, op: Any) -> list[Any]:
         """Tensors of one value."""
-        value = self.walk.settled(value, op)
+        value = self.tracer.settled(value, op)
         return [tf.identity(t) for t in (value.x, value.r, value.p)[:count]]
 
     def values(self, parts: Sequence[Any]) -> list[Value]:
@@ -92,43 +92,43 @@ class Form:
         for active, count, layout in zip(self.active, self.counts, self.layouts, strict=True):
             x, *rest = (next(waiting) for _ in range(count))
             r, p = (*rest, *((x,) * 2))[:2] if count == 1 else (*rest, None)[:2]
-            found.append(self.walk.placed(Value(x, r, active, p, layout if active else None)))
+            found.append(self.tracer.placed(Value(x, r, active, p, layout if active else None)))
         return found
 
 
 # ---------------------------------------------------------------------- branches
-def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def branch(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A condition takes the same branch on both sides, which is checked."""
-    which, arguments = _condition(walk, op, inputs[0]), inputs[1:]
-    bodies = walk.survey.branches(op)
-    flags = walk.survey.run_all(bodies, flags_of(arguments))
-    form = Form(walk, flags, [walk.layouts.of(t) for t in op.outputs])
+    which, arguments = _condition(tracer, op, inputs[0]), inputs[1:]
+    bodies = tracer.survey.branches(op)
+    flags = tracer.survey.run_all(bodies, flags_of(arguments))
+    form = Form(tracer, flags, [tracer.layouts.of(t) for t in op.outputs])
 
     def forward(body: Any) -> list[Any]:
-        with walk.counted() as inside:
-            parts = form.parts(walk.run_inside(body, arguments, None), op)
+        with tracer.counted() as inside:
+            parts = form.parts(tracer.run_inside(body, arguments, None), op)
         return [*parts, inside.of_turn([])]
 
     *parts, taken = _choose(op, which.x, [lambda body=b: forward(body) for b in bodies])
     outputs = form.values(parts)
-    walk.bytes.branch(taken)
+    tracer.bytes.branch(taken)
     if tape is not None and any(form.active):
         varying = [v for v in arguments if v.active]
 
         def pull(*multipliers: Any) -> None:
-            outside, walk.diagnosis = walk.diagnosis, None  # what happens in a branch stays there
+            outside, tracer.diagnosis = tracer.diagnosis, None  # what happens in a branch stays there
 
             def backward(body: Any) -> list[Any]:
                 entries = [replace(v) for v in arguments]
-                inner = Tape(walk)
-                with walk.counted():
-                    for value, m in zip(walk.run_inside(body, entries, inner), multipliers, strict=True):
+                inner = Tape(tracer)
+                with tracer.counted():
+                    for value, m in zip(tracer.run_inside(body, entries, inner), multipliers, strict=True):
                         inner.add(value, m)
                     inner.pull()
-                return [_found(walk, inner, e) for e in entries if e.active]
+                return [_found(tracer, inner, e) for e in entries if e.active]
 
             found = _choose(op, which.x, [lambda body=b: backward(body) for b in bodies])
-            walk.diagnosis = outside
+            tracer.diagnosis = outside
             for value, m in zip(varying, found, strict=True):
                 tape.add(value, m)
 
@@ -136,16 +136,16 @@ def branch(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[
     return outputs
 
 
-def _condition(walk: Walk, op: Any, which: Value) -> Value:
+def _condition(tracer: Tracer, op: Any, which: Value) -> Value:
     """What decides between the branches, the same on both sides; checked where it may differ."""
     if which.x is which.r:
         return which
-    if walk.pairing.apart and not (which.active or which.origin):
+    if tracer.pairing.apart and not (which.active or which.origin):
         raise Unpaired(which.x.name)  # the branch depends on the number of rows
     if not op.type.endswith("Case"):
         which = replace(which, **{side: tf.cast(getattr(which, side), tf.bool) for side in "xrp"})
-    text = f"a condition ({op.type}) in {walk.place(op)} takes another branch for the example than for the reference"
-    return walk.agreed(which, text)
+    text = f"a condition ({op.type}) in {tracer.place(op)} takes another branch for the example than for the reference"
+    return tracer.agreed(which, text)
 
 
 def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
@@ -155,25 +155,25 @@ def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
 
 
 # ---------------------------------------------------------------------- multipliers that may be nothing yet
-def nothing(walk: Walk, value: Value) -> Any:
+def nothing(tracer: Tracer, value: Value) -> Any:
     """A multiplier of 0."""
-    return empty_list(walk, value) if value.is_list else tf.zeros(walk.pairing.shape(value), walk.float_of(value))
+    return empty_list(tracer, value) if value.is_list else tf.zeros(tracer.pairing.shape(value), tracer.float_of(value))
 
 
-def _found(walk: Walk, tape: Tape, value: Value) -> Any:
+def _found(tracer: Tracer, tape: Tape, value: Value) -> Any:
     found = tape.multipliers.get(value)
-    return nothing(walk, value) if found is None else found
+    return nothing(tracer, value) if found is None else found
 
 
 # ---------------------------------------------------------------------- loops
 class Loop:
     """A loop of the traced graph."""
 
-    def __init__(self, walk: Walk, op: Any, inputs: list[Value]) -> None:
-        self.walk, self.op = walk, op
-        self.inputs = [walk.settled(v, op) for v in inputs]
-        self.body, self.condition = (walk.library.body(op, name) for name in ("body", "cond"))
-        self.flags = walk.survey.loop(op, flags_of(self.inputs))
+    def __init__(self, tracer: Tracer, op: Any, inputs: list[Value]) -> None:
+        self.tracer, self.op = tracer, op
+        self.inputs = [tracer.settled(v, op) for v in inputs]
+        self.body, self.condition = (tracer.library.body(op, name) for name in ("body", "cond"))
+        self.flags = tracer.survey.loop(op, flags_of(self.inputs))
         self.active = [f == ACTIVE for f in self.flags]
         fixed = [self.body.position(k) == k for k in range(len(inputs))]
         self.varying = [k for k in range(len(inputs)) if not fixed[k]]
@@ -185,10 +185,10 @@ class Loop:
         self.stacks: list[Any] = []
 
     def _form(self, which: list[int]) -> Form:
-        return Form(self.walk, [self.flags[k] for k in which], [self._layout(k) for k in which])
+        return Form(self.tracer, [self.flags[k] for k in which], [self._layout(k) for k in which])
 
     def _layout(self, k: int) -> Any:
-        return self.walk.layouts.of(self.body.inputs[k])
+        return self.tracer.layouts.of(self.body.inputs[k])
 
     def _entry(self, k: int) -> Value:
         value = self.inputs[k]
@@ -213,8 +213,8 @@ class Loop:
         stacks = self._new_stacks() if keep else []
 
         def goes_on(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
-            with self.walk.counted():
-                (found,) = self.walk.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
+            with self.tracer.counted():
+                (found,) = self.tracer.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
             return found.x
 
         def turn_of(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
@@ -224,8 +224,8 @@ class Loop:
             kept = self._chosen(arguments, self.kept)
             if keep:
                 stacks = [s.write(turn, t) for s, t in zip(stacks, self.kept_form.parts(kept, self.op), strict=True)]
-            with self.walk.counted(of_loop=True) as inside:
-                outputs = self.walk.run_inside(self.body, arguments, None)
+            with self.tracer.counted(of_loop=True) as inside:
+                outputs = self.tracer.run_inside(self.body, arguments, None)
             taken = tf.maximum(taken, inside.of_turn([v.x for v in kept if v.active and not v.is_list]))
             return turn + 1, self.form.parts(self._chosen(outputs, self.varying), self.op), stacks, taken
 
@@ -236,7 +236,7 @@ class Loop:
             (tf.constant(0), parts, stacks, tf.zeros([4], tf.float64)),
             shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in stacks], tf.TensorShape([4])),
         )
-        self.walk.bytes.turns(self.turns, taken)
+        self.tracer.bytes.turns(self.turns, taken)
         values = self.form.values(parts)
         checks = self._agreement(self._arguments(self.varying, values), False)
         if checks:
@@ -262,16 +262,16 @@ class Loop:
 
     def _agreement(self, arguments: list[Value], expected: bool) -> list[Any]:
         """Checks that the reference goes on (or stops) when the example does."""
-        (found,) = self.walk.survey.run(self.condition, self.flags)
+        (found,) = self.tracer.survey.run(self.condition, self.flags)
         if found != ACTIVE:
-            if found != STILL and self.walk.pairing.apart:
+            if found != STILL and self.tracer.pairing.apart:
                 raise Unpaired(self.op.name)  # turns that depend on the number of rows
-            if found == STILL or not self.walk.several:
+            if found == STILL or not self.tracer.several:
                 return []
-        with self.walk.counted():
-            (decision,) = self.walk.run(self.condition, arguments, None)
-        self.walk.checks = True
-        text = f"{DIVERGED}a loop in {self.walk.place(self.op)} makes more turns on one side than on the other"
+        with self.tracer.counted():
+            (decision,) = self.tracer.run(self.condition, arguments, None)
+        self.tracer.checks = True
+        text = f"{DIVERGED}a loop in {self.tracer.place(self.op)} makes more turns on one side than on the other"
         return [tf.debugging.Assert(tf.reduce_all(tf.equal(decision.r, expected)), [text])]
 
     # ------------------------------------------------------------------ backward
@@ -279,25 +279,25 @@ class Loop:
         """Multipliers of the loop's inputs, None where there is none."""
         entries = {k: self._entry(k) for k in self.constant}
         carried, summed = (
-            [nothing(self.walk, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
+            [nothing(self.tracer, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
             for which, values in ((self.moving, final), (self.constant, entries))
         )
 
-        outside, self.walk.diagnosis = self.walk.diagnosis, None if self.walk.diagnosis is None else []
+        outside, self.tracer.diagnosis = self.tracer.diagnosis, None if self.tracer.diagnosis is None else []
 
         def turn_of(turn: Any, carried: Any, summed: Any, gaps: Any) -> Any:
             turn = turn - 1
             arguments = self._arguments(self.kept, self._kept_values(turn))
-            tape = Tape(self.walk)
+            tape = Tape(self.tracer)
             for k, m in zip(self.constant, summed, strict=True):
                 tape.add(arguments[k], m)
-            with self.walk.counted():
-                outputs = self.walk.run_inside(self.body, arguments, tape)
+            with self.tracer.counted():
+                outputs = self.tracer.run_inside(self.body, arguments, tape)
                 for k, m in zip(self.moving, carried, strict=True):
                     tape.add(outputs[k], m)
                 tape.pull()
             before, constant = (
-                [_found(self.walk, tape, arguments[k]) for k in which] for which in (self.moving, self.constant)
+                [_found(self.tracer, tape, arguments[k]) for k in which] for which in (self.moving, self.constant)
             )
             return turn, before, constant, self._diagnosed(gaps)
 
@@ -310,16 +310,16 @@ class Loop:
             parallel_iterations=1,  # else turns that wait take memory too
         )
         if outside is not None:
-            outside.append(Diagnosis([step for d in self.walk.diagnosis or () for step in d.steps], gaps))
-        self.walk.diagnosis = outside
+            outside.append(Diagnosis([step for d in self.tracer.diagnosis or () for step in d.steps], gaps))
+        self.tracer.diagnosis = outside
         found = dict(zip([*self.moving, *self.constant], [*carried, *summed], strict=True))
         return [found.get(k) for k in range(len(self.inputs))]
 
     def _diagnosed(self, before: Any) -> Any:
         """The largest gaps of all turns so far."""
-        if self.walk.diagnosis is None:
+        if self.tracer.diagnosis is None:
             return before
-        now = Diagnosis.of_all(self.walk.diagnosis).gaps
+        now = Diagnosis.of_all(self.tracer.diagnosis).gaps
         before = tf.pad(before, [[0, 0], [0, tf.shape(now)[1] - tf.shape(before)[1]]])
         return tf.where(now[:1] > before[:1], now, before)
 
@@ -330,9 +330,9 @@ class Loop:
         return self.kept_form.values(parts)
 
 
-def loop(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+def loop(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A while loop."""
-    run, walk.loops = Loop(walk, op, inputs), True
+    run, tracer.loops = Loop(tracer, op, inputs), True
     outputs = run.forward(keep=tape is not None and any(run.active))
     if tape is not None and any(run.active):
         # what passes a loop unchanged is another value behind it: its multiplier goes through the loop

@@ -28,7 +28,7 @@ from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS, USER_OPERATIONS
 
 
-class KerasEngine(Shell):
+class TensorFlowEngine(Shell):
     """Explains one Keras model, or one callable of TensorFlow's tensors."""
 
     framework = "tensorflow"
@@ -354,7 +354,7 @@ class KerasEngine(Shell):
         return self._surveys[key]
 
     # ------------------------------------------------------------------ in other precisions
-    def in_double(self) -> KerasEngine | None:
+    def in_double(self) -> TensorFlowEngine | None:
         """An engine of the same model that computes in float64; None where this one does."""
         return None if self.tolerance == TOLERANCE["float64"] else self._as(None)
 
@@ -362,7 +362,7 @@ class KerasEngine(Shell):
         """How far the model's rounding can move its outputs, (rows, outputs)."""
         return np.ptp([self._as(self.lowest, grid).outputs(points, at_once) for grid in GRIDS], axis=0)
 
-    def _as(self, dtype: str | None, grid: float = 1.0) -> KerasEngine:
+    def _as(self, dtype: str | None, grid: float = 1.0) -> TensorFlowEngine:
         """An engine of the same model, in another precision."""
         other = copy.copy(self)
         other._precision, other._dtypes = Precision(dtype and tf.as_dtype(dtype), grid), set()

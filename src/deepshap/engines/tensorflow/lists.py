@@ -8,107 +8,107 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .trace import Tape, Walk
+from .trace import Tape, Tracer
 from .values import Value
 
 
-def list_operation(walk: Walk, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """Lists of tensors are linear; the multipliers of a list are a list, of the walk's float dtype."""
+def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """Lists of tensors are linear; the multipliers of a list are a list, of the tracer's float dtype."""
     if not any(v.active for v in inputs):
-        return walk.constant(op, inputs)
+        return tracer.constant(op, inputs)
     places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
     adjoint = ADJOINTS.get(op.type)
     if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
         raise UnsupportedOperationError(
-            f"{op.type} in {walk.place(op)} of values that depend on the input has no rule."
+            f"{op.type} in {tracer.place(op)} of values that depend on the input has no rule."
         )
-    x, r = (walk.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
-    outputs = [Value(a, b, True, layout=walk.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
-    walk.note(outputs)
+    x, r = (tracer.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
+    outputs = [Value(a, b, True, layout=tracer.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
+    tracer.note(outputs)
     length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
     for item in inputs:
         if item.active and not item.is_list:
-            walk.bytes.item(item.x, length)
+            tracer.bytes.item(item.x, length)
     if tape is not None:
-        tape.record(outputs, lambda *m: adjoint(walk, tape, inputs, outputs, m))
+        tape.record(outputs, lambda *m: adjoint(tracer, tape, inputs, outputs, m))
     return outputs
 
 
-def empty_list(walk: Walk, items: Value) -> Any:
+def empty_list(tracer: Tracer, items: Value) -> Any:
     """A list of multipliers that are 0."""
     length = tf.raw_ops.TensorListLength(input_handle=items.x)
-    shape = walk.pairing.element_shape(items)
+    shape = tracer.pairing.element_shape(items)
     if shape is None:
-        return tf.raw_ops.TensorListReserve(element_shape=-1, num_elements=length, element_dtype=walk.carrier)
-    return _from_items(walk, tf.zeros(tf.concat([[length], shape], 0), walk.carrier))
+        return tf.raw_ops.TensorListReserve(element_shape=-1, num_elements=length, element_dtype=tracer.carrier)
+    return _from_items(tracer, tf.zeros(tf.concat([[length], shape], 0), tracer.carrier))
 
 
-def _item(walk: Walk, multipliers: Any, index: Any, like: Value) -> Any:
+def _item(tracer: Tracer, multipliers: Any, index: Any, like: Value) -> Any:
     return tf.raw_ops.TensorListGetItem(
-        input_handle=multipliers, index=index, element_shape=walk.pairing.shape(like), element_dtype=walk.carrier
+        input_handle=multipliers, index=index, element_shape=tracer.pairing.shape(like), element_dtype=tracer.carrier
     )
 
 
-def _get_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _get_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     items, index = inputs[0], inputs[1].x
     before = tape.multipliers.get(items)
-    before = empty_list(walk, items) if before is None else before
-    item = tf.cast(m[0], walk.carrier) + _item(walk, before, index, outputs[0])
+    before = empty_list(tracer, items) if before is None else before
+    item = tf.cast(m[0], tracer.carrier) + _item(tracer, before, index, outputs[0])
     tape.multipliers[items] = tf.raw_ops.TensorListSetItem(input_handle=before, index=index, item=item)
 
 
-def _set_item(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _set_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     items, index, item = inputs
-    tape.add(item, _item(walk, m[0], index.x, item))
+    tape.add(item, _item(tracer, m[0], index.x, item))
     if items.active:
-        zero = tf.zeros(walk.pairing.shape(item), walk.carrier)
+        zero = tf.zeros(tracer.pairing.shape(item), tracer.carrier)
         tape.add(items, tf.raw_ops.TensorListSetItem(input_handle=m[0], index=index.x, item=zero))
 
 
-def _from_items(walk: Walk, stacked: Any) -> Any:
-    return tf.raw_ops.TensorListFromTensor(tensor=tf.cast(stacked, walk.carrier), element_shape=tf.shape(stacked)[1:])
+def _from_items(tracer: Tracer, stacked: Any) -> Any:
+    return tf.raw_ops.TensorListFromTensor(tensor=tf.cast(stacked, tracer.carrier), element_shape=tf.shape(stacked)[1:])
 
 
-def _stack(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    tape.add(inputs[0], _from_items(walk, m[0]))
+def _stack(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    tape.add(inputs[0], _from_items(tracer, m[0]))
 
 
-def _from_tensor(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    shape = walk.pairing.shape(inputs[0])
-    stacked = tf.raw_ops.TensorListStack(input_handle=m[0], element_shape=shape[1:], element_dtype=walk.carrier)
+def _from_tensor(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    shape = tracer.pairing.shape(inputs[0])
+    stacked = tf.raw_ops.TensorListStack(input_handle=m[0], element_shape=shape[1:], element_dtype=tracer.carrier)
     tape.add(inputs[0], tf.reshape(stacked, shape))
 
 
-def _push(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _push(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     items, item = inputs
     rest, last = tf.raw_ops.TensorListPopBack(
-        input_handle=m[0], element_shape=walk.pairing.shape(item), element_dtype=walk.carrier
+        input_handle=m[0], element_shape=tracer.pairing.shape(item), element_dtype=tracer.carrier
     )
     tape.add(items, rest)
     tape.add(item, last)
 
 
-def _pop(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _pop(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     rest, item = m
-    rest = empty_list(walk, outputs[0]) if rest is None else rest
-    item = tf.zeros(walk.pairing.shape(outputs[1]), walk.carrier) if item is None else tf.cast(item, walk.carrier)
+    rest = empty_list(tracer, outputs[0]) if rest is None else rest
+    item = tf.zeros(tracer.pairing.shape(outputs[1]), tracer.carrier) if item is None else tf.cast(item, tracer.carrier)
     tape.add(inputs[0], tf.raw_ops.TensorListPushBack(input_handle=rest, tensor=item))
 
 
-def _resize(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _resize(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
     tape.add(inputs[0], tf.raw_ops.TensorListResize(input_handle=m[0], size=length))
 
 
-def _gather(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _gather(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     length = tf.raw_ops.TensorListLength(input_handle=inputs[0].x)
-    tape.add(inputs[0], _from_items(walk, tf.math.unsorted_segment_sum(m[0], inputs[1].x, length)))
+    tape.add(inputs[0], _from_items(tracer, tf.math.unsorted_segment_sum(m[0], inputs[1].x, length)))
 
 
-def _scatter(walk: Walk, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+def _scatter(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     value, indices = inputs[0], inputs[1].x
     found = tf.raw_ops.TensorListGather(
-        input_handle=m[0], indices=indices, element_shape=walk.pairing.shape(value)[1:], element_dtype=walk.carrier
+        input_handle=m[0], indices=indices, element_shape=tracer.pairing.shape(value)[1:], element_dtype=tracer.carrier
     )
     tape.add(value, found)
 

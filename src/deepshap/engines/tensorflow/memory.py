@@ -1,4 +1,4 @@
-"""How much memory explaining takes: counted while a model is walked through, value by value."""
+"""How much memory explaining takes: counted while a model is traced, value by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEPT = 2  # what a loop keeps of its turns takes so many times its size, as meas
 
 
 class Bytes:
-    """Bytes per row of what a walk meets: numbers where shapes are known while tracing, else tensors of TensorFlow.
+    """Bytes per row of what a tracer meets: numbers where shapes are known while tracing, else tensors of TensorFlow.
 
     Attributes
     ----------

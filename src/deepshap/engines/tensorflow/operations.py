@@ -51,7 +51,7 @@ class Operation:
     kind : one of ``KINDS``.
     rule : maps ``(step, *output multipliers)`` to multipliers of the varying inputs (custom operations).
     secant : maps ``(x, r, y, y_r)`` to the slope (elementwise operations with a closed form).
-    function : maps ``(walk, op, inputs, tape)`` to outputs (composites and control flow).
+    function : maps ``(tracer, op, inputs, tape)`` to outputs (composites and control flow).
     positions : which of its outputs are indices.
     """
 

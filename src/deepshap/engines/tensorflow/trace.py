@@ -1,4 +1,4 @@
-"""Walk through a traced graph on both sides of the pairs, and back through its rules.
+"""Trace a graph on both sides of the pairs, and go back through its rules.
 
 The one file that runs a model's operations: each is emitted anew for the examples and for the references. The tape
 keeps what the rules need, and pulls multipliers from the outputs back to the inputs.
@@ -40,10 +40,10 @@ from .values import Value
 
 
 class Tape:
-    """What a walk leaves behind: how multipliers get from the outputs of each operation to its inputs."""
+    """What a run leaves behind: how multipliers get from the outputs of each operation to its inputs."""
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
         self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
         self.multipliers: dict[Value, Any] = {}
 
@@ -56,21 +56,21 @@ class Tape:
         if not value.active or multiplier is None:
             return
         if not value.is_list:
-            multiplier = tf.cast(multiplier, self.walk.float_of(value))
+            multiplier = tf.cast(multiplier, self.tracer.float_of(value))
         before = self.multipliers.get(value)
         if before is not None:
             multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else before + multiplier
         self.multipliers[value] = multiplier
 
     def pull(self) -> None:
-        """Carry all multipliers back to where the walk began."""
+        """Carry all multipliers back to where the run began."""
         for outputs, pull in reversed(self.records):
             found = [self.multipliers.get(v) for v in outputs]
             if any(m is not None for m in found):
                 pull(*found)
 
 
-class Walk:
+class Tracer:
     """Runs functions of a traced model on pairs."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Walk:
         """Run an operation of the traced graph on other inputs; ``retyped`` where their dtypes differ from its own."""
         return emit(op, inputs, retyped)
 
-    # ------------------------------------------------------------------ walking
+    # ------------------------------------------------------------------ running functions
     def run(self, body: Body, arguments: Sequence[Value], tape: Tape | None) -> list[Value]:
         """Run a function; returns its outputs."""
         found: dict[int, Value] = {id(t): v for t, v in zip(body.inputs, arguments, strict=True)}
