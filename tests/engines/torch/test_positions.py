@@ -120,14 +120,84 @@ FORMS = {
     "halved positions": lambda v, s: torch.zeros_like(v).scatter_add(1, s.argsort(1) // 2, v),
     "integers looked up": lambda v, s: torch.arange(0, 50, 10)[s.argmax(1)][:, None] * v,
     "compared": lambda v, s: sum((s.argmax(1, keepdim=True) == k) * torch.sin((k + 1) * v) for k in range(SIZE)),
+    "put": lambda v, s: put(v.sin(), (torch.arange(len(v)), s.argmax(1)), v[:, 0] ** 2),
+    "put in rows": lambda v, s: put(
+        WEIGHTS.expand(len(v), -1, -1).clone(), (torch.arange(len(v)), s.argmax(1)), v
+    ).flatten(1),
+    "put between axes": lambda v, s: put(
+        v[:, None] * WEIGHTS, (torch.arange(len(v)), slice(None), s.argmax(1)), 7.0
+    ).flatten(1),
+    "put by name": lambda v, s: v.cos().index_put((torch.arange(len(v)), s.argmin(1)), v[:, 1].exp()),
+    "added twice": lambda v, s: v.index_put(rows_and(s.argsort(1) // 2), (v**2).flatten(), accumulate=True),
+    "copied": lambda v, s: torch.stack(
+        [a.index_copy(0, b.argsort()[:2], a[:2] * 2) for a, b in zip(v, s, strict=True)]
+    ),
+    "filled": lambda v, s: torch.stack([a.index_fill(0, b.argsort()[:2], 2.0) for a, b in zip(v, s, strict=True)]),
+    "sum of each": lambda v, s: v.scatter_reduce(1, s.argsort(1) // 2, v.sin(), "sum"),
+    "sum of others": lambda v, s: v.scatter_reduce(1, s.argsort(1) // 2, v.sin(), "sum", include_self=False),
+    "mean of each": lambda v, s: v.scatter_reduce(1, s.argsort(1) // 2, v.sin(), "mean"),
+    "mean of others": lambda v, s: v.scatter_reduce(1, s.argsort(1) // 2, v.sin(), "mean", include_self=False),
+    "greatest of each": lambda v, s: v.scatter_reduce(1, s.argsort(1) // 2, v.sin(), "amax"),
+    "least of others": lambda v, s: v.scatter_reduce(1, s.argsort(1)[:, :3] // 2, v**2, "amin", include_self=False),
+    "running maximum": lambda v, s: v.gather(1, s.cummax(1).indices),
+    "running minimum": lambda v, s: v.gather(1, s.cummin(1).indices) ** 2,
+    "pooled": lambda v, s: v.gather(1, F.max_pool1d(s[:, None], 3, 2, 1, return_indices=True)[1][:, 0]),
+    "pooled adaptively": lambda v, s: v.gather(1, F.adaptive_max_pool1d(s[:, None], 2, return_indices=True)[1][:, 0]),
+    "unpooled": lambda v, s: F.max_unpool1d(
+        *F.max_pool1d((v + s)[:, None], 2, return_indices=True), 2, output_size=(5,)
+    )[:, 0],
+    "best of infinities": lambda v, s: (
+        torch.full_like(s, -torch.inf).scatter(1, s.topk(3, 1)[1], s.topk(3, 1)[0]).softmax(1)
+    ),
     "scores with infinities": lambda v, s: v.gather(1, s.masked_fill(torch.arange(SIZE) > 3, -torch.inf).argsort(1)),
 }
+
+
+def put(target: Tensor, index, value) -> Tensor:
+    target[index] = value
+    return target
+
+
+def rows_and(positions: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.arange(len(positions)).repeat_interleave(positions.shape[1]), positions.flatten()
 
 
 @pytest.mark.parametrize("model", FORMS.values(), ids=FORMS.keys())
 def test_every_form_adds_up(model):
     found = explained(model, VALUES, SCORES)
     assert np.abs(found[1]).max() > 0
+
+
+WAYS = {
+    "put": (
+        lambda v, s: put(v.sin(), (torch.arange(len(v)), s.argmax(1)), v[:, 0] ** 2),
+        lambda v, s: v.sin().scatter(1, s.argmax(1, keepdim=True), v[:, :1] ** 2),
+    ),
+    "one window": (
+        lambda v, s: v.gather(1, F.max_pool1d(s[:, None], SIZE, return_indices=True)[1][:, 0]),
+        lambda v, s: v.gather(1, s.argmax(1, keepdim=True)),
+    ),
+    "summed": (
+        lambda v, s: v.cos().scatter_reduce(1, s.argsort(1) // 2, v, "sum"),
+        lambda v, s: v.cos().scatter_add(1, s.argsort(1) // 2, v),
+    ),
+    "unpooled": (
+        lambda v, s: F.max_unpool1d(v[:, None, :2], F.max_pool1d(s[:, None, :4], 2, return_indices=True)[1], 2)[:, 0],
+        lambda v, s: torch.zeros_like(v[:, :4]).scatter(
+            1, torch.cat([s[:, :2].argmax(1, True), 2 + s[:, 2:4].argmax(1, True)], 1), v[:, :2]
+        ),
+    ),
+    "integers chosen": (
+        lambda v, s: torch.where(s > 0, 3, 1) * v,
+        lambda v, s: torch.where(s > 0, 3 * torch.ones_like(v), 1.0) * v,
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), WAYS.values(), ids=WAYS.keys())
+def test_ways_to_say_the_same_are_explained_alike(one, other):
+    for a, b in zip(explained(one, VALUES, SCORES), explained(other, VALUES, SCORES), strict=True):
+        assert_close(a, b)
 
 
 def test_positions_of_the_greatest_of_single_rows_and_ties():

@@ -18,8 +18,8 @@ from .operations import Operation
 from .tree import tensors
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-_TORCH = os.path.dirname(torch.__file__)
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "")
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
 
 
 class Call(NamedTuple):
@@ -53,6 +53,8 @@ class Call(NamedTuple):
 def run_stably(call: Call) -> Any:
     """Run a call on constants; what sorts them keeps the order of equal ones: rows that end together stay where they are."""
     args, kwargs = call.args, call.kwargs
+    if call.name in ("data", "detach") and not args[0].requires_grad:  # what is written to it reaches the tensor itself
+        return call.own(*args)
     if call.name in ("sort", "argsort") and "stable" not in kwargs:
         args, kwargs = args[:1], {**dict(zip(("dim", "descending"), args[1:], strict=False)), **kwargs, "stable": True}
     return call.function(*args, **kwargs)

@@ -27,12 +27,12 @@ def at_positions(call: Call) -> Call:
 
 def _indices(call: Call) -> list[Tensor]:
     """The tensors that a call selects by; none where they are bounds of slices, which cannot differ."""
-    if call.name == "__getitem__":
+    if call.name in ("__getitem__", "__setitem__"):
         entries = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
         own = [e for e in entries if isinstance(e, Tensor)]
         return own if len(own) == len(list(tensors(entries))) else []
     by_name = [call.kwargs[key] for key in ("index", "indices") if key in call.kwargs]
-    return list(tensors((call.args[1:3], by_name)))
+    return list(tensors((call.args[1:2] if call.name == "index_put" else call.args[1:3], by_name)))
 
 
 def _has_carrier(index: Tensor) -> bool:

@@ -111,6 +111,7 @@ _of_kind(
 )
 _of_kind(LINEAR, "_pack_padded_sequence", function=packing.pack, indices=True)
 _of_kind(LINEAR, "_pad_packed_sequence", function=packing.unpack, indices=True)
+_of_kind(COMPOSITE, "scatter_reduce", function=scatter.scatter_reduce, indices=True)
 for _name in ("scatter", "scatter_add"):
     _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
 _of_kind(CAST, "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
@@ -213,7 +214,6 @@ for _name, _function in {
     "new_tensor": arithmetic.new_tensor,
     "where": selection.where,
     "Tensor.where": lambda input, condition, other: selection.where(condition, input, other),
-    "scatter_reduce": scatter.scatter_reduce,
     "searchsorted": selection.searchsorted,
     "masked_fill": selection.masked_fill,
     "softmax": attention.softmax,

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
 from ..operations import COMPOSITE, Operation, primitive
+from ..windows import Windows, taken
 
 
 @primitive(rules.chosen)
@@ -51,6 +53,13 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     """Positions of the sorted values."""
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
     return chosen(last, last.shape[-1], descending).movedim(-1, dim).reshape(input.shape)
+
+
+def in_windows(x: Tensor, windows: Windows) -> Tensor:
+    """Position of the greatest value of each window of the last axis."""
+    members = torch.as_tensor(windows.positions, device=x.device)
+    within = chosen(taken(x, members), 1)
+    return torch.gather(members.expand(*within.shape[:-1], -1), -1, within).squeeze(-1)
 
 
 # ---------------------------------------------------------------------- taking
@@ -172,8 +181,82 @@ def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | No
             raise UnsupportedOperationError(
                 "scatter to one position twice has no rule where positions depend on the input."
             )
+        if bool(input.isinf().any()):  # of which there are no differences
+            hit, zeros = torch.ones_like(source), torch.zeros_like(_float(input))
+            hit, put = (scatter_add(zeros, dim, index, values) for values in (hit, source))
+            return _typed(torch.where(hit > 0, put, _float(input)), input)
         source = source - _float(gather(input, dim, index))
     return scatter_add(input, dim, index, source)
+
+
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """Slices put at positions."""
+    along = index.reshape([-1 if axis == dim % input.dim() else 1 for axis in range(input.dim())])
+    return scatter(input, dim, along.expand(source.shape), source)
+
+
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """One value put at positions."""
+    shape = [len(index) if axis == dim % input.dim() else n for axis, n in enumerate(input.shape)]
+    return index_copy(input, dim, index, torch.as_tensor(value, dtype=input.dtype).expand(shape))
+
+
+def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
+    """Values put or added at positions along several axes: the places are what the same index takes of all places."""
+    places = torch.arange(input.numel(), device=input.device).reshape(input.shape)[tuple(indices)]
+    values = torch.as_tensor(values, dtype=input.dtype, device=input.device).expand(places.shape).flatten()
+    put = scatter_add if accumulate else scatter
+    return put(input.flatten(), 0, places.flatten(), values).reshape(input.shape)
+
+
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """``input[index] = value``."""
+    input[...] = index_put(input, index if isinstance(index, tuple) else (index,), value)
+
+
+def max_unpool(native: Callable[..., Tensor], spatial: int) -> Callable[..., Tensor]:
+    """Build what puts values at the positions of a pooling."""
+
+    def unpool(input: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            shape = native(input, indices, *args, **kwargs).shape
+        axes = len(shape) - spatial
+        flat = torch.zeros(*shape[:axes], math.prod(shape[axes:]), dtype=input.dtype, device=input.device)
+        return scatter(flat, -1, indices.flatten(axes), input.flatten(axes)).reshape(shape)
+
+    return unpool
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Sums, means and extremes of values at positions."""
+    if reduce == "amin":
+        return -scatter_reduce(-input, dim, index, -src, "amax", include_self=include_self)
+    if reduce not in ("sum", "mean", "amax"):
+        raise UnsupportedOperationError(
+            f"scatter_reduce with reduce={reduce!r} has no rule; sum, mean, amax, amin have."
+        )
+    src, ones = src[tuple(map(slice, index.shape))], torch.ones(index.shape, dtype=input.dtype, device=input.device)
+    counts = scatter_add(torch.zeros_like(input), dim, index, ones)
+    own = input if include_self else torch.where(counts > 0, -torch.inf if reduce == "amax" else 0.0, input)
+    if reduce == "amax":
+        return _greatest_at(own, dim, index, src)
+    total = scatter_add(own, dim, index, src)
+    if reduce == "sum":
+        return total
+    return total / (counts + 1 if include_self else counts.clamp_min(1))
+
+
+def _greatest_at(own: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """The greatest of the value that is at each position along an axis and of those scattered to it."""
+    inner = tuple(slice(None) if axis == dim % own.dim() else slice(n) for axis, n in enumerate(index.shape))
+    at, values = index.movedim(dim, -1).unsqueeze(-2), src.movedim(dim, -1).unsqueeze(-2)
+    places = torch.arange(own.shape[dim], device=own.device).unsqueeze(-1)
+    scattered = torch.where(at == places, values, -torch.inf)
+    whole = own.clone()
+    whole[inner] = torch.cat([own[inner].movedim(dim, -1).unsqueeze(-1), scattered], -1).amax(-1).movedim(-1, dim)
+    return whole
 
 
 def _twice(index: Tensor, dim: int) -> bool:
@@ -197,6 +280,14 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "__getitem__": getitem,
     "scatter_add": scatter_add,
     "scatter": scatter,
+    "scatter_reduce": scatter_reduce,
     "index_add": index_add,
+    "index_copy": index_copy,
+    "index_fill": index_fill,
+    "index_put": index_put,
+    "__setitem__": setitem,
+    "max_unpool1d": max_unpool(F.max_unpool1d, 1),
+    "max_unpool2d": max_unpool(F.max_unpool2d, 2),
+    "max_unpool3d": max_unpool(F.max_unpool3d, 3),
 }
 AT_POSITIONS = {name: Operation(COMPOSITE, function=function) for name, function in _FUNCTIONS.items()}

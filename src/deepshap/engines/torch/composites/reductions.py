@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import rules
-from ..operations import INDEX, Operation, primitive
+from ..operations import primitive
 from ..windows import Options, Windows, told
-from .positions import chosen
+from .positions import chosen, in_windows
 
 
 @primitive(rules.logsumexp, broadcasts=True)
@@ -28,15 +28,6 @@ def greatest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The greatest value of each window of the last axis."""
     marked = windows.marked(x)
     return x.gather(-1, told(marked)[0]), marked
-
-
-@primitive(rules.greatest)
-def settled_positions(x: Tensor, found: Callable[[Tensor], Tensor]) -> Tensor:
-    """Positions that are not to be used where they differ between example and reference."""
-    return found(x)
-
-
-settled_positions.operation = Operation(INDEX)  # type: ignore[attr-defined]
 
 
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
@@ -140,7 +131,7 @@ def max_pool(spatial: int, adaptive: bool = False) -> Callable[..., Any]:
         values = greatest(flat, windows).unflatten(-1, windows.grid)
         if not return_indices:
             return values
-        return values, settled_positions(flat, windows.first).unflatten(-1, windows.grid)
+        return values, in_windows(flat, windows).unflatten(-1, windows.grid)
 
     return pool
 
@@ -244,15 +235,24 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 
 def cummax(input: Tensor, dim: int) -> Any:
-    """Running maximum."""
-    index = settled_positions(input, lambda x: torch.cummax(x, dim)[1])
-    return torch.return_types.cummax((_scan(torch.maximum, input, dim), index))
+    """Running maximum, and the last position of it."""
+    return torch.return_types.cummax(_running(torch.maximum, torch.ge, input, dim))
 
 
 def cummin(input: Tensor, dim: int) -> Any:
-    """Running minimum."""
-    index = settled_positions(input, lambda x: torch.cummin(x, dim)[1])
-    return torch.return_types.cummin((_scan(torch.minimum, input, dim), index))
+    """Running minimum, and the last position of it."""
+    return torch.return_types.cummin(_running(torch.minimum, torch.le, input, dim))
+
+
+def _running(extreme: Any, replaces: Any, input: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    if not input.dim():
+        return input.clone(), torch.zeros_like(input, dtype=torch.int64)
+    values = list(input.unbind(dim))
+    found = [torch.zeros_like(value, dtype=torch.int64) for value in values]
+    for k in range(1, len(values)):
+        found[k] = torch.where(replaces(values[k], values[k - 1]), k, found[k - 1])
+        values[k] = extreme(values[k - 1], values[k])
+    return torch.stack(values, dim), torch.stack(found, dim)
 
 
 @primitive(rules.polynomial)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
+from ..nodes import is_continuous
 from ..operations import ELEMENTWISE, Operation, primitive
 from .arithmetic import quotient
 from .positions import lookup
@@ -64,6 +65,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     if not getattr(condition, "_deepshap", None):
         return _where(condition, input, other)
     dtype = torch.result_type(input, other)
+    if not is_continuous(dtype):
+        input, other = (torch.as_tensor(v, device=condition.device).to(torch.float64) for v in (input, other))
+        return where(condition, input, other).to(dtype)
     branches = (torch.as_tensor(v, dtype=dtype, device=condition.device) for v in (input, other))
     return select(condition.to(torch.float64), *(_finite_branch(b, dtype) for b in branches))
 
