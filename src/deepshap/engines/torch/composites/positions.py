@@ -272,7 +272,7 @@ def _typed(values: Tensor, like: Tensor) -> Tensor:
     return values if values.dtype == like.dtype else values.to(like.dtype)
 
 
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "gather": gather,
     "take_along_dim": take_along_dim,
     "index_select": index_select,
