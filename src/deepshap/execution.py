@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -119,7 +119,7 @@ def run(
         return again
     if found is None:
         raise doubt
-    _complain(engine, found, task.compared(found.columns), again, settings.strict)
+    _complain(again, found, task.compared(found.columns), settings.strict)
     return found
 
 
@@ -265,7 +265,14 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
 
 
 # ---------------------------------------------------------------------- in float64
-def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome | str:
+class _Why(NamedTuple):
+    """Why float64 is no way out, and the engine that can tell which operation is the cause."""
+
+    text: str
+    engine: Engine
+
+
+def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome | _Why:
     """Explain again in float64 the rows that the model's own precision cannot; or say why that is no way out.
 
     ``found`` is what was found in the model's own precision, if anything. The values in float64 must add up as float64
@@ -276,32 +283,70 @@ def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome |
     try:
         exact = engine.in_double()
         if exact is None:
-            return ""
-        better = _run(exact, part)
+            return found if found is not None and _by_rounding(engine, task, found) else _Why("", engine)
+        better = _even_if_missed(exact, part)
         if better.profile.tolerance > FLOAT64:
-            return " It turns to lower precision itself, so that a copy in float64 is no help."
-        unlike = _unlike(engine, exact, part, better)
-    except _Missed as error:
-        return f" In float64 they miss it by {error.found.gap.max():.3g}."
+            return _Why(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
+        if better.missed.any() and not _by_rounding(exact, part, better):
+            return _Why(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
+        if unlike := _unlike(engine, exact, part, better):
+            return _Why(unlike, engine)
     except Exception as error:
-        return f" It could not be computed in float64 ({type(error).__name__}: {error})."
-    if unlike:
-        return " A copy that computes in float64 has other outputs than rounding explains, so that it is no help."
+        return _Why(f" It could not be computed in float64 ({type(error).__name__}: {error}).", engine)
     if found is not None and missed is not None:
         return found.with_rows(missed, better)
     return replace(better, profile=replace(better.profile, dtype=np.dtype("float32")), engine=exact)
 
 
-def _unlike(engine: Engine, exact: Engine, task: _Task, better: Outcome) -> bool:
-    """Whether the model in float64 is another one than the model as it is."""
-    at_once = plan_for(better.profile.footprint, len(task.examples), len(task.references), task.settings).rows
+def _even_if_missed(engine: Engine, task: _Task) -> Outcome:
+    try:
+        return _run(engine, task)
+    except _Missed as error:
+        return error.found
+
+
+def _by_rounding(engine: Engine, task: _Task, found: Outcome) -> bool:
+    """Whether what sums in float64 miss is no more than rounding makes of the outputs, which is measured; then say so."""
+    at_once = _rows_at_once(found, task)
+    moved = [engine.rounding(points, at_once) for points in _sides(task)]
+    limit = ROUNDINGS * (moved[0] + (moved[-1].max(0) if task.crossed else moved[-1]))
+    sums = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in found.values)
+    missed = np.abs(sums - (found.outputs - found.expected))
+    if not (missed <= np.take_along_axis(limit, found.columns, 1)).all():
+        return False
+    warnings.warn(
+        f"large numbers cancel in the model: even in float64 attributions miss their sums by up to {found.gap.max():.3g} of the "
+        f"outputs' scale (tolerance {found.profile.tolerance:.1g}). Rounding of what the model computes is the cause, and "
+        "moves the outputs themselves by as much. Take large terms out that all rows share, a shift in front of a softmax for "
+        "instance.",
+        AdditivityWarning,
+        stacklevel=8,  # the line that called shap_values
+    )
+    return True
+
+
+def _sides(task: _Task) -> tuple[Points, ...]:
+    """What is compared; references that every example would give other row arguments are left out."""
     sides = task.examples, task.references.described_by(task.examples)
-    for points in sides if not task.examples.extra or not task.crossed else sides[:1]:
+    return sides if not task.examples.extra or not task.crossed else sides[:1]
+
+
+def _rows_at_once(found: Outcome, task: _Task) -> int:
+    return plan_for(found.profile.footprint, len(task.examples), len(task.references), task.settings).rows
+
+
+def _unlike(engine: Engine, exact: Engine, task: _Task, better: Outcome) -> str:
+    """Why the model in float64 is another one than the model as it is, if it is."""
+    at_once = _rows_at_once(better, task)
+    for points in _sides(task):
         own, wide = engine.outputs(points, at_once), exact.outputs(points, at_once)
-        size = np.abs(own).max(1, initial=0.0, keepdims=True)
-        if not (np.abs(own - wide) <= engine.tolerance * size + ROUNDINGS * engine.rounding(points, at_once)).all():
-            return True
-    return False
+        size, moved = np.abs(own).max(1, initial=0.0, keepdims=True), engine.rounding(points, at_once)
+        if not (np.abs(own - wide) <= engine.tolerance * size + ROUNDINGS * moved).all():
+            return (
+                f" A copy that computes in float64 has other outputs than rounding explains (they differ by up to "
+                f"{np.abs(own - wide).max():.3g}, rounding moves them by {moved.max():.3g}), so that it is no help."
+            )
+    return ""
 
 
 # ---------------------------------------------------------------------- checking
@@ -361,10 +406,10 @@ def _compare_with_native(
         )
 
 
-def _complain(engine: Engine, found: Outcome, whole: Comparison, why: str, strict: bool) -> None:
+def _complain(why: _Why, found: Outcome, whole: Comparison, strict: bool) -> None:
     """Raise, or warn when the caller asked for it, that a row and output does not add up."""
     row, column = np.unravel_index(int(np.argmax(np.nan_to_num(found.gap, nan=np.inf))), found.gap.shape)
-    message = _gap_message(engine, found, int(row), int(column), whole) + why
+    message = _gap_message(why.engine, found, int(row), int(column), whole) + why.text
     if not strict:
         warnings.warn(message, AdditivityWarning, stacklevel=7)  # the line that called shap_values
     elif np.isfinite(found.gap[row, column]):
@@ -382,11 +427,13 @@ def _gap_message(engine: Engine, found: Outcome, row: int, column: int, whole: C
         f"(tolerance {tolerance:.1g}). "
     )
     blame = engine.blame(whole.pair(row))
-    if blame is None or blame.gap <= tolerance * max(blame.size, 1e-30):
+    if blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
+        copied = f"explain a float64 copy of it ({engine.in_float64})"
+        way_out = copied if engine.tolerance > FLOAT64 else "take out large terms that all rows share"
         return missed + (
             "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
             "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
-            f"is not), or large numbers cancel in the model: then explain a float64 copy of it ({engine.in_float64})."
+            f"is not), or large numbers cancel in the model: then {way_out}."
         )
     if not np.isfinite(blame.gap):
         return missed + f"{blame.name} at {blame.place} has a value, or a share of one, that is NaN or infinite."

@@ -203,6 +203,49 @@ def test_no_warning_where_the_sums_hold_in_float64(recwarn):
     assert not recwarn.list
 
 
+# ---------------------------------------------------------------------- offsets that swallow what they are added to
+class Swallowed(Net):
+    """A softmax knows no shift: the values are those without it."""
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(1e-3 * self.logits(x) + self.shift, -1)
+
+
+@pytest.mark.parametrize("shift", [1e4, 1e5])
+def test_numbers_that_vanish_beside_an_offset(shift, recwarn):
+    background, x = rows()
+    found = deepshap.DeepExplainer(Swallowed(shift), background, progress=False)(x)
+    again = found.gap.max(1) <= 1e-9
+    assert again.any()
+    wanted = in_float64(Swallowed()).values
+    np.testing.assert_allclose(found.values[again], wanted[again], rtol=1e-5, atol=1e-9)
+    assert not [w for w in recwarn.list if issubclass(w.category, UserWarning)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shift", [1e9, 1e11])
+def test_where_float64_has_too_few_digits_as_well(shift, dtype):
+    background, x = (t.to(dtype) for t in rows())
+    with pytest.warns(deepshap.AdditivityWarning, match="large numbers cancel in the model: even in float64") as told:
+        found = deepshap.DeepExplainer(Swallowed(shift).to(dtype), background, progress=False)(x)
+    assert told[0].filename == __file__
+    wanted, again = in_float64(Swallowed()).values, found.gap.max(1) < 1e-5
+    assert again.any()
+    np.testing.assert_allclose(found.values[again], wanted[again], rtol=0, atol=1e-2 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_numbers_that_vanish_in_float64_too_are_the_cause_that_is_named(dtype):
+    background, x = (t.to(dtype) for t in rows())
+    with pytest.raises(deepshap.AdditivityError, match="large numbers cancel in the model: then take out") as told:
+        deepshap.DeepExplainer(Swallowed(1e14).to(dtype), background, progress=False).shap_values(x)
+    assert "report" not in str(told.value)
+
+
 # ---------------------------------------------------------------------- nothing is hidden
 class Slightly(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -233,8 +276,28 @@ def test_a_float64_copy_that_is_another_model_is_no_help():
             return 1.5 * y if x.dtype == torch.float64 else y
 
     background, x = rows()
-    with pytest.raises(deepshap.AdditivityError, match="other outputs than rounding explains"):
+    with pytest.raises(
+        deepshap.AdditivityError,
+        match=r"other outputs than rounding explains \(they differ by up to 0\.\d+, rounding moves them by",
+    ):
         deepshap.DeepExplainer(Branches(), background, progress=False).shap_values(x)
+
+
+@pytest.mark.parametrize("miss", [1e-6, 1e-3])
+def test_a_wrong_rule_in_float64_is_no_rounding(miss):
+    model = nn.Sequential(nn.Linear(6, 4), Slightly(), nn.Linear(4, 2)).double()
+    background, x = (t.double() for t in rows())
+    deepshap.register_rule(
+        Slightly,
+        lambda step, m: (
+            (1 + miss) * m * (step.outputs[0] - step.reference.outputs[0]) / (step.inputs[0] - step.reference.inputs[0])
+        ),
+    )
+    try:
+        with pytest.raises(deepshap.AdditivityError, match="Most likely cause: Slightly"):
+            deepshap.DeepExplainer(model, background, progress=False).shap_values(x)
+    finally:
+        deepshap.unregister_rule(Slightly)
 
 
 def test_a_float64_copy_that_fails_is_told():

@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # By the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own rounding allows. The
 # least precise dtype that the signal passes through decides.
@@ -184,6 +187,23 @@ class Shell(ABC):
     @abstractmethod
     def _rows_first(output: Any, axis: int) -> Any:
         """An output with an axis moved to the front."""
+
+    # ------------------------------------------------------------------ in other precisions
+    @abstractmethod
+    def _as(self, dtype: str | None, grid: float = 1.0) -> Self:
+        """An engine of the same model in float64, rounded after each operation to a dtype, if there is one, on a grid."""
+
+    def in_double(self) -> Self | None:
+        """An engine of the same model that computes in float64; None where this one does."""
+        return None if self.tolerance == TOLERANCE["float64"] else self._as(None)
+
+    def rounding(self, points: Points, at_once: int) -> np.ndarray:
+        """How far the model's rounding can move its outputs, (rows, outputs).
+
+        On every grid a small number may vanish beside a large one; without rounding it does not.
+        """
+        engines = [self._as(None), *(self._as(self.lowest, grid) for grid in GRIDS)]
+        return np.ptp([engine.outputs(points, at_once) for engine in engines], axis=0)
 
     # ------------------------------------------------------------------ what was found out
     @property

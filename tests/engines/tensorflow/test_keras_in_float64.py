@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -104,6 +106,25 @@ def test_an_inner_layer_and_captured_tensors():
     assert again.any()
     wanted = deepshap.DeepExplainer((wide, wide.layers[2]), background.astype(float), progress=False)(x.astype(float))
     np.testing.assert_allclose(found.values[again], wanted.values[again], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [1e5, 1e9])
+def test_numbers_that_vanish_beside_an_offset(shift):
+    """A softmax knows no shift: the values are those without it."""
+    keras.utils.set_random_seed(1)
+    logits = keras.Sequential([keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(3)])
+    background, x = rows((6,))
+    told = pytest.warns(deepshap.AdditivityWarning, match="even in float64") if shift > 1e6 else nullcontext()
+    with told:
+        found = deepshap.DeepExplainer(lambda x: tf.nn.softmax(1e-3 * logits(x) + shift), background, progress=False)(x)
+    wanted, again = (
+        deepshap.DeepExplainer(lambda x: tf.nn.softmax(1e-3 * logits(x)), background, progress=False)(x),
+        found.gap.max(1) <= 1e-6,
+    )
+    assert again.any()
+    np.testing.assert_allclose(
+        found.values[again], wanted.values[again], rtol=0, atol=1e-4 * np.abs(wanted.values).max()
+    )
 
 
 class Slightly(layers.Layer):

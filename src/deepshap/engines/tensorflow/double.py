@@ -145,7 +145,8 @@ class _Rewriting:
         low = self._precision.dtype.as_datatype_enum
         scaled = self._add(f"{name}/scaled", "Mul", [at, self._called(grid, "output")], T=WIDE)
         wide = self._cast(f"{name}/wide", self._cast(f"{name}/low", self._called(scaled, "z"), WIDE, low), low, WIDE)
-        return self._called(self._add(name, "RealDiv", [wide, self._called(grid, "output")], T=WIDE), "z")
+        # TensorFlow would leave out a product and its quotient
+        return self._called(self._add(name, "DivNoNan", [wide, self._called(grid, "output")], T=WIDE), "z")
 
     def _cast(self, name: str, at: str, before: int, after: int) -> str:
         return self._called(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")

@@ -14,7 +14,7 @@ from tensorflow.python.eager import context
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
-from ..shell import GRIDS, TOLERANCE, Shell, called_twice, check_independence, fails_on_one, row_axis, spread
+from ..shell import Shell, called_twice, check_independence, fails_on_one, row_axis, spread
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
@@ -354,16 +354,7 @@ class TensorFlowEngine(Shell):
         return self._surveys[key]
 
     # ------------------------------------------------------------------ in other precisions
-    def in_double(self) -> TensorFlowEngine | None:
-        """An engine of the same model that computes in float64; None where this one does."""
-        return None if self.tolerance == TOLERANCE["float64"] else self._as(None)
-
-    def rounding(self, points: Points, at_once: int) -> np.ndarray:
-        """How far the model's rounding can move its outputs, (rows, outputs)."""
-        return np.ptp([self._as(self.lowest, grid).outputs(points, at_once) for grid in GRIDS], axis=0)
-
     def _as(self, dtype: str | None, grid: float = 1.0) -> TensorFlowEngine:
-        """An engine of the same model, in another precision."""
         other = copy.copy(self)
         other._precision, other._dtypes = Precision(dtype and tf.as_dtype(dtype), grid), set()
         other.forget()

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import GRIDS, TOLERANCE, Shell, check_independence, fails_on_one, row_axis
+from ..shell import Shell, check_independence, fails_on_one, row_axis
 from . import inspection
 from .agreement import Agreement
 from .alike import WORTHWHILE, groups_of
@@ -128,10 +128,9 @@ class TorchEngine(Shell):
     def _wide(self) -> bool:
         return isinstance(self._computing, InFloat64)
 
-    def _as(self, computing: InFloat64) -> TorchEngine:
-        """An engine of the same model, in another precision."""
+    def _as(self, dtype: str | None, grid: float = 1.0) -> TorchEngine:
         other = copy.copy(self)
-        other._computing, other._dtypes = computing, set()
+        other._computing, other._dtypes = InFloat64(getattr(torch, dtype) if dtype else None, grid), set()
         other._background = Background(self.model, self.modules, self.operations)
         other.forget()
         return other
@@ -140,16 +139,6 @@ class TorchEngine(Shell):
         """Rounding on a grid may differ with the number of rows."""
         if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
             super()._check_size(points, outputs)
-
-    def in_double(self) -> TorchEngine | None:
-        """An engine of the same model that computes in float64; None where this one does."""
-        return None if self.tolerance == TOLERANCE["float64"] else self._as(InFloat64())
-
-    def rounding(self, points: Points, at_once: int) -> np.ndarray:
-        """How far the model's rounding can move its outputs, (rows, outputs)."""
-        dtype = getattr(torch, self.lowest)
-        other = [self._as(InFloat64(dtype, grid)).outputs(points, at_once) for grid in GRIDS]
-        return np.ptp(other, axis=0)
 
     @staticmethod
     def _rows_first(output: Tensor, axis: int) -> Tensor:
