@@ -7,16 +7,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from deepshap.engines.torch.recurrent import triton_kernels
+from deepshap.engines.torch.kernels import steps_on_gpu
 
 POINTERS = ("m_h", "m_y", "carry", "m_z", "x", "r", "m")
 ROWS = ("x_rows", "r_rows", "places")
 KERNELS = {
-    "LSTM": (triton_kernels._lstm, {}),
-    "GRU": (triton_kernels._gru, {}),
-    "tanh RNN": (triton_kernels._rnn, {"secant": triton_kernels._tanh}),
-    "relu RNN": (triton_kernels._rnn, {"secant": triton_kernels._relu}),
-    "contributions": (triton_kernels._contributions, {}),
+    "LSTM": (steps_on_gpu._lstm, {}),
+    "GRU": (steps_on_gpu._gru, {}),
+    "tanh RNN": (steps_on_gpu._rnn, {"secant": steps_on_gpu._tanh}),
+    "relu RNN": (steps_on_gpu._rnn, {"secant": steps_on_gpu._relu}),
+    "contributions": (steps_on_gpu._contributions, {}),
 }
 
 

@@ -13,7 +13,8 @@ from test_kernels import OPTIONS, models, step_by_step
 from test_oracle import DEEP, oracle_values
 from torch import nn
 
-from deepshap.engines.torch.recurrent import fused, kernels, triton_kernels
+from deepshap.engines.torch.kernels import steps_on_gpu
+from deepshap.engines.torch.recurrent import fused, products
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 
@@ -25,16 +26,16 @@ def interpreted(monkeypatch):
 
     def run(*arguments):
         with monkeypatch.context() as patch:
-            patch.setattr(fused, "_kernels_for", lambda _: triton_kernels)
+            patch.setattr(fused, "_kernels_for", lambda _: steps_on_gpu)
             runs.append(arguments)
             return original(*arguments)
 
-    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
     monkeypatch.setattr(fused, "run", run)
-    monkeypatch.setattr(triton_kernels, "TILE", 64)
-    monkeypatch.setattr(triton_kernels, "WIDTH", 4)
-    monkeypatch.setattr(triton_kernels, "REFERENCES", 2)
-    monkeypatch.setattr(triton_kernels, "FEATURES", 2)
+    monkeypatch.setattr(steps_on_gpu, "TILE", 64)
+    monkeypatch.setattr(steps_on_gpu, "WIDTH", 4)
+    monkeypatch.setattr(steps_on_gpu, "REFERENCES", 2)
+    monkeypatch.setattr(steps_on_gpu, "FEATURES", 2)
     return runs
 
 
@@ -82,13 +83,13 @@ def test_saturated_and_equal_values(interpreted):
 
 def test_a_machine_on_which_triton_does_not_work(monkeypatch):
     device = torch.device("cpu")
-    triton_kernels.works.cache_clear()
-    assert triton_kernels.works(device)
-    triton_kernels.works.cache_clear()
-    monkeypatch.setattr(triton_kernels, "_nothing", None)
+    steps_on_gpu.works.cache_clear()
+    assert steps_on_gpu.works(device)
+    steps_on_gpu.works.cache_clear()
+    monkeypatch.setattr(steps_on_gpu, "_nothing", None)
     with pytest.warns(
         UserWarning, match="Triton does not work on this machine .*: recurrent networks are explained without"
     ):
-        assert not triton_kernels.works(device)
-    assert not triton_kernels.works(device)  # says so once
-    triton_kernels.works.cache_clear()
+        assert not steps_on_gpu.works(device)
+    assert not steps_on_gpu.works(device)  # says so once
+    steps_on_gpu.works.cache_clear()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.engines.shell import TOLERANCE as BY_NAME
-from deepshap.engines.torch.recurrent import fused, kernels
+from deepshap.engines.torch.recurrent import fused, products
 
 TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -92,7 +92,7 @@ def test_compiled_recurrent_layers_on_the_device(device, kind, monkeypatch):
         with not_waiting(device):
             level(*arguments)
 
-    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
     monkeypatch.setattr(fused._Block, "_level", watched)
     model = built(Recurrent(kind, "all", "computed", **DEEP))
     X, R = drawn(2, 4, 3, seed=1), drawn(3, 4, 3, seed=2)

@@ -16,7 +16,8 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.torch import threads
-from deepshap.engines.torch.recurrent import fused, kernels
+from deepshap.engines.torch.kernels import steps
+from deepshap.engines.torch.recurrent import cells, fused, products
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
 
@@ -27,7 +28,7 @@ def compiled(monkeypatch):
     runs, threads = [], torch.get_num_threads()
     original = fused.run
     torch.set_num_threads(2)
-    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
     monkeypatch.setattr(fused, "run", lambda *arguments: runs.append(arguments) or original(*arguments))
     yield runs
     torch.set_num_threads(threads)
@@ -139,7 +140,7 @@ def test_saturated_and_equal_values(compiled):
 
 
 def test_the_secants_of_the_kernels_are_those_of_the_rules():
-    from deepshap.engines.torch import compiled
+    from deepshap.engines.torch.kernels import numbers
     from deepshap.mathematics import secants
 
     x = torch.cat([torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
@@ -147,7 +148,7 @@ def test_the_secants_of_the_kernels_are_those_of_the_rules():
         r = x - distance
         for name, function in (("tanh", torch.tanh), ("sigmoid", torch.sigmoid), ("relu", torch.relu)):
             wanted = getattr(secants, name)(x, r, function(x), function(r))
-            kernel = numba.vectorize(getattr(compiled, name).py_func)
+            kernel = numba.vectorize(getattr(numbers, name).py_func)
             with np.errstate(divide="ignore", invalid="ignore"):  # LLVM divides where that is not chosen, too
                 found = kernel(*(v.numpy() for v in (x, r, function(x), function(r))))
             # The difference of the outputs, which is what has to be right, to their rounding.
@@ -158,19 +159,19 @@ def test_the_secants_of_the_kernels_are_those_of_the_rules():
 # ---------------------------------------------------------------------- when they run
 def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
     made = []
-    monkeypatch.setattr(kernels, "kernel_of", lambda *key: made.append(key))
-    monkeypatch.setattr(kernels, "_work", {})
+    monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key))
+    monkeypatch.setattr(products, "_work", {})
     layer = nn.LSTM(3, 5, batch_first=True)
     values(Chain(layer, Last()), torch.randn(2, 4, 3), torch.randn(3, 4, 3))
     assert not made
 
 
 def test_work_adds_up_until_a_kernel_is_worth_it(monkeypatch):
-    monkeypatch.setattr(kernels, "_work", {})
+    monkeypatch.setattr(products, "_work", {})
     layer = nn.LSTM(3, 5)
-    weights = kernels.Weights(layer.weight_ih_l0, layer.weight_hh_l0)
-    half = kernels.COMPILE_BEYOND // 2
-    assert [kernels.worthwhile(kernels.LSTM, weights, half) for _ in range(3)] == [False, True, True]
+    weights = cells.Weights(layer.weight_ih_l0, layer.weight_hh_l0)
+    half = products.COMPILE_BEYOND // 2
+    assert [products.worthwhile(cells.LSTM, weights, half) for _ in range(3)] == [False, True, True]
 
 
 def test_torch_and_the_processor_are_left_as_they_were(compiled):

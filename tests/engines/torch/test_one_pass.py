@@ -9,6 +9,7 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.torch import one_pass
+from deepshap.engines.torch.kernels import pairs
 
 FUNCTIONS = {
     "relu": nn.ReLU(),
@@ -139,7 +140,7 @@ def test_slopes_by_derivatives(name):
     y, y_r, s, s_r = function(x), function(r), *(torch.func.vmap(torch.func.grad(function))(v) for v in (x, r))
     sides = [v[None, None, :] for v in (x, r, y, y_r, s, s_r)]
     m = torch.ones(1, 1, 1, 1, len(x))
-    found = one_pass._run(one_pass._regular(), m, torch.empty_like(m), 1, sides).flatten()
+    found = one_pass._run(pairs.regular(), m, torch.empty_like(m), 1, sides).flatten()
     gap = found.double() * (x.double() - r.double()) - (y.double() - y_r.double())
     size = x.abs() + r.abs() + y.abs() + y_r.abs()
     assert bool((gap.abs() <= 5 * torch.finfo(torch.float32).eps * size).all())

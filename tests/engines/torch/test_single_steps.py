@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.engines.torch import nodes
-from deepshap.engines.torch.recurrent import fused, kernels
+from deepshap.engines.torch.recurrent import fused, products
 
 X, R = drawn(3, 6, 3, seed=1), drawn(5, 6, 3, seed=2)
 
@@ -25,7 +25,7 @@ def runs(request, monkeypatch):
         found.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(kernels, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", int(request.param == "written out"))
     monkeypatch.setattr(fused, "run", run)
     return found if request.param == "kernels" else None

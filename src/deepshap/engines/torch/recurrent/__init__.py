@@ -1,8 +1,8 @@
 """Recurrent layers and cells: forward values once per example and once per reference, multipliers per pair.
 
 ``cells`` has the formulas of one step, ``sequence`` the run of a network over its steps, ``stepwise`` its rule written
-out in torch and ``fused`` the same by the compiled ``kernels``, ``pairing`` which rows make the pairs, ``layers`` what
-torch calls.
+out in torch and ``fused`` the same by compiled kernels, ``products`` what these leave to do, ``pairing`` which rows make
+the pairs, ``layers`` what torch calls.
 """
 
 from .cells import GRU, LSTM, ReluRNN, TanhRNN, Weights

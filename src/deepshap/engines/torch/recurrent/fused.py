@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels import steps as on_cpu
 from ..threads import in_threads
-from . import kernels
 from .cells import GRU, LSTM
 from .pairing import Network
+from .products import Product, products_of, worthwhile
 from .sequence import Level, Steps, Trace
 
 BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
@@ -35,18 +36,18 @@ def available(network: Network, outputs: int) -> bool:
     if _kernels_for(network.device) is None:
         return False
     pairs = sum(network.steps.sizes) * outputs
-    enough = [kernels.worthwhile(level.cell, level.weights, pairs * level.units) for level in network.flat_levels]
+    enough = [worthwhile(level.cell, level.weights, pairs * level.units) for level in network.flat_levels]
     return all(enough)
 
 
 def _kernels_for(device: torch.device) -> Kernels | None:
     if device.type == "cpu":
-        return None if numba.config.DISABLE_JIT else kernels  # type: ignore[attr-defined]
+        return None if numba.config.DISABLE_JIT else on_cpu  # type: ignore[attr-defined]
     if device.type != "cuda" or not _triton_is_safe():
         return None
-    from . import triton_kernels
+    from ..kernels import steps_on_gpu
 
-    return triton_kernels if triton_kernels.works(device) else None
+    return steps_on_gpu if steps_on_gpu.works(device) else None
 
 
 def _triton_is_safe() -> bool:
@@ -73,8 +74,8 @@ def run(
     if not summed:
         values = m_output.new_zeros(outputs, references * sum(steps.sizes), network.features)
         m_x = _Sequence(on, values, steps, every, references)
-    products = [kernels.products(level.cell, level.weights) for level in network.flat_levels]
-    tiles = _tiles(network, outputs) if on is kernels else [every]
+    products = [products_of(level.cell, level.weights) for level in network.flat_levels]
+    tiles = _tiles(network, outputs) if on is on_cpu else [every]
     blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
     results = in_threads([block.run for block in blocks])
     places = torch.as_tensor(np.concatenate(tiles)).argsort()
@@ -135,10 +136,10 @@ class _Sequence:
 
         Often only the last step is used. On a GPU to know would be to wait.
         """
-        if self.at is not None or not self.steps.batch_first or self.on is not kernels:
+        if self.at is not None or not self.steps.batch_first or self.on is not on_cpu:
             return self
         marks = np.zeros(len(self.steps), bool)
-        kernels.mark_steps(marks, self._flat)
+        on_cpu.mark_steps(marks, self._flat)
         return replace(self, at={t: t for t in np.flatnonzero(marks).tolist()})
 
     def of(self, places: np.ndarray) -> _Sequence:
@@ -165,7 +166,7 @@ class _Block:
     places: np.ndarray
     source: _Sequence
     m_states: list[Tensor]
-    products: list[list[kernels.Product]]
+    products: list[list[Product]]
     m_x: _Sequence | None
 
     def __post_init__(self) -> None:
@@ -204,7 +205,11 @@ class _Block:
         self, level: Level, index: int, source: _Sequence, column: int, states: list[Tensor], receive: Receive
     ) -> None:
         """One layer and direction; ``column`` is where its multipliers begin among those of the layer's output."""
-        kernel, outputs, products = self.on.kernel_of(level.cell, level.units), self.outputs, self.products[index]
+        kernel, outputs, products = (
+            self.on.kernel_of(level.cell.__name__, level.units),
+            self.outputs,
+            self.products[index],
+        )
         m_h, *m_c = (s[:, index].transpose(0, 1).flatten(0, 1) for s in states)
         back = m_h.new_zeros(len(m_h), products[-1].given.stop)
         back[:, : level.units] = m_h

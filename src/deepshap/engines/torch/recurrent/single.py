@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels import steps
 from ..threads import in_threads
-from . import kernels
 from .cells import GRU, LSTM
 from .fused import BLOCK_BYTES, THREADS_BEYOND
 from .pairing import Network
+from .products import products_of
 from .sequence import Level, Trace
 
 
@@ -51,12 +52,12 @@ def _level(
 ) -> list[Tensor]:
     """One layer: the multipliers of its input, and of its states."""
     m_h, units = m_states[0].contiguous(), level.units
-    products = kernels.products(level.cell, level.weights)
+    products = products_of(level.cell, level.weights)
     carry = m_states[1].clone() if level.cell is LSTM else torch.zeros_like(m_h)
     m_y, stride = (m_h.new_zeros(1, units), 0) if m_output is None else (m_output.contiguous(), 1)
     back = m_h.new_empty(len(m_h), products[-1].given.stop)
     width = max(product.taken.stop for product in products)
-    kernel, sides = kernels.kernel_of(level.cell, units), [trace.rows.numpy() for trace in traces]
+    kernel, sides = steps.kernel_of(level.cell.__name__, units), [trace.rows.numpy() for trace in traces]
 
     def run(block: slice) -> None:
         x_rows, r_rows = (side[block] for side in rows)

@@ -1,4 +1,4 @@
-"""Fused steps for a GPU, compiled by Triton: what ``kernels`` has for the CPU, of the same signatures and layout.
+"""Fused steps for a GPU, compiled by Triton: what ``steps`` has for the CPU, of the same signatures and layout.
 
 One launch takes all pairs of a step; a program has a tile of it, some rows of multipliers by some units.
 """
@@ -16,8 +16,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from .cells import GRU, LSTM, Cell, ReluRNN, TanhRNN
 
 TILE, WIDTH = 512, 64  # multipliers per program, and at most so many units of a row
 REFERENCES, FEATURES = 32, 32  # at a time, of a sum
@@ -165,15 +163,15 @@ def _rnn(
     tl.store(m_z + row * m_z_row + h, m * slope, there)
 
 
-_KERNELS: dict[Cell, tuple[Any, dict[str, Any]]] = {
-    LSTM: (_lstm, {}),
-    GRU: (_gru, {}),
-    TanhRNN: (_rnn, {"secant": _tanh}),
-    ReluRNN: (_rnn, {"secant": _relu}),
+_KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "LSTM": (_lstm, {}),
+    "GRU": (_gru, {}),
+    "TanhRNN": (_rnn, {"secant": _tanh}),
+    "ReluRNN": (_rnn, {"secant": _relu}),
 }
 
 
-def kernel_of(cell: Cell, units: int) -> Any:
+def kernel_of(cell: str, units: int) -> Any:
     """The fused step of a cell."""
     function, options = _KERNELS[cell]
     width = min(triton.next_power_of_2(units), WIDTH)

@@ -1,0 +1,52 @@
+"""What a fused step leaves to matrix products, and when it is worth compiling."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..kernels import steps
+from .cells import GRU, Cell, Weights
+
+COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two
+_work: dict[Any, int] = {}
+
+
+class Product(NamedTuple):
+    """Takes some columns of ``m_z`` to some columns of the multipliers of (old h, x)."""
+
+    taken: slice
+    weights: Tensor
+    given: slice
+
+
+def products_of(cell: Cell, w: Weights) -> list[Product]:
+    """What the kernel of a cell leaves to do."""
+    units, features = w.w_hh.shape[1], w.w_ih.shape[1]
+    if cell is not GRU:
+        return [Product(slice(0, len(w.w_hh)), torch.cat([w.w_hh, w.w_ih], 1), slice(0, units + features))]
+    # In m_z are n, r, z and q, the share of the old h in n: x makes the first three, the old h the last three.
+    reset, update, new = (slice(k * units, (k + 1) * units) for k in range(3))
+    of_x = torch.cat([w.w_ih[new], w.w_ih[reset], w.w_ih[update]])
+    return [
+        Product(slice(units, 4 * units), w.w_hh, slice(0, units)),
+        Product(slice(0, 3 * units), of_x, slice(units, units + features)),
+    ]
+
+
+def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
+    """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
+
+    ``work`` is the number of units times steps times pairs at hand.
+    """
+    if (
+        not steps.has(cell.__name__)
+        or weights.w_hr is not None
+        or weights.w_hh.dtype not in (torch.float32, torch.float64)
+    ):
+        return False
+    key = cell, len(weights.w_hh), weights.w_hh.dtype
+    _work[key] = _work.get(key, 0) + work
+    return _work[key] >= COMPILE_BEYOND
