@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import deepshap
 
 if TYPE_CHECKING:
-    from cases import Case
+    from cases.of_torch import Case
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOW_PRECISION = {torch.float16: 1e-2, torch.bfloat16: 6e-2}

@@ -21,7 +21,7 @@ from planning import chunks_of
 import deepshap
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
-FLOAT32 = (  # the operations in single precision are looked at by themselves, in keras_cases.py
+FLOAT32 = (  # the operations in single precision are looked at by themselves, in cases/of_tensorflow.py
     "LSTM",
     "GRU, masked",
     "SimpleRNN, relu",

@@ -1,4 +1,4 @@
-"""What every operation of ``keras_cases.py`` and ``keras_rare_cases.py`` is tested for.
+"""What every operation of ``cases.of_tensorflow`` and ``cases.rare_of_tensorflow`` is tested for.
 
 A case is one test: the function that explains it takes long to make, and serves every check.
 """
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from keras_rare_cases import CASES
+from cases.both import SHARED
+from cases.rare_of_tensorflow import CASES
 from planning import chunks_of, with_background
 
 import deepshap
@@ -27,6 +28,10 @@ def settings():
 
 def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_a_case_is_for_both_engines_or_says_why_not():
+    assert {case.name for case in CASES if not case.shared.alone} == {shared.name for shared in SHARED}
 
 
 @pytest.mark.parametrize(("case", "dtype"), list(settings()))

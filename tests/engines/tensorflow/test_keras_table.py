@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
-from keras_rare_cases import CASES
+from cases.rare_of_tensorflow import CASES
 
 from deepshap.engines.tensorflow.engine import TensorFlowEngine
 from deepshap.engines.tensorflow.survey import ACTIVE, STILL, Survey

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case
+from cases.both import SHARED
+from cases.of_torch import CASES, Case
 from helpers import (
     LOW_PRECISION,
     TOLERANCE,
@@ -47,6 +48,10 @@ def tolerance(case: Case, dtype: torch.dtype) -> float:
 
 def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_a_case_is_for_both_engines_or_says_why_not():
+    assert {case.name for case in CASES if not case.alone} == {shared.name for shared in SHARED}
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.fast), torch.float32], ids=str)

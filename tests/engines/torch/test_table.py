@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import CASES
+from cases.of_torch import CASES
 from helpers import explain
 
 from deepshap.engines.torch.table import OPERATIONS

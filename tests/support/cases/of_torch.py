@@ -3,9 +3,8 @@
 ``op`` wraps a function of tensors between two fixed linear maps, so that every operand depends on every
 feature and the function meets multipliers that differ from element to element. The first map keeps to the
 operand's domain: outside the domain "any" it takes convex combinations. ``model`` takes a model as it is.
-Rows are the first axis everywhere. What other frameworks have too stands in ``shared_cases.py``; here is what TensorFlow has
-not, or not so: spellings of the same operation, code in place, layers, and models made of them.
-What the cases are tested for is in ``test_cases.py``.
+Rows are the first axis everywhere. What other frameworks have too stands in ``both.py``; here is what TensorFlow has
+not, or not so: ``alone`` says why.
 """
 
 from __future__ import annotations
@@ -88,9 +87,10 @@ from models import (
     parts,
     symmetric,
 )
-from shared_cases import SHARED, TorchOp
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+
+from cases.both import SHARED, TorchOp
 
 DOMAINS: dict[str, tuple[float, float]] = {
     "positive": (0.3, 2.5),
@@ -111,6 +111,7 @@ class Case:
     domain : what the inputs are drawn from, a key of ``DOMAINS``, "any" or "tokens".
     args : maps the number of rows to the additional forward arguments.
     output : which of the model's outputs is explained.
+    alone : why it is a case of PyTorch alone; "" for those of ``both``.
     through : the least precise dtype that the signal passes through in a float64 model; it decides the tolerance.
     """
 
@@ -120,6 +121,7 @@ class Case:
     domain: str = "any"
     args: Callable[[int], tuple[Any, ...]] = lambda rows: ()
     output: Any = None
+    alone: str = ""
     through: torch.dtype = torch.float64
 
     def model(self, dtype: torch.dtype = torch.float64) -> Callable[..., Any]:
@@ -227,6 +229,12 @@ def segment_softmax(x: Tensor, segments: Tensor) -> Tensor:
 
 
 CASES: list[Case] = []
+_why: list[str] = []  # sections' reasons; the last one holds
+
+
+def alone(why: str) -> None:
+    """Begin a section; why TensorFlow is not asked for its cases."""
+    _why.append(why)
 
 
 def op(
@@ -239,12 +247,12 @@ def op(
     """Add a function of one operand or, with domains separated by commas, of several."""
     domains = domain.split(",")
     drawn = next((d for d in domains if d != "any"), "any")
-    CASES.append(Case(name, lambda: Op(function, shape[-1], domains), shape, drawn, **special))
+    model(name, lambda: Op(function, shape[-1], domains), shape, domain=drawn, **special)
 
 
 def model(name: str, build: Callable[[], Callable[..., Any]], shape: Any = (4,), **special: Any) -> None:
     """Add a model."""
-    CASES.append(Case(name, build, shape, **special))
+    CASES.append(Case(name, build, shape, alone=_why[-1], **special))
 
 
 def written(shape: tuple[int, ...] = (4,), domain: str = "any") -> Callable[..., Callable[..., Any]]:
@@ -286,10 +294,11 @@ aten, attend = torch.ops.aten, F.scaled_dot_product_attention
 entropy, logits_entropy = F.binary_cross_entropy, F.binary_cross_entropy_with_logits
 
 for _shared in SHARED:
-    model(_shared.name, _shared.torch_model, domain=_shared.domain)
+    CASES.append(Case(_shared.name, _shared.torch_model, domain=_shared.domain))
 
 # fmt: off
 # ====================================================================== activations
+alone("spellings, forms in place and layers of functions of both.py; the others are compositions in TensorFlow")
 op("relu, method", lambda x: x.relu())
 op("relu, functional", F.relu)
 op("relu, in place", lambda x: x.relu_())
@@ -302,22 +311,10 @@ op("rrelu", lambda x: F.rrelu(x, 0.1, 0.3))
 op("relu6, steep", lambda x: F.relu6(4 * x))
 op("elu, alpha", lambda x: F.elu(x, 1.3))
 op("elu, in place", lambda x: F.elu_(x))
-op("celu", lambda x: F.celu(x, 0.7))
-op("gelu, tanh", lambda x: F.gelu(x, approximate="tanh"))
 op("silu, in place", lambda x: F.silu(x, inplace=True))
-op("mish", F.mish)
 op("softplus, beta", lambda x: F.softplus(x, 2.0, 5.0))
-op("logsigmoid", F.logsigmoid)
-op("hardsigmoid", lambda x: F.hardsigmoid(2 * x))
-op("hardswish", lambda x: F.hardswish(2 * x))
-op("hardtanh", lambda x: F.hardtanh(x, -0.7, 0.9))
 op("hardtanh, in place", lambda x: F.hardtanh_(x))
-op("hardshrink", lambda x: F.hardshrink(x, 0.6))
-op("softshrink", lambda x: F.softshrink(x, 0.4))
-op("tanhshrink", F.tanhshrink)
-op("threshold", lambda x: F.threshold(x, 0.2, -1.0))
 op("threshold, in place", lambda x: F.threshold_(x, 0.2, -1.0))
-op("glu", lambda x: F.glu(x))
 op("glu, axis", lambda x: F.glu(x, 1), (4, 3))
 op("sigmoid, method", lambda x: x.sigmoid())
 op("sigmoid, functional", F.sigmoid)
@@ -338,10 +335,9 @@ model("nn.ReLU, in place", lambda: Chain(nn.Linear(4, 4), nn.ReLU(inplace=True),
 model("nn.PReLU, channels", lambda: Chain(nn.Conv1d(2, 3, 2), nn.PReLU(3)), (2, 4))
 
 # ====================================================================== elementwise mathematics
+alone("spellings and forms in place of functions of both.py; the others have no operation in TensorFlow")
 op("exp, in place", lambda x: x.exp_())
 op("exp2", torch.exp2)
-op("log2", torch.log2, domain="positive")
-op("log10", torch.log10, domain="positive")
 op("square, in place", lambda x: x.square_())
 op("reciprocal, negative", torch.reciprocal, domain="negative")
 op("abs, builtin", abs)
@@ -353,7 +349,6 @@ op("positive", lambda x: +x)
 op("sgn", torch.sgn)
 op("signbit", torch.signbit)
 op("round, decimals", lambda x: torch.round(x, decimals=1))
-op("trunc", torch.trunc)
 op("fix", torch.fix)
 op("frac", torch.frac)
 op("tan, open", torch.tan, domain="open")
@@ -412,6 +407,7 @@ op("special.sinc", torch.special.sinc)
 op("i0", torch.i0)
 
 # ====================================================================== arithmetic
+alone("spellings and forms in place of both.py's products and quotients, and what torch has fused")
 op("add", torch.add, domain=TWO)
 op("add, alpha", lambda x, y: torch.add(x, y, alpha=0.4), domain=TWO)
 op("add, operator and constant", lambda x: 1 + x + 2)
@@ -491,6 +487,7 @@ op("dist", each(lambda a, b: torch.dist(a, b)), domain=TWO)
 op("cumulative_trapezoid", lambda x: torch.cumulative_trapezoid(x, dim=1))
 
 # ====================================================================== softmax and attention
+alone("functions and layers that torch has fused; of Keras' layers see test_keras_models.py")
 op("softmax by hand, masked", lambda x: softmax_by_hand(x.masked_fill(MASK, -torch.inf)))
 op("softmax by hand, mask added", lambda x: softmax_by_hand(x + torch.where(MASK, -torch.inf, 0.0)))
 op("softmax by hand, mask added to the signal", lambda x: softmax_by_hand(torch.where(MASK, x, -torch.inf) + x))
@@ -568,6 +565,7 @@ model("token mask, transformer", TokenTransformer, (5,), **TOKEN)
 model("token mask, -inf", TokenInfinity, (5,), **TOKEN)
 
 # ====================================================================== norms and distances
+alone("layers of torch, and distances that TensorFlow composes; of Keras' layers see test_keras_models.py")
 model("nn.LayerNorm", lambda: Chain(nn.Linear(4, 4), nn.LayerNorm(4)))
 model("nn.LayerNorm, two axes", lambda: nn.LayerNorm((2, 3)), (2, 3))
 model("nn.LayerNorm, no affine", lambda: nn.LayerNorm(4, elementwise_affine=False), (2, 4))
@@ -617,6 +615,7 @@ model("weight_norm, old form", lambda: nn.utils.weight_norm(nn.Linear(4, 3)))
 model("parametrised weight", symmetric)
 
 # ====================================================================== convolution, pooling, resampling
+alone("layout and options of torch; TensorFlow's images are in of_tensorflow.py")
 model("nn.Conv1d", lambda: Chain(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv1d(3, 2, 2)), SERIES)
 model("nn.Conv1d, same", lambda: nn.Conv1d(2, 3, 3, padding="same", dilation=2), SERIES)
 model("nn.Conv1d, stride and dilation", lambda: nn.Conv1d(2, 3, 2, stride=2, dilation=2), SERIES)
@@ -682,6 +681,7 @@ model("max_unpool2d, fixed positions", lambda: Unpool(2), (2, 4, 4))
 model("max_unpool3d, fixed positions", lambda: Unpool(3), (1, 2, 4, 4))
 
 # ====================================================================== reductions and order
+alone("spellings of both.py's reductions, and orders of torch")
 op("sum", lambda x: x.sum(1))
 op("sum, axes", lambda x: torch.sum(x, (1, 2), keepdim=True), TABLE)
 op("mean", lambda x: x.mean(dim=1), TABLE)
@@ -729,6 +729,7 @@ op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsor
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
 
 # ====================================================================== complex numbers
+alone("torch's forms of complex numbers, beside both.py's")
 op("exp of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).exp()), domain=TWO)
 op("tanh of complex numbers", lambda x, y: torch.view_as_real((0.3 * torch.complex(x, y)).tanh()), domain=TWO)
 op("power of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x.exp(), y) ** 3), domain=TWO)
@@ -771,6 +772,7 @@ op("conj", lambda x: parts(torch.fft.fft(x, dim=1).conj()))
 op("resolve_neg", lambda x: torch.fft.fft(x, dim=1).conj().imag.resolve_neg().tanh())
 
 # ====================================================================== structure
+alone("views, copies and indices of torch, which TensorFlow's slices and shapes in of_tensorflow.py are the other side of")
 op("reshape", lambda x: x.reshape(len(x), 2, 2) * fixed(x, 2, 2))
 op("reshape_as", lambda x: x.reshape_as(torch.empty(len(x), 2, 2)).tanh())
 op("view", lambda x: x.view(-1, 2, 2).tanh())
@@ -936,6 +938,7 @@ model("nn.Softmin", lambda: nn.Softmin(1))
 model("nn.Softmax2d", lambda: nn.Softmax2d(), IMAGE)
 
 # ====================================================================== conditions on the input
+alone("tensors of torch that say where to look; TensorFlow's are in of_tensorflow.py")
 op("where, x > 0", lambda x: torch.where(x > 0, x, 0.2 * x))
 op("where, two branches", lambda x, y: torch.where(x > y, x * y, y - 1), domain=TWO)
 op("where, numbers", lambda x: torch.where(x > 0, 1.0, -2.0), **SINGLE)
@@ -962,6 +965,7 @@ op("inclusive mask of a sum", lambda x: x * (x.sum(1, keepdim=True) > 0).to(x.dt
 op("any as a factor", lambda x: (x > 1).any(1, keepdim=True) * x)
 
 # ====================================================================== code in place
+alone("tensors of TensorFlow cannot be written to")
 @written()
 def assign_column(x):
     y = torch.zeros_like(x)
@@ -1093,6 +1097,7 @@ def shape_arithmetic(x):
     return x.sum(1, keepdim=True) / features
 
 # ====================================================================== values that leave torch
+alone("a graph has no values while it is made: test_keras_errors.py")
 op("item", lambda x: x * (1 + nothing(x).item()))
 op("float of a tensor", lambda x: x * (1 + float(nothing(x))))
 op("int of a tensor", lambda x: x[:, int(nothing(x)) :])
@@ -1110,6 +1115,7 @@ op("nonzero", lambda x: x[:, torch.nonzero(0 * x[0] + 1)[1:, 0]].tanh())
 op("argwhere", lambda x: x[:, torch.argwhere(0 * x[0] + 1)[1:, 0]].tanh())
 
 # ====================================================================== spellings of exported programs
+alone("spellings of torch")
 op("aten.slice", lambda x: aten.slice(x, 1, 1, 3).tanh())
 op("aten.index", lambda x: aten.index(x, [None, torch.tensor([2, 0])]).tanh())
 op("aten.im2col, col2im", lambda x: aten.col2im(aten.im2col(x, *WINDOW).tanh(), x.shape[-2:], *WINDOW), IMAGE)
@@ -1132,6 +1138,7 @@ op("aten.upsample_bicubic2d", lambda x: aten.upsample_bicubic2d(x, [5, 7], False
 op("aten.upsample_trilinear3d", lambda x: aten.upsample_trilinear3d(x, [3, 4, 3], False), (1, 2, 2, 2))
 
 # ====================================================================== recurrent layers
+alone("layers of torch; of Keras' see test_keras_models.py")
 LAYERS: dict[str, dict[str, Any]] = {
     "one layer": {},
     "time first": {"batch_first": False},
@@ -1175,6 +1182,7 @@ model("minimal gated unit", MinimalGated, SEQUENCE)
 model("ConvLSTM", ConvLSTM, (3, 1, 2, 3))
 
 # ====================================================================== models around recurrent layers
+alone("modules of torch; of Keras' models see test_keras_models.py")
 
 for _kind in KINDS:
     for _name, _options in {
@@ -1204,6 +1212,7 @@ model("sequence output (N, T)", lambda: Chain(lstm(), nn.Linear(2, 1), nn.Flatte
 model("output (N,)", lambda: Chain(lstm(), nn.Linear(2, 1), nn.Flatten(), Sum()), SEQUENCE)
 
 # ====================================================================== other models
+alone("modules of torch; of Keras' models see test_keras_models.py")
 
 model("MLP", lambda: Chain(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3)))
 model("MLP, output (N,)", lambda: Chain(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0)))

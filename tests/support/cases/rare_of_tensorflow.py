@@ -1,4 +1,4 @@
-"""More operations of TensorFlow, which few models use; several in one line where they are of a kind. See ``keras_cases.py``."""
+"""More operations of TensorFlow, which few models use; several in one line where they are of a kind. See ``of_tensorflow.py``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras_cases import CASES, image
-from keras_cases import op as line
 from tensorflow import linalg, math, nn, raw_ops, signal
+
+from cases.of_tensorflow import CASES, alone, image
+from cases.of_tensorflow import op as line
 
 __all__ = ["CASES"]
 
-op = partial(line, dtypes=("float64",))  # the rules' precision is looked at in keras_cases.py
+op = partial(line, dtypes=("float64",))  # the rules' precision is looked at in of_tensorflow.py
 special = math.special
 KERNEL = np.random.default_rng(6).normal(size=(2, 2, 2, 2, 3))
 TABLE = tf.Variable(np.arange(12.0).reshape(6, 2) ** 2, trainable=False)
@@ -44,6 +45,7 @@ def whole(x: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- elementwise
+alone("several operations in a line, of which of_torch.py has those of torch one by one")
 op("bessel and others", lambda x: flat(*(getattr(special, name)(x) for name in (
     "bessel_i0", "bessel_i1", "bessel_i1e", "bessel_j0", "bessel_j1", "dawsn", "fresnel_cos", "fresnel_sin"))))  # fmt: skip
 op("bessel and others, positive", lambda x: flat(*(getattr(special, name)(x) for name in (
@@ -66,6 +68,7 @@ op("looked up", lambda x: tf.cast(LOOKUP.lookup(whole(x)), x.dtype), smooth=Fals
 op("checked", lambda x: raw_ops.PreventGradient(input=tf.debugging.check_numerics(x, "no number")) * x)
 
 # ---------------------------------------------------------------------- shapes and sums
+alone("TensorFlow's own spellings of what of_torch.py has under 'structure'")
 op("space and batch", lambda x: flat(
     raw_ops.BatchToSpaceND(input=tf.tanh(raw_ops.SpaceToBatchND(
         input=image(x), block_shape=[2, 1], paddings=[[0, 0], [0, 0]])), block_shape=[2, 1], crops=[[0, 0], [0, 0]]),
@@ -119,6 +122,7 @@ def positions(x: Any) -> Any:
 op("positions that do not depend on the row", positions)
 
 # ---------------------------------------------------------------------- images and films
+alone("channels last, and TensorFlow's way to pad")
 op("films", lambda x: flat(
     nn.conv3d(film(x), tf.constant(KERNEL, x.dtype), [1] * 5, "SAME"),
     nn.conv3d_transpose(film(x), tf.constant(np.swapaxes(KERNEL, 3, 4), x.dtype), tf.stack([tf.shape(x)[0], 3, 4, 3, 3]), 1,
@@ -137,6 +141,7 @@ op("batch norm", lambda x: flat(*(
     dtypes=("float32",))  # fmt: skip
 
 # ---------------------------------------------------------------------- control flow with variables, lists of tensors
+alone("graphs alone have them")
 op("a loop that reads a variable", lambda x: tf.while_loop(
     lambda k, h: k < 3, lambda k, h: (k + 1, tf.sin(h) * x * tf.cast(FACTOR, x.dtype)), (0, x))[1])  # fmt: skip
 op("a branch that reads a variable", lambda x: tf.cond(

@@ -1,7 +1,6 @@
 """The operations of TensorFlow that deepshap must explain exactly, one line each.
 
-What PyTorch has too stands in ``shared_cases.py``; here is what it has not, or not so: TensorFlow's own operations, its graphs'
-control flow, its images with channels last. What the cases are tested for is in ``test_keras_cases.py``.
+What PyTorch has too stands in ``both.py``; here is what it has not, or not so: ``alone`` says why.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from shared_cases import SHARED, Shared
 from tensorflow import linalg, math, nn, raw_ops
+
+from cases.both import SHARED, Shared, absent
 
 
 @dataclass(frozen=True)
 class Case:
-    """What an operation is tested with: as ``shared_cases.Shared``, in some dtypes."""
+    """What an operation is tested with: as ``both.Shared``, in some dtypes."""
 
     shared: Shared
     dtypes: tuple[str, ...] = ("float64", "float32")
@@ -36,7 +36,7 @@ class Case:
     @property
     def in_both(self) -> bool:
         """Whether both engines explain it alike."""
-        return self.shared.of_torch is not absent and not self.shared.differs
+        return not self.shared.alone and not self.shared.differs
 
     def model(self, dtype: str) -> Callable[[Any], Any]:
         """The function between two maps, on rows (n, 4)."""
@@ -54,12 +54,15 @@ def op(
     name: str, function: Callable[..., Any], *args: Any, dtypes: tuple[str, ...] = Case.dtypes, **options: Any
 ) -> None:
     """Add a line."""
-    CASES.append(Case(Shared(name, absent, function, *args, **options), dtypes))
+    CASES.append(Case(Shared(name, absent, function, *args, alone=_why[-1], **options), dtypes))
 
 
-def absent(*_: Any) -> Any:
-    """In place of the function of the framework that has none."""
-    raise NotImplementedError
+_why: list[str] = []  # sections' reasons; the last one holds
+
+
+def alone(why: str) -> None:
+    """Begin a section; why PyTorch is not asked for its cases."""
+    _why.append(why)
 
 
 def image(x: Any, channels: int = 2) -> Any:
@@ -70,6 +73,7 @@ def image(x: Any, channels: int = 2) -> Any:
 KERNEL = np.random.default_rng(5).normal(size=(2, 2, 2, 3))
 
 # ---------------------------------------------------------------------- elementwise
+alone("operations of TensorFlow that torch has not, or other forms of both.py's")
 op("rint", math.rint, smooth=False)
 op("maximum with a constant, broadcast", lambda x: tf.maximum(x[:, None, :], tf.constant([[0.1], [-0.2]], x.dtype)))
 op("xdivy", math.xdivy, 2, "positive")
@@ -80,12 +84,14 @@ op("through float32", lambda x: tf.cast(tf.tanh(tf.cast(x, tf.float32)), x.dtype
 op("bits", lambda x: tf.bitwise.bitwise_and(tf.cast(tf.abs(x) * 8, tf.int32), 3), smooth=False)
 
 # ---------------------------------------------------------------------- products
+alone("operations of TensorFlow that torch has not, or with a constant")
 op("product or 0", lambda a, b: math.multiply_no_nan(a, b), 2)
 op("quotient or 0", math.divide_no_nan, 2, "positive")
 op("einsum with a constant", lambda a: tf.einsum("ni,ij->nj", a, tf.eye(6, dtype=a.dtype) * 2))
 op("tensordot", lambda a: tf.tensordot(tf.reshape(a, (-1, 2, 3)), tf.ones((3, 2), a.dtype), 1))
 
 # ---------------------------------------------------------------------- shapes and sums
+alone("TensorFlow's own spellings of what of_torch.py has under 'structure'")
 op(
     "sums",
     lambda x: tf.concat([tf.reduce_sum(tf.reshape(x, (-1, 2, 3)), 1), tf.reduce_mean(x, -1, keepdims=True), -x], 1),
@@ -121,6 +127,7 @@ op("fill", lambda x: tf.map_fn(lambda r: tf.fill((3,), r[0]), x))
 op("identities", lambda x: tf.stop_gradient(tf.identity(x)) * tf.ensure_shape(x, (None, 6)))
 
 # ---------------------------------------------------------------------- choices and ids
+alone("TensorFlow's own spellings of what of_torch.py has under 'conditions on the input'")
 op("where, one branch constant", lambda x: tf.where(x > 0.2, x, -1.0), smooth=False)
 op("old select", lambda a, b: tf.compat.v1.where(a > 0, a, b), 2, smooth=False)
 op("table and ids", lambda a, b: tf.gather(a, tf.clip_by_value(tf.cast(tf.abs(b) * 3, tf.int32), 0, 5), axis=1, batch_dims=1), 2,
@@ -130,6 +137,7 @@ op("counts", lambda x: tf.ensure_shape(math.bincount(
     smooth=False)  # fmt: skip
 
 # ---------------------------------------------------------------------- along axes
+alone("operations that graphs alone have: vectorised maps, sizes not known")
 op("logsumexp, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_logsumexp(tf.reshape(r, (2, 3)), 1), x))
 op("max, vectorised map", lambda x: tf.vectorized_map(lambda r: tf.reduce_max(tf.reshape(r, (2, 3)), -2), x))
 op("cross entropy", lambda a, b: nn.softmax_cross_entropy_with_logits(nn.softmax(b), a)[:, None], 2)
@@ -143,6 +151,7 @@ op("euclidean norm", lambda x: math.reduce_euclidean_norm(x, -1, keepdims=True))
 op("l2 normalised", lambda x: nn.l2_normalize(x, -1))
 
 # ---------------------------------------------------------------------- images
+alone("channels last, and TensorFlow's way to pad")
 op("convolution", lambda x: nn.conv2d(image(x), tf.constant(KERNEL, x.dtype), 1, "SAME"))
 op("convolution with what depends on the input", lambda a, b: tf.map_fn(
     lambda r: nn.conv1d(r[0][None, :, None], r[1][:2][:, None, None], 1, "VALID")[0, :, 0], (a, b),
@@ -162,6 +171,7 @@ op(
 op("dilated convolution", lambda x: nn.conv1d(x[:, :, None], tf.ones((2, 1, 2), x.dtype), 1, "SAME", dilations=2))
 
 # ---------------------------------------------------------------------- control flow
+alone("loops and branches of graphs; torch's are Python's")
 op("while", lambda x: tf.while_loop(lambda i, h: i < 4, lambda i, h: (i + 1, tf.tanh(h) * x), (0, x))[1])
 op("scan", lambda x: tf.scan(lambda a, b: tf.tanh(a) * b + b, tf.transpose(x))[-1][:, None])
 op("map over rows", lambda x: tf.map_fn(lambda r: tf.sin(r) * r[0], x))

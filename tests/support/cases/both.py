@@ -1,10 +1,8 @@
 """The operations that every engine must explain exactly, one line each: its name, and its function in each framework.
 
 All run between two fixed linear maps with the same weights in every framework, so that every operand depends on every feature
-and the function meets multipliers that differ from element to element. They are cases of ``cases.py`` and of ``keras_cases.py``,
-tested for all that those are, and ``test_keras_cases.py`` finds that the frameworks' values are the same. Cases that only one
-framework has stand in those two, which say why: spellings, layers and code in place of PyTorch, operations and control flow of
-TensorFlow.
+and the function meets multipliers that differ from element to element. They are tested for all that cases of one framework are,
+and ``test_keras_cases.py`` finds that the frameworks' values are the same.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 import torch
@@ -30,6 +29,7 @@ class Shared:
     """A function of operands (rows, 6), each a linear map of the row's features, in both frameworks.
 
     ``smooth``: whether the gradient is its limit. ``differs``: why the frameworks' attributions may differ, where they may.
+    ``alone``: why there is no function of PyTorch, where there is none.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Shared:
     domain: str = "any"
     smooth: bool = True
     differs: str = ""
+    alone: str = ""
 
     def maps(self) -> list[np.ndarray]:
         """The operands' maps (4, 6); outside the domain "any" they take convex combinations."""
@@ -87,6 +88,11 @@ def outgoing(size: int) -> np.ndarray:
     return np.random.default_rng(size).normal(size=(size, OUTPUTS))
 
 
+def absent(*_: Any) -> Any:
+    """In place of the function of the framework that has none."""
+    raise NotImplementedError
+
+
 SHARED: list[Shared] = []
 
 
@@ -130,6 +136,21 @@ both("atan", torch.atan, tf.atan)
 both("asinh", torch.asinh, tf.asinh)
 both("gelu", F.gelu, nn.gelu, differs="TensorFlow takes the root of 2 in float32")
 both("silu", F.silu, nn.silu)
+both("gelu, tanh", lambda x: F.gelu(x, approximate="tanh"), lambda x: nn.gelu(x, approximate=True))
+both("celu", F.celu, keras.activations.celu)
+both("mish", F.mish, keras.activations.mish)
+both("glu", F.glu, keras.activations.glu)
+both("logsigmoid", F.logsigmoid, math.log_sigmoid)
+both("hardsigmoid", lambda x: F.hardsigmoid(2 * x), lambda x: keras.activations.hard_sigmoid(2 * x))
+both("hardswish", lambda x: F.hardswish(2 * x), lambda x: keras.activations.hard_swish(2 * x))
+both("hardtanh", F.hardtanh, keras.activations.hard_tanh)
+both("hardshrink", F.hardshrink, keras.activations.hard_shrink, smooth=False)
+both("softshrink", F.softshrink, keras.activations.soft_shrink)
+both("tanhshrink", F.tanhshrink, keras.activations.tanh_shrink)
+both("threshold", lambda x: F.threshold(x, 0.25, -1.0), lambda x: keras.activations.threshold(x, 0.25, -1.0), smooth=False)
+both("log2", torch.log2, keras.ops.log2, 1, "positive")
+both("log10", torch.log10, keras.ops.log10, 1, "positive")
+both("trunc", torch.trunc, keras.ops.trunc, smooth=False)
 both("ceil", torch.ceil, math.ceil, smooth=False)
 both("floor", torch.floor, tf.floor, smooth=False)
 both("round", torch.round, tf.round, smooth=False)
