@@ -13,7 +13,7 @@ CORE = {
     "pytorch-tcn": ["TCN, causal", "TCN, gated"],
     "transformers, series": ["PatchTST", "PatchTSMixer", "TimeSeriesTransformer", "Informer"],
     "transformers, recurrent": ["Mamba", "RWKV"],
-    "transformers, experts": ["Mixtral", "Qwen3-MoE"],
+    "transformers, experts": ["Mixtral", "Qwen3-MoE", "Switch"],
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +84,112 @@ def test_an_adaptive_solver_of_whole_batches_mixes_rows():
     x = SERIES[:3, 0]
     with pytest.raises(deepshap.BatchMixingError, match="other rows of its batch"):
         deepshap.DeepExplainer(model, x * 1.01, progress=False).shap_values(x[:2])
+
+
+# ---------------------------------------------------------------------- places told by conditions
+EXPERTS, CHOSEN = torch.randn(4, 3, 3, generator=TORCH, dtype=torch.float64), 2
+GATE = torch.randn(3, 4, generator=TORCH, dtype=torch.float64)
+TOKENS = torch.randn(7, 4, 3, generator=TORCH, dtype=torch.float64)
+
+
+def mixture(experts) -> Callable[[Tensor], Tensor]:
+    """Two experts of four for each token."""
+
+    def model(x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, 3)
+        weights, chosen = (tokens @ GATE).softmax(-1).topk(CHOSEN, -1)
+        return tokens.new_tensor(2.0) * experts(tokens, weights, chosen).reshape(x.shape).sum(1)
+
+    return model
+
+
+def expert(k: int, tokens: Tensor) -> Tensor:
+    return torch.tanh(tokens @ EXPERTS[k]) @ EXPERTS[k].T
+
+
+def of_all_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    out = torch.zeros_like(tokens)
+    for k, rank in itertools.product(range(4), range(CHOSEN)):
+        out = out + torch.where((chosen[:, rank] == k)[:, None], expert(k, tokens) * weights[:, rank, None], 0.0)
+    return out
+
+
+def of_their_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    """As transformers' mixtures of experts loop."""
+    out = torch.zeros_like(tokens)
+    masks = torch.nn.functional.one_hot(chosen, 4).permute(2, 1, 0)
+    for hit in masks.sum((-1, -2)).greater(0).nonzero():
+        rank, token = torch.where(masks[hit].squeeze(0))
+        out.index_add_(0, token, expert(int(hit), tokens[None, token].reshape(-1, 3)) * weights[token, rank, None])
+    return out
+
+
+def of_masked_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    out = torch.zeros_like(tokens)
+    for k, rank in itertools.product(range(4), range(CHOSEN)):
+        token = (chosen[:, rank] == k).nonzero().squeeze(-1)
+        if token.numel() == 0:
+            continue
+        out[token] += expert(k, tokens[token]) * weights[token, rank].unsqueeze(-1)
+    return out
+
+
+def of_counted_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    out = torch.zeros_like(tokens)
+    for k, rank in itertools.product(range(4), range(CHOSEN)):
+        where = (chosen[:, rank] == k).nonzero(as_tuple=True)
+        out = out.index_put(where, expert(k, tokens[where]) * weights[where[0], rank, None], accumulate=True)
+    return out
+
+
+@pytest.mark.parametrize("loop", [of_their_tokens, of_masked_tokens, of_counted_tokens])
+def test_loops_over_the_tokens_of_an_expert(loop):
+    """Explained as if each expert saw all tokens, and what it makes of others counted for nothing."""
+    found, wanted = (
+        deepshap.DeepExplainer(mixture(experts), TOKENS[3:], progress=False).shap_values(TOKENS[:3])
+        for experts in (loop, of_all_tokens)
+    )
+    assert_close(found, wanted)
+
+
+def test_masks_that_choose_as_many_in_each_row_are_positions():
+    """The place of a marker, as classifiers of texts take the state at its token."""
+    ids = torch.tensor([[5, 2, 9], [2, 5, 9], [9, 3, 2], [7, 2, 5], [2, 3, 4]])
+    table = torch.randn(10, 3, generator=TORCH, dtype=torch.float64)
+
+    def by_mask(ids: Tensor) -> Tensor:
+        assert len(torch.unique_consecutive(ids.eq(2).sum(1))) == 1
+        return torch.tanh(table[ids] @ WEIGHTS)[ids.eq(2), :].view(len(ids), -1, 3)[:, -1]
+
+    def by_places(ids: Tensor) -> Tensor:
+        row, place = ids.eq(2).nonzero(as_tuple=True)
+        return torch.tanh(table[ids] @ WEIGHTS)[row, place]
+
+    def by_argmax(ids: Tensor) -> Tensor:
+        return torch.tanh(table[ids] @ WEIGHTS)[torch.arange(len(ids)), ids.eq(2).double().argmax(1)]
+
+    found = [
+        deepshap.DeepExplainer(f, ids[2:], progress=False).shap_values(ids[:2]) for f in (by_argmax, by_mask, by_places)
+    ]
+    assert_close(found[0].sum(1), (by_argmax(ids[:2]) - by_argmax(ids[2:]).mean(0)).numpy())
+    for other in found[1:]:
+        assert_close(other, found[0])
+
+
+def test_sums_of_what_a_mask_chooses():
+    x = TOKENS[:, 0]
+    values = deepshap.DeepExplainer(
+        lambda x: torch.stack([row[row > 0].sum() for row in x]), x[3:], progress=False
+    ).shap_values(x[:3])
+    relu = deepshap.DeepExplainer(lambda x: torch.where(x > 0, x, 0.0).sum(1), x[3:], progress=False).shap_values(x[:3])
+    assert_close(values, relu)
+
+
+def test_other_numbers_of_what_a_mask_chooses_are_refused():
+    """Their mean is not that of all places."""
+    x = TOKENS[:, 0].abs() * torch.tensor([1.0, -1.0, 1.0])
+    x[0] = x[0].abs()
+    with pytest.raises(deepshap.ControlFlowError, match=r"test_deciding\.py"):
+        deepshap.DeepExplainer(
+            lambda x: torch.stack([row[row > 0].mean() for row in x]), x[1:], progress=False
+        ).shap_values(x[:1])

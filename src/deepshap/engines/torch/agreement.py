@@ -1,18 +1,20 @@
-"""What is done where the two sides decide differently in Python: either side runs on the rows of both."""
+"""What is done where the two sides decide differently: they run on the rows of both, or take all places that a mask may tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ...errors import ControlFlowError
+from ...errors import ControlFlowError, DeepShapError
 from ..api import Comparison, Contributions, Points
 from ..shell import control_flow_message, spread
+from .composites.places import all_of_them, as_many_in_each_row, operations
 from .contributions import adds_up, as_numpy
-from .operations import Misaligned
+from .operations import Misaligned, Operation, Unsettled
 
 T = TypeVar("T")
 
@@ -21,36 +23,60 @@ class Agreement:
     """Finds how both sides of a model take the same way.
 
     What a model decides by all of its rows, by the greatest of their lengths or by whether one of them is padded, does not
-    differ where either side has the rows of both, if in another order.
+    differ where either side has the rows of both, if in another order. Places that it finds by conditions are positions, or all
+    places are taken (``composites/places.py``).
 
     Parameters
     ----------
     evaluate : the model's outputs by itself.
+    own : the engine's own operations.
     """
 
-    def __init__(self, evaluate: Callable[[Points], np.ndarray]) -> None:
-        self._evaluate = evaluate
-        self.refusal: ControlFlowError | None = None  # where the sides differed when they ran on rows of their own
+    def __init__(self, evaluate: Callable[[Points], np.ndarray], own: dict[Any, Operation]) -> None:
+        self._evaluate, self._own = evaluate, own
+        self.together = False  # whether either side runs on the rows of both
+        self._places = 0  # which of the ways to find places by masks that differ
+        self._refusal: ControlFlowError | None = None  # what happens to the model as it is
 
     @property
-    def together(self) -> bool:
-        """Whether either side runs on the rows of both."""
-        return self.refusal is not None
+    def found(self) -> bool:
+        """Whether the model does not run as it is."""
+        return self.together or self._places > 0
+
+    def operations(self, points: Points) -> dict[Any, Operation]:
+        """The engine's own operations, and those that find places in rows that run."""
+        ways = (dict, lambda: operations(as_many_in_each_row(len(points))), lambda: operations(all_of_them))
+        return {**ways[self._places](), **self._own}
 
     def find(self, run: Callable[[], T]) -> T:
-        """Run both sides; where they differ, once more on the rows of both."""
-        try:
-            return run()
-        except Misaligned as error:
-            refusal = ControlFlowError(control_flow_message(str(error), "torch.where", "lengths, masks, flags"))
-        if self.refusal is not None:
-            raise self.refusal
-        self.refusal = refusal
-        try:
-            return run()
-        except Misaligned:
-            self.refusal = None
-            raise refusal from None
+        """Run both sides; where they differ, by other ways, of which the first that works is kept."""
+        before, refusal = (self.together, self._places), self._refusal
+        while True:
+            try:
+                found = run()
+                self._refusal = refusal
+                return found
+            except Misaligned as error:
+                refusal = refusal or _refusal(error)
+                another = self._another_way(isinstance(error, Unsettled))
+            except torch.OutOfMemoryError:
+                raise
+            except (DeepShapError, RuntimeError, IndexError, ValueError):
+                if refusal is None:
+                    raise
+                another = self._another_way(self._places > 0)
+            if not another:
+                self.together, self._places = before
+                raise refusal from None
+
+    def _another_way(self, by_places: bool) -> bool:
+        if by_places and self._places < 2:
+            self._places += 1
+        elif not self.together:
+            self.together = True
+        else:
+            return False
+        return True
 
     def sides(self, examples: Points, references: Points) -> tuple[Points, Points]:
         """Rows to run beside each other. Together, those of the references follow, beside those of the examples."""
@@ -59,19 +85,29 @@ class Agreement:
             return examples, references
         return Points.joined([examples, references]), Points.joined([references, examples])
 
-    def check_sums(self, found: Contributions, whole: Comparison, eps: float) -> None:
-        """Rows must not have met others when they ran together, as rows that the model sorts do."""
+    def checked(self, found: Contributions, whole: Comparison, eps: float) -> Contributions:
+        """Rows must not have met others, as rows do that the model sorts."""
         references = len(whole.references) if whole.crossed else 1
-        if self.refusal is not None and not adds_up(found, whole.outputs, eps**0.5, references):
-            raise self.refusal
+        if self.found and not adds_up(found, whole.outputs, eps**0.5, references):
+            raise self._failed("rows meet others")
+        return found
 
-    def check(self, output: Tensor, examples: Points, references: Points, eps: float) -> None:
-        """Rows that ran together must have the outputs that they have without each other."""
-        if not self.together:
+    def _failed(self, why: str) -> Misaligned:
+        return Unsettled(why) if self._places else Misaligned(why)
+
+    def check(self, outputs: Sequence[Tensor], examples: Points, references: Points, eps: float) -> None:
+        """Outputs of both sides must be those of the rows by themselves."""
+        if not self.found:
             return
         alone = [self._evaluate(side) for side in (examples, references.described_by(examples))]
-        parts = np.split(as_numpy(output), [len(alone[0])])
-        for runs in zip(parts, alone, strict=True):
-            gap, scale = spread(runs) if runs[0].shape == runs[1].shape else (np.inf, 0.0)
+        for output, native in zip(map(as_numpy, outputs), alone, strict=True):
+            own = output[: len(native)]
+            gap, scale = spread([own, native]) if own.shape == native.shape else (np.inf, 0.0)
             if not gap <= eps**0.5 * scale:
-                raise Misaligned("rows decide otherwise by themselves")
+                raise self._failed("rows decide otherwise by themselves")
+
+
+def _refusal(error: Misaligned) -> ControlFlowError:
+    if isinstance(error, Unsettled):
+        return ControlFlowError(str(error))
+    return ControlFlowError(control_flow_message(str(error), "torch.where", "lengths, masks, flags"))

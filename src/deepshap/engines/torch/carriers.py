@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ControlFlowError
 from .activity import depends, mark
 from .calls import Call, place_of_call
 from .nodes import is_continuous
+from .operations import Unsettled
 from .tree import detached, replace, tensors
 
 
@@ -22,10 +22,14 @@ class Tag:
 
     ``carrier`` is its value as floats, through which multipliers flow. Without one, ``origin`` says where the tensor
     came from, and using it is an error: it differs between example and reference and nothing can be attributed to it.
+
+    ``present``: the tensor is a constant after all, an index of all places, and this tells, as floats, which of them the
+    model means.
     """
 
     carrier: Tensor | None = None
     origin: str = ""
+    present: Tensor | None = None
 
 
 def tag_of(tensor: Any) -> Tag | None:
@@ -54,15 +58,20 @@ def is_lost(tensor: Tensor) -> bool:
 def carrier_of(tensor: Any) -> Tensor | None:
     """The carrier of a tensor; None for one that does not depend on the input, or is followed itself."""
     tag = tag_of(tensor)
-    if tag is None:
+    if tag is None or tag.present is not None:
         return None
     if tag.carrier is None:
-        raise ControlFlowError(
-            f"the indices from {tag.origin} differ between example and reference and are used at {place_of_call()}. "
-            "A selection that depends on the input in this way cannot be attributed: take the values themselves "
-            "(max, topk, sort return them), or pass the indices as additional_forward_args."
-        )
+        raise unsettled(f"the indices from {tag.origin}")
     return tag.carrier
+
+
+def unsettled(what: str) -> Unsettled:
+    """The error for a selection that differs between the sides."""
+    return Unsettled(
+        f"{what} differ between example and reference and are used at {place_of_call()}. "
+        "A selection that depends on the input in this way cannot be attributed: take the values themselves "
+        "(max, topk, sort return them), or pass the indices as additional_forward_args."
+    )
 
 
 def on_carriers(function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:

@@ -76,7 +76,7 @@ class TorchEngine(Shell):
         self.device, self._float = home_of(self.modules)
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._agreement = Agreement(self._evaluate)
+        self._agreement = Agreement(self._evaluate, self.operations)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
         self._background = Background(model, self.modules, self.operations)
@@ -104,7 +104,7 @@ class TorchEngine(Shell):
         used = self._background.used_again
         self._background.forget()
         self._footprint, self._pairwise, self._sizes = None, False, set()
-        self._agreement = Agreement(self._evaluate)
+        self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
     # ------------------------------------------------------------------ the model by itself
@@ -250,7 +250,7 @@ class TorchEngine(Shell):
 
     def record(self, references: Points, begun: Begun | None = None) -> Recorded:
         """Run the references and keep what the rules need."""
-        tracer = Tracer(Pairs(1, len(references)), operations=self.operations)
+        tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
         tracer.handed.begun = begun or tracer.handed.begun
         with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, references)
@@ -263,7 +263,7 @@ class TorchEngine(Shell):
         live at the same time, and rules make some more.
         """
         recorded, tracer = self._agreement.find(lambda: self._traced_pair(example, reference))
-        self._pairwise = self._agreement.together
+        self._pairwise = self._agreement.found
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
@@ -274,10 +274,10 @@ class TorchEngine(Shell):
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
         examples, references = self._agreement.sides(example, reference)
         recorded = self.record(references)
-        tracer = Tracer(Pairs(1, len(examples)), recorded.tape, self.operations)
+        tracer = Tracer(Pairs(1, len(examples)), recorded.tape, self._agreement.operations(examples))
         with preserved(self.modules, self.model):
             output, _ = self.trace(tracer, examples)
-        self._agreement.check(output, example, reference, self.eps)
+        self._agreement.check((output, recorded.outputs), example, reference, self.eps)
         return recorded, tracer
 
     # ------------------------------------------------------------------ contributions
@@ -298,9 +298,8 @@ class TorchEngine(Shell):
                         break
             self._pairwise = True
         beside = self._on_all_pairs if comparison.crossed else self._beside
-        found = self._agreement.find(lambda: beside(comparison, plan, reduce))
-        self._agreement.check_sums(found, comparison, self.eps)
-        return found
+        agreement = self._agreement
+        return agreement.find(lambda: agreement.checked(beside(comparison, plan, reduce), comparison, self.eps))
 
     def _can_be_crossed(self, comparison: Comparison) -> bool:
         """Whether either side can run on rows of its own; rows are found by their numbers, which must not be equal."""
@@ -372,7 +371,7 @@ class TorchEngine(Shell):
         columns = np.tile(columns, (rows // len(examples), 1))
         recorded, pairs = self.record(sides[1]), Pairs(1, rows) if each is None else Pairs(rows // each, each)
         found, output = self._run(sides[0], recorded, pairs, columns, reduce, plan)
-        self._agreement.check(output, examples, references, self.eps)
+        self._agreement.check((output, recorded.outputs), examples, references, self.eps)
         return recorded, pairs, found, output
 
     def _on_ways(self, comparison: Comparison, plan: Plan) -> Contributions | None:
@@ -408,7 +407,7 @@ class TorchEngine(Shell):
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
         summing = self.layer is None and reduce is over_references and diagnosis is None
-        tracer = Tracer(pairs, recorded.tape, self.operations, summing)
+        tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
         tracer.diagnosis = diagnosis
         with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, points)

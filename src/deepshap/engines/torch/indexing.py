@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from .calls import Call
-from .carriers import carrier_of, tag_of
+from .carriers import carrier_of, is_lost, is_varying_mask, tag_of, unsettled
+from .composites.places import at_all, present_of
 from .composites.positions import AT_POSITIONS
+from .operations import CAST, COMPOSITE, LINEAR, Operation
 from .tape import Tape
 from .tree import replace, tensors
 
@@ -20,9 +22,30 @@ def at_positions(call: Call) -> Call:
     if own is None or call.operation is None or not call.operation.indices:
         return call
     indices = _indices(call)
-    if any(i.dtype == torch.bool for i in indices) or not any(map(_has_carrier, indices)):
-        return call
-    return call._replace(operation=own)
+    if any(i.dtype == torch.bool for i in indices):
+        own = _at_masks(call, indices)
+    elif any(present_of(i) is not None for i in indices):
+        own = Operation(COMPOSITE, function=at_all(call.name, call.function))
+    elif not any(map(_has_carrier, indices)):
+        own = None
+    return call if own is None else call._replace(operation=own)
+
+
+def only_passes_on(call: Call, active: list[Tensor]) -> bool:
+    """Whether a call reshapes indices that differ, or takes some of them: only their use is an error."""
+    if call.operation is None or call.kind not in (LINEAR, CAST) or not all(map(is_lost, active)):
+        return False
+    return not call.operation.indices or all(present_of(i) is None for i in _indices(call))
+
+
+def _at_masks(call: Call, indices: list[Tensor]) -> Operation | None:
+    """Masks that are not taken as they are; one that chooses where a single number is written is a condition."""
+    assert call.operation is not None
+    if call.operation.masks is None or not any(map(is_varying_mask, indices)):
+        return None
+    if call.name == "__setitem__" and is_varying_mask(call.args[1]) and not getattr(call.args[2], "shape", ()):
+        return None
+    return Operation(COMPOSITE, function=call.operation.masks)
 
 
 def _indices(call: Call) -> list[Tensor]:
@@ -50,7 +73,9 @@ def settled_indices(call: Call, tape: Tape) -> Any:
     def settle(tensor: Tensor) -> Tensor:
         if carrier_of(tensor) is None:
             return tensor
-        tape.must_be_same(call.name, tensor.detach(), f"an index of {tape.known_as(call.name)}")
+        tape.call(call.name)
+        if not tape.is_same(call.name, tensor.detach()):
+            raise unsettled(f"the indices of {tape.known_as(call.name)}")
         return tensor.detach()
 
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))

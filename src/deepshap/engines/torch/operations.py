@@ -76,6 +76,10 @@ class Misaligned(Exception):
     """The recorded reference cannot be laid beside the example: other calls, or rows that cannot be matched."""
 
 
+class Unsettled(Misaligned):
+    """The sides select by indices that differ."""
+
+
 @dataclass
 class Sums:
     """Takes contributions of an explained input, summed over references, that a rule knows without its multipliers."""
@@ -202,6 +206,7 @@ class Operation:
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
     regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.
+    masks : what does the operation's work where a mask among its indices depends on the input.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
         wanted summed over references.
     """
@@ -211,6 +216,7 @@ class Operation:
     secant: Secant | None = None
     function: Callable[..., Any] | None = None
     indices: bool = False
+    masks: Callable[..., Any] | None = None
     keeps_memory: bool = False
     several: bool = False
     broadcasts: bool = False
@@ -233,7 +239,12 @@ def primitive(
 
         call.__name__ = call.__qualname__ = function.__name__
         call.__doc__ = function.__doc__
-        options = {"keeps_memory": keeps_memory, "several": several, "broadcasts": broadcasts, "regular": regular}
+        options: dict[str, Any] = {
+            "keeps_memory": keeps_memory,
+            "several": several,
+            "broadcasts": broadcasts,
+            "regular": regular,
+        }
         call.operation = Operation(CUSTOM, rule, None, function, **options)  # type: ignore[attr-defined]
         return call
 

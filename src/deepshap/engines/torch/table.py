@@ -306,4 +306,4 @@ _of_kind(
     "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose "
     "is_nonzero",
 )
-_of_kind(INDEX, "nonzero argwhere")
+_of_kind(INDEX, "nonzero argwhere unique unique_consecutive bincount")

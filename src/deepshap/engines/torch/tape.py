@@ -174,6 +174,8 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
             return torch.equal(value, row_before(value, recorded, pairs.before))
         if value.shape == recorded.shape:
             return torch.equal(value, recorded)
+        if not pairs.crossed:
+            return False
         x, r = beside(value, recorded, pairs)
         return bool((x == r).all())
     if isinstance(value, np.ndarray):

@@ -28,14 +28,13 @@ from .carriers import (
     carrier_of,
     give,
     in_memory_of_its_own,
-    is_lost,
     is_varying_mask,
     on_carriers,
     pass_on,
     tag_of,
 )
 from .foreign import ForeignCall, run_forward
-from .indexing import at_positions, settled_indices
+from .indexing import at_positions, only_passes_on, settled_indices
 from .nodes import Diagnosis, Node, is_continuous, recurrent_step, select_apart, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Step, Sums
 from .recurrent.handed import Handed
@@ -147,7 +146,7 @@ class Tracer(TorchFunctionMode):
             return self._passive(call)
         if drawn := self._drawn_for(call):
             self.unsupported[drawn] = None
-        if call.kind in (LINEAR, CAST) and all(is_lost(t) for t in active):
+        if only_passes_on(call, active):
             return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{name} under torch.inference_mode", call)

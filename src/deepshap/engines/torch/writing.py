@@ -12,7 +12,7 @@ from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 from .carriers import carried, carrier_of, give, tag_of
 from .nodes import is_continuous
-from .operations import Step
+from .operations import Step, Unsettled
 from .tape import Tape
 from .tree import tensors
 
@@ -73,7 +73,7 @@ class Overwriting:
 def masked(target: Tensor, mask: Tensor, value: Any) -> Tensor:
     """What ``target[mask] = value`` makes of the target, by a mask that depends on the input."""
     if isinstance(value, Tensor) and value.dim():
-        raise UnsupportedOperationError(
+        raise Unsettled(
             f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."
         )
     return torch.where(mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim())), value, target)
