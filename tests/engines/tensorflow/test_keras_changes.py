@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import keras
@@ -10,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
+from deepshap.engines.tensorflow import graphs
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
 R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
@@ -155,3 +158,66 @@ def test_a_function_of_tensorflow_is_recognised(traces):
     explainer(X)
     explainer(X)
     assert len(traces) == 1
+
+
+# ---------------------------------------------------------------------- several explainers of one model
+def test_explainers_of_one_model_share_what_was_traced(traces):
+    network = Scaled()
+    first, second = (deepshap.DeepExplainer(network, R, progress=False) for _ in range(2))
+    first(X)
+    confirm(second, network)
+    assert len(traces) == 1
+    network._rate = 0.5
+    confirm(second, network)
+    confirm(first, network)
+    assert len(traces) == 2
+
+
+def test_a_model_of_the_same_form_is_another_model(traces):
+    for network in (Scaled(), Scaled()):
+        confirm(deepshap.DeepExplainer(network, R, progress=False), network)
+    assert len(traces) == 2
+
+
+def test_a_rule_registered_between_two_explainers_is_used(traces):
+    network = Scaled()
+    deepshap.DeepExplainer(network, R, progress=False)(X)
+    deepshap.register_rule("Tanh", "smooth")
+    try:
+        confirm(deepshap.DeepExplainer(network, R, progress=False), network)
+        assert len(traces) == 2
+    finally:
+        deepshap.unregister_rule("Tanh")
+
+
+def test_layers_with_rules_belong_to_their_explainer(traces):
+    network = Scaled()
+    for _ in range(2):
+        explainer = deepshap.DeepExplainer((network, network.head), R, progress=False)
+        explainer(X)
+    assert len(traces) == 2
+
+
+def explained_once(as_function):
+    """A model that was explained and is referred to by nobody, and what was kept of it."""
+    network = Scaled()
+    model = tf.function(lambda x: network(x)) if as_function else network
+    deepshap.DeepExplainer(model, R, progress=False)(X)
+    return weakref.ref(model), id(model), len(graphs._KEPT[id(model)])
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_what_is_kept_goes_with_the_model(as_function):
+    model, key, count = explained_once(as_function)
+    gc.collect()
+    assert count == 1
+    assert model() is None
+    assert key not in graphs._KEPT
+
+
+def test_few_graphs_of_a_model_are_kept():
+    network = Scaled()
+    for number in range(graphs.MOST + 2):
+        own = SimpleNamespace(regions=(), library=SimpleNamespace(calls_python=False), signature=number)
+        assert graphs.shared(network, own) is own
+    assert list(graphs._KEPT[id(network)]) == list(range(2, graphs.MOST + 2))

@@ -35,7 +35,7 @@ def explained(
     survey: Survey,
     inputs: int,
     output_axis: int,
-    layer_axes: list[int] | None,
+    layer_axes: tuple[int, ...] | None,
     pairing: str,
     multipliers: bool,
     diagnosis: bool,
@@ -62,7 +62,7 @@ class Explained:
         survey: Survey,
         inputs: int,
         output_axis: int,
-        layer_axes: list[int] | None,
+        layer_axes: tuple[int, ...] | None,
         pairing: str,
         multipliers: bool = False,
         diagnosis: bool = False,
@@ -143,7 +143,7 @@ class Explained:
         tensors = [tf.raw_ops.Placeholder(dtype=t.dtype, shape=[ROWS, *t.shape[1:]]) for t in inputs[:count]]
         self.layouts.scan(self.survey, self.graph.body, [*tensors, *self.graph.captured])
 
-    def _walk(self, count: Any, block: Any) -> Tracer:
+    def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
         tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
@@ -156,7 +156,7 @@ class Explained:
     def _count(self, row: Any, reference: Any, extra: Any) -> Any:
         """What a footprint is made of, (3,), from a single pair."""
         one = tf.constant(1)
-        tracer, values = self._walk(one, one), self._values(row, reference, one, one)
+        tracer, values = self._tracer(one, one), self._values(row, reference, one, one)
         tracer.count_inputs(values)
         tracer.run(self.graph.body, [*values, *self._constants(extra, one)], None)
         return tf.stack([tf.cast(number, tf.float64) for number in tracer.bytes.footprint(self.apart)])
@@ -164,7 +164,7 @@ class Explained:
     def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
         count = tf.shape(rows[0])[0]
         block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
-        tracer, inner = self._walk(count, block), self.layer_axes is not None
+        tracer, inner = self._tracer(count, block), self.layer_axes is not None
         tape, pairing, found = Tape(tracer), tracer.pairing, tracer.diagnosis
         values = self._values(rows, references, count, block)
         tracer.count_inputs(values)
@@ -183,7 +183,7 @@ class Explained:
             diagnosis = Diagnosis.of_all(found)
             self.steps = diagnosis.steps
             return [diagnosis.gaps[0], diagnosis.gaps[1]]
-        axes = self.layer_axes or [0] * len(explained)
+        axes = self.layer_axes or (0,) * len(explained)
         sides = [
             self._of_pairs(tape.multipliers.get(value), value, axis, count, block)
             for value, axis in zip(explained, axes, strict=True)

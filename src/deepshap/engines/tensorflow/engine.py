@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..shell import Shell, called_twice, check_independence, fails_on_one, row_a
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
-from .graphs import ModelGraph, concrete
+from .graphs import ModelGraph, concrete, shared
 from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import Operation
@@ -52,7 +52,7 @@ class TensorFlowEngine(Shell):
         """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
         layer = self.layers.get(self.layer)
         state = {**super().__getstate__(), "layer": layer, "layers": {}, "operations": {}}
-        return {k: v for k, v in state.items() if k not in ("_graphs", "_functions", "_surveys", "_current")}
+        return {k: v for k, v in state.items() if k not in ("_graphs", "_current")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -74,8 +74,6 @@ class TensorFlowEngine(Shell):
         """Forget whatever is kept of the model."""
         self._graphs: dict[Any, ModelGraph] = {}
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
-        self._functions: dict[Any, Explained] = {}
-        self._surveys: dict[Any, Survey] = {}  # of the graph that was asked for last
         self._sizes = set()
         return False
 
@@ -91,10 +89,9 @@ class TensorFlowEngine(Shell):
             tuple(repr(e) for e in points.extra if not Inputs.has_rows(e)),
         )
         if key not in self._current:
-            graph = self._traced(points, marks)
-            if key not in self._graphs or self._graphs[key].signature != graph.signature:
-                self._graphs[key] = graph
-                self._functions.clear()
+            graph, before = self._traced(points, marks), self._graphs.get(key)
+            if before is None or before.signature != graph.signature:
+                self._graphs[key] = shared(self.model, graph)
                 self._sizes.clear()
             self._current.add(key)
         return self._graphs[key]
@@ -328,30 +325,28 @@ class TensorFlowEngine(Shell):
 
     def _function(self, points: Points, pairing: str, multipliers: bool = False, diagnosis: bool = False) -> Explained:
         graph = self.graph(points)
-        key = id(graph), pairing, multipliers, diagnosis, tuple(USER_OPERATIONS.items())
-        if key not in self._functions:
-            count = len(points.inputs)
-            survey = self._survey(points)
-            layer_axes = self.layer_axes if self.layer is not None else None
-            axes = self.output_axis or 0, layer_axes
-            self._functions[key] = explained(graph, survey, count, *axes, pairing, multipliers, diagnosis)
-            self._dtypes |= {dtype.name for dtype in self._functions[key].dtypes}
-        return self._functions[key]
+        count, layer_axes = len(points.inputs), None if self.layer is None else tuple(self.layer_axes)
+        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis
+        key = *options, _rules_of_users()
+        if key not in graph.functions:
+            graph.functions[key] = explained(graph, self._survey(points), *options)
+        self._dtypes |= {dtype.name for dtype in graph.functions[key].dtypes}
+        return graph.functions[key]
 
     def _survey(self, points: Points) -> Survey:
         """What depends on the inputs; an error if some of it has no rule."""
         graph = self.graph(points)
-        key = id(graph), tuple(USER_OPERATIONS.items())
-        if key not in self._surveys:
-            count = len(points.inputs)
+        count = len(points.inputs)
+        key = count, _rules_of_users()
+        if key not in graph.surveys:
             of_rows = ACTIVE if self.layer is None else COUNTED
             flags = [of_rows] * count + [STILL] * (len(graph.body.inputs) - count)
             survey = Survey(graph.library, {**OPERATIONS, **USER_OPERATIONS}, graph.regions)
             survey.run(graph.body, flags)
             if survey.unsupported:
                 raise UnsupportedOperationError(_unsupported_message(list(survey.unsupported)))
-            self._surveys = {key: survey}
-        return self._surveys[key]
+            graph.surveys[key] = survey
+        return graph.surveys[key]
 
     # ------------------------------------------------------------------ in other precisions
     def _as(self, dtype: str | None, grid: float = 1.0) -> TensorFlowEngine:
@@ -397,6 +392,11 @@ def _unsupported_message(calls: list[tuple[str, str]]) -> str:
         f'Say how to explain them with deepshap.register_rule("{first}", rule), where rule is "linear", "constant", '
         '"elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.'
     )
+
+
+def _rules_of_users() -> Hashable:
+    """What a walk through a graph depends on; rules of layers are in the graph itself."""
+    return tuple((name, rule) for name, rule in USER_OPERATIONS.items() if isinstance(name, str))
 
 
 def _dtype_of(model: Any, layers: list[Any]) -> str | None:

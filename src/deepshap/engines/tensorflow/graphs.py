@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,8 +67,11 @@ class Library:
     """
 
     def __init__(self, graph: Any, scopes: Mapping[str, str]) -> None:
-        library = graph.as_graph_def().library
+        definition = graph.as_graph_def()
+        library = definition.library
         self._definitions = {f.signature.name: f for f in library.function}
+        nodes = itertools.chain(definition.node, *(f.node_def for f in library.function))
+        self.calls_python = any("PyFunc" in node.op for node in nodes)
         self._home = tf.Graph()  # knows all functions, for those that call others
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
@@ -164,7 +169,10 @@ def signature(function: Any) -> Hashable:
 class ModelGraph:
     """A model as a graph; its first output is explained.
 
-    ``compared``: whether its values were compared with those of the model as its user calls it.
+    Attributes
+    ----------
+    compared : whether its values were compared with those of the model as its user calls it.
+    surveys, functions : what was made of it: ``Survey`` and ``Explained``, by all that they depend on.
     """
 
     def __init__(self, function: Any, scopes: Mapping[str, str], regions: Sequence[Any]) -> None:
@@ -178,6 +186,33 @@ class ModelGraph:
         self.captured = list(self.function.captured_inputs)
         self.written = list(graph.variables) if writers else []
         self.compared = False
+        self.surveys: dict[Hashable, Any] = {}
+        self.functions: dict[Hashable, Any] = {}
+
+
+MOST = 8  # graphs that are kept of a model
+_KEPT: dict[int, dict[Hashable, ModelGraph]] = {}
+
+
+def shared(model: Any, traced: ModelGraph) -> ModelGraph:
+    """A graph of this model that another explainer has traced, if it computes the same; else this one, which is kept.
+
+    What is kept goes with the model. Not shared are graphs with rules and handlers of layers, which belong to an explainer,
+    and those that call Python, which may hold the model and is another function at each trace.
+    """
+    if traced.regions or traced.library.calls_python:
+        return traced
+    if id(model) not in _KEPT:
+        try:
+            weakref.finalize(model, _KEPT.pop, id(model)).atexit = False
+        except TypeError:  # nothing tells when it goes
+            return traced
+        _KEPT[id(model)] = {}
+    kept = _KEPT[id(model)]
+    found = kept.setdefault(traced.signature, traced)
+    while len(kept) > MOST:
+        del kept[next(iter(kept))]
+    return found
 
 
 def known(tensor: Any, found: dict[Any, Any] | None = None) -> Any:

@@ -23,8 +23,7 @@ def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | No
             f"{op.type} in {tracer.place(op)} of values that depend on the input has no rule."
         )
     x, r = (tracer.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
-    outputs = [Value(a, b, True, layout=tracer.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
-    tracer.note(outputs)
+    outputs = tracer.outputs(op, x, r)
     length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
     for item in inputs:
         if item.active and not item.is_list:

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..api import Footprint
+from .values import Value
 
 RULE = 3  # tensors of the pairs' size that a rule works with for each value: both sides of it, and its multiplier
 LIST = 2  # the same of what a list holds: its multipliers, and the tensor that they are stacked to
@@ -29,9 +30,10 @@ class Bytes:
         self.pair: Any = 0
         self.items: Any = 0
 
-    def value(self, tensor: Any) -> None:
+    def value(self, value: Value) -> None:
         """Count a value that depends on the input."""
-        size = size_of(tensor)
+        numbers = value.layout.numbers if value.layout is not None else None
+        size = size_of(value.x) if numbers is None else numbers * value.x.dtype.size
         self.side, self.pair = plus(self.side, size), plus(self.pair, RULE * size)
 
     def item(self, tensor: Any, length: Any) -> None:

@@ -7,6 +7,7 @@ runs on pairs from the start.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -67,43 +68,67 @@ class Crossed:
     apart = True
 
     def __init__(self, examples: Any, references: Any) -> None:
-        self.references = references
+        self.pairs = examples * references
         self.of_example = tf.repeat(tf.range(examples), references)
         self.of_reference = tf.tile(tf.range(references), [examples])
+        self._made: dict[Any, Any] = {}  # what several steps ask for
+
+    def _once(self, make: Callable[[], Any], *key: Any) -> Any:
+        """What is made once in each graph."""
+        key = tf.compat.v1.get_default_graph(), *key
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def spread(self, value: Value) -> tuple[Any, Any]:
         """Both sides, repeated: examples outermost."""
         if value.x is value.r:
             return value.x, value.r
         layout = _known(value)
-        axis, inner = layout.axis, layout.inner
-        places = (self.of_example, self.of_reference)
-        if inner > 1:
-            places = tuple(tf.reshape(place[:, None] * inner + tf.range(inner), [-1]) for place in places)
-        x, r = (tf.gather(side, place, axis=axis) for side, place in zip((value.x, value.r), places, strict=True))
+        return self._once(lambda: self._spread(value, layout), value)
+
+    def _spread(self, value: Value, layout: Layout) -> tuple[Any, Any]:
+        places = self._once(lambda: self._places(layout.inner), "places", layout.inner)
+        axis = self._once(lambda: tf.constant(layout.axis), "axis", layout.axis)
+        x, r = (
+            tf.raw_ops.GatherV2(params=side, indices=place, axis=axis)
+            for side, place in zip((value.x, value.r), places, strict=True)
+        )
         return x, r
+
+    def _places(self, inner: int) -> tuple[Any, ...]:
+        places = self.of_example, self.of_reference
+        if inner == 1:
+            return places
+        return tuple(tf.reshape(place[:, None] * inner + tf.range(inner), [-1]) for place in places)
 
     def blank(self, value: Value, dtype: tf.DType) -> Any:
         """Zeros."""
-        return tf.zeros(self.shape(value), dtype)
+        return tf.identity(self._once(lambda: tf.zeros(self.shape(value), dtype), "blank", _shaped(value), dtype))
 
     def shape(self, value: Value) -> Any:
         """That of the example side, with as many rows as there are pairs."""
-        shape, layout = tf.shape(value.x), _known(value)
-        times = [self.references if k == layout.axis else 1 for k in range(len(layout.shape))]
-        known = [None if k == layout.axis else s for k, s in enumerate(value.x.shape)]
-        return tf.stack([shape[k] * t if s is None else s for k, (s, t) in enumerate(zip(known, times, strict=True))])
+        layout, told = _known(value), _shaped(value)
+        return self._once(
+            lambda: self._sizes(layout, tf.shape(value.x) if told is value else layout.shape), "shape", told
+        )
+
+    def _sizes(self, layout: Layout, sizes: Any) -> Any:
+        return tf.stack([self.pairs * layout.inner if k == layout.axis else sizes[k] for k in range(len(layout.shape))])
 
     def element_shape(self, value: Value) -> Any:
         """From its layout."""
         layout = value.layout
-        if layout is None or any(size is None for k, size in enumerate(layout.shape) if k != layout.axis):
-            return None
-        pairs = tf.size(self.of_example) * layout.inner
-        return tf.stack([pairs if k == layout.axis else size for k, size in enumerate(layout.shape)])
+        return None if layout is None or layout.numbers is None else self.shape(value)
 
 
 def _known(value: Value) -> Layout:
     if value.layout is None:
         raise Unpaired(f"{value.x.name} {value.x.shape}")
     return value.layout
+
+
+def _shaped(value: Value) -> Layout | Value:
+    """What tells a value's shape: its layout, if all of its sizes are known."""
+    layout = _known(value)
+    return value if layout.numbers is None else layout

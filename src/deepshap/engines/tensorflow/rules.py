@@ -49,7 +49,7 @@ def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     result = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(result) != sum(step.varying):
         raise InputError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs.")
-    for m, x in zip(result, step.inputs, strict=True):
+    for m, x in zip(result, [v.x for v in step.operands if v.active], strict=True):
         if m is not None and not isinstance(m, tf.Tensor):
             raise InputError(f"the rule of {step.name} returned {type(m).__name__}; a multiplier is a tensor or None.")
         if m is not None and not x.shape.is_compatible_with(m.shape):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -49,35 +49,39 @@ class Step:
         self.varying = tuple(v.active for v in operands)
 
     @cached_property
-    def _spread(self) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        pairing, floating = self.run.pairing, self.run.floating
-        groups = [v for v in self.operands if v.active], self.results
-        inputs, outputs = ([tuple(map(floating, pairing.spread(v))) for v in group] for group in groups)
-        return inputs, outputs
+    def _inputs(self) -> list[tuple[Any, ...]]:
+        return [self._spread(v) for v in self.operands if v.active]
+
+    @cached_property
+    def _outputs(self) -> list[tuple[Any, ...]]:
+        return [self._spread(v) for v in self.results]
+
+    def _spread(self, value: Value) -> tuple[Any, ...]:
+        return tuple(map(self.run.floating, self.run.pairing.spread(value)))
 
     @property
     def inputs(self) -> tuple[Any, ...]:
         """Varying operands on the example side, row by row of the pairs, integers and booleans as floats."""
-        return tuple(x for x, _ in self._spread[0])
+        return tuple(x for x, _ in self._inputs)
 
     @property
     def reference_inputs(self) -> tuple[Any, ...]:
         """The same on the reference side."""
-        return tuple(r for _, r in self._spread[0])
+        return tuple(r for _, r in self._inputs)
 
     @property
     def outputs(self) -> tuple[Any, ...]:
         """Results on the example side."""
-        return tuple(y for y, _ in self._spread[1])
+        return tuple(y for y, _ in self._outputs)
 
     @property
     def reference_outputs(self) -> tuple[Any, ...]:
         """Results on the reference side."""
-        return tuple(yr for _, yr in self._spread[1])
+        return tuple(yr for _, yr in self._outputs)
 
     def sides(self) -> list[tuple[Any, Any]]:
         """Both sides of every operand, floats; a constant is the same on both."""
-        varying = iter(self._spread[0])
+        varying = iter(self._inputs)
         constants = (self.run.floating(v.p) for v in self.operands)
         return [next(varying) if v.active else (c, c) for v, c in zip(self.operands, constants, strict=True)]
 
@@ -127,17 +131,19 @@ class Step:
         return [m if single else self._unbroadcast(m, v) for m, v in zip(multipliers, varying, strict=True)]
 
     def _unbroadcast(self, multiplier: Any, operand: Value) -> Any:
-        made = self.results[0].layout
-        if (
-            made is not None
-            and operand.layout is not None
-            and made.shape == operand.layout.shape
-            and None not in made.shape
-        ):
-            return multiplier
+        made, own = self.results[0].layout, operand.layout
+        if made and own and None not in (made.numbers, own.numbers) and multiplier.shape.rank == len(made.shape):
+            return _summed(multiplier, made.static, own.static, lambda: self.run.pairing.shape(operand))
         wanted, given = operand.x.shape, multiplier.shape
         if wanted.is_fully_defined() and given.is_fully_defined() and wanted == given:
             return multiplier
         shape = self.run.pairing.shape(operand)
         _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(multiplier), s1=shape)
         return tf.reshape(tf.reduce_sum(multiplier, axes), shape)
+
+
+def _summed(tensor: Any, made: Sequence[Any], own: Sequence[Any], shape: Callable[[], Any]) -> Any:
+    """A tensor summed over the axes along which a shape was broadcast to another one; None are the rows."""
+    missing = len(made) - len(own)
+    axes = [k for k, size in enumerate(made) if k < missing or size != own[k - missing]]
+    return tf.reshape(tf.reduce_sum(tensor, axes), shape()) if axes else tensor

@@ -200,8 +200,7 @@ class Tracer:
         self._depth -= 1
         if not any(v.active for v in entered) or region.operation.kind == CONSTANT:
             return [replace(v, active=False) for v in inputs]
-        outputs = [Value(v.x, v.r, True, layout=self.layouts.of(t)) for v, t in zip(inputs, op.outputs, strict=True)]
-        self.note(outputs)
+        outputs = self.outputs(op, [v.x for v in inputs], [v.r for v in inputs])
         if tape is not None and not self._depth:
             step, operation = RegionStep(self, region, entered, outputs), region.operation
             tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
@@ -229,12 +228,21 @@ class Tracer:
     def active(self, op: Any, operation: Operation, inputs: list[Value], tape: Tape | None) -> list[Value]:
         """Run an operation on both sides, and let its rule pull multipliers back."""
         x, r = (self.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
-        outputs = [Value(a, b, True, layout=self.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
-        self.note(outputs)
+        outputs = self.outputs(op, x, r)
         if tape is not None:
             step = Step(self, op, inputs, outputs)
             tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
         return outputs
+
+    def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
+        """What an operation returns on both sides, as values that depend on the input."""
+        found = [Value(a, b, True, layout=self.layouts.of(t)) for a, b, t in zip(x, r, op.outputs, strict=True)]
+        for value in found:
+            if value.layout is not None and not value.is_list:  # it knows more than the operations themselves
+                value.x.set_shape(value.layout.static)
+                value.r.set_shape(value.layout.static)
+        self.note(found)
+        return found
 
     def note(self, values: Sequence[Value]) -> None:
         """Take note of values that depend on the input."""
@@ -243,13 +251,13 @@ class Tracer:
                 continue
             self.placed(value)
             self.dtypes.add(value.x.dtype)
-            self.bytes.value(value.x)
+            self.bytes.value(value)
 
     def count_inputs(self, values: Sequence[Value]) -> None:
         """Count the explained inputs, whose multipliers are multiplied by their differences in the end."""
         for value in values:
             if value.active:
-                self.bytes.value(value.x)
+                self.bytes.value(value)
 
     @contextmanager
     def counted(self, of_loop: bool = False) -> Iterator[Bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,18 @@ class Layout:
     shape: tuple[int | None, ...]
     axis: int
     inner: int = 1
+
+    @property
+    def static(self) -> tuple[int | None, ...]:
+        """The shape for any number of rows."""
+        return tuple(None if k == self.axis else size for k, size in enumerate(self.shape))
+
+    @property
+    def numbers(self) -> int | None:
+        """How many numbers a row has, if that is known."""
+        if None in self.shape:
+            return None
+        return self.inner * math.prod(1 if size is None else size for size in self.static)
 
 
 @dataclass(eq=False)
