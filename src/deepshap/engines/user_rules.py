@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, of_user
@@ -14,6 +15,7 @@ from .registry import framework_of, room
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
 POSITIONS = "positions"
+TABLES = {"torch": "table", "tensorflow": "operations"}  # modules that hold what is registered
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         A torch function (``torch.stft``, ``torch.Tensor.erfinv``, ``torch.ops.mylib.op.default``), a custom autograd
         function, or a module class, all of whose instances are then treated as one operation. For TensorFlow the type of an
         operation, ``"Erfinv"``, as error messages name it, or a Keras layer or layer class, treated as one operation. Or
-        ``"positions"``, for those that argmax, argsort, sort, topk and their like choose in PyTorch.
+        ``"positions"``, for those that argmax, argsort, sort, topk and their like choose, in every framework.
     rule : str or callable
         "linear" (affine in its inputs), "constant" (does not depend on their values), "elementwise" (acts on each element
         alone), "quadratic" (of second degree), "smooth" (anything differentiable: path integral along the segment), "same"
-        (positions whose use is an error where they differ between example and reference), or
+        (positions whose use is an error where they differ between example and reference; the only one for "positions"), or
         a function ``rule(step, *multipliers)`` that returns one multiplier per varying input. ``step`` has ``inputs``,
         ``outputs``, ``reference_inputs``, ``reference_outputs`` and ``evaluate``; the rule must keep
         ``sum(m * (input - reference_input)) == sum(multiplier * (output - reference_output))``.
@@ -66,20 +68,29 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
-    framework = _framework_of(function)
-    if rule == "same" and framework == "tensorflow":
-        raise InputError('the rule "same" is for PyTorch: in TensorFlow positions always have to be the same.')
-    _check(function, framework)
-    operations = room(framework, "operations")
-    kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
-    own = None if isinstance(rule, str) else UserRule(rule, function if isinstance(function, str) else named(function))
-    room(framework, "table").USER_OPERATIONS[_key(function, framework)] = operations.Operation(kind, own)
+    for framework in _frameworks_of(function):
+        _check(function, framework, rule)
+        operations = room(framework, "operations")
+        kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
+        own = (
+            None
+            if isinstance(rule, str)
+            else UserRule(rule, function if isinstance(function, str) else named(function))
+        )
+        _table(framework)[_key(function, framework)] = operations.Operation(kind, own)
 
 
-def _framework_of(function: Any) -> str:
+def _frameworks_of(function: Any) -> list[str]:
+    """The frameworks whose operation is meant; positions are those of all that are installed."""
     if isinstance(function, str):
-        return "torch" if function == POSITIONS else "tensorflow"
-    return framework_of(function)
+        return [name for name in TABLES if find_spec(name)] if function == POSITIONS else ["tensorflow"]
+    return [framework_of(function)]
+
+
+def _table(framework: str) -> dict[Any, Any]:
+    """The rules that users have registered for a framework."""
+    found: dict[Any, Any] = room(framework, TABLES[framework]).USER_OPERATIONS
+    return found
 
 
 def _key(function: Any, framework: str) -> Any:
@@ -91,11 +102,16 @@ def _key(function: Any, framework: str) -> Any:
     return room("torch", "names").key(function)
 
 
-def _check(function: Any, framework: str) -> None:
-    """Refuse what never meets an engine as an operation."""
+def _check(function: Any, framework: str, rule: Any) -> None:
+    """Refuse what never meets an engine as an operation, or has another rule."""
     name = getattr(function, "__name__", function)
-    if framework == "tensorflow":
-        if isinstance(function, str) and not room("tensorflow", "operations").is_known(function):
+    if isinstance(function, str) and function == POSITIONS:
+        if rule != "same":
+            raise InputError('the only rule for "positions" is "same": without it they are explained.')
+    elif framework == "tensorflow":
+        if rule == "same":
+            raise InputError('the rule "same" is for "positions", and for functions of PyTorch.')
+        if isinstance(function, str) and not room("tensorflow", "table").is_known(function):
             raise InputError(
                 f"TensorFlow has no operation {function!r}. Types of operations, such as 'Erfinv', are those that the error "
                 "message lists; tf.raw_ops has all."
@@ -105,7 +121,7 @@ def _check(function: Any, framework: str) -> None:
                 f"{name} is a Python function, which a graph of TensorFlow does not show; what it calls is explained. Register "
                 "the type of the operation, such as 'Erfinv', or a Keras layer."
             )
-    elif not callable(function) and function != POSITIONS:
+    elif not callable(function):
         raise InputError(
             f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
         )
@@ -134,18 +150,17 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
-    framework = _framework_of(function)
-    if room(framework, "table").USER_OPERATIONS.pop(_key(function, framework), None) is None:
+    if None in [_table(name).pop(_key(function, name), None) for name in _frameworks_of(function)]:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
 
 
 def registered() -> dict[str, dict[Any, Any]]:
     """All registered rules, by the engine that they are for; ``adopt`` takes them over in another process."""
-    tables = {engine: sys.modules.get(f"{__package__}.{engine}.table") for engine in ("torch", "tensorflow")}
+    tables = {engine: sys.modules.get(f"{__package__}.{engine}.{module}") for engine, module in TABLES.items()}
     return {engine: dict(table.USER_OPERATIONS) for engine, table in tables.items() if table and table.USER_OPERATIONS}
 
 
 def adopt(rules: dict[str, dict[Any, Any]]) -> None:
     """Register what ``registered`` found."""
     for engine, found in rules.items():
-        room(engine, "table").USER_OPERATIONS.update(found)
+        _table(engine).update(found)

@@ -307,10 +307,10 @@ def _ranks(x: Array) -> Array:
     return xp.unsorted(xp.argsort(-x), xp.count_up(xp.ones_like(x)) - 1)
 
 
-def coordinates(m: Array, y: Array, yr: Array, sides: Sequence[Sides]) -> list[Array]:
-    """A place y told by coordinates: what it explains is shared equally by those that differ."""
-    xp = namespace(y)
-    explained, differing = m * (y - yr), sum(xp.cast(~xp.equal(p, q), y) for p, q in sides)
+def coordinates(explained: Array, sides: Sequence[Sides]) -> list[Array]:
+    """A place told by coordinates: what it explains is shared equally by those that differ."""
+    xp = namespace(explained)
+    differing = sum(xp.cast(~xp.equal(p, q), explained) for p, q in sides)
     return [on_change(secants.quotient_where(differing > 0, explained, differing), p, q) for p, q in sides]
 
 

@@ -174,13 +174,6 @@ def test_models_that_have_no_attribution_per_row(name):
     alike(error, words, function)
 
 
-def test_positions_chosen_by_value():
-    """PyTorch's engine explains them."""
-    found = mistaken(TF, lambda m, x: m.take(x * x, m.argmax(x)), R, X)
-    assert type(found) is deepshap.ControlFlowError
-    assert "example" in str(found)
-
-
 def test_loops_and_branches_that_differ():
     def turns(x: Any) -> Any:
         return tf.while_loop(

@@ -1,23 +1,22 @@
 """Positions chosen by value and used as indices: the values at both choices averaged, the effect of choosing to the scores.
 
-The oracle is written from the formulas of docs/mathematics.md, one pair of points after the other, with loops over cells.
+Their oracle is ``positions.py``, which TensorFlow's engine is held to as well.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import positions
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close
+from positions import ROWS, SIZE, averaged
 from torch import Tensor
 
 import deepshap
 
-ROWS, REFERENCES, SIZE = 3, 4, 5
-RNG = np.random.default_rng(0)
-VALUES, SCORES = (torch.as_tensor(RNG.normal(size=(ROWS + REFERENCES, SIZE))) for _ in range(2))
-WEIGHTS = torch.as_tensor(RNG.normal(size=(SIZE, SIZE)))
+VALUES, SCORES, WEIGHTS = map(torch.as_tensor, (positions.VALUES, positions.SCORES, positions.WEIGHTS))
 
 
 def explained(model, *inputs: Tensor) -> list[np.ndarray]:
@@ -27,37 +26,6 @@ def explained(model, *inputs: Tensor) -> list[np.ndarray]:
     total = sum(f.reshape(ROWS, -1, f.shape[-1]).sum(1) for f in found)
     assert_close(total, (model(*x) - model(*r).mean(0)).reshape(ROWS, -1).numpy())
     return found
-
-
-def at_choice(v: np.ndarray, v_r: np.ndarray, s: np.ndarray, s_r: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contributions of values and scores to the value at the place of rank k of the scores, from the greatest on."""
-    order, order_r = (np.argsort(-scores, kind="stable") for scores in (s, s_r))
-    i, j, of_values, of_scores = order[k], order_r[k], np.zeros(SIZE), np.zeros(SIZE)
-    for choice in (i, j):
-        of_values[choice] += (v[choice] - v_r[choice]) / 2
-    effect = ((v[i] - v[j]) + (v_r[i] - v_r[j])) / 2
-    drive = np.zeros(SIZE)
-    for level in (k, k + 1):  # the sets of the greatest ones, without and with that of rank k
-        inside, inside_r = set(order[:level]), set(order_r[:level])
-        for q in inside - inside_r:
-            drive[q] = max(s[q] - s_r[q], 0)
-        for q in inside_r - inside:
-            drive[q] = max(s_r[q] - s[q], 0)
-    if i != j:
-        of_scores = effect * drive / drive.sum()
-    return of_values, of_scores
-
-
-def averaged(k: int) -> list[np.ndarray]:
-    """The oracle over the whole background."""
-    pairs = [[at_choice(*pair, k) for pair in references_of(row)] for row in range(ROWS)]
-    return [np.array([[pair[side] for pair in row] for row in pairs]).mean(1) for side in (0, 1)]
-
-
-def references_of(row: int):
-    """A row beside each reference."""
-    v, s = VALUES.numpy(), SCORES.numpy()
-    return [(v[row], v[b], s[row], s[b]) for b in range(ROWS, ROWS + REFERENCES)]
 
 
 TAKEN = {
@@ -82,7 +50,7 @@ def test_a_value_at_a_chosen_position(rank, model):
 
 def test_scattering_to_positions_is_the_transpose_of_taking():
     """<w, scatter(v, p)> = <w[p], v>: with fixed weights the values are explained alike in both forms."""
-    weights = WEIGHTS[0].expand(ROWS + REFERENCES, -1)
+    weights = WEIGHTS[0].expand(len(VALUES), -1)
 
     def scattered(v: Tensor, s: Tensor) -> Tensor:
         put = torch.zeros_like(v).scatter_add_(1, s.argsort(1), v)
@@ -201,8 +169,7 @@ def test_ways_to_say_the_same_are_explained_alike(one, other):
 
 
 def test_positions_of_the_greatest_of_single_rows_and_ties():
-    x = torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1.0]], dtype=torch.float64)
-    explained(lambda v, s: v.gather(1, s.argmax(1, keepdim=True)), VALUES, torch.cat([x, x.flip(1), x[:1] * 2]))
+    explained(lambda v, s: v.gather(1, s.argmax(1, keepdim=True)), VALUES, torch.as_tensor(positions.TIED))
 
 
 def test_they_can_be_refused():

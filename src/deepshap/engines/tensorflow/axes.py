@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...mathematics import rules
-from ..steps import Rule, along_segment
+from ..steps import Rule, along_segment, values
 from .graphs import known
 from .step import Step
 from .windows import Windows
@@ -102,7 +102,24 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
     return [result]
 
 
-def ordered(step: Step, multiplier: Any, _: Any) -> list[Any]:
+def position(sign: int = 1) -> Rule:
+    """Build the rule of the position of the greatest value along an axis (or the least), see ``rules.chosen``."""
+
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        folding = _folding(step)
+        x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
+        p, pr = (folding.result(v[0]) for v in (step.outputs, step.reference_outputs))
+        return [sign * folding.unfold(rules.chosen(folding.result(multiplier), x, r, p, pr))]
+
+    return rule
+
+
+def positions(step: Step, multiplier: Any) -> list[Any]:
+    """Positions of the k greatest values, see ``rules.chosen``."""
+    return [rules.chosen(multiplier, *values(step))]
+
+
+def ordered(step: Step, multiplier: Any) -> list[Any]:
     """The k greatest values in order: the negatives in ascending order."""
     (x,), (r,) = step.inputs, step.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:

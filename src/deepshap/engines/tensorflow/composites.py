@@ -11,14 +11,16 @@ import tensorflow as tf
 from ...errors import UnsupportedOperationError
 from . import axes, rules
 from .graphs import Body
-from .operations import CUSTOM, MULTILINEAR, Operation
+from .operations import CUSTOM, LINEAR, MULTILINEAR, POSITIONS, Operation
 from .pairing import Unpaired
+from .step import Step
 from .trace import Tape, Tracer
 from .values import Value
 
 CONVOLUTION = Operation(MULTILINEAR)
+UPDATE = Operation(LINEAR)
 SELECT = Operation(CUSTOM, rules.select)
-TOP = Operation(CUSTOM, axes.ordered)
+TOP = Operation(CUSTOM, axes.ordered), Operation(CUSTOM, axes.positions)
 INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 3e4}  # what stands for infinity
 
 
@@ -54,10 +56,30 @@ def _may_be_infinite(value: Any) -> bool:
 
 
 def top(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """The k greatest values, and their positions, which are not to be used where they differ between the sides."""
-    values, positions = tracer.active(op, TOP, inputs, tape)
-    origin = f"{op.type} in {tracer.place(op)}"
-    return [values, replace(positions, active=False, p=tracer.pairing.spread(positions)[0], origin=origin)]
+    """The k greatest values, and their positions, each with a rule of its own."""
+    made = tracer.active(op, TOP[0], inputs, None)
+    if tape is not None:
+        for operation, output in zip(TOP, made, strict=True):
+            tracer.record(tape, Step(tracer, op, inputs, [output]), operation)
+    return [made[0], _refused(tracer, op, made[1])]
+
+
+def greatest(sign: int = 1) -> Callable[..., list[Value]]:
+    """Build the position of the greatest value, or of the least."""
+    operation = Operation(CUSTOM, axes.position(sign))
+
+    def run(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+        """Position of the greatest value, or of the least."""
+        return [_refused(tracer, op, *tracer.active(op, operation, inputs, tape))]
+
+    return run
+
+
+def _refused(tracer: Tracer, op: Any, chosen: Value) -> Value:
+    """Positions; not to be used where they differ between the sides, if that is what users want."""
+    if POSITIONS not in tracer.survey.operations:
+        return chosen
+    return replace(chosen, active=False, p=tracer.pairing.spread(chosen)[0], origin=f"{op.type} in {tracer.place(op)}")
 
 
 def written(function: Callable[..., Any]) -> Callable[..., list[Value]]:
@@ -179,6 +201,17 @@ def counted(op: Any, ids: Any, size: Any, weights: Any) -> Any:
 def modulus(op: Any, x: Any) -> Any:
     """Root of the sum of two squares."""
     return tf.sqrt(tf.square(tf.math.real(x)) + tf.square(tf.math.imag(x)))
+
+
+@written
+def put(op: Any, x: Any, places: Any, values: Any) -> Any:
+    """Values put at places, each at one of its own: what is added there is the difference from what there was."""
+    return tf.tensor_scatter_nd_add(x, places, values - tf.gather_nd(x, places))
+
+
+def update(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """Values put at places."""
+    return put(tracer, op, inputs, tape) if inputs[1].active else tracer.active(op, UPDATE, inputs, tape)
 
 
 @written

@@ -21,11 +21,11 @@ from .double import NARROW, Precision, widened
 from .graphs import ModelGraph, concrete, shared
 from .handlers import Handlers
 from .inputs import Inputs, take_output
-from .operations import Operation
+from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
 from .state import layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
-from .table import OPERATIONS, USER_OPERATIONS
+from .table import OPERATIONS
 
 
 class TensorFlowEngine(Shell):
@@ -395,7 +395,7 @@ def _unsupported_message(calls: list[tuple[str, str]]) -> str:
 
 
 def _rules_of_users() -> Hashable:
-    """What a walk through a graph depends on; rules of layers are in the graph itself."""
+    """What a run through a graph depends on; rules of layers are in the graph itself."""
     return tuple((name, rule) for name, rule in USER_OPERATIONS.items() if isinstance(name, str))
 
 

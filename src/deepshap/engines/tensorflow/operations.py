@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-
 from ...mathematics.secants import Secant
 from ..steps import Rule
 
@@ -52,7 +50,7 @@ class Operation:
     rule : maps ``(step, *output multipliers)`` to multipliers of the varying inputs (custom operations).
     secant : maps ``(x, r, y, y_r)`` to the slope (elementwise operations with a closed form).
     function : maps ``(tracer, op, inputs, tape)`` to outputs (composites and control flow).
-    positions : which of its outputs are indices.
+    positions : which of its outputs are indices, chosen by values, that users may refuse to differ.
     """
 
     kind: str
@@ -62,15 +60,17 @@ class Operation:
     positions: tuple[int, ...] = ()
 
 
-def is_known(kind: str) -> bool:
-    """Whether TensorFlow has operations of this type."""
-    return hasattr(tf.raw_ops, kind)
-
-
 DATA = ("T", "Tparams", "dtype", "SrcT", "Treal", "Tcomplex")  # type attributes of what operations compute with
 
 
-SIZES = {"OneHot": (1,), "DenseBincount": (1,)}  # operands that are sizes, of operations that look at ids
+POSITIONS = "positions"  # under which users refuse that positions differ
+USER_OPERATIONS: dict[Any, Operation] = {}
+SIZES = {
+    "OneHot": (1,),
+    "DenseBincount": (1,),
+    "ScatterNd": (2,),
+    "UnsortedSegmentSum": (2,),
+}  # operands that are sizes
 
 
 def places(op: Any) -> list[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +12,9 @@ from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation
+from .pairing import Unpaired
 from .step import Step
+from .values import Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
 
@@ -98,32 +100,61 @@ def _as_rows(condition: Any, like: Any) -> Any:
     return tf.reshape(condition, tf.concat([tf.shape(condition), [1] * missing], 0)) if missing else condition
 
 
-# ---------------------------------------------------------------------- ids
+# ---------------------------------------------------------------------- ids and positions
 def lookup(step: Step, multiplier: Any) -> list[Any]:
     """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
     if not step.varying[1]:
         return step.vjp(step.points(), [multiplier])
-    (ids, ids_r), pairing = step.sides()[1], step.run.pairing
-    sides = pairing.spread(step.operands[1])
-    tables = pairing.spread(step.operands[0]) if step.varying[0] else (step.operands[0].p,) * 2
+    ids, ids_r = step.sides()[1]
+    axis, batch_dims = _gather_axes(step, ids)
+    _apart_from_rows(step, step.operands[0], range(axis, axis + 1))
+    by_table, explained = _at_both(step, multiplier)
+    own = set(range(batch_dims)) | set(range(axis, axis + ids.shape.rank - batch_dims))
+    share = tf.reduce_sum(explained, [k for k in range(explained.shape.rank) if k not in own])
+    if axis != batch_dims:
+        share = tf.reshape(share, tf.shape(ids))
+    return [*by_table, rules.on_change(share, ids, ids_r)]
+
+
+def lookup_nd(step: Step, multiplier: Any) -> list[Any]:
+    """As ``lookup``, of places that are told by several coordinates."""
+    if not step.varying[1]:
+        return step.vjp(step.points(), [multiplier])
+    ids = step.sides()[1]
+    _apart_from_rows(step, step.operands[0], range(ids[0].shape[-1]))
+    by_table, explained = _at_both(step, multiplier)
+    return [*by_table, _by_coordinates(explained, ids)]
+
+
+def _apart_from_rows(step: Step, value: Value, axes: Iterable[int]) -> None:
+    """What depends on the input cannot choose among rows that run by themselves; where all pairs run it can."""
+    if step.run.pairing.apart and value.layout is not None and value.layout.axis in axes:
+        raise Unpaired(value.x.name)
+
+
+def _at_both(step: Step, multiplier: Any) -> tuple[list[Any], Any]:
+    """The table's multiplier, if it varies, and what the choice of ids explains of each looked-up number."""
+    tables = step.sides()[0] if step.varying[0] or step.name != "ResourceGather" else (step.operands[0].p,) * 2
+    sides = step.run.pairing.spread(step.operands[1])
+
+    def looked_up(table: Any, ids: Any) -> Any:
+        (found,) = step.run.emit(step.op, [table, ids, *(v.p for v in step.operands[2:])], retyped=True)
+        return found
+
     by_table = []
     if step.varying[0]:
         for side in sides:
             point = tf.identity(tables[0])
-            (back,) = tf.gradients(_looked_up(step, point, side), point, multiplier)
+            (back,) = tf.gradients(looked_up(point, side), point, multiplier)
             by_table.append(tf.convert_to_tensor(back) / 2)
-    jump = rules.jump_of_lookup([[_looked_up(step, table, side) for side in sides] for table in tables])
-    axis, batch_dims = _gather_axes(step, ids)
-    own = set(range(batch_dims)) | set(range(axis, axis + ids.shape.rank - batch_dims))
-    share = tf.reduce_sum(multiplier * jump, [k for k in range(jump.shape.rank) if k not in own])
-    if axis != batch_dims:
-        share = tf.reshape(share, tf.shape(ids))
-    return [*([sum(by_table)] if by_table else []), rules.on_change(share, ids, ids_r)]
+    jump = rules.jump_of_lookup([[looked_up(table, side) for side in sides] for table in tables])
+    return [sum(by_table)] if by_table else [], rules.explained(multiplier, tf.cast(jump, multiplier.dtype))
 
 
-def _looked_up(step: Step, table: Any, ids: Any) -> Any:
-    (found,) = step.run.emit(step.op, [table, ids, *(v.p for v in step.operands[2:])])
-    return found
+def _by_coordinates(explained: Any, ids: tuple[Any, Any]) -> Any:
+    """Multipliers of coordinates, from what the places explain of each number that lies there."""
+    share = tf.reduce_sum(explained, list(range(ids[0].shape.rank - 1, explained.shape.rank)))
+    return tf.stack(rules.coordinates(share, list(zip(*(tf.unstack(side, axis=-1) for side in ids), strict=True))), -1)
 
 
 def _gather_axes(step: Step, ids: Any) -> tuple[int, int]:
@@ -131,6 +162,26 @@ def _gather_axes(step: Step, ids: Any) -> tuple[int, int]:
         return 0, 0
     rank, batch_dims = step.operands[0].x.shape.rank, step.op.get_attr("batch_dims")
     return int(step.static(2)) % rank, batch_dims % (ids.shape.rank + 1) if batch_dims < 0 else batch_dims
+
+
+def added(values_at: int, places_at: int, sign: int = 1) -> Rule:
+    """Build the rule of values that are added at places: they meet the mean multiplier of both choices of these."""
+
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        if not step.varying[places_at]:
+            return step.vjp(step.points(), [multiplier])
+        ids, sides = step.sides()[places_at], step.run.pairing.spread(step.operands[places_at])
+        single = step.name.endswith("SegmentSum")  # places without an axis of coordinates
+        if single:
+            (ids, sides) = (tuple(tf.expand_dims(v, -1) for v in pair) for pair in (ids, sides))
+        _apart_from_rows(step, step.results[0], range(ids[0].shape[-1]))
+        at, at_r = (sign * tf.gather_nd(multiplier, side) for side in sides)
+        change = rules.explained(at - at_r, rules.mean(step.sides()[values_at]))
+        by_places = _by_coordinates(change, ids)
+        found = {values_at: (at + at_r) / 2, places_at: by_places[..., 0] if single else by_places}
+        return [found.get(k, multiplier) for k, varies in enumerate(step.varying) if varies]
+
+    return rule
 
 
 def one_hot(step: Step, multiplier: Any) -> list[Any]:

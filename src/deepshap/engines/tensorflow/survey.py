@@ -8,7 +8,20 @@ from typing import Any
 import tensorflow as tf
 
 from .graphs import READS, Body, Library
-from .operations import CONSTANT, CONTROL, INDEX, LINEAR, MULTILINEAR, RANDOM, SAME, SIZES, VARIABLE, Operation, places
+from .operations import (
+    CONSTANT,
+    CONTROL,
+    INDEX,
+    LINEAR,
+    MULTILINEAR,
+    POSITIONS,
+    RANDOM,
+    SAME,
+    SIZES,
+    VARIABLE,
+    Operation,
+    places,
+)
 from .regions import Region, marker
 
 # Flags of a value: a constant, depends on the inputs, on the number of rows, is an index, is random.
@@ -86,7 +99,8 @@ class Survey:
             self.unsupported[name, place] = None
         if kind is None or kind == RANDOM:
             self.unsupported[op.type, self.library.place(op)] = None
-        positions = range(len(op.outputs)) if kind == INDEX else operation.positions if operation else ()
+        refused = operation.positions if operation and POSITIONS in self.operations else ()
+        positions = range(len(op.outputs)) if kind == INDEX else refused
         return tuple(POSITION if k in positions else ACTIVE for k in range(len(op.outputs)))
 
     def _check_resources(self, op: Any, kind: str | None) -> None:

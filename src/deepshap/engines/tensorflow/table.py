@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
+
 from ...mathematics import secants
 from . import axes, composites, control, rules
 from .lists import list_operation
@@ -28,7 +30,11 @@ from .operations import (
 )
 
 OPERATIONS: dict[str, Operation] = {}
-USER_OPERATIONS: dict[Any, Operation] = {}
+
+
+def is_known(kind: str) -> bool:
+    """Whether TensorFlow has operations of this type."""
+    return hasattr(tf.raw_ops, kind)
 
 
 def _of_kind(kind: str, words: str, **options: Any) -> None:
@@ -54,9 +60,9 @@ _of_kind(
     "MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixBandPart "
     "Diag DiagPart AvgPool AvgPool3D ResizeBilinear ResizeNearestNeighbor ResizeBicubic ScaleAndTranslate "
     "SpaceToBatch SpaceToBatchND BatchToSpace BatchToSpaceND SpaceToDepth DepthToSpace ExtractImagePatches "
-    "ExtractVolumePatches SegmentSum SegmentMean UnsortedSegmentSum SparseSegmentSum SparseSegmentMean ScatterNd "
-    "TensorScatterUpdate TensorScatterAdd TensorScatterSub TensorStridedSliceUpdate FFT IFFT FFT2D IFFT2D FFT3D IFFT3D "
-    "RFFT IRFFT RFFT2D IRFFT2D Real Imag Complex Conj GatherNd DynamicPartition DynamicStitch ParallelDynamicStitch "
+    "ExtractVolumePatches SegmentSum SegmentMean SparseSegmentSum SparseSegmentMean "
+    "TensorStridedSliceUpdate FFT IFFT FFT2D IFFT2D FFT3D IFFT3D "
+    "RFFT IRFFT RFFT2D IRFFT2D Real Imag Complex Conj DynamicPartition DynamicStitch ParallelDynamicStitch "
     "Fill DeepCopy FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3",
 )
 
@@ -113,6 +119,12 @@ _of_kind(CUSTOM, "Cast", rule=rules.cast)
 # ---------------------------------------------------------------------- choices and ids
 _of_kind(COMPOSITE, "Select SelectV2", function=composites.select)
 _of_kind(CUSTOM, "Gather GatherV2 ResourceGather", rule=rules.lookup)
+_of_kind(CUSTOM, "GatherNd", rule=rules.lookup_nd)
+_of_kind(CUSTOM, "ScatterNd", rule=rules.added(1, 0))
+_of_kind(CUSTOM, "UnsortedSegmentSum", rule=rules.added(0, 1))
+_of_kind(CUSTOM, "TensorScatterAdd", rule=rules.added(2, 1))
+_of_kind(CUSTOM, "TensorScatterSub", rule=rules.added(2, 1, -1))
+_of_kind(COMPOSITE, "TensorScatterUpdate", function=composites.update)
 _of_kind(CUSTOM, "OneHot", rule=rules.one_hot)
 _of_kind(COMPOSITE, "DenseBincount", function=composites.counted)
 
@@ -130,7 +142,9 @@ _of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top, positions=(1,))
 _of_kind(COMPOSITE, "Cumprod", function=composites.running_product)
 _of_kind(COMPOSITE, "CumulativeLogsumexp", function=composites.running_logsumexp)
 _of_kind(COMPOSITE, "LRN", function=composites.local_response_norm)
-_of_kind(INDEX, "ArgMax ArgMin Where UniqueV2 Unique LowerBound UpperBound InvertPermutation")
+_of_kind(COMPOSITE, "ArgMax", function=composites.greatest(), positions=(0,))
+_of_kind(COMPOSITE, "ArgMin", function=composites.greatest(-1), positions=(0,))
+_of_kind(INDEX, "Where UniqueV2 Unique LowerBound UpperBound InvertPermutation")
 
 # ---------------------------------------------------------------------- control
 _of_kind(VARIABLE, "ReadVariableOp", function=control.read)

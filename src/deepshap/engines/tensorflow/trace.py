@@ -202,8 +202,7 @@ class Tracer:
             return [replace(v, active=False) for v in inputs]
         outputs = self.outputs(op, [v.x for v in inputs], [v.r for v in inputs])
         if tape is not None and not self._depth:
-            step, operation = RegionStep(self, region, entered, outputs), region.operation
-            tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
+            self.record(tape, RegionStep(self, region, entered, outputs), region.operation)
         return outputs
 
     # ------------------------------------------------------------------ single operations
@@ -230,9 +229,12 @@ class Tracer:
         x, r = (self.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
         outputs = self.outputs(op, x, r)
         if tape is not None:
-            step = Step(self, op, inputs, outputs)
-            tape.record(outputs, lambda *m: self._pull(tape, step, operation, m))
+            self.record(tape, Step(self, op, inputs, outputs), operation)
         return outputs
+
+    def record(self, tape: Tape, step: Step, operation: Operation) -> None:
+        """Let the rule of an operation pull the multipliers of a step's outputs back."""
+        tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
 
     def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
         """What an operation returns on both sides, as values that depend on the input."""

@@ -60,7 +60,8 @@ def chosen(step: Step, multiplier: Tensor) -> Tensor:
 
 def coordinates(step: Step, multiplier: Tensor) -> list[Tensor]:
     """See ``rules.coordinates``."""
-    return step.shares(*rules.coordinates(multiplier, step.outputs[0], step.reference_outputs[0], step.sides()))
+    explained = multiplier * (step.outputs[0] - step.reference_outputs[0])
+    return step.shares(*rules.coordinates(explained, step.sides()))
 
 
 def gathered(step: Step, multiplier: Tensor) -> list[Tensor]:
