@@ -52,7 +52,7 @@ class TensorFlowEngine(Shell):
         """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
         layer = self.layers.get(self.layer)
         state = {**super().__getstate__(), "layer": layer, "layers": {}, "operations": {}}
-        return {k: v for k, v in state.items() if k not in ("_graphs", "_current")}
+        return {k: v for k, v in state.items() if k not in ("_graphs", "_current", "_compared")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -74,6 +74,7 @@ class TensorFlowEngine(Shell):
         """Forget whatever is kept of the model."""
         self._graphs: dict[Any, ModelGraph] = {}
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
+        self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
         self._sizes = set()
         return False
 
@@ -201,7 +202,7 @@ class TensorFlowEngine(Shell):
     def _compare(self, points: Points, row: np.ndarray) -> None:
         """The graph must compute what the model returns when it is called, of the first of some rows."""
         graph = self.graph(points)
-        if graph.compared or self._precision is not None:
+        if graph in self._compared or self._precision is not None:
             return
         with preserved(self.model, list(self.layers)), variables_kept(graph.written), seeds_kept():
             called = self._flat(take_output(self._called(points), self.output).numpy(), len(points))[0]
@@ -213,7 +214,7 @@ class TensorFlowEngine(Shell):
                 "kept in Python. Such a model has no attribution per row; make its output depend on its input and its "
                 "variables alone."
             )
-        graph.compared = True
+        self._compared.add(graph)
 
     @staticmethod
     def _rows_first(output: np.ndarray, axis: int) -> np.ndarray:

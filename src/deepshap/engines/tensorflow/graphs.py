@@ -169,10 +169,7 @@ def signature(function: Any) -> Hashable:
 class ModelGraph:
     """A model as a graph; its first output is explained.
 
-    Attributes
-    ----------
-    compared : whether its values were compared with those of the model as its user calls it.
-    surveys, functions : what was made of it: ``Survey`` and ``Explained``, by all that they depend on.
+    ``surveys`` and ``functions`` hold what was made of it (``Survey``, ``Explained``), by all that they depend on.
     """
 
     def __init__(self, function: Any, scopes: Mapping[str, str], regions: Sequence[Any]) -> None:
@@ -185,7 +182,6 @@ class ModelGraph:
         self.output = graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
         self.written = list(graph.variables) if writers else []
-        self.compared = False
         self.surveys: dict[Hashable, Any] = {}
         self.functions: dict[Hashable, Any] = {}
 
