@@ -19,12 +19,13 @@ from .engines.user_rules import registered
 from .errors import InputError
 from .handlers import TakesHandlers
 from .names import check_whole, listed
+from .options import check_options
 from .players import Players
 from .request import Answer, Answering, Request, lengths_named, names_of, names_of_each
 from .results import Explanation
 from .results.assembly import assemble, check_transforms
 from .tables import Labels, check_columns, columns_of, plain
-from .targets import check_output_names, wish_of
+from .targets import check_output_names, check_truth, wish_of
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         output_names: Sequence[str] | None = None,
         inverse_transform: Any = None,
     ) -> None:
+        check_options(progress=progress)
         engine = engine_for(model, data)
         model, layer = parts_of(model)
         if not callable(model) or isinstance(model, type):
@@ -239,6 +241,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
         request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
         answer, _ = self._answer(X, request, check_additivity)
+        check_truth(targets, len(answer.columns))
         values = answer.found.values
         return values if ranked_outputs is None else (values, answer.columns)
 
@@ -390,6 +393,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         return self.feature_names if known else columns_of(labels)
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
+        check_options(check_additivity=check_additivity)
         if request.wish.change is not None:
             return answer_of_changed(self, X, request, check_additivity)
         X, labels = self._plain(X)

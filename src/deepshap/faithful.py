@@ -12,7 +12,9 @@ from . import execution
 from .changed import native_outputs, of_changed_output
 from .errors import InputError
 from .methods import DeepShap
-from .targets import Target, Wish, wish_of
+from .names import check_whole
+from .options import check_choice, check_number, check_options
+from .targets import Target, Wish, check_truth, wish_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,8 +182,15 @@ def faithfulness(
     InputError
         If an inner layer is explained, the background is a function, or an option does not fit; and what the explainer raises.
     """
+    if not hasattr(explainer, "_background"):
+        raise InputError(f"faithfulness takes a deepshap.DeepExplainer, not a {type(explainer).__name__}.")
+    check_options(references=references, seed=seed)
+    check_whole("points", points, 1)
+    check_number("noise", noise, 0)
+    check_choice("players", players, ("features", "steps", "cells"))
     wish = wish_of(None, "max", target, targets, explainer.output_names)
     trial = _Trial(explainer, X, additional_forward_args, wish, players, references, seed)
+    check_truth(targets, len(trial.columns))
     each = trial.against_each()  # (rows, references, players)
     mean = each.mean(1)
     removed = np.unique(np.round(np.linspace(0, mean.shape[1], points + 1)).astype(int))
@@ -319,9 +328,7 @@ def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.nd
     """Number of the player that each number of an input belongs to, of each input."""
     first = 0
     for shape in shapes:
-        axes = {"features": shape[-1:], "steps": shape[:1], "cells": shape}.get(players)
-        if axes is None:
-            raise InputError(f"players must be 'features', 'steps' or 'cells', not {players!r}.")
+        axes = {"features": shape[-1:], "steps": shape[:1], "cells": shape}[players]
         count = int(np.prod(axes))
         numbers = first + np.arange(count).reshape(axes)
         numbers = numbers.reshape(-1, *[1] * (len(shape) - 1)) if players == "steps" else numbers

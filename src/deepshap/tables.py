@@ -12,6 +12,7 @@ import numpy as np
 from .errors import InputError
 from .names import as_labels, check_names, is_whole, shortened
 from .optional import needed
+from .options import check_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,9 +139,10 @@ def read_sequences(
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"a long table is a pandas.DataFrame, not a {type(frame).__name__}.")
-    others = [column for column in frame.columns if column not in (id, time)]
-    names = others if features is None else [features] if isinstance(features, str) else list(features)
-    _check_columns(frame, [id, *([time] if time else []), *names])
+    check_options(id=id, time=time, features=features, steps=steps, pad=pad)
+    given = [column for column in frame.columns if column not in (id, time)] if features is None else features
+    names = [given] if isinstance(given, str) else list(given)
+    _check_columns(frame, [id, *([time] if time is not None else []), *names])
     check_names("features", names)
     if not len(frame) or not names:
         raise InputError(f"the table has {len(frame)} lines and {len(names)} features: there is nothing to read.")
@@ -148,7 +150,7 @@ def read_sequences(
     codes, ids = pd.factorize(frame[id])
     if (codes < 0).any():
         raise InputError(f"column {id!r} is empty in {place(int((codes < 0).argmax()))}.")
-    times = _times(frame[time], codes, time) if time else frame.groupby(codes).cumcount()
+    times = _times(frame[time], codes, time) if time is not None else frame.groupby(codes).cumcount()
     if times.isna().any():
         raise InputError(f"column {time!r} is empty in {place(int(times.isna().argmax()))}.")
     order = np.lexsort((pd.factorize(times, sort=True)[0], codes))
@@ -264,8 +266,7 @@ def as_columns(columns: pd.DataFrame) -> np.ndarray:
 
 
 def _check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
+    if missing := [column for column in columns if column not in frame.columns]:
         raise InputError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from .engines.api import Profile
 from .errors import InputError
 from .names import as_labels, check_count, is_whole
+from .options import check_choice
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 LOGITS, LOG_ODDS = "logits", "log-odds"
@@ -29,10 +30,6 @@ class Ranked:
     change: Change = None
     words: str | None = None
     names: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.order, str) or self.order not in ORDERS:
-            raise InputError(f"output_rank_order must be 'max', 'min' or 'max_abs', not {self.order!r}.")
 
     def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
         """Numbers of the explained outputs of each row, (rows, k)."""
@@ -150,8 +147,7 @@ class Target:
     def _truth(self, rows: int, read: Callable[[Any], Any]) -> np.ndarray:
         if self.truth is None:
             raise InputError("target='true' needs targets=, the true class of each row.")
-        if self.truth.shape != (rows,):
-            raise InputError(f"targets has shape {self.truth.shape} for {rows} rows: give the true class of each row.")
+        check_truth(self.truth, rows, dims=1)
         return np.array([read(one) for one in self.truth.tolist()])
 
 
@@ -162,6 +158,13 @@ def check_output_names(names: Sequence[str] | None, shape: tuple[int, ...] | Non
     """Raise unless there are as many names as outputs, where both are known."""
     if names is not None and shape is not None:
         check_count("output_names", names, shape[-1] if shape else 1)
+
+
+def check_truth(targets: Any, rows: int, dims: int | None = None) -> None:
+    """Raise unless there is a true class, or value, of each row, where there are any."""
+    truth = as_labels(targets, "targets")
+    if truth is not None and (truth.shape[:1] != (rows,) or dims not in (None, truth.ndim)):
+        raise InputError(f"targets has shape {truth.shape} for {rows} rows: give the true class of each row.")
 
 
 def yes_and_no(names: Sequence[str] | None) -> tuple[str, str]:
@@ -192,6 +195,7 @@ def index_of(key: Any, names: Sequence[str] | None, count: int, besides: str = "
 
 def wish_of(ranked_outputs: int | None, order: str, target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
     """Which outputs a call asks for; either by rank or by a target."""
+    check_choice("output_rank_order", order, tuple(ORDERS))
     if target is None:
         return Ranked(ranked_outputs, order, names=names)
     if ranked_outputs is not None:

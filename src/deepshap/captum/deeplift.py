@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..engines.torch.engine import TorchEngine
 from ..errors import InputError, UnsupportedOperationError
+from ..options import check_options
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron
@@ -23,10 +25,12 @@ WITHOUT_EFFECT = {"allow_unused", "materialize_grads", "retain_graph"}  # option
 
 
 def _unwrappable(attribute: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a method ``__wrapped__``, by which captum's NoiseTunnel calls it."""
+    """Give a method ``__wrapped__``, by which captum's NoiseTunnel calls it, and have its options checked."""
+    known = signature(attribute)
 
     @wraps(attribute)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_options(**known.bind(self, *args, **kwargs).arguments)
         return attribute(self, *args, **kwargs)
 
     return call
@@ -51,6 +55,7 @@ class DeepLift(GradientAttribution):
 
     def __init__(self, model: Callable[..., Any], multiply_by_inputs: bool = True, eps: float = 1e-10) -> None:
         GradientAttribution.__init__(self, model)
+        check_options(multiply_by_inputs=multiply_by_inputs)
         self.model, self.multiply_by_inputs, self.eps = model, multiply_by_inputs, eps
 
     @property
@@ -220,6 +225,7 @@ class LayerDeepLift(LayerAttribution, DeepLift):
     """
 
     def __init__(self, model: Callable[..., Any], layer: nn.Module, multiply_by_inputs: bool = True) -> None:
+        check_options(layer=layer)
         DeepLift.__init__(self, model, multiply_by_inputs)
         LayerAttribution.__init__(self, model, layer)
 
@@ -285,6 +291,7 @@ class NeuronDeepLift(NeuronAttribution, GradientAttribution):
     def __init__(self, model: Callable[..., Any], layer: nn.Module, multiply_by_inputs: bool = True) -> None:
         GradientAttribution.__init__(self, model)
         NeuronAttribution.__init__(self, model, layer)
+        check_options(layer=layer, multiply_by_inputs=multiply_by_inputs)
         self.model, self.multiply_by_inputs = model, multiply_by_inputs
 
     multiplies_by_inputs = DeepLift.multiplies_by_inputs

@@ -41,7 +41,7 @@ def check_called_once(model: Callable[..., Any], layer: nn.Module, inputs: Seque
     points, _ = engine.read(list(inputs), args)
     first = points[:1]
     calls: list[Any] = []
-    with preserved(engine.modules, model), torch.no_grad(), _hooked(layer, False, calls.append):
+    with engine.running(first), preserved(engine.modules, model), torch.no_grad(), _hooked(layer, False, calls.append):
         first.form.call(model, [x.clone() for x in first.inputs], first.extra)
     if len(calls) > 1:
         raise InputError(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -59,4 +61,7 @@ def count(X: Any) -> int:
     """How many rows there are."""
     if isinstance(X, Mapping):
         X = list(X.values())
-    return len(X[0] if isinstance(X, (list, tuple)) else X)
+    first = X[0] if isinstance(X, (list, tuple)) and len(X) else X
+    if not hasattr(first, "__len__"):
+        raise InputError(f"there must be rows in an array, a table or several of them, not {first!r}.")
+    return len(first)

@@ -33,6 +33,7 @@ import numpy as np
 from ..errors import InputError
 from ..names import as_labels, numbered
 from ..optional import import_pyarrow
+from ..options import check_choice
 from ..results import Explanation, JointExplanation
 from ..results.assembly import Found, assemble
 from ..tables import plain
@@ -52,10 +53,8 @@ class Form:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("values", "long"):
-            raise InputError(f"form must be 'values' (a line per row) or 'long' (a line per value), not {self.kind!r}.")
-        if self.dtype not in ("float32", "float64"):
-            raise InputError(f"dtype must be 'float32' or 'float64', not {self.dtype!r}.")
+        check_choice("form", self.kind, ("values", "long"))  # a line per row, or per value
+        check_choice("dtype", self.dtype, ("float32", "float64"))
 
     @property
     def floats(self) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DeepShapError, InputError
 from ..optional import import_pyarrow
+from ..options import check_choice
 from ..results import Explanation
 from ..results.assembly import unscaled
 from ..tables import Sequences
@@ -52,8 +53,7 @@ class RowExplainer:
     """
 
     def __init__(self, explainer: Any, form: Form, on_error: str, options: dict[str, Any]) -> None:
-        if on_error not in ("raise", "keep"):
-            raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}.")
+        check_choice("on_error", on_error, ("raise", "keep"))
         if options.get("additional_forward_args") is not None:
             raise InputError(
                 "additional_forward_args cannot be cut into parts: only lengths can be given, lengths=True."

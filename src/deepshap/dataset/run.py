@@ -12,6 +12,7 @@ from typing import Any
 from ..dial import check_effort
 from ..errors import InputError
 from ..optional import import_pyarrow, needed
+from ..options import check_options, check_range
 from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
@@ -121,11 +122,15 @@ def explain_dataset(
         On Ctrl-C; the folder holds all parts that were done, and the message says how many.
     """
     import_pyarrow()
+    check_options(id=id, time=time, features=features, shape=shape)
+    check_options(folder=folder, rows_per_part=rows_per_part, workers=workers, progress=progress)
+    if not hasattr(explainer, "depends_on"):
+        raise InputError(f"explain_dataset takes a deepshap.DeepExplainer, not a {type(explainer).__name__}.")
+    if rows is not None:
+        check_range("rows", rows)
     place = Path(folder)
     check_apart(place, data)
     check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
-    if not isinstance(rows_per_part, int) or rows_per_part < 1 or not isinstance(workers, int) or workers < 1:
-        raise InputError(f"rows_per_part and workers must be 1 or more, not {rows_per_part!r} and {workers!r}.")
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
     reading |= {"targets": targets, "rows": rows}
     source = open_source(data, raw=raw, **reading)

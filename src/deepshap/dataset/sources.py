@@ -80,7 +80,7 @@ class Indexed(Ranged):
             )
         self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
         self.targets = as_labels(targets, "targets")
-        if np.shape(self.lengths) not in ((), (self.rows,)):
+        if not isinstance(lengths, bool) and np.shape(self.lengths) != (self.rows,):
             raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
         if self.targets is not None and np.shape(self.targets)[:1] != (self.rows,):
             raise InputError(f"targets has shape {np.shape(targets)} for {self.rows} rows.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..optional import import_pyarrow
+from ..options import check_options
 from ..results import Explanation
 from .columns import Layout, explanation_of
 from .lines import widened
@@ -180,6 +181,7 @@ def status(folder: str | os.PathLike[str]) -> Status:
     """
     from filelock import FileLock, Timeout
 
+    check_options(folder=folder)
     place = Path(folder)
     manifest = manifest_of(place)
     paths = list(parts_in(place).values())

@@ -204,6 +204,8 @@ def readable(array: np.ndarray, what: str, kinds: str = "fiub") -> np.ndarray:
 # ---------------------------------------------------------------------- what a model returns
 def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], Any] = getitem) -> Any:
     """Of what a model returned what ``output`` names, out of a list of one."""
+    if isinstance(output, bool):
+        raise InputError(f"output= must be an index, a key, a tuple of them or a function, not {output}.")
     if callable(output):
         result = output(result)
     elif output is not None:

@@ -11,7 +11,8 @@ import shap
 from slicer import Alias, Obj
 
 from ..errors import InputError
-from ..names import as_array, as_texts, check_count, check_names, names_for, numbered
+from ..names import as_array, as_texts, check_count, check_names, is_whole, names_for, numbered
+from ..options import check_number, check_types
 from .fields import Fields
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Attributions(Fields, shap.Explanation):
         InputError
             If rows, outputs or base values differ.
         """
+        check_types("what is put beside an explanation", other, shap.Explanation, "an explanation")
         axis = self._inputs - 1
         mine, others = list(self.values.shape), list(other.values.shape)
         if mine[:axis] + mine[axis + 1 :] != others[:axis] + others[axis + 1 :]:
@@ -261,6 +263,9 @@ class Attributions(Fields, shap.Explanation):
 
     def percentile(self, q: float, axis: int | None = None) -> Self:
         """As shap's."""
+        check_number("q", q, 0, 100)
+        if axis is not None and not (is_whole(axis) and -self.values.ndim <= axis < self.values.ndim):
+            raise InputError(f"axis must be one of values of shape {self.values.shape}, not {axis!r}.")
         return super().percentile(q, axis)._without_rows(axis)
 
     @staticmethod

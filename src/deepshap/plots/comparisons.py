@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..names import check_whole
 from . import style
 from .documentation import picture
 from .overview import Bars, mean_size
@@ -186,6 +187,7 @@ def outliers(
     per : "feature" or "step"
         Sum attributions over time, or over features.
     """
+    check_whole("plots.outliers: rows", rows, 1)
     all_rows = (read_features if per == "feature" else read_rows)(explanation, "outliers")
     if len(all_rows.values) == 1:
         raise InputError("plots.outliers compares rows, and there is one only.")
@@ -213,8 +215,6 @@ def _table(rows: Sequences, per: Per, align: Align, time_label: str | None) -> t
     """What sums values over time or over features (rows, columns); columns are named features or lie on a time axis."""
     if per == "feature":
         return lambda array: array.sum(1), rows.features
-    if per != "step":
-        raise InputError(f"per must be 'feature' or 'step', not {per!r}.")
 
     def in_columns(array: np.ndarray) -> tuple[np.ndarray, Timeline]:
         summed = array.sum(2, keepdims=True)

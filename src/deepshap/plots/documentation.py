@@ -1,11 +1,14 @@
-"""What the docstrings of all pictures have in common, written once."""
+"""What all pictures have in common, written once: in their docstrings, and of their options."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from textwrap import fill, indent
-from typing import TypeVar
+from typing import Any, TypeVar, cast
+
+from ..options import check_options
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -40,7 +43,7 @@ RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."
 
 
 def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
-    """Complete the docstring of a picture of "rows" or a "row": the parameters that it does not describe, result, errors."""
+    """Complete a picture of "rows" or a "row": its docstring by what it does not describe, and checks of its options."""
 
     def complete(function: Function) -> Function:
         text = inspect.cleandoc(function.__doc__ or "")
@@ -56,9 +59,21 @@ def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
             f"{refused}.", 120, initial_indent="    ", subsequent_indent="    "
         )
         function.__doc__ = "\n\n".join([head, "Parameters\n----------\n" + "\n".join(lines), RETURNS, raises])
-        return function
+        return checked(function)
 
     return complete
+
+
+def checked(function: Function) -> Function:
+    """Have the options of a picture checked before it is drawn."""
+    known = inspect.signature(function)
+
+    @wraps(function)
+    def draw(*given: Any, **options: Any) -> Any:
+        check_options(f"plots.{function.__name__}: ", **known.bind(*given, **options).arguments)
+        return function(*given, **options)
+
+    return cast(Function, draw)
 
 
 def _described(name: str, kind: str, text: str) -> str:

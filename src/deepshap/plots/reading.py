@@ -114,8 +114,6 @@ class Sequences:
 
 def strongest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns of the largest mean |value|, ``count`` of them and in their order, and the other columns."""
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise InputError(f"max_display must be a positive whole number, not {count!r}.")
     columns = values.shape[-1]
     if columns <= count + 1:  # a line for one other feature might as well show that feature
         return np.arange(columns), np.arange(0)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib import dates, ticker
 from matplotlib.axes import Axes
 
-from deepshap.errors import InputError
 from deepshap.plots.style import SMALL, points, short
 
 Align = Literal["start", "end", "relative"]
@@ -157,8 +156,6 @@ def aligned(
     values: (rows, steps, features); lengths: (rows,); labels: (steps,) or (rows, steps) or None.
     Returns the values (rows, columns, features), NaN where a sequence has no step, and where the columns lie.
     """
-    if align not in ("start", "end", "relative"):
-        raise InputError(f"align must be 'start', 'end' or 'relative', not {align!r}.")
     longest = lengths.max()
     if labels is not None:
         same = labels.ndim == 1 or (labels == labels[:1]).all()

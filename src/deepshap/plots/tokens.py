@@ -16,7 +16,7 @@ from matplotlib.textpath import TextPath
 from ..errors import InputError
 from ..explanation.core import Attributions
 from . import style
-from .documentation import picture
+from .documentation import checked, picture
 from .reading import check_single, read_rows
 
 SIZES = range(11, 5, -1)  # of the font of a text, in points
@@ -126,6 +126,7 @@ def _width(word: str) -> float:
 
 
 # ---------------------------------------------------------------------- HTML
+@checked
 def text_html(explanation: Attributions, *, robust: bool = False, unit: str = "") -> Html:
     """Shade the tokens of texts by what they contributed to one output, as HTML that notebooks show.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..options import check_options
 
 MAX_MEGABYTES = 64.0
 
@@ -70,6 +71,7 @@ def write_report(
             f"a report is made of a deepshap.Explanation, what explainer(x) returns, not of {type(explanation).__name__}; "
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
+    check_options(path=path, title=title, max_megabytes=max_megabytes, seed=seed)
     page = render(explanation, title, max_megabytes, seed, groups, faithfulness)
     Path(path).write_bytes(page)
     return Path(path)

@@ -12,6 +12,7 @@ from ..explanation import html, long_form, storage
 from ..explanation.concat import concatenated
 from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
+from ..options import check_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,6 +182,7 @@ class Explanation(Attributions):
         InputError
             If ``background`` cannot be written as JSON, or the name ends in that of another format.
         """
+        check_options(path=path)
         suffix = Path(path).suffix.lower()
         if suffix in OTHER_FORMATS:
             raise InputError(
