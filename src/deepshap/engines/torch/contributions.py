@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -60,17 +61,50 @@ class Traced:
     axes: list[int]
     around: list[torch.Size] | None = None
 
-    def contributions(self, columns: np.ndarray, reduce: Reduce, at_once: int) -> list[np.ndarray]:
+    def contributions(self, columns: np.ndarray, reduce: Reduce, most: int) -> list[np.ndarray]:
         """Multipliers and differences of every pair, reduced, for every leaf and output: (outputs, ...).
 
-        ``columns`` (rows, outputs) names the outputs. Each backward pass takes ``at_once`` of them.
+        ``columns`` (rows, outputs) names the outputs. A backward pass takes ``most`` multipliers, or a few more: of some of the
+        references, and of all outputs if it can, so that rules compute what outputs share once.
         """
         chosen = torch.as_tensor(columns, device=self.output.device)
+        windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
+        widest = max(window.stop - window.start for window in windows)
+        at_once = max(1, most // (self.pairs.examples * widest))
+        found = [self._among(w)._of_outputs(chosen, reduce, at_once, last=w is windows[-1]) for w in windows]
+        whole = [
+            each[0] if len(each) == 1 else sum(each) if reduce is over_references else torch.cat(each, 3)
+            for each in zip(*found, strict=True)
+        ]
+        return [v.detach().to("cpu", torch.float64).numpy() for v in whole]
+
+    def _windows(self, width: int) -> list[slice]:
+        """Cut the references into parts of about a width, none as many as the examples: sides are told apart by number."""
+        n, b = self.pairs.grid
+        for count in range(min(b, -(-b // max(1, width))), 1, -1):
+            ends = np.linspace(0, b, count + 1).astype(int)
+            if n not in np.diff(ends):
+                return [slice(int(start), int(end)) for start, end in pairwise(ends)]
+        return [slice(0, b)]
+
+    def _among(self, window: slice) -> Traced:
+        """The same run beside some of the references."""
+        n, b = self.pairs.grid
+        count = window.stop - window.start
+        self.tracer.reading.references = window if count < b else None
+        if count == b:
+            return self
+        axes = [row_axis(x, r, self.pairs) for x, r in zip(self.leaves, self.references, strict=True)]
+        references = [r.narrow(axis, window.start, count) for r, axis in zip(self.references, axes, strict=True)]
+        return replace(self, references=references, pairs=Pairs(n, count, crossed=True))
+
+    def _of_outputs(self, chosen: Tensor, reduce: Reduce, at_once: int, last: bool) -> list[Tensor]:
+        """For every leaf, (outputs, ...); ``last`` says that no further backward pass follows."""
         found: list[list[Tensor]] = []
-        for start in range(0, columns.shape[1], at_once):
+        for start in range(0, chosen.shape[1], at_once):
             some = chosen[:, start : start + at_once].T.unsqueeze(-1)
             seeds = self.output.new_zeros(len(some), *self.output.shape).scatter_(2, some, 1.0)
-            multipliers = self._multipliers(seeds, retain=start + at_once < columns.shape[1])
+            multipliers = self._multipliers(seeds, retain=not last or start + at_once < chosen.shape[1])
             known = [sums.take() for _, sums in self.tracer.sums]
             for k in range(len(some)):
                 of_output = [None if m is None else m[k] for m in multipliers]
@@ -80,7 +114,7 @@ class Traced:
                     )
                 else:
                     found.append([reduce(*pair) for pair in self._of_pairs(of_output)])
-        return [torch.stack(each).detach().to("cpu", torch.float64).numpy() for each in zip(*found, strict=True)]
+        return [torch.stack(each) for each in zip(*found, strict=True)]
 
     def _multipliers(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
         """Multipliers of each leaf: (outputs, *its shape), and of crossed sides (outputs, references, *its shape)."""

@@ -29,9 +29,14 @@ from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
+from .recurrent.sequence import Memory
 from .state import home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
+
+# What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
+# already, and with less the calls themselves take the time.
+PASS_BYTES, CALL_BYTES = 96 * 2**20, 5 * 2**20
 
 
 class TorchEngine(Shell):
@@ -75,6 +80,7 @@ class TorchEngine(Shell):
             )
         self.device, self._float = home_of(self.modules)
         self._footprint: Footprint | None = None
+        self._calls = 0  # of operations, in a run
         self._pairwise = False  # whether references must be run beside every example
         self._agreement = Agreement(self._evaluate, self.operations)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
@@ -268,7 +274,8 @@ class TorchEngine(Shell):
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         leaves = sum(leaf.nbytes for leaf in recorded.leaves)
         kept, own = recorded.tape.memory, tracer.tape.nbytes
-        self._recurrent = kept > recorded.tape.nbytes
+        recurrent = sum(s.memory.nbytes for s in recorded.tape.steps if isinstance(s.memory, Memory))
+        self._recurrent, self._calls = recurrent > recorded.tape.nbytes, len(recorded.tape.calls)
         return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
@@ -408,14 +415,19 @@ class TorchEngine(Shell):
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
         summing = self.layer is None and reduce is over_references and diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
-        tracer.diagnosis = diagnosis
+        tracer.reading.diagnosis = diagnosis
         with preserved(self.modules, self.model):
             output, leaves = self.trace(tracer, points)
             axes = [0] * len(leaves) if self.layer is None else self.layer_axes
             around = self._around_shapes if self.around else None
             traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, around)
-            at_once = max(1, plan.multipliers // pairs.rows) if plan else 1
-            return traced.contributions(columns, reduce, at_once), output.detach()
+            return traced.contributions(columns, reduce, self._at_once(plan) if plan else pairs.rows), output.detach()
+
+    def _at_once(self, plan: Plan) -> int:
+        """How many multipliers a backward pass takes: what fits into memory, and on the CPU passes through it quickly."""
+        if self._footprint is None or (self.device and self.device.type != "cpu"):
+            return plan.multipliers
+        return max(1, min(plan.multipliers, max(PASS_BYTES, CALL_BYTES * self._calls) // self._footprint.pair))
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

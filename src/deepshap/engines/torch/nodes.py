@@ -12,7 +12,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from ...errors import UnsupportedOperationError
 from . import pairing, rules
-from .operations import Operation, Step
+from .operations import Operation, Reading, Step
 from .tree import detached, tensors
 
 BESIDE_SELECTION = (
@@ -20,7 +20,6 @@ BESIDE_SELECTION = (
     "UnsqueezeBackward0",
     "AliasBackward0",
 )  # x[:, -1, :4] and x[:, -1, None] select too
-Diagnosis = list[tuple[Step, float, float]]
 
 
 class Node(Function):
@@ -28,9 +27,9 @@ class Node(Function):
 
     @staticmethod
     def forward(  # noqa: D102
-        ctx: Any, diagnosis: Diagnosis | None, step: Step, operation: Operation, *inputs: Tensor
+        ctx: Any, reading: Reading, step: Step, operation: Operation, *inputs: Tensor
     ) -> Any:
-        ctx.diagnosis, ctx.step, ctx.operation = diagnosis, step, operation
+        ctx.reading, ctx.step, ctx.operation = reading, step, operation
         ctx.set_materialize_grads(not operation.several)
         versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
@@ -53,14 +52,15 @@ class Node(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
-        step = ctx.step
+        step, reading = ctx.step, ctx.reading
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
         if ctx.operation.several:
             given = _with_selections(step, given)
+        step = step if reading.references is None else pairing.among(step, reading.references)
         result = (_for_several if several_at_once() else _for_one)(step, ctx.operation, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
-        if ctx.diagnosis is not None:
-            ctx.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
+        if reading.diagnosis is not None:
+            reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
 
 

@@ -7,7 +7,7 @@ what has no kernel, and as the oracle of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,43 +19,91 @@ from torch import Tensor
 from ...mathematics import secants
 from ...mathematics.rules import MASKED
 from . import rules
+from .kernels import attention
 from .kernels import pairs as kernels
 from .kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, TANH
 from .operations import Operation, Step
 from .threads import in_threads
 
+ATTENTION = -1
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
 OVER_LAST: dict[Any, int] = {rules.softmax: SOFTMAX, rules.log_softmax: LOG_SOFTMAX, rules.greatest: GREATEST}
+FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
 
 
 # ---------------------------------------------------------------------- when, and on what
-def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> Tensor | None:
-    """Those of a step's only input, from its output's (outputs, references, *shape of y), which has the rows on an axis.
+def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[Tensor | None] | None:
+    """Those of a step's inputs, from its output's (outputs, references, *shape of y), which has the rows on an axis.
 
     None where there is no kernel, or has not been enough work to be worth its compilation.
     """
     kind = _kind(operation)
-    x, y = step.inputs[0], step.outputs[0]
+    y = step.outputs[0]
     if kind is None or m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return None
-    if m.dtype not in (torch.float32, torch.float64) or {x.dtype, y.dtype} != {m.dtype} or m.shape[2:] != y.shape:
+    dtypes = {v.dtype for v in (*step.inputs, y)}
+    if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype} or m.shape[2:] != y.shape:
         return None
     key = kind, m.dtype
     _work[key] = _work.get(key, 0) + m.numel()
     if _work[key] < COMPILE_BEYOND:
         return None
+    if kind == ATTENTION:
+        return _attention(step, m, axis)
+    if len(step.inputs) > 1:
+        return None
     if kind in OVER_LAST.values():
-        return _by_last_axis(kind, step, m, axis)
-    return _by_element(kind, step, m, axis) if x.shape == y.shape else None
+        found = _by_last_axis(kind, step, m, axis)
+    else:
+        found = _by_element(kind, step, m, axis) if step.inputs[0].shape == y.shape else None
+    return None if found is None else [found]
 
 
 def _kind(operation: Operation) -> int | None:
     if operation.regular:
         return REGULAR
+    if operation.rule is rules.attention:
+        return ATTENTION
     return ELEMENTWISE.get(operation.secant, OVER_LAST.get(operation.rule))  # type: ignore[arg-type]
+
+
+def _attention(step: Step, m: Tensor, axis: int) -> list[Tensor | None] | None:
+    """Where rows come first, of all operands alike, and products are not so large that queries go one by one."""
+    assert step.reference is not None
+    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _sides_of(step))
+    queries, keys, width = q[0].shape[-2], k[0].shape[-2], max(q[0].shape[-1], v[0].shape[-1])
+    at_once = attention.queries_at_once(queries, keys, width)
+    alike = q[0].dim() in (3, 4) and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
+    if axis or not alike or at_once < min(queries, FEWEST_QUERIES) or not _are_plain(axis, *z, *total):
+        return None
+    found = [_like(i, m.shape[:2]) for i in step.inputs]
+    arrays = [_by_heads(m, 2), *(_by_heads(s) for sides in (q, k, v, z, p, total) for s in sides)]
+    arrays += [_by_heads(f, 2) for f in found]
+    kernel, scale = attention.kernel_of(arrays[0].dtype), arrays[0].dtype.type(step.arguments[3])
+    _in_blocks(partial(kernel, *arrays, scale, at_once), m.shape[1], m.numel())
+    return list(found)
+
+
+def _sides_of(step: Step) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    assert step.reference is not None
+    return (step.inputs, step.reference.inputs), (step.memory, step.reference.memory)
+
+
+def _by_heads(v: Tensor, ahead: int = 0) -> np.ndarray:
+    """As (..., rows, heads, queries or keys, width)."""
+    return (v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v).numpy()
+
+
+def _like(value: Tensor, ahead: torch.Size) -> Tensor:
+    """Memory for multipliers of a value, whose axes lie as its own do: so the product that made it can take them as they are."""
+    strides = value.stride()
+    order = sorted(range(value.dim()), key=lambda axis: -strides[axis])
+    back = [order.index(axis) for axis in range(value.dim())]
+    made = value.new_empty(*ahead, *(value.shape[axis] for axis in order))
+    return made.permute(0, 1, *(axis + 2 for axis in back))
 
 
 def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
@@ -110,7 +158,7 @@ def _run(
     constants: Sequence[np.ndarray] = (),
 ) -> Tensor:
     """Run a kernel in threads, each for some references; ``last`` axes stay apart from those behind the rows."""
-    m, found, references = m.contiguous(), found.contiguous(), m.shape[1]
+    m, found = m.contiguous(), found.contiguous()
 
     def laid_out(v: Tensor, ahead: int = 0) -> np.ndarray:
         first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()
@@ -118,7 +166,11 @@ def _run(
         return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
 
     arrays = [laid_out(m, 2), laid_out(found, 2), *(laid_out(v.contiguous()) for v in sides), *constants]
-    threads = torch.get_num_threads() if m.numel() >= THREADS_BEYOND else 1
-    blocks = [(int(b[0]), int(b[-1]) + 1) for b in np.array_split(np.arange(references), min(threads, references))]
-    in_threads([partial(kernel, *arrays, *block) for block in blocks])
+    _in_blocks(partial(kernel, *arrays), m.shape[1], m.numel())
     return found
+
+
+def _in_blocks(kernel: Callable[[int, int], None], references: int, work: int) -> None:
+    threads = torch.get_num_threads() if work >= THREADS_BEYOND else 1
+    blocks = np.array_split(np.arange(references), min(threads, references))
+    in_threads([partial(kernel, int(block[0]), int(block[-1]) + 1) for block in blocks])

@@ -175,6 +175,11 @@ class Step:
         tensors = [m for m, a in zip(multipliers, self.arguments, strict=False) if isinstance(a, Tensor)]
         return [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of what the forward pass kept."""
+        return sum(getattr(v, "nbytes", 0) for v in (self.memory if isinstance(self.memory, tuple) else (self.memory,)))
+
     def kept(self) -> tuple[Any, ...]:
         """Everything that is kept for the rule."""
         return self.arguments, self.keywords, self.inputs, self.outputs
@@ -222,6 +227,20 @@ class Operation:
     broadcasts: bool = False
     regular: bool = False
     recurrent: bool = False
+
+
+@dataclass
+class Reading:
+    """How a backward pass reads the steps.
+
+    Attributes
+    ----------
+    references : those whose pairs it takes, of all that an example is crossed with; None for all.
+    diagnosis : collects each step with how far it is from explaining its own outputs, and the size of what it explains.
+    """
+
+    references: slice | None = None
+    diagnosis: list[tuple[Step, float, float]] | None = None
 
 
 def primitive(

@@ -88,11 +88,38 @@ def _with_rows_before(step: Step, operation: Operation) -> Step:
     def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(row_before(x, single, before) for x, single in zip(values, singles, strict=True))
 
-    memory = step.memory
-    if isinstance(memory, Tensor):
-        (memory,) = shifted([memory], [one.memory])
+    memory = _kept(lambda x, r: row_before(x, r, before), step.memory, one.memory)
     inputs, outputs = shifted(step.inputs, one.inputs), shifted(step.outputs, one.outputs)
     return changed(step, reference=changed(step, inputs=inputs, outputs=outputs, memory=memory))
+
+
+def among(step: Step, chosen: slice) -> Step:
+    """Show a step with some of the references that its examples are crossed with."""
+    reference, pairs = step.reference, step.pairs
+    assert reference is not None
+
+    def part(x: Tensor, r: Tensor) -> Tensor:
+        return r.narrow(row_axis(x, r, pairs), chosen.start, chosen.stop - chosen.start)
+
+    def parts(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(map(part, values, others))
+
+    given, memory = tensors((step.arguments, step.keywords)), _kept(part, step.memory, reference.memory)
+    memory = memory.among(chosen) if hasattr(memory, "among") else memory
+    arguments, keywords = replace(
+        (reference.arguments, reference.keywords), lambda t: t if (x := next(given)).shape == t.shape else part(x, t)
+    )
+    inputs, outputs = parts(step.inputs, reference.inputs), parts(step.outputs, reference.outputs)
+    own = {"arguments": arguments, "keywords": keywords, "inputs": inputs, "outputs": outputs, "memory": memory}
+    fewer = Pairs(pairs.examples, chosen.stop - chosen.start, crossed=True)
+    return changed(step, pairs=fewer, reference=changed(reference, **own))
+
+
+def _kept(of_sides: Callable[[Tensor, Tensor], Any], memory: Any, other: Any) -> Any:
+    """Make something of both sides of what a step keeps, if that is a tensor, or several; else it is the reference's."""
+    if isinstance(memory, tuple):
+        return tuple(map(of_sides, memory, other))
+    return of_sides(memory, other) if isinstance(memory, Tensor) else other
 
 
 def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Found:
@@ -126,9 +153,11 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
         return tuple(zip(*map(layout, values, others), strict=True))
 
     inputs, outputs = laid_out(step.inputs, reference.inputs), laid_out(step.outputs, reference.outputs)
-    memory = step.memory, reference.memory
+    memory: tuple[Any, ...] = step.memory, reference.memory
     if isinstance(memory[0], Tensor):
         memory = layout(*memory)
+    elif isinstance(memory[0], tuple):
+        memory = laid_out(*memory)
     call, other = (step.arguments, step.keywords), list(tensors((reference.arguments, reference.keywords)))
     if len(other) != len(step.varying):
         raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(other)}")
@@ -159,7 +188,7 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
     assert operation.rule is not None
     if (whole := _in_one_pass(step, operation, given)) is not None:
-        return [whole]
+        return whole
     width, count = max(o.dim() for o in step.outputs), given[0].shape[1]
     parts: Found = []
     for part in _blocks(given):
@@ -181,9 +210,9 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     return parts
 
 
-def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Tensor | None:
-    """The multipliers of a step's only input, where a kernel makes them."""
-    if len(step.inputs) != 1 or len(given) != 1 or not step.pairs.crossed:
+def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Found | None:
+    """The multipliers of a step's inputs, where a kernel makes them."""
+    if len(given) != 1 or not step.pairs.crossed:
         return None
     assert step.reference is not None
     axis = row_axis(step.inputs[0], step.reference.inputs[0], step.pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,14 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
     return rules.softmax(multiplier, *values(step), *_memories(step))
 
 
+def attention(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """y = softmax(scale q k^T + mask) v: the rules of two products and of softmax, one after the other."""
+    (q, k, v), (z, *rest) = (list(map(rules.mean, step.sides()[:3])), zip(*_memories(step), strict=True))
+    p, total = rest
+    m = rules.softmax(multiplier @ v.mT, *z, *p, *total) * step.arguments[3]
+    return step.shares(m @ k, m.mT @ q, rules.mean(p).mT @ multiplier)
+
+
 def greatest(step: Step, multiplier: Tensor) -> Tensor:
     """In windows of the last axis; the step's memory is ``Windows.marked``."""
     x, r, y, yr = values(step)
@@ -130,7 +139,7 @@ def maximum(step: Step, multiplier: Tensor) -> Tensor:
     return rules.maximum(multiplier.unsqueeze(-1), step.inputs[0], step.reference_inputs[0])
 
 
-def _memories(step: Step) -> tuple[Tensor, Tensor]:
+def _memories(step: Step) -> tuple[Any, Any]:
     assert step.reference is not None
     return step.memory, step.reference.memory
 

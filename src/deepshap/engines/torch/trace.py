@@ -35,8 +35,8 @@ from .carriers import (
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
-from .nodes import Diagnosis, Node, is_continuous, recurrent_step, select_apart, several_at_once
-from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Step, Sums
+from .nodes import Node, is_continuous, recurrent_step, select_apart, several_at_once
+from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
@@ -76,7 +76,7 @@ class Tracer(TorchFunctionMode):
         self.tape = Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
-        self.diagnosis: Diagnosis | None = None
+        self.reading = Reading()
         # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
         self.around: list[Tensor] | None = None
         self._from_input = WeakTensorKeyDictionary()
@@ -155,7 +155,7 @@ class Tracer(TorchFunctionMode):
         with torch.enable_grad():
             result = self._active(self._with_constants(self._join(call)))
         self._mark(result)
-        if self._is_example and self.diagnosis is None and not select_apart(result):
+        if self._is_example and self.reading.diagnosis is None and not select_apart(result):
             self._used_whole(active)
         return result
 
@@ -377,13 +377,13 @@ class Tracer(TorchFunctionMode):
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
         varying = [t for t, flag in zip(given, flags, strict=True) if flag]
-        outputs = iter(Node.apply(self.diagnosis, step, operation, *varying))
+        outputs = iter(Node.apply(self.reading, step, operation, *varying))
         result = replace(step.form, lambda _: next(outputs))
         step.form = None
         self._overwriting.watch(step)
         made = () if self._is_example else step.outputs  # those of the example side are counted with all results
         self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *made))
-        self.tape.memory += getattr(step.memory, "nbytes", 0)
+        self.tape.memory += step.memory_bytes
         return result
 
     # ------------------------------------------------------------------ activity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,20 +73,36 @@ def scaled_dot_product_attention(
         raise UnsupportedOperationError("attention dropout is random: pass dropout_p=0 when the model is evaluated.")
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
-    scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    hidden = [] if attn_mask is None else [~attn_mask if attn_mask.dtype == torch.bool else attn_mask]
     if is_causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = torch.masked_fill(scores, future, -math.inf)
-    return torch.matmul(torch.softmax(_masked(scores, attn_mask, keep=True), -1), value)
+        hidden.append(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1))
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return _attention(query, key, value, scale, hidden)
 
 
-def _masked(scores: Tensor, mask: Tensor | None, keep: bool) -> Tensor:
-    """Add a float mask, or fill with -inf where a boolean one does not keep (or does hide)."""
-    if mask is None:
-        return scores
-    if mask.dtype == torch.bool:
-        return torch.masked_fill(scores, ~mask if keep else mask, -math.inf)
-    return scores + mask
+def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, hidden: Sequence[Tensor]) -> Tensor:
+    """At once where all three depend on what is explained, and no mask does; else product by product."""
+    operands = query, key, value
+    varying = all(t.grad_fn is not None for t in operands) and all(h.grad_fn is None for h in hidden)
+    if varying and len({t.dim() for t in operands}) == 1:
+        return attend(*operands, scale, *hidden)
+    return torch.matmul(torch.softmax(_scores(query, key, scale, hidden), -1), value)
+
+
+@primitive(rules.attention, keeps_memory=True, broadcasts=True)
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *hidden: Tensor) -> Any:
+    """softmax(q k^T scale + masks) v; keeps the scores, their softmax and logsumexp."""
+    scores = _scores(query, key, scale, hidden)
+    weights = torch.softmax(scores, -1)
+    return torch.matmul(weights, value), (scores, weights, scores.logsumexp(-1, True))
+
+
+def _scores(query: Tensor, key: Tensor, scale: float, hidden: Sequence[Tensor]) -> Tensor:
+    """Of queries with keys; float masks are added, what boolean ones hide is -inf."""
+    scores = torch.matmul(query, key.mT) * scale
+    for mask in hidden:
+        scores = torch.masked_fill(scores, mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return scores
 
 
 def multi_head_attention_forward(
@@ -133,17 +149,17 @@ def multi_head_attention_forward(
     k, v = k if static_k is None else static_k, v if static_v is None else static_v
     if add_zero_attn:
         k, v = (torch.cat([t, torch.zeros_like(t[..., :1, :])], -2) for t in (k, v))
-    scores = torch.matmul(q, k.mT) * (q.shape[-1] ** -0.5)
+    hidden = []
     if attn_mask is not None:
         attn_mask = attn_mask.unflatten(0, (rows, num_heads)) if attn_mask.dim() == 3 else attn_mask
-        scores = _masked(scores, _widened(attn_mask, scores.shape[-1]), keep=False)
+        hidden.append(_widened(attn_mask, k.shape[-2]))
     if key_padding_mask is not None:
-        scores = _masked(scores, _widened(key_padding_mask, scores.shape[-1])[:, None, None, :], keep=False)
-    attention = torch.softmax(scores, -1)
-    mixed = torch.matmul(attention, v).permute(2, 0, 1, 3).reshape(steps, rows, embed)
-    output = F.linear(mixed, out_proj_weight, out_proj_bias)
+        hidden.append(_widened(key_padding_mask, k.shape[-2])[:, None, None, :])
+    mixed = _attention(q, k, v, q.shape[-1] ** -0.5, hidden)
+    output = F.linear(mixed.permute(2, 0, 1, 3).reshape(steps, rows, embed), out_proj_weight, out_proj_bias)
     if not need_weights:
         return output, None
+    attention = torch.softmax(_scores(q, k, q.shape[-1] ** -0.5, hidden), -1)
     return output, attention.mean(1) if average_attn_weights else attention
 
 

@@ -21,12 +21,12 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def compiled(function: Any) -> Any:
-    """Compile at the first call, or read what an earlier process compiled."""
+def compiled(function: Any, signature: Any = None) -> Any:
+    """Compile at the first call, or for a signature now, or read what an earlier process compiled."""
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        return numba.njit(signature, cache=True, **_OPTIONS)(function)
     except RuntimeError:  # there is no folder to keep compiled code in
-        return numba.njit(**_OPTIONS)(function)
+        return numba.njit(signature, **_OPTIONS)(function)
 
 
 # ---------------------------------------------------------------------- secants

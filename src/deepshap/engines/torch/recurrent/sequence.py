@@ -91,6 +91,13 @@ class Trace:
         """Memory that it takes."""
         return self.rows.nbytes + self.inputs.nbytes
 
+    def among(self, chosen: slice) -> Trace:
+        """That of some rows of a padded sequence."""
+        inputs, rows = (
+            v.unflatten(0, (-1, self.steps.rows))[:, chosen].flatten(0, 1) for v in (self.inputs, self.rows)
+        )
+        return Trace(Steps((chosen.stop - chosen.start,) * len(self.steps)), inputs, rows)
+
     def columns(self, level: Level) -> list[Columns]:
         """All values of each step, by name."""
         views = {name: self.steps.split(column) for name, column in level.cell.split(self.rows).items()}
@@ -107,6 +114,10 @@ class Memory:
     def nbytes(self) -> int:
         """Memory that they take."""
         return sum(trace.nbytes for trace in self.traces)
+
+    def among(self, chosen: slice) -> Memory:
+        """That of some rows of a padded sequence."""
+        return Memory([trace.among(chosen) for trace in self.traces])
 
     def save_from_overwriting(self, storage: int) -> None:
         """Keep copies of inputs whose memory, that of the layer's own input, is about to be overwritten in place."""
