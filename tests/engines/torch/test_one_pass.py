@@ -1,4 +1,4 @@
-"""Elementwise rules in one compiled pass: the same as the plain rules, in any layout, and the same sums."""
+"""Rules in one compiled pass: the same as the plain rules, in any layout, and the same sums."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.torch import one_pass
-from deepshap.engines.torch.kernels import pairs
+from deepshap.engines.torch.kernels import attention, pairs
+from deepshap.mathematics import secants
 
 FUNCTIONS = {
     "relu": nn.ReLU(),
@@ -58,6 +59,7 @@ def passes(monkeypatch):
 def assert_as_in_float64(model, background, x, passes):
     """One pass gives what the plain rule gives in float64, to the rounding of x."""
     use, runs = passes
+    runs.clear()
     use(True)
     found = deepshap.DeepExplainer(model, background).shap_values(x)
     assert len(runs) == 1
@@ -194,3 +196,46 @@ def test_only_enough_work_is_compiled_for(passes, monkeypatch):
         explainer.shap_values(x)
         counts.append(len(runs))
     assert counts == [0, 0, 1, 2]
+
+
+# ---------------------------------------------------------------------- attention
+class OfThree(nn.Module):
+    """By heads, and with a mask; or of one head, with more queries than keys."""
+
+    def __init__(self, heads, mask=None):
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("mask", mask)
+        self.mixed = nn.MultiheadAttention(4, heads or 1, batch_first=True)
+        self.q, self.k, self.v = (nn.Linear(4, width) for width in (3, 3, 5))
+        self.read_out = nn.Linear(4 if heads else 5, 2)
+
+    def forward(self, x):
+        if self.heads:
+            y = self.mixed(x, x, x, attn_mask=self.mask, need_weights=False)[0]
+        else:
+            y = nn.functional.scaled_dot_product_attention(self.q(x), self.k(x[:, 2:]), self.v(x[:, 2:]), scale=0.7)
+        return self.read_out(torch.tanh(y)).mean(1)
+
+
+MASKS = {
+    "none": None,
+    "causal": torch.ones(9, 9, dtype=torch.bool).triu(1),
+    "added": torch.linspace(-2, 3, 81).reshape(9, 9),
+}
+
+
+@pytest.mark.parametrize("at_once", [3, 9], ids=["some queries at a time", "all queries"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("heads", "mask"), [(2, name) for name in MASKS] + [(0, "none")])
+def test_attention(heads, mask, dtype, at_once, passes, monkeypatch):
+    monkeypatch.setattr(attention, "queries_at_once", lambda *_: at_once)
+    monkeypatch.setattr(one_pass, "FEWEST_QUERIES", 1)
+    original, runs = one_pass._attention, passes[1]
+    monkeypatch.setattr(one_pass, "_attention", lambda *given: runs.append(given) or original(*given))
+    monkeypatch.setitem(one_pass.ELEMENTWISE, secants.tanh, None)  # attention alone
+    torch.manual_seed(0)
+    model = OfThree(heads, MASKS[mask]).to(dtype)
+    background, x = 2 * torch.randn(5, 9, 4, dtype=dtype), 2 * torch.randn(4, 9, 4, dtype=dtype)
+    background[0] = x[0]
+    assert_as_in_float64(model, background, x, passes)

@@ -1,0 +1,128 @@
+"""Backward passes that take a few references at a time give what one pass over all of them gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import deepshap
+from deepshap.captum import LayerDeepLiftShap
+from deepshap.engines.torch import contributions, engine
+
+STEPS, FEATURES = 6, 3
+
+
+class Recurrent(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.layer = nn.LSTM(FEATURES, 4, 2, batch_first=True, bidirectional=True, **options)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.read_out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        steps = self.layer(x)[0]
+        return self.read_out(self.attention(steps, steps, steps)[0].softmax(-1)[:, -1])
+
+
+class Masked(nn.Module):
+    """With a mask and a constant of each row's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(FEATURES, 4, batch_first=True)
+
+    def forward(self, x, mask, scale):
+        steps = self.layer(x)[0].masked_fill(~mask.unsqueeze(-1), 0)
+        return torch.tanh((steps * scale[:, None, None]).sum(1))
+
+
+def convolutions():
+    return nn.Sequential(
+        nn.Conv1d(STEPS, 5, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3)
+    )
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Lets passes be as small as they can be; counts the parts of the references that they took."""
+    parts = []
+    original = contributions.Traced._windows
+
+    def windows(self, width):
+        found = original(self, width)
+        parts.append([window.stop - window.start for window in found])
+        return found
+
+    monkeypatch.setattr(contributions.Traced, "_windows", windows)
+
+    def small():
+        monkeypatch.setattr(engine, "PASS_BYTES", 1)
+        monkeypatch.setattr(engine, "CALL_BYTES", 0)
+        parts.clear()
+
+    return small, parts
+
+
+@pytest.mark.parametrize("examples", [1, 2, 3])
+@pytest.mark.parametrize("make", [Recurrent, convolutions], ids=["recurrent", "convolutions"])
+def test_a_few_references_at_a_time(make, examples, passes):
+    small, parts = passes
+    torch.manual_seed(0)
+    model, background = make().double().eval(), torch.randn(7, STEPS, FEATURES).double()
+    x = torch.randn(examples, STEPS, FEATURES).double()
+    whole = deepshap.DeepExplainer(model, background).shap_values(x)
+    small()
+    found = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert len(parts[-1]) > 1
+    assert examples not in parts[-1]
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-14)
+    with torch.no_grad():
+        difference = (model(x) - model(background).mean(0)).numpy()
+    np.testing.assert_allclose(found.sum((1, 2)), difference, rtol=0, atol=1e-12)
+
+
+def test_with_arguments_of_the_rows(passes):
+    small, parts = passes
+    torch.manual_seed(0)
+    model, background, x = Masked().double(), torch.randn(60, STEPS, FEATURES).double(), torch.randn(2, STEPS, FEATURES)
+    mask = torch.ones(2, STEPS, dtype=torch.bool)
+    mask[:, 4:] = False
+    given = {"additional_forward_args": (mask, torch.full((2,), 0.5).double())}
+    whole = deepshap.DeepExplainer(model, background).shap_values(x.double(), **given)
+    small()
+    found = deepshap.DeepExplainer(model, background).shap_values(x.double(), **given)
+    assert max(map(len, parts)) > 1
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-14)
+
+
+def test_multipliers_of_pairs_and_what_goes_around_a_layer(passes):
+    small, parts = passes
+    torch.manual_seed(0)
+    inner = nn.Linear(3, 4)
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return torch.tanh(self.inner(x)) @ torch.ones(4, 2).double() + x[:, :2].square()
+
+    model, background, x = Around().double(), torch.randn(7, 3).double(), torch.randn(3, 3).double()
+
+    def explained():
+        """Of captum, with multipliers."""
+        layer = LayerDeepLiftShap(model, inner, multiply_by_inputs=False)
+        return LayerDeepLiftShap(model, inner).attribute(x, background, target=1), layer.attribute(
+            x, background, target=1
+        )
+
+    whole = explained()
+    small()
+    found = explained()
+    assert len(parts[-1]) > 1
+    for one, other in zip(found, whole, strict=True):
+        one, other = one.detach(), other.detach()
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
