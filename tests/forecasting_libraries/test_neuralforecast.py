@@ -139,6 +139,16 @@ def test_scalers_of_series_are_undone(scaling, table, complete):
     assert stored.row_ids.tolist() == ["A", "B"]
 
 
+@pytest.mark.parametrize("scaling", ["robust", "invariant", "standard", "minmax"])
+def test_scalers_of_windows_are_part_of_the_model(scaling, table, complete):
+    y = table[["unique_id", "ds", "y"]]
+    library = fitted(LSTM, {**SMALL, "scaler_type": scaling}, y)
+    given = explain_forecast(library, known(y, 60), references=20)
+    complete(given)
+    own = library.predict(known(y, 60))["LSTM"].to_numpy().reshape(2, AHEAD)
+    np.testing.assert_allclose(given.outputs, own, rtol=2e-5)
+
+
 def test_quantiles_and_parameters_are_outputs(table, complete):
     y = table[["unique_id", "ds", "y"]]
     quantiles = fitted(LSTM, {**SMALL, "loss": MQLoss(quantiles=[0.1, 0.5, 0.9])}, y)
@@ -195,8 +205,6 @@ def test_what_cannot_be_explained_is_refused(table):
         explain_forecast(library, y["y"].to_numpy())
     with pytest.raises(InputError, match="multivariate"):
         explain_forecast(fitted(TSMixer, {"n_series": 2}, y), y)
-    with pytest.raises(InputError, match="scaler_type='robust' takes medians"):
-        explain_forecast(fitted(LSTM, {**SMALL, "scaler_type": "robust"}, y), y)
     with pytest.raises(InputError, match="mixtures"):
         explain_forecast(fitted(NHITS, {**MODELS["NHITS"][1], "loss": GMM()}, y), y)
     with pytest.raises(InputError, match="no affine scaling"):

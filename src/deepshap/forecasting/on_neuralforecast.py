@@ -21,7 +21,6 @@ from .units import Step, affine_of, numbers_of, scaling, undone, without_inferen
 from .windows import Asked, Input, Outputs, Windows, evenly, ids_of
 
 MASK = "available_mask"
-MEDIANS = ("robust", "invariant")
 
 
 def forecaster(model: Any, series: Any, asked: Asked) -> NeuralForecaster:
@@ -66,11 +65,6 @@ class NeuralForecaster:
         if self.model.MULTIVARIATE:
             raise InputError(
                 f"{self.name} forecasts all series from all of them; multivariate models are not supported."
-            )
-        if self.model.scaler.scaler_type in MEDIANS:
-            raise InputError(
-                f"scaler_type={self.model.scaler.scaler_type!r} takes medians of windows, leaving out what is missing, which "
-                "is not supported: fit with scaler_type='standard', 'minmax' or 'identity'."
             )
         loss = self.model.loss
         self.drawn = bool(loss.is_distribution_output)

@@ -162,7 +162,7 @@ _of_kind(
     ELEMENTWISE,
     "hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
-    "lgamma digamma logit nan_to_num pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
+    "lgamma digamma logit pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign nextafter polygamma mvlgamma "
     "multigammaln",
     broadcasts=True,
@@ -206,6 +206,7 @@ for _name, _function in {
     "polar": arithmetic.polar,
     "new": arithmetic.new,
     "gelu": arithmetic.gelu,
+    "nan_to_num": arithmetic.nan_to_num,
     "rremainder": arithmetic.rremainder,
     "prelu": arithmetic.prelu,
     "rrelu": arithmetic.rrelu,
@@ -249,9 +250,9 @@ for _name, _function in {
     "topk": reductions.topk,
     "kthvalue": reductions.kthvalue,
     "median": reductions.median,
-    "nanmedian": reductions.median,
+    "nanmedian": reductions.nanmedian,
     "quantile": reductions.quantile,
-    "nanquantile": reductions.quantile,
+    "nanquantile": reductions.nanquantile,
     "cumprod": reductions.cumprod,
     "cummax": reductions.cummax,
     "cummin": reductions.cummin,

@@ -79,6 +79,14 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
     return _gelu(input) if approximate == "none" else _gelu_tanh(input)
 
 
+def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """Numbers in the place of what is missing or infinite, which must be so on both sides."""
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        filled = ~input.detach().isfinite()
+        numbers = torch.nan_to_num(input.detach(), nan, posinf, neginf).masked_fill(~filled, 0)
+    return torch.where(filled, numbers, input)
+
+
 def rremainder(input: Tensor, other: Any) -> Tensor:
     """What is left of the other over this one: the quotient's steps times this one."""
     return other - torch.floor(quotient(other, input)) * input

@@ -195,15 +195,53 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return torch.return_types.median(kthvalue(input, (input.shape[dim] + 1) // 2, dim, keepdim))
 
 
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median of what is a number."""
+    if dim is None:
+        return nanmedian(input.flatten(), 0)[0]
+    if not input.dim():
+        return torch.return_types.nanmedian(kthvalue(input, 1, dim, keepdim))
+    last, counts = _numbers(input.movedim(dim, -1))
+    values, index = _ordered(last, -1)
+    middle = ((counts - 1) // 2).clamp_min(0)
+    found = torch.where(counts > 0, values.gather(-1, middle), torch.nan), index.gather(-1, middle)
+    value, position = (v.movedim(-1, dim) if keepdim else v.squeeze(-1) for v in found)
+    return torch.return_types.nanmedian((value, position))
+
+
+def _numbers(input: Tensor) -> tuple[Tensor, Tensor]:
+    """What is a number, with others at the end of every order, and how many numbers there are along the last axis."""
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        missing = input.detach().isnan()
+        counts = (~missing).sum(-1, keepdim=True)
+    return torch.where(missing, torch.finfo(input.dtype).max / 8, input), counts
+
+
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
     """Quantiles of the sorted values."""
-    flat = input.flatten() if dim is None else input.movedim(dim, -1)
-    values, _ = _ordered(flat, -1)
-    q = torch.as_tensor(q, dtype=input.dtype, device=input.device)
-    place = q.reshape(-1) * (values.shape[-1] - 1)
-    below, above = values[..., place.floor().long()], values[..., place.ceil().long()]
+    last = input.flatten() if dim is None else input.movedim(dim, -1)
+    counts = torch.full_like(last[..., :1], last.shape[-1], dtype=torch.int64)
+    return _quantile(last, counts, q, input.dim(), dim, keepdim, interpolation)
+
+
+def nanquantile(
+    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Tensor:
+    """Quantiles of what is a number."""
+    last, counts = _numbers(input.flatten() if dim is None else input.movedim(dim, -1))
+    return _quantile(last, counts, q, input.dim(), dim, keepdim, interpolation)
+
+
+def _quantile(
+    last: Tensor, counts: Tensor, q: Any, axes: int, dim: int | None, keepdim: bool, interpolation: str
+) -> Tensor:
+    """Quantiles of the first so many of the sorted values along the last axis."""
+    values, _ = _ordered(last, -1)
+    q = torch.as_tensor(q, dtype=last.dtype, device=last.device)
+    place = q.reshape(-1) * (counts - 1).clamp_min(0)
+    below, above = (values.gather(-1, bound.long()) for bound in (place.floor(), place.ceil()))
     weight = {
         "linear": place - place.floor(),
         "lower": torch.zeros_like(place),
@@ -211,9 +249,9 @@ def quantile(
         "midpoint": torch.full_like(place, 0.5),
         "nearest": (place - place.floor()).round(),
     }[interpolation]
-    result = (below + (above - below) * weight).movedim(-1, 0)
+    result = torch.where(counts > 0, below + (above - below) * weight, torch.nan).movedim(-1, 0)
     if keepdim:
-        result = result.unsqueeze(1 + dim % input.dim()) if dim is not None else result.reshape(-1, *[1] * input.dim())
+        result = result.unsqueeze(1 + dim % axes) if dim is not None else result.reshape(-1, *[1] * axes)
     return result if q.dim() else result[0]
 
 
