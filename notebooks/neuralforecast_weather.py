@@ -9,6 +9,10 @@
 import logging
 import warnings
 
+logging.disable(logging.WARNING)  # Ray speaks when it is imported
+warnings.simplefilter("ignore")
+
+# %%
 import numpy as np
 import pandas as pd
 from neuralforecast import NeuralForecast
@@ -19,8 +23,6 @@ from deepshap import plots
 from deepshap.datasets import seattle_weather
 from deepshap.forecasting import explain_forecast
 
-logging.disable(logging.WARNING)
-warnings.simplefilter("ignore")
 weather = seattle_weather()
 angle = 2 * np.pi * (weather.date - weather.date.astype("M8[Y]")).astype(int) / 365.25
 table = pd.concat(

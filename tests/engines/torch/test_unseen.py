@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import drawn
 from torch import Tensor, nn
 
@@ -244,3 +245,19 @@ def test_masks_that_are_overwritten_after_their_use():
             for f in (model, lambda x: model(x, False))
         )
         assert np.array_equal(found, wanted)
+
+
+def test_constants_that_were_made_in_inference_mode():
+    """Caches of models that are served: exact, and they stay as they are."""
+    with torch.inference_mode():
+        cache, table = torch.linspace(1, 2, 4, dtype=torch.float64), drawn(5, 4, seed=3)
+
+    def model(of_cache: Tensor, of_table: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: F.layer_norm(x, (4,), of_cache) * of_cache[None].expand_as(x) + torch.relu(x) * of_table[:1]
+
+    found, wanted = (
+        deepshap.DeepExplainer(f, ZEROS + 0.1, progress=False).shap_values(X)
+        for f in (model(cache, table), model(cache.clone(), table.clone()))
+    )
+    assert np.array_equal(found, wanted)
+    assert cache.is_inference()

@@ -1112,6 +1112,9 @@ op("array", lambda x: x * (1 + np.asarray(nothing(x).detach()).item()))
 op("equal", lambda x: x if torch.equal(nothing(x), torch.zeros((), dtype=x.dtype)) else 2 * x)
 op("allclose", lambda x: x if torch.allclose(0 * x, torch.zeros_like(x)) else 2 * x)
 op("nonzero", lambda x: x[:, torch.nonzero(0 * x[0] + 1)[1:, 0]].tanh())
+op("unique", lambda x: x * torch.unique(0 * x + 3))
+op("unique_consecutive", lambda x: x * torch.unique_consecutive(0 * x + 3))
+op("bincount", lambda x: x.tanh() * torch.bincount((0 * x[:, 0]).long()).sign())
 op("argwhere", lambda x: x[:, torch.argwhere(0 * x[0] + 1)[1:, 0]].tanh())
 
 # ====================================================================== spellings of exported programs

@@ -135,5 +135,6 @@ def _sums(t: Tensor) -> Tensor:
 
 
 def _identity(value: Tensor) -> Any:
-    place = (value.data_ptr(), value._version) if value.layout == torch.strided else ()
+    version = None if value.is_inference() else value._version
+    place = (value.data_ptr(), version) if value.layout == torch.strided else ()
     return (id(value), *place, value.shape, value.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import DeepShapError, UnsupportedOperationError
 from .operations import Operation
-from .tree import tensors
+from .tree import replace, tensors
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "")
@@ -58,6 +58,14 @@ def run_stably(call: Call) -> Any:
     if call.name in ("sort", "argsort") and "stable" not in kwargs:
         args, kwargs = args[:1], {**dict(zip(("dim", "descending"), args[1:], strict=False)), **kwargs, "stable": True}
     return call.function(*args, **kwargs)
+
+
+def with_ordinary_tensors(call: Call) -> Call:
+    """Copies in the place of constants that were made in inference mode, which autograd does not take."""
+    if not any(t.is_inference() for t in tensors((call.args, call.kwargs))):
+        return call
+    args, kwargs = replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t)
+    return call._replace(args=args, kwargs=kwargs)
 
 
 @cache

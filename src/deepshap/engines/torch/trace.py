@@ -153,7 +153,7 @@ class Tracer(TorchFunctionMode):
         if (seen := _seen.get()) is not None:
             seen.add(name)
         with torch.enable_grad():
-            result = self._active(self._with_constants(self._join(call)))
+            result = self._active(self._with_constants(self._join(calls.with_ordinary_tensors(call))))
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not select_apart(result):
             self._used_whole(active)
