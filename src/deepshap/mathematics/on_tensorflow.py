@@ -92,7 +92,7 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
     return x if high is None else tf.minimum(x, high)
 
 
-clip_, neg_, mul_, div_ = clip, tf.negative, tf.multiply, tf.divide
+neg_, mul_, div_ = tf.negative, tf.multiply, tf.divide
 
 
 def at_least_tiny_(x: Any) -> Any:

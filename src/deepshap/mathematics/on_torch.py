@@ -67,11 +67,6 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     return x.clamp(low, high)
 
 
-def clip_(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """As ``clip``."""
-    return x.clamp_(low, high)
-
-
 def at_least_tiny_(x: Tensor) -> Tensor:
     """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
     return torch.fmax(x, x.new_tensor(tiny(x)), out=x)

@@ -19,7 +19,8 @@ places : where the pairs are in ``m_y``.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,8 @@ def _gru(units: int) -> Any:
     return kernel
 
 
-def _rnn_tanh(units: int) -> Any:
-    """Of ``TanhRNN``, which carries nothing."""
+def _rnn(rectified: bool, units: int) -> Any:
+    """Of ``ReluRNN`` or ``TanhRNN``, which carry nothing; which of them is a constant to the compiler."""
 
     @compiled
     def kernel(
@@ -106,24 +107,11 @@ def _rnn_tanh(units: int) -> Any:
             back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
             a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
             for h in range(units):
-                z[h] = (back[h] + y[h]) * tanh(a[units + h], b[units + h], a[h], b[h])
-
-    return kernel
-
-
-def _rnn_relu(units: int) -> Any:
-    """Of ``ReluRNN``, which carries nothing."""
-
-    @compiled
-    def kernel(
-        m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
-    ):
-        for row in range(len(x_rows) * outputs):
-            p, k = row // outputs, row % outputs
-            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
-            a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
-            for h in range(units):
-                z[h] = (back[h] + y[h]) * relu(a[units + h], b[units + h], a[h], b[h])
+                if rectified:
+                    slope = relu(a[units + h], b[units + h], a[h], b[h])
+                else:
+                    slope = tanh(a[units + h], b[units + h], a[h], b[h])
+                z[h] = (back[h] + y[h]) * slope
 
     return kernel
 
@@ -167,7 +155,12 @@ def index(places: np.ndarray, _: torch.device) -> np.ndarray:
     return places
 
 
-_KERNELS = {"LSTM": _lstm, "GRU": _gru, "TanhRNN": _rnn_tanh, "ReluRNN": _rnn_relu}
+_KERNELS: dict[str, Callable[[int], Any]] = {
+    "LSTM": _lstm,
+    "GRU": _gru,
+    "TanhRNN": partial(_rnn, False),
+    "ReluRNN": partial(_rnn, True),
+}
 
 
 def has(cell: str) -> bool:
