@@ -37,7 +37,7 @@ def test_a_case_is_for_both_engines_or_says_why_not():
 @pytest.mark.parametrize(("case", "dtype"), list(settings()))
 def test_an_operation_is_explained_exactly(case, dtype):
     model, background, X = case.model(dtype), case.rows(REFERENCES, 1, dtype), case.rows(ROWS, 2, dtype)
-    explainer = deepshap.DeepExplainer(tf.function(model), background, progress=False)
+    explainer = deepshap.DeepExplainer(tf.function(model, autograph=False), background, progress=False)
     values = explainer.shap_values(X)
     assert_sums(values, model, background, X, TOLERANCE[dtype])
     tolerance = TOLERANCE[dtype] * max(abs(values).max(), 1e-3)
