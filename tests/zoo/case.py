@@ -6,6 +6,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from deepshap.errors import DeepShapError
 
 EXAMPLES, REFERENCES, OUTPUTS, ROUNDS = 2, 3, 2, 3
 ROWS = EXAMPLES + REFERENCES
+PAIRS = np.arange(EXAMPLES * REFERENCES) % ROWS
 EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest numbers that the model computes with
 
 
@@ -32,6 +34,61 @@ class Case:
     inputs: Any
     output: Any = None
     single: bool = False
+
+    def prepared(self) -> Case:
+        """In float64 and evaluation mode, with weights that are not zero, and batch norms that know the data."""
+        if not isinstance(self.model, nn.Module):
+            return self
+        model = self.model if self.single else self.model.double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter += 0.02 * torch.randn_like(parameter)
+        floats = torch.float32 if self.single else torch.float64
+        case = replace(self, inputs=of_rows(self.inputs, lambda v: v.to(floats) if v.is_floating_point() else v))
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.9
+        for _ in range(2 if norms else 0):
+            with torch.no_grad():
+                case.outputs(case.inputs)
+        model.eval()
+        return case
+
+    def outputs(self, inputs: Any) -> Any:
+        """Run the model, and choose what is explained of what it returns."""
+        if isinstance(inputs, dict):
+            found = self.model(**inputs)
+        else:
+            found = self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
+        if callable(self.output):
+            return self.output(found)
+        return found if self.output is None else found[self.output]
+
+    def values(self) -> np.ndarray:
+        """Outputs of all rows, (rows, outputs)."""
+        with torch.no_grad():
+            return np.asarray(self.outputs(self.inputs)).reshape(ROWS, -1)
+
+    def gradient(self) -> Callable[[], Any] | None:
+        """Forward and backward pass over as many rows as there are pairs, of models that have a gradient."""
+
+        def run() -> None:
+            rows = of_rows(self.inputs, lambda v: v[PAIRS].clone().requires_grad_(v.is_floating_point()))
+            found = self.outputs(rows)
+            if found.requires_grad:
+                found.sum().backward()
+
+        try:
+            run()
+        except RuntimeError:  # it overwrites what autograd needs
+            return None
+        return run
+
+    def explaining(self, explainer: deepshap.DeepExplainer) -> AbstractContextManager[Any]:
+        """What explanations are timed in."""
+        return nullcontext()
 
 
 @dataclass
@@ -60,7 +117,7 @@ def examine(library: str, name: str, build: Callable[[], Case], timed: bool = Tr
     """Build a model, explain it, and compare the sums with the model's own outputs."""
     torch.manual_seed(0)
     try:
-        case = prepared(build())
+        case = build().prepared()
         explainer, gap = explained(case)
         over = over_gradient(case, explainer) if timed else None
     except DeepShapError as error:
@@ -74,44 +131,11 @@ def examine(library: str, name: str, build: Callable[[], Case], timed: bool = Tr
     )
 
 
-def prepared(case: Case) -> Case:
-    """In float64 and evaluation mode, with weights that are not zero, and batch norms that know the data."""
-    if not isinstance(case.model, nn.Module):
-        return case
-    model = case.model if case.single else case.model.double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter += 0.02 * torch.randn_like(parameter)
-    floats = torch.float32 if case.single else torch.float64
-    case = replace(case, inputs=of_rows(case.inputs, lambda v: v.to(floats) if v.is_floating_point() else v))
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 0.9
-    for _ in range(2 if norms else 0):
-        with torch.no_grad():
-            outputs(case, case.inputs)
-    model.eval()
-    return case
-
-
 def of_rows(inputs: Any, change: Callable[[Any], Any]) -> Any:
     """Change every tensor of the inputs."""
     if isinstance(inputs, dict):
         return {name: change(value) for name, value in inputs.items()}
     return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
-
-
-def outputs(case: Case, inputs: Any) -> Any:
-    """Run the model, and choose what is explained of what it returns."""
-    if isinstance(inputs, dict):
-        found = case.model(**inputs)
-    else:
-        found = case.model(*inputs) if isinstance(inputs, tuple) else case.model(inputs)
-    if callable(case.output):
-        return case.output(found)
-    return found if case.output is None else found[case.output]
 
 
 def sides(case: Case) -> tuple[Any, Any]:
@@ -126,8 +150,7 @@ def explained(case: Case) -> tuple[deepshap.DeepExplainer, float]:
     x, r = sides(case)
     explainer = deepshap.DeepExplainer(case.model, r, output=case.output, progress=False)
     values, columns = explainer.shap_values(x, ranked_outputs=OUTPUTS)
-    with torch.no_grad():
-        y = np.asarray(outputs(case, case.inputs)).reshape(ROWS, -1)
+    y = case.values()
     wanted = np.take_along_axis(y[:EXAMPLES] - y[EXAMPLES:].mean(0), columns, 1)
     assert np.abs(wanted).max() > 0, "the model does not answer to its input"
     each = values.values() if isinstance(values, dict) else values if isinstance(values, list) else [values]
@@ -136,22 +159,13 @@ def explained(case: Case) -> tuple[deepshap.DeepExplainer, float]:
 
 
 def over_gradient(case: Case, explainer: deepshap.DeepExplainer) -> float | None:
-    """Time of an explanation over that of torch's own forward and backward pass on as many rows as there are pairs."""
-    x, _ = sides(case)
-    try:
-        own = median_time(lambda: gradient(case))
-    except RuntimeError:  # models that overwrite what autograd needs have no gradient
+    """Time of an explanation over that of the framework's own forward and backward pass on as many rows as there are pairs."""
+    (x, _), gradient = sides(case), case.gradient()
+    if gradient is None:
         return None
-    return median_time(lambda: explainer.shap_values(x, ranked_outputs=OUTPUTS)) / own
-
-
-def gradient(case: Case) -> None:
-    """Forward and backward pass over as many rows as there are pairs."""
-    pairs = torch.arange(EXAMPLES * REFERENCES) % ROWS
-    rows = of_rows(case.inputs, lambda v: v[pairs].clone().requires_grad_(v.is_floating_point()))
-    found = outputs(case, rows)
-    if found.requires_grad:
-        found.sum().backward()
+    own = median_time(gradient)
+    with case.explaining(explainer):
+        return median_time(lambda: explainer.shap_values(x, ranked_outputs=OUTPUTS)) / own
 
 
 def median_time(run: Callable[[], Any]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import forecasting
 import huggingface
+import of_keras
 import others
 import recurrent
 import without_cuda  # noqa: F401 (before whatever imports torchvision)
@@ -16,4 +17,5 @@ MODELS: dict[str, dict[str, Callable[[], Case]]] = {
     **huggingface.MODELS,
     **forecasting.MODELS,
     **others.MODELS,
+    **of_keras.MODELS,
 }
