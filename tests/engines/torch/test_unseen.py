@@ -128,7 +128,12 @@ class Undifferentiable(torch.autograd.Function):
 
 
 def through_a_scripted_view(x: Tensor) -> Tensor:
-    return scripted(x)
+    return torch.jit.script(Viewing())(x)
+
+
+class Viewing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()[:, :]
 
 
 @torch.jit.script
@@ -173,8 +178,8 @@ def test_hidden_values_are_found_where_the_first_rows_do_not_show_them(hidden):
 
 @pytest.mark.parametrize(
     "copied",
-    [lambda x: copy.deepcopy(x.sigmoid()), through_data, through_an_older_alias],
-    ids=["copy", "data", "alias"],
+    [lambda x: copy.deepcopy(x.sigmoid()), through_data, through_an_older_alias, lambda x: scripted(x)],
+    ids=["copy", "data", "alias", "scripted function"],
 )
 def test_copies_are_followed(copied):
     models = (lambda x: x * copied(x), lambda x: x * x.sigmoid())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._functorch import apis
 from torch._functorch.vmap import _process_batched_inputs
 from torch.autograd.function import Function
+from torch.jit import ScriptFunction
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
@@ -66,18 +67,18 @@ def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
 
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see ``torch.autograd.Function.apply``, and what ``torch.vmap`` does to each of the rows.
+    """Let the tracer see ``torch.autograd.Function.apply``, what ``torch.vmap`` does to each row, and into scripted functions.
 
     The code of apply is exchanged, not the attribute of the class: programs write ``f = F.apply`` when they are imported.
     """
     if _APPLY.__code__ is _ANNOUNCING:  # a run within a run
         yield
         return
-    _APPLY.__code__, _APIS.vmap_impl = _ANNOUNCING, row_by_row
+    _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _ANNOUNCING, row_by_row, as_written
     try:
         yield
     finally:
-        _APPLY.__code__, _APIS.vmap_impl = _NATIVE.__code__, _VMAP
+        _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _NATIVE.__code__, _VMAP, _SCRIPTED
 
 
 def _with_cell(__class__: Any) -> Any:
@@ -92,6 +93,8 @@ def _with_cell(__class__: Any) -> Any:
 
 _APIS: Any = apis
 _VMAP = apis.vmap_impl
+_SCRIPTS: Any = ScriptFunction
+_SCRIPTED = _SCRIPTS.__call__
 _APPLY: Any = Function.__dict__["apply"].__func__
 _NATIVE: Any = FunctionType(_APPLY.__code__, _APPLY.__globals__, "apply", _APPLY.__defaults__, _APPLY.__closure__)
 _ANNOUNCING = _with_cell(None).__code__
@@ -103,6 +106,14 @@ def announced(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     if issubclass(cls, Node) or not has_torch_function(tuple(tensors(args))):
         return run(*args, **kwargs)
     return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
+
+
+def as_written(scripted: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run the Python function that a scripted one was made of, as torch.compile does; those from files have none."""
+    own = getattr(scripted, "_torchdynamo_inline", None)
+    if own is None or not has_torch_function(tuple(tensors((args, kwargs)))):
+        return _SCRIPTED(scripted, *args, **kwargs)
+    return own(*args, **kwargs)
 
 
 def row_by_row(
