@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from games import explainer, keras_twin, reader, rows
 
-THREADS, STEPS = 4, 4
+THREADS, STEPS = 6, 4
 MODEL, R = reader(scale=2), rows(3, STEPS, 2).numpy()
-DIAL = {"effort": 2, "players": "steps"}
-TASKS = [rows(1 + k % 3, STEPS, 2, seed=k).numpy() for k in range(8)]
+CALLS = [{}, {"effort": 2, "players": "steps"}, {"target": lambda y: y * y}, {"ranked_outputs": 1}]
+TASKS = [(rows(1 + k % 3, STEPS, 2, seed=k).numpy(), CALLS[k % len(CALLS)]) for k in range(12)]
 
 
 def own_references(x):
-    """As many as the example says, different ones for each."""
+    """As many as the example says, different ones for each, while other threads have their turn."""
     x = np.asarray(x[0])
+    time.sleep(abs(x).max() / 100)
     return R[: 1 + int(abs(x).sum() * 10) % 3] + x.mean()
 
 
-@pytest.mark.parametrize(
-    ("framework", "background", "options"),
-    [  # the lock is that of both engines: twice is enough where each call makes a graph
-        pytest.param("torch", R, {}, id="torch-rows-plain"),
-        pytest.param("torch", R, DIAL, id="torch-rows-dial"),
-        pytest.param("torch", own_references, {}, id="torch-function-plain"),
-        pytest.param("torch", own_references, DIAL, id="torch-function-dial"),
-        pytest.param("keras", R, DIAL, id="keras-rows-dial"),
-        pytest.param("keras", own_references, {}, id="keras-function-plain"),
-    ],
-)
-def test_threads_get_what_each_gets_alone(framework, background, options):
+@pytest.fixture
+def restless():
+    """Threads change all the time."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("background", [R, own_references], ids=["rows", "function"])
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_threads_get_what_each_gets_alone(framework, background, restless):
     model = MODEL if framework == "torch" else keras_twin(MODEL, STEPS)
     made, other = (explainer(model, background) for _ in range(2))
-    alone = [other(x, **options).values for x in TASKS]
+    tasks = TASKS if framework == "torch" else TASKS[: len(CALLS)]  # each makes a graph
+    alone = [other(x, **call).values for x, call in tasks]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda x: made(x, **options).values, TASKS))
+        found = list(pool.map(lambda task: made(task[0], **task[1]).values, tasks))
     for one, wanted in zip(found, alone, strict=True):
         np.testing.assert_allclose(one, wanted, rtol=0, atol=1e-12)
