@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -236,6 +237,18 @@ def test_where_float64_has_too_few_digits_as_well(shift, dtype):
     wanted, again = in_float64(Swallowed()).values, found.gap.max(1) < 1e-5
     assert again.any()
     np.testing.assert_allclose(found.values[again], wanted[again], rtol=0, atol=1e-2 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("shift", [-2e7, 2e7, -1e9])
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_of_few_numbers_is_measured_too(shift, seed):
+    torch.manual_seed(seed)
+    net, background, x = Net().double(), torch.zeros(3, 6).double(), torch.randn(5, 6).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", deepshap.AdditivityWarning)
+        found = deepshap.DeepExplainer(lambda x: torch.softmax(net.logits(x) + shift, -1), background).shap_values(x)
+    wanted = deepshap.DeepExplainer(lambda x: torch.softmax(net.logits(x), -1), background).shap_values(x)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

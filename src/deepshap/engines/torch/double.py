@@ -80,7 +80,13 @@ class InFloat64(TorchFunctionMode):
     def _rounded(self, tensor: Tensor) -> Tensor:
         if self._dtype is None or tensor.dtype != torch.float64:
             return tensor
-        return tensor.mul(self._grid).to(self._dtype).double().div(self._grid)
+        scaled = tensor.mul(self._grid)
+        if self._dtype != torch.float64:
+            return scaled.to(self._dtype).double().div(self._grid)
+        rounded = (
+            (3 * scaled).sub_(3 * scaled - scaled).div_(self._grid)
+        )  # to a bit less (Veltkamp 1968): others than they were
+        return torch.where(rounded.isfinite(), rounded, tensor)
 
 
 def _is_narrow(dtype: torch.dtype) -> bool:
