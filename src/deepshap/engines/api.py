@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from .inputs import InputForm
-from .uses import Use
+from .uses import Use as Use
 
 
 # ---------------------------------------------------------------------- points and pairs of them

@@ -7,11 +7,17 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .api import Engine
 from .callables import packages, reached
+
+if TYPE_CHECKING:  # both keep to the protocol
+    from .tensorflow.engine import TensorFlowEngine
+    from .torch.engine import TorchEngine
+
+    _KEPT: tuple[type[Engine], ...] = (TorchEngine, TensorFlowEngine)
 
 ENGINES = {"torch": "TorchEngine", "tensorflow": "TensorFlowEngine"}  # by the frameworks, which have a folder each
 TENSORFLOW = {"tensorflow", "tf_keras"}

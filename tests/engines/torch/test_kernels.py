@@ -17,7 +17,7 @@ from torch import nn
 import deepshap
 from deepshap.engines.torch import threads
 from deepshap.engines.torch.kernels import steps
-from deepshap.engines.torch.recurrent import cells, fused, products
+from deepshap.engines.torch.recurrent import Weights, cells, fused, products
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
 
@@ -169,7 +169,7 @@ def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
 def test_work_adds_up_until_a_kernel_is_worth_it(monkeypatch):
     monkeypatch.setattr(products, "_work", {})
     layer = nn.LSTM(3, 5)
-    weights = cells.Weights(layer.weight_ih_l0, layer.weight_hh_l0)
+    weights = Weights(layer.weight_ih_l0, layer.weight_hh_l0)
     half = products.COMPILE_BEYOND // 2
     assert [products.worthwhile(cells.LSTM, weights, half) for _ in range(3)] == [False, True, True]
 

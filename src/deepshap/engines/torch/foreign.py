@@ -92,7 +92,7 @@ def _with_cell(__class__: Any) -> Any:
 
 
 _APIS: Any = apis
-_VMAP = apis.vmap_impl
+_VMAP = _APIS.vmap_impl
 _SCRIPTS: Any = ScriptFunction
 _SCRIPTED = _SCRIPTS.__call__
 _APPLY: Any = Function.__dict__["apply"].__func__

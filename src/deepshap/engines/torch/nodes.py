@@ -112,8 +112,9 @@ def recurrent_step(value: Tensor) -> Step | None:
 
 
 def _step_of(node: Any, position: int) -> Step | None:
-    recurrent = position == 0 and isinstance(node, Node._backward_cls) and node.operation.several
-    return node.step if recurrent else None
+    ours = position == 0 and isinstance(node, Node._backward_cls)
+    made: Any = node  # what Node's context holds
+    return made.step if ours and made.operation.several else None
 
 
 def _signed(number: int) -> int:

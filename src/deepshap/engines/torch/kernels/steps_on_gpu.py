@@ -4,7 +4,7 @@ One launch takes all pairs of a step; a program has a tile of it, some rows of m
 """
 
 # The bodies are Triton's, which has types of its own.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ out in torch and ``fused`` the same by compiled kernels, ``products`` what these
 the pairs, ``layers`` what torch calls.
 """
 
-from .cells import GRU, LSTM, ReluRNN, TanhRNN, Weights
+from ....mathematics.cells import Weights
+from .cells import GRU, LSTM, ReluRNN, TanhRNN
 from .layers import layer, single_step
 
 __all__ = ["GRU", "LSTM", "ReluRNN", "TanhRNN", "Weights", "layer", "single_step"]

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
+from ....mathematics.cells import Weights
 from .. import pairing
 from ..operations import Step, Sums, primitive
 from . import fused, single, stepwise
 from .begun import Begun
-from .cells import Cell, Weights
+from .cells import Cell
 from .pairing import Network, Pairing
 from .sequence import Level, Steps, run
 

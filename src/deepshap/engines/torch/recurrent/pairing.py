@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....mathematics.cells import Columns
 from ..operations import Misaligned
-from .cells import Columns
 from .sequence import Level, Memory, Steps
 
 

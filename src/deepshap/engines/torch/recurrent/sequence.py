@@ -10,7 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .cells import Cell, Columns, Weights
+from ....mathematics.cells import Columns, Weights
+from .cells import Cell
 
 
 @dataclass(frozen=True)
