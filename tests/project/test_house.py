@@ -14,6 +14,7 @@ import grimp
 import pytest
 
 SOURCES = Path(__file__).parents[2] / "src"
+HOUSE, ENGINES = SOURCES / "deepshap", ("engines/torch", "engines/tensorflow")
 LONGEST_FUNCTION, LONGEST_FILE = 40, 450
 NO_CODE = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
@@ -82,6 +83,15 @@ def test_no_imports_in_a_circle():
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         imports[module] |= by_name(path.read_text(), package, graph.modules) - {module}
     assert circle(imports) == []
+
+
+def test_the_architecture_names_every_file():
+    """Files at the top and in the engines, one by one; other folders as a whole."""
+    page = (SOURCES.parent / "docs" / "architecture.md").read_text()
+    known = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
+    listed = [path for folder in ("", "mathematics", "engines", *ENGINES) for path in (HOUSE / folder).iterdir()]
+    files = {path.stem for path in listed if (path.suffix == ".py" or path.is_dir()) and path.stem[0] != "_"}
+    assert sorted(files - known) == []
 
 
 def test_what_counts_as_code():
