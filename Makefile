@@ -74,6 +74,7 @@ bench: setup
 	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python benchmarks/recurrent_keras.py
+	$(BIN)/python benchmarks/gradients_keras.py
 	$(BIN)/python benchmarks/dataset.py
 
 # The pictures of docs/plots.md.
