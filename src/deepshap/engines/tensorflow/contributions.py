@@ -147,7 +147,7 @@ class Explained:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
         tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
-        tracer.regions, tracer.several = self.graph.regions, self.apart or self.layer_axes is not None
+        tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
         return tracer
 
     def _constants(self, extra: Any, block: Any) -> list[Value]:

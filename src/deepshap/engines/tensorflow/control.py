@@ -73,7 +73,7 @@ class Form:
 
     def __init__(self, tracer: Tracer, flags: Sequence[str], layouts: Sequence[Any]) -> None:
         self.tracer, self.active, self.layouts = tracer, [f == ACTIVE for f in flags], list(layouts)
-        several = 3 if tracer.several else 1
+        several = 3 if tracer.constants_differ else 1
         self.counts = [2 if f == ACTIVE else 1 if f == STILL else several for f in flags]
 
     def parts(self, values: Sequence[Value], op: Any) -> list[Any]:
@@ -266,7 +266,7 @@ class Loop:
         if found != ACTIVE:
             if found != STILL and self.tracer.pairing.apart:
                 raise Unpaired(self.op.name)  # turns that depend on the number of rows
-            if found == STILL or not self.tracer.several:
+            if found == STILL or not self.tracer.constants_differ:
                 return []
         with self.tracer.counted():
             (decision,) = self.tracer.run(self.condition, arguments, None)

@@ -85,7 +85,7 @@ class Tracer:
         self.carrier = carrier  # dtype of the multipliers of what is no float
         self.regions: Sequence[Region] = ()
         self.leaves: list[Value] = []  # the inputs of the layer that is explained
-        self.several = pairing.apart  # whether constants may differ between the sides
+        self.constants_differ = pairing.apart  # whether constants may differ between the sides
         self._entered: dict[int, list[Value]] = {}
         self._depth = 0  # of layers that are treated as a whole
         self.lost: set[Any] = set()  # variables that were written where that cannot be followed

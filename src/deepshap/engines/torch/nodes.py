@@ -30,7 +30,7 @@ class Node(Function):
         ctx: Any, reading: Reading, step: Step, operation: Operation, *inputs: Tensor
     ) -> Any:
         ctx.reading, ctx.step, ctx.operation = reading, step, operation
-        ctx.set_materialize_grads(not operation.several)
+        ctx.set_materialize_grads(not operation.pairs_itself)
         versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
         if [i._version for i in inputs] != versions:
@@ -54,7 +54,7 @@ class Node(Function):
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
         step, reading = ctx.step, ctx.reading
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        if ctx.operation.several:
+        if ctx.operation.pairs_itself:
             given = _with_selections(step, given)
         step = step if reading.references is None else pairing.among(step, reading.references)
         result = (_for_several if several_at_once() else _for_one)(step, ctx.operation, given)
@@ -114,7 +114,7 @@ def recurrent_step(value: Tensor) -> Step | None:
 def _step_of(node: Any, position: int) -> Step | None:
     ours = position == 0 and isinstance(node, Node._backward_cls)
     made: Any = node  # what Node's context holds
-    return made.step if ours and made.operation.several else None
+    return made.step if ours and made.operation.pairs_itself else None
 
 
 def _signed(number: int) -> int:

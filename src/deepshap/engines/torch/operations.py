@@ -204,7 +204,7 @@ class Operation:
     function : stands in for the called function (composites, and functions that hide a dependence).
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
-    several : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
+    pairs_itself : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
         references, *shape of an example's value), and takes what the forward pass kept; of the inputs and outputs it sees
         their shapes on all pairs only. The first output's is None where nothing reaches it, and after those of all
         outputs come those of single entries of the first one, see ``Step.selected``.
@@ -223,7 +223,7 @@ class Operation:
     indices: bool = False
     masks: Callable[..., Any] | None = None
     keeps_memory: bool = False
-    several: bool = False
+    pairs_itself: bool = False
     broadcasts: bool = False
     regular: bool = False
     recurrent: bool = False
@@ -244,7 +244,7 @@ class Reading:
 
 
 def primitive(
-    rule: Rule, keeps_memory: bool = False, several: bool = False, broadcasts: bool = False, regular: bool = False
+    rule: Rule, keeps_memory: bool = False, pairs_itself: bool = False, broadcasts: bool = False, regular: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
 
@@ -260,7 +260,7 @@ def primitive(
         call.__doc__ = function.__doc__
         options: dict[str, Any] = {
             "keeps_memory": keeps_memory,
-            "several": several,
+            "pairs_itself": pairs_itself,
             "broadcasts": broadcasts,
             "regular": regular,
         }

@@ -71,7 +71,7 @@ def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> Found:
     """Apply a rule to multipliers of all pairs and outputs; returns those of its inputs."""
     step = _with_rows_before(step, operation)
-    apply = _pairing_itself if operation.several else _broadcast if operation.broadcasts else _repeated
+    apply = _pairing_itself if operation.pairs_itself else _broadcast if operation.broadcasts else _repeated
     references = step.pairs.references if step.pairs.crossed else 1
     rows: list[Any] = [None if m is None else m.unflatten(0, (-1, references)) for m in given]
     found = apply(step, operation, rows)
@@ -81,7 +81,7 @@ def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]
 def _with_rows_before(step: Step, operation: Operation) -> Step:
     """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
     before, one = step.pairs.before, step.reference
-    if before is None or operation.several:  # that finds its rows by their numbers
+    if before is None or operation.pairs_itself:  # that finds its rows by their numbers
         return step if before is None else changed(step, reference=step)
     assert one is not None
 

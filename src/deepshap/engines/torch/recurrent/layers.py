@@ -147,7 +147,7 @@ def _network(step: Step, settings: Settings) -> Network:
     return Network(settings.levels, example, reference, pairing)
 
 
-@primitive(_rule, keeps_memory=True, several=True)
+@primitive(_rule, keeps_memory=True, pairs_itself=True)
 def recurrence(data: Tensor, *rest: Any) -> Any:
     """Run a network on a sequence, then one tensor (layers * directions, rows, units) per state, then the settings.
 
@@ -167,7 +167,7 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
     return (_repeated(output, repeats, axis), *(_repeated(s, repeats, 1) for s in last)), memory
 
 
-@primitive(_rule_of_step, keeps_memory=True, several=True)
+@primitive(_rule_of_step, keeps_memory=True, pairs_itself=True)
 def one_step(x: Tensor, *rest: Any) -> Any:
     """Run one step on (rows, features), from states (rows, units), then the settings. Returns the new states."""
     *states, settings = rest
