@@ -7,7 +7,7 @@ import torch
 from conftest import DATES
 from darts import TimeSeries
 from darts.dataprocessing import Pipeline
-from darts.dataprocessing.transformers import BoxCox, InvertibleMapper, Scaler
+from darts.dataprocessing.transformers import BoxCox, Diff, InvertibleMapper, Scaler
 from darts.models import (
     BlockRNNModel,
     DLinearModel,
@@ -199,6 +199,69 @@ def test_other_transforms(transform, waves, complete):
     complete(explanation)
     own = transform.inverse_transform(model.predict(AHEAD, transform.transform(raw), verbose=False))
     np.testing.assert_allclose(explanation.outputs[0], own.values().ravel(), rtol=1e-5)
+
+
+DIFFERENCES = {
+    "one step": Diff(),
+    "a lag beyond the horizon": Diff(7),
+    "several lags, gaps kept": Diff([1, 2], dropna=False),
+    "of logarithms": Pipeline([InvertibleMapper(np.log, np.exp), Diff(2)]),
+    "scaled": Pipeline([Diff(), Scaler()]),
+    "of scaled differences, gaps kept": Pipeline([Diff(), Scaler(), Diff(3, dropna=False)]),
+    "of one series of two": Diff(columns=["b"]),
+}
+
+
+@pytest.mark.parametrize("stamps", [DATES, pd.RangeIndex(5, 5 + len(DATES))], ids=["dates", "numbers"])
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_differences_go_on_from_the_last_known_values(name, stamps, waves, complete):
+    transform = DIFFERENCES[name]
+    raw = TimeSeries.from_times_and_values(stamps, waves[0].astype(float), columns=["a", "b"])
+    changed = transform.fit_transform(raw)
+    trained = changed[int(np.isnan(changed.values()).any(1).sum()) :].astype(np.float32)
+    model = fitted(*MODELS["LSTM"][:2], trained)
+    explanation = explain_forecast(
+        model, raw, background=raw, data_transformers={"series": transform}, references=20, horizon=5, forecasts=3
+    )
+    complete(explanation)
+    for output, gone in zip(explanation.outputs, (2, 1, 0), strict=True):
+        ahead = model.predict(5, trained[: len(trained) - gone], verbose=False).astype(float)
+        own = transform.inverse_transform(changed[: len(changed) - gone].append(ahead)).values()[-5:]
+        np.testing.assert_allclose(output, own.ravel(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(explanation["target"].display_data[-1], raw.values()[-LAGS:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_what_differences_get_is_summed_over_the_horizons(lag, waves, complete):
+    both = [timeseries(waves[0][:, [k]], ["y"]) for k in (0, 1)]
+    diff = Diff(lag)
+    changed = diff.fit_transform(both)
+    model = fitted(BlockRNNModel, {"model": "LSTM", "hidden_dim": 4}, changed)
+    summed = explain_forecast(model, both, background=both, data_transformers={"series": diff}, references=30)
+    plain = explain_forecast(model, changed, background=changed, references=30)
+    complete(summed)
+    weights = np.array([[h >= g and (h - g) % lag == 0 for h in range(AHEAD)] for g in range(AHEAD)], float)
+    starts = np.stack([[one.values()[-lag:, 0][h % lag] for h in range(AHEAD)] for one in both])
+    np.testing.assert_allclose(summed["target"].values, plain["target"].values @ weights, atol=1e-4)
+    np.testing.assert_allclose(summed.outputs, starts + plain.outputs @ weights, rtol=1e-5)
+    bases = np.broadcast_to(plain["target"].base_values, plain.outputs.shape)
+    np.testing.assert_allclose(summed["target"].base_values, starts + bases @ weights, rtol=1e-5)
+
+
+def test_differences_that_cannot_be_summed_are_refused(series):
+    diff = Diff()
+    changed = diff.fit_transform(series)
+    quantiles = QuantileRegression([0.1, 0.5, 0.9])
+    model = fitted(BlockRNNModel, {"model": "LSTM", "hidden_dim": 4, "likelihood": quantiles}, changed)
+    with pytest.raises(InputError, match="the transform Diff"):
+        explain_forecast(model, series, background=series, data_transformers={"series": diff})
+    model, ends = fitted(*MODELS["LSTM"][:2], changed), {"data_transformers": {"series": diff}, "background": series}
+    with pytest.raises(InputError, match="begin at time"):
+        explain_forecast(model, series[9:], **ends)
+    gap = series.values().copy()
+    gap[9, 0] = np.nan
+    with pytest.raises(InputError, match="predicts nan"):
+        explain_forecast(model, timeseries(gap, ["a", "b"]), **ends)
 
 
 LIKELIHOODS = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from darts.dataprocessing.pipeline import Pipeline
-from darts.dataprocessing.transformers import BoxCox, InvertibleDataTransformer, InvertibleMapper, Scaler
+from darts.dataprocessing.transformers import BoxCox, Diff, InvertibleDataTransformer, InvertibleMapper, Scaler
 from darts.models.forecasting.torch_forecasting_model import TorchForecastingModel
 from darts.timeseries import TimeSeries
 from darts.utils.data.torch_datasets.utils import TorchInferenceBatch
@@ -78,7 +78,7 @@ class DartsForecaster:
         ids = ids_of([f"series {k}" for k, _ in rows], last, len(self.raw) > 1, self.asked.forecasts > 1)
         shown = self._shown(inputs, rows)
         predicted = self._predicted(cut, rows)
-        numbers = numbers_of([self._chain(k) for k, _ in rows], self._dtype)
+        numbers = numbers_of(self._chains(cut, rows), self._dtype)
         return Windows(shown, ids, times, predicted, self._actual(rows, times), numbers)
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
@@ -108,7 +108,7 @@ class DartsForecaster:
     @cached_property
     def function(self) -> nn.Module:
         """The explained function."""
-        return _Function(self.model, self.outputs, self._chain(0))
+        return _Function(self.model, self.outputs, self._chain(0, self.raw[0].end_time()))
 
     # ------------------------------------------------------------------ windows
     @property
@@ -126,8 +126,10 @@ class DartsForecaster:
     def _transformed(self, name: str, series: list[Any]) -> list[Any]:
         """Series as the model reads them."""
         pipeline = self.transformers.get(name)
-        found = series if pipeline is None else pipeline.transform(series)
-        return [one.astype(self._dtype) for one in found]
+        if pipeline is None:
+            return [one.astype(self._dtype) for one in series]
+        gone = sum(sum(one._lags) for one in pipeline if isinstance(one, Diff) and not one._dropna)
+        return [one[gone:].astype(self._dtype) for one in pipeline.transform(series)]
 
     def _cut(self, read: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """A series for each row, which ends where its forecast begins, and its covariates."""
@@ -194,10 +196,25 @@ class DartsForecaster:
             shown[kind] = Input(one.values, np.stack(values), one.features, one.times, one.ahead)
         return shown
 
-    def _chain(self, k: int) -> list[Step]:
-        """What undoes the transforms of the target of a series."""
-        pipeline = self.transformers.get("series")
-        return [] if pipeline is None else [self._step(one, k) for one in reversed(list(pipeline))]
+    @cached_property
+    def _stages(self) -> list[list[Any]]:
+        """The series that each transformer of the target is given, and last what becomes of them."""
+        stages = [[one.astype(np.float64) for one in self.raw]]
+        for transformer in self.transformers.get("series", ()):
+            stages.append(transformer.transform(stages[-1]))
+        return stages
+
+    def _chains(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> list[list[Step]]:
+        """What undoes the transforms of the target in each row."""
+        return [self._chain(k, one.end_time()) for (k, _), one in zip(rows, cut["series"], strict=True)]
+
+    def _chain(self, k: int, last: Any) -> list[Step]:
+        """What undoes the transforms of the target of a series whose last known step is at this time."""
+        steps: list[Step] = []
+        for transformer, given in zip(self.transformers.get("series", ()), self._stages, strict=False):
+            summed = isinstance(transformer, Diff) and self.model.likelihood is None
+            steps += _sums(transformer, _until(given[k], last), k) if summed else [self._step(transformer, k)]
+        return steps[::-1]
 
     def _step(self, transformer: Any, k: int) -> Step:
         likelihood, parameters = self.model.likelihood, self.outputs.parameters
@@ -213,14 +230,15 @@ class DartsForecaster:
         if isinstance(transformer, BoxCox) and not spreads.any():
             fitted = transformer._fitted_params
             power = np.asarray(fitted[k if len(fitted) > 1 else 0], dtype=np.float64)
-            return Step(_unboxed, (np.repeat(power[:, None], len(parameters), 1),))
+            return Step(_unboxed, (np.repeat(power[None, :, None], len(parameters), 2),))
         if isinstance(transformer, Scaler):
             found = affine_of(lambda values: self._inverse_of(transformer, values, k), len(self.outputs.series))
             if found is not None:
                 return scaling(*found, spreads)
         raise InputError(
             f"the transform {type(transformer).__name__} of the target cannot be made part of the explained function: it must be "
-            "an affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox."
+            "an affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox, or, of models "
+            "without likelihood, a Diff."
         )
 
     def _inverse_of(self, transformer: Any, values: np.ndarray, k: int) -> np.ndarray:
@@ -245,11 +263,14 @@ class DartsForecaster:
         if pipeline is None:
             return np.stack([one.values().reshape(-1) for one in found])
         if not likelihood:
-            back = pipeline.inverse_transform(found, series_idx=[k for k, _ in rows])
-            return np.stack([one.values().reshape(-1) for one in back])
+            last = [one.end_time() for one in cut["series"]]
+            known = [_until(self._stages[-1][k], end) for (k, _), end in zip(rows, last, strict=True)]
+            joined = [past.append(ahead) for past, ahead in zip(known, found, strict=True)]
+            back = self._with_library(pipeline.inverse_transform, joined, series_idx=[k for k, _ in rows])
+            return np.stack([one.values()[-self.horizon :].reshape(-1) for one in back])
         shape = (len(rows), self.horizon, len(self.outputs.series), -1)
         y = torch.as_tensor(np.stack([one.values() for one in found]).reshape(shape), dtype=torch.float64)
-        chains = [self._chain(k) for k, _ in rows]
+        chains = self._chains(cut, rows)
         numbers = [torch.as_tensor(number) for number in numbers_of(chains, np.float64)]
         return undone(y, chains[0], numbers).numpy().reshape(len(rows), -1)
 
@@ -308,6 +329,27 @@ def _unboxed(y: Tensor, power: Tensor) -> Tensor:
     return torch.where(power == 0, torch.exp(y), (y * safe + 1) ** (1 / safe))
 
 
+def _sums(transformer: Any, known: Any, k: int) -> list[Step]:
+    """What undoes the differences of a series, known to its last step, in the order in which they were taken."""
+    fitted = transformer._fitted_params
+    chosen = fitted[k if len(fitted) > 1 else 0][1]
+    taken = torch.ones(known.n_components, dtype=torch.bool) if chosen is None else torch.as_tensor(chosen)
+    steps, values = [], known.values()
+    for lag in transformer._lags:
+        steps.append(Step(partial(_summed, taken=taken[:, None]), (values[-lag:, :, None],)))
+        values = values[lag:] - values[:-lag]
+    return steps
+
+
+def _summed(y: Tensor, known: Tensor, taken: Tensor) -> Tensor:
+    """Undo differences, where they were taken, from the last steps, as many as the lag."""
+    blocks, before = [], known
+    for block in y.split(known.shape[1], 1):
+        before = before[:, : block.shape[1]] + block
+        blocks.append(before)
+    return torch.where(taken.to(y.device), torch.cat(blocks, 1), y)
+
+
 def _shorter(parameter: str) -> str:
     """Quantiles without zeros at the end: q0.5 for q0.500."""
     return f"q{float(parameter[1:]):g}" if parameter[:1] == "q" and parameter[1:2].isdigit() else str(parameter)
@@ -331,6 +373,11 @@ def _transformers(given: Any) -> dict[str, Any]:
     if "series" in found and not all(isinstance(one, InvertibleDataTransformer) for one in found["series"]):
         raise InputError("the transforms of the target must have inverses.")
     return found
+
+
+def _until(series: Any, last: Any) -> Any:
+    """The series up to a time and with it."""
+    return series.drop_after(last, keep_point=True)
 
 
 def _ahead(series: Any, steps: int) -> np.ndarray:

@@ -24,10 +24,10 @@ class Step:
     Attributes
     ----------
     undo : callable
-        Of a tensor (rows, horizons, series, parameters of the likelihood) and the tensors of ``numbers``, (rows, 1, series,
-        parameters) each.
-    numbers : tuple of arrays of shape (series, parameters)
-        What it has been fitted to.
+        Of a tensor (rows, horizons, series, parameters of the likelihood) and the tensors of ``numbers``, (rows, steps,
+        series, parameters) each.
+    numbers : tuple of arrays of shape (steps, series, parameters)
+        What it has been fitted to, in one step, or the last known steps that it goes on from.
     """
 
     undo: Callable[..., Any]
@@ -40,7 +40,7 @@ def scaling(scale: Array, shift: Array, spreads: Array) -> Step:
     spreads: (parameters,) bool, which of them only stretch and are not moved.
     """
     moved = np.where(spreads, 0.0, 1.0)
-    return Step(_rescaled, (np.outer(scale, np.ones_like(moved)), np.outer(shift, moved)))
+    return Step(_rescaled, (np.outer(scale, np.ones_like(moved))[None], np.outer(shift, moved)[None]))
 
 
 def _rescaled(y: Any, scale: Any, shift: Any) -> Any:
@@ -52,7 +52,7 @@ def undone(y: Any, steps: Sequence[Step], numbers: Sequence[Any]) -> Any:
     left = list(numbers)
     for step in steps:
         here, left = left[: len(step.numbers)], left[len(step.numbers) :]
-        y = step.undo(y, *(number[:, None] for number in here))
+        y = step.undo(y, *here)
     return y
 
 
@@ -133,7 +133,7 @@ def check_same(predicted: Array, explained: Array, what: str, dtype: Any) -> Non
     scale = np.abs(predicted).max(initial=0) + np.ptp(predicted) if predicted.size else 1.0
     off = np.abs(predicted - explained)
     if not off.max(initial=0) <= ROUNDINGS * eps * scale:
-        row, output = np.unravel_index(np.nanargmax(off), off.shape)
+        row, output = np.unravel_index(np.argmax(off), off.shape)
         raise InputError(
             f"{what} predicts {predicted[row, output]:.9g} where its function gives {explained[row, output]:.9g} (row {row}, "
             f"output {output}): what would be explained is not what the library forecasts. A model that draws at random "
