@@ -13,10 +13,14 @@ from .errors import InputError
 
 
 def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
-    """Raise if names are one text, whose letters would be taken, or two are alike, so that neither could be meant alone."""
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    """Raise if names are one text, whose letters would be taken, or in no order, or two are alike: neither could be meant."""
+    texts_or_sets = isinstance(names, (str, bytes, bytearray, set, frozenset))
+    if texts_or_sets or not isinstance(names, Iterable) or getattr(names, "shape", None) == ():
         given = f"the text {names!r}" if isinstance(names, str) else repr(names)
         raise InputError(f"{what} is {given}, not a list of names; of one name make [{names!r}].")
+    wrong = [name for name in names if isinstance(name, (bytes, Mapping, list, set, np.ndarray))] if distinct else []
+    if wrong:
+        raise InputError(f"{what}: {wrong[0]!r} is no name.")
     again = [name for name, times in Counter(map(str, names)).items() if times > 1] if distinct else []
     if again:
         raise InputError(f"{what}: {again[0]!r} is there twice, and names must differ.")

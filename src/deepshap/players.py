@@ -182,6 +182,8 @@ def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any])
                 f"{array.shape}; players are one of {ALLOWED}."
             )
     numbers = np.unique(np.concatenate([a.ravel() for a in arrays]))
+    if (numbers < 0).any():
+        raise InputError(f"players: {numbers[0]} is below 0; each cell has a player, and its number.")
     names = tuple(f"Group {number}" for number in numbers)
     return Players(tuple(np.searchsorted(numbers, a) for a in arrays), names, "groups")
 

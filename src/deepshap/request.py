@@ -152,7 +152,8 @@ class Answering:
         if form.packed:
             raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
         for row in range(len(examples)):
-            what, given = f"background of row {row}", [x[row] for x in examples.inputs]
+            what = f"background of row {row}"
+            given = [form.concatenated([x[row : row + 1]])[0] for x in examples.inputs]  # copies, to be written to
             with of_user(f"the function {named(self.references)} that returns the background, for row {row},"):
                 background = self.references(dict(zip(form.names, given, strict=True)) if form.names else given)
             if isinstance(background, list) and len(background) == 1 and not form.several:

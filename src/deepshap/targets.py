@@ -136,7 +136,7 @@ class Target:
         if term == RUNNER_UP:
             return np.argsort(-outputs, axis=1, kind="stable")[:, 1]
         if term == TRUE:
-            return self._truth(rows, lambda one: index_of(one, self.names, count))
+            return self._truth(rows, lambda one: class_of(one, self.names, count))
         if isinstance(term, tuple):
             try:
                 return np.full(rows, np.ravel_multi_index([i % n for i, n in zip(term, shape, strict=True)], shape))
@@ -191,6 +191,14 @@ def index_of(key: Any, names: Sequence[str] | None, count: int, besides: str = "
         return int(key) % count
     known = f", named {list(names)}" if names else "; names are given as output_names"
     raise InputError(f"there is no output {key!r} among {count}{known}{besides}.")
+
+
+def class_of(true: Any, names: Sequence[str] | None, count: int) -> int:
+    """Number of a true class, from its name or number; none is counted from the end: -1 is what has no label."""
+    found = index_of(true, names, count)
+    if true not in (names or []) and int(true) < 0:
+        raise InputError(f"targets: there is no class {true!r}; classes are numbered from 0 to {count - 1}.")
+    return found
 
 
 def wish_of(ranked_outputs: int | None, order: str, target: Any, targets: Any, names: Sequence[str] | None) -> Wish:

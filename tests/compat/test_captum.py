@@ -260,6 +260,18 @@ def test_functions_as_baselines(baselines):
     assert torch.equal(method.attribute(X, baselines, target=1), method.attribute(X, rows, target=1))
 
 
+def test_functions_as_baselines_may_write_to_the_inputs():
+    def baselines(x):
+        found = x.mean() + R
+        x *= 0
+        return found
+
+    x = X.clone()
+    found = ours.DeepLiftShap(mlp()).attribute(x, baselines, target=1)
+    assert torch.equal(x, X)
+    assert torch.equal(found, ours.DeepLiftShap(mlp()).attribute(X, X.mean() + R, target=1))
+
+
 def test_several_inputs():
     model, a, b = built(Two()), (X, drawn(3, 2, seed=7)), (R, drawn(5, 2, seed=8))
     wanted = deepshap.DeepExplainer(model, list(b), progress=False).shap_values(list(a))

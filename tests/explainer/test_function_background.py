@@ -137,3 +137,18 @@ def test_errors_say_which_row(framework):
             explainer(model, background).shap_values(X)
     with pytest.raises(deepshap.InputError, match="X is empty"):
         explainer(model, lambda _: NOISE).shap_values(X[:0])
+
+
+@either
+def test_it_may_write_to_its_example(framework):
+    def background(example: list[Any]) -> np.ndarray:
+        (part,) = example
+        found = references(part)
+        part *= 0
+        return found
+
+    model = SINGLE[framework]()
+    x = torch.tensor(X) if framework == "torch" else X.copy()
+    found = explainer(model, background).shap_values(x)
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(found, explainer(model, lambda example: references(example[0])).shap_values(X))

@@ -240,6 +240,15 @@ def test_what_cannot_be_a_target(data, target, message):
         explainer(x, target=target, ranked_outputs=1 if target == "predicted" else None)
 
 
+@pytest.mark.parametrize("unknown", [-1, 4, "-1", "cow"])
+def test_true_classes_that_there_are_not(data, unknown):
+    x, background = data
+    explainer = deepshap.DeepExplainer(made("logits"), background, output_names=NAMES)
+    for target in ("true", "log-odds of true", "true - predicted"):
+        with pytest.raises(deepshap.InputError, match=f"there is no (class|output) '?{unknown}"):
+            explainer(x, target=target, targets=[*TRUE[:-1], unknown])
+
+
 def test_an_output_that_may_be_either_is_not_guessed(data):
     x, background = data
     model = made(lambda z: 1 / (1 + (-z).exp()), 1)

@@ -188,15 +188,26 @@ def test_other_orders_of_bytes(dtype):
 
 
 # ---------------------------------------------------------------------- options
+RAW_NONSENSE = [
+    lambda a: a * np.nan,
+    lambda a: a + 1j,
+    lambda a: a.astype(str),
+    lambda a: a.astype(object),
+    lambda a: a[0].tolist(),
+    lambda a: [[1.0], [1.0, 2.0]],
+]
+
+
 @pytest.mark.parametrize(
     ("option", "values"),
     [
         ("max_memory", ["lots", "", -1, 0, float("nan"), float("inf"), [1], {}, True]),
         ("batch_axis", ["0", None, 1.0, [0.5], [], (0, 0), True, [None], {}, float("nan")]),
         ("max_rows", ["a", 0, -1, 1.5, float("nan"), [1], True]),
-        ("feature_names", [5, "abc", ["a"], list("aab"), list("abcd")]),
-        ("output_names", [5, ["a"], list("aa"), {"a": 1}]),
+        ("feature_names", [5, "abc", b"abc", ["a"], list("aab"), list("abcd"), set("abc"), [["a"], ["b"], ["c"]]]),
+        ("output_names", [5, ["a"], list("aa"), {"a": 1}, np.array(3), np.array("ab"), [b"a", b"b"], np.ones((2, 2))]),
         ("inverse_transform", [5, "x", {"a": 1}, [1], {}, [], [None], lambda a: None, lambda a: 1 / 0]),
+        ("inverse_transform", [lambda a, made=made: made(a) for made in RAW_NONSENSE]),
     ],
 )
 def test_nonsense_in_options(option, values):
@@ -209,6 +220,17 @@ def test_nonsense_in_calls_and_backgrounds():
         refused("output_rank_order", LINEAR, R, X, {"ranked_outputs": 1, "output_rank_order": order})
     for background in ({}, [], (), {"x": {}}):
         refused("holds no inputs|must be a tensor", LINEAR, background, X)
+
+
+def test_players_have_numbers():
+    for players in (np.full(3, -1), np.array([0, -1, 1])):
+        refused("players: -1 is below 0", LINEAR, R, X, {"players": players})
+
+
+@pytest.mark.parametrize("function", [len, np.sin, str.upper, torch.Tensor, int, X, lambda x: x])
+def test_rules_for_what_torch_does_not_announce(function):
+    with pytest.raises(deepshap.InputError, match=r"torch does not announce|a rule is for a function"):
+        deepshap.register_rule(function, "linear")
 
 
 def test_names_are_counted_where_it_is_known():

@@ -502,6 +502,19 @@ def test_raw_inputs_are_shown(model):
     np.testing.assert_array_equal(found.to_dataframe()["value"][::2], found.display_data.ravel())
 
 
+def test_transforms_that_work_in_place(model):
+    def doubled(scaled):
+        scaled *= 2
+        return scaled
+
+    x = drawn(ROWS, STEPS, 3, seed=2)
+    before = x.clone()
+    found = deepshap.DeepExplainer(model, drawn(5, STEPS, 3, seed=1), progress=False, inverse_transform=doubled)(x)
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(found.data, before)
+    np.testing.assert_array_equal(found.display_data, 2 * before)
+
+
 def test_transforms_that_do_not_fit_are_refused(model):
     background = drawn(5, STEPS, 3, seed=1)
     explainer = deepshap.DeepExplainer(model, background, progress=False, inverse_transform=lambda x: x[:, :2])

@@ -49,7 +49,8 @@ def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[
     """Return the baselines that every row is compared with: tensors, or a function (of the inputs) that returns them."""
     if callable(baselines):
         with of_user("the function that returns the baselines"):
-            baselines = baselines(form) if signature(baselines).parameters else baselines()
+            copies = tuple(x.clone() for x in form) if isinstance(form, tuple) else form.clone()  # to be written to
+            baselines = baselines(copies) if signature(baselines).parameters else baselines()
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if not all(isinstance(r, Tensor) and r.dim() for r in given):
         raise NoDistribution(

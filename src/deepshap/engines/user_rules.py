@@ -125,6 +125,11 @@ def _check(function: Any, framework: str, rule: Any) -> None:
         raise InputError(
             f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
         )
+    elif not _meets_torch(function):
+        raise InputError(
+            f"{name} is no function or operator of torch, no autograd.Function and no torch.nn.Module: torch does not announce "
+            "its calls, so that a rule for it would never be asked."
+        )
     elif (
         inspect.isfunction(function) and room("torch", "names").resolve(function) is None and not _dispatches(function)
     ):
@@ -132,6 +137,22 @@ def _check(function: Any, framework: str, rule: Any) -> None:
             f"{name} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
             "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
         )
+
+
+def _meets_torch(function: Any) -> bool:
+    """Whether calls of a class, of a function in C or of another object can be ones that torch shows."""
+    from torch import autograd, nn
+
+    if isinstance(function, type):
+        return issubclass(function, (nn.Module, autograd.Function))
+    if (
+        room("torch", "names").resolve(function) is not None
+        or inspect.isfunction(function)
+        or inspect.ismethod(function)
+    ):
+        return True
+    made_by = {str(function.__module__).partition(".")[0]} if inspect.isbuiltin(function) else packages(function)
+    return "torch" in made_by
 
 
 def _dispatches(function: Any) -> bool:

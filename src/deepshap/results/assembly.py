@@ -190,15 +190,19 @@ def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
     Raises
     ------
     InputError
-        If it fails, or does not return as many values.
+        If it fails, or does not return as many real numbers.
     """
     flat = data.reshape(-1, data.shape[-1])
     try:
-        raw = np.asarray(inverse(flat))
+        raw = np.asarray(inverse(flat.copy()))
     except Exception as error:
         raise InputError(f"inverse_transform fails on shape {flat.shape}: {type(error).__name__}: {error}") from error
     if raw.shape != flat.shape:
         raise InputError(
             f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
         )
+    real = raw.dtype.kind in "fiub"
+    if not real or (raw.size and np.isnan(raw).all()):
+        found = "NaN alone" if real else f"values of dtype {raw.dtype}"
+        raise InputError(f"inverse_transform returned {found}: it must return the inputs as they were before scaling.")
     return raw.reshape(data.shape)
