@@ -5,59 +5,90 @@ from __future__ import annotations
 import inspect
 import operator
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
 
-CONTAINERS = (dict, list, set, deque, bytearray)
+CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
+BARE = {*CONTENT, OrderedDict}  # those that have no attributes
 PLAIN = {str, bytes, bool, int, float, complex, type(None)}
+MISSING = object()
 Undo = Callable[[], None]
 
 
 def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
     """Return what puts back the contents of everything that values reach.
 
-    ``take`` is shown every object that is no container; where it returns True, the caller looks after it.
+    ``take`` is shown every object that is no container; where it returns True, the caller looks after it. Random generators
+    are put back by ``drawing_kept``.
     """
     kept: list[tuple[Any, Any]] = []
+    slots: list[tuple[Any, MemberDescriptorType, Any]] = []
     seen: set[int] = set()
     waiting = list(values)
     while waiting:
         value = waiting.pop()
-        if type(value) in PLAIN or id(value) in seen:
+        kind = type(value)
+        if kind in PLAIN or id(value) in seen:
             continue
         seen.add(id(value))
-        held = _contents(value)
-        if held is None and not take(value) and _has_state(value):
-            held = vars(value)
-        if held is None:
-            continue
-        if isinstance(held, np.ndarray):
-            kept.append((held, held.copy()))
-            continue
-        if not isinstance(held, bytearray):
-            waiting += held.values() if isinstance(held, dict) else held
-        if not isinstance(held, tuple):
-            kept.append((held, held.copy() if held else ()))  # most of what torch's modules hold is empty
+        is_content = isinstance(value, CONTENT)
+        if kind not in BARE and (is_content or not (take(value) or _is_code(value))):
+            _note_generator(value)
+            own = [(value, slot, _in_slot(value, slot)) for slot in _slots(kind)]  # type: ignore[arg-type]
+            slots += own
+            waiting += [content for *_, content in own]
+            attributes = getattr(value, "__dict__", None)
+            waiting += [attributes] if isinstance(attributes, dict) else []
+        if isinstance(value, np.ndarray):
+            kept.append((value, value.copy()))
+        elif is_content:
+            if not isinstance(value, bytearray):
+                waiting += value.values() if isinstance(value, dict) else value
+            if not isinstance(value, tuple):
+                kept.append((value, value.copy() if value else ()))  # most of what torch's modules hold is empty
 
     def undo() -> None:
         for held, content in reversed(kept):
             if isinstance(held, np.ndarray) or held or content:
                 _restore(held, content)
+        for held, slot, content in slots:
+            _restore_slot(held, slot, content)
 
     return undo
 
 
-def _contents(value: Any) -> Any:
-    return value if isinstance(value, (*CONTAINERS, tuple, np.ndarray)) else None
+def _is_code(value: Any) -> bool:
+    return inspect.isroutine(value) or inspect.ismodule(value) or inspect.isclass(value)
 
 
-def _has_state(value: Any) -> bool:
-    code = inspect.isroutine(value) or inspect.ismodule(value) or inspect.isclass(value)
-    return not code and isinstance(getattr(value, "__dict__", None), dict)
+@lru_cache(4096)
+def _slots(kind: type) -> list[MemberDescriptorType]:
+    """The places of ``__slots__`` that objects of a class have, those of the classes it is derived from too."""
+    owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
+    return [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
+
+
+def _in_slot(held: Any, slot: MemberDescriptorType) -> Any:
+    try:
+        return slot.__get__(held)
+    except AttributeError:
+        return MISSING
+
+
+def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> None:
+    if _in_slot(held, slot) is content:
+        return
+    if content is MISSING:
+        slot.__delete__(held)
+    else:
+        slot.__set__(held, content)
 
 
 def _restore(held: Any, content: Any) -> None:
@@ -87,3 +118,43 @@ def generators_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+_noted: ContextVar[dict[int, Undo] | None] = ContextVar("_noted", default=None)
+
+
+@contextmanager
+def drawing_kept() -> Iterator[None]:
+    """Put back the random generators that models hold, at the end of the outermost of such blocks.
+
+    Within it they go on: each run draws other numbers, which shows that the model draws some.
+    """
+    if _noted.get() is not None:
+        yield
+        return
+    noted: dict[int, Undo] = {}
+    token = _noted.set(noted)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
+        for undo in noted.values():
+            undo()
+
+
+def note(generator: Any, state: Callable[[], Any], put: Callable[[Any], Any]) -> None:
+    """Have a random generator put back by ``drawing_kept``, to the state that it has when it is noted first."""
+    noted = _noted.get()
+    if noted is not None and id(generator) not in noted:
+        noted[id(generator)] = partial(put, state())
+
+
+def _note_generator(value: Any) -> None:
+    if isinstance(value, np.random.Generator):
+        value = value.bit_generator
+    if isinstance(value, np.random.BitGenerator):
+        note(value, lambda: value.state, partial(setattr, value, "state"))
+    elif isinstance(value, np.random.RandomState):
+        note(value, value.get_state, value.set_state)
+    elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+        note(value, value.getstate, value.setstate)

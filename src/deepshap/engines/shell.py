@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
+from .keeping import drawing_kept
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,7 +61,7 @@ class Shell(ABC):
     @contextmanager
     def session(self) -> Iterator[None]:
         """Work as if the caller had set nothing up, and alone: what an engine keeps belongs to one thread at a time."""
-        with self._lock, ExitStack() as stack:
+        with self._lock, drawing_kept(), ExitStack() as stack:
             self._enter(stack)
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import Any
 
@@ -23,6 +24,25 @@ class State:
         self.memory, self.count, self.seen = torch.zeros(4).double(), 0, [1]
 
 
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("count", "later", "memory")
+
+    def __init__(self) -> None:
+        self.memory, self.count = torch.zeros(4).double(), 0
+
+
+class Told(list):
+    """A list with attributes."""
+
+
+class Inner(nn.Module):
+    """A module that torch does not see in its parent."""
+
+    count = 0
+
+
 class Writing(nn.Module):
     """Writes to everything that it holds, by the way that a test chooses."""
 
@@ -32,6 +52,9 @@ class Writing(nn.Module):
         self.register_buffer("buffer", torch.zeros(4).double())
         self.nested = {"a": {"b": [1, 2]}, "tensors": [torch.zeros(4).double()]}
         self.state, self.array, self.recent, self.bytes = State(), np.zeros(4), deque([1], maxlen=9), bytearray(4)
+        self.slots, self.told, self.inner = Slots(), Told([1]), [Inner()]
+        self.told.count_of_calls = 0
+        self.generators = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0), torch.Generator()]
         self.write = write
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,14 +64,17 @@ class Writing(nn.Module):
 
 def contents(model: Writing) -> dict[str, Any]:
     """All that can be told of the model, by value."""
-    tensors = [model.weight, model.buffer, model.nested["tensors"][0], model.state.memory]
+    tensors = [model.weight, model.buffer, model.nested["tensors"][0], model.state.memory, model.slots.memory]
     flags = [(t.requires_grad, t.is_leaf, None if t.grad is None else t.grad.tolist()) for t in tensors]
     python = model.nested, model.state.seen, model.state.count, model.recent, bytes(model.bytes), sorted(vars(model))
+    objects = model.slots.count, hasattr(model.slots, "later"), vars(model.told), vars(model.inner[0]), list(model.told)
+    own = model.generators
+    states = [own[0].bit_generator.state, own[1].get_state(), own[2].getstate(), own[3].get_state().tolist()]
     generators = np.random.get_state()[1:3]
     return {
         "tensors": [t.tolist() for t in tensors],
         "flags": flags,
-        "python": repr(python),
+        "python": repr((python, objects, states)),
         "array": model.array.tolist(),
         "numpy": (generators[0].tolist(), generators[1]),
     }
@@ -103,8 +129,24 @@ def numbers(model: Writing, x: Tensor) -> None:
     model.last = x
 
 
+def objects(model: Writing, x: Tensor) -> None:
+    model.slots.count += 1
+    model.slots.later = x
+    model.slots.memory.add_(1)
+    model.told.count_of_calls += 1
+    model.told.append(x)
+    model.inner[0].count += 1
+
+
+def generators(model: Writing, x: Tensor) -> None:
+    for generator in model.generators[:3]:
+        generator.random() if hasattr(generator, "random") else generator.rand()
+    model.generators[3].manual_seed(model.generators[3].initial_seed() + 1)
+
+
 WRITERS = [
     parameter_by_data, parameter, buffer_by_data, buffer_by_numpy, buffer_by_signal, gradient, nested, state, arrays, numbers,
+    objects, generators,
 ]  # fmt: skip
 
 
@@ -171,3 +213,15 @@ def test_row_arguments_that_the_model_writes_to():
     assert (shift == 0).all()
     wanted = torch.diag_embed(X - R.mean(0)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_generators_that_a_model_holds_do_not_hide_that_it_draws():
+    class Drawing(Writing):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + self.generators[0].normal()).tanh()
+
+    model = Drawing(None)
+    before = contents(model)
+    with pytest.raises(deepshap.DeepShapError):
+        deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    assert contents(model) == before

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..callables import reached
-from ..keeping import generators_kept, keep
+from ..keeping import generators_kept, keep, note
 from .keras_layers import named_modules, start_from_states, written_when_called
 from .precision import full_float32
 
@@ -88,9 +88,11 @@ def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], No
             and not value.is_meta
         ):
             tensors.append(value)
-        return isinstance(value, (Tensor, nn.Module))
+        if isinstance(value, torch.Generator):
+            note(value, value.get_state, value.set_state)
+        return isinstance(value, (Tensor, torch.Generator))
 
-    undo = [keep([*(m.__dict__ for m in modules), model], take)]
+    undo = [keep([*modules, model], take)]
     undo.append(keep([t for m in modules for t in written_when_called(m)], take))
     quiet = {id(p) for m in modules if _leaves_parameters(m) for p in m._parameters.values()}
     held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
