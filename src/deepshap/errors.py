@@ -11,6 +11,8 @@ EXHAUSTED = "OutOfMemoryError", "ResourceExhaustedError"  # of devices, which ex
 class DeepShapError(Exception):
     """Base class of all deepshap errors."""
 
+    __init__ = Exception.__init__  # by which AutoGraph knows that it may raise the same class with a longer message
+
 
 class InputError(DeepShapError, ValueError):
     """The model's inputs, the background or an option do not fit."""
@@ -46,6 +48,13 @@ class UserCodeError(InputError, RuntimeError):
 
 class AdditivityWarning(UserWarning):
     """The attributions do not add up, and the caller asked not to be stopped."""
+
+
+def not_a_multiplier(whose: str, found: str, where: str = "") -> InputError:
+    """A user's rule or handler returned something else than multipliers."""
+    return InputError(
+        f"{whose} returned {found}{where}; a multiplier is a dense tensor of floating-point numbers, where its input is, or None."
+    )
 
 
 @contextmanager

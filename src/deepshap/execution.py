@@ -401,7 +401,8 @@ def _compare_with_native(
         row = int(np.unravel_index(np.nanargmax(gap), gap.shape)[0])
         raise BatchMixingError(
             f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
-            "mates or once more: it depends on the batch, on random numbers, or on state kept between calls. Such a "
+            "mates or once more: it depends on the batch, on random numbers, on state kept between calls, or asks whether "
+            "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
             "model has no attribution per row."
         )
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
-from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError
+from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
 
 
 # ---------------------------------------------------------------------- what a handler gets
@@ -113,13 +113,17 @@ def _spelled(layer: Any) -> str:
 
 # ---------------------------------------------------------------------- the rule that calls a handler
 @dataclass(eq=False)
-class HandlerRule:
+class HandlerRule(ABC):
     """What the rules that call a handler have in common: whose fault an error is, and what may come back."""
 
     handler: Handler
     module: Any
     name: str
-    tensors: ClassVar[tuple[type, ...]]  # what a multiplier may be
+
+    @staticmethod
+    @abstractmethod
+    def misfit(found: Any, value: Any) -> str:
+        """What cannot be a multiplier of a value, in words; "" for what can be one."""
 
     @property
     def who(self) -> str:
@@ -148,11 +152,8 @@ class HandlerRule:
                 f"inputs of shapes {shapes}."
             )
         for position, (m, given) in enumerate(zip(read, call.inputs, strict=True)):
-            foreign = m is not None and not isinstance(m, self.tensors)
-            if foreign:
-                raise InputError(
-                    f"{self.who} returned {type(m).__name__} for input {position}; a multiplier is a tensor or None."
-                )
+            if other := self.misfit(m, given):
+                raise not_a_multiplier(self.who, other, f" for input {position}")
             if m is not None and tuple(m.shape) != tuple(given.shape):
                 raise InputError(
                     f"{self.who} returned a multiplier of shape {tuple(m.shape)} for input {position} of shape "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.masked import masked_tensor
 
 import deepshap
 from deepshap.captum import DeepLiftShap
@@ -97,3 +101,61 @@ def test_inside_of_torch_compile():
     finally:
         torch.compiler.reset()
     assert explainer.shap_values(X).shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("inside", ["make_fx", "torch.jit.trace", "FakeTensorMode"])
+@pytest.mark.filterwarnings("ignore")
+def test_inside_of_what_records(inside):
+    explainer = deepshap.DeepExplainer(nn.Linear(3, 2), R, progress=False)
+
+    def explained(x):
+        return torch.as_tensor(explainer.shap_values(x))
+
+    def with_fakes():
+        with FakeTensorMode():
+            explained(torch.zeros(2, 3))
+
+    calls = {
+        "make_fx": lambda: make_fx(explained)(X),
+        "torch.jit.trace": lambda: torch.jit.trace(explained, X),
+        "FakeTensorMode": with_fakes,
+    }
+    with pytest.raises(deepshap.InputError, match=f"cannot be called inside of .*{inside}"):
+        calls[inside]()
+    assert explained(X).shape == (2, 3, 2)
+
+
+def copied_by_foreach(x):
+    out = torch.zeros_like(x)
+    torch._foreach_copy_([out], [x.tanh()])
+    return out
+
+
+def repeated_by_counts(x):
+    counts = [torch.arange(3.0).repeat_interleave((row > 0).long()).sum() for row in x]
+    return x + torch.stack(counts)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (copied_by_foreach, deepshap.UnsupportedOperationError, "_foreach_copy"),
+        (lambda x: masked_tensor(x.tanh(), x > 0), deepshap.InputError, "output is a MaskedTensor"),
+        (repeated_by_counts, deepshap.ControlFlowError, "repeat_interleave"),
+        (lambda x: x.tanh() if x.requires_grad else x, deepshap.BatchMixingError, "x.requires_grad"),
+        (lambda x: x.tanh() if torch.is_grad_enabled() else x, deepshap.BatchMixingError, "is_grad_enabled"),
+    ],
+    ids=["foreach", "masked tensor", "repeats", "requires_grad", "is_grad_enabled"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors")
+def test_models_with_what_cannot_be_followed(model, error, words):
+    with pytest.raises(error, match=words):
+        deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+
+
+def test_repeats_that_are_the_same_on_both_sides():
+    def model(x):
+        return x.repeat_interleave((x[:, 0] < 1e9).long().sum().expand(3) // len(x) * 2, 1)
+
+    found = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    assert np.allclose(found.sum(1), (model(X) - model(R).mean(0)).numpy(), atol=1e-5)

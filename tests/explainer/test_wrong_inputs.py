@@ -280,7 +280,7 @@ class Square(torch.autograd.Function):
     ("returned", "match"),
     [
         (torch.zeros(1, 7), r"multiplier of shape \(1, 7\) for an input of shape"),
-        ("a", "returned str; a multiplier is a tensor or None"),
+        ("a", "returned str; a multiplier is a dense tensor"),
         (1.0, "returned float"),
         (np.zeros(3), "returned ndarray"),
         ([torch.zeros(2), torch.zeros(2)], "2 multipliers for 1 inputs"),

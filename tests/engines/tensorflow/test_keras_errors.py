@@ -391,3 +391,9 @@ def test_the_only_tensor_and_other_orders_of_bytes():
     np.testing.assert_allclose(wrapped.shap_values(X.astype(">f8")), wanted, atol=1e-6)
     with pytest.raises(deepshap.InputError, match="nothing in it to explain"):
         deepshap.DeepExplainer(lambda x: model(x)[:, :0], R.astype("f4"), progress=False).shap_values(X)
+
+
+def test_inside_of_a_function_of_tensorflow():
+    explainer = deepshap.DeepExplainer(tf.tanh, np.zeros((2, 3), "f4"), progress=False)
+    with pytest.raises(deepshap.InputError, match=r"symbolic.*outside of tf\.function"):
+        tf.function(lambda x: explainer.shap_values(x))(tf.ones((2, 3)))

@@ -145,3 +145,15 @@ def test_a_wrong_rule_stays_an_error(miss):
             deepshap.DeepExplainer(model, background, progress=False).shap_values(x)
     finally:
         deepshap.unregister_rule(Slightly)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: tf.reduce_sum(x * np.arange(1.0, 7), -1, keepdims=True), tf.nn.softmax],
+    ids=["a sum", "softmax"],
+)
+def test_float32_that_a_model_widens_is_as_exact_as_float32(model):
+    X, R = rows((6,))
+    found = deepshap.DeepExplainer(lambda x: model(tf.cast(x, tf.float64)), R, progress=False).shap_values(X)
+    wanted = deepshap.DeepExplainer(model, R.astype(np.float64), progress=False).shap_values(X.astype(np.float64))
+    assert np.abs(found - wanted).max() <= 1e-6 * np.abs(wanted).max()

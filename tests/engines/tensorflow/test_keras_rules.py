@@ -141,6 +141,23 @@ def test_a_rule_that_returns_too_little_or_another_shape(register):
         explain(tf.sin)
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (lambda step, m: m[:1], r"of shape \d+ 4 for an input of shape \d+ 4"),
+        (lambda step, m: tf.boolean_mask(m, m[:, 0] > 0), r"of shape \d+ 4 for an input of shape \d+ 4"),
+        (lambda step, m: m > 0, "a tensor of bool"),
+        (lambda step, m: tf.strings.as_string(m), "a tensor of string"),
+        (lambda step, m: "m", "str;"),
+    ],
+    ids=["the first row", "some rows", "booleans", "texts", "a text"],
+)
+def test_what_is_no_multiplier_is_named(register, rule, words):
+    register("Softsign", rule)
+    with pytest.raises(deepshap.InputError, match=f"the rule of Softsign returned .*{words}"):
+        explain(tf.nn.softsign)
+
+
 # ---------------------------------------------------------------------- layers
 @pytest.mark.parametrize("rule", ["quadratic", energy_rule], ids=["quadratic", "a function"])
 def test_a_layer_class_an_instance_and_where_it_is(register, rule):

@@ -139,6 +139,28 @@ def test_a_rule_replaces_the_built_in_one(register):
         values(torch.tanh, X, R)
 
 
+NO_MULTIPLIERS = {
+    "a tensor of torch.bool": lambda m: m > 0,
+    "a tensor of torch.int32": lambda m: m.int(),
+    "a tensor on the device meta": lambda m: m.to("meta"),
+    "a tensor of layout torch.sparse_coo": lambda m: m.to_sparse(),
+    "a nested tensor": lambda m: torch.nested.nested_tensor(list(m)),
+}
+
+
+@pytest.mark.parametrize("words", NO_MULTIPLIERS)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_is_no_multiplier_is_named(register, words):
+    made = NO_MULTIPLIERS[words]
+    register(SPECIAL, lambda step, m: made(m))
+    with pytest.raises(deepshap.InputError, match=f"the rule of .*bessel_j0 returned {words}"):
+        values(SPECIAL, X, R)
+    explainer = deepshap.DeepExplainer(nn.Sequential(nn.Linear(4, 4).double(), nn.Tanh()), R, progress=False)
+    explainer.register_custom_handler("1", lambda call: made(call.multipliers[0]))
+    with pytest.raises(deepshap.InputError, match=rf"handler .* of layer '1' \(Tanh\) returned {words} for input 0"):
+        explainer.shap_values(X)
+
+
 def test_the_last_registration_counts(register):
     register(torch.special.bessel_y0, "linear")
     register(SPECIAL, "linear")

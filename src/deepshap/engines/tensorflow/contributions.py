@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...errors import ControlFlowError
+from ...errors import ControlFlowError, InputError
 from ..api import Footprint
 from ..shell import control_flow_message
 from .graphs import ModelGraph
 from .layouts import Layouts
 from .memory import as_footprint, is_known
 from .pairing import Crossed, Pairwise, Unpaired
+from .rules import MISFIT
 from .survey import Survey
 from .trace import DIVERGED, Diagnosis, Tape, Tracer
 from .values import ROWS, Value
@@ -113,13 +114,11 @@ class Explained:
             return function(*arguments)
         except tf.errors.OpError as error:
             self._raise_of_handlers()
-            _, marked, text = str(error.message).partition(DIVERGED)
-            if not marked:
+            if told := _told(error, MISFIT):
+                raise InputError(f"{told}: they must be equal.") from None
+            if not (told := _told(error, DIVERGED)):
                 raise
-            message = control_flow_message(
-                text.partition("]")[0].replace("\\'", "'"), "tf.where", "lengths, masks, flags"
-            )
-            raise ControlFlowError(message) from None
+            raise ControlFlowError(control_flow_message(told, "tf.where", "lengths, masks, flags")) from None
 
     def _raise_of_handlers(self) -> None:
         for region in self.graph.regions:
@@ -235,6 +234,12 @@ class Explained:
             return tf.reshape(seed, shape)
         order = self._order(self.graph.output.shape.rank)
         return tf.transpose(tf.reshape(seed, tf.gather(shape, order)), np.argsort(order).tolist())
+
+
+def _told(error: tf.errors.OpError, mark: str) -> str:
+    """What an assertion of ours says in an error, after its mark; "" if it is none."""
+    text = str(error.message).partition(mark)[2].replace("] [", " ")
+    return text.partition("]")[0].replace("\\'", "'")
 
 
 def _rows_first(tensor: Any, axis: int) -> Any:

@@ -14,6 +14,7 @@ from ...handlers import Handlers as AnyHandlers
 from ..shell import EPS, TOLERANCE
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
+from .rules import misfit
 
 
 class Handlers(AnyHandlers):
@@ -41,7 +42,7 @@ class LayerRule(HandlerRule):
     ``error`` holds what the handler raised, which TensorFlow would pass on as text only.
     """
 
-    tensors = (tf.Tensor, np.ndarray)
+    misfit = staticmethod(misfit)
     error: BaseException | None = None
 
     def __call__(self, step: RegionStep, *multipliers: Any) -> list[Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from ...errors import InputError, UnsupportedOperationError
+from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
 from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation
+from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, USER_OPERATIONS, Operation
 from .pairing import Unpaired
 from .step import Step
 from .values import Value
@@ -51,15 +52,39 @@ def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     result = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(result) != sum(step.varying):
         raise InputError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs.")
-    for m, x in zip(result, [v.x for v in step.operands if v.active], strict=True):
-        if m is not None and not isinstance(m, tf.Tensor):
-            raise InputError(f"the rule of {step.name} returned {type(m).__name__}; a multiplier is a tensor or None.")
-        if m is not None and not x.shape.is_compatible_with(m.shape):
-            raise InputError(
-                f"the rule of {step.name} returned a multiplier of shape {m.shape} for an input of shape {x.shape}: it must "
-                "be of the input's shape."
-            )
-    return result
+    of_user = any(operation is registered for registered in USER_OPERATIONS.values())
+    return [_fitting(step, m, v, of_user) for m, v in zip(result, [v for v in step.operands if v.active], strict=True)]
+
+
+def misfit(found: Any, value: Any) -> str:
+    """What cannot be a multiplier of a value, in words; "" for what can be one."""
+    if found is None:
+        return ""
+    if not isinstance(found, (tf.Tensor, np.ndarray)):
+        return type(found).__name__
+    dtype = tf.as_dtype(found.dtype)
+    return "" if dtype.is_floating or dtype.is_complex else f"a tensor of {dtype.name}"
+
+
+MISFIT = "deepshap, of a rule: "  # marks errors of a run
+
+
+def _fitting(step: Step, m: Any, value: Value, of_user: bool) -> Any:
+    """A multiplier that a rule has returned, of its value's shape, which that of a user shows only when it runs."""
+    if other := misfit(m, value):
+        raise not_a_multiplier(f"the rule of {step.name}", other)
+    if m is None:
+        return m
+    told = f"the rule of {step.name} returned a multiplier of shape", "for an input of shape"
+    if not value.x.shape.is_compatible_with(m.shape):
+        raise InputError(f"{told[0]} {m.shape} {told[1]} {value.x.shape}: they must be equal.")
+    if not of_user:
+        return m
+    shapes = tf.shape(m), step.run.pairing.shape(value)
+    alike = tf.raw_ops.Equal(x=shapes[0], y=shapes[1], incompatible_shape_error=False)
+    check = tf.debugging.Assert(tf.reduce_all(alike), [MISFIT + told[0], shapes[0], told[1], shapes[1]])
+    with tf.control_dependencies([check]):
+        return tf.identity(m)
 
 
 def total(*signs: int) -> Rule:

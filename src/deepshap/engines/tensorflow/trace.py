@@ -256,9 +256,10 @@ class Tracer:
             self.bytes.value(value)
 
     def count_inputs(self, values: Sequence[Value]) -> None:
-        """Count the explained inputs, whose multipliers are multiplied by their differences in the end."""
+        """Count the inputs, whose multipliers are multiplied by their differences in the end, in their own precision."""
         for value in values:
             if value.active:
+                self.dtypes.add(value.x.dtype)
                 self.bytes.value(value)
 
     @contextmanager

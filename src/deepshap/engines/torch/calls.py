@@ -46,7 +46,7 @@ class Call(NamedTuple):
         """What the call writes to, and first of all the tensor of which that is a view."""
         targets = list(tensors(self.kwargs.get("out")))
         if self.inplace or self.name == "__setitem__":
-            targets.append(self.args[0])
+            targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
         return [t for target in targets for t in (target._base, target) if t is not None]
 
 

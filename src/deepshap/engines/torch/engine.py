@@ -30,7 +30,7 @@ from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.sequence import Memory
-from .state import home_of, modules_of, preserved
+from .state import check_called_outside, home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
 
@@ -90,15 +90,7 @@ class TorchEngine(Shell):
 
     @staticmethod
     def _enter(stack: ExitStack) -> None:
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            raise InputError(
-                "an explainer cannot be called inside of torch.vmap or torch.func: call it outside, on whole batches."
-            )
-        compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)  # since torch 2.6
-        if compiling is not None and compiling():
-            raise InputError(
-                "an explainer cannot be called inside of torch.compile: call it outside; models may be compiled."
-            )
+        check_called_outside()
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
 

@@ -18,6 +18,7 @@ from ...mathematics.rules import inner
 from ..shell import EPS, TOLERANCE
 from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
+from .pairing import misfit
 from .state import modules_of
 from .tree import tensors
 
@@ -70,7 +71,7 @@ def _outermost(modules: list[nn.Module]) -> list[nn.Module]:
 class _HandlerRule(HandlerRule):
     """Shows a step to a handler as a ``ModuleCall`` and checks what comes back."""
 
-    tensors = (Tensor,)
+    misfit = staticmethod(misfit)
 
     def __call__(self, step: Step, *multipliers: Tensor) -> list[Tensor | None]:
         call = self._call(step, multipliers)

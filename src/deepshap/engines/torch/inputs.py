@@ -130,13 +130,17 @@ def dense(tensor: Tensor, what: str) -> Tensor:
     Raises
     ------
     InputError
-        If it is nested, sparse, quantized or on the meta device.
+        If it is nested, sparse, quantized, on the meta device, or of a class that computes in its own way.
     """
     if tensor.is_nested or tensor.layout is not torch.strided:
         raise InputError(f"{what} is nested, sparse or of another layout than strided; give a dense tensor, padded.")
     if tensor.is_meta or tensor.is_quantized:
         raise InputError(
             f"{what} is {'on the meta device, without values' if tensor.is_meta else 'quantized'}; give numbers."
+        )
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # masked, fake, distributed ones
+        raise InputError(
+            f"{what} is a {type(tensor).__name__}, of a kind with operations of its own; give a plain tensor."
         )
     return tensor
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, not_a_multiplier
 from . import one_pass
 from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
@@ -127,10 +127,23 @@ def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Foun
     found: Found = list(result) if isinstance(result, (tuple, list)) else [result]  # type: ignore[list-item]
     if len(found) != len(step.inputs):
         raise InputError(f"the rule of {step.name} returned {len(found)} multipliers for {len(step.inputs)} inputs.")
-    for m in found:
-        if m is not None and not isinstance(m, Tensor):
-            raise InputError(f"the rule of {step.name} returned {type(m).__name__}; a multiplier is a tensor or None.")
+    for m, given in zip(found, step.inputs, strict=True):
+        if other := misfit(m, given):
+            raise not_a_multiplier(f"the rule of {step.name}", other)
     return found
+
+
+def misfit(found: Any, value: Tensor) -> str:
+    """What cannot be a multiplier of a value, in words; "" for what can be one."""
+    if found is None:
+        return ""
+    if not isinstance(found, Tensor):
+        return type(found).__name__
+    if found.is_nested or found.layout != torch.strided:
+        return "a nested tensor" if found.is_nested else f"a tensor of layout {found.layout}"
+    if found.device != value.device:
+        return f"a tensor on the device {found.device}"
+    return "" if found.is_floating_point() or found.is_complex() else f"a tensor of {found.dtype}"
 
 
 def _sum_to_size(step: Step, m: Tensor, shape: Sequence[int]) -> Tensor:

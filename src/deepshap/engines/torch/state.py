@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from ...errors import InputError
 from ..callables import reached
 from ..keeping import generators_kept, keep, note
 from .keras_layers import named_modules, start_from_states, written_when_called
@@ -171,3 +173,26 @@ def _fused_transformers_off() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+# ---------------------------------------------------------------------- the caller's
+TRACING = "FakeTensorMode", "ProxyTorchDispatchMode", "FunctionalTensorMode"  # under which tensors may have no values
+
+
+def check_called_outside() -> None:
+    """Refuse to explain while torch records or transforms what the caller does."""
+    compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)  # since torch 2.6
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise _called_inside("torch.vmap or torch.func")
+    if compiling is not None and compiling():  # before what dynamo cannot read
+        raise _called_inside("torch.compile")
+    if torch._C._is_tracing():
+        raise _called_inside("torch.jit.trace")
+    if any(type(mode).__name__ in TRACING for mode in _get_current_dispatch_mode_stack()):
+        raise _called_inside("make_fx or FakeTensorMode")
+
+
+def _called_inside(what: str) -> InputError:
+    return InputError(
+        f"an explainer cannot be called inside of {what}: call it outside, on whole batches. Models may be compiled."
+    )

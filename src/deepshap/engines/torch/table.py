@@ -87,7 +87,7 @@ _of_kind(
     LINEAR,
     "add sub rsub neg positive sum nansum mean nanmean cumsum diff trace "
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
-    "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile "
+    "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat tile "
     "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
     "hsplit vsplit dsplit narrow "
     "select slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
@@ -105,7 +105,7 @@ _of_kind(LINEAR, "__deepcopy__", function=lambda tensor, _: tensor.clone())
 _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
-    "index_fill nll_loss masked_select masked_scatter "
+    "index_fill nll_loss repeat_interleave masked_select masked_scatter "
     "max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
 )
