@@ -1,7 +1,7 @@
 """THE table: what every operation of TensorFlow is, under the type that it has in a graph.
 
 Adding an operation: a function in ``mathematics/`` or a rule in ``rules.py`` if it needs one, a line here, a line in
-``tests/support/shared_cases.py``, or in ``keras_cases.py`` beside it if no other framework has the operation.
+``tests/support/cases/both.py``, or in ``of_tensorflow.py`` beside it, with the reason why it is for one framework alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """THE table: what every operation of torch is, under its canonical name (``names.py``).
 
 Adding an operation: a function in ``mathematics/`` or ``composites/`` if it needs one, a line here, a line in
-``tests/support/shared_cases.py``, or in ``cases.py`` beside it if no other framework has the operation.
+``tests/support/cases/both.py``, or in ``of_torch.py`` beside it, with the reason why it is for one framework alone.
 """
 
 from __future__ import annotations
