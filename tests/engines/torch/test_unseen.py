@@ -266,3 +266,38 @@ def test_constants_that_were_made_in_inference_mode():
     )
     assert np.array_equal(found, wanted)
     assert cache.is_inference()
+
+
+# ---------------------------------------------------------------------- numbers of places
+W = torch.arange(1.0, 6.0).double()
+COUNTS: dict[str, Callable[[Tensor], int]] = {
+    "where": lambda r: torch.where(r > 0)[0].numel(),
+    "shape": lambda r: (r > 0).nonzero().shape[0],
+    "size": lambda r: (r > 0).nonzero().size(0),
+    "len": lambda r: len((r > 0).nonzero()),
+    "iteration": lambda r: len(list((r > 0).nonzero())),
+    "unbind": lambda r: len((r > 0).nonzero().unbind()),
+    "split": lambda r: len((r > 0).nonzero().split(1)),
+    "bytes": lambda r: (r > 0).nonzero().nbytes,
+    "storage": lambda r: (r > 0).nonzero().untyped_storage().nbytes(),
+    "text": lambda r: int(str((r > 0).nonzero().shape)[len("torch.Size([")]),
+    "argwhere": lambda r: torch.argwhere(r > 0).shape[0],
+    "coordinates": lambda r: (r > 0).nonzero(as_tuple=True)[0].numel(),
+    "unique": lambda r: r.unique().numel(),
+    "consecutive": lambda r: (r > 0).unique_consecutive().shape[0],
+    "bincount": lambda r: torch.bincount(r.long()).numel(),
+    "what is taken": lambda r: W[(r > 0).nonzero()[:, 0]].numel(),
+    "padded": lambda r: F.pad((r > 0).nonzero()[:, 0], (0, 1)).shape[0],
+    "combinations": lambda r: torch.combinations((r > 0).nonzero()[:, 0]).shape[0],
+}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_numbers_of_places_are_no_constants(count):
+    """The references have none, and sums match whatever their number's share is."""
+    x = torch.tensor([[1.0, 0, 2, 0, 3], [0, 0, 0, 4, 1]]).double()
+    explainer = deepshap.DeepExplainer(
+        lambda x: torch.stack([r.sum() * COUNTS[count](r) for r in x])[:, None], torch.zeros(1, 5).double()
+    )
+    with pytest.raises(deepshap.errors.ControlFlowError, match=r"test_unseen\.py"):
+        explainer.shap_values(x)

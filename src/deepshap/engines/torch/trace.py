@@ -32,6 +32,7 @@ from .carriers import (
     on_carriers,
     pass_on,
     tag_of,
+    unsettled,
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
@@ -354,10 +355,12 @@ class Tracer(TorchFunctionMode):
         with torch.no_grad():
             result = call.function(*detached(call.args), **call.kwargs)
         self.tape.call(call.name)
-        if not self.tape.is_same(call.name, result):
-            tag = Tag(origin=f"{self.tape.known_as(call.name)} at {place_of_call()}")
-            for tensor in tensors(result):
-                give(tensor, tag)
+        origin = f"{self.tape.known_as(call.name)} at {place_of_call()}"
+        same, as_many = (self.tape.is_same(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
+        if not (same or as_many):  # their number may be used, which nothing shows
+            raise unsettled(f"the numbers of what {origin} finds")
+        for tensor in () if same else tensors(result):
+            give(tensor, Tag(origin=origin))
         return result
 
     def _random(self, call: Call) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
+from ..carriers import tag_of
 from ..operations import primitive
 
 
@@ -83,8 +84,9 @@ def scaled_dot_product_attention(
 def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, hidden: Sequence[Tensor]) -> Tensor:
     """At once where all three depend on what is explained, and no mask does; else product by product."""
     operands = query, key, value
-    varying = all(t.grad_fn is not None for t in operands) and all(h.grad_fn is None for h in hidden)
-    if varying and len({t.dim() for t in operands}) == 1:
+    varying = all(t.grad_fn is not None for t in operands)
+    masked = any(h.grad_fn is not None or tag_of(h) is not None for h in hidden)  # by what is explained
+    if varying and not masked and len({t.dim() for t in operands}) == 1:
         return attend(*operands, scale, *hidden)
     return torch.matmul(torch.softmax(_scores(query, key, scale, hidden), -1), value)
 
