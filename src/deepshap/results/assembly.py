@@ -190,7 +190,7 @@ def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
     Raises
     ------
     InputError
-        If it fails, or does not return as many real numbers.
+        If it fails, or does not return as many real numbers or words.
     """
     flat = data.reshape(-1, data.shape[-1])
     try:
@@ -201,8 +201,8 @@ def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
         raise InputError(
             f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
         )
-    real = raw.dtype.kind in "fiub"
-    if not real or (raw.size and np.isnan(raw).all()):
-        found = "NaN alone" if real else f"values of dtype {raw.dtype}"
+    shown = raw.dtype.kind in "fiubU"  # ids of tokens have been words
+    if not shown or (raw.dtype.kind == "f" and raw.size and np.isnan(raw).all()):
+        found = "NaN alone" if shown else f"values of dtype {raw.dtype}"
         raise InputError(f"inverse_transform returned {found}: it must return the inputs as they were before scaling.")
     return raw.reshape(data.shape)
