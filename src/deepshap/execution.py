@@ -26,6 +26,7 @@ from .planning import Settings, chunks, ends_of_ways, plan_for
 
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
 ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
+CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
 MethodFor = Callable[[Profile], Method]
 Collect = Callable[
     [Comparison, slice, slice, Contributions], None
@@ -312,7 +313,7 @@ def _by_rounding(engine: Engine, task: _Task, found: Outcome) -> bool:
     limit = ROUNDINGS * (moved[0] + (moved[-1].max(0) if task.crossed else moved[-1]))
     sums = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in found.values)
     missed = np.abs(sums - (found.outputs - found.expected))
-    if not (missed <= np.take_along_axis(limit, found.columns, 1)).all():
+    if found.gap.max() > CREDIBLE or not (missed <= np.take_along_axis(limit, found.columns, 1)).all():
         return False
     warnings.warn(
         f"large numbers cancel in the model: even in float64 attributions miss their sums by up to {found.gap.max():.3g} of the "
