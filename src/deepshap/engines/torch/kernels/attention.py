@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import from_dtype, types
 
-from .numbers import compiled, exponentials, half_sum
+from .numbers import compiled, exponentials, half_sum, of_totals
 
 LARGEST_PRODUCT = 2**18  # multiplications of a product that BLAS does in the thread that asks for it
 
@@ -22,8 +21,7 @@ def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
     """Of one row of scores what its multipliers are made of, see ``one_pass``."""
     number = type(total)
     D = total - total_r
-    fall = -math.expm1(-abs(D)) / abs(D) if D != 0 else 1.0
-    rising, falling = number(math.exp(min(D, 0.0)) / fall), number(math.exp(min(-D, 0.0)) / fall)
+    rising, falling = of_totals(D)
     for s in range(len(z)):
         d = z[s] - z_r[s] if z[s] != z_r[s] else number(0)
         slopes[s] = exponentials(d - D, p[s], p_r[s])

@@ -9,6 +9,7 @@ of the distance.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -84,3 +85,11 @@ def relu(x, r, y, y_r):
 def half_sum(a, b):
     """The mean of two."""
     return type(a)(0.5) * (a + b)
+
+
+@compiled
+def of_totals(D):
+    """By what the probabilities of either side are multiplied in the weights of softmax; D is the difference of logsumexp."""
+    number = type(D)
+    fall = -math.expm1(-abs(D)) / abs(D) if D != 0 else 1.0
+    return number(math.exp(min(D, 0.0)) / fall), number(math.exp(min(-D, 0.0)) / fall)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import compiled, exponentials, half_sum, relu, sigmoid, tanh
+from .numbers import compiled, exponentials, half_sum, of_totals, relu, sigmoid, tanh
 
 RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST = range(7)
 
@@ -141,8 +141,7 @@ def over_last(kind: int) -> Any:
                     for q in range(behind):
                         xs, rs, ys, y_rs = x[p, n, q], r[p, b, q], y[p, n, q], y_r[p, b, q]
                         D = total[p, n, q, 0] - total_r[p, b, q, 0]
-                        fall = -math.expm1(-abs(D)) / abs(D) if D != 0 else 1.0
-                        rising, falling = number(math.exp(min(D, 0.0)) / fall), number(math.exp(min(-D, 0.0)) / fall)
+                        rising, falling = of_totals(D)
                         for i in range(size):
                             d = xs[i] - rs[i] if xs[i] != rs[i] else number(0)
                             if kind == SOFTMAX:
