@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    BartConfig,
     BatchEncoding,
     BertConfig,
     BertForSequenceClassification,
@@ -15,6 +16,7 @@ from transformers import (
     PatchTSTConfig,
     PatchTSTForClassification,
     RobertaConfig,
+    T5Config,
 )
 
 import deepshap
@@ -57,8 +59,14 @@ def test_a_dict_of_ids_and_mask_is_explained_as_it_is(bert, padded):
         assert np.abs(explanation["input_ids"].values[:, 5:]).max() < 1e-6
 
 
-WITH_FLOAT32 = ("Llama", "ModernBERT")  # angles of positions
+WITH_FLOAT32 = ("Llama", "ModernBERT", "T5")  # angles of positions, norms
 SIZES = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3}
+SEVERAL = {"vocab_size": 30, "num_labels": 3, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 2}
+LAYERS = {
+    f"{part}_{name}": n
+    for part in ("encoder", "decoder")
+    for name, n in {"layers": 1, "ffn_dim": 16, "attention_heads": 2}.items()
+}
 TEXT = {
     "BERT": lambda: BertConfig(**SMALL, **SIZES),
     "RoBERTa": lambda: RobertaConfig(**SMALL, **SIZES, pad_token_id=0),
@@ -70,17 +78,20 @@ TEXT = {
         vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=20, num_labels=3, pad_token_id=0
     ),
     "Llama": lambda: LlamaConfig(**SMALL, **SIZES, pad_token_id=0),
+    "BART": lambda: BartConfig(**SEVERAL, d_model=16, **LAYERS, max_position_embeddings=20, bos_token_id=2),
+    "T5": lambda: T5Config(**SEVERAL, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2),
 }
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_what_a_tokenizer_returns_of_texts_of_different_lengths_is_explained_as_it_is(name):
-    """Models look at the whole mask and take another way where nothing is padded."""
+    """Models look at the whole mask and take another way where nothing is padded; BART and T5 return hidden states too."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(TEXT[name]()).double().eval()
     lengths = torch.tensor([7, 3, 5, 7, 6, 1])
     mask = (torch.arange(7) < lengths[:, None]).long()
     ids = torch.randint(3, 30, (6, 7)) * mask
+    ids[torch.arange(6), lengths - 1] = 1  # the end
 
     def encoded(rows):
         return BatchEncoding({"input_ids": ids[rows], "attention_mask": mask[rows]})

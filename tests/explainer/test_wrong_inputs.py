@@ -130,6 +130,23 @@ def test_the_only_tensor_is_explained():
         np.testing.assert_array_equal(two(X).values, wanted)
 
 
+@dataclasses.dataclass
+class ModelOutput(OrderedDict):
+    """As that of Hugging Face: a dict, and a dataclass."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+    def __post_init__(self):
+        self.update(vars(self))
+
+
+def test_of_what_hugging_face_returns_the_logits_are_explained():
+    wanted = explained(LINEAR, R, X).values
+    np.testing.assert_array_equal(explained(lambda x: ModelOutput(LINEAR(x), x), R, X).values, wanted)
+    refused("Say with output= which tensor", lambda x: ModelOutput(None, (x, x)), R, X)
+
+
 @pytest.mark.parametrize(
     "change",
     [lambda z: z.detach().numpy(), lambda z: None, lambda z: z.tolist(), lambda z: 1.0, lambda z: (z for _ in "ab")],

@@ -11,6 +11,7 @@ from darts.dataprocessing.transformers import BoxCox, Diff, InvertibleMapper, Sc
 from darts.models import (
     BlockRNNModel,
     DLinearModel,
+    GlobalNaiveSeasonal,
     LinearRegressionModel,
     NBEATSModel,
     NHiTSModel,
@@ -118,6 +119,42 @@ def test_axes_have_lags_times_and_names(series, covariates):
     assert np.isnan(explanation.targets[1]).all()
     np.testing.assert_array_equal(target.data[1], series.values()[54:60])
     assert explanation.forecast("b")["target"].values.shape == (2, LAGS, 2, AHEAD)
+
+
+def test_steps_that_a_model_leaves_out_are_in_no_lag_and_no_horizon(series, covariates):
+    model = fitted(TiDEModel, {**MODELS["TiDE"][1], "output_chunk_shift": 2}, series, **covariates)
+    scaler = Scaler().fit(series)
+    explanation = explain_forecast(
+        model, series[:-10], data_transformers={"series": scaler}, background=series, forecasts=2, references=10,
+        **{f"background_{kind}": one for kind, one in covariates.items()}, **covariates,
+    )  # fmt: skip
+    future, shown = explanation["future_covariates"], "M8[D]"
+    assert explanation["target"].lags.tolist() == [-5, -4, -3, -2, -1, 0]
+    assert future.lags.tolist() == [-5, -4, -3, -2, -1, 0, 3, 4, 5]
+    assert explanation.horizons.tolist() == [3, 3, 4, 4, 5, 5]
+    days = DATES.to_numpy().astype(shown)
+    np.testing.assert_array_equal(future.step_labels[1].astype(shown), days[[*range(54, 60), 62, 63, 64]])
+    np.testing.assert_array_equal(explanation.forecast_times[1].astype(shown), days[[62, 62, 63, 63, 64, 64]])
+    np.testing.assert_array_equal(future.data[1, :, 0], covariates["future_covariates"].values()[future_days(60, 2), 0])
+    own = model.predict(AHEAD, scaler.transform(series[:-10]), **covariates, verbose=False)
+    np.testing.assert_allclose(explanation.outputs[1], scaler.inverse_transform(own).values().ravel(), rtol=1e-5)
+    assert own.start_time() == DATES[62]
+    with pytest.raises(InputError, match="leave the Diff out"):
+        explain_forecast(model, series[:-10], data_transformers={"series": Diff().fit(series)}, **covariates)
+
+
+def future_days(last, gap):
+    return [*range(last - LAGS, last), *range(last + gap, last + gap + AHEAD)]
+
+
+def test_a_seasonal_forecast_is_the_value_of_that_lag(series):
+    model = GlobalNaiveSeasonal(LAGS, AHEAD, pl_trainer_kwargs=QUIET).fit(series)
+    explanation = explain_forecast(model, series, background=series)
+    base = explanation.base_values[0].reshape(AHEAD, 2)
+    found = explanation["target"].values[0].reshape(LAGS, 2, AHEAD, 2)
+    wanted = np.zeros_like(found)
+    wanted[0, [0, 1], :, [0, 1]] = (series.values()[-LAGS] - base).T
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_linear_forecasters_get_weight_times_distance_in_units_of_the_data(waves):

@@ -223,9 +223,15 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
     return result
 
 
+# The fields in which Hugging Face's models return what they predict, beside hidden states and scales.
+PREDICTED = ("logits", "prediction_logits", "prediction_outputs", "regression_outputs")
+
+
 def only_tensor(result: Any, tensor: type) -> Any:
-    """What is to be explained: the tensor, or the only one in a list or dict."""
+    """What is to be explained: the tensor, the only one in a list or dict, or what a model of Hugging Face predicts."""
     found = list(tensors_in(result, tensor))
+    if len(found) > 1 and is_dataclass(result) and isinstance(result, Mapping):  # a ModelOutput
+        found = [result[name] for name in PREDICTED if isinstance(result.get(name), tensor)] or found
     if not found:
         raise InputError(
             f"the model returns {_outline(result, tensor)}, in which there is no tensor to be seen. What happens between its "

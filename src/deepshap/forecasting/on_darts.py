@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -37,8 +38,6 @@ def forecaster(model: Any, series: Any, asked: Asked) -> DartsForecaster:
         raise InputError(f"explain_forecast takes darts' torch models; {type(model).__name__} is none of them.")
     if model.model is None:
         raise InputError(f"the {type(model).__name__} is not fitted.")
-    if model.output_chunk_shift:
-        raise InputError("output_chunk_shift leaves out the steps after the last known one; this is not supported.")
     return DartsForecaster(model, series, asked)
 
 
@@ -60,7 +59,13 @@ class DartsForecaster:
                 f"random: explain a horizon of at most {model.output_chunk_length}."
             )
         parameters = ("forecast",) if likelihood is None else tuple(map(_shorter, likelihood.parameter_names))
-        self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters)
+        self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters, model.output_chunk_shift)
+
+        if self.outputs.gap and any(isinstance(one, Diff) for one in self.transformers.get("series", ())):
+            raise InputError(
+                "differences of the target are summed from the last known step on, and output_chunk_shift leaves out the steps "
+                "after it: leave the Diff out."
+            )
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
@@ -74,7 +79,7 @@ class DartsForecaster:
         samples, names = self._samples(cut)
         inputs = {kind: self._input(kind, samples, cut, names) for kind in self.kinds}
         last = [one.end_time() for one in cut["series"]]
-        times = stacked([_ahead(one, self.horizon) for one in cut["series"]])
+        times = stacked([_ahead(one, self.horizon, self.outputs.gap) for one in cut["series"]])
         ids = ids_of([f"series {k}" for k, _ in rows], last, len(self.raw) > 1, self.asked.forecasts > 1)
         shown = self._shown(inputs, rows)
         predicted = self._predicted(cut, rows)
@@ -97,7 +102,8 @@ class DartsForecaster:
                 "darts keeps the training series of models that were trained on one; give background=, one or several "
                 "series (and background_past_covariates=, background_future_covariates=)."
             )
-        longest, horizon = self.model.input_chunk_length, max(self.horizon, self.model.output_chunk_length)
+        horizon = self.outputs.gap + max(self.horizon, self.model.output_chunk_length)
+        longest = self.model.input_chunk_length
         rows = [(k, end) for k, one in enumerate(read["series"]) for end in range(longest, len(one) - horizon + 1)]
         if not rows:
             raise InputError(f"no series of the background has {longest + horizon} steps.")
@@ -121,7 +127,8 @@ class DartsForecaster:
 
     @property
     def _dtype(self) -> Any:
-        return next(iter(self.model.model.parameters())).detach().cpu().numpy().dtype
+        module = self.model.model  # naive models have no parameters
+        return next(module.parameters(), torch.empty(0, dtype=module.dtype)).detach().cpu().numpy().dtype
 
     def _transformed(self, name: str, series: list[Any]) -> list[Any]:
         """Series as the model reads them."""
@@ -178,8 +185,9 @@ class DartsForecaster:
             return Input(values, values, names[kind])
         known = self.model.input_chunk_length
         ahead = values.shape[1] - known
-        times = [np.concatenate([one.time_index[-known:], _ahead(one, ahead)]) for one in cut["series"]]
-        return Input(values, values, names[kind], stacked(times), ahead)
+        gap = self.outputs.gap
+        times = [np.concatenate([one.time_index[-known:], _ahead(one, ahead, gap)]) for one in cut["series"]]
+        return Input(values, values, names[kind], stacked(times), ahead, gap)
 
     # ------------------------------------------------------------------ units of the data
     def _shown(self, inputs: dict[str, Input], rows: Sequence[tuple[int, int]]) -> dict[str, Input]:
@@ -193,7 +201,7 @@ class DartsForecaster:
             if one.times is None or raw[0].n_components != one.values.shape[2]:
                 continue
             values = [_at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, one.times, strict=True)]
-            shown[kind] = Input(one.values, np.stack(values), one.features, one.times, one.ahead)
+            shown[kind] = replace(one, shown=np.stack(values))
         return shown
 
     @cached_property
@@ -265,7 +273,9 @@ class DartsForecaster:
         if not likelihood:
             last = [one.end_time() for one in cut["series"]]
             known = [_until(self._stages[-1][k], end) for (k, _), end in zip(rows, last, strict=True)]
-            joined = [past.append(ahead) for past, ahead in zip(known, found, strict=True)]
+            joined = (
+                found if self.outputs.gap else [past.append(ahead) for past, ahead in zip(known, found, strict=True)]
+            )
             back = self._with_library(pipeline.inverse_transform, joined, series_idx=[k for k, _ in rows])
             return np.stack([one.values()[-self.horizon :].reshape(-1) for one in back])
         shape = (len(rows), self.horizon, len(self.outputs.series), -1)
@@ -380,9 +390,9 @@ def _until(series: Any, last: Any) -> Any:
     return series.drop_after(last, keep_point=True)
 
 
-def _ahead(series: Any, steps: int) -> np.ndarray:
-    """Time stamps after the end of a series."""
-    start = series.end_time() + series.freq
+def _ahead(series: Any, steps: int, gap: int) -> np.ndarray:
+    """Time stamps after the end of a series and a gap."""
+    start = series.end_time() + (gap + 1) * series.freq
     return np.asarray(generate_index(start=start, length=steps, freq=series.freq)) if steps else series.time_index[:0]
 
 

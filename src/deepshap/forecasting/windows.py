@@ -28,6 +28,8 @@ class Input:
         Time stamps of the steps; None of what does not change.
     ahead : int
         How many of the steps lie behind the last known one.
+    gap : int
+        How many steps are left out between the last known one and those.
     """
 
     values: np.ndarray
@@ -35,11 +37,13 @@ class Input:
     features: list[str]
     times: np.ndarray | None = None
     ahead: int = 0
+    gap: int = 0
 
     @property
     def lags(self) -> np.ndarray:
         """Steps from the last known one, (steps,)."""
-        return np.arange(self.values.shape[1]) - (self.values.shape[1] - 1 - self.ahead)
+        lags = np.arange(self.values.shape[1]) - (self.values.shape[1] - 1 - self.ahead)
+        return lags + self.gap * (lags > 0)
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,15 @@ class Windows:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a forecaster returns for a window: each parameter of each series at each horizon, in this order, in one axis."""
+    """What a forecaster returns for a window: each parameter of each series at each horizon, in this order, in one axis.
+
+    ``gap``: how many steps are left out between the last known one and the first horizon.
+    """
 
     horizons: int
     series: Sequence[str]
     parameters: Sequence[str] = ("forecast",)
+    gap: int = 0
 
     def _spread(self, labels: Any, axis: int) -> np.ndarray:
         """Labels of one of the three axes, for each output."""
@@ -87,7 +95,7 @@ class Outputs:
     @property
     def horizon_of(self) -> np.ndarray:
         """How many steps ahead each output is, (outputs,)."""
-        return self._spread(np.arange(1, self.horizons + 1), 0)
+        return self._spread(self.gap + np.arange(1, self.horizons + 1), 0)
 
     @property
     def series_of(self) -> np.ndarray:
