@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import torch
 import torchdiffeq
 from helpers import assert_close
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 
@@ -152,6 +154,36 @@ def test_loops_over_the_tokens_of_an_expert(loop):
     assert_close(found, wanted)
 
 
+def of_sorted_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    """As DeepSeek's mixtures do without gradients: slices of sorted tokens, by counts in NumPy."""
+    counts = torch.nn.functional.one_hot(chosen.view(-1), 4).sum(0)
+    order = chosen.view(-1).argsort()
+    ends = counts.numpy().cumsum()
+    parts = [expert(k, tokens[order[a:b] // CHOSEN]) for k, (a, b) in enumerate(zip([0, *ends], ends, strict=False))]
+    out = torch.zeros_like(tokens).repeat_interleave(CHOSEN, 0).index_copy(0, order, torch.cat(parts))
+    return (out.view(-1, CHOSEN, 3) * weights[..., None]).sum(1)
+
+
+def test_counts_of_tokens_are_refused_with_what_to_do():
+    line = inspect.getsourcelines(of_sorted_tokens)[1] + 4
+    with pytest.raises(
+        deepshap.ControlFlowError, match=rf"numpy .* test_deciding.py:{line} .*find its tokens by a mask"
+    ):
+        deepshap.DeepExplainer(mixture(of_sorted_tokens), TOKENS[3:], progress=False).shap_values(TOKENS[:3])
+
+
+def test_lengths_of_packed_sequences_are_refused_with_what_to_do():
+    table, layer = torch.eye(10, 3), torch.nn.GRU(3, 2, batch_first=True)
+
+    def model(ids: Tensor) -> Tensor:
+        return layer(pack_padded_sequence(table[ids], (ids != 0).sum(1), batch_first=True, enforce_sorted=False))[1][0]
+
+    line = inspect.getsourcelines(model)[1] + 1
+    ids = torch.tensor([[5, 2, 9], [2, 5, 0], [9, 0, 0], [7, 2, 0]])
+    with pytest.raises(deepshap.ControlFlowError, match=rf"pack_padded_sequence.*test_deciding.py:{line}.*torch.where"):
+        deepshap.DeepExplainer(model, ids[2:], progress=False).shap_values(ids[:2])
+
+
 def test_masks_that_choose_as_many_in_each_row_are_positions():
     """The place of a marker, as classifiers of texts take the state at its token."""
     ids = torch.tensor([[5, 2, 9], [2, 5, 9], [9, 3, 2], [7, 2, 5], [2, 3, 4]])
@@ -193,3 +225,31 @@ def test_other_numbers_of_what_a_mask_chooses_are_refused():
         deepshap.DeepExplainer(
             lambda x: torch.stack([row[row > 0].mean() for row in x]), x[1:], progress=False
         ).shap_values(x[:1])
+
+
+def test_counts_that_differ_are_named_where_they_are_made():
+    def model(x: Tensor) -> Tensor:
+        return x * sum(torch.bincount((x > 0).flatten().int(), minlength=2).tolist())
+
+    with pytest.raises(deepshap.ControlFlowError, match="from bincount at test_deciding.py"):
+        deepshap.DeepExplainer(model, TOKENS[3:], progress=False).shap_values(TOKENS[:3])
+
+
+SINGULAR = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda a: torch.linalg.pinv(a @ SINGULAR), "no full rank"),
+        (lambda a: torch.linalg.lstsq(a @ SINGULAR, a)[0], "no full rank"),
+        (lambda a: torch.linalg.lstsq(a, a, driver="gelsd")[0], "'gelsy' has one"),
+        (lambda a: torch.linalg.inv_ex(a @ SINGULAR * 0)[0], "inv_ex at .* is singular"),
+        (lambda a: torch.linalg.cholesky_ex(-a @ a.mT)[0], "cholesky_ex at .* not positive definite"),
+        (lambda a: torch.linalg.lu_solve(*torch.linalg.lu_factor(a), a), "lu_solve at .* linalg.solve has a rule"),
+    ],
+)
+def test_matrices_without_a_rule_are_refused(function, told):
+    x = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(deepshap.UnsupportedOperationError, match=told):
+        deepshap.DeepExplainer(function, x[2:], progress=False).shap_values(x[:2])

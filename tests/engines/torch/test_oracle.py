@@ -218,6 +218,21 @@ def test_multihead_attention_equals_its_formula():
     check(lambda x: layer(x, x, x)[0], multipliers, X, R)
 
 
+def test_the_exponential_of_a_matrix():
+    """Between eigenvectors of both sides, its multipliers are the slopes of exp between their eigenvalues."""
+    x, r = (a + a.T for a in torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    found = values(lambda a: torch.matrix_exp((a + a.mT) / 2).flatten(1), x[None], r[None])[0]
+
+    def change(direction, side, other):
+        (a, v), (b, w) = (np.linalg.eigh(s.numpy()) for s in (side, other))
+        slopes = (np.exp(a)[:, None] - np.exp(b)) / (a[:, None] - b)
+        return v @ ((v.T @ direction @ w) * slopes) @ w.T
+
+    cells = np.eye(9).reshape(9, 3, 3)
+    wanted = [sum(change((d + d.T) / 2, *sides) for sides in ((x, r), (r, x))).reshape(9) / 2 for d in cells]
+    assert_close(found.reshape(9, 9), np.stack(wanted) * (x - r).reshape(9, 1).numpy())
+
+
 def test_the_rescale_rule():
     X, R = drawn(1, 6, seed=1), drawn(1, 6, seed=2)
     for function, in_numpy in (

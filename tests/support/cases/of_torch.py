@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,6 +186,12 @@ class Op(nn.Module):
         results = results if isinstance(results, (tuple, list)) else [results]
         flat = torch.cat([y.reshape(len(x), -1).to(x.dtype) for y in results], 1)
         return flat @ fixed(x, flat.shape[1], 2)
+
+
+def of_old(function, *args, **kwargs):
+    with warnings.catch_warnings():  # that the function will go
+        warnings.simplefilter("ignore")
+        return function(*args, **kwargs)
 
 
 def well_conditioned(x: Tensor) -> Tensor:
@@ -726,6 +733,7 @@ op("any", lambda x: (x > 1).any(1))
 op("all", lambda x: (x > -1).all(1))
 op("argmax, of the same order", lambda x: (x + RISING.to(x)).argmax(1, keepdim=True) * x)
 op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsort(1, descending=True)))
+op("topk, positions as views", lambda x: x.gather(1, (x + RISING.to(x)).topk(2, 1, sorted=False).indices.view(-1).view(-1, 2)))
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
 
 # ====================================================================== complex numbers
@@ -751,6 +759,25 @@ op("solve_triangular, matrix", lambda x: torch.linalg.solve_triangular(well_cond
 op("solve_triangular, unit", lambda x: torch.linalg.solve_triangular(x, x + 1, upper=True, unitriangular=True), SELF_SQUARE)
 op("cholesky_solve", lambda x: torch.cholesky_solve(x.sin(), constant_matrix(x).tril()), SELF_SQUARE)
 op("cholesky_solve, factor", lambda x: torch.cholesky_solve(x, well_conditioned(x).tril()), SELF_SQUARE)
+op("cholesky_inverse", lambda x: torch.cholesky_inverse(well_conditioned(x).tril()), SELF_SQUARE)
+op("cholesky_ex", lambda x: torch.linalg.cholesky_ex(x @ x.mT + torch.eye(3).to(x)).L, SELF_SQUARE)
+op("inv_ex", lambda x: torch.linalg.inv_ex(well_conditioned(x)).inverse, SELF_SQUARE)
+op("solve_ex", lambda x: torch.linalg.solve_ex(well_conditioned(x), x)[0], SELF_SQUARE)
+op("triangular_solve", lambda x: of_old(torch.triangular_solve, x, well_conditioned(x), transpose=True)[0], SELF_SQUARE)
+op("lu_solve", lambda x: of_old(torch.lu_solve, x.sin(), *torch.linalg.lu_factor(constant_matrix(x))), SELF_SQUARE)
+op("linalg.lu_solve", lambda x: torch.linalg.lu_solve(*torch.linalg.lu_factor(constant_matrix(x)), x), SELF_SQUARE)
+op("matrix_power", lambda x: torch.linalg.matrix_power(well_conditioned(x) / 5, 5), SELF_SQUARE)
+op("matrix_power, of the inverse", lambda x: torch.matrix_power(well_conditioned(x), -2), SELF_SQUARE)
+op("matrix_exp", lambda x: torch.matrix_exp(x / 2), SELF_SQUARE)
+op("matrix_exp, of a product", lambda x: (torch.linalg.matrix_exp(x @ x.mT / 9) @ x).tanh(), SELF_SQUARE)
+op("logdet", lambda x: torch.logdet(x @ x.mT + torch.eye(3).to(x)), SELF_SQUARE)
+op("slogdet", lambda x: torch.stack(torch.linalg.slogdet(well_conditioned(x)), -1), SELF_SQUARE)
+op("pinv, tall", lambda x: torch.linalg.pinv(x), (4, 2))
+op("pinv, wide", lambda x: torch.pinverse(x), (2, 4))
+op("pinv, square", lambda x: torch.linalg.pinv(well_conditioned(x)), SELF_SQUARE)
+op("lstsq", lambda x: torch.linalg.lstsq(x[..., :2], x[..., 2:])[0], (4, 3))
+op("lstsq, right side", lambda x: torch.linalg.lstsq(fixed(x, 4, 2).expand(len(x), 4, 2), x.sin())[0], (4, 3))
+op("lstsq, what is left over", lambda x: torch.linalg.lstsq(x[..., :2], x[..., 2:], driver="gels").residuals, (4, 3))
 op("vmap", lambda x: torch.vmap(lambda row: row.softmax(0) * row.sum())(x))
 op("vmap, of two, nested", nested_vmap, domain=TWO)
 op("new", lambda x: x.new(len(x), 4).zero_() + x.tanh())

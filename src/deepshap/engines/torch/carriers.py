@@ -44,7 +44,8 @@ def give(tensor: Tensor, tag: Tag) -> Tensor:
 
 
 def carried(tensor: Tensor, carrier: Tensor) -> Tensor:
-    """Attach a carrier to a tensor."""
+    """Attach a carrier to a tensor, of which there are views where there are views of the tensor."""
+    carrier = carrier.contiguous() if tensor.is_contiguous() else carrier
     mark(carrier)
     return give(tensor, Tag(carrier))
 
@@ -65,12 +66,18 @@ def carrier_of(tensor: Any) -> Tensor | None:
     return tag.carrier
 
 
-def unsettled(what: str) -> Unsettled:
+INSTEAD = {
+    "indices": "A selection that depends on the input in this way cannot be attributed: take the values themselves (max, topk, "
+    "sort return them), or pass the indices as additional_forward_args.",
+    "lengths": "Pass them as additional_forward_args, which example and reference share, or leave the packing out and keep "
+    "what a step beyond the length would change: torch.where(step < lengths, new, old).",
+}
+
+
+def unsettled(what: str, instead: str = "indices") -> Unsettled:
     """The error for a selection that differs between the sides."""
     return Unsettled(
-        f"{what} differ between example and reference and are used at {place_of_call()}. "
-        "A selection that depends on the input in this way cannot be attributed: take the values themselves "
-        "(max, topk, sort return them), or pass the indices as additional_forward_args."
+        f"{what} differ between example and reference and are used at {place_of_call()}. {INSTEAD[instead]}"
     )
 
 
@@ -139,4 +146,6 @@ def in_memory_of_its_own(tensor: Tensor) -> Tensor:
     if tensor.is_contiguous() and not tensor._is_view():
         return tensor
     copy, tag = tensor.clone(memory_format=torch.contiguous_format), tag_of(tensor)
-    return copy if tag is None else give(copy, tag)
+    if tag is None or tag.carrier is None:
+        return copy if tag is None else give(copy, tag)
+    return carried(copy, tag.carrier)

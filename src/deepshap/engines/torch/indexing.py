@@ -75,7 +75,8 @@ def settled_indices(call: Call, tape: Tape) -> Any:
             return tensor
         tape.call(call.name)
         if not tape.is_same(call.name, tensor.detach()):
-            raise unsettled(f"the indices of {tape.known_as(call.name)}")
+            kind = "lengths" if call.name == "_pack_padded_sequence" else "indices"
+            raise unsettled(f"the {kind} of {tape.known_as(call.name).lstrip('_')}", kind)
         return tensor.detach()
 
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))

@@ -128,6 +128,7 @@ _ALIASES = {
     "hspmm": "mm",
     "saddmm": "addmm",
     "inverse": "inv",
+    "pinverse": "pinv",
 }
 
 

@@ -16,6 +16,11 @@ from .calls import place_of_call
 from .operations import Misaligned, Pairs, Step
 from .pairing import beside, row_before
 
+COUNTED = (
+    "; where it counts what goes to each of several parts, as the tokens of an expert, let each part find its tokens by a mask, "
+    "torch.where(chosen == part), instead of slices of sorted ones"
+)
+
 
 @dataclass
 class Constants:
@@ -71,7 +76,8 @@ class Tape:
         """Record a value that must not differ between the sides, or compare it with the recorded one."""
         place = self.call(name)
         if not self.is_same(name, value):
-            raise Misaligned(f"{what} at {place} differs between example and reference")
+            several = not isinstance(value, (bool, int, float, complex))
+            raise Misaligned(f"{what} at {place} differs between example and reference{COUNTED if several else ''}")
 
     def is_same(self, name: str, value: Any) -> bool:
         """Record a value, or tell whether it equals the recorded one."""

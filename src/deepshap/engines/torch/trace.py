@@ -343,12 +343,12 @@ class Tracer(TorchFunctionMode):
         return self._elementwise(call)
 
     def _value(self, call: Call) -> Any:
+        list(map(carrier_of, tensors((call.args, call.kwargs))))  # an error where one differs and nothing tells how
         with torch.no_grad():
             value = call.function(*detached(call.args), **call.kwargs)
         value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
-        self.tape.must_be_same(
-            call.name, value, f"the Python value that {self.tape.known_as(call.name)} takes out of torch"
-        )
+        what = f"the Python value that {self.tape.known_as(call.name)} takes out of torch"
+        self.tape.must_be_same(call.name, value, what)
         return value
 
     def _index(self, call: Call) -> Any:

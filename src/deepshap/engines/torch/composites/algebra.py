@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
+from ..calls import place_of_call
 from ..operations import LINEAR, Operation, Step, primitive
+from ..tree import detached
+from .arithmetic import det
 
 
 def _inverse_rule(step: Step, m: Tensor) -> Tensor:
@@ -33,6 +37,27 @@ def _cholesky_rule(step: Step, m: Tensor) -> Tensor:
         point = (mean @ mean.mH).requires_grad_()
         factor = torch.linalg.cholesky(point)
     return torch.autograd.grad(factor, point, m)[0]
+
+
+def _matrix_exp_rule(step: Step, m: Tensor) -> Tensor:
+    """exp(A) - exp(B) is the integral of exp(s A) (A - B) exp((1 - s) B), and the same with the sides exchanged: the mean.
+
+    The transpose of the integral is the upper right block of the exponential of [[A^H, m], [0, B^H]].
+    """
+    (x,), (r,) = step.inputs, step.reference_inputs
+
+    def of(a: Tensor, b: Tensor) -> Tensor:
+        a, b, middle = torch.broadcast_tensors(a.mH, b.mH, m)
+        blocks = torch.cat([torch.cat([a, middle], -1), torch.cat([torch.zeros_like(a), b], -1)], -2)
+        return torch.linalg.matrix_exp(blocks)[..., : a.shape[-1], a.shape[-1] :]
+
+    return (of(x, r) + of(r, x)) / 2
+
+
+@primitive(_matrix_exp_rule, broadcasts=True)
+def matrix_exp(A: Tensor) -> Tensor:
+    """The exponential of a matrix."""
+    return torch.linalg.matrix_exp(A)
 
 
 @primitive(_cholesky_rule)
@@ -60,16 +85,21 @@ def _linear_in(name: str, function: Any) -> Any:
 _solve = _linear_in("solve", torch.linalg.solve)
 _solve_triangular = _linear_in("solve_triangular", torch.linalg.solve_triangular)
 _cholesky_solve = _linear_in("cholesky_solve", torch.cholesky_solve)
+_lu_solve = _linear_in("lu_solve", torch.linalg.lu_solve)
 
 
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: None = None) -> Tensor:
     """Solution of A X = B, or of X A = B: a product with the inverse, where the matrix depends on the input."""
     if A.grad_fn is None:
         return _solve(A, B, left=left)
-    vector = B.dim() == 1 or (B.dim() == A.dim() - 1 and B.shape == A.shape[:-1])
-    right = B.unsqueeze(-1) if vector else B
+    right = _columns(A, B)
     found = inverse(A) @ right if left else right @ inverse(A)
-    return found.squeeze(-1) if vector else found
+    return found.squeeze(-1) if right is not B else found
+
+
+def _columns(A: Tensor, B: Tensor) -> Tensor:
+    """Right sides as columns, also where they are vectors."""
+    return B.unsqueeze(-1) if B.dim() == 1 or (B.dim() == A.dim() - 1 and B.shape == A.shape[:-1]) else B
 
 
 def solve_triangular(
@@ -89,6 +119,100 @@ def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False, *, out: None = Non
     if L.grad_fn is None:
         return _cholesky_solve(B, L, upper)
     return inverse(L.mH @ L if upper else L @ L.mH) @ B
+
+
+def cholesky_inverse(L: Tensor, upper: bool = False, *, out: None = None) -> Tensor:
+    """The inverse of the matrix whose factor is L."""
+    return inverse(L.mH @ L if upper else L @ L.mH)
+
+
+def triangular_solve(
+    b: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The older spelling of ``solve_triangular``, with a copy of the matrix."""
+    matrix, is_upper = (A.mT, not upper) if transpose else (A, upper)
+    found = solve_triangular(matrix, b, upper=is_upper, unitriangular=unitriangular)
+    return torch.return_types.triangular_solve((found, A.clone()))
+
+
+def lu_solve(*args: Tensor, left: bool = True, adjoint: bool = False, out: None = None) -> Tensor:
+    """Solution with a matrix that was factored before: torch.linalg's (LU, pivots, B), and torch's (B, LU, pivots)."""
+    LU, pivots, B = args if not args[1].is_floating_point() else (*args[1:], args[0])
+    if LU.grad_fn is not None:
+        raise UnsupportedOperationError(
+            f"lu_solve at {place_of_call()} with a factor that depends on the input: linalg.solve has a rule, and does both steps."
+        )
+    return _lu_solve(LU, pivots, B, left=left, adjoint=adjoint)
+
+
+def matrix_power(input: Tensor, n: int, *, out: None = None) -> Tensor:
+    """Products of a matrix with itself, or of its inverse."""
+    if n == 0:
+        return torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
+    base = input if n > 0 else inverse(input)
+    half = matrix_power(base, abs(n) // 2) if abs(n) > 1 else None
+    square = base if half is None else half @ half
+    return square @ base if half is not None and n % 2 else square
+
+
+def logdet(input: Tensor) -> Tensor:
+    """Logarithm of a determinant."""
+    return det(input).log()
+
+
+def slogdet(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Sign of a determinant, and the logarithm of its size."""
+    found = det(A)
+    return torch.return_types.linalg_slogdet((found.sgn(), found.abs().log()))
+
+
+def pinv(
+    A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None, out: None = None
+) -> Tensor:
+    """The pseudoinverse of a matrix of full rank: where the rank is less, it jumps."""
+    with torch._C.DisableTorchFunction():
+        rank = torch.linalg.matrix_rank(
+            A.detach(), atol=atol, rtol=rcond if rtol is None else rtol, hermitian=hermitian
+        )
+    if bool((rank < min(A.shape[-2:])).any()):
+        raise UnsupportedOperationError(
+            f"{place_of_call()}: the pseudoinverse of a matrix that depends on the input and has no full rank has no rule. Add "
+            "something to its diagonal."
+        )
+    if A.shape[-2] == A.shape[-1]:
+        return inverse(A)
+    return inverse(A.mH @ A) @ A.mH if A.shape[-2] > A.shape[-1] else A.mH @ inverse(A @ A.mH)
+
+
+def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None) -> tuple[Tensor, ...]:
+    """Least squares: a product with the pseudoinverse."""
+    with torch._C.DisableTorchFunction():
+        native = torch.linalg.lstsq(A.detach(), B.detach(), rcond, driver=driver)
+    right = _columns(A, B)
+    found = (torch.linalg.pinv(A) if A.grad_fn is None else pinv(A)) @ right
+    left_over = (A @ found - right).abs().square().sum(-2) if native.residuals.numel() else native.residuals
+    solution = found.squeeze(-1) if right is not B else found
+    if native.singular_values.numel() and A.grad_fn is not None:
+        raise UnsupportedOperationError(
+            f"lstsq at {place_of_call()} with driver={driver!r} has no rule; 'gelsy' has one."
+        )
+    return torch.return_types.linalg_lstsq((solution, left_over, native.rank, native.singular_values))
+
+
+def with_info(own: Callable[..., Tensor], native: Callable[..., Any], kind: Any) -> Callable[..., Any]:
+    """Build a function that tells whether it succeeded, which is taken only where it did."""
+
+    def checked(*args: Any, check_errors: bool = False, out: None = None, **options: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            info = native(*detached(args), **options).info
+        if bool(info.any()):
+            raise UnsupportedOperationError(
+                f"{native.__name__} at {place_of_call()} fails: the matrix is singular, or not positive definite, and what is "
+                "returned then has no rule."
+            )
+        return kind((own(*args, **options), info))
+
+    return checked
 
 
 def grouped_mm(
