@@ -231,7 +231,7 @@ def test_counts_that_differ_are_named_where_they_are_made():
     def model(x: Tensor) -> Tensor:
         return x * sum(torch.bincount((x > 0).flatten().int(), minlength=2).tolist())
 
-    with pytest.raises(deepshap.ControlFlowError, match="from bincount at test_deciding.py"):
+    with pytest.raises(deepshap.ControlFlowError, match=r"from bincount at test_deciding\.py"):
         deepshap.DeepExplainer(model, TOKENS[3:], progress=False).shap_values(TOKENS[:3])
 
 

@@ -16,6 +16,8 @@ from ..operations import LINEAR, Operation, Step, primitive
 from ..tree import detached
 from .arithmetic import det
 
+_RESULTS: Any = torch.return_types
+
 
 def _inverse_rule(step: Step, m: Tensor) -> Tensor:
     """From A_r^-1 - A^-1 = A^-1 (A - A_r) A_r^-1, and the same with the sides exchanged: the mean of the two."""
@@ -132,7 +134,7 @@ def triangular_solve(
     """The older spelling of ``solve_triangular``, with a copy of the matrix."""
     matrix, is_upper = (A.mT, not upper) if transpose else (A, upper)
     found = solve_triangular(matrix, b, upper=is_upper, unitriangular=unitriangular)
-    return torch.return_types.triangular_solve((found, A.clone()))
+    return _RESULTS.triangular_solve((found, A.clone()))
 
 
 def lu_solve(*args: Tensor, left: bool = True, adjoint: bool = False, out: None = None) -> Tensor:
@@ -140,7 +142,7 @@ def lu_solve(*args: Tensor, left: bool = True, adjoint: bool = False, out: None 
     LU, pivots, B = args if not args[1].is_floating_point() else (*args[1:], args[0])
     if LU.grad_fn is not None:
         raise UnsupportedOperationError(
-            f"lu_solve at {place_of_call()} with a factor that depends on the input: linalg.solve has a rule, and does both steps."
+            f"lu_solve at {place_of_call()} with a factor that depends on the input: linalg.solve has a rule, and does both."
         )
     return _lu_solve(LU, pivots, B, left=left, adjoint=adjoint)
 
@@ -163,7 +165,7 @@ def logdet(input: Tensor) -> Tensor:
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor]:
     """Sign of a determinant, and the logarithm of its size."""
     found = det(A)
-    return torch.return_types.linalg_slogdet((found.sgn(), found.abs().log()))
+    return _RESULTS.linalg_slogdet((found.sgn(), found.abs().log()))
 
 
 def pinv(
@@ -196,10 +198,10 @@ def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None)
         raise UnsupportedOperationError(
             f"lstsq at {place_of_call()} with driver={driver!r} has no rule; 'gelsy' has one."
         )
-    return torch.return_types.linalg_lstsq((solution, left_over, native.rank, native.singular_values))
+    return _RESULTS.linalg_lstsq((solution, left_over, native.rank, native.singular_values))
 
 
-def with_info(own: Callable[..., Tensor], native: Callable[..., Any], kind: Any) -> Callable[..., Any]:
+def with_info(own: Callable[..., Tensor], native: Callable[..., Any]) -> Callable[..., Any]:
     """Build a function that tells whether it succeeded, which is taken only where it did."""
 
     def checked(*args: Any, check_errors: bool = False, out: None = None, **options: Any) -> Any:
@@ -210,7 +212,7 @@ def with_info(own: Callable[..., Tensor], native: Callable[..., Any], kind: Any)
                 f"{native.__name__} at {place_of_call()} fails: the matrix is singular, or not positive definite, and what is "
                 "returned then has no rule."
             )
-        return kind((own(*args, **options), info))
+        return getattr(_RESULTS, native.__name__)((own(*args, **options), info))
 
     return checked
 
