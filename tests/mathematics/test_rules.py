@@ -140,6 +140,21 @@ def test_choices(array):
 
 
 @FRAMEWORKS
+@pytest.mark.parametrize("undefined", [np.nan, np.inf, -np.inf])
+def test_what_is_undefined_where_it_is_not_taken_does_not_change(array, undefined):
+    c, cr = np.array([0.0, 0.0, 1.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0, 1.0])
+    a, ar = (np.where(taken == 1, v, undefined) for taken, v in ((c, X[0]), (cr, R[0])))
+    b, br = (np.where(taken == 0, v, undefined) for taken, v in ((c, X[1]), (cr, R[1])))
+    sides = [(array(v), array(w)) for v, w in ((c, cr), (a, ar), (b, br))]
+    by_c, by_a, by_b = map(np.asarray, rules.select(array(M[0]), *sides))
+    wanted = M[0] * (np.where(c == 1, a, b) - np.where(cr == 1, ar, br))
+    of_a, of_b = (
+        by * np.subtract(*v, where=by != 0, out=np.zeros_like(by)) for by, v in ((by_a, (a, ar)), (by_b, (b, br)))
+    )
+    assert by_c * (c - cr) + of_a + of_b == pytest.approx(wanted)
+
+
+@FRAMEWORKS
 @pytest.mark.parametrize("ties", [False, True], ids=["drawn", "ties"])
 def test_the_greatest_and_the_order(array, ties):
     x, r = (np.maximum(v, 0) for v in (X, R)) if ties else (X, R)

@@ -121,15 +121,33 @@ def ratio(m: Array, b: Sides, y: Sides) -> list[Array]:
     As complete as ``quotient``, and bounded where the norm of one side vanishes.
     """
     share = m * 2 / (b[0] + b[1])
-    return [share, -share * (y[0] + y[1]) / 2]
+    return [share, -share * namespace(m).conj(mean(y))]
 
 
 def select(m: Array, c: Sides, a: Sides, b: Sides) -> list[Array]:
-    """y = c a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products."""
+    """y = c a + (1 - c) b with a condition c in {0, 1} that depends on the input: half-splits of two products.
+
+    A branch that is not finite on a side which does not take it (the root of what is below 0) counts as if it did not change.
+    """
     xp = namespace(m)
-    chosen = xp.cast(c[0] + c[1], m) / 2
-    jump = xp.where(xp.equal(*c), 0.0, (a[0] + a[1] - b[0] - b[1]) / 2)
-    return [m * jump, m * chosen, m * (1 - chosen)]
+    chosen, taken = xp.cast(c[0] + c[1], m) / 2, ~xp.equal(c[0], 0)
+    (of_a, counts_a), (of_b, counts_b) = _mean_of_branch(a, taken), _mean_of_branch(b, ~taken)
+    jump = xp.where(xp.equal(*c), 0.0, of_a - of_b)
+    return [m * xp.conj(jump), xp.where(counts_a, m * chosen, 0.0), xp.where(counts_b, m * (1 - chosen), 0.0)]
+
+
+def _mean_of_branch(sides: Sides, taken: Array) -> tuple[Array, Array]:
+    """The mean of both sides, and whether it is finite; else the side that is taken, infinity as a number."""
+    xp, both = namespace(sides[0]), mean(sides)
+    counts = xp.isfinite(both)
+    return bounded(xp.where(counts, both, xp.where(taken, *sides))), counts
+
+
+def bounded(x: Array) -> Array:
+    """Numbers in the place of infinity, and of what stands for it near the largest of a dtype: their exponential is 0."""
+    xp = namespace(x)
+    bound = 1e30 if xp.is_complex(x) or xp.lowest(x) < -1e30 else 3e4
+    return x if xp.is_complex(x) else xp.clip(x, -bound, bound)
 
 
 def on_change(explained: Array, x: Array, r: Array) -> Array:
@@ -336,7 +354,7 @@ def _crossings(r: Array, change: Array) -> Array:
 def inner(m: Array, x: Array, r: Array) -> Array:
     """What a multiplier explains of a difference, real; the multipliers of complex values are conjugated, as gradients are."""
     xp = namespace(m)
-    return explained(m, xp.matched(xp.where(xp.equal(x, r), 0.0, x - r), m))
+    return explained(m, xp.matched(xp.where(xp.equal(x, r) | xp.equal(m, 0), 0.0, x - r), m))
 
 
 def explained(m: Array, difference: Array) -> Array:

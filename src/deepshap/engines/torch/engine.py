@@ -406,14 +406,18 @@ class TorchEngine(Shell):
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
         summing = self.layer is None and reduce is over_references and diagnosis is None
-        tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
-        tracer.reading.diagnosis = diagnosis
-        with preserved(self.modules, self.model):
-            output, leaves = self.trace(tracer, points)
-            axes = [0] * len(leaves) if self.layer is None else self.layer_axes
-            around = self._around_shapes if self.around else None
-            traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, around)
-            return traced.contributions(columns, reduce, self._at_once(plan) if plan else pairs.rows), output.detach()
+        for careful in (False, True):
+            tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
+            tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
+            with preserved(self.modules, self.model):
+                output, leaves = self.trace(tracer, points)
+                axes = [0] * len(leaves) if self.layer is None else self.layer_axes
+                around = self._around_shapes if self.around else None
+                traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, around)
+                found = traced.contributions(columns, reduce, self._at_once(plan) if plan else pairs.rows)
+            if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
+                break
+        return found, output.detach()
 
     def _at_once(self, plan: Plan) -> int:
         """How many multipliers a backward pass takes: what fits into memory, and on the CPU passes through it quickly."""
@@ -430,7 +434,7 @@ class TorchEngine(Shell):
             self._run(pair.examples, recorded, Pairs(1, 1), pair.outputs, row_by_row, None, found)
         except (Misaligned, ValueError):
             return None
-        worst = max(found, key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
+        worst = max(reversed(found), key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
         return worst and Blame(worst[0].name, worst[0].place, *worst[1:])
 
     def uses(self, points: Points) -> list[Use]:

@@ -59,9 +59,16 @@ class Node(Function):
         step = step if reading.references is None else pairing.among(step, reading.references)
         result = (_for_several if several_at_once() else _for_one)(step, ctx.operation, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
+        if reading.careful and len(given) == 1:
+            result = tuple(None if m is None else _where_reached(m, given[0]) for m in result)
         if reading.diagnosis is not None:
             reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
+
+
+def _where_reached(found: Tensor, given: Tensor) -> Tensor:
+    """0 where nothing reaches an element, whose slope may be no number."""
+    return torch.where((given == 0) & found.isnan(), 0.0, found) if found.shape == given.shape else found
 
 
 def _like(multiplier: Tensor, value: Tensor) -> Tensor:

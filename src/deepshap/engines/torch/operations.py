@@ -237,10 +237,12 @@ class Reading:
     ----------
     references : those whose pairs it takes, of all that an example is crossed with; None for all.
     diagnosis : collects each step with how far it is from explaining its own outputs, and the size of what it explains.
+    careful : whether what nothing reaches gets 0, also where a slope is no number.
     """
 
     references: slice | None = None
     diagnosis: list[tuple[Step, float, float]] | None = None
+    careful: bool = False
 
 
 def primitive(

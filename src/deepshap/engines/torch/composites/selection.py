@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
+from ....mathematics.rules import bounded
 from .. import rules
 from ..nodes import is_continuous
 from ..operations import ELEMENTWISE, Operation, primitive
@@ -20,8 +21,11 @@ from .reductions import amax
 
 @primitive(rules.select, broadcasts=True)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Take a where the condition holds, else b; the condition is the float carrier of a mask."""
-    return torch.where(condition != 0, a, b)
+    """Take a where the condition holds, else b; the condition is the float carrier of a mask.
+
+    -inf becomes a number whose exponential is 0: a jump of infinity has no share.
+    """
+    return torch.where(condition != 0, bounded(a), bounded(b))
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -69,7 +73,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         input, other = (torch.as_tensor(v, device=condition.device).to(torch.float64) for v in (input, other))
         return where(condition, input, other).to(dtype)
     branches = (torch.as_tensor(v, dtype=dtype, device=condition.device) for v in (input, other))
-    return select(condition.to(torch.float64), *(_finite_branch(b, dtype) for b in branches))
+    return select(condition.to(torch.float64), *branches)
 
 
 @primitive(lambda step, m: step.shares(m, *_branches(step, m)), broadcasts=True)
@@ -80,17 +84,6 @@ def _where(condition: Tensor, a: Any, b: Any) -> Tensor:
 def _branches(step: Any, m: Tensor) -> tuple[Tensor, Tensor]:
     condition = step.arguments[0]
     return torch.where(condition, m, 0.0), torch.where(condition, 0.0, m)
-
-
-def _finite_branch(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """-inf under an input-dependent mask becomes a number whose exponential is 0: a jump of infinity has no share.
-
-    So do numbers near the largest of a dtype, which models (Keras' attention) use in its place.
-    """
-    bound = 3e4 if dtype == torch.float16 else 1e30
-    if not dtype.is_floating_point or not bool((value.abs() > bound).any()):
-        return value
-    return value.clamp(-bound, bound)
 
 
 def searchsorted(sorted_sequence: Tensor, input: Any, **options: Any) -> Tensor:
