@@ -117,6 +117,20 @@ FORMS = {
     "best of infinities": lambda v, s: (
         torch.full_like(s, -torch.inf).scatter(1, s.topk(3, 1)[1], s.topk(3, 1)[0]).softmax(1)
     ),
+    "one place in each row": lambda v, s: row_by_row(v, s, lambda a, b: a[b.argmax()]),
+    "one place of two axes": lambda v, s: row_by_row(v, s, lambda a, b: a.outer(b)[b.argmax(), b.argmin()]),
+    "a place among all rows": lambda v, s: torch.stack([v[k, p] for k, p in enumerate(s.argmax(1))])[:, None],
+    "a column": lambda v, s: row_by_row(v, s, lambda a, b: a.outer(b)[..., b.argmax()]),
+    "in a list": lambda v, s: row_by_row(v, s, lambda a, b: a.outer(b)[1:3, [b.argmax(), 0]]),
+    "selected": lambda v, s: row_by_row(v, s, lambda a, b: a.outer(a).select(1, b.argmax())),
+    "index_select of one": lambda v, s: row_by_row(v, s, lambda a, b: a.index_select(0, b.argmax())),
+    "narrowed": lambda v, s: row_by_row(v, s, lambda a, b: a.narrow(0, b[:3].argmax(), 2) ** 2),
+    "filled at one place": lambda v, s: row_by_row(v, s, lambda a, b: a.index_fill(0, b.argmax(), 2.0)),
+    "put at one place": lambda v, s: row_by_row(v, s, lambda a, b: put(a.sin(), b.argmax(), a[0] ** 2)),
+    "added at one place": lambda v, s: row_by_row(v, s, lambda a, b: added_at(a.sin(), b.argmax(), a[0])),
+    "greatest by slices": lambda v, s: row_by_row(
+        v, s, lambda a, b: a.index_reduce(0, b.argsort() // 2, a.sin(), "amax")
+    ),
     "scores with infinities": lambda v, s: v.gather(1, s.masked_fill(torch.arange(SIZE) > 3, -torch.inf).argsort(1)),
 }
 
@@ -124,6 +138,15 @@ FORMS = {
 def put(target: Tensor, index, value) -> Tensor:
     target[index] = value
     return target
+
+
+def added_at(target: Tensor, index, value) -> Tensor:
+    target[index] += value
+    return target
+
+
+def row_by_row(v: Tensor, s: Tensor, function) -> Tensor:
+    return torch.stack([function(a, b) for a, b in zip(v, s, strict=True)]).reshape(len(v), -1)
 
 
 def rows_and(positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +163,10 @@ WAYS = {
     "put": (
         lambda v, s: put(v.sin(), (torch.arange(len(v)), s.argmax(1)), v[:, 0] ** 2),
         lambda v, s: v.sin().scatter(1, s.argmax(1, keepdim=True), v[:, :1] ** 2),
+    ),
+    "one place": (
+        lambda v, s: torch.stack([a[b.argmax()] for a, b in zip(v, s, strict=True)])[:, None],
+        lambda v, s: v.gather(1, s.argmax(1, keepdim=True)),
     ),
     "one window": (
         lambda v, s: v.gather(1, F.max_pool1d(s[:, None], SIZE, return_indices=True)[1][:, 0]),

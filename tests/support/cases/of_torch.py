@@ -222,6 +222,11 @@ def nested_vmap(x: Tensor, y: Tensor) -> Tensor:
     return outer + torch.vmap(torch.mul, (1, 1), 1)(x, y)[..., None]
 
 
+def segments(x: Tensor) -> Tensor:
+    """Where the parts of each row begin; one has no values."""
+    return torch.tensor([0, 1, 1, 3, 4]).repeat(len(x), 1)
+
+
 def scattered_extreme(x: Tensor, reduce: str, index: Tensor, **options: Any) -> Tensor:
     """The extremes of scattered values, beside other values."""
     return (2 * x.flip(1)).scatter_reduce(1, index.expand(len(x), -1), x, reduce, **options)
@@ -313,6 +318,9 @@ op("relu, functional in place", lambda x: F.relu(x, inplace=True))
 op("relu, torch in place", torch.relu_)
 op("leaky_relu, in place", lambda x: F.leaky_relu_(x, 0.2))
 op("prelu", lambda x: F.prelu(x, fixed(x, 1)))
+op("where, undefined where not taken", lambda x: torch.where(x > 0, x.sqrt(), -(-x).sqrt()))
+op("where, product undefined where not taken", lambda x: torch.where(x > 0, x * x.log(), 0.0))
+op("where, infinite where not taken", lambda x: torch.where(x > 0, 1 / x.relu() + x.relu().log(), x))
 op("prelu, slope from the input", lambda x, w: torch.where(x > 0, x, w * x), domain=TWO)
 op("rrelu", lambda x: F.rrelu(x, 0.1, 0.3))
 op("relu6, steep", lambda x: F.relu6(4 * x))
@@ -741,6 +749,14 @@ alone("torch's forms of complex numbers, beside both.py's")
 op("exp of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).exp()), domain=TWO)
 op("tanh of complex numbers", lambda x, y: torch.view_as_real((0.3 * torch.complex(x, y)).tanh()), domain=TWO)
 op("power of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x.exp(), y) ** 3), domain=TWO)
+op("silu of complex numbers", lambda x, y: torch.view_as_real(F.silu(torch.complex(x, y))), domain=TWO)
+op("logsumexp of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).logsumexp(1)), domain=TWO)
+op("norm of complex numbers", lambda x, y: torch.complex(x, y).norm(dim=1), domain=TWO)
+op("norm of complex numbers, order 3", lambda x, y: torch.linalg.vector_norm(torch.complex(x, y), 3, dim=1), domain=TWO)
+op("norm of a complex matrix", lambda x, y: torch.linalg.matrix_norm(torch.complex(x, y)), TABLE, TWO)
+op("normalize complex numbers", lambda x, y: torch.view_as_real(F.normalize(torch.complex(x, y))), domain=TWO)
+op("where, complex numbers", lambda x, y: torch.view_as_real(torch.where(x > 0, torch.complex(x, y), 2j * y)), domain=TWO)
+op("masked_fill, complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).masked_fill(y > x, 1 + 2j)), domain=TWO)
 op("spectral layer", lambda x: torch.fft.irfft((0.01 * torch.fft.rfft(x).square()).exp(), 8), (8,))
 op("stft", lambda x: torch.stft(x, 4, 2, window=torch.hann_window(4).to(x), return_complex=True).abs(), (8,))
 op("istft", lambda x: torch.istft(spectrum(x) * (1 + spectrum(x).abs()), 4, 2, window=torch.hamming_window(4).to(x)), (8,))
@@ -780,6 +796,7 @@ op("lstsq, right side", lambda x: torch.linalg.lstsq(fixed(x, 4, 2).expand(len(x
 op("lstsq, what is left over", lambda x: torch.linalg.lstsq(x[..., :2], x[..., 2:], driver="gels").residuals, (4, 3))
 op("vmap", lambda x: torch.vmap(lambda row: row.softmax(0) * row.sum())(x))
 op("vmap, of two, nested", nested_vmap, domain=TWO)
+op("new, empty", lambda x: torch.cat([x.new(), x[:, 0]]) ** 2)
 op("new", lambda x: x.new(len(x), 4).zero_() + x.tanh())
 op("nextafter", lambda x: torch.nextafter(x, 2 * x) * x)
 op("rfft", lambda x: torch.fft.rfft(x, dim=1).abs())
@@ -829,6 +846,7 @@ op("expand", lambda x: x.unsqueeze(1).expand(-1, 3, -1).tanh())
 op("expand_as", lambda x: x[:, :1].expand_as(x) * x)
 op("repeat", lambda x: x.repeat(1, 2).sigmoid())
 op("repeat_interleave", lambda x: x.repeat_interleave(2, dim=1))
+op("repeat_interleave, counts alone", lambda x: x[:, torch.repeat_interleave((x[0] * 0 + 2).long())])
 op("repeat_interleave, counts", lambda x: torch.repeat_interleave(x, torch.tensor([1, 2, 0, 1]), dim=1))
 op("tile", lambda x: torch.tile(x, (1, 2)))
 op("cat", lambda x, y: torch.cat([x, y.tanh()], 1), domain=TWO)
@@ -872,6 +890,13 @@ op("scatter_reduce, amax", lambda x: scattered_extreme(x, "amax", torch.tensor([
 op("scatter_reduce, amin", lambda x: scattered_extreme(x, "amin", torch.tensor([1, 1, 0, 3]), include_self=False))
 op("scatter_reduce, amax, in place", lambda x: x.clone().scatter_reduce_(1, ids(x, 2, 2, 0, 3), x.tanh(), "amax") * x)
 op("scatter_reduce, part", lambda x: x.scatter_reduce(1, ids(x, 1, 2, 1), x[:, 1:].exp(), "amax"))
+op("scatter_reduce, prod", lambda x: (2 * x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "prod"))
+op("scatter_reduce, prod of others", lambda x: x.scatter_reduce(1, ids(x, 1, 1, 0, 1), x, "prod", include_self=False))
+for _reduce in ("mean", "amax", "amin", "prod"):
+    op(f"index_reduce, {_reduce}", lambda x, r=_reduce: (2 * x).index_reduce(1, torch.tensor([2, 0, 2]), x[:, 1:], r))
+for _reduce in ("sum", "mean", "max", "min", "prod"):
+    op(f"segment_reduce, {_reduce}", lambda x, r=_reduce: torch.segment_reduce(x.T, r, lengths=torch.tensor([3, 1])).T)
+op("segment_reduce, offsets", lambda x: torch.segment_reduce(x, "sum", offsets=segments(x), axis=1, initial=2.0) * x)
 op("softmax of segments", lambda x: segment_softmax(x, torch.tensor([0, 1, 0, 1])))
 op("scatter_reduce, mean", lambda x: torch.zeros_like(x).scatter_reduce(1, ids(x, 1, 1, 0, 3), x, "mean"))
 op("index_add", lambda x, y: x.index_add(1, torch.tensor([0, 0, 2, 1]), y, alpha=2), domain=TWO)

@@ -51,8 +51,8 @@ def _at_masks(call: Call, indices: list[Tensor]) -> Operation | None:
 def _indices(call: Call) -> list[Tensor]:
     """The tensors that a call selects by; none where they are bounds of slices, which cannot differ."""
     if call.name in ("__getitem__", "__setitem__"):
-        entries = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-        own = [e for e in entries if isinstance(e, Tensor)]
+        entries = call.args[1] if isinstance(call.args[1], (tuple, list)) else (call.args[1],)
+        own = [t for e in entries if isinstance(e, (Tensor, list)) for t in tensors(e)]
         return own if len(own) == len(list(tensors(entries))) else []
     by_name = [call.kwargs[key] for key in ("index", "indices") if key in call.kwargs]
     return list(tensors((call.args[1:2] if call.name == "index_put" else call.args[1:3], by_name)))
@@ -63,12 +63,17 @@ def _has_carrier(index: Tensor) -> bool:
     return tag is not None and tag.carrier is not None
 
 
+def _is_of_counts(call: Call) -> bool:
+    """Whether it is ``repeat_interleave(counts)``, which has no signal."""
+    return call.name == "repeat_interleave" and len(call.args) == 1 and "repeats" not in call.kwargs
+
+
 def settled_indices(call: Call, tape: Tape) -> Any:
     """Indices that depend on the input must select the same on both sides; then they are constants."""
     args, kwargs = call.args, call.kwargs
     if call.operation is None or not call.operation.indices:
         return args, kwargs
-    signal = [0, 2] if call.name in ("__setitem__", "index_put") else [0]
+    signal = [] if _is_of_counts(call) else [0, 2] if call.name in ("__setitem__", "index_put") else [0]
 
     def settle(tensor: Tensor) -> Tensor:
         if carrier_of(tensor) is None:

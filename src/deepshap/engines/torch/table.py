@@ -89,8 +89,8 @@ _of_kind(
     "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat tile "
     "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
-    "hsplit vsplit dsplit narrow "
-    "select slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
+    "hsplit vsplit dsplit "
+    "slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
     "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
     "contiguous alias lift_fresh lift_fresh_copy copy zero fill pad constant_pad_nd reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
@@ -104,7 +104,7 @@ _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(LINEAR, "__deepcopy__", function=lambda tensor, _: tensor.clone())
 _of_kind(
     LINEAR,
-    "__getitem__ __setitem__ index index_select take take_along_dim gather index_add index_copy index_put "
+    "__getitem__ __setitem__ index select narrow index_select take take_along_dim gather index_add index_copy index_put "
     "index_fill nll_loss repeat_interleave masked_select masked_scatter "
     "max_unpool1d max_unpool2d max_unpool3d",
     indices=True,
@@ -112,6 +112,8 @@ _of_kind(
 _of_kind(LINEAR, "_pack_padded_sequence", function=packing.pack, indices=True)
 _of_kind(LINEAR, "_pad_packed_sequence", function=packing.unpack, indices=True)
 _of_kind(COMPOSITE, "scatter_reduce", function=scatter.scatter_reduce, indices=True)
+_of_kind(COMPOSITE, "index_reduce", function=scatter.index_reduce)
+_of_kind(COMPOSITE, "segment_reduce", function=scatter.segment_reduce)
 for _name in ("scatter", "scatter_add"):
     _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
 _of_kind(CAST, "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
@@ -151,7 +153,7 @@ for _name, _secant in {
     "tanhshrink": secants.tanhshrink,
 }.items():
     _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
-_of_kind(ELEMENTWISE, "silu", secant=secants.silu, broadcasts=True, regular=True)
+_of_kind(ELEMENTWISE, "silu", secant=secants.silu, function=arithmetic.silu, broadcasts=True, regular=True)
 _of_kind(
     ELEMENTWISE,
     "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish hardtanh",

@@ -260,15 +260,15 @@ class Tracer(TorchFunctionMode):
             self._mark(args[0])
             return None
         result = on_carriers(call.own, args, kwargs, lambda f, a, k: f(*a, **k))
-        if self._is_lost_by(call, result):
+        if self._is_lost_by(args, result):
             return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
 
-    def _is_lost_by(self, call: Call, result: Any) -> bool:
+    def _is_lost_by(self, args: Any, result: Any) -> bool:
         """Whether torch stops following the signal here; a constant that only takes its shape is none."""
         if not isinstance(result, Tensor) or depends(result) or tag_of(result) is not None:
             return False
-        signal = call.args[0] if call.args else None
+        signal = args[0] if args else None
         return isinstance(signal, Tensor) and self._is_active(signal)
 
     def _multilinear(self, call: Call) -> Any:

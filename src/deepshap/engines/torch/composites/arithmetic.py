@@ -54,7 +54,12 @@ def _absolute(x: Tensor) -> Tensor:
 
 def absolute(input: Tensor) -> Tensor:
     """|x|, of complex numbers too."""
-    return hypot(input.real, input.imag) if input.is_complex() else _absolute(input)
+    return torch.sqrt(squared(input)) if input.is_complex() else _absolute(input)
+
+
+def squared(input: Tensor) -> Tensor:
+    """|x| ** 2, of complex numbers too."""
+    return input.real.square() + input.imag.square() if input.is_complex() else input.square()
 
 
 def angle(input: Tensor) -> Tensor:
@@ -72,6 +77,11 @@ def _gelu(x: Tensor) -> Tensor:
 @primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, regular=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """Input times its sigmoid: of complex numbers torch has the value and no derivative."""
+    return input * torch.sigmoid(input) if input.is_complex() else F.silu(input)
 
 
 def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
@@ -135,7 +145,7 @@ def new(input: Tensor, *size_or_data: Any, **options: Any) -> Tensor:
     """A new tensor of a size, or with data."""
     if len(size_or_data) == 1 and not isinstance(size_or_data[0], int | torch.Size):
         return new_tensor(input, *size_or_data, **options)
-    return input.new_zeros(*size_or_data, **options)
+    return input.new_zeros(*(size_or_data or (0,)), **options)
 
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:

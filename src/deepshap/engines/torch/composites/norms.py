@@ -13,6 +13,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from .. import rules
 from ..operations import primitive
+from .arithmetic import squared
 from .reductions import amax, amin, axes_of
 from .selection import where
 
@@ -41,13 +42,13 @@ def vector_norm(
     x = x if dtype is None else x.to(dtype)
     dims, ord = axes_of(x, dim), float(ord)
     if ord == 2:
-        return torch.sqrt(x.square().sum(dims, keepdim))
+        return torch.sqrt(squared(x).sum(dims, keepdim))
     if ord == 1:
         return x.abs().sum(dims, keepdim)
     if math.isinf(ord):
         return (amax if ord > 0 else amin)(x.abs(), dims, keepdim)
     if ord == 0:
-        return (x != 0).to(x.dtype).sum(dims, keepdim)
+        return (x != 0).to(x.real.dtype).sum(dims, keepdim)
     return x.abs().pow(ord).sum(dims, keepdim).pow(1 / ord)
 
 

@@ -14,6 +14,7 @@ from ....errors import UnsupportedOperationError
 from .. import rules
 from ..operations import COMPOSITE, Operation, primitive
 from ..windows import Windows, taken
+from .scatter import along
 
 
 @primitive(rules.chosen)
@@ -98,7 +99,17 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Slices at positions."""
-    return getitem(input, (*[slice(None)] * (dim % max(input.dim(), 1)), index))
+    return getitem(input, (*[slice(None)] * (dim % max(input.dim(), 1)), index.reshape(-1)))
+
+
+def select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The slice at a position."""
+    return getitem(input, (*[slice(None)] * (dim % input.dim()), index))
+
+
+def narrow(input: Tensor, dim: int, start: Tensor, length: int) -> Tensor:
+    """Slices from a position on."""
+    return index_select(input, dim, start + torch.arange(length, device=start.device))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -115,9 +126,10 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     axes = [k for k, e in enumerate(kept) if isinstance(e, Tensor)]
     moved, size = left.movedim(axes, tuple(range(len(axes)))), [left.shape[a] for a in axes]
     rest = moved.shape[len(axes) :]
-    found = lookup(_float(moved.reshape(math.prod(size), math.prod(rest))), _joined([kept[a] for a in axes], size))
-    shape = found.shape[:-1]
-    found = found.reshape(*shape, *rest)
+    places = _joined([kept[a] for a in axes], size)
+    shape = places.shape
+    found = lookup(_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(places))
+    found = found.reshape((*shape, *rest))
     if advanced == list(range(advanced[0], advanced[-1] + 1)):  # else the positions' axes come first
         found = found.movedim(tuple(range(len(shape))), tuple(range(axes[0], axes[0] + len(shape))))
     return _typed(found, input)
@@ -129,8 +141,11 @@ def _joined(indices: list[Tensor], sizes: list[int]) -> Tensor:
 
 
 def _spelled_out(input: Tensor, index: Any) -> list[Any]:
-    """One entry for each axis; the ellipsis stands for whole ones."""
-    entries = list(index) if isinstance(index, tuple) else [index]
+    """One entry for each axis; the ellipsis stands for whole ones, and a list among others for a tensor."""
+    entries = list(index) if isinstance(index, (tuple, list)) else [index]
+    entries = [
+        torch.stack([torch.as_tensor(i, device=input.device) for i in e]) if isinstance(e, list) else e for e in entries
+    ]
     whole = [slice(None)] * (input.dim() - sum(e is not None and e is not Ellipsis for e in entries))
     at = next((k for k, e in enumerate(entries) if e is Ellipsis), None)
     return [*entries, *whole] if at is None else [*entries[:at], *whole, *entries[at + 1 :]]
@@ -162,8 +177,7 @@ def _with(input: Tensor, inner: tuple[slice, ...], sums: Tensor) -> Tensor:
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """Slices added at positions."""
-    along = index.reshape([-1 if axis == dim % input.dim() else 1 for axis in range(input.dim())])
-    return scatter_add(input, dim, along.expand(source.shape), source * alpha)
+    return scatter_add(input, dim, along(index, dim, source), source * alpha)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
@@ -191,13 +205,12 @@ def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | No
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """Slices put at positions."""
-    along = index.reshape([-1 if axis == dim % input.dim() else 1 for axis in range(input.dim())])
-    return scatter(input, dim, along.expand(source.shape), source)
+    return scatter(input, dim, along(index, dim, source), source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """One value put at positions."""
-    shape = [len(index) if axis == dim % input.dim() else n for axis, n in enumerate(input.shape)]
+    shape = [index.numel() if axis == dim % input.dim() else n for axis, n in enumerate(input.shape)]
     return index_copy(input, dim, index, torch.as_tensor(value, dtype=input.dtype).expand(shape))
 
 
@@ -211,7 +224,7 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """``input[index] = value``."""
-    input[...] = index_put(input, index if isinstance(index, tuple) else (index,), value)
+    input[...] = index_put(input, index if isinstance(index, (tuple, list)) else (index,), value)
 
 
 def max_unpool(native: Callable[..., Tensor], spatial: int) -> Callable[..., Tensor]:
@@ -277,6 +290,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "take_along_dim": take_along_dim,
     "index_select": index_select,
     "take": take,
+    "select": select,
+    "narrow": narrow,
     "__getitem__": getitem,
     "scatter_add": scatter_add,
     "scatter": scatter,

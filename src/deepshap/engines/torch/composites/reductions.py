@@ -32,6 +32,8 @@ def greatest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
     """Log of the sum of exponentials."""
+    if input.is_complex():
+        return input.exp().sum(dim, keepdim).log()
     return over_axes(logsumexp_last, input, dim, keepdim)
 
 
