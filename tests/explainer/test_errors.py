@@ -14,7 +14,6 @@ import torch
 from helpers import built, drawn, snapshot
 from models import Chain, Inputs, Last, lstm
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 from deepshap import errors
@@ -228,19 +227,6 @@ def branching(x: Tensor) -> Tensor:
 def test_paths_that_differ_are_not_compared(function):
     with pytest.raises(deepshap.ControlFlowError, match=r"test_errors\.py"):
         deepshap.DeepExplainer(function, R, progress=False).shap_values(X)
-
-
-def test_lengths_that_are_computed_from_the_ids():
-    embed, layer = built(nn.Embedding(5, 3)), built(lstm())
-
-    def model(ids: Tensor) -> Tensor:
-        lengths = (ids != 0).sum(1)
-        packed = pack_padded_sequence(embed(ids), lengths, batch_first=True, enforce_sorted=False)
-        return layer(packed)[1][0][0]
-
-    ids, references = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0]]), torch.tensor([[1, 4, 0, 0], [2, 2, 2, 2]])
-    with pytest.raises(deepshap.ControlFlowError, match=r"additional_forward_args"):
-        deepshap.DeepExplainer(model, references, progress=False).shap_values(ids)
 
 
 def test_a_model_with_different_paths_is_left_alone():

@@ -12,7 +12,6 @@ import torch
 import torchdiffeq
 from helpers import assert_close
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 
@@ -170,18 +169,6 @@ def test_counts_of_tokens_are_refused_with_what_to_do():
         deepshap.ControlFlowError, match=rf"numpy .* test_deciding.py:{line} .*find its tokens by a mask"
     ):
         deepshap.DeepExplainer(mixture(of_sorted_tokens), TOKENS[3:], progress=False).shap_values(TOKENS[:3])
-
-
-def test_lengths_of_packed_sequences_are_refused_with_what_to_do():
-    table, layer = torch.eye(10, 3), torch.nn.GRU(3, 2, batch_first=True)
-
-    def model(ids: Tensor) -> Tensor:
-        return layer(pack_padded_sequence(table[ids], (ids != 0).sum(1), batch_first=True, enforce_sorted=False))[1][0]
-
-    line = inspect.getsourcelines(model)[1] + 1
-    ids = torch.tensor([[5, 2, 9], [2, 5, 0], [9, 0, 0], [7, 2, 0]])
-    with pytest.raises(deepshap.ControlFlowError, match=rf"pack_padded_sequence.*test_deciding.py:{line}.*torch.where"):
-        deepshap.DeepExplainer(model, ids[2:], progress=False).shap_values(ids[:2])
 
 
 def test_masks_that_choose_as_many_in_each_row_are_positions():

@@ -12,9 +12,11 @@ from torch import Tensor
 from ...errors import ControlFlowError, DeepShapError
 from ..api import Comparison, Contributions, Points
 from ..shell import control_flow_message, spread
+from .composites import lengths
 from .composites.places import all_of_them, as_many_in_each_row, operations
 from .contributions import adds_up, as_numpy
 from .operations import Misaligned, Operation, Unsettled
+from .table import OPERATIONS
 
 T = TypeVar("T")
 
@@ -45,8 +47,10 @@ class Agreement:
 
     def operations(self, points: Points) -> dict[Any, Operation]:
         """The engine's own operations, and those that find places in rows that run."""
-        ways = (dict, lambda: operations(as_many_in_each_row(len(points))), lambda: operations(all_of_them))
-        return {**ways[self._places](), **self._own}
+        if not self._places:
+            return self._own
+        places = as_many_in_each_row(len(points)) if self._places == 1 else all_of_them
+        return {**operations(places), **lengths.operations(OPERATIONS), **self._own}
 
     def find(self, run: Callable[[], T]) -> T:
         """Run both sides; where they differ, by other ways, of which the first that works is kept."""

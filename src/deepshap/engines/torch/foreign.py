@@ -16,6 +16,7 @@ from torch.jit import ScriptFunction
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
+from .composites import lengths
 from .nodes import Node
 from .operations import Operation
 from .tree import replace, tensors
@@ -67,18 +68,20 @@ def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
 
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see ``torch.autograd.Function.apply``, what ``torch.vmap`` does to each row, and into scripted functions.
+    """Let the tracer see custom functions of autograd, packing, what ``torch.vmap`` does to each row, and scripted functions.
 
-    The code of apply is exchanged, not the attribute of the class: programs write ``f = F.apply`` when they are imported.
+    The codes of apply and packing are exchanged, not attributes: programs write ``f = F.apply`` when they are imported.
     """
     if _APPLY.__code__ is _ANNOUNCING:  # a run within a run
         yield
         return
     _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _ANNOUNCING, row_by_row, as_written
+    lengths.PACK.__code__ = _packing.__code__
     try:
         yield
     finally:
         _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _NATIVE.__code__, _VMAP, _SCRIPTED
+        lengths.PACK.__code__ = lengths.NATIVE.__code__
 
 
 def _with_cell(__class__: Any) -> Any:
@@ -89,6 +92,12 @@ def _with_cell(__class__: Any) -> Any:
         return announced(cls, *args, **kwargs)
 
     return apply
+
+
+def _packing(input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> Any:
+    from deepshap.engines.torch.composites.lengths import announced  # runs among the globals of torch's module
+
+    return announced(input, lengths, batch_first, enforce_sorted)
 
 
 _APIS: Any = apis

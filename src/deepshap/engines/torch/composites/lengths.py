@@ -1,0 +1,125 @@
+"""Packed sequences whose lengths depend on the input: padded ones, of which what is behind the end changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import rnn
+from torch.overrides import handle_torch_function, has_torch_function
+
+from ....errors import UnsupportedOperationError
+from ..carriers import tag_of
+from ..operations import COMPOSITE, Operation
+from . import packing
+
+PACK: Any = rnn.pack_padded_sequence
+NATIVE: Any = FunctionType(PACK.__code__, PACK.__globals__, "pack_padded_sequence", PACK.__defaults__)
+CELLS: dict[str, Callable[..., Any]] = {
+    "lstm": torch.lstm_cell,
+    "gru": torch.gru_cell,
+    "rnn_tanh": torch.rnn_tanh_cell,
+    "rnn_relu": torch.rnn_relu_cell,
+}
+
+
+def announced(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> rnn.PackedSequence:
+    """Run ``pack_padded_sequence``, or show it to the active tracer where the lengths depend on the input."""
+    if tag_of(lengths) is not None and has_torch_function((lengths,)):
+        return handle_torch_function(announced, (input, lengths), input, lengths, batch_first, enforce_sorted)
+    return NATIVE(input, lengths, batch_first, enforce_sorted)
+
+
+announced.operation = Operation(COMPOSITE, function=NATIVE)  # type: ignore[attr-defined]
+announced.__name__ = "pack_padded_sequence"
+
+
+def operations(layers: dict[str, Operation]) -> dict[Any, Operation]:
+    """What stands in for packing, recurrent layers and unpacking, where lengths differ."""
+    return {
+        announced: Operation(COMPOSITE, function=pack),
+        "_pad_packed_sequence": Operation(COMPOSITE, function=unpack),
+        **{
+            name: Operation(COMPOSITE, function=partial(run, cell, layers[name].function), recurrent=True)
+            for name, cell in CELLS.items()
+        },
+    }
+
+
+def lengths_of(sizes: Any) -> Tensor | None:
+    """The lengths that belong to sizes of all rows at every step."""
+    return getattr(sizes, "_deepshap_lengths", None)
+
+
+def pack(input: Tensor, lengths: Tensor, batch_first: bool, enforce_sorted: bool) -> rnn.PackedSequence:
+    """All steps one after the other, with all rows; the sizes know the lengths."""
+    by_step = input.transpose(0, 1) if batch_first else input
+    with torch._C.DisableTorchFunction():
+        sizes: Any = torch.full((int(lengths.max()),), len(lengths))
+    sizes._deepshap_lengths = lengths
+    return rnn.PackedSequence(by_step.flatten(0, 1), sizes)
+
+
+def unpack(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int) -> Any:
+    """The steps of each row, and padding behind its end."""
+    lengths = lengths_of(batch_sizes)
+    if lengths is None:
+        return packing.unpack(data, batch_sizes, batch_first, padding_value, total_length)
+    padded, _ = packing.unpack(
+        data, batch_sizes.new_full((len(data) // len(lengths),), len(lengths)), False, padding_value, total_length
+    )
+    padded = padded[:total_length]
+    there = (torch.arange(total_length, device=lengths.device)[:, None] < lengths).to(data.device)
+    padded = torch.where(there.reshape(*there.shape, *[1] * (padded.dim() - 2)), padded, padding_value)
+    return padded.transpose(0, 1) if batch_first else padded, lengths
+
+
+def run(cell: Any, layer: Any, data: Tensor, sizes: Any, *rest: Any, **options: Any) -> Any:
+    """A recurrent network, step by step: behind the end of a row its states stay as they are."""
+    lengths = lengths_of(sizes)
+    if lengths is None:
+        return layer(data, sizes, *rest, **options)
+    hx, weights, biases, layers, _, _, bidirectional = rest
+    per_layer, directions = (4 if biases else 2), 2 if bidirectional else 1
+    if len(weights) != per_layer * layers * directions:
+        raise UnsupportedOperationError(
+            "an LSTM with proj_size has no rule where lengths of packed rows depend on the input."
+        )
+    steps = data.unflatten(0, (-1, len(lengths)))
+    there = [(lengths > t).to(data.device).unsqueeze(-1) for t in range(len(steps))]
+    states, last = (list(hx) if isinstance(hx, (tuple, list)) else [hx]), []
+    for depth in range(layers):
+        found = []
+        for k in range(depth * directions, (depth + 1) * directions):
+            own = partial(cell_of(cell), weights=weights[k * per_layer : (k + 1) * per_layer])
+            output, state = along(own, steps, there, [s[k] for s in states], backwards=k % directions == 1)
+            found.append(output)
+            last.append(state)
+        steps = torch.cat(found, -1)
+    return (steps.flatten(0, 1), *(torch.stack(s) for s in zip(*last, strict=True)))
+
+
+def cell_of(cell: Any) -> Callable[..., list[Tensor]]:
+    """A cell, from a list of states to a list of states."""
+
+    def step(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+        new = cell(x, tuple(states) if len(states) > 1 else states[0], *weights)
+        return list(new) if isinstance(new, tuple) else [new]
+
+    return step
+
+
+def along(
+    step: Callable[..., list[Tensor]], x: Tensor, there: list[Tensor], states: list[Tensor], backwards: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Outputs of all steps in one direction, and the last states of each row."""
+    made: dict[int, Tensor] = {}
+    for t in reversed(range(len(x))) if backwards else range(len(x)):
+        new = step(x[t], states)
+        states = [torch.where(there[t], *pair) for pair in zip(new, states, strict=True)]
+        made[t] = torch.where(there[t], new[0], 0.0)
+    return torch.stack([made[t] for t in range(len(x))]), states
