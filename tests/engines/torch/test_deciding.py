@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchdiffeq
 from helpers import assert_close
 from torch import Tensor
@@ -220,6 +221,43 @@ def test_counts_that_differ_are_named_where_they_are_made():
 
     with pytest.raises(deepshap.ControlFlowError, match=r"from bincount at test_deciding\.py"):
         deepshap.DeepExplainer(model, TOKENS[3:], progress=False).shap_values(TOKENS[:3])
+
+
+def medians_of_groups(x: Tensor) -> Tensor:
+    """Of two groups in each row, by two sorts of the whole batch, as graph networks take medians."""
+    values, order = x.reshape(-1).sort()
+    group = (torch.arange(len(x))[:, None] * 2 + torch.tensor([0, 1, 1])).reshape(-1)
+    return values[group[order].sort(stable=True).indices].reshape(x.shape)[:, :2]
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_rows_that_meet_in_a_sort_of_the_batch_are_explained_apart(rows):
+    x = TOKENS[:, 0]
+    assert torch.equal(medians_of_groups(x), torch.stack([x[:, 0], x[:, 1:].min(1)[0]], 1))
+    found = deepshap.DeepExplainer(medians_of_groups, x[3:], progress=False).shap_values(x[:rows])
+    assert_close(found.sum(1), (medians_of_groups(x[:rows]) - medians_of_groups(x[3:]).mean(0)).numpy())
+    alone = [
+        np.mean(
+            [deepshap.DeepExplainer(medians_of_groups, r[None], progress=False).shap_values(one[None]) for r in x[3:]],
+            0,
+        )
+        for one in x[:rows]
+    ]
+    assert_close(found, np.concatenate(alone))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: torch.select_scatter(z, z[:, 0], 1, 2),
+        lambda z: F.bilinear(z, z, torch.ones(1, 3, 3, dtype=z.dtype)),
+        lambda z: z.scatter_reduce(1, torch.zeros(len(z), 3).long(), z, "sum"),
+    ],
+)
+def test_what_has_no_derivative_is_named(function):
+    x = TOKENS[:, 0]
+    with pytest.raises(deepshap.UnsupportedOperationError, match=r"at test_deciding\.py:\d+ .*derivative"):
+        deepshap.DeepExplainer(lambda x: function(torch.complex(x, x)).abs(), x[3:], progress=False).shap_values(x[:3])
 
 
 SINGULAR = torch.tensor([[1.0, 1.0], [1.0, 1.0]])

@@ -751,6 +751,7 @@ op("tanh of complex numbers", lambda x, y: torch.view_as_real((0.3 * torch.compl
 op("power of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x.exp(), y) ** 3), domain=TWO)
 op("silu of complex numbers", lambda x, y: torch.view_as_real(F.silu(torch.complex(x, y))), domain=TWO)
 op("logsumexp of complex numbers", lambda x, y: torch.view_as_real(torch.complex(x, y).logsumexp(1)), domain=TWO)
+op("logaddexp of complex numbers", lambda x, y: parts(torch.logaddexp(torch.complex(x, y), torch.complex(y, x))), domain=TWO)
 op("norm of complex numbers", lambda x, y: torch.complex(x, y).norm(dim=1), domain=TWO)
 op("norm of complex numbers, order 3", lambda x, y: torch.linalg.vector_norm(torch.complex(x, y), 3, dim=1), domain=TWO)
 op("norm of a complex matrix", lambda x, y: torch.linalg.matrix_norm(torch.complex(x, y)), TABLE, TWO)

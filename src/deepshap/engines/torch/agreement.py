@@ -19,6 +19,7 @@ from .operations import Misaligned, Operation, Unsettled
 from .table import OPERATIONS
 
 T = TypeVar("T")
+Run = Callable[[Comparison], Contributions]
 
 
 class Agreement:
@@ -37,6 +38,7 @@ class Agreement:
     def __init__(self, evaluate: Callable[[Points], np.ndarray], own: dict[Any, Operation]) -> None:
         self._evaluate, self._own = evaluate, own
         self.together = False  # whether either side runs on the rows of both
+        self._apart = False  # whether every pair runs by itself
         self._places = 0  # which of the ways to find places by masks that differ
         self._refusal: ControlFlowError | None = None  # what happens to the model as it is
 
@@ -89,10 +91,22 @@ class Agreement:
             return examples, references
         return Points.joined([examples, references]), Points.joined([references, examples])
 
-    def checked(self, found: Contributions, whole: Comparison, eps: float) -> Contributions:
-        """Rows must not have met others, as rows do that the model sorts."""
-        references = len(whole.references) if whole.crossed else 1
-        if self.found and not adds_up(found, whole.outputs, eps**0.5, references):
+    def explained(self, beside: Run, whole: Comparison, eps: float) -> Contributions:
+        """Contributions of rows beside rows, which must not have met others, as they do where a model sorts its whole batch.
+
+        Else every pair runs by itself, if that adds up.
+        """
+        if self._apart and (found := _pair_by_pair(beside, whole, eps)):
+            return found
+        together = self.find(lambda: self._checked(beside(whole), whole, eps))
+        if self.found or _add_up(together, whole, eps):
+            return together
+        apart = _pair_by_pair(beside, whole, eps)
+        self._apart = apart is not None
+        return apart or together
+
+    def _checked(self, found: Contributions, whole: Comparison, eps: float) -> Contributions:
+        if self.found and not _add_up(found, whole, eps):
             raise self._failed("rows meet others")
         return found
 
@@ -109,6 +123,21 @@ class Agreement:
             gap, scale = spread([own, native]) if own.shape == native.shape else (np.inf, 0.0)
             if not gap <= eps**0.5 * scale:
                 raise self._failed("rows decide otherwise by themselves")
+
+
+def _add_up(found: Contributions, whole: Comparison, eps: float) -> bool:
+    return adds_up(found, whole.outputs, eps**0.5, len(whole.references) if whole.crossed else 1)
+
+
+def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions | None:
+    """What runs on single pairs find; None where that does not add up."""
+    parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.crossed else 1)]
+    for n in range(len(whole.examples)):
+        of_example = whole.apart().part(slice(n, n + 1))
+        parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
+        if not _add_up(parts[-1], of_example, eps):
+            return None
+    return Contributions.of_examples(parts)
 
 
 def _refusal(error: Misaligned) -> ControlFlowError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from traceback import walk_stack, walk_tb
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -104,16 +106,18 @@ def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
 
 def place_of_call() -> str:
     """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
-    frame = sys._getframe(1)
+    return _place(walk_stack(sys._getframe(1)))
+
+
+def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
     inside = ""
-    while frame is not None:
+    for frame, line in frames:
         path = frame.f_code.co_filename
         if path.startswith(_TORCH):
             if not inside and frame.f_code.co_name == "forward":
                 inside = f" in {type(frame.f_locals.get('self')).__name__}"
         elif not path.startswith(_PACKAGE):
-            return f"{os.path.basename(path)}:{frame.f_lineno}{inside}"
-        frame = frame.f_back  # type: ignore[assignment]
+            return f"{os.path.basename(path)}:{line}{inside}"
     return "unknown place"
 
 
@@ -153,11 +157,22 @@ _CURES = (
 
 
 @contextmanager
-def errors_through_c() -> Iterator[None]:
-    """Raise errors of ours as they are where torch's C code went on after one (``Tensor.set_``), of which Python complains."""
+def errors_told() -> Iterator[None]:
+    """Say what torch's errors mean here.
+
+    Errors of ours are raised as they are where torch's C code went on after one (``Tensor.set_``), of which Python complains.
+    """
     try:
         yield
     except SystemError as error:
         if isinstance(error.__cause__, DeepShapError):
             raise error.__cause__ from None
         raise
+    except RuntimeError as error:
+        if "does not support automatic differentiation" not in str(error):
+            raise
+        place = _place(reversed(list(walk_tb(error.__traceback__))))
+        raise UnsupportedOperationError(
+            f"the model calls at {place} what torch has no derivative of: {str(error).removesuffix('.')}. Write it with other "
+            "operations, of complex numbers for instance with those of their real and imaginary parts."
+        ) from error

@@ -20,7 +20,7 @@ from . import inspection
 from .agreement import Agreement
 from .alike import WORTHWHILE, groups_of
 from .background import Background, Recorded
-from .calls import errors_through_c
+from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .double import InFloat64
 from .foreign import foreign_visible
@@ -232,7 +232,7 @@ class TorchEngine(Shell):
             leaves.extend(leaf for _, leaf in entered)
             return [inside for inside, _ in entered]
 
-        with foreign_visible(self.modules, tracer.operations), errors_through_c(), torch.enable_grad():
+        with foreign_visible(self.modules, tracer.operations), errors_told(), torch.enable_grad():
             if self.layer is None:
                 inside = enter(self._entering(points))
                 with tracer:
@@ -297,8 +297,7 @@ class TorchEngine(Shell):
                         break
             self._pairwise = True
         beside = self._on_all_pairs if comparison.crossed else self._beside
-        agreement = self._agreement
-        return agreement.find(lambda: agreement.checked(beside(comparison, plan, reduce), comparison, self.eps))
+        return self._agreement.explained(lambda part: beside(part, plan, reduce), comparison, self.eps)
 
     def _can_be_crossed(self, comparison: Comparison) -> bool:
         """Whether either side can run on rows of its own; rows are found by their numbers, which must not be equal."""

@@ -81,7 +81,7 @@ def settled_indices(call: Call, tape: Tape) -> Any:
         tape.call(call.name)
         if not tape.is_same(call.name, tensor.detach()):
             kind = "lengths" if call.name == "_pack_padded_sequence" else "indices"
-            raise unsettled(f"the {kind} of {tape.known_as(call.name).lstrip('_')}", kind)
+            raise unsettled(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
         return tensor.detach()
 
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))

@@ -150,14 +150,16 @@ class Step:
 
     def vjp(self, points: Sequence[Tensor], multipliers: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """The gradient at some points, from the multipliers of the float outputs."""
-        with torch.enable_grad():
-            points = [point.detach().requires_grad_() for point in points]
-            made = tensors(self.evaluate(*points))
-        floats = [v for v in made if v.is_floating_point() or v.is_complex()]
-        outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
         try:
+            with torch.enable_grad():
+                points = [point.detach().requires_grad_() for point in points]
+                made = tensors(self.evaluate(*points))
+            floats = [v for v in made if v.is_floating_point() or v.is_complex()]
+            outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
             reached, weights = zip(*outputs, strict=True)
             return torch.autograd.grad(reached, points, weights, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise UnsupportedOperationError(
                 f"the rule of {self.name} at {self.place} asks for its derivative, and torch has none ({error}). Register it as "

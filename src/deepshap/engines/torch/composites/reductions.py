@@ -39,7 +39,14 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
 
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """Logsumexp of two."""
+    if input.is_complex():  # whose imaginary part torch does not bring back between -pi and pi
+        return _of_two_complex(input, other)
     return logsumexp_last(torch.stack(torch.broadcast_tensors(input, other), -1))
+
+
+@primitive(rules.rescale(), broadcasts=True)
+def _of_two_complex(input: Tensor, other: Tensor) -> Tensor:
+    return torch.logaddexp(input, other)
 
 
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
