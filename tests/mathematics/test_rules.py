@@ -139,6 +139,27 @@ def test_choices(array):
     assert by_c * (c - cr) + by_a * (a - ar) + by_b * (b - br) == pytest.approx(wanted)
 
 
+def standardised(x: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values, what they are divided by, and their quotient."""
+    c = x - x.mean(-1, keepdims=True) if centred else x
+    size = np.sqrt((c**2).mean(-1, keepdims=True) + 0.1)
+    return c, size, c / size
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("centred", [True, False])
+def test_standardised_values_are_a_product_a_root_and_squares(centred, array):
+    (c, q, y), (c_r, q_r, y_r) = (standardised(v, centred) for v in (X, R))
+    by_inverse = (M * (c + c_r) / 2).sum(-1, keepdims=True)
+    by_mean_square = by_inverse * (1 / q - 1 / q_r) / (q**2 - q_r**2)
+    wanted = M * (1 / q + 1 / q_r) / 2 + by_mean_square * (c + c_r) / 5
+    wanted = wanted - wanted.mean(-1, keepdims=True) if centred else wanted
+    m, *sides = map(array, (M, y, y_r, q, q_r))
+    found = np.asarray(rules.standardised(m, sides[:2], sides[2:], centred))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    np.testing.assert_allclose((found * (X - R)).sum(-1), (M * (y - y_r)).sum(-1), rtol=1e-10)
+
+
 @FRAMEWORKS
 @pytest.mark.parametrize("undefined", [np.nan, np.inf, -np.inf])
 def test_what_is_undefined_where_it_is_not_taken_does_not_change(array, undefined):

@@ -245,6 +245,22 @@ def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Arra
     return xp.where(masked[0] ^ masked[1], own, xp.where(swallowed, 0.0, otherwise))
 
 
+# ---------------------------------------------------------------------- vectors over their size, along the last axis
+def standardised(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
+    """y = c / q with q = sqrt(mean(c^2) + eps), of c = x - mean(x) or c = x itself.
+
+    The product of c and 1 / q, half-split, and the secants of the reciprocal square root and of squares. With the mean of
+    both sides ``u = (c + c_r) / (q + q_r)`` all that becomes the derivative's own form:
+    ``(1 / q + 1 / q_r) / 2 (m - mean(m) - u mean(m u))``.
+    """
+    xp, (q, qr), n = namespace(m), size, m.shape[-1]
+    u = (y[0] * q + y[1] * qr) / (q + qr)
+    found = m - u * (xp.sum_last(m * u) / n)
+    if centred:
+        found = found - xp.sum_last(m) / n
+    return found * ((1 / q + 1 / qr) / 2)
+
+
 # ---------------------------------------------------------------------- order, along the last axis
 def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
     """Cross-max of each of some windows, in which nothing ties; x is greatest at the positions i, r at j.

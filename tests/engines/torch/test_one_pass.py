@@ -12,6 +12,20 @@ from deepshap.engines.torch import one_pass
 from deepshap.engines.torch.kernels import attention, pairs
 from deepshap.mathematics import secants
 
+WEIGHT = torch.linspace(-1, 2, 6)
+
+
+class OverOne(nn.Module):
+    """A function over the second axis, of size 6 or 3, with the rows before or behind."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x.movedim(1, -1)).movedim(-1, 1)
+
+
 FUNCTIONS = {
     "relu": nn.ReLU(),
     "tanh": nn.Tanh(),
@@ -26,7 +40,10 @@ FUNCTIONS = {
     "hardswish": nn.Hardswish(),
     "softmax": nn.Softmax(1),  # with the rows before, and behind: the axis is moved to the end
     "log softmax": nn.LogSoftmax(1),
+    "layer norm": OverOne(lambda x: nn.functional.layer_norm(x, x.shape[-1:], *2 * [WEIGHT[: x.shape[-1]].to(x)], 0.1)),
+    "rms norm": OverOne(lambda x: nn.functional.rms_norm(x, x.shape[-1:])),
 }
+OVER_ONE = ("softmax", "log softmax", "layer norm", "rms norm")
 
 
 class Rows(nn.Module):
@@ -71,7 +88,7 @@ def assert_as_in_float64(model, background, x, passes):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    ("name", "axis"), [(n, a) for n in FUNCTIONS for a in (0, 1, 2) if "softmax" not in n or a != 1]
+    ("name", "axis"), [(n, a) for n in FUNCTIONS for a in (0, 1, 2) if n not in OVER_ONE or a != 1]
 )
 def test_one_pass_is_the_plain_rule(name, axis, dtype, passes):
     torch.manual_seed(0)

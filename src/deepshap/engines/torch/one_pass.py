@@ -21,13 +21,18 @@ from ...mathematics.rules import MASKED
 from . import rules
 from .kernels import attention
 from .kernels import pairs as kernels
-from .kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, TANH
+from .kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from .operations import Operation, Step
 from .threads import in_threads
 
 ATTENTION = -1
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
-OVER_LAST: dict[Any, int] = {rules.softmax: SOFTMAX, rules.log_softmax: LOG_SOFTMAX, rules.greatest: GREATEST}
+OVER_LAST: dict[Any, int] = {
+    rules.softmax: SOFTMAX,
+    rules.log_softmax: LOG_SOFTMAX,
+    rules.greatest: GREATEST,
+    rules.standardised: STANDARDISED,
+}
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
@@ -133,10 +138,21 @@ def _by_last_axis(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
     if kind == GREATEST:
         found = m.new_empty(*m.shape[:-1], sides[0].shape[-1])
         return _run(kernels.greatest(), m, found, axis, [*sides, *memories], 1, [step.arguments[1].positions])
+    if kind == STANDARDISED:
+        return _standardised(step, m, axis)
     if not _are_plain(axis, *sides, *memories):
         return None
     sides += [step.outputs[0], step.reference.outputs[0], *memories]
     return _run(kernels.over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
+
+
+def _standardised(step: Step, m: Tensor, axis: int) -> Tensor:
+    assert step.reference is not None
+    _, weight, _, _, centred = step.arguments
+    sides = [v for both in zip(step.memory, step.reference.memory, strict=True) for v in both]
+    weights = m.new_ones(m.shape[-1]) if weight is None else weight.detach().to(m.dtype)
+    kernel = kernels.standardised(centred)
+    return _run(kernel, m, torch.empty_like(m), axis, sides, 1, [weights.numpy()])
 
 
 def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> bool:

@@ -99,6 +99,14 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
     return rules.softmax(multiplier, *values(step), *_memories(step))
 
 
+def standardised(step: Step, multiplier: Tensor) -> Tensor:
+    """Over the last axis, times a weight; the step's memory is the standardised values and what they were divided by."""
+    _, weight, _, _, centred = step.arguments
+    m = multiplier if weight is None else multiplier * weight
+    y, size = zip(*_memories(step), strict=True)
+    return rules.standardised(m, y, size, centred)
+
+
 def attention(step: Step, multiplier: Tensor) -> list[Tensor]:
     """y = softmax(scale q k^T + mask) v: the rules of two products and of softmax, one after the other."""
     (q, k, v), (z, *rest) = (list(map(rules.mean, step.sides()[:3])), zip(*_memories(step), strict=True))

@@ -102,11 +102,26 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     return input * where(size > maxnorm, maxnorm / (size + 1e-7), torch.ones_like(size))
 
 
-def _standardised(input: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    mean = input.mean(dims, keepdim=True)
-    centred = input - mean
-    scale = torch.rsqrt(centred.square().mean(dims, keepdim=True) + eps)
-    return centred * scale, mean, scale
+@primitive(rules.standardised, keeps_memory=True, broadcasts=True)
+def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
+    """Over the last axis, of zero mean or not; keeps what it was before weight and bias, and what it was divided by."""
+    x = x - x.mean(-1, keepdim=True) if centred else x
+    size = torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
+    y = x / size
+    return _affine(y, weight, bias), (y, size)
+
+
+def _standardised(
+    input: Tensor, axes: int, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, centred: bool = True
+) -> Tensor:
+    """Over the last axes, with parameters of their shape."""
+    flat = input.flatten(-axes) if axes > 1 else input
+    parameters = [None if p is None else p.flatten() for p in (weight, bias)]
+    if any(p is not None and p.grad_fn is not None for p in parameters):  # they depend on what is explained
+        y = _affine(standardised_last(flat, None, None, eps, centred), *parameters)
+    else:
+        y = standardised_last(flat, *parameters, eps, centred)
+    return y.unflatten(-1, input.shape[-axes:]) if axes > 1 else y
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -121,30 +136,28 @@ def _per_channel(parameter: Any, like: Tensor) -> Any:
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
-    """Mean, variance, rsqrt and product over the last axes."""
-    return native_layer_norm(input, normalized_shape, weight, bias, eps)[0]
+    """Minus the mean and over the standard deviation of the last axes."""
+    return _standardised(input, len(normalized_shape), eps, weight, bias)
 
 
 def native_layer_norm(input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
     """layer_norm with its statistics."""
-    x, mean, scale = _standardised(input, tuple(range(-len(normalized_shape), 0)), eps)
-    return _affine(x, weight, bias), mean, scale
+    dims = tuple(range(-len(normalized_shape), 0))
+    variance, mean = torch.var_mean(input, dims, correction=0, keepdim=True)
+    return layer_norm(input, normalized_shape, weight, bias, eps), mean, torch.rsqrt(variance + eps)
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    """Input over its root mean square."""
+    """Over the root mean square of the last axes."""
     eps = torch.finfo(input.dtype).eps if eps is None else eps
-    dims = tuple(range(-len(normalized_shape), 0))
-    return _affine(input * torch.rsqrt(input.square().mean(dims, keepdim=True) + eps), weight, None)
+    return _standardised(input, len(normalized_shape), eps, weight, centred=False)
 
 
 def group_norm(
     input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
     """Standardised over groups of channels."""
-    grouped = input.unflatten(1, (num_groups, -1)).flatten(2)
-    x = _standardised(grouped, (2,), eps)[0]
-    x = x.reshape(input.shape)
+    x = _standardised(input.unflatten(1, (num_groups, -1)).flatten(2), 1, eps).reshape(input.shape)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
@@ -162,7 +175,7 @@ def instance_norm(
     """Standardised over space, per row and channel."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    x = _standardised(input, tuple(range(2, input.dim())), eps)[0]
+    x = _standardised(input, input.dim() - 2, eps)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
@@ -179,8 +192,8 @@ def batch_norm(
 ) -> Tensor:
     """Affine with the running statistics; with those of the batch where the model asks for it."""
     if training or running_mean is None:
-        standardised = _standardised(input, (0, *range(2, input.dim())), eps)[0]
-        return _affine(standardised, _per_channel(weight, input), _per_channel(bias, input))
+        x = _standardised(input.transpose(0, 1), input.dim() - 1, eps).transpose(0, 1)
+        return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
     mean, scale = _per_channel(running_mean, input), _per_channel(torch.rsqrt(running_var + eps), input)
     x = _affine(input - mean, scale, None)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))

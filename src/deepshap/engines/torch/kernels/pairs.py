@@ -16,7 +16,7 @@ import numpy as np
 
 from .numbers import compiled, exponentials, half_sum, of_totals, relu, sigmoid, tanh
 
-RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST = range(7)
+RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST, STANDARDISED = range(8)
 
 
 @cache
@@ -158,5 +158,38 @@ def over_last(kind: int) -> Any:
                                 of_all += made[i]
                             for i in range(size):
                                 made[i] -= weights[i] * of_all
+
+    return kernel
+
+
+@cache
+def standardised(centred: bool) -> Any:
+    """Of values standardised over the last axis, times a weight; ``size`` is what they were divided by."""
+
+    @compiled
+    def kernel(m, found, y, y_r, size, size_r, weight, first, last):
+        outputs, _, ahead, examples, behind, width = m.shape
+        number = m.dtype.type
+        mean, share = np.empty(width, m.dtype), number(1) / number(width)
+        for b in range(first, last):
+            for p in range(ahead):
+                for n in range(examples):
+                    for q in range(behind):
+                        ys, y_rs, one, two = y[p, n, q], y_r[p, b, q], size[p, n, q, 0], size_r[p, b, q, 0]
+                        scale = half_sum(number(1) / one, number(1) / two)
+                        part, part_r = one / (one + two), two / (one + two)
+                        for i in range(width):
+                            mean[i] = ys[i] * part + y_rs[i] * part_r
+                        for k in range(outputs):
+                            given, made = m[k, b, p, n, q], found[k, b, p, n, q]
+                            along, total = number(0), number(0)
+                            for i in range(width):
+                                made[i] = given[i] * weight[i]
+                                along += made[i] * mean[i]
+                                total += made[i]
+                            along *= share
+                            shift = total * share if centred else number(0)
+                            for i in range(width):
+                                made[i] = scale * (made[i] - shift - mean[i] * along)
 
     return kernel
