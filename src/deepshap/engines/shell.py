@@ -65,9 +65,8 @@ class Shell(ABC):
             self._enter(stack)
             yield
 
-    @staticmethod
     @abstractmethod
-    def _enter(stack: ExitStack) -> None:
+    def _enter(self, stack: ExitStack) -> None:
         """Enter the modes in which the framework is used."""
 
     @contextmanager

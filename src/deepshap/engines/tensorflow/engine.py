@@ -62,8 +62,7 @@ class TensorFlowEngine(Shell):
             self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
         self.handlers.apply()
 
-    @staticmethod
-    def _enter(stack: ExitStack) -> None:
+    def _enter(self, stack: ExitStack) -> None:
         stack.enter_context(tf.init_scope())
         stack.enter_context(context.eager_mode())
 

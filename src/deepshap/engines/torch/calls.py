@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
     def written(self) -> list[Tensor]:
         """What the call writes to, and first of all the tensor of which that is a view."""
-        targets = list(tensors(self.kwargs.get("out")))
+        targets = tensors(self.kwargs.get("out"))
         if self.inplace or self.name == "__setitem__":
             targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
         return [t for target in targets for t in (target._base, target) if t is not None]
@@ -64,7 +64,7 @@ def run_stably(call: Call) -> Any:
 
 def with_ordinary_tensors(call: Call) -> Call:
     """Copies in the place of constants that were made in inference mode, which autograd does not take."""
-    if not any(t.is_inference() for t in tensors((call.args, call.kwargs))):
+    if not any([t.is_inference() for t in tensors((call.args, call.kwargs))]):
         return call
     args, kwargs = replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t)
     return call._replace(args=args, kwargs=kwargs)
@@ -112,13 +112,19 @@ def place_of_call() -> str:
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
     inside = ""
     for frame, line in frames:
-        path = frame.f_code.co_filename
-        if path.startswith(_TORCH):
+        name = _name_of(frame.f_code.co_filename)
+        if name is None:
             if not inside and frame.f_code.co_name == "forward":
                 inside = f" in {type(frame.f_locals.get('self')).__name__}"
-        elif not path.startswith(_PACKAGE):
-            return f"{os.path.basename(path)}:{line}{inside}"
+        elif name:
+            return f"{name}:{line}{inside}"
     return "unknown place"
+
+
+@lru_cache(4096)
+def _name_of(path: str) -> str | None:
+    """Of a file of the user's; None for those of torch, and "" for ours."""
+    return None if path.startswith(_TORCH) else "" if path.startswith(_PACKAGE) else os.path.basename(path)
 
 
 def check_no_derivative(call: Call, transformed: bool) -> None:

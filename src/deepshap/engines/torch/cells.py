@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...mathematics import cells, rules
 from ...mathematics.cells import Weights
 from ..cell_rows import Rows
-from .state import preserved
+from .state import Contents, preserved
 from .tree import tensors
 
 GATES = "ifgo"  # input, forget, cell and output gate, in torch's order
@@ -117,8 +117,8 @@ def _confirm(module: nn.Module, example: list[Tensor], new: dict[str, Tensor]) -
     x, *states = example
     for arguments in ((x, *states), (x, tuple(states))):
         try:
-            with preserved(list(module.modules()), module), torch.no_grad():
-                returned = list(tensors(module(*arguments)))
+            with preserved(Contents(list(module.modules()), module)), torch.no_grad():
+                returned = tensors(module(*arguments))
         except Exception:  # another signature, or none
             continue
         if not any(_equal(r, n) for r in returned for n in new.values()):

@@ -30,7 +30,7 @@ from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.sequence import Memory
-from .state import check_called_outside, home_of, modules_of, preserved
+from .state import Contents, check_called_outside, home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
 
@@ -79,6 +79,7 @@ class TorchEngine(Shell):
                 "model outside of it (copy.deepcopy), or make it under torch.no_grad."
             )
         self.device, self._float = home_of(self.modules)
+        self._contents = Contents(self.modules, model)
         self._footprint: Footprint | None = None
         self._calls = 0  # of operations, in a run
         self._pairwise = False  # whether references must be run beside every example
@@ -88,9 +89,9 @@ class TorchEngine(Shell):
         self._background = Background(model, self.modules, self.operations)
         self.handlers = Handlers(self)
 
-    @staticmethod
-    def _enter(stack: ExitStack) -> None:
+    def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
+        stack.enter_context(self._contents.session())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
 
@@ -107,7 +108,7 @@ class TorchEngine(Shell):
 
     # ------------------------------------------------------------------ the model by itself
     def _evaluate(self, points: Points) -> np.ndarray:
-        with preserved(self.modules, self.model), torch.no_grad():
+        with preserved(self._contents), torch.no_grad():
             return as_numpy(self._flat(self._call(self._copies(points), points), len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
@@ -167,7 +168,7 @@ class TorchEngine(Shell):
             values.extend(v.clone() for v in found)  # the model may write into them
             return found
 
-        with preserved(self.modules, self.model), torch.no_grad():
+        with preserved(self._contents), torch.no_grad():
             if self.layer is None:
                 return self._call(self._copies(points), points), values
             with layer_values_through(self.layer, look, self.layer_output):
@@ -250,7 +251,7 @@ class TorchEngine(Shell):
         """Run the references and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
         tracer.handed.begun = begun or tracer.handed.begun
-        with preserved(self.modules, self.model):
+        with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
@@ -274,7 +275,7 @@ class TorchEngine(Shell):
         examples, references = self._agreement.sides(example, reference)
         recorded = self.record(references)
         tracer = Tracer(Pairs(1, len(examples)), recorded.tape, self._agreement.operations(examples))
-        with preserved(self.modules, self.model):
+        with preserved(self._contents):
             output, _ = self.trace(tracer, examples)
         self._agreement.check((output, recorded.outputs), example, reference, self.eps)
         return recorded, tracer
@@ -408,7 +409,7 @@ class TorchEngine(Shell):
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
-            with preserved(self.modules, self.model):
+            with preserved(self._contents):
                 output, leaves = self.trace(tracer, points)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
                 around = self._around_shapes if self.around else None
@@ -440,6 +441,6 @@ class TorchEngine(Shell):
         """The operations that the model uses on what depends on its inputs."""
         self._find_axes(points[[0, 0]])
         witness = inspection.Witness(self.operations)
-        with preserved(self.modules, self.model):
+        with preserved(self._contents):
             self.trace(witness, points[:1])
         return list(witness.uses.values())

@@ -53,9 +53,9 @@ def _indices(call: Call) -> list[Tensor]:
     if call.name in ("__getitem__", "__setitem__"):
         entries = call.args[1] if isinstance(call.args[1], (tuple, list)) else (call.args[1],)
         own = [t for e in entries if isinstance(e, (Tensor, list)) for t in tensors(e)]
-        return own if len(own) == len(list(tensors(entries))) else []
+        return own if len(own) == len(tensors(entries)) else []
     by_name = [call.kwargs[key] for key in ("index", "indices") if key in call.kwargs]
-    return list(tensors((call.args[1:2] if call.name == "index_put" else call.args[1:3], by_name)))
+    return tensors((call.args[1:2] if call.name == "index_put" else call.args[1:3], by_name))
 
 
 def _has_carrier(index: Tensor) -> bool:

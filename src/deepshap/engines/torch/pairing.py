@@ -104,7 +104,7 @@ def among(step: Step, chosen: slice) -> Step:
     def parts(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(map(part, values, others))
 
-    given, memory = tensors((step.arguments, step.keywords)), _kept(part, step.memory, reference.memory)
+    given, memory = iter(tensors((step.arguments, step.keywords))), _kept(part, step.memory, reference.memory)
     memory = memory.among(chosen) if hasattr(memory, "among") else memory
     arguments, keywords = replace(
         (reference.arguments, reference.keywords), lambda t: t if (x := next(given)).shape == t.shape else part(x, t)
@@ -171,7 +171,7 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
         memory = layout(*memory)
     elif isinstance(memory[0], tuple):
         memory = laid_out(*memory)
-    call, other = (step.arguments, step.keywords), list(tensors((reference.arguments, reference.keywords)))
+    call, other = (step.arguments, step.keywords), tensors((reference.arguments, reference.keywords))
     if len(other) != len(step.varying):
         raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(other)}")
     places, given = iter(zip(other, step.varying, strict=True)), iter(inputs[0])

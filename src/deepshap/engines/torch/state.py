@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ...errors import InputError
 from ..callables import reached
 from ..keeping import generators_kept, keep, note
-from .keras_layers import named_modules, start_from_states, written_when_called
+from .keras_layers import is_keras, named_modules, start_from_states, written_when_called
 from .precision import full_float32
 
 _one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
@@ -39,28 +39,55 @@ def _is_of_torch(value: Any) -> bool:
     return isinstance(value, (nn.Module, Tensor))
 
 
-@contextmanager
-def preserved(modules: list[nn.Module], model: Callable[..., Any]) -> Iterator[None]:
-    """Put modules into eval mode without parameter gradients, and restore everything about them on the way out.
+class Contents:
+    """What modules hold, and a model that is an object of the user's own. Read at every run, or once in a session."""
 
-    Of a model that is an object of the user's own, its attributes too.
-    """
+    def __init__(self, modules: list[nn.Module], model: Callable[..., Any]) -> None:
+        self.modules, self._model = modules, getattr(model, "__self__", model)
+        self.keras = list(filter(is_keras, modules))
+        self._sessions = 0
+        self._known: list[Callable[[], None]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sessions": 0, "_known": None}
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """The runs within leave the model as it was before the first of them."""
+        self._sessions += 1
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            self._known = self._known if self._sessions else None
+
+    def undo(self) -> list[Callable[[], None]]:
+        """What puts everything back, the last one first."""
+        if self._known is not None:
+            return self._known
+        lasting = self._sessions and all(_leaves_parameters(m) is not None for m in self.modules)
+        found = _contents_kept(self.modules, self._model)
+        self._known = found if lasting else None  # till it is known whose parameters need no copies
+        return found
+
+
+@contextmanager
+def preserved(contents: Contents) -> Iterator[None]:
+    """Put modules into eval mode without parameter gradients, and restore everything about them on the way out."""
     with _one_at_a_time, ExitStack() as stack:
-        for undo in _contents_kept(modules, getattr(model, "__self__", model)):
+        for undo in contents.undo():
             stack.callback(undo)
         stack.enter_context(generators_kept())
         stack.enter_context(_random_state_kept())
         stack.enter_context(full_float32())
         stack.enter_context(_compilation_off())
         stack.enter_context(_fused_transformers_off())
-        for module in modules:
-            module.training = False
+        for module in contents.keras:
             start_from_states(module)
+        for module in contents.modules:
+            module.training = False
             _look_experts_up(module)
-            for hooks in (
-                module._backward_hooks,
-                module._backward_pre_hooks,
-            ):  # they would see multipliers as gradients
+            for hooks in (module._backward_hooks, module._backward_pre_hooks):  # they would take multipliers for gradients
                 hooks.clear()
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.is_leaf and not parameter.is_inference():
@@ -73,9 +100,9 @@ def _look_experts_up(module: nn.Module) -> None:
 
     Their other ways run each expert on its tokens of all rows, whose number depends on the input.
     """
-    config = getattr(module, "config", None)
-    if getattr(config, "_experts_implementation", None) is not None:
-        config._experts_implementation = "batched_mm"  # type: ignore[union-attr]
+    config = module.__dict__.get("config")
+    if config is not None and getattr(config, "_experts_implementation", None) is not None:
+        config._experts_implementation = "batched_mm"
 
 
 def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], None]]:
@@ -105,7 +132,8 @@ def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], No
             if _leaves_parameters(module) is None:
                 _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
 
-    return [*undo, *(h.restore for h in held), note_writers]  # the last one comes first
+    unknown = any(_leaves_parameters(m) is None for m in modules)
+    return [*undo, *(h.restore for h in held), *([note_writers] if unknown else ())]  # the last one comes first
 
 
 # Whether modules leave their own parameters alone, as one run has shown. Others are copied before every run.

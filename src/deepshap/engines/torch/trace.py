@@ -154,7 +154,9 @@ class Tracer(TorchFunctionMode):
         if (seen := _seen.get()) is not None:
             seen.add(name)
         with torch.enable_grad():
-            result = self._active(self._with_constants(self._join(calls.with_ordinary_tensors(call))))
+            entered = self._join(calls.with_ordinary_tensors(call))
+            passive = passive if entered is call else self._sorted(entered)[1]
+            result = self._active(self._with_constants(entered, passive))
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not select_apart(result):
             self._used_whole(active)
@@ -184,7 +186,7 @@ class Tracer(TorchFunctionMode):
             drawn = f"{call.name} (random)", place_of_call()
         if drawn and call.kind == VALUE:  # Python may decide by it
             self.unsupported[drawn] = None
-        given, written = list(tensors((call.args, call.kwargs))), call.written()
+        given, written = tensors((call.args, call.kwargs)), call.written()
         for target in written:
             self._overwriting.before(target)
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
@@ -220,13 +222,13 @@ class Tracer(TorchFunctionMode):
         self.around.append(leaf)
         return inside
 
-    def _with_constants(self, call: Call) -> Call:
+    def _with_constants(self, call: Call, passive: list[Tensor]) -> Call:
         """Compare what a call takes as constants with what it took on the reference side.
 
         Those that the model writes to later are replaced by copies, since multipliers need their values.
         """
-        written = {id(t) for t in call.written()}
-        passive = [t for t in self._sorted(call)[1] if id(t) not in written]
+        if written := {id(t) for t in call.written()}:
+            passive = [t for t in passive if id(t) not in written]
         if not self.tape.takes(call.name, passive):
             return call
         kept = {id(t): t.clone() for t in passive}
@@ -371,7 +373,7 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ steps
     def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
         place = self.tape.call(name)
-        given = list(tensors((args, kwargs)))
+        given = tensors((args, kwargs))
         flags = tuple(depends(t) for t in given)
         step = Step(
             self.tape.known_as(name), place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs
