@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import deepshap
 from deepshap.engines.torch import alike
 from deepshap.engines.torch import engine as engine_module
-from deepshap.engines.torch.recurrent import begun, sequence
+from deepshap.engines.torch.recurrent import begun, layers, products, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -63,17 +63,109 @@ MODELS = {
 
 
 @pytest.fixture
-def groups(monkeypatch):
-    """Group however few pairs there are, and count the examples of every crossed run."""
+def crossed_runs(monkeypatch):
+    """Count the examples of every crossed run."""
     sizes, original = [], engine_module.TorchEngine._crossed
 
     def crossed(engine, comparison, *rest):
         sizes.append(len(comparison.examples))
         return original(engine, comparison, *rest)
 
-    monkeypatch.setattr(engine_module, "WORTHWHILE", 0)
     monkeypatch.setattr(engine_module.TorchEngine, "_crossed", crossed)
     return sizes
+
+
+@pytest.fixture
+def groups(crossed_runs, monkeypatch):
+    """Group wherever that is possible."""
+    monkeypatch.setattr(engine_module.TorchEngine, "_quicker_together", lambda *_: False)
+    return crossed_runs
+
+
+@pytest.fixture
+def rows_run(monkeypatch):
+    """Count the rows of the first step of every run of recurrent layers."""
+    counts, original = [], sequence.run
+
+    def run(levels, x, states, steps):
+        counts.append(steps.rows)
+        return original(levels, x, states, steps)
+
+    for module in (begun, layers):
+        monkeypatch.setattr(module, "run", run)
+    return counts
+
+
+LENGTHS = torch.tensor([4, 6, 2, 4, 1, 6, 4])
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["by kernels", "step by step"])
+@pytest.mark.parametrize("name", MODELS)
+def test_pairs_share_what_is_alike(name, compiled, rows_run, monkeypatch):
+    """Each example and each reference runs once, and each pair stops at its own end: as if they were cut there."""
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0 if compiled else np.inf)
+    torch.manual_seed(0)
+    model = MODELS[name].double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
+    explainer = deepshap.DeepExplainer(model, background)
+    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    rows_run.clear()
+    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    assert max(rows_run) == (77 if name == "both ways" else 11)  # backwards, references begin where examples end
+    assert rows_run.count(7) == 1
+    for row, (values, length) in enumerate(zip(found, LENGTHS.tolist(), strict=True)):
+        cut = deepshap.DeepExplainer(model, background[:, :length])
+        alone = cut.shap_values(x[row : row + 1, :length], additional_forward_args=(LENGTHS[row : row + 1],))
+        np.testing.assert_allclose(values[:length], alone[0], rtol=0, atol=1e-14)
+        assert np.all(values[length:] == 0)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_cells_share_what_is_alike(kind, rows_run):
+    """A loop over the steps that each row has, by a mask."""
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = getattr(nn, f"{kind}Cell")(FEATURES, 4), nn.Linear(4, 1)
+
+        def forward(self, x, lengths):
+            state, read = None, 0
+            for t, step in enumerate(x.unbind(1)):
+                state = self.cell(step, state)
+                h = state[0] if isinstance(state, tuple) else state
+                read = read + h * (lengths == t + 1).to(h)[:, None]
+            return self.head(read)
+
+    torch.manual_seed(0)
+    model = Loop().double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
+    explainer = deepshap.DeepExplainer(model, background)
+    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    rows_run.clear()
+    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    assert sorted(set(rows_run)) == [7, 11]
+    alone = [explainer.shap_values(x[k : k + 1], additional_forward_args=(LENGTHS[k : k + 1],))[0] for k in range(7)]
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-14)
+
+
+def test_rows_that_only_seem_alike_run_by_themselves(rows_run):
+    """What is read differs by the row arguments."""
+
+    class Scaled(Packed):
+        def forward(self, x, lengths):
+            return super().forward(x * lengths[:, None, None], lengths)
+
+    torch.manual_seed(0)
+    model = Scaled().double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
+    explainer = deepshap.DeepExplainer(model, background)
+    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    rows_run.clear()
+    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    assert sorted(set(rows_run)) == [7, 77]
+    alone = [explainer.shap_values(x[k : k + 1], additional_forward_args=(LENGTHS[k : k + 1],))[0] for k in range(7)]
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-14)
 
 
 def pairwise(model, background, x, given):
@@ -191,9 +283,9 @@ def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
 
 
 @pytest.mark.parametrize(("memory", "in_groups"), [("1 GB", False), ("2 MB", True)])
-def test_few_pairs_run_together_where_memory_allows(memory, in_groups, groups, monkeypatch):
+def test_pairs_of_recurrent_layers_run_together_where_memory_allows(memory, in_groups, crossed_runs):
     torch.manual_seed(0)
-    monkeypatch.setattr(engine_module, "WORTHWHILE", 10**6)
+    groups = crossed_runs
     model, background = MODELS["LSTM"].double(), torch.randn(10, STEPS, FEATURES, dtype=torch.float64)
     x, lengths = torch.randn(120, STEPS, FEATURES, dtype=torch.float64), torch.arange(120) % STEPS + 1
     explainer = deepshap.DeepExplainer(model, background, max_memory=memory)

@@ -64,7 +64,7 @@ def run_stably(call: Call) -> Any:
 
 def with_ordinary_tensors(call: Call) -> Call:
     """Copies in the place of constants that were made in inference mode, which autograd does not take."""
-    if not any([t.is_inference() for t in tensors((call.args, call.kwargs))]):
+    if not any(map(Tensor.is_inference, tensors((call.args, call.kwargs)))):
         return call
     args, kwargs = replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t)
     return call._replace(args=args, kwargs=kwargs)

@@ -247,10 +247,12 @@ class TorchEngine(Shell):
             tracer.finish()
             return self._flat(output, len(points)), leaves
 
-    def record(self, references: Points, begun: Begun | None = None) -> Recorded:
-        """Run the references and keep what the rules need."""
+    def record(self, references: Points, begun: Begun | None = None, each: int | None = None) -> Recorded:
+        """Run the references, of which ``each`` may come again and again, and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
         tracer.handed.begun = begun or tracer.handed.begun
+        if each is not None:
+            tracer.handed.pairs, tracer.handed.again = Pairs(len(references) // each, each), True
         with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
@@ -319,11 +321,10 @@ class TorchEngine(Shell):
     def _by_arguments(self, comparison: Comparison, plan: Plan | None, reduce: Reduce) -> Contributions | None:
         """Examples that have the same row arguments, against references that ran once with these.
 
-        None where that is not possible, or there are so few pairs that to run them all is quicker, and fits into memory.
+        None where that is not possible, or to run all pairs is quicker.
         """
         groups, b = groups_of(comparison.examples), len(comparison.references)
-        few, all_pairs = comparison.pairs < WORTHWHILE * len(groups), comparison.pairs * sum(self._footprint or ())
-        if self._pairwise or (plan and few and all_pairs <= plan.memory):
+        if self._pairwise or (plan and self._quicker_together(comparison.pairs, len(groups), plan)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
         found, begun = [], Begun()
@@ -339,6 +340,11 @@ class TorchEngine(Shell):
         whole = Contributions.of_examples(found).of_rows(np.argsort(np.concatenate(halves)))
         self._pairwise = not adds_up(whole, comparison.outputs, self.tolerance, b)
         return None if self._pairwise else whole
+
+    def _quicker_together(self, pairs: int, groups: int, plan: Plan) -> bool:
+        """Whether all pairs fit into memory, and are few, or most of the work is that of recurrent layers, which run once."""
+        few = pairs < WORTHWHILE * groups
+        return (few or self._recurrent) and pairs * sum(self._footprint or ()) <= plan.memory
 
     def _on_all_pairs(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Both sides run on all pairs."""
@@ -368,7 +374,10 @@ class TorchEngine(Shell):
         sides = self._agreement.sides(examples, references)
         rows = len(sides[0])
         columns = np.tile(columns, (rows // len(examples), 1))
-        recorded, pairs = self.record(sides[1]), Pairs(1, rows) if each is None else Pairs(rows // each, each)
+        recorded, pairs = (
+            self.record(sides[1], None, each),
+            Pairs(1, rows) if each is None else Pairs(rows // each, each),
+        )
         found, output = self._run(sides[0], recorded, pairs, columns, reduce, plan)
         self._agreement.check((output, recorded.outputs), examples, references, self.eps)
         return recorded, pairs, found, output

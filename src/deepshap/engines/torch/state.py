@@ -87,7 +87,10 @@ def preserved(contents: Contents) -> Iterator[None]:
         for module in contents.modules:
             module.training = False
             _look_experts_up(module)
-            for hooks in (module._backward_hooks, module._backward_pre_hooks):  # they would take multipliers for gradients
+            for hooks in (
+                module._backward_hooks,
+                module._backward_pre_hooks,
+            ):  # they would take multipliers for gradients
                 hooks.clear()
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.is_leaf and not parameter.is_inference():

@@ -318,15 +318,12 @@ class Tracer(TorchFunctionMode):
         assert call.operation is not None
         kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
         if call.operation.recurrent:
-            kwargs |= {"repeats": self._repeats, "sums": self.handed.sums_of, "begun": self.handed.begun}
+            kwargs |= {"handed": self.handed}
         self.tape.inside.append(call.name)
         with self:
             result = call.own(*call.args, **kwargs)
         self.tape.inside.pop()
         return result if call.name in VIEWS else replace(result, in_memory_of_its_own)
-
-    def _repeats(self, *values: tuple[Tensor, int]) -> int:
-        return self.handed.repeats(*values) if self._is_example else 1
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():

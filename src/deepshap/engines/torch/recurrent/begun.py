@@ -46,11 +46,7 @@ class Run:
         end, last = sum(steps.sizes), slice(-self.rows, None)
         memory = Memory([Trace(steps, t.inputs[:end], t.rows[:end]) for t in self.memory.traces])
         output = self.output[:end].clone()
-        h = [*(trace.inputs[last] for trace in memory.traces[1:]), output[last]]
-        states = [torch.stack(h)]
-        if len(self.states) == 2:
-            states.append(torch.stack([LSTM.split(trace.rows[last])["c"] for trace in memory.traces]))
-        return output, states, memory
+        return output, states_after(memory, output, last, len(self.states)), memory
 
 
 @dataclass
@@ -69,6 +65,15 @@ class Begun:
         output, last, memory = run(levels, x, states, steps)
         self.runs.append(Run(levels, x, states, steps.rows, output, memory))
         return output, last, memory
+
+
+def states_after(memory: Memory, output: Tensor, places: Tensor | slice, count: int) -> list[Tensor]:
+    """The states, one or two, after some flat places of a run whose layers go one way."""
+    h = [*(trace.inputs[places] for trace in memory.traces[1:]), output[places]]
+    states = [torch.stack(h)]
+    if count == 2:
+        states.append(torch.stack([LSTM.split(trace.rows)["c"][places] for trace in memory.traces]))
+    return states
 
 
 def _weights(levels: list[list[Level]]) -> list[object]:

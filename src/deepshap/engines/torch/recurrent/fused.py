@@ -100,12 +100,10 @@ def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
     wide = min(examples, max(NEIGHBOURS, fitting // per))
     columns = -(-examples // wide)
     count = min(per, max(-(-per * wide // fitting), -(-threads // columns)))
-    references = np.array_split(np.arange(per), count)
-    return [
-        (tile[:, None] + per * some).ravel()
-        for some in np.array_split(np.arange(examples), columns)
-        for tile in references
-    ]
+    references, some = np.array_split(np.arange(per), count), np.array_split(np.arange(examples), columns)
+    if min(network.steps.sizes) < rows:  # of packed sequences the longest come first
+        return [(tile + per * those[:, None]).ravel() for those in some for tile in references]
+    return [(tile[:, None] + per * those).ravel() for those in some for tile in references]
 
 
 # ---------------------------------------------------------------------- a block of pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,30 +12,79 @@ from ..operations import Pairs, Sums
 from .begun import Begun
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Which rows of a run are alike: ``each`` consecutive ones, or, where ``every`` is given, all that are so far apart.
+
+    Rows of packed sequences are alike as far as they both go.
+    """
+
+    each: int = 1
+    every: int | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether all rows differ."""
+        return self.each == 1 and self.every is None
+
+    def once(self, v: Tensor, axis: int) -> Tensor:
+        """Of rows that are alike, one."""
+        if self.every is not None:
+            return v.narrow(axis, 0, self.every)
+        return v[(slice(None),) * axis + (slice(None, None, self.each),)]
+
+    def spread(self, v: Tensor, axis: int) -> Tensor:
+        """All rows, from those ``once``; no view: in-place code may follow."""
+        if self.none:
+            return v.clone(memory_format=torch.contiguous_format)
+        return v.repeat_interleave(self.each, axis)
+
+    def all_of(self, v: Tensor, axis: int, rows: int) -> Tensor:
+        """So many rows, from those ``once``."""
+        if self.every is None:
+            return self.spread(v, axis)
+        return v.repeat(*[rows // self.every if k == axis else 1 for k in range(v.dim())])
+
+    def places(self, sizes: Sequence[int]) -> Tensor:
+        """Of every row of a packed sequence its place where each step has ``every`` rows."""
+        assert self.every is not None
+        return torch.cat([torch.arange(size) % self.every + t * self.every for t, size in enumerate(sizes)])
+
+
 @dataclass
 class Handed:
     """The values that the model was handed, with where their contributions go, summed over references.
 
-    ``begun`` are runs of recurrent layers in other runs of the model on the same rows.
+    ``begun`` are runs of recurrent layers in other runs of the model on the same rows. ``again``: the rows are all references,
+    again and again for each example.
     """
 
     pairs: Pairs
+    again: bool = False
     sums: list[tuple[Tensor, Sums]] = field(default_factory=list)
     begun: Begun = field(default_factory=Begun)
 
-    def repeats(self, *values: tuple[Tensor, int]) -> int:
-        """Of how many consecutive rows each is the same example, so that forward values are computed once for all.
+    def alike(self, *values: tuple[Tensor, int], sizes: Sequence[int] | None = None) -> Alike:
+        """Which rows are the same example or reference, so that forward values are computed once for all.
 
-        ``values`` are tensors, each with the axis of its rows.
+        ``values`` are tensors, each with the axis of its rows; of packed sequences, with ``sizes``, the first one is flat.
         """
-        repeats, rows = self.pairs.references, self.pairs.rows
-        if self.pairs.crossed or repeats == 1 or any(t.shape[axis] != rows for t, axis in values):
-            return 1
+        references, rows = self.pairs.references, self.pairs.rows
+        if self.pairs.crossed or 1 in (references, self.pairs.examples):
+            return Alike()
+        if any(t.shape[axis] != rows for t, axis in values[sizes is not None :]) or (sizes and sizes[0] != rows):
+            return Alike()
+        if any(size % references for size in sizes or ()):
+            return Alike()
         with torch._C.DisableTorchFunction():
+            if self.again:
+                flat = [sizes, *[None] * len(values)]
+                found = all(_come_again(t, axis, references, flat[k]) for k, (t, axis) in enumerate(values))
+                return Alike(every=references) if found else Alike()
             # What was handed to the model to be summed over references was made of repeated rows.
             known = [inside for inside, _ in self.sums if not inside._version]
             unsure = [(t, axis) for t, axis in values if not any(t is inside for inside in known)]
-            return repeats if all(_rows_repeat(t, axis, repeats) for t, axis in unsure) else 1
+            return Alike(references) if all(_rows_repeat(t, axis, references) for t, axis in unsure) else Alike()
 
     def sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
         """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
@@ -47,6 +97,15 @@ class Handed:
 def _rows_repeat(tensor: Tensor, axis: int, repeats: int) -> bool:
     grouped = tensor.detach().unflatten(axis, (-1, repeats))
     return torch.equal(grouped, grouped.narrow(axis + 1, 0, 1).expand_as(grouped))
+
+
+def _come_again(tensor: Tensor, axis: int, every: int, sizes: Sequence[int] | None) -> bool:
+    values = tensor.detach()
+    if sizes is None:
+        grouped = values.unflatten(axis, (-1, every))
+        return torch.equal(grouped, grouped.narrow(axis, 0, 1).expand_as(grouped))
+    steps = [step.unflatten(0, (-1, every)) for step in values.split(list(sizes))]
+    return all(torch.equal(step, step[:1].expand_as(step)) for step in steps)
 
 
 def _is_untouched(inside: Tensor, data: Tensor, batch_first: bool) -> bool:

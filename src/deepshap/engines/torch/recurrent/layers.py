@@ -14,8 +14,9 @@ from ....mathematics.cells import Weights
 from .. import pairing
 from ..operations import Step, Sums, primitive
 from . import fused, single, stepwise
-from .begun import Begun
+from .begun import Begun, Result, states_after
 from .cells import Cell
+from .handed import Alike, Handed
 from .pairing import Network, Pairing
 from .sequence import Level, Steps, run
 
@@ -29,7 +30,7 @@ class Settings:
     levels : for each layer one level per direction.
     sizes : rows of each step; None for padded sequences.
     batch_first : whether a padded sequence is (rows, steps, features), not (steps, rows, features).
-    repeats : of how many consecutive rows each is the same example.
+    alike : which rows are alike.
     begun : runs of which this may be the beginning.
     sums : takes the input's contributions summed over references, where they are all that is wanted of them.
     """
@@ -37,7 +38,7 @@ class Settings:
     levels: list[list[Level]]
     sizes: tuple[int, ...] | None = None
     batch_first: bool = False
-    repeats: int = 1
+    alike: Alike = field(default_factory=Alike)
     begun: Begun = field(default_factory=Begun)
     sums: Sums | None = None
 
@@ -143,7 +144,8 @@ def _network(step: Step, settings: Settings) -> Network:
         sizes = (rows,) * count
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
-    pairing = Pairing.of(steps, example.traces[0].steps, reference.traces[0].steps, step.pairs.before)
+    sides = example.traces[0].steps, reference.traces[0].steps
+    pairing = Pairing.of(steps, *sides, step.pairs.before, step.reference.arguments[-1].alike.every is not None)
     return Network(settings.levels, example, reference, pairing)
 
 
@@ -154,42 +156,49 @@ def recurrence(data: Tensor, *rest: Any) -> Any:
     Returns the output, of the sequence's form, and the last states.
     """
     *states, settings = rest
-    repeats, axis = settings.repeats, settings.row_axis
-    states = [s[:, ::repeats] for s in states]
+    alike, axis = settings.alike, settings.row_axis
+    states = [alike.once(s, 1) for s in states]
     if settings.sizes is not None:
-        output, last, memory = run(settings.levels, data, states, Steps(settings.sizes))
+        output, last, memory = _packed(settings, settings.sizes, data, states)
         return (output, *last), memory
-    once = data[::repeats].transpose(0, 1) if settings.batch_first else data[:, ::repeats]
+    every, once = data.shape[axis], alike.once(data, axis)
+    once = once.transpose(0, 1) if settings.batch_first else once
     count, rows = once.shape[:2]
     output, last, memory = settings.begun.run(settings.levels, once.flatten(0, 1), states, Steps((rows,) * count))
     output = output.unflatten(0, (count, rows))
     output = output.transpose(0, 1) if settings.batch_first else output
-    return (_repeated(output, repeats, axis), *(_repeated(s, repeats, 1) for s in last)), memory
+    return (alike.all_of(output, axis, every), *(alike.all_of(s, 1, every) for s in last)), memory
+
+
+def _packed(settings: Settings, sizes: tuple[int, ...], data: Tensor, states: list[Tensor]) -> Result:
+    """Rows that are alike run once; where they end earlier than others, that is the beginning of one run."""
+    alike, levels = settings.alike, settings.levels
+    if alike.every is None:
+        steps = Steps(tuple(size // alike.each for size in sizes))
+        output, last, memory = run(levels, alike.once(data, 0), states, steps)
+        return alike.spread(output, 0), [alike.spread(s, 1) for s in last], memory
+    places = alike.places(sizes)
+    first = torch.cat([step[: alike.every] for step in data.split(sizes)])
+    output, _, memory = run(levels, first, states, Steps((alike.every,) * len(sizes)))
+    ends = places[Steps(sizes).ends()]
+    return output[places], states_after(memory, output, ends, len(states)), memory
 
 
 @primitive(_rule_of_step, keeps_memory=True, pairs_itself=True)
 def one_step(x: Tensor, *rest: Any) -> Any:
     """Run one step on (rows, features), from states (rows, units), then the settings. Returns the new states."""
     *states, settings = rest
-    given = x[:: settings.repeats]
-    states = [s[:: settings.repeats].unsqueeze(0) for s in states]
+    given = settings.alike.once(x, 0)
+    states = [settings.alike.once(s, 0).unsqueeze(0) for s in states]
     _, last, memory = run(settings.levels, given, states, Steps((len(given),)))
-    return tuple(_repeated(s.squeeze(0), settings.repeats, 0) for s in last), memory
-
-
-def _repeated(v: Tensor, repeats: int, axis: int) -> Tensor:
-    if repeats == 1:
-        return v.clone(memory_format=torch.contiguous_format)  # no view: in-place code may follow
-    shape = list(v.shape)
-    shape.insert(axis + 1, repeats)
-    return v.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+    return tuple(settings.alike.all_of(s.squeeze(0), 0, len(x)) for s in last), memory
 
 
 # ---------------------------------------------------------------------- layers
 def layer(cell: Cell) -> Callable[..., Any]:
     """Build ``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` or ``torch.rnn_relu``, padded and packed."""
 
-    def call(*args: Any, repeats: Callable[..., int], sums: Callable[..., Any], begun: Begun) -> Any:
+    def call(*args: Any, handed: Handed) -> Any:
         packed = isinstance(args[1], Tensor) and not args[1].is_floating_point() and not args[1].is_complex()
         if packed:
             data, batch_sizes, hx, weights, biases, layers, dropout, training, bidirectional = args
@@ -201,13 +210,16 @@ def layer(cell: Cell) -> Callable[..., Any]:
         levels = _levels(cell, weights, biases, layers, 2 if bidirectional else 1)
         if packed and len(sizes := batch_sizes.unique()) == 1:  # those that end together are padded ones
             steps = data.unflatten(0, (-1, int(sizes)))
-            output, *last = recurrence(steps, *states, Settings(levels, begun=begun))
+            output, *last = recurrence(steps, *states, Settings(levels, begun=handed.begun))
             return (output.flatten(0, 1), *last)
         if packed:
-            return recurrence(data, *states, Settings(levels, tuple(batch_sizes.tolist())))
-        grouped = repeats((data, 0 if batch_first else 1), *((s, 1) for s in states))
-        summed = sums(data, batch_first, grouped)
-        return recurrence(data, *states, Settings(levels, None, batch_first, grouped, begun, summed))
+            each_step = tuple(batch_sizes.tolist())
+            grouped = handed.alike((data, 0), *((s, 1) for s in states), sizes=each_step)
+            grouped = Alike() if grouped.every and bidirectional else grouped  # backwards they begin where they end
+            return recurrence(data, *states, Settings(levels, each_step, alike=grouped))
+        grouped = handed.alike((data, 0 if batch_first else 1), *((s, 1) for s in states))
+        summed = handed.sums_of(data, batch_first, grouped.each)
+        return recurrence(data, *states, Settings(levels, None, batch_first, grouped, handed.begun, summed))
 
     return call
 
@@ -242,14 +254,13 @@ def single_step(cell: Cell) -> Callable[..., Any]:
         b_ih: Any = None,
         b_hh: Any = None,
         *,
-        repeats: Callable[..., int],
-        **_: Any,
+        handed: Handed,
     ) -> Any:
         _refuse_varying((w_ih, w_hh))
         states = [hx] if cell.states == 1 else list(hx)
         weights = Weights(w_ih.detach(), w_hh.detach(), *(None if b is None else b.detach() for b in (b_ih, b_hh)))
-        grouped = repeats((x, 0), *((s, 0) for s in states))
-        final = one_step(x, *states, Settings([[Level(cell, weights)]], repeats=grouped))
+        grouped = handed.alike((x, 0), *((s, 0) for s in states))
+        final = one_step(x, *states, Settings([[Level(cell, weights)]], alike=grouped))
         return final[0] if cell.states == 1 else final
 
     return call

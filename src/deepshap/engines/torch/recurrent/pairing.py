@@ -27,8 +27,10 @@ class Pairing:
     before: Tensor | None = None
 
     @classmethod
-    def of(cls, steps: Steps, example: Steps, reference: Steps, before: Tensor | None = None) -> Pairing:
-        """Lay the reference beside the example."""
+    def of(
+        cls, steps: Steps, example: Steps, reference: Steps, before: Tensor | None = None, again: bool = False
+    ) -> Pairing:
+        """Lay the reference beside the example; ``again``: it ran once for all pairs, as far as the longest goes."""
         if before is not None:
             if set(steps.sizes) != {len(before)}:
                 raise Misaligned(f"recurrent steps of {min(steps.sizes)} to {steps.rows} rows for {len(before)} points")
@@ -36,12 +38,12 @@ class Pairing:
         if len(example) != len(reference):
             raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
-        if n == b == rows and example.sizes == reference.sizes:
-            return cls(steps, 1, b)
-        padded = min(steps.sizes) == rows
-        if not padded or rows % n or b not in (rows // n, rows):
+        per = rows // n
+        padded = again or min(steps.sizes) == rows
+        fits = b in (per, rows) or (again and per == 1) if padded else reference.sizes == steps.sizes
+        if not fits or any(size != per * own for size, own in zip(steps.sizes, example.sizes, strict=True)):
             raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
-        return cls(steps, rows // n, b)
+        return cls(steps, per, b)
 
     def rows_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the example's and of the reference's trace that make some pairs."""
@@ -53,6 +55,9 @@ class Pairing:
         """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
         if self.before is not None:
             r = {name: v.index_select(0, self.before) for name, v in r.items()}
+        rows = len(next(iter(x.values())))
+        if self.per == 1 and rows > self.references:
+            r = {name: v.repeat(rows // self.references, 1) for name, v in r.items()}
         return _views(x, 1), _views(r, self.per)
 
 

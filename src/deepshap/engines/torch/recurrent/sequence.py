@@ -56,6 +56,11 @@ class Steps:
         start = self.start(step, first)
         return flat[..., start : start + (max(end, first) - first) * self.stride : self.stride, :]
 
+    def ends(self) -> Tensor:
+        """Flat position of the last step of every row, of a sequence with time first."""
+        lengths = (torch.arange(self.rows) < torch.tensor(self.sizes)[:, None]).sum(0)
+        return torch.tensor(self._offsets)[lengths - 1] + torch.arange(self.rows)
+
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Views of the rows of every step, of a sequence with time first."""
         return flat.split(self.sizes)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .pairing import Network
-from .sequence import Level, Trace
+from .sequence import Level
 
 
 def run(network: Network, m_output: Tensor, m_states: list[Tensor], summed: bool) -> tuple[Tensor, list[Tensor]]:
@@ -46,13 +46,10 @@ def _level(
         m_z, m_h, rest = level.cell.multipliers([v.unflatten(1, (-1, pairing.per)) for v in m], *sides, level.weights)
         m_x = m_z @ level.weights.w_ih
         if summed:
-            difference = _inputs(x, t, 1) - _inputs(r, t, pairing.per)
+            given, other = pairing.beside(*({"x": side.steps.at(side.inputs, t)} for side in (x, r)))
+            difference = given["x"] - other["x"]
             found[:, :, t] += (m_x * difference).sum(2, dtype=torch.float64)
         else:
             steps.at(found, t).add_(m_x.flatten(1, 2))
         for state, new in zip(states, [m_h, *rest], strict=True):
             state[:, : steps.sizes[t]] = new.flatten(1, 2)
-
-
-def _inputs(trace: Trace, step: int, per: int) -> Tensor:
-    return trace.steps.at(trace.inputs, step).unflatten(0, (-1, per))
