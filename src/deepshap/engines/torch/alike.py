@@ -21,6 +21,11 @@ def groups_of(points: Points) -> list[np.ndarray]:
     return [np.flatnonzero(number.ravel() == group) for group in np.argsort(-sizes[first], kind="stable")]
 
 
+def quicker_together(pairs: int, groups: int, recurrent: bool) -> bool:
+    """Whether all pairs are better run at once: there are few, or recurrent layers, which run rows once, do most of the work."""
+    return recurrent or pairs < WORTHWHILE * groups
+
+
 def _totals(values: Tensor) -> np.ndarray:
     numbers = values.detach().cpu()
     return (numbers.abs() if numbers.is_complex() else numbers).double().reshape(len(numbers), -1).sum(1).numpy()

@@ -18,7 +18,7 @@ from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Pro
 from ..shell import Shell, check_independence, fails_on_one, row_axis
 from . import inspection
 from .agreement import Agreement
-from .alike import WORTHWHILE, groups_of
+from .alike import groups_of, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
@@ -29,6 +29,7 @@ from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
+from .recurrent.handed import Handed
 from .recurrent.sequence import Memory
 from .state import Contents, check_called_outside, home_of, modules_of, preserved
 from .trace import Tracer
@@ -250,9 +251,7 @@ class TorchEngine(Shell):
     def record(self, references: Points, begun: Begun | None = None, each: int | None = None) -> Recorded:
         """Run the references, of which ``each`` may come again and again, and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
-        tracer.handed.begun = begun or tracer.handed.begun
-        if each is not None:
-            tracer.handed.pairs, tracer.handed.again = Pairs(len(references) // each, each), True
+        tracer.handed = Handed.of_references(len(references), each, begun)
         with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
@@ -324,7 +323,8 @@ class TorchEngine(Shell):
         None where that is not possible, or to run all pairs is quicker.
         """
         groups, b = groups_of(comparison.examples), len(comparison.references)
-        if self._pairwise or (plan and self._quicker_together(comparison.pairs, len(groups), plan)):
+        fit = plan is not None and comparison.pairs * sum(self._footprint or ()) <= plan.memory
+        if self._pairwise or (fit and quicker_together(comparison.pairs, len(groups), self._recurrent)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
         found, begun = [], Begun()
@@ -340,11 +340,6 @@ class TorchEngine(Shell):
         whole = Contributions.of_examples(found).of_rows(np.argsort(np.concatenate(halves)))
         self._pairwise = not adds_up(whole, comparison.outputs, self.tolerance, b)
         return None if self._pairwise else whole
-
-    def _quicker_together(self, pairs: int, groups: int, plan: Plan) -> bool:
-        """Whether all pairs fit into memory, and are few, or most of the work is that of recurrent layers, which run once."""
-        few = pairs < WORTHWHILE * groups
-        return (few or self._recurrent) and pairs * sum(self._footprint or ()) <= plan.memory
 
     def _on_all_pairs(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Both sides run on all pairs."""
@@ -374,10 +369,8 @@ class TorchEngine(Shell):
         sides = self._agreement.sides(examples, references)
         rows = len(sides[0])
         columns = np.tile(columns, (rows // len(examples), 1))
-        recorded, pairs = (
-            self.record(sides[1], None, each),
-            Pairs(1, rows) if each is None else Pairs(rows // each, each),
-        )
+        pairs = Pairs(1, rows) if each is None else Pairs(rows // each, each)
+        recorded = self.record(sides[1], None, each)
         found, output = self._run(sides[0], recorded, pairs, columns, reduce, plan)
         self._agreement.check((output, recorded.outputs), examples, references, self.eps)
         return recorded, pairs, found, output
@@ -421,8 +414,8 @@ class TorchEngine(Shell):
             with preserved(self._contents):
                 output, leaves = self.trace(tracer, points)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
-                around = self._around_shapes if self.around else None
-                traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, around)
+                shapes = self._around_shapes if self.around else None
+                traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)
                 found = traced.contributions(columns, reduce, self._at_once(plan) if plan else pairs.rows)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break

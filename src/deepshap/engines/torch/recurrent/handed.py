@@ -64,17 +64,21 @@ class Handed:
     sums: list[tuple[Tensor, Sums]] = field(default_factory=list)
     begun: Begun = field(default_factory=Begun)
 
+    @classmethod
+    def of_references(cls, rows: int, each: int | None, begun: Begun | None) -> Handed:
+        """Of a run on so many references, ``each`` of which come again and again if that is given."""
+        again = each is not None and each < rows
+        return cls(Pairs(rows // each, each) if each and again else Pairs(rows, 1), again, begun=begun or Begun())
+
     def alike(self, *values: tuple[Tensor, int], sizes: Sequence[int] | None = None) -> Alike:
         """Which rows are the same example or reference, so that forward values are computed once for all.
 
         ``values`` are tensors, each with the axis of its rows; of packed sequences, with ``sizes``, the first one is flat.
         """
         references, rows = self.pairs.references, self.pairs.rows
-        if self.pairs.crossed or 1 in (references, self.pairs.examples):
-            return Alike()
-        if any(t.shape[axis] != rows for t, axis in values[sizes is not None :]) or (sizes and sizes[0] != rows):
-            return Alike()
-        if any(size % references for size in sizes or ()):
+        ends = list(sizes or ())
+        whole = all(t.shape[axis] == rows for t, axis in values[1 if ends else 0 :]) and ends[:1] in ([], [rows])
+        if self.pairs.crossed or references == 1 or not whole or any(size % references for size in ends):
             return Alike()
         with torch._C.DisableTorchFunction():
             if self.again:
