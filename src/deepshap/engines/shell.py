@@ -132,7 +132,8 @@ class Shell(ABC):
         """As many rows together must have the outputs that the first and the last of them have without the others."""
         count = len(points)
         if count > 2 and count not in self._sizes:
-            check_independence(self.eps, [outputs[[-1, 0]], self._evaluate(points[[-1, 0]])])
+            ends = [0, -1]  # in their order, on which packed sequences may rely
+            check_independence(self.eps, [outputs[ends], self._evaluate(points[ends])])
             self._sizes.add(count)
 
     @contextmanager

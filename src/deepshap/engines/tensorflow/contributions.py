@@ -150,7 +150,7 @@ class Explained:
         return tracer
 
     def _constants(self, extra: Any, block: Any) -> list[Value]:
-        return [Value(t, t) for t in (*(tf.repeat(e, block, 0) for e in extra), *self.graph.captured)]
+        return [Value(t, t) for t in (*(_repeated(e, block) for e in extra), *self.graph.captured)]
 
     def _count(self, row: Any, reference: Any, extra: Any) -> Any:
         """What a footprint is made of, (3,), from a single pair."""
@@ -169,7 +169,7 @@ class Explained:
         tracer.count_inputs(values)
         (result,) = tracer.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
         y, yr = (self._flat(side) for side in (result.x, result.r))
-        seed = tf.one_hot(tf.repeat(columns, block), tf.shape(y)[1], dtype=y.dtype)
+        seed = tf.one_hot(_repeated(columns, block), tf.shape(y)[1], dtype=y.dtype)
         if result.active:
             tape.add(result, self._unflat(seed, pairing.shape(result)))
         tape.pull()
@@ -205,7 +205,7 @@ class Explained:
             return [Value(x, r, active) for x, r in zip(rows, references, strict=True)]
         several = [tf.concat([[count], tf.ones_like(tf.shape(r)[1:])], 0) for r in references]
         return [
-            Value(tf.repeat(x, block, 0), tf.tile(r, times), active)
+            Value(_repeated(x, block), tf.tile(r, times), active)
             for x, r, times in zip(rows, references, several, strict=True)
         ]
 
@@ -240,6 +240,11 @@ def _told(error: tf.errors.OpError, mark: str) -> str:
     """What an assertion of ours says in an error, after its mark; "" if it is none."""
     text = str(error.message).partition(mark)[2].replace("] [", " ")
     return text.partition("]")[0].replace("\\'", "'")
+
+
+def _repeated(rows: Any, times: Any) -> Any:
+    """Each row several times, as tf.repeat does it in twenty operations."""
+    return tf.gather(rows, tf.range(tf.shape(rows)[0] * times) // times)
 
 
 def _rows_first(tensor: Any, axis: int) -> Any:

@@ -69,7 +69,7 @@ class Crossed:
 
     def __init__(self, examples: Any, references: Any) -> None:
         self.pairs = examples * references
-        self.of_example = tf.repeat(tf.range(examples), references)
+        self.of_example = tf.range(self.pairs) // references  # tf.repeat is twenty operations
         self.of_reference = tf.tile(tf.range(references), [examples])
         self._made: dict[Any, Any] = {}  # what several steps ask for
 
