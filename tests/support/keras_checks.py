@@ -16,7 +16,7 @@ from unittest import mock
 import keras
 import numpy as np
 from keras_models import CASES, REFERENCES, ROWS, Case, kept_states, precision
-from planning import chunks_of
+from planning import chunks_of, with_background
 
 import deepshap
 
@@ -58,7 +58,7 @@ def examine(case: Case) -> Findings:
             with chunks_of(1, 2):
                 chunked = leaves(explainer.shap_values(X))
         same = each(X, lambda x: x[:1])
-        nothing = leaves(explainer_of(case, model, same).shap_values(same)) if case.kind != "real" else [np.zeros(1)]
+        nothing = leaves(with_background(explainer, same).shap_values(same)) if case.kind != "real" else [np.zeros(1)]
         changed = [name for name, value in snapshot(model).items() if before.get(name) != value]
         found = Findings(
             values=whole,

@@ -27,23 +27,20 @@ from helpers import (
 from planning import chunks_of
 
 ROWS, REFERENCES = 2, 3
+STEP = {torch.float64: 1e-6, torch.float32: 3e-7}  # between a reference and an example close to it
+NEAR = {torch.float64: 1e-6, torch.float32: 1e-3}  # and how far its slopes may be from the gradient
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-real_case = pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if case.domain != "tokens" and case.through == torch.float64],
-    ids=lambda case: case.name,
-)
-
-
-def setting(case: Case, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
-    """Return model, background, rows to explain and their arguments."""
-    return case.model(dtype), case.inputs(REFERENCES, 1, dtype), case.inputs(ROWS, 2, dtype), case.args(ROWS)
 
 
 def tolerance(case: Case, dtype: torch.dtype) -> float:
     """Return the tolerance of the least precise dtype in the model."""
     promised = TOLERANCE | LOW_PRECISION
     return max(promised[dtype], promised[case.through])
+
+
+def is_real(case: Case) -> bool:
+    """Whether the case has a gradient that finite differences find."""
+    return case.domain != "tokens" and case.through == torch.float64
 
 
 def test_names_are_unique():
@@ -54,56 +51,75 @@ def test_a_case_is_for_both_engines_or_says_why_not():
     assert {case.name for case in CASES if not case.alone} == {shared.name for shared in SHARED}
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.fast), torch.float32], ids=str)
+@pytest.mark.fast
 @every_case
-def test_attributions_add_up_and_leave_the_model_alone(case, dtype):
-    model, background, X, args = setting(case, dtype)
-    before = snapshot(model)
-    values = explain(case, model, background, X, args)
+def test_attributions_add_up_whatever_the_chunks_and_leave_the_model_alone(case):
+    """A chunk is of one row and two references, or one: batch mates and other references do not matter."""
+    model, background, X, args = case.model(), case.inputs(REFERENCES, 1), case.inputs(ROWS, 2), case.args(ROWS)
+    before, explainer = snapshot(model), explainer_of(case, model, background)
+    values = leaves(explainer.shap_values(X, additional_forward_args=args or None))
     assert snapshot(model) == before
+    assert_sums(case, model, background, X, args, values, torch.float64)
+    with chunks_of(1, 2):
+        chunked = leaves(explainer.shap_values(X, additional_forward_args=args or None))
+    for found, wanted in zip(chunked, values, strict=True):
+        assert_close(found, wanted, tolerance(case, torch.float64))
+
+
+@every_case
+def test_no_difference_has_no_attribution_and_a_small_one_that_of_the_gradient(case):
+    model, reference, X, args = beside_a_reference(case, torch.float64)
+    values = explain(case, model, reference, X, args)
+    assert_nothing(values, 0)
+    assert_tends_to_the_gradient(case, values, 1, reference, X, args, torch.float64)
+
+
+@every_case
+def test_the_same_in_single_precision(case):
+    model, reference, X, args = beside_a_reference(case, torch.float32, further=1)
+    values = explain(case, model, reference, X, args)
+    assert_sums(case, model, reference, X, args, values, torch.float32)
+    assert_nothing(values, 0)
+    assert_tends_to_the_gradient(case, values, 1, reference, X, args, torch.float32)
+
+
+def beside_a_reference(case: Case, dtype: torch.dtype, further: int = 0) -> tuple[Any, ...]:
+    """Return model, a reference, and rows: the reference itself, one close to it, and further ones; their arguments."""
+    generator, drawn = torch.Generator().manual_seed(0), case.inputs(1 + further, 2, dtype)
+
+    def beside(x: torch.Tensor) -> torch.Tensor:
+        moves = STEP[dtype] * torch.randn(x[:1].shape, generator=generator, dtype=dtype) if is_real(case) else 0
+        return torch.cat([x[:1] + moves, x])
+
+    X = change(drawn, beside)
+    return case.model(dtype), rows_of(X, slice(0, 1)), X, case.args(2 + further)
+
+
+def assert_sums(case: Case, model: Any, background: Any, X: Any, args: Any, values: Any, dtype: torch.dtype) -> None:
+    """Attributions add up to the differences of outputs, as the model's user would compute them."""
     outputs, expected = pair_outputs(case, model, background, X, args)
     scale = max(np.abs(outputs).max(), np.abs(expected).max())
     gap = np.abs(totals(values, X) - (outputs - expected.mean(1))).max()
     assert gap <= tolerance(case, dtype) * scale
 
 
-@every_case
-def test_batch_mates_chunks_and_other_references_do_not_matter(case):
-    model, background, X, args = setting(case)
-    explainer, last = explainer_of(case, model, background), slice(ROWS - 1, ROWS)
-    whole = leaves(explainer.shap_values(X, additional_forward_args=args or None))
-    with chunks_of(1, 2):
-        chunked = leaves(explainer.shap_values(X, additional_forward_args=args or None))
-    alone, others = (
-        explain(case, model, rows_of(background, some), rows_of(X, last), rows_of_args(args, last))
-        for some in (slice(0, 1), slice(1, REFERENCES))
-    )
-    for i, values in enumerate(whole):
-        assert_close(chunked[i], values, tolerance(case, torch.float64))
-        assert_close(
-            (alone[i] + others[i] * (REFERENCES - 1)) / REFERENCES, values[last], tolerance(case, torch.float64)
-        )
+def assert_nothing(values: list[np.ndarray], row: int) -> None:
+    """A row that is its own reference has no attributions at all."""
+    assert all(np.array_equal(found[row], np.zeros_like(found[row])) for found in values)
 
 
-@every_case
-def test_nothing_to_explain_where_example_and_reference_coincide(case):
-    model, _, X, args = setting(case)
-    at = slice(0, 1)
-    for values in explain(case, model, rows_of(X, at), rows_of(X, at), rows_of_args(args, at)):
-        assert np.array_equal(values, np.zeros_like(values))
-
-
-@pytest.mark.parametrize(("dtype", "step", "error"), [(torch.float64, 1e-6, 1e-6), (torch.float32, 3e-7, 1e-3)])
-@real_case
-def test_multipliers_tend_to_the_gradient(case, dtype, step, error):
-    generator = torch.Generator().manual_seed(0)
-    X, args = case.inputs(1, 2, dtype), case.args(1)
-    references = change(X, lambda x: x + step * torch.randn(x.shape, generator=generator, dtype=dtype))
-    pairs = [(x.double(), r.double()) for x, r in zip(leaves(X), leaves(references), strict=True)]
+def assert_tends_to_the_gradient(
+    case: Case, values: list[np.ndarray], row: int, reference: Any, X: Any, args: Any, dtype: torch.dtype
+) -> None:
+    """Attributions of a row close to its reference are differences times slopes."""
+    if not is_real(case):
+        return
+    at = slice(row, row + 1)
+    X, args = rows_of(X, at), rows_of_args(args, at)
+    pairs = [(x.double(), r.double()) for x, r in zip(leaves(X), leaves(reference), strict=True)]
     differences = np.concatenate([(x - r).flatten().numpy() for x, r in pairs])
-    values = explain(case, case.model(dtype), references, X, args)
-    found = np.concatenate([v.reshape(x.numel(), -1) for v, x in zip(values, leaves(X), strict=True)])
+    found = np.concatenate([v[at].reshape(x.numel(), -1) for v, x in zip(values, leaves(X), strict=True)])
     slopes, scale = finite_differences(case, case.model(), [(x + r) / 2 for x, r in pairs], args)
     wanted = slopes.reshape(len(differences), -1) * differences[:, None]
     largest = np.abs(differences).max() * (np.abs(slopes).max() + 1e-6 * scale)
-    assert np.abs(found - wanted).max() <= error * largest
+    assert np.abs(found - wanted).max() <= NEAR[dtype] * largest

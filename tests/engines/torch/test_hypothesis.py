@@ -139,19 +139,24 @@ def test_secants(name, dtype, error):
     """Slopes are exact far apart, close together and saturated; at kinks as far as the outputs' rounding lets them."""
     function, exact, domain = FUNCTIONS[name]
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(points(*domain), st.one_of(points(*domain), st.integers(1, 15)))
-    def check(start: float, other: float | int) -> None:
-        x = torch.tensor([[start]], dtype=dtype)
-        r = torch.tensor([[beside(start, other) if isinstance(other, int) else other]], dtype=dtype)
-        assume(domain[0] <= r.item() <= domain[1] and r.item() != x.item())
-        a, b = mpmath.mpf(x.item()), mpmath.mpf(r.item())
-        wanted = (exact(a) - exact(b)) / (a - b)
-        explainer = deepshap.DeepExplainer(function, r, progress=False)
-        found = explainer.shap_values(x, check_additivity=False).item() / (x.double() - r.double()).item()
-        outputs = abs(exact(a)) + abs(exact(b))
-        steepest = max(abs(wanted), 1e-3 * outputs, mpmath.mpf(1e-3))
-        rounding = 8 * torch.finfo(dtype).eps * outputs / abs(a - b) if name in KINKED else 0
-        assert abs(found - wanted) <= max(error * steepest, rounding)
+    pairs = st.tuples(points(*domain), st.one_of(points(*domain), st.integers(1, 15)))
+
+    @settings(max_examples=6, deadline=None, derandomize=True)
+    @given(st.lists(pairs, min_size=10, max_size=10))  # of a row's features each is a pair of its own
+    def check(drawn: list[tuple[float, float | int]]) -> None:
+        x = torch.tensor([[start for start, _ in drawn]], dtype=dtype)
+        r = torch.tensor([[beside(s, other) if isinstance(other, int) else other for s, other in drawn]], dtype=dtype)
+        fitting = (domain[0] <= r) & (r <= domain[1]) & (r != x)
+        assume(fitting.any())
+        x, r = x[fitting][None], r[fitting][None]
+        values = deepshap.DeepExplainer(function, r, progress=False).shap_values(x, check_additivity=False)[0]
+        assert not (values - np.diag(np.diag(values))).any()
+        for value, one, other in zip(np.diag(values), x[0].tolist(), r[0].tolist(), strict=True):
+            a, b = mpmath.mpf(one), mpmath.mpf(other)
+            at_a, at_b, found = exact(a), exact(b), float(value) / (one - other)
+            wanted, outputs = (at_a - at_b) / (a - b), abs(at_a) + abs(at_b)
+            steepest = max(abs(wanted), 1e-3 * outputs, mpmath.mpf(1e-3))
+            rounding = 8 * torch.finfo(dtype).eps * outputs / abs(a - b) if name in KINKED else 0
+            assert abs(found - wanted) <= max(error * steepest, rounding), (one, other)
 
     check()

@@ -15,7 +15,7 @@ STEPS = 1000
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("layer", "steps"), [(nn.LSTM, STEPS), (nn.GRU, STEPS), (nn.LSTM, 5 * STEPS)])
+@pytest.mark.parametrize(("layer", "steps"), [(nn.GRU, STEPS), (nn.LSTM, 3 * STEPS)])
 def test_thousands_of_steps(layer, steps, dtype):
     torch.manual_seed(0)
     model = Chain(layer(2, 6, batch_first=True, bidirectional=True), Last(), nn.Linear(12, 1)).to(dtype)

@@ -6,6 +6,7 @@ masked on both sides is shared equally by those whose mask changes (docs/mathema
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def flags(kept: list[int], seed: int) -> np.ndarray:
     return (np.abs(np.random.default_rng(seed).normal(size=(1, KEYS))) + 0.1) * (2 * np.array(kept) - 1)
 
 
+@cache  # of one model of TensorFlow what explains it is traced once
 def attend(framework: str, number: float, scored: bool = False, added: bool = False) -> Any:
     """Attention to the keys whose number is positive; ``scored``: their scores depend on it too; ``added``: mask + scores."""
     if framework == "torch":
