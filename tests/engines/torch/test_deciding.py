@@ -78,6 +78,19 @@ def test_adaptive_solvers_whose_steps_depend_on_the_input(method):
     assert np.abs(values).max() > 1e-3
 
 
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "fehlberg2", "adaptive_heun", "dopri8"])
+def test_an_adaptive_solver_with_steps_of_one_size_takes_whole_batches(method):
+    steps = {"first_step": 0.25, "min_step": 0.25, "max_step": 0.25}
+
+    def model(x: Tensor) -> Tensor:
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return torchdiffeq.odeint(lambda t, y: torch.tanh(y @ WEIGHTS), x, times, method=method, options=steps)[-1]
+
+    x, r = SERIES[:3, 0], SERIES[3:, 0]
+    values = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    assert_close(values.sum(1), (model(x) - model(r).mean(0)).numpy())
+
+
 def test_an_adaptive_solver_of_whole_batches_mixes_rows():
     def model(x: Tensor) -> Tensor:
         times = torch.tensor([0.0, 1.0], dtype=torch.float64)
