@@ -90,6 +90,15 @@ def padded() -> Any:
     return {"input_ids": ids(6), "attention_mask": mask}
 
 
+def ended() -> Any:
+    """Token ids that end in different places, with a mask."""
+    lengths = torch.tensor([6, 3, 4, 6, 2])
+    mask = (torch.arange(6) < lengths[:, None]).long()
+    made = ids(6) * mask
+    made[torch.arange(ROWS), lengths - 1] = 1
+    return {"input_ids": made, "attention_mask": mask}
+
+
 def window() -> Any:
     """A series with its time features, past and future."""
     return {
@@ -252,6 +261,15 @@ MODELS = {
         "Qwen3": hf("Qwen3Model", embeddings, last_hidden, **DECODER),
         "Gemma3": hf("Gemma3TextModel", embeddings, last_hidden, **DECODER),
         "T5": hf("T5EncoderModel", embeddings, last_hidden, **T5),
+        "T5, classes": hf(
+            "T5ForSequenceClassification",
+            ended,
+            num_labels=3,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+            eos_token_id=1,
+            **T5,
+        ),
         "BART": hf(
             "BartForSequenceClassification",
             lambda: {"input_ids": torch.cat([ids(5), torch.full((ROWS, 1), 2)], 1)},

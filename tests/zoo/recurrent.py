@@ -132,6 +132,8 @@ def xlstm(block: str) -> Case:
     return Case(Last(xLSTMBlockStack(config), 16), normal(6, 16))
 
 
+STEPS = {"first_step": 0.25, "min_step": 0.25, "max_step": 0.25}
+
 MODELS = {
     "ncps": {
         "CfC": lambda: ncps("CfC"),
@@ -150,6 +152,12 @@ MODELS = {
         "odeint, implicit_adams": lambda: Case(Flow(method="implicit_adams"), normal(3)),
         "odeint, dopri5": lambda: Case(Flow(method="dopri5"), normal(3)),
         "odeint, dopri5, each row": lambda: Case(Flow(apart=True, method="dopri5", rtol=1e-3, atol=1e-3), normal(3)),
+        **{
+            f"odeint, {method}, steps of one size": lambda method=method: Case(
+                Flow(method=method, options=STEPS), normal(3)
+            )
+            for method in ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+        },
         "odeint_adjoint, rk4": lambda: Case(Flow(adjoint=True, method="rk4"), normal(3)),
     },
     "torchcde": {

@@ -58,6 +58,11 @@ def test_sizes_that_are_the_same_everywhere_are_numbers():
     np.testing.assert_allclose(explained(model)[..., 0], 5 * X, rtol=1e-5)
 
 
+def test_masks_that_choose_other_places_are_refused():
+    with pytest.raises(deepshap.ControlFlowError, match=r"positions from .* in 'boolean_mask' differ.*tf.where"):
+        explained(lambda x: tf.boolean_mask(x, tf.equal(x, tf.reduce_max(x, 1, keepdims=True)))[:, None], X[::-1])
+
+
 def test_counts_of_elements_are_explained():
     values = explained(times_a_number(lambda row: tf.math.count_nonzero(row > 0)))
     np.testing.assert_allclose(values.sum(1)[:, 0], X.sum(1) * (X > 0).sum(1), rtol=1e-4)
