@@ -72,6 +72,18 @@ def test_states_behind_the_end_stay_as_they_are():
     assert_close(found, values(by_hand, x, r))
 
 
+def test_rows_that_the_model_sorts_by_length_are_refused_with_what_to_do():
+    model = built(Reader(nn.GRU(3, 2, batch_first=True), ends=True))
+
+    def by_itself(ids: Tensor) -> Tensor:
+        lengths, order = (ids != 0).sum(1).sort(descending=True)
+        packed = pack_padded_sequence(model.embedding(ids)[order], lengths, batch_first=True)
+        return model.layer(packed)[1][0][order.argsort()]
+
+    with pytest.raises(deepshap.ControlFlowError, match=r"pack_padded_sequence .*py:.* \(enforce_sorted=False\)"):
+        values(by_itself, IDS[:2], IDS[2:])
+
+
 def test_projections_are_refused_with_what_to_do():
     model = built(Reader(nn.LSTM(3, 4, proj_size=2, batch_first=True), ends=True))
     line = inspect.getsourcelines(Reader.forward)[1] + 3

@@ -179,9 +179,7 @@ def of_sorted_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
 
 def test_counts_of_tokens_are_refused_with_what_to_do():
     line = inspect.getsourcelines(of_sorted_tokens)[1] + 4
-    with pytest.raises(
-        deepshap.ControlFlowError, match=rf"numpy .* test_deciding.py:{line} .*find its tokens by a mask"
-    ):
+    with pytest.raises(deepshap.ControlFlowError, match=rf"numpy .* test_deciding.py:{line} .*find its own by a mask"):
         deepshap.DeepExplainer(mixture(of_sorted_tokens), TOKENS[3:], progress=False).shap_values(TOKENS[:3])
 
 

@@ -69,8 +69,9 @@ def carrier_of(tensor: Any) -> Tensor | None:
 INSTEAD = {
     "indices": "A selection that depends on the input in this way cannot be attributed: take the values themselves (max, topk, "
     "sort return them), or pass the indices as additional_forward_args.",
-    "lengths": "Pass them as additional_forward_args, which example and reference share, or leave the packing out and keep "
-    "what a step beyond the length would change: torch.where(step < lengths, new, old).",
+    "lengths": "Let pack_padded_sequence sort the rows (enforce_sorted=False); or pass the lengths as additional_forward_args, "
+    "which example and reference share; or leave the packing out and keep what a step beyond the length would change: "
+    "torch.where(step < lengths, new, old).",
 }
 
 

@@ -17,8 +17,8 @@ from .operations import Misaligned, Pairs, Step
 from .pairing import beside, row_before
 
 COUNTED = (
-    "; where it counts what goes to each of several parts, as the tokens of an expert, let each part find its tokens by a mask, "
-    "torch.where(chosen == part), instead of slices of sorted ones"
+    " (lengths of packed sequences may stay a tensor; where tokens of each expert are counted, let it find its own by a mask, "
+    "torch.where(chosen == expert), instead of slices of sorted ones)"
 )
 
 
