@@ -35,6 +35,7 @@ OVER_LAST: dict[Any, int] = {
 }
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
+WEIGHT_OF_ATTENTION = 8  # its passes are over queries times keys
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
 
@@ -53,7 +54,7 @@ def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[
     if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype} or m.shape[2:] != y.shape:
         return None
     key = kind, m.dtype
-    _work[key] = _work.get(key, 0) + m.numel()
+    _work[key] = _work.get(key, 0) + m.numel() * (WEIGHT_OF_ATTENTION if kind == ATTENTION else 1)
     if _work[key] < COMPILE_BEYOND:
         return None
     if kind == ATTENTION:
