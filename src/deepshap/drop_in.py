@@ -66,12 +66,10 @@ class DeepExplainer(ExactExplainer):
             The same, but with ``ranked_outputs`` the indexes are a tensor for PyTorch models, as shap returns them.
         """
         found = super().shap_values(X, ranked_outputs, output_rank_order, check_additivity, **options)
-        if ranked_outputs is None or self.engine.framework != "torch":
+        if ranked_outputs is None:
             return found
-        import torch
-
         values, indexes = found
-        return values, torch.as_tensor(indexes)
+        return values, self.engine.as_numbers(indexes)
 
 
 class Patch:

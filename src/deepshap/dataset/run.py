@@ -25,11 +25,6 @@ from .sources import Source, digest_of, parts_for
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 
-PACKAGES = {
-    "torch": ("torch", "numba"),
-    "tensorflow": ("tensorflow", "keras"),
-}  # of an engine; results may depend on them
-
 MOST_SHOWN = 20  # values of a list that people still compare
 PATIENCE = 0.2  # seconds in which others that only look at the folder are done
 
@@ -166,7 +161,7 @@ def made_of(explainer: Any, options: dict[str, Any]) -> dict[str, Any]:
     known = signature(type(explainer).__call__).parameters
     given = {name: value for name, value in options.items() if not _is_default(value, known.get(name))}
     found["options"] = plainly(given)
-    return {**found, "versions": versions("deepshap", "numpy", *PACKAGES[explainer.engine.framework])}
+    return {**found, "versions": versions("deepshap", "numpy", *explainer.engine.packages)}
 
 
 def _is_default(value: Any, parameter: Parameter | None) -> bool:

@@ -237,12 +237,14 @@ class Blame:
 class Engine(Protocol):
     """What a framework's engine offers for one model.
 
-    It is used by one thread at a time, inside of ``session()``. ``framework`` is "torch" or "tensorflow"; ``in_float64`` says
+    It is used by one thread at a time, inside of ``session()``. ``framework`` is "torch" or "tensorflow", and
+    ``packages`` are those whose versions its results may depend on; ``in_float64`` says
     in words how its users get a copy of a model that computes in float64; ``operations`` holds rules for single layers;
     ``shares`` says whether points on a way are run once for both sides.
     """
 
     framework: ClassVar[str]
+    packages: ClassVar[tuple[str, str]]
     in_float64: ClassVar[str]
     model: Any
     layer: Any
@@ -276,6 +278,9 @@ class Engine(Protocol):
 
     def as_output(self, values: np.ndarray) -> np.ndarray:
         """Values (outputs,) in the form and precision of the model's output for a row."""
+
+    def as_numbers(self, values: np.ndarray) -> Any:
+        """Values as shap returns them for models of the framework."""
 
     def explained(self, points: Points) -> list[np.ndarray]:
         """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""

@@ -34,6 +34,7 @@ class Shell(ABC):
     """An engine but for what is particular to a framework."""
 
     framework: ClassVar[str]
+    packages: ClassVar[tuple[str, str]]
     in_float64: ClassVar[str]
     exhausted: ClassVar[tuple[type[Exception], ...]]  # raised where a device has no memory left
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, of_user
-from .callables import packages
-from .registry import framework_of, room
+from .registry import ENGINES, framework_of, room
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
 POSITIONS = "positions"
-TABLES = {"torch": "table", "tensorflow": "operations"}  # modules that hold what is registered
+OF_TYPES = "tensorflow"  # whose operations have types, by which they are named
 
 
 @dataclass(frozen=True)
@@ -68,99 +66,31 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
+    if isinstance(function, str) and function == POSITIONS and rule != "same":
+        raise InputError('the only rule for "positions" is "same": without it they are explained.')
     for framework in _frameworks_of(function):
-        _check(function, framework, rule)
-        operations = room(framework, "operations")
+        own_room, operations = _room(framework), room(framework, "operations")
+        if not (isinstance(function, str) and function == POSITIONS):
+            own_room.check(function, rule)
         kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
         own = (
             None
             if isinstance(rule, str)
             else UserRule(rule, function if isinstance(function, str) else named(function))
         )
-        _table(framework)[_key(function, framework)] = operations.Operation(kind, own)
+        own_room.RULES[own_room.key(function)] = operations.Operation(kind, own)
 
 
 def _frameworks_of(function: Any) -> list[str]:
     """The frameworks whose operation is meant; positions are those of all that are installed."""
     if isinstance(function, str):
-        return [name for name in TABLES if find_spec(name)] if function == POSITIONS else ["tensorflow"]
+        return [name for name in ENGINES if find_spec(name)] if function == POSITIONS else [OF_TYPES]
     return [framework_of(function)]
 
 
-def _table(framework: str) -> dict[Any, Any]:
-    """The rules that users have registered for a framework."""
-    found: dict[Any, Any] = room(framework, TABLES[framework]).USER_OPERATIONS
-    return found
-
-
-def _key(function: Any, framework: str) -> Any:
-    """Under what a rule is kept: the canonical name of a function of torch, the type of an operation, a layer, a class."""
-    if framework == "tensorflow":
-        return function
-    if isinstance(function, str):
-        function = room("torch", "composites.positions").positions
-    return room("torch", "names").key(function)
-
-
-def _check(function: Any, framework: str, rule: Any) -> None:
-    """Refuse what never meets an engine as an operation, or has another rule."""
-    name = getattr(function, "__name__", function)
-    if isinstance(function, str) and function == POSITIONS:
-        if rule != "same":
-            raise InputError('the only rule for "positions" is "same": without it they are explained.')
-    elif framework == "tensorflow":
-        if rule == "same":
-            raise InputError('the rule "same" is for "positions", and for functions of PyTorch.')
-        if isinstance(function, str) and not room("tensorflow", "table").is_known(function):
-            raise InputError(
-                f"TensorFlow has no operation {function!r}. Types of operations, such as 'Erfinv', are those that the error "
-                "message lists; tf.raw_ops has all."
-            )
-        if not isinstance(function, str) and "keras" not in packages(function):
-            raise InputError(
-                f"{name} is a Python function, which a graph of TensorFlow does not show; what it calls is explained. Register "
-                "the type of the operation, such as 'Erfinv', or a Keras layer."
-            )
-    elif not callable(function):
-        raise InputError(
-            f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
-        )
-    elif not _meets_torch(function):
-        raise InputError(
-            f"{name} is no function or operator of torch, no autograd.Function and no torch.nn.Module: torch does not announce "
-            "its calls, so that a rule for it would never be asked."
-        )
-    elif (
-        inspect.isfunction(function) and room("torch", "names").resolve(function) is None and not _dispatches(function)
-    ):
-        raise InputError(
-            f"{name} is a plain Python function, whose calls torch does not announce; what it calls is explained. "
-            "To give it a rule as a whole make it a torch.autograd.Function or a torch.nn.Module."
-        )
-
-
-def _meets_torch(function: Any) -> bool:
-    """Whether calls of a class, of a function in C or of another object can be ones that torch shows."""
-    from torch import autograd, nn
-
-    if isinstance(function, type):
-        return issubclass(function, (nn.Module, autograd.Function))
-    if (
-        room("torch", "names").resolve(function) is not None
-        or inspect.isfunction(function)
-        or inspect.ismethod(function)
-    ):
-        return True
-    made_by = {str(function.__module__).partition(".")[0]} if inspect.isbuiltin(function) else packages(function)
-    return "torch" in made_by
-
-
-def _dispatches(function: Any) -> bool:
-    """Whether a Python function shows its calls to torch's function modes, or is one of torch's."""
-    names = function.__code__.co_names
-    return any(name.startswith(("has_torch_function", "handle_torch_function")) for name in names) or (
-        function.__module__ or ""
-    ).startswith("torch.")
+def _room(framework: str) -> Any:
+    """Where an engine keeps what is registered (RULES), and what it takes for an operation (``key``, ``check``)."""
+    return room(framework, "registering")
 
 
 def unregister_rule(function: Any) -> None:
@@ -171,17 +101,18 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
-    if None in [_table(name).pop(_key(function, name), None) for name in _frameworks_of(function)]:
+    rooms = map(_room, _frameworks_of(function))
+    if None in [own.RULES.pop(own.key(function), None) for own in rooms]:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
 
 
 def registered() -> dict[str, dict[Any, Any]]:
     """All registered rules, by the engine that they are for; ``adopt`` takes them over in another process."""
-    tables = {engine: sys.modules.get(f"{__package__}.{engine}.{module}") for engine, module in TABLES.items()}
-    return {engine: dict(table.USER_OPERATIONS) for engine, table in tables.items() if table and table.USER_OPERATIONS}
+    rooms = {engine: sys.modules.get(f"{__package__}.{engine}.registering") for engine in ENGINES}
+    return {engine: dict(own.RULES) for engine, own in rooms.items() if own and own.RULES}
 
 
 def adopt(rules: dict[str, dict[Any, Any]]) -> None:
     """Register what ``registered`` found."""
     for engine, found in rules.items():
-        _table(engine).update(found)
+        _room(engine).RULES.update(found)

@@ -32,6 +32,8 @@ class TensorFlowEngine(Shell):
     """Explains one Keras model, or one callable of TensorFlow's tensors."""
 
     framework = "tensorflow"
+    packages = "tensorflow", "keras"
+    as_numbers = staticmethod(np.asarray)
     exhausted = (tf.errors.ResourceExhaustedError,)
     in_float64 = 'built behind keras.config.set_dtype_policy("float64"), with the weights of this one'
 

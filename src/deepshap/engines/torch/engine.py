@@ -50,6 +50,8 @@ class TorchEngine(Shell):
     """
 
     framework = "torch"
+    packages = "torch", "numba"
+    as_numbers = staticmethod(torch.as_tensor)
     in_float64 = "model.double()"
     exhausted = (torch.OutOfMemoryError,)
 
