@@ -1,5 +1,6 @@
 """Settings of all tests, and what several modules of them need once."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ import torch
 
 pytest.register_assert_rewrite("helpers", "browser")
 torch.set_num_threads(1)
+gc.disable()  # until all is imported, of which nothing becomes garbage
 
 OF_FOLDER = {"torch": "engines/torch", "tensorflow": "engines/tensorflow"}
 
@@ -23,6 +25,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(marker)
         if "browser" in item.fixturenames:
             item.add_marker("browser")
+
+
+def pytest_collection_finish():
+    """Imports and tests are a million objects, which garbage collection need not look through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
