@@ -17,17 +17,19 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt --target .venv/triton triton
 	touch $@
 
+# Two processes with one thread each; a file's tests run in one of them, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 # Every case once in both engines, and a test of each room; only the files that have such tests are read.
 fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m fast $$(grep -rl 'mark\.fast' tests --include='test_*.py')
+	$(PYTEST) -q -m fast $$(grep -rl 'mark\.fast' tests --include='test_*.py')
 
-# One thread for each of the two test processes.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not long"
+	$(PYTEST) -m "not long"
 
 # Those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
 test-all: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	$(PYTEST)
 
 # shap's own tests of its DeepExplainer, with ours in its place; a part of test.
 shap-tests: setup

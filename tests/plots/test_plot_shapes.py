@@ -38,9 +38,7 @@ MANY_ROWS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("steps", "features"), [(1, 1), (1, 40), (5, 3), (5, 500), (60, 1), (60, 40), (60, 500), (5000, 1), (5000, 40)]
-)
+@pytest.mark.parametrize(("steps", "features"), [(1, 1), (1, 40), (5, 500), (60, 1), (60, 40), (5000, 40)])
 def test_pictures_of_one_row_can_be_drawn_in_every_shape(steps, features):
     one = explanation(1, steps, features)[0]
     for plot in ONE_ROW.values():

@@ -100,8 +100,11 @@ def gap(case: Case, model: Any, background: Any, X: Any, values: list[np.ndarray
 
 
 def outputs_of(case: Case, model: Any, rows: Any) -> np.ndarray:
-    """Run the model row by row, since a stateful one takes one; its state is put back after each."""
+    """Run the model; a stateful one row by row, since it takes one, and its state is put back after each."""
     states = kept_states(model)
+    if not states:
+        result = model(rows, training=False)
+        return keras.ops.convert_to_numpy(result if case.output is None else result[case.output]).astype(np.float64)
     before = [keras.ops.convert_to_numpy(state) for state in states]
     found = []
     for row in range(len(leaves(rows)[0])):

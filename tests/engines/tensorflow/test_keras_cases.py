@@ -19,11 +19,8 @@ ROWS, REFERENCES = 2, 3
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
-def settings():
-    """Every case in each of its dtypes; the first alone is in ``make fast``."""
-    for case in CASES:
-        for number, dtype in enumerate(case.dtypes):
-            yield pytest.param(case, dtype, id=f"{case.name}-{dtype}", marks=() if number else pytest.mark.fast)
+BOTH = [case for case in CASES if set(case.dtypes) == {"float64", "float32"}]
+TOGETHER = [BOTH[i : i + 8] for i in range(0, len(BOTH), 8)]
 
 
 def test_names_are_unique():
@@ -34,8 +31,10 @@ def test_a_case_is_for_both_engines_or_says_why_not():
     assert {case.name for case in CASES if not case.shared.alone} == {shared.name for shared in SHARED}
 
 
-@pytest.mark.parametrize(("case", "dtype"), list(settings()))
-def test_an_operation_is_explained_exactly(case, dtype):
+@pytest.mark.fast
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_operation_is_explained_exactly(case):
+    dtype = case.dtypes[0]
     model, background, X = case.model(dtype), case.rows(REFERENCES, 1, dtype), case.rows(ROWS, 2, dtype)
     explainer = deepshap.DeepExplainer(tf.function(model, autograph=False), background, progress=False)
     values = explainer.shap_values(X)
@@ -49,6 +48,36 @@ def test_an_operation_is_explained_exactly(case, dtype):
             assert_tends_to_the_gradient(explainer, model, X[:1])
         if case.in_both:
             assert_engines_agree(explainer, case, X, background)
+
+
+@pytest.mark.parametrize("cases", TOGETHER, ids=lambda cases: f"{cases[0].name} to {cases[-1].name}")
+def test_operations_are_explained_in_single_precision(cases):
+    """Side by side in one model, each of inputs of its own."""
+    models = [case.model("float32") for case in cases]
+    background, X = (
+        [case.rows(number, seed, "float32") for case in cases] for number, seed in ((REFERENCES, 1), (ROWS, 2))
+    )
+    widths = [x.shape[1] for x in X]
+
+    @tf.function(autograph=False)
+    def together(x):
+        return tf.concat([model(part) for model, part in zip(models, tf.split(x, widths, 1), strict=True)], 1)
+
+    explainer = deepshap.DeepExplainer(together, np.concatenate(background, 1), progress=False)
+    x = np.concatenate(X, 1)
+    values = explainer.shap_values(x, check_additivity=False)  # which would turn to float64
+    with chunks_of(1, 2):
+        chunked = explainer.shap_values(x, check_additivity=False)
+    assert not with_background(explainer, x[:1]).shap_values(x[:1]).any()
+    feature = output = 0
+    for case, model, r, part in zip(cases, models, background, X, strict=True):
+        count = model(tf.constant(part)).shape[1]
+        own = np.s_[:, feature : feature + part.shape[1], output : output + count]
+        assert_sums(values[own], model, r, part, TOLERANCE["float32"])
+        assert abs(chunked[own] - values[own]).max() <= TOLERANCE["float32"] * max(abs(values[own]).max(), 1e-3), (
+            case.name
+        )
+        feature, output = feature + part.shape[1], output + count
 
 
 def assert_sums(values, model, background, X, tolerance):

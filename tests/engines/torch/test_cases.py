@@ -54,16 +54,17 @@ def test_a_case_is_for_both_engines_or_says_why_not():
 @pytest.mark.fast
 @every_case
 def test_attributions_add_up_whatever_the_chunks_and_leave_the_model_alone(case):
-    """A chunk is of one row and two references, or one: batch mates and other references do not matter."""
+    """A row alone, with two references at a time and then one: batch mates and other references do not matter."""
     model, background, X, args = case.model(), case.inputs(REFERENCES, 1), case.inputs(ROWS, 2), case.args(ROWS)
     before, explainer = snapshot(model), explainer_of(case, model, background)
     values = leaves(explainer.shap_values(X, additional_forward_args=args or None))
     assert snapshot(model) == before
     assert_sums(case, model, background, X, args, values, torch.float64)
+    last = slice(ROWS - 1, ROWS)
     with chunks_of(1, 2):
-        chunked = leaves(explainer.shap_values(X, additional_forward_args=args or None))
-    for found, wanted in zip(chunked, values, strict=True):
-        assert_close(found, wanted, tolerance(case, torch.float64))
+        alone = explainer.shap_values(rows_of(X, last), additional_forward_args=rows_of_args(args, last) or None)
+    for found, wanted in zip(leaves(alone), values, strict=True):
+        assert_close(found, wanted[last], tolerance(case, torch.float64))
 
 
 @every_case
