@@ -56,6 +56,10 @@ class Worker:
         self.failure = None
         self._ask("load", case.dumped(), options)
 
+    def use(self, threads: int) -> None:
+        """Compute in so many threads from now on."""
+        self._ask("use", threads)
+
     def first(self) -> float | None:
         """Seconds of the first call: prepare, compile what is to be compiled, explain."""
         return self._ask("first")
@@ -119,6 +123,9 @@ class _Session:
     def load(self, data: bytes, options: dict[str, Any]) -> None:
         self.new = lambda: self.kind(**options)
         self.case, self.peer = Case.loaded(data), self.new()
+
+    def use(self, threads: int) -> None:
+        torch.set_num_threads(threads)
 
     def first(self) -> float:
         start = time.perf_counter()

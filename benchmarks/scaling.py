@@ -1,4 +1,4 @@
-"""Measure how time and memory grow with the steps, the examples, the references and the outputs."""
+"""Measure how time and memory grow with the steps, the examples, the references, the outputs, budgets and threads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from explainers import DeepShap, Native
+from gradients import encoder
 from problems import LastStep, Problem
 from processes import Worker, write
 from torch import nn
@@ -18,10 +19,13 @@ RESULTS = Path(__file__).parent / "results"
 SERIES = {
     "steps": (25, 50, 100, 200, 500, 1000, 2000, 5000),
     "examples": (1, 2, 4, 8, 16, 32, 64, 128, 256),
-    "references": (10, 30, 100, 300, 1000, 3000),
-    "outputs": (1, 2, 5, 10),
+    "references": (10, 30, 100, 300, 1000, 3000, 10_000),
+    "outputs": (1, 2, 5, 10, 100, 1000),
 }
+BUDGETS = "100 MB", "300 MB", "1 GB", "3 GB", "8 GB"
+THREADS = 1, 2
 QUICK = {"steps": (5, 10), "examples": (1, 2), "references": (5, 10), "outputs": (1, 2)}
+NATIVE_OUTPUTS = 10  # each takes a backward pass of its own
 NATIVE_BEYOND = 1_500_000  # rows times steps for which torch's own gradient, which keeps them all, takes 3 GiB
 SLOW = 5.0  # seconds beyond which the one call that measures memory is the one that is timed
 
@@ -45,6 +49,12 @@ class Sizes:
         return self.steps * self.examples * self.references
 
 
+# Where memory is what counts, and where all cores are used: by name, model, features, steps, examples and references.
+SETTINGS = (
+    Problem("LSTM 8→64, T=200", lambda: LastStep(nn.LSTM, 8, 64), 8, 200, examples=64, references=500),
+    Problem("transformer encoder 16→64, T=50", lambda: encoder("relu"), 16, 50, examples=16, references=500),
+)
+QUICK_SETTINGS = (Problem("LSTM 8→64, T=10", lambda: LastStep(nn.LSTM, 8, 64), 8, 10, examples=2, references=5),)
 LARGE = Sizes(200, 256, 1000), "16 GB"
 QUICK_LARGE = Sizes(10, 4, 20), "16 MB"
 
@@ -52,7 +62,7 @@ QUICK_LARGE = Sizes(10, 4, 20), "16 MB"
 def series(worker: Worker, axis: str, points: list[Sizes], rounds: int) -> Iterator[dict[str, Any]]:
     """Points of one curve."""
     for sizes in points:
-        if worker.peer == Native.name and sizes.kept > NATIVE_BEYOND:
+        if worker.peer == Native.name and (sizes.kept > NATIVE_BEYOND or sizes.outputs > NATIVE_OUTPUTS):
             return
         worker.load(sizes.problem().make())
         worker.first()
@@ -80,6 +90,30 @@ def large(worker: Worker, sizes: Sizes, max_memory: str) -> dict[str, Any]:
     return row | {"seconds": measured[0], "memory_bytes": measured[1]}
 
 
+def budgets(worker: Worker, problem: Problem) -> Iterator[dict[str, Any]]:
+    """Memory beyond that of the warm process, of one call with each budget."""
+    worker.load(replace(problem, examples=8, references=100).make())
+    worker.first()  # to be warm
+    for budget in BUDGETS:
+        worker.load(problem.make(), max_memory=budget)
+        if (found := worker.memory()) is not None:
+            yield {"problem": problem.name, "budget": budget, "seconds": found[0], "memory_bytes": found[1]}
+
+
+def threads(worker: Worker, problem: Problem, rounds: int) -> Iterator[dict[str, Any]]:
+    """Seconds in some threads, which take turns."""
+    worker.load(replace(problem, examples=16, references=200).make())
+    worker.first()
+    taken: dict[int, list[float]] = {count: [] for count in THREADS}
+    for k in range(rounds):
+        for count, times in taken.items():
+            worker.use(count)
+            answer = worker.explain(k)
+            times += [] if answer is None else [answer[0]]
+    for count, times in taken.items():
+        yield {"problem": problem.name, "threads": count, "seconds": statistics.median(times)}
+
+
 def measured(quick: bool, only: str | None, rounds: int) -> dict[str, Any]:
     """All figures, or those of one part."""
     points, found, base = [], {}, Sizes(10, 2, 10) if quick else Sizes()
@@ -94,16 +128,32 @@ def measured(quick: bool, only: str | None, rounds: int) -> dict[str, Any]:
             if peer == DeepShap.name and only in (None, "large"):
                 found["large"] = large(worker, *(QUICK_LARGE if quick else LARGE))
                 print(f"{'large':18}{peer:20}{said(found['large'])}", flush=True)
+            if peer == DeepShap.name:
+                found |= by_settings(worker, QUICK_SETTINGS if quick else SETTINGS, only, rounds)
         finally:
             worker.close()
     return {"points": points, **found}
+
+
+def by_settings(worker: Worker, problems: tuple[Problem, ...], only: str | None, rounds: int) -> dict[str, Any]:
+    """What budgets and threads do."""
+    found: dict[str, Any] = {}
+    if only in (None, "budgets"):
+        found["budgets"] = [row for problem in problems for row in budgets(worker, problem)]
+    if only in (None, "threads"):
+        found["threads"] = [row for problem in problems for row in threads(worker, problem, rounds)]
+    for row in (row for rows in found.values() for row in rows):
+        print(row, flush=True)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print as it goes, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="calls of which the median is taken")
-    parser.add_argument("--only", choices=[*SERIES, "large"], help="one part; results are not kept")
+    parser.add_argument(
+        "--only", choices=[*SERIES, "large", "budgets", "threads"], help="one part; results are not kept"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round; results are not kept")
     parser.add_argument("--output", type=Path, help="where to write the figures; of a full run benchmarks/results")
     options = parser.parse_args(arguments)

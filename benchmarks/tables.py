@@ -47,6 +47,8 @@ def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row) ->
         "gradients": gradient_table(gradients["rows"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
+        "budgets": budgets(scaling["budgets"]),
+        "threads": threads(scaling["threads"]),
         "losses": losses(peers["speed"], peers["accuracy"]),
         "ground-truth": ground_truth(truth),
         "dial": of_dial(dial["rows"]),
@@ -123,6 +125,26 @@ def _distance(row: Row | None) -> str:
     if row is None:
         return ""
     return "fails" if "failure" in row else f"{row['distance']:.3f} ({ratio(row['ratio'])})"
+
+
+def budgets(rows: list[Row]) -> str:
+    """Time and memory under each budget: a line for each budget, two columns for each problem."""
+    problems = names(rows)
+    lines = [["max_memory", *(cell for problem in problems for cell in (problem, ""))]]
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        of_problem = {row["problem"]: row for row in rows if row["budget"] == budget}
+        lines.append([budget, *(cell for problem in problems for cell in _point(of_problem.get(problem)))])
+    return table(lines)
+
+
+def threads(rows: list[Row]) -> str:
+    """Time in some threads."""
+    counts = list(dict.fromkeys(row["threads"] for row in rows))
+    lines = [["", *(counted(count, "thread") for count in counts)]]
+    for problem in names(rows):
+        of_count = {row["threads"]: row["seconds"] for row in rows if row["problem"] == problem}
+        lines.append([problem, *(seconds(of_count[count]) for count in counts)])
+    return table(lines)
 
 
 def growth(rows: list[Row]) -> str:

@@ -149,6 +149,8 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     grown = json.loads((tmp_path / "scaling.json").read_text())
     assert {row["axis"] for row in grown["points"]} == {"steps", "examples", "references", "outputs"}
     assert grown["large"]["seconds"] > 0
+    assert [row["budget"] for row in grown["budgets"]] == ["100 MB", "300 MB", "1 GB", "3 GB", "8 GB"]
+    assert [row["threads"] for row in grown["threads"]] == [1, 2]
     truth = json.loads((tmp_path / "ground_truth.json").read_text())
     assert {row["method"] for row in truth["found"]} == set(ground_truth.METHODS)
     by_cell = [row for row in truth["found"] if row["task"].startswith("rare") and "steps" not in row["method"]]
