@@ -222,6 +222,15 @@ def nested_vmap(x: Tensor, y: Tensor) -> Tensor:
     return outer + torch.vmap(torch.mul, (1, 1), 1)(x, y)[..., None]
 
 
+def forces(x: Tensor) -> Tensor:
+    """Of points on a line that push one another away, as models of molecules take them."""
+    with torch.enable_grad():
+        places = x if x.requires_grad else x.detach().requires_grad_()
+        distances = (places[:, :, None] - places[:, None]).square() + 0.5
+        energy = distances.rsqrt().sum() + (places @ fixed(x, 4, 3)).tanh().sum()
+        return -torch.autograd.grad(energy, places, create_graph=True)[0]
+
+
 def segments(x: Tensor) -> Tensor:
     """Where the parts of each row begin; one has no values."""
     return torch.tensor([0, 1, 1, 3, 4]).repeat(len(x), 1)
@@ -743,6 +752,11 @@ op("argmax, of the same order", lambda x: (x + RISING.to(x)).argmax(1, keepdim=T
 op("argsort, of the same order", lambda x: x.gather(1, (x + RISING.to(x)).argsort(1, descending=True)))
 op("topk, positions as views", lambda x: x.gather(1, (x + RISING.to(x)).topk(2, 1, sorted=False).indices.view(-1).view(-1, 2)))
 op("bincount of a constant", lambda x: x * torch.bincount(torch.tensor([0, 1, 1, 3])))
+
+# ====================================================================== derivatives that a model takes of its own
+alone("torch's ways to take derivatives inside of a model")
+op("autograd.grad", forces)
+op("func.jacrev", lambda x: torch.func.vmap(torch.func.jacrev(lambda r: (r @ fixed(x, 4, 2)).softmax(0)))(x))
 
 # ====================================================================== complex numbers
 alone("torch's forms of complex numbers, beside both.py's")

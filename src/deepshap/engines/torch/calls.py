@@ -24,6 +24,16 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
 
 
+_WRITE_OUT = (
+    "Write the derivative out with torch's operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with "
+    "batched operations."
+)
+
+
+class DerivativeTaken(UnsupportedOperationError):
+    """The model takes a derivative of its own, which torch's functions do not show."""
+
+
 class Call(NamedTuple):
     """A call that the model makes, and what the table says of it."""
 
@@ -116,6 +126,8 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
         if name is None:
             if not inside and frame.f_code.co_name == "forward":
                 inside = f" in {type(frame.f_locals.get('self')).__name__}"
+        elif frame.f_code.co_filename.startswith("<eval_with_key>"):  # recorded, see derivatives.py
+            return "the model's derivatives, written out"
         elif name:
             return f"{name}:{line}{inside}"
     return "unknown place"
@@ -132,10 +144,17 @@ def check_no_derivative(call: Call, transformed: bool) -> None:
     if not transformed and call.function not in _DERIVATIVES:
         return
     how = "a transform of torch.func (grad, jvp, jacrev)" if transformed else f"torch's {call.name}"
-    raise UnsupportedOperationError(
+    raise DerivativeTaken(
         f"the model takes a derivative of its own by {how} at {place_of_call()}, and deepshap cannot see how that depends on the "
-        "input: while a model is explained, backward passes carry multipliers. Write the derivative out with torch's "
-        "operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with batched operations."
+        "input: while a model is explained, backward passes carry multipliers. " + _WRITE_OUT
+    )
+
+
+def unwritten_message(error: Exception) -> str:
+    """Why what a model computes could not be recorded."""
+    return (
+        "the model takes a derivative of its own, and what it computes cannot be recorded as a list of operations "
+        f"({' '.join(str(error).split()).removesuffix('.')}). " + _WRITE_OUT
     )
 
 

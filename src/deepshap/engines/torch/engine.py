@@ -22,6 +22,7 @@ from .alike import groups_of, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
+from .derivatives import Derivatives
 from .double import InFloat64
 from .foreign import foreign_visible
 from .handlers import Handlers
@@ -87,6 +88,7 @@ class TorchEngine(Shell):
         self._calls = 0  # of operations, in a run
         self._pairwise = False  # whether references must be run beside every example
         self._agreement = Agreement(self._evaluate, self.operations)
+        self._derivatives = Derivatives(self._contents, layer, self.operations)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
         self._background = Background(model, self.modules, self.operations)
@@ -111,8 +113,8 @@ class TorchEngine(Shell):
 
     # ------------------------------------------------------------------ the model by itself
     def _evaluate(self, points: Points) -> np.ndarray:
-        with preserved(self._contents), torch.no_grad():
-            return as_numpy(self._flat(self._call(self._copies(points), points), len(points)))
+        output = self._derivatives.natively(lambda: self._call(self._copies(points), points))
+        return as_numpy(self._flat(output, len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
         extra = replace(points.extra, Tensor.clone)  # the model may write into them
@@ -124,11 +126,8 @@ class TorchEngine(Shell):
         return [r.clone() for r in self._entering(points)]
 
     def _entering(self, points: Points) -> list[Tensor]:
-        return [r.double() if self._wide and r.is_floating_point() else r for r in points.inputs]
-
-    @property
-    def _wide(self) -> bool:
-        return isinstance(self._computing, InFloat64)
+        wide = isinstance(self._computing, InFloat64)
+        return [r.double() if wide and r.is_floating_point() else r for r in points.inputs]
 
     def _as(self, dtype: str | None, grid: float = 1.0) -> TorchEngine:
         other = copy.copy(self)
@@ -171,12 +170,14 @@ class TorchEngine(Shell):
             values.extend(v.clone() for v in found)  # the model may write into them
             return found
 
-        with preserved(self._contents), torch.no_grad():
-            if self.layer is None:
-                return self._call(self._copies(points), points), values
-            with layer_values_through(self.layer, look, self.layer_output):
-                output = self._call(self._copies(points), points)
-        if not values:
+        def run() -> Tensor:
+            values.clear()
+            seen = nullcontext() if self.layer is None else layer_values_through(self.layer, look, self.layer_output)
+            with seen:
+                return self._call(self._copies(points), points)
+
+        output = self._derivatives.natively(run)
+        if self.layer is not None and not values:
             kind = "output" if self.layer_output else "input"
             raise InputError(
                 f"the layer {type(self.layer).__name__} is not called by the model, or has no float {kind}."
@@ -213,7 +214,7 @@ class TorchEngine(Shell):
             one, two = examples[:1], references[:1].described_by(examples[:1])
             both = Points.joined([one, two])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
-            self._footprint = self._measure(one, two)
+            self._footprint = self._derivatives.allowed(lambda: self._measure(one, two))
             behind, many = self._evaluate(both[[1, 0]])[1], self._evaluate(both[[1, 0, 1, 1, 1]])[1]
             check_independence(self.eps, [*map(as_numpy, runs), behind, many])
             if examples.extra:  # is there a way for them but all pairs?
@@ -236,15 +237,16 @@ class TorchEngine(Shell):
             leaves.extend(leaf for _, leaf in entered)
             return [inside for inside, _ in entered]
 
+        run = self._derivatives.written_out(partial(self._call, points=points), self._entering(points))
         with foreign_visible(self.modules, tracer.operations), errors_told(), torch.enable_grad():
             if self.layer is None:
                 inside = enter(self._entering(points))
                 with tracer:
-                    output = self._call(inside, points)
+                    output = run(inside)
             else:
                 inside = tracer.follow(self._entering(points))
                 with layer_values_through(self.layer, enter, self.layer_output), tracer:
-                    output = self._call(inside, points)
+                    output = run(inside)
             output = tracer.leave(output)
             leaves.extend(tracer.around or ())
             tracer.finish()
@@ -444,7 +446,5 @@ class TorchEngine(Shell):
     def uses(self, points: Points) -> list[Use]:
         """The operations that the model uses on what depends on its inputs."""
         self._find_axes(points[[0, 0]])
-        witness = inspection.Witness(self.operations)
         with preserved(self._contents):
-            self.trace(witness, points[:1])
-        return list(witness.uses.values())
+            return self._derivatives.allowed(partial(inspection.uses, self.operations, self.trace, points[:1]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..api import Points
 from ..uses import UNSUPPORTED, Use, treatment_of
 from .calls import Call, place_of_call
 from .operations import Operation, Pairs
@@ -44,6 +46,13 @@ class Witness(Tracer):
 
     def finish(self) -> None:
         """Let calls without a rule pass: they are among the uses."""
+
+
+def uses(operations: dict[Any, Operation], trace: Callable[[Tracer, Points], Any], points: Points) -> list[Use]:
+    """What a run under a tracer uses."""
+    witness = Witness(operations)
+    trace(witness, points)
+    return list(witness.uses.values())
 
 
 def _treatment(operation: Operation | None, varying: int) -> str:
