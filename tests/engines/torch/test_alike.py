@@ -282,17 +282,29 @@ def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
     assert explainer.engine._pairwise
 
 
-@pytest.mark.parametrize(("memory", "in_groups"), [("1 GB", False), ("2 MB", True)])
-def test_pairs_of_recurrent_layers_run_together_where_memory_allows(memory, in_groups, crossed_runs):
+@pytest.mark.parametrize(("memory", "parts", "alone"), [("1 GB", 1, 0), ("200 kB", 5, 0), ("28 kB", 0, 30)])
+def test_pairs_of_recurrent_layers_run_together_as_far_as_memory_allows(
+    memory, parts, alone, crossed_runs, monkeypatch
+):
+    """Where not even one example fits with all references, they go by their lengths."""
     torch.manual_seed(0)
-    groups = crossed_runs
+    runs, original = [], engine_module.TorchEngine._on_all_pairs
+
+    def on_all_pairs(engine, comparison, *rest):
+        runs.append(len(comparison.examples))
+        return original(engine, comparison, *rest)
+
+    monkeypatch.setattr(engine_module.TorchEngine, "_on_all_pairs", on_all_pairs)
     model, background = MODELS["LSTM"].double(), torch.randn(10, STEPS, FEATURES, dtype=torch.float64)
-    x, lengths = torch.randn(120, STEPS, FEATURES, dtype=torch.float64), torch.arange(120) % STEPS + 1
+    x, lengths = torch.randn(30, STEPS, FEATURES, dtype=torch.float64), torch.arange(30) % STEPS + 1
     explainer = deepshap.DeepExplainer(model, background, max_memory=memory)
     explainer.shap_values(x[:1], additional_forward_args=(lengths[:1],))
-    groups.clear()
-    explainer.shap_values(x, additional_forward_args=(lengths,))
-    assert bool(groups) == in_groups
+    runs.clear()
+    crossed_runs.clear()
+    found = explainer.shap_values(x, additional_forward_args=(lengths,))
+    assert (len(runs), len(crossed_runs)) == (parts, alone)
+    whole = deepshap.DeepExplainer(model, background).shap_values(x, additional_forward_args=(lengths,))
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-14)
 
 
 def test_groups_of_rows():

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
@@ -32,7 +31,7 @@ from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
 from .recurrent.sequence import Memory
-from .state import Contents, check_called_outside, home_of, modules_of, preserved
+from .state import Contents, check_called_outside, check_weights, home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
 
@@ -72,16 +71,7 @@ class TorchEngine(Shell):
         self.modules = modules_of(model)
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
-        parameters = [p for m in self.modules for p in m._parameters.values() if p is not None]
-        if any(map(is_lazy, parameters)):
-            raise InputError(
-                "the model has lazy layers without weights yet: run it once on data of the right shape first."
-            )
-        if any(p.is_inference() for p in parameters):
-            raise InputError(
-                "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "
-                "model outside of it (copy.deepcopy), or make it under torch.no_grad."
-            )
+        check_weights(self.modules)
         self.device, self._float = home_of(self.modules)
         self._contents = Contents(self.modules, model)
         self._footprint: Footprint | None = None
@@ -292,6 +282,10 @@ class TorchEngine(Shell):
             return found
         reduce = of_pairs if multipliers else over_references if comparison.crossed else row_by_row
         if comparison.crossed and comparison.examples.extra:
+            fit = plan.memory // max(1, len(comparison.references) * sum(self._footprint or ()))
+            if self._recurrent and 0 < fit < len(comparison.examples):  # pairs of all lengths run together, in parts
+                parts = [comparison.part(slice(at, at + fit)) for at in range(0, len(comparison.examples), fit)]
+                return Contributions.of_examples([self.contributions(part, plan, multipliers) for part in parts])
             if (found := self._by_arguments(comparison, plan, reduce)) is not None:
                 return found
         elif comparison.crossed and self._can_be_crossed(comparison):

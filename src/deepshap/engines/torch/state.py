@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ...errors import InputError
@@ -33,6 +34,18 @@ def home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype 
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     floats = [t.dtype for t in tensors if t.is_floating_point()]
     return next((t.device for t in tensors), None), next(iter(floats), None)
+
+
+def check_weights(modules: list[nn.Module]) -> None:
+    """Refuse weights that are not made yet, or that torch cannot follow values through."""
+    parameters = [p for m in modules for p in m._parameters.values() if p is not None]
+    if any(map(is_lazy, parameters)):
+        raise InputError("the model has lazy layers without weights yet: run it once on data of the right shape first.")
+    if any(p.is_inference() for p in parameters):
+        raise InputError(
+            "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "
+            "model outside of it (copy.deepcopy), or make it under torch.no_grad."
+        )
 
 
 def _is_of_torch(value: Any) -> bool:
