@@ -24,6 +24,7 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
 
 
+UNKNOWN = "unknown place"
 _WRITE_OUT = (
     "Write the derivative out with torch's operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with "
     "batched operations."
@@ -130,7 +131,7 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
             return "the model's derivatives, written out"
         elif name:
             return f"{name}:{line}{inside}"
-    return "unknown place"
+    return UNKNOWN
 
 
 @lru_cache(4096)
@@ -197,7 +198,8 @@ def errors_told() -> Iterator[None]:
         if "does not support automatic differentiation" not in str(error):
             raise
         place = _place(reversed(list(walk_tb(error.__traceback__))))
+        at = "" if place == UNKNOWN else f" at {place}"  # a backward pass knows none
         raise UnsupportedOperationError(
-            f"the model calls at {place} what torch has no derivative of: {str(error).removesuffix('.')}. Write it with other "
+            f"the model calls{at} what torch has no derivative of: {str(error).removesuffix('.')}. Write it with other "
             "operations, of complex numbers for instance with those of their real and imaginary parts."
         ) from error

@@ -409,7 +409,7 @@ class TorchEngine(Shell):
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
-            with preserved(self._contents):
+            with preserved(self._contents), errors_told():
                 output, leaves = self.trace(tracer, points)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
                 shapes = self._around_shapes if self.around else None
