@@ -37,7 +37,7 @@ def lstm():
 
 def attention():
     x = keras.Input((4, 3))
-    h = layers.GRU(6, return_sequences=True)(x)
+    h = layers.Dense(6, activation="tanh")(x)
     h = layers.LayerNormalization()(h + layers.MultiHeadAttention(2, 4)(h, h))
     return ends(x, layers.Flatten()(h))
 
