@@ -43,3 +43,30 @@ def test_threads_get_what_each_gets_alone(framework, background, restless):
         found = list(pool.map(lambda task: made(task[0], **task[1]).values, tasks))
     for one, wanted in zip(found, alone, strict=True):
         np.testing.assert_allclose(one, wanted, rtol=0, atol=1e-12)
+
+
+def test_two_explainers_of_a_keras_model_leave_it_as_it_was(restless):
+    model = keras_twin(MODEL, STEPS)
+    before = [dict(vars(layer)) for layer in model.layers]
+    made = [explainer(model, R) for _ in range(2)]
+    x = TASKS[0][0]
+    alone = made[0](x).values
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda k: made[k % 2](x).values, range(8)))
+    np.testing.assert_allclose(found, np.broadcast_to(alone, (8, *alone.shape)), rtol=0, atol=1e-12)
+    assert [dict(vars(layer)) for layer in model.layers] == before
+
+
+def test_a_handler_may_ask_another_explainer_of_keras():
+    model = keras_twin(MODEL, STEPS)
+    x, other, asked = TASKS[0][0], explainer(keras_twin(MODEL, STEPS), R), []
+
+    def head(call):
+        asked.append(other(x).values)
+        return call.multipliers[0] @ np.asarray(call.module.kernel).T
+
+    made = explainer(model, R)
+    made.register_custom_handler(model.layers[-1].name, head)
+    found = made(x).values
+    for values in (found, *asked):  # TensorFlow calls the handler in a thread of its own, which must not wait
+        np.testing.assert_allclose(values, other(x).values, rtol=0, atol=1e-12)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
-from contextlib import ExitStack
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -23,7 +23,7 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
-from .state import layers_of, preserved, seeds_kept, tapes_recording, variables_kept
+from .state import alone, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
 
@@ -63,6 +63,12 @@ class TensorFlowEngine(Shell):
         if self.layer is not None:
             self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
         self.handlers.apply()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """As of every engine, and alone in the process: what layers and variables hold belongs to all engines of a model."""
+        with alone(), super().session():  # in this order everywhere, or two sessions wait for each other
+            yield
 
     def _enter(self, stack: ExitStack) -> None:
         stack.enter_context(tf.init_scope())

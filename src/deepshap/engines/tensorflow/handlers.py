@@ -15,6 +15,7 @@ from ..shell import EPS, TOLERANCE
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
 from .rules import misfit
+from .state import in_session
 
 
 class Handlers(AnyHandlers):
@@ -59,7 +60,8 @@ class LayerRule(HandlerRule):
             try:
                 taken = iter(values)
                 inputs, reference_inputs, outputs, reference_outputs = ([next(taken) for _ in side] for side in sides)
-                return self._run(region, varying, inputs, reference_inputs, outputs, reference_outputs, list(taken))
+                with in_session():  # the handler may ask another explainer
+                    return self._run(region, varying, inputs, reference_inputs, outputs, reference_outputs, list(taken))
             except BaseException as error:
                 self.error = self.raised(error)
                 raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from operator import setitem
 from typing import Any
 
@@ -19,6 +21,8 @@ from ..keeping import generators_kept, keep
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
 ENDS = keras.layers.Layer, keras.Variable, tf.Tensor, tf.Variable
+_one_at_a_time = threading.RLock()  # what one session changes of a model, another must not take for the user's
+_in_session: ContextVar[bool] = ContextVar("_in_session", default=False)  # of threads that work for a session
 
 
 def layers_of(model: Any) -> dict[Any, str]:
@@ -45,6 +49,24 @@ def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tupl
     yield layer, name
     for inner in getattr(layer, "_layers", ()):
         yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
+
+
+# ---------------------------------------------------------------------- one at a time
+@contextmanager
+def alone() -> Iterator[None]:
+    """No other session in the process meanwhile, but those that begin within this one."""
+    with nullcontext() if _in_session.get() else _one_at_a_time:
+        yield
+
+
+@contextmanager
+def in_session() -> Iterator[None]:
+    """What TensorFlow has a thread of its own do, while the session waits for it, belongs to the session."""
+    token = _in_session.set(True)
+    try:
+        yield
+    finally:
+        _in_session.reset(token)
 
 
 # ---------------------------------------------------------------------- leaving all as it was
