@@ -166,37 +166,6 @@ def test_scripted_code_is_not_passed_over():
         deepshap.DeepExplainer(lambda x: scripted(x) * 2, R, progress=False).shap_values(X)
 
 
-def differentiated(x: Tensor) -> Tensor:
-    """A gradient that torch takes while the model runs."""
-    with torch.enable_grad():
-        inside = x.clone().requires_grad_()
-        return torch.autograd.grad(inside.tanh().sum(), inside, create_graph=True)[0]
-
-
-def run_backward(x: Tensor) -> Tensor:
-    """As ``differentiated``, left in an attribute."""
-    with torch.enable_grad():
-        inside = x.detach().clone().requires_grad_()
-        inside.tanh().sum().backward()
-    return inside.grad * x
-
-
-@pytest.mark.parametrize(
-    ("model", "how"),
-    [
-        (differentiated, "torch's grad"),
-        (run_backward, "torch's backward"),
-        (torch.func.vmap(torch.func.grad(lambda row: row.tanh().sum())), r"torch\.func"),
-        (lambda x: torch.func.jvp(torch.tanh, (x,), (torch.ones_like(x),))[1], r"torch\.func"),
-    ],
-)
-def test_derivatives_that_a_model_takes_of_itself(model, how):
-    with pytest.raises(
-        deepshap.UnsupportedOperationError, match=how + r".*at test_errors\.py:\d+.*Write the derivative out"
-    ):
-        deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
-
-
 def test_a_rule_without_a_number_is_named():
     deepshap.register_rule(torch.special.bessel_j0, lambda step, multiplier: multiplier * torch.nan)
     try:

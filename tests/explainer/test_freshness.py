@@ -163,6 +163,88 @@ def test_memory_of_torch(change):
     assert_seen(model, lambda: OF_TORCH[change](model))
 
 
+class Numbers(nn.Module):
+    """Two numbers that references do not reach, and what is computed with them."""
+
+    def __init__(self, compute, numbers):
+        super().__init__()
+        self.compute, self.numbers = compute, numbers
+
+    def forward(self, x):
+        return self.compute(x, self.numbers)
+
+
+def by_pairs(function):
+    return lambda x, c: function(x[:, :1], c[0]) + function(x[:, 1:], c[1])
+
+
+def held_as(kind):
+    return {
+        "attribute": torch.tensor([[2.0, 3.0]]),
+        "parameter": nn.Parameter(torch.tensor([[2.0, 3.0]])),
+        "buffer": nn.Buffer(torch.tensor([[2.0, 3.0]])),
+    }[kind]
+
+
+def in_place(model):
+    with torch.no_grad():
+        model.numbers.copy_(torch.tensor([[3.0, 2.0]]))
+
+
+UNREACHED = {
+    **{
+        f"{kind}, {name}": (
+            lambda kind=kind: Numbers(lambda x, c: torch.minimum(x, c).sum(1, True), held_as(kind)),
+            change,
+            5,
+        )
+        for kind in ("attribute", "parameter", "buffer")
+        for name, change in {
+            "in place": in_place,
+            "data": lambda model: model.numbers.data.copy_(torch.tensor([[3.0, 2.0]])),
+            "NumPy's memory": lambda model: model.numbers.detach().numpy().__setitem__(slice(None), [[3.0, 2.0]]),
+        }.items()
+    },
+    **{
+        name: (
+            lambda function=function: Numbers(by_pairs(function), [2.0, 3.0]),
+            lambda model: model.numbers.reverse(),
+            r,
+        )
+        for name, function, r in (
+            ("bound", lambda x, c: x.clamp(max=c), 5),
+            ("slope", lambda x, c: torch.nn.functional.leaky_relu(x, c), 1),
+            ("steepness", lambda x, c: torch.nn.functional.softplus(x, beta=c), 0.3),
+            ("exponent", lambda x, c: x**c, 1.5),
+            ("whole exponent", lambda x, c: x ** int(c), 1.5),
+        )
+    },
+    "columns": (
+        lambda: Numbers(lambda x, c: (x[:, c[0]] * 2 - x[:, c[1]]).relu()[:, None], [0, 1]),
+        lambda model: model.numbers.reverse(),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREACHED)
+def test_what_references_do_not_tell(name):
+    """Their outputs are the same before and after, and their activations are not."""
+    make, change, reference = UNREACHED[name]
+    model, background = make(), torch.full((5, 2), float(reference))
+    x = (
+        torch.tensor([[1.0, 1.0], [0.5, 2.5], [-4.0, 1.0]]).abs()
+        if "exponent" in name
+        else torch.tensor([[1.0, 1.0], [-4.0, 2.5]])
+    )
+    explainer = deepshap.DeepExplainer(model, background)
+    before = explainer.shap_values(x)
+    change(model)
+    found = explainer.shap_values(x)
+    np.testing.assert_allclose(found, deepshap.DeepExplainer(model, background).shap_values(x), rtol=0, atol=1e-6)
+    assert not np.allclose(found, before)
+
+
 def test_a_hook_on_all_modules():
     handles = []
     try:

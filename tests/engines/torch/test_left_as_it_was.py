@@ -13,6 +13,7 @@ from helpers import drawn
 from torch import Tensor, nn
 
 import deepshap
+from deepshap.engines.torch import state as kept
 
 X, R = drawn(3, 4, seed=1), drawn(2, 4, seed=2)
 
@@ -225,3 +226,23 @@ def test_generators_that_a_model_holds_do_not_hide_that_it_draws():
     with pytest.raises(deepshap.DeepShapError):
         deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
     assert contents(model) == before
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["copied", "too large to be copied"])
+def test_a_model_that_begins_to_write_to_its_weights(large, monkeypatch):
+    """One run has shown that it did not."""
+    model, background, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), torch.randn(5, 3), torch.randn(4, 3)
+    deepshap.DeepExplainer(model, background).shap_values(x)
+
+    def clamp(layer, _):
+        layer.weight.clamp_(-0.05, 0.05)
+
+    model[0].register_forward_pre_hook(clamp)
+    monkeypatch.setattr(kept, "COPIED_BYTES", 0 if large else 2**20)
+    before = model[0].weight.detach().clone()
+    if large:
+        with pytest.raises(deepshap.InputError, match="written to a weight of shape"):
+            deepshap.DeepExplainer(model, background).shap_values(x)
+    else:
+        deepshap.DeepExplainer(model, background).shap_values(x)
+        assert torch.equal(before, model[0].weight)

@@ -139,7 +139,8 @@ def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], No
 
     undo = [keep([*modules, model], take)]
     undo.append(keep([t for m in modules for t in written_when_called(m)], take))
-    quiet = {id(p) for m in modules if _leaves_parameters(m) for p in m._parameters.values()}
+    parameters = {id(p): p for m in modules if _leaves_parameters(m) for p in m._parameters.values() if p is not None}
+    quiet = set() if sum(p.nbytes for p in parameters.values()) <= COPIED_BYTES else set(parameters)
     held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
 
     def note_writers() -> None:
@@ -152,7 +153,9 @@ def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], No
     return [*undo, *(h.restore for h in held), *([note_writers] if unknown else ())]  # the last one comes first
 
 
-# Whether modules leave their own parameters alone, as one run has shown. Others are copied before every run.
+# Whether modules leave their own parameters alone, as one run has shown; then those are not copied before every run where all
+# together are larger than this.
+COPIED_BYTES = 2**24
 _quiet: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -167,6 +170,7 @@ class _Held:
         self.tensor, self.followed, self.required = tensor, tensor.grad_fn is not None, tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
         self.value = tensor.detach().clone() if copied else None
+        self._version = None if copied or tensor.is_inference() else tensor._version
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
     def is_written_to(self) -> bool:
@@ -177,6 +181,11 @@ class _Held:
     def restore(self) -> None:
         if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
             self.tensor.detach_()
+        if self._version is not None and self._version != self.tensor._version:
+            raise InputError(
+                f"the model has written to a weight of shape {tuple(self.tensor.shape)} while it ran, which it had not done "
+                "before. Its weights are too large to be copied for every run, so that one is as the model has left it."
+            )
         if self.value is not None and not torch.equal(self.tensor.detach(), self.value):
             self.tensor.data.copy_(self.value)
         if self.tensor.is_leaf:

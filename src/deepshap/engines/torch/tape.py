@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ...errors import UnsupportedOperationError
 from .calls import place_of_call
@@ -24,11 +26,14 @@ COUNTED = (
 
 @dataclass
 class Constants:
-    """Tensors that an active call takes as constants. ``overwritten``: the model writes to one of them later."""
+    """Tensors that an active call takes as constants. ``overwritten``: the model writes to one of them later.
+
+    ``fingerprints`` tell what they held. Of parameters there are none: all are compared in every call, see ``background.py``.
+    """
 
     name: str
     tensors: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    fingerprints: tuple[Hashable, ...]
     overwritten: bool = False
 
 
@@ -45,6 +50,7 @@ class Tape:
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # name, name that the user knows, place
     steps: list[Step] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    numbers: list[list[Any]] = field(default_factory=list)
     constants: list[Constants] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
     nbytes: int = 0
@@ -90,38 +96,59 @@ class Tape:
         return _equal(value, self.reference.values[position], self.pairs)
 
     # ------------------------------------------------------------------ constants
+    def takes_numbers(self, name: str, given: Any) -> None:
+        """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
+        own: list[Any] = []
+        _collect_numbers(given, own)
+        self.numbers.append(own)
+        if self.reference is None or len(self.numbers) > len(self.reference.numbers):
+            return
+        recorded = self.reference.numbers[len(self.numbers) - 1]
+        if own != recorded and not self._as_rows(own, recorded):
+            raise Misaligned(
+                f"{self.known_as(name)} at {place_of_call()} takes other numbers ({own}) than for the reference ({recorded})"
+            )
+
+    def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
+        """Whether numbers differ as those of the rows do."""
+        n, b = (len(self.pairs.before), 1) if self.pairs.before is not None else self.pairs.grid
+        if len(own) != len(recorded) or not self.pairs.apart:
+            return False
+        return all(x == r or (type(x) is type(r) is int and x * b == r * n) for x, r in zip(own, recorded, strict=True))
+
     def takes(self, name: str, passive: Sequence[Tensor]) -> bool:
         """Note what an active call takes as constants; returns whether the model writes to one of them later.
 
         They have to be the same on both sides. Where they are not, they depend on the input behind autograd's back.
         """
-        own = Constants(name, tuple(passive), tuple(t._version for t in passive))
-        self.constants.append(own)
         if self.reference is None:
+            own = Constants(name, tuple(passive), tuple(map(_unless_parameter, passive)))
             for tensor in passive:
                 self._constants_at[_address(tensor)].append(own)
-            return False
-        position = len(self.constants) - 1
-        if position >= len(self.reference.constants):
-            return False  # the calls differ, which is found next
-        recorded = self.reference.constants[position]
+        else:
+            own = Constants(name, tuple(passive), ())
+        self.constants.append(own)
+        if self.reference is None or len(self.constants) > len(self.reference.constants):
+            return False  # where the calls differ, that is found next
+        recorded = self.reference.constants[len(self.constants) - 1]
         if recorded.name == name and len(recorded.tensors) == len(passive):
-            for tensor, other, version in zip(passive, recorded.tensors, recorded.versions, strict=True):
-                self._check_constant(name, tensor, other, version)
+            for tensor, other, held in zip(passive, recorded.tensors, recorded.fingerprints, strict=True):
+                self._check_constant(name, tensor, other, held)
         return recorded.overwritten
 
-    def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, version: int) -> None:
-        if tensor is recorded and tensor._version == version:
-            return
+    def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable) -> None:
         if tensor.dim() != recorded.dim() or tensor.layout != torch.strided:
             return  # what differs in form is found by the calls
         own, other = tensor.detach(), recorded.detach()
-        same_place = own.data_ptr() == other.data_ptr() and own.stride() == other.stride()
-        if own.shape == other.shape and same_place and tensor._version == version:
-            return
-        if not _agree(own, other) and not self._count_rows(own, other):
-            if self.pairs.apart:  # it may differ with the number of rows: the sides are run on the same rows next
-                raise Misaligned(_constant_message(self.known_as(name)))
+        if own.shape == other.shape and own.data_ptr() == other.data_ptr() and own.stride() == other.stride():
+            same = held is None or fingerprint(own) == held
+        else:
+            same = _agree(own, other) or self._count_rows(own, other)
+        if (
+            not same and self.pairs.apart
+        ):  # it may differ with the number of rows: the sides are run on the same rows next
+            raise Misaligned(_constant_message(self.known_as(name)))
+        if not same:
             raise UnsupportedOperationError(_constant_message(self.known_as(name)))
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
@@ -135,7 +162,38 @@ class Tape:
             constants.overwritten = True
             own = _address(target)
             constants.tensors = tuple(t.clone() if _address(t) == own else t for t in constants.tensors)
-            constants.versions = tuple(t._version for t in constants.tensors)
+
+
+def _collect_numbers(given: Any, found: list[Any]) -> None:
+    if isinstance(given, (bool, int, float, complex, str, np.generic)):
+        found.append("nan" if given != given else given)
+    elif isinstance(given, (tuple, list)):
+        for item in given:
+            _collect_numbers(item, found)
+    elif isinstance(given, dict):
+        for item in given.values():
+            _collect_numbers(item, found)
+    elif isinstance(given, slice):
+        _collect_numbers((given.start, given.stop, given.step), found)
+
+
+def _unless_parameter(tensor: Tensor) -> Hashable:
+    return None if isinstance(tensor, Parameter) or isinstance(tensor._base, Parameter) else fingerprint(tensor)
+
+
+def fingerprint(tensor: Tensor) -> Hashable:
+    """What tells whether a tensor holds what it held, however it was written to; None for one that holds nothing."""
+    plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+    if not plain or not tensor.numel():
+        return None
+    values = tensor.detach().resolve_conj().resolve_neg()
+    if values.device.type == "cpu":
+        flat = values.contiguous().as_strided((values.numel(),), (1,))  # the stride of a single number may be any
+        return zlib.crc32(flat.view(torch.uint8).numpy().data)
+    rows = torch.view_as_real(values).flatten(-2) if values.is_complex() else values
+    sums = [rows.reshape(len(rows) if rows.dim() else 1, -1).sum(k, dtype=torch.float64) for k in (0, 1)]
+    weighted = [s @ torch.arange(1, len(s) + 1, dtype=s.dtype, device=s.device) for s in sums]
+    return tuple(torch.stack([sums[0].sum(), *weighted]).tolist())
 
 
 def _address(tensor: Tensor) -> int:

@@ -156,6 +156,7 @@ class Tracer(TorchFunctionMode):
         with torch.enable_grad():
             entered = self._join(calls.with_ordinary_tensors(call))
             passive = passive if entered is call else self._sorted(entered)[1]
+            self.tape.takes_numbers(name, (call.args, call.kwargs))
             result = self._active(self._with_constants(entered, passive))
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not select_apart(result):
