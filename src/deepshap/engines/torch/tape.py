@@ -106,7 +106,8 @@ class Tape:
         recorded = self.reference.numbers[len(self.numbers) - 1]
         if own != recorded and not self._as_rows(own, recorded):
             raise Misaligned(
-                f"{self.known_as(name)} at {place_of_call()} takes other numbers ({own}) than for the reference ({recorded})"
+                f"{self.known_as(name)} at {place_of_call()} takes other numbers ({_listed(own)}) than for the reference "
+                f"({_listed(recorded)}), which depend on the input, or on state that the model changes when it runs"
             )
 
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
@@ -175,6 +176,10 @@ def _collect_numbers(given: Any, found: list[Any]) -> None:
             _collect_numbers(item, found)
     elif isinstance(given, slice):
         _collect_numbers((given.start, given.stop, given.step), found)
+
+
+def _listed(numbers: list[Any]) -> str:
+    return ", ".join(map(str, numbers[:8]))
 
 
 def _unless_parameter(tensor: Tensor) -> Hashable:
