@@ -50,7 +50,7 @@ class Tape:
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # name, name that the user knows, place
     steps: list[Step] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
-    numbers: list[list[Any]] = field(default_factory=list)
+    numbers: list[tuple[str, list[Any]]] = field(default_factory=list)
     constants: list[Constants] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
     nbytes: int = 0
@@ -100,11 +100,11 @@ class Tape:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
         own: list[Any] = []
         _collect_numbers(given, own)
-        self.numbers.append(own)
+        self.numbers.append((name, own))
         if self.reference is None or len(self.numbers) > len(self.reference.numbers):
             return
-        recorded = self.reference.numbers[len(self.numbers) - 1]
-        if own != recorded and not self._as_rows(own, recorded):
+        other, recorded = self.reference.numbers[len(self.numbers) - 1]
+        if other == name and own != recorded and not self._as_rows(own, recorded):  # other calls are found next
             raise Misaligned(
                 f"{self.known_as(name)} at {place_of_call()} takes other numbers ({_listed(own)}) than for the reference "
                 f"({_listed(recorded)}), which depend on the input, or on state that the model changes when it runs"
