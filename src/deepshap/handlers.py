@@ -1,7 +1,8 @@
 """Handlers: a user's own treatment of a whole layer of one model, checked at every call.
 
 A rule (``deepshap.register_rule``) belongs to an operation and holds for every model; a handler belongs to layers of one
-explainer, named or of one type. What is particular to a framework: ``pytorch/handlers.py`` and ``keras/handlers.py``.
+explainer, named or of one type. What is particular to a framework: ``engines/torch/handlers.py`` and
+``engines/tensorflow/handlers.py``.
 """
 
 from __future__ import annotations

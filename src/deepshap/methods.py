@@ -2,7 +2,7 @@
 
 A method takes a comparison, of examples with a background or with a reference each, and refines it into parts that add up
 to it: whatever the parts, their weighted contributions sum to the difference of outputs that the comparison is about. To
-write one takes a class with ``parts`` and ``description``; docs/architecture.md has an example.
+write one takes a class with all that ``Method`` has; docs/architecture.md has an example.
 """
 
 from __future__ import annotations

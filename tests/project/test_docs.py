@@ -68,6 +68,22 @@ def test_every_block_is_of_a_kind_that_runs(page):
     assert kinds <= {"python", "sh", "math", "diff", "text"}
 
 
+def test_what_recipes_change_stands_there():
+    """Lines that a diff takes away, or leaves, are lines of the code."""
+    files = [path for folder in ("src", "tests/support") for path in (ROOT / folder).rglob("*.py")]
+    code = {line for path in files for line in path.read_text(encoding="utf-8").splitlines()}
+    pages = [page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "CONTRIBUTING.md")]
+    diffs = [
+        line
+        for text in pages
+        for diff in re.findall(r"^```diff\n(.*?)^```$", text, re.M | re.S)
+        for line in diff.splitlines()
+    ]
+    removed = [line[1:] for line in diffs if not line.startswith("+")]
+    assert removed
+    assert [line for line in removed if line not in code] == []
+
+
 def commands():
     """Every call of our command line on the pages."""
     for page in PAGES:

@@ -94,6 +94,13 @@ def test_the_architecture_names_every_file():
     assert sorted(files - known) == []
 
 
+def test_files_that_the_code_names_are_there():
+    folders = [SOURCES.parent / name for name in ("src", "tests", "tools", "examples", "benchmarks")]
+    there = [path.as_posix() for folder in folders for path in folder.rglob("*.py")]
+    named = {name for path in SOURCES.rglob("*.py") for name in re.findall(r"[\w/]+\.py\b", path.read_text())}
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in there)] == []
+
+
 def test_what_counts_as_code():
     signature, docstring = "@cached\ndef f(\n    x,\n):\n", '    """One.\n\n    Two.\n    """\n'
     code = signature + docstring + "    # why\n    y = (\n        x\n    )\n\n    return y\n"
