@@ -1,4 +1,4 @@
-"""Which engine explains a model: that of PyTorch, or that of Keras and TensorFlow. The one place that asks."""
+"""Which engine explains a model: that of PyTorch, or that of Keras and TensorFlow. Found out here alone; others ask here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .api import Engine
-from .callables import packages, reached
+from .callables import is_keras, packages, reached
 
 if TYPE_CHECKING:  # both keep to the protocol
     from .tensorflow.engine import TensorFlowEngine
@@ -72,6 +72,11 @@ def framework_of(model: Any, data: Any = None) -> str:
         if found is not None:
             return str(_of_type(found))
     return "tensorflow" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
+
+
+def takes_keras(model: Any) -> bool:
+    """Whether a model computes with what ``keras.ops`` makes: one of Keras, on whichever backend, or of TensorFlow."""
+    return is_keras(model) or framework_of(model) == "tensorflow"
 
 
 def _of_type(value: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..engines.callables import is_keras
-from ..engines.registry import framework_of
+from ..engines.registry import takes_keras
 from ..errors import InputError
 from ..names import check_names, check_whole, name_of, numbered
 from .units import affine_of
@@ -111,7 +111,7 @@ class OwnForecaster:
     @cached_property
     def function(self) -> Any:
         """The explained function."""
-        if self._is_keras:
+        if takes_keras(self.model):
             return _OfKeras(self.model, *self.scaling)
         from .own_torch import OfTorch
 
@@ -121,15 +121,11 @@ class OwnForecaster:
     @cached_property
     def dtype(self) -> Any:
         """The precision in which the model reads numbers."""
-        if self._is_keras:
+        if takes_keras(self.model):
             return np.dtype(np.float32)
         from .own_torch import dtype_of
 
         return dtype_of(self.model)
-
-    @cached_property
-    def _is_keras(self) -> bool:
-        return is_keras(self.model) or framework_of(self.model) == "tensorflow"
 
     @property
     def kinds(self) -> list[str]:
@@ -182,7 +178,7 @@ class OwnForecaster:
         values = [inputs[kind] for kind in self.kinds]
         if is_keras(self.model) and hasattr(self.model, "predict_on_batch"):
             return np.asarray(self.model.predict_on_batch(values if len(values) > 1 else values[0]))
-        if self._is_keras:
+        if takes_keras(self.model):
             return np.asarray(self.model(*values))
         from .own_torch import run
 
