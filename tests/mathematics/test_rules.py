@@ -75,6 +75,13 @@ def test_sums_are_kept_along_the_last_axis(name, pair, array):
 
 
 @FRAMEWORKS
+def test_logits_masked_by_the_lowest_number_on_one_side(array):
+    z = np.where(np.eye(4, 5), np.finfo(float).min, X)
+    found, wanted = of_softmax(array, M / 8, z, R), M / 8 * (softmax(z) - softmax(R))
+    np.testing.assert_allclose((found * (z - R)).sum(-1), wanted.sum(-1), rtol=0, atol=1e-14)
+
+
+@FRAMEWORKS
 def test_masked_logits_have_no_influence(array):
     z, r = X.copy(), R.copy()
     z[:, 1] = r[:, 1] = -np.inf

@@ -186,9 +186,9 @@ def _weights(d: Array, p: Array, pr: Array, D: Array) -> Array:
 
 def _difference(z: Array, r: Array) -> Array:
     """Logits minus logits of the reference; those masked by -inf on both sides do not differ."""
-    xp = namespace(z)
-    lowest = xp.lowest(z) / 2
-    return xp.clip(z, lowest) - xp.clip(r, lowest)
+    xp, d = namespace(z), z - r
+    beyond, lowest = ~xp.isfinite(d), xp.lowest(z) / 2
+    return xp.cond(beyond, lambda: xp.where(beyond, xp.clip(z, lowest) - xp.clip(r, lowest), d), lambda: d)
 
 
 def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array, total_r: Array) -> Array:

@@ -86,7 +86,8 @@ def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Least value over axes."""
-    return -amax(-input, dim, keepdim)
+    negative = torch.logical_not if input.dtype == torch.bool else torch.neg
+    return negative(amax(negative(input), dim, keepdim))
 
 
 def maximum_of(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
