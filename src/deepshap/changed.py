@@ -1,53 +1,90 @@
-"""Explainers of what a target makes of a model's output, and what explanations say of their model."""
+"""Engines of what a target makes of a model's output, and what explanations say of their model."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .engines.api import Engine, Points
 from .engines.registry import room
+from .errors import InputError, NoHeadError
 from .names import name_of
-from .request import Answer, Request
+from .request import Answer, Answering
 from .results import Explanation
 from .results.assembly import describe
 from .tables import common_ids
 from .targets import LOGITS, Wish, check_output_names, kind_of
 
-
-def native_outputs(explainer: Any, X: Any, additional_forward_args: Any) -> np.ndarray:
-    """Outputs of an explainer's model as it is, (rows, outputs)."""
-    engine = explainer.engine
-    with engine.session():
-        examples, _ = engine.read(explainer._plain(X)[0], additional_forward_args, explainer._background)
-        return engine.native_outputs(examples, explainer._settings.most_rows)
+UNCLEAR = (
+    "Nor does the background tell logits from probabilities: several outputs that sum to 1 in all of its rows are probabilities, "
+    "one below 0 or above 1 is a logit. A background that is a function tells nothing, and with arguments of each row it must tell "
+    "the same for all of them."
+)
 
 
-def of_changed_output(explainer: Any, change: Any, outputs: np.ndarray) -> Any:
-    """The explainer of what a target makes of the model's output, before anything is picked."""
-    found = "" if callable(change) else kind_of(outputs)
-    otherwise = "refuse" if change == LOGITS or found == "unclear" else found
-    if (change, otherwise) not in explainer._changed:
-        engine, other = explainer.engine, copy.copy(explainer)
-        model, output = room(engine.framework, "heads").changed(engine.model, engine.output, change, otherwise)
-        other.engine = type(engine)(model, layer=engine.layer, output=output, batch_axis=explainer._batch_axis)
-        other._changed = {}
-        for layer, handler in explainer.custom_handlers.items():
-            other.register_custom_handler(layer, handler)
-        explainer._changed[change, otherwise] = other
-    return explainer._changed[change, otherwise]
+def of_change(answering: Answering, X: Any, names: Sequence[str] | None) -> tuple[Answering, np.ndarray]:
+    """How a request is answered whose target changes the model's output; and that as it is, (rows, outputs)."""
+    engine, request = answering.engine, answering.request
+    examples, references = engine.read(X, request.additional_forward_args, answering.background)
+    other, outputs = engine_of(engine, request.wish.change, examples, references, answering.settings.most_rows)
+    check_output_names(names, engine.output_shape)
+    return replace(answering, engine=other, request=replace(request, wish=replace(request.wish, change=None))), outputs
 
 
-def answer_of_changed(explainer: Any, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
-    """The answer to a request whose target changes the model's output, and labels of the rows."""
-    outputs = native_outputs(explainer, X, request.additional_forward_args)
-    check_output_names(explainer.output_names, explainer.engine.output_shape)
-    other = of_changed_output(explainer, request.wish.change, outputs)
-    plain = replace(request, wish=replace(request.wish, change=None))
-    answer, labels = other._answer(X, plain, check_additivity)
-    return answer._replace(predictions=outputs), labels
+def engine_of(
+    engine: Engine, change: Any, examples: Points, references: Points | None, at_once: int
+) -> tuple[Engine, np.ndarray]:
+    """The engine of what a target makes of the model's output, before anything is picked; and the output of the examples.
+
+    Where no softmax or sigmoid is to be seen, what the background gives says whether outputs are logits or probabilities:
+    that of a row by itself might be taken for either.
+
+    Raises
+    ------
+    InputError
+        If that cannot be said, or an example contradicts it.
+    """
+    heads = room(engine.framework, "heads")
+
+    def changed(otherwise: str) -> Engine:
+        return engine.reading((change, otherwise), *heads.changed(engine.model, engine.output, change, otherwise))
+
+    outputs = engine.native_outputs(examples, at_once)
+    if callable(change):
+        return changed("refuse"), outputs
+    try:
+        before = changed("refuse")
+        heads.look(before, examples[:1])
+        return before, outputs
+    except NoHeadError as error:
+        if change == LOGITS:
+            raise
+        kind = _kind(engine, examples, references, at_once)
+        if kind == "unclear":
+            raise InputError(f"{error} {UNCLEAR}") from error
+    strange = [row for row in range(len(outputs)) if kind == "probabilities" and kind_of(outputs[[row]]) != kind]
+    if strange:
+        raise InputError(
+            f"row {strange[0]} of X: the model returns {outputs[strange[0]]}, which are no probabilities, and for the background "
+            "it returns probabilities. Their logarithm, of which log-odds are made, has a meaning for all rows or for none: "
+            "explain a function of the output."
+        )
+    return changed(kind), outputs
+
+
+def _kind(engine: Engine, examples: Points, references: Points | None, at_once: int) -> str:
+    """What the model's outputs on the background are, as each row sees it: "unclear" too where that depends on the row."""
+    if references is None:
+        return "unclear"
+    described = any(map(examples.form.has_rows, examples.extra))
+    found = set()
+    for row in range(len(examples) if described else 1):
+        seen = references.described_by(examples[np.full(len(references), row)])
+        found.add(engine.once(seen.key, lambda: kind_of(engine.outputs(seen, at_once, "the background"))))  # noqa: B023
+    return found.pop() if len(found) == 1 else "unclear"
 
 
 def annotate(explanation: Explanation, explainer: Any, answer: Answer, wish: Wish, labels: Any, targets: Any) -> None:

@@ -18,6 +18,10 @@ class InputError(DeepShapError, ValueError):
     """The model's inputs, the background or an option do not fit."""
 
 
+class NoHeadError(InputError):
+    """The model does not end in a softmax or sigmoid that can be seen."""
+
+
 class UnsupportedOperationError(DeepShapError, NotImplementedError):
     """The model calls operations for which no rule is known."""
 

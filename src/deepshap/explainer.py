@@ -12,7 +12,7 @@ import cloudpickle
 import shap
 
 from . import planning
-from .changed import annotate, answer_of_changed
+from .changed import annotate, of_change
 from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
@@ -130,7 +130,6 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         check_transforms(inverse_transform)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
-        self._changed: dict[Any, DeepExplainer] = {}  # explainers of what targets make of the output
 
     @property
     def max_memory(self) -> int:
@@ -394,11 +393,13 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
 
     def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
         check_options(check_additivity=check_additivity)
-        if request.wish.change is not None:
-            return answer_of_changed(self, X, request, check_additivity)
         X, labels = self._plain(X)
         with self.engine.session(), lengths_named(labels, request):
-            return self._answering(request, check_additivity, labels)(X), labels
+            answering = self._answering(request, check_additivity, labels)
+            if request.wish.change is None:
+                return answering(X), labels
+            answering, outputs = of_change(answering, X, self.output_names)
+            return answering(X)._replace(predictions=outputs), labels
 
     def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:
         return Answering(

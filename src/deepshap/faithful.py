@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import execution
-from .changed import native_outputs, of_changed_output
+from .changed import engine_of
 from .errors import InputError
 from .methods import DeepShap
 from .names import check_whole
@@ -238,8 +238,6 @@ class _Trial:
             raise InputError("faithfulness needs an explainer of a model's inputs, with rows as its background.")
         if background.form.packed:
             raise InputError("faithfulness takes padded sequences and their lengths, no PackedSequence.")
-        if wish.change is not None:
-            explainer = of_changed_output(explainer, wish.change, native_outputs(explainer, X, extra))
         self.engine, self.settings = explainer.engine, replace(explainer._settings, progress=False)
         self.background, self.extra = background, extra
         self.random = np.random.default_rng(seed)
@@ -247,6 +245,8 @@ class _Trial:
         with self.engine.session():
             self.examples, known = self.engine.read(explainer._plain(X)[0], extra, background)
             assert known is not None
+            if wish.change is not None:
+                self.engine, _ = engine_of(self.engine, wish.change, self.examples, known, self.settings.most_rows)
             self.references = known[drawn]
             profile = self.engine.probe(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)

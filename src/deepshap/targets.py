@@ -259,9 +259,7 @@ def read_target(target: Any, targets: Any, names: Sequence[str] | None) -> Wish:
 
 
 def kind_of(outputs: np.ndarray) -> str:
-    """What outputs (rows, outputs) may be: "probabilities", "unclear" (a single one from 0 to 1), or "logits"."""
+    """What outputs (rows, outputs) may be: "probabilities", "unclear" (from 0 to 1, no sum of 1), or "logits"."""
     if not outputs.size or outputs.min() < 0 or outputs.max() > 1:
         return "logits"
-    if outputs.shape[1] == 1:
-        return "unclear"
-    return "probabilities" if np.allclose(outputs.sum(1), 1, atol=1e-3) else "logits"
+    return "probabilities" if outputs.shape[1] > 1 and np.allclose(outputs.sum(1), 1, atol=1e-3) else "unclear"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -273,3 +276,135 @@ def test_its_words_are_shown(data):
     assert "predicted - runner-up" in found._repr_html_()
     assert set(found.to_dataframe().output) == {"predicted - runner-up"}
     assert found[0].over_time().explained == "predicted - runner-up"
+
+
+# ---------------------------------------------------------------------- a row by itself
+def same(x):
+    return x * 1
+
+
+LOGITS = torch.tensor([[0.2, 0.3, 0.5], [3.0, -1.0, 2.0], [0.1, 0.8, 0.1]], dtype=torch.float64)
+
+
+def test_that_outputs_are_logits_is_told_by_the_background_and_by_no_row(tmp_path):
+    """A row of logits that might be probabilities is one of logits, alone, among others and in every part of a data set."""
+    explainer = deepshap.DeepExplainer(same, torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).double())
+    together, expected = explainer(LOGITS, target="log-odds"), log_odds(LOGITS.numpy()).max(1)
+    np.testing.assert_allclose(together.outputs, expected, atol=1e-9)
+    for row in range(3):
+        alone = explainer(LOGITS[[row]], target="log-odds")
+        np.testing.assert_allclose(alone.values[0], together.values[row], atol=1e-12)
+    options = {"target": "log-odds", "rows_per_part": 1, "dtype": "float64"}
+    deepshap.explain_dataset(explainer, LOGITS.numpy(), tmp_path, **options)
+    np.testing.assert_allclose(deepshap.load(tmp_path)[:].values, together.values, atol=1e-12)
+
+
+def test_that_outputs_are_probabilities_is_told_by_the_background():
+    p, background = LOGITS[[0, 2]], torch.softmax(torch.eye(3, dtype=torch.float64), 1)
+    explainer = deepshap.DeepExplainer(same, background)
+    np.testing.assert_allclose(explainer(p, target="log-odds").outputs, np.log([0.5 / 0.5, 0.8 / 0.2]), atol=1e-9)
+    for rows in ([0, 1, 2], [0, 1]):
+        with pytest.raises(deepshap.InputError, match=r"row 1 of X.*no probabilities"):
+            explainer(LOGITS[rows], target="log-odds")
+
+
+@pytest.mark.parametrize(("background", "known"), [([[0.2], [0.9]], False), ([[0.2], [-3.0]], True)])
+def test_a_single_output_is_a_logit_by_the_background(background, known):
+    explainer = deepshap.DeepExplainer(same, torch.tensor(background))
+    for rows in ([[0.14]], [[2.0]], [[0.14], [2.0]]):
+        if known:
+            np.testing.assert_allclose(explainer(torch.tensor(rows), target="log-odds").outputs, np.ravel(rows))
+        else:
+            with pytest.raises(deepshap.InputError, match=r"out of reach.*Nor does the background"):
+                explainer(torch.tensor(rows), target="log-odds")
+
+
+def test_the_background_is_seen_with_the_arguments_of_each_row():
+    """With the factor 1 it has probabilities, with 3 it has none."""
+    background, factor = torch.softmax(torch.eye(3, dtype=torch.float64), 1), torch.tensor([1.0, 3.0]).double()
+    explainer = deepshap.DeepExplainer(lambda x, factor: x * factor[:, None], background)
+    x, expected = LOGITS[[0, 0]], [np.log(0.5 / 0.5), log_odds(3 * LOGITS[:1].numpy()).max()]
+    for row in range(2):
+        found = explainer(x[[row]], target="log-odds", additional_forward_args=(factor[[row]],))
+        np.testing.assert_allclose(found.outputs, expected[row], atol=1e-9)
+    with pytest.raises(deepshap.InputError, match="Nor does the background"):
+        explainer(x, target="log-odds", additional_forward_args=(factor,))
+    with pytest.raises(deepshap.InputError, match="Nor does the background"):
+        deepshap.DeepExplainer(same, lambda row: background)(x, target="log-odds")
+
+
+# ---------------------------------------------------------------------- the explainer that the user holds
+def first(outputs):
+    return outputs[:, 0]
+
+
+@pytest.fixture
+def plain():
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3), nn.Softmax(1)).double()
+    return deepshap.DeepExplainer(model, torch.randn(50, 3).double()), torch.randn(4, 3).double()
+
+
+@pytest.mark.parametrize("target", ["log-odds", "logits", first])
+def test_handlers_come_and_go(plain, target):
+    explainer, x = plain
+    called = []
+
+    def handler(call):
+        called.append(call.name)
+        return (
+            call.multipliers[0]
+            * (call.outputs[0] - call.reference_outputs[0])
+            / (call.inputs[0] - call.reference_inputs[0])
+        )
+
+    expected = explainer.shap_values(x, target=target)
+    explainer.register_custom_handler("1", handler)
+    np.testing.assert_allclose(explainer.shap_values(x, target=target), expected, atol=1e-9)
+    assert set(called) == {"1"}
+    with explainer.frozen():
+        explainer.unregister_custom_handler("1")
+        called.clear()
+        explainer.shap_values(x, target=target)
+        assert not called
+        explainer.register_custom_handler(nn.Tanh, handler)
+        explainer.shap_values(x, target=target)
+        assert called
+
+
+@pytest.mark.parametrize("target", ["log-odds", first])
+def test_settings_hold_for_targets(plain, target):
+    explainer, x = plain
+    explainer.shap_values(x, target=target)
+    explainer.max_memory = 1
+    with pytest.raises(deepshap.MemoryBudgetError):
+        explainer.shap_values(x, target=target)
+
+
+@pytest.mark.parametrize("head", ["softmax", "a softmax that is divided"])
+def test_frozen_holds_for_targets(data, head):
+    x, background = data
+    model = made(head)
+    rows = []
+    model.lstm.register_forward_hook(lambda module, given, found: rows.append(len(given[0])))
+    explainer = deepshap.DeepExplainer(model, background)
+    with explainer.frozen():
+        before = explainer.shap_values(x, target="log-odds")
+        assert len(background) in rows
+        rows.clear()
+        np.testing.assert_array_equal(explainer.shap_values(x, target="log-odds"), before)
+        assert len(background) not in rows
+    explainer.shap_values(x, target="log-odds")
+    assert len(background) in rows
+
+
+def test_functions_are_not_kept_for_ever(plain):
+    explainer, x = plain
+    functions = []
+    for k in range(12):
+        function = lambda outputs, k=k: outputs[:, 0] * k  # noqa: E731
+        functions.append(weakref.ref(function))
+        explainer.shap_values(x[:1], target=function)
+    del function
+    gc.collect()
+    assert sum(one() is not None for one in functions) < 6

@@ -249,6 +249,7 @@ class Engine(Protocol):
     model: Any
     layer: Any
     output: Any
+    output_shape: tuple[int, ...]
     layer_axes: list[int]
     shares: bool
     operations: dict[Any, Any]
@@ -302,6 +303,12 @@ class Engine(Protocol):
 
     def rounding(self, points: Points, at_once: int) -> np.ndarray:
         """How far rounding of what the model computes can move its outputs, (rows, outputs)."""
+
+    def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Engine:
+        """An engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
+
+    def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
+        """What is found of the model: in every call anew, and once while it does not change, where there is a key."""
 
     def uses(self, points: Points) -> list[Use]:
         """The operations that the model uses on what depends on its inputs."""

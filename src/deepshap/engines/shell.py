@@ -6,10 +6,11 @@ import re
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +28,8 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
+T = TypeVar("T")
+MOST_OTHERS = 4  # engines of other outputs that are kept, each with the references' activations
 GRIDS = (1.0, 1.137, 1.291, 1.463, 1.619, 1.811)  # on which rounding is looked at
 
 
@@ -51,12 +54,14 @@ class Shell(ABC):
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
         self._frozen = 0  # promises that the model does not change, within one another
         self._lock = threading.RLock()
+        self._others: OrderedDict[Hashable, Self] = OrderedDict()  # engines of other outputs of the model
+        self._found: dict[Hashable, Any] = {}  # once, while the model does not change
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen", "_others", "_found")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock(), _frozen=0)
+        self.__dict__.update(state, _lock=threading.RLock(), _frozen=0, _others=OrderedDict(), _found={})
 
     # ------------------------------------------------------------------ one at a time, and frozen
     @contextmanager
@@ -82,9 +87,38 @@ class Shell(ABC):
             with self._lock:
                 self._frozen -= 1
 
-    @abstractmethod
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
+        self._sizes, self._others, self._found = set(), OrderedDict(), {}
+        return False
+
+    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What is found of the model: in every call anew, and once while it does not change."""
+        if not self._frozen or key is None:
+            return find()
+        if key not in self._found:
+            self._found[key] = find()
+        return cast("T", self._found[key])
+
+    # ------------------------------------------------------------------ other outputs
+    def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Self:
+        """An engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
+        other = self._others.pop(key, None) or self._twin()
+        other.model, other.output, other._frozen = model, output, self._frozen
+        self._others[key] = other
+        if len(self._others) > MOST_OTHERS:
+            self._others.popitem(last=False)
+        return other
+
+    def _twin(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _dtypes=set())
+        other._begin()
+        other.forget()
+        return other
+
+    def _begin(self) -> None:  # noqa: B027
+        """Make what no other engine of the model may share."""
 
     # ------------------------------------------------------------------ reading
     @abstractmethod

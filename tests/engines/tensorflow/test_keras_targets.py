@@ -71,3 +71,30 @@ def test_a_sigmoid_and_a_function():
     np.testing.assert_allclose(squared.outputs, probability**2)
     with pytest.raises(deepshap.InputError, match="out of reach"):
         deepshap.DeepExplainer(lambda x: keras.ops.sigmoid(model(x)) * 0.5, BACKGROUND)(X, target="log-odds")
+
+
+def test_a_head_is_looked_for_in_the_model_as_it_is():
+    model = keras.Sequential([keras.Input((4, 3), dtype="float64"), flat(), dense(3, "softmax")])
+    explainer = deepshap.DeepExplainer(model, BACKGROUND)
+    explainer(X, target="logits")
+    model.pop()
+    model.add(dense(2, "softmax"))
+    z = explainer(X, target="logits").outputs
+    np.testing.assert_allclose(np.exp(z) / np.exp(z).sum(1, keepdims=True), model(X).numpy(), atol=1e-9)
+
+
+def test_a_handler_of_the_head_and_of_another_layer():
+    model = made(keras.layers.Flatten(dtype="float64"), dense(4), dense(3, "softmax"))
+    explainer = deepshap.DeepExplainer(model, BACKGROUND)
+    expected, called = explainer.shap_values(X, target="logits"), []
+
+    def handler(call):
+        called.append(call.name)
+        return call.multipliers[0] @ keras.ops.transpose(call.module.kernel)
+
+    explainer.register_custom_handler(model.layers[-2].name, handler)
+    np.testing.assert_allclose(explainer.shap_values(X, target="logits"), expected, atol=1e-9)
+    assert set(called) == {model.layers[-2].name}
+    explainer.register_custom_handler(model.layers[-1].name, handler)
+    with pytest.raises(deepshap.InputError, match="treats its softmax too"):
+        explainer.shap_values(X, target="logits")

@@ -82,8 +82,7 @@ class TensorFlowEngine(Shell):
         self._graphs: dict[Any, ModelGraph] = {}
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
-        self._sizes = set()
-        return False
+        return super().forget()
 
     # ------------------------------------------------------------------ the model as a graph
     def graph(self, points: Points) -> ModelGraph:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import tensorflow as tf
 
-from ...errors import InputError
+from ...errors import InputError, NoHeadError
+from ..api import Engine, Points
 from .inputs import take_output
 
 # Layers that do nothing where the shapes before and after are equal.
@@ -30,8 +32,16 @@ def before_head(model: Any) -> tuple[Any, str] | None:
     head = _head(layer)
     if head is None:
         return None
-    dense = type(layer) is keras.layers.Dense
-    return keras.Model(model.inputs, _Linear(layer)(layer.input) if dense else layer.input), head
+    end, before = _KNOWN.get(model, (None, None))
+    if end is not model.outputs[0]:
+        dense = type(layer) is keras.layers.Dense
+        before = keras.Model(model.inputs, _Linear(layer)(layer.input) if dense else layer.input)
+        _KNOWN[model] = model.outputs[0], before
+    return before, head
+
+
+# By models, the tensor where each ended, and the model up to its head: layers take note of every model they become part of.
+_KNOWN: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
 
 
 class _Linear(keras.layers.Layer):
@@ -68,7 +78,7 @@ def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, 
         return model, lambda result: change(take_output(result, output))
     found = before_head(model) if output is None else None
     if found is None and otherwise == "refuse":
-        raise InputError(REFUSED)
+        raise NoHeadError(REFUSED)
     inner, head = found or (model, "")
 
     def read(result: Any) -> Any:
@@ -78,3 +88,13 @@ def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, 
         return against_others(logits) if change == "log-odds" and several else logits
 
     return inner, read
+
+
+def look(before: Engine, one: Points) -> None:
+    """Raise where a handler treats the head together with what comes before it: a head is seen before the model runs."""
+    last = before.model.outputs[0]._keras_history.operation
+    if isinstance(last, _Linear) and last.dense in before.operations:
+        raise InputError(
+            f"the layer {last.dense.name!r} has a handler, which treats its {last.dense.activation.__name__} too: what that gets "
+            "cannot be explained by it. Make the activation a layer of its own, or unregister the handler for this target."
+        )

@@ -78,11 +78,14 @@ class TorchEngine(Shell):
         self._calls = 0  # of operations, in a run
         self._pairwise = False  # whether references must be run beside every example
         self._agreement = Agreement(self._evaluate, self.operations)
-        self._derivatives = Derivatives(self._contents, layer, self.operations)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
-        self._background = Background(model, self.modules, self.operations)
+        self._begin()
         self.handlers = Handlers(self)
+
+    def _begin(self) -> None:
+        self._derivatives = Derivatives(self._contents, self.layer, self.operations)
+        self._background = Background(self.model, self.modules, self.operations)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
@@ -96,8 +99,9 @@ class TorchEngine(Shell):
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
         used = self._background.used_again
+        super().forget()
         self._background.forget()
-        self._footprint, self._pairwise, self._sizes = None, False, set()
+        self._footprint, self._pairwise = None, False
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
@@ -122,7 +126,7 @@ class TorchEngine(Shell):
     def _as(self, dtype: str | None, grid: float = 1.0) -> TorchEngine:
         other = copy.copy(self)
         other._computing, other._dtypes = InFloat64(getattr(torch, dtype) if dtype else None, grid), set()
-        other._background = Background(self.model, self.modules, self.operations)
+        other._begin()
         other.forget()
         return other
 

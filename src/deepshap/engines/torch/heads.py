@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ...errors import InputError
+from ...errors import NoHeadError
+from ..api import Engine, Points
 from .inputs import take_output
 from .names import resolve
 
@@ -52,24 +53,23 @@ class _Seen(TorchFunctionMode):
             )
 
 
-class BeforeHead(nn.Module):
+class BeforeHead:
     """A model that returns what another one gives to its last softmax or sigmoid.
 
     ``otherwise``, where there is none: "refuse", "logits" (its outputs are logits) or "probabilities" (take their logarithm).
     """
 
     def __init__(self, model: Callable[..., Any], output: Any, otherwise: str, log_odds: bool) -> None:
-        super().__init__()
         self.model, self.output, self.otherwise, self.log_odds = model, output, otherwise, log_odds
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run the model, and return what its head got."""
         with _Seen(self.log_odds) as seen:
             result = take_output(self.model(*args, **kwargs), self.output)
         if id(result) in seen.before:
             return seen.before[id(result)][1]()
         if self.otherwise == "refuse":
-            raise InputError(REFUSED)
+            raise NoHeadError(REFUSED)
         logits = result.log() if self.otherwise == "probabilities" else result
         return against_others(logits) if self.log_odds and logits.ndim > 1 and logits.shape[-1] > 1 else logits
 
@@ -94,3 +94,8 @@ def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, 
     if callable(change):
         return model, lambda result: change(take_output(result, output))
     return BeforeHead(model, output, otherwise, change == "log-odds"), None
+
+
+def look(before: Engine, one: Points) -> None:
+    """Raise unless a head is seen while the model runs on a row."""
+    before.native_outputs(one, 1)
