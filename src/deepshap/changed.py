@@ -20,8 +20,8 @@ from .targets import LOGITS, Wish, check_output_names, kind_of
 
 UNCLEAR = (
     "Nor does the background tell logits from probabilities: several outputs that sum to 1 in all of its rows are probabilities, "
-    "one below 0 or above 1 is a logit. A background that is a function tells nothing, and with arguments of each row it must tell "
-    "the same for all of them."
+    "one below 0 or above 1 is a logit. A background that is a function tells nothing, and with arguments of each row it must "
+    "tell the same for all of them."
 )
 
 
@@ -29,15 +29,17 @@ def of_change(answering: Answering, X: Any, names: Sequence[str] | None) -> tupl
     """How a request is answered whose target changes the model's output; and that as it is, (rows, outputs)."""
     engine, request = answering.engine, answering.request
     examples, references = engine.read(X, request.additional_forward_args, answering.background)
-    other, outputs = engine_of(engine, request.wish.change, examples, references, answering.settings.most_rows)
+    at_once = answering.settings.most_rows
+    outputs = engine.native_outputs(examples, at_once)
     check_output_names(names, engine.output_shape)
+    other = engine_of(engine, request.wish.change, examples, references, outputs, at_once)
     return replace(answering, engine=other, request=replace(request, wish=replace(request.wish, change=None))), outputs
 
 
 def engine_of(
-    engine: Engine, change: Any, examples: Points, references: Points | None, at_once: int
-) -> tuple[Engine, np.ndarray]:
-    """The engine of what a target makes of the model's output, before anything is picked; and the output of the examples.
+    engine: Engine, change: Any, examples: Points, references: Points | None, outputs: np.ndarray, at_once: int
+) -> Engine:
+    """The engine of what a target makes of the model's output, before anything is picked.
 
     Where no softmax or sigmoid is to be seen, what the background gives says whether outputs are logits or probabilities:
     that of a row by itself might be taken for either.
@@ -45,20 +47,19 @@ def engine_of(
     Raises
     ------
     InputError
-        If that cannot be said, or an example contradicts it.
+        If that cannot be said, or ``outputs``, those of the examples, contradict it.
     """
     heads = room(engine.framework, "heads")
 
     def changed(otherwise: str) -> Engine:
         return engine.reading((change, otherwise), *heads.changed(engine.model, engine.output, change, otherwise))
 
-    outputs = engine.native_outputs(examples, at_once)
     if callable(change):
-        return changed("refuse"), outputs
+        return changed("refuse")
     try:
         before = changed("refuse")
         heads.look(before, examples[:1])
-        return before, outputs
+        return before
     except NoHeadError as error:
         if change == LOGITS:
             raise
@@ -72,7 +73,7 @@ def engine_of(
             "it returns probabilities. Their logarithm, of which log-odds are made, has a meaning for all rows or for none: "
             "explain a function of the output."
         )
-    return changed(kind), outputs
+    return changed(kind)
 
 
 def _kind(engine: Engine, examples: Points, references: Points | None, at_once: int) -> str:

@@ -246,7 +246,8 @@ class _Trial:
             self.examples, known = self.engine.read(explainer._plain(X)[0], extra, background)
             assert known is not None
             if wish.change is not None:
-                self.engine, _ = engine_of(self.engine, wish.change, self.examples, known, self.settings.most_rows)
+                outputs, most = self.engine.native_outputs(self.examples, AT_ONCE), self.settings.most_rows
+                self.engine = engine_of(self.engine, wish.change, self.examples, known, outputs, most)
             self.references = known[drawn]
             profile = self.engine.probe(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)
