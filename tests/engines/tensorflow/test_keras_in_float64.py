@@ -83,6 +83,30 @@ def test_values_are_those_of_the_float64_model(make):
     assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
 
 
+def test_handlers_are_asked_in_float64_too():
+    """One that shares with all inputs alike what its layer gives: other values than without it, which a float64 model has."""
+    keras.utils.set_random_seed(1)
+    model, dtypes = dense(), set()
+    background, x = rows((6,))
+
+    def handler(call):
+        dtypes.add(call.inputs[0].dtype.name)
+        given = call.inputs[0] - call.reference_inputs[0]
+        made = tf.reduce_sum(call.multipliers[0] * (call.outputs[0] - call.reference_outputs[0]), -1, keepdims=True)
+        return made / given / given.shape[-1]
+
+    found = []
+    for one, dtype in ((model, "float32"), (in_float64(dense, model), "float64")):
+        explainer = deepshap.DeepExplainer(one, background.astype(dtype), progress=False)
+        explainer.register_custom_handler(one.layers[1].name, handler)
+        dtypes.clear()
+        found.append(explainer(x.astype(dtype)))
+        assert "float64" in dtypes
+    again = found[0].gap.max(1) <= 1e-9
+    assert again.any()
+    np.testing.assert_allclose(found[0].values[again], found[1].values[again], rtol=1e-5, atol=1e-9)
+
+
 def test_an_inner_layer_and_captured_tensors():
     keras.utils.set_random_seed(1)
     model = dense()

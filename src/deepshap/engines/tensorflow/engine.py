@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -357,9 +356,8 @@ class TensorFlowEngine(Shell):
 
     # ------------------------------------------------------------------ in other precisions
     def _as(self, dtype: str | None, grid: float = 1.0) -> TensorFlowEngine:
-        other = copy.copy(self)
-        other._precision, other._dtypes = Precision(dtype and tf.as_dtype(dtype), grid), set()
-        other.forget()
+        other = self._twin()
+        other._precision = Precision(dtype and tf.as_dtype(dtype), grid)
         return other
 
     # ------------------------------------------------------------------ looking at a model
