@@ -129,6 +129,31 @@ def test_randomness_is_refused(function):
         deepshap.DeepExplainer(lambda x: function(x.sigmoid()) + x, R, progress=False).shap_values(X)
 
 
+DROPOUT, DRAWN, INFERENCE = "training=self.training", "moved out of the model", "give way to torch.no_grad"
+
+
+def without_history(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return x.tanh()
+
+
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (lambda x: nn.functional.dropout(x), {DROPOUT}),
+        (lambda x: nn.functional.alpha_dropout(x, training=True), {DROPOUT}),
+        (lambda x: torch.bernoulli(x.sigmoid()), {DRAWN}),
+        (without_history, {INFERENCE}),
+        (lambda x: nn.functional.dropout(x) + torch.rand_like(x) * x, {DROPOUT, DRAWN}),
+    ],
+    ids=["dropout", "alpha dropout", "bernoulli", "inference mode", "two"],
+)
+def test_advice_is_of_what_is_refused_alone(function, advice):
+    with pytest.raises(deepshap.UnsupportedOperationError) as refusal:
+        deepshap.DeepExplainer(function, R, progress=False).shap_values(X)
+    assert {one for one in (DROPOUT, DRAWN, INFERENCE) if one in str(refusal.value)} == advice
+
+
 def test_random_numbers_are_refused_where_they_meet_the_signal():
     def padded(x: Tensor) -> Tensor:
         return torch.cat([0.1 * torch.rand(len(x), 2).double(), torch.zeros(len(x), 2)], 1)

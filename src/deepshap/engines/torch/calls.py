@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ def unsupported_message(calls: list[tuple[str, str]]) -> str:
     """List calls (name, place) that cannot be explained, and say what to do about them."""
     lines = "\n".join(f"  {name}  at {place}" for name, place in calls)
     if not (ruleless := [name for name, _ in calls if " " not in name]):
-        return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _CURES
+        return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _cures(calls)
     example = ruleless[0]
     return (
         f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
@@ -172,14 +173,23 @@ def unsupported_message(calls: list[tuple[str, str]]) -> str:
         f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'
         f'  deepshap.register_rule({example}, "smooth")       # anything differentiable (path integral)\n'
         f"  deepshap.register_rule({example}, rule)           # rule(step, *multipliers) -> input multipliers\n"
-        "docs/adding-a-rule.md has examples. " + (_CURES if len(ruleless) < len(calls) else "")
+        "docs/adding-a-rule.md has examples. " + _cures(calls)
     )
 
 
-_CURES = (
-    "Random functions must be switched off or moved out of the model, since example and reference have to see the same "
-    "function; torch.inference_mode inside the model must give way to torch.no_grad."
-)
+_CURES = {
+    r"dropout.*\(random\)": "Functional dropout is on unless it is told otherwise: give it training=self.training, since "
+    "example and reference have to see the same function.",
+    r"^(?!.*dropout).*\(random\)": "Random functions must be switched off or moved out of the model, since example and reference "
+    "have to see the same function.",
+    r"inference_mode": "torch.inference_mode inside the model must give way to torch.no_grad.",
+    r"does not follow": "What torch does not follow must be written with operations that it can differentiate.",
+}
+
+
+def _cures(calls: list[tuple[str, str]]) -> str:
+    """What to do about calls that no rule could help."""
+    return " ".join(cure for kind, cure in _CURES.items() if any(re.search(kind, name) for name, _ in calls))
 
 
 @contextmanager
