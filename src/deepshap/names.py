@@ -95,6 +95,18 @@ def as_labels(labels: Any, what: str) -> np.ndarray | None:
     return np.array([str(v) for v in array.flat], str).reshape(array.shape)
 
 
+def with_plain_texts(labels: Any) -> Any:
+    """Labels whose texts are Python's own str, which every library takes; such an array is a copy, and read only."""
+    texts = np.asarray(labels)
+    if texts.dtype.kind != "U":
+        return labels
+    if not texts.ndim:
+        return texts.item()
+    texts = texts.astype(object)
+    texts.flags.writeable = False
+    return texts
+
+
 def as_texts(labels: Any) -> np.ndarray:
     """Labels as str: dates without empty hours, numbers without trailing zeros."""
     array = np.asarray(labels)

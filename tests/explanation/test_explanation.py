@@ -456,6 +456,49 @@ def test_a_joint_explanation_has_no_shape_and_says_so():
         _ = joint.shape
 
 
+@pytest.mark.fast
+def test_what_a_single_input_by_name_has_is_read_and_assigned_through():
+    part = deepshap.Explanation(np.ones((2, 3, 2, 4)), np.zeros((2, 4)), np.ones((2, 3, 2)))
+    part.feature_names, part.output_names, part.lags = ["wind", "rain"], list("abcd"), [-2, -1, 0]
+    joint = deepshap.JointExplanation({"past": part})
+    assert (joint.shape, joint.feature_names, joint.output_names) == ((2, 3, 2, 4), ["wind", "rain"], list("abcd"))
+    assert (joint.lags.tolist(), joint.lengths, joint.display_data, joint.keys()) == ([-2, -1, 0], None, None, ["past"])
+    joint.step_labels, joint.feature_names = ["mon", "tue", "wed"], ["gust", "hail"]
+    assert part.step_labels.tolist() == joint.step_labels.tolist() == ["mon", "tue", "wed"]
+    assert part.feature_names == ["gust", "hail"]
+    with pytest.raises(deepshap.InputError, match=r"only input, 'past', by that name: take explanation\['past'\]"):
+        joint.over_time()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["shape", "feature_names", "step_labels", "lags", "lengths", "display_data"])
+def test_what_several_inputs_differ_in_is_refused_with_their_names(name):
+    one, two = (deepshap.Explanation(np.ones((2, n, 2, 3)), np.zeros((2, 3)), np.ones((2, n, 2))) for n in (4, 5))
+    joint = deepshap.JointExplanation({"target": one, "static": two})
+    joint.output_names = ["+1", "+2", "+3"]
+    assert joint.output_names == one.output_names == two.output_names == ["+1", "+2", "+3"]
+    wanted = (
+        rf"of 2 inputs, 'target', 'static', of which each has {name} of its own: take explanation\['target'\]\.{name}"
+    )
+    with pytest.raises(deepshap.InputError, match=wanted):
+        getattr(joint, name)
+    assert not hasattr(joint, name)
+
+
+@pytest.mark.fast
+def test_ids_that_are_texts_are_plain_str():
+    explanation = deepshap.Explanation(np.ones((2, 3)), np.zeros(2), np.ones((2, 3)))
+    explanation.row_ids = np.array(["2024-02-27", "2024-02-28"])
+    assert {type(one) for one in (*explanation.row_ids, explanation[1].row_ids)} == {str}
+    assert explanation[[1]].row_ids.tolist() == ["2024-02-28"]
+    with pytest.raises(ValueError, match="read-only"):  # it is a copy
+        explanation.row_ids[0] = "other"
+    joint = deepshap.JointExplanation([explanation, explanation])
+    assert type(joint.row_ids[0]) is str
+    explanation.row_ids = [3, 5]
+    assert explanation.row_ids.dtype.kind == "i"
+
+
 def test_csv_holds_the_table(tmp_path):
     explanation = deepshap.Explanation(np.arange(8.0).reshape(2, 4), np.zeros(2), np.ones((2, 4)))
     explanation.save(tmp_path / "why.csv")

@@ -249,7 +249,7 @@ def test_a_joint_explanation_shares_what_belongs_to_rows(joint):
     joint.targets = ["x", "y", "x"]
     assert joint[0].targets.tolist() == ["x", "y", "x"]
     np.testing.assert_array_equal(joint.gap, joint[1].gap)
-    with pytest.raises(deepshap.InputError, match="choose one"):
+    with pytest.raises(deepshap.InputError, match=r"take explanation\[0\]\.step_labels"):
         joint.step_labels = range(STEPS)
     with pytest.raises(AttributeError):
         joint.gap = 1

@@ -86,6 +86,7 @@ def test_axes_have_lags_times_and_names(frame):
     assert explanation.horizons.tolist() == [1, 2, 3]
     assert past.output_names == ["+1", "+2", "+3"]
     assert explanation.row_ids.tolist() == ["2024-02-25", "2024-02-27", "2024-02-29"]
+    assert (explanation.lags.tolist(), explanation.output_names) == (past.lags.tolist(), past.output_names)
     assert past.step_labels[0].astype("M8[D]").tolist() == DATES[51:56].to_numpy().astype("M8[D]").tolist()
     last = explanation.forecast_times[2].astype("M8[D]").astype(str).tolist()
     assert last == ["2024-03-01", "2024-03-02", "2024-03-03"]

@@ -28,9 +28,9 @@ def concatenated(parts: Sequence[Any]) -> Any:
         )
     if not isinstance(parts[0], JointAttributions):
         return _rows_of(parts)
-    keys = parts[0]._keys
-    if any(part._keys != keys for part in parts):
-        raise InputError(f"concat: the inputs differ, {' and '.join(str(part._keys) for part in parts)}.")
+    keys = parts[0].keys()
+    if any(part.keys() != keys for part in parts):
+        raise InputError(f"concat: the inputs differ, {' and '.join(str(part.keys()) for part in parts)}.")
     found = copy.copy(parts[0])
     joined = {key: _rows_of([part[key] for part in parts]) for key in keys}
     found.parts = joined if isinstance(found.parts, dict) else list(joined.values())

@@ -10,7 +10,7 @@ from slicer import Alias, Obj, Slicer
 
 from ..additivity import cleared
 from ..errors import InputError
-from ..names import as_array, as_labels
+from ..names import as_array, as_labels, with_plain_texts
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise
 
@@ -52,8 +52,8 @@ class Fields(Forecasts):
     # ------------------------------------------------------------------ rows
     @property
     def row_ids(self) -> Any:
-        """Ids of the rows, (rows,)."""
-        return self._tracked("row_ids")
+        """Ids of the rows, (rows,); texts are str of Python in an array that is read only."""
+        return with_plain_texts(self._tracked("row_ids"))
 
     @row_ids.setter
     def row_ids(self, ids: Any) -> None:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .core import Attributions
-from .fields import FACTS, Fields
+from .fields import FACTS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 SHARED = (
     *("row_ids", "targets", "outputs", "predictions", "gap", "converged", *FACTS[:-1]),
-    *("horizons", "forecast_series", "forecast_parameters", "forecast_times"),
+    *("output_names", "horizons", "forecast_series", "forecast_parameters", "forecast_times"),
 )
+OF_EACH = ("values", "data", "standard_errors", "replicates")
+OF_ONE = ("shape", "feature_names", "step_labels", "lags", "lengths", "display_data")
 
 
 class ManyInputsError(InputError, AttributeError):
@@ -28,7 +30,7 @@ class JointAttributions(Attributions):
 
     def __init__(self, parts: Any) -> None:
         self.parts = parts
-        self.compute_time = self[self._keys[0]].compute_time
+        self.compute_time = self[self.keys()[0]].compute_time
 
     def output(self, key: int | str | tuple[int | str, ...]) -> Self:
         """Pick one output, by its index or name, for every input; see ``Explanation.output``."""
@@ -41,16 +43,20 @@ class JointAttributions(Attributions):
     @property
     def base_values(self) -> Any:
         """Mean output over the background, (rows, outputs)."""
-        return self[self._keys[0]].base_values
+        return self[self.keys()[0]].base_values
 
     def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, (int, str)) and item in self._keys:
+        if isinstance(item, (int, str)) and item in self.keys():
             return self.parts[item]
-        raise InputError(f"choose one of the inputs {self._keys} first: explanation[{self._keys[0]!r}][...].")
+        raise InputError(f"choose one of the inputs {self.keys()} first: explanation[{self.keys()[0]!r}][...].")
+
+    def keys(self) -> list[Any]:
+        """Indexes or names of the inputs."""
+        return list(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
 
     def items(self) -> list[tuple[Any, Attributions]]:
         """Pairs of an input's index or name and its explanation."""
-        return [(key, self.parts[key]) for key in self._keys]
+        return [(key, self.parts[key]) for key in self.keys()]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.parts)
@@ -61,10 +67,6 @@ class JointAttributions(Attributions):
     def __copy__(self) -> Self:
         return type(self)(self._each(copy.copy))
 
-    @property
-    def _keys(self) -> list[Any]:
-        return list(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
-
     def _each(self, function: Callable[[Any], Any]) -> Any:
         if isinstance(self.parts, dict):
             return {key: function(part) for key, part in self.parts.items()}
@@ -73,22 +75,38 @@ class JointAttributions(Attributions):
     def __getattr__(self, name: str) -> Any:
         if name not in ("_s", "op_history") and not hasattr(type(self), name):  # what everything else reads
             raise AttributeError(name)
-        raise ManyInputsError(
-            f"this explanation is of {len(self.parts)} inputs, whose shapes differ: choose one, explanation[{self._keys[0]!r}], "
-            "or put their features side by side: explanation[...].hstack(explanation[...])."
+        raise self._ambiguous(name)
+
+    def _first(self, name: str) -> Any:
+        """The input that a field is read from; where the inputs may differ in it, the only one."""
+        if name in OF_ONE and len(self.parts) > 1:
+            raise self._ambiguous(name)
+        return self[self.keys()[0]]
+
+    def _ambiguous(self, name: str) -> ManyInputsError:
+        keys, first = self.keys(), f"explanation[{self.keys()[0]!r}]"
+        if len(keys) == 1:
+            return ManyInputsError(f"this explanation holds its only input, {keys[0]!r}, by that name: take {first}.")
+        several = f"this explanation is of {len(keys)} inputs, {', '.join(map(repr, keys))}"
+        if name in OF_ONE:
+            return ManyInputsError(f"{several}, of which each has {name} of its own: take {first}.{name}.")
+        return ManyInputsError(
+            f"{several}: take one of them, {first}, or put their features side by side: "
+            "explanation[...].hstack(explanation[...])."
         )
 
 
-def _shared(name: str) -> property:
-    """Make a property that is the same for all inputs."""
+def _of_first(name: str) -> property:
+    """Make a property that is the same for all inputs, or that of the only one."""
 
     def get(joint: JointAttributions) -> Any:
-        return getattr(joint[joint._keys[0]], name)
+        return getattr(joint._first(name), name)
 
     def set_(joint: JointAttributions, value: Any) -> None:
+        joint._first(name)  # raises where each has its own
         joint._each(lambda part: setattr(part, name, value))
 
-    own = getattr(Fields, name)
+    own = getattr(Attributions, name)
     settable = not isinstance(own, property) or own.fset is not None
     return property(get, set_ if settable else None, doc=own.__doc__)
 
@@ -98,7 +116,7 @@ def _of_each(name: str) -> property:
     return property(lambda joint: joint._each(lambda part: getattr(part, name)), doc=f"The ``{name}`` of each input.")
 
 
-for _name in SHARED:
-    setattr(JointAttributions, _name, _shared(_name))
-for _name in ("values", "data", "standard_errors", "replicates"):
+for _name in (*SHARED, *OF_ONE):
+    setattr(JointAttributions, _name, _of_first(_name))
+for _name in OF_EACH:
     setattr(JointAttributions, _name, _of_each(_name))
