@@ -67,6 +67,7 @@ def carrier_of(tensor: Any) -> Tensor | None:
 
 
 INSTEAD = {
+    "sizes": "A size has no attribution: let it be the same for all rows, or pass it as additional_forward_args.",
     "indices": "A selection that depends on the input in this way cannot be attributed: take the values themselves (max, topk, "
     "sort return them), or pass the indices as additional_forward_args.",
     "lengths": "Let pack_padded_sequence sort the rows (enforce_sorted=False); or pass the lengths as additional_forward_args, "

@@ -15,6 +15,9 @@ from .operations import CAST, COMPOSITE, LINEAR, Operation
 from .tape import Tape
 from .tree import replace, tensors
 
+# Whose further arguments are sizes, which may be counts that depend on the input.
+SIZED = {"view", "reshape", "expand", "broadcast_to", "repeat", "tile", "unflatten"}
+
 
 def at_positions(call: Call) -> Call:
     """Let a call that selects by integers which depend on the input follow what it is composed of."""
@@ -71,18 +74,19 @@ def _is_of_counts(call: Call) -> bool:
 def settled_indices(call: Call, tape: Tape) -> Any:
     """Indices that depend on the input must select the same on both sides; then they are constants."""
     args, kwargs = call.args, call.kwargs
-    if call.operation is None or not call.operation.indices:
+    sized = call.name in SIZED
+    if call.operation is None or not (sized or call.operation.indices):
         return args, kwargs
     signal = [] if _is_of_counts(call) else [0, 2] if call.name in ("__setitem__", "index_put") else [0]
 
-    def settle(tensor: Tensor) -> Tensor:
-        if carrier_of(tensor) is None:
-            return tensor
-        tape.call(call.name)
-        if not tape.is_same(call.name, tensor.detach()):
-            kind = "lengths" if call.name == "_pack_padded_sequence" else "indices"
-            raise unsettled(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
-        return tensor.detach()
+    def settle(tensor: Tensor) -> Any:
+        if carrier_of(tensor) is not None:
+            tape.call(call.name)
+            if not tape.is_same(call.name, tensor.detach()):
+                kind = "sizes" if sized else "lengths" if call.name == "_pack_padded_sequence" else "indices"
+                raise unsettled(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
+            tensor = tensor.detach()
+        return int(tensor) if sized else tensor
 
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))
     kept = {k: v if k in ("value", "values", "src", "source") else replace(v, settle) for k, v in kwargs.items()}
