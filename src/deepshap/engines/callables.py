@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
+PLAIN = str, int, float, bytes, type(None)  # values that hold nothing, and of which tables have very many
+
 
 def packages(value: Any) -> set[str]:
     """The packages of an object's class, or of a class, and of all that it is derived from."""
@@ -29,7 +31,8 @@ def reached(value: Any, is_found: Callable[[Any], bool], depth: float = float("i
         seen.update(map(id, level))
         found = {id(one) for one in level if is_found(one)}
         yield from (one for one in level if id(one) in found)
-        level, depth = [part for one in level if id(one) not in found for part in held(one)], depth - 1
+        parts = (part for one in level if id(one) not in found for part in held(one))
+        level, depth = [part for part in parts if type(part) not in PLAIN], depth - 1
 
 
 def held(value: Any) -> list[Any]:
