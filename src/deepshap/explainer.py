@@ -314,7 +314,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
             return self._answering(request, True, labels).reliability(X, rows)
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Promise that the model does not change: ``with explainer.frozen(): ...`` explains faster.
+        """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
 
         Otherwise every call explains the model as it is then: the state of its weights is compared, the model runs on all
         references (in Keras it is traced anew), and what was kept of it is found out again where anything differs. Within

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import enum
 import functools
@@ -267,6 +268,123 @@ def test_layers_that_come_and_go(nested):
         np.testing.assert_allclose(explanation.values, fresh.values, atol=1e-6)
         native = np.asarray(model(tf.constant(X, "float32")))
         np.testing.assert_allclose(explanation.outputs, native, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- what is found out once, by a probe
+class Changing(nn.Module):
+    """Does something else with its output from some time on; may be told which step of each row is its last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense, self.change = nn.Linear(2, 2), None
+
+    def forward(self, x, lengths=None):
+        y = torch.tanh(self.dense(x)).cumsum(1)
+        y = y if lengths is None else y[torch.arange(len(x)), lengths - 1][:, None]
+        return y if self.change is None else self.change(y)
+
+
+X32, R32 = X.astype("float32"), R.astype("float32")
+WAYS = {  # a background, and row arguments
+    "rows": (R32, None),
+    "a function": (lambda x: R32, None),
+    "lengths": (R32, (torch.tensor([4, 2]),)),
+}
+IN_SHAPE = {
+    "another shape": lambda y: y.mean(1),
+    "another axis of rows": lambda y: y.transpose(0, 1),
+    "rounding inside": lambda y: y.half().float() + y,
+}
+MIXING = {
+    "all rows": lambda y: y - y.mean(0, keepdim=True),
+    "many rows": lambda y: y - y.mean(0, keepdim=True) if len(y) > 2 else y,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("change", IN_SHAPE)
+def test_a_model_is_probed_again_when_it_changes(way, change):
+    (background, arguments), model = WAYS[way], Changing()
+    used, fresh = (deepshap.DeepExplainer(model, background, progress=False) for _ in range(2))
+    used.shap_values(X32, additional_forward_args=arguments)
+    model.change = IN_SHAPE[change]
+    found, wanted = (e.shap_values(X32, additional_forward_args=arguments) for e in (used, fresh))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("change", MIXING)
+def test_rows_that_begin_to_meet_are_refused(way, change):
+    (background, arguments), model = WAYS[way], Changing()
+    arguments = arguments and (arguments[0][:1],)
+    explainer = deepshap.DeepExplainer(model, background, progress=False)
+    explainer.shap_values(X32[:1], additional_forward_args=arguments)
+    model.change = MIXING[change]
+    with pytest.raises(deepshap.BatchMixingError):
+        explainer.shap_values(X32[:1], additional_forward_args=arguments)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_other_rows_and_arguments_are_probed_anew(frozen):
+    """Outputs of each step, of the last one, and of more steps, from one explainer."""
+    model = Changing()
+    calls = [(X32, None), (X32, (torch.tensor([4, 2]),)), (np.concatenate([X32, X32], 1), None)]
+    used = deepshap.DeepExplainer(model, lambda given: 0 * given[0][None], progress=False)
+    with used.frozen() if frozen else contextlib.nullcontext():
+        found = [used.shap_values(x, additional_forward_args=arguments) for x, arguments in calls]
+    for values, (x, arguments) in zip(found, calls, strict=True):
+        assert np.abs(values).max() > 1e-2
+        given = [torch.as_tensor(x), *(arguments or ())]
+        with torch.no_grad():
+            rise = model(*given) - model(0 * given[0], *given[1:])
+        np.testing.assert_allclose(values.sum((1, 2)), rise, atol=1e-5)
+
+
+# ---------------------------------------------------------------------- layers that come after the explainer
+def hooked():
+    layer = nn.Linear(8, 1)
+    layer.register_full_backward_hook(lambda module, given, made: tuple(None if g is None else 0 * g for g in given))
+    return layer
+
+
+ENTERING = {
+    "dropout": lambda model: model.insert(1, nn.Dropout(0.5)),
+    "norm": lambda model: model.insert(1, nn.BatchNorm1d(8)),
+    "a hook": lambda model: model.__setitem__(2, hooked()),
+}
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+@pytest.mark.parametrize("change", ENTERING)
+def test_layers_that_enter_later_are_known(change, as_function):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(8, 1)).train()
+    called = (lambda x: model(x)) if as_function else model
+    explainer = deepshap.DeepExplainer(called, R32, progress=False)
+    explainer.shap_values(X32)
+    ENTERING[change](model)
+    found = explainer.shap_values(X32)
+    assert all(module.training for module in model)
+    model.eval()
+    with torch.no_grad():
+        rise = model(torch.as_tensor(X32)) - model(torch.as_tensor(R32)).mean(0)
+    np.testing.assert_allclose(found.sum((1, 2)), rise, atol=1e-5)
+
+
+def test_a_handler_of_a_type_takes_layers_that_enter_later():
+    called = []
+
+    def handler(call):
+        called.append(call.module)
+        return call.multipliers[0] @ call.module.weight
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.Tanh())
+    explainer = deepshap.DeepExplainer(model, R32, progress=False)
+    explainer.register_custom_handler(nn.Linear, handler)
+    model.append(nn.Linear(4, 1))
+    explainer.shap_values(X32)
+    assert set(called) == {model[1], model[3]}
 
 
 # ---------------------------------------------------------------------- frozen

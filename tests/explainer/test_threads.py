@@ -70,3 +70,18 @@ def test_a_handler_may_ask_another_explainer_of_keras():
     found = made(x).values
     for values in (found, *asked):  # TensorFlow calls the handler in a thread of its own, which must not wait
         np.testing.assert_allclose(values, other(x).values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_frozen_is_the_promise_of_one_thread(framework):
+    """The example is 0, so that nothing changes but the outputs on the references, which one thread may keep."""
+    model = reader(scale=2)
+    model = model if framework == "torch" else keras_twin(model, STEPS)
+    factor, x = [1.0], 0 * R[:1]
+    made = explainer(lambda x: model(factor[0] * x), R)
+    with made.frozen(), ThreadPoolExecutor(1) as other:
+        before = made(x).values
+        factor[0] = 3.0
+        found = other.submit(lambda: made(x).values).result()
+    assert np.abs(found - before).max() > 1e-3
+    np.testing.assert_allclose(found, explainer(lambda x: model(factor[0] * x), R)(x).values, atol=1e-9)

@@ -52,7 +52,7 @@ class Shell(ABC):
         self._recurrent = False  # whether recurrent layers do most of the work
         self.shares = False  # whether points on a way are run once for both sides
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
-        self._frozen = 0  # promises that the model does not change, within one another
+        self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()
         self._others: OrderedDict[Hashable, Self] = OrderedDict()  # engines of other outputs of the model
         self._found: dict[Hashable, Any] = {}  # once, while the model does not change
@@ -61,7 +61,7 @@ class Shell(ABC):
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen", "_others", "_found")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock(), _frozen=0, _others=OrderedDict(), _found={})
+        self.__dict__.update(state, _lock=threading.RLock(), _frozen=[], _others=OrderedDict(), _found={})
 
     # ------------------------------------------------------------------ one at a time, and frozen
     @contextmanager
@@ -77,15 +77,21 @@ class Shell(ABC):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The caller's promise that the model does not change meanwhile."""
+        """The promise of the calling thread that the model does not change meanwhile."""
+        thread = threading.get_ident()
         with self._lock:
             self.forget()
-            self._frozen += 1
+            self._frozen.append(thread)
         try:
             yield
         finally:
             with self._lock:
-                self._frozen -= 1
+                self._frozen.remove(thread)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the calling thread has promised that the model does not change."""
+        return threading.get_ident() in self._frozen
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
@@ -94,7 +100,7 @@ class Shell(ABC):
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
         """What is found of the model: in every call anew, and once while it does not change."""
-        if not self._frozen or key is None:
+        if not self.is_frozen or key is None:
             return find()
         if key not in self._found:
             self._found[key] = find()

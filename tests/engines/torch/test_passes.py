@@ -9,7 +9,7 @@ from torch import nn
 
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
-from deepshap.engines.torch import contributions, engine
+from deepshap.engines.torch import alike, contributions, engine
 
 STEPS, FEATURES = 6, 3
 
@@ -58,8 +58,8 @@ def passes(monkeypatch):
     monkeypatch.setattr(contributions.Traced, "_windows", windows)
 
     def small():
-        monkeypatch.setattr(engine, "PASS_BYTES", 1)
-        monkeypatch.setattr(engine, "CALL_BYTES", 0)
+        monkeypatch.setattr(alike, "PASS_BYTES", 1)
+        monkeypatch.setattr(alike, "CALL_BYTES", 0)
         parts.clear()
 
     return small, parts

@@ -263,7 +263,7 @@ class TensorFlowEngine(Shell):
 
     def probe(self, examples: Points, references: Points) -> Profile:
         """Check on an example and a reference that the model can be explained."""
-        if not self._frozen:
+        if not self.is_frozen:
             self._current.clear()
         self._survey(examples)  # before a model is run that will be refused
         one, two = examples[:1], references[:1].described_by(examples[:1])

@@ -1,4 +1,6 @@
-"""Rows that have the same row arguments (lengths, masks): references need to run with these once for all of them."""
+"""What runs at once: rows that have the same row arguments (lengths, masks), which references need to run with once for all
+of them; and multipliers in a backward pass.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,9 @@ from torch import Tensor
 from ..api import Points
 
 WORTHWHILE = 50  # pairs of a group, below which running all pairs at once is quicker than group by group
+# What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
+# already, and with less the calls themselves take the time.
+PASS_BYTES, CALL_BYTES = 96 * 2**20, 5 * 2**20
 
 
 def groups_of(points: Points) -> list[np.ndarray]:
@@ -24,6 +29,11 @@ def groups_of(points: Points) -> list[np.ndarray]:
 def quicker_together(pairs: int, groups: int, recurrent: bool) -> bool:
     """Whether all pairs are better run at once: there are few, or recurrent layers, which run rows once, do most of the work."""
     return recurrent or pairs < WORTHWHILE * groups
+
+
+def bytes_of_pass(calls: int) -> int:
+    """How much a backward pass of so many calls makes at a time."""
+    return max(PASS_BYTES, CALL_BYTES * calls)
 
 
 def _totals(values: Tensor) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The background's activations: recorded once, and used again as long as they are those of the model as it is.
 
 In every call the state of all weights and buffers is compared, and the untouched model runs on all references: where
-anything differs from what it was when the activations were recorded, they are recorded anew. Inside of
-``explainer.frozen()`` nothing is compared.
+anything differs from what it was when the activations were recorded, they are recorded anew. Where these references are new,
+or are run with row arguments, it runs on the rows that it was probed on. Inside of ``explainer.frozen()`` nothing is compared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...errors import DeepShapError
 from ..api import Points
 from .operations import Operation
 from .table import USER_OPERATIONS
@@ -45,12 +46,12 @@ class State:
 class Background:
     """What is kept of the references of one model."""
 
-    def __init__(self, model: Callable[..., Any], modules: list[nn.Module], operations: dict[Any, Operation]) -> None:
-        self._model, self._modules, self._operations = model, modules, operations
+    def __init__(self, modules: list[nn.Module], operations: dict[Any, Operation]) -> None:
+        self._modules, self._operations = modules, operations
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_model": self._model, "_modules": self._modules, "_operations": self._operations}
+        return {"_modules": self._modules, "_operations": self._operations}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -59,17 +60,19 @@ class Background:
     def forget(self) -> None:
         """Forget everything."""
         self._key: Hashable = None  # of the references whose outputs are known
-        self._outputs: np.ndarray | None = None
+        self._outputs = np.zeros((0, 0))
         self._at_once = 1
         self._state: State | None = None
+        self._probed: tuple[Points, np.ndarray] | None = None  # rows that the model was probed on, with their outputs
         self._block: Hashable = None  # the references whose activations are kept
         self._recorded: Recorded | None = None
         self._earlier = False  # whether these were recorded in an earlier call
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
 
-    def note(self) -> None:
-        """Take the model as it is for the one that is known."""
+    def note(self, probed: tuple[Points, np.ndarray] | None = None) -> None:
+        """Take the model as it is for the one that is known, by the rows that it was probed on if they are others."""
+        self._probed = probed or self._probed
         self._state = _state_of(self._modules, self._operations)
 
     def drop(self) -> bool:
@@ -77,28 +80,39 @@ class Background:
         earlier, self._recorded, self._block, self._earlier = self._earlier, None, None, False
         return earlier
 
-    def holds(self, references: Points, frozen: bool, evaluate: Evaluate, eps: float) -> bool:
-        """Whether the model is what it was in the last call, as far as it is known."""
+    def holds(self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, eps: float) -> bool:
+        """Whether the model is what it was when it was probed, as far as it is known, and that was on rows of this kind."""
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
-        if self._state is None or frozen:
-            return self._state is not None
+        if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
+            return False
+        if frozen:
+            return True
         if self._state != _state_of(self._modules, self._operations):
             return False
-        if self._key is None or self._key != references.key or self._outputs is None:
+        known = self.knows(references)
+        points, before = (references, self._outputs) if known else self._probed
+        try:
+            now = evaluate(points, self._at_once if known else len(points), "the background")
+        except DeepShapError:  # said where the model is probed anew
+            return False
+        if known:
+            self._outputs = now
+        else:
             self.drop()
             self._key = None
-            return True
-        before, self._outputs = self._outputs, evaluate(references, self._at_once, "the background")
         size = ROUNDING * eps * np.abs(before).max(initial=0.0)
-        return before.shape == self._outputs.shape and bool((np.abs(self._outputs - before) <= size).all())
+        return before.shape == now.shape and bool((np.abs(now - before) <= size).all())
+
+    def knows(self, references: Points) -> bool:
+        """Whether the outputs on these references are known."""
+        return self._key is not None and self._key == references.key
 
     def native(self, references: Points, at_once: int, evaluate: Evaluate) -> np.ndarray:
         """Outputs of the untouched model on the references."""
-        known = self._outputs if self._key is not None and self._key == references.key else None
-        if known is None:
-            known = evaluate(references, at_once, "the background")
-            self._key, self._outputs, self._at_once = references.key, known, at_once
-        return known
+        if not self.knows(references):
+            self._outputs = evaluate(references, at_once, "the background")
+            self._key, self._at_once = references.key, at_once
+        return self._outputs
 
     def single(self, one: Points, record: Callable[[Points], Recorded]) -> Recorded:
         """A row after its forward run, by which others know the calls of the model and the axes of rows."""
@@ -117,6 +131,12 @@ class Background:
         if references.key is not None:
             self._block, self._recorded = references.key, recorded
         return recorded
+
+
+def _kind_of(points: Points) -> list[Any]:
+    """What is found out about a model holds for rows of one kind: of one shape and dtype, with row arguments alike."""
+    rows = [(x.shape[1:], x.dtype) for x in points.inputs]
+    return [*rows, *((e.shape[1:], e.dtype) if points.form.has_rows(e) else (type(e), e) for e in points.extra)]
 
 
 def _state_of(modules: list[nn.Module], operations: dict[Any, Operation]) -> State:

@@ -17,7 +17,7 @@ from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Pro
 from ..shell import Shell, check_independence, fails_on_one, row_axis
 from . import inspection
 from .agreement import Agreement
-from .alike import groups_of, quicker_together
+from .alike import bytes_of_pass, groups_of, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
@@ -34,10 +34,6 @@ from .recurrent.sequence import Memory
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, preserved
 from .trace import Tracer
 from .tree import replace
-
-# What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
-# already, and with less the calls themselves take the time.
-PASS_BYTES, CALL_BYTES = 96 * 2**20, 5 * 2**20
 
 
 class TorchEngine(Shell):
@@ -68,27 +64,30 @@ class TorchEngine(Shell):
         super().__init__(model, layer, output, batch_axis)
         self.layer_output, self.around = layer_output, around
         self._around_shapes: list[torch.Size] = []
-        self.modules = modules_of(model)
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
-        check_weights(self.modules)
-        self.device, self._float = home_of(self.modules)
-        self._contents = Contents(self.modules, model)
-        self._footprint: Footprint | None = None
         self._calls = 0  # of operations, in a run
-        self._pairwise = False  # whether references must be run beside every example
-        self._agreement = Agreement(self._evaluate, self.operations)
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self.shares = True
-        self._begin()
         self.handlers = Handlers(self)
+        self._take(modules_of(model))
+
+    def _take(self, modules: list[nn.Module]) -> None:
+        """Take these modules for those that the model is made of, of which nothing is known yet."""
+        check_weights(modules)
+        self.modules, (self.device, self._float) = modules, home_of(modules)
+        self._contents = Contents(modules, self.model)
+        self._begin()
+        self.handlers.apply()
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._background = Background(self.model, self.modules, self.operations)
+        self._background = Background(self.modules, self.operations)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
+        if not self.is_frozen and [*map(id, found := modules_of(self.model))] != [*map(id, self.modules)]:
+            self._take(found)
         stack.enter_context(self._contents.session())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -101,7 +100,8 @@ class TorchEngine(Shell):
         used = self._background.used_again
         super().forget()
         self._background.forget()
-        self._footprint, self._pairwise = None, False
+        self._footprint: Footprint | None = None
+        self._pairwise = False  # whether references must be run beside every example
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
@@ -202,18 +202,20 @@ class TorchEngine(Shell):
 
     def probe(self, examples: Points, references: Points) -> Profile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
-        if not self._background.holds(references, self._frozen > 0, self.outputs, self.eps):
+        if not (self.is_frozen or self._background.knows(references)):
+            self._sizes = set()
+        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])
             both = Points.joined([one, two])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
             self._footprint = self._derivatives.allowed(lambda: self._measure(one, two))
-            behind, many = self._evaluate(both[[1, 0]])[1], self._evaluate(both[[1, 0, 1, 1, 1]])[1]
-            check_independence(self.eps, [*map(as_numpy, runs), behind, many])
+            behind, among = self._evaluate(both[[1, 0]])[1], self._evaluate(many := both[[1, 0, 1, 1, 1]])
+            check_independence(self.eps, [*map(as_numpy, runs), behind, among[1]])
             if examples.extra:  # is there a way for them but all pairs?
                 self._by_arguments(Comparison(one, references[:2], True, np.zeros((1, 1), int)), None, over_references)
-            self._background.note()
+            self._background.note((many, among))
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
@@ -427,7 +429,7 @@ class TorchEngine(Shell):
         """How many multipliers a backward pass takes: what fits into memory, and on the CPU passes through it quickly."""
         if self._footprint is None or (self.device and self.device.type != "cpu"):
             return plan.multipliers
-        return max(1, min(plan.multipliers, max(PASS_BYTES, CALL_BYTES * self._calls) // self._footprint.pair))
+        return max(1, min(plan.multipliers, bytes_of_pass(self._calls) // self._footprint.pair))
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

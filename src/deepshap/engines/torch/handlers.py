@@ -34,6 +34,7 @@ class Handlers(AnyHandlers):
 
     def apply(self) -> None:
         """Make each handled layer one operation, and forget what was prepared without that."""
+        self.__dict__.pop("names", None)  # the model may have other layers now
         operations = self.engine.operations
         for module, operation in list(operations.items()):
             if isinstance(operation.rule, _HandlerRule):
