@@ -162,8 +162,6 @@ MODELS: dict[str, tuple[type[Exception], str, Callable[..., Any]]] = {
     "one row": (deepshap.BatchMixingError, "row", lambda m, x: m.sum(x, 0)),
     "norm of all": (deepshap.BatchMixingError, "row", lambda m, x: x / m.norm(x)),
     "random numbers": (deepshap.UnsupportedOperationError, "(random)", lambda m, x: x + m.cast(m.rand(x))),
-    "drawn in Python": (deepshap.BatchMixingError, "random numbers", drawn_in_python),
-    "state in Python": (deepshap.BatchMixingError, "state kept in Python", Counter()),
     "logarithm of what is not positive": (deepshap.NonFiniteError, "row 0", lambda m, x: m.log(x - 100)),
 }
 
@@ -172,6 +170,21 @@ MODELS: dict[str, tuple[type[Exception], str, Callable[..., Any]]] = {
 def test_models_that_have_no_attribution_per_row(name):
     error, words, function = MODELS[name]
     alike(error, words, function)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(drawn_in_python, "random numbers"), (Counter(), "state kept in Python")],
+    ids=["drawn", "counted"],
+)
+def test_numbers_that_python_makes_anew(function, words):
+    """PyTorch shows which operation takes them."""
+    of_keras = mistaken(TF, function, R, X)
+    assert isinstance(of_keras, deepshap.BatchMixingError)
+    assert words in str(of_keras)
+    of_torch = mistaken(TORCH, function, R, X)
+    assert isinstance(of_torch, deepshap.ControlFlowError)
+    assert "takes other numbers" in str(of_torch)
 
 
 def test_loops_and_branches_that_differ():
