@@ -66,11 +66,12 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         raise InputError(f"unknown rule {rule!r}: it is a function, or one of {', '.join(NAMED_RULES)}.")
     if not isinstance(rule, str) and not callable(rule):
         raise InputError(f"a rule is a function or a name, not a {type(rule).__name__}.")
-    if isinstance(function, str) and function == POSITIONS and rule != "same":
+    of_positions = isinstance(function, str) and function == POSITIONS
+    if of_positions and rule != "same":
         raise InputError('the only rule for "positions" is "same": without it they are explained.')
     for framework in _frameworks_of(function):
         own_room, operations = _room(framework), room(framework, "operations")
-        if not (isinstance(function, str) and function == POSITIONS):
+        if not of_positions:
             own_room.check(function, rule)
         kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
         own = (

@@ -111,7 +111,7 @@ class OwnForecaster:
     @cached_property
     def function(self) -> Any:
         """The explained function."""
-        if takes_keras(self.model):
+        if self._takes_keras:
             return _OfKeras(self.model, *self.scaling)
         from .own_torch import OfTorch
 
@@ -121,11 +121,15 @@ class OwnForecaster:
     @cached_property
     def dtype(self) -> Any:
         """The precision in which the model reads numbers."""
-        if takes_keras(self.model):
+        if self._takes_keras:
             return np.dtype(np.float32)
         from .own_torch import dtype_of
 
         return dtype_of(self.model)
+
+    @cached_property
+    def _takes_keras(self) -> bool:
+        return takes_keras(self.model)
 
     @property
     def kinds(self) -> list[str]:
@@ -178,7 +182,7 @@ class OwnForecaster:
         values = [inputs[kind] for kind in self.kinds]
         if is_keras(self.model) and hasattr(self.model, "predict_on_batch"):
             return np.asarray(self.model.predict_on_batch(values if len(values) > 1 else values[0]))
-        if takes_keras(self.model):
+        if self._takes_keras:
             return np.asarray(self.model(*values))
         from .own_torch import run
 

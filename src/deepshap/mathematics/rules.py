@@ -146,8 +146,10 @@ def _mean_of_branch(sides: Sides, taken: Array) -> tuple[Array, Array]:
 def bounded(x: Array) -> Array:
     """Numbers in the place of infinity, and of what stands for it near the largest of a dtype: their exponential is 0."""
     xp = namespace(x)
-    bound = 1e30 if xp.is_complex(x) or xp.lowest(x) < -1e30 else 3e4
-    return x if xp.is_complex(x) else xp.clip(x, -bound, bound)
+    if xp.is_complex(x):
+        return x
+    bound = 1e30 if xp.lowest(x) < -1e30 else 3e4
+    return xp.clip(x, -bound, bound)
 
 
 def on_change(explained: Array, x: Array, r: Array) -> Array:

@@ -120,6 +120,21 @@ def test_pairs_share_what_is_alike(name, compiled, rows_run, monkeypatch):
         assert np.all(values[length:] == 0)
 
 
+def rows_of_a_call(make, rows_run):
+    """Of the first steps that run in a second call, which explains each row as it is by itself."""
+    torch.manual_seed(0)
+    model = make().double()
+    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
+    explainer = deepshap.DeepExplainer(model, background)
+    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    rows_run.clear()
+    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
+    counts = sorted(set(rows_run))
+    alone = [explainer.shap_values(x[k : k + 1], additional_forward_args=(LENGTHS[k : k + 1],))[0] for k in range(7)]
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-14)
+    return counts
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_cells_share_what_is_alike(kind, rows_run):
     """A loop over the steps that each row has, by a mask."""
@@ -137,16 +152,7 @@ def test_cells_share_what_is_alike(kind, rows_run):
                 read = read + h * (lengths == t + 1).to(h)[:, None]
             return self.head(read)
 
-    torch.manual_seed(0)
-    model = Loop().double()
-    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
-    explainer = deepshap.DeepExplainer(model, background)
-    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
-    rows_run.clear()
-    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
-    assert sorted(set(rows_run)) == [7, 11]
-    alone = [explainer.shap_values(x[k : k + 1], additional_forward_args=(LENGTHS[k : k + 1],))[0] for k in range(7)]
-    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-14)
+    assert rows_of_a_call(Loop, rows_run) == [7, 11]
 
 
 def test_rows_that_only_seem_alike_run_by_themselves(rows_run):
@@ -156,16 +162,7 @@ def test_rows_that_only_seem_alike_run_by_themselves(rows_run):
         def forward(self, x, lengths):
             return super().forward(x * lengths[:, None, None], lengths)
 
-    torch.manual_seed(0)
-    model = Scaled().double()
-    background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
-    explainer = deepshap.DeepExplainer(model, background)
-    explainer.shap_values(x, additional_forward_args=(LENGTHS,))
-    rows_run.clear()
-    found = explainer.shap_values(x, additional_forward_args=(LENGTHS,))
-    assert sorted(set(rows_run)) == [7, 77]
-    alone = [explainer.shap_values(x[k : k + 1], additional_forward_args=(LENGTHS[k : k + 1],))[0] for k in range(7)]
-    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-14)
+    assert rows_of_a_call(Scaled, rows_run) == [7, 77]
 
 
 def pairwise(model, background, x, given):

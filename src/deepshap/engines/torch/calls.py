@@ -25,7 +25,7 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
 
 
-UNKNOWN = "unknown place"
+UNKNOWN, RECORDED = "unknown place", "the model's derivatives, written out"  # see derivatives.py
 _WRITE_OUT = (
     "Write the derivative out with torch's operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with "
     "batched operations."
@@ -128,8 +128,8 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
         if name is None:
             if not inside and frame.f_code.co_name == "forward":
                 inside = f" in {type(frame.f_locals.get('self')).__name__}"
-        elif frame.f_code.co_filename.startswith("<eval_with_key>"):  # recorded, see derivatives.py
-            return "the model's derivatives, written out"
+        elif name is RECORDED:
+            return name
         elif name:
             return f"{name}:{line}{inside}"
     return UNKNOWN
@@ -137,7 +137,9 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
 
 @lru_cache(4096)
 def _name_of(path: str) -> str | None:
-    """Of a file of the user's; None for those of torch, and "" for ours."""
+    """Of a file of the user's; None for those of torch, "" for ours, and ``RECORDED`` for what stands in a model's place."""
+    if path.startswith("<eval_with_key>"):
+        return RECORDED
     return None if path.startswith(_TORCH) else "" if path.startswith(_PACKAGE) else os.path.basename(path)
 
 

@@ -78,9 +78,11 @@ class Contents:
         """What puts everything back, the last one first."""
         if self._known is not None:
             return self._known
-        lasting = self._sessions and all(_leaves_parameters(m) is not None for m in self.modules)
-        found = _contents_kept(self.modules, self._model)
-        self._known = found if lasting else None  # till it is known whose parameters need no copies
+        unknown = any(_leaves_parameters(m) is None for m in self.modules)
+        found = _contents_kept(self.modules, self._model, unknown)
+        self._known = (
+            found if self._sessions and not unknown else None
+        )  # till it is known whose parameters need no copies
         return found
 
 
@@ -121,8 +123,11 @@ def _look_experts_up(module: nn.Module) -> None:
         config._experts_implementation = "batched_mm"
 
 
-def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], None]]:
-    """Everything that modules hold: attributes, nested containers and objects, arrays, tensors."""
+def _contents_kept(modules: list[nn.Module], model: Any, unknown: bool) -> list[Callable[[], None]]:
+    """Everything that modules hold: attributes, nested containers and objects, arrays, tensors.
+
+    ``unknown``: of some it is not known whether they leave their parameters alone.
+    """
     tensors: list[Tensor] = []
 
     def take(value: Any) -> bool:
@@ -149,7 +154,6 @@ def _contents_kept(modules: list[nn.Module], model: Any) -> list[Callable[[], No
             if _leaves_parameters(module) is None:
                 _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
 
-    unknown = any(_leaves_parameters(m) is None for m in modules)
     return [*undo, *(h.restore for h in held), *([note_writers] if unknown else ())]  # the last one comes first
 
 

@@ -17,6 +17,7 @@ from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 from .operations import Misaligned, Pairs, Step
 from .pairing import beside, row_before
+from .tree import numbers
 
 COUNTED = (
     " (lengths of packed sequences may stay a tensor; where tokens of each expert are counted, let it find its own by a mask, "
@@ -95,11 +96,10 @@ class Tape:
             raise Misaligned(f"{self.known_as(name)} at {place_of_call()} has no counterpart on the reference side")
         return _equal(value, self.reference.values[position], self.pairs)
 
-    # ------------------------------------------------------------------ constants
+    # ------------------------------------------------------------------ what calls take: numbers and constants
     def takes_numbers(self, name: str, given: Any) -> None:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
-        own: list[Any] = []
-        _collect_numbers(given, own)
+        own = ["nan" if v != v else v for v in numbers(given)]
         self.numbers.append((name, own))
         if self.reference is None or len(self.numbers) > len(self.reference.numbers):
             return
@@ -145,12 +145,11 @@ class Tape:
             same = held is None or fingerprint(own) == held
         else:
             same = _agree(own, other) or self._count_rows(own, other)
-        if (
-            not same and self.pairs.apart
-        ):  # it may differ with the number of rows: the sides are run on the same rows next
-            raise Misaligned(_constant_message(self.known_as(name)))
-        if not same:
-            raise UnsupportedOperationError(_constant_message(self.known_as(name)))
+        if same:
+            return
+        # it may differ with the number of rows: where the sides ran on different ones, they are run on the same next
+        kind = Misaligned if self.pairs.apart else UnsupportedOperationError
+        raise kind(_constant_message(self.known_as(name)))
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
         """Whether constants are the numbers of rows on either side, as of packed sequences that end together."""
@@ -163,19 +162,6 @@ class Tape:
             constants.overwritten = True
             own = _address(target)
             constants.tensors = tuple(t.clone() if _address(t) == own else t for t in constants.tensors)
-
-
-def _collect_numbers(given: Any, found: list[Any]) -> None:
-    if isinstance(given, (bool, int, float, complex, str, np.generic)):
-        found.append("nan" if given != given else given)
-    elif isinstance(given, (tuple, list)):
-        for item in given:
-            _collect_numbers(item, found)
-    elif isinstance(given, dict):
-        for item in given.values():
-            _collect_numbers(item, found)
-    elif isinstance(given, slice):
-        _collect_numbers((given.start, given.stop, given.step), found)
 
 
 def _listed(numbers: list[Any]) -> str:

@@ -120,7 +120,7 @@ def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False, *, out: None = Non
     """Solution with the matrix whose factor is L."""
     if L.grad_fn is None:
         return _cholesky_solve(B, L, upper)
-    return inverse(L.mH @ L if upper else L @ L.mH) @ B
+    return cholesky_inverse(L, upper) @ B
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False, *, out: None = None) -> Tensor:

@@ -101,9 +101,9 @@ def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
     columns = -(-examples // wide)
     count = min(per, max(-(-per * wide // fitting), -(-threads // columns)))
     references, some = np.array_split(np.arange(per), count), np.array_split(np.arange(examples), columns)
-    if min(network.steps.sizes) < rows:  # of packed sequences the longest come first
-        return [(tile + per * those[:, None]).ravel() for those in some for tile in references]
-    return [(tile[:, None] + per * those).ravel() for those in some for tile in references]
+    tiles = [tile[:, None] + per * those for those in some for tile in references]
+    packed = min(network.steps.sizes) < rows  # the longest come first, and so do their pairs
+    return [(tile.T if packed else tile).ravel() for tile in tiles]
 
 
 # ---------------------------------------------------------------------- a block of pairs

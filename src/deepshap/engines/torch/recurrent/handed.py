@@ -22,28 +22,19 @@ class Alike:
     each: int = 1
     every: int | None = None
 
-    @property
-    def none(self) -> bool:
-        """Whether all rows differ."""
-        return self.each == 1 and self.every is None
-
     def once(self, v: Tensor, axis: int) -> Tensor:
         """Of rows that are alike, one."""
         if self.every is not None:
             return v.narrow(axis, 0, self.every)
         return v[(slice(None),) * axis + (slice(None, None, self.each),)]
 
-    def spread(self, v: Tensor, axis: int) -> Tensor:
-        """All rows, from those ``once``; no view: in-place code may follow."""
-        if self.none:
+    def all_of(self, v: Tensor, axis: int, rows: int) -> Tensor:
+        """So many rows, from those ``once``; no view: in-place code may follow."""
+        if self.every is not None:
+            return v.repeat(*[rows // self.every if k == axis else 1 for k in range(v.dim())])
+        if self.each == 1:
             return v.clone(memory_format=torch.contiguous_format)
         return v.repeat_interleave(self.each, axis)
-
-    def all_of(self, v: Tensor, axis: int, rows: int) -> Tensor:
-        """So many rows, from those ``once``."""
-        if self.every is None:
-            return self.spread(v, axis)
-        return v.repeat(*[rows // self.every if k == axis else 1 for k in range(v.dim())])
 
     def places(self, sizes: Sequence[int]) -> Tensor:
         """Of every row of a packed sequence its place where each step has ``every`` rows."""
@@ -81,14 +72,15 @@ class Handed:
         if self.pairs.crossed or references == 1 or not whole or any(size % references for size in ends):
             return Alike()
         with torch._C.DisableTorchFunction():
-            if self.again:
-                flat = [sizes, *[None] * len(values)]
-                found = all(_come_again(t, axis, references, flat[k]) for k, (t, axis) in enumerate(values))
-                return Alike(every=references) if found else Alike()
+            pieces = [*((step, 0) for step in values[0][0].split(ends)), *values[1:]] if ends else values
             # What was handed to the model to be summed over references was made of repeated rows.
             known = [inside for inside, _ in self.sums if not inside._version]
-            unsure = [(t, axis) for t, axis in values if not any(t is inside for inside in known)]
-            return Alike(references) if all(_rows_repeat(t, axis, references) for t, axis in unsure) else Alike()
+            unsure = [(t, axis) for t, axis in pieces if not any(t is inside for inside in known)]
+            if all(
+                _are_alike(t.detach().unflatten(axis, (-1, references)), axis + (not self.again)) for t, axis in unsure
+            ):
+                return Alike(every=references) if self.again else Alike(references)
+            return Alike()
 
     def sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
         """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
@@ -98,18 +90,8 @@ class Handed:
             return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
 
 
-def _rows_repeat(tensor: Tensor, axis: int, repeats: int) -> bool:
-    grouped = tensor.detach().unflatten(axis, (-1, repeats))
-    return torch.equal(grouped, grouped.narrow(axis + 1, 0, 1).expand_as(grouped))
-
-
-def _come_again(tensor: Tensor, axis: int, every: int, sizes: Sequence[int] | None) -> bool:
-    values = tensor.detach()
-    if sizes is None:
-        grouped = values.unflatten(axis, (-1, every))
-        return torch.equal(grouped, grouped.narrow(axis, 0, 1).expand_as(grouped))
-    steps = [step.unflatten(0, (-1, every)) for step in values.split(list(sizes))]
-    return all(torch.equal(step, step[:1].expand_as(step)) for step in steps)
+def _are_alike(grouped: Tensor, axis: int) -> bool:
+    return torch.equal(grouped, grouped.narrow(axis, 0, 1).expand_as(grouped))
 
 
 def _is_untouched(inside: Tensor, data: Tensor, batch_first: bool) -> bool:

@@ -176,7 +176,7 @@ def _packed(settings: Settings, sizes: tuple[int, ...], data: Tensor, states: li
     if alike.every is None:
         steps = Steps(tuple(size // alike.each for size in sizes))
         output, last, memory = run(levels, alike.once(data, 0), states, steps)
-        return alike.spread(output, 0), [alike.spread(s, 1) for s in last], memory
+        return alike.all_of(output, 0, len(data)), [alike.all_of(s, 1, sizes[0]) for s in last], memory
     places = alike.places(sizes)
     first = torch.cat([step[: alike.every] for step in data.split(sizes)])
     output, _, memory = run(levels, first, states, Steps((alike.every,) * len(sizes)))
