@@ -1,11 +1,13 @@
 """The cells of ``mathematics.cells`` with their forward step in place, into the trace.
 
 The columns that a step leaves lie side by side in a row of the trace, which the fused kernels read. So a step takes no memory
-and no pass of its own; the mathematics' own ``forward`` is what it is tested against.
+and no pass of its own; the mathematics' own ``forward`` is what it is tested against. With few rows each call of torch takes
+as long as its work: the views and weights that steps take are made once for all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -49,17 +51,28 @@ class LSTM(_Traced, cells.LSTM):
     """See ``mathematics.cells``."""
 
     @staticmethod
-    def step(state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
-        h, c = state
-        units = c.shape[-1]
+    def views(rows: Tensor) -> list[Tensor]:
+        """Of the trace what ``step`` fills."""
         gates, z, before, tanh_c, new = LSTM.split(rows).values()
-        i, f, g, o = torch.sigmoid(z.addmm_(h, w.w_hh.T), out=gates).chunk(4, -1)
-        torch.tanh(z.narrow(-1, 2 * units, units), out=g)
+        return [gates, z, z.chunk(4, -1)[2], *gates.chunk(4, -1), before, tanh_c, new]
+
+    @staticmethod
+    def turned(w: Weights) -> list[Any]:
+        """Of the weights what ``step`` takes."""
+        return [w.w_hh.T, None if w.w_hr is None else w.w_hr.T]
+
+    @staticmethod
+    def step(state: list[Tensor], turned: list[Any], views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``views`` of the trace, and the output."""
+        (h, c), (w_hh, w_hr) = state, turned
+        gates, z, z_g, i, f, g, o, before, tanh_c, new = views
+        torch.sigmoid(z.addmm_(h, w_hh), out=gates)
+        torch.tanh(z_g, out=g)
         before.copy_(c)
         torch.mul(f, c, out=new).addcmul_(i, g)
-        h = o * torch.tanh(new, out=tanh_c)
-        return [h if w.w_hr is None else F.linear(h, w.w_hr), new]
+        torch.tanh(new, out=tanh_c)
+        h = torch.mul(o, tanh_c, out=output) if w_hr is None else torch.mm(o * tanh_c, w_hr, out=output)
+        return [h, new]
 
 
 class GRU(_Traced, cells.GRU):
@@ -75,30 +88,51 @@ class GRU(_Traced, cells.GRU):
         return of_gates if w.b_ih is None else w.b_ih + of_gates
 
     @staticmethod
-    def step(state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
-        (h,) = state
-        units = h.shape[-1]
-        both = [2 * units, units]  # gates, and what is new
-        gates, n, z, z_n, q, before = rows.split([*both, *both, units, units], -1)
-        share, share_n = torch.mm(h, w.w_hh.T).split(both, -1)
-        r, update = torch.sigmoid(z.add_(share), out=gates).chunk(2, -1)
-        q.copy_(share_n) if w.b_hh is None else torch.add(share_n, w.b_hh.narrow(0, 2 * units, units), out=q)
-        torch.tanh(z_n.addcmul_(r, q), out=n)
+    def views(rows: Tensor) -> list[Tensor]:
+        """Of the trace what ``step`` fills."""
+        a, z, q, before = GRU.split(rows).values()
+        (reset, update, n), z_n = a.chunk(3, -1), z.chunk(3, -1)[2]
+        both = slice(2 * n.shape[-1])
+        return [a[..., both], reset, update, n, z[..., both], z_n, q, before]
+
+    @staticmethod
+    def turned(w: Weights) -> list[Any]:
+        """Of the weights what ``step`` takes."""
+        gates, new = w.w_hh.T.tensor_split([2 * w.w_hh.shape[1]], 1)
+        return [gates, new, None if w.b_hh is None else w.b_hh[-w.w_hh.shape[1] :]]
+
+    @staticmethod
+    def step(state: list[Tensor], turned: list[Any], views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``views`` of the trace, and the output."""
+        (h,), (w_gates, w_new, bias) = state, turned
+        gates, reset, update, n, z, z_n, q, before = views
+        torch.sigmoid(z.addmm_(h, w_gates), out=gates)
+        torch.mm(h, w_new, out=q) if bias is None else torch.addmm(bias, h, w_new, out=q)
+        torch.tanh(z_n.addcmul_(reset, q), out=n)
         before.copy_(h)
-        return [torch.addcmul(n, update, h - n)]  # in the order in which torch rounds
+        return [torch.addcmul(n, update, h - n, out=output)]  # in the order in which torch rounds
 
 
 class _RNN(_Traced):
     activation: ClassVar[str]
 
+    @staticmethod
+    def views(rows: Tensor) -> list[Tensor]:
+        """Of the trace what ``step`` fills."""
+        return list(rows.chunk(2, -1))
+
+    @staticmethod
+    def turned(w: Weights) -> list[Any]:
+        """Of the weights what ``step`` takes."""
+        return [w.w_hh.T]
+
     @classmethod
-    def step(cls, state: list[Tensor], w: Weights, rows: Tensor) -> list[Tensor]:
-        """One step from what was read of the input to the new state; fills the ``rows`` of the trace."""
-        a, z = rows.chunk(2, -1)
-        h = getattr(torch, cls.activation)(z.addmm_(state[0], w.w_hh.T))
+    def step(cls, state: list[Tensor], turned: list[Any], views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+        """One step from what was read of the input to the new state; fills the ``views`` of the trace, and the output."""
+        a, z = views
+        h = getattr(torch, cls.activation)(z.addmm_(state[0], turned[0]))
         a.copy_(h)
-        return [h]
+        return [output.copy_(h)]
 
 
 class TanhRNN(_RNN, cells.TanhRNN):

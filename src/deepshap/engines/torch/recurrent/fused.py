@@ -24,7 +24,7 @@ from .pairing import Network
 from .products import Product, products_of, worthwhile
 from .sequence import Level, Steps, Trace
 
-BLOCK_BYTES = 2**19  # of the multipliers of one step's gates
+BLOCK_BYTES = 2**20  # of the multipliers of one step's gates
 Receive = Callable[[int, Tensor, Any, int], None]  # step, products (the array too), the input's first column
 THREADS_BEYOND = 500_000  # multipliers of units; to start a thread takes a millisecond
 NEIGHBOURS = 8  # examples that meet each reference while it is at hand
