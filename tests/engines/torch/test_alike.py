@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import deepshap
 from deepshap.engines.torch import alike
 from deepshap.engines.torch import engine as engine_module
-from deepshap.engines.torch.recurrent import begun, layers, products, sequence
+from deepshap.engines.torch.recurrent import begun, layers, loops, products, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -91,8 +91,14 @@ def rows_run(monkeypatch):
         counts.append(steps.rows)
         return original(levels, x, states, steps)
 
+    def one_step(level, x, *state):
+        counts.append(len(x))
+        return of_one(level, x, *state)
+
     for module in (begun, layers):
         monkeypatch.setattr(module, "run", run)
+    of_one = loops.one_step
+    monkeypatch.setattr(loops, "one_step", one_step)
     return counts
 
 

@@ -165,6 +165,7 @@ class Traced:
             sums.take()  # of the attempt to take all at once
         for step in self.tracer.tape.steps:
             step.selections.clear()
+            step.known = None
         for seed in seeds:
             found.append(backward(seed))
             known.append([sums.take() for _, sums in self.tracer.sums])

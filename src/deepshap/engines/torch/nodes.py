@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ BESIDE_SELECTION = (
     "UnsqueezeBackward0",
     "AliasBackward0",
 )  # x[:, -1, :4] and x[:, -1, None] select too
+
+Find = Callable[[list[Any]], list[Any]]  # from the multipliers of a step's results to those of its inputs
 
 
 class Node(Function):
@@ -53,11 +56,14 @@ class Node(Function):
     @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
         step, reading = ctx.step, ctx.reading
+        known, step.known = step.known, None
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        if ctx.operation.pairs_itself:
+        if known is None and ctx.operation.pairs_itself:
             given = _with_selections(step, given)
-        step = step if reading.references is None else pairing.among(step, reading.references)
-        result = (_for_several if several_at_once() else _for_one)(step, ctx.operation, given)
+        if known is None and reading.references is not None:
+            step = pairing.among(step, reading.references)
+        find = partial(pairing.multipliers, step, ctx.operation) if known is None else lambda _: known
+        result = (_for_several if several_at_once() else _for_one)(step, find, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if reading.careful and len(given) == 1:
             result = tuple(None if m is None else _where_reached(m, given[0]) for m in result)
@@ -97,8 +103,9 @@ def select_apart(result: Any) -> bool:
         select = select.next_functions[0][0]
     if select is None or select.name() != "SelectBackward0":
         return False
-    step = _step_of(*select.next_functions[0])
-    if step is None:
+    node, position = select.next_functions[0]
+    step = _made_by(node)
+    if position or step is None:
         return False
     axis, index = _signed(select._saved_dim), _signed(select._saved_index)
     axis %= step.outputs[0].dim()
@@ -113,15 +120,32 @@ def select_apart(result: Any) -> bool:
     return True
 
 
-def recurrent_step(value: Tensor) -> Step | None:
-    """The step of the recurrent network whose output a tensor is."""
-    return None if value.grad_fn is None else _step_of(value.grad_fn, value.output_nr)
+class Uses:
+    """How calls use what recurrent networks made."""
+
+    def __init__(self) -> None:
+        self._whole: set[Step] = set()  # of whose output not only single steps are used
+
+    def count(self, values: Iterable[Tensor], reading: Reading) -> None:
+        """Count what a call takes, of all outputs; not where each step is looked at by itself."""
+        for value in () if reading.careful else values:
+            if (step := _made_by(value.grad_fn)) is not None:
+                step.uses += 1
+
+    def whole(self, values: Iterable[Tensor]) -> int:
+        """Note what is used as it is; returns the bytes of what was not before."""
+        steps = {step for step in map(recurrent_step, values) if step is not None} - self._whole
+        self._whole |= steps
+        return sum(step.outputs[0].nbytes for step in steps)
 
 
-def _step_of(node: Any, position: int) -> Step | None:
-    ours = position == 0 and isinstance(node, Node._backward_cls)
-    made: Any = node  # what Node's context holds
-    return made.step if ours and made.operation.pairs_itself else None
+def recurrent_step(value: Tensor, position: int = 0) -> Step | None:
+    """The step of the recurrent network of whose outputs a tensor is the one in some position."""
+    return _made_by(value.grad_fn) if value.output_nr == position else None
+
+
+def _made_by(node: Any) -> Step | None:
+    return node.step if isinstance(node, Node._backward_cls) and node.operation.pairs_itself else None  # type: ignore[attr-defined]
 
 
 def _signed(number: int) -> int:
@@ -134,12 +158,12 @@ def several_at_once() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _for_one(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    found = pairing.multipliers(step, operation, [None if m is None else m.unsqueeze(0) for m in given])
+def _for_one(_: Step, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    found = find([None if m is None else m.unsqueeze(0) for m in given])
     return tuple(None if m is None else m.squeeze(0) for m in found)
 
 
-def _for_several(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _for_several(step: Step, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Under ``torch.vmap``: apply the rule to the multipliers of all pairs.
 
     Torch has custom functions for this, which take ten times as long to get there as their rule takes for a small layer.
@@ -150,7 +174,7 @@ def _for_several(step: Step, operation: Operation, given: Sequence[Tensor | None
     level, size = mapped.level(), mapped.batch_size()
     with mapped.lower():
         rows = [None if m is None else _laid_out(*torch._C._functorch._unwrap_batched(m, level), size) for m in given]
-        found = pairing.multipliers(step, operation, rows)
+        found = find(rows)
         return tuple(None if m is None else torch._C._functorch._add_batch_dim(m, 0, level) for m in found)
 
 

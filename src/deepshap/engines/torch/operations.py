@@ -113,6 +113,8 @@ class Step:
     selections : multipliers of entries of the first output, which come past autograd, see ``nodes.select_apart``.
     selected : what the last multipliers that a rule gets belong to: an axis of the first output, and an entry of it.
     form : how the outputs are nested, while they are made.
+    uses : how often the outputs of a recurrent one were taken by calls; 0 where that is not counted.
+    known : multipliers of its inputs, where the rule of a step behind it has found them already, see ``recurrent.loops``.
     """
 
     name: str
@@ -129,6 +131,8 @@ class Step:
     selections: list[tuple[int, int, Tensor]] = field(default_factory=list)
     selected: tuple[tuple[int, int], ...] = ()
     form: Any = None
+    uses: int = 0
+    known: list[Tensor | None] | None = None
 
     def evaluate(self, *inputs: Tensor) -> Any:
         """The operation as a function of its varying inputs alone."""
@@ -207,9 +211,8 @@ class Operation:
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
     pairs_itself : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
-        references, *shape of an example's value), and takes what the forward pass kept; of the inputs and outputs it sees
-        their shapes on all pairs only. The first output's is None where nothing reaches it, and after those of all
-        outputs come those of single entries of the first one, see ``Step.selected``.
+        references, *shape of an example's value), and sees both sides as they ran. The first output's is None where nothing
+        reaches it, and after those of all outputs come those of single entries of the first one, see ``Step.selected``.
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
     regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.

@@ -54,14 +54,6 @@ def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     return tuple(t.expand(shape).flatten(axis, axis + 1) for t in (x.unsqueeze(axis + 1), r.unsqueeze(axis)))  # type: ignore[return-value]
 
 
-def _outlined(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Show the shapes of both sides on all pairs, without values."""
-    if pairs.crossed:
-        axis = row_axis(x, r, pairs)
-        x = r = x.new_empty(()).expand(*x.shape[:axis], pairs.rows, *x.shape[axis + 1 :])
-    return x, r
-
-
 def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape != r.shape:
         raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
@@ -190,10 +182,9 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
 
 # ---------------------------------------------------------------------- rules that know of pairs
 def _pairing_itself(step: Step, operation: Operation, given: Found) -> Found:
-    """Apply a rule to multipliers as they are, with the shapes of both sides on all pairs."""
+    """Apply a rule to multipliers, and to the sides, as they are."""
     assert operation.rule is not None
-    view = _view(step, *[lambda x, r: _outlined(x, r, step.pairs)] * 2)
-    return _listed(step, operation.rule(changed(view, pairs=step.pairs), *given))
+    return _listed(step, operation.rule(step, *given))
 
 
 # ---------------------------------------------------------------------- rules that broadcast

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from .carriers import (
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
-from .nodes import Node, is_continuous, recurrent_step, select_apart, several_at_once
+from .nodes import Node, Uses, is_continuous, recurrent_step, select_apart, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
 from .table import OPERATIONS, USER_OPERATIONS
@@ -84,7 +85,7 @@ class Tracer(TorchFunctionMode):
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
         self._memory = Memory()
         self._overwriting = Overwriting(self.tape)
-        self._whole: set[Step] = set()  # recurrent networks of whose output not only single steps are used
+        self._uses = Uses()
 
     @property
     def sums(self) -> list[tuple[Tensor, Sums]]:
@@ -121,7 +122,8 @@ class Tracer(TorchFunctionMode):
         if not self._is_active(output):
             self._memory.check("the output", [output])
         carrier = carrier_of(output)
-        self._used_whole([output])
+        self._uses.count([output], self.reading)
+        self.tape.nbytes += self._uses.whole([output])
         return output if carrier is None else carrier
 
     def finish(self) -> None:
@@ -145,6 +147,7 @@ class Tracer(TorchFunctionMode):
         self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
+        self._uses.count(active, self.reading)
         if drawn := self._drawn_for(call):
             self.unsupported[drawn] = None
         if only_passes_on(call, active):
@@ -160,14 +163,8 @@ class Tracer(TorchFunctionMode):
             result = self._active(self._with_constants(entered, passive))
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not select_apart(result):
-            self._used_whole(active)
+            self.tape.nbytes += self._uses.whole(active)
         return result
-
-    def _used_whole(self, values: Iterable[Tensor]) -> None:
-        for step in map(recurrent_step, values):
-            if step is not None and step not in self._whole:
-                self._whole.add(step)
-                self.tape.nbytes += step.outputs[0].nbytes
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
         key = function.key if isinstance(function, ForeignCall) else names.key(function)
@@ -313,16 +310,16 @@ class Tracer(TorchFunctionMode):
     def _custom(self, call: Call) -> Any:
         operation = call.operation
         assert operation is not None
-        return on_carriers(call.own, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
+        own = partial(call.own, handed=self.handed) if operation.recurrent else call.own
+        return on_carriers(own, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
         kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
-        if call.operation.recurrent:
-            kwargs |= {"handed": self.handed}
+        own = partial(call.own, handed=self.handed) if call.operation.recurrent else call.own
         self.tape.inside.append(call.name)
         with self:
-            result = call.own(*call.args, **kwargs)
+            result = own(*call.args, **kwargs)
         self.tape.inside.pop()
         return result if call.name in VIEWS else replace(result, in_memory_of_its_own)
 

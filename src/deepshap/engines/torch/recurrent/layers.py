@@ -1,4 +1,4 @@
-"""Recurrent layers and cells as torch calls them: ``torch.lstm`` and its kin, padded and packed, and single steps."""
+"""Recurrent layers as torch calls them: ``torch.lstm`` and its kin, padded and packed."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     settings: Settings = step.arguments[-1]
     network = _network(step, settings)
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
-    shape = *m_states[0].shape[:2], *_shape_of_example(step, settings)
+    shape = *m_states[0].shape[:2], *step.outputs[0].shape
     axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
     states = [pairing.to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     compiled = fused.available(network, shape[0])
     if compiled and sums is None and single.is_possible(network):
-        m = None if m_output is None and not selected else _whole(step, shape, m_output, selected).flatten(2, 3)
+        m = None if m_output is None and not selected else whole(step, shape, m_output, selected).flatten(2, 3)
         m_x, first = single.run(network, m, list(m_states))
         return [v for v, varies in zip((m_x.reshape(*shape[:-1], -1), *first), step.varying, strict=True) if varies]
     if compiled:
@@ -72,7 +72,7 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = pairing.to_rows(_whole(step, shape, m_output, selected), axis)
+        rows = pairing.to_rows(whole(step, shape, m_output, selected), axis)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
         m_x = m_x if sums is not None else pairing.from_rows(m_x.reshape(*rows.shape[:-1], -1), axis, step.pairs)
     if sums is not None:
@@ -82,40 +82,13 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     return [m for m, varies in zip(found, step.varying, strict=True) if varies]
 
 
-def _rule_of_step(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
-    """Multipliers (outputs, references, ...) from the new states of a single step to what it was given."""
-    m_c, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
-    shape = list((m_h if m_h is not None else others[0]).shape[:2]) + list(step.outputs[0].shape)
-    if step.pairs.crossed:
-        shape[2] //= step.pairs.references
-    states = [_whole(step, shape, m_h, selected), *m_c]
-    network = _network(step, step.arguments[-1])
-    if fused.available(network, shape[0]) and single.is_possible(network):
-        m_x, first = single.run(network, None, [m.unsqueeze(2) for m in states])
-        found = [m_x, *(m.squeeze(2) for m in first)]
-    else:
-        axis = 0 if step.pairs.crossed else None
-        rows = [pairing.to_rows(m, axis) for m in states]
-        m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
-        found = [pairing.from_rows(m, axis, step.pairs) for m in (m_x, *(m.squeeze(1) for m in first))]
-    return [m for m, varies in zip(found, step.varying, strict=True) if varies]
-
-
-def _shape_of_example(step: Step, settings: Settings) -> list[int]:
-    """Shape of the output on the example side, of which the step shows that on all pairs."""
-    shape = list(step.outputs[0].shape)
-    if step.pairs.crossed:
-        shape[settings.row_axis] //= step.pairs.references
-    return shape
-
-
 def _flat(
     step: Step, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
 ) -> tuple[Tensor, dict[int, int] | None]:
     """The output's multipliers (outputs, references, flat, features); if they came step by step, only those, and which."""
     only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in step.selected)
     if m_output is not None or not only_steps:
-        return _whole(step, shape, m_output, selected).flatten(2, -2), None
+        return whole(step, shape, m_output, selected).flatten(2, -2), None
     found: dict[int, Tensor] = {}
     for (_, t), m in zip(step.selected, selected, strict=True):
         found[t] = found[t] + m if t in found else m
@@ -123,7 +96,7 @@ def _flat(
     return torch.cat([nothing, *found.values()], 2), {t: k for k, t in enumerate(found)}
 
 
-def _whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
+def whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
     """The output's multipliers at all steps, with those of single entries of it in their places."""
     if m_output is not None and not selected:
         return m_output
@@ -137,11 +110,9 @@ def _network(step: Step, settings: Settings) -> Network:
     """The network with what its runs on both sides left."""
     assert step.reference is not None
     data, sizes = step.arguments[0], settings.sizes
-    if data.dim() == 2 and sizes is None:
-        sizes = (len(data),)
-    elif sizes is None:
-        rows, count = data.shape[:2] if settings.batch_first else data.shape[1::-1]
-        sizes = (rows,) * count
+    if sizes is None:
+        rows = data.shape[settings.row_axis] * (step.pairs.references if step.pairs.crossed else 1)
+        sizes = (rows,) * data.shape[settings.time_axis]
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
     sides = example.traces[0].steps, reference.traces[0].steps
@@ -184,16 +155,6 @@ def _packed(settings: Settings, sizes: tuple[int, ...], data: Tensor, states: li
     return output[places], states_after(memory, output, ends, len(states)), memory
 
 
-@primitive(_rule_of_step, keeps_memory=True, pairs_itself=True)
-def one_step(x: Tensor, *rest: Any) -> Any:
-    """Run one step on (rows, features), from states (rows, units), then the settings. Returns the new states."""
-    *states, settings = rest
-    given = settings.alike.once(x, 0)
-    states = [settings.alike.once(s, 0).unsqueeze(0) for s in states]
-    _, last, memory = run(settings.levels, given, states, Steps((len(given),)))
-    return tuple(settings.alike.all_of(s.squeeze(0), 0, len(x)) for s in last), memory
-
-
 # ---------------------------------------------------------------------- layers
 def layer(cell: Cell) -> Callable[..., Any]:
     """Build ``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` or ``torch.rnn_relu``, padded and packed."""
@@ -226,7 +187,7 @@ def layer(cell: Cell) -> Callable[..., Any]:
 
 def _levels(cell: Cell, weights: Any, biases: bool, layers: int, directions: int) -> list[list[Level]]:
     """Weights of every layer and direction, in torch's order."""
-    _refuse_varying(weights)
+    refuse_varying(weights)
     size = len(weights) // (layers * directions)
 
     def level(depth: int, direction: int) -> Level:
@@ -238,29 +199,7 @@ def _levels(cell: Cell, weights: Any, biases: bool, layers: int, directions: int
     return [[level(depth, direction) for direction in range(directions)] for depth in range(layers)]
 
 
-def _refuse_varying(weights: Any) -> None:
+def refuse_varying(weights: Any) -> None:
+    """Weights are constants."""
     if any(w.grad_fn is not None for w in weights):
         raise UnsupportedOperationError("recurrent weights that depend on the input have no rule; write the cell out.")
-
-
-def single_step(cell: Cell) -> Callable[..., Any]:
-    """Build ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
-
-    def call(
-        x: Tensor,
-        hx: Any,
-        w_ih: Tensor,
-        w_hh: Tensor,
-        b_ih: Any = None,
-        b_hh: Any = None,
-        *,
-        handed: Handed,
-    ) -> Any:
-        _refuse_varying((w_ih, w_hh))
-        states = [hx] if cell.states == 1 else list(hx)
-        weights = Weights(w_ih.detach(), w_hh.detach(), *(None if b is None else b.detach() for b in (b_ih, b_hh)))
-        grouped = handed.alike((x, 0), *((s, 0) for s in states))
-        final = one_step(x, *states, Settings([[Level(cell, weights)]], alike=grouped))
-        return final[0] if cell.states == 1 else final
-
-    return call

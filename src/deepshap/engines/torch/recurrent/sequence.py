@@ -153,6 +153,15 @@ def run(
     return x, [torch.stack(state) for state in zip(*last, strict=True)], memory
 
 
+def one_step(level: Level, x: Tensor, *state: Tensor) -> tuple[list[Tensor], Trace]:
+    """Run a single step on (rows, features): the new states, and what the rule needs."""
+    cell, weights = level.cell, level.weights
+    trace = Trace(Steps((len(x),)), x, x.new_empty(len(x), cell.width(level.units)))
+    cell.read(x, weights, trace.rows)
+    output = torch.empty_like(state[0], memory_format=torch.contiguous_format)
+    return cell.step(list(state), cell.turned(weights), cell.views(trace.rows), output), trace
+
+
 def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[Tensor, list[Tensor], Trace]:
     cell, weights = level.cell, level.weights
     trace = Trace(steps, x, x.new_empty(len(x), cell.width(level.units)))

@@ -1,11 +1,11 @@
-"""The rule of a single step by the CPU's compiled kernels, for loops of cells: in place of sequences of one.
+"""The rule of single steps by the CPU's compiled kernels, for loops of cells: in place of sequences of one.
 
 Multipliers stay as they come, (outputs, references, examples, units): each row of theirs is a pair of its own to the kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -34,43 +34,61 @@ def run(network: Network, m_output: Tensor | None, m_states: list[Tensor]) -> tu
     states, (outputs, references, levels, examples, units).
     """
     outputs, references, _, examples = m_states[0].shape[:4]
-    places = np.arange(network.steps.rows).reshape(-1, references).T.ravel()
-    rows = [np.tile(side, outputs) for side in network.pairing.rows_of(places)]
+    rows = rows_of(network, outputs, references)
     m, found = None if m_output is None else m_output.flatten(0, 2), []
     for depth, level in reversed(list(enumerate(network.flat_levels))):
         states = [s.select(2, depth).flatten(0, 2) for s in m_states]
-        traces = [side.traces[depth] for side in (network.example, network.reference)]
-        m, *first = _level(level, m, states, traces, rows)
+        traces = network.example.traces[depth], network.reference.traces[depth]
+        (m,), first = back_through(level, [traces], rows, states, m)
         found.append([s.unflatten(0, (outputs, references, examples)) for s in first])
     assert m is not None
     first = [torch.stack(levels, 2) for levels in zip(*reversed(found), strict=True)]
     return m.unflatten(0, (outputs, references, examples)), first
 
 
-def _level(
-    level: Level, m_output: Tensor | None, m_states: list[Tensor], traces: list[Trace], rows: list[np.ndarray]
-) -> list[Tensor]:
-    """One layer: the multipliers of its input, and of its states."""
-    m_h, units = m_states[0].contiguous(), level.units
-    products = products_of(level.cell, level.weights)
-    carry = m_states[1].clone() if level.cell is LSTM else torch.zeros_like(m_h)
-    m_y, stride = (m_h.new_zeros(1, units), 0) if m_output is None else (m_output.contiguous(), 1)
-    back = m_h.new_empty(len(m_h), products[-1].given.stop)
-    width = max(product.taken.stop for product in products)
-    kernel, sides = steps.kernel_of(level.cell.__name__, units), [trace.rows.numpy() for trace in traces]
+def rows_of(network: Network, outputs: int, references: int) -> list[np.ndarray]:
+    """Of each row of multipliers the rows of both traces."""
+    places = np.arange(network.steps.rows).reshape(-1, references).T.ravel()
+    return [np.tile(side, outputs) for side in network.pairing.rows_of(places)]
+
+
+def back_through(
+    level: Level,
+    traces: Sequence[tuple[Trace, Trace]],
+    rows: list[np.ndarray],
+    m_states: list[Tensor],
+    m_output: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Steps of one layer, the last one first, each from the states that the one before left.
+
+    Multipliers (rows, units) are of the states behind these steps, and of the last one's output; returns those of the steps'
+    inputs (steps, rows, features) and of the states before them.
+    """
+    units, products = level.units, products_of(level.cell, level.weights)
+    kernel, width = steps.kernel_of(level.cell.__name__, units), max(product.taken.stop for product in products)
+    back = m_states[0].new_empty(len(m_states[0]), products[-1].given.stop)
+    back[:, :units] = m_states[0]
+    carry = m_states[1].clone() if level.cell is LSTM else torch.zeros_like(m_states[0])
+    found = back.new_empty(len(traces), len(back), back.shape[1] - units)
+    nothing = back.new_zeros(1, units).numpy(), 0, 0
+    sides = [[trace.rows.numpy() for trace in both] for both in traces]
 
     def run(block: slice) -> None:
         x_rows, r_rows = (side[block] for side in rows)
-        m_z, places = m_h.new_empty(len(x_rows), width), _numbers(len(x_rows))
-        arrays = m_h[block].numpy(), m_y[block if stride else slice(None)].numpy()
-        own = carry[block].numpy(), m_z.numpy(), *sides
-        kernel(*arrays, 0, stride, 0, 0, 1, *own, 0, 0, x_rows, r_rows, places)
-        for taken, weights, given in products:
-            torch.mm(m_z[:, taken], weights, out=back[block, given])
+        m_z, m_back, own = back.new_empty(len(x_rows), width), back[block], carry[block].numpy()
+        operands = [(m_z[:, taken], weights, m_back[:, given]) for taken, weights, given in products]
+        m, z, places = m_back.numpy(), m_z.numpy(), _numbers(len(x_rows))
+        given = nothing if m_output is None else (m_output[block].numpy(), 0, 1)
+        for both, inputs in zip(sides, found, strict=True):
+            kernel(m, *given, 0, 0, 1, own, z, *both, 0, 0, x_rows, r_rows, places)
+            for left, right, result in operands:
+                torch.mm(left, right, out=result)
+            inputs[block] = m_back[:, units:]
+            given = nothing
 
-    _in_blocks(run, len(m_h), width * m_h.itemsize, units)
-    of_h, of_x = back[:, :units], back[:, units:]
-    return [of_x, of_h + carry] if level.cell is GRU else [of_x, of_h, carry][: 1 + len(m_states)]
+    _in_blocks(run, len(back), width * back.itemsize, units * len(traces))
+    of_h = back[:, :units]
+    return found, [of_h + carry] if level.cell is GRU else [of_h, carry][: len(m_states)]
 
 
 @cache

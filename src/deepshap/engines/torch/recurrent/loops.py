@@ -1,0 +1,149 @@
+"""Single steps of recurrent cells, ``torch.lstm_cell`` and its kin, and what loops of them may take together.
+
+Where a step's new states go to the next step alone, no other multipliers reach them: the rule of the last of such steps goes
+through all of them at once, and leaves to each what it found of that one's inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....mathematics.cells import Weights
+from .. import pairing
+from ..nodes import recurrent_step
+from ..operations import CUSTOM, Operation, Step
+from . import fused, single, stepwise
+from .cells import Cell
+from .handed import Handed
+from .layers import refuse_varying, whole
+from .pairing import Network, Pairing
+from .sequence import Level, Memory, Steps, one_step
+
+
+@dataclass
+class OfStep(Memory):
+    """The trace of one step.
+
+    Attributes
+    ----------
+    cell : its formulas.
+    before : the step whose new states were this one's old ones.
+    again : whether the rows ran once for all examples, as often as they came.
+    chosen : which rows these are, of all.
+    """
+
+    cell: Cell = None
+    before: Step | None = None
+    again: bool = False
+    chosen: slice | None = None
+
+    def among(self, chosen: slice) -> OfStep:
+        """That of some rows."""
+        return replace(self, traces=super().among(chosen).traces, chosen=chosen)
+
+
+Chain = list[tuple[Step, tuple[OfStep, OfStep]]]
+
+
+def single_step(cell: Cell) -> Operation:
+    """Build the operation ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
+    options: dict[str, Any] = {"keeps_memory": True, "pairs_itself": True, "recurrent": True}
+    return Operation(CUSTOM, _rule, function=partial(_forward, cell), **options)
+
+
+# ---------------------------------------------------------------------- forward
+def _forward(cell: Cell, input: Tensor, hx: Any, *weights: Any, handed: Handed, **named: Any) -> Any:
+    """As torch's function, and what the rule needs."""
+    level, states = _level(cell, weights, named), [hx] if cell.states == 1 else list(hx)
+    refuse_varying([w for w in level.weights if w is not None])
+    alike = handed.alike(*((v, 0) for v in (input, *states)))
+    new, trace = one_step(level, *(alike.once(v, 0) for v in (input, *states)))
+    new = [alike.all_of(s, 0, len(input)) for s in new]
+    memory = OfStep([trace], cell, _step_before(states), alike.every is not None)
+    return (new[0] if cell.states == 1 else tuple(new)), memory
+
+
+def _level(cell: Cell, weights: Any, named: dict[str, Any]) -> Level:
+    return Level(cell, Weights(*weights, **named))
+
+
+def _step_before(states: list[Tensor]) -> Step | None:
+    """The step of a cell that made all states, each in its place."""
+    made = [recurrent_step(s, k) for k, s in enumerate(states)]
+    before = made[0]
+    return before if before and isinstance(before.memory, OfStep) and all(s is before for s in made) else None
+
+
+# ---------------------------------------------------------------------- the rule
+def _rule(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+    """Multipliers (outputs, references, ...) from the new states of a single step to what it was given."""
+    count = len(step.outputs)
+    shape = [*(others[0] if m_h is None else m_h).shape[:2], *step.outputs[0].shape]
+    states = [whole(step, shape, m_h, others[count - 1 :]), *others[: count - 1]]
+    sides = _sides(step)
+    network = _network(step, *sides)
+    if fused.available(network, shape[0]) and single.is_possible(network):
+        found = _by_kernels(network, _alone(step, sides), states)
+    else:
+        axis = 0 if step.pairs.crossed else None
+        rows = [pairing.to_rows(m, axis) for m in states]
+        m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
+        found = [pairing.from_rows(m, axis, step.pairs) for m in (m_x, *(m.squeeze(1) for m in first))]
+    return _of_varying(step, found)
+
+
+def _of_varying(step: Step, found: list[Any]) -> list[Tensor | None]:
+    return [m for m, varies in zip(found, step.varying, strict=False) if varies]
+
+
+def _network(step: Step, example: OfStep, reference: OfStep) -> Network:
+    """One layer of one step, with what it left on both sides."""
+    rows = len(step.outputs[0]) * (step.pairs.references if step.pairs.crossed else 1)
+    steps = Steps((rows,)), example.traces[0].steps, reference.traces[0].steps
+    beside = Pairing.of(*steps, step.pairs.before, reference.again)
+    _, _, *weights = step.arguments
+    return Network([[_level(example.cell, weights, step.keywords)]], example, reference, beside)
+
+
+def _sides(step: Step, chosen: slice | None = None) -> tuple[OfStep, OfStep]:
+    reference: Any = step if step.pairs.before is not None else step.reference
+    return step.memory, reference.memory if chosen is None else reference.memory.among(chosen)
+
+
+def _by_kernels(network: Network, chain: Chain, m_states: list[Tensor]) -> list[Tensor | None]:
+    """Those of the first step's operands; the steps before it get theirs too."""
+    outputs, references, examples = m_states[0].shape[:3]
+    steps, sides = zip(*chain, strict=True)
+    rows = single.rows_of(network, outputs, references)
+    traces = [(x.traces[0], r.traces[0]) for x, r in sides]
+    m_x, first = single.back_through(network.flat_levels[0], traces, rows, [m.flatten(0, 2) for m in m_states])
+    for k, (before, m) in enumerate(zip(steps[1:], m_x[1:], strict=True), 2):
+        of_states = first if k == len(steps) else [None] * len(first)
+        found = [None if v is None else v.unflatten(0, (-1, examples)) for v in (m, *of_states)]
+        before.known = _of_varying(before, found)
+    of_states = first if len(steps) == 1 else [None] * len(first)
+    return [None if v is None else v.unflatten(0, (outputs, references, examples)) for v in (m_x[0], *of_states)]
+
+
+def _alone(step: Step, sides: tuple[OfStep, OfStep]) -> Chain:
+    """A step, and those before it of the same cell that hand their states on to the next one alone, with their sides."""
+    chain, chosen, before = [(step, sides)], sides[1].chosen, sides[0].before
+    while before is not None and before.uses == len(before.outputs) and _weights(before) == _weights(step):
+        own = _sides(before, chosen)
+        if any(one.traces[0].steps != two.traces[0].steps for one, two in zip(own, sides, strict=True)):
+            break
+        chain.append((before, own))
+        before = own[0].before
+    return chain
+
+
+def _weights(step: Step) -> list[Any]:
+    """What tells whether steps are of the same cell."""
+    _, _, *weights = step.arguments
+    given = [w for w in (*weights, *step.keywords.values()) if w is not None]
+    return [step.memory.cell, *((w.data_ptr(), w.shape, w.stride()) for w in given)]
