@@ -86,10 +86,13 @@ def _attention(step: Step, m: Tensor, axis: int) -> list[Tensor | None] | None:
     if axis or not alike or at_once < min(queries, FEWEST_QUERIES) or not _are_plain(axis, *z, *total):
         return None
     found = [_like(i, m.shape[:2]) for i in step.inputs]
-    arrays = [_by_heads(m, 2), *(_by_heads(s) for sides in (q, k, v, z, p, total) for s in sides)]
-    arrays += [_by_heads(f, 2) for f in found]
-    kernel, scale = attention.kernel_of(arrays[0].dtype), arrays[0].dtype.type(step.arguments[3])
-    _in_blocks(partial(kernel, *arrays, scale, at_once), m.shape[1], m.numel())
+    turned = [side.mT for side in v]
+    sides = [_by_heads(s).contiguous().numpy() for both in (q, k, turned, z, p) for s in both]
+    sides += [_by_heads(s).squeeze(-1).contiguous().numpy() for s in total]
+    placed = [part for values in found for part in _placed(values)]
+    kernel, number = attention.kernel_of(sides[0].dtype), sides[0].dtype.type
+    given = *_placed(m), *sides, *placed, len(m), number(step.arguments[3]), at_once
+    _in_blocks(partial(kernel, *given), m.shape[1], m.numel())
     return list(found)
 
 
@@ -98,18 +101,25 @@ def _sides_of(step: Step) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     return (step.inputs, step.reference.inputs), (step.memory, step.reference.memory)
 
 
-def _by_heads(v: Tensor, ahead: int = 0) -> np.ndarray:
+def _by_heads(v: Tensor, ahead: int = 0) -> Tensor:
     """As (..., rows, heads, queries or keys, width)."""
-    return (v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v).numpy()
+    return v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v
+
+
+def _placed(multipliers: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The numbers as they lie in memory, those of the last axis together, and the strides along the other axes."""
+    m = _by_heads(multipliers if multipliers.stride(-1) == 1 else multipliers.contiguous(), 2)
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(m.shape, m.stride(), strict=True))
+    return m.as_strided((reach,), (1,)).numpy(), m.stride()[:-1]
 
 
 def _like(value: Tensor, ahead: torch.Size) -> Tensor:
     """Memory for multipliers of a value, whose axes lie as its own do: so the product that made it can take them as they are."""
     strides = value.stride()
-    order = sorted(range(value.dim()), key=lambda axis: -strides[axis])
-    back = [order.index(axis) for axis in range(value.dim())]
-    made = value.new_empty(*ahead, *(value.shape[axis] for axis in order))
-    return made.permute(0, 1, *(axis + 2 for axis in back))
+    order = sorted(range(value.dim() - 1), key=lambda axis: -strides[axis])
+    back = [order.index(axis) for axis in range(value.dim() - 1)]
+    made = value.new_empty(*ahead, *(value.shape[axis] for axis in order), value.shape[-1])
+    return made.permute(0, 1, *(axis + 2 for axis in back), -1)
 
 
 def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:

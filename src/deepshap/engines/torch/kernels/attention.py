@@ -1,4 +1,7 @@
-"""Attention in one pass: of a pair and a head, scores and weights never leave the processor's cache."""
+"""Attention in one pass: of a pair and a head, scores and weights never leave the processor's cache.
+
+Loops run over arrays whose last axis is known to lie together, for LLVM makes vector code of no others.
+"""
 
 # The bodies of kernels are Numba's, which has types of its own.
 # mypy: disable-error-code="no-untyped-def"
@@ -37,36 +40,67 @@ def _means(a, b, found):
 
 
 @compiled
-def _write(values, target, more):
-    """Copy, or add to what is there; assigning whole arrays takes seconds to compile."""
-    for i in range(values.shape[0]):
-        for j in range(values.shape[1]):
-            target[i, j] = values[i, j] + (target[i, j] if more else type(values[0, 0])(0))
+def _read(values, start, leap, rows):
+    """Copy rows that begin a leap apart."""
+    for i in range(rows.shape[0]):
+        row, given = rows[i], values[start + i * leap : start + i * leap + rows.shape[1]]
+        for j in range(rows.shape[1]):
+            row[j] = given[j]
+
+
+@compiled
+def _write(rows, values, start, leap, more):
+    """Copy to rows that begin a leap apart, or add to what is there."""
+    for i in range(rows.shape[0]):
+        row, target = rows[i], values[start + i * leap : start + i * leap + rows.shape[1]]
+        if more:
+            for j in range(rows.shape[1]):
+                target[j] += row[j]
+        else:
+            for j in range(rows.shape[1]):
+                target[j] = row[j]
 
 
 @compiled
 def _normalise(rows, slopes, weights, scale):
     """From the multipliers of attention weights to those of products of queries and keys, in place."""
     for t in range(rows.shape[0]):
-        row, total = rows[t], type(scale)(0)
+        row, slope, weight, total = rows[t], slopes[t], weights[t], type(scale)(0)
         for s in range(rows.shape[1]):
-            row[s] *= slopes[t, s]
+            row[s] *= slope[s]
             total += row[s]
         for s in range(rows.shape[1]):
-            row[s] = scale * (row[s] - weights[t, s] * total)
+            row[s] = scale * (row[s] - weight[s] * total)
+
+
+@compiled
+def _start(strides, o, b, n, h):
+    return o * strides[0] + b * strides[1] + n * strides[2] + h * strides[3]
 
 
 @cache
 def kernel_of(dtype: Any) -> Any:
-    """Arrays are (rows, heads, queries or keys, width); multipliers have outputs and references before that."""
+    """Sides are (rows, heads, queries or keys, width), v is transposed, and totals have no last axis.
 
-    def kernel(m, q, q_r, k, k_r, v, v_r, z, z_r, p, p_r, total, total_r, m_q, m_k, m_v, scale, at_once, first, last):
-        outputs, _, examples, heads, queries, width = m.shape
-        keys, inner, dtype = k.shape[2], k.shape[3], m.dtype
+    Multipliers m, m_q, m_k and m_v are numbers in a row, with their strides along outputs, references, examples, heads, and
+    queries or keys.
+    """
+
+    def kernel(
+        m, at, q, q_r, k, k_r, v, v_r, z, z_r, p, p_r, total, total_r,
+        m_q, at_q, m_k, at_k, m_v, at_v, outputs, scale, at_once, first, last,
+    ):  # fmt: skip
+        examples, heads, queries, keys = z.shape
+        inner, width, dtype = k.shape[3], v.shape[2], m.dtype
         mean_q, mean_k = np.empty((queries, inner), dtype), np.empty((keys, inner), dtype)
-        mean_v, means = np.empty((keys, width), dtype), np.empty((at_once, keys), dtype)
-        given = np.empty((at_once, width), dtype)
+        mean_v, all_given = np.empty((width, keys), dtype), np.empty((at_once, width), dtype)
         slopes, weights = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
+        all_means, all_rows = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
+        of_q, of_k, of_v = (
+            np.empty((at_once, inner), dtype),
+            np.empty((keys, inner), dtype),
+            np.empty((keys, width), dtype),
+        )
         for b in range(first, last):
             for n in range(examples):
                 for h in range(heads):
@@ -74,23 +108,30 @@ def kernel_of(dtype: Any) -> Any:
                     _means(k[n, h], k_r[b, h], mean_k)
                     _means(v[n, h], v_r[b, h], mean_v)
                     for start in range(0, queries, at_once):
-                        end = min(queries, start + at_once)
-                        size = end - start
-                        for t in range(size):
-                            sides = z[n, h, start + t], z_r[b, h, start + t], p[n, h, start + t], p_r[b, h, start + t]
-                            totals = total[n, h, start + t, 0], total_r[b, h, start + t, 0]
-                            _weigh(*sides, *totals, slopes[t], weights[t], means[t])
+                        size = min(queries, start + at_once) - start
+                        means, given, rows = all_means[:size], all_given[:size], all_rows[:size]
+                        for i in range(size):
+                            t = start + i
+                            sides = z[n, h, t], z_r[b, h, t], p[n, h, t], p_r[b, h, t], total[n, h, t], total_r[b, h, t]
+                            _weigh(*sides, slopes[i], weights[i], means[i])
                         for o in range(outputs):
-                            _write(m[o, b, n, h, start:end], given, False)
-                            rows = np.dot(given[:size], mean_v.T)
+                            _read(m, _start(at, o, b, n, h) + start * at[4], at[4], given)
+                            np.dot(given, mean_v, rows)
                             _normalise(rows, slopes, weights, scale)
-                            _write(np.dot(rows, mean_k), m_q[o, b, n, h, start:end], False)
-                            _write(np.dot(rows.T, mean_q[start:end]), m_k[o, b, n, h], start > 0)
-                            _write(np.dot(means[:size].T, given[:size]), m_v[o, b, n, h], start > 0)
+                            _write(
+                                np.dot(rows, mean_k, of_q[:size]),
+                                m_q, _start(at_q, o, b, n, h) + start * at_q[4], at_q[4], False,
+                            )  # fmt: skip
+                            np.dot(rows.T, mean_q[start : start + size], of_k)
+                            _write(of_k, m_k, _start(at_k, o, b, n, h), at_k[4], start > 0)
+                            np.dot(means.T, given, of_v)
+                            _write(of_v, m_v, _start(at_v, o, b, n, h), at_v[4], start > 0)
 
-    number = from_dtype(np.dtype(dtype))
-    value, paired = (types.Array(number, axes, "A") for axes in (4, 6))  # however they lie in memory
-    return compiled(kernel, types.void(paired, *[value] * 12, *[paired] * 3, number, *[types.intp] * 3))
+    number, index = from_dtype(np.dtype(dtype)), types.intp
+    flat, rows, side = (types.Array(number, axes, "C") for axes in (1, 3, 4))
+    placed = flat, types.UniTuple(index, 5)
+    given = [*placed, *[side] * 10, rows, rows, *placed * 3]
+    return compiled(kernel, types.void(*given, index, number, index, index, index))
 
 
 def queries_at_once(queries: int, keys: int, width: int) -> int:

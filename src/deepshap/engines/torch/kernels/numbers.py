@@ -91,5 +91,7 @@ def half_sum(a, b):
 def of_totals(D):
     """By what the probabilities of either side are multiplied in the weights of softmax; D is the difference of logsumexp."""
     number = type(D)
-    fall = -math.expm1(-abs(D)) / abs(D) if D != 0 else 1.0
-    return number(math.exp(min(D, 0.0)) / fall), number(math.exp(min(-D, 0.0)) / fall)
+    less = math.exp(-abs(D))
+    fall = exponentials(abs(D), number(1), less)
+    of_larger, of_smaller = number(1) / fall, less / fall
+    return (of_larger, of_smaller) if D > 0 else (of_smaller, of_larger)
