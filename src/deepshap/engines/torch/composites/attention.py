@@ -139,26 +139,27 @@ def multi_head_attention_forward(
         raise UnsupportedOperationError("attention dropout is random: put the model into eval mode.")
     if query.dim() == 2:
         raise UnsupportedOperationError("attention on an unbatched sequence mixes the rows; give it a batch axis.")
-    steps, rows, embed = query.shape
+    # With rows first and in that order in memory, products take all rows and steps of all pairs at once.
+    operands = [t.transpose(0, 1).contiguous() for t in (query, key, value)]
     weights = (
         (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_proj_weight.chunk(3)  # type: ignore[union-attr]
     )
     biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
-    q, k, v = (F.linear(s, w, b) for s, w, b in zip((query, key, value), weights, biases, strict=True))
+    q, k, v = (F.linear(s, w, b) for s, w, b in zip(operands, weights, biases, strict=True))
     if bias_k is not None and bias_v is not None:
-        k, v = (torch.cat([t, b.repeat(1, rows, 1)]) for t, b in ((k, bias_k), (v, bias_v)))
-    q, k, v = (t.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v))  # (N, heads, T, E / heads)
+        k, v = (torch.cat([t, b.repeat(len(t), 1, 1)], 1) for t, b in ((k, bias_k), (v, bias_v)))
+    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q, k, v))  # (N, heads, T, E / heads)
     k, v = k if static_k is None else static_k, v if static_v is None else static_v
     if add_zero_attn:
         k, v = (torch.cat([t, torch.zeros_like(t[..., :1, :])], -2) for t in (k, v))
     hidden = []
     if attn_mask is not None:
-        attn_mask = attn_mask.unflatten(0, (rows, num_heads)) if attn_mask.dim() == 3 else attn_mask
+        attn_mask = attn_mask.unflatten(0, (len(q), num_heads)) if attn_mask.dim() == 3 else attn_mask
         hidden.append(_widened(attn_mask, k.shape[-2]))
     if key_padding_mask is not None:
         hidden.append(_widened(key_padding_mask, k.shape[-2])[:, None, None, :])
     mixed = _attention(q, k, v, q.shape[-1] ** -0.5, hidden)
-    output = F.linear(mixed.permute(2, 0, 1, 3).reshape(steps, rows, embed), out_proj_weight, out_proj_bias)
+    output = F.linear(mixed.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
     if not need_weights:
         return output, None
     attention = torch.softmax(_scores(q, k, q.shape[-1] ** -0.5, hidden), -1)
