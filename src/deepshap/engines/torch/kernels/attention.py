@@ -21,15 +21,17 @@ LARGEST_PRODUCT = 2**18  # multiplications of a product that BLAS does in the th
 
 @compiled
 def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
-    """Of one row of scores what its multipliers are made of, see ``one_pass``."""
-    number = type(total)
-    D = total - total_r
-    rising, falling = of_totals(D)
-    for s in range(len(z)):
-        d = z[s] - z_r[s] if z[s] != z_r[s] else number(0)
-        slopes[s] = exponentials(d - D, p[s], p_r[s])
-        weights[s] = exponentials(d, p[s] * rising, p_r[s] * falling)
-        means[s] = half_sum(p[s], p_r[s])
+    """Of rows of scores what their multipliers are made of, see ``one_pass``."""
+    number = z.dtype.type
+    for t in range(z.shape[0]):
+        zs, z_rs, ps, p_rs, slope, weight, mean = z[t], z_r[t], p[t], p_r[t], slopes[t], weights[t], means[t]
+        D = total[t] - total_r[t]
+        rising, falling = of_totals(D)
+        for s in range(z.shape[1]):
+            d = zs[s] - z_rs[s] if zs[s] != z_rs[s] else number(0)
+            slope[s] = exponentials(d - D, ps[s], p_rs[s])
+            weight[s] = exponentials(d, ps[s] * rising, p_rs[s] * falling)
+            mean[s] = half_sum(ps[s], p_rs[s])
 
 
 @compiled
@@ -78,60 +80,54 @@ def _start(strides, o, b, n, h):
     return o * strides[0] + b * strides[1] + n * strides[2] + h * strides[3]
 
 
+def _attend(
+    m, at, q, q_r, k, k_r, v, v_r, z, z_r, p, p_r, total, total_r,
+    m_q, at_q, m_k, at_k, m_v, at_v, outputs, scale, at_once, first, last,
+):  # fmt: skip
+    examples, heads, queries, keys = z.shape
+    inner, width, dtype = k.shape[3], v.shape[2], m.dtype
+    mean_q, mean_k = np.empty((queries, inner), dtype), np.empty((keys, inner), dtype)
+    mean_v, all_given = np.empty((width, keys), dtype), np.empty((at_once, width), dtype)
+    all_slopes, all_weights = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
+    all_means, all_rows = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
+    of_q, of_k, of_v = np.empty((at_once, inner), dtype), np.empty((keys, inner), dtype), np.empty((keys, width), dtype)
+    for b in range(first, last):
+        for n in range(examples):
+            for h in range(heads):
+                _means(q[n, h], q_r[b, h], mean_q)
+                _means(k[n, h], k_r[b, h], mean_k)
+                _means(v[n, h], v_r[b, h], mean_v)
+                for start in range(0, queries, at_once):
+                    end = min(queries, start + at_once)
+                    size = end - start
+                    slopes, weights, means = all_slopes[:size], all_weights[:size], all_means[:size]
+                    given, rows, more = all_given[:size], all_rows[:size], start > 0
+                    scores = z[n, h, start:end], z_r[b, h, start:end], p[n, h, start:end], p_r[b, h, start:end]
+                    _weigh(*scores, total[n, h, start:end], total_r[b, h, start:end], slopes, weights, means)
+                    for o in range(outputs):
+                        _read(m, _start(at, o, b, n, h) + start * at[4], at[4], given)
+                        np.dot(given, mean_v, rows)
+                        _normalise(rows, slopes, weights, scale)
+                        np.dot(rows, mean_k, of_q[:size])
+                        _write(of_q[:size], m_q, _start(at_q, o, b, n, h) + start * at_q[4], at_q[4], False)
+                        np.dot(rows.T, mean_q[start:end], of_k)
+                        _write(of_k, m_k, _start(at_k, o, b, n, h), at_k[4], more)
+                        np.dot(means.T, given, of_v)
+                        _write(of_v, m_v, _start(at_v, o, b, n, h), at_v[4], more)
+
+
 @cache
 def kernel_of(dtype: Any) -> Any:
     """Sides are (rows, heads, queries or keys, width), v is transposed, and totals have no last axis.
 
-    Multipliers m, m_q, m_k and m_v are numbers in a row, with their strides along outputs, references, examples, heads, and
-    queries or keys.
+    Multipliers m, m_q, m_k and m_v are numbers as they lie in memory, with their strides along outputs, references, examples,
+    heads, and queries or keys.
     """
-
-    def kernel(
-        m, at, q, q_r, k, k_r, v, v_r, z, z_r, p, p_r, total, total_r,
-        m_q, at_q, m_k, at_k, m_v, at_v, outputs, scale, at_once, first, last,
-    ):  # fmt: skip
-        examples, heads, queries, keys = z.shape
-        inner, width, dtype = k.shape[3], v.shape[2], m.dtype
-        mean_q, mean_k = np.empty((queries, inner), dtype), np.empty((keys, inner), dtype)
-        mean_v, all_given = np.empty((width, keys), dtype), np.empty((at_once, width), dtype)
-        slopes, weights = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
-        all_means, all_rows = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
-        of_q, of_k, of_v = (
-            np.empty((at_once, inner), dtype),
-            np.empty((keys, inner), dtype),
-            np.empty((keys, width), dtype),
-        )
-        for b in range(first, last):
-            for n in range(examples):
-                for h in range(heads):
-                    _means(q[n, h], q_r[b, h], mean_q)
-                    _means(k[n, h], k_r[b, h], mean_k)
-                    _means(v[n, h], v_r[b, h], mean_v)
-                    for start in range(0, queries, at_once):
-                        size = min(queries, start + at_once) - start
-                        means, given, rows = all_means[:size], all_given[:size], all_rows[:size]
-                        for i in range(size):
-                            t = start + i
-                            sides = z[n, h, t], z_r[b, h, t], p[n, h, t], p_r[b, h, t], total[n, h, t], total_r[b, h, t]
-                            _weigh(*sides, slopes[i], weights[i], means[i])
-                        for o in range(outputs):
-                            _read(m, _start(at, o, b, n, h) + start * at[4], at[4], given)
-                            np.dot(given, mean_v, rows)
-                            _normalise(rows, slopes, weights, scale)
-                            _write(
-                                np.dot(rows, mean_k, of_q[:size]),
-                                m_q, _start(at_q, o, b, n, h) + start * at_q[4], at_q[4], False,
-                            )  # fmt: skip
-                            np.dot(rows.T, mean_q[start : start + size], of_k)
-                            _write(of_k, m_k, _start(at_k, o, b, n, h), at_k[4], start > 0)
-                            np.dot(means.T, given, of_v)
-                            _write(of_v, m_v, _start(at_v, o, b, n, h), at_v[4], start > 0)
-
     number, index = from_dtype(np.dtype(dtype)), types.intp
     flat, rows, side = (types.Array(number, axes, "C") for axes in (1, 3, 4))
     placed = flat, types.UniTuple(index, 5)
-    given = [*placed, *[side] * 10, rows, rows, *placed * 3]
-    return compiled(kernel, types.void(*given, index, number, index, index, index))
+    sides = [*[side] * 10, rows, rows]
+    return compiled(_attend, types.void(*placed, *sides, *placed * 3, index, number, index, index, index))
 
 
 def queries_at_once(queries: int, keys: int, width: int) -> int:
