@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 import random
 from collections import OrderedDict, deque
@@ -10,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from types import MemberDescriptorType
+from itertools import chain
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ import numpy as np
 CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
 BARE = {*CONTENT, OrderedDict}  # those that have no attributes
 PLAIN = {str, bytes, bool, int, float, complex, type(None)}
+CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 MISSING = object()
+VALUES = operator.methodcaller("values")
 Undo = Callable[[], None]
 
 
@@ -29,6 +31,7 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
     are put back by ``drawing_kept``.
     """
     kept: list[tuple[Any, Any]] = []
+    arrays: list[tuple[Any, Any]] = []
     slots: list[tuple[Any, MemberDescriptorType, Any]] = []
     seen: set[int] = set()
     waiting = list(values)
@@ -39,33 +42,49 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
             continue
         seen.add(id(value))
         is_content = isinstance(value, CONTENT)
-        if kind not in BARE and (is_content or not (take(value) or _is_code(value))):
+        if kind not in BARE and (is_content or not (take(value) or _is_code(kind))):  # type: ignore[arg-type]
             _note_generator(value)
             own = [(value, slot, _in_slot(value, slot)) for slot in _slots(kind)]  # type: ignore[arg-type]
             slots += own
             waiting += [content for *_, content in own]
             attributes = getattr(value, "__dict__", None)
             waiting += [attributes] if isinstance(attributes, dict) else []
-        if isinstance(value, np.ndarray):
-            kept.append((value, value.copy()))
+        if isinstance(value, (np.ndarray, bytearray)):
+            arrays.append((value, value.copy()))
+        elif is_content and not value:  # as most of what torch's modules hold
+            kept.append((value, ()))
         elif is_content:
-            if not isinstance(value, bytearray):
-                waiting += value.values() if isinstance(value, dict) else value
+            waiting += [v for v in (value.values() if isinstance(value, dict) else value) if type(v) not in PLAIN]
             if not isinstance(value, tuple):
-                kept.append((value, value.copy() if value else ()))  # most of what torch's modules hold is empty
+                kept.append((value, value.copy()))
+    dicts = [both for both in kept if isinstance(both[1], dict)]
 
     def undo() -> None:
-        for held, content in reversed(kept):
-            if isinstance(held, np.ndarray) or held or content:
-                _restore(held, content)
+        if not (_untouched(kept, iter) and _untouched(dicts, VALUES)):
+            for held, content in reversed(kept):
+                if held or content:
+                    _restore(held, content)
+        for held, content in arrays:
+            _put_back(held, content)
         for held, slot, content in slots:
             _restore_slot(held, slot, content)
 
     return undo
 
 
-def _is_code(value: Any) -> bool:
-    return inspect.isroutine(value) or inspect.ismodule(value) or inspect.isclass(value)
+def _untouched(kept: list[tuple[Any, Any]], objects: Callable[[Any], Iterable[Any]]) -> bool:
+    """Whether the very same objects are in all of some containers, in the same order: as a rule they are."""
+    now, before = zip(*kept, strict=True) if kept else ((), ())
+    if not all(map(operator.eq, map(len, now), map(len, before))):
+        return False
+    flat = (chain.from_iterable(map(objects, side)) for side in (now, before))
+    return all(map(operator.is_, *flat))
+
+
+@lru_cache(4096)
+def _is_code(kind: type) -> bool:
+    """Whether objects of a class are functions and the like, modules or classes."""
+    return issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
 
 
 @lru_cache(4096)
@@ -91,11 +110,17 @@ def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> None:
         slot.__set__(held, content)
 
 
+def _put_back(held: Any, content: Any) -> None:
+    """Of arrays and of bytes."""
+    if isinstance(held, bytearray):
+        if held != content:
+            held[:] = content
+    elif held.flags.writeable and held.tobytes() != content.tobytes():
+        held[...] = content
+
+
 def _restore(held: Any, content: Any) -> None:
-    if isinstance(held, np.ndarray):
-        if held.flags.writeable and held.tobytes() != content.tobytes():
-            held[...] = content
-    elif not _same(held, content):  # Keras' own lists take note of every change
+    if not _same(held, content):  # Keras' own lists take note of every change
         held.clear()
         (held.update if isinstance(held, (dict, set)) else held.extend)(content)
 

@@ -38,6 +38,8 @@ def is_followed(tensor: Tensor) -> bool:
     if not depends(tensor):
         return False
     node: Any = tensor.grad_fn
+    if _MARK in _metadata(node):
+        return True
     while tensor._is_view() and _MARK not in _metadata(node) and node.name() in _VIEW_NODES:
         node = node.next_functions[0][0]
     if _MARK in _metadata(node):

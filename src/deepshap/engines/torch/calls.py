@@ -45,6 +45,11 @@ class Call(NamedTuple):
     inplace: bool
     args: Any
     kwargs: Any
+    given: list[Tensor]  # all tensors among these
+
+    def taking(self, args: Any, kwargs: Any) -> Call:
+        """The same call with other arguments."""
+        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)))
 
     @property
     def kind(self) -> str | None:
@@ -76,10 +81,9 @@ def run_stably(call: Call) -> Any:
 
 def with_ordinary_tensors(call: Call) -> Call:
     """Copies in the place of constants that were made in inference mode, which autograd does not take."""
-    if not any(map(Tensor.is_inference, tensors((call.args, call.kwargs)))):
+    if not any(map(Tensor.is_inference, call.given)):
         return call
-    args, kwargs = replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t)
-    return call._replace(args=args, kwargs=kwargs)
+    return call.taking(*replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t))
 
 
 @cache

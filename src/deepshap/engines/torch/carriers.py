@@ -83,9 +83,13 @@ def unsettled(what: str, instead: str = "indices") -> Unsettled:
     )
 
 
-def on_carriers(function: Any, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
-    """Run a function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
-    if not any(tag_of(t) for t in tensors((args, kwargs))) and not rounds:
+def on_carriers(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
+    """Run a call's function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
+    function = call.own
+    tagged = any(map(tag_of, call.given)) and any(
+        map(tag_of, tensors((args, kwargs)))
+    )  # of the call, and of what is left
+    if not (tagged or rounds):
         return run(function, args, kwargs)
     with torch.no_grad():
         native = function(*detached(args), **kwargs)

@@ -72,6 +72,11 @@ class Node(Function):
         return None, None, None, *result
 
 
+def run_node(reading: Reading, step: Step, operation: Operation, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Apply a node; without what ``Function.apply`` does for transforms of ``torch.func``, of which none is at work."""
+    return super(Function, Node).apply(reading, step, operation, *inputs)
+
+
 def _where_reached(found: Tensor, given: Tensor) -> Tensor:
     """0 where nothing reaches an element, whose slope may be no number."""
     return torch.where((given == 0) & found.isnan(), 0.0, found) if found.shape == given.shape else found

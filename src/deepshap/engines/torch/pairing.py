@@ -7,7 +7,6 @@ Multipliers come and go as (outputs * references, *shape on the example side) wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace as changed
 from typing import Any
 
 import torch
@@ -26,6 +25,8 @@ Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as
 
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     """Find the one axis on which crossed sides differ: it holds the rows."""
+    if x.shape[:1] + r.shape[:1] == pairs.grid and x.shape[1:] == r.shape[1:]:  # where most models have them
+        return 0
     differing = [axis for axis, sizes in enumerate(zip(x.shape, r.shape, strict=False)) if sizes[0] != sizes[1]]
     if x.dim() != r.dim() or [(x.shape[axis], r.shape[axis]) for axis in differing] != [pairs.grid]:
         raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
@@ -42,7 +43,7 @@ def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     if not pairs.crossed:
         return tuple(t.unsqueeze(0) for t in _alike(x, r))  # type: ignore[return-value]
     axis = row_axis(x, r, pairs)
-    return x.unsqueeze(0), r.movedim(axis, 0).unsqueeze(axis + 1)
+    return x.unsqueeze(0), (r.movedim(axis, 0) if axis else r).unsqueeze(axis + 1)
 
 
 def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]
     step = _with_rows_before(step, operation)
     apply = _pairing_itself if operation.pairs_itself else _broadcast if operation.broadcasts else _repeated
     references = step.pairs.references if step.pairs.crossed else 1
-    rows: list[Any] = [None if m is None else m.unflatten(0, (-1, references)) for m in given]
+    rows: list[Any] = [None if m is None else m.view(len(m) // references, references, *m.shape[1:]) for m in given]
     found = apply(step, operation, rows)
     return [None if m is None else m.flatten(0, 1) for m in found]
 
@@ -74,7 +75,7 @@ def _with_rows_before(step: Step, operation: Operation) -> Step:
     """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
     before, one = step.pairs.before, step.reference
     if before is None or operation.pairs_itself:  # that finds its rows by their numbers
-        return step if before is None else changed(step, reference=step)
+        return step if before is None else step.changed(reference=step)
     assert one is not None
 
     def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -82,7 +83,7 @@ def _with_rows_before(step: Step, operation: Operation) -> Step:
 
     memory = _kept(lambda x, r: row_before(x, r, before), step.memory, one.memory)
     inputs, outputs = shifted(step.inputs, one.inputs), shifted(step.outputs, one.outputs)
-    return changed(step, reference=changed(step, inputs=inputs, outputs=outputs, memory=memory))
+    return step.changed(reference=step.changed(inputs=inputs, outputs=outputs, memory=memory))
 
 
 def among(step: Step, chosen: slice) -> Step:
@@ -104,7 +105,7 @@ def among(step: Step, chosen: slice) -> Step:
     inputs, outputs = parts(step.inputs, reference.inputs), parts(step.outputs, reference.outputs)
     own = {"arguments": arguments, "keywords": keywords, "inputs": inputs, "outputs": outputs, "memory": memory}
     fewer = Pairs(pairs.examples, chosen.stop - chosen.start, crossed=True)
-    return changed(step, pairs=fewer, reference=changed(reference, **own))
+    return step.changed(pairs=fewer, reference=reference.changed(**own))
 
 
 def _kept(of_sides: Callable[[Tensor, Tensor], Any], memory: Any, other: Any) -> Any:
@@ -175,9 +176,9 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
         return t if t.shape == beside_it.shape else constants(t, beside_it)[0]
 
     arguments, keywords = replace(call, operand)
-    other_side = changed(reference, inputs=inputs[1], outputs=outputs[1], memory=memory[1])
+    other_side = reference.changed(inputs=inputs[1], outputs=outputs[1], memory=memory[1])
     own = {"inputs": inputs[0], "outputs": outputs[0], "memory": memory[0], "reference": other_side}
-    return changed(step, arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
+    return step.changed(arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
 
 
 # ---------------------------------------------------------------------- rules that know of pairs
@@ -191,21 +192,25 @@ def _pairing_itself(step: Step, operation: Operation, given: Found) -> Found:
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
     assert operation.rule is not None
-    if (whole := _in_one_pass(step, operation, given)) is not None:
-        return whole
+    if (at_once := _in_one_pass(step, operation, given)) is not None:
+        return at_once
     width, count = max(o.dim() for o in step.outputs), given[0].shape[1]
+    whole = slice(0, count)
     parts: Found = []
     for part in _blocks(given):
 
         def layout(x: Tensor, r: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
             x, r = beside(x, r, step.pairs)
+            r = r if part == whole else r[part]
+            if x.dim() == width + 1:
+                return x, r
             widened = (slice(None), *[None] * (width + 1 - x.dim()))
-            return x[widened], r[part][widened]
+            return x[widened], r[widened]
 
         view = _view(step, layout, lambda c, other: (c, other))
-        found = _listed(step, operation.rule(view, *(m[:, part] for m in given)))
+        found = _listed(step, operation.rule(view, *(m if part == whole else m[:, part] for m in given)))
         found = [_summed(m, i) for m, i in zip(found, step.inputs, strict=True)]
-        if part.stop - part.start == count:
+        if part == whole:
             return found
         parts = parts or [None if m is None else m.new_empty(len(m), count, *m.shape[2:]) for m in found]
         for target, m in zip(parts, found, strict=True):

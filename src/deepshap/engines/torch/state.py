@@ -100,7 +100,8 @@ def preserved(contents: Contents) -> Iterator[None]:
         for module in contents.keras:
             start_from_states(module)
         for module in contents.modules:
-            module.training = False
+            if module.training:
+                module.training = False
             _look_experts_up(module)
             for hooks in (
                 module._backward_hooks,
@@ -108,7 +109,7 @@ def preserved(contents: Contents) -> Iterator[None]:
             ):  # they would take multipliers for gradients
                 hooks.clear()
             for parameter in module._parameters.values():
-                if parameter is not None and parameter.is_leaf and not parameter.is_inference():
+                if parameter is not None and parameter.requires_grad and parameter.is_leaf:
                     parameter.requires_grad_(False)
         yield
 
@@ -193,8 +194,10 @@ class _Held:
         if self.value is not None and not torch.equal(self.tensor.detach(), self.value):
             self.tensor.data.copy_(self.value)
         if self.tensor.is_leaf:
-            self.tensor.requires_grad_(self.required)
-            self.tensor.grad = self.grad
+            if self.tensor.requires_grad != self.required:
+                self.tensor.requires_grad_(self.required)
+            if self.tensor.grad is not self.grad:
+                self.tensor.grad = self.grad
             if self.grad is not None and self.grad_value is not None:
                 self.grad.data.copy_(self.grad_value)
 

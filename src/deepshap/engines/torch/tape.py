@@ -17,7 +17,6 @@ from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 from .operations import Misaligned, Pairs, Step
 from .pairing import beside, row_before
-from .tree import numbers
 
 COUNTED = (
     " (lengths of packed sequences may stay a tensor; where tokens of each expert are counted, let it find its own by a mask, "
@@ -63,15 +62,19 @@ class Tape:
         return self.inside[0] if self.inside else name
 
     def call(self, name: str) -> str:
-        """Note one active call, and check that the reference made the same one. Returns its place."""
-        place, position, known = place_of_call(), len(self.calls), self.known_as(name)
-        self.calls.append((name, known, place))
-        if self.reference is not None:
-            recorded = self.reference.calls
+        """Note one active call, and check that the reference made the same one. Returns its place, there if it did."""
+        if self.reference is None:
+            made = name, self.known_as(name), place_of_call()
+        else:
+            position, recorded = len(self.calls), self.reference.calls
             if position >= len(recorded) or recorded[position][0] != name:
                 other = "is finished" if position >= len(recorded) else "calls {1} at {2}".format(*recorded[position])
-                raise Misaligned(f"the example calls {known} at {place}, where the reference {other}")
-        return place
+                raise Misaligned(
+                    f"the example calls {self.known_as(name)} at {place_of_call()}, where the reference {other}"
+                )
+            made = recorded[position]
+        self.calls.append(made)
+        return made[2]
 
     def finish(self) -> None:
         """Check that the reference made no further calls."""
@@ -97,9 +100,9 @@ class Tape:
         return _equal(value, self.reference.values[position], self.pairs)
 
     # ------------------------------------------------------------------ what calls take: numbers and constants
-    def takes_numbers(self, name: str, given: Any) -> None:
+    def takes_numbers(self, name: str, given: list[Any]) -> None:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
-        own = ["nan" if v != v else v for v in numbers(given)]
+        own = ["nan" if v != v else v for v in given]
         self.numbers.append((name, own))
         if self.reference is None or len(self.numbers) > len(self.reference.numbers):
             return

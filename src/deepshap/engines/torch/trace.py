@@ -37,12 +37,12 @@ from .carriers import (
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
-from .nodes import Node, Uses, is_continuous, recurrent_step, select_apart, several_at_once
+from .nodes import Uses, is_continuous, recurrent_step, run_node, select_apart, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
-from .tree import detached, replace, tensors
+from .tree import detached, replace, tensors, told_apart
 from .writing import Overwriting, masked
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
@@ -136,11 +136,12 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         spelling = names.resolve(function)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
-        inplace = bool(spelling and spelling.inplace)
-        call = Call(function, self._operation(function, spelling), name, inplace, args, kwargs or {})
-        if call.kind == CONSTANT:
+        operation, kwargs = self._operation(function, spelling), kwargs or {}
+        if operation is not None and operation.kind == CONSTANT:
             with torch.no_grad():
-                return call.own(*call.args, **call.kwargs)
+                return (operation.function or function)(*args, **kwargs)
+        given, words = told_apart((args, kwargs))
+        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given)
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
         active, passive = self._sorted(call)
@@ -159,7 +160,7 @@ class Tracer(TorchFunctionMode):
         with torch.enable_grad():
             entered = self._join(calls.with_ordinary_tensors(call))
             passive = passive if entered is call else self._sorted(entered)[1]
-            self.tape.takes_numbers(name, (call.args, call.kwargs))
+            self.tape.takes_numbers(name, words)
             result = self._active(self._with_constants(entered, passive))
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not select_apart(result):
@@ -167,7 +168,7 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
-        key = function.key if isinstance(function, ForeignCall) else names.key(function)
+        key = spelling.name if spelling else function.key if isinstance(function, ForeignCall) else names.key(function)
         try:
             if key in self.operations:
                 return self.operations[key]
@@ -184,7 +185,7 @@ class Tracer(TorchFunctionMode):
             drawn = f"{call.name} (random)", place_of_call()
         if drawn and call.kind == VALUE:  # Python may decide by it
             self.unsupported[drawn] = None
-        given, written = tensors((call.args, call.kwargs)), call.written()
+        given, written = call.given, call.written()
         for target in written:
             self._overwriting.before(target)
         with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
@@ -199,7 +200,7 @@ class Tracer(TorchFunctionMode):
         """The random call that one of the arguments comes from."""
         if not self._drawn:
             return None
-        return next((self._drawn[t] for t in tensors((call.args, call.kwargs)) if t in self._drawn), None)
+        return next((self._drawn[t] for t in call.given if t in self._drawn), None)
 
     def _join(self, call: Call) -> Call:
         """Let values in that depend on the input by another way than through the explained layer."""
@@ -210,7 +211,7 @@ class Tracer(TorchFunctionMode):
                 self._overwrite(target, entered)
         out = {"out": call.kwargs["out"]} if "out" in call.kwargs else {}
         args, kwargs = replace((call.args, call.kwargs), self._joined)
-        return call._replace(args=args, kwargs={**kwargs, **out})
+        return call.taking(args, {**kwargs, **out})
 
     def _joined(self, value: Tensor) -> Tensor:
         if self.around is None or value not in self._from_input or self._is_active(value):
@@ -230,15 +231,14 @@ class Tracer(TorchFunctionMode):
         if not self.tape.takes(call.name, passive):
             return call
         kept = {id(t): t.clone() for t in passive}
-        args, kwargs = replace((call.args, call.kwargs), lambda t: kept.get(id(t), t))
-        return call._replace(args=args, kwargs=kwargs)
+        return call.taking(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
 
     def _active(self, call: Call) -> Any:
         if isinstance(out := call.kwargs.get("out"), Tensor):
             rest = {k: v for k, v in call.kwargs.items() if k != "out"}
-            return self._overwrite(out, self._active(call._replace(kwargs=rest, inplace=False)))
+            return self._overwrite(out, self._active(call._replace(inplace=False).taking(call.args, rest)))
         args, kwargs, flagged = without_inplace_flag(call.function, call.args, call.kwargs)
-        call = call._replace(args=args, kwargs=kwargs)
+        call = call._replace(args=args, kwargs=kwargs) if flagged else call
         if call.operation is None:
             return self._unknown(call)
         linear = (call := at_positions(call)).kind in (LINEAR, CAST)
@@ -259,7 +259,7 @@ class Tracer(TorchFunctionMode):
             self._overwriting.set_item(call.own, *args)
             self._mark(args[0])
             return None
-        result = on_carriers(call.own, args, kwargs, lambda f, a, k: f(*a, **k))
+        result = on_carriers(call, args, kwargs, lambda f, a, k: f(*a, **k))
         if self._is_lost_by(args, result):
             return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
@@ -286,7 +286,7 @@ class Tracer(TorchFunctionMode):
                 own = Operation(CUSTOM, rules.along_segment(nodes=(len(varying) + 1) // 2))
             return self._step(call.name, function, own, args, kwargs)
 
-        return on_carriers(call.own, call.args, call.kwargs, run)
+        return on_carriers(call, call.args, call.kwargs, run)
 
     def _elementwise(self, call: Call) -> Any:
         operation = call.operation
@@ -299,7 +299,8 @@ class Tracer(TorchFunctionMode):
             own = Operation(CUSTOM, rule, secant, broadcasts=operation.broadcasts, regular=regular)
             return self._step(call.name, function, own, args, kwargs)
 
-        return on_carriers(call.own, call.args, call.kwargs, run, rounds=True)
+        rounds = operation.secant is None and not operation.regular  # what has a slope has floats for floats
+        return on_carriers(call, call.args, call.kwargs, run, rounds)
 
     def _quadratic(self, call: Call) -> Any:
         return self._custom(call._replace(operation=Operation(CUSTOM, rules.along_segment(nodes=1))))
@@ -310,8 +311,9 @@ class Tracer(TorchFunctionMode):
     def _custom(self, call: Call) -> Any:
         operation = call.operation
         assert operation is not None
-        own = partial(call.own, handed=self.handed) if operation.recurrent else call.own
-        return on_carriers(own, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
+        if operation.recurrent:
+            call = call._replace(function=partial(call.own, handed=self.handed), operation=None)
+        return on_carriers(call, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
@@ -340,7 +342,7 @@ class Tracer(TorchFunctionMode):
         return self._elementwise(call)
 
     def _value(self, call: Call) -> Any:
-        list(map(carrier_of, tensors((call.args, call.kwargs))))  # an error where one differs and nothing tells how
+        list(map(carrier_of, call.given))  # an error where one differs and nothing tells how
         with torch.no_grad():
             value = call.function(*detached(call.args), **call.kwargs)
         value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
@@ -377,10 +379,9 @@ class Tracer(TorchFunctionMode):
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
         varying = [t for t, flag in zip(given, flags, strict=True) if flag]
-        outputs = iter(Node.apply(self.reading, step, operation, *varying))
+        outputs = iter(run_node(self.reading, step, operation, *varying))
         result = replace(step.form, lambda _: next(outputs))
         step.form = None
-        self._overwriting.watch(step)
         made = () if self._is_example else step.outputs  # those of the example side are counted with all results
         self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *made))
         self.tape.memory += step.memory_bytes
@@ -389,11 +390,10 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ activity
     def _sorted(self, call: Call) -> tuple[list[Tensor], list[Tensor]]:
         """Arguments that depend on the input, and those that do not."""
-        active: list[Tensor] = []
-        passive: list[Tensor] = []
-        for tensor in tensors((call.args, call.kwargs)):
-            (active if self._is_active(tensor) else passive).append(tensor)
-        return active, passive
+        found: tuple[list[Tensor], list[Tensor]] = [], []
+        for tensor in call.given:
+            found[not self._is_active(tensor)].append(tensor)
+        return found
 
     def _is_active(self, tensor: Tensor) -> bool:
         return tag_of(tensor) is not None or is_followed(tensor)

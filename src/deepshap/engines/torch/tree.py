@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,39 +10,41 @@ import torch
 from torch import Tensor
 
 # What most arguments of a call are: they are told by their class, which takes less time than to look for what they are not.
-LEAVES = {int, float, bool, str, complex, type(None), type(...), torch.dtype, torch.device}
+WORDS = {int, float, bool, str, complex}
+NOTHING = {type(None), type(...), torch.dtype, torch.device}
+LEAVES = WORDS | NOTHING
 NUMBERS = (int, float, complex, str, np.generic)
 
 
 def tensors(tree: Any) -> list[Tensor]:
     """All tensors."""
-    return _collected(tree, Tensor)
+    return told_apart(tree)[0]
 
 
-def numbers(tree: Any) -> list[Any]:
-    """All numbers, flags and words."""
-    return _collected(tree, NUMBERS)
-
-
-def _collected(tree: Any, kinds: Any) -> list[Any]:
-    found: list[Any] = []
-    _collect(tree, kinds, found)
+def told_apart(tree: Any) -> tuple[list[Tensor], list[Any]]:
+    """All tensors; and all numbers, flags and words."""
+    found: tuple[list[Tensor], list[Any]] = [], []
+    _tell_apart((tree,), *found)
     return found
 
 
-def _collect(tree: Any, kinds: Any, found: list[Any]) -> None:
-    if isinstance(tree, kinds):
-        found.append(tree)
-    elif type(tree) in LEAVES:
-        return
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            _collect(item, kinds, found)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            _collect(item, kinds, found)
-    elif isinstance(tree, slice):
-        _collect((tree.start, tree.stop, tree.step), kinds, found)
+def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> None:
+    for item in items:
+        kind = type(item)
+        if kind in WORDS:
+            words.append(item)
+        elif kind in NOTHING:
+            continue
+        elif isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            _tell_apart(item, found, words)
+        elif isinstance(item, dict):
+            _tell_apart(item.values(), found, words)
+        elif isinstance(item, slice):
+            _tell_apart((item.start, item.stop, item.step), found, words)
+        elif isinstance(item, NUMBERS):
+            words.append(item)
 
 
 def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -51,6 +53,8 @@ def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
         return tree
     if isinstance(tree, Tensor):
         return change(tree)
+    if type(tree) is tuple:
+        return tuple([replace(item, change) for item in tree])
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*[replace(item, change) for item in tree])
     if isinstance(tree, (tuple, list)):

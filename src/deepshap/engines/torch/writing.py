@@ -23,15 +23,18 @@ class Overwriting:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._steps_at: defaultdict[int, list[Step]] = defaultdict(list)
+        self._looked_at = 0  # steps of the tape whose memory is known; most models overwrite nothing
 
-    def watch(self, step: Step) -> None:
-        """Keep the values of a step from being overwritten."""
-        for tensor in tensors(step.kept()):
-            self._steps_at[tensor.untyped_storage().data_ptr()].append(step)
+    def _look_at_steps(self) -> None:
+        for step in self._tape.steps[self._looked_at :]:
+            for tensor in tensors(step.kept()):
+                self._steps_at[tensor.untyped_storage().data_ptr()].append(step)
+        self._looked_at = len(self._tape.steps)
 
     def before(self, target: Tensor) -> None:
         """Let steps and tape copy what is about to be overwritten."""
         self._tape.overwrites(target)
+        self._look_at_steps()
         storage = target.untyped_storage().data_ptr()
         for step in self._steps_at.pop(storage, ()):
             step.save_from_overwriting(storage)
