@@ -75,7 +75,7 @@ def models_under_torch(tmp_path_factory, request):
     return {name: Findings(**found) for name, found in pickle.loads(file.read_bytes()).items()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """A headless Chromium."""
     from browser import launched
@@ -91,9 +91,9 @@ def opened(browser, tmp_path):
 
     reports = []
 
-    def write_and_open(explanation, address="", browser_options=None, **options):
+    def write_and_open(explanation, address="", width=1400, scheme="light", **options):
         path = explanation.report(tmp_path / f"report-{len(reports)}.html", **options)
-        reports.append(Report(browser, path, **(browser_options or {})).open(address))
+        reports.append(Report(browser, path, width, scheme).open(address))
         return reports[-1]
 
     yield write_and_open

@@ -348,7 +348,7 @@ def luminance(colour: str) -> float:
 
 
 def test_light_and_dark(opened, sequences):
-    report = opened(sequences[:3], "#example=0", {"color_scheme": "dark"})
+    report = opened(sequences[:3], "#example=0", scheme="dark")
 
     def colours() -> dict[str, str]:
         names = [*texts, "page", "surface", "accent-soft", "notice"]
@@ -392,7 +392,7 @@ def test_tools_of_pictures_cover_nothing(opened, steps, features, width):
     report = opened(
         deepshap.Explanation(values, np.zeros(3), values),
         "#overview",
-        {"viewport": {"width": width, "height": 900}},
+        width=width,
         groups=["a", "b", "a"],
     )
     for address, cards in (("overview", 5 + (features > 1)), ("example=0", 3)):

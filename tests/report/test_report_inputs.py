@@ -143,7 +143,7 @@ def test_names_and_values_of_a_table_are_both_told_on_a_small_screen(opened):
     values = np.random.default_rng(0).normal(size=(2, 21)) + 2
     table = deepshap.Explanation(values, np.zeros(2), np.arange(21) + np.zeros((2, 21)))
     table.feature_names = [f"a very long name of a feature, number {i:02}" for i in range(21)]
-    report = opened(table, "#example=0", {"viewport": {"width": 420, "height": 900}})
+    report = opened(table, "#example=0", width=420)
     ticks = ticks_of(report, "waterfall")
     assert ticks[-1] == "1 other feature"
     for tick in ticks[:-1]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -19,31 +19,55 @@ READY = "body[data-ready]"
 PATIENCE = 60_000  # milliseconds, on machines that do other things too
 
 
+class Tabs:
+    """Tabs without network, used again: one that has shown a report keeps plotly compiled, which takes longest."""
+
+    def __init__(self, browser: Browser):
+        self.browser = browser
+        self.free: list[Page] = []
+
+    def taken(self) -> Page:
+        if self.free:
+            return self.free.pop()
+        context = self.browser.new_context(offline=True)
+        context.set_default_timeout(PATIENCE)
+        return context.new_page()
+
+    def give_back(self, page: Page) -> None:
+        page.evaluate("localStorage.clear()")
+        page.goto("about:blank")
+        self.free.append(page)
+
+
 @contextmanager
-def launched() -> Iterator[Browser]:
+def launched() -> Iterator[Tabs]:
     """Start the Chromium of this machine."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.fail(f"these tests need a browser, one of {', '.join(NAMES)}: apt-get install chromium", pytrace=False)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
+        yield Tabs(browser)
         browser.close()
 
 
 class Report:
-    """A report in a tab without network. `problems` are console messages, errors, dialogs and requests."""
+    """A report in a tab. `problems` are console messages, errors, dialogs and requests."""
 
-    def __init__(self, browser: Browser, path: Path, **options: Any):
-        self.context = browser.new_context(offline=True, **{"viewport": {"width": 1400, "height": 900}, **options})
-        self.context.set_default_timeout(PATIENCE)
-        self.page: Page = self.context.new_page()
+    def __init__(self, browser: Tabs, path: Path, width: int = 1400, scheme: Literal["light", "dark"] = "light"):
+        self.tabs, self.page = browser, browser.taken()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=scheme)
         self.problems: list[str] = []
         self.url = path.as_uri()
-        self.page.on("console", lambda message: self.problems.append(f"console {message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", self._requested)
+        self.listeners: dict[str, Callable[[Any], object]] = {
+            "console": lambda message: self.problems.append(f"console {message.type}: {message.text}"),
+            "pageerror": lambda error: self.problems.append(f"error: {error}"),
+            "dialog": lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+            "request": self._requested,
+        }
+        for event, listener in self.listeners.items():
+            self.page.on(event, listener)
 
     def _requested(self, request: Any) -> None:
         if request.url.partition("#")[0] != self.url and not request.url.startswith(("data:", "blob:")):
@@ -118,7 +142,9 @@ class Report:
         return [line[place] for line in self.lines()]
 
     def close(self) -> None:
-        self.context.close()
+        for event, listener in self.listeners.items():
+            self.page.remove_listener(event, listener)
+        self.tabs.give_back(self.page)
 
 
 # ---------------------------------------------------------------------- what is shown, and what it should be
