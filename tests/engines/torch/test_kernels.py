@@ -166,6 +166,14 @@ def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
     assert not made
 
 
+def test_many_steps_are_worth_a_kernel_however_little_they_hold(monkeypatch):
+    made, original = [], steps.kernel_of
+    monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key) or original(*key))
+    monkeypatch.setattr(products, "_work", {})
+    values(Chain(nn.LSTM(1, 2, batch_first=True), Last()), torch.randn(1, 300, 1), torch.randn(1, 300, 1))
+    assert made
+
+
 def test_work_adds_up_until_a_kernel_is_worth_it(monkeypatch):
     monkeypatch.setattr(products, "_work", {})
     layer = nn.LSTM(3, 5)

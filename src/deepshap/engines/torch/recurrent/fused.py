@@ -21,7 +21,7 @@ from ..kernels import steps as on_cpu
 from ..threads import in_threads
 from .cells import GRU, LSTM
 from .pairing import Network
-from .products import Product, products_of, worthwhile
+from .products import STEP, Product, products_of, worthwhile
 from .sequence import Level, Steps, Trace
 
 BLOCK_BYTES = 2**20  # of the multipliers of one step's gates
@@ -35,8 +35,9 @@ def available(network: Network, outputs: int) -> bool:
     """Whether there are kernels for all levels, and enough work to be worth compiling them."""
     if _kernels_for(network.device) is None:
         return False
-    pairs = sum(network.steps.sizes) * outputs
-    enough = [worthwhile(level.cell, level.weights, pairs * level.units) for level in network.flat_levels]
+    sizes = network.steps.sizes
+    pairs, least = sum(sizes) * outputs, len(sizes) * STEP
+    enough = [worthwhile(level.cell, level.weights, pairs * level.units + least) for level in network.flat_levels]
     return all(enough)
 
 

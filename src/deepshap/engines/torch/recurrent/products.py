@@ -12,6 +12,7 @@ from ..kernels import steps
 from .cells import GRU, Cell
 
 COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two
+STEP = 10_000  # a step without a kernel takes as long as so many of them, however few it has
 _work: dict[Any, int] = {}
 
 
@@ -40,7 +41,7 @@ def products_of(cell: Cell, w: Weights) -> list[Product]:
 def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
     """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
 
-    ``work`` is the number of units times steps times pairs at hand.
+    ``work`` is the number of units times steps times pairs at hand, and what the steps take whatever they hold.
     """
     if (
         not steps.has(cell.__name__)
