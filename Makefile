@@ -17,8 +17,9 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt --target .venv/triton triton
 	touch $@
 
-# Two processes with one thread each; a file's tests run in one of them, so that what they share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# Two processes with one thread each; a file's tests run in one of them, so that what they share is made once. conftest.py
+# puts the files in order, those first that take long.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every case once in both engines, and a test of each room; only the files that have such tests are read.
 fast: setup

@@ -18,13 +18,17 @@ OF_FOLDER = {"torch": "engines/torch", "tensorflow": "engines/tensorflow"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests of an engine by their folder, and those that need a browser by their fixture."""
+    """Mark tests of an engine by their folder, and those that need a browser by their fixture; what takes long goes first.
+
+    So no process is left with a long file at the end, when the others have nothing to do.
+    """
     for item in items:
         for marker, folder in OF_FOLDER.items():
             if item.path.is_relative_to(Path(__file__).parent / folder):
                 item.add_marker(marker)
         if "browser" in item.fixturenames:
             item.add_marker("browser")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slow", "tensorflow", "browser")])
 
 
 def pytest_collection_finish():

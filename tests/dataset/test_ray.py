@@ -24,6 +24,8 @@ import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.dataset.parts import parts_in
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 SUPPORT = str(Path(models.__file__).parent)
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", DAFT_RUNNER="native")
@@ -53,6 +55,15 @@ def whole():
     return table_explainer()(rows(COUNT))
 
 
+def test_a_step_of_ray_data(cluster, whole):
+    frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
+    explained = deepshap.ray.explain(ray.data.from_pandas(frame), table_explainer(), id="key", batch_size=7)
+    found = explained.to_pandas().sort_values("key")
+    np.testing.assert_array_equal(found["key"], np.arange(COUNT))
+    np.testing.assert_allclose(np.stack(found["values"]).reshape(COUNT, 4, 2), whole.values, atol=1e-6)
+
+
+@pytest.mark.long
 def test_a_step_of_ray_data_goes_on_where_it_ended(cluster, whole, tmp_path):
     """With Ray's own checkpoints: what is written is left out, and nothing of another model is written beside it."""
     frame = pd.DataFrame(rows(COUNT), columns=list("abcd")).assign(key=np.arange(COUNT))
