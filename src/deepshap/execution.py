@@ -21,7 +21,7 @@ from .errors import (
     NonFiniteError,
 )
 from .estimates import RunningEstimate, put
-from .methods import Evaluation, Known, Method, Parts, Term
+from .methods import DeepShap, Evaluation, Known, Method, Parts, Term
 from .planning import Settings, chunks, ends_of_ways, plan_for
 
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
@@ -371,7 +371,12 @@ def _checked(
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
     largest = np.maximum(np.abs(native).max(1, initial=0.0), of_references)
-    _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest))
+    or_else = (
+        ""
+        if isinstance(method, DeepShap)
+        else f" Or the parts of the method ({method.description}) do not add up to the whole."
+    )
+    _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest), or_else)
     values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
     return Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
@@ -394,7 +399,7 @@ def _expected(
 
 
 def _compare_with_native(
-    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray
+    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray, or_else: str
 ) -> None:
     """Check that the model computed the same among its pairs as by itself."""
     gap = np.abs(sums.difference - (outputs - expected)) / scale
@@ -404,7 +409,7 @@ def _compare_with_native(
             f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
             "mates or once more: it depends on the batch, on random numbers, on state kept between calls, or asks whether "
             "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
-            "model has no attribution per row."
+            f"model has no attribution per row.{or_else}"
         )
 
 

@@ -18,6 +18,7 @@ from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
 from .handlers import TakesHandlers
+from .methods import Method
 from .names import check_whole, listed
 from .options import check_options
 from .players import Players
@@ -184,6 +185,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
+        method: Method | None = None,
     ) -> Any:
         """Attribute the model's outputs on ``X`` to its inputs.
 
@@ -222,6 +224,9 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         seed : int, default 0
             Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
             not depend on the other rows.
+        method : deepshap.methods.Method, optional
+            In the place of ``effort`` and ``players``: which pairs of points are compared, and with which weights. There is one
+            in twenty lines in docs/architecture.md.
 
         Returns
         -------
@@ -238,7 +243,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
         wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
-        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed, method)
         answer, _ = self._answer(X, request, check_additivity)
         check_truth(targets, len(answer.columns))
         values = answer.found.values
@@ -259,6 +264,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
+        method: Method | None = None,
     ) -> Explanation:
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
@@ -279,7 +285,7 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         """
         start = time.perf_counter()
         wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
-        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed)
+        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed, method)
         answer, labels = self._answer(X, request, check_additivity)
         names = names_of(answer, wish, self.output_names)
         explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)

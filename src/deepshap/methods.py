@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .engines.api import Comparison, Points
+from .errors import InputError
 from .players import Players
 
 
@@ -89,6 +90,18 @@ class Method(Protocol):
 
     def parts(self, whole: Comparison) -> Parts:
         """Refine a comparison into parts whose contributions sum to the same difference of outputs."""
+
+
+def check_method(method: Any) -> None:
+    """Raise InputError for what cannot be a method."""
+    lacks = [name for name in ("description", "players", "shrinks", "pairs", "parts") if not hasattr(method, name)]
+    if lacks or isinstance(method, type):
+        what = (
+            f"{method.__name__} is a class, not one of its objects"
+            if isinstance(method, type)
+            else (f"{type(method).__name__} has no {', '.join(lacks)}")
+        )
+        raise InputError(f"method must be an object with all that deepshap.methods.Method has: {what}.")
 
 
 @dataclass(frozen=True)

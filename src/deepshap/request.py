@@ -14,7 +14,7 @@ from .additivity import cleared
 from .engines.api import Engine, Points, Profile
 from .engines.user_rules import named
 from .errors import InputError, of_user
-from .methods import DeepShap, Method
+from .methods import DeepShap, Method, check_method
 from .names import check_count, check_whole
 from .players import Players, players_of
 from .results.assembly import Found, names_of_inputs
@@ -36,10 +36,17 @@ class Request:
     max_effort: float | None = None
     players: Any = "cells"
     seed: int = 0
+    method: Method | None = None
 
     def __post_init__(self) -> None:
         dial.check_effort(self.effort, self.tolerance, self.max_effort)
         check_whole("seed", self.seed, 0)
+        if self.method is not None:
+            check_method(self.method)
+            if not self.plain:
+                raise InputError(
+                    "method= says itself who the players are and what is run; leave effort=, tolerance= and players= out."
+                )
 
     @property
     def limit(self) -> float:
@@ -102,14 +109,17 @@ class Answering:
         return self._shaped(parts, examples, players)
 
     def _players(self, examples: Points) -> Players | None:
-        """None for plain Deep SHAP."""
-        if self.request.plain:
+        """None for cells by themselves, as in plain Deep SHAP."""
+        own = self.request.method
+        if self.request.plain and own is None:
             return None
         if self.engine.layer is not None:
             raise InputError(
-                "effort=, tolerance= and players= mix the model's inputs, and here those of an inner layer are explained: "
-                "explain the part of the model behind the layer as a model of its own."
+                "effort=, tolerance=, players= and method= mix the model's inputs, and here those of an inner layer are "
+                "explained: explain the part of the model behind the layer as a model of its own."
             )
+        if own is not None:
+            return own.players
         keys = list(examples.form.names or range(len(examples.inputs)))
         shapes = [tuple(x.shape[1:]) for x in examples.inputs]
         return players_of(self.request.players, shapes, keys, names_of_each(self.feature_names, examples))
@@ -131,6 +141,8 @@ class Answering:
 
     def _method_for(self, effort: float, players: Players | None, references: int) -> execution.MethodFor:
         def method(profile: Profile) -> Method:
+            if self.request.method is not None:
+                return self.request.method
             if players is None:
                 return DeepShap()
             return dial.method_for(effort, players, references, self.request.seed, dial.costs_of(profile))

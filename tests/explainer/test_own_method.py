@@ -11,10 +11,12 @@ import tensorflow as tf
 import torch
 
 import deepshap
-from deepshap import execution
+from deepshap.methods import Term
+from deepshap.players import players_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 (CODE,) = re.findall(r"```python\n(.*?class InOrder.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+X1, X2 = np.random.default_rng(2).normal(size=(2, 4, 6))
 WEIGHTS = np.random.default_rng(0).normal(size=(6, 4))
 
 
@@ -43,13 +45,52 @@ def test_what_each_cell_adds_to_the_output(model, array):
     exec(CODE, names)
     random = np.random.default_rng(1)
     X, R = random.normal(size=(3, 6)), random.normal(size=(4, 6))
-    engine = deepshap.DeepExplainer(model, array(R)).engine
-    with engine.session():
-        examples, references = engine.read(array(X), None, engine.read_background(array(R)))
-        every = np.tile(np.arange(2), (3, 1))
-        arguments = examples, references, lambda outputs, profile: every, execution.Settings(progress=False)
-        outcome = execution.run(engine, lambda profile: names["InOrder"](), *arguments)
+    explanation = deepshap.DeepExplainer(model, array(R))(array(X), method=names["InOrder"]())
+    assert explanation.method == "cells in their order"
     for cell in range(6):
         inside, outside = np.arange(6) <= cell, np.arange(6) < cell
         added = [function(np.where(inside, x, R)) - function(np.where(outside, x, R)) for x in X]
-        assert np.abs(outcome.values[0][:, cell] - np.mean(added, 1)).max() < 1e-9
+        assert np.abs(explanation.values[:, cell] - np.mean(added, 1)).max() < 1e-9
+
+
+class Halves:
+    """The comparison itself with a weight of its own, for players of its own."""
+
+    shrinks, description = False, "halves"
+
+    def __init__(self, weight=1.0):
+        self.weight, self.players = weight, players_of("features", [(6,)], [0], [None])
+
+    def pairs(self, whole):
+        return whole.pairs
+
+    def parts(self, whole):
+        count, weight = len(whole.examples), self.weight / len(whole.references)
+        yield Term(whole, np.arange(count), np.full(count, weight))
+
+
+def test_a_method_may_have_players():
+    explainer = deepshap.DeepExplainer(of_torch, torch.tensor(X1), progress=False)
+    found = explainer.shap_values(torch.tensor(X2), method=Halves())
+    np.testing.assert_allclose(found, explainer.shap_values(torch.tensor(X2), players="features"), atol=1e-12)
+
+
+def test_weights_that_do_not_add_up_are_told():
+    explainer = deepshap.DeepExplainer(of_torch, torch.tensor(X1), progress=False)
+    with pytest.raises(deepshap.BatchMixingError, match=r"the parts of the method \(halves\) do not add up"):
+        explainer.shap_values(torch.tensor(X2), method=Halves(0.7))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"method": Halves}, "Halves is a class"),
+        ({"method": "paths"}, "str has no description, players"),
+        ({"method": Halves(), "effort": 4}, "leave effort="),
+        ({"method": Halves(), "players": "features"}, "leave effort="),
+    ],
+)
+def test_what_is_no_method(options, match):
+    explainer = deepshap.DeepExplainer(of_torch, torch.tensor(X1), progress=False)
+    with pytest.raises(deepshap.InputError, match=match):
+        explainer(torch.tensor(X2), **options)
