@@ -238,10 +238,13 @@ class Attributions(Fields, shap.Explanation):
         items = _without_ellipsis(item, np.ndim(self.values))
         if self._rows and _takes_none(items[0], len(self.values)):  # slicer would lose the other axes
             one_row = self._of_rows(lambda array: np.zeros((1, *array.shape[1:]), array.dtype))
-            return one_row[(slice(None), *items[1:])]._of_rows(lambda array: array[:0])
-        part = super().__getitem__(items)
+            part = one_row[(slice(None), *items[1:])]._of_rows(lambda array: array[:0])
+        else:
+            part = super().__getitem__(items)
         if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
+            if self._rows and self.compute_time is not None:  # that of its rows
+                part.compute_time = self.compute_time * (len(part.values) if part._rows else 1) / max(len(self.values), 1)
         return part
 
     def _of_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
