@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from .engines.registry import room
 from .errors import InputError, NoHeadError
 from .names import name_of
 from .request import Answer, Answering
-from .results import Explanation
-from .results.assembly import describe
 from .tables import common_ids
 from .targets import LOGITS, Wish, check_output_names, kind_of
+
+if TYPE_CHECKING:
+    from .results import Explanation
 
 UNCLEAR = (
     "Nor does the background tell logits from probabilities: several outputs that sum to 1 in all of its rows are probabilities, "
@@ -90,6 +91,8 @@ def _kind(engine: Engine, examples: Points, references: Points | None, at_once: 
 
 def annotate(explanation: Explanation, explainer: Any, answer: Answer, wish: Wish, labels: Any, targets: Any) -> None:
     """Say of an explanation which rows, model, background and output it is about, and what the model predicted."""
+    from .results.assembly import describe  # which imports shap
+
     engine = explainer.engine
     explanation.background = {"description": "references of its own for each row"}
     if explainer._background is not None:

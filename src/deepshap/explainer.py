@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-import shap
 
 from . import planning
 from .changed import annotate, of_change
@@ -17,22 +16,24 @@ from .dial import Reliability
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import registered
 from .errors import InputError
+from .found import check_transforms
 from .handlers import TakesHandlers
+from .in_shap import ShapExplainer
 from .methods import Method
 from .names import check_whole, listed
 from .options import check_options
 from .players import Players
 from .request import Answer, Answering, Request, lengths_named, names_of, names_of_each
-from .results import Explanation
-from .results.assembly import assemble, check_transforms
 from .tables import Labels, check_columns, columns_of, plain
 from .targets import check_output_names, check_truth, wish_of
 
 if TYPE_CHECKING:
     import torch
 
+    from .results import Explanation
 
-class DeepExplainer(TakesHandlers, shap.Explainer):
+
+class DeepExplainer(TakesHandlers, ShapExplainer):
     """Exact Deep SHAP values of a PyTorch or Keras model.
 
     For every example the attributions sum to the model's output minus its mean over the background, to rounding error:
@@ -283,6 +284,8 @@ class DeepExplainer(TakesHandlers, shap.Explainer):
         InputError
             If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
+        from .results.assembly import assemble  # which imports shap
+
         start = time.perf_counter()
         wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
         request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed, method)

@@ -14,10 +14,10 @@ from .additivity import cleared
 from .engines.api import Engine, Points, Profile
 from .engines.user_rules import named
 from .errors import InputError, of_user
+from .found import Found, names_of_inputs
 from .methods import DeepShap, Method, check_method
 from .names import check_count, check_whole
 from .players import Players, players_of
-from .results.assembly import Found, names_of_inputs
 from .tables import plain
 from .targets import Ranked, Target, Wish
 

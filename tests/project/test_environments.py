@@ -87,6 +87,28 @@ def test_subpackages_are_imported_when_they_are_first_used():
     assert run(LAZY, set()).split() == ["heatmap", "True"]
 
 
+SHAP_LATER = """
+import sys
+from importlib.util import find_spec
+import torch
+import deepshap
+explainer = deepshap.DeepExplainer(torch.nn.Linear(3, 2), torch.zeros(4, 3), progress=False)
+values = explainer.shap_values(torch.ones(2, 3))
+assert find_spec("shap") is not None and "shap" not in sys.modules
+finders = len(sys.meta_path)
+import shap
+assert len(sys.meta_path) == finders - 1
+assert isinstance(explainer, shap.Explainer) and issubclass(deepshap.DeepExplainer, shap.Explainer)
+explanation = explainer(torch.ones(2, 3))
+assert isinstance(explanation, shap.Explanation) and (explanation.values == values).all()
+print(type(explainer).__mro__.index(shap.Explainer))
+"""
+
+
+def test_explainers_are_those_of_shap_once_it_is_imported():
+    assert int(run(SHAP_LATER, {"tensorflow", "keras", "tf_keras"})) > 0
+
+
 OTHER_BACKEND = """
 import deepshap
 import keras

@@ -31,11 +31,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..found import Found
 from ..names import as_labels, numbered
 from ..optional import import_pyarrow
 from ..options import check_choice
 from ..results import Explanation, JointExplanation
-from ..results.assembly import Found, assemble
+from ..results.assembly import assemble
 from ..tables import plain
 from .batches import Batch
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeepShapError, InputError
+from ..found import unscaled
 from ..optional import import_pyarrow
 from ..options import check_choice
 from ..results import Explanation
-from ..results.assembly import unscaled
 from ..tables import Sequences
 from . import columns, lines
 from .batches import Batch

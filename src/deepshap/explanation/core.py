@@ -244,7 +244,9 @@ class Attributions(Fields, shap.Explanation):
         if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
             if self._rows and self.compute_time is not None:  # that of its rows
-                part.compute_time = self.compute_time * (len(part.values) if part._rows else 1) / max(len(self.values), 1)
+                part.compute_time = (
+                    self.compute_time * (len(part.values) if part._rows else 1) / max(len(self.values), 1)
+                )
         return part
 
     def _of_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -12,45 +12,10 @@ import numpy as np
 from slicer import Obj
 
 from ..errors import InputError
+from ..found import Found, names_of_inputs, per_input, unscaled
 from ..names import check_count, numbered
 from ..tables import Labels, common_ids
 from . import Explanation, JointExplanation
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found, in the form of the input.
-
-    Attributes
-    ----------
-    values, data : array, or list or dict of arrays
-        Attributions and explained inputs, as given and returned to the user; or (rows, players, outputs).
-    axes : list of int
-        Where the rows lie in each input; explanations have them first.
-    base_values, outputs, gap : array of shape (rows, outputs)
-        Mean output over the background, the model's output, and how far the attributions miss their difference, relative to
-        the outputs' scale. The outputs' axes may be any number.
-    errors, replicates : in the form of the values, and a list of that
-        Standard errors, and independent estimates, of what is estimated.
-    converged : array of shape (rows,), optional
-        Whether the standard errors are within the tolerance that was asked.
-    method : str, optional
-        What was done, in words.
-    players : str, optional
-        What the values belong to, if not to cells.
-    """
-
-    values: Any
-    data: Any
-    axes: Sequence[int]
-    base_values: np.ndarray
-    outputs: np.ndarray
-    gap: np.ndarray
-    errors: Any = None
-    replicates: list[Any] | None = None
-    converged: np.ndarray | None = None
-    method: str | None = None
-    players: str | None = None
 
 
 def assemble(found: Found, feature_names: Any, output_names: Any, compute_time: float | None = None) -> Explanation:
@@ -106,22 +71,6 @@ def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> N
         explanation.output_names = outputs
 
 
-def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
-    """Names for each input, from a list or dict over the inputs."""
-    return _per_input(names, keys, "feature_names of several inputs: give a list of names")
-
-
-def _per_input(given: Any, keys: Sequence[Any], message: str) -> list[Any]:
-    """What is given for each of several inputs, in a list or dict over them; None where nothing is."""
-    if given is None:
-        return [None] * len(keys)
-    if isinstance(given, Mapping) and set(given) <= set(keys):
-        return [given.get(key) for key in keys]
-    if isinstance(given, (list, tuple)) and len(given) == len(keys) and not any(isinstance(one, str) for one in given):
-        return list(given)
-    raise InputError(f"{message} for each of the inputs {list(keys)}.")
-
-
 # ---------------------------------------------------------------------- onto explanations
 def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
     """Put labels, and inputs before scaling, on an explanation (on the parts of a joint one).
@@ -146,7 +95,7 @@ def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
         _describe(explanation, labels, inverse)
         return
     keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
-    inverses = _per_input(inverse, keys, "inverse_transform of several inputs: one, or None,")
+    inverses = per_input(inverse, keys, "inverse_transform of several inputs: one, or None,")
     for key, one in zip(keys, inverses, strict=True):
         _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
 
@@ -165,44 +114,3 @@ def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any],
             warnings.warn(f"{error} Here they were left out.", stacklevel=5)
     if inverse is not None:
         explanation.display_data = unscaled(explanation.data, inverse)
-
-
-# ---------------------------------------------------------------------- raw inputs
-def check_transforms(inverse: Any) -> None:
-    """Raise unless inverse transforms are functions, or a list or dict of them and None."""
-    each = (
-        inverse.values()
-        if isinstance(inverse, Mapping)
-        else inverse
-        if isinstance(inverse, (list, tuple))
-        else [inverse]
-    )
-    wrong = [one for one in each if one is not None and not callable(one)]
-    if wrong:
-        raise InputError(
-            f"inverse_transform must be a function, such as scaler.inverse_transform, or one for each input, not {wrong[0]!r}."
-        )
-
-
-def unscaled(data: np.ndarray, inverse: Callable[[Any], Any]) -> np.ndarray:
-    """Apply an inverse transform, of arrays (n, features), to the last axis of the data.
-
-    Raises
-    ------
-    InputError
-        If it fails, or does not return as many real numbers or words.
-    """
-    flat = data.reshape(-1, data.shape[-1])
-    try:
-        raw = np.asarray(inverse(flat.copy()))
-    except Exception as error:
-        raise InputError(f"inverse_transform fails on shape {flat.shape}: {type(error).__name__}: {error}") from error
-    if raw.shape != flat.shape:
-        raise InputError(
-            f"inverse_transform returned shape {raw.shape} for {flat.shape}: it must map (n, features) to (n, features)."
-        )
-    shown = raw.dtype.kind in "fiubU"  # ids of tokens have been words
-    if not shown or (raw.dtype.kind == "f" and raw.size and np.isnan(raw).all()):
-        found = "NaN alone" if shown else f"values of dtype {raw.dtype}"
-        raise InputError(f"inverse_transform returned {found}: it must return the inputs as they were before scaling.")
-    return raw.reshape(data.shape)
