@@ -167,12 +167,13 @@ def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[
     trace = Trace(steps, x, x.new_empty(len(x), cell.width(level.units)))
     cell.read(x, weights, trace.rows)
     output = x.new_empty(len(x), state[0].shape[-1])
-    views, outputs = [steps.split(view) for view in cell.views(trace.rows)], steps.split(output)
+    views = list(zip(*map(steps.split, cell.views(trace.rows)), strict=True))
+    outputs = steps.split(output)
     state, padded, turned = [s.clone() for s in state], min(steps.sizes) == steps.rows, cell.turned(weights)
     for t in level.order(len(steps)):
         size = steps.sizes[t]
         given = state if padded else [s[:size] for s in state]
-        new = cell.step(given, turned, [view[t] for view in views], outputs[t])
+        new = cell.step(given, turned, views[t], outputs[t])
         if padded:
             state = new
             continue
