@@ -160,7 +160,7 @@ def test_a_pass_for_each_reference(together, monkeypatch):
 
 def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
     """It has found multipliers for steps that it did not reach."""
-    model, original, calls = Loop("GRUCell", USES["the last"][0]), nodes._for_several, []
+    model, original, calls = Loop("GRUCell", USES["the last"][0]), nodes.for_several, []
 
     def fails(*arguments):
         calls.append(arguments)
@@ -169,6 +169,6 @@ def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
         return original(*arguments)
 
     wanted = written_out(model, X[:1], R[:1], monkeypatch)
-    monkeypatch.setattr(nodes, "_for_several", fails)
+    monkeypatch.setattr(nodes, "for_several", fails)
     assert_close(values(model, X[:1], R[:1]), wanted, 1e-12)
     assert len(calls) == 3

@@ -121,7 +121,7 @@ def test_a_backward_pass_that_failed_leaves_nothing(networks, monkeypatch):
     def fails(*arguments):
         raise RuntimeError("no rule for several")
 
-    monkeypatch.setattr(nodes, "_for_several", fails)
+    monkeypatch.setattr(nodes, "for_several", fails)
     assert_close(values(lambda x: head(layer(x)[0][:, -1]), X, R), wanted, 1e-12)
     wanted = values(dense(layer, head, USES["the last"][0]), X[:1], R[:1])
     assert_close(values(lambda x: head(layer(x)[0][:, -1]), X[:1], R[:1]), wanted, 1e-12)

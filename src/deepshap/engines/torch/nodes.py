@@ -63,7 +63,9 @@ class Node(Function):
         if known is None and reading.references is not None:
             step = pairing.among(step, reading.references)
         find = partial(pairing.multipliers, step, ctx.operation) if known is None else lambda _: known
-        result = (_for_several if several_at_once() else _for_one)(step, find, given)
+        result = (
+            for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else _for_one(find, given)
+        )
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if reading.careful and len(given) == 1:
             result = tuple(None if m is None else _where_reached(m, given[0]) for m in result)
@@ -163,19 +165,19 @@ def several_at_once() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _for_one(_: Step, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     found = find([None if m is None else m.unsqueeze(0) for m in given])
     return tuple(None if m is None else m.squeeze(0) for m in found)
 
 
-def _for_several(step: Step, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Under ``torch.vmap``: apply the rule to the multipliers of all pairs.
+def for_several(what: str, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Under ``torch.vmap``: go back with the multipliers of all pairs, (seeds, *shape of a value).
 
     Torch has custom functions for this, which take ten times as long to get there as their rule takes for a small layer.
     """
     mapped = pyfunctorch.retrieve_current_functorch_interpreter()
     if not isinstance(mapped, pyfunctorch.VmapInterpreter):
-        raise UnsupportedOperationError(f"{step.name} at {step.place} has no second derivative.")
+        raise UnsupportedOperationError(f"{what} has no second derivative.")
     level, size = mapped.level(), mapped.batch_size()
     with mapped.lower():
         rows = [None if m is None else _laid_out(*torch._C._functorch._unwrap_batched(m, level), size) for m in given]

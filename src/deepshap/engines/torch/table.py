@@ -27,6 +27,7 @@ from .composites import (
     scatter,
     selection,
 )
+from .convolutions import with_own_way_back
 from .operations import (
     CAST,
     COMPOSITE,
@@ -130,9 +131,11 @@ _of_kind(
 _of_kind(
     MULTILINEAR,
     "rmatmul mm mv dot vdot inner outer kron cross addmm addbmm baddbmm addmv addr addcmul lerp "
-    "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution "
+    "linear bilinear conv_transpose1d conv_transpose2d conv_transpose3d convolution "
     "conv_tbc einsum tensordot trapezoid cumulative_trapezoid chain_matmul multi_dot vecdot",
 )
+for _convolution in (torch.conv1d, torch.conv2d, torch.conv3d):
+    _of_kind(MULTILINEAR, _convolution.__name__, function=with_own_way_back(_convolution))
 _of_kind(MULTILINEAR, "mul", rule=rules.product)
 _of_kind(MULTILINEAR, "matmul bmm", rule=rules.matrix_product)
 _of_kind(QUADRATIC, "var var_mean mse_loss")

@@ -7,7 +7,6 @@ through all of them at once, and leaves to each what it found of that one's inpu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -52,8 +51,11 @@ Chain = list[tuple[Step, tuple[OfStep, OfStep]]]
 
 def single_step(cell: Cell) -> Operation:
     """Build the operation ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
-    options: dict[str, Any] = {"keeps_memory": True, "pairs_itself": True, "recurrent": True}
-    return Operation(CUSTOM, _rule, function=partial(_forward, cell), **options)
+
+    def call(*args: Any, **named: Any) -> Any:
+        return _forward(cell, *args, **named)
+
+    return Operation(CUSTOM, _rule, function=call, keeps_memory=True, pairs_itself=True, recurrent=True)
 
 
 # ---------------------------------------------------------------------- forward
