@@ -12,9 +12,9 @@ import tensorflow as tf
 from ...errors import ControlFlowError, InputError
 from ..api import Footprint
 from ..shell import control_flow_message
-from .graphs import ModelGraph
+from .graphs import ModelGraph, traced
 from .layouts import Layouts
-from .memory import as_footprint, is_known
+from .memory import as_footprint, as_vector, is_known
 from .pairing import Crossed, Pairwise, Unpaired
 from .rules import MISFIT
 from .survey import Survey
@@ -77,21 +77,20 @@ class Explained:
         given = graph.body.inputs[: len(graph.body.inputs) - len(graph.captured)]
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
         if self.apart:
-            tf.function(self._scan, autograph=False).get_concrete_function()
+            traced(self._scan)
         rows, extra = specs[:inputs], specs[inputs:]
-        self._specs = rows, list(rows), extra
         columns = tf.TensorSpec([None], tf.int32)
-        self._function = tf.function(self._explain, autograph=False).get_concrete_function(*self._specs, columns)
+        self._function = traced(self._explain, rows, list(rows), extra, columns)
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def footprint(self, row: Any, reference: Any, extra: Any) -> Footprint:
         """Memory that each reference, each example and each pair takes.
 
-        How often loops turn is found by running the model, without multipliers, on the single pair that is given.
+        How often loops turn is found by explaining the single pair that is given.
         """
         if self._footprint is None:
-            counting = tf.function(self._count, autograph=False).get_concrete_function(*self._specs)
-            self._footprint = as_footprint(self._run(counting, list(row), list(reference), list(extra)).numpy())
+            *_, numbers = self._run(self._function, list(row), list(reference), list(extra), tf.constant([0]))
+            self._footprint = as_footprint(numbers.numpy())
         return self._footprint
 
     def __call__(self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = 0) -> Any:
@@ -99,7 +98,8 @@ class Explained:
         function, sizes = self._function, (len(rows[0]), len(references[0]))
         if self._may_be_compiled(*sizes, budget):
             function = self._fastest(sizes)
-        return self._run(function, list(rows), list(references), list(extra), tf.constant(columns))
+        made = self._run(function, list(rows), list(references), list(extra), tf.constant(columns))
+        return made[:-1] if self._counts else made
 
     def _may_be_compiled(self, examples: int, references: int, budget: int) -> bool:
         """Whether the budget has room for the compiler, and for what it makes, which takes up to twice as much."""
@@ -152,14 +152,6 @@ class Explained:
     def _constants(self, extra: Any, block: Any) -> list[Value]:
         return [Value(t, t) for t in (*(_repeated(e, block) for e in extra), *self.graph.captured)]
 
-    def _count(self, row: Any, reference: Any, extra: Any) -> Any:
-        """What a footprint is made of, (3,), from a single pair."""
-        one = tf.constant(1)
-        tracer, values = self._tracer(one, one), self._values(row, reference, one, one)
-        tracer.count_inputs(values)
-        tracer.run(self.graph.body, [*values, *self._constants(extra, one)], None)
-        return tf.stack([tf.cast(number, tf.float64) for number in tracer.bytes.footprint(self.apart)])
-
     def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
         count = tf.shape(rows[0])[0]
         block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
@@ -176,6 +168,7 @@ class Explained:
         explained = tracer.leaves if inner else values
         self.dtypes, numbers = tracer.dtypes, tracer.bytes.footprint(self.apart)
         self._footprint = as_footprint(numbers) if is_known(numbers) else None
+        self._counts = self._footprint is None and found is None
         self.loops = bool(tracer.loops)
         self._compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
         if found is not None:
@@ -187,13 +180,17 @@ class Explained:
             self._of_pairs(tape.multipliers.get(value), value, axis, count, block)
             for value, axis in zip(explained, axes, strict=True)
         ]
+        made = self._results(sides, y, yr, tf.stack([count, block, -1]))
+        return [*made, as_vector(numbers)] if self._counts else made
+
+    def _results(self, sides: Sequence[tuple[Any, Any]], y: Any, yr: Any, grouped: Any) -> list[Any]:
+        """Attributions, multipliers if they are asked for, and outputs of both sides, from multipliers and differences."""
         totals = [tf.reduce_sum(tf.cast(m * d, tf.float64), 1) for m, d in sides]
         if self.multipliers:
             totals += [tf.cast(m[:, 0], tf.float64) for m, _ in sides]
         y, yr = (tf.cast(v, tf.float64) for v in (y, yr))
         if self.apart:
             return [*totals, y, tf.broadcast_to(tf.reduce_sum(yr, 0), tf.shape(y))]
-        grouped = tf.stack([count, block, -1])
         return [*totals, tf.reshape(y, grouped)[:, 0], tf.reduce_sum(tf.reshape(yr, grouped), 1)]
 
     def _values(self, rows: Sequence[Any], references: Sequence[Any], count: Any, block: Any) -> list[Value]:

@@ -130,6 +130,12 @@ def concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         return tf.function(call, autograph=True).get_concrete_function(*specs)
 
 
+def traced(call: Callable[..., Any], *specs: Any) -> Any:
+    """Trace a call of our own, which writes nothing: so the order in which operations run is left to their inputs."""
+    attributes = {"_disable_acd": True}  # automatic control dependencies take a tenth of the time of tracing
+    return tf.function(call, autograph=False, experimental_attributes=attributes).get_concrete_function(*specs)
+
+
 def signature(function: Any) -> Hashable:
     """What a traced function computes, but for the values of its variables: equal for two traces of the same code.
 

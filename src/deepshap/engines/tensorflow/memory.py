@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ..api import Footprint
@@ -54,7 +56,7 @@ class Bytes:
     def of_turn(self, kept: list[Any]) -> Any:
         """What a turn takes, and what of it is kept for the way back, as a tensor (4,)."""
         numbers = (self.side, self.pair, self.items, sum(map(size_of, kept), 0))
-        return tf.stack([tf.cast(number, tf.float64) for number in numbers])
+        return as_vector(numbers)
 
     def branch(self, vector: Any) -> None:
         """Count a branch, from its ``of_turn``."""
@@ -85,7 +87,14 @@ def size_of(tensor: Any) -> Any:
     return count
 
 
-def is_known(numbers: tuple[Any, Any, Any]) -> bool:
+def as_vector(numbers: Sequence[Any]) -> Any:
+    """Numbers in one array, or tensor where some of them are known when the function runs."""
+    if is_known(numbers):
+        return np.array(numbers, np.float64)
+    return tf.stack([tf.cast(number, tf.float64) for number in numbers])
+
+
+def is_known(numbers: Sequence[Any]) -> bool:
     """Whether nothing depends on more than shapes."""
     return not any(map(tf.is_tensor, numbers))
 
