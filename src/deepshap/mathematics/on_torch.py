@@ -177,6 +177,12 @@ def unsorted(order: Tensor, values: Tensor) -> Tensor:
     return torch.empty_like(values).scatter_(-1, order, values)
 
 
+# ---------------------------------------------------------------------- formulas made once
+def once(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula itself: nothing has to be made."""
+    return formula
+
+
 # ---------------------------------------------------------------------- control and derivatives
 def cond(condition: Tensor, if_any: Callable[[], Any], if_none: Callable[[], Any]) -> Any:
     """One value if a condition holds anywhere, else another; only one of them is computed."""

@@ -160,14 +160,18 @@ def of(function: Callable[[Array], Array]) -> Secant:
 
     def secant(x: Array, r: Array, y: Array, yr: Array) -> Array:
         xp = namespace(x)
-        slope = xp.derivative(function, (x + r) / 2)
-        distance, difference = _apart(x, r), _apart(y, yr)
-        rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
-        explained, still = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
-        slope = xp.where(explained, slope, difference / xp.where(still, 1.0, distance))
-        return finite(xp.where(still & ~xp.isfinite(slope), 0.0, slope))
+        return xp.once(_slope_or_quotient)(xp.derivative(function, (x + r) / 2), x, r, y, yr)
 
     return secant
+
+
+def _slope_or_quotient(slope: Array, x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """A slope where it explains the difference to rounding error, the quotient elsewhere."""
+    xp, distance, difference = namespace(x), _apart(x, r), _apart(y, yr)
+    rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
+    explained, still = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
+    slope = xp.where(explained, slope, difference / xp.where(still, 1.0, distance))
+    return finite(xp.where(still & ~xp.isfinite(slope), 0.0, slope))
 
 
 def finite(slope: Array) -> Array:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...mathematics import rules
+from ...mathematics.on_tensorflow import once
 from ..steps import Rule, along_segment, values
 from .graphs import known
 from .step import Step
@@ -56,7 +57,7 @@ def greatest(sign: int = 1) -> Rule:
     def rule(step: Step, multiplier: Any) -> list[Any]:
         folding = _folding(step)
         x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
-        return [folding.unfold(rules.maximum(folding.result(multiplier), x, r))]
+        return [folding.unfold(once(rules.maximum)(folding.result(multiplier), x, r))]
 
     return rule
 
@@ -97,7 +98,7 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
     windows = Windows(step, x)
     taken = tf.identity(x)
     of_x = windows.take(taken)
-    slopes = rules.maximum(tf.expand_dims(multiplier, -1), of_x, windows.take(r))
+    slopes = once(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, windows.take(r))
     (result,) = tf.gradients(of_x, taken, slopes)
     return [result]
 
@@ -123,7 +124,7 @@ def ordered(step: Step, multiplier: Any) -> list[Any]:
     """The k greatest values in order: the negatives in ascending order."""
     (x,), (r,) = step.inputs, step.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
-        return [rules.maximum(multiplier, x, r)]
+        return [once(rules.maximum)(multiplier, x, r)]
     if x.shape[-1] is None:
         raise UnsupportedOperationError(f"{step.name} in {step.place} over an axis of unknown size has no rule.")
     rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]

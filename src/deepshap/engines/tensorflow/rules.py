@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
 from ...mathematics import rules
+from ...mathematics.on_tensorflow import once
 from ...mathematics.rules import SMOOTH_NODES
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
+from . import adjoints
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, USER_OPERATIONS, Operation
 from .pairing import Unpaired
 from .step import Step
@@ -19,25 +21,23 @@ from .values import Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
 
-product, product_or_zero = of_operands(rules.product), of_operands(rules.product_or_zero)
-quotient, quotient_or_zero = of_operands(rules.quotient), of_operands(rules.quotient_or_zero)
+product, product_or_zero = of_operands(once(rules.product)), of_operands(once(rules.product_or_zero))
+quotient, quotient_or_zero = of_operands(once(rules.quotient)), of_operands(once(rules.quotient_or_zero))
 
 
 def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     """Multipliers of a step's varying inputs, from those of its outputs (None where there is none)."""
-    if operation.kind in (LINEAR, SAME):
+    if operation.kind in (LINEAR, SAME, MULTILINEAR):
+        found, varying = adjoints.pulled(step, multipliers), sum(step.varying)
+        if found is not None:
+            return found
+        if operation.kind == MULTILINEAR and varying > 1:
+            return along_segment((varying + 1) // 2)(step, *multipliers)
         return step.vjp(step.points(), multipliers)
-    if operation.kind == MULTILINEAR:
-        varying = sum(step.varying)
-        return (
-            step.vjp(step.points(), multipliers)
-            if varying == 1
-            else along_segment((varying + 1) // 2)(step, *multipliers)
-        )
     if operation.kind in (QUADRATIC, SMOOTH):
         return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(step, *multipliers)
     if operation.kind == ELEMENTWISE:
-        return step.unbroadcast(rescale(operation.secant)(step, *multipliers))
+        return step.unbroadcast(rescale(operation.secant and once(operation.secant))(step, *multipliers))
     assert operation.kind == CUSTOM
     return _own(step, operation, multipliers)
 
@@ -114,7 +114,7 @@ def select(step: Step, multiplier: Any) -> list[Any]:
     if not step.varying[0]:
         chosen, nothing = condition[0] != 0, tf.zeros_like(multiplier)
         return step.shares(nothing, tf.where(chosen, multiplier, nothing), tf.where(chosen, nothing, multiplier))
-    of_condition, *of_branches = rules.select(multiplier, condition, a, b)
+    of_condition, *of_branches = once(rules.select)(multiplier, condition, a, b)
     if step.name == "Select" and step.inputs[0].shape.rank != of_condition.shape.rank:
         of_condition = tf.reduce_sum(of_condition, list(range(1, of_condition.shape.rank)))
     return step.shares(of_condition, *of_branches)
@@ -223,11 +223,11 @@ def one_hot(step: Step, multiplier: Any) -> list[Any]:
 def _with_totals(rule: Callable[..., Any]) -> Rule:
     """Build a rule that takes the logsumexp of both sides as well."""
 
-    def run(step: Step, multiplier: Any) -> list[Any]:
-        z, r, y, yr = values(step)
-        return [rule(multiplier, z, r, y, yr, *map(_total, (z, r)))]
+    @once
+    def formula(m: Any, z: Any, r: Any, y: Any, yr: Any) -> Any:
+        return rule(m, z, r, y, yr, *map(_total, (z, r)))
 
-    return run
+    return lambda step, multiplier: [formula(multiplier, *values(step))]
 
 
 def _total(z: Any) -> Any:

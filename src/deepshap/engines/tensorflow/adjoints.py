@@ -1,0 +1,122 @@
+"""The adjoints of common linear and bilinear operations, in few operations.
+
+TensorFlow's own gradients do the same. They run the operation once more, and look at shapes, which are known here: that
+takes several times as long to trace. Where a case is not met here, they are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...mathematics.rules import mean
+from .step import Step
+
+
+def pulled(step: Step, multipliers: Sequence[Any]) -> list[Any] | None:
+    """Multipliers of the varying operands, from those of the output; None where TensorFlow's gradient is to be asked."""
+    adjoint = ADJOINTS.get(step.name)
+    computed = [v.x for v, varies in zip(step.operands, step.varying, strict=True) if varies] + list(multipliers)
+    if adjoint is None or not all(t.dtype.is_floating and t.dtype == computed[0].dtype for t in computed):
+        return None
+    return adjoint(step, multipliers[0])
+
+
+def _in_place(step: Step, multiplier: Any) -> list[Any]:
+    """Of what changes the shape alone."""
+    return [tf.reshape(multiplier, step.run.pairing.shape(step.operands[0]))]
+
+
+def _transposed(step: Step, multiplier: Any) -> list[Any] | None:
+    order = step.static(1)
+    return None if order is None else [tf.transpose(multiplier, np.argsort(order))]
+
+
+def _passed(step: Step, multiplier: Any) -> list[Any] | None:
+    """Of a bias that does not vary."""
+    return None if step.varying[1] else [multiplier]
+
+
+def _reduced(mean_of: bool) -> Callable[[Step, Any], list[Any] | None]:
+    """Build the adjoint of a sum over axes, or of their mean: every element gets the multiplier, or its share."""
+
+    def adjoint(step: Step, multiplier: Any) -> list[Any] | None:
+        operand, axes = step.operands[0], step.static(1)
+        if axes is None or operand.x.shape.rank is None:
+            return None
+        reduced = sorted({int(axis) % operand.x.shape.rank for axis in np.ravel(axes)})
+        sizes = [operand.x.shape[axis] for axis in reduced]
+        if mean_of and None in sizes:
+            return None
+        if not step.op.get_attr("keep_dims"):
+            for axis in reduced:
+                multiplier = tf.expand_dims(multiplier, axis)
+        found = tf.broadcast_to(multiplier, step.run.pairing.shape(operand))
+        return [found / float(np.prod(sizes)) if mean_of else found]
+
+    return adjoint
+
+
+# ---------------------------------------------------------------------- products: the gradient at the midpoint
+def _factor(step: Step, k: int) -> Any:
+    """A factor: the mean of both sides of one that varies."""
+    operand = step.operands[k]
+    return mean(step.run.pairing.spread(operand)) if operand.active else operand.p
+
+
+def _of_product(step: Step, by_a: Callable[[Any], Any], by_b: Callable[[Any], Any]) -> list[Any]:
+    """Multipliers of the factors that vary, each from the other factor."""
+    return [by(_factor(step, 1 - k)) for k, by in enumerate((by_a, by_b)) if step.varying[k]]
+
+
+def _matmul(step: Step, m: Any) -> list[Any] | None:
+    """Where no factor that varies is repeated along other axes."""
+    made, *batches = (v.x.shape[:-2] for v in (step.results[0], *step.operands))
+    if any(varies and not _alike(made, batch) for varies, batch in zip(step.varying, batches, strict=True)):
+        return None
+    turned = ("transpose_a", "transpose_b") if step.name == "MatMul" else ("adj_x", "adj_y")
+    ta, tb = map(step.op.get_attr, turned)
+
+    def by_a(b: Any) -> Any:
+        return tf.matmul(b, m, transpose_a=tb, transpose_b=True) if ta else tf.matmul(m, b, transpose_b=not tb)
+
+    def by_b(a: Any) -> Any:
+        return tf.matmul(m, a, transpose_a=True, transpose_b=ta) if tb else tf.matmul(a, m, transpose_a=not ta)
+
+    return _of_product(step, by_a, by_b)
+
+
+def _alike(a: tf.TensorShape, b: tf.TensorShape) -> bool:
+    """Whether shapes are the same, of which one size at most, the number of rows, is unknown."""
+    return a.rank is not None and b.rank is not None and a.as_list() == b.as_list() and a.as_list().count(None) <= 1
+
+
+def _einsum(step: Step, m: Any) -> list[Any] | None:
+    """Where no index is repeated, summed by itself or left to dots."""
+    equation = step.op.get_attr("equation").decode()
+    before, _, made = equation.partition("->")
+    names = before.split(",")
+    if len(names) != 2 or "." in equation or any(len(set(name)) < len(name) for name in names):
+        return None
+    a, b = names
+    if not set(a) <= set(b + made) or not set(b) <= set(a + made):
+        return None
+
+    def by(equation: str) -> Callable[[Any], Any]:
+        return lambda other: tf.raw_ops.Einsum(inputs=[m, other], equation=equation)
+
+    return _of_product(step, by(f"{made},{b}->{a}"), by(f"{made},{a}->{b}"))
+
+
+ADJOINTS: dict[str, Callable[[Step, Any], list[Any] | None]] = {
+    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _in_place),
+    "Transpose": _transposed,
+    "BiasAdd": _passed,
+    "Sum": _reduced(False),
+    "Mean": _reduced(True),
+    **dict.fromkeys(("MatMul", "BatchMatMulV2"), _matmul),
+    "Einsum": _einsum,
+}
