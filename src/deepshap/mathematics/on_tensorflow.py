@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
+
+from .traced import once
 
 exp, expm1, log1p, tanh, sigmoid, sqrt, erfc = (
     tf.exp, tf.math.expm1, tf.math.log1p, tf.tanh, tf.sigmoid, tf.sqrt, tf.math.erfc,
@@ -109,7 +110,11 @@ def zero_(x: Any, where: Any) -> Any:
 
 def half_sum(x: Any, r: Any) -> Any:
     """(x + r) / 2."""
-    return x if x is r else 0.5 * (x + r)
+    return x if x is r else once(_half_sum)(x, r)
+
+
+def _half_sum(x: Any, r: Any) -> Any:
+    return 0.5 * (x + r)
 
 
 def lerp(r: Any, x: Any, t: Any) -> Any:
@@ -179,40 +184,6 @@ def argsort(x: Any) -> Any:
 def unsorted(order: Any, values: Any) -> Any:
     """Each value at the position that an order names for it."""
     return tf.gather(values, tf.argsort(order, stable=True), batch_dims=values.shape.rank - 1)
-
-
-# ---------------------------------------------------------------------- formulas made once
-_MADE: dict[Hashable, Any] = {}
-
-
-@functools.cache
-def once(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """A formula of arrays, or of pairs of them, as one operation in a graph: it is traced once in a process, for each dtype.
-
-    A call takes a tenth of the time that tracing it again would. It may look at dtypes and ranks, and at which of its
-    arrays are one and the same, but not at sizes.
-    """
-
-    @functools.wraps(formula)
-    def called(*given: Any) -> Any:
-        if tf.executing_eagerly():
-            return formula(*given)
-        leaves = tf.nest.flatten(given)
-        different = list({id(t): t for t in leaves}.values())
-        places = {id(t): k for k, t in enumerate(different)}
-        form = tf.nest.pack_sequence_as(given, [places[id(t)] for t in leaves])
-        key = formula, form, tuple((t.dtype, t.shape.rank) for t in different)
-        if key not in _MADE:
-            specs = [tf.TensorSpec(None if t.shape.rank is None else [None] * t.shape.rank, t.dtype) for t in different]
-
-            def run(*tensors: Any) -> Any:
-                return formula(*tf.nest.map_structure(lambda k: tensors[k], form))
-
-            with tf.init_scope():
-                _MADE[key] = tf.function(run, autograph=False).get_concrete_function(*specs)
-        return _MADE[key](*different)
-
-    return called
 
 
 # ---------------------------------------------------------------------- control and derivatives

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...mathematics import rules
-from ...mathematics.on_tensorflow import once
+from ...mathematics.traced import once
 from ..steps import Rule, along_segment, values
 from .graphs import known
 from .step import Step

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
+from ...mathematics.traced import created
+
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
 RESOURCE = tf.resource.as_datatype_enum
@@ -252,9 +254,7 @@ def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
     attributes = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
     if retyped:
         inputs = _retype(op, list(inputs), attributes)
-    graph = tf.compat.v1.get_default_graph()
-    # create_op without its decorator, which reads the signature at every call: a tenth of the time that tracing takes
-    outputs = list(graph._create_op_internal(op.type, list(inputs), attrs=attributes, name=op.type).outputs)
+    outputs = created(op.type, inputs, attributes)
     for made, before in zip(outputs, op.outputs, strict=True):
         if made.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
             made.set_shape(before.shape)

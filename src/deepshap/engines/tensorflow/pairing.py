@@ -8,10 +8,12 @@ runs on pairs from the start.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 import tensorflow as tf
 
+from ...mathematics.traced import once
 from .values import Layout, Value
 
 
@@ -89,11 +91,7 @@ class Crossed:
 
     def _spread(self, value: Value, layout: Layout) -> tuple[Any, Any]:
         places = self._once(lambda: self._places(layout.inner), "places", layout.inner)
-        axis = self._once(lambda: tf.constant(layout.axis), "axis", layout.axis)
-        x, r = (
-            tf.raw_ops.GatherV2(params=side, indices=place, axis=axis)
-            for side, place in zip((value.x, value.r), places, strict=True)
-        )
+        x, r = _taken(layout.axis)(value.x, value.r, *places)
         return x, r
 
     def _places(self, inner: int) -> tuple[Any, ...]:
@@ -114,12 +112,23 @@ class Crossed:
         )
 
     def _sizes(self, layout: Layout, sizes: Any) -> Any:
-        return tf.stack([self.pairs * layout.inner if k == layout.axis else sizes[k] for k in range(len(layout.shape))])
+        rows = self.pairs if layout.inner == 1 else self.pairs * layout.inner
+        return tf.stack([rows if k == layout.axis else sizes[k] for k in range(len(layout.shape))])
 
     def element_shape(self, value: Value) -> Any:
         """From its layout."""
         layout = value.layout
         return None if layout is None or layout.numbers is None else self.shape(value)
+
+
+@cache
+def _taken(axis: int) -> Callable[..., Any]:
+    """Entries of both sides on an axis."""
+
+    def taken(x: Any, r: Any, at: Any, at_r: Any) -> list[Any]:
+        return [tf.gather(x, at, axis=axis), tf.gather(r, at_r, axis=axis)]
+
+    return once(taken)
 
 
 def _known(value: Value) -> Layout:

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
 from ...mathematics import rules
-from ...mathematics.on_tensorflow import once
 from ...mathematics.rules import SMOOTH_NODES
+from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, USER_OPERATIONS, Operation
