@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from itertools import chain
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
@@ -17,10 +16,10 @@ import numpy as np
 
 CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
 BARE = {*CONTENT, OrderedDict}  # those that have no attributes
+EMPTY = {dict, list, set, deque, OrderedDict}
 PLAIN = {str, bytes, bool, int, float, complex, type(None)}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 MISSING = object()
-VALUES = operator.methodcaller("values")
 Undo = Callable[[], None]
 
 
@@ -31,7 +30,7 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
     are put back by ``drawing_kept``.
     """
     kept: list[tuple[Any, Any]] = []
-    arrays: list[tuple[Any, Any]] = []
+    empty: list[Any] = []
     slots: list[tuple[Any, MemberDescriptorType, Any]] = []
     seen: set[int] = set()
     waiting = list(values)
@@ -49,36 +48,25 @@ def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
             waiting += [content for *_, content in own]
             attributes = getattr(value, "__dict__", None)
             waiting += [attributes] if isinstance(attributes, dict) else []
-        if isinstance(value, (np.ndarray, bytearray)):
-            arrays.append((value, value.copy()))
-        elif is_content and not value:  # as most of what torch's modules hold
-            kept.append((value, ()))
-        elif is_content:
-            waiting += [v for v in (value.values() if isinstance(value, dict) else value) if type(v) not in PLAIN]
-            if not isinstance(value, tuple):
-                kept.append((value, value.copy()))
-    dicts = [both for both in kept if isinstance(both[1], dict)]
+        if is_content and not isinstance(value, (np.ndarray, bytearray)):
+            for content in value.values() if isinstance(value, dict) else value:
+                kind = type(content)
+                if kind in EMPTY and not content:  # as most of what torch's modules hold
+                    empty.append(content)
+                elif kind not in PLAIN:
+                    waiting.append(content)
+        if is_content and not isinstance(value, tuple):
+            kept.append((value, value.copy()))
 
     def undo() -> None:
-        if not (_untouched(kept, iter) and _untouched(dicts, VALUES)):
-            for held, content in reversed(kept):
-                if held or content:
-                    _restore(held, content)
-        for held, content in arrays:
-            _put_back(held, content)
+        for held, content in reversed(kept):
+            _restore(held, content)
+        for held in filter(None, empty):
+            held.clear()
         for held, slot, content in slots:
             _restore_slot(held, slot, content)
 
     return undo
-
-
-def _untouched(kept: list[tuple[Any, Any]], objects: Callable[[Any], Iterable[Any]]) -> bool:
-    """Whether the very same objects are in all of some containers, in the same order: as a rule they are."""
-    now, before = zip(*kept, strict=True) if kept else ((), ())
-    if not all(map(operator.eq, map(len, now), map(len, before))):
-        return False
-    flat = (chain.from_iterable(map(objects, side)) for side in (now, before))
-    return all(map(operator.is_, *flat))
 
 
 @lru_cache(4096)
@@ -110,17 +98,11 @@ def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> None:
         slot.__set__(held, content)
 
 
-def _put_back(held: Any, content: Any) -> None:
-    """Of arrays and of bytes."""
-    if isinstance(held, bytearray):
-        if held != content:
-            held[:] = content
-    elif held.flags.writeable and held.tobytes() != content.tobytes():
-        held[...] = content
-
-
 def _restore(held: Any, content: Any) -> None:
-    if not _same(held, content):  # Keras' own lists take note of every change
+    if isinstance(held, np.ndarray):
+        if held.flags.writeable and held.tobytes() != content.tobytes():
+            held[...] = content
+    elif not _same(held, content):  # Keras' own lists take note of every change
         held.clear()
         (held.update if isinstance(held, (dict, set)) else held.extend)(content)
 

@@ -186,7 +186,7 @@ def for_several(what: str, find: Find, given: Sequence[Tensor | None]) -> tuple[
 
 
 def _laid_out(m: Tensor, axis: int | None, size: int) -> Tensor:
-    return m.expand(size, *m.shape) if axis is None else m.movedim(axis, 0)
+    return m.expand(size, *m.shape) if axis is None else m.movedim(axis, 0) if axis else m
 
 
 def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -25,10 +25,11 @@ Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as
 
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     """Find the one axis on which crossed sides differ: it holds the rows."""
-    if x.shape[:1] + r.shape[:1] == pairs.grid and x.shape[1:] == r.shape[1:]:  # where most models have them
+    own, other = x.shape, r.shape
+    if own and other and (own[0], other[0]) == pairs[:2] and own[1:] == other[1:]:  # where most models have them
         return 0
-    differing = [axis for axis, sizes in enumerate(zip(x.shape, r.shape, strict=False)) if sizes[0] != sizes[1]]
-    if x.dim() != r.dim() or [(x.shape[axis], r.shape[axis]) for axis in differing] != [pairs.grid]:
+    differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
+    if x.dim() != r.dim() or [(own[axis], other[axis]) for axis in differing] != [pairs.grid]:
         raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
     return differing[0]
 

@@ -99,10 +99,10 @@ def preserved(contents: Contents) -> Iterator[None]:
         stack.enter_context(_fused_transformers_off())
         for module in contents.keras:
             start_from_states(module)
+        _look_experts_up(contents.modules)
         for module in contents.modules:
             if module.training:
                 module.training = False
-            _look_experts_up(module)
             for hooks in (
                 module._backward_hooks,
                 module._backward_pre_hooks,
@@ -114,14 +114,15 @@ def preserved(contents: Contents) -> Iterator[None]:
         yield
 
 
-def _look_experts_up(module: nn.Module) -> None:
+def _look_experts_up(modules: list[nn.Module]) -> None:
     """Let mixtures of experts of transformers look up the weights of each token's experts.
 
     Their other ways run each expert on its tokens of all rows, whose number depends on the input.
     """
-    config = module.__dict__.get("config")
-    if config is not None and getattr(config, "_experts_implementation", None) is not None:
-        config._experts_implementation = "batched_mm"
+    configs = {id(found): found for m in modules if (found := m.__dict__.get("config")) is not None}
+    for config in configs.values():
+        if getattr(config, "_experts_implementation", None) is not None:
+            config._experts_implementation = "batched_mm"
 
 
 def _contents_kept(modules: list[nn.Module], model: Any, unknown: bool) -> list[Callable[[], None]]:

@@ -30,6 +30,8 @@ def softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def _over_last(function: Callable[[Tensor], Tensor], input: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     input = input if dtype is None else input.to(dtype)
+    if dim in (-1, input.dim() - 1):
+        return function(input)
     return function(input.movedim(dim, -1)).movedim(-1, dim)
 
 
