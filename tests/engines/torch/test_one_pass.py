@@ -217,7 +217,7 @@ def test_only_enough_work_is_compiled_for(passes, monkeypatch):
 
 # ---------------------------------------------------------------------- attention
 class OfThree(nn.Module):
-    """By heads, and with a mask; or of one head, with more queries than keys."""
+    """By heads, and with a mask; or of one head, with more queries than keys, and numbers in another order in memory."""
 
     def __init__(self, heads, mask=None):
         super().__init__()
@@ -225,14 +225,15 @@ class OfThree(nn.Module):
         self.register_buffer("mask", mask)
         self.mixed = nn.MultiheadAttention(4, heads or 1, batch_first=True)
         self.q, self.k, self.v = (nn.Linear(4, width) for width in (3, 3, 5))
-        self.read_out = nn.Linear(4 if heads else 5, 2)
+        self.read_out = nn.Linear(4 if heads else 9, 2)
 
     def forward(self, x):
         if self.heads:
             y = self.mixed(x, x, x, attn_mask=self.mask, need_weights=False)[0]
-        else:
-            y = nn.functional.scaled_dot_product_attention(self.q(x), self.k(x[:, 2:]), self.v(x[:, 2:]), scale=0.7)
-        return self.read_out(torch.tanh(y)).mean(1)
+            return self.read_out(torch.tanh(y)).mean(1)
+        q, k, v = self.q(x), self.k(x[:, 2:]).mT.contiguous().mT, self.v(x[:, 2:]).mT.contiguous().mT
+        y = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.7)
+        return self.read_out(torch.tanh(y).mT).mean(1)
 
 
 MASKS = {
