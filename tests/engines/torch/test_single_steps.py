@@ -134,3 +134,63 @@ def test_long_sequences_take_little_memory(networks):
     whole = deepshap.DeepExplainer(dense(layer, head, USES["the last"][0]), R, progress=False)
     sizes = [profile(e, X).footprint.pair for e in (engine, whole)]
     assert sizes[1] - sizes[0] >= 2 * 6 * 8 * 8  # a float64 for every step and feature of the output
+
+
+# ---------------------------------------------------------------------- of other values
+def picked(v: Tensor, step: int) -> Tensor:
+    """An entry, by a product with zeros and a one."""
+    return (v * torch.eye(6, dtype=v.dtype)[step][:, None]).sum(1)
+
+
+def written_to(v: Tensor, pick) -> Tensor:
+    v = v.clone()
+    early = pick(v, 0).tanh()
+    v[:, 0] = 3 * pick(v, 2)
+    return early + pick(v, 0) * pick(v, 1)
+
+
+def scaled_in_place(v: Tensor, pick) -> Tensor:
+    v = v * 1.0
+    part = pick(v, 1)
+    early = part.tanh()
+    part *= 2
+    return early + part
+
+
+ENTRIES = {
+    "one": lambda v, pick: pick(v, 5),
+    "several": lambda v, pick: pick(v, 0) * pick(v, 5) + pick(v, 2),
+    "one twice": lambda v, pick: pick(v, 3).tanh() + pick(v, 3),
+    "some and all": lambda v, pick: pick(v, 0) * v.mean(1) + pick(v, 4),
+    "all": lambda v, pick: sum(pick(v, t).tanh() * (t + 1) for t in range(6)),
+    "of an entry": lambda v, pick: pick(v, 1)[:, 2:3] * pick(v, 1)[:, 0:1] + pick(v, 2)[:, :1],
+    "not all are used": lambda v, pick: [pick(v, t) for t in range(6)][3] + pick(v, 0),
+    "written to": written_to,
+    "scaled in place": scaled_in_place,
+}
+
+
+@pytest.mark.parametrize("rows", [(3, 5), (1, 5), (3, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("use", ENTRIES)
+def test_entries_of_any_value(use, rows):
+    x, r = X[: rows[0]], R[: rows[1]]
+
+    def explained(pick, made):
+        return values(lambda x: ENTRIES[use](made(x), pick).sum(1, keepdim=True) * torch.ones(2).double(), x, r)
+
+    for made in (torch.tanh, lambda x: x, lambda x: torch.stack([x, x.sin()])[1]):
+        found = explained(lambda v, step: v[:, step], made)
+        assert_close(found, explained(picked, made), 1e-12)
+        if use != "scaled in place":  # of what is made together nothing is written to
+            assert_close(explained(lambda v, step: v.unbind(1)[step], made), found, 1e-12)
+
+
+def test_the_work_for_entries_is_linear_in_their_number():
+    """Autograd would make zeros of all steps for each."""
+
+    def model(x):
+        return sum(step.tanh() for step in x.unbind(1)).sum(1, keepdim=True)
+
+    with torch.profiler.profile() as profile:
+        values(model, X, R)
+    assert sum(event.name == "aten::select_backward" for event in profile.events()) <= 6

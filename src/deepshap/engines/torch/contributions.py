@@ -163,6 +163,7 @@ class Traced:
         found = []
         for _, sums in self.tracer.sums:
             sums.take()  # of the attempt to take all at once
+        self.tracer.selections.forget()
         for step in self.tracer.tape.steps:
             step.selections.clear()
             step.known = None

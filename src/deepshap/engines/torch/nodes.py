@@ -16,12 +16,6 @@ from . import pairing, rules
 from .operations import Operation, Reading, Step
 from .tree import detached, tensors
 
-BESIDE_SELECTION = (
-    "SliceBackward0",
-    "UnsqueezeBackward0",
-    "AliasBackward0",
-)  # x[:, -1, :4] and x[:, -1, None] select too
-
 Find = Callable[[list[Any]], list[Any]]  # from the multipliers of a step's results to those of its inputs
 
 
@@ -63,9 +57,7 @@ class Node(Function):
         if known is None and reading.references is not None:
             step = pairing.among(step, reading.references)
         find = partial(pairing.multipliers, step, ctx.operation) if known is None else lambda _: known
-        result = (
-            for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else _for_one(find, given)
-        )
+        result = for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else for_one(find, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if reading.careful and len(given) == 1:
             result = tuple(None if m is None else _where_reached(m, given[0]) for m in result)
@@ -100,33 +92,6 @@ def _with_selections(step: Step, given: Sequence[Tensor | None]) -> list[Tensor 
     return [*outputs, *(m for _, _, m in selections)]
 
 
-def select_apart(result: Any) -> bool:
-    """If a tensor is an entry of a recurrent network's output, its last step for instance, hand on its multiplier by itself.
-
-    Autograd would put it among zeros for all other steps, of every pair. The tensor remains a view like any other.
-    """
-    select: Any = result.grad_fn if isinstance(result, Tensor) else None
-    while select is not None and select.name() in BESIDE_SELECTION:
-        select = select.next_functions[0][0]
-    if select is None or select.name() != "SelectBackward0":
-        return False
-    node, position = select.next_functions[0]
-    step = _made_by(node)
-    if position or step is None:
-        return False
-    axis, index = _signed(select._saved_dim), _signed(select._saved_index)
-    axis %= step.outputs[0].dim()
-    index %= step.outputs[0].shape[axis]
-
-    def take(given: tuple[Tensor | None]) -> tuple[None]:
-        if given[0] is not None:
-            step.selections.append((axis, index, given[0]))
-        return (None,)
-
-    select.register_prehook(take)
-    return True
-
-
 class Uses:
     """How calls use what recurrent networks made."""
 
@@ -136,7 +101,7 @@ class Uses:
     def count(self, values: Iterable[Tensor], reading: Reading) -> None:
         """Count what a call takes, of all outputs; not where each step is looked at by itself."""
         for value in () if reading.careful else values:
-            if (step := _made_by(value.grad_fn)) is not None:
+            if (step := made_by(value.grad_fn)) is not None:
                 step.uses += 1
 
     def whole(self, values: Iterable[Tensor]) -> int:
@@ -148,16 +113,12 @@ class Uses:
 
 def recurrent_step(value: Tensor, position: int = 0) -> Step | None:
     """The step of the recurrent network of whose outputs a tensor is the one in some position."""
-    return _made_by(value.grad_fn) if value.output_nr == position else None
+    return made_by(value.grad_fn) if value.output_nr == position else None
 
 
-def _made_by(node: Any) -> Step | None:
+def made_by(node: Any) -> Step | None:
+    """The step of a recurrent network that a node of autograd's graph is."""
     return node.step if isinstance(node, Node._backward_cls) and node.operation.pairs_itself else None  # type: ignore[attr-defined]
-
-
-def _signed(number: int) -> int:
-    """Autograd shows negative numbers as 64 bits without a sign."""
-    return number - 2**64 if number >= 2**63 else number
 
 
 def several_at_once() -> bool:
@@ -165,7 +126,8 @@ def several_at_once() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Go back with the multipliers of one output, as of several."""
     found = find([None if m is None else m.unsqueeze(0) for m in given])
     return tuple(None if m is None else m.squeeze(0) for m in found)
 

@@ -110,7 +110,7 @@ class Step:
     reference : the same step on the reference side.
     reference_inputs, reference_outputs : its varying inputs and float outputs.
     memory : whatever the operation's forward pass kept for its rule.
-    selections : multipliers of entries of the first output, which come past autograd, see ``nodes.select_apart``.
+    selections : multipliers of entries of the first output, which come past autograd, see ``selections.py``.
     selected : what the last multipliers that a rule gets belong to: an axis of the first output, and an entry of it.
     form : how the outputs are nested, while they are made.
     uses : how often the outputs of a recurrent one were taken by calls; 0 where that is not counted.
@@ -139,6 +139,11 @@ class Step:
         other = object.__new__(Step)
         other.__dict__.update(self.__dict__, **own)
         return other
+
+    def take(self, selection: tuple[int, int, Tensor]) -> bool:
+        """Take the multiplier of an entry of the first output past autograd."""
+        self.selections.append(selection)
+        return True
 
     def evaluate(self, *inputs: Tensor) -> Any:
         """The operation as a function of its varying inputs alone."""

@@ -37,9 +37,10 @@ from .carriers import (
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
-from .nodes import Uses, is_continuous, recurrent_step, run_node, select_apart, several_at_once
+from .nodes import Uses, is_continuous, recurrent_step, run_node, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
+from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
 from .tree import detached, replace, tensors, told_apart
@@ -85,7 +86,7 @@ class Tracer(TorchFunctionMode):
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
         self._memory = Memory()
         self._overwriting = Overwriting(self.tape)
-        self._uses = Uses()
+        self._uses, self.selections = Uses(), Selections()
 
     @property
     def sums(self) -> list[tuple[Tensor, Sums]]:
@@ -163,7 +164,7 @@ class Tracer(TorchFunctionMode):
             self.tape.takes_numbers(name, words)
             result = self._active(self._with_constants(entered, passive))
         self._mark(result)
-        if self._is_example and self.reading.diagnosis is None and not select_apart(result):
+        if self._is_example and self.reading.diagnosis is None and not self.selections.take_apart(result):
             self.tape.nbytes += self._uses.whole(active)
         return result
 

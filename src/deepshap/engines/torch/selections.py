@@ -1,0 +1,116 @@
+"""Single entries of values, as ``x[:, t]`` in loops over time: their multipliers go past autograd.
+
+That puts each among zeros for all other entries, of every pair, and adds these up: as much work for each step as there are steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .nodes import for_one, for_several, made_by, several_at_once
+
+BESIDE_SELECTION = (
+    "SliceBackward0",
+    "UnsqueezeBackward0",
+    "AliasBackward0",
+)  # x[:, -1, :4] and x[:, -1, None] select too
+_ENTRIES, _TAKEN = "deepshap_entries", "deepshap_taken"  # what nodes are marked with
+
+
+Selection = tuple[int, int, Tensor]  # axis, index and multiplier
+
+
+class Entries:
+    """Takes multipliers of entries of a node's output, in some position and of some sizes, to add them all at once.
+
+    In each backward pass the first one goes by autograd all the same: that calls for the others only where something comes.
+    """
+
+    def __init__(self, position: int, sizes: Sequence[int]) -> None:
+        self._position, self._sizes = position, sizes
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._begun = False
+        self._selections: list[Selection] = []
+
+    def take(self, selection: Selection) -> bool:
+        """Take a multiplier, if autograd has been given another one."""
+        if self._begun:
+            self._selections.append(selection)
+        begun, self._begun = self._begun, True
+        return begun
+
+    def added(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        """What reaches the node, with what came past autograd."""
+        selections = self._selections
+        self.forget()
+        own = given[self._position]
+        if not selections:
+            return given
+        assert own is not None, "autograd was given a multiplier for the first one"
+
+        def find(rows: list[Any]) -> list[Any]:
+            whole = rows[0].clone(memory_format=torch.contiguous_format)
+            for (axis, index, _), m in zip(selections, rows[1:], strict=True):
+                whole.select(axis + 1, index).add_(m)
+            return [whole]
+
+        parts = [own, *(m for _, _, m in selections)]
+        (whole,) = for_several("a selection", find, parts) if several_at_once() else for_one(find, parts)
+        return *given[: self._position], whole, *given[self._position + 1 :]
+
+
+class Selections:
+    """All entries that a run takes of values."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entries] = []
+
+    def take_apart(self, result: Any) -> bool:
+        """If a tensor is an entry of another, hand on its multiplier by itself; it remains a view like any other.
+
+        A recurrent network's rule takes that as it is, and other nodes get all of them together.
+        """
+        select: Any = result.grad_fn if isinstance(result, Tensor) else None
+        while select is not None and select.name() in BESIDE_SELECTION:
+            select = select.next_functions[0][0]
+        if select is None or select.name() != "SelectBackward0":
+            return False
+        if _TAKEN in select.metadata:
+            return True
+        select.metadata[_TAKEN] = True
+        sizes, (node, position) = select._saved_self_sym_sizes, select.next_functions[0]
+        axis = _signed(select._saved_dim) % len(sizes)
+        index, step = _signed(select._saved_index) % sizes[axis], made_by(node)
+        taken = self._of(node, position, sizes) if position or step is None else step
+
+        def take(given: tuple[Tensor | None]) -> tuple[Tensor | None]:
+            past = given[0] is not None and taken.take((axis, index, given[0]))
+            return (None,) if past else given
+
+        select.register_prehook(take)
+        return True
+
+    def _of(self, node: Any, position: int, sizes: Sequence[int]) -> Entries:
+        known: dict[int, Entries] = node.metadata.setdefault(_ENTRIES, {})
+        if position not in known:
+            known[position] = Entries(position, sizes)
+            node.register_prehook(known[position].added)
+            self._entries.append(known[position])
+        return known[position]
+
+    def forget(self) -> None:
+        """Forget what a backward pass left that failed."""
+        for entries in self._entries:
+            entries.forget()
+
+
+def _signed(number: int) -> int:
+    """Autograd shows negative numbers as 64 bits without a sign."""
+    return number - 2**64 if number >= 2**63 else number
