@@ -164,6 +164,10 @@ ENTRIES = {
     "some and all": lambda v, pick: pick(v, 0) * v.mean(1) + pick(v, 4),
     "all": lambda v, pick: sum(pick(v, t).tanh() * (t + 1) for t in range(6)),
     "of an entry": lambda v, pick: pick(v, 1)[:, 2:3] * pick(v, 1)[:, 0:1] + pick(v, 2)[:, :1],
+    "several of several": lambda v, pick: torch.stack(
+        [pick(v, t)[:, k] * (t + k) for t in (0, 2, 3) for k in range(3)], 1
+    ).sin(),
+    "several at once": lambda v, pick: (pick(v, 1)[:, 2] + pick(v, 1)[:, 0] * pick(v, 4)[:, 0])[:, None],
     "not all are used": lambda v, pick: [pick(v, t) for t in range(6)][3] + pick(v, 0),
     "written to": written_to,
     "scaled in place": scaled_in_place,

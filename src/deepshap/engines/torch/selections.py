@@ -90,7 +90,9 @@ class Selections:
         index, step = _signed(select._saved_index) % sizes[axis], made_by(node)
         taken = self._of(node, position, sizes) if position or step is None else step
 
-        def take(given: tuple[Tensor | None]) -> tuple[Tensor | None]:
+        def take(given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            if (own := select.metadata.get(_ENTRIES)) is not None:  # entries of this entry
+                given = own[0].added(given)
             past = given[0] is not None and taken.take((axis, index, given[0]))
             return (None,) if past else given
 
@@ -101,7 +103,8 @@ class Selections:
         known: dict[int, Entries] = node.metadata.setdefault(_ENTRIES, {})
         if position not in known:
             known[position] = Entries(position, sizes)
-            node.register_prehook(known[position].added)
+            if _TAKEN not in node.metadata:  # else it asks for them before it hands on its own multiplier
+                node.register_prehook(known[position].added)
             self._entries.append(known[position])
         return known[position]
 
