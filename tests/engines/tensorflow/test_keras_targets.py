@@ -98,3 +98,22 @@ def test_a_handler_of_the_head_and_of_another_layer():
     explainer.register_custom_handler(model.layers[-1].name, handler)
     with pytest.raises(deepshap.InputError, match="treats its softmax too"):
         explainer.shap_values(X, target="logits")
+
+
+KINDS = (lambda z: keras.ops.softmax(z) * 1.0, lambda z: 1.5 + keras.ops.softplus(z), lambda z: z)
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 1), (1, 0), (2, 0), (1, 2)])
+def test_what_the_outputs_are_is_asked_in_every_call(before, now):
+    """Probabilities or logits: a function that turned from one to the other is explained as it is."""
+    weights, kind = RANDOM.normal(size=(12, 3)), [before]
+
+    def model(x):
+        return KINDS[kind[0]](keras.ops.reshape(x, (-1, 12)) @ weights)
+
+    used = deepshap.DeepExplainer(model, BACKGROUND, progress=False)
+    used.shap_values(X, target="log-odds")
+    kind[0] = now
+    fresh = deepshap.DeepExplainer(model, BACKGROUND, progress=False)
+    wanted = fresh.shap_values(X, target="log-odds")
+    np.testing.assert_allclose(used.shap_values(X, target="log-odds"), wanted, atol=1e-12)

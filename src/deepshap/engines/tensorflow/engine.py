@@ -72,6 +72,8 @@ class TensorFlowEngine(Shell):
     def _enter(self, stack: ExitStack) -> None:
         stack.enter_context(tf.init_scope())
         stack.enter_context(context.eager_mode())
+        if not self.is_frozen:
+            self._current.clear()  # the model may run before it is probed, if it is at all
 
     def _form(self, values: Any, what: str) -> Inputs:
         return Inputs(values, self.batch_axis, what, _dtype_of(self.model, list(self.layers)))
