@@ -264,10 +264,18 @@ class TensorFlowEngine(Shell):
         return isinstance(error, self.exhausted)
 
     def probe(self, examples: Points, references: Points) -> Profile:
-        """Check on an example and a reference that the model can be explained."""
+        """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not self.is_frozen:
             self._current.clear()
         self._survey(examples)  # before a model is run that will be refused
+        key = self.graph(examples), _rules_of_users()
+        self.output_axis, self.layer_axes, self._recurrent, footprint, self.output_shape, self.dtype = self.once(
+            key, lambda: self._probed(examples, references)
+        )
+        return self._profile(footprint, examples.form)
+
+    def _probed(self, examples: Points, references: Points) -> tuple[Any, ...]:
+        """What is found on an example and a reference: axes, whether there are loops, memory, and the output's form."""
         one, two = examples[:1], references[:1].described_by(examples[:1])
         both = Points.joined([one, two])
         runs = [run.reshape(-1) for run in self._find_axes(both)]
@@ -276,9 +284,8 @@ class TensorFlowEngine(Shell):
         check_independence(self.eps, runs)
         self._compare(both, runs[0])
         extra = tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e))
-        self._recurrent = function.loops
         footprint = function.footprint(tuple(self._entering(one)), tuple(self._entering(two)), extra)
-        return self._profile(footprint, examples.form)
+        return self.output_axis, self.layer_axes, function.loops, footprint, self.output_shape, self.dtype
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``: the references' activations are not kept from call to call."""
