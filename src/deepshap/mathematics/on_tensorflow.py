@@ -30,6 +30,11 @@ def isinf(x: Any) -> Any:
     return tf.math.is_inf(tf.abs(x))
 
 
+def isnan(x: Any) -> Any:
+    """Whether it is no number."""
+    return tf.math.is_nan(tf.abs(x))
+
+
 def isfinite(x: Any) -> Any:
     """Whether a number is finite."""
     return tf.math.is_finite(tf.abs(x))

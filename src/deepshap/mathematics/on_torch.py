@@ -15,7 +15,8 @@ WITHOUT_DERIVATIVE = ("not implemented", "no autograd formula")  # how torch say
 exp, expm1, log1p, tanh, sigmoid, sqrt, erfc = (
     torch.exp, torch.expm1, torch.log1p, torch.tanh, torch.sigmoid, torch.sqrt, torch.erfc,
 )  # fmt: skip
-relu, where, equal, isinf, isfinite = torch.relu, torch.where, torch.eq, torch.isinf, torch.isfinite
+relu, where, equal = torch.relu, torch.where, torch.eq
+isinf, isnan, isfinite = torch.isinf, torch.isnan, torch.isfinite
 maximum, minimum, zeros_like, ones_like = torch.maximum, torch.minimum, torch.zeros_like, torch.ones_like
 conj, real, linear = torch.conj, torch.real, F.linear
 

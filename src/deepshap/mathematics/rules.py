@@ -369,6 +369,12 @@ def _crossings(r: Array, change: Array) -> Array:
 
 
 # ---------------------------------------------------------------------- what a step explains
+def where_reached(m: Array, found: Array) -> Array:
+    """What a rule has found, with 0 where nothing reaches an element whose slope is no number: a branch that is not taken."""
+    xp = namespace(found)
+    return xp.where(xp.equal(m, 0) & xp.isnan(found), 0.0, found)
+
+
 def inner(m: Array, x: Array, r: Array) -> Array:
     """What a multiplier explains of a difference, real; the multipliers of complex values are conjugated, as gradients are."""
     xp = namespace(m)

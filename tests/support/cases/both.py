@@ -211,6 +211,17 @@ both("fourier", lambda x: torch.fft.rfft(x).abs(), lambda x: math.abs(tf.signal.
 both("where", lambda a, b: torch.where(a > b, a * 2, b.sin()), lambda a, b: tf.where(a > b, a * 2, tf.sin(b)), 2, smooth=False)
 both("where with -inf, then softmax", lambda x: torch.where(x > -0.5, x, -np.inf).softmax(-1),
      lambda x: nn.softmax(tf.where(x > -0.5, x, -np.inf)), smooth=False)
+both("where, undefined where not taken", lambda x: torch.where(x > 0, x.sqrt(), -(-x).sqrt()),
+     lambda x: tf.where(x > 0, tf.sqrt(x), -tf.sqrt(-x)), smooth=False)
+both("where, product undefined where not taken", lambda x: torch.where(x > 0, x * x.log(), 0.0),
+     lambda x: tf.where(x > 0, x * tf.math.log(x), 0.0), smooth=False)
+both("where, infinite where not taken", lambda x: torch.where(x > 0, 1 / x.relu() + x.relu().log(), x),
+     lambda x: tf.where(x > 0, 1 / nn.relu(x) + math.log(nn.relu(x)), x), smooth=False)
+both("where, beyond its domain where not taken",
+     lambda x: torch.where(x > 1, x.acosh() + x.log1p(), x.asin() + x.atanh()).where(x > -1, x),
+     lambda x: tf.where(x > -1, tf.where(x > 1, math.acosh(x) + math.log1p(x), math.asin(x) + math.atanh(x)), x), smooth=False)
+both("log of 0 on both sides", lambda x: torch.cat([x.exp(), (x - 99).relu()], 1).log().sigmoid(),
+     lambda x: nn.sigmoid(math.log(tf.concat([tf.exp(x), nn.relu(x - 99)], 1))), smooth=False)
 both("one hot", lambda x: F.one_hot((x.abs() * 2).int().clip(0, 3).long(), 4).to(x.dtype),
      lambda x: tf.one_hot(tf.clip_by_value(tf.cast(tf.abs(x) * 2, tf.int32), 0, 3), 4, dtype=x.dtype), smooth=False)
 both("table of constants", lambda x: F.embedding((x.abs() * 3).int().clip(0, 9).long(), torch.tensor(TABLE, dtype=x.dtype)),

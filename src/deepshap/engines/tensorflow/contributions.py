@@ -40,10 +40,11 @@ def explained(
     pairing: str,
     multipliers: bool,
     diagnosis: bool,
+    careful: bool,
 ) -> Explained:
     """Trace the function that explains; examples and references by themselves where their rows can be told."""
     extra = len(graph.body.inputs) - len(graph.captured) - inputs
-    options = (multipliers, diagnosis)
+    options = (multipliers, diagnosis, careful)
     if pairing != CROSSED:
         return Explained(graph, survey, inputs, output_axis, layer_axes, pairing, *options)
     if not extra and layer_axes is None:
@@ -55,7 +56,10 @@ def explained(
 
 
 class Explained:
-    """A function that explains examples against references; ``multipliers``: those of the pairs are returned too."""
+    """A function that explains examples against references.
+
+    ``multipliers``: those of the pairs are returned too. ``careful``: what nothing reaches gets 0, whatever slope it has.
+    """
 
     def __init__(
         self,
@@ -65,10 +69,12 @@ class Explained:
         output_axis: int,
         layer_axes: tuple[int, ...] | None,
         pairing: str,
-        multipliers: bool = False,
-        diagnosis: bool = False,
+        multipliers: bool,
+        diagnosis: bool,
+        careful: bool,
     ) -> None:
-        self.graph, self.survey, self.diagnosis, self.multipliers = graph, survey, diagnosis, multipliers
+        self.graph, self.survey, self.multipliers = graph, survey, multipliers
+        self.diagnosis, self.careful = diagnosis, careful
         self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
         self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
         self.steps: list[tuple[str, str]] = []
@@ -145,7 +151,7 @@ class Explained:
     def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block) if self.apart else Pairwise()
-        tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None)
+        tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.careful)
         tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
         return tracer
 

@@ -334,14 +334,19 @@ class TensorFlowEngine(Shell):
         extra = _tensors([e for e in examples.extra if Inputs.has_rows(e)], count)
         others = self._entering(comparison.references, 1 if comparison.crossed else count)
         wanted = columns.ravel().astype(np.int32)
-        *found, y, yr = function(self._entering(examples, count), others, extra, wanted, plan.memory)
+        given = self._entering(examples, count), others, extra, wanted, plan.memory
+        *found, y, yr = function(*given)
+        if not all(np.isfinite(f).all() for f in found):
+            *found, y, yr = self._function(examples, function.pairing, function.multipliers, careful=True)(*given)
         values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found]
         return values, *(v.numpy().astype(np.float64)[::count] for v in (y, yr))
 
-    def _function(self, points: Points, pairing: str, multipliers: bool = False, diagnosis: bool = False) -> Explained:
+    def _function(
+        self, points: Points, pairing: str, multipliers: bool = False, diagnosis: bool = False, careful: bool = False
+    ) -> Explained:
         graph = self.graph(points)
         count, layer_axes = len(points.inputs), None if self.layer is None else tuple(self.layer_axes)
-        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis
+        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis, careful
         key = *options, _rules_of_users()
         if key not in graph.functions:
             graph.functions[key] = explained(graph, self._survey(points), *options)
@@ -372,7 +377,7 @@ class TensorFlowEngine(Shell):
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
-        function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True)
+        function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True, careful=True)
         extra = [tf.constant(e) for e in pair.examples.extra if Inputs.has_rows(e)]
         row, reference = self._entering(pair.examples), self._entering(pair.references)
         found: list[Blame] = []

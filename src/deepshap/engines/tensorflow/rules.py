@@ -42,6 +42,21 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     return _own(step, operation, multipliers)
 
 
+def pull_carefully(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
+    """As ``pull``, with 0 where nothing reaches an element whose slope is no number."""
+    found = pull(step, operation, multipliers)
+    return [_where_reached(multipliers[0], m) for m in found] if len(multipliers) == 1 else found
+
+
+def _where_reached(given: Any, found: Any) -> Any:
+    """See ``rules.where_reached``: of elements that are those of the output, which sizes may show only when they run."""
+    if found is None or not given.shape.is_compatible_with(found.shape):
+        return found
+    found = tf.convert_to_tensor(found)
+    alike = tf.reduce_all(tf.equal(tf.shape(given), tf.shape(found)))
+    return tf.cond(alike, lambda: rules.where_reached(given, found), lambda: found)
+
+
 def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     assert operation.rule is not None
     given = [

@@ -80,6 +80,7 @@ class Tracer:
         layouts: Layouts,
         carrier: tf.DType,
         diagnosis: list[Diagnosis] | None = None,
+        careful: bool = False,
     ) -> None:
         self.library, self.survey, self.pairing, self.layouts = survey.library, survey, pairing, layouts
         self.carrier = carrier  # dtype of the multipliers of what is no float
@@ -91,6 +92,7 @@ class Tracer:
         self.lost: set[Any] = set()  # variables that were written where that cannot be followed
         self.written: dict[Any, Value] = {}  # what the model has written to its variables, by their handles
         self.diagnosis = diagnosis
+        self.pull = rules.pull_carefully if careful else rules.pull
         self.dtypes: set[tf.DType] = set()  # of values that depend on the input
         self.bytes = Bytes()  # what these take
         self.checks = False  # whether something is checked while it runs
@@ -278,7 +280,7 @@ class Tracer:
         return value
 
     def _pull(self, tape: Tape, step: Step, operation: Operation, multipliers: Sequence[Any]) -> None:
-        result = rules.pull(step, operation, multipliers)
+        result = self.pull(step, operation, multipliers)
         if self.diagnosis is not None and not any(_goes_around(v) for v in step.operands):
             gap, size = rules.local_gap(step, multipliers, result)
             self.diagnosis.append(Diagnosis([(step.name, step.place)], tf.stack([[gap], [size]])))

@@ -12,6 +12,7 @@ from torch._functorch import pyfunctorch
 from torch.autograd.function import Function, once_differentiable
 
 from ...errors import UnsupportedOperationError
+from ...mathematics.rules import where_reached
 from . import pairing, rules
 from .operations import Operation, Reading, Step
 from .tree import detached, tensors
@@ -60,7 +61,7 @@ class Node(Function):
         result = for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else for_one(find, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if reading.careful and len(given) == 1:
-            result = tuple(None if m is None else _where_reached(m, given[0]) for m in result)
+            result = tuple(m if m is None or m.shape != given[0].shape else where_reached(given[0], m) for m in result)
         if reading.diagnosis is not None:
             reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
@@ -69,11 +70,6 @@ class Node(Function):
 def run_node(reading: Reading, step: Step, operation: Operation, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Apply a node; without what ``Function.apply`` does for transforms of ``torch.func``, of which none is at work."""
     return super(Function, Node).apply(reading, step, operation, *inputs)
-
-
-def _where_reached(found: Tensor, given: Tensor) -> Tensor:
-    """0 where nothing reaches an element, whose slope may be no number."""
-    return torch.where((given == 0) & found.isnan(), 0.0, found) if found.shape == given.shape else found
 
 
 def _like(multiplier: Tensor, value: Tensor) -> Tensor:
