@@ -147,6 +147,16 @@ def standard_errors(method: Method, estimate: RunningEstimate) -> np.ndarray | N
     return plays * np.hypot(kept * believed, (1 - kept) * doubted)
 
 
+def replicates(method: Method, estimate: RunningEstimate) -> list[np.ndarray]:
+    """Estimates of the values whose spread is their noise, the same number whatever was run; none where it is not known.
+
+    Where all coalitions were tried they are the values.
+    """
+    if isinstance(method, AllCoalitions):
+        return [estimate.values()[0]] * GROUPS
+    return estimate.spread_groups()
+
+
 def _widened(replicates: int) -> float:
     """Quantile 0.975 of Student's t over that of the normal distribution (Cornish and Fisher's expansion)."""
     z, nu = 1.96, replicates - 1
@@ -216,7 +226,7 @@ def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate,
     ``values`` are the corrected attributions (rows, players, k). The square of the distance is a ratio of sums over rows; its
     standard error is that of leaving out rows, and groups, in turn (jackknife).
     """
-    estimates = np.stack(estimate.groups(estimate.group_count))
+    estimates = np.stack(estimate.groups())
     corrections = estimates - (values - estimate.correction)
     whole = 1.0 if method.by_outputs else method.segments / (method.segments - 1)
 

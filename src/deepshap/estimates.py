@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from .engines.api import Comparison, Contributions
+from .explanation.uncertainty import spread_over
 from .methods import Known, Term
 from .players import Players
 
@@ -217,22 +218,21 @@ class RunningEstimate:
         share = np.divide(found, told, out=np.ones_like(told), where=told > 0)
         return np.minimum(1.0, share * (1 + 2 * math.sqrt(2 / free)))
 
-    @property
-    def group_count(self) -> int:
-        """How many groups of replicates there are; 0 if too few to tell noise."""
-        return len(self._groups) if len(self._groups) >= FEWEST else 0
+    def groups(self) -> list[np.ndarray]:
+        """Independent estimates of the values, each from a part of the replicates; none if too few to tell noise."""
+        if len(self._groups) < FEWEST:
+            return []
+        return [self._fixed[0] + total / count for count, total in self._groups]
 
-    def groups(self, number: int) -> list[np.ndarray]:
-        """So many independent estimates of the values, each from a part of the replicates."""
-        parts = [self._groups[first::number] for first in range(number)]
-        return [self._fixed[0] + sum(total for _, total in part) / sum(count for count, _ in part) for part in parts]
+    def spread_groups(self) -> list[np.ndarray]:
+        """``GROUPS`` estimates around the values, as far apart as their noise is, which is less than that of groups tells.
 
-    def spread_groups(self, number: int) -> list[np.ndarray]:
-        """The same around the values, as far apart as their noise is, which is less than that of single groups tells."""
-        noise = self.noise()
-        if not number or noise is None:
+        They are as many of however few replicates, so that rows that took more of them stand beside those that took less.
+        """
+        noise, groups = self.noise(), self.groups()
+        if not groups or noise is None:
             return []
         plain = np.sqrt(self._squares / (self._count - 1) / self._count)
         narrowed = self.kept * np.divide(noise, plain, out=np.ones_like(noise), where=plain > 0)
         raw, whole = self._fixed[0] + self._mean, self.values()[0]
-        return [whole + narrowed * (group - raw) for group in self.groups(number)]
+        return spread_over([whole + narrowed * (group - raw) for group in groups], GROUPS)

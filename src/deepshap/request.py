@@ -198,6 +198,7 @@ class Answering:
     def _shaped(self, parts: list[_Part], examples: Points, players: Players | None) -> Answer:
         """Rows in their order, outputs with their axes, results in the dtype and form of the input."""
         order = np.argsort(np.concatenate([part.rows for part in parts]))
+        by_row = sorted(range(len(parts)), key=lambda at: parts[at].rows[0])
         first = parts[0].outcome
         profile = first.profile
         shape = profile.output_shape
@@ -215,8 +216,7 @@ class Answering:
 
         wish = self.request.wish.turned(raw("predictions"))
         errors = [dial.standard_errors(part.outcome.method, part.outcome.estimate) for part in parts]
-        number = min(part.outcome.estimate.group_count for part in parts)
-        groups = [part.outcome.estimate.spread_groups(number) for part in parts]
+        groups = [dial.replicates(part.outcome.method, part.outcome.estimate) for part in parts]
         near = [self._converged(part.outcome) for part in parts]
         data: Any = self.engine.explained(examples)
         axes = list(profile.axes)
@@ -234,9 +234,9 @@ class Answering:
             errors=None
             if any(e is None for e in errors)
             else formed([[e] for e in errors if e is not None], wish.bound),
-            replicates=[formed([[g] for g in each], wish.shaped) for each in zip(*groups, strict=True)] or None,
+            replicates=[formed([[g] for g in each], wish.shaped) for each in zip(*groups, strict=all(groups))] or None,
             converged=None if near[0] is None else joined([n for n in near if n is not None]),
-            method="; ".join(dict.fromkeys(part.outcome.method.description for part in parts)),
+            method="; ".join(dict.fromkeys(parts[at].outcome.method.description for at in by_row)),
             players=None if players is None else players.kind,
         )
         return Answer(found, raw("columns"), raw("predictions"), shape, players)

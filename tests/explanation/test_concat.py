@@ -117,8 +117,23 @@ def test_labels_of_steps_may_differ():
 
 def test_methods_are_named_one_after_the_other():
     one, two, three = (explanation(seed=seed) for seed in range(3))
-    two.method, three.method = "Deep SHAP along 8 paths.", None
-    assert deepshap.Explanation.concat([one, two, one, three]).method == f"{one.method} {two.method}"
+    one.method, two.method, three.method = "A", "B", None
+    both = deepshap.Explanation.concat([one, two, one, three])
+    assert both.method == "A; B"
+    assert deepshap.Explanation.concat([both, two, both[:1]]).method == "A; B"
+
+
+def test_fewer_replicates_stand_beside_more():
+    """As in files of rows that took more and less effort: each row's errors of sums stay as they are."""
+    one, two = explanation(padded=False), explanation(seed=1, padded=False)
+    two.replicates = two.replicates[:3]
+    both = deepshap.Explanation.concat([two, one])
+    assert both.replicates.shape == (4, *both.values.shape)
+    for part, rows in ((two, slice(0, ROWS)), (one, slice(ROWS, None))):
+        for summed in ("over_time", "over_features"):
+            errors = getattr(both, summed)().standard_errors[rows]
+            np.testing.assert_allclose(errors, getattr(part, summed)().standard_errors, rtol=1e-12)
+    assert two.replicates.shape[0] == 3
 
 
 def changed(**fields):
@@ -138,7 +153,7 @@ def changed(**fields):
         (lambda: changed(players="steps"), "players must be the same"),
         (lambda: changed(row_ids=None), "row_ids is known of some"),
         (lambda: changed(standard_errors=None), "standard_errors is known of some"),
-        (lambda: changed(replicates=np.random.default_rng(0).normal(size=(3, ROWS, STEPS, FEATURES, OUTPUTS))), "replicate_3"),
+        (lambda: changed(replicates=None), "replicate_0 is known of some"),
         (lambda: explanation(seed=1)[:, 1:], r"one shape, not values of shape \(6, 5, 3, 2\) and \(6, 4, 3, 2\)"),
         (lambda: explanation(seed=1)[:, [1, 0, 2, 3, 4]], "steps must be the same"),
         (lambda: explanation(seed=1)[0], r"take explanation\[\[0\]\]"),

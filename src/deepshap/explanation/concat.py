@@ -13,7 +13,9 @@ from ..errors import InputError
 from .core import Attributions
 from .fields import FACTS
 from .joint import JointAttributions
+from .uncertainty import spread_over
 
+BETWEEN = "; "  # sentences of a method's description
 UNIFORM = (*FACTS[:-3], "output_dims")
 
 
@@ -46,15 +48,27 @@ def _rows_of(parts: Sequence[Attributions]) -> Attributions:
         raise InputError(f"concat needs rows of one shape, not values of shape {' and '.join(map(str, shapes))}.")
     for name in UNIFORM:
         _check_same(name, [getattr(part, name) for part in parts])
+    parts = _with_as_many_replicates(parts)
     tracked = [dict(part._s._iter_tracked(include_aliases=True)) for part in parts]
     names = dict.fromkeys(name for each in tracked for name in each)
     found = copy.copy(parts[0])
     found._track(**{name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes) for name in names})
     found.compute_time = _seconds(parts)
-    for name in ("method", "reliability"):
-        told = dict.fromkeys(getattr(part, name) for part in parts if getattr(part, name) is not None)
-        setattr(found, name, " ".join(told) or None)
+    methods = [text for part in parts if part.method is not None for text in part.method.split(BETWEEN)]
+    found.method = BETWEEN.join(dict.fromkeys(methods)) or None
+    found.reliability = " ".join(dict.fromkeys(p.reliability for p in parts if p.reliability is not None)) or None
     return found
+
+
+def _with_as_many_replicates(parts: Sequence[Attributions]) -> Sequence[Attributions]:
+    """The same parts, with as many replicates as that which has the most; where one has none, as they are."""
+    counts = [len(part._replicates) for part in parts]
+    if len(set(counts)) == 1 or not all(counts):
+        return parts
+    alike = [copy.copy(part) for part in parts]
+    for part in alike:
+        part.replicates = spread_over(part._replicates, max(counts))
+    return alike
 
 
 def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]]) -> Alias | Obj:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,28 @@ import numpy as np
 def noise(replicates: Sequence[np.ndarray]) -> np.ndarray:
     """Standard error of the mean of independent estimates: their standard deviation / sqrt(their number)."""
     return np.std(replicates, axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(replicates))
+
+
+def spread_over(replicates: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
+    """So many estimates of the same mean, at least as many as there are, whose every sum has the same standard error.
+
+    Their deviations from the mean are turned into the space of more estimates, at right angles to the mean as before.
+    """
+    count = len(replicates)
+    if count == number:
+        return list(replicates)
+    scale = math.sqrt(number * (number - 1) / (count * (count - 1)))
+    turn = scale * _contrasts(number)[:, : count - 1] @ _contrasts(count).T
+    mean = np.mean(replicates, axis=0, dtype=np.float64)
+    away, dtype = [one - mean for one in replicates], np.result_type(replicates[0], np.float32)
+    # one product after the other: those of whole arrays are rounded in ways that depend on the number of rows
+    return [(mean + sum(w * d for w, d in zip(own, away, strict=True))).astype(dtype) for own in turn]
+
+
+def _contrasts(number: int) -> np.ndarray:
+    """Orthonormal columns that sum to 0, (number, number - 1)."""
+    place, frequency = np.arange(number)[:, None] + 0.5, np.arange(1, number)
+    return math.sqrt(2 / number) * np.cos(np.pi * place * frequency / number)
 
 
 @dataclass(frozen=True)
