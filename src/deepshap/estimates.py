@@ -44,11 +44,12 @@ class RunningEstimate:
     Attributes
     ----------
     difference : sum of the weighted differences of outputs that the parts explain, (rows, k).
+    beyond : the most that any replicate explains beyond what belongs to all, which should be nothing, (rows, k).
     expected : mean output of the references, (rows, k); None unless the whole comparison was one of the terms.
     """
 
     def __init__(self, whole: Comparison, players: Players | None, shrinks: bool = False) -> None:
-        self.difference = np.zeros(whole.outputs.shape)
+        self.difference, self.beyond = np.zeros(whole.outputs.shape), np.zeros(whole.outputs.shape)
         self.expected: np.ndarray | None = None
         self._whole, self._players, self._shrinks = whole, players, shrinks
         self._references = len(whole.references) if whole.crossed else 1
@@ -122,6 +123,7 @@ class RunningEstimate:
         for number in sorted({half // 2 for half in self._open}):
             one, reverse = self._open.pop(2 * number), self._open.pop(2 * number + 1)
             value = one + reverse
+            self.beyond = np.maximum(self.beyond, np.abs(value.sum(1)))
             self._count += 1
             away = value - self._mean
             self._mean = self._mean + away / self._count

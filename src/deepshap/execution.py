@@ -21,7 +21,8 @@ from .errors import (
     NonFiniteError,
 )
 from .estimates import RunningEstimate, put
-from .methods import DeepShap, Evaluation, Known, Method, Parts, Term
+from .methods import Evaluation, Known, Method, Parts, Term
+from .own_methods import check_sums, pairs_of, parts_of
 from .planning import Settings, chunks, ends_of_ways, plan_for
 
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
@@ -110,7 +111,7 @@ def run(
     task = _Task(method, examples, references, choose, settings, crossed, collect)
     try:
         return _fresh(engine, task)
-    except (_Missed, BatchMixingError) as error:
+    except (_Missed, AdditivityError, BatchMixingError) as error:
         if error.__cause__ is not None:  # the model failed
             raise
         doubt = error
@@ -162,7 +163,7 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
     """Explain; where kept activations might be the reason of a failure, once more without them."""
     try:
         return _run(engine, task)
-    except (_Missed, BatchMixingError, ControlFlowError, NonFiniteError):
+    except (_Missed, AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
         if task.collect is not None or not engine.forget():
             raise
     return _run(engine, task)
@@ -178,14 +179,14 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     chosen = task.method(profile)
     sums = RunningEstimate(whole, chosen.players, chosen.shrinks)
     bar = tqdm(
-        total=chosen.pairs(whole),
+        total=pairs_of(chosen, whole),
         unit="pair",
         disable=settings.progress is False,
         delay=0 if settings.progress else 3,
         leave=bool(settings.progress),
     )
     with bar:
-        _follow(chosen.parts(whole), engine, plan, sums, bar, task.collect)
+        _follow(parts_of(chosen, whole), engine, plan, sums, bar, task.collect)
     sums.close()
     expected = _expected(engine, whole, sums, known, plan)
     found = _checked(whole, profile, chosen, sums, native, expected, known)
@@ -371,12 +372,9 @@ def _checked(
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
     largest = np.maximum(np.abs(native).max(1, initial=0.0), of_references)
-    or_else = (
-        ""
-        if isinstance(method, DeepShap)
-        else f" Or the parts of the method ({method.description}) do not add up to the whole."
-    )
-    _compare_with_native(profile.tolerance, sums, outputs, expected, output_scale(outputs, expected, largest), or_else)
+    scale = output_scale(outputs, expected, largest)
+    check_sums(method, sums.difference, outputs - expected, sums.beyond, 10 * profile.tolerance * scale)
+    _compare_with_native(profile.tolerance, sums, outputs, expected, scale)
     values = sums.values()
     gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
     return Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
@@ -399,7 +397,7 @@ def _expected(
 
 
 def _compare_with_native(
-    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray, or_else: str
+    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray
 ) -> None:
     """Check that the model computed the same among its pairs as by itself."""
     gap = np.abs(sums.difference - (outputs - expected)) / scale
@@ -409,7 +407,7 @@ def _compare_with_native(
             f"the output of row {row} changes by {np.nanmax(gap):.3g} of its scale when the model runs among other batch "
             "mates or once more: it depends on the batch, on random numbers, on state kept between calls, or asks whether "
             "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
-            f"model has no attribution per row.{or_else}"
+            "model has no attribution per row."
         )
 
 

@@ -2,7 +2,7 @@
 
 A method takes a comparison, of examples with a background or with a reference each, and refines it into parts that add up
 to it: whatever the parts, their weighted contributions sum to the difference of outputs that the comparison is about. To
-write one takes a class with all that ``Method`` has; docs/architecture.md has an example.
+write one takes a class with all that ``Method`` has; docs/architecture.md has an example, and own_methods.py checks it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from .engines.api import Comparison, Points
-from .errors import InputError
 from .players import Players
 
 
@@ -28,8 +27,11 @@ class Term:
     rows : which explained row each of its examples belongs to, (examples,).
     weights : what the contributions of each example count, (examples,); those of an example that is compared with many
         references are summed over them before.
-    replicates : which half of which independent estimate of the whole each example belongs to, (examples,): 2 r and 2 r + 1
-        are the halves of estimate r, an order and its reverse; None if to all of them.
+    replicates : which half of which replicate each example belongs to, (examples,): 2 r and 2 r + 1 are the halves of
+        replicate r, an order and its reverse; None if to all of them. What belongs to all sums to the whole comparison. A
+        replicate is an independent estimate of it less what belongs to all: its parts, of both halves and of every row,
+        sum to 0, for instance those of a path and, with weights of the other sign, those of what it corrects. The values
+        are the parts of all and the mean of the replicates. Replicates need players, and come one after the other.
     """
 
     comparison: Comparison
@@ -90,18 +92,6 @@ class Method(Protocol):
 
     def parts(self, whole: Comparison) -> Parts:
         """Refine a comparison into parts whose contributions sum to the same difference of outputs."""
-
-
-def check_method(method: Any) -> None:
-    """Raise InputError for what cannot be a method."""
-    lacks = [name for name in ("description", "players", "shrinks", "pairs", "parts") if not hasattr(method, name)]
-    if lacks or isinstance(method, type):
-        what = (
-            f"{method.__name__} is a class, not one of its objects"
-            if isinstance(method, type)
-            else (f"{type(method).__name__} has no {', '.join(lacks)}")
-        )
-        raise InputError(f"method must be an object with all that deepshap.methods.Method has: {what}.")
 
 
 @dataclass(frozen=True)

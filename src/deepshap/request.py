@@ -15,8 +15,9 @@ from .engines.api import Engine, Points, Profile
 from .engines.user_rules import named
 from .errors import InputError, of_user
 from .found import Found, names_of_inputs
-from .methods import DeepShap, Method, check_method
+from .methods import DeepShap, Method
 from .names import check_count, check_whole
+from .own_methods import check_method
 from .players import Players, players_of
 from .tables import plain
 from .targets import Ranked, Target, Wish

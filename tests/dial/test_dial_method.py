@@ -9,7 +9,7 @@ import pytest
 from games import carried_out, explainer, keras_twin, reader, rows
 
 from deepshap.engines.api import Comparison
-from deepshap.errors import BatchMixingError
+from deepshap.errors import AdditivityError
 from deepshap.methods import Evaluation, Known, Term
 
 STEPS = 3
@@ -80,7 +80,7 @@ def test_what_does_not_telescope_is_an_error():
         def parts(self, whole):
             yield next(iter(super().parts(whole)))
 
-    with pytest.raises(BatchMixingError, match="changes by"):
+    with pytest.raises(AdditivityError, match=r"the parts of the method .* sum to"):
         carried_out(explainer(MODEL, R), Half(2), X)
 
 

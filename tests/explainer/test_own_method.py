@@ -77,7 +77,7 @@ def test_a_method_may_have_players():
 
 def test_weights_that_do_not_add_up_are_told():
     explainer = deepshap.DeepExplainer(of_torch, torch.tensor(X1), progress=False)
-    with pytest.raises(deepshap.BatchMixingError, match=r"the parts of the method \(halves\) do not add up"):
+    with pytest.raises(deepshap.AdditivityError, match=r"^the parts of the method \(halves\) sum to"):
         explainer.shap_values(torch.tensor(X2), method=Halves(0.7))
 
 
