@@ -57,6 +57,7 @@ TAKES: dict[str, set[str]] = {
     "tolerance": {"none"},
     "max_effort": {"none"},
     "players": {"dict"},
+    "method": {"none"},
     "seed": {"number", "zero"},
     "references": COUNT,
     "points": COUNT,
