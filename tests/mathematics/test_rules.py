@@ -134,6 +134,9 @@ def test_a_vector_over_its_norm_where_one_side_is_zero(array):
     by_a, by_b = map(np.asarray, rules.ratio(array(M[:1]), (array(b), array(br)), (array(a / b), array(ar / br))))
     assert by_a * (a - ar) + by_b * (b - br) == pytest.approx(M[:1] * (a / b - ar / br))
     assert np.abs(by_b).max() < 1e3
+    whole = np.asarray(rules.normalised(array(M[:1]), (array(a), array(ar)), (array(a / b), array(ar / br)), 1e-12))
+    assert (whole * (a - ar)).sum(-1) == pytest.approx((M[:1] * (a / b - ar / br)).sum(-1))
+    assert np.abs(whole).max() < 1e3
 
 
 @FRAMEWORKS

@@ -449,6 +449,7 @@ add("LayerNormalization, two axes", lambda: sequence(L.LayerNormalization(axis=(
 add("GroupNormalization", lambda: image(L.Conv2D(4, 2), L.GroupNormalization(2)), IMAGE)
 add("RMSNormalization", lambda: sequence(L.RMSNormalization()))
 add("UnitNormalization", lambda: sequence(L.UnitNormalization()))
+add("UnitNormalization, zeros and others", lambda: sequence(L.ReLU(threshold=1.0), L.UnitNormalization()))
 add("SpectralNormalization", lambda: sequence(L.SpectralNormalization(L.Dense(3)), L.Activation("tanh")))
 
 # ------------------------------------------------------------------ convolutions and pooling

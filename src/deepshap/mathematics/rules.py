@@ -263,6 +263,19 @@ def standardised(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
     return found * ((1 / q + 1 / qr) / 2)
 
 
+def normalised(m: Array, x: Sides, y: Sides, bound: float) -> Array:
+    """y = x / b with the norm b = max(sqrt(sum(x^2)), bound): ``ratio``, and the secants of all that the norm is made of.
+
+    The product of x and 1 / b would not do: where one side is 0 its shares are as large as 1 / bound, and cancel.
+    """
+    xp = namespace(m)
+    n, nr = norms = [xp.sqrt(xp.sum_last(side * side)) for side in x]
+    b, br = sizes = xp.clip(n, bound), xp.clip(nr, bound)
+    by_x, by_size = ratio(m, sizes, y)
+    slope = secants.quotient_where(~xp.equal(n, nr), b - br, n - nr, xp.cast(n > bound, n))
+    return by_x + xp.sum_last(by_size) * slope * secants.sqrt(n * n, nr * nr, *norms) * (x[0] + x[1])
+
+
 # ---------------------------------------------------------------------- order, along the last axis
 def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
     """Cross-max of each of some windows, in which nothing ties; x is greatest at the positions i, r at j.

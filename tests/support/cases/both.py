@@ -244,6 +244,16 @@ both("norm, from 0", lambda x: (x - 1).relu().norm(dim=-1, keepdim=True),
      lambda x: tf.norm(nn.relu(x - 1), axis=-1, keepdims=True), smooth=False)
 both("euclidean norm, from 0", lambda x: torch.linalg.vector_norm((x - 1).relu(), dim=-1, keepdim=True),
      lambda x: math.reduce_euclidean_norm(nn.relu(x - 1), -1, keepdims=True), smooth=False)
+both("normalize", lambda x: F.normalize(x, eps=1e-6), lambda x: nn.l2_normalize(x, -1))
+both("normalize, zeros and others", lambda x: F.normalize((x - 1).relu(), eps=1e-6),
+     lambda x: nn.l2_normalize(nn.relu(x - 1), -1), smooth=False)
+both("normalize, several axes", lambda x: F.normalize(boxes(x), 2, (1, 2)),
+     lambda x: keras.ops.normalize(boxes(x), (1, 2), epsilon=1e-12))
+both("normalize, least norm", lambda x: F.normalize(boxes(x), dim=1, eps=1.5),
+     lambda x: keras.ops.normalize(boxes(x), 1, epsilon=1.5), smooth=False)
+for _order in (1, 3):
+    both(f"normalize, order {_order}, zeros and others", lambda x, _p=_order: F.normalize((x - 1).relu(), _p),
+         lambda x, _p=_order: keras.ops.normalize(nn.relu(x - 1), -1, _p, 1e-12), smooth=False)
 both("top three", lambda x: x.topk(3)[0], lambda x: nn.top_k(x, 3).values)
 both("top one", lambda x: x.topk(1)[0], lambda x: nn.top_k(x, 1).values)
 both("sorted", lambda x: x.sort(-1)[0], lambda x: tf.sort(x, -1))

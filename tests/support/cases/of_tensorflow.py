@@ -150,7 +150,6 @@ op("product over an axis of unknown size", lambda x: tf.reduce_prod(
 op("boolean mask of the same places", lambda x: tf.reshape(
     tf.boolean_mask(tf.tanh(x), x > tf.constant([-50.0, 50.0, 50.0, -50.0, 50.0, -50.0], x.dtype)), (-1, 3)))  # fmt: skip
 op("euclidean norm", lambda x: math.reduce_euclidean_norm(x, -1, keepdims=True))
-op("l2 normalised", lambda x: nn.l2_normalize(x, -1))
 
 # ---------------------------------------------------------------------- images
 alone("channels last, and TensorFlow's way to pad")

@@ -601,8 +601,6 @@ model("nn.BatchNorm1d", lambda: Chain(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tan
 model("nn.BatchNorm1d, sequence", lambda: nn.BatchNorm1d(3), (3, 5))
 model("nn.BatchNorm2d", lambda: nn.BatchNorm2d(2, affine=False), (2, 3, 3))
 model("nn.LocalResponseNorm", lambda: nn.LocalResponseNorm(2), (4, 3))
-op("normalize", lambda x: F.normalize(x, dim=1))
-op("normalize, zeros and others", lambda x: F.normalize((x - 1).relu(), dim=1))
 op("cosine_similarity, zeros and others", lambda x: F.cosine_similarity((x - 1).relu(), x))
 op("normalize, p=1", lambda x: F.normalize(x, p=1.0, dim=1))
 op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y), domain=TWO)

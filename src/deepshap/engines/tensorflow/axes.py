@@ -92,6 +92,75 @@ def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
     return (1 + values) / 2, tf.square(vectors[0])
 
 
+def product(otherwise: Rule) -> Rule:
+    """Build the rule of products: ``otherwise``, or ``rules.normalised`` of vectors times the reciprocals of their own norms.
+
+    TensorFlow and Keras have no operation for that, but compose it.
+    """
+
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        for k, vectors in enumerate(step.op.inputs):
+            over = _norm_of(vectors, step.op.inputs[1 - k].op)
+            if over is not None and all(step.varying):
+                axes, bound = over
+                folding = Folding(step.inputs[k], axes)
+                x, y = (
+                    (folding.fold(v), folding.fold(vr))
+                    for v, vr in (step.sides()[k], (step.outputs[0], step.reference_outputs[0]))
+                )
+                found = folding.unfold(rules.normalised(folding.fold(multiplier), x, y, bound))
+                return [None if k else found, found if k else None]  # the norm's own part is in it
+        return otherwise(step, multiplier)
+
+    return rule
+
+
+def quotient(otherwise: Rule) -> Rule:
+    """Build the rule of quotients: ``otherwise``, or ``rules.ratio`` of vectors over norms of theirs of another order."""
+
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        vectors, norm = step.op.inputs
+        if not (all(step.varying) and _is_norm_of(vectors, norm.op)):
+            return otherwise(step, multiplier)
+        ratios = rules.ratio(multiplier, step.sides()[1], (step.outputs[0], step.reference_outputs[0]))
+        return step.shares(*ratios)
+
+    return rule
+
+
+def _is_norm_of(vectors: Any, op: Any) -> bool:
+    """Whether an operation is max(sum(|x|^p)^(1/p), c) of some vectors, as Keras writes it."""
+    op, bound = _bounded(op, "Maximum")
+    for kind in ("Pow", "Sum", "Pow", "Abs"):
+        if op.type != kind:
+            return False
+        before, op = op.inputs[0], op.inputs[0].op
+    return bound is not None and before is vectors
+
+
+def _norm_of(vectors: Any, reciprocal: Any) -> tuple[Any, float] | None:
+    """The axes of some vectors, and the least norm, where an operation is the reciprocal of their Euclidean norm.
+
+    Either 1 / sqrt(max(sum(x^2), c)), as ``tf.math.l2_normalize`` writes it, or min(1 / sqrt(sum(x^2)), c), as Keras does.
+    """
+    bounded, bound = _bounded(reciprocal, "Minimum")
+    if bounded.type != "Rsqrt" or not vectors.dtype.is_floating:
+        return None
+    squares, least = _bounded(bounded.inputs[0].op, "Maximum")
+    if squares.type != "Sum" or not squares.get_attr("keep_dims") or squares.inputs[0].op.type != "Square":
+        return None
+    if squares.inputs[0].op.inputs[0] is not vectors or (bound is None) == (least is None):
+        return None
+    axes = known(squares.inputs[1])
+    return None if axes is None else (axes, least**0.5 if bound is None else 1 / bound)
+
+
+def _bounded(op: Any, by: str) -> tuple[Any, Any]:
+    """What is bounded by a positive number, and the number; the operation itself and None if it is no such bound."""
+    bound = known(op.inputs[1]) if op.type == by else None
+    return (op, None) if bound is None or bound.ndim or not bound > 0 else (op.inputs[0].op, float(bound))
+
+
 def pooled(step: Step, multiplier: Any) -> list[Any]:
     """Cross-max in every window of a max pooling."""
     x, r = step.inputs[0], step.reference_inputs[0]

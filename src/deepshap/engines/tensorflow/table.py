@@ -79,9 +79,9 @@ _of_kind(
 )
 _of_kind(COMPOSITE, "Conv2D", function=composites.conv2d)
 _of_kind(QUADRATIC, "SquaredDifference L2Loss")
-_of_kind(CUSTOM, "Mul", rule=rules.product)
+_of_kind(CUSTOM, "Mul", rule=axes.product(rules.product))
 _of_kind(CUSTOM, "MulNoNan", rule=rules.product_or_zero)
-_of_kind(CUSTOM, "RealDiv Div", rule=rules.quotient)
+_of_kind(CUSTOM, "RealDiv Div", rule=axes.quotient(rules.quotient))
 _of_kind(CUSTOM, "DivNoNan", rule=rules.quotient_or_zero)
 
 # ---------------------------------------------------------------------- elementwise

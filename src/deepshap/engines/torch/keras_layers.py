@@ -1,15 +1,18 @@
 """Keras models under ``KERAS_BACKEND=torch``: modules of torch that keep their layers and their state in Keras' own lists.
 
-What they compute with are functions of torch, so the tracer explains them as they are. Other files ask here what is
-particular about them.
+What they compute with are functions of torch, so the tracer explains them as they are, but for vectors over their norms, which
+Keras composes. Other files ask here what is particular about them.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
@@ -66,6 +69,27 @@ def written_when_called(module: nn.Module) -> list[Tensor]:
         return []
     generators = [generator.state for generator in module._seed_generators]  # type: ignore[union-attr]
     return [variable.value for variable in (*module._non_trainable_variables, *generators)]  # type: ignore[misc]
+
+
+@contextmanager
+def norms_in_one_step() -> Iterator[None]:
+    """Let Keras call torch's function meanwhile where it divides vectors by their norms: its rule is bounded where one is 0."""
+    functions: Any = sys.modules.get("keras.src.ops.nn")
+    written = getattr(functions, "_normalize", None)
+    if written is None or functions.backend.backend() != "torch":
+        yield
+        return
+    functions._normalize = _normalized
+    try:
+        yield
+    finally:
+        functions._normalize = written
+
+
+def _normalized(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Tensor:
+    from keras import config, ops
+
+    return F.normalize(ops.convert_to_tensor(x), order, axis, config.epsilon() if epsilon is None else epsilon)
 
 
 def start_from_states(module: nn.Module) -> None:

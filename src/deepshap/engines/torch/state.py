@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ...errors import InputError
 from ..callables import reached
 from ..keeping import generators_kept, keep, note
-from .keras_layers import is_keras, named_modules, start_from_states, written_when_called
+from .keras_layers import is_keras, named_modules, norms_in_one_step, start_from_states, written_when_called
 from .precision import full_float32
 
 _one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
@@ -97,6 +97,7 @@ def preserved(contents: Contents) -> Iterator[None]:
         stack.enter_context(full_float32())
         stack.enter_context(_compilation_off())
         stack.enter_context(_fused_transformers_off())
+        stack.enter_context(norms_in_one_step())
         for module in contents.keras:
             start_from_states(module)
         _look_experts_up(contents.modules)
