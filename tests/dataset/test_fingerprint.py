@@ -24,6 +24,7 @@ from deepshap import InputError, explain_dataset
 from deepshap.dataset import run
 from deepshap.dataset.fingerprint import content, digest
 from deepshap.dataset.manifest import read_manifest
+from deepshap.methods import DeepShap
 
 SCALE = 2.0
 
@@ -175,6 +176,7 @@ RESULTS = {
     "digits": {"dtype": "float64"},
     "form": {"form": "long"},
     "parts": {"rows_per_part": 2},
+    "a method": {"method": DeepShap(description="by another name")},
     "nothing": {},
 }
 NOT_RESULTS = {

@@ -59,7 +59,6 @@ TAKES: dict[str, set[str]] = {
     "players": {"dict"},
     "method": {"none"},
     "seed": {"number", "zero"},
-    "method": {"none"},
     "references": COUNT,
     "points": COUNT,
     "noise": {"number", "zero", "fraction"},

@@ -37,7 +37,7 @@ def available(network: Network, outputs: int) -> bool:
         return False
     sizes = network.steps.sizes
     pairs, least = sum(sizes) * outputs, len(sizes) * STEP
-    enough = [worthwhile(level.cell, level.weights, pairs * level.units + least) for level in network.flat_levels]
+    enough = [worthwhile(level.cell, level.weights, pairs * level.units, least) for level in network.flat_levels]
     return all(enough)
 
 

@@ -38,10 +38,10 @@ def products_of(cell: Cell, w: Weights) -> list[Product]:
     ]
 
 
-def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
+def worthwhile(cell: Cell, weights: Weights, work: int, least: int = 0) -> bool:
     """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
 
-    ``work`` is the number of units times steps times pairs at hand, and what the steps take whatever they hold.
+    ``work`` is the number of units times steps times pairs at hand, ``least`` what the steps take whatever they hold.
     """
     if (
         not steps.has(cell.__name__)
@@ -51,4 +51,4 @@ def worthwhile(cell: Cell, weights: Weights, work: int) -> bool:
         return False
     key = cell, len(weights.w_hh), weights.w_hh.dtype
     _work[key] = _work.get(key, 0) + work
-    return _work[key] >= COMPILE_BEYOND
+    return max(_work[key], least) >= COMPILE_BEYOND
