@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -23,19 +24,19 @@ class _Finder(MetaPathFinder):
     """Finds shap as it is found otherwise, and waits for what its import leaves."""
 
     def __init__(self) -> None:
-        self._looking = False
+        self._looking = threading.local()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Tell how shap is imported, and derived from then; of all else nothing."""
-        if name != "shap" or self._looking:
+        if name != "shap" or getattr(self._looking, "now", False):
             return None
-        self._looking = True
+        self._looking.now = True
         try:
             spec = find_spec(name)
         finally:
-            self._looking = False
+            self._looking.now = False
         if spec is None or spec.loader is None:
             return spec
         run = spec.loader.exec_module

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close, drawn, values
 from torch import nn
 
+import deepshap
 from deepshap.engines.torch import convolutions
 
 SIZES = 7, 6, 8
@@ -69,6 +71,19 @@ def test_torchs_own_where_there_is_no_other(change):
     given = [v.bfloat16() for v in given] if change == "bfloat16" else given
     found = convolutions.with_own_way_back(torch.conv1d)(*given, padding=padding)
     assert type(found.grad_fn) is type(F.conv1d(*given, padding=padding).grad_fn)
+
+
+@pytest.mark.parametrize("number", [np.int64, torch.tensor])
+def test_sizes_may_be_any_whole_numbers(number):
+    x, r, weight = torch.randn(2, 2, 9), torch.randn(3, 2, 9), torch.randn(3, 2, 2)
+
+    def explained(of):
+        def model(x):
+            return F.conv1d(x, weight, stride=of(2), padding=of(1), dilation=of(3)).flatten(1)
+
+        return deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+
+    np.testing.assert_array_equal(explained(number), explained(int))
 
 
 class Pictures(nn.Module):

@@ -202,6 +202,7 @@ both("determinant", lambda x: torch.linalg.det(x[:, :4].reshape(-1, 2, 2))[:, No
 
 # ---------------------------------------------------------------------- shapes and sums
 both("transpose", lambda x: boxes(x).mT, lambda x: tf.transpose(boxes(x), (0, 2, 1)))
+both("transpose, axes from behind", lambda x: boxes(x).permute(0, -1, 1), lambda x: tf.transpose(boxes(x), (0, -1, 1)))
 both("running sum", lambda x: x.cumsum(1), lambda x: tf.cumsum(x, 1))
 both("gather by rows", lambda x: x.gather(1, torch.tensor([[1, 2]]).expand(len(x), 2)),
      lambda x: tf.gather(x, tf.tile([[1, 2]], (tf.shape(x)[0], 1)), batch_dims=1))

@@ -32,7 +32,7 @@ def _in_place(step: Step, multiplier: Any) -> list[Any]:
 
 def _transposed(step: Step, multiplier: Any) -> list[Any] | None:
     order = step.static(1)
-    return None if order is None else [tf.transpose(multiplier, np.argsort(order))]
+    return None if order is None else [tf.transpose(multiplier, np.argsort(np.asarray(order) % len(order)))]
 
 
 def _passed(step: Step, multiplier: Any) -> list[Any] | None:

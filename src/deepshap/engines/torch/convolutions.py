@@ -105,7 +105,7 @@ def _way_back(
 
 
 def _of_axes(value: Any, axes: int) -> tuple[int, ...]:
-    given = (value,) if isinstance(value, int) else tuple(value)
+    given = tuple(map(int, value if isinstance(value, (list, tuple)) else (value,)))
     return given * axes if len(given) == 1 else given
 
 
