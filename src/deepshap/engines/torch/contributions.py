@@ -71,11 +71,12 @@ class Traced:
         windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
         widest = max(window.stop - window.start for window in windows)
         at_once = max(1, most // (self.pairs.examples * widest))
-        found = [self._among(w)._of_outputs(chosen, reduce, at_once, last=w is windows[-1]) for w in windows]
-        whole = [
-            each[0] if len(each) == 1 else sum(each) if reduce is over_references else torch.cat(each, 3)
-            for each in zip(*found, strict=True)
-        ]
+        found: list[list[Tensor]] = []
+        for w in windows:
+            found.append(self._among(w)._of_outputs(chosen, reduce, at_once, last=w is windows[-1]))
+            if reduce is over_references:  # one of them is as large as what is returned
+                found = [[sum(each[1:], each[0]) for each in zip(*found, strict=True)]]
+        whole = [torch.cat(each, 3) if len(each) > 1 else each[0] for each in zip(*found, strict=True)]
         return [v.detach().to("cpu", torch.float64).numpy() for v in whole]
 
     def _windows(self, width: int) -> list[slice]:
