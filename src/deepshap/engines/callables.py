@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-PLAIN = str, int, float, bytes, type(None)  # values that hold nothing, and of which tables have very many
+PLAIN = {str, bytes, bool, int, float, complex, type(None)}  # values that hold nothing; tables have very many
 
 
 def packages(value: Any) -> set[str]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .callables import PLAIN
+
 CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
 BARE = {*CONTENT, OrderedDict}  # those that have no attributes
 EMPTY = {dict, list, set, deque, OrderedDict}
-PLAIN = {str, bytes, bool, int, float, complex, type(None)}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 MISSING = object()
 Undo = Callable[[], None]

@@ -86,9 +86,7 @@ def unsettled(what: str, instead: str = "indices") -> Unsettled:
 def on_carriers(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
     """Run a call's function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
     function = call.own
-    tagged = any(map(tag_of, call.given)) and any(
-        map(tag_of, tensors((args, kwargs)))
-    )  # of the call, and of what is left
+    tagged = any(map(tag_of, call.given)) and any(map(tag_of, tensors((args, kwargs))))  # most calls have none at all
     if not (tagged or rounds):
         return run(function, args, kwargs)
     with torch.no_grad():

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from .nodes import for_several, several_at_once
+from .nodes import applied, for_several, several_at_once
 
 FEW_CHANNELS = 4  # of which oneDNN's vectors would be mostly empty
 WIDEST = 4  # so many times as many columns as channels may be laid out
@@ -70,7 +70,7 @@ def with_own_way_back(convolution: Callable[..., Tensor]) -> Callable[..., Tenso
         options = {**_named(rest), **options}
         if (back := _way_back(input, weight, **options)) is None:
             return convolution(input, weight, **options)
-        return super(Function, _Convolution).apply(partial(convolution, **options), back, input, weight)
+        return applied(_Convolution, partial(convolution, **options), back, input, weight)
 
     return call
 

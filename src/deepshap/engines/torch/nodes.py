@@ -67,9 +67,9 @@ class Node(Function):
         return None, None, None, *result
 
 
-def run_node(reading: Reading, step: Step, operation: Operation, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Apply a node; without what ``Function.apply`` does for transforms of ``torch.func``, of which none is at work."""
-    return super(Function, Node).apply(reading, step, operation, *inputs)
+def applied(function: type[Function], *given: Any) -> Any:
+    """Apply a custom function; without what ``apply`` does for transforms of ``torch.func``, of which none is at work."""
+    return super(Function, function).apply(*given)  # type: ignore[misc]
 
 
 def _like(multiplier: Tensor, value: Tensor) -> Tensor:

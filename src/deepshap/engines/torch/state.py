@@ -80,9 +80,10 @@ class Contents:
             return self._known
         unknown = any(_leaves_parameters(m) is None for m in self.modules)
         found = _contents_kept(self.modules, self._model, unknown)
-        self._known = (
-            found if self._sessions and not unknown else None
-        )  # till it is known whose parameters need no copies
+        if (
+            self._sessions and not unknown
+        ):  # else it is asked again: whose parameters need no copies is found by running
+            self._known = found
         return found
 
 

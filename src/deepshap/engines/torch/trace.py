@@ -37,7 +37,7 @@ from .carriers import (
 )
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
-from .nodes import Uses, is_continuous, recurrent_step, run_node, several_at_once
+from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
 from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
 from .selections import Selections
@@ -380,7 +380,7 @@ class Tracer(TorchFunctionMode):
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
         varying = [t for t, flag in zip(given, flags, strict=True) if flag]
-        outputs = iter(run_node(self.reading, step, operation, *varying))
+        outputs = iter(applied(Node, self.reading, step, operation, *varying))
         result = replace(step.form, lambda _: next(outputs))
         step.form = None
         made = () if self._is_example else step.outputs  # those of the example side are counted with all results
