@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import alike, contributions, engine
+from deepshap.engines.torch.recurrent import fused, products
 
 STEPS, FEATURES = 6, 3
 
@@ -81,6 +84,51 @@ def test_a_few_references_at_a_time(make, examples, passes):
     with torch.no_grad():
         difference = (model(x) - model(background).mean(0)).numpy()
     np.testing.assert_allclose(found.sum((1, 2)), difference, rtol=0, atol=1e-12)
+
+
+def test_what_some_references_contribute_is_added_at_once(passes, monkeypatch):
+    """Of many outputs it is as large as all that is returned: nothing of it lives until the end."""
+    small, parts = passes
+    small()
+    made, living = [], []
+    original = contributions.Traced._of_outputs
+
+    def of_outputs(self, *given, **options):
+        living.append(sum(one() is not None for one in made))
+        found = original(self, *given, **options)
+        made.extend(weakref.ref(each) for each in found)
+        return found
+
+    monkeypatch.setattr(contributions.Traced, "_of_outputs", of_outputs)
+    deepshap.DeepExplainer(convolutions(), torch.randn(50, STEPS, FEATURES)).shap_values(
+        torch.randn(3, STEPS, FEATURES)
+    )
+    assert len(parts[-1]) == len(living) == 50
+    assert max(living) <= 1
+
+
+def test_kernels_get_arrays_without_gaps(passes, monkeypatch):
+    """They take others too, but have no vector code for them, and took six times as long."""
+    small, parts = passes
+    small()
+    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
+    given, original = [], fused.on_cpu.kernel_of
+
+    def kernel_of(*name):
+        kernel = original(*name)
+
+        def kept(*arguments):
+            given.extend(values for values in arguments if isinstance(values, np.ndarray))
+            kernel(*arguments)
+
+        return kept
+
+    monkeypatch.setattr(fused.on_cpu, "kernel_of", kernel_of)
+    model = Recurrent().eval()
+    deepshap.DeepExplainer(model, torch.randn(7, STEPS, FEATURES)).shap_values(torch.randn(3, STEPS, FEATURES))
+    assert set(parts[-1]) == {1}
+    assert given
+    assert all(values.flags.c_contiguous for values in given)
 
 
 def test_with_arguments_of_the_rows(passes, monkeypatch):

@@ -98,9 +98,10 @@ class Trace:
         return self.rows.nbytes + self.inputs.nbytes
 
     def among(self, chosen: slice) -> Trace:
-        """That of some rows of a padded sequence."""
+        """That of some rows of a padded sequence, without gaps: kernels make no vector code for others."""
         inputs, rows = (
-            v.unflatten(0, (-1, self.steps.rows))[:, chosen].flatten(0, 1) for v in (self.inputs, self.rows)
+            v.unflatten(0, (-1, self.steps.rows))[:, chosen].flatten(0, 1).contiguous()
+            for v in (self.inputs, self.rows)
         )
         return Trace(Steps((chosen.stop - chosen.start,) * len(self.steps)), inputs, rows)
 
