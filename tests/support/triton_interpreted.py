@@ -13,7 +13,7 @@ from test_kernels import OPTIONS, models, step_by_step
 from test_oracle import DEEP, oracle_values
 from torch import nn
 
-from deepshap.engines.torch.kernels import steps_on_gpu
+from deepshap.engines.kernels import steps_on_gpu
 from deepshap.engines.torch.recurrent import fused, products
 
 assert os.environ["TRITON_INTERPRET"] == "1"

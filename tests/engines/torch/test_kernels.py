@@ -15,8 +15,8 @@ from test_oracle import DEEP, oracle_values
 from torch import nn
 
 import deepshap
+from deepshap.engines.kernels import steps
 from deepshap.engines.torch import threads
-from deepshap.engines.torch.kernels import steps
 from deepshap.engines.torch.recurrent import Weights, cells, fused, products
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
@@ -140,7 +140,7 @@ def test_saturated_and_equal_values(compiled):
 
 
 def test_the_secants_of_the_kernels_are_those_of_the_rules():
-    from deepshap.engines.torch.kernels import numbers
+    from deepshap.engines.kernels import numbers
     from deepshap.mathematics import secants
 
     x = torch.cat([torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import deepshap
+from deepshap.engines.kernels import attention, pairs
 from deepshap.engines.torch import one_pass
-from deepshap.engines.torch.kernels import attention, pairs
 from deepshap.mathematics import secants
 
 WEIGHT = torch.linspace(-1, 2, 6)

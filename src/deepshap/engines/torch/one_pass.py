@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ...mathematics import secants
 from ...mathematics.rules import MASKED
+from ..kernels import attention
+from ..kernels import pairs as kernels
+from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from . import rules
-from .kernels import attention
-from .kernels import pairs as kernels
-from .kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from .operations import Operation, Step
 from .threads import in_threads
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import steps as on_cpu
+from ...kernels import steps as on_cpu
 from ..threads import in_threads
 from .cells import GRU, LSTM
 from .pairing import Network
@@ -46,7 +46,7 @@ def _kernels_for(device: torch.device) -> Kernels | None:
         return None if numba.config.DISABLE_JIT else on_cpu  # type: ignore[attr-defined]
     if device.type != "cuda" or not _triton_is_safe():
         return None
-    from ..kernels import steps_on_gpu
+    from ...kernels import steps_on_gpu
 
     return steps_on_gpu if steps_on_gpu.works(device) else None
 

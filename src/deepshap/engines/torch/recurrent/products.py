@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Weights
-from ..kernels import steps
+from ...kernels import steps
 from .cells import GRU, Cell
 
 COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import steps
+from ...kernels import steps
 from ..threads import in_threads
 from .cells import GRU, LSTM
 from .fused import BLOCK_BYTES, THREADS_BEYOND
