@@ -11,7 +11,7 @@ import psutil
 from .engines.api import Comparison, Footprint, Plan
 from .errors import InputError, MemoryBudgetError
 
-MOST_PAIRS = 4096  # larger chunks are not faster, only larger
+MOST_PAIRS = 2**14  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

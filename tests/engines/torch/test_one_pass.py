@@ -204,7 +204,7 @@ def test_other_functions_take_the_plain_rule(passes):
 
 def test_only_enough_work_is_compiled_for(passes, monkeypatch):
     _, runs = passes
-    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 4)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
     explainer, x = deepshap.DeepExplainer(model, torch.randn(5, 3)), torch.randn(2, 3)
     monkeypatch.setattr(one_pass, "_work", {})
     monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 3 * 2 * 5 * 8)

@@ -11,10 +11,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
 from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from ..api import Contributions
+from .chains import Chains, Entry
 from .operations import Misaligned, Pairs
 from .pairing import beside, row_axis, row_before
 from .trace import Tracer
@@ -68,6 +70,7 @@ class Traced:
         references, and of all outputs if it can, so that rules compute what outputs share once.
         """
         chosen = torch.as_tensor(columns, device=self.output.device)
+        self.tracer.reading.chains = self._chains()
         windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
         widest = max(window.stop - window.start for window in windows)
         at_once = max(1, most // (self.pairs.examples * widest))
@@ -78,6 +81,14 @@ class Traced:
                 found = [[sum(each[1:], each[0]) for each in zip(*found, strict=True)]]
         whole = [torch.cat(each, 3) if len(each) > 1 else each[0] for each in zip(*found, strict=True)]
         return [v.detach().to("cpu", torch.float64).numpy() for v in whole]
+
+    def _chains(self) -> Chains | None:
+        """Ways back that need no autograd, where only sums over references are wanted."""
+        plain = self.pairs.crossed and not self.tracer.reading.careful and self.output.device.type == "cpu"
+        if not plain or not self.tracer.sums or not self.output.requires_grad:
+            return None
+        sides = zip(self.tracer.sums, self.leaves, self.references, strict=True)
+        return Chains(self.output, [Entry(*known, x.detach(), r) for known, x, r in sides], self.pairs)
 
     def _windows(self, width: int) -> list[slice]:
         """Cut the references into parts of about a width, none as many as the examples: sides are told apart by number."""
@@ -238,18 +249,20 @@ def _only_at_once(error: RuntimeError) -> bool:
 
 
 def _at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:
-    """One backward pass for several seeds: each operation sees all of them as one more axis."""
-    used: list[bool] = []
+    """One backward pass for several seeds: each operation sees all of them as one more axis, as under ``torch.vmap``.
 
-    def without_none(seed: Tensor) -> tuple[Tensor, ...]:
-        found = backward(seed)
-        used[:] = [m is not None for m in found]
-        return tuple(seed.new_zeros(()) if m is None else m for m in found)
-
-    with warnings.catch_warnings():  # that torch itself goes through the seeds one by one for some operations
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        found = torch.vmap(without_none)(seeds)
-    return [m if there else None for m, there in zip(found, used, strict=True)]
+    That itself takes as long as the operations of a small model.
+    """
+    lazy_load_decompositions()
+    transforms, count = torch._C._functorch, len(seeds)
+    level = transforms._vmap_increment_nesting(count, "error")
+    try:
+        with warnings.catch_warnings():  # that torch itself goes through the seeds one by one for some operations
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            found = backward(transforms._add_batch_dim(seeds, 0, level))
+        return [None if m is None else transforms._remove_batch_dim(m, level, count, 0) for m in found]
+    finally:
+        transforms._vmap_decrement_nesting()
 
 
 def _sum_over_rows(values: Tensor, one: torch.Size, rows: int) -> Tensor:

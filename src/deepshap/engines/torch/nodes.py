@@ -28,7 +28,7 @@ class Node(Function):
         ctx: Any, reading: Reading, step: Step, operation: Operation, *inputs: Tensor
     ) -> Any:
         ctx.reading, ctx.step, ctx.operation = reading, step, operation
-        ctx.set_materialize_grads(not operation.pairs_itself)
+        ctx.set_materialize_grads(False)
         versions = [i._version for i in inputs]
         result = step.evaluate(*inputs)
         if [i._version for i in inputs] != versions:
@@ -51,13 +51,12 @@ class Node(Function):
     @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
         step, reading = ctx.step, ctx.reading
-        known, step.known = step.known, None
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        if known is None and ctx.operation.pairs_itself:
-            given = _with_selections(step, given)
-        if known is None and reading.references is not None:
-            step = pairing.among(step, reading.references)
-        find = partial(pairing.multipliers, step, ctx.operation) if known is None else lambda _: known
+        if not ctx.operation.pairs_itself:
+            if all(m is None for m in given):  # what leads here went back another way, see ``chains.py``
+                return (None,) * (3 + len(step.inputs))
+            given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
+        find, step, given = _found_by(ctx, given)
         result = for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else for_one(find, given)
         result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
         if reading.careful and len(given) == 1:
@@ -65,6 +64,21 @@ class Node(Function):
         if reading.diagnosis is not None:
             reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
         return None, None, None, *result
+
+
+def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
+    """What goes back through a node, the step as it sees it, and the multipliers that it takes."""
+    step, reading, operation = ctx.step, ctx.reading, ctx.operation
+    known, step.known = step.known, None
+    if known is not None:
+        return lambda _: known, step, given
+    if operation.pairs_itself:
+        given = _with_selections(step, given)
+    elif reading.chains is not None and (chain := reading.chains.of_node(ctx)) is not None:
+        return partial(chain.walk, reading.references or slice(0, step.pairs.references)), step, given
+    if reading.references is not None:
+        step = pairing.among(step, reading.references)
+    return partial(pairing.multipliers, step, operation), step, given
 
 
 def applied(function: type[Function], *given: Any) -> Any:

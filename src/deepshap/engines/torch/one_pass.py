@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -21,9 +22,8 @@ from ...mathematics.rules import MASKED
 from ..kernels import attention
 from ..kernels import pairs as kernels
 from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
-from . import rules
+from . import rules, threads
 from .operations import Operation, Step
-from .threads import in_threads
 
 ATTENTION = -1
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
@@ -38,6 +38,7 @@ COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compili
 WEIGHT_OF_ATTENTION = 8  # its passes are over queries times keys
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
+T = TypeVar("T")
 
 
 # ---------------------------------------------------------------------- when, and on what
@@ -46,16 +47,8 @@ def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[
 
     None where there is no kernel, or has not been enough work to be worth its compilation.
     """
-    kind = _kind(operation)
-    y = step.outputs[0]
-    if kind is None or m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return None
-    dtypes = {v.dtype for v in (*step.inputs, y)}
-    if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype} or m.shape[2:] != y.shape:
-        return None
-    key = kind, m.dtype
-    _work[key] = _work.get(key, 0) + m.numel() * (WEIGHT_OF_ATTENTION if kind == ATTENTION else 1)
-    if _work[key] < COMPILE_BEYOND:
+    kind = _worthwhile(step, operation, m)
+    if kind is None or m.shape[2:] != step.outputs[0].shape:
         return None
     if kind == ATTENTION:
         return _attention(step, m, axis)
@@ -64,8 +57,42 @@ def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[
     if kind in OVER_LAST.values():
         found = _by_last_axis(kind, step, m, axis)
     else:
-        found = _by_element(kind, step, m, axis) if step.inputs[0].shape == y.shape else None
+        found = _by_element(kind, step, m, axis) if step.inputs[0].shape == step.outputs[0].shape else None
     return None if found is None else [found]
+
+
+def for_some(step: Step, operation: Operation, m: Tensor) -> Callable[[Tensor, slice], Tensor] | None:
+    """As ``multipliers``, for some of the references, of an elementwise function of rows (width,); ``m`` is of all references.
+
+    None where there is no kernel, or has not been enough work.
+    """
+    kind = _worthwhile(step, operation, m)
+    if kind is None or kind in (ATTENTION, *OVER_LAST.values()) or (found := _of_elements(kind, step)) is None:
+        return None
+    kernel, sides = found
+    arrays = [v.contiguous().unsqueeze(0).numpy() for v in sides]
+
+    def back(given: Tensor, some: slice) -> Tensor:
+        given = given.contiguous()
+        made = torch.empty_like(given)
+        seen = [v[:, some] if k % 2 else v for k, v in enumerate(arrays)]
+        kernel(given.unsqueeze(2).numpy(), made.unsqueeze(2).numpy(), *seen, 0, given.shape[1])
+        return made
+
+    return back
+
+
+def _worthwhile(step: Step, operation: Operation, m: Tensor) -> int | None:
+    """The kind of an operation for which there is a kernel, and has been work enough for it."""
+    kind = _kind(operation)
+    if kind is None or m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return None
+    dtypes = {v.dtype for v in (*step.inputs, step.outputs[0])}
+    if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype}:
+        return None
+    key = kind, m.dtype
+    _work[key] = _work.get(key, 0) + m.numel() * (WEIGHT_OF_ATTENTION if kind == ATTENTION else 1)
+    return None if _work[key] < COMPILE_BEYOND else kind
 
 
 def _kind(operation: Operation) -> int | None:
@@ -123,15 +150,20 @@ def _like(value: Tensor, ahead: torch.Size) -> Tensor:
 
 
 def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
-    """Of functions of each element."""
+    found = _of_elements(kind, step)
+    return None if found is None else _run(found[0], m, torch.empty_like(m), axis, found[1])
+
+
+def _of_elements(kind: int, step: Step) -> tuple[Any, list[Tensor]] | None:
+    """The kernel of a function of each element, and what it reads, of either side in turn."""
     assert step.reference is not None
     sides = [step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0]]
     if kind != REGULAR:
-        return _run(kernels.elementwise(kind), m, torch.empty_like(m), axis, sides)
+        return kernels.elementwise(kind), sides
     slopes = [_derivative(side) for side in (step, step.reference)]
     if not all(bool(torch.isfinite(v).all()) for v in (*sides, *slopes)):
         return None
-    return _run(kernels.regular(), m, torch.empty_like(m), axis, [*sides, *slopes])
+    return kernels.regular(), [*sides, *slopes]
 
 
 def _derivative(side: Step) -> Tensor:
@@ -197,7 +229,13 @@ def _run(
     return found
 
 
+def in_threads(task: Callable[[list[Any]], T], items: list[Any], work: int) -> list[T]:
+    """Give each thread some of the items, if there is enough work for several."""
+    count = min(torch.get_num_threads() if work >= THREADS_BEYOND else 1, len(items))
+    return threads.in_threads([partial(task, items[k::count]) for k in range(count)])
+
+
 def _in_blocks(kernel: Callable[[int, int], None], references: int, work: int) -> None:
-    threads = torch.get_num_threads() if work >= THREADS_BEYOND else 1
-    blocks = np.array_split(np.arange(references), min(threads, references))
-    in_threads([partial(kernel, int(block[0]), int(block[-1]) + 1) for block in blocks])
+    count = min(torch.get_num_threads() if work >= THREADS_BEYOND else 1, references)
+    ends = [references * k // count for k in range(count + 1)]
+    threads.in_threads([partial(kernel, *block) for block in pairwise(ends)])
