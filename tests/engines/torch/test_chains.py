@@ -11,7 +11,13 @@ from torch import nn
 import deepshap
 from deepshap.engines.torch import chains, one_pass
 
-FUNCTIONS = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "gelu": nn.GELU(), "leaky relu": nn.LeakyReLU(), "softmax": nn.Softmax(1)}
+FUNCTIONS = {
+    "relu": nn.ReLU(),
+    "tanh": nn.Tanh(),
+    "gelu": nn.GELU(),
+    "leaky relu": nn.LeakyReLU(),
+    "softmax": nn.Softmax(1),
+}
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ def walks(monkeypatch):
 
 
 def by_hand(model, x, r):
-    """Contributions (rows, ..., outputs) of a sequence of layers, elementwise ones by quotients: pair by pair, mean over references."""
+    """Contributions (rows, ..., outputs) of a sequence of layers, elementwise ones by quotients, pair by pair."""
     total = np.zeros((*x.shape, model[-1].out_features))
     for n in range(len(x)):
         for b in range(len(r)):
