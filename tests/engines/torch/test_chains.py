@@ -153,3 +153,53 @@ def test_inputs_that_are_written_to(walks):
     values = deepshap.DeepExplainer(model, background).shap_values(x)
     assert not walks
     np.testing.assert_allclose(values, by_hand(plain, x, background).astype(float), rtol=0, atol=1e-12)
+
+
+class OfWeights(nn.Module):
+    """The input makes the weights, or the bias, of a layer whose rows are constants."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.layer, self.last = what, nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        rows, weights, bias = x, self.layer.weight, self.layer.bias
+        if self.what == "weights":
+            rows, weights = torch.ones(1, 1, dtype=x.dtype), x.reshape(-1, 1)
+            bias = None
+        elif self.what == "bias":
+            rows, bias = torch.ones(len(x), 3, dtype=x.dtype), torch.cat([x, x[:, :1]], 1)
+        hidden = nn.functional.linear(rows, weights, bias)
+        if self.what == "weights":
+            hidden = torch.cat([hidden.reshape(x.shape), x[:, :1]], 1)
+        return self.last(torch.tanh(hidden))
+
+
+@pytest.mark.parametrize("what", ["weights", "bias"])
+def test_what_only_looks_like_a_layer_of_rows(what, walks):
+    torch.manual_seed(0)
+    model, x, background = OfWeights(what).double(), torch.randn(2, 3).double(), torch.randn(4, 3).double()
+    values = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert not walks
+    gap = values.sum(1) - (model(x) - model(background).mean(0)).detach().numpy()
+    assert np.abs(gap).max() < 1e-12
+
+
+def test_weights_that_are_written_to_later(walks):
+    class Later(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4, bias=False), nn.Linear(4, 1)
+
+        def forward(self, x):
+            weights = 2 * self.one.weight
+            hidden = torch.tanh(nn.functional.linear(x, weights))
+            weights.zero_()
+            return self.two(hidden)
+
+    torch.manual_seed(0)
+    model, x, background = Later().double(), torch.randn(2, 3).double(), torch.randn(3, 3).double()
+    values = deepshap.DeepExplainer(model, background).shap_values(x)
+    model.one.weight.data *= 2
+    plain = nn.Sequential(model.one, nn.Tanh(), model.two)
+    np.testing.assert_allclose(values, by_hand(plain, x, background).astype(float), rtol=0, atol=1e-12)

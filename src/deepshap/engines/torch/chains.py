@@ -136,14 +136,23 @@ def _applied(node: Any, pairs: Pairs) -> Applied | None:
     return Applied(step, operation) if plain and pairs.grid == (len(x), len(r)) else None
 
 
+def with_weights(name: str, arguments: Sequence[Any], product: Any) -> Any:
+    """What a call returned; where that is of a linear layer and of rows that are followed, its node knows the weights.
+
+    Those that autograd keeps may be made anew when they are read, which they can be once.
+    """
+    if name == "linear" and len(arguments) > 1 and product.dim() == 2 and arguments[0].requires_grad:
+        node: Any = product.grad_fn
+        node.metadata["weights"] = arguments[1], arguments[1]._version
+    return product
+
+
 def _weights(node: Any) -> Tensor | None:
-    """Of a product of rows with weights."""
-    name, given = node.name(), node.next_functions
-    if name == "MmBackward0" and given[0][0] is not None:
-        return node._saved_mat2.mT
-    if name == "AddmmBackward0" and given[1][0] is not None and node._saved_alpha == 1:
-        return node._saved_mat2.mT
-    return None
+    """Of a product of rows with weights that are what they were."""
+    if node.name() not in ("AddmmBackward0", "MmBackward0"):
+        return None
+    weights, version = node.metadata.get("weights", (None, 0))
+    return None if weights is None or weights._version != version else weights.detach()
 
 
 def _fits(link: Applied | Tensor, entry: Entry, pairs: Pairs) -> bool:

@@ -35,6 +35,7 @@ from .carriers import (
     tag_of,
     unsettled,
 )
+from .chains import with_weights
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
@@ -280,7 +281,7 @@ class Tracer(TorchFunctionMode):
             varying = [t for t in tensors((args, kwargs)) if depends(t)]
             if len(varying) == 1:
                 self.tape.call(call.name)
-                return function(*args, **kwargs)
+                return with_weights(call.name, args, function(*args, **kwargs))
             if rule and len(varying) == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args):
                 own = Operation(CUSTOM, rule, broadcasts=True)
             else:
