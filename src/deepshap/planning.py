@@ -59,12 +59,22 @@ def plan_for(footprint: Footprint, examples: int, references: int, settings: Set
             f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "
             "Raise max_memory, or shorten the sequences."
         )
-    block = min(references, (budget - footprint.example) // (footprint.reference + footprint.pair), most)
-    left, each = budget - block * footprint.reference, footprint.example + block * footprint.pair
-    count = max(1, min(examples, left // each, most // block))
+    count, block = _chunk(footprint, examples, references, budget, most)
     spare = budget - block * footprint.reference - count * footprint.example
     beside = min(budget // sum(footprint), most)
     return Plan(count, block, beside, min(spare // footprint.pair, MOST_PAIRS), budget)
+
+
+def _chunk(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> tuple[int, int]:
+    """Sizes of which there are the fewest chunks; of these the most references, whose activations are kept."""
+    counts = np.arange(
+        1, min(examples, most, (budget - footprint.reference) // (footprint.example + footprint.pair)) + 1
+    )
+    fitting = (budget - counts * footprint.example) // (footprint.reference + counts * footprint.pair)
+    blocks = np.minimum(np.minimum(fitting, most // counts), references)
+    chunks = -(-examples // counts) * -(-references // blocks)
+    best = np.lexsort((-blocks, chunks))[0]
+    return int(counts[best]), int(blocks[best])
 
 
 def _size(count: float) -> str:

@@ -1,7 +1,8 @@
-"""Backward passes that take a few references at a time give what one pass over all of them gives."""
+"""Backward passes that take a few references at a time give what one pass over all of them gives, in the memory of a few."""
 
 from __future__ import annotations
 
+import gc
 import weakref
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import alike, contributions, engine
-from deepshap.engines.torch.recurrent import fused, products
+from deepshap.engines.torch.recurrent import cells, fused, products
 
 STEPS, FEATURES = 6, 3
 
@@ -27,6 +28,11 @@ class Recurrent(nn.Module):
     def forward(self, x):
         steps = self.layer(x)[0]
         return self.read_out(self.attention(steps, steps, steps)[0].softmax(-1)[:, -1])
+
+
+class First(nn.Module):
+    def forward(self, given):
+        return given[0]
 
 
 class Masked(nn.Module):
@@ -105,6 +111,42 @@ def test_what_some_references_contribute_is_added_at_once(passes, monkeypatch):
     )
     assert len(parts[-1]) == len(living) == 50
     assert max(living) <= 1
+
+
+@pytest.fixture
+def uncollected():
+    """Nothing that is in a circle is freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("make", [Recurrent, convolutions], ids=["recurrent", "convolutions"])
+def test_a_run_leaves_its_memory_with_its_last_line(make, uncollected, monkeypatch):
+    """Else the next one takes as much again, until garbage is collected."""
+    steps, original = [], contributions.Traced.contributions
+
+    def kept(self, *given):
+        steps.extend(map(weakref.ref, self.tracer.tape.steps))
+        return original(self, *given)
+
+    monkeypatch.setattr(contributions.Traced, "contributions", kept)
+    explainer = deepshap.DeepExplainer(make().eval(), torch.randn(7, STEPS, FEATURES))
+    explainer.shap_values(torch.randn(3, STEPS, FEATURES))
+    assert steps
+    assert not any(step() is not None for step in steps)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_input_is_read_a_few_rows_at_a_time(layer, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(layer(FEATURES, 4, batch_first=True), First(), nn.Flatten(), nn.Linear(STEPS * 4, 2)).double()
+    background, x = torch.randn(7, STEPS, FEATURES).double(), torch.randn(3, STEPS, FEATURES).double()
+    whole = deepshap.DeepExplainer(model, background).shap_values(x)
+    monkeypatch.setattr(cells, "PRODUCT_BYTES", 1)
+    found = deepshap.DeepExplainer(model, background).shap_values(x)
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-14)
 
 
 def test_kernels_get_arrays_without_gaps(passes, monkeypatch):

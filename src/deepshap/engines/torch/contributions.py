@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -62,6 +61,7 @@ class Traced:
     pairs: Pairs
     axes: list[int]
     around: list[torch.Size] | None = None
+    _differences: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def contributions(self, columns: np.ndarray, reduce: Reduce, most: int) -> list[np.ndarray]:
         """Multipliers and differences of every pair, reduced, for every leaf and output: (outputs, ...).
@@ -187,17 +187,14 @@ class Traced:
                 sums.add(torch.cat(each))
         return [None if m[0] is None else torch.stack(m) for m in zip(*found, strict=True)]
 
-    @cached_property
-    def _difference(self) -> Callable[[int], Tensor]:
-        @cache
-        def difference(i: int) -> Tensor:
-            """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
+    def _difference(self, i: int) -> Tensor:
+        """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
+        if i not in self._differences:
             x, r = self.leaves[i].detach(), self.references[i]
             x, r = beside(x, r if self.pairs.before is None else row_before(x, r, self.pairs.before), self.pairs)
             d = (x - r).masked_fill(x == r, 0)
-            return d if self.pairs.crossed else d[0]
-
-        return difference
+            self._differences[i] = d if self.pairs.crossed else d[0]
+        return self._differences[i]
 
     def _of_grid(self, i: int, values: Tensor) -> Tensor:
         """From the layout of a leaf's multipliers to (examples, references, ...)."""

@@ -82,16 +82,17 @@ class Selections:
             select = select.next_functions[0][0]
         if select is None or select.name() != "SelectBackward0":
             return False
-        if _TAKEN in select.metadata:
+        marks = select.metadata  # a hook that held the node itself would keep the whole run until garbage is collected
+        if _TAKEN in marks:
             return True
-        select.metadata[_TAKEN] = True
+        marks[_TAKEN] = True
         sizes, (node, position) = select._saved_self_sym_sizes, select.next_functions[0]
         axis = _signed(select._saved_dim) % len(sizes)
         index, step = _signed(select._saved_index) % sizes[axis], made_by(node)
         taken = self._of(node, position, sizes) if position or step is None else step
 
         def take(given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-            if (own := select.metadata.get(_ENTRIES)) is not None:  # entries of this entry
+            if (own := marks.get(_ENTRIES)) is not None:  # entries of this entry
                 given = own[0].added(given)
             past = given[0] is not None and taken.take((axis, index, given[0]))
             return (None,) if past else given

@@ -18,6 +18,7 @@ from ....mathematics import cells
 from ....mathematics.cells import Columns, Weights
 
 Cell = Any  # one of the classes below
+PRODUCT_BYTES = 2**23  # of a product into columns of the trace, which torch makes elsewhere first
 
 
 class _Traced:
@@ -38,8 +39,10 @@ class _Traced:
     @classmethod
     def read(cls, x: Tensor, w: Weights, rows: Tensor) -> None:
         """Fill z in the ``rows`` of the trace with what the input adds to it, and every bias that is added to that."""
-        bias, z = cls.bias(w), cls.split(rows)["z"]
-        torch.mm(x, w.w_ih.T, out=z) if bias is None else torch.addmm(bias, x, w.w_ih.T, out=z)
+        bias, whole = cls.bias(w), cls.split(rows)["z"]
+        some = max(1, PRODUCT_BYTES // (whole.shape[1] * whole.itemsize))
+        for part, z in zip(x.split(some), whole.split(some), strict=True):
+            torch.mm(part, w.w_ih.T, out=z) if bias is None else torch.addmm(bias, part, w.w_ih.T, out=z)
 
     @staticmethod
     def bias(w: Weights) -> Tensor | None:

@@ -1,0 +1,35 @@
+"""What is taken at a time fits into the budget, and there are no fewer chunks that would."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from deepshap.engines.api import Footprint
+from deepshap.planning import Settings, plan_for
+
+FOOTPRINTS = Footprint(157, 147, 12), Footprint(15_681, 14_561, 962), Footprint(0, 0, 40), Footprint(3, 900, 50)
+
+
+def taken(footprint: Footprint, examples: int, references: int) -> int:
+    return references * footprint.reference + examples * (footprint.example + references * footprint.pair)
+
+
+@pytest.mark.parametrize("most", [1, 30, 4096])
+@pytest.mark.parametrize(("examples", "references"), [(1, 1), (8, 100), (60, 30), (1, 40), (40, 1)])
+@pytest.mark.parametrize("footprint", FOOTPRINTS, ids=str)
+def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
+    def chunks(n: int, b: int) -> int:
+        return math.ceil(examples / n) * math.ceil(references / b)
+
+    for pairs in (1, 7, 300, 10_000):
+        budget = pairs * sum(footprint)
+        sizes = itertools.product(range(1, examples + 1), range(1, references + 1))
+        fitting = [(n, b) for n, b in sizes if taken(footprint, n, b) <= budget and n * b <= most]
+        plan = plan_for(footprint, examples, references, Settings(memory=budget, most_rows=most))
+        found = plan.examples, plan.references
+        assert found in fitting
+        assert chunks(*found) == (fewest := min(itertools.starmap(chunks, fitting)))
+        assert plan.references == max(b for n, b in fitting if chunks(n, b) == fewest)
