@@ -69,8 +69,14 @@ class Traced:
         ``columns`` (rows, outputs) names the outputs. A backward pass takes ``most`` multipliers, or a few more: of some of the
         references, and of all outputs if it can, so that rules compute what outputs share once.
         """
-        chosen = torch.as_tensor(columns, device=self.output.device)
         self.tracer.reading.chains = self._chains()
+        try:
+            return self._reduced(torch.as_tensor(columns, device=self.output.device), reduce, most)
+        finally:
+            self.tracer.reading.chains = None  # it holds the graph, whose nodes hold what is read: for ever
+
+    def _reduced(self, chosen: Tensor, reduce: Reduce, most: int) -> list[np.ndarray]:
+        """As ``contributions``."""
         windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
         widest = max(window.stop - window.start for window in windows)
         at_once = max(1, most // (self.pairs.examples * widest))
