@@ -19,6 +19,15 @@ from .numbers import compiled, exponentials, half_sum, of_totals, relu, sigmoid,
 RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST, STANDARDISED = range(8)
 
 
+@compiled
+def _slope(kind, x, r, y, y_r):
+    """Of relu, tanh or sigmoid; relu's values are those of its operands, and not read a second time."""
+    if kind == RELU:
+        zero = type(x)(0)
+        return relu(x, r, max(x, zero), max(r, zero))
+    return tanh(x, r, y, y_r) if kind == TANH else sigmoid(x, r, y, y_r)
+
+
 @cache
 def elementwise(kind: int) -> Any:
     """Of relu, tanh or sigmoid; the kind is a constant to the compiler."""
@@ -31,13 +40,13 @@ def elementwise(kind: int) -> Any:
             for p in range(ahead):
                 for n in range(examples):
                     xs, rs, ys, y_rs = x[p, n], r[p, b], y[p, n], y_r[p, b]
+                    if outputs == 1:
+                        given, made = m[0, b, p, n], found[0, b, p, n]
+                        for q in range(behind):
+                            made[q] = given[q] * _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
+                        continue
                     for q in range(behind):
-                        if kind == RELU:
-                            slopes[q] = relu(xs[q], rs[q], ys[q], y_rs[q])
-                        elif kind == TANH:
-                            slopes[q] = tanh(xs[q], rs[q], ys[q], y_rs[q])
-                        else:
-                            slopes[q] = sigmoid(xs[q], rs[q], ys[q], y_rs[q])
+                        slopes[q] = _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
                     for k in range(outputs):
                         given, made = m[k, b, p, n], found[k, b, p, n]
                         for q in range(behind):
@@ -77,24 +86,46 @@ def regular() -> Any:
 
 
 @compiled
+def _place(marked):
+    """What a mark says of the first greatest element of a window: where it is. Several are marked by negative numbers."""
+    return max(marked, ~marked)
+
+
+@compiled
+def _ties(y, y_r, i, j):
+    """Whether elements of a window tie on the side that decides."""
+    return ((i < 0) & (y >= y_r)) | ((j < 0) & (y <= y_r))
+
+
+@compiled
 def _decides(x, r, y, y_r):
     """Whether an element of a window has the greatest value of the side that decides."""
     return x == y if y > y_r else r == y_r if y < y_r else x == y and r == y_r
 
 
 @compiled
-def _share(m, found, x, r, y, y_r, elements):
-    """Of a window in which elements tie; m is (outputs,), found (outputs, elements), y and y_r are the greatest values."""
-    number = m.dtype.type
-    count = number(0)
-    for e in elements:
-        if e >= 0 and _decides(x[e], r[e], y, y_r):
-            count += number(1)
-    for e in elements:
-        if e >= 0 and _decides(x[e], r[e], y, y_r):
-            share = (number(1) if y == y_r else (y - y_r) / (x[e] - r[e])) / count
-            for k in range(len(m)):
-                found[k, e] += m[k] * share
+def _find_shares(x, r, y, y_r, i, j, to, share, below, ties):
+    """Fill in where each window's multiplier goes, and its share; of those that tie the share is 0, and their number comes back.
+
+    Each loop is vector code or follows positions, not both.
+    """
+    number, count = share.dtype.type, 0
+    for w in range(len(to)):
+        one, two = _place(i[w]), _place(j[w])
+        to[w] = two if y[w] < y_r[w] else one
+        share[w] = number(0) if y[w] == y_r[w] else y[w] - y_r[w]
+    for w in range(len(to)):
+        below[w] = x[to[w]] - r[to[w]]
+    for w in range(len(to)):
+        same = _place(i[w]) == _place(j[w])
+        quotient = (number(1) if same else share[w]) / (number(1) if same else below[w])
+        ties[w] = _ties(y[w], y_r[w], i[w], j[w])
+        share[w] = number(0) if ties[w] else quotient
+    for w in range(len(to)):
+        tied = ties[w]
+        ties[count] = w
+        count += tied
+    return count
 
 
 @cache
@@ -102,26 +133,30 @@ def greatest() -> Any:
     """Of the greatest values of windows, with their marked positions i and j, and the positions of all elements."""
 
     @compiled
-    def kernel(m, found, x, r, i, j, elements, first, last):
+    def kernel(m, found, x, r, y, y_r, i, j, elements, first, last):
         outputs, _, ahead, examples, behind, windows = m.shape
+        number, to, ties = m.dtype.type, np.empty(windows, np.int32), np.empty(windows, np.int32)
+        share, below = np.empty(windows, m.dtype), np.empty(windows, m.dtype)
         for b in range(first, last):
             for p in range(ahead):
                 for n in range(examples):
                     for q in range(behind):
-                        xs, rs, at, at_r = x[p, n, q], r[p, b, q], i[p, n, q], j[p, b, q]
+                        xs, rs, ys, y_rs = x[p, n, q], r[p, b, q], y[p, n, q], y_r[p, b, q]
+                        count = _find_shares(xs, rs, ys, y_rs, i[p, n, q], j[p, b, q], to, share, below, ties)
                         for k in range(outputs):
-                            found[k, b, p, n, q, :] = 0
-                        for w in range(windows):
-                            one, two = max(at[w], ~at[w]), max(at_r[w], ~at_r[w])
-                            y, y_r = xs[one], rs[two]
-                            several, several_r = at[w] < 0 and y >= y_r, at_r[w] < 0 and y <= y_r
-                            if several or several_r:
-                                _share(m[:, b, p, n, q, w], found[:, b, p, n, q], xs, rs, y, y_r, elements[w])
-                            elif one == two or y != y_r:
-                                to = two if y < y_r else one
-                                share = (y - y_r) / (xs[to] - rs[to]) if one != two else m.dtype.type(1)
-                                for k in range(outputs):
-                                    found[k, b, p, n, q, to] += m[k, b, p, n, q, w] * share
+                            given, made = m[k, b, p, n, q], found[k, b, p, n, q]
+                            made[:] = 0
+                            for w in range(windows):
+                                made[to[w]] += given[w] * share[w]
+                        for w in ties[:count]:
+                            deciding = number(0)
+                            for e in elements[w]:
+                                deciding += number(e >= 0 and _decides(xs[e], rs[e], ys[w], y_rs[w]))
+                            for e in elements[w]:
+                                if e >= 0 and _decides(xs[e], rs[e], ys[w], y_rs[w]):
+                                    slope = number(1) if ys[w] == y_rs[w] else (ys[w] - y_rs[w]) / (xs[e] - rs[e])
+                                    for k in range(outputs):
+                                        found[k, b, p, n, q, e] += m[k, b, p, n, q, w] * (slope / deciding)
 
     return kernel
 

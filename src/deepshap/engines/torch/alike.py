@@ -13,7 +13,7 @@ from ..api import Points
 WORTHWHILE = 50  # pairs of a group, below which running all pairs at once is quicker than group by group
 # What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
 # already, and with less the calls themselves take the time.
-PASS_BYTES, CALL_BYTES = 96 * 2**20, 5 * 2**20
+PASS_BYTES, CALL_BYTES = 192 * 2**20, 5 * 2**20
 
 
 def groups_of(points: Points) -> list[np.ndarray]:

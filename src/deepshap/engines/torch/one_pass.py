@@ -35,7 +35,8 @@ OVER_LAST: dict[Any, int] = {
 }
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
-WEIGHT_OF_ATTENTION = 8  # its passes are over queries times keys
+WEIGHTS = {ATTENTION: 8, GREATEST: 8}  # passes over queries times keys, and over all elements of windows
+WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def _worthwhile(step: Step, operation: Operation, m: Tensor) -> int | None:
     if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype}:
         return None
     key = kind, m.dtype
-    _work[key] = _work.get(key, 0) + m.numel() * (WEIGHT_OF_ATTENTION if kind == ATTENTION else 1)
+    _work[key] = _work.get(key, 0) + m.numel() * WEIGHTS.get(kind, 1)
     return None if _work[key] < COMPILE_BEYOND else kind
 
 
@@ -179,14 +180,32 @@ def _by_last_axis(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
     if axis == m.dim() - 3:
         return None
     if kind == GREATEST:
-        found = m.new_empty(*m.shape[:-1], sides[0].shape[-1])
-        return _run(kernels.greatest(), m, found, axis, [*sides, *memories], 1, [step.arguments[1].positions])
+        return _greatest(step, m, axis)
     if kind == STANDARDISED:
         return _standardised(step, m, axis)
     if not _are_plain(axis, *sides, *memories):
         return None
     sides += [step.outputs[0], step.reference.outputs[0], *memories]
     return _run(kernels.over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
+
+
+def _greatest(step: Step, m: Tensor, axis: int) -> Tensor:
+    """Rows of few windows, as of small pictures of many channels, several at once."""
+    assert step.reference is not None
+    windows, size, behind = m.shape[-1], step.inputs[0].shape[-1], math.prod(m.shape[axis + 3 : -1])
+    count = max(n for n in range(1, max(1, WINDOWS_AT_ONCE // max(1, windows)) + 1) if behind % n == 0)
+    begin = np.arange(count)[:, None, None] * size
+    places, shift = step.arguments[1].positions, torch.as_tensor(begin).flatten().repeat_interleave(windows)
+
+    def joined(v: Tensor, ahead: int = 0) -> Tensor:
+        return v.reshape(*v.shape[: ahead + axis + 1], behind // count, count * v.shape[-1])
+
+    sides = [joined(v) for v in (step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0])]
+    for marked in (joined(step.memory), joined(step.reference.memory)):
+        sides.append(torch.where(marked < 0, marked - shift, marked + shift).int())
+    elements = np.where(places < 0, -1, places + begin).reshape(-1, places.shape[1])
+    found = m.new_empty(*m.shape[: axis + 3], behind // count, count * size)
+    return _run(kernels.greatest(), joined(m, 2), found, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
 
 
 def _standardised(step: Step, m: Tensor, axis: int) -> Tensor:
