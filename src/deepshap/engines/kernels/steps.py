@@ -145,6 +145,21 @@ def mark_steps(marks, m_y):
             marks[t] = size != 0  # NaN counts
 
 
+@compiled
+def find_ends(ends, m_y, rows, steps, starts, outputs, leap):
+    """Write for each row behind which step nothing is but 0; ``steps`` come last first, and each starts somewhere in ``m_y``."""
+    for p in range(len(rows)):
+        for s in range(len(steps)):
+            size = m_y.dtype.type(0)
+            for k in range(outputs):
+                y = m_y[starts[s] + rows[p] + k * leap]
+                for h in range(len(y)):
+                    size += abs(y[h])
+            if size != 0:  # NaN counts
+                ends[p] = steps[s] + 1
+                break
+
+
 def view(values: Tensor) -> np.ndarray:
     """As kernels take it."""
     return values.numpy()

@@ -76,8 +76,12 @@ def run(
         values = m_output.new_zeros(outputs, references * sum(steps.sizes), network.features)
         m_x = _Sequence(on, values, steps, every, references)
     products = [products_of(level.cell, level.weights) for level in network.flat_levels]
-    tiles = _tiles(network, outputs) if on is on_cpu else [every]
-    blocks = [_Block(on, network, places, source, m_states, products, m_x) for places in tiles]
+    ends = _ends(network, source, m_states)
+    tiles = [
+        places[np.argsort(-ends[places], kind="stable")]
+        for places in (_tiles(network, outputs) if on is on_cpu else [every])
+    ]
+    blocks = [_Block(on, network, places, ends[places], source, m_states, products, m_x) for places in tiles]
     results = in_threads([block.run for block in blocks])
     places = torch.as_tensor(np.concatenate(tiles)).argsort()
     states = [torch.cat(parts, 2)[:, :, places] for parts in zip(*(found for _, found in results), strict=True)]
@@ -102,9 +106,20 @@ def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
     columns = -(-examples // wide)
     count = min(per, max(-(-per * wide // fitting), -(-threads // columns)))
     references, some = np.array_split(np.arange(per), count), np.array_split(np.arange(examples), columns)
-    tiles = [tile[:, None] + per * those for those in some for tile in references]
-    packed = min(network.steps.sizes) < rows  # the longest come first, and so do their pairs
-    return [(tile.T if packed else tile).ravel() for tile in tiles]
+    return [(tile[:, None] + per * those).ravel() for those in some for tile in references]
+
+
+def _ends(network: Network, source: _Sequence, m_states: list[Tensor]) -> np.ndarray:
+    """How many steps each pair goes back through: those that it has, or on the CPU as far as something reaches it."""
+    count, sizes = len(network.steps), np.array(network.steps.sizes)
+    directed = any(len(directions) > 1 or directions[0].backwards for directions in network.levels)
+    if directed or source.on is not on_cpu or sizes.min() < sizes.max():
+        return (np.arange(len(source.places)) < sizes[:, None]).sum(0)
+    ends = np.zeros(len(source.places), np.int64)
+    source.find_ends(ends)
+    for states in m_states:
+        ends[(states != 0).any(3).any(1).any(0).numpy()] = count
+    return ends
 
 
 # ---------------------------------------------------------------------- a block of pairs
@@ -141,6 +156,20 @@ class _Sequence:
         on_cpu.mark_steps(marks, self._flat)
         return replace(self, at={t: t for t in np.flatnonzero(marks).tolist()})
 
+    def find_ends(self, ends: np.ndarray) -> None:
+        """Of each row the number of steps as far as the last one at which some multiplier is not 0."""
+        steps = sorted(range(len(self.steps)) if self.at is None else self.at, reverse=True)
+        located = [self.located(step)[1] for step in steps]
+        on_cpu.find_ends(
+            ends,
+            self._flat,
+            self.rows,
+            np.array(steps, np.int64),
+            np.array(located, np.int64),
+            len(self.values),
+            self.values.shape[1],
+        )
+
     def of(self, places: np.ndarray) -> _Sequence:
         """The same for another block."""
         return replace(self, places=places)
@@ -163,6 +192,7 @@ class _Block:
     on: Kernels
     network: Network
     places: np.ndarray
+    ends: np.ndarray
     source: _Sequence
     m_states: list[Tensor]
     products: list[list[Product]]
@@ -173,7 +203,7 @@ class _Block:
         x_rows, r_rows = self.network.pairing.rows_of(self.places)
         self.examples = slice(int(x_rows.min()), int(x_rows.max()) + 1)
         self.x_rows, self.r_rows = (self.on.index(rows, self.network.device) for rows in (x_rows, r_rows))
-        self.steps = Steps(tuple(np.searchsorted(np.sort(self.places), self.network.steps.sizes).tolist()))
+        self.steps = Steps(tuple((self.ends > t).sum().item() for t in range(len(self.network.steps))))
         self.own = np.arange(len(self.places))
 
     @torch.no_grad()
@@ -217,7 +247,7 @@ class _Block:
         x, r = (_Rows(self.on, side.traces[index]) for side in (self.network.example, self.network.reference))
         arrays, pairs = [self.on.view(values) for values in (back, carry, m_z)], None
         for t in reversed(level.order(len(self.steps))):
-            if pairs != self.steps.sizes[t]:  # only of packed sequences the steps differ
+            if pairs != self.steps.sizes[t]:  # pairs that end earlier come last
                 pairs = self.steps.sizes[t]
                 rows = self.x_rows[:pairs], self.r_rows[:pairs], source.rows[:pairs]
                 z, z_back = m_z[: pairs * outputs], back[: pairs * outputs]
@@ -243,8 +273,9 @@ class _Block:
         sums, start, network = self.on.view(totals), self.examples.start, self.network
         x, r = (_Rows(self.on, side.traces[0], "inputs") for side in (network.example, network.reference))
 
-        def receive(t: int, _: Tensor, back: Any, units: int) -> None:
-            at = x.values, r.values, x.first[t], r.first[t], self.x_rows, self.r_rows
+        def receive(t: int, found: Tensor, back: Any, units: int) -> None:
+            pairs = len(found) // self.outputs
+            at = x.values, r.values, x.first[t], r.first[t], self.x_rows[:pairs], self.r_rows[:pairs]
             self.on.add_contributions(sums[t], start, back, units, self.outputs, *at)
 
         return receive
