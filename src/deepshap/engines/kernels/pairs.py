@@ -228,3 +228,19 @@ def standardised(centred: bool) -> Any:
                                 made[i] = scale * (made[i] - shift - mean[i] * along)
 
     return kernel
+
+
+@cache
+def explained() -> Any:
+    """Multipliers (examples, references, numbers) times differences, added to sums over the references in float64."""
+
+    @compiled
+    def kernel(m, x, r, found, first, last):
+        for n in range(first, last):
+            xs, sums = x[n], found[n]
+            for b in range(len(r)):
+                given, rs = m[n, b], r[b]
+                for i in range(len(sums)):
+                    sums[i] += given[i] * (xs[i] - rs[i])
+
+    return kernel

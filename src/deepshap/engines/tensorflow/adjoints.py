@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...mathematics.rules import mean
+from . import one_pass
 from .step import Step
 
 
@@ -64,7 +65,10 @@ def _reduced(mean_of: bool) -> Callable[[Step, Any], list[Any] | None]:
 def _factor(step: Step, k: int) -> Any:
     """A factor: the mean of both sides of one that varies."""
     operand = step.operands[k]
-    return mean(step.run.pairing.spread(operand)) if operand.active else operand.p
+    if not operand.active:
+        return operand.p
+    found = one_pass.mean(step, operand)
+    return mean(step.run.pairing.spread(operand)) if found is None else found
 
 
 def _of_product(step: Step, by_a: Callable[[Any], Any], by_b: Callable[[Any], Any]) -> list[Any]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ...errors import ControlFlowError, InputError
 from ..api import Footprint
 from ..shell import control_flow_message
+from . import one_pass
 from .graphs import ModelGraph, traced
 from .layouts import Layouts
 from .memory import as_footprint, as_vector, is_known
@@ -75,6 +76,7 @@ class Explained:
     ) -> None:
         self.graph, self.survey, self.multipliers = graph, survey, multipliers
         self.diagnosis, self.careful = diagnosis, careful
+        self._has_kernels = pairing == CROSSED and not (diagnosis or careful or graph.library.has_loops)
         self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
         self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
         self.steps: list[tuple[str, str]] = []
@@ -150,8 +152,9 @@ class Explained:
 
     def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
-        pairing = Crossed(count, block) if self.apart else Pairwise()
+        pairing = Crossed(count, block, self.graph.library.has_loops) if self.apart else Pairwise()
         tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.careful)
+        tracer.has_kernels = self._has_kernels
         tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
         return tracer
 
@@ -162,7 +165,7 @@ class Explained:
         count = tf.shape(rows[0])[0]
         block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
         tracer, inner = self._tracer(count, block), self.layer_axes is not None
-        tape, pairing, found = Tape(tracer), tracer.pairing, tracer.diagnosis
+        tape, pairing, diagnoses = Tape(tracer), tracer.pairing, tracer.diagnosis
         values = self._values(rows, references, count, block)
         tracer.count_inputs(values)
         (result,) = tracer.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
@@ -174,26 +177,35 @@ class Explained:
         explained = tracer.leaves if inner else values
         self.dtypes, numbers = tracer.dtypes, tracer.bytes.footprint(self.apart)
         self._footprint = as_footprint(numbers) if is_known(numbers) else None
-        self._counts = self._footprint is None and found is None
+        self._counts = self._footprint is None and diagnoses is None
         self.loops = bool(tracer.loops)
         self._compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
-        if found is not None:
-            diagnosis = Diagnosis.of_all(found)
+        if diagnoses is not None:
+            diagnosis = Diagnosis.of_all(diagnoses)
             self.steps = diagnosis.steps
             return [diagnosis.gaps[0], diagnosis.gaps[1]]
         axes = self.layer_axes or (0,) * len(explained)
-        sides = [
-            self._of_pairs(tape.multipliers.get(value), value, axis, count, block)
+        found = [
+            self._explained(tape.multipliers.get(value), value, axis, count, block)
             for value, axis in zip(explained, axes, strict=True)
         ]
-        made = self._results(sides, y, yr, tf.stack([count, block, -1]))
+        made = self._results(
+            [v for each in zip(*found, strict=True) for v in each], y, yr, tf.stack([count, block, -1])
+        )
         return [*made, as_vector(numbers)] if self._counts else made
 
-    def _results(self, sides: Sequence[tuple[Any, Any]], y: Any, yr: Any, grouped: Any) -> list[Any]:
-        """Attributions, multipliers if they are asked for, and outputs of both sides, from multipliers and differences."""
-        totals = [tf.reduce_sum(tf.cast(m * d, tf.float64), 1) for m, d in sides]
-        if self.multipliers:
-            totals += [tf.cast(m[:, 0], tf.float64) for m, _ in sides]
+    def _explained(self, multiplier: Any, value: Value, axis: int, count: Any, block: Any) -> list[Any]:
+        """Attributions, and multipliers if they are asked for, of one explained value."""
+        if self._has_kernels and multiplier is not None:
+            found = one_pass.explained(multiplier, value)
+            if found is not None:
+                return [found]
+        m, d = self._of_pairs(multiplier, value, axis, count, block)
+        total = tf.reduce_sum(tf.cast(m * d, tf.float64), 1)
+        return [total, tf.cast(m[:, 0], tf.float64)] if self.multipliers else [total]
+
+    def _results(self, totals: list[Any], y: Any, yr: Any, grouped: Any) -> list[Any]:
+        """What was found, and outputs of both sides."""
         y, yr = (tf.cast(v, tf.float64) for v in (y, yr))
         if self.apart:
             return [*totals, y, tf.broadcast_to(tf.reduce_sum(yr, 0), tf.shape(y))]

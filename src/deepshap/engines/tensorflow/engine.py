@@ -288,8 +288,9 @@ class TensorFlowEngine(Shell):
         return self.output_axis, self.layer_axes, function.loops, footprint, self.output_shape, self.dtype
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``: the references' activations are not kept from call to call."""
-        return self.outputs(references, at_once, "the background")
+        """As ``outputs``, once while the model does not change; activations are not kept from call to call."""
+        key = None if references.key is None else ("outputs", references.key, at_once)
+        return self.once(key, lambda: self.outputs(references, at_once, "the background"))
 
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:

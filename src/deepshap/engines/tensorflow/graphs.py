@@ -72,8 +72,9 @@ class Library:
         definition = graph.as_graph_def()
         library = definition.library
         self._definitions = {f.signature.name: f for f in library.function}
-        nodes = itertools.chain(definition.node, *(f.node_def for f in library.function))
-        self.calls_python = any("PyFunc" in node.op for node in nodes)
+        kinds = {node.op for node in itertools.chain(definition.node, *(f.node_def for f in library.function))}
+        self.calls_python = any("PyFunc" in kind for kind in kinds)
+        self.has_loops = bool(kinds & {"While", "StatelessWhile"})
         self._home = tf.Graph()  # knows all functions, for those that call others
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")

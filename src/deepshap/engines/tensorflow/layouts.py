@@ -7,7 +7,7 @@ shapes of all values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,10 +73,11 @@ class _Scan:
         if element is None:
             return
         before = [self.layouts.of(t) for t in op.inputs] if op is not None else []
-        inners = {1, *(b.inner for b in before if b is not None)}
-        reshaped = op is not None and op.type == "Reshape"
-        layout = _reshaped(before[0], element) if reshaped else _layout(element, inners)
-        self.layouts.note(tensor, layout)
+        several = {(1, 1), *((b.inner, b.outer) for b in before if b is not None)}
+        moved = None if op is None else MOVED.get(op.type)
+        self.layouts.note(
+            tensor, _layout(element, several) if moved is None else moved(before[0], element, *inputs[1:2])
+        )
 
     def _step(self, op: Any, inputs: list[Any]) -> list[Any]:
         if op.type in LISTS:
@@ -127,29 +128,52 @@ def _unknown(tensor: Any) -> Any:
     return tf.raw_ops.Placeholder(dtype=tensor.dtype, shape=tensor.shape)
 
 
-def _layout(tensor: Any, inners: set[int]) -> Layout | None:
-    shape = tensor.shape
-    if shape.rank is None:
-        return None
-    sizes = shape.as_list()
+def _axis(tensor: Any) -> int | None:
+    """The one axis that has the rows."""
+    sizes = tensor.shape.as_list() if tensor.shape.rank is not None else []
     axes = [k for k, size in enumerate(sizes) if size and size % ROWS == 0]
-    if len(axes) != 1 or sizes[axes[0]] // ROWS not in inners:
+    return axes[0] if len(axes) == 1 else None
+
+
+def _layout(tensor: Any, several: set[tuple[int, int]]) -> Layout | None:
+    axis = _axis(tensor)
+    if axis is None:
         return None
-    return Layout(tuple(sizes), axes[0], sizes[axes[0]] // ROWS)
+    sizes = tensor.shape.as_list()
+    found = [(inner, outer) for inner, outer in several if inner * outer * ROWS == sizes[axis]]
+    return Layout(tuple(sizes), axis, *found[0]) if len(found) == 1 else None
 
 
-def _reshaped(before: Layout | None, made: Any) -> Layout | None:
+def _reshaped(before: Layout | None, made: Any, *_: Any) -> Layout | None:
     """The layout behind a reshape: rows stay rows if what lies before and behind them stays together."""
-    sizes = made.shape.as_list() if made.shape.rank is not None else []
-    axes = [k for k, size in enumerate(sizes) if size and size % ROWS == 0]
-    if before is None or len(axes) != 1:
+    axis = _axis(made)
+    if before is None or before.outer > 1 or axis is None:
         return None
-    (axis,) = axes
+    sizes = made.shape.as_list()
     ahead: list[Any] = sizes[:axis]
     ahead_before: list[Any] = list(before.shape[: before.axis])
     if None in ahead or None in ahead_before or np.prod(ahead) != np.prod(ahead_before):
         return None
     return Layout(tuple(sizes), axis, sizes[axis] // ROWS)
+
+
+def _to_rows(before: Layout | None, made: Any, block: Any) -> Layout | None:
+    """Parts of space become rows, ahead of those that there are."""
+    block = tf.get_static_value(block)
+    if block is None or before is None or before.axis or _axis(made) != 0:
+        return None
+    return replace(before, shape=tuple(made.shape.as_list()), outer=before.outer * int(np.prod(block)))
+
+
+def _from_rows(before: Layout | None, made: Any, block: Any) -> Layout | None:
+    """The way back."""
+    block = tf.get_static_value(block)
+    if block is None or before is None or before.axis or before.outer % np.prod(block) or _axis(made) != 0:
+        return None
+    return replace(before, shape=tuple(made.shape.as_list()), outer=before.outer // int(np.prod(block)))
+
+
+MOVED = {"Reshape": _reshaped, "SpaceToBatchND": _to_rows, "BatchToSpaceND": _from_rows}
 
 
 # ---------------------------------------------------------------------- lists

@@ -69,8 +69,9 @@ class Crossed:
 
     apart = True
 
-    def __init__(self, examples: Any, references: Any) -> None:
-        self.pairs = examples * references
+    def __init__(self, examples: Any, references: Any, compiles: bool) -> None:
+        self.compiles = compiles  # by XLA, whose vector code broadcasts, and gathers number by number
+        self.examples, self.references, self.pairs = examples, references, examples * references
         self.of_example = tf.range(self.pairs) // references  # tf.repeat is twenty operations
         self.of_reference = tf.tile(tf.range(references), [examples])
         self._made: dict[Any, Any] = {}  # what several steps ask for
@@ -90,15 +91,24 @@ class Crossed:
         return self._once(lambda: self._spread(value, layout), value)
 
     def _spread(self, value: Value, layout: Layout) -> tuple[Any, Any]:
-        places = self._once(lambda: self._places(layout.inner), "places", layout.inner)
+        if self.compiles:
+            x, r = _broadcast(layout.axis, layout.inner, layout.outer)(value.x, value.r)
+            return x, r
+        places = self._once(lambda: self._places(layout), "places", layout.inner, layout.outer)
         x, r = _taken(layout.axis)(value.x, value.r, *places)
         return x, r
 
-    def _places(self, inner: int) -> tuple[Any, ...]:
-        places = self.of_example, self.of_reference
-        if inner == 1:
-            return places
-        return tuple(tf.reshape(place[:, None] * inner + tf.range(inner), [-1]) for place in places)
+    def _places(self, layout: Layout) -> tuple[Any, ...]:
+        """Of the entries of pairs, those of either side."""
+        sides = (self.of_example, self.examples), (self.of_reference, self.references)
+        return tuple(tf.reshape(self._entries(*side, layout), [-1]) for side in sides)
+
+    def _entries(self, row: Any, rows: Any, layout: Layout) -> Any:
+        if layout.inner > 1:
+            row = row[:, None] * layout.inner + tf.range(layout.inner)
+        if layout.outer > 1:
+            row = row[None] + tf.reshape(tf.range(layout.outer) * rows * layout.inner, [-1] + [1] * row.shape.rank)
+        return row
 
     def blank(self, value: Value, dtype: tf.DType) -> Any:
         """Zeros."""
@@ -112,7 +122,8 @@ class Crossed:
         )
 
     def _sizes(self, layout: Layout, sizes: Any) -> Any:
-        rows = self.pairs if layout.inner == 1 else self.pairs * layout.inner
+        each = layout.inner * layout.outer
+        rows = self.pairs if each == 1 else self.pairs * each
         return tf.stack([rows if k == layout.axis else sizes[k] for k in range(len(layout.shape))])
 
     def element_shape(self, value: Value) -> Any:
@@ -129,6 +140,25 @@ def _taken(axis: int) -> Callable[..., Any]:
         return [tf.gather(x, at, axis=axis), tf.gather(r, at_r, axis=axis)]
 
     return once(taken)
+
+
+@cache
+def _broadcast(axis: int, inner: int, outer: int) -> Callable[..., Any]:
+    """Both sides repeated along an axis, which is (outer, rows, inner), as one."""
+
+    def repeated(x: Any, r: Any) -> list[Any]:
+        sizes = [tf.shape(v) for v in (x, r)]
+        rows = [s[axis] // (outer * inner) for s in sizes]
+
+        def laid_out(v: Any, s: Any, ahead: Any) -> Any:
+            around, behind = s[:axis], s[axis + 1 :]
+            alone = tf.reshape(v, tf.concat([around, [outer, *ahead, inner], behind], 0))
+            together = tf.broadcast_to(alone, tf.concat([around, [outer, *rows, inner], behind], 0))
+            return tf.reshape(together, tf.concat([around, [outer * rows[0] * rows[1] * inner], behind], 0))
+
+        return [laid_out(v, s, a) for v, s, a in zip((x, r), sizes, ([-1, 1], [1, -1]), strict=True)]
+
+    return once(repeated)
 
 
 def _known(value: Value) -> Layout:

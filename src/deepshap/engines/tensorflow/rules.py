@@ -13,7 +13,7 @@ from ...mathematics import rules
 from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from . import adjoints
+from . import adjoints, one_pass
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, USER_OPERATIONS, Operation
 from .pairing import Unpaired
 from .step import Step
@@ -37,6 +37,8 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     if operation.kind in (QUADRATIC, SMOOTH):
         return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(step, *multipliers)
     if operation.kind == ELEMENTWISE:
+        if (found := one_pass.elementwise(operation.secant, step, multipliers[0])) is not None:
+            return [found]
         return step.unbroadcast(rescale(operation.secant and once(operation.secant))(step, *multipliers))
     assert operation.kind == CUSTOM
     return _own(step, operation, multipliers)
@@ -235,14 +237,18 @@ def one_hot(step: Step, multiplier: Any) -> list[Any]:
 
 
 # ---------------------------------------------------------------------- softmax
-def _with_totals(rule: Callable[..., Any]) -> Rule:
+def _with_totals(formula: Callable[..., Any]) -> Rule:
     """Build a rule that takes the logsumexp of both sides as well."""
 
     @once
-    def formula(m: Any, z: Any, r: Any, y: Any, yr: Any) -> Any:
-        return rule(m, z, r, y, yr, *map(_total, (z, r)))
+    def plain(m: Any, z: Any, r: Any, y: Any, yr: Any) -> Any:
+        return formula(m, z, r, y, yr, *map(_total, (z, r)))
 
-    return lambda step, multiplier: [formula(multiplier, *values(step))]
+    def rule(step: Step, multiplier: Any) -> list[Any]:
+        found = one_pass.softmax(formula.__name__, formula, step, multiplier)
+        return [plain(multiplier, *values(step)) if found is None else found]
+
+    return rule
 
 
 def _total(z: Any) -> Any:

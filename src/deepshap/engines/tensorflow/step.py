@@ -18,6 +18,7 @@ class Run(Protocol):
 
     pairing: Pairing
     checks: bool
+    has_kernels: bool
 
     def floating(self, tensor: Any) -> Any:
         """Integers and booleans as floats."""

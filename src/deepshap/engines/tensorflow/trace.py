@@ -97,6 +97,7 @@ class Tracer:
         self.bytes = Bytes()  # what these take
         self.checks = False  # whether something is checked while it runs
         self.loops = False
+        self.has_kernels = False  # whether rules may run in one pass
 
     # ------------------------------------------------------------------ what rules ask
     def floating(self, tensor: Any) -> Any:

@@ -13,14 +13,15 @@ ROWS = 7919  # a prime, for a number of rows that nothing else has
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a value with ``ROWS`` rows, their axis, and how many entries on that axis each row has.
+    """The shape of a value with ``ROWS`` rows, their axis, and how often each row has how many entries on that axis.
 
-    Of a list of tensors: that of its elements, and their number, if known.
+    The axis is (outer, rows, inner), as one. Of a list of tensors: the shape of its elements.
     """
 
     shape: tuple[int | None, ...]
     axis: int
     inner: int = 1
+    outer: int = 1
 
     @property
     def static(self) -> tuple[int | None, ...]:
@@ -32,7 +33,7 @@ class Layout:
         """How many numbers a row has, if that is known."""
         if None in self.shape:
             return None
-        return self.inner * math.prod(1 if size is None else size for size in self.static)
+        return self.outer * self.inner * math.prod(1 if size is None else size for size in self.static)
 
 
 @dataclass(eq=False)

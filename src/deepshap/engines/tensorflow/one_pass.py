@@ -1,0 +1,181 @@
+"""Rules in one pass over the pairs on the CPU: kernels in the place of several of TensorFlow's operations.
+
+Examples and references meet in the kernels alone. The plain rules do the same in several passes. They stay: for what has no
+kernel or has not been enough work to compile one, for graphs that XLA compiles, and as the oracle of these.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...mathematics import secants
+from ...mathematics.rules import MASKED
+from .step import Step
+from .values import Value
+
+COMPILE_BEYOND = 20_000_000  # multipliers; compiling a kernel takes a second
+THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a fraction of a millisecond
+_work: dict[Any, int] = {}
+Plain = Callable[..., Any]  # of a multiplier and of both sides, pair by pair
+
+
+def elementwise(secant: Any, step: Step, m: Any) -> Any:
+    """Multipliers of the operand of relu, tanh or sigmoid; None where there is no kernel."""
+    if secant not in (secants.relu, secants.tanh, secants.sigmoid) or not _is_met(step, m):
+        return None
+
+    def plain(m: Any, *sides: Any) -> Any:
+        return m * secant(*sides)
+
+    return _pulled(secant.__name__, plain, step, m, [])
+
+
+def softmax(name: str, plain: Plain, step: Step, m: Any) -> Any:
+    """Multipliers of the operand of softmax, or of its logarithm; None where there is no kernel."""
+    if not _is_met(step, m) or m.shape.rank < 2:
+        return None
+    operand = step.operands[0]
+    return _pulled(
+        name, plain, step, m, [tf.reduce_logsumexp(side, -1, keepdims=True) for side in (operand.x, operand.r)]
+    )
+
+
+def mean(step: Step, value: Value) -> Any:
+    """The mean of both sides of all pairs; None where it is not made in one pass."""
+    if not _meets(step, value):
+        return None
+
+    def found(x: np.ndarray, r: np.ndarray) -> np.ndarray:
+        pairs: np.ndarray = np.add(*_beside(x, r, inner))
+        pairs *= 0.5
+        return pairs.reshape(-1, *x.shape[1:])
+
+    inner = _inner(value)
+    made = tf.numpy_function(found, [value.x, value.r], value.x.dtype, stateful=False)
+    return tf.ensure_shape(made, [None, *value.x.shape[1:]])
+
+
+def explained(m: Any, value: Value) -> Any:
+    """Multipliers of an input times its differences, summed over the references of each example; None without a kernel."""
+    if m.dtype != value.x.dtype or not _has_kernels(m.dtype) or _inner(value) != 1:
+        return None
+
+    def found(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
+        n, b = len(x), len(r)
+        sums, arrays = np.zeros((n, x[0].size)), (m.reshape(n, b, -1), x.reshape(n, -1), r.reshape(b, -1))
+        if not _is_worth(("explained", m.dtype), m.size):
+            return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
+        _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
+        return sums.reshape(x.shape)
+
+    made = tf.numpy_function(found, [m, value.x, value.r], tf.float64, stateful=False)
+    return tf.ensure_shape(made, value.x.shape)
+
+
+# ---------------------------------------------------------------------- in the graph
+@cache
+def _has_kernels(dtype: tf.DType) -> bool:
+    return dtype in (tf.float32, tf.float64) and not tf.config.list_physical_devices("GPU")
+
+
+def _inner(value: Value) -> int:
+    return value.layout.inner if value.layout is not None else 1
+
+
+def _meets(step: Step, value: Value) -> bool:
+    """Whether all examples meet all references in rows of their own, and kernels may run."""
+    layout, dtypes = value.layout, {value.x.dtype, value.r.dtype}
+    together = layout is not None and layout.axis == 0 and layout.outer == 1
+    return step.run.has_kernels and together and all(map(_has_kernels, dtypes))
+
+
+def _is_met(step: Step, m: Any) -> bool:
+    (operand, *others), (result, *more) = step.operands, step.results
+    alike = operand.layout == result.layout and {m.dtype, operand.x.dtype, result.x.dtype} == {m.dtype}
+    return not others and not more and alike and _meets(step, operand)
+
+
+def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) -> Any:
+    """What a kernel makes of a multiplier, or the plain rule where that is no work for a kernel."""
+    (operand,), (result,) = step.operands, step.results
+    inner, last = _inner(operand), int(bool(more))
+
+    def run(m: np.ndarray, *sides: np.ndarray) -> np.ndarray:
+        fits = not more or _are_plain(*sides[:2], *sides[4:])
+        if fits and _is_worth((name, m.dtype), m.size):
+            return _by_kernel(name, m, sides, inner, last)
+        both = [_beside(x, r, inner) for x, r in zip(sides[::2], sides[1::2], strict=True)]
+        given = [v.reshape(-1, *v.shape[3:]) for pair in both for v in np.broadcast_arrays(*pair)]
+        with tf.init_scope():
+            found: np.ndarray = plain(*map(tf.constant, (m, *given))).numpy()
+        return found
+
+    made = tf.numpy_function(run, [m, operand.x, operand.r, result.x, result.r, *more], m.dtype, stateful=False)
+    return tf.ensure_shape(made, m.shape)
+
+
+# ---------------------------------------------------------------------- when it runs
+def _kernels() -> Any:
+    from ..kernels import pairs  # numba takes half a second
+
+    return pairs
+
+
+def _is_worth(key: Any, work: int) -> bool:
+    _work[key] = _work.get(key, 0) + work
+    return _work[key] >= COMPILE_BEYOND
+
+
+def _beside(x: np.ndarray, r: np.ndarray, inner: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides, to be broadcast to (examples, references, entries of a row on its axis, ...)."""
+    return x.reshape(-1, 1, inner, *x.shape[1:]), r.reshape(1, -1, inner, *r.shape[1:])
+
+
+def _by_kernel(name: str, m: np.ndarray, sides: Sequence[np.ndarray], inner: int, last: int) -> np.ndarray:
+    """Of rules that do not change where the sides are exchanged: kernels have the other one outermost."""
+    pairs = _kernels()
+    kind = getattr(pairs, name.upper())
+    kernel = pairs.over_last(kind) if last else pairs.elementwise(kind)
+    n, b = (len(side) // inner for side in sides[:2])
+
+    def laid_out(v: np.ndarray, *rows: int) -> np.ndarray:
+        tail = v.shape[v.ndim - last :] if last else ()
+        return v.reshape(*rows, math.prod(v.shape[: v.ndim - last]) // math.prod(rows), *tail)
+
+    found = np.empty_like(m)
+    arrays = [laid_out(v, 1, n, 1, b) for v in (m, found)]
+    for x, r in zip(sides[::2], sides[1::2], strict=True):
+        arrays += [laid_out(r, 1, b), laid_out(x, 1, n)]
+    _in_blocks(partial(kernel, *arrays), n, m.size)
+    return found
+
+
+def _are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
+    """Whether no logits are masked as a whole, and the same are masked in all rows."""
+    if any((total < -MASKED).any() for total in totals):
+        return False
+    masked = [v < -MASKED for v in (x, r)]
+    return all((m == masked[0][:1]).all() for m in masked)
+
+
+def _in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
+    """Some rows in each thread."""
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+    count = min(threads, rows) if work >= THREADS_BEYOND else 1
+    blocks = [(int(block[0]), int(block[-1]) + 1) for block in np.array_split(np.arange(rows), count)]
+    if count == 1:
+        kernel(*blocks[0])
+        return
+    with ThreadPoolExecutor(count - 1, "deepshap") as pool:
+        others = [pool.submit(kernel, *block) for block in blocks[1:]]
+        kernel(*blocks[0])
+        for other in others:
+            other.result()

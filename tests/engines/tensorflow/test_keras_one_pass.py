@@ -1,0 +1,114 @@
+"""Rules in one compiled pass: the same as the plain rules, wherever the rows lie together, and the same sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+from deepshap.engines.tensorflow import one_pass
+
+FEATURES, UNITS = 6, 4
+DRAWN = np.random.default_rng(0)
+INNER, OUTER = DRAWN.normal(size=(FEATURES, UNITS)), DRAWN.normal(size=(UNITS, 2))
+X, REFERENCES = 3 * DRAWN.normal(size=(3, 5, FEATURES)), 3 * DRAWN.normal(size=(4, 5, FEATURES))
+X[0] = REFERENCES[1]  # a pair that does not differ
+X[1] = REFERENCES[2] + 1e-4 * X[1]  # one that is close
+
+
+def model(function, folded=False, axis=0):
+    """A function of hidden numbers, with the steps as rows of their own, or with the rows on another axis."""
+
+    def run(x):
+        hidden = tf.matmul(x, tf.cast(INNER, x.dtype))
+        if folded:
+            made = tf.reshape(function(tf.reshape(hidden, [-1, UNITS])), [-1, 5, UNITS])
+        else:
+            order = [1, 0, 2] if axis else [0, 1, 2]
+            made = tf.transpose(function(tf.transpose(hidden, order)), order)
+        return tf.reduce_sum(tf.matmul(made, tf.cast(OUTER, x.dtype)), 1)
+
+    return run
+
+
+MASK = np.where(np.arange(UNITS) == 2, -1e9, 0.0)
+FUNCTIONS = {
+    "relu": tf.nn.relu,
+    "tanh": tf.tanh,
+    "sigmoid": tf.sigmoid,
+    "softmax": tf.nn.softmax,
+    "log_softmax": tf.nn.log_softmax,
+    "softmax with a mask": lambda z: tf.nn.softmax(z + tf.cast(MASK, z.dtype)),
+}
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Run kernels for the smallest job and in threads, or none; note which have run."""
+    runs, original = [], one_pass._by_kernel
+    monkeypatch.setattr(one_pass, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(one_pass, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
+
+    def use(yes):
+        monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 0 if yes else np.inf)
+        return runs
+
+    return use
+
+
+def explained(run, dtype):
+    """All attributions, of both outputs."""
+    explainer = deepshap.DeepExplainer(run, REFERENCES.astype(dtype), progress=False)
+    return np.asarray(explainer.shap_values(X.astype(dtype)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("folded", [False, True], ids=["rows", "rows and steps on one axis"])
+def test_one_pass_gives_what_the_plain_rules_give_in_float64(name, folded, kernels):
+    run = model(FUNCTIONS[name], folded)
+    runs = kernels(False)
+    plain = explained(run, "float64")
+    assert not runs
+    kernels(True)
+    for dtype, rounding in (("float64", 1e-13), ("float32", 2e-5)):
+        runs.clear()
+        np.testing.assert_allclose(explained(run, dtype), plain, atol=rounding * abs(plain).max(), rtol=0)
+        assert name.partition(" ")[0] in runs
+
+
+def test_slopes_are_quotients_of_differences(kernels):
+    """By hand: what a kernel makes of relu."""
+    runs = kernels(True)
+    x, r = (v @ INNER for v in (X[:, None], REFERENCES[None]))
+    change = np.maximum(x, 0) - np.maximum(r, 0)
+    slopes = np.where(x == r, x > 0, change / np.where(x == r, 1, x - r))
+    multipliers = np.einsum("xrsu,fu,uo->xrsfo", slopes, INNER, OUTER)
+    expected = (multipliers * (X[:, None] - REFERENCES[None])[..., None]).mean(1)
+    np.testing.assert_allclose(explained(model(tf.nn.relu), "float64"), expected, atol=1e-12 * abs(expected).max())
+    assert runs
+
+
+def test_rows_masked_as_a_whole_and_rows_on_other_axes_are_left_to_the_plain_rules(kernels):
+    def masked(z):
+        return tf.nn.softmax(tf.where(z[:, :, :1] > 2, tf.cast(-1e9, z.dtype), z))
+
+    for run in (model(masked), model(tf.tanh, axis=1)):
+        runs = kernels(False)
+        plain = explained(run, "float64")
+        kernels(True)
+        np.testing.assert_allclose(explained(run, "float64"), plain, atol=1e-13 * abs(plain).max(), rtol=0)
+        assert not runs
+
+
+def test_means_of_factors_in_one_pass_are_those_of_both_sides(kernels):
+    """Attention: products of values that both vary, against the same in float64 without kernels."""
+
+    def attention(z):
+        return tf.matmul(tf.nn.softmax(tf.matmul(z, z, transpose_b=True)), z)
+
+    kernels(False)
+    plain = explained(model(attention), "float64")
+    runs = kernels(True)
+    np.testing.assert_allclose(explained(model(attention), "float64"), plain, atol=1e-12 * abs(plain).max(), rtol=0)
+    assert "softmax" in runs
