@@ -1,9 +1,9 @@
-# make setup, fast, test, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-wide, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo forecasting forecasting-notebooks
+.PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo forecasting forecasting-notebooks
 
 setup: $(INSTALLED)
 
@@ -26,13 +26,17 @@ fast: setup
 	$(PYTEST) -q -m fast $$(grep -rl 'mark\.fast' tests --include='test_*.py')
 
 test: setup
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not wide"
 
-# Those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
+# The same again in other precisions, sizes, backends and programs, and the tests of shap. CI runs it after the tests.
+test-wide: setup
+	$(PYTEST) -m "wide and not long"
+
+# All, those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
 test-all: setup
 	$(PYTEST)
 
-# shap's own tests of its DeepExplainer, with ours in its place; a part of test.
+# shap's own tests of its DeepExplainer, with ours in its place; a part of test-wide.
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
 

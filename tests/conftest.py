@@ -72,8 +72,10 @@ def models_under_torch(tmp_path_factory, request):
         if not file.exists():
             program = Path(__file__).parent / "support" / "keras_checks.py"
             environment = {**os.environ, "KERAS_BACKEND": "torch"}
-            models = ["all"] if any(item.get_closest_marker("long") for item in request.session.items) else []
-            command = [sys.executable, str(program), str(file), *models]
+            readers = [item for item in request.session.items if "models_under_torch" in item.fixturenames]
+            long = any(item.get_closest_marker("long") for item in readers)
+            names = ["all"] if long else sorted({item.callspec.params["case"].name for item in readers})
+            command = [sys.executable, str(program), str(file), *names]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             assert done.returncode == 0, done.stderr
     return {name: Findings(**found) for name, found in pickle.loads(file.read_bytes()).items()}

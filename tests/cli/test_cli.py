@@ -766,6 +766,7 @@ def test_the_only_tensor_and_the_other_input(x):
     assert "--array NAME for each" in refused("explain", "cli_models:Both", "x.npy", "-b", "zeros")
 
 
+@pytest.mark.wide
 def test_the_program_fails_in_one_line(x):
     ran = program("explain", "cli_models:Wrong", "x.npy", "-o", "y.parquet")
     assert ran.returncode == 3

@@ -180,6 +180,7 @@ def test_what_cannot_be_done_part_by_part_is_refused():
     assert not Path("out").exists()
 
 
+@pytest.mark.wide
 def test_workers_import_the_model_from_the_working_directory(tmp_path):
     Path("of_mine.py").write_text("from dataset_models import Table\n\n\nclass Mine(Table):\n    pass\n")
     np.save("x.npy", models.rows(COUNT))

@@ -148,6 +148,7 @@ print(json.dumps([{n: digest(v) for n, v in e().depends_on.items()} for e in (ra
 """
 
 
+@pytest.mark.wide
 def test_another_process_finds_the_same():
     importlib.import_module("tensorflow")  # whether it is loaded, and its engine, must not matter
     importlib.import_module("deepshap.engines.tensorflow.table")

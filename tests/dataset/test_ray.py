@@ -102,6 +102,7 @@ def test_actors_that_leave_no_core_to_read_are_warned_of(cluster):
         deepshap.ray.explain(ds, table_explainer(), id="key", concurrency=9, num_gpus=1)
 
 
+@pytest.mark.wide
 def test_wrong_columns_are_errors_of_the_call(cluster, tmp_path):
     pd.DataFrame(rows(4), columns=list("abcd")).assign(key=np.arange(4), name="x").to_parquet(tmp_path / "x.parquet")
     ds = ray.data.read_parquet(str(tmp_path / "x.parquet"))

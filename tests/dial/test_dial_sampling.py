@@ -17,6 +17,7 @@ from games import (
     steps_of,
 )
 from planning import chunks_of
+from tiers import mostly_wide
 
 from deepshap.dial import OF_LAYERS, OF_RECURRENCE, method_for
 from deepshap.engines.api import Comparison
@@ -85,7 +86,7 @@ def test_values_add_up_at_every_setting(players, dtype, tolerance):
     assert_adds_up(explainer(reader(scale=2).to(getattr(torch, dtype)), R), example, players, tolerance)
 
 
-@KINDS
+@pytest.mark.parametrize("players", mostly_wide(PLAYERS[:4], {"cells", 4}))
 def test_values_add_up_at_every_setting_in_keras(players):
     assert_adds_up(explainer(keras_twin(MODEL, STEPS), BACKGROUND[:4].numpy()), X[:2].numpy(), players, 1e-12)
 

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from plotting import explanation, image, panel, row_names, words
 from plotting import no_window as no_window
+from tiers import mostly_wide
 
 import deepshap
 from deepshap import InputError, plots
@@ -38,9 +39,13 @@ MANY_ROWS = {
 }
 
 
-@pytest.mark.parametrize(("steps", "features"), [(1, 1), (1, 40), (5, 500), (60, 1), (60, 40), (5000, 40)])
-def test_pictures_of_one_row_can_be_drawn_in_every_shape(steps, features):
-    one = explanation(1, steps, features)[0]
+@pytest.mark.parametrize(
+    "shape",
+    mostly_wide([(1, 1), (1, 40), (5, 500), (60, 1), (60, 40), (5000, 40)], {(1, 1), (5, 500), (60, 40)}),
+    ids=str,
+)
+def test_pictures_of_one_row_can_be_drawn_in_every_shape(shape):
+    one = explanation(1, *shape)[0]
     for plot in ONE_ROW.values():
         ax = plot(one, unit="°C")
         ax.figure.canvas.draw()
@@ -48,15 +53,19 @@ def test_pictures_of_one_row_can_be_drawn_in_every_shape(steps, features):
         plt.close(ax.figure)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    mostly_wide([(3, 1, 1), (3, 5, 1), (30, 60, 40), (4, 700, 3), (4, 5, 500)], {(3, 1, 1), (30, 60, 40)}),
+    ids=str,
+)
 @pytest.mark.parametrize("name", MANY_ROWS)
-def test_pictures_of_a_data_set_can_be_drawn_in_every_shape(name):
-    for steps, features, rows in ((1, 1, 3), (5, 1, 3), (60, 40, 30), (700, 3, 4), (5, 500, 4)):
-        ax = MANY_ROWS[name](explanation(rows, steps, features), unit="log-odds")
-        ax.figure.canvas.draw()
-        assert plt.get_fignums() == [ax.figure.number]
-        plt.close(ax.figure)
+def test_pictures_of_a_data_set_can_be_drawn_in_every_shape(name, shape):
+    ax = MANY_ROWS[name](explanation(*shape), unit="log-odds")
+    ax.figure.canvas.draw()
+    assert plt.get_fignums() == [ax.figure.number]
 
 
+@pytest.mark.wide
 def test_five_thousand_steps_of_a_data_set_can_be_drawn():
     for plot in (plots.importance_over_time, plots.importance_map):
         plot(explanation(3, 5000, 4)).figure.canvas.draw()
@@ -164,6 +173,7 @@ def test_a_matrix_of_steps_is_a_sequence():
     assert row_names(panel(ax, "attributions")) == ["f1"]
 
 
+@pytest.mark.wide
 def test_every_picture_of_the_gallery_is_drawn_and_shown(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     gallery = importlib.import_module("gallery")

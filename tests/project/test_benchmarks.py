@@ -54,6 +54,7 @@ ADD_UP = ("deepshap", "captum.IntegratedGradients", "Kernel", "Permutation", "Sh
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.wide
 def test_every_peer_explains(case):
     import explainers
     import problems
@@ -75,6 +76,7 @@ def test_every_peer_explains(case):
             assert problems.distance(players, exact) < 1e-4
 
 
+@pytest.mark.wide
 def test_what_data_sets_cost(importable, tmp_path, monkeypatch):
     import dataset
     import tables

@@ -77,6 +77,7 @@ def test_the_report_is_there(folder):
     assert len(page) > 100_000
 
 
+@pytest.mark.wide
 def test_the_same_seed_trains_the_model_that_was_explained(folder, model):
     utterances, test = table(folder / "utterances.parquet"), japanese_vowels().test
     log_odds = demo.log_odds(model, test.signal[:COUNT], test.lengths[:COUNT])

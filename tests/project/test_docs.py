@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch_operations as document
+from tiers import mostly_wide
 
 from deepshap.cli import cli
 from deepshap.engines.torch import table
@@ -27,6 +28,10 @@ ELSEWHERE = {
     "neuralforecast_weather.md",
 }  # run where their pictures, cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+WITH_BLOCKS = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+RUN = mostly_wide(WITH_BLOCKS, {page.name for page in WITH_BLOCKS} - {"keras.md"}, key=lambda page: page.name)
 
 
 def blocks(page: Path) -> Iterator[tuple[int, str]]:
@@ -46,9 +51,7 @@ def rules_restored():
 
 
 @pytest.mark.usefixtures("rules_restored")
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if BLOCK.search(p.read_text(encoding="utf-8"))], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("page", RUN, ids=lambda p: p.stem)
 def test_blocks_run(page, tmp_path, monkeypatch):
     if page.name in ELSEWHERE:
         return

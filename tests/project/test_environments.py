@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.wide]
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_framework.py"
 HIDE = """

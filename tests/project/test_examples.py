@@ -68,6 +68,7 @@ def printed(report, beginning):
     return float(line.removeprefix(beginning).strip(" :%").split()[0].strip("%"))
 
 
+@pytest.mark.wide
 def test_the_keras_forecast_in_short(tmp_path, capsys):
     options = ["--epochs", "2", "--every", "30", "--background", "10", "--output", str(tmp_path)]
     loaded("keras_weather").main(options)
@@ -77,6 +78,7 @@ def test_the_keras_forecast_in_short(tmp_path, capsys):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05
 
 
+@pytest.mark.wide
 def test_the_keras_speakers_in_short(tmp_path, capsys):
     options = ["--epochs", "2", "--every", "30", "--background", "10", "--output", str(tmp_path)]
     loaded("keras_speakers").main(options)

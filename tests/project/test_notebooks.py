@@ -54,7 +54,11 @@ def test_all_notebooks_are_built(build):
     assert {*NAMES, *ELSEWHERE} == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
 
 
-@pytest.mark.parametrize("name", ["speakers", pytest.param("weather", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("speakers", marks=pytest.mark.wide), pytest.param("weather", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_notebook_runs(build, name, stored):
     run = build.run(build.read(NOTEBOOKS / f"{name}.py"))
     assert not [output for output in outputs(run) if output.get("name") == "stderr"]

@@ -13,7 +13,7 @@ import pytest
 
 import deepshap
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.wide]
 
 ROOT = Path(__file__).parents[2]
 

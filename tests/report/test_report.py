@@ -386,7 +386,9 @@ TOOLS_COVER = """[...document.querySelectorAll('.modebar')].filter((bar) => bar.
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize(("steps", "features"), [(1, 1), (12, 1), (12, 7)])
+@pytest.mark.parametrize(
+    ("steps", "features"), [(12, 7), *(pytest.param(*shape, marks=pytest.mark.wide) for shape in ((1, 1), (12, 1)))]
+)
 def test_tools_of_pictures_cover_nothing(opened, steps, features, width):
     values = np.random.default_rng(0).normal(size=(3, steps, features))
     report = opened(

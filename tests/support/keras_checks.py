@@ -1,7 +1,8 @@
 """What every model of ``keras_models.py`` is tested for, under whichever backend Keras runs.
 
 As a program, ``KERAS_BACKEND=torch python keras_checks.py FILE`` explains the models under that backend and writes what it
-finds to a file; the tests, which run under TensorFlow, read it. With a further word, ``all``, every model is examined.
+finds to a file; the tests, which run under TensorFlow, read it. Further words are names of models, which alone are explained;
+with the word ``all`` every model is examined.
 """
 
 from __future__ import annotations
@@ -30,6 +31,17 @@ FLOAT32 = (  # the operations in single precision are looked at by themselves, i
     "Conv2D",
     "LayerNormalization",
 )
+ONE_OF_A_KIND = {  # the others are `wide`
+    *("LSTM", "LSTM, tokens", "LSTM, bidirectional", "GRU", "GRU, states", "SimpleRNN", "SimpleRNN, masked"),
+    *("backwards", "unrolled", "masked stack", "GRU, reset before", "merge concat", "two kinds of directions"),
+    *("zeros where masked", "RNN of LSTMCell", "RNN of PeepholeCell", "StackedRNNCells", "ConvLSTM2D"),
+    *("TimeDistributed LSTM", "encoder and decoder", "loop by hand", "stateful LSTM", "single step 10x20"),
+    *("tokens, masked transformer", "masked heads", "masked mean", "MultiHeadAttention", "Attention", "attentive LSTM"),
+    *("BatchNormalization", "LayerNormalization", "UnitNormalization", "Conv1D", "Conv2DTranspose", "SeparableConv2D"),
+    *("residual block", "MaxPooling2D", "GlobalAveragePooling1D", "LeakyReLU", "Softmax over steps", "Multiply", "Dot"),
+    *("Flatten, Reshape, Permute", "EinsumDense", "Lambda", "Normalization", "CategoryEncoding", "subclassed"),
+    *("nested", "two inputs", "second of two outputs"),
+}
 COVERED = "activation "  # the functions themselves are cases of every engine
 
 
@@ -183,18 +195,18 @@ def distance(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-3))
 
 
-def main(file: str, models: str = "") -> None:
-    """Explain the models, or examine all of them, and write the findings."""
+def main(file: str, *names: str) -> None:
+    """Explain the models of these names, or examine all of them, and write the findings."""
     import torch
     from keras.src.backend.common import dtypes
 
     torch.set_num_threads(1)
     found = {}
-    for case in CASES if models == "all" else (case for case in CASES if not case.name.startswith(COVERED)):
+    for case in CASES if names == ("all",) else (case for case in CASES if case.name in names):
         # Keras computes products of float64 tensors in float32 under torch; then gaps would say nothing of ours.
         with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
             try:
-                found[case.name] = (examine if models == "all" else explain)(case)
+                found[case.name] = (examine if names == ("all",) else explain)(case)
             except Exception as error:
                 found[case.name] = Findings(error=f"{type(error).__name__}: {error}")
     Path(file).write_bytes(pickle.dumps({name: vars(findings) for name, findings in found.items()}))

@@ -12,6 +12,7 @@ import torch
 from cases.both import SHARED
 from cases.rare_of_tensorflow import CASES
 from planning import chunks_of, with_background
+from tiers import mostly_wide
 
 import deepshap
 
@@ -20,6 +21,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 BOTH = [case for case in CASES if set(case.dtypes) == {"float64", "float32"}]
+FIRST_BOTH = mostly_wide(CASES, {""}, key=lambda case: case.shared.alone)
 TOGETHER = [BOTH[i : i + 8] for i in range(0, len(BOTH), 8)]
 
 
@@ -32,7 +34,7 @@ def test_a_case_is_for_both_engines_or_says_why_not():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", FIRST_BOTH, ids=lambda case: case.name)
 def test_an_operation_is_explained_exactly(case):
     dtype = case.dtypes[0]
     model, background, X = case.model(dtype), case.rows(REFERENCES, 1, dtype), case.rows(ROWS, 2, dtype)
@@ -51,6 +53,7 @@ def test_an_operation_is_explained_exactly(case):
                 assert_engines_agree(explainer, case, X, background)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("cases", TOGETHER, ids=lambda cases: f"{cases[0].name} to {cases[-1].name}")
 def test_operations_are_explained_in_single_precision(cases):
     """Side by side in one model, each of inputs of its own."""

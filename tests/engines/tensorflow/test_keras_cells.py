@@ -14,6 +14,7 @@ from keras import layers as L
 from keras_models import draw_weights, precision
 from test_cells import SIZES
 from test_keras_torch_backend import run
+from tiers import mostly_wide
 from torch import nn
 
 import deepshap
@@ -170,7 +171,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_wide(MODELS, {"states", "backwards"}))
 def test_the_handler_agrees_with_the_built_in_treatment(name):
     with precision("float64"):
         model = MODELS[name]()
@@ -249,5 +250,6 @@ print("done")
 """
 
 
+@pytest.mark.wide
 def test_cells_and_the_handler_under_torch():
     assert run(UNDER_TORCH).strip() == "done"

@@ -9,6 +9,7 @@ import tensorflow as tf
 from helpers import assert_close
 from keras import layers as L
 from keras_models import draw_weights
+from tiers import mostly_wide
 
 import deepshap
 from deepshap.engines.tensorflow import contributions
@@ -100,7 +101,7 @@ def fitted(jit):
 MODELS = {"parts": inside, "a layer": lambda jit: network(Part(jit)), "a loop": loop, "fitted": fitted}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_wide(MODELS, {"a layer", "a loop"}))
 def test_models_that_xla_compiles_are_explained_like_plain_ones(name):
     model = MODELS[name](True)
     found = deepshap.DeepExplainer(model, R, progress=False)(X)

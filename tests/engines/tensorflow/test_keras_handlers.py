@@ -17,6 +17,7 @@ from keras import Sequential
 from keras import layers as L
 from keras_models import PeepholeCell, Subclassed, draw_weights, functional, precision
 from test_one_mathematics_models import put_dense
+from tiers import mostly_wide
 from torch import nn
 
 import deepshap
@@ -156,7 +157,7 @@ def unnumbered(name: str) -> str:
     return re.sub(r"_\d+\b", "", name)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", mostly_wide(PLACES, {"a name", "a layer used twice", "nested models"}))
 def test_a_handler_agrees_with_the_built_in_treatment_wherever_the_layer_is(place):
     build, layer, handler, names = PLACES[place]
     model = built(build)

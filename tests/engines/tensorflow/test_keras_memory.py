@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import Sequential
 from keras import layers as L
 from planning import profile
+from tiers import mostly_wide
 
 import deepshap
 from deepshap import execution
@@ -78,7 +79,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_wide(MODELS, {"LSTM", "nested"}))
 def test_memory_grows_with_the_steps(name):
     few, more, most = (footprint(MODELS[name](steps), steps) for steps in (8, 16, 32))
     for a, b, c in zip(few, more, most, strict=True):
@@ -95,6 +96,7 @@ def test_an_lstm_takes_at_least_what_it_must_keep():
         assert found.pair >= 2 * inputs  # the multipliers of the inputs, and of the list that the loop reads
 
 
+@pytest.mark.wide
 def test_chunks_shrink_as_sequences_grow():
     sizes = {}
     for steps in (16, 128):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from keras_checks import COVERED, TOLERANCE, distance, examine
+from keras_checks import COVERED, ONE_OF_A_KIND, TOLERANCE, distance, examine
 from keras_models import CASES
 
 ALIKE = {"float64": 1e-7, "float32": 1e-5}
-every_case = pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=pytest.mark.long if c.name.startswith(COVERED) else ()) for c in CASES],
-    ids=lambda case: case.name,
-)
 
 
-@every_case
+def tier(case):
+    if case.name.startswith(COVERED):
+        return pytest.mark.long
+    return () if case.name in ONE_OF_A_KIND else pytest.mark.wide
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=tier(case)) for case in CASES], ids=lambda case: case.name)
 def test_a_model_is_explained_exactly(case, models_under_torch):
     found = examine(case)
     assert found.gap <= TOLERANCE[case.widest]

@@ -15,6 +15,7 @@ from keras import Sequential, ops
 from keras import layers as L
 from keras_models import draw_weights, functional, precision
 from keras_oracle import Array, slowly
+from tiers import mostly_wide
 
 import deepshap
 
@@ -68,7 +69,9 @@ def rows(number: int, seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).normal(size=(number, *shape))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", mostly_wide(MODELS, {"LSTM", "GRU", "bidirectional RNN, multiplied", "LSTM with attention"})
+)
 def test_the_slow_formulas_agree(name):
     with precision("float64"):
         model = MODELS[name]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tensorflow as tf
 from cases.rare_of_tensorflow import CASES
 
@@ -34,6 +35,7 @@ def test_the_operations_of_the_table_are_tensorflows():
     assert [name for name in OPERATIONS if not hasattr(tf.raw_ops, name)] == []
 
 
+@pytest.mark.wide
 def test_every_operation_of_the_table_is_met_by_a_case():
     seen = set()
     for case in CASES:

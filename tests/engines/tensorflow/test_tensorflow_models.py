@@ -14,6 +14,7 @@ from keras import Sequential, ops
 from keras import layers as L
 from keras_checks import distance
 from keras_models import draw_weights, precision
+from tiers import mostly_wide
 
 import deepshap
 
@@ -130,7 +131,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", mostly_wide(FUNCTIONS, {"plain", "looping", "mapping", "choosing"}))
 def test_functions_are_explained_exactly_and_as_tf_functions_too(name):
     function = FUNCTIONS[name]
     values = explain(tf.function(function))
@@ -274,6 +275,7 @@ def test_saved_models(lstm, wanted, tmp_path):
     assert_close(explain(keras.saving.load_model(tmp_path / "model.keras")), wanted)
 
 
+@pytest.mark.wide
 def test_symbolic_tensors_as_shap_takes_them(lstm, wanted):
     for inputs in (lstm.inputs, lstm.inputs[0], lstm.layers[0].input):
         for output in (lstm.outputs, lstm.outputs[0], lstm.layers[-1].output):
@@ -318,7 +320,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", mostly_wide(LAYERS, {"LSTM", "attention"}))
 def test_padding_is_attributed_exactly_nothing(name):
     """Each row's references are read with the row's own length, and what lies behind it differs."""
     with precision("float64"):
@@ -337,6 +339,7 @@ def test_padding_is_attributed_exactly_nothing(name):
 
 
 # ---------------------------------------------------------------------- long sequences, and tracing once
+@pytest.mark.wide
 def test_long_sequences_and_few_traces():
     model = Sequential([keras.Input((None, 2)), L.LSTM(3)])
     traces = []

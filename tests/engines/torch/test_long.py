@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import TOLERANCE, drawn
 from models import Chain, Last
+from tiers import mostly_wide
 from torch import nn
 
 import deepshap
@@ -14,8 +15,10 @@ import deepshap
 STEPS = 1000
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("layer", "steps"), [(nn.GRU, STEPS), (nn.LSTM, 3 * STEPS)])
+@pytest.mark.parametrize("dtype", mostly_wide(TOLERANCE, {torch.float64}), ids=str)
+@pytest.mark.parametrize(
+    ("layer", "steps"), [(nn.GRU, STEPS), pytest.param(nn.LSTM, 3 * STEPS, marks=pytest.mark.wide)]
+)
 def test_thousands_of_steps(layer, steps, dtype):
     torch.manual_seed(0)
     model = Chain(layer(2, 6, batch_first=True, bidirectional=True), Last(), nn.Linear(12, 1)).to(dtype)

@@ -88,7 +88,13 @@ def assert_as_in_float64(model, background, x, passes):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    ("name", "axis"), [(n, a) for n in FUNCTIONS for a in (0, 1, 2) if n not in OVER_ONE or a != 1]
+    ("name", "axis"),
+    [
+        pytest.param(name, axis, marks=pytest.mark.wide if axis else ())
+        for name in FUNCTIONS
+        for axis in (0, 1, 2)
+        if name not in OVER_ONE or axis != 1
+    ],
 )
 def test_one_pass_is_the_plain_rule(name, axis, dtype, passes):
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from cases.of_torch import CASES
 from helpers import explainer_of
 
@@ -12,6 +13,7 @@ NEED_A_GPU = {"cuda"}
 IN_A_FILE_OF_THEIR_OWN = {"grouped_mm", "_grouped_mm"}  # test_grouped.py
 
 
+@pytest.mark.wide
 def test_every_operation_of_the_table_is_met_by_a_case():
     with seen_operations() as seen:
         for case in CASES:

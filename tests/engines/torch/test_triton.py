@@ -20,7 +20,11 @@ TRITON = Path(sys.prefix) / "triton"  # where ``make setup`` puts it
 
 
 @pytest.mark.parametrize(
-    ("program", "options"), [("triton_interpreted.py", {"TRITON_INTERPRET": "1"}), ("triton_compiled.py", {})]
+    ("program", "options"),
+    [
+        pytest.param("triton_interpreted.py", {"TRITON_INTERPRET": "1"}, marks=pytest.mark.wide),
+        ("triton_compiled.py", {}),
+    ],
 )
 def test_in_a_process_of_its_own(program, options):
     assert TRITON.is_dir(), "make setup installs it"
