@@ -89,6 +89,31 @@ def test_packed_sequences(compiled, monkeypatch, kind):
     assert compiled
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("use", ["their ends", "no step", "their ends and the state"])
+def test_pairs_begin_where_something_reaches_them(compiled, monkeypatch, kind, use):
+    """Of padded rows that are read at different steps, some not at all."""
+    layer, own = KINDS[kind]
+    recurrent = built(layer(3, 4, num_layers=2, batch_first=True, **own))
+    read_out = built(nn.Linear(4, 2))
+
+    def model(x, lengths):
+        steps, last = recurrent(x)
+        read = steps[torch.arange(len(x)), lengths - 1] * (lengths > 1).unsqueeze(1)
+        read = read * 0 if use == "no step" else read
+        state = (last[0] if isinstance(last, tuple) else last)[0] * (lengths == 2).unsqueeze(1)
+        return read_out(read + state if "state" in use else read)
+
+    lengths = torch.tensor([5, 2, 6, 1, 3])
+    X, R = drawn(5, 6, 3, seed=1), drawn(4, 6, 3, seed=2)
+    wanted = step_by_step(monkeypatch, model, X, R, lengths)
+    monkeypatch.setattr(fused, "BLOCK_BYTES", 4 * 4 * 8 * 7)
+    monkeypatch.setattr(fused, "THREADS_BEYOND", 0)
+    assert_close(values(model, X, R, lengths), wanted, 1e-12)
+    assert compiled
+    assert wanted.any() == (use != "no step")
+
+
 def test_time_first_networks_and_time_first_inputs(compiled):
     layer = built(nn.LSTM(3, 2))
     first = built(nn.LSTM(3, 2, batch_first=True))

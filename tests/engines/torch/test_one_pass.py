@@ -141,6 +141,23 @@ def test_greatest_values_that_tie(passes):
     np.testing.assert_allclose(found[True], found[False], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_contributions_are_summed_over_references(axis, dtype, passes):
+    torch.manual_seed(0)
+    m, x, r = (torch.randn(*shape, dtype=dtype) for shape in ((5, 4, 3, 6), (4, 3, 6), (5, 3, 6)))
+    x[:, 0, 0] = r[:, 0, 0] = np.inf  # equal infinities, as in masks, do not differ
+    expected = torch.zeros(4, 3, 6, dtype=torch.float64)
+    for b, n, i, j in np.ndindex(5, 4, 3, 6):
+        expected[n, i, j] += 0 if (i, j) == (0, 0) else (m[b, n, i, j] * (x[n, i, j] - r[b, i, j])).double()
+    given = m.movedim(1, axis + 1), x.movedim(0, axis), r.movedim(0, axis), axis
+    passes[0](False)
+    assert one_pass.contributions(*given) is None
+    passes[0](True)
+    found = one_pass.contributions(*given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14 if dtype is torch.float64 else 1e-6)
+
+
 def test_infinite_values_take_the_plain_rule(passes):
     use, runs = passes
     use(True)

@@ -161,6 +161,46 @@ def greatest() -> Any:
     return kernel
 
 
+@compiled
+def add_up(totals, m, x, r):
+    """Add multipliers (references, ahead, examples, behind) times differences up over the references, in float64."""
+    _, ahead, examples, behind = m.shape
+    for b in range(len(m)):
+        for p in range(ahead):
+            for n in range(examples):
+                total, given, xs, rs = totals[p, n], m[b, p, n], x[p, n], r[p, b]
+                for q in range(behind):
+                    difference = xs[q] - rs[q] if xs[q] != rs[q] else m.dtype.type(0)
+                    total[q] += given[q] * difference
+
+
+@compiled
+def fold(found, columns, stride, padding, dilation):
+    """Add what each place of a convolution saw, (rows, channels, *kernel, *places), where it saw it: (rows, channels, *sizes)."""
+    rows, channels, high, wide = found.shape
+    _, _, down, across, lines, places = columns.shape
+    for n in range(rows):
+        for c in range(channels):
+            for i in range(down):
+                for j in range(across):
+                    shift = j * dilation[1] - padding[1]
+                    first, last = max(0, -shift), min(places, wide - shift)
+                    for line in range(lines):
+                        to = line * stride[0] + i * dilation[0] - padding[0]
+                        if not 0 <= to < high:
+                            continue
+                        if stride[1] == 1:
+                            source = columns[n, c, i, j, line, first:last]
+                            target = found[n, c, to, first + shift : last + shift]
+                            for q in range(len(source)):
+                                target[q] += source[q]
+                        else:
+                            source, target = columns[n, c, i, j, line], found[n, c, to]
+                            for q in range(places):
+                                if 0 <= q * stride[1] + shift < wide:
+                                    target[q * stride[1] + shift] += source[q]
+
+
 @cache
 def over_last(kind: int) -> Any:
     """Of softmax or its logarithm; ``total`` has logsumexp where the others have their last axis."""

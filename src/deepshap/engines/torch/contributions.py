@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from ..api import Contributions
+from . import one_pass
 from .chains import Chains, Entry
 from .operations import Misaligned, Pairs
 from .pairing import beside, row_axis, row_before
@@ -212,9 +213,12 @@ class Traced:
         """Contributions of a leaf, summed over references: those that a rule knows already, and those of its multipliers."""
         if m is None and known is not None:
             return known[k]
-        d = self._difference(i)
-        m = torch.zeros_like(d) if m is None else m
-        total = over_references(self._of_grid(i, m), self._of_grid(i, d))
+        x, r, total = self.leaves[i], self.references[i], None
+        if m is not None and self.pairs.crossed:
+            total = one_pass.contributions(m, x, r, row_axis(x, r, self.pairs))
+        if total is None:
+            d = self._difference(i)
+            total = over_references(*(self._of_grid(i, v) for v in (torch.zeros_like(d) if m is None else m, d)))
         return total if known is None else total + known[k]
 
     def _of_pairs(self, multipliers: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:

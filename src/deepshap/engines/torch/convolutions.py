@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from . import one_pass
 from .nodes import applied, for_several, several_at_once
 
 FEW_CHANNELS = 4  # of which oneDNN's vectors would be mostly empty
@@ -122,10 +123,12 @@ def _folded(of: Geometry, weight: Tensor, m: Tensor) -> Tensor:
     """Everything that a place of the output saw, added where it was seen; a series is a picture of one line."""
     if line := len(of.sizes) == 1:
         of = Geometry(*((least, *sizes) for least, sizes in zip((1, 1, 1, 0, 1), of, strict=True)))
-    found, turned = m.new_empty(len(m), weight.shape[1], *of.sizes), weight.flatten(1).mT
+    found, turned = m.new_zeros(len(m), weight.shape[1], *of.sizes), weight.flatten(1).mT
     at_once = max(1, BLOCK // (len(turned) * math.prod(m.shape[2:])))
     for start in range(0, len(m), at_once):
         part = slice(start, start + at_once)
-        columns = turned @ m[part].flatten(2)
-        found[part] = F.fold(columns, of.sizes, of.kernel, of.dilation, of.padding, of.stride)
+        columns = (turned @ m[part].flatten(2)).contiguous()
+        seen = columns.view(len(columns), weight.shape[1], *of.kernel, *([1] if line else []), *m.shape[2:])
+        if not one_pass.folded(seen, found[part], (of.stride, of.padding, of.dilation)):
+            found[part] = F.fold(columns, of.sizes, of.kernel, of.dilation, of.padding, of.stride)
     return found.squeeze(2) if line else found

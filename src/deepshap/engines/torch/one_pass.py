@@ -25,7 +25,7 @@ from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTM
 from . import rules, threads
 from .operations import Operation, Step
 
-ATTENTION = -1
+ATTENTION, SUMS, FOLDED = -1, -2, -3
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
 OVER_LAST: dict[Any, int] = {
     rules.softmax: SOFTMAX,
@@ -35,7 +35,7 @@ OVER_LAST: dict[Any, int] = {
 }
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
-WEIGHTS = {ATTENTION: 8, GREATEST: 8}  # passes over queries times keys, and over all elements of windows
+WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences
 WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
 _work: dict[Any, int] = {}
@@ -83,17 +83,46 @@ def for_some(step: Step, operation: Operation, m: Tensor) -> Callable[[Tensor, s
     return back
 
 
+def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
+    """Multipliers (references, *shape of x) times differences, summed over the references: (examples, *rest of x).
+
+    None where there is no kernel, or has not been enough work.
+    """
+    if not _is_worthwhile(SUMS, m, {x.dtype, r.dtype}):
+        return None
+    totals = x.new_zeros(x.shape, dtype=torch.float64)
+    sides = [_laid_out(v.detach().contiguous(), axis) for v in (x, r)]
+    kernels.add_up(_laid_out(totals, axis), _laid_out(m.contiguous(), axis, 0, 1), *sides)
+    return totals.movedim(axis, 0)
+
+
+def folded(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -> bool:
+    """Add what places of a convolution saw, (rows, channels, *kernel, *places), to zeros; stride, padding and dilation as given.
+
+    False where nothing is done: there is no kernel, or has not been enough work.
+    """
+    if not _is_worthwhile(FOLDED, columns, {into.dtype}):
+        return False
+    kernels.fold(into.numpy(), columns.numpy(), *geometry)
+    return True
+
+
 def _worthwhile(step: Step, operation: Operation, m: Tensor) -> int | None:
     """The kind of an operation for which there is a kernel, and has been work enough for it."""
     kind = _kind(operation)
-    if kind is None or m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return None
     dtypes = {v.dtype for v in (*step.inputs, step.outputs[0])}
+    return kind if kind is not None and _is_worthwhile(kind, m, dtypes) else None
+
+
+def _is_worthwhile(kind: int, m: Tensor, dtypes: set[torch.dtype]) -> bool:
+    """Whether a kernel takes multipliers of values of these types, and there has been work enough for it."""
+    if m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return False
     if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype}:
-        return None
+        return False
     key = kind, m.dtype
     _work[key] = _work.get(key, 0) + m.numel() * WEIGHTS.get(kind, 1)
-    return None if _work[key] < COMPILE_BEYOND else kind
+    return _work[key] >= COMPILE_BEYOND
 
 
 def _kind(operation: Operation) -> int | None:
@@ -237,15 +266,17 @@ def _run(
 ) -> Tensor:
     """Run a kernel in threads, each for some references; ``last`` axes stay apart from those behind the rows."""
     m, found = m.contiguous(), found.contiguous()
-
-    def laid_out(v: Tensor, ahead: int = 0) -> np.ndarray:
-        first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()
-        behind = math.prod(v.shape[first + 1 : v.dim() - last])
-        return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
-
-    arrays = [laid_out(m, 2), laid_out(found, 2), *(laid_out(v.contiguous()) for v in sides), *constants]
-    _in_blocks(partial(kernel, *arrays), m.shape[1], m.numel())
+    arrays = [_laid_out(v, axis, last, 2) for v in (m, found)]
+    arrays += [_laid_out(v.contiguous(), axis, last) for v in sides]
+    _in_blocks(partial(kernel, *arrays, *constants), m.shape[1], m.numel())
     return found
+
+
+def _laid_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray:
+    """As (..., ahead, rows, behind, the last axes), where so many axes come before those of a value."""
+    first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()
+    behind = math.prod(v.shape[first + 1 : v.dim() - last])
+    return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
 
 
 def in_threads(task: Callable[[list[Any]], T], items: list[Any], work: int) -> list[T]:
