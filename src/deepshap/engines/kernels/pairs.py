@@ -162,19 +162,6 @@ def greatest() -> Any:
 
 
 @compiled
-def add_up(totals, m, x, r):
-    """Add multipliers (references, ahead, examples, behind) times differences up over the references, in float64."""
-    _, ahead, examples, behind = m.shape
-    for b in range(len(m)):
-        for p in range(ahead):
-            for n in range(examples):
-                total, given, xs, rs = totals[p, n], m[b, p, n], x[p, n], r[p, b]
-                for q in range(behind):
-                    difference = xs[q] - rs[q] if xs[q] != rs[q] else m.dtype.type(0)
-                    total[q] += given[q] * difference
-
-
-@compiled
 def fold(found, columns, stride, padding, dilation):
     """Add what each place of a convolution saw, (rows, channels, *kernel, *places), where it saw it: (rows, channels, *sizes)."""
     rows, channels, high, wide = found.shape
@@ -270,6 +257,23 @@ def standardised(centred: bool) -> Any:
     return kernel
 
 
+@compiled
+def _explain(sums, m, x, r):
+    """Add multipliers times differences, in float64; equal infinities, as in masks, do not differ."""
+    for i in range(len(sums)):
+        sums[i] += m[i] * (x[i] - r[i] if x[i] != r[i] else m.dtype.type(0))
+
+
+@compiled
+def explain(totals, m, x, r):
+    """Add multipliers (references, ahead, examples, behind) times differences to sums over the references."""
+    _, ahead, examples, _ = m.shape
+    for b in range(len(m)):
+        for p in range(ahead):
+            for n in range(examples):
+                _explain(totals[p, n], m[b, p, n], x[p, n], r[p, b])
+
+
 @cache
 def explained() -> Any:
     """Multipliers (examples, references, numbers) times differences, added to sums over the references in float64."""
@@ -280,7 +284,6 @@ def explained() -> Any:
             xs, sums = x[n], found[n]
             for b in range(len(r)):
                 given, rs = m[n, b], r[b]
-                for i in range(len(sums)):
-                    sums[i] += given[i] * (xs[i] - rs[i])
+                _explain(sums, given, xs, rs)
 
     return kernel

@@ -92,7 +92,7 @@ def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
         return None
     totals = x.new_zeros(x.shape, dtype=torch.float64)
     sides = [_laid_out(v.detach().contiguous(), axis) for v in (x, r)]
-    kernels.add_up(_laid_out(totals, axis), _laid_out(m.contiguous(), axis, 0, 1), *sides)
+    kernels.explain(_laid_out(totals, axis), _laid_out(m.contiguous(), axis, 0, 1), *sides)
     return totals.movedim(axis, 0)
 
 
