@@ -13,7 +13,7 @@ from torch import nn
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import alike, contributions, engine
-from deepshap.engines.torch.recurrent import cells, fused, products
+from deepshap.engines.torch.recurrent import cells, fused, products, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -111,6 +111,19 @@ def test_what_some_references_contribute_is_added_at_once(passes, monkeypatch):
     )
     assert len(parts[-1]) == len(living) == 50
     assert max(living) <= 1
+
+
+def test_some_rows_of_a_sequence_are_no_copy():
+    level = sequence.Level(cells.LSTM, cells.Weights(torch.zeros(8, 3), torch.zeros(8, 2)))
+    width = cells.LSTM.width(level.units)
+    trace = sequence.Trace(sequence.Steps((5,) * 4), torch.randn(20, 3), torch.randn(20, width))
+    part = trace.among(slice(1, 4))
+    assert part.rows is trace.rows
+    assert part.inputs is trace.inputs
+    rows = trace.rows.unflatten(0, (4, 5))[:, 1:4]
+    for t, columns in enumerate(part.columns(level)):
+        torch.testing.assert_close(columns, cells.LSTM.split(rows[t]), rtol=0, atol=0)
+        torch.testing.assert_close(part.steps.at(part.inputs, t), trace.inputs[5 * t + 1 : 5 * t + 4], rtol=0, atol=0)
 
 
 @pytest.fixture

@@ -19,11 +19,14 @@ class Steps:
     """Where the rows of each step lie in a flat sequence (sum of sizes, features), step after step as torch packs it.
 
     A padded sequence is the case in which all steps have all rows. Where each row's steps follow one another
-    (``batch_first``), the flat sequence is that of (rows, steps).
+    (``batch_first``), the flat sequence is that of (rows, steps). These may be a part of a padded sequence that has ``beside``
+    rows in each step, from the ``first`` one on.
     """
 
     sizes: tuple[int, ...]
     batch_first: bool = False
+    beside: int | None = None
+    first: int = 0
 
     @property
     def rows(self) -> int:
@@ -39,7 +42,7 @@ class Steps:
 
     @cached_property
     def _offsets(self) -> list[int]:
-        return [0, *accumulate(self.sizes)]
+        return [0, *accumulate(self.sizes if self.beside is None else (self.beside,) * len(self.sizes))]
 
     @property
     def stride(self) -> int:
@@ -48,7 +51,7 @@ class Steps:
 
     def start(self, step: int, row: int = 0) -> int:
         """Flat position of a row of a step."""
-        return row * len(self.sizes) + step if self.batch_first else self._offsets[step] + row
+        return row * len(self.sizes) + step if self.batch_first else self._offsets[step] + self.first + row
 
     def at(self, flat: Tensor, step: int, first: int = 0, end: int | None = None) -> Tensor:
         """View the rows of a step (..., rows, features); beyond its size there are none."""
@@ -63,7 +66,9 @@ class Steps:
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Views of the rows of every step, of a sequence with time first."""
-        return flat.split(self.sizes)
+        if self.beside is None:
+            return flat.split(self.sizes)
+        return tuple(step.narrow(0, self.first, self.rows) for step in flat.split(self.beside))
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,9 @@ class Trace:
         return self.rows.nbytes + self.inputs.nbytes
 
     def among(self, chosen: slice) -> Trace:
-        """That of some rows of a padded sequence, without gaps: kernels make no vector code for others."""
-        inputs, rows = (
-            v.unflatten(0, (-1, self.steps.rows))[:, chosen].flatten(0, 1).contiguous()
-            for v in (self.inputs, self.rows)
-        )
-        return Trace(Steps((chosen.stop - chosen.start,) * len(self.steps)), inputs, rows)
+        """That of some rows of a padded sequence."""
+        count = chosen.stop - chosen.start
+        return replace(self, steps=Steps((count,) * len(self.steps), False, self.steps.rows, chosen.start))
 
     def columns(self, level: Level) -> list[Columns]:
         """All values of each step, by name."""

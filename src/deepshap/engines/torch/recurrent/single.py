@@ -71,7 +71,7 @@ def back_through(
     carry = m_states[1].clone() if level.cell is LSTM else torch.zeros_like(m_states[0])
     found = back.new_empty(len(traces), len(back), back.shape[1] - units)
     nothing = back.new_zeros(1, units).numpy(), 0, 0
-    sides = [[trace.rows.numpy() for trace in both] for both in traces]
+    sides = [[*(trace.rows.numpy() for trace in both), *(trace.steps.start(0) for trace in both)] for both in traces]
 
     def run(block: slice) -> None:
         x_rows, r_rows = (side[block] for side in rows)
@@ -80,7 +80,7 @@ def back_through(
         m, z, places = m_back.numpy(), m_z.numpy(), _numbers(len(x_rows))
         given = nothing if m_output is None else (m_output[block].numpy(), 0, 1)
         for both, inputs in zip(sides, found, strict=True):
-            kernel(m, *given, 0, 0, 1, own, z, *both, 0, 0, x_rows, r_rows, places)
+            kernel(m, *given, 0, 0, 1, own, z, *both, x_rows, r_rows, places)
             for left, right, result in operands:
                 torch.mm(left, right, out=result)
             inputs[block] = m_back[:, units:]
