@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .values import Value
 COMPILE_BEYOND = 20_000_000  # multipliers; compiling a kernel takes a second
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a fraction of a millisecond
 _work: dict[Any, int] = {}
-Plain = Callable[..., Any]  # of a multiplier and of both sides, pair by pair
+Plain = Callable[..., Any]  # of a multiplier (examples, references, entries of a row, ...) and of both sides
 
 
 def elementwise(secant: Any, step: Step, m: Any) -> Any:
@@ -112,11 +113,13 @@ def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) ->
         fits = not more or _are_plain(*sides[:2], *sides[4:])
         if fits and _is_worth((name, m.dtype), m.size):
             return _by_kernel(name, m, sides, inner, last)
-        both = [_beside(x, r, inner) for x, r in zip(sides[::2], sides[1::2], strict=True)]
-        given = [v.reshape(-1, *v.shape[3:]) for pair in both for v in np.broadcast_arrays(*pair)]
+        pairs: list[Any] = [_beside(x, r, inner) for x, r in zip(sides[::2], sides[1::2], strict=True)]
+        if more:  # the formula chooses places, which are not broadcast
+            pairs = [np.broadcast_arrays(*pair) for pair in pairs]
+        grid = m.reshape(len(pairs[0][0]), -1, inner, *m.shape[1:])
         with tf.init_scope():
-            found: np.ndarray = plain(*map(tf.constant, (m, *given))).numpy()
-        return found
+            found: np.ndarray = plain(*map(tf.constant, (grid, *(v for pair in pairs for v in pair)))).numpy()
+        return found.reshape(m.shape)
 
     made = tf.numpy_function(run, [m, operand.x, operand.r, result.x, result.r, *more], m.dtype, stateful=False)
     return tf.ensure_shape(made, m.shape)
@@ -124,14 +127,21 @@ def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) ->
 
 # ---------------------------------------------------------------------- when it runs
 def _kernels() -> Any:
-    from ..kernels import pairs  # numba takes half a second
+    from ..kernels import pairs
 
     return pairs
 
 
+@cache
+def _is_compiled() -> bool:
+    import numba  # takes half a second
+
+    return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+
+
 def _is_worth(key: Any, work: int) -> bool:
     _work[key] = _work.get(key, 0) + work
-    return _work[key] >= COMPILE_BEYOND
+    return _work[key] >= COMPILE_BEYOND and _is_compiled()
 
 
 def _beside(x: np.ndarray, r: np.ndarray, inner: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,14 +178,12 @@ def _are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
 
 def _in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
     """Some rows in each thread."""
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
     count = min(threads, rows) if work >= THREADS_BEYOND else 1
-    blocks = [(int(block[0]), int(block[-1]) + 1) for block in np.array_split(np.arange(rows), count)]
     if count == 1:
-        kernel(*blocks[0])
+        kernel(0, rows)
         return
-    with ThreadPoolExecutor(count - 1, "deepshap") as pool:
-        others = [pool.submit(kernel, *block) for block in blocks[1:]]
-        kernel(*blocks[0])
-        for other in others:
-            other.result()
+    ends = [rows * k // count for k in range(count + 1)]
+    with ThreadPoolExecutor(count, "deepshap") as pool:
+        for part in [pool.submit(kernel, *block) for block in pairwise(ends)]:
+            part.result()
