@@ -30,10 +30,11 @@ def walks(monkeypatch):
 
 def by_hand(model, x, r):
     """Contributions (rows, ..., outputs) of a sequence of layers, elementwise ones by quotients, pair by pair."""
-    total = np.zeros((*x.shape, model[-1].out_features))
+    outputs = model(x).shape[1]
+    total = np.zeros((*x.shape, outputs))
     for n in range(len(x)):
         for b in range(len(r)):
-            sides, m = [x[n : n + 1], r[b : b + 1]], np.eye(model[-1].out_features)
+            sides, m = [x[n : n + 1], r[b : b + 1]], np.eye(outputs)
             seen = [sides]
             for layer in model:
                 seen.append([layer(side) for side in seen[-1]])
@@ -72,6 +73,18 @@ def test_perceptrons(name, compiled, most, threads, walks, monkeypatch):
         torch.set_num_threads(1)
     assert len(walks) == 1 if most > 30 else len(walks) > 1
     np.testing.assert_allclose(values, by_hand(model, x, background).astype(float), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layers", [1, 2, 3, 7], ids=["nothing", "a layer", "a function behind it", "a function at the end"]
+)
+def test_parts_of_perceptrons(layers, walks):
+    whole, x, background = perceptron("tanh")
+    model = nn.Sequential(*[*whole, nn.Sigmoid()][:layers])
+    values = deepshap.DeepExplainer(model, background).shap_values(x)
+    assert len(walks) == (layers > 1)
+    expected = by_hand(model, x, background).astype(float)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12)
 
 
 def test_in_float32(walks, monkeypatch):

@@ -48,17 +48,36 @@ class Chain:
     links: list[Applied | Tensor]
     entry: Entry
 
-    def walk(self, references: slice, given: list[Tensor]) -> list[None]:
-        """Add the contributions of pairs with some references, by the multipliers (outputs * references, examples, width)."""
-        count = references.stop - references.start
-        m = given[0].unflatten(0, (-1, count))
-        backs, quick = zip(*(_back(link, m, len(self.entry.r)) for link in self.links), strict=True)
-        size = self._at_once(m) if all(quick) else count
-        blocks = [slice(at, min(at + size, count)) for at in range(0, count, size)]
-        task = partial(self._contributions, backs, m, references.start)
-        totals = one_pass.in_threads(task, blocks, m.numel()) if all(quick) else [task(blocks)]
-        self.entry.sums.add(sum(totals[1:], totals[0]).unflatten(2, self.entry.x.shape[1:]))
+    @property
+    def width(self) -> int:
+        """Of the rows that come out of it."""
+        first = self.links[0]
+        return len(first) if isinstance(first, Tensor) else first.step.outputs[0].shape[1]
+
+    def from_node(self, references: slice, given: list[Tensor]) -> list[None]:
+        """As ``walk``, by multipliers (outputs * references, examples, width)."""
+        self.walk(references, given[0].unflatten(0, (-1, references.stop - references.start)))
         return [None]
+
+    def from_seeds(self, references: slice, seeds: Tensor) -> None:
+        """As ``walk``, by multipliers (outputs, examples, width) that are the same for all references."""
+        links = list(self.links)
+        while links and isinstance(first := links[0], Tensor):
+            seeds = seeds @ first
+            del links[0]
+        m = seeds.unsqueeze(1).expand(-1, references.stop - references.start, -1, -1)
+        Chain(links, self.entry).walk(references, m)
+
+    def walk(self, references: slice, m: Tensor) -> None:
+        """Add the contributions of pairs with some references, by the multipliers (outputs, references, examples, width)."""
+        count = references.stop - references.start
+        backs = [_back(link, m, len(self.entry.r)) for link in self.links]
+        quick = all(also for _, also in backs)
+        size = self._at_once(m) if quick else count
+        blocks = [slice(at, min(at + size, count)) for at in range(0, count, size)]
+        task = partial(self._contributions, [back for back, _ in backs], m, references.start)
+        totals = one_pass.in_threads(task, blocks, m.numel()) if quick else [task(blocks)]
+        self.entry.sums.add(sum(totals[1:], totals[0]).unflatten(2, self.entry.x.shape[1:]))
 
     def _at_once(self, m: Tensor) -> int:
         """References whose multipliers stay in the cache."""
@@ -81,9 +100,17 @@ class Chains:
     """The chains in the graph of an output."""
 
     def __init__(self, output: Tensor, entries: list[Entry], pairs: Pairs) -> None:
-        self._last, self._pairs = output.grad_fn, pairs
+        self._last: Any = output.grad_fn
+        self._outputs, self._pairs = output.shape[1], pairs
         self._entries = {entry.inside.grad_fn: entry for entry in entries if not entry.inside._version}
         self._known: dict[Step, Chain | None] = {}
+
+    @cached_property
+    def whole(self) -> Chain | None:
+        """The chain from the output, if the model is nothing else."""
+        node = self._last.next_functions[0][0] if self._last.name() in VIEWS else self._last
+        chain = None if node in self._entries else self._found(node)
+        return chain if chain is not None and chain.width == self._outputs else None
 
     def of_node(self, node: Any) -> Chain | None:
         """The chain from the node of a step, if there is nothing else on its way, and no other way to what is on it."""

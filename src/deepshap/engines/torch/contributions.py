@@ -141,7 +141,10 @@ class Traced:
             return [None] * len(self.leaves)
         if not self.pairs.crossed:
             return self._gradients(seeds, retain)
-        references = self.pairs.references
+        references, reading = self.pairs.references, self.tracer.reading
+        if reading.chains is not None and reading.chains.whole is not None:
+            reading.chains.whole.from_seeds(reading.references or slice(0, references), seeds)
+            return [None] * len(self.leaves)
         found = self._gradients(seeds.repeat_interleave(references, 0), retain)
         return [None if m is None else m.unflatten(0, (len(seeds), references)) for m in found]
 

@@ -137,7 +137,7 @@ class TorchEngine(Shell):
 
     @staticmethod
     def _rows_first(output: Tensor, axis: int) -> Tensor:
-        return output.movedim(axis, 0)
+        return output.movedim(axis, 0) if axis else output
 
     def _find_axes(self, two: Points) -> list[Tensor]:
         """Find where the rows lie in the output, from a run on two rows and one on the first alone.

@@ -75,7 +75,7 @@ def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
     if operation.pairs_itself:
         given = _with_selections(step, given)
     elif reading.chains is not None and (chain := reading.chains.of_node(ctx)) is not None:
-        return partial(chain.walk, reading.references or slice(0, step.pairs.references)), step, given
+        return partial(chain.from_node, reading.references or slice(0, step.pairs.references)), step, given
     if reading.references is not None:
         step = pairing.among(step, reading.references)
     return partial(pairing.multipliers, step, operation), step, given
