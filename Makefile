@@ -1,9 +1,9 @@
-# make setup, fast, test, test-wide, test-all, matrix, shap-tests, packages, lint, demo, bench, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-wide, test-all, matrix, shap-tests, packages, lint, demo, bench, studies, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench gallery notebooks docs tex zoo forecasting forecasting-notebooks
+.PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench studies gallery notebooks docs tex zoo forecasting forecasting-notebooks
 
 setup: $(INSTALLED)
 
@@ -71,17 +71,21 @@ demo: setup
 	@echo "training an LSTM on 270 recordings and explaining 370 others: half a minute"
 	$(BIN)/python -m deepshap.demo
 
-# Figures in benchmarks/results, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
+# Time and memory beside the peers, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/recurrent_keras.py
+	$(BIN)/python benchmarks/gradients_keras.py
+	$(BIN)/python benchmarks/draw.py
+
+# The other figures: time against accuracy, what is found where the truth is known, whole data sets. Half an hour.
+studies: setup
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt shapiq
 	$(BIN)/python benchmarks/dial.py
 	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py
-	$(BIN)/python benchmarks/recurrent_keras.py
-	$(BIN)/python benchmarks/gradients_keras.py
 	$(BIN)/python benchmarks/dataset.py
 
 # The pictures of docs/plots.md.

@@ -37,6 +37,7 @@ import deepshap
 RESULTS = Path(__file__).parent / "results" / "dial.json"
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 256)
 MOST_SECONDS = 3.0  # a budget that is expected to take longer is left out
+SLOW = 1.0  # seconds beyond which a method is asked once
 ON_WEATHER = {"examples": 4, "references": 50, "batches": 200, "draw": weather}
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "LSTM 4→64": lambda steps: LastStep(nn.LSTM, 4, 64),
@@ -162,12 +163,13 @@ def measure(problem: Problem, evaluations: int, rounds: int) -> Iterator[dict[st
     for name, prepare in METHODS.items():
         try:
             explain, budgets = prepare(case)
-            explain(budgets[0], 0)  # compiles what it needs
+            if name == "deepshap":
+                explain(budgets[0], 0)  # compiles what it needs; of others the second call is the first that is warm
             before, paid = None, 0.0
             for budget in budgets:
                 if before is not None and paid * budget / before > MOST_SECONDS and name != "deepshap":
                     break
-                seconds, values = zip(*(timed(explain, budget, seed) for seed in range(rounds)), strict=True)
+                seconds, values = repeated(explain, budget, rounds)
                 before, paid = budget, min(seconds)
                 unit = unit or paid  # of plain Deep SHAP, which comes first
                 off = [distance(case.by_player(np.asarray(v)), exact) for v in values]
@@ -198,6 +200,16 @@ def taken(problem: Problem, rounds: int) -> Iterator[dict[str, Any]]:
             "seconds": found,
             "ratio": found / medians[1],
         }
+
+
+def repeated(
+    explain: Callable[[int, int], np.ndarray], budget: int, rounds: int
+) -> tuple[list[float], list[np.ndarray]]:
+    """Seconds and values of some rounds, of one where that is slow."""
+    found = [timed(explain, budget, 0)]
+    if found[0][0] <= SLOW:
+        found += [timed(explain, budget, seed) for seed in range(1, rounds)]
+    return [seconds for seconds, _ in found], [values for _, values in found]
 
 
 def timed(explain: Callable[[int, int], np.ndarray], budget: int, seed: int) -> tuple[float, np.ndarray]:

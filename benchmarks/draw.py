@@ -197,9 +197,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--pages", type=Path, nargs="*", default=PAGES)
     options = parser.parse_args(arguments)
-    peers, scaling, truth, dial, gradients = (
+    peers, scaling, truth, dial, gradients, keras = (
         json.loads((options.results / f"{name}.json").read_text("utf-8"))
-        for name in ("peers", "scaling", "ground_truth", "dial", "gradients")
+        for name in ("peers", "scaling", "ground_truth", "dial", "gradients", "gradients_keras")
     )
     drawn = next((p.name for p in ACCURACY if any(row["problem"] == p.name for row in peers["accuracy"])), None)
     pictures = {
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.images.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.images / f"benchmark-{name}.png", dpi=150)
     for page in options.pages:
-        tables.fill(page, tables.contents(peers, scaling, truth, dial, gradients))
+        tables.fill(page, tables.contents(peers, scaling, truth, dial, gradients, keras))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ class _Captum(Peer):
     def of_pairs(self, x: Tensor, **options: Any) -> np.ndarray:
         """Of methods that take one baseline per row."""
         examples, references = len(x), len(self.background)
-        rows, baselines = x.repeat_interleave(references, 0), self.background.repeat(examples, 1, 1)
+        rows, baselines = x.repeat_interleave(references, 0), torch.cat([self.background] * examples)
         return self.of_outputs(rows, baselines, **options).reshape(examples, references, *x.shape[1:], -1).mean(1)
 
 
@@ -326,3 +326,5 @@ PEERS: dict[str, type[Peer]] = {
     )
 }
 YARDSTICKS = (Native.name, Floor.name)
+OF_WINDOWS = tuple(name for name, peer in PEERS.items() if issubclass(peer, (_BlackBox, _CaptumCoalitions)))
+NEAREST = Native.name, DeepShap.name, ShapDeep.name, CaptumDeepLiftShap.name  # by multipliers, beside the gradient

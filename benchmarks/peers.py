@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from explainers import PEERS, YARDSTICKS, DeepShap, Floor, Native
+from explainers import NEAREST, OF_WINDOWS, PEERS, YARDSTICKS, DeepShap, Floor, Native, ShapDeep
 from problems import (
     ACCURACY,
     FIRST_CALLS,
+    HOME,
     QUICK,
+    SMALL,
     SPEED,
     Case,
     LastStep,
@@ -34,7 +36,8 @@ from problems import (
 from processes import Worker, write
 
 RESULTS = Path(__file__).parent / "results"
-SLOW, SLOW_ROUNDS = 2.0, 2  # what takes longer than so many seconds is asked that often
+SLOW, SLOW_ROUNDS = 0.5, 2  # what takes longer than so many seconds is asked that often, the call for memory among them
+SMALL_ROUNDS = 10  # for one of others, where calls take milliseconds
 
 
 Candidate = tuple[str, int | None]  # a peer and its budget
@@ -57,11 +60,15 @@ class Comparison:
         for peer in peers:
             self._workers[peer].load(case)
         for peer in peers:
-            self._workers[peer].first()
+            if peer not in OF_WINDOWS:  # which have nothing to compile
+                self._workers[peer].first()
 
     def memory(self) -> dict[str, int]:
-        """Peak memory of every peer that did not fail."""
+        """Peak memory of every peer that did not fail; of slow ones it is timed too."""
         answers = {peer: self._workers[peer].memory() for peer in self.peers}
+        for peer, answer in answers.items():
+            if answer is not None and answer[0] > SLOW:
+                self.times[peer, None] = [answer[0]]
         return {peer: answer[1] for peer, answer in answers.items() if answer is not None}
 
     def round(self, seed: int, candidates: list[Candidate]) -> None:
@@ -97,11 +104,12 @@ def speed(problem: Problem, compared: Comparison, peers: list[str], rounds: int)
     """Time and memory of all peers on one problem."""
     case = problem.make()
     wanted = outputs(case)
-    if not isinstance(case.model, LastStep):
-        peers = [peer for peer in peers if peer != Floor.name]
+    without = set() if isinstance(case.model, LastStep) else {Floor.name}
+    without |= set() if problem.windows else set(OF_WINDOWS)
+    peers = [peer for peer in peers if peer not in without]
     compared.start(case, peers)
     memory = compared.memory()
-    for k in range(rounds):
+    for k in range(rounds * (SMALL_ROUNDS if problem in SMALL else 1)):
         compared.round(k, [(peer, None) for peer in peers])
     for peer in peers:
         row = {"problem": problem.name, "peer": peer, "budget": PEERS[peer].budget}
@@ -126,21 +134,25 @@ def accuracy(problem: Problem, compared: Comparison, peers: list[str], rounds: i
 
 
 def first_calls(problem: Problem) -> dict[str, Any]:
-    """Seconds of deepshap's first call in a process, before its kernels were compiled and after."""
+    """Seconds of the first call in a process, deepshap's before its kernels were compiled and after.
+
+    The last two are those of imports and call, beyond what it takes to have torch: deepshap's and shap's.
+    """
     case = problem.make()
     with tempfile.TemporaryDirectory() as folder, environment("NUMBA_CACHE_DIR", folder):
-        compiling, reading = (_first_call(case) for _ in range(2))
-    return {"problem": problem.name, "compiling_seconds": compiling, "reading_seconds": reading}
+        (_, compiling), (imports, reading) = (_first_call(case, DeepShap.name) for _ in range(2))
+    found = {"problem": problem.name, "compiling_seconds": compiling, "reading_seconds": reading}
+    return found | {"process_seconds": imports + reading, "shap_seconds": sum(_first_call(case, ShapDeep.name))}
 
 
-def _first_call(case: Case) -> float:
-    worker = Worker(DeepShap.name)
+def _first_call(case: Case, peer: str) -> tuple[float, float]:
+    """Seconds of its imports, and of the call."""
+    worker = Worker(peer)
     try:
-        worker.load(case)
-        seconds = worker.first()
-        if seconds is None:
+        imports, seconds = worker.load(case), worker.first()
+        if imports is None or seconds is None:
             raise RuntimeError(f"{worker.peer}: {worker.failure.reason}")
-        return seconds
+        return imports, seconds
     finally:
         worker.close()
 
@@ -183,14 +195,23 @@ def main(arguments: list[str] | None = None) -> None:
         write(options.output or RESULTS / "peers.json", figures)
 
 
+PARTS: tuple[tuple[str, Any, tuple[Problem, ...], tuple[str, ...]], ...] = (
+    ("speed", speed, SPEED, tuple(PEERS)),
+    ("home", speed, HOME, tuple(PEERS)),
+    ("small", speed, SMALL, NEAREST),
+    ("accuracy", accuracy, ACCURACY, tuple(PEERS)),
+)
+
+
 def measured(rounds: int, only: str, quick: bool) -> dict[str, Any]:
     """All figures, or those of a choice."""
-    figures: dict[str, Any] = {"rounds": rounds, "speed": [], "accuracy": []}
+    figures: dict[str, Any] = {"rounds": rounds}
     compared = Comparison()
     try:
-        for what, measure, problems in (("speed", speed, SPEED), ("accuracy", accuracy, ACCURACY)):
+        for what, measure, problems, peers in PARTS:
+            figures[what] = []
             for problem in (QUICK,) if quick else problems:
-                chosen = [peer for peer in PEERS if re.search(only, f"{problem.name}: {peer}")]
+                chosen = [peer for peer in peers if re.search(only, f"{problem.name}: {peer}")]
                 if chosen:
                     print(f"{what}: {problem.name}", flush=True)
                     for row in measure(problem, compared, list(dict.fromkeys([Native.name, *chosen])), rounds):

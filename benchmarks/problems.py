@@ -6,15 +6,13 @@ import io
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from deepshap.datasets import seattle_weather
 
 
 # ---------------------------------------------------------------------- models
@@ -71,6 +69,18 @@ class Encoder(nn.Module):
         return self.read_out(self.encoder(self.embed(x) + self.position).mean(1))
 
 
+def perceptron(outputs: int) -> nn.Module:
+    layers = [nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)]
+    return nn.Sequential(*layers)
+
+
+def pictures(outputs: int) -> nn.Module:
+    return nn.Sequential(
+        *[nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2)],
+        *[nn.Flatten(), nn.Linear(800, 64), nn.ReLU(), nn.Linear(64, outputs)],
+    )
+
+
 # ---------------------------------------------------------------------- data
 Draw = Callable[[int, int, int], tuple[Tensor, Tensor]]  # rows, steps, features: inputs and targets
 
@@ -89,8 +99,20 @@ def weather(rows: int, steps: int, features: int) -> tuple[Tensor, Tensor]:
     return torch.stack([days[day - steps : day] for day in after]), days[after, 0]
 
 
+def columns(rows: int, steps: int, features: int) -> tuple[Tensor, Tensor]:
+    """Random numbers without steps, and a target that they do not tell."""
+    return torch.randn(rows, steps * features), torch.randn(rows)
+
+
+def pixels(rows: int, steps: int, features: int) -> tuple[Tensor, Tensor]:
+    """The same as pictures of one channel."""
+    return torch.randn(rows, 1, steps, features), torch.randn(rows)
+
+
 @cache
 def _days() -> Tensor:
+    from deepshap.datasets import seattle_weather  # not in the processes of peers, whose imports are timed
+
     data = seattle_weather()
     columns = np.stack([data.temp_max, data.temp_min, data.precipitation, data.wind], 1)
     return torch.as_tensor((columns - columns.mean(0)) / columns.std(0)).float()
@@ -109,7 +131,10 @@ def _train(model: nn.Module, batch: Callable[[], tuple[Tensor, Tensor]], batches
 # ---------------------------------------------------------------------- problems
 @dataclass(frozen=True)
 class Problem:
-    """A model to make, and how much of what to explain; ``players`` are windows of steps, or else single inputs."""
+    """A model to make, and how much of what to explain; ``players`` are windows of steps, or else single inputs.
+
+    ``windows`` says whether methods that treat the model as a black box are timed too.
+    """
 
     name: str
     model: Callable[[], nn.Module]
@@ -120,6 +145,7 @@ class Problem:
     players: int = 10
     batches: int = 0  # to train for
     draw: Draw = neighbours
+    windows: bool = True
 
     def make(self) -> Case:
         """Always the same."""
@@ -176,13 +202,14 @@ class Case:
 SPEED = (
     Problem("LSTM 16→64, T=50", lambda: LastStep(nn.LSTM, 16, 64), 16, 50),
     Problem("LSTM 16→64, T=50, 10 outputs", lambda: LastStep(nn.LSTM, 16, 64, 10), 16, 50),
-    Problem("LSTM 32→128, T=100", lambda: LastStep(nn.LSTM, 32, 128), 32, 100),
-    Problem("LSTM 8→32, T=500", lambda: LastStep(nn.LSTM, 8, 32), 8, 500),
+    Problem("LSTM 32→128, T=100", lambda: LastStep(nn.LSTM, 32, 128), 32, 100, windows=False),
+    Problem("LSTM 8→32, T=500", lambda: LastStep(nn.LSTM, 8, 32), 8, 500, windows=False),
     Problem(
         "2-layer bidirectional LSTM 16→64, T=50",
         lambda: LastStep(nn.LSTM, 16, 64, num_layers=2, bidirectional=True),
         16,
         50,
+        windows=False,
     ),
     Problem("GRU 16→64, T=50", lambda: LastStep(nn.GRU, 16, 64), 16, 50),
     Problem("CNN + LSTM 8→32→64, T=100", lambda: ConvolutionsFirst(8, 64), 8, 100),
@@ -190,6 +217,20 @@ SPEED = (
     Problem("transformer encoder 16→64, T=50", lambda: Encoder(16, 64, 50), 16, 50),
 )
 FIRST_CALLS = SPEED[0], SPEED[4], SPEED[5]
+# What shap.DeepExplainer has rules for, beside others that explain single inputs.
+HOME = (
+    Problem("MLP 20→128→128", lambda: perceptron(1), 1, 20, draw=columns, windows=False),
+    Problem("MLP 20→128→128, 3 outputs", lambda: perceptron(3), 1, 20, draw=columns, windows=False),
+    Problem("2-D convolutions, 28 x 28", lambda: pictures(1), 28, 28, draw=pixels, windows=False),
+    Problem("2-D convolutions, 28 x 28, 10 outputs", lambda: pictures(10), 28, 28, draw=pixels, windows=False),
+)
+SMALL = (
+    replace(HOME[0], name="MLP 20→128→128, 1 x 10", examples=1, references=10),
+    replace(HOME[0], name="MLP 20→128→128, 1 x 100", examples=1),
+    replace(HOME[2], name="2-D convolutions, 28 x 28, 1 x 10", examples=1, references=10),
+    replace(SPEED[0], name="LSTM 16→64, T=50, 1 x 10", examples=1, references=10),
+    replace(SPEED[0], name="LSTM 16→64, T=50, 1 x 100", examples=1),
+)
 # The first is drawn: of the size of a real problem, where time is not overhead alone, on real data.
 ACCURACY = (
     Problem(

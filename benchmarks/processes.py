@@ -51,10 +51,10 @@ class Worker:
     def alive(self) -> bool:
         return self._process.is_alive()
 
-    def load(self, case: Case, **options: Any) -> None:
-        """Take up a case with a new peer of these options, once the process has imported what it needs."""
+    def load(self, case: Case, **options: Any) -> float | None:
+        """Take up a case with a new peer of these options; seconds in which it imports what it needs, torch apart."""
         self.failure = None
-        self._ask("load", case.dumped(), options)
+        return self._ask("load", case.dumped(), options)
 
     def use(self, threads: int) -> None:
         """Compute in so many threads from now on."""
@@ -120,9 +120,11 @@ class _Session:
     def __init__(self, peer: str) -> None:
         self.kind = PEERS[peer]
 
-    def load(self, data: bytes, options: dict[str, Any]) -> None:
-        self.new = lambda: self.kind(**options)
-        self.case, self.peer = Case.loaded(data), self.new()
+    def load(self, data: bytes, options: dict[str, Any]) -> float:
+        self.new, self.case = lambda: self.kind(**options), Case.loaded(data)
+        start = time.perf_counter()
+        self.peer = self.new()
+        return time.perf_counter() - start
 
     def use(self, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """Time deepshap beside its alternatives on recurrent Keras models, and measure how far each misses the model's output.
 
-    python benchmarks/recurrent_keras.py [--repeats 5] [--output benchmarks/results/keras.json]
+    python benchmarks/recurrent_keras.py [--repeats 3] [--output benchmarks/results/keras.json]
 
 All methods explain the same 8 examples against the same 100 references. They take turns, so that a machine whose speed
 drifts treats them alike; the figures are medians, and the ratio is to TensorFlow's own forward pass and input gradient
@@ -120,7 +120,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure all models, print a table and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/keras.json"))
     arguments = parser.parse_args()
     rows = []

@@ -22,12 +22,13 @@ SERIES = {
     "references": (10, 30, 100, 300, 1000, 3000, 10_000),
     "outputs": (1, 2, 5, 10, 100, 1000),
 }
+BASES = {"outputs": 20}  # references, where fewer than elsewhere are enough to be no overhead
 BUDGETS = "100 MB", "300 MB", "1 GB", "3 GB", "8 GB"
 THREADS = 1, 2
 QUICK = {"steps": (5, 10), "examples": (1, 2), "references": (5, 10), "outputs": (1, 2)}
 NATIVE_OUTPUTS = 10  # each takes a backward pass of its own
-NATIVE_BEYOND = 1_500_000  # rows times steps for which torch's own gradient, which keeps them all, takes 3 GiB
-SLOW = 5.0  # seconds beyond which the one call that measures memory is the one that is timed
+NATIVE_BEYOND = 800_000  # rows times steps for which torch's own gradient, which keeps them all, takes 3 GiB
+SLOW = 1.0  # seconds beyond which a call is timed once
 
 
 @dataclass(frozen=True)
@@ -51,30 +52,33 @@ class Sizes:
 
 # Where memory is what counts, and where all cores are used: by name, model, features, steps, examples and references.
 SETTINGS = (
-    Problem("LSTM 8→64, T=200", lambda: LastStep(nn.LSTM, 8, 64), 8, 200, examples=64, references=500),
+    Problem("LSTM 8→64, T=200", lambda: LastStep(nn.LSTM, 8, 64), 8, 200, examples=16, references=500),
     Problem("transformer encoder 16→64, T=50", lambda: encoder("relu"), 16, 50, examples=16, references=500),
 )
 QUICK_SETTINGS = (Problem("LSTM 8→64, T=10", lambda: LastStep(nn.LSTM, 8, 64), 8, 10, examples=2, references=5),)
-LARGE = Sizes(200, 256, 1000), "16 GB"
+# What is kept of the references alone takes more than the largest budget.
+LONG = Problem("LSTM 8→64, T=1000", lambda: LastStep(nn.LSTM, 8, 64), 8, 1000, examples=1, references=3000)
+LONG_BUDGETS = BUDGETS[-2:]
+LARGE = Sizes(200, 128, 1000), "16 GB"
 QUICK_LARGE = Sizes(10, 4, 20), "16 MB"
 
 
 def series(worker: Worker, axis: str, points: list[Sizes], rounds: int) -> Iterator[dict[str, Any]]:
     """Points of one curve."""
-    for sizes in points:
+    for k, sizes in enumerate(points):
         if worker.peer == Native.name and (sizes.kept > NATIVE_BEYOND or sizes.outputs > NATIVE_OUTPUTS):
             return
         worker.load(sizes.problem().make())
-        worker.first()
+        if k == 0:
+            worker.first()  # to be warm
         measured = worker.memory()
         row = {"axis": axis, "size": getattr(sizes, axis), "peer": worker.peer}
         if measured is None:
             yield {**row, "failure": worker.failure.reason}
             return
         seconds, extra = measured
-        if seconds < SLOW:
-            answers = [worker.explain(k) for k in range(rounds)]
-            seconds = statistics.median(answer[0] for answer in answers if answer is not None)
+        answers = [worker.explain(seed) for seed in range(rounds if seconds < SLOW else 1)]
+        seconds = statistics.median(answer[0] for answer in answers if answer is not None)
         yield {**row, "seconds": seconds, "memory_bytes": extra}
 
 
@@ -90,11 +94,11 @@ def large(worker: Worker, sizes: Sizes, max_memory: str) -> dict[str, Any]:
     return row | {"seconds": measured[0], "memory_bytes": measured[1]}
 
 
-def budgets(worker: Worker, problem: Problem) -> Iterator[dict[str, Any]]:
+def budgets(worker: Worker, problem: Problem, asked: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Memory beyond that of the warm process, of one call with each budget."""
-    worker.load(replace(problem, examples=8, references=100).make())
+    worker.load(replace(problem, examples=min(8, problem.examples), references=10).make())
     worker.first()  # to be warm
-    for budget in BUDGETS:
+    for budget in asked:
         worker.load(problem.make(), max_memory=budget)
         if (found := worker.memory()) is not None:
             yield {"problem": problem.name, "budget": budget, "seconds": found[0], "memory_bytes": found[1]}
@@ -114,15 +118,22 @@ def threads(worker: Worker, problem: Problem, rounds: int) -> Iterator[dict[str,
         yield {"problem": problem.name, "threads": count, "seconds": statistics.median(times)}
 
 
+def points_of(axis: str, quick: bool) -> list[Sizes]:
+    """The points of one curve."""
+    if quick:
+        return [replace(Sizes(10, 2, 10), **{axis: value}) for value in QUICK[axis]]
+    base = Sizes(references=BASES.get(axis, Sizes.references))
+    return [replace(base, **{axis: value}) for value in SERIES[axis]]
+
+
 def measured(quick: bool, only: str | None, rounds: int) -> dict[str, Any]:
     """All figures, or those of one part."""
-    points, found, base = [], {}, Sizes(10, 2, 10) if quick else Sizes()
+    points, found = [], {}
     for peer in (Native.name, DeepShap.name):
         worker = Worker(peer)
         try:
-            for axis, values in (QUICK if quick else SERIES).items():
-                sizes = [replace(base, **{axis: value}) for value in values if only in (None, axis)]
-                for row in series(worker, axis, sizes, rounds):
+            for axis in (axis for axis in SERIES if only in (None, axis)):
+                for row in series(worker, axis, points_of(axis, quick), rounds):
                     points.append(row)
                     print(f"{axis:10} {row['size']:5}  {peer:20}{said(row)}", flush=True)
             if peer == DeepShap.name and only in (None, "large"):
@@ -139,7 +150,8 @@ def by_settings(worker: Worker, problems: tuple[Problem, ...], only: str | None,
     """What budgets and threads do."""
     found: dict[str, Any] = {}
     if only in (None, "budgets"):
-        found["budgets"] = [row for problem in problems for row in budgets(worker, problem)]
+        asked = dict.fromkeys(problems, BUDGETS) | ({LONG: LONG_BUDGETS} if problems is SETTINGS else {})
+        found["budgets"] = [row for problem, some in asked.items() for row in budgets(worker, problem, some)]
     if only in (None, "threads"):
         found["threads"] = [row for problem in problems for row in threads(worker, problem, rounds)]
     for row in (row for rows in found.values() for row in rows):

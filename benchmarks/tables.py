@@ -23,6 +23,7 @@ SUMMARY = (  # of the README
 )
 LEAST = 1e-4  # distances below are taken for that
 EXACT = 1e-3  # gaps below are rounding
+PATIENCE = 10  # times deepshap's time, in which others are looked for that come closer
 LONGEST = 30  # steps of the rows of different lengths
 
 
@@ -36,20 +37,23 @@ def fill(page: Path, contents: dict[str, str]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row) -> dict[str, str]:
+def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row, keras: Row) -> dict[str, str]:
     """All texts that pages may have, by the names of their markers."""
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
         "summary": summary(peers["speed"]),
         "speed": speed(peers["speed"]),
+        "home": beside(peers["home"]),
+        "small": beside(peers["small"]),
         "first-calls": first_calls(peers["first_calls"]),
         "accuracy": accuracy(peers["accuracy"]),
         "gradients": gradient_table(gradients["rows"]),
+        "gradients-keras": keras_table(keras["figures"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "budgets": budgets(scaling["budgets"]),
         "threads": threads(scaling["threads"]),
-        "losses": losses(peers["speed"], peers["accuracy"]),
+        "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], peers["accuracy"]),
         "ground-truth": ground_truth(truth),
         "dial": of_dial(dial["rows"]),
         "dial-peers": beside_dial(dial["rows"]),
@@ -104,9 +108,29 @@ def speed(rows: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def beside(rows: list[Row]) -> str:
+    """Times, and in brackets those of the others over deepshap's: a line for each problem."""
+    lines = [["", *(peers := dict.fromkeys(row["peer"] for row in rows))]]
+    for problem in names(rows):
+        found = {row["peer"]: row for row in rows if row["problem"] == problem}
+        ours = found[DeepShap.name]["seconds"]
+        cells = (_times(found.get(peer), ours) for peer in peers)
+        lines.append([problem, *cells])
+    return table(lines)
+
+
+def _times(row: Row | None, ours: float) -> str:
+    if row is None or "failure" in row:
+        return "" if row is None else "fails"
+    told = seconds(row["seconds"])
+    return f"**{told}**" if row["peer"] == DeepShap.name else f"{told} ({ratio(row['seconds'] / ours)})"
+
+
 def first_calls(rows: list[Row]) -> str:
-    lines = [["first call of a process", "with kernels to compile", "with compiled kernels"]]
-    lines += [[row["problem"], seconds(row["compiling_seconds"]), seconds(row["reading_seconds"])] for row in rows]
+    head = ["first call of a process", "with kernels to compile", "with compiled kernels"]
+    lines = [[*head, "with imports too", "shap.DeepExplainer, with imports"]]
+    forms = ("compiling", "reading", "process", "shap")
+    lines += [[row["problem"], *(seconds(row[f"{form}_seconds"]) for form in forms)] for row in rows]
     return table(lines)
 
 
@@ -170,6 +194,16 @@ def gradient_table(rows: list[Row]) -> str:
     return table(lines)
 
 
+def keras_table(rows: list[Row]) -> str:
+    """Of Keras models: first calls, and the others as multiples of the compiled gradient."""
+    lines = [["Model", "operations", "first call", "of another explainer", "gradient", "default", "frozen"]]
+    for row in rows:
+        times = (seconds(row[form]) for form in ("first", "second", "gradient"))
+        ratios = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
+        lines.append([row["model"], str(row["operations"]), *times, *ratios])
+    return table(lines)
+
+
 def _ratios(row: Row | None) -> str:
     if row is None:
         return ""
@@ -208,7 +242,7 @@ def losses(speeds: list[Row], accuracies: list[Row]) -> str:
         ours = next(row for row in rows if row["peer"] == DeepShap.name)
         closer: dict[str, Row] = {}
         for row in sorted(rows, key=lambda row: row["ratio"]):
-            if row["distance"] < ours["distance"]:
+            if row["distance"] < ours["distance"] and row["seconds"] <= PATIENCE * ours["seconds"]:
                 closer.setdefault(row["peer"], row)
         if closer:
             who = ", ".join(

@@ -136,8 +136,30 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     ground_truth.main(["--quick", "--output", str(tmp_path / "ground_truth.json")])
     dial.main(["--quick", "--output", str(tmp_path / "dial.json")])
     gradients.main(["--quick", "--output", str(tmp_path / "gradients.json")])
+    keras = {
+        "model": "LSTM",
+        "operations": 7,
+        "first": 2.0,
+        "second": 0.5,
+        "gradient": 0.1,
+        "default": 0.2,
+        "frozen": 0.05,
+    }
+    (tmp_path / "gradients_keras.json").write_text(json.dumps({"figures": [keras]}))
     page = tmp_path / "page.md"
-    places = ("speed", "large", "gradients", "ground-truth", "dial", "dial-peers", "dial-losses", "dial-efforts")
+    places = (
+        "speed",
+        "home",
+        "small",
+        "gradients-keras",
+        "large",
+        "gradients",
+        "ground-truth",
+        "dial",
+        "dial-peers",
+        "dial-losses",
+        "dial-efforts",
+    )
     page.write_text("before\n" + "after\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in places))
     draw.main(["--results", str(tmp_path), "--images", str(tmp_path), "--pages", str(page)])
 
@@ -171,6 +193,7 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     assert "after" in text
     assert "with a budget that asks for 16 MB" in text
     assert "| AUPRC | hidden states, GRU |" in text
+    assert "| LSTM | 7 | 2.00 s | 0.50 s | 0.10 s | 2.00 | 0.50 |" in text
 
 
 def test_measures_of_salient_cells_are_areas_over_all_thresholds():
