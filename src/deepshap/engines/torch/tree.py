@@ -18,7 +18,7 @@ NUMBERS = (int, float, complex, str, np.generic)
 
 def tensors(tree: Any) -> list[Tensor]:
     """All tensors."""
-    return told_apart(tree)[0]
+    return [tree] if isinstance(tree, Tensor) else told_apart(tree)[0]
 
 
 def told_apart(tree: Any) -> tuple[list[Tensor], list[Any]]:
