@@ -32,11 +32,7 @@ def elementwise(secant: Any, step: Step, m: Any) -> Any:
     """Multipliers of the operand of relu, tanh or sigmoid; None where there is no kernel."""
     if secant not in (secants.relu, secants.tanh, secants.sigmoid) or not _is_met(step, m):
         return None
-
-    def plain(m: Any, *sides: Any) -> Any:
-        return m * secant(*sides)
-
-    return _pulled(secant.__name__, plain, step, m, [])
+    return _pulled(secant.__name__, _times(secant), step, m, [])
 
 
 def softmax(name: str, plain: Plain, step: Step, m: Any) -> Any:
@@ -53,14 +49,7 @@ def mean(step: Step, value: Value) -> Any:
     """The mean of both sides of all pairs; None where it is not made in one pass."""
     if not _meets(step, value):
         return None
-
-    def found(x: np.ndarray, r: np.ndarray) -> np.ndarray:
-        pairs: np.ndarray = np.add(*_beside(x, r, inner))
-        pairs *= 0.5
-        return pairs.reshape(-1, *x.shape[1:])
-
-    inner = _inner(value)
-    made = tf.numpy_function(found, [value.x, value.r], value.x.dtype, stateful=False)
+    made = tf.numpy_function(_mean(_inner(value)), [value.x, value.r], value.x.dtype, stateful=False)
     return tf.ensure_shape(made, [None, *value.x.shape[1:]])
 
 
@@ -68,16 +57,7 @@ def explained(m: Any, value: Value) -> Any:
     """Multipliers of an input times its differences, summed over the references of each example; None without a kernel."""
     if m.dtype != value.x.dtype or not _has_kernels(m.dtype) or _inner(value) != 1:
         return None
-
-    def found(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
-        n, b = len(x), len(r)
-        sums, arrays = np.zeros((n, x[0].size)), (m.reshape(n, b, -1), x.reshape(n, -1), r.reshape(b, -1))
-        if not _is_worth(("explained", m.dtype), m.size):
-            return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
-        _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
-        return sums.reshape(x.shape)
-
-    made = tf.numpy_function(found, [m, value.x, value.r], tf.float64, stateful=False)
+    made = tf.numpy_function(_explained, [m, value.x, value.r], tf.float64, stateful=False)
     return tf.ensure_shape(made, value.x.shape)
 
 
@@ -107,25 +87,57 @@ def _is_met(step: Step, m: Any) -> bool:
 def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) -> Any:
     """What a kernel makes of a multiplier, or the plain rule where that is no work for a kernel."""
     (operand,), (result,) = step.operands, step.results
-    inner, last = _inner(operand), int(bool(more))
+    run = _rule(name, plain, _inner(operand), int(bool(more)))
+    made = tf.numpy_function(run, [m, operand.x, operand.r, result.x, result.r, *more], m.dtype, stateful=False)
+    return tf.ensure_shape(made, m.shape)
 
+
+# ---------------------------------------------------------------------- when it runs
+# TensorFlow keeps each of these for ever, wherever a graph calls it: so there is one of each.
+@cache
+def _times(secant: Any) -> Plain:
+    def plain(m: Any, *sides: Any) -> Any:
+        return m * secant(*sides)
+
+    return plain
+
+
+@cache
+def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.ndarray]:
     def run(m: np.ndarray, *sides: np.ndarray) -> np.ndarray:
-        fits = not more or _are_plain(*sides[:2], *sides[4:])
+        fits = not last or _are_plain(*sides[:2], *sides[4:])
         if fits and _is_worth((name, m.dtype), m.size):
             return _by_kernel(name, m, sides, inner, last)
         pairs: list[Any] = [_beside(x, r, inner) for x, r in zip(sides[::2], sides[1::2], strict=True)]
-        if more:  # the formula chooses places, which are not broadcast
+        if last:  # the formula chooses places, which are not broadcast
             pairs = [np.broadcast_arrays(*pair) for pair in pairs]
         grid = m.reshape(len(pairs[0][0]), -1, inner, *m.shape[1:])
         with tf.init_scope():
             found: np.ndarray = plain(*map(tf.constant, (grid, *(v for pair in pairs for v in pair)))).numpy()
         return found.reshape(m.shape)
 
-    made = tf.numpy_function(run, [m, operand.x, operand.r, result.x, result.r, *more], m.dtype, stateful=False)
-    return tf.ensure_shape(made, m.shape)
+    return run
 
 
-# ---------------------------------------------------------------------- when it runs
+@cache
+def _mean(inner: int) -> Callable[..., np.ndarray]:
+    def found(x: np.ndarray, r: np.ndarray) -> np.ndarray:
+        pairs: np.ndarray = np.add(*_beside(x, r, inner))
+        pairs *= 0.5
+        return pairs.reshape(-1, *x.shape[1:])
+
+    return found
+
+
+def _explained(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
+    n, b = len(x), len(r)
+    sums, arrays = np.zeros((n, x[0].size)), (m.reshape(n, b, -1), x.reshape(n, -1), r.reshape(b, -1))
+    if not _is_worth(("explained", m.dtype), m.size):
+        return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
+    _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
+    return sums.reshape(x.shape)
+
+
 def _kernels() -> Any:
     from ..kernels import pairs
 
