@@ -158,6 +158,21 @@ def test_contributions_are_summed_over_references(axis, dtype, passes):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14 if dtype is torch.float64 else 1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["softsign", "relu6", "hardtanh", "hardsigmoid", "tanhshrink"])
+def test_far_from_zero_slopes_keep_their_digits(name, dtype, passes):
+    """Where a function saturates, its differences are small beside its arguments, and nothing but they count."""
+    function = getattr(nn.functional, name)
+    for size in (1e3, 1e5, 1e8, 1e16):
+        background, x = size * torch.randn(7, 4, dtype=dtype), size * torch.randn(3, 4, dtype=dtype)
+        values = {}
+        for compiled in (True, False):
+            passes[0](compiled)
+            values[compiled] = deepshap.DeepExplainer(lambda x: 2 * function(x), background).shap_values(x)
+        rounding = 32 * torch.finfo(dtype).eps
+        np.testing.assert_allclose(values[True], values[False], rtol=0, atol=rounding * np.abs(values[False]).max())
+
+
 def test_infinite_values_take_the_plain_rule(passes):
     use, runs = passes
     use(True)

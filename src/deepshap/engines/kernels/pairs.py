@@ -63,7 +63,7 @@ def regular() -> Any:
     def kernel(m, found, x, r, y, y_r, s, s_r, first, last):
         outputs, _, ahead, examples, behind = m.shape
         number, slopes = m.dtype.type, np.empty(behind, m.dtype)
-        rounding = number(np.finfo(m.dtype).eps)
+        rounding, tail = number(np.finfo(m.dtype).eps), number(8)
         close = number(
             4 * np.sqrt(np.finfo(m.dtype).eps)
         )  # the mean is exact there, and gelu itself is off by 3 roundings
@@ -73,7 +73,8 @@ def regular() -> Any:
                     xs, rs, ys, y_rs, one, two = x[p, n], r[p, b], y[p, n], y_r[p, b], s[p, n], s_r[p, b]
                     for q in range(behind):
                         distance, difference, mean = xs[q] - rs[q], ys[q] - y_rs[q], half_sum(one[q], two[q])
-                        size = abs(xs[q]) + abs(rs[q]) + abs(ys[q]) + abs(y_rs[q])  # tails of y are rounded as x is
+                        # Tails of y are rounded as x is, as far as they reach; beyond, y is what it tends to.
+                        size = min(abs(xs[q]), tail) + min(abs(rs[q]), tail) + abs(ys[q]) + abs(y_rs[q])
                         size *= number(4) * rounding if abs(distance) < close else rounding
                         near = abs(difference - mean * distance) <= size
                         slopes[q] = (mean if near else difference) / (number(1) if near else distance)
