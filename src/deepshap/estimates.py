@@ -88,7 +88,8 @@ class RunningEstimate:
         output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
         reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
         if term.replicates is None:  # what a replicate explains beyond what all do is nothing: its terms cancel
-            np.add.at(self.difference, rows, output * references - reference)
+            with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with
+                np.add.at(self.difference, rows, output * references - reference)
         if term.comparison is self._whole:
             self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
             np.add.at(self.expected, rows, reference)

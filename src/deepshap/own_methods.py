@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -47,8 +47,9 @@ def pairs_of(method: Method, whole: Comparison) -> int:
         return method.pairs(whole)
     with of_user(f"{_named(method)}, asked for its pairs,"):
         count = method.pairs(whole)
-    if not isinstance(count, Real):
-        raise InputError(f"{_named(method)} says that it runs {type(count).__name__} of pairs, which is no number.")
+    if not isinstance(count, Real) or not math.isfinite(count):
+        said = repr(count) if isinstance(count, Real) else type(count).__name__
+        raise InputError(f"{_named(method)} says that it runs {said} of pairs, which is no number of them.")
     return int(count)
 
 
@@ -62,7 +63,13 @@ def parts_of(method: Method, whole: Comparison) -> Parts:
     UserCodeError
         If the method fails.
     """
-    return method.parts(whole) if isinstance(method, OURS) else _checked(method, whole)
+    return method.parts(whole) if isinstance(method, OURS) else _checked(method, _handed_out(whole))
+
+
+def _handed_out(whole: Comparison) -> Comparison:
+    """The same in arrays of its own: what a method writes into them stays its own affair."""
+    x, r = (replace(Points.joined([points]), key=points.key) for points in (whole.examples, whole.references))
+    return Comparison(x, r, whole.crossed, whole.outputs.copy(), whole.before)
 
 
 def check_sums(method: Method, found: np.ndarray, wanted: np.ndarray, beyond: np.ndarray, allowed: np.ndarray) -> None:

@@ -227,6 +227,32 @@ def test_numbers_that_vanish_beside_an_offset(shift, recwarn):
     assert not [w for w in recwarn.list if issubclass(w.category, UserWarning)]
 
 
+NORMS = {
+    "layer": lambda: nn.LayerNorm(24),
+    "group": lambda: nn.Sequential(nn.Unflatten(1, (4, 6)), nn.GroupNorm(2, 4), nn.Flatten()),
+    "instance": lambda: nn.Sequential(nn.Unflatten(1, (4, 6)), nn.InstanceNorm1d(4), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("offset", [300, 1013, 5000, 101325])
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_of_data_far_from_zero(norm, offset):
+    """Kelvin, or pressures: what a norm subtracts inside is rounded as its operand is."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        rows, model = torch.randn(20, 24) + offset, nn.Sequential(NORMS[norm](), nn.Linear(24, 2))
+        found = deepshap.DeepExplainer(model, rows[:10], progress=False)(rows[10:])
+        wanted = deepshap.DeepExplainer(model.double(), rows[:10].double(), progress=False)(rows[10:].double())
+        np.testing.assert_allclose(found.values, wanted.values, rtol=0, atol=1e-4 * np.abs(wanted.values).max())
+
+
+def test_squares_that_overflow_in_single_precision():
+    rows = 1e20 * torch.randn(8, 4)
+    found = deepshap.DeepExplainer(lambda x: x.std(1, keepdim=True), rows[:5], progress=False)(rows[5:])
+    np.testing.assert_allclose(found.values.sum(1), found.outputs - found.base_values, rtol=1e-5)
+    assert found.gap.max() <= 1e-9
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shift", [1e9, 1e11])
 def test_where_float64_has_too_few_digits_as_well(shift, dtype):

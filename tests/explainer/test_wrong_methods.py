@@ -134,6 +134,7 @@ WRONG_METHODS = {
     "fails later": (Own(fails), UserCodeError, r"\(of my own\) failed: ZeroDivisionError: too few cells"),
     "no parts": (Own(lambda w: iter_of()), InputError, r"\(of my own\) yielded no part that belongs to all"),
     "a number of pairs that is none": (Own(of_orders, pairs="many"), InputError, r"\(of my own\) says that it runs str"),
+    "a number of pairs beyond numbers": (Own(of_orders, pairs=np.nan), InputError, r"\(of my own\) says that it runs nan"),
     "players of other rows": (
         Own(of_orders, players_of("cells", [(4,)], [0], [None])),
         InputError,
@@ -171,3 +172,19 @@ def test_methods_that_are_wrong(case):
     difference = X[1, :2].prod() - R[0, :2].prod()
     with pytest.raises(kind, match=message.format(2 * difference, difference) if case == "too much" else message):
         explain(method)
+
+
+def test_what_a_method_writes_stays_with_it():
+    explainer, rows = deepshap.DeepExplainer(model, torch.tensor(R), progress=False), torch.tensor(X)
+    wanted = explainer.shap_values(rows)
+
+    def writing(whole):
+        for points in (whole.references, whole.examples):
+            points.inputs[0].mul_(2)
+        whole.outputs[:] = 0
+        yield the_whole(whole)
+
+    with pytest.raises((AdditivityError, InputError)):
+        explainer.shap_values(rows, method=Own(writing))
+    np.testing.assert_array_equal(rows, X)
+    np.testing.assert_array_equal(explainer.shap_values(rows), wanted)

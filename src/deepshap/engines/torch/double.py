@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from .names import resolve
 from .tree import tensors
 
+# What subtract a mean inside: how their operand is rounded moves them, and not only how their result is.
+CENTRED = {"layer_norm", "group_norm", "instance_norm", "batch_norm", "var", "std", "var_mean", "std_mean"}
 CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
 
 
@@ -51,10 +53,13 @@ class InFloat64(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = torch.Tensor.double if function in CASTS else function
         args, kwargs = self._widened(args), self._widened(kwargs or {})
+        spelling = None if self._dtype is None else resolve(function)
+        if spelling is not None and spelling.name in CENTRED and args:
+            args = (self._rounded(args[0]), *args[1:])
         result = self._widened(function(*args, **kwargs))
         if self._dtype is None or not isinstance(result, Tensor):
             return result
-        if (spelling := resolve(function)) and spelling.inplace:
+        if spelling is not None and spelling.inplace:
             return result.copy_(self._rounded(result))
         given = {id(t) for t in tensors((args, kwargs))}
         return result if id(result) in given or result._is_view() else self._rounded(result)
