@@ -89,7 +89,8 @@ def test_the_architecture_names_every_file():
     """Files at the top and in the engines, one by one; other folders as a whole."""
     page = (SOURCES.parent / "docs" / "architecture.md").read_text()
     known = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
-    listed = [path for folder in ("", "mathematics", "engines", *ENGINES) for path in (HOUSE / folder).iterdir()]
+    rooms = "", "mathematics", "engines", "engines/kernels", *ENGINES, "engines/torch/recurrent"
+    listed = [path for folder in rooms for path in (HOUSE / folder).iterdir()]
     files = {path.stem for path in listed if (path.suffix == ".py" or path.is_dir()) and path.stem[0] != "_"}
     assert sorted(files - known) == []
 
