@@ -66,14 +66,14 @@ def plan_for(footprint: Footprint, examples: int, references: int, settings: Set
 
 
 def _chunk(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> tuple[int, int]:
-    """Sizes of which there are the fewest chunks; of these the most references, whose activations are kept."""
+    """Sizes of which there are the fewest chunks; of these the most references, whose activations are kept, and examples."""
     counts = np.arange(
         1, min(examples, most, (budget - footprint.reference) // (footprint.example + footprint.pair)) + 1
     )
     fitting = (budget - counts * footprint.example) // (footprint.reference + counts * footprint.pair)
     blocks = np.minimum(np.minimum(fitting, most // counts), references)
     chunks = -(-examples // counts) * -(-references // blocks)
-    best = np.lexsort((-blocks, chunks))[0]
+    best = np.lexsort((-counts, -blocks, chunks))[0]
     return int(counts[best]), int(blocks[best])
 
 

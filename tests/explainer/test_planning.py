@@ -32,4 +32,4 @@ def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
         found = plan.examples, plan.references
         assert found in fitting
         assert chunks(*found) == (fewest := min(itertools.starmap(chunks, fitting)))
-        assert plan.references == max(b for n, b in fitting if chunks(n, b) == fewest)
+        assert found[::-1] == max((b, n) for n, b in fitting if chunks(n, b) == fewest)

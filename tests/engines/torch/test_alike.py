@@ -285,11 +285,13 @@ def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
     assert explainer.engine._pairwise
 
 
-@pytest.mark.parametrize(("memory", "parts", "alone"), [("1 GB", 1, 0), ("200 kB", 5, 0), ("28 kB", 0, 30)])
+@pytest.mark.parametrize(
+    ("memory", "parts", "alone"), [("1 GB", 1, 0), ("200 kB", 5, 0), ("28 kB", 60, 0), ("12 kB", 0, 60)]
+)
 def test_pairs_of_recurrent_layers_run_together_as_far_as_memory_allows(
     memory, parts, alone, crossed_runs, monkeypatch
 ):
-    """Where not even one example fits with all references, they go by their lengths."""
+    """Where not even one example fits with the references of a chunk, they go by their lengths."""
     torch.manual_seed(0)
     runs, original = [], engine_module.TorchEngine._on_all_pairs
 

@@ -13,7 +13,7 @@ from torch import nn
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import alike, contributions, engine
-from deepshap.engines.torch.recurrent import cells, fused, products, sequence
+from deepshap.engines.torch.recurrent import begun, cells, fused, products, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -124,6 +124,15 @@ def test_some_rows_of_a_sequence_are_no_copy():
     for t, columns in enumerate(part.columns(level)):
         torch.testing.assert_close(columns, cells.LSTM.split(rows[t]), rtol=0, atol=0)
         torch.testing.assert_close(part.steps.at(part.inputs, t), trace.inputs[5 * t + 1 : 5 * t + 4], rtol=0, atol=0)
+
+
+def test_a_run_that_no_other_begins_with_is_not_kept(monkeypatch):
+    """It would be a second copy of the output of each layer."""
+    kept, original = [], begun.Run
+    monkeypatch.setattr(begun, "Run", lambda *given: kept.append(given) or original(*given))
+    model = nn.Sequential(nn.LSTM(FEATURES, 4, batch_first=True), First(), nn.Flatten(), nn.Linear(STEPS * 4, 2))
+    deepshap.DeepExplainer(model, torch.randn(7, STEPS, FEATURES)).shap_values(torch.randn(3, STEPS, FEATURES))
+    assert not kept
 
 
 @pytest.fixture

@@ -331,7 +331,7 @@ class TorchEngine(Shell):
         if self._pairwise or (fit and quicker_together(comparison.pairs, len(groups), self._recurrent)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
-        found, begun = [], Begun()
+        found, begun = [], Begun([])
         try:
             for rows in halves:
                 examples = comparison.examples[rows]

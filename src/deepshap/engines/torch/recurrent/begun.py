@@ -5,7 +5,7 @@ So references run once for examples of different lengths, where their layers go 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,13 +51,14 @@ class Run:
 
 @dataclass
 class Begun:
-    """The runs so far."""
+    """The runs so far; None where no other run of the model follows, so that none is kept."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Run] | None = None
 
     def run(self, levels: list[list[Level]], x: Tensor, states: list[Tensor], steps: Steps) -> Result:
         """As ``sequence.run``."""
-        if len(set(steps.sizes)) > 1 or any(len(directions) > 1 or directions[0].backwards for directions in levels):
+        one_way = all(len(directions) == 1 and not directions[0].backwards for directions in levels)
+        if self.runs is None or not one_way or len(set(steps.sizes)) > 1:
             return run(levels, x, states, steps)
         for known in self.runs:
             if known.begins_with(levels, x, states, steps.rows):
