@@ -14,6 +14,7 @@ from .errors import InputError, MemoryBudgetError
 MOST_PAIRS = 2**14  # larger chunks are not faster, only larger
 SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
+MOST_BYTES = 2**62  # what arrays of whole numbers count
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -48,7 +49,7 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
             raise InputError(f"max_memory={asked!r} is not a size such as '500 MB' or '2 GiB'.") from None
     if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)) or not 0 < asked < np.inf:
         raise InputError(f"max_memory must be a positive number of bytes, or a size such as '500 MB', not {asked!r}.")
-    return int(asked)
+    return min(int(asked), MOST_BYTES)
 
 
 def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings) -> Plan:

@@ -68,6 +68,18 @@ def test_what_is_drawn_between_runs_stays_drawn():
     assert after(lambda: None, between) == after(lambda: np.random.rand(3), lambda: None)
 
 
+def test_a_number_that_waits_since_the_last_run():
+    """Key and position are then as they were when none waited."""
+
+    def begin() -> None:
+        np.random.randn(2)
+        kept(np.random.randn)()
+        np.random.seed(0)
+        np.random.randn(1)
+
+    assert after(begin, kept(np.random.randn)) == after(lambda: np.random.randn(1), lambda: None)
+
+
 @pytest.mark.filterwarnings("ignore:get_state and legacy")
 @pytest.mark.parametrize("other", [np.random.PCG64, np.random.MT19937])
 def test_another_generator_of_numpy(other):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import operator
 import random
-import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -122,36 +120,12 @@ def _same(held: Any, content: Any) -> bool:
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Put back the random generators of Python and NumPy."""
-    python, (memory, numpy) = random.getstate(), _state_of_numpy()
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         random.setstate(python)
-        if memory is None or memory != _memory_of_numpy():
-            np.random.set_state(numpy)
-
-
-# NumPy takes 60 microseconds to tell its generator's state and to put it back, which is much for a small model. What it told last
-# holds as long as the generator's memory is the same, unless a second normal number waited, which is kept elsewhere.
-_told: list[tuple[bytes | None, Any]] = [(None, ())]
-
-
-def _state_of_numpy() -> tuple[bytes | None, Any]:
-    """The state, and the memory that tells whether it has changed; None where it does not."""
-    memory, told = _memory_of_numpy(), _told[0]
-    if memory is None:
-        return None, np.random.get_state()
-    if told[0] != memory:
-        state: Any = np.random.get_state()
-        whole = memory == state[1].tobytes() + int(state[2]).to_bytes(4, sys.byteorder)
-        told = _told[0] = memory if whole and not state[3] else None, state
-    return told
-
-
-def _memory_of_numpy() -> bytes | None:
-    """Key and position of NumPy's own generator as they lie in memory; None where it is another one."""
-    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    return ctypes.string_at(generator.ctypes.state_address, 625 * 4) if type(generator) is np.random.MT19937 else None
+        np.random.set_state(numpy)
 
 
 _noted: ContextVar[dict[int, Undo] | None] = ContextVar("_noted", default=None)

@@ -216,3 +216,19 @@ def test_weights_that_are_written_to_later(walks):
     model.one.weight.data *= 2
     plain = nn.Sequential(model.one, nn.Tanh(), model.two)
     np.testing.assert_allclose(values, by_hand(plain, x, background).astype(float), rtol=0, atol=1e-12)
+
+
+def test_autocast_has_weights_of_its_own(walks):
+    """Rows may be as narrow as it makes weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def narrow(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x)
+
+    background, x = torch.randn(4, 3).bfloat16(), torch.randn(2, 3).bfloat16()
+    values = deepshap.DeepExplainer(narrow, background).shap_values(x)
+    assert not walks
+    wide = deepshap.DeepExplainer(model, background.float()).shap_values(x.float())
+    np.testing.assert_allclose(values, wide, rtol=0, atol=0.03 * np.abs(wide).max())

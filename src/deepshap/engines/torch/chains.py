@@ -166,9 +166,11 @@ def _applied(node: Any, pairs: Pairs) -> Applied | None:
 def with_weights(name: str, arguments: Sequence[Any], product: Any) -> Any:
     """What a call returned; where that is of a linear layer and of rows that are followed, its node knows the weights.
 
-    Those that autograd keeps may be made anew when they are read, which they can be once.
+    Those that autograd keeps may be made anew when they are read, which they can be once. Autocast takes others than are given.
     """
-    if name == "linear" and len(arguments) > 1 and product.dim() == 2 and arguments[0].requires_grad:
+    if name != "linear" or len(arguments) < 2 or product.dim() != 2 or not arguments[0].requires_grad:
+        return product
+    if arguments[1].dtype == product.dtype:
         node: Any = product.grad_fn
         node.metadata["weights"] = arguments[1], arguments[1]._version
     return product
