@@ -112,3 +112,58 @@ def test_means_of_factors_in_one_pass_are_those_of_both_sides(kernels):
     runs = kernels(True)
     np.testing.assert_allclose(explained(model(attention), "float64"), plain, atol=1e-12 * abs(plain).max(), rtol=0)
     assert "softmax" in runs
+
+
+def powers_of_two(function):
+    """Of rows with as many axes as six halvings make."""
+    return lambda x: tf.reduce_sum(function(tf.reshape(x, (-1, *[2] * 6))), range(2, 7)) ** 2
+
+
+def beside_nothing(x):
+    return tf.concat([tf.nn.relu(x[:, 6:]), tf.tanh(x)], 1)
+
+
+def products_of_nothing(x):
+    return x + tf.reduce_sum(tf.matmul(x[:, :, None][:, :, 1:], x[:, None, :][:, 1:]), -1)
+
+
+SHAPES = {
+    "relu over many axes": (powers_of_two(tf.nn.relu), 64),
+    "sigmoid over many axes": (powers_of_two(tf.sigmoid), 64),
+    "relu of nothing": (beside_nothing, 6),
+    "products of nothing": (products_of_nothing, 6),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_many_axes_and_none(name, compiled, kernels):
+    kernels(compiled)
+    run, features = SHAPES[name]
+    x, background = (np.random.default_rng(seed).normal(size=(seed, features)) for seed in (3, 5))
+    values = deepshap.DeepExplainer(run, background, progress=False).shap_values(x)
+    outputs, expected = (np.asarray(run(tf.constant(rows))) for rows in (x, background))
+    np.testing.assert_allclose(values.sum(1), outputs - expected.mean(0), rtol=0, atol=1e-9 * abs(outputs).max())
+
+
+def test_multipliers_of_unknown_rank():
+    """A user's rule in NumPy does not tell the shape of what it returns."""
+
+    class Squared(tf.keras.layers.Layer):
+        def call(self, x):
+            return x * x
+
+    def rule(step, m):
+        sides = [m, step.inputs[0], step.reference_inputs[0]]
+        return tf.numpy_function(lambda m, x, r: m * (x + r), sides, m.dtype)
+
+    deepshap.register_rule(Squared, rule)
+    try:
+        layers = tf.keras.layers
+        net = tf.keras.Sequential([tf.keras.Input((4,)), layers.Softmax(), Squared(), layers.Dense(2)])
+        x, background = (np.random.default_rng(seed).normal(size=(seed, 4)).astype("float32") for seed in (2, 6))
+        values = deepshap.DeepExplainer(net, background, progress=False).shap_values(x)
+    finally:
+        deepshap.unregister_rule(Squared)
+    outputs, expected = (net(rows).numpy() for rows in (x, background))
+    np.testing.assert_allclose(values.sum(1), outputs - expected.mean(0), rtol=0, atol=1e-5)

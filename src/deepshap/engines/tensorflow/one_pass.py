@@ -37,9 +37,9 @@ def elementwise(secant: Any, step: Step, m: Any) -> Any:
 
 def softmax(name: str, plain: Plain, step: Step, m: Any) -> Any:
     """Multipliers of the operand of softmax, or of its logarithm; None where there is no kernel."""
-    if not _is_met(step, m) or m.shape.rank < 2:
-        return None
     operand = step.operands[0]
+    if not _is_met(step, m) or (operand.x.shape.rank or 0) < 2:
+        return None
     return _pulled(
         name, plain, step, m, [tf.reduce_logsumexp(side, -1, keepdims=True) for side in (operand.x, operand.r)]
     )
@@ -93,7 +93,7 @@ def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) ->
 
 
 # ---------------------------------------------------------------------- when it runs
-# TensorFlow keeps each of these for ever, wherever a graph calls it: so there is one of each.
+# TensorFlow keeps these for ever, once for each graph that calls one: so they hold nothing of a model.
 @cache
 def _times(secant: Any) -> Plain:
     def plain(m: Any, *sides: Any) -> Any:
@@ -108,10 +108,10 @@ def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.nd
         fits = not last or _are_plain(*sides[:2], *sides[4:])
         if fits and _is_worth((name, m.dtype), m.size):
             return _by_kernel(name, m, sides, inner, last)
-        pairs: list[Any] = [_beside(x, r, inner) for x, r in zip(sides[::2], sides[1::2], strict=True)]
+        pairs: list[Any] = [_beside(x, r, inner, last) for x, r in zip(sides[::2], sides[1::2], strict=True)]
         if last:  # the formula chooses places, which are not broadcast
             pairs = [np.broadcast_arrays(*pair) for pair in pairs]
-        grid = m.reshape(len(pairs[0][0]), -1, inner, *m.shape[1:])
+        grid = m.reshape(len(pairs[0][0]), pairs[0][1].shape[1], *pairs[0][0].shape[2:])
         with tf.init_scope():
             found: np.ndarray = plain(*map(tf.constant, (grid, *(v for pair in pairs for v in pair)))).numpy()
         return found.reshape(m.shape)
@@ -122,16 +122,16 @@ def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.nd
 @cache
 def _mean(inner: int) -> Callable[..., np.ndarray]:
     def found(x: np.ndarray, r: np.ndarray) -> np.ndarray:
-        pairs: np.ndarray = np.add(*_beside(x, r, inner))
+        pairs: np.ndarray = np.add(*_beside(x, r, inner, 0))
         pairs *= 0.5
-        return pairs.reshape(-1, *x.shape[1:])
+        return pairs.reshape(len(x) * len(r) // inner, *x.shape[1:])
 
     return found
 
 
 def _explained(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
-    n, b = len(x), len(r)
-    sums, arrays = np.zeros((n, x[0].size)), (m.reshape(n, b, -1), x.reshape(n, -1), r.reshape(b, -1))
+    n, b, size = len(x), len(r), math.prod(x.shape[1:])
+    sums, arrays = np.zeros((n, size)), (m.reshape(n, b, size), x.reshape(n, size), r.reshape(b, size))
     if not _is_worth(("explained", m.dtype), m.size):
         return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
     _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
@@ -156,9 +156,11 @@ def _is_worth(key: Any, work: int) -> bool:
     return _work[key] >= COMPILE_BEYOND and _is_compiled()
 
 
-def _beside(x: np.ndarray, r: np.ndarray, inner: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides, to be broadcast to (examples, references, entries of a row on its axis, ...)."""
-    return x.reshape(-1, 1, inner, *x.shape[1:]), r.reshape(1, -1, inner, *r.shape[1:])
+def _beside(x: np.ndarray, r: np.ndarray, inner: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides, to be broadcast to (examples, references, entries of a row on its axis, all other axes but the last)."""
+    cut = x.ndim - last  # TensorFlow broadcasts no more than eight axes
+    behind = inner, math.prod(x.shape[1:cut]), *x.shape[cut:]
+    return x.reshape(len(x) // inner, 1, *behind), r.reshape(1, len(r) // inner, *behind)
 
 
 def _by_kernel(name: str, m: np.ndarray, sides: Sequence[np.ndarray], inner: int, last: int) -> np.ndarray:
