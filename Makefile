@@ -71,7 +71,7 @@ demo: setup
 	@echo "training an LSTM on 270 recordings and explaining 370 others: half a minute"
 	$(BIN)/python -m deepshap.demo
 
-# Time and memory beside the peers, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
+# Time and memory beside the peers, the pictures and tables made of them. Some twenty minutes; leave the machine alone.
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/gradients.py

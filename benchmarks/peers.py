@@ -60,8 +60,7 @@ class Comparison:
         for peer in peers:
             self._workers[peer].load(case)
         for peer in peers:
-            if peer not in OF_WINDOWS:  # which have nothing to compile
-                self._workers[peer].first()
+            self._workers[peer].first()
 
     def memory(self) -> dict[str, int]:
         """Peak memory of every peer that did not fail; of slow ones it is timed too, if they have nothing to compile."""
