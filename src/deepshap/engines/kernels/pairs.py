@@ -28,6 +28,12 @@ def _slope(kind, x, r, y, y_r):
     return tanh(x, r, y, y_r) if kind == TANH else sigmoid(x, r, y, y_r)
 
 
+@compiled
+def _multiply(made, given, slopes):
+    for q in range(len(slopes)):
+        made[q] = given[q] * slopes[q]
+
+
 @cache
 def elementwise(kind: int) -> Any:
     """Of relu, tanh or sigmoid; the kind is a constant to the compiler."""
@@ -48,9 +54,7 @@ def elementwise(kind: int) -> Any:
                     for q in range(behind):
                         slopes[q] = _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
                     for k in range(outputs):
-                        given, made = m[k, b, p, n], found[k, b, p, n]
-                        for q in range(behind):
-                            made[q] = given[q] * slopes[q]
+                        _multiply(found[k, b, p, n], m[k, b, p, n], slopes)
 
     return kernel
 
@@ -64,9 +68,8 @@ def regular() -> Any:
         outputs, _, ahead, examples, behind = m.shape
         number, slopes = m.dtype.type, np.empty(behind, m.dtype)
         rounding, tail = number(np.finfo(m.dtype).eps), number(8)
-        close = number(
-            4 * np.sqrt(np.finfo(m.dtype).eps)
-        )  # the mean is exact there, and gelu itself is off by 3 roundings
+        # Closer than that the mean is exact, and gelu itself is off by 3 roundings.
+        close = number(4 * np.sqrt(np.finfo(m.dtype).eps))
         for b in range(first, last):
             for p in range(ahead):
                 for n in range(examples):
@@ -79,9 +82,7 @@ def regular() -> Any:
                         near = abs(difference - mean * distance) <= size
                         slopes[q] = (mean if near else difference) / (number(1) if near else distance)
                     for k in range(outputs):
-                        given, made = m[k, b, p, n], found[k, b, p, n]
-                        for q in range(behind):
-                            made[q] = given[q] * slopes[q]
+                        _multiply(found[k, b, p, n], m[k, b, p, n], slopes)
 
     return kernel
 

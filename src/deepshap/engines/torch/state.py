@@ -80,9 +80,7 @@ class Contents:
             return self._known
         unknown = any(_leaves_parameters(m) is None for m in self.modules)
         found = _contents_kept(self.modules, self._model, unknown)
-        if (
-            self._sessions and not unknown
-        ):  # else it is asked again: whose parameters need no copies is found by running
+        if self._sessions and not unknown:  # whose parameters need no copies is found by running, and asked again
             self._known = found
         return found
 
