@@ -260,17 +260,17 @@ class TorchEngine(Shell):
         """Trace one example beside one reference and count what is kept.
 
         The multipliers of a pair are taken to be twice as large as what was computed on the way forward: they do not all
-        live at the same time, and rules make some more.
+        live at the same time, and rules make some more. What a recurrent layer returns was in another order before.
         """
         recorded, tracer = self._agreement.find(lambda: self._traced_pair(example, reference))
         self._pairwise = self._agreement.found
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
-        leaves = sum(leaf.nbytes for leaf in recorded.leaves)
-        kept, own = recorded.tape.memory, tracer.tape.nbytes
-        recurrent = sum(s.memory.nbytes for s in recorded.tape.steps if isinstance(s.memory, Memory))
-        self._recurrent, self._calls = recurrent > recorded.tape.nbytes, len(recorded.tape.calls)
-        return Footprint(recorded.tape.nbytes + kept, own + kept, 2 * (own + leaves))
+        kept, own, leaves = recorded.tape.memory, tracer.tape.nbytes, sum(leaf.nbytes for leaf in recorded.leaves)
+        recurrent = [s for s in recorded.tape.steps if isinstance(s.memory, Memory)]
+        self._recurrent = sum(s.memory.nbytes for s in recurrent) > recorded.tape.nbytes
+        self._calls, twice = len(recorded.tape.calls), max((s.outputs[0].nbytes for s in recurrent), default=0)
+        return Footprint(recorded.tape.nbytes + kept + twice, own + kept, 2 * (own + leaves))
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
         examples, references = self._agreement.sides(example, reference)
