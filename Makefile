@@ -71,7 +71,7 @@ demo: setup
 	@echo "training an LSTM on 270 recordings and explaining 370 others: half a minute"
 	$(BIN)/python -m deepshap.demo
 
-# Time and memory beside the peers, the pictures and tables made of them. Some twenty minutes; leave the machine alone.
+# Time and memory beside the peers, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
 bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/gradients.py
@@ -83,6 +83,7 @@ bench: setup
 # The other figures: time against accuracy, what is found where the truth is known, whole data sets. Half an hour.
 studies: setup
 	$(BIN)/pip install --quiet --constraint constraints-dev.txt shapiq
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/dial.py
 	$(BIN)/python benchmarks/ground_truth.py
 	$(BIN)/python benchmarks/draw.py

@@ -24,6 +24,7 @@ from problems import ACCURACY
 from deepshap.plots.style import CURVES, GREY, RED, SMALL, apart, open_frame
 
 ROOT = Path(__file__).parent.parent
+FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras"
 PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "time-against-accuracy.md"
 Row = dict[str, Any]
 
@@ -197,21 +198,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--pages", type=Path, nargs="*", default=PAGES)
     options = parser.parse_args(arguments)
-    peers, scaling, truth, dial, gradients, keras = (
-        json.loads((options.results / f"{name}.json").read_text("utf-8"))
-        for name in ("peers", "scaling", "ground_truth", "dial", "gradients", "gradients_keras")
-    )
-    drawn = next((p.name for p in ACCURACY if any(row["problem"] == p.name for row in peers["accuracy"])), None)
+    found = {name: json.loads((options.results / f"{name}.json").read_text("utf-8")) for name in FIGURES}
+    near = found["accuracy"]["accuracy"]
+    drawn = next((p.name for p in ACCURACY if any(row["problem"] == p.name for row in near)), near[0]["problem"])
     pictures = {
-        "accuracy": draw_accuracy(peers["accuracy"], drawn or peers["accuracy"][0]["problem"]),
-        "scaling": draw_scaling(scaling["points"]),
-        "dial": draw_dial(dial["rows"]),
+        "accuracy": draw_accuracy(near, drawn),
+        "scaling": draw_scaling(found["scaling"]["points"]),
+        "dial": draw_dial(found["dial"]["rows"]),
     }
     for name, figure in pictures.items():
         options.images.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.images / f"benchmark-{name}.png", dpi=150)
     for page in options.pages:
-        tables.fill(page, tables.contents(peers, scaling, truth, dial, gradients, keras))
+        tables.fill(page, tables.contents(found))
 
 
 if __name__ == "__main__":

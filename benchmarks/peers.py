@@ -1,4 +1,4 @@
-"""Measure deepshap beside its alternatives: time, memory, additivity, and distance to the exact Shapley values.
+"""Measure deepshap beside its alternatives: time, memory and additivity.
 
 Every peer has a process of its own. They are asked in turns, one at a time, so that a machine whose speed drifts treats
 them alike; times are medians over the rounds, ratios are to torch's own forward pass and input gradient of the same pairs.
@@ -11,15 +11,17 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from explainers import NEAREST, OF_WINDOWS, PEERS, YARDSTICKS, DeepShap, Floor, Native, ShapDeep
 from problems import (
-    ACCURACY,
     FIRST_CALLS,
     HOME,
     QUICK,
@@ -28,15 +30,15 @@ from problems import (
     Case,
     LastStep,
     Problem,
-    distance,
     gap,
     outputs,
-    shapley_values,
 )
 from processes import Worker, write
 
 RESULTS = Path(__file__).parent / "results"
-SLOW, SLOW_ROUNDS = 0.5, 2  # what takes longer than so many seconds is asked that often, the call for memory among them
+# What takes longer than so many seconds is asked that often, the call for memory among them.
+SLOW, SLOW_ROUNDS = 0.5, 2
+VERY_SLOW, VERY_SLOW_ROUNDS = 1.5, 1
 SMALL_ROUNDS = 10  # for one of others, where calls take milliseconds
 
 
@@ -67,14 +69,14 @@ class Comparison:
         answers = {peer: self._workers[peer].memory() for peer in self.peers}
         for peer, answer in answers.items():
             if answer is not None and answer[0] > SLOW and peer != DeepShap.name:
-                self.times[peer, None] = [answer[0]]
+                self.times[peer, None], self.values[peer, None] = [answer[0]], [answer[2]]
         return {peer: answer[1] for peer, answer in answers.items() if answer is not None}
 
     def round(self, seed: int, candidates: list[Candidate]) -> None:
         """Let every candidate explain once."""
         for peer, budget in candidates:
             times = self.times.setdefault((peer, budget), [])
-            if len(times) >= SLOW_ROUNDS and statistics.median(times) > SLOW:
+            if _is_enough(times):
                 continue
             answer = self._workers[peer].explain(seed, budget)
             if answer is not None:
@@ -99,6 +101,11 @@ class Comparison:
             worker.close()
 
 
+def _is_enough(times: list[float]) -> bool:
+    slow = ((SLOW, SLOW_ROUNDS), (VERY_SLOW, VERY_SLOW_ROUNDS))
+    return any(len(times) >= rounds and statistics.median(times) > seconds for seconds, rounds in slow)
+
+
 def speed(problem: Problem, compared: Comparison, peers: list[str], rounds: int) -> Iterator[dict[str, Any]]:
     """Time and memory of all peers on one problem."""
     case = problem.make()
@@ -114,22 +121,6 @@ def speed(problem: Problem, compared: Comparison, peers: list[str], rounds: int)
         row = {"problem": problem.name, "peer": peer, "budget": PEERS[peer].budget}
         row |= compared.figures((peer, None), wanted)
         yield row | ({} if "failure" in row else {"memory_bytes": memory[peer]})
-
-
-def accuracy(problem: Problem, compared: Comparison, peers: list[str], rounds: int) -> Iterator[dict[str, Any]]:
-    """Distances to the exact Shapley values, at several budgets; of methods that sample the mean over the rounds."""
-    case = problem.make()
-    wanted, exact = outputs(case), shapley_values(case)
-    peers = [peer for peer in peers if peer != Floor.name]
-    candidates = [(peer, budget) for peer in peers for budget in PEERS[peer].budgets]
-    compared.start(case, peers)
-    for k in range(rounds):
-        compared.round(k, candidates)
-    for peer, budget in candidates:
-        row = {"problem": problem.name, "peer": peer, "budget": budget, **compared.figures((peer, budget), wanted)}
-        if "gap" in row:
-            row["distance"] = statistics.mean(distance(v, exact) for v in compared.values[peer, budget])
-        yield row
 
 
 def first_calls(problem: Problem) -> dict[str, Any]:
@@ -182,44 +173,54 @@ def said(row: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print as it goes, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {
+        "speed": (speed, SPEED, tuple(PEERS)),
+        "home": (speed, HOME, tuple(PEERS)),
+        "small": (speed, SMALL, NEAREST),
+    }
+    compare(__doc__, "peers", parts, arguments, {"first_calls": (first_calls, FIRST_CALLS)})
+
+
+Measure = Callable[[Problem, Comparison, list[str], int], Iterator[dict[str, Any]]]
+Part = tuple[Measure, tuple[Problem, ...], tuple[str, ...]]
+
+
+def compare(
+    about: str,
+    name: str,
+    parts: dict[str, Part],
+    arguments: list[str] | None,
+    in_full: Mapping[str, tuple[Callable[[Problem], dict[str, Any]], tuple[Problem, ...]]] = MappingProxyType({}),
+) -> None:
+    """A program that measures parts, each with its problems and peers, and what only a full run has, problem by problem."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often every peer is asked")
     parser.add_argument("--only", default="", help="a regular expression for 'problem: peer'; results are not kept")
     parser.add_argument("--quick", action="store_true", help="one tiny problem, one round; results are not kept")
     parser.add_argument("--output", type=Path, help="where to write the figures; of a full run benchmarks/results")
     options = parser.parse_args(arguments)
-    figures = measured(1 if options.quick else options.rounds, options.only, options.quick)
     full = not options.only and not options.quick
+    figures: dict[str, Any] = {"rounds": 1 if options.quick else options.rounds}
+    with closing(Comparison()) as compared:
+        for what, (measure, problems, peers) in parts.items():
+            print(f"{what}:", flush=True)
+            of_problem = partial(measured, measure, compared, peers, figures["rounds"], options.only)
+            figures[what] = list(chain.from_iterable(map(of_problem, (QUICK,) if options.quick else problems)))
+    figures |= {what: [of(problem) for problem in problems if full] for what, (of, problems) in in_full.items()}
     if options.output or full:
-        write(options.output or RESULTS / "peers.json", figures)
+        write(options.output or RESULTS / f"{name}.json", figures)
 
 
-PARTS: tuple[tuple[str, Any, tuple[Problem, ...], tuple[str, ...]], ...] = (
-    ("speed", speed, SPEED, tuple(PEERS)),
-    ("home", speed, HOME, tuple(PEERS)),
-    ("small", speed, SMALL, NEAREST),
-    ("accuracy", accuracy, ACCURACY, tuple(PEERS)),
-)
-
-
-def measured(rounds: int, only: str, quick: bool) -> dict[str, Any]:
-    """All figures, or those of a choice."""
-    figures: dict[str, Any] = {"rounds": rounds}
-    compared = Comparison()
-    try:
-        for what, measure, problems, peers in PARTS:
-            figures[what] = []
-            for problem in (QUICK,) if quick else problems:
-                chosen = [peer for peer in peers if re.search(only, f"{problem.name}: {peer}")]
-                if chosen:
-                    print(f"{what}: {problem.name}", flush=True)
-                    for row in measure(problem, compared, list(dict.fromkeys([Native.name, *chosen])), rounds):
-                        figures[what].append(row)
-                        print(said(row), flush=True)
-    finally:
-        compared.close()
-    figures["first_calls"] = [first_calls(problem) for problem in FIRST_CALLS if not quick and not only]
-    return figures
+def measured(
+    measure: Measure, compared: Comparison, peers: tuple[str, ...], rounds: int, only: str, problem: Problem
+) -> Iterator[dict[str, Any]]:
+    """The figures of those peers that are asked for, printed as they come."""
+    chosen = [peer for peer in peers if re.search(only, f"{problem.name}: {peer}")]
+    if chosen:
+        print(problem.name, flush=True)
+        for row in measure(problem, compared, list(dict.fromkeys([Native.name, *chosen])), rounds):
+            print(said(row), flush=True)
+            yield row
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ class Worker:
         """Seconds of the first call: prepare, compile what is to be compiled, explain."""
         return self._ask("first")
 
-    def memory(self) -> tuple[float, int] | None:
-        """Seconds, and peak of the memory beyond that of the warm process in bytes, to prepare and explain anew."""
+    def memory(self) -> tuple[float, int, np.ndarray | None] | None:
+        """Seconds, peak of the memory beyond that of the warm process in bytes, and attributions, to explain anew."""
         return self._ask("memory")
 
     def explain(self, seed: int, budget: int | None = None) -> tuple[float, np.ndarray | None] | None:
@@ -130,17 +130,20 @@ class _Session:
         torch.set_num_threads(threads)
 
     def first(self) -> float:
+        return self._anew()[0]
+
+    def _anew(self) -> tuple[float, np.ndarray | None]:
         start = time.perf_counter()
         self.peer.prepare(self.case)
-        self.peer.explain(self.case.x, self.peer.budget)
-        return time.perf_counter() - start
+        values = self.peer.explain(self.case.x, self.peer.budget)
+        return time.perf_counter() - start, values
 
-    def memory(self) -> tuple[float, int]:
+    def memory(self) -> tuple[float, int, np.ndarray | None]:
         self.peer = self.new()
         _release()
         with _Peak() as peak:
-            seconds = self.first()
-        return seconds, peak.extra
+            seconds, values = self._anew()
+        return seconds, peak.extra, None if values is None else self.case.by_player(values)
 
     def explain(self, seed: int, budget: int | None) -> tuple[float, np.ndarray | None]:
         torch.manual_seed(seed)

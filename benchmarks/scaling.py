@@ -76,7 +76,7 @@ def series(worker: Worker, axis: str, points: list[Sizes], rounds: int) -> Itera
         if measured is None:
             yield {**row, "failure": worker.failure.reason}
             return
-        seconds, extra = measured
+        seconds, extra, _ = measured
         answers = [worker.explain(seed) for seed in range(rounds if seconds < SLOW else 1)]
         seconds = statistics.median(answer[0] for answer in answers if answer is not None)
         yield {**row, "seconds": seconds, "memory_bytes": extra}

@@ -37,8 +37,9 @@ def fill(page: Path, contents: dict[str, str]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row, keras: Row) -> dict[str, str]:
-    """All texts that pages may have, by the names of their markers."""
+def contents(found: dict[str, Row]) -> dict[str, str]:
+    """All texts that pages may have, by the names of their markers; of figures by the names of their files."""
+    peers, scaling, dial, near = (found[name] for name in ("peers", "scaling", "dial", "accuracy"))
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
         "summary": summary(peers["speed"]),
@@ -46,15 +47,15 @@ def contents(peers: Row, scaling: Row, truth: Row, dial: Row, gradients: Row, ke
         "home": beside(peers["home"]),
         "small": beside(peers["small"]),
         "first-calls": first_calls(peers["first_calls"]),
-        "accuracy": accuracy(peers["accuracy"]),
-        "gradients": gradient_table(gradients["rows"]),
-        "gradients-keras": keras_table(keras["figures"]),
+        "accuracy": accuracy(near["accuracy"]),
+        "gradients": gradient_table(found["gradients"]["rows"]),
+        "gradients-keras": keras_table(found["gradients_keras"]["figures"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "budgets": budgets(scaling["budgets"]),
         "threads": threads(scaling["threads"]),
-        "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], peers["accuracy"]),
-        "ground-truth": ground_truth(truth),
+        "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], near["accuracy"]),
+        "ground-truth": ground_truth(found["ground_truth"]),
         "dial": of_dial(dial["rows"]),
         "dial-peers": beside_dial(dial["rows"]),
         "dial-losses": dial_losses(dial["rows"]),
