@@ -87,6 +87,23 @@ def test_subpackages_are_imported_when_they_are_first_used():
     assert run(LAZY, set()).split() == ["heatmap", "True"]
 
 
+QUICK_START = """
+import sys
+import torch
+import deepshap
+class Last(torch.nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)[0][:, -1]
+model = Last(3, 4, batch_first=True)
+deepshap.DeepExplainer(model, torch.zeros(4, 5, 3), progress=False).shap_values(torch.ones(2, 5, 3))
+print({"sympy", "shap", "pandas", "matplotlib", "torch._dynamo"} & set(sys.modules))
+"""
+
+
+def test_a_first_explanation_does_not_wait_for_what_it_does_not_need():
+    assert run(QUICK_START, {"tensorflow", "keras", "tf_keras"}).strip() == "set()"
+
+
 SHAP_LATER = """
 import sys
 from importlib.util import find_spec

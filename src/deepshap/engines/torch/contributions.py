@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
+from torch.autograd.graph import _engine_run_backward
 from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
@@ -153,7 +154,7 @@ class Traced:
 
         def backward(seed: Tensor) -> tuple[Tensor | None, ...]:
             keep = retain or len(seeds) > 1  # should torch be unable to take several at once
-            return torch.autograd.grad(self.output, self.leaves, seed, retain_graph=keep, allow_unused=True)
+            return _gradient(self.output, self.leaves, seed, keep)
 
         try:
             if len(seeds) == 1 and not self.pairs.crossed:
@@ -273,6 +274,14 @@ def _at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:
         return [None if m is None else transforms._remove_batch_dim(m, level, count, 0) for m in found]
     finally:
         transforms._vmap_decrement_nesting()
+
+
+def _gradient(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
+    """As ``torch.autograd.grad``, which imports sympy to compare the seed's shape with the output's: a third of a second."""
+    found: tuple[Tensor | None, ...] = _engine_run_backward(
+        (output,), (seed,), retain, False, tuple(leaves), allow_unreachable=True, accumulate_grad=False
+    )
+    return found
 
 
 def _sum_over_rows(values: Tensor, one: torch.Size, rows: int) -> Tensor:
