@@ -11,10 +11,15 @@ from typing import Any
 PLAIN = {str, bytes, bool, int, float, complex, type(None)}  # values that hold nothing; tables have very many
 
 
-def packages(value: Any) -> set[str]:
+def packages(value: Any) -> frozenset[str]:
     """The packages of an object's class, or of a class, and of all that it is derived from."""
-    kind = value if isinstance(value, type) else type(value)
-    return {base.__module__.partition(".")[0] for base in kind.__mro__}
+    kind: Any = value if isinstance(value, type) else type(value)
+    return _packages(kind)
+
+
+@functools.lru_cache(4096)
+def _packages(kind: Any) -> frozenset[str]:
+    return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
 
 
 def is_keras(layer: Any) -> bool:

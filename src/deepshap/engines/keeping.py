@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from itertools import chain, starmap
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
@@ -22,52 +23,80 @@ EMPTY = {dict, list, set, deque, OrderedDict}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 MISSING = object()
 Undo = Callable[[], None]
+Look = tuple[list[int], list[Any]]  # sizes of containers, and all objects in them
 
 
-def keep(values: Iterable[Any], take: Callable[[Any], bool]) -> Undo:
-    """Return what puts back the contents of everything that values reach.
+class Kept:
+    """What everything that some values reach holds, to be put back.
 
     ``take`` is shown every object that is no container; where it returns True, the caller looks after it. Random generators
     are put back by ``drawing_kept``.
     """
-    kept: list[tuple[Any, Any]] = []
-    empty: list[Any] = []
-    slots: list[tuple[Any, MemberDescriptorType, Any]] = []
-    seen: set[int] = set()
-    waiting = list(values)
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind in PLAIN or id(value) in seen:
-            continue
-        seen.add(id(value))
-        is_content = isinstance(value, CONTENT)
-        if kind not in BARE and (is_content or not (take(value) or _is_code(kind))):  # type: ignore[arg-type]
-            _note_generator(value)
-            own = [(value, slot, _in_slot(value, slot)) for slot in _slots(kind)]  # type: ignore[arg-type]
-            slots += own
-            waiting += [content for *_, content in own]
-            attributes = getattr(value, "__dict__", None)
-            waiting += [attributes] if isinstance(attributes, dict) else []
-        if is_content and not isinstance(value, (np.ndarray, bytearray)):
-            for content in value.values() if isinstance(value, dict) else value:
-                kind = type(content)
-                if kind in EMPTY and not content:  # as most of what torch's modules hold
-                    empty.append(content)
-                elif kind not in PLAIN:
-                    waiting.append(content)
-        if is_content and not isinstance(value, tuple):
-            kept.append((value, value.copy()))
 
-    def undo() -> None:
-        for held, content in reversed(kept):
+    def __init__(self, values: Iterable[Any], take: Callable[[Any], bool]) -> None:
+        self._containers: list[Any] = []
+        self._arrays: list[Any] = []
+        self._empty: list[Any] = []
+        self._slots: list[tuple[Any, MemberDescriptorType]] = []
+        self._look(values, take)
+        self._mappings = [held for held in self._containers if isinstance(held, dict)]
+        self._contents = [held.copy() for held in (*self._arrays, *self._containers)]
+        self._in_slots = [_in_slot(*place) for place in self._slots]
+
+    def _look(self, values: Iterable[Any], take: Callable[[Any], bool]) -> None:
+        seen: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            kind, number = type(value), id(value)
+            if kind in PLAIN or number in seen:
+                continue
+            seen.add(number)
+            is_content = issubclass(kind, CONTENT)
+            if kind not in BARE and (is_content or not (take(value) or _is_code(kind))):  # type: ignore[arg-type]
+                _note_generator(value)
+                own = [(value, slot) for slot in _slots(kind)]  # type: ignore[arg-type]
+                self._slots += own
+                waiting += [_in_slot(*place) for place in own]
+                attributes = getattr(value, "__dict__", None)
+                waiting += [attributes] if isinstance(attributes, dict) else []
+            if issubclass(kind, (np.ndarray, bytearray)):
+                self._arrays.append(value)
+            elif is_content:
+                if not issubclass(kind, tuple):
+                    self._containers.append(value)
+                contents = value.values() if isinstance(value, dict) else value
+                held = [one for one in contents if type(one) not in PLAIN]
+                nothing = [
+                    one for one in held if type(one) in EMPTY and not one
+                ]  # as most of what torch's modules hold
+                self._empty += nothing
+                waiting += held if not nothing else [one for one in held if type(one) not in EMPTY or one]
+
+    def now(self) -> Look:
+        """What containers and slots hold now."""
+        objects = [*chain.from_iterable(self._containers), *chain.from_iterable(map(dict.values, self._mappings))]
+        return [*map(len, self._containers)], [*objects, *starmap(_in_slot, self._slots)]
+
+    def has_changed(self, since: Look) -> bool:
+        """Whether anything is held now that was not then, or no more; arrays are compared with what they held first."""
+        sizes, objects = self.now()
+        if sizes != since[0] or any(self._empty) or not all(map(operator.is_, objects, since[1])):
+            return True
+        return any(map(_differs, self._arrays, self._contents))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for held, content in zip(reversed((*self._arrays, *self._containers)), reversed(self._contents), strict=True):
             _restore(held, content)
-        for held in filter(None, empty):
+        for held in filter(None, self._empty):
             held.clear()
-        for held, slot, content in slots:
+        for (held, slot), content in zip(self._slots, self._in_slots, strict=True):
             _restore_slot(held, slot, content)
 
-    return undo
+
+def _differs(held: Any, content: Any) -> bool:
+    return held.tobytes() != content.tobytes() if isinstance(held, np.ndarray) else bool(held != content)
 
 
 @lru_cache(4096)
@@ -101,7 +130,7 @@ def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> None:
 
 def _restore(held: Any, content: Any) -> None:
     if isinstance(held, np.ndarray):
-        if held.flags.writeable and held.tobytes() != content.tobytes():
+        if held.flags.writeable and _differs(held, content):
             held[...] = content
     elif not _same(held, content):  # Keras' own lists take note of every change
         held.clear()

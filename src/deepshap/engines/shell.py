@@ -8,7 +8,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -67,9 +67,19 @@ class Shell(ABC):
     @contextmanager
     def session(self) -> Iterator[None]:
         """Work as if the caller had set nothing up, and alone: what an engine keeps belongs to one thread at a time."""
-        with self._lock, drawing_kept(), ExitStack() as stack:
+        with (
+            self.alone(),
+            self._lock,
+            drawing_kept(),
+            ExitStack() as stack,
+        ):  # in this order, or two wait for each other
             self._enter(stack)
             yield
+
+    @staticmethod
+    @abstractmethod
+    def alone() -> AbstractContextManager[Any]:
+        """No other session in the process meanwhile: what it prepares is the framework's, and that of all engines of a model."""
 
     @abstractmethod
     def _enter(self, stack: ExitStack) -> None:

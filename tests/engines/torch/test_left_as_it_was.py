@@ -231,6 +231,7 @@ def test_generators_that_a_model_holds_do_not_hide_that_it_draws():
 @pytest.mark.parametrize("large", [False, True], ids=["copied", "too large to be copied"])
 def test_a_model_that_begins_to_write_to_its_weights(large, monkeypatch):
     """One run has shown that it did not."""
+    monkeypatch.setattr(kept, "COPIED_BYTES", 0 if large else 2**20)
     model, background, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), torch.randn(5, 3), torch.randn(4, 3)
     deepshap.DeepExplainer(model, background).shap_values(x)
 
@@ -238,7 +239,6 @@ def test_a_model_that_begins_to_write_to_its_weights(large, monkeypatch):
         layer.weight.clamp_(-0.05, 0.05)
 
     model[0].register_forward_pre_hook(clamp)
-    monkeypatch.setattr(kept, "COPIED_BYTES", 0 if large else 2**20)
     before = model[0].weight.detach().clone()
     if large:
         with pytest.raises(deepshap.InputError, match="written to a weight of shape"):

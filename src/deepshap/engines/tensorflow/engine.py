@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -34,6 +34,7 @@ class TensorFlowEngine(Shell):
     packages = "tensorflow", "keras"
     as_numbers = staticmethod(np.asarray)
     exhausted = (tf.errors.ResourceExhaustedError,)
+    alone = staticmethod(alone)
     in_float64 = 'built behind keras.config.set_dtype_policy("float64"), with the weights of this one'
 
     def __init__(
@@ -62,12 +63,6 @@ class TensorFlowEngine(Shell):
         if self.layer is not None:
             self.layer = next(layer for layer, name in self.layers.items() if name == state["layer"])
         self.handlers.apply()
-
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """As of every engine, and alone in the process: what layers and variables hold belongs to all engines of a model."""
-        with alone(), super().session():  # in this order everywhere, or two sessions wait for each other
-            yield
 
     def _enter(self, stack: ExitStack) -> None:
         stack.enter_context(tf.init_scope())

@@ -17,7 +17,7 @@ from tensorflow.python.eager import context
 
 from ...errors import InputError
 from ..callables import packages, reached
-from ..keeping import generators_kept, keep
+from ..keeping import Kept, generators_kept
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
 ENDS = keras.layers.Layer, keras.Variable, tf.Tensor, tf.Variable
@@ -76,7 +76,7 @@ def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
 
     Fused kernels are switched off, and stateful layers begin where they stand. Layers that are not built yet stay built.
     """
-    undo = keep([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
+    kept = Kept([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
     try:
         with generators_kept():
             for layer in layers:
@@ -88,7 +88,7 @@ def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
                     layer.use_cudnn = False
             yield
     finally:
-        undo()
+        kept.restore()
 
 
 def _is_of_frameworks(value: Any) -> bool:

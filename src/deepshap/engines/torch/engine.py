@@ -31,7 +31,7 @@ from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
 from .recurrent.sequence import Memory
-from .state import Contents, check_called_outside, check_weights, home_of, modules_of, preserved
+from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
 from .tree import replace
 
@@ -50,6 +50,7 @@ class TorchEngine(Shell):
     as_numbers = staticmethod(torch.as_tensor)
     in_float64 = "model.double()"
     exhausted = (torch.OutOfMemoryError,)
+    alone = staticmethod(lambda: one_at_a_time)
 
     def __init__(
         self,
@@ -66,9 +67,8 @@ class TorchEngine(Shell):
         self._around_shapes: list[torch.Size] = []
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
-        self._calls = 0  # of operations, in a run
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
-        self.shares = True
+        self._calls, self.shares = 0, True  # calls of operations, in a run
         self.handlers = Handlers(self)
         self._take(modules_of(model))
 

@@ -38,25 +38,24 @@ def _takes_one_argument(model: Any) -> bool:
     return len(required) == 1 and all(p.kind is not p.VAR_POSITIONAL for p in parameters)
 
 
-def named_modules(module: nn.Module, name: str = "", private: bool = False) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(module: nn.Module, name: str = "", private: bool = False) -> list[tuple[str, nn.Module]]:
     """As torch's ``named_modules``, with the layers of Keras models under Keras' names.
 
     ``private``: also what Keras keeps for itself, such as the functional model inside of a sequential one.
     """
-    yield from _walk(module, name, private, set())
-
-
-def _walk(module: nn.Module, name: str, private: bool, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    yield name, module
-    for child_name, child in _children(module, private):
-        yield from _walk(child, f"{name}.{child_name}" if name else child_name, private, seen)
+    found: dict[int, tuple[str, nn.Module]] = {}
+    waiting = [(name, module)]
+    while waiting:
+        name, module = waiting.pop()
+        if id(module) in found:
+            continue
+        found[id(module)] = name, module
+        waiting += [(f"{name}.{own}" if name else own, child) for own, child in reversed(_children(module, private))]
+    return list(found.values())
 
 
 def _children(module: nn.Module, private: bool) -> list[tuple[str, nn.Module]]:
-    held = list(module.named_children())
+    held = [(name, child) for name, child in module._modules.items() if child is not None]
     if not is_keras(module):
         return held
     layers = [(layer.name, layer) for layer in module._layers]  # type: ignore[union-attr]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ...errors import InputError
 from ..callables import reached
-from ..keeping import generators_kept, keep, note
+from ..keeping import Kept, generators_kept, note
 from .keras_layers import is_keras, named_modules, norms_in_one_step, start_from_states, written_when_called
 from .precision import full_float32
 
-_one_at_a_time = threading.RLock()  # what one thread changes for a run, another must not take for the user's
+one_at_a_time = threading.RLock()  # what one thread changes for a session, another must not take for the user's
 
 
 def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
@@ -53,65 +53,79 @@ def _is_of_torch(value: Any) -> bool:
 
 
 class Contents:
-    """What modules hold, and a model that is an object of the user's own. Read at every run, or once in a session."""
+    """What modules hold, and a model that is an object of the user's own: made ready for runs, and put back."""
 
     def __init__(self, modules: list[nn.Module], model: Callable[..., Any]) -> None:
         self.modules, self._model = modules, getattr(model, "__self__", model)
         self.keras = list(filter(is_keras, modules))
-        self._sessions = 0
-        self._known: list[Callable[[], None]] | None = None
+        self._is_open = False
+        self._held: _Held | None = None  # as it was before the first run
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sessions": 0, "_known": None}
+        return {**self.__dict__, "_is_open": False, "_held": None}
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """The runs within leave the model as it was before the first of them."""
-        self._sessions += 1
-        try:
+        """The runs within leave the model, and torch, as they were before the first of them."""
+        if self._is_open:
             yield
-        finally:
-            self._sessions -= 1
-            self._known = self._known if self._sessions else None
+            return
+        with one_at_a_time, full_float32(), _compilation_off(), _fused_transformers_off(), norms_in_one_step():
+            self._is_open = True
+            try:
+                yield
+            finally:
+                held, self._held, self._is_open = self._held, None, False
+                if held is not None:
+                    held.release()
 
-    def undo(self) -> list[Callable[[], None]]:
-        """What puts everything back, the last one first."""
-        if self._known is not None:
-            return self._known
-        unknown = any(_leaves_parameters(m) is None for m in self.modules)
-        found = _contents_kept(self.modules, self._model, unknown)
-        if self._sessions and not unknown:  # whose parameters need no copies is found by running, and asked again
-            self._known = found
-        return found
+    def make_ready(self) -> None:
+        """Put modules into eval mode without parameter gradients, as they stay until the session is over."""
+        if self._held is not None:
+            return
+        held = _Held([*self.modules, self._model], self.modules, self.keras)
+        try:
+            self._prepare()
+        except BaseException:
+            held.restore()
+            raise
+        held.note_ready()
+        self._held = held
 
+    def rewind(self) -> None:
+        """Let the next run find what the one before found."""
+        assert self._held is not None
+        if self._held.is_unsure or self._held.has_changed():
+            held, self._held = self._held, None
+            held.restore()
 
-@contextmanager
-def preserved(contents: Contents) -> Iterator[None]:
-    """Put modules into eval mode without parameter gradients, and restore everything about them on the way out."""
-    with _one_at_a_time, ExitStack() as stack:
-        for undo in contents.undo():
-            stack.callback(undo)
-        stack.enter_context(generators_kept())
-        stack.enter_context(_random_state_kept())
-        stack.enter_context(full_float32())
-        stack.enter_context(_compilation_off())
-        stack.enter_context(_fused_transformers_off())
-        stack.enter_context(norms_in_one_step())
-        for module in contents.keras:
+    def _prepare(self) -> None:
+        for module in self.keras:
             start_from_states(module)
-        _look_experts_up(contents.modules)
-        for module in contents.modules:
+        _look_experts_up(self.modules)
+        for module in self.modules:
             if module.training:
                 module.training = False
             for hooks in (
                 module._backward_hooks,
                 module._backward_pre_hooks,
             ):  # they would take multipliers for gradients
-                hooks.clear()
+                if hooks:
+                    hooks.clear()
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.requires_grad and parameter.is_leaf:
                     parameter.requires_grad_(False)
-        yield
+
+
+@contextmanager
+def preserved(contents: Contents) -> Iterator[None]:
+    """A run of the model, which leaves all that it changes as it was, the random generators among it."""
+    with nullcontext() if contents._is_open else contents.session(), generators_kept(), _random_state_kept():
+        contents.make_ready()
+        try:
+            yield
+        finally:
+            contents.rewind()
 
 
 def _look_experts_up(modules: list[nn.Module]) -> None:
@@ -125,40 +139,6 @@ def _look_experts_up(modules: list[nn.Module]) -> None:
             config._experts_implementation = "batched_mm"
 
 
-def _contents_kept(modules: list[nn.Module], model: Any, unknown: bool) -> list[Callable[[], None]]:
-    """Everything that modules hold: attributes, nested containers and objects, arrays, tensors.
-
-    ``unknown``: of some it is not known whether they leave their parameters alone.
-    """
-    tensors: list[Tensor] = []
-
-    def take(value: Any) -> bool:
-        if (
-            isinstance(value, Tensor)
-            and value.layout == torch.strided
-            and not value.is_inference()
-            and not value.is_meta
-        ):
-            tensors.append(value)
-        if isinstance(value, torch.Generator):
-            note(value, value.get_state, value.set_state)
-        return isinstance(value, (Tensor, torch.Generator))
-
-    undo = [keep([*modules, model], take)]
-    undo.append(keep([t for m in modules for t in written_when_called(m)], take))
-    parameters = {id(p): p for m in modules if _leaves_parameters(m) for p in m._parameters.values() if p is not None}
-    quiet = set() if sum(p.nbytes for p in parameters.values()) <= COPIED_BYTES else set(parameters)
-    held = [_Held(t, copied=id(t) not in quiet) for t in {id(t): t for t in tensors}.values()]
-
-    def note_writers() -> None:
-        changed = {id(h.tensor) for h in held if h.is_written_to()}
-        for module in modules:
-            if _leaves_parameters(module) is None:
-                _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
-
-    return [*undo, *(h.restore for h in held), *([note_writers] if unknown else ())]  # the last one comes first
-
-
 # Whether modules leave their own parameters alone, as one run has shown; then those are not copied before every run where all
 # together are larger than this.
 COPIED_BYTES = 2**24
@@ -170,18 +150,95 @@ def _leaves_parameters(module: nn.Module) -> bool | None:
 
 
 class _Held:
+    """Everything that modules, and a model, hold: attributes, nested containers and objects, arrays, tensors."""
+
+    def __init__(self, values: list[Any], modules: list[nn.Module], keras: list[nn.Module]) -> None:
+        self._found: dict[int, Tensor] = {}
+        self._kept = Kept([*values, *(t for m in keras for t in written_when_called(m))], self._take)
+        self._first = self._ready = self._kept.now()
+        parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        # of some it is not known whether they leave their parameters alone
+        self._unknown: list[nn.Module] = []
+        quiet: set[int] = set()
+        if sum(p.nbytes for p in parameters.values()) > COPIED_BYTES:
+            self._unknown = [m for m in modules if _leaves_parameters(m) is None]
+            quiet = _quiet_parameters(modules)
+        self._tensors = [_HeldTensor(t, copied=number not in quiet) for number, t in self._found.items()]
+
+    def _take(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided and not value.is_inference() and not value.is_meta:
+                self._found[id(value)] = value
+            return True
+        if type(value) is not torch.Generator:
+            return False
+        note(value, value.get_state, value.set_state)
+        return True
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a run has yet to show which modules write to their parameters."""
+        return bool(self._unknown)
+
+    def note_ready(self) -> None:
+        """Take what is held now for what every run finds and leaves."""
+        self._ready = self._kept.now()
+        for tensor in self._tensors:
+            tensor.needed = tensor.tensor.requires_grad
+
+    def has_changed(self) -> bool:
+        """Whether a run has changed anything."""
+        return self._kept.has_changed(self._ready) or any(tensor.has_changed() for tensor in self._tensors)
+
+    def release(self) -> None:
+        """Put back what was made ready, where runs have left all the rest."""
+        if self._kept.has_changed(self._first):
+            self._kept.restore()
+        for held in self._tensors:
+            if held.needed != held.required:
+                held.tensor.requires_grad_(held.required)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        if self._unknown:
+            changed = {id(t.tensor) for t in self._tensors if t.is_written_to()}
+            for module in self._unknown:
+                _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
+        with ExitStack() as stack:  # all of it, whatever fails
+            stack.callback(self._kept.restore)
+            for tensor in self._tensors:
+                stack.callback(tensor.restore)
+
+
+def _quiet_parameters(modules: list[nn.Module]) -> set[int]:
+    """Parameters that need no copies, by their ids; none where they are few."""
+    quiet = {id(p): p for m in modules if _leaves_parameters(m) for p in m._parameters.values() if p is not None}
+    return set() if sum(p.nbytes for p in quiet.values()) <= COPIED_BYTES else set(quiet)
+
+
+class _HeldTensor:
     """A tensor, with what it was like before the model ran."""
 
     def __init__(self, tensor: Tensor, copied: bool) -> None:
         self.tensor, self.followed, self.required = tensor, tensor.grad_fn is not None, tensor.requires_grad
+        self.needed = self.required  # by runs
         self.grad = tensor.grad if tensor.is_leaf else None
         self.value = tensor.detach().clone() if copied else None
         self._version = None if copied or tensor.is_inference() else tensor._version
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
+    def has_changed(self) -> bool:
+        """Whether a run has changed anything about it."""
+        tensor = self.tensor
+        if tensor.requires_grad != self.needed or (tensor.grad_fn is not None) != self.followed:
+            return True
+        if self._version is not None and self._version != tensor._version:
+            return True
+        return (tensor.is_leaf and tensor.grad is not self.grad) or self.is_written_to()
+
     def is_written_to(self) -> bool:
         """Whether a copy of it is needed, or of its gradient."""
-        pairs = ((self.tensor.detach(), self.value), (self.grad, self.grad_value))
+        pairs = ((self.tensor, self.value), (self.grad, self.grad_value))
         return any(now is not None and before is not None and not torch.equal(now, before) for now, before in pairs)
 
     def restore(self) -> None:
@@ -205,9 +262,14 @@ class _Held:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=list(devices)):
+    cuda = torch.cuda.is_initialized()
+    own, devices = torch.default_generator.get_state(), torch.cuda.get_rng_state_all() if cuda else []
+    try:
         yield
+    finally:
+        torch.default_generator.set_state(own)
+        if cuda:
+            torch.cuda.set_rng_state_all(devices)
 
 
 @contextmanager
