@@ -271,22 +271,33 @@ def primitive(
     """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            tensors = tuple(a for a in args if isinstance(a, Tensor))
-            if torch.overrides.has_torch_function(tensors):
-                return torch.overrides.handle_torch_function(call, tensors, *args, **kwargs)
-            result = function(*args, **kwargs)
-            return result[0] if keeps_memory else result
-
-        call.__name__ = call.__qualname__ = function.__name__
-        call.__doc__ = function.__doc__
         options: dict[str, Any] = {
             "keeps_memory": keeps_memory,
             "pairs_itself": pairs_itself,
             "broadcasts": broadcasts,
             "regular": regular,
         }
-        call.operation = Operation(CUSTOM, rule, None, function, **options)  # type: ignore[attr-defined]
-        return call
+        return _met(function, Operation(CUSTOM, rule, None, function, **options))
 
     return wrap
+
+
+def linear(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``primitive``, of what is linear."""
+    return _met(function, Operation(LINEAR, function=function))
+
+
+def _met(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """A function that the tracer meets as this operation."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = tuple(a for a in args if isinstance(a, Tensor))
+        if torch.overrides.has_torch_function(tensors):
+            return torch.overrides.handle_torch_function(call, tensors, *args, **kwargs)
+        result = function(*args, **kwargs)
+        return result[0] if operation.keeps_memory else result
+
+    call.__name__ = call.__qualname__ = function.__name__
+    call.__doc__ = function.__doc__
+    call.operation = operation  # type: ignore[attr-defined]
+    return call

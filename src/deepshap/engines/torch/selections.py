@@ -73,10 +73,12 @@ class Selections:
         self._entries: list[Entries] = []
 
     def take_apart(self, result: Any) -> bool:
-        """If a tensor is an entry of another, hand on its multiplier by itself; it remains a view like any other.
+        """If a tensor, or each of several, is an entry of another, hand on its multiplier by itself; it remains a view.
 
         A recurrent network's rule takes that as it is, and other nodes get all of them together.
         """
+        if isinstance(result, tuple):
+            return sum(map(self.take_apart, result)) == len(result)
         select: Any = result.grad_fn if isinstance(result, Tensor) else None
         while select is not None and select.name() in BESIDE_SELECTION:
             select = select.next_functions[0][0]

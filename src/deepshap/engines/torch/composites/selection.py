@@ -13,7 +13,7 @@ from ....errors import UnsupportedOperationError
 from ....mathematics.rules import bounded
 from .. import rules
 from ..nodes import is_continuous
-from ..operations import ELEMENTWISE, Operation, primitive
+from ..operations import ELEMENTWISE, Operation, linear, primitive
 from .arithmetic import quotient
 from .positions import lookup
 from .reductions import amax
@@ -29,12 +29,12 @@ def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Consecutive parts, each a view of its own: torch forbids in-place code on parts that are made together."""
+    """Consecutive parts."""
     size = tensor.shape[dim]
     if isinstance(split_size_or_sections, int):
         starts = list(range(0, size, max(split_size_or_sections, 1)))
-        return _parts(tensor, [*starts, size], dim)
-    return _parts(tensor, [0, *itertools.accumulate(split_size_or_sections)], dim)
+        return views(tensor, dim, [*starts, size])
+    return views(tensor, dim, [0, *itertools.accumulate(split_size_or_sections)])
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -48,18 +48,22 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     if isinstance(indices_or_sections, int):
         small, larger = divmod(size, indices_or_sections)
         sizes = [small + (k < larger) for k in range(indices_or_sections)]
-        return _parts(input, [0, *itertools.accumulate(sizes)], dim)
+        return views(input, dim, [0, *itertools.accumulate(sizes)])
     within = [min(max(int(p) + (size if p < 0 else 0), 0), size) for p in indices_or_sections]
-    return _parts(input, [0, *within, size], dim)
+    return views(input, dim, [0, *within, size])
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All slices along an axis."""
-    return tuple(input.select(dim, k) for k in range(input.shape[dim]))
+    return views(input, dim, None)
 
 
-def _parts(tensor: Tensor, bounds: list[int], dim: int) -> tuple[Tensor, ...]:
-    return tuple(tensor.narrow(dim, a, max(b - a, 0)) for a, b in itertools.pairwise(bounds))
+@linear
+def views(tensor: Tensor, dim: int, bounds: list[int] | None) -> tuple[Tensor, ...]:
+    """All entries of an axis, or all parts between bounds, one by one: torch forbids in-place code on those made together."""
+    if bounds is None:
+        return tuple([tensor.select(dim, k) for k in range(tensor.shape[dim])])
+    return tuple([tensor.narrow(dim, a, max(b - a, 0)) for a, b in itertools.pairwise(bounds)])
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
