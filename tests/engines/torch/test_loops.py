@@ -160,15 +160,15 @@ def test_a_pass_for_each_reference(together, monkeypatch):
 
 def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
     """It has found multipliers for steps that it did not reach."""
-    model, original, calls = Loop("GRUCell", USES["the last"][0]), nodes.for_several, []
+    model, original, calls = Loop("GRUCell", USES["the last"][0]), nodes._known, []
 
-    def fails(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
+    def fails(step):
+        calls.append(step)
+        if len(calls) == 2:
             raise RuntimeError("no rule for several")
-        return original(*arguments)
+        return original(step)
 
     wanted = written_out(model, X[:1], R[:1], monkeypatch)
-    monkeypatch.setattr(nodes, "for_several", fails)
+    monkeypatch.setattr(nodes, "_known", fails)
     assert_close(values(model, X[:1], R[:1]), wanted, 1e-12)
-    assert len(calls) == 3
+    assert len(calls) > 2

@@ -51,6 +51,8 @@ class Node(Function):
     @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
         step, reading = ctx.step, ctx.reading
+        if step.known is not None:
+            return None, None, None, *_known(step)
         given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
         if not ctx.operation.pairs_itself:
             if all(m is None for m in given):  # what leads here went back another way, see ``chains.py``
@@ -69,9 +71,6 @@ class Node(Function):
 def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
     """What goes back through a node, the step as it sees it, and the multipliers that it takes."""
     step, reading, operation = ctx.step, ctx.reading, ctx.operation
-    known, step.known = step.known, None
-    if known is not None:
-        return lambda _: known, step, given
     if operation.pairs_itself:
         given = _with_selections(step, given)
     elif reading.chains is not None and (chain := reading.chains.of_node(ctx)) is not None:
@@ -79,6 +78,17 @@ def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
     if reading.references is not None:
         step = pairing.among(step, reading.references)
     return partial(pairing.multipliers, step, operation), step, given
+
+
+def _known(step: Step) -> tuple[Tensor | None, ...]:
+    """What another step's rule has found of a step's inputs already."""
+    assert step.known is not None
+    known = [None if m is None else _like(m, i) for m, i in zip(step.known, step.inputs, strict=True)]
+    step.known = None
+    if not several_at_once():
+        return tuple(None if m is None else m.squeeze(0) for m in known)
+    level = pyfunctorch.retrieve_current_functorch_interpreter().level()
+    return tuple(None if m is None else torch._C._functorch._add_batch_dim(m, 0, level) for m in known)
 
 
 def applied(function: type[Function], *given: Any) -> Any:

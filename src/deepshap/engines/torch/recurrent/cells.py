@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ....mathematics import cells
@@ -39,10 +38,12 @@ class _Traced:
     @classmethod
     def read(cls, x: Tensor, w: Weights, rows: Tensor) -> None:
         """Fill z in the ``rows`` of the trace with what the input adds to it, and every bias that is added to that."""
-        bias, whole = cls.bias(w), cls.split(rows)["z"]
-        some = max(1, PRODUCT_BYTES // (whole.shape[1] * whole.itemsize))
-        for part, z in zip(x.split(some), whole.split(some), strict=True):
-            torch.mm(part, w.w_ih.T, out=z) if bias is None else torch.addmm(bias, part, w.w_ih.T, out=z)
+        bias, weights, width = cls.bias(w), w.w_ih.T, w.w_ih.shape[0]
+        whole = rows.narrow(1, width, width)  # beside the gates, of which there are as many
+        some = max(1, PRODUCT_BYTES // (width * rows.itemsize))
+        few = x.shape[0] <= some
+        for part, z in ((x, whole),) if few else zip(x.split(some), whole.split(some), strict=True):
+            torch.mm(part, weights, out=z) if bias is None else torch.addmm(bias, part, weights, out=z)
 
     @staticmethod
     def bias(w: Weights) -> Tensor | None:
@@ -56,8 +57,9 @@ class LSTM(_Traced, cells.LSTM):
     @staticmethod
     def views(rows: Tensor) -> list[Tensor]:
         """Of the trace what ``step`` fills."""
-        gates, z, before, tanh_c, new = LSTM.split(rows).values()
-        return [gates, z, z.chunk(4, -1)[2], *gates.chunk(4, -1), before, tanh_c, new]
+        i, f, g, o, _, _, z_g, _, before, tanh_c, new = rows.chunk(11, -1)
+        gates, z = rows.narrow(1, 0, 4 * i.shape[1]), rows.narrow(1, 4 * i.shape[1], 4 * i.shape[1])
+        return [gates, z, z_g, i, f, g, o, before, tanh_c, new]
 
     @staticmethod
     def turned(w: Weights) -> list[Any]:
@@ -86,17 +88,16 @@ class GRU(_Traced, cells.GRU):
         """What is added to z beside the shares of input and state; the last part of ``b_hh`` belongs to q."""
         if w.b_hh is None:
             return w.b_ih
-        units = w.w_hh.shape[1]
-        of_gates = F.pad(w.b_hh[: 2 * units], (0, units))
-        return of_gates if w.b_ih is None else w.b_ih + of_gates
+        bias, of_gates = torch.zeros_like(w.b_hh) if w.b_ih is None else w.b_ih.clone(), 2 * w.w_hh.shape[1]
+        bias[:of_gates].add_(w.b_hh[:of_gates])
+        return bias
 
     @staticmethod
     def views(rows: Tensor) -> list[Tensor]:
         """Of the trace what ``step`` fills."""
-        a, z, q, before = GRU.split(rows).values()
-        (reset, update, n), z_n = a.chunk(3, -1), z.chunk(3, -1)[2]
-        both = slice(2 * n.shape[-1])
-        return [a[..., both], reset, update, n, z[..., both], z_n, q, before]
+        reset, update, n, _, _, z_n, q, before = rows.chunk(8, -1)
+        units = n.shape[1]
+        return [rows.narrow(1, 0, 2 * units), reset, update, n, rows.narrow(1, 3 * units, 2 * units), z_n, q, before]
 
     @staticmethod
     def turned(w: Weights) -> list[Any]:

@@ -23,13 +23,17 @@ class Alike:
     every: int | None = None
 
     def once(self, v: Tensor, axis: int) -> Tensor:
-        """Of rows that are alike, one."""
+        """Of rows that are alike, one, off the graph."""
+        if self.each == 1 and self.every is None:
+            return v.detach()
         if self.every is not None:
             return v.narrow(axis, 0, self.every)
         return v[(slice(None),) * axis + (slice(None, None, self.each),)]
 
     def all_of(self, v: Tensor, axis: int, rows: int) -> Tensor:
-        """So many rows, from those ``once``; no view: in-place code may follow."""
+        """So many rows, from those ``once``; no view, and in order: in-place code may follow."""
+        if self.each == 1 and self.every is None and not v._is_view() and v.is_contiguous():
+            return v
         if self.every is not None:
             return v.repeat(*[rows // self.every if k == axis else 1 for k in range(v.dim())])
         if self.each == 1:
@@ -67,9 +71,11 @@ class Handed:
         ``values`` are tensors, each with the axis of its rows; of packed sequences, with ``sizes``, the first one is flat.
         """
         references, rows = self.pairs.references, self.pairs.rows
+        if self.pairs.crossed or references == 1:
+            return Alike()
         ends = list(sizes or ())
         whole = all(t.shape[axis] == rows for t, axis in values[1 if ends else 0 :]) and ends[:1] in ([], [rows])
-        if self.pairs.crossed or references == 1 or not whole or any(size % references for size in ends):
+        if not whole or any(size % references for size in ends):
             return Alike()
         with torch._C.DisableTorchFunction():
             pieces = [*((step, 0) for step in values[0][0].split(ends)), *values[1:]] if ends else values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 
 import torch
@@ -158,11 +158,16 @@ def run(
 
 def one_step(level: Level, x: Tensor, *state: Tensor) -> tuple[list[Tensor], Trace]:
     """Run a single step on (rows, features): the new states, and what the rule needs."""
-    cell, weights = level.cell, level.weights
-    trace = Trace(Steps((len(x),)), x, x.new_empty(len(x), cell.width(level.units)))
+    cell, weights, rows = level.cell, level.weights, x.shape[0]
+    trace = Trace(_single_step(rows), x, x.new_empty(rows, cell.width(level.units)))
     cell.read(x, weights, trace.rows)
     output = torch.empty_like(state[0], memory_format=torch.contiguous_format)
     return cell.step(list(state), cell.turned(weights), cell.views(trace.rows), output), trace
+
+
+@cache
+def _single_step(rows: int) -> Steps:
+    return Steps((rows,))
 
 
 def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[Tensor, list[Tensor], Trace]:
