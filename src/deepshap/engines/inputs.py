@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from operator import getitem
 from types import SimpleNamespace
@@ -42,6 +42,11 @@ class InputForm(ABC):
             raise InputError(f"batch_axis must be a whole number, or one for each input, not {batch_axis!r}.")
         if len(self.axes) != count:
             raise InputError(f"batch_axis names {len(self.axes)} axes for {count} inputs.")
+
+    @property
+    def way(self) -> Hashable:
+        """What decides how a model is called with rows."""
+        return self.several, tuple(self.axes), None if self.names is None else tuple(self.names)
 
     # ------------------------------------------------------------------ what arrays are
     @abstractmethod

@@ -22,6 +22,7 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
+from .sameness import State, state_of
 from .state import alone, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
@@ -75,29 +76,42 @@ class TensorFlowEngine(Shell):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model."""
-        self._graphs: dict[Any, ModelGraph] = {}
+        self._graphs: dict[Any, tuple[ModelGraph, State | None]] = {}  # with the model's state when they were traced
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
         return super().forget()
 
     # ------------------------------------------------------------------ the model as a graph
     def graph(self, points: Points) -> ModelGraph:
-        """The model's graph for rows of this shape: traced in every call, and kept where it is what it was."""
+        """The model's graph for rows of this shape, kept where it is what it was.
+
+        In every call the model's state is compared, or it is traced anew where that could not tell all of it.
+        """
         self._build(points)
         tensors = [e for e in points.extra if Inputs.has_rows(e)]
         marks = self._marks()
         key = (
             tuple(marks.items()),
+            points.form.way,
             tuple((r.shape[1:], r.dtype.name) for r in (*points.inputs, *tensors)),
             tuple(repr(e) for e in points.extra if not Inputs.has_rows(e)),
         )
         if key not in self._current:
-            graph, before = self._traced(points, marks), self._graphs.get(key)
-            if before is None or before.signature != graph.signature:
-                self._graphs[key] = shared(self.model, graph)
-                self._sizes.clear()
+            self._renew(key, points, marks)
             self._current.add(key)
-        return self._graphs[key]
+        return self._graphs[key][0]
+
+    def _renew(self, key: Any, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> None:
+        """Trace the model, unless it is as it was when it was traced; keep what was made of a graph that is the same."""
+        state = state_of(self.model, self.output)
+        before, known = self._graphs.get(key, (None, None))
+        if state is not None and state == known:
+            return
+        graph = self._traced(points, marks)
+        if before is None or before.signature != graph.signature:
+            before = shared(self.model, graph)
+            self._sizes.clear()
+        self._graphs[key] = before, state
 
     def _traced(self, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> ModelGraph:
         form, inputs = points.form, points.inputs

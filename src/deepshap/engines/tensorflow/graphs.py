@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -178,21 +179,37 @@ def signature(function: Any) -> Hashable:
 class ModelGraph:
     """A model as a graph; its first output is explained.
 
-    ``surveys`` and ``functions`` hold what was made of it (``Survey``, ``Explained``), by all that they depend on.
+    ``surveys`` and ``functions`` hold what was made of it (``Survey``, ``Explained``), by all that they depend on. Most traces
+    are compared with one that is known, by their signature, and are asked for nothing else.
     """
 
     def __init__(self, function: Any, scopes: Mapping[str, str], regions: Sequence[Any]) -> None:
-        self.function, self.regions = function, regions
+        self.function, self.regions, self.scopes = function, regions, scopes
         self.signature = signature(function)
-        graph = function.graph
-        self.library = Library(graph, scopes)
-        writers = self.library.writers(graph.get_operations())
-        self.body = Body(graph.inputs, graph.outputs[:1], graph.get_operations(), writers)
-        self.output = graph.outputs[0]
+        self.output = function.graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
-        self.written = list(graph.variables) if writers else []
         self.surveys: dict[Hashable, Any] = {}
         self.functions: dict[Hashable, Any] = {}
+
+    @cached_property
+    def library(self) -> Library:
+        """The functions that it calls."""
+        return Library(self.function.graph, self.scopes)
+
+    @cached_property
+    def body(self) -> Body:
+        """Its operations."""
+        graph = self.function.graph
+        return Body(graph.inputs, graph.outputs[:1], graph.get_operations(), self._writers)
+
+    @cached_property
+    def written(self) -> list[Any]:
+        """The variables that it may write to."""
+        return list(self.function.graph.variables) if self._writers else []
+
+    @cached_property
+    def _writers(self) -> list[Any]:
+        return self.library.writers(self.function.graph.get_operations())
 
 
 MOST = 8  # graphs that are kept of a model

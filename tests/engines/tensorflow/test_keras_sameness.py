@@ -1,0 +1,154 @@
+"""A model of Keras' own layers is not traced again while nothing has changed that their code reads."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+from deepshap.engines.tensorflow import engine
+from deepshap.engines.tensorflow.sameness import state_of
+
+X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
+R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
+
+
+def network():
+    """Layers with numbers, an array, a slope, activations and a wrapped layer."""
+    keras.utils.set_random_seed(0)
+    given = keras.Input((5, 2))
+    scaled = keras.layers.Rescaling(np.array([1.0, 2.0], np.float32), offset=0.5)(given)
+    bent = keras.layers.LeakyReLU(0.1)(scaled)
+    steps = keras.layers.TimeDistributed(keras.layers.Dense(3, activation="tanh", bias_initializer="ones"))(bent)
+    pooled = keras.ops.sum(steps, 1)
+    return keras.Model(given, keras.layers.Dense(2)(keras.layers.Dropout(0.5)(pooled)))
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Count traces of the model."""
+    made, original = [], engine.concrete
+    monkeypatch.setattr(engine, "concrete", lambda *a: (made.append(a), original(*a))[1])
+    return made
+
+
+def layer_of(model, kind):
+    return next(layer for layer in model.layers if isinstance(layer, kind))
+
+
+def confirm(explainer, model):
+    """Attributions are those of a new explainer, and add up to the model as it is now."""
+    explanation = explainer(X)
+    wanted = model(X).numpy() - model(R).numpy().mean(0)
+    np.testing.assert_allclose(explanation.values.sum((1, 2)), wanted, atol=1e-5)
+    fresh = deepshap.DeepExplainer(model, R, progress=False)
+    np.testing.assert_allclose(explanation.values, fresh.shap_values(X), atol=1e-6)
+
+
+def square(x, **_):
+    return x * x
+
+
+CHANGES = {
+    "a number": lambda m, patch: setattr(layer_of(m, keras.layers.Rescaling), "offset", 3.0),
+    "an entry of an array": lambda m, patch: layer_of(m, keras.layers.Rescaling).scale.__setitem__(0, 5.0),
+    "a slope": lambda m, patch: setattr(layer_of(m, keras.layers.LeakyReLU), "negative_slope", 0.7),
+    "an activation": lambda m, patch: setattr(m.layers[-1], "activation", keras.activations.sigmoid),
+    "an activation of one's own": lambda m, patch: setattr(m.layers[-1], "activation", square),
+    "a wrapped layer": lambda m, patch: setattr(
+        layer_of(m, keras.layers.TimeDistributed).layer, "activation", keras.activations.linear
+    ),
+    "a layer's method": lambda m, patch: setattr(m.layers[-1], "call", lambda x, **_: x[:, :2] ** 2),
+    "another kernel": lambda m, patch: vars(m.layers[-1]).update(_kernel=keras.Variable(np.ones((3, 2), np.float32))),
+    "no bias": lambda m, patch: setattr(layer_of(m, keras.layers.TimeDistributed).layer, "bias", None),
+    "a method of a class": lambda m, patch: patch.setattr(keras.layers.LeakyReLU, "call", lambda self, x: x * x),
+    "a function of Keras": lambda m, patch: patch.setattr(keras.src.activations, "leaky_relu", square),
+    "a function of TensorFlow": lambda m, patch: patch.setattr(tf.nn, "leaky_relu", square),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_traced_again_when_something_has_changed(change, traces, monkeypatch):
+    model = network()
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    before = [explainer.shap_values(X) for _ in range(2)][-1]
+    made = len(traces)
+    CHANGES[change](model, monkeypatch)
+    confirm(explainer, model)
+    assert len(traces) > made
+    assert abs(explainer.shap_values(X) - before).max() > 1e-4
+
+
+def test_not_traced_again_while_nothing_has_changed(traces):
+    model = network()
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    explainer(X)
+    made = len(traces)
+    model.set_weights([w + 0.25 for w in model.get_weights()])
+    values = explainer(X).values
+    assert len(traces) == made
+    np.testing.assert_allclose(values.sum((1, 2)), model(X).numpy() - model(R).numpy().mean(0), atol=1e-5)
+
+
+def test_training_is_no_change(traces):
+    """The first call of ``fit`` leaves its marks on a model, the next ones change weights alone."""
+    model = network()
+    model.compile("sgd", "mse", metrics=["mae"])
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    for epochs in (1, 1, 2):
+        model.fit(X, np.zeros((3, 2), np.float32), epochs=epochs, verbose=0)
+        confirm(explainer, model)
+        explainer(X)
+    made = len(traces)
+    model.fit(X, np.zeros((3, 2), np.float32), verbose=0)
+    explainer(X)
+    assert len(traces) == made
+
+
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+
+
+class Slots:
+    __slots__ = ("rate",)
+
+
+FOREIGN = {
+    "a function around it": lambda model: lambda x: model(x),
+    "a layer of one's own": lambda model: keras.Sequential([keras.Input((5, 2)), Scaled()]),
+    "a lambda": lambda model: keras.Sequential([keras.Input((5, 2)), keras.layers.Lambda(lambda x: 2 * x)]),
+    "an activation": lambda model: keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation=square)]),
+    "an activation with arguments": lambda model: keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, activation=functools.partial(square))]
+    ),
+    "a function of TensorFlow": lambda model: tf.function(lambda x: model(x)),
+    "a stateful layer": lambda model: keras.Sequential(
+        [keras.Input((5, 2), batch_size=1), keras.layers.LSTM(2, stateful=True)]
+    ),
+    "an object": lambda model: setattr(model, "held", {"a": [Slots()]}) or model,
+    "an array of objects": lambda model: setattr(model, "held", np.array([{}])) or model,
+    "a masked array": lambda model: setattr(model, "held", np.ma.ones(2)) or model,
+    "a module": lambda model: setattr(model, "held", [functools]) or model,
+    "a class": lambda model: setattr(model, "held", Slots) or model,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_may_read_anything_has_no_state(kind):
+    model = network()
+    assert state_of(model) is not None
+    assert state_of(FOREIGN[kind](model)) is None
+
+
+@pytest.mark.parametrize("place", [(keras.src.activations, "relu"), (keras.layers.Dense, "call"), (tf.nn, "relu")])
+def test_functions_put_into_keras_may_read_anything(place, monkeypatch):
+    model = network()
+    monkeypatch.setattr(*place, square)
+    assert state_of(model) is None
+    monkeypatch.undo()
+    assert state_of(model) == state_of(model)
