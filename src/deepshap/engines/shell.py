@@ -108,9 +108,14 @@ class Shell(ABC):
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 
+    @property
+    def lasts(self) -> bool:
+        """Whether what was found of the model holds from call to call."""
+        return self.is_frozen
+
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
         """What is found of the model: in every call anew, and once while it does not change."""
-        if not self.is_frozen or key is None:
+        if not self.lasts or key is None:
             return find()
         if key not in self._found:
             self._found[key] = find()

@@ -94,6 +94,23 @@ def test_not_traced_again_while_nothing_has_changed(traces):
     np.testing.assert_allclose(values.sum((1, 2)), model(X).numpy() - model(R).numpy().mean(0), atol=1e-5)
 
 
+def test_probed_again_when_values_have_changed(monkeypatch):
+    """Rows meet where a weight is not 0, which no trace shows."""
+    given = keras.Input((5, 2))
+    flat = keras.layers.Flatten()(given)
+    together = keras.layers.Dense(1, kernel_initializer="zeros")(keras.ops.mean(flat, 0, keepdims=True))
+    model = keras.Model(given, keras.layers.Dense(1)(flat) + together)
+    probes, original = [], engine.TensorFlowEngine._probed
+    monkeypatch.setattr(engine.TensorFlowEngine, "_probed", lambda *a: (probes.append(a), original(*a))[1])
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    for _ in range(3):
+        explainer(X)
+    assert len(probes) == 1
+    model.layers[-1].set_weights([np.ones((10, 1)), np.zeros(1)])
+    with pytest.raises(deepshap.BatchMixingError):
+        explainer(X)
+
+
 def test_training_is_no_change(traces):
     """The first call of ``fit`` leaves its marks on a model, the next ones change weights alone."""
     model = network()
@@ -145,7 +162,9 @@ def test_what_may_read_anything_has_no_state(kind):
     assert state_of(FOREIGN[kind](model)) is None
 
 
-@pytest.mark.parametrize("place", [(keras.src.activations, "relu"), (keras.layers.Dense, "call"), (tf.nn, "relu")])
+@pytest.mark.parametrize(
+    "place", [(keras.src.activations, "relu"), (keras.layers.Dense, "call"), (tf.nn, "relu"), (tf, "matmul")]
+)
 def test_functions_put_into_keras_may_read_anything(place, monkeypatch):
     model = network()
     monkeypatch.setattr(*place, square)

@@ -23,9 +23,11 @@ from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
 from .sameness import State, state_of
-from .state import alone, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
+from .state import alone, dtype_of, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
+
+MOST_FOUND = 16  # things found of a model that are kept, outputs on references among them
 
 
 class TensorFlowEngine(Shell):
@@ -72,13 +74,15 @@ class TensorFlowEngine(Shell):
             self._current.clear()  # the model may run before it is probed, if it is at all
 
     def _form(self, values: Any, what: str) -> Inputs:
-        return Inputs(values, self.batch_axis, what, _dtype_of(self.model, list(self.layers)))
+        return Inputs(values, self.batch_axis, what, dtype_of(self.model, list(self.layers)))
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model."""
         self._graphs: dict[Any, tuple[ModelGraph, State | None]] = {}  # with the model's state when they were traced
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
+        self._is_known = False  # whether all that the model reads can be compared
+        self._values: Any = None  # of the model's variables when it was found out what is found once
         return super().forget()
 
     # ------------------------------------------------------------------ the model as a graph
@@ -105,8 +109,10 @@ class TensorFlowEngine(Shell):
         """Trace the model, unless it is as it was when it was traced; keep what was made of a graph that is the same."""
         state = state_of(self.model, self.output)
         before, known = self._graphs.get(key, (None, None))
-        if state is not None and state == known:
+        self._is_known = state is not None
+        if self._is_known and state == known:
             return
+        self._found.clear()
         graph = self._traced(points, marks)
         if before is None or before.signature != graph.signature:
             before = shared(self.model, graph)
@@ -277,11 +283,24 @@ class TensorFlowEngine(Shell):
         if not self.is_frozen:
             self._current.clear()
         self._survey(examples)  # before a model is run that will be refused
+        self._settle(examples)
         key = self.graph(examples), _rules_of_users()
         self.output_axis, self.layer_axes, self._recurrent, footprint, self.output_shape, self.dtype = self.once(
             key, lambda: self._probed(examples, references)
         )
         return self._profile(footprint, examples.form)
+
+    def _settle(self, points: Points) -> None:
+        """Forget what was found of the model if its variables have other values than at that time."""
+        values = None if self.is_frozen or not self.lasts else self.graph(points).values()
+        if not self.is_frozen and (values != self._values or len(self._found) > MOST_FOUND):
+            self._found.clear()
+        self._values = values
+
+    @property
+    def lasts(self) -> bool:
+        """Where it is frozen, and while nothing has changed of a model all of which can be compared."""
+        return self.is_frozen or self._is_known
 
     def _probed(self, examples: Points, references: Points) -> tuple[Any, ...]:
         """What is found on an example and a reference: axes, whether there are loops, memory, and the output's form."""
@@ -373,8 +392,7 @@ class TensorFlowEngine(Shell):
             flags = [of_rows] * count + [STILL] * (len(graph.body.inputs) - count)
             survey = Survey(graph.library, {**OPERATIONS, **USER_OPERATIONS}, graph.regions)
             survey.run(graph.body, flags)
-            if survey.unsupported:
-                raise UnsupportedOperationError(_unsupported_message(list(survey.unsupported)))
+            survey.refuse()
             graph.surveys[key] = survey
         return graph.surveys[key]
 
@@ -413,24 +431,6 @@ def _tensors(arrays: Sequence[Any], repeats: int) -> list[Any]:
     return [tf.constant(np.repeat(a, repeats, 0) if repeats > 1 else a) for a in arrays]
 
 
-def _unsupported_message(calls: list[tuple[str, str]]) -> str:
-    listed = "\n".join(f"  {name} in {place}" for name, place in calls)
-    first = calls[0][0].partition(" ")[0]
-    return (
-        f"the model uses operations for which no rule is known:\n{listed}\n"
-        f'Say how to explain them with deepshap.register_rule("{first}", rule), where rule is "linear", "constant", '
-        '"elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.'
-    )
-
-
 def _rules_of_users() -> Hashable:
     """What a run through a graph depends on; rules of layers are in the graph itself."""
     return tuple((name, rule) for name, rule in USER_OPERATIONS.items() if isinstance(name, str))
-
-
-def _dtype_of(model: Any, layers: list[Any]) -> str | None:
-    """Float dtype in which a model computes, from its variables; None when it has none."""
-    variables = [w for layer in layers for w in layer.variables]
-    variables += list(getattr(model, "variables", ())) if not layers else []
-    floats = [keras.backend.standardize_dtype(v.dtype) for v in variables]
-    return next((d for d in floats if d in ("float16", "bfloat16", "float32", "float64")), None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import weakref
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
@@ -206,6 +208,11 @@ class ModelGraph:
     def written(self) -> list[Any]:
         """The variables that it may write to."""
         return list(self.function.graph.variables) if self._writers else []
+
+    def values(self) -> list[int]:
+        """What tells whether its variables have the values that they had."""
+        arrays = (np.atleast_1d(v.numpy()) for v in self.function.graph.variables)
+        return [zlib.crc32(np.ascontiguousarray(a).view(np.uint8).data) for a in arrays]
 
     @cached_property
     def _writers(self) -> list[Any]:

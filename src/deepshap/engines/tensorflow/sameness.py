@@ -14,6 +14,7 @@ import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from itertools import chain
 from operator import is_
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -37,8 +38,8 @@ BORROWED = {
     "absl",
     "optree",
 }  # whose functions its modules may have
-LOOKED_UP = "keras.", "tensorflow._api."  # modules in which that code finds functions by their names, beside these two:
-ROOTS = {"keras", "tensorflow"}
+LOOKED_UP = "keras.src.", "tensorflow._api.v2."  # modules in which that code finds functions by their names
+OLD = "tensorflow._api.v2.compat."
 # What never changes, what a graph reads when it runs, and the books of those who track objects.
 FIXED = {*PLAIN, object, range, slice, EllipsisType, CodeType, inspect.Signature}
 FIXED |= {type(threading.Lock()), type(threading.RLock())}
@@ -101,16 +102,24 @@ def _same(some: list[Any], others: list[Any]) -> bool:
 
 
 # ---------------------------------------------------------------------- what code finds by names
-_found: list[list[Any]] = [[]]  # what was in modules last
+_loaded: list[list[Any]] = [[], []]  # all modules, and the names in those in which Keras' code finds functions
+_found: list[list[Any]] = [[]]  # what these names stood for last
 
 
 def _in_modules() -> list[Any]:
     """All that the modules of Keras, and those of TensorFlow that are public, have."""
-    modules = [m for name, m in list(sys.modules.items()) if name in ROOTS or name.startswith(LOOKED_UP)]
-    found = [value for module in modules if type(module) is ModuleType for value in vars(module).values()]
+    modules = list(sys.modules.values())
+    if not _same(modules, _loaded[0]):
+        own = [m for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)]
+        _loaded[:] = modules, [vars(module) for module in own]
+    found = list(chain.from_iterable(map(dict.values, _loaded[1])))
     if not _same(found, _found[0]):
         _found[0] = _own(found)
     return _found[0]
+
+
+def _is_looked_up(name: str) -> bool:
+    return name == "tensorflow" or (name.startswith(LOOKED_UP) and not name.startswith(OLD))
 
 
 def _own(values: list[Any]) -> list[Any]:
@@ -121,8 +130,9 @@ def _own(values: list[Any]) -> list[Any]:
 
 
 def _defined(kind: type) -> list[Any]:
-    """What a class of Keras' own defines, with those that it is derived from."""
-    return [value for base in _own_bases(kind) for value in vars(base).values()]
+    """What a class of Keras' own and its bases define, but for annotations, which Python makes when they are asked for."""
+    named = (pair for base in _own_bases(kind) for pair in vars(base).items())
+    return [value for name, value in named if name != "__annotations__"]
 
 
 @lru_cache(4096)

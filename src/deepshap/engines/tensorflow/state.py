@@ -51,6 +51,14 @@ def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tupl
         yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
 
 
+def dtype_of(model: Any, layers: list[Any]) -> str | None:
+    """Float dtype in which a model computes, from its variables; None when it has none."""
+    variables = [w for layer in layers for w in layer.variables]
+    variables += list(getattr(model, "variables", ())) if not layers else []
+    floats = [keras.backend.standardize_dtype(v.dtype) for v in variables]
+    return next((d for d in floats if d in ("float16", "bfloat16", "float32", "float64")), None)
+
+
 # ---------------------------------------------------------------------- one at a time
 @contextmanager
 def alone() -> Iterator[None]:

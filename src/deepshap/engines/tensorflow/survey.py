@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...errors import UnsupportedOperationError
 from .graphs import READS, Body, Library
 from .operations import (
     CONSTANT,
@@ -45,6 +46,18 @@ class Survey:
     def operation(self, op: Any) -> Operation | None:
         """The line of the table."""
         return self.operations.get(op.type)
+
+    def refuse(self) -> None:
+        """Raise for what has no rule, all of it."""
+        if not self.unsupported:
+            return
+        listed = "\n".join(f"  {name} in {place}" for name, place in self.unsupported)
+        first = next(iter(self.unsupported))[0].partition(" ")[0]
+        raise UnsupportedOperationError(
+            f"the model uses operations for which no rule is known:\n{listed}\n"
+            f'Say how to explain them with deepshap.register_rule("{first}", rule), where rule is "linear", "constant", '
+            '"elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.'
+        )
 
     def run(self, body: Body, flags: Sequence[str]) -> Flags:
         """Flags of a function's outputs, from those of its inputs."""
