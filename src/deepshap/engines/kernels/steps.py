@@ -1,9 +1,10 @@
 """Fused steps for the CPU: everything of a step but its matrix products, over a block of pairs, compiled by Numba.
 
-Each kernel does what ``multipliers`` of its cell does, in one pass over the pairs and without transcendental functions.
-Kernels run without the interpreter's lock, so that blocks of pairs run in threads.
+Each kernel does what ``multipliers`` of its cell does, in one pass over the pairs and without transcendental functions; of
+several outputs in two: the slopes of a pair, then the multipliers of all outputs through them. Kernels run without the
+interpreter's lock, so that blocks of pairs run in threads.
 
-All kernels take the same arguments. Of pair p and output k the multipliers are in row ``p * outputs + k``.
+They take the same arguments. Of pair p and output k the multipliers are in row ``p * outputs + k``.
 
 m_h (rows, at least units) : from the step that follows, in its first columns.
 m_y, start, stride, leap, column : of the layer's output, in row ``start + places[p] * stride + k * leap`` from the column on;
@@ -32,7 +33,21 @@ from .numbers import compiled, half_sum, relu, sigmoid, tanh
 
 # ---------------------------------------------------------------------- cells
 # One kernel for each number of units: offsets that are constants let LLVM make vector code of a loop over many arrays.
-def _lstm(units: int) -> Any:
+# Slopes are of a pair, whatever is explained: of several outputs one kernel makes them (``keeps``, in place of ``m_z``), and
+# another one takes the multipliers of all outputs through them.
+@compiled
+def _through_lstm(z, kept, h, units, of_i, of_f, of_g, of_o, of_c, of_before):
+    """The multiplier of the new h is where that of the output gate will be."""
+    m = z[3 * units + h]
+    m_c = kept[h] + m * of_c
+    z[h] = m_c * of_i
+    z[units + h] = m_c * of_f
+    z[2 * units + h] = m_c * of_g
+    z[3 * units + h] = m * of_o
+    kept[h] = m_c * of_before
+
+
+def _lstm(units: int, keeps: bool) -> Any:
     """Of ``LSTM``; the carry is the cell state's multiplier."""
     f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
     zg, zo, before, tanh_c, c = 6 * units, 7 * units, 8 * units, 9 * units, 10 * units
@@ -41,31 +56,62 @@ def _lstm(units: int) -> Any:
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
-        for row in range(len(x_rows) * outputs):
-            p, k = row // outputs, row % outputs
-            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
-            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row], carry[row]
+        for p in range(len(x_rows)):
+            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[p], carry[p]
+            if not keeps:
+                back, y = m_h[p], m_y[start + places[p] * stride, column : column + units]
+                for h in range(units):
+                    z[o + h] = back[h] + y[h]
             for h in range(units):
-                z[o + h] = back[h] + y[h]
-            for h in range(units):
-                m = z[o + h]
-                m_c = kept[h] + m * half_sum(a[o + h], b[o + h]) * tanh(
-                    a[c + h], b[c + h], a[tanh_c + h], b[tanh_c + h]
-                )
-                s_i = sigmoid(a[zi + h], b[zi + h], a[h], b[h])
-                s_f = sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
-                s_g = tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
-                s_o = sigmoid(a[zo + h], b[zo + h], a[o + h], b[o + h])
-                z[h] = m_c * half_sum(a[g + h], b[g + h]) * s_i
-                z[f + h] = m_c * half_sum(a[before + h], b[before + h]) * s_f
-                z[g + h] = m_c * half_sum(a[h], b[h]) * s_g
-                z[o + h] = m * half_sum(a[tanh_c + h], b[tanh_c + h]) * s_o
-                kept[h] = m_c * half_sum(a[f + h], b[f + h])
+                of_i = half_sum(a[g + h], b[g + h]) * sigmoid(a[zi + h], b[zi + h], a[h], b[h])
+                of_f = half_sum(a[before + h], b[before + h]) * sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
+                of_g = half_sum(a[h], b[h]) * tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
+                of_o = half_sum(a[tanh_c + h], b[tanh_c + h]) * sigmoid(a[zo + h], b[zo + h], a[o + h], b[o + h])
+                of_c = half_sum(a[o + h], b[o + h]) * tanh(a[c + h], b[c + h], a[tanh_c + h], b[tanh_c + h])
+                of_before = half_sum(a[f + h], b[f + h])
+                if keeps:
+                    z[h] = of_i
+                    z[f + h] = of_f
+                    z[g + h] = of_g
+                    z[o + h] = of_o
+                    z[zi + h] = of_c
+                    z[zf + h] = of_before
+                else:
+                    _through_lstm(z, kept, h, units, of_i, of_f, of_g, of_o, of_c, of_before)
 
     return kernel
 
 
-def _gru(units: int) -> Any:
+def _again_lstm(units: int) -> Any:
+    """Through slopes that are known."""
+    f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
+
+    @compiled
+    def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
+        for row in range(len(slopes) * outputs):
+            p, k = row // outputs, row % outputs
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            z, kept, s = m_z[row], carry[row], slopes[p]
+            for h in range(units):
+                z[o + h] = back[h] + y[h]
+            for h in range(units):
+                _through_lstm(z, kept, h, units, s[h], s[f + h], s[g + h], s[o + h], s[zi + h], s[zf + h])
+
+    return kernel
+
+
+@compiled
+def _through_gru(z, kept, h, units, of_n, of_r, of_u, of_q, update):
+    """The multiplier of the new h has been added to the carry."""
+    m = kept[h]
+    z[h] = m * of_n
+    z[units + h] = m * of_r
+    z[2 * units + h] = m * of_u
+    z[3 * units + h] = m * of_q
+    kept[h] = m * update
+
+
+def _gru(units: int, keeps: bool) -> Any:
     """Of ``GRU``; the carry is what the update gate lets through."""
     u, n, zr, zu, zn, q, before = units, 2 * units, 3 * units, 4 * units, 5 * units, 6 * units, 7 * units
 
@@ -73,26 +119,62 @@ def _gru(units: int) -> Any:
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
-        number = x.dtype.type
-        for row in range(len(x_rows) * outputs):
+        for p in range(len(x_rows)):
+            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[p], carry[p]
+            if not keeps:
+                back, y = m_h[p], m_y[start + places[p] * stride, column : column + units]
+                for h in range(units):
+                    kept[h] += back[h] + y[h]
+            for h in range(units):
+                update = half_sum(a[u + h], b[u + h])
+                of_n = (x.dtype.type(1) - update) * tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
+                of_r = of_n * half_sum(a[q + h], b[q + h]) * sigmoid(a[zr + h], b[zr + h], a[h], b[h])
+                of_u = half_sum(a[before + h], b[before + h]) - half_sum(a[n + h], b[n + h])
+                of_u *= sigmoid(a[zu + h], b[zu + h], a[u + h], b[u + h])
+                of_q = of_n * half_sum(a[h], b[h])
+                if keeps:
+                    z[h] = of_n
+                    z[u + h] = of_r
+                    z[n + h] = of_u
+                    z[zr + h] = of_q
+                    z[zu + h] = update
+                else:
+                    _through_gru(z, kept, h, units, of_n, of_r, of_u, of_q, update)
+
+    return kernel
+
+
+def _again_gru(units: int) -> Any:
+    """Through slopes that are known."""
+    u, n, zr, zu = units, 2 * units, 3 * units, 4 * units
+
+    @compiled
+    def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
+        for row in range(len(slopes) * outputs):
             p, k = row // outputs, row % outputs
             back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
-            a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row], carry[row]
+            z, kept, s = m_z[row], carry[row], slopes[p]
             for h in range(units):
                 kept[h] += back[h] + y[h]
             for h in range(units):
-                m, update = kept[h], half_sum(a[u + h], b[u + h])
-                s_r = sigmoid(a[zr + h], b[zr + h], a[h], b[h])
-                s_u = sigmoid(a[zu + h], b[zu + h], a[u + h], b[u + h])
-                s_n = tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
-                m_n = m * (number(1) - update) * s_n
-                z[h] = m_n
-                z[u + h] = m_n * half_sum(a[q + h], b[q + h]) * s_r
-                z[n + h] = m * (half_sum(a[before + h], b[before + h]) - half_sum(a[n + h], b[n + h])) * s_u
-                z[zr + h] = m_n * half_sum(a[h], b[h])
-                kept[h] = m * update
+                _through_gru(z, kept, h, units, s[h], s[u + h], s[n + h], s[zr + h], s[zu + h])
 
     return kernel
+
+
+def _once_for_all(kernel: Callable[..., Any], again: Callable[[int], Any], slopes: int, units: int) -> Any:
+    """A kernel that makes so many slopes of each unit once for all outputs."""
+    of_one, kept, through = kernel(units, False), kernel(units, True), again(units)
+
+    def of_any(*given: Any) -> None:
+        *multipliers, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places = given
+        if outputs == 1:
+            return of_one(*given)
+        made = np.empty((len(x_rows), slopes * units), x.dtype)
+        kept(*multipliers, outputs, carry, made, x, r, x_first, r_first, x_rows, r_rows, places)
+        return through(*multipliers, outputs, carry, m_z, made, places)
+
+    return of_any
 
 
 def _rnn(rectified: bool, units: int) -> Any:
@@ -171,8 +253,8 @@ def index(places: np.ndarray, _: torch.device) -> np.ndarray:
 
 
 _KERNELS: dict[str, Callable[[int], Any]] = {
-    "LSTM": _lstm,
-    "GRU": _gru,
+    "LSTM": partial(_once_for_all, _lstm, _again_lstm, 6),
+    "GRU": partial(_once_for_all, _gru, _again_gru, 5),
     "TanhRNN": partial(_rnn, False),
     "ReluRNN": partial(_rnn, True),
 }
