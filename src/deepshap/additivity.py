@@ -13,6 +13,12 @@ def output_scale(outputs: np.ndarray, expected: np.ndarray, largest: np.ndarray)
     return scale + np.finfo(np.float32).tiny
 
 
+def chosen(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Of each row's outputs, (rows, outputs), those of its own columns, (rows, k)."""
+    found: np.ndarray = values[np.arange(values.shape[0])[:, None], columns]
+    return found
+
+
 def additivity_gap(
     values: list[np.ndarray],
     outputs: np.ndarray,

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from .additivity import chosen
 from .engines.api import Comparison, Contributions
 from .explanation.uncertainty import spread_over
 from .methods import Known, Term
@@ -76,7 +77,7 @@ class RunningEstimate:
         Returns the contributions by players, (examples, players, k), of terms of replicates.
         """
         rows, weights = term.rows[at], term.weights[at]
-        values = [np.moveaxis(value, 0, -1) for value in found.values]
+        values = [value.transpose(*range(1, value.ndim), 0) for value in found.values]
         by_players = None
         if term.replicates is not None:
             assert self._players is not None
@@ -85,8 +86,8 @@ class RunningEstimate:
         else:
             self._to_all(values if self._players is None else [self._players.summed(values)], rows, weights)
         references = len(term.comparison.references) * share if term.comparison.crossed else 1
-        output = np.take_along_axis(found.outputs, columns, 1) * weights[:, None]
-        reference = np.take_along_axis(found.reference_outputs, columns, 1) * weights[:, None]
+        output = chosen(found.outputs, columns) * weights[:, None]
+        reference = chosen(found.reference_outputs, columns) * weights[:, None]
         if term.replicates is None:  # what a replicate explains beyond what all do is nothing: its terms cancel
             with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with
                 np.add.at(self.difference, rows, output * references - reference)

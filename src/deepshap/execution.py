@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from .additivity import additivity_gap, output_scale
+from .additivity import additivity_gap, chosen, output_scale
 from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
 from .errors import (
     AdditivityError,
@@ -24,6 +23,7 @@ from .estimates import RunningEstimate, put
 from .methods import Evaluation, Known, Method, Parts, Term
 from .own_methods import check_sums, pairs_of, parts_of
 from .planning import Settings, chunks, ends_of_ways, plan_for
+from .progress import Progress
 
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
 ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
@@ -176,27 +176,20 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     native = engine.outputs(examples, plan.rows)
     whole = task.compared(task.choose(native, profile))
     known = engine.reference_outputs(references, plan.rows) if task.crossed and not examples.extra else None
-    chosen = task.method(profile)
-    sums = RunningEstimate(whole, chosen.players, chosen.shrinks)
-    bar = tqdm(
-        total=pairs_of(chosen, whole),
-        unit="pair",
-        disable=settings.progress is False,
-        delay=0 if settings.progress else 3,
-        leave=bool(settings.progress),
-    )
-    with bar:
-        _follow(parts_of(chosen, whole), engine, plan, sums, bar, task.collect)
+    method = task.method(profile)
+    sums = RunningEstimate(whole, method.players, method.shrinks)
+    with Progress(pairs_of(method, whole), settings.progress) as bar:
+        _follow(parts_of(method, whole), engine, plan, sums, bar, task.collect)
     sums.close()
     expected = _expected(engine, whole, sums, known, plan)
-    found = _checked(whole, profile, chosen, sums, native, expected, known)
+    found = _checked(whole, profile, method, sums, native, expected, known)
     if found.missed.any():
         raise _Missed(found)
     return found
 
 
 def _follow(
-    parts: Parts, engine: Engine, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
+    parts: Parts, engine: Engine, plan: Plan, sums: RunningEstimate, bar: Progress, collect: Collect | None
 ) -> None:
     """Do what a method asks for, part by part, and answer it."""
     answer: np.ndarray | None = None
@@ -218,7 +211,7 @@ def _follow(
 
 
 def _add(
-    engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: tqdm, collect: Collect | None
+    engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: Progress, collect: Collect | None
 ) -> np.ndarray | None:
     """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
     term, by_players = _fitting(term, engine, plan), []
@@ -367,7 +360,7 @@ def _checked(
     rows, both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
     """
     columns = whole.outputs
-    outputs = np.take_along_axis(native, columns, 1)
+    outputs = chosen(native, columns)
     if not np.isfinite(expected).all():
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
@@ -400,8 +393,9 @@ def _compare_with_native(
     tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray
 ) -> None:
     """Check that the model computed the same among its pairs as by itself."""
-    gap = np.nan_to_num(np.abs(sums.difference - (outputs - expected)) / scale, nan=np.inf)
+    gap = np.abs(sums.difference - (outputs - expected)) / scale
     if not (gap <= 10 * tolerance).all():
+        gap = np.nan_to_num(gap, nan=np.inf)
         row = int(np.unravel_index(np.argmax(gap), gap.shape)[0])
         raise BatchMixingError(
             f"the output of row {row} changes by {gap.max():.3g} of its scale when the model runs among other batch "

@@ -205,7 +205,7 @@ class Answering:
         shape = profile.output_shape
 
         def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-            return np.concatenate(arrays)[order]
+            return np.concatenate(arrays)[order] if len(arrays) > 1 else arrays[0]
 
         def formed(lists: Sequence[Sequence[np.ndarray]], shaped: Shaped) -> Any:
             values = _by_input([joined(each) for each in zip(*lists, strict=True)], players, examples)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
+from deepshap import progress
 
 X, R = drawn(3, 4, seed=1), drawn(5, 4, seed=2)
 SERIES, SERIES_R = drawn(3, 5, 3, seed=3), drawn(4, 5, 3, seed=4)
@@ -355,6 +356,13 @@ def test_progress_bar(capsys):
     assert "15/15" in capsys.readouterr().err
     deepshap.DeepExplainer(mlp(), R, progress=False).shap_values(X)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("patience", "shown"), [(-1.0, True), (1000.0, False)])
+def test_a_bar_comes_by_itself_where_a_call_takes_long(patience, shown, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", patience)
+    deepshap.DeepExplainer(mlp(), R).shap_values(X)
+    assert ("/15" in capsys.readouterr().err) == shown
 
 
 def test_an_explainer_can_be_used_again():

@@ -395,7 +395,7 @@ def test_frozen_holds_for_targets(data, head):
         np.testing.assert_array_equal(explainer.shap_values(x, target="log-odds"), before)
         assert len(background) not in rows
     explainer.shap_values(x, target="log-odds")
-    assert len(background) in rows
+    assert max(rows) >= len(background)  # with the rows that are explained, where they run together
 
 
 def test_functions_are_not_kept_for_ever(plain):

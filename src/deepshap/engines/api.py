@@ -37,7 +37,7 @@ class Points:
     key: Hashable = None
 
     def __len__(self) -> int:
-        return len(self.inputs[0])
+        return int(self.inputs[0].shape[0])
 
     def __getitem__(self, rows: Any) -> Points:
         """Some of the rows, by a slice or by their numbers."""

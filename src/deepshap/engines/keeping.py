@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from itertools import chain, starmap
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
 BARE = {*CONTENT, OrderedDict}  # those that have no attributes
 EMPTY = {dict, list, set, deque, OrderedDict}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+DRAWING = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 MISSING = object()
 Undo = Callable[[], None]
 Look = tuple[list[int], list[Any]]  # sizes of containers, and all objects in them
@@ -38,6 +39,8 @@ class Kept:
         self._arrays: list[Any] = []
         self._empty: list[Any] = []
         self._slots: list[tuple[Any, MemberDescriptorType]] = []
+        self._owners: list[Any] = []  # objects with attributes
+        self._generators: list[Any] = []
         self._look(values, take)
         self._mappings = [held for held in self._containers if isinstance(held, dict)]
         self._contents = [held.copy() for held in (*self._arrays, *self._containers)]
@@ -52,30 +55,32 @@ class Kept:
             if kind in PLAIN or number in seen:
                 continue
             seen.add(number)
-            is_content = issubclass(kind, CONTENT)
-            if kind not in BARE and (is_content or not (take(value) or _is_code(kind))):  # type: ignore[arg-type]
-                _note_generator(value)
-                own = [(value, slot) for slot in _slots(kind)]  # type: ignore[arg-type]
-                self._slots += own
-                waiting += [_in_slot(*place) for place in own]
+            nature = _nature_of(kind)  # type: ignore[arg-type]
+            if not nature.bare and (nature.content or not (take(value) or nature.code)):
+                if nature.generator:
+                    self._generators.append(value)
+                if nature.slots:
+                    own = [(value, slot) for slot in nature.slots]
+                    self._slots += own
+                    waiting += [_in_slot(*place) for place in own]
                 attributes = getattr(value, "__dict__", None)
-                waiting += [attributes] if isinstance(attributes, dict) else []
-            if issubclass(kind, (np.ndarray, bytearray)):
+                if isinstance(attributes, dict):
+                    self._owners.append(value)
+                    waiting.append(attributes)
+            if nature.array:
                 self._arrays.append(value)
-            elif is_content:
-                if not issubclass(kind, tuple):
+            elif nature.content:
+                if not nature.fixed:
                     self._containers.append(value)
-                contents = value.values() if isinstance(value, dict) else value
-                held = [one for one in contents if type(one) not in PLAIN]
-                nothing = [
-                    one for one in held if type(one) in EMPTY and not one
-                ]  # as most of what torch's modules hold
+                held = [one for one in (value.values() if nature.mapping else value) if type(one) not in PLAIN]
+                nothing = [one for one in held if type(one) in EMPTY and not one]  # most of what torch's modules hold
                 self._empty += nothing
-                waiting += held if not nothing else [one for one in held if type(one) not in EMPTY or one]
+                waiting += [one for one in held if type(one) not in EMPTY or one] if nothing else held
 
     def now(self) -> Look:
         """What containers and slots hold now."""
         objects = [*chain.from_iterable(self._containers), *chain.from_iterable(map(dict.values, self._mappings))]
+        objects += map(vars, self._owners)
         return [*map(len, self._containers)], [*objects, *starmap(_in_slot, self._slots)]
 
     def has_changed(self, since: Look) -> bool:
@@ -84,6 +89,11 @@ class Kept:
         if sizes != since[0] or any(self._empty) or not all(map(operator.is_, objects, since[1])):
             return True
         return any(map(_differs, self._arrays, self._contents))
+
+    def note_generators(self) -> None:
+        """Have ``drawing_kept`` put back the random generators that are held."""
+        for generator in self._generators:
+            _note_generator(generator)
 
     def restore(self) -> None:
         """Put everything back."""
@@ -99,17 +109,28 @@ def _differs(held: Any, content: Any) -> bool:
     return held.tobytes() != content.tobytes() if isinstance(held, np.ndarray) else bool(held != content)
 
 
-@lru_cache(4096)
-def _is_code(kind: type) -> bool:
-    """Whether objects of a class are functions and the like, modules or classes."""
-    return issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
+class _Nature(NamedTuple):
+    """What objects of a class are."""
+
+    content: bool  # of a container
+    bare: bool  # without attributes
+    mapping: bool
+    fixed: bool  # tuples
+    array: bool  # of numbers, or bytes
+    code: bool  # functions and the like, modules or classes
+    generator: bool  # of random numbers
+    slots: list[MemberDescriptorType]  # the places of ``__slots__``, those of the classes it is derived from too
 
 
 @lru_cache(4096)
-def _slots(kind: type) -> list[MemberDescriptorType]:
-    """The places of ``__slots__`` that objects of a class have, those of the classes it is derived from too."""
+def _nature_of(kind: Any) -> _Nature:
     owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
-    return [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
+    slots = [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
+    code = issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
+    mapping, fixed, array = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray)))
+    return _Nature(
+        issubclass(kind, CONTENT), kind in BARE, mapping, fixed, array, code, issubclass(kind, DRAWING), slots
+    )
 
 
 def _in_slot(held: Any, slot: MemberDescriptorType) -> Any:

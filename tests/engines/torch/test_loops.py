@@ -152,7 +152,7 @@ def test_states_that_change_places_are_no_chain(together, monkeypatch):
 def test_a_pass_for_each_reference(together, monkeypatch):
     model = Loop("LSTMCell", USES["one on the way"][0])
     wanted = written_out(model, X, R, monkeypatch)
-    monkeypatch.setattr(engine, "bytes_of_pass", lambda _: 1)
+    monkeypatch.setattr(engine, "multipliers_of_pass", lambda *_: 1)
     together.clear()
     assert_close(values(model, X, R), wanted, 1e-12)
     assert together == [2, 3] * (2 * len(R))  # an output and a reference at a time

@@ -85,6 +85,7 @@ def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
     Fused kernels are switched off, and stateful layers begin where they stand. Layers that are not built yet stay built.
     """
     kept = Kept([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
+    kept.note_generators()
     try:
         with generators_kept():
             for layer in layers:

@@ -26,23 +26,27 @@ def depends(tensor: Tensor) -> bool:
     return tensor.requires_grad and tensor.grad_fn is not None
 
 
+def varies(given: Iterable[Tensor]) -> list[bool]:
+    """Of each tensor, whether autograd has made it from something."""
+    return [t.requires_grad and t.grad_fn is not None for t in given]
+
+
 def mark(tensor: Tensor) -> None:
     """Note that the tracer has seen a tensor being made; a base changes with its views."""
     for changed in (tensor, tensor._base):
-        if changed is not None and changed.grad_fn is not None:
-            _metadata(changed.grad_fn)[_MARK] = True
+        node: Any = None if changed is None else changed.grad_fn
+        if node is not None:
+            node.metadata[_MARK] = True
 
 
 def is_followed(tensor: Tensor) -> bool:
     """Whether a tensor depends on the explained input by ways that the tracer has seen; by others it is an error."""
-    if not depends(tensor):
-        return False
-    node: Any = tensor.grad_fn
-    if _MARK in _metadata(node):
-        return True
-    while tensor._is_view() and _MARK not in _metadata(node) and node.name() in _VIEW_NODES:
+    node: Any = tensor.grad_fn if tensor.requires_grad else None
+    if node is None or _MARK in node.metadata:
+        return node is not None
+    while tensor._is_view() and _MARK not in node.metadata and node.name() in _VIEW_NODES:
         node = node.next_functions[0][0]
-    if _MARK in _metadata(node):
+    if _MARK in node.metadata:
         return True
     if not _reaches_mark(node):
         return False
@@ -53,10 +57,6 @@ def is_followed(tensor: Tensor) -> bool:
     )
 
 
-def _metadata(node: Any) -> dict[Any, Any]:
-    return node.metadata
-
-
 def _reaches_mark(node: Any) -> bool:
     stack, visited = [node], set()
     while stack:
@@ -64,7 +64,7 @@ def _reaches_mark(node: Any) -> bool:
         if node in visited:
             continue
         visited.add(node)
-        if _MARK in _metadata(node):
+        if _MARK in node.metadata:
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False
@@ -78,14 +78,16 @@ class Memory:
 
     def hold(self, tensor: Tensor) -> None:
         """Note where a followed tensor lies."""
-        if (storage := _storage(tensor)) is not None:
+        if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel():
+            storage = tensor.untyped_storage()
             self._held[storage.data_ptr()] = StorageWeakRef(storage)
 
     def check(self, name: str, passive: Iterable[Tensor]) -> None:
         """Raise if a tensor that is not followed lies where one that is followed does."""
         for tensor in passive:
-            storage = _storage(tensor)
-            held = None if storage is None else self._held.get(storage.data_ptr())
+            if tensor.layout is not torch.strided or tensor.is_meta:
+                continue
+            held = self._held.get(tensor.untyped_storage().data_ptr())
             if held is not None and not held.expired():
                 raise UnsupportedOperationError(
                     f"a tensor that {name} takes at {place_of_call()} shares its memory with a value that depends on the "
@@ -93,10 +95,3 @@ class Memory:
                     "detached alias, viewed as another dtype, taken from a storage or by DLPack). Write "
                     "to the tensor itself, or make a new one with torch's functions."
                 )
-
-
-def _storage(tensor: Tensor) -> torch.UntypedStorage | None:
-    """Memory of a tensor; None if it has none."""
-    if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.numel():
-        return None
-    return tensor.untyped_storage()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import Points
+from ..api import Footprint, Plan, Points
 
 WORTHWHILE = 50  # pairs of a group, below which running all pairs at once is quicker than group by group
 # What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
@@ -31,9 +31,11 @@ def quicker_together(pairs: int, groups: int, recurrent: bool) -> bool:
     return recurrent or pairs < WORTHWHILE * groups
 
 
-def bytes_of_pass(calls: int) -> int:
-    """How much a backward pass of so many calls makes at a time."""
-    return max(PASS_BYTES, CALL_BYTES * calls)
+def multipliers_of_pass(plan: Plan, footprint: Footprint | None, calls: int, device: torch.device | None) -> int:
+    """How many a backward pass of so many calls takes: what fits into memory, and on the CPU passes through it quickly."""
+    if footprint is None or (device and device.type != "cpu"):
+        return plan.multipliers
+    return max(1, min(plan.multipliers, max(PASS_BYTES, CALL_BYTES * calls) // footprint.pair))
 
 
 def _totals(values: Tensor) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The background's activations: recorded once, and used again as long as they are those of the model as it is.
 
-In every call the state of all weights and buffers is compared, and the untouched model runs on all references: where
-anything differs from what it was when the activations were recorded, they are recorded anew. Where these references are new,
-or are run with row arguments, it runs on the rows that it was probed on. Inside of ``explainer.frozen()`` nothing is compared.
+In every call the state of all weights and buffers is compared, and the untouched model runs on all references, in one run with
+the examples where these are few: where anything differs from what it was when the activations were recorded, they are recorded
+anew. Where these references are new, or are run with row arguments, it runs on the rows that it was probed on. Inside of
+``explainer.frozen()`` nothing is compared.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .tape import Tape, fingerprint
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
+Run = Callable[[Points], np.ndarray]
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Background:
         self._key: Hashable = None  # of the references whose outputs are known
         self._outputs = np.zeros((0, 0))
         self._at_once = 1
+        self._joined = True  # whether examples may run with them, as far as is known
+        self._beside: tuple[Points, np.ndarray] | None = None  # examples that did in this call, and their outputs
         self._state: State | None = None
         self._probed: tuple[Points, np.ndarray] | None = None  # rows that the model was probed on, with their outputs
         self._block: Hashable = None  # the references whose activations are kept
@@ -80,28 +84,53 @@ class Background:
         earlier, self._recorded, self._block, self._earlier = self._earlier, None, None, False
         return earlier
 
-    def holds(self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, eps: float) -> bool:
+    def holds(
+        self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, run: Run, eps: float
+    ) -> bool:
         """Whether the model is what it was when it was probed, as far as it is known, and that was on rows of this kind."""
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
+        self._beside = None
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False
         if frozen:
             return True
         if self._state != _state_of(self._modules, self._operations):
             return False
-        known = self.knows(references)
-        points, before = (references, self._outputs) if known else self._probed
-        try:
-            now = evaluate(points, self._at_once if known else len(points), "the background")
-        except DeepShapError:  # said where the model is probed anew
-            return False
-        if known:
-            self._outputs = now
+        if self.knows(references):
+            if self._holds_beside(examples, references, run, eps):
+                return True
+            points, before, at_once = references, self._outputs, self._at_once
         else:
             self.drop()
             self._key = None
-        size = ROUNDING * eps * np.abs(before).max(initial=0.0)
-        return before.shape == now.shape and bool((np.abs(now - before) <= size).all())
+            points, before = self._probed
+            at_once = len(points)
+        try:
+            now = evaluate(points, at_once, "the background")
+        except DeepShapError:  # said where the model is probed anew
+            return False
+        if self._key is not None:
+            self._outputs = now
+        return _is_close(now, before, eps)
+
+    def _holds_beside(self, examples: Points, references: Points, run: Run, eps: float) -> bool:
+        """Whether the references, in one run with few examples, have the outputs that they had; else they run by themselves."""
+        count, few = len(references), len(examples) <= len(references)
+        if not (self._joined and few and count + len(examples) <= self._at_once + 1) or examples.extra:
+            return False
+        try:
+            both = run(Points.joined([references, examples]))
+            self._joined = _is_close(both[:count], self._outputs, eps)
+        except Exception:  # the model says so where it runs by itself
+            self._joined = False
+        if self._joined and np.isfinite(both).all():
+            self._beside = examples, both[count:]
+        return self._joined
+
+    def outputs_beside(self, points: Points) -> np.ndarray | None:
+        """Outputs of examples that ran with the references in this call; told once."""
+        found, self._beside = self._beside, None
+        return found[1] if found is not None and found[0] is points else None
 
     def knows(self, references: Points) -> bool:
         """Whether the outputs on these references are known."""
@@ -131,6 +160,12 @@ class Background:
         if references.key is not None:
             self._block, self._recorded = references.key, recorded
         return recorded
+
+
+def _is_close(now: np.ndarray, before: np.ndarray, eps: float) -> bool:
+    """Whether outputs are the same but for rounding."""
+    size = ROUNDING * eps * np.abs(before).max(initial=0.0)
+    return before.shape == now.shape and bool((np.abs(now - before) <= size).all())
 
 
 def _kind_of(points: Points) -> list[Any]:

@@ -46,10 +46,11 @@ class Call(NamedTuple):
     args: Any
     kwargs: Any
     given: list[Tensor]  # all tensors among these
+    tagged: bool = True  # whether one of them may be an integer that depends on the input
 
     def taking(self, args: Any, kwargs: Any) -> Call:
         """The same call with other arguments."""
-        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)))
+        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)), tagged=True)
 
     @property
     def kind(self) -> str | None:
@@ -63,10 +64,21 @@ class Call(NamedTuple):
 
     def written(self) -> list[Tensor]:
         """What the call writes to, and first of all the tensor of which that is a view."""
-        targets = tensors(self.kwargs.get("out"))
+        targets = tensors(self.kwargs["out"]) if "out" in self.kwargs else []
         if self.inplace or self.name == "__setitem__":
             targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
         return [t for target in targets for t in (target._base, target) if t is not None]
+
+
+def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call a function, which may change the mode too, with gradients on or off: fewer steps than torch's own contexts take."""
+    before = torch.is_grad_enabled()
+    if before != enabled:
+        torch._C._set_grad_enabled(enabled)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        torch._C._set_grad_enabled(before)
 
 
 def run_stably(call: Call) -> Any:
@@ -87,35 +99,38 @@ def with_ordinary_tensors(call: Call) -> Call:
 
 
 @cache
-def _signature(function: Any) -> inspect.Signature | None:
+def _parameters(function: Any) -> dict[str, tuple[int, Any]]:
+    """Positions and defaults of what a function takes; nothing of one that does not tell."""
     try:
-        return inspect.signature(function)
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return None
+        return {}
+    return {p.name: (at, p.default) for at, p in enumerate(parameters)}
+
+
+def _argument(name: str, function: Any, args: Any, kwargs: Any) -> Any:
+    """What a function is given, or takes by default, for one of its parameters; None where it has no such."""
+    if name in kwargs:
+        return kwargs[name]
+    position, default = _parameters(function).get(name, (len(args), None))
+    return args[position] if position < len(args) else default
 
 
 def without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
     """Strip ``inplace=True``, wherever in the call it stands."""
-    if kwargs.get("inplace") is True:
-        return args, {**kwargs, "inplace": False}, True
-    if not any(a is True for a in args):
-        return args, kwargs, False
-    signature = _signature(function)
-    if signature is None or "inplace" not in signature.parameters:
-        return args, kwargs, False
-    position = list(signature.parameters).index("inplace")
-    if position >= len(args) or args[position] is not True:
-        return args, kwargs, False
-    return (*args[:position], False, *args[position + 1 :]), kwargs, True
+    if "inplace" in kwargs:
+        return (args, {**kwargs, "inplace": False}, True) if kwargs["inplace"] is True else (args, kwargs, False)
+    for position, value in enumerate(args):
+        if value is True and _parameters(function).get("inplace", (None,))[0] == position:
+            return (*args[:position], False, *args[position + 1 :]), kwargs, True
+    return args, kwargs, False
 
 
 def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
     """Whether a random function (dropout and its kin) does nothing in this call."""
-    signature = _signature(function)
-    if signature is not None and "training" in signature.parameters:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return not bound.arguments["training"] or bound.arguments.get("p") == 0
+    if "training" in _parameters(function):
+        given = (_argument(name, function, args, kwargs) for name in ("training", "p"))
+        return not next(given) or next(given) == 0
     name = getattr(function, "__name__", "")
     return "dropout" in name and len(args) >= 3 and not args[2]
 

@@ -86,19 +86,20 @@ def unsettled(what: str, instead: str = "indices") -> Unsettled:
 def on_carriers(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
     """Run a call's function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
     function = call.own
-    tagged = any(map(tag_of, call.given)) and any(map(tag_of, tensors((args, kwargs))))  # most calls have none at all
-    if not (tagged or rounds):
-        return run(function, args, kwargs)
+    if not (rounds or (call.tagged and any(map(tag_of, tensors((args, kwargs)))))):  # most calls have none at all
+        return run(function, args, kwargs, call.given)
     with torch.no_grad():
         native = function(*detached(args), **kwargs)
     if not isinstance(native, Tensor):
         substituted = replace((args, kwargs), _as_float)
-        return _tagged_again(native, run(function, *substituted))
+        return _tagged_again(native, run(function, *substituted, tensors(substituted)))
     if is_continuous(native.dtype):
-        return run(function, *replace((args, kwargs), lambda t: _as_float(t, native.dtype)))
+        substituted = replace((args, kwargs), lambda t: _as_float(t, native.dtype))
+        return run(function, *substituted, tensors(substituted))
     on_floats = _through_integers(function, args, kwargs) if rounds else function
     kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
-    return carried(native, run(on_floats, *replace((args, kwargs), _as_float)))
+    substituted = replace((args, kwargs), _as_float)
+    return carried(native, run(on_floats, *substituted, tensors(substituted)))
 
 
 def _as_float(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -52,7 +52,7 @@ class Chain:
     def width(self) -> int:
         """Of the rows that come out of it."""
         first = self.links[0]
-        return len(first) if isinstance(first, Tensor) else first.step.outputs[0].shape[1]
+        return first.shape[0] if isinstance(first, Tensor) else first.step.outputs[0].shape[1]
 
     def from_node(self, references: slice, given: list[Tensor]) -> list[None]:
         """As ``walk``, by multipliers (outputs * references, examples, width)."""
@@ -71,7 +71,7 @@ class Chain:
     def walk(self, references: slice, m: Tensor) -> None:
         """Add the contributions of pairs with some references, by the multipliers (outputs, references, examples, width)."""
         count = references.stop - references.start
-        backs = [_back(link, m, len(self.entry.r)) for link in self.links]
+        backs = [_back(link, m, self.entry.r.shape[0]) for link in self.links]
         quick = all(also for _, also in backs)
         size = self._at_once(m) if quick else count
         blocks = [slice(at, min(at + size, count)) for at in range(0, count, size)]
@@ -160,7 +160,7 @@ def _applied(node: Any, pairs: Pairs) -> Applied | None:
         return None
     (x,), (y,), (r,) = step.inputs, step.outputs, step.reference.inputs
     plain = x.dim() == 2 and x.shape == y.shape and x.dtype == y.dtype and x.is_floating_point()
-    return Applied(step, operation) if plain and pairs.grid == (len(x), len(r)) else None
+    return Applied(step, operation) if plain and pairs.grid == (x.shape[0], r.shape[0]) else None
 
 
 def with_weights(name: str, arguments: Sequence[Any], product: Any) -> Any:
@@ -188,7 +188,7 @@ def _fits(link: Applied | Tensor, entry: Entry, pairs: Pairs) -> bool:
     """Whether a link takes the rows of an entry as they are, each as a row (width,)."""
     width = link.shape[1] if isinstance(link, Tensor) else link.step.inputs[0].shape[1]
     x, r = entry.x, entry.r
-    return pairs.grid == (len(x), len(r)) and x.dim() > 1 and width == x[0].numel() == r[0].numel()
+    return x.dim() > 1 and pairs.grid == (x.shape[0], r.shape[0]) and width == x[0].numel() == r[0].numel()
 
 
 def _back(link: Applied | Tensor, m: Tensor, references: int) -> tuple[Back, bool]:
@@ -204,7 +204,7 @@ def _back(link: Applied | Tensor, m: Tensor, references: int) -> tuple[Back, boo
 
     def by_rule(given: Tensor, some: slice) -> Tensor:
         part = step if some == slice(0, references) else pairing.among(step, some)
-        (found,) = pairing.multipliers(part, operation, [given.flatten(0, 1)])
-        return torch.zeros_like(given) if found is None else found.unflatten(0, given.shape[:2])
+        (found,) = pairing.of_pairs(part, operation, [given])
+        return torch.zeros_like(given) if found is None else found
 
     return by_rule, False

@@ -17,7 +17,7 @@ from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Pro
 from ..shell import Shell, check_independence, fails_on_one, row_axis
 from . import inspection
 from .agreement import Agreement
-from .alike import bytes_of_pass, groups_of, quicker_together
+from .alike import groups_of, multipliers_of_pass, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
@@ -204,7 +204,7 @@ class TorchEngine(Shell):
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not (self.is_frozen or self._background.knows(references)):
             self._sizes = set()
-        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps):
+        if not self._background.holds(examples, references, self.is_frozen, super().outputs, self._evaluate, self.eps):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])
@@ -218,6 +218,11 @@ class TorchEngine(Shell):
             self._background.note((many, among))
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
+
+    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
+        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
+        found = self._background.outputs_beside(points)
+        return super().outputs(points, at_once, what) if found is None else found
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
@@ -411,6 +416,7 @@ class TorchEngine(Shell):
         diagnosis: list[Any] | None = None,
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
+        most = multipliers_of_pass(plan, self._footprint, self._calls, self.device) if plan else pairs.rows
         summing = self.layer is None and reduce is over_references and diagnosis is None
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
@@ -420,16 +426,10 @@ class TorchEngine(Shell):
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
                 shapes = self._around_shapes if self.around else None
                 traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)
-                found = traced.contributions(columns, reduce, self._at_once(plan) if plan else pairs.rows)
+                found = traced.contributions(columns, reduce, most)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break
         return found, output.detach()
-
-    def _at_once(self, plan: Plan) -> int:
-        """How many multipliers a backward pass takes: what fits into memory, and on the CPU passes through it quickly."""
-        if self._footprint is None or (self.device and self.device.type != "cpu"):
-            return plan.multipliers
-        return max(1, min(plan.multipliers, bytes_of_pass(self._calls) // self._footprint.pair))
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

@@ -21,7 +21,7 @@ SIZED = {"view", "reshape", "expand", "broadcast_to", "repeat", "tile", "unflatt
 
 def at_positions(call: Call) -> Call:
     """Let a call that selects by integers which depend on the input follow what it is composed of."""
-    own = AT_POSITIONS.get(call.name)
+    own = AT_POSITIONS.get(call.name) if call.tagged else None
     if own is None or call.operation is None or not call.operation.indices:
         return call
     indices = _indices(call)
@@ -36,7 +36,7 @@ def at_positions(call: Call) -> Call:
 
 def only_passes_on(call: Call, active: list[Tensor]) -> bool:
     """Whether a call reshapes indices that differ, or takes some of them: only their use is an error."""
-    if call.operation is None or call.kind not in (LINEAR, CAST) or not all(map(is_lost, active)):
+    if not call.tagged or call.operation is None or call.kind not in (LINEAR, CAST) or not all(map(is_lost, active)):
         return False
     return not call.operation.indices or all(present_of(i) is None for i in _indices(call))
 
@@ -75,7 +75,7 @@ def settled_indices(call: Call, tape: Tape) -> Any:
     """Indices that depend on the input must select the same on both sides; then they are constants."""
     args, kwargs = call.args, call.kwargs
     sized = call.name in SIZED
-    if call.operation is None or not (sized or call.operation.indices):
+    if not call.tagged or call.operation is None or not (sized or call.operation.indices):
         return args, kwargs
     signal = [] if _is_of_counts(call) else [0, 2] if call.name in ("__setitem__", "index_put") else [0]
 

@@ -132,6 +132,12 @@ def dense(tensor: Tensor, what: str) -> Tensor:
     InputError
         If it is nested, sparse, quantized, on the meta device, or of a class that computes in its own way.
     """
+    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+        _check_dense(tensor, what)
+    return tensor
+
+
+def _check_dense(tensor: Tensor, what: str) -> None:
     if tensor.is_nested or tensor.layout is not torch.strided:
         raise InputError(f"{what} is nested, sparse or of another layout than strided; give a dense tensor, padded.")
     if tensor.is_meta or tensor.is_quantized:
@@ -142,7 +148,6 @@ def dense(tensor: Tensor, what: str) -> Tensor:
         raise InputError(
             f"{what} is a {type(tensor).__name__}, of a kind with operations of its own; give a plain tensor."
         )
-    return tensor
 
 
 def _pad_steps(rows: Tensor, steps: int) -> Tensor:

@@ -181,14 +181,15 @@ def key(function: Any) -> Any:
 
 def resolve(function: Callable[..., Any]) -> Spelling | None:
     """Return the canonical spelling of a torch function, or None when it is not one of torch's."""
-    if isinstance(function, OpOverload):
-        return _overload(function._schema.name)
-    if isinstance(function, OpOverloadPacket):
-        return _overload(function._qualified_op_name)
     try:
-        return _SPELLINGS.get(function)
+        found = _SPELLINGS.get(function)
     except TypeError:  # unhashable callables are nobody's spelling
         return None
+    if found is None and isinstance(function, OpOverload):
+        return _overload(function._schema.name)
+    if found is None and isinstance(function, OpOverloadPacket):
+        return _overload(function._qualified_op_name)
+    return found
 
 
 @cache

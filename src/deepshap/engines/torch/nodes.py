@@ -30,7 +30,7 @@ class Node(Function):
         ctx.reading, ctx.step, ctx.operation = reading, step, operation
         ctx.set_materialize_grads(False)
         versions = [i._version for i in inputs]
-        result = step.evaluate(*inputs)
+        result = step.evaluate(*inputs)  # steps of a loop ask what made them
         if [i._version for i in inputs] != versions:
             raise UnsupportedOperationError(
                 f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
@@ -38,13 +38,13 @@ class Node(Function):
             )
         if operation.keeps_memory:
             result, step.memory = result
-        outputs = tuple(_fresh(o, inputs) for o in tensors(result))
+        memory = {i.untyped_storage().data_ptr() for i in inputs}
+        outputs = tuple([_fresh(o, memory) for o in tensors(result)])
         ctx.floating = [is_continuous(o.dtype) for o in outputs]
-        floats = tuple(o for o, floating in zip(outputs, ctx.floating, strict=True) if floating)
-        ctx.mark_non_differentiable(*(o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating))
-        step.inputs = tuple(i.detach() for i in inputs)
-        step.outputs = tuple(o.detach() for o in floats)
-        ctx.step.form = detached(result)
+        if not all(ctx.floating):
+            ctx.mark_non_differentiable(*[o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating])
+        step.outputs = tuple([o.detach() for o, floating in zip(outputs, ctx.floating, strict=True) if floating])
+        step.form = detached(result)
         return outputs
 
     @staticmethod
@@ -116,16 +116,19 @@ class Uses:
     """How calls use what recurrent networks made."""
 
     def __init__(self) -> None:
+        self.begun = False  # whether there are recurrent networks
         self._whole: set[Step] = set()  # of whose output not only single steps are used
 
     def count(self, values: Iterable[Tensor], reading: Reading) -> None:
         """Count what a call takes, of all outputs; not where each step is looked at by itself."""
-        for value in () if reading.careful else values:
+        for value in () if reading.careful or not self.begun else values:
             if (step := made_by(value.grad_fn)) is not None:
                 step.uses += 1
 
     def whole(self, values: Iterable[Tensor]) -> int:
         """Note what is used as it is; returns the bytes of what was not before."""
+        if not self.begun:
+            return 0
         steps = {step for step in map(recurrent_step, values) if step is not None} - self._whole
         self._whole |= steps
         return sum(step.outputs[0].nbytes for step in steps)
@@ -171,10 +174,9 @@ def _laid_out(m: Tensor, axis: int | None, size: int) -> Tensor:
     return m.expand(size, *m.shape) if axis is None else m.movedim(axis, 0) if axis else m
 
 
-def _fresh(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """A custom function must not hand out views, of its inputs or of others: in-place code after it would break."""
-    storages = {i.untyped_storage().data_ptr() for i in inputs}
-    if output.untyped_storage().data_ptr() in storages:
+def _fresh(output: Tensor, memory: set[int]) -> Tensor:
+    """A custom function must not hand out views, of its inputs' memory or others: in-place code after it would break."""
+    if output.untyped_storage().data_ptr() in memory:
         return output.clone()
     return output.detach() if output._is_view() else output
 

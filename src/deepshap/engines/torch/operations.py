@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ...errors import UnsupportedOperationError
 from ...mathematics.secants import Secant
-from ..steps import Rule
+from ..steps import Rule, along_segment, rescale
 from .tree import replace, tensors
 
 CONSTANT = "constant"
@@ -150,8 +151,11 @@ class Step:
         if len(inputs) == len(self.arguments) == 1 and not self.keywords and isinstance(self.arguments[0], Tensor):
             return self.function(*inputs)  # as most functions are called
         given, varying = iter(inputs), iter(self.varying)
-        call = replace((self.arguments, self.keywords), lambda t: next(given) if next(varying) else t)
-        return self.function(*call[0], **call[1])
+
+        def operand(t: Tensor) -> Tensor:
+            return next(given) if next(varying) else t
+
+        return self.function(*replace(self.arguments, operand), **replace(self.keywords, operand))
 
     @property
     def reference_inputs(self) -> tuple[Tensor, ...]:
@@ -245,6 +249,29 @@ class Operation:
     broadcasts: bool = False
     regular: bool = False
     recurrent: bool = False
+
+    @cached_property
+    def of_one(self) -> Operation:
+        """What an elementwise operation does where one of its operands varies."""
+        secant = None if self.rule else self.secant
+        rule = self.rule or rescale(secant)
+        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, regular=self.regular)
+
+    @cached_property
+    def of_several(self) -> Operation:
+        """What an elementwise operation does where several vary."""
+        return Operation(CUSTOM, self.rule or rescale(), broadcasts=self.broadcasts)
+
+    @cached_property
+    def of_two(self) -> Operation:
+        """What a product of two does where both vary."""
+        return Operation(CUSTOM, self.rule, broadcasts=True)
+
+
+@cache
+def along(nodes: int) -> Operation:
+    """The path integral along the segment, with so many nodes."""
+    return Operation(CUSTOM, along_segment(nodes))
 
 
 @dataclass

@@ -6,7 +6,7 @@ Multipliers come and go as (outputs * references, *shape on the example side) wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,12 +64,16 @@ def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> Found:
     """Apply a rule to multipliers of all pairs and outputs; returns those of its inputs."""
+    references = step.pairs.references if step.pairs.crossed else 1
+    rows = [None if m is None else m.view(m.shape[0] // references, references, *m.shape[1:]) for m in given]
+    return [None if m is None else m.flatten(0, 1) for m in of_pairs(step, operation, rows)]
+
+
+def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
+    """As ``multipliers``, with the outputs and the references on axes of their own."""
     step = _with_rows_before(step, operation)
     apply = _pairing_itself if operation.pairs_itself else _broadcast if operation.broadcasts else _repeated
-    references = step.pairs.references if step.pairs.crossed else 1
-    rows: list[Any] = [None if m is None else m.view(len(m) // references, references, *m.shape[1:]) for m in given]
-    found = apply(step, operation, rows)
-    return [None if m is None else m.flatten(0, 1) for m in found]
+    return apply(step, operation, given)
 
 
 def _with_rows_before(step: Step, operation: Operation) -> Step:
@@ -165,10 +169,22 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
         memory = layout(*memory)
     elif isinstance(memory[0], tuple):
         memory = laid_out(*memory)
-    call, other = (step.arguments, step.keywords), tensors((reference.arguments, reference.keywords))
-    if len(other) != len(step.varying):
-        raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(other)}")
-    places, given = iter(zip(other, step.varying, strict=True)), iter(inputs[0])
+    arguments, keywords = _call_of(step, inputs[0], constants)
+    other_side = reference.changed(inputs=inputs[1], outputs=outputs[1], memory=memory[1])
+    own = {"inputs": inputs[0], "outputs": outputs[0], "memory": memory[0], "reference": other_side}
+    return step.changed(arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
+
+
+def _call_of(step: Step, inputs: Sequence[Tensor], constants: Layout) -> tuple[Any, Any]:
+    """Arguments and keywords of a step, with other inputs and constants in a layout."""
+    reference = step.reference
+    assert reference is not None
+    if len(reference.varying) != len(step.varying):
+        raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(reference.varying)}")
+    if len(step.varying) == len(step.arguments) == len(inputs) == 1 and isinstance(step.arguments[0], Tensor):
+        return tuple(inputs), step.keywords
+    places = iter(zip(tensors((reference.arguments, reference.keywords)), step.varying, strict=True))
+    given = iter(inputs)
 
     def operand(t: Tensor) -> Tensor:
         beside_it, varies = next(places)
@@ -176,10 +192,7 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
             return next(given)
         return t if t.shape == beside_it.shape else constants(t, beside_it)[0]
 
-    arguments, keywords = replace(call, operand)
-    other_side = reference.changed(inputs=inputs[1], outputs=outputs[1], memory=memory[1])
-    own = {"inputs": inputs[0], "outputs": outputs[0], "memory": memory[0], "reference": other_side}
-    return step.changed(arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
+    return replace(step.arguments, operand), replace(step.keywords, operand)
 
 
 # ---------------------------------------------------------------------- rules that know of pairs
@@ -195,10 +208,10 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     assert operation.rule is not None
     if (at_once := _in_one_pass(step, operation, given)) is not None:
         return at_once
-    width, count = max(o.dim() for o in step.outputs), given[0].shape[1]
+    width, count = max([o.dim() for o in step.outputs]), given[0].shape[1]
     whole = slice(0, count)
     parts: Found = []
-    for part in _blocks(given):
+    for part in _blocks(given, count):
 
         def layout(x: Tensor, r: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
             x, r = beside(x, r, step.pairs)
@@ -209,7 +222,7 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
             return x[widened], r[widened]
 
         view = _view(step, layout, lambda c, other: (c, other))
-        found = _listed(step, operation.rule(view, *(m if part == whole else m[:, part] for m in given)))
+        found = _listed(step, operation.rule(view, *([m if part == whole else m[:, part] for m in given])))
         found = [_summed(m, i) for m, i in zip(found, step.inputs, strict=True)]
         if part == whole:
             return found
@@ -229,13 +242,12 @@ def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Found
     return one_pass.multipliers(step, operation, given[0], axis)
 
 
-def _blocks(given: list[Tensor]) -> Iterator[slice]:
-    count = given[0].shape[1]
-    size = count
-    if given[0].device.type == "cpu":
-        size = min(count, max(1, BLOCK_BYTES * count // max(1, sum(m.nbytes for m in given))))
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def _blocks(given: list[Tensor], count: int) -> list[slice]:
+    nbytes = sum([m.nbytes for m in given]) if given[0].is_cpu else 0
+    if nbytes <= BLOCK_BYTES:
+        return [slice(0, count)]
+    size = max(1, BLOCK_BYTES * count // nbytes)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _summed(m: Tensor | None, like: Tensor) -> Tensor | None:

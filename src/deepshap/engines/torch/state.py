@@ -60,9 +60,10 @@ class Contents:
         self.keras = list(filter(is_keras, modules))
         self._is_open = False
         self._held: _Held | None = None  # as it was before the first run
+        self._last: _Held | None = None  # that of an earlier session
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_is_open": False, "_held": None}
+        return {**self.__dict__, "_is_open": False, "_held": None, "_last": None}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -78,12 +79,16 @@ class Contents:
                 held, self._held, self._is_open = self._held, None, False
                 if held is not None:
                     held.release()
+                    self._last = held if held.is_small else None
 
     def make_ready(self) -> None:
         """Put modules into eval mode without parameter gradients, as they stay until the session is over."""
         if self._held is not None:
             return
-        held = _Held([*self.modules, self._model], self.modules, self.keras)
+        held, self._last = self._last, None
+        if held is None or held.is_outdated():
+            held = _Held([*self.modules, self._model], self.modules, self.keras)
+        held.note_generators()
         try:
             self._prepare()
         except BaseException:
@@ -120,12 +125,17 @@ class Contents:
 @contextmanager
 def preserved(contents: Contents) -> Iterator[None]:
     """A run of the model, which leaves all that it changes as it was, the random generators among it."""
-    with nullcontext() if contents._is_open else contents.session(), generators_kept(), _random_state_kept():
+    with nullcontext() if contents._is_open else contents.session(), generators_kept():
         contents.make_ready()
+        own, cuda = torch.default_generator.get_state(), torch.cuda.is_initialized()
+        devices = torch.cuda.get_rng_state_all() if cuda else []
         try:
             yield
         finally:
             contents.rewind()
+            torch.default_generator.set_state(own)
+            if cuda:
+                torch.cuda.set_rng_state_all(devices)
 
 
 def _look_experts_up(modules: list[nn.Module]) -> None:
@@ -154,6 +164,7 @@ class _Held:
 
     def __init__(self, values: list[Any], modules: list[nn.Module], keras: list[nn.Module]) -> None:
         self._found: dict[int, Tensor] = {}
+        self._generators: list[torch.Generator] = []
         self._kept = Kept([*values, *(t for m in keras for t in written_when_called(m))], self._take)
         self._first = self._ready = self._kept.now()
         parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
@@ -172,13 +183,28 @@ class _Held:
             return True
         if type(value) is not torch.Generator:
             return False
-        note(value, value.get_state, value.set_state)
+        self._generators.append(value)
         return True
 
     @property
     def is_unsure(self) -> bool:
         """Whether a run has yet to show which modules write to their parameters."""
         return bool(self._unknown)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may be kept until the next session."""
+        return sum([h.value.nbytes for h in self._tensors if h.value is not None]) <= COPIED_BYTES
+
+    def is_outdated(self) -> bool:
+        """Whether anything is not what it was when it was read."""
+        return self._kept.has_changed(self._first) or any(h.has_changed(h.required) for h in self._tensors)
+
+    def note_generators(self) -> None:
+        """Have ``drawing_kept`` put back the random generators that are held."""
+        self._kept.note_generators()
+        for generator in self._generators:
+            note(generator, generator.get_state, generator.set_state)
 
     def note_ready(self) -> None:
         """Take what is held now for what every run finds and leaves."""
@@ -188,7 +214,7 @@ class _Held:
 
     def has_changed(self) -> bool:
         """Whether a run has changed anything."""
-        return self._kept.has_changed(self._ready) or any(tensor.has_changed() for tensor in self._tensors)
+        return self._kept.has_changed(self._ready) or any(h.has_changed(h.needed) for h in self._tensors)
 
     def release(self) -> None:
         """Put back what was made ready, where runs have left all the rest."""
@@ -227,10 +253,10 @@ class _HeldTensor:
         self._version = None if copied or tensor.is_inference() else tensor._version
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
-    def has_changed(self) -> bool:
-        """Whether a run has changed anything about it."""
+    def has_changed(self, required: bool) -> bool:
+        """Whether anything about it is not what it was, or gradients are asked for where they should not be."""
         tensor = self.tensor
-        if tensor.requires_grad != self.needed or (tensor.grad_fn is not None) != self.followed:
+        if tensor.requires_grad != required or (tensor.grad_fn is not None) != self.followed:
             return True
         if self._version is not None and self._version != tensor._version:
             return True
@@ -238,8 +264,9 @@ class _HeldTensor:
 
     def is_written_to(self) -> bool:
         """Whether a copy of it is needed, or of its gradient."""
-        pairs = ((self.tensor, self.value), (self.grad, self.grad_value))
-        return any(now is not None and before is not None and not torch.equal(now, before) for now, before in pairs)
+        if self.value is not None and not torch.equal(self.tensor, self.value):
+            return True
+        return self.grad is not None and self.grad_value is not None and not torch.equal(self.grad, self.grad_value)
 
     def restore(self) -> None:
         if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
@@ -258,18 +285,6 @@ class _HeldTensor:
                 self.tensor.grad = self.grad
             if self.grad is not None and self.grad_value is not None:
                 self.grad.data.copy_(self.grad_value)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    cuda = torch.cuda.is_initialized()
-    own, devices = torch.default_generator.get_state(), torch.cuda.get_rng_state_all() if cuda else []
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(own)
-        if cuda:
-            torch.cuda.set_rng_state_all(devices)
 
 
 @contextmanager

@@ -24,6 +24,9 @@ COUNTED = (
 )
 
 
+IN_NUMPY = {torch.float32, torch.float64, torch.int64}  # and in most models
+
+
 @dataclass
 class Constants:
     """Tensors that an active call takes as constants. ``overwritten``: the model writes to one of them later.
@@ -56,6 +59,7 @@ class Tape:
     nbytes: int = 0
     memory: int = 0
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
+    _taken: int = 0  # how many calls have had their constants compared
 
     def known_as(self, name: str) -> str:
         """The name of the operation that the model calls, of which a call may be a part."""
@@ -102,7 +106,7 @@ class Tape:
     # ------------------------------------------------------------------ what calls take: numbers and constants
     def takes_numbers(self, name: str, given: list[Any]) -> None:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
-        own = ["nan" if v != v else v for v in given]
+        own = ["nan" if v != v else v for v in given] if given else given
         self.numbers.append((name, own))
         if self.reference is None or len(self.numbers) > len(self.reference.numbers):
             return
@@ -129,15 +133,16 @@ class Tape:
             own = Constants(name, tuple(passive), tuple(map(_unless_parameter, passive)))
             for tensor in passive:
                 self._constants_at[_address(tensor)].append(own)
-        else:
-            own = Constants(name, tuple(passive), ())
-        self.constants.append(own)
-        if self.reference is None or len(self.constants) > len(self.reference.constants):
+            self.constants.append(own)
+            return False
+        position, self._taken = self._taken, self._taken + 1
+        if position >= len(self.reference.constants):
             return False  # where the calls differ, that is found next
-        recorded = self.reference.constants[len(self.constants) - 1]
-        if recorded.name == name and len(recorded.tensors) == len(passive):
+        recorded = self.reference.constants[position]
+        if passive and recorded.name == name and len(recorded.tensors) == len(passive):
             for tensor, other, held in zip(passive, recorded.tensors, recorded.fingerprints, strict=True):
-                self._check_constant(name, tensor, other, held)
+                if tensor is not other or held is not None:  # parameters are those of the other side
+                    self._check_constant(name, tensor, other, held)
         return recorded.overwritten
 
     def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable) -> None:
@@ -180,6 +185,8 @@ def fingerprint(tensor: Tensor) -> Hashable:
     plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
     if not plain or not tensor.numel():
         return None
+    if tensor.is_cpu and tensor.dtype in IN_NUMPY and tensor.is_contiguous() and not tensor.is_neg():
+        return zlib.crc32(tensor.detach().numpy().data)
     values = tensor.detach().resolve_conj().resolve_neg()
     if values.device.type == "cpu":
         flat = values.contiguous().as_strided((values.numel(),), (1,))  # the stride of a single number may be any

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
 from . import calls, names, rules
-from .activity import Memory, depends, is_followed, mark
-from .calls import Call, place_of_call, switched_off, unsupported_message, without_inplace_flag
+from .activity import Memory, is_followed, mark, varies
+from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
     Tag,
     carried,
@@ -39,7 +41,7 @@ from .chains import with_weights
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
-from .operations import CAST, CONSTANT, CUSTOM, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
+from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums, along
 from .recurrent.handed import Handed
 from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
@@ -75,7 +77,7 @@ class Tracer(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.summing = summing  # whether only contributions summed over references are wanted of the leaves
-        self.pairs = pairs
+        self.pairs, self._is_example = pairs, tape is not None
         self.handed = Handed(pairs)
         self.tape = Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
@@ -85,6 +87,7 @@ class Tracer(TorchFunctionMode):
         self.around: list[Tensor] | None = None
         self._from_input = WeakTensorKeyDictionary()
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
+        self._has_drawn = False
         self._memory = Memory()
         self._overwriting = Overwriting(self.tape)
         self._uses, self.selections = Uses(), Selections()
@@ -93,10 +96,6 @@ class Tracer(TorchFunctionMode):
     def sums(self) -> list[tuple[Tensor, Sums]]:
         """For every leaf what the model was handed, and where its contributions go."""
         return self.handed.sums
-
-    @property
-    def _is_example(self) -> bool:
-        return self.tape.reference is not None
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,14 +139,14 @@ class Tracer(TorchFunctionMode):
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
         operation, kwargs = self._operation(function, spelling), kwargs or {}
         if operation is not None and operation.kind == CONSTANT:
-            with torch.no_grad():
-                return (operation.function or function)(*args, **kwargs)
+            return in_grad_mode(False, operation.function or function, args, kwargs)
         given, words = told_apart((args, kwargs))
-        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given)
+        active, passive, tagged = self._sorted(given)
+        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, tagged)
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
-        active, passive = self._sorted(call)
-        self._memory.check(self.tape.known_as(name), passive)
+        if passive:
+            self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
         self._uses.count(active, self.reading)
@@ -159,15 +158,18 @@ class Tracer(TorchFunctionMode):
             return self._refuse(f"{name} under torch.inference_mode", call)
         if (seen := _seen.get()) is not None:
             seen.add(name)
-        with torch.enable_grad():
-            entered = self._join(calls.with_ordinary_tensors(call))
-            passive = passive if entered is call else self._sorted(entered)[1]
-            self.tape.takes_numbers(name, words)
-            result = self._active(self._with_constants(entered, passive))
+        result = in_grad_mode(True, self._followed, (call, passive, words), {})
         self._mark(result)
         if self._is_example and self.reading.diagnosis is None and not self.selections.take_apart(result):
             self.tape.nbytes += self._uses.whole(active)
         return result
+
+    def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
+        """What an active call returns."""
+        entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
+        passive = passive if entered is call else self._sorted(entered.given)[1]
+        self.tape.takes_numbers(call.name, words)
+        return self._active(self._with_constants(entered, passive))
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
         key = spelling.name if spelling else function.key if isinstance(function, ForeignCall) else names.key(function)
@@ -190,9 +192,10 @@ class Tracer(TorchFunctionMode):
         given, written = call.given, call.written()
         for target in written:
             self._overwriting.before(target)
-        with torch.set_grad_enabled(not any(t.requires_grad for t in given)):  # else no view could be written to later
-            result = calls.run_stably(call)
+        plain = True not in [t.requires_grad for t in given]  # else no view could be written to later
+        result = in_grad_mode(plain, calls.run_stably, (call,), {})
         if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
+            self._has_drawn = True
             self._drawn.update(dict.fromkeys(tensors((result, written)), drawn))
         if self.around is not None and any(t in self._from_input for t in given):
             self._from_input.update(dict.fromkeys(tensors((result, written)), True))
@@ -200,9 +203,7 @@ class Tracer(TorchFunctionMode):
 
     def _drawn_for(self, call: Call) -> tuple[str, str] | None:
         """The random call that one of the arguments comes from."""
-        if not self._drawn:
-            return None
-        return next((self._drawn[t] for t in call.given if t in self._drawn), None)
+        return next((self._drawn[t] for t in call.given if t in self._drawn), None) if self._has_drawn else None
 
     def _join(self, call: Call) -> Call:
         """Let values in that depend on the input by another way than through the explained layer."""
@@ -228,7 +229,7 @@ class Tracer(TorchFunctionMode):
 
         Those that the model writes to later are replaced by copies, since multipliers need their values.
         """
-        if written := {id(t) for t in call.written()}:
+        if passive and (written := {id(t) for t in call.written()}):
             passive = [t for t in passive if id(t) not in written]
         if not self.tape.takes(call.name, passive):
             return call
@@ -236,18 +237,18 @@ class Tracer(TorchFunctionMode):
         return call.taking(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
 
     def _active(self, call: Call) -> Any:
-        if isinstance(out := call.kwargs.get("out"), Tensor):
+        if call.kwargs and isinstance(out := call.kwargs.get("out"), Tensor):
             rest = {k: v for k, v in call.kwargs.items() if k != "out"}
             return self._overwrite(out, self._active(call._replace(inplace=False).taking(call.args, rest)))
         args, kwargs, flagged = without_inplace_flag(call.function, call.args, call.kwargs)
         call = call._replace(args=args, kwargs=kwargs) if flagged else call
         if call.operation is None:
             return self._unknown(call)
-        linear = (call := at_positions(call)).kind in (LINEAR, CAST)
-        if flagged or (call.inplace and not (linear and is_continuous(args[0].dtype))):
+        kind = (call := at_positions(call)).kind
+        if flagged or (call.inplace and not (kind in (LINEAR, CAST) and is_continuous(args[0].dtype))):
             call = call._replace(function=names.functional(call.name) if call.inplace else call.function, inplace=False)
             return self._overwrite(args[0], self._active(call))
-        return getattr(self, f"_{call.kind}")(call)
+        return getattr(self, f"_{kind}")(call)
 
     # ------------------------------------------------------------------ one method per kind
     def _linear(self, call: Call) -> Any:
@@ -261,32 +262,30 @@ class Tracer(TorchFunctionMode):
             self._overwriting.set_item(call.own, *args)
             self._mark(args[0])
             return None
-        result = on_carriers(call, args, kwargs, lambda f, a, k: f(*a, **k))
+        result = on_carriers(call, args, kwargs, lambda f, a, k, _: f(*a, **k))
         if self._is_lost_by(args, result):
             return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
 
     def _is_lost_by(self, args: Any, result: Any) -> bool:
         """Whether torch stops following the signal here; a constant that only takes its shape is none."""
-        if not isinstance(result, Tensor) or depends(result) or tag_of(result) is not None:
+        if not isinstance(result, Tensor) or result.grad_fn is not None or tag_of(result) is not None:
             return False
         signal = args[0] if args else None
         return isinstance(signal, Tensor) and self._is_active(signal)
 
     def _multilinear(self, call: Call) -> Any:
-        assert call.operation is not None
-        rule = call.operation.rule
+        operation = call.operation
+        assert operation is not None
 
-        def run(function: Any, args: Any, kwargs: Any) -> Any:
-            varying = [t for t in tensors((args, kwargs)) if depends(t)]
-            if len(varying) == 1:
+        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
+            varying = sum(varies(given))
+            if varying == 1:
                 self.tape.call(call.name)
                 return with_weights(call.name, args, function(*args, **kwargs))
-            if rule and len(varying) == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args):
-                own = Operation(CUSTOM, rule, broadcasts=True)
-            else:
-                own = Operation(CUSTOM, rules.along_segment(nodes=(len(varying) + 1) // 2))
-            return self._step(call.name, function, own, args, kwargs)
+            of_two = operation.rule and varying == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args)
+            own = operation.of_two if of_two else along((varying + 1) // 2)
+            return self._step(call.name, function, own, args, kwargs, given)
 
         return on_carriers(call, call.args, call.kwargs, run)
 
@@ -294,28 +293,27 @@ class Tracer(TorchFunctionMode):
         operation = call.operation
         assert operation is not None
 
-        def run(function: Any, args: Any, kwargs: Any) -> Any:
-            one = sum(map(depends, tensors((args, kwargs)))) == 1
-            secant = operation.secant if one and not operation.rule else None
-            rule, regular = operation.rule or rules.rescale(secant), operation.regular and one
-            own = Operation(CUSTOM, rule, secant, broadcasts=operation.broadcasts, regular=regular)
-            return self._step(call.name, function, own, args, kwargs)
+        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
+            own = operation.of_one if sum(varies(given)) == 1 else operation.of_several
+            return self._step(call.name, function, own, args, kwargs, given)
 
         rounds = operation.secant is None and not operation.regular  # what has a slope has floats for floats
         return on_carriers(call, call.args, call.kwargs, run, rounds)
 
     def _quadratic(self, call: Call) -> Any:
-        return self._custom(call._replace(operation=Operation(CUSTOM, rules.along_segment(nodes=1))))
+        return self._custom(call._replace(operation=along(1)))
 
     def _smooth(self, call: Call) -> Any:
-        return self._custom(call._replace(operation=Operation(CUSTOM, rules.along_segment(nodes=rules.SMOOTH_NODES))))
+        return self._custom(call._replace(operation=along(rules.SMOOTH_NODES)))
 
     def _custom(self, call: Call) -> Any:
         operation = call.operation
         assert operation is not None
         if operation.recurrent:
             call = call._replace(function=partial(call.own, handed=self.handed), operation=None)
-        return on_carriers(call, call.args, call.kwargs, lambda f, a, k: self._step(call.name, f, operation, a, k))
+        return on_carriers(
+            call, call.args, call.kwargs, lambda f, a, k, g: self._step(call.name, f, operation, a, k, g)
+        )
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
@@ -370,32 +368,30 @@ class Tracer(TorchFunctionMode):
         return self._refuse(f"{call.name} (random)", call)
 
     # ------------------------------------------------------------------ steps
-    def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
+    def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
         place = self.tape.call(name)
-        given = tensors((args, kwargs))
-        flags = tuple(depends(t) for t in given)
-        step = Step(
-            self.tape.known_as(name), place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs
-        )
+        flags, known = tuple(varies(given)), self.tape.known_as(name)
+        step = Step(known, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
+        step.inputs = tuple(compress(tensors((step.arguments, step.keywords)), flags))
         if self.tape.reference is not None:
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
-        varying = [t for t, flag in zip(given, flags, strict=True) if flag]
-        outputs = iter(applied(Node, self.reading, step, operation, *varying))
-        result = replace(step.form, lambda _: next(outputs))
+        self._uses.begun |= operation.pairs_itself
+        outputs = iter(applied(Node, self.reading, step, operation, *compress(given, flags)))
+        result = next(outputs) if isinstance(step.form, Tensor) else replace(step.form, lambda _: next(outputs))
         step.form = None
         made = () if self._is_example else step.outputs  # those of the example side are counted with all results
-        self.tape.nbytes += sum(t.nbytes for t in (*step.inputs, *made))
-        self.tape.memory += step.memory_bytes
+        self.tape.nbytes += sum([t.nbytes for t in (*step.inputs, *made)])
+        if step.memory is not None:
+            self.tape.memory += step.memory_bytes
         return result
 
     # ------------------------------------------------------------------ activity
-    def _sorted(self, call: Call) -> tuple[list[Tensor], list[Tensor]]:
-        """Arguments that depend on the input, and those that do not."""
-        found: tuple[list[Tensor], list[Tensor]] = [], []
-        for tensor in call.given:
-            found[not self._is_active(tensor)].append(tensor)
-        return found
+    def _sorted(self, given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
+        """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
+        tags = [*map(tag_of, given)]
+        active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
+        return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
 
     def _is_active(self, tensor: Tensor) -> bool:
         return tag_of(tensor) is not None or is_followed(tensor)
@@ -404,7 +400,7 @@ class Tracer(TorchFunctionMode):
         for tensor in tensors(result):
             self._count(tensor)
             tag = tag_of(tensor)
-            if tag is not None or depends(tensor):
+            if tag is not None or tensor.grad_fn is not None:
                 mark(tensor)
                 self._memory.hold(tensor)
             if tag is not None and tag.carrier is not None:
@@ -412,7 +408,7 @@ class Tracer(TorchFunctionMode):
 
     def _count(self, tensor: Tensor) -> None:
         self.tape.dtypes.add(tensor.dtype)
-        if self._is_example and not tensor._is_view() and recurrent_step(tensor) is None:
+        if self._is_example and tensor._base is None and not (self._uses.begun and recurrent_step(tensor)):
             self.tape.nbytes += tensor.nbytes
 
     # ------------------------------------------------------------------ selection by index, in-place code

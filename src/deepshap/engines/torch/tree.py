@@ -13,6 +13,8 @@ from torch import Tensor
 WORDS = {int, float, bool, str, complex}
 NOTHING = {type(None), type(...), torch.dtype, torch.device}
 LEAVES = WORDS | NOTHING
+TENSORS = {Tensor, torch.nn.Parameter}
+EMPTY = {dict, tuple, list}
 NUMBERS = (int, float, complex, str, np.generic)
 
 
@@ -24,17 +26,23 @@ def tensors(tree: Any) -> list[Tensor]:
 def told_apart(tree: Any) -> tuple[list[Tensor], list[Any]]:
     """All tensors; and all numbers, flags and words."""
     found: tuple[list[Tensor], list[Any]] = [], []
-    _tell_apart((tree,), *found)
+    _tell_apart(tree if type(tree) is tuple else (tree,), *found)
     return found
 
 
 def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> None:
     for item in items:
         kind = type(item)
-        if kind in WORDS:
+        if kind in TENSORS:
+            found.append(item)
+        elif kind in WORDS:
             words.append(item)
-        elif kind in NOTHING:
+        elif kind in NOTHING or (kind in EMPTY and not item):
             continue
+        elif kind is tuple or kind is list:
+            _tell_apart(item, found, words)
+        elif kind is dict:
+            _tell_apart(item.values(), found, words)
         elif isinstance(item, Tensor):
             found.append(item)
         elif isinstance(item, (tuple, list)):
@@ -49,12 +57,14 @@ def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> 
 
 def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     """Copy the tree with every tensor changed."""
-    if type(tree) in LEAVES:
+    if type(tree) in LEAVES or (type(tree) in EMPTY and not tree):
         return tree
     if isinstance(tree, Tensor):
         return change(tree)
     if type(tree) is tuple:
-        return tuple([replace(item, change) for item in tree])
+        return tuple(
+            [change(v) if type(v) in TENSORS else v if type(v) in LEAVES else replace(v, change) for v in tree]
+        )
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*[replace(item, change) for item in tree])
     if isinstance(tree, (tuple, list)):
@@ -68,4 +78,4 @@ def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def detached(tree: Any) -> Any:
     """Copy the tree with every tensor off the graph."""
-    return replace(tree, lambda t: t.detach())
+    return replace(tree, Tensor.detach)
