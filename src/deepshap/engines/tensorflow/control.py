@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .lists import empty_list
+from .lists import empty_list, written_once
 from .pairing import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
 from .trace import DIVERGED, Diagnosis, Tape, Tracer
@@ -181,6 +181,8 @@ class Loop:
         self.constant = [k for k in range(len(inputs)) if fixed[k] and self.active[k]]
         self.kept = [k for k in self.varying if self.body.reads(k, KEEPS if self.inputs[k].is_list else ())]
         self.form, self.kept_form = self._form(self.varying), self._form(self.kept)
+        fresh = [k for k in self.moving if self.inputs[k].is_list and not self.inputs[k].active]
+        tracer.writes_once |= {written_once(self.body, k) for k in fresh} - {None}
         self.turns: Any = None
         self.stacks: list[Any] = []
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
+from .graphs import Body, source
 from .trace import Tape, Tracer
 from .values import Value
 
@@ -17,7 +18,7 @@ def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | No
     if not any(v.active for v in inputs):
         return tracer.constant(op, inputs)
     places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
-    adjoint = ADJOINTS.get(op.type)
+    adjoint = _set_item_once if op in tracer.writes_once else ADJOINTS.get(op.type)
     if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
         raise UnsupportedOperationError(
             f"{op.type} in {tracer.place(op)} of values that depend on the input has no rule."
@@ -62,6 +63,34 @@ def _set_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Val
     if items.active:
         zero = tf.zeros(tracer.pairing.shape(item), tracer.carrier)
         tape.add(items, tf.raw_ops.TensorListSetItem(input_handle=m[0], index=index.x, item=zero))
+
+
+def _set_item_once(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
+    """As ``_set_item``, where nobody reads this place again: XLA would copy the list in every turn to write a 0 to it."""
+    tape.add(inputs[2], _item(tracer, m[0], inputs[1].x, inputs[2]))
+    tape.add(inputs[0], m[0])
+
+
+def written_once(body: Body, k: int) -> Any:
+    """The operation by which alone a loop touches its variable k, a list, and writes each place of it once; else None."""
+    entering = {id(t) for t in body.inputs}
+
+    def users(tensor: Any) -> list[Any]:
+        used = (op for op in body.operations if op.type != "Identity")
+        return [op for op in used for t in op.inputs if source(t, entering) is tensor]
+
+    op = body.sources[k].op
+    made = body.sources[k]
+    if op.type != "TensorListSetItem" or users(body.inputs[k]) != [op] or users(made):
+        return None
+    if source(op.inputs[0], entering) is not body.inputs[k] or sum(made is s for s in body.sources) > 1:
+        return None
+    place = source(op.inputs[1], entering)
+    turn = next((s.op for t, s in zip(body.inputs, body.sources, strict=True) if t is place), None)
+    if turn is None or turn.type not in ("AddV2", "Add"):
+        return None
+    added = [t for t in turn.inputs if source(t, entering) is not place]
+    return op if len(added) == 1 and tf.get_static_value(added[0]) not in (None, 0) else None
 
 
 def _from_items(tracer: Tracer, stacked: Any) -> Any:

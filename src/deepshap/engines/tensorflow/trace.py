@@ -98,6 +98,7 @@ class Tracer:
         self.checks = False  # whether something is checked while it runs
         self.loops = False
         self.has_kernels = False  # whether rules may run in one pass
+        self.writes_once: set[Any] = set()  # operations of loops that write each place of a list once
 
     # ------------------------------------------------------------------ what rules ask
     def floating(self, tensor: Any) -> Any:

@@ -1,0 +1,91 @@
+"""Lists that loops write to: what is written over gets nothing, and what is written once is not written over to say so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+from deepshap.engines.tensorflow import lists
+
+STEPS, SIZE = 4, 3
+X = np.random.default_rng(1).normal(size=(2, STEPS, SIZE))
+R = np.random.default_rng(2).normal(size=(3, STEPS, SIZE))
+WEIGHTS = tf.constant(np.random.default_rng(3).normal(size=(STEPS, SIZE, 1)))
+
+PLACES = {  # where each turn writes, from its number and a variable that grows; and whether TensorFlow's graph shows that once
+    "the turn's": (lambda turn, other: turn, True),
+    "that of a variable that grows": (lambda turn, other: other, True),
+    "one place": (lambda turn, other: 0, False),
+    "one for two turns": (lambda turn, other: turn // 2, False),
+    "from the end": (lambda turn, other: STEPS - 1 - turn, False),
+}
+
+
+def looped(place, begun=False, reads=False, still=False):
+    def model(x):
+        found = tf.TensorArray(x.dtype, STEPS, element_shape=(None, SIZE), clear_after_read=False)
+        if begun:
+            found = found.unstack(tf.transpose(x, [1, 0, 2]))
+
+        def turn_of(turn, other, state, found):
+            state = tf.tanh(state + x[:, turn])
+            found = found.write(place(turn, other), state)
+            if reads:
+                state = state * found.read(turn)
+            return turn + 1, other + (0 if still else 1), state, found
+
+        zero = tf.zeros_like(x[:, 0])
+        loop = tf.while_loop(lambda turn, *_: turn < STEPS, turn_of, (0, 0, zero, found))
+        return sum(loop[3].read(k) @ WEIGHTS[k] for k in range(STEPS))
+
+    return model
+
+
+def unrolled(place, begun=False, reads=False, still=False):
+    """The same without a list."""
+
+    def model(x):
+        state = tf.zeros_like(x[:, 0])
+        found = [x[:, k] if begun else state for k in range(STEPS)]
+        for turn in range(STEPS):
+            state = tf.tanh(state + x[:, turn])
+            found[place(turn, 0 if still else turn)] = state
+            if reads:
+                state = state * found[turn]
+        return sum(found[k] @ WEIGHTS[k] for k in range(STEPS))
+
+    return model
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """What lists that are written once hand back."""
+    found, original = [], lists._set_item_once
+    monkeypatch.setattr(lists, "_set_item_once", lambda *a: (found.append(a), original(*a))[1])
+    return found
+
+
+def assert_as_unrolled(place, **options):
+    values = [deepshap.DeepExplainer(kind(place, **options), R).shap_values(X) for kind in (looped, unrolled)]
+    np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_hands_back_what_reached_it_last(name, once):
+    place, is_once = PLACES[name]
+    assert_as_unrolled(place)
+    assert bool(once) == is_once
+
+
+@pytest.mark.parametrize("option", ["begun", "reads"])
+def test_lists_that_others_touch_are_written_over(option, once):
+    """Those that hold something before the loop, or that the loop reads."""
+    assert_as_unrolled(PLACES["the turn's"][0], **{option: True})
+    assert not once
+
+
+def test_a_variable_that_stands_still_is_no_other_place(once):
+    assert_as_unrolled(PLACES["that of a variable that grows"][0], still=True)
+    assert not once
