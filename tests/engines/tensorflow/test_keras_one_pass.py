@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
+from deepshap.engines.kernels import worth
 from deepshap.engines.tensorflow import one_pass
 
 FEATURES, UNITS = 6, 4
@@ -47,11 +48,11 @@ FUNCTIONS = {
 def kernels(monkeypatch):
     """Run kernels for the smallest job and in threads, or none; note which have run."""
     runs, original = [], one_pass._by_kernel
-    monkeypatch.setattr(one_pass, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
     monkeypatch.setattr(one_pass, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
 
     def use(yes):
-        monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 0 if yes else np.inf)
+        monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
         return runs
 
     return use

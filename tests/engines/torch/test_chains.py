@@ -9,7 +9,8 @@ from oracle import extended
 from torch import nn
 
 import deepshap
-from deepshap.engines.torch import chains, one_pass
+from deepshap.engines.kernels import worth
+from deepshap.engines.torch import chains
 
 FUNCTIONS = {
     "relu": nn.ReLU(),
@@ -61,8 +62,8 @@ def perceptron(name, dtype=torch.float64):
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "softmax"])
 def test_perceptrons(name, compiled, most, threads, walks, monkeypatch):
-    monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 0 if compiled else np.inf)
-    monkeypatch.setattr(one_pass, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(worth.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
     monkeypatch.setattr(chains, "BLOCK_BYTES", 3 * 4 * 7 * 8 * 2)  # two references
     monkeypatch.setattr("deepshap.planning.MOST_PAIRS", most)
     model, x, background = perceptron(name)
@@ -88,7 +89,7 @@ def test_parts_of_perceptrons(layers, walks):
 
 
 def test_in_float32(walks, monkeypatch):
-    monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(worth.PAIRS, "beyond", 0)
     model, x, background = perceptron("relu", torch.float32)
     values = deepshap.DeepExplainer(model, background).shap_values(x)
     assert len(walks) == 1

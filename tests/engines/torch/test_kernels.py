@@ -28,7 +28,7 @@ def compiled(monkeypatch):
     runs, threads = [], torch.get_num_threads()
     original = fused.run
     torch.set_num_threads(2)
-    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products.WORTH, "beyond", 0)
     monkeypatch.setattr(fused, "run", lambda *arguments: runs.append(arguments) or original(*arguments))
     yield runs
     torch.set_num_threads(threads)
@@ -185,7 +185,7 @@ def test_the_secants_of_the_kernels_are_those_of_the_rules():
 def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
     made = []
     monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key))
-    monkeypatch.setattr(products, "_work", {})
+    monkeypatch.setattr(products.WORTH, "done", {})
     layer = nn.LSTM(3, 5, batch_first=True)
     values(Chain(layer, Last()), torch.randn(2, 4, 3), torch.randn(3, 4, 3))
     assert not made
@@ -194,16 +194,16 @@ def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
 def test_many_steps_are_worth_a_kernel_however_little_they_hold(monkeypatch):
     made, original = [], steps.kernel_of
     monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key) or original(*key))
-    monkeypatch.setattr(products, "_work", {})
+    monkeypatch.setattr(products.WORTH, "done", {})
     values(Chain(nn.LSTM(1, 2, batch_first=True), Last()), torch.randn(1, 300, 1), torch.randn(1, 300, 1))
     assert made
 
 
 def test_work_adds_up_until_a_kernel_is_worth_it(monkeypatch):
-    monkeypatch.setattr(products, "_work", {})
+    monkeypatch.setattr(products.WORTH, "done", {})
     layer = nn.LSTM(3, 5)
     weights = Weights(layer.weight_ih_l0, layer.weight_hh_l0)
-    half = products.COMPILE_BEYOND // 2
+    half = products.WORTH.beyond // 2
     assert [products.worthwhile(cells.LSTM, weights, half) for _ in range(3)] == [False, True, True]
 
 

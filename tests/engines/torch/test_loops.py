@@ -113,7 +113,7 @@ def together(monkeypatch):
         found.append(len(traces))
         return original(level, traces, *rest)
 
-    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products.WORTH, "beyond", 0)
     monkeypatch.setattr(single, "back_through", counted)
     return found
 

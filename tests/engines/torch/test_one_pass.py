@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import deepshap
-from deepshap.engines.kernels import attention, pairs
+from deepshap.engines.kernels import attention, pairs, worth
 from deepshap.engines.torch import one_pass
 from deepshap.mathematics import secants
 
@@ -62,11 +62,11 @@ class Rows(nn.Module):
 def passes(monkeypatch):
     """Use kernels for the smallest job and in threads, and count what they run."""
     runs, original = [], one_pass._run
-    monkeypatch.setattr(one_pass, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
     monkeypatch.setattr(one_pass, "_run", lambda *given, **options: runs.append(given) or original(*given, **options))
 
     def use(yes):
-        monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 0 if yes else np.inf)
+        monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
 
     torch.set_num_threads(2)
     yield use, runs
@@ -244,8 +244,8 @@ def test_only_enough_work_is_compiled_for(passes, monkeypatch):
     _, runs = passes
     model = nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 4)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
     explainer, x = deepshap.DeepExplainer(model, torch.randn(5, 3)), torch.randn(2, 3)
-    monkeypatch.setattr(one_pass, "_work", {})
-    monkeypatch.setattr(one_pass, "COMPILE_BEYOND", 3 * 2 * 5 * 8)
+    monkeypatch.setattr(worth.PAIRS, "done", {})
+    monkeypatch.setattr(worth.PAIRS, "beyond", 3 * 2 * 5 * 8)
     counts = []
     for _ in range(4):
         explainer.shap_values(x)

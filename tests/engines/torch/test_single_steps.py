@@ -26,7 +26,7 @@ def runs(request, monkeypatch):
         found.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(products, "COMPILE_BEYOND", 0)
+    monkeypatch.setattr(products.WORTH, "beyond", 0)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", int(request.param == "written out"))
     monkeypatch.setattr(fused, "run", run)
     return found if request.param == "kernels" else None

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,10 @@ import tensorflow as tf
 
 from ...mathematics import secants
 from ...mathematics.rules import MASKED
+from ..kernels import worth
 from .step import Step
 from .values import Value
 
-COMPILE_BEYOND = 20_000_000  # multipliers; compiling a kernel takes a second
-THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a fraction of a millisecond
-_work: dict[Any, int] = {}
 Plain = Callable[..., Any]  # of a multiplier (examples, references, entries of a row, ...) and of both sides
 
 
@@ -106,7 +103,7 @@ def _times(secant: Any) -> Plain:
 def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.ndarray]:
     def run(m: np.ndarray, *sides: np.ndarray) -> np.ndarray:
         fits = not last or _are_plain(*sides[:2], *sides[4:])
-        if fits and _is_worth((name, m.dtype), m.size):
+        if fits and worth.PAIRS.reached((name, m.dtype), m.size) and _is_compiled():
             return _by_kernel(name, m, sides, inner, last)
         pairs: list[Any] = [_beside(x, r, inner, last) for x, r in zip(sides[::2], sides[1::2], strict=True)]
         if last:  # the formula chooses places, which are not broadcast
@@ -132,7 +129,7 @@ def _mean(inner: int) -> Callable[..., np.ndarray]:
 def _explained(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
     n, b, size = len(x), len(r), math.prod(x.shape[1:])
     sums, arrays = np.zeros((n, size)), (m.reshape(n, b, size), x.reshape(n, size), r.reshape(b, size))
-    if not _is_worth(("explained", m.dtype), m.size):
+    if not (worth.PAIRS.reached(("explained", m.dtype), m.size) and _is_compiled()):
         return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
     _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
     return sums.reshape(x.shape)
@@ -149,11 +146,6 @@ def _is_compiled() -> bool:
     import numba  # takes half a second
 
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-
-
-def _is_worth(key: Any, work: int) -> bool:
-    _work[key] = _work.get(key, 0) + work
-    return _work[key] >= COMPILE_BEYOND and _is_compiled()
 
 
 def _beside(x: np.ndarray, r: np.ndarray, inner: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,11 +185,10 @@ def _are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
 def _in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
     """Some rows in each thread."""
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
-    count = min(threads, rows) if work >= THREADS_BEYOND else 1
-    if count == 1:
+    blocks = worth.blocks(rows, work, threads)
+    if len(blocks) == 1:
         kernel(0, rows)
         return
-    ends = [rows * k // count for k in range(count + 1)]
-    with ThreadPoolExecutor(count, "deepshap") as pool:
-        for part in [pool.submit(kernel, *block) for block in pairwise(ends)]:
+    with ThreadPoolExecutor(len(blocks), "deepshap") as pool:
+        for part in [pool.submit(kernel, *block) for block in blocks]:
             part.result()

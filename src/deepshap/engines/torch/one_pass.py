@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numba
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from ...mathematics import secants
 from ...mathematics.rules import MASKED
-from ..kernels import attention
+from ..kernels import attention, worth
 from ..kernels import pairs as kernels
 from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from . import rules, threads
@@ -34,11 +33,8 @@ OVER_LAST: dict[Any, int] = {
     rules.standardised: STANDARDISED,
 }
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
-COMPILE_BEYOND = 20_000_000  # multipliers, some 40 ms without a kernel; compiling one takes a second
 WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences
 WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
-THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes a millisecond
-_work: dict[Any, int] = {}
 T = TypeVar("T")
 
 
@@ -120,9 +116,7 @@ def _is_worthwhile(kind: int, m: Tensor, dtypes: set[torch.dtype]) -> bool:
         return False
     if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype}:
         return False
-    key = kind, m.dtype
-    _work[key] = _work.get(key, 0) + m.numel() * WEIGHTS.get(kind, 1)
-    return _work[key] >= COMPILE_BEYOND
+    return worth.PAIRS.reached((kind, m.dtype), m.numel() * WEIGHTS.get(kind, 1))
 
 
 def _kind(operation: Operation) -> int | None:
@@ -149,7 +143,7 @@ def _attention(step: Step, m: Tensor, axis: int) -> list[Tensor | None] | None:
     placed = [part for values in found for part in _placed(values)]
     kernel, number = attention.kernel_of(sides[0].dtype), sides[0].dtype.type
     given = *_placed(m), *sides, *placed, len(m), number(step.arguments[3]), at_once
-    _in_blocks(partial(kernel, *given), m.shape[1], m.numel())
+    _in_blocks(partial(kernel, *given), m)
     return list(found)
 
 
@@ -268,7 +262,7 @@ def _run(
     m, found = m.contiguous(), found.contiguous()
     arrays = [_laid_out(v, axis, last, 2) for v in (m, found)]
     arrays += [_laid_out(v.contiguous(), axis, last) for v in sides]
-    _in_blocks(partial(kernel, *arrays, *constants), m.shape[1], m.numel())
+    _in_blocks(partial(kernel, *arrays, *constants), m)
     return found
 
 
@@ -281,11 +275,11 @@ def _laid_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray
 
 def in_threads(task: Callable[[list[Any]], T], items: list[Any], work: int) -> list[T]:
     """Give each thread some of the items, if there is enough work for several."""
-    count = min(torch.get_num_threads() if work >= THREADS_BEYOND else 1, len(items))
+    count = min(torch.get_num_threads() if work >= worth.THREADS_BEYOND else 1, len(items))
     return threads.in_threads([partial(task, items[k::count]) for k in range(count)])
 
 
-def _in_blocks(kernel: Callable[[int, int], None], references: int, work: int) -> None:
-    count = min(torch.get_num_threads() if work >= THREADS_BEYOND else 1, references)
-    ends = [references * k // count for k in range(count + 1)]
-    threads.in_threads([partial(kernel, *block) for block in pairwise(ends)])
+def _in_blocks(kernel: Callable[[int, int], None], m: Tensor) -> None:
+    """Some references in each thread."""
+    blocks = worth.blocks(m.shape[1], m.numel(), torch.get_num_threads())
+    threads.in_threads([partial(kernel, *block) for block in blocks])

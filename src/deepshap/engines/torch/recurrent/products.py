@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ....mathematics.cells import Weights
 from ...kernels import steps
+from ...kernels.worth import Worth
 from .cells import GRU, Cell
 
-COMPILE_BEYOND = 1_000_000  # multipliers of units, about 30 ms without a kernel; compiling one takes a second or two
 STEP = 10_000  # a step without a kernel takes as long as so many of them, however few it has
-_work: dict[Any, int] = {}
+WORTH = Worth(1_000_000)  # multipliers of units, about 30 ms without a kernel
 
 
 class Product(NamedTuple):
@@ -49,6 +49,5 @@ def worthwhile(cell: Cell, weights: Weights, work: int, least: int = 0) -> bool:
         or weights.w_hh.dtype not in (torch.float32, torch.float64)
     ):
         return False
-    key = cell, len(weights.w_hh), weights.w_hh.dtype
-    _work[key] = _work.get(key, 0) + work
-    return max(_work[key], least) >= COMPILE_BEYOND
+    enough = WORTH.reached((cell, len(weights.w_hh), weights.w_hh.dtype), work)
+    return enough or least >= WORTH.beyond
