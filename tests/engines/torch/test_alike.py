@@ -91,14 +91,14 @@ def rows_run(monkeypatch):
         counts.append(steps.rows)
         return original(levels, x, states, steps)
 
-    def one_step(level, x, *state):
-        counts.append(len(x))
-        return of_one(level, x, *state)
+    def make(together):
+        counts.extend(len(x) for x, *_ in together.given[len(together.made) :])
+        of_steps(together)
 
     for module in (begun, layers):
         monkeypatch.setattr(module, "run", run)
-    of_one = loops.one_step
-    monkeypatch.setattr(loops, "one_step", one_step)
+    of_steps = loops.Together.make
+    monkeypatch.setattr(loops.Together, "make", make)
     return counts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numba
+import numpy as np
 import pytest
 import torch
 from helpers import assert_close, drawn, values
@@ -172,3 +173,31 @@ def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
     monkeypatch.setattr(nodes, "_known", fails)
     assert_close(values(model, X[:1], R[:1]), wanted, 1e-12)
     assert len(calls) > 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_steps_took_is_overwritten(together, kind):
+    """Inputs, states and weights, after each step: the rule sees what they were."""
+    loop = Loop(kind, None)
+
+    def model(x, changed):
+        weights, state = [w.detach().clone() for w in loop.cell.parameters()], x.new_zeros(len(x), 4)
+        state = (state, state.clone()) if kind == "LSTMCell" else state
+        for step in x.unbind(1):
+            given, before = torch.tanh(step), state
+            state = getattr(torch, "rnn_tanh_cell" if kind == "RNNCell" else f"{kind[:-4].lower()}_cell")(
+                given, state, *weights
+            )
+            changed([given, *weights, h_of(before)], weights)
+        return loop.head(h_of(state))
+
+    def in_place(values, _):
+        for value in values:
+            value.mul_(1.5)
+
+    def out_of_place(_, weights):
+        weights[:] = [1.5 * w for w in weights]
+
+    wanted = values(lambda x: model(x, out_of_place), X, R)
+    assert_close(values(lambda x: model(x, in_place), X, R), wanted, 1e-12)
+    assert np.abs(wanted).max() > 0.01

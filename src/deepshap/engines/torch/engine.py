@@ -28,9 +28,9 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
+from .recurrent import LEFT
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
-from .recurrent.sequence import Memory
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
 from .tree import replace
@@ -272,7 +272,7 @@ class TorchEngine(Shell):
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         kept, own, leaves = recorded.tape.memory, tracer.tape.nbytes, sum(leaf.nbytes for leaf in recorded.leaves)
-        recurrent = [s for s in recorded.tape.steps if isinstance(s.memory, Memory)]
+        recurrent = [s for s in recorded.tape.steps if isinstance(s.memory, LEFT)]
         self._recurrent = sum(s.memory.nbytes for s in recurrent) > recorded.tape.nbytes
         self._calls, twice = len(recorded.tape.calls), max((s.outputs[0].nbytes for s in recurrent), default=0)
         return Footprint(recorded.tape.nbytes + kept + twice, own + kept, 2 * (own + leaves))

@@ -316,7 +316,7 @@ for _name, _cell in {
     "rnn_relu": recurrent.ReluRNN,
 }.items():
     _of_kind(COMPOSITE, _name, function=recurrent.layer(_cell), recurrent=True)
-    OPERATIONS[f"{_name}_cell"] = recurrent.single_step(_cell)
+    OPERATIONS[f"{_name}_cell"] = recurrent.single_step(_cell, getattr(torch, f"{_name}_cell"))
 
 # ---------------------------------------------------------------------- leaving the floats
 _of_kind(

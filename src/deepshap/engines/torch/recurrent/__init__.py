@@ -8,6 +8,9 @@ the pairs, ``layers`` what torch calls. ``loops`` are those of single steps, who
 from ....mathematics.cells import Weights
 from .cells import GRU, LSTM, ReluRNN, TanhRNN
 from .layers import layer
-from .loops import single_step
+from .loops import OfStep, single_step
+from .sequence import Memory
 
-__all__ = ["GRU", "LSTM", "ReluRNN", "TanhRNN", "Weights", "layer", "single_step"]
+LEFT = Memory, OfStep  # what recurrent layers and cells leave for their rules
+
+__all__ = ["GRU", "LEFT", "LSTM", "ReluRNN", "TanhRNN", "Weights", "layer", "single_step"]

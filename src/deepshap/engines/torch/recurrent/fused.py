@@ -118,7 +118,8 @@ def _ends(network: Network, source: _Sequence, m_states: list[Tensor]) -> np.nda
     ends = np.zeros(len(source.places), np.int64)
     source.find_ends(ends)
     for states in m_states:
-        ends[(states != 0).any(3).any(1).any(0).numpy()] = count
+        if states.any():
+            ends[states.ne(0).any(3).any(1).any(0).numpy()] = count
     return ends
 
 
@@ -203,7 +204,9 @@ class _Block:
         x_rows, r_rows = self.network.pairing.rows_of(self.places)
         self.examples = slice(int(x_rows.min()), int(x_rows.max()) + 1)
         self.x_rows, self.r_rows = (self.on.index(rows, self.network.device) for rows in (x_rows, r_rows))
-        self.steps = Steps(tuple((self.ends > t).sum().item() for t in range(len(self.network.steps))))
+        count = len(self.network.steps)
+        going_on = np.bincount(self.ends, minlength=count + 1)[::-1].cumsum()[::-1]  # as far as each step, or farther
+        self.steps = Steps(tuple(going_on[1 : count + 1].tolist()))
         self.own = np.arange(len(self.places))
 
     @torch.no_grad()

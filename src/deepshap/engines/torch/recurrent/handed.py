@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,13 +52,14 @@ class Handed:
     """The values that the model was handed, with where their contributions go, summed over references.
 
     ``begun`` are runs of recurrent layers in other runs of the model on the same rows. ``again``: the rows are all references,
-    again and again for each example.
+    again and again for each example. ``together``: by their weights, the steps of cells of this run.
     """
 
     pairs: Pairs
     again: bool = False
     sums: list[tuple[Tensor, Sums]] = field(default_factory=list)
     begun: Begun = field(default_factory=Begun)
+    together: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of_references(cls, rows: int, each: int | None, begun: Begun | None) -> Handed:

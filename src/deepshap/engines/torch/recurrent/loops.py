@@ -1,12 +1,14 @@
 """Single steps of recurrent cells, ``torch.lstm_cell`` and its kin, and what loops of them may take together.
 
-Where a step's new states go to the next step alone, no other multipliers reach them: the rule of the last of such steps goes
+A step leaves what it took; of that the traces of many steps are made at once. Where its new states go to the next step alone, no other multipliers reach them: the rule of the last of such steps goes
 through all of them at once, and leaves to each what it found of that one's inputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -21,53 +23,113 @@ from .cells import Cell
 from .handed import Handed
 from .layers import refuse_varying, whole
 from .pairing import Network, Pairing
-from .sequence import Level, Memory, Steps, one_step
+from .sequence import Level, Steps, Trace, one_step
 
 
 @dataclass
-class OfStep(Memory):
-    """The trace of one step.
+class Together:
+    """Steps of one cell in one run of a model: what they took, and their traces, all made when the first one is asked for.
+
+    A trace of a few rows is twenty calls of torch, whose own cell is one.
+    """
+
+    level: Level
+    given: list[list[Tensor]] = field(default_factory=list)
+    made: list[Trace] = field(default_factory=list)
+
+    def trace(self, place: int) -> Trace:
+        """Of the step that took its turn there."""
+        if place >= len(self.made):
+            self.make()
+        return self.made[place]
+
+    @torch.no_grad()
+    def make(self) -> None:
+        """Make the traces of the steps so far."""
+        if waiting := self.given[len(self.made) :]:
+            x, *state = map(torch.cat, zip(*waiting, strict=True))
+            _, whole = one_step(self.level, x, *state)
+            sizes = [len(each[0]) for each in waiting]
+            firsts = accumulate(sizes[:-1], initial=0)
+            steps = [Steps((size,), False, len(x), first) for size, first in zip(sizes, firsts, strict=True)]
+            self.made.extend(replace(whole, steps=of_one) for of_one in steps)
+            self.given[-len(waiting) :] = [[]] * len(waiting)
+
+
+@dataclass
+class OfStep:
+    """What the rule of one step needs, in place of ``Memory``.
 
     Attributes
     ----------
-    cell : its formulas.
+    together : the steps of its cell.
+    place : its place among these.
+    nbytes : memory of its trace.
     before : the step whose new states were this one's old ones.
     again : whether the rows ran once for all examples, as often as they came.
-    chosen : which rows these are, of all.
+    chosen : which rows these are, if not all.
     """
 
-    cell: Cell = None
+    together: Together
+    place: int
+    nbytes: int
     before: Step | None = None
     again: bool = False
     chosen: slice | None = None
 
+    @property
+    def cell(self) -> Cell:
+        """Its formulas."""
+        return self.together.level.cell
+
+    @property
+    def traces(self) -> list[Trace]:
+        """The trace."""
+        trace = self.together.trace(self.place)
+        return [trace if self.chosen is None else trace.among(self.chosen)]
+
     def among(self, chosen: slice) -> OfStep:
         """That of some rows."""
-        return replace(self, traces=super().among(chosen).traces, chosen=chosen)
+        return replace(self, chosen=chosen)
+
+    def save_from_overwriting(self, _: int) -> None:
+        """Make the trace before what it is made of is overwritten."""
+        self.together.make()
 
 
 Chain = list[tuple[Step, tuple[OfStep, OfStep]]]
 
 
-def single_step(cell: Cell) -> Operation:
+def single_step(cell: Cell, native: Callable[..., Any]) -> Operation:
     """Build the operation ``torch.lstm_cell``, ``torch.gru_cell``, ``torch.rnn_tanh_cell`` or ``torch.rnn_relu_cell``."""
 
     def call(*args: Any, **named: Any) -> Any:
-        return _forward(cell, *args, **named)
+        return _forward(cell, native, *args, **named)
 
     return Operation(CUSTOM, _rule, function=call, keeps_memory=True, pairs_itself=True, recurrent=True)
 
 
 # ---------------------------------------------------------------------- forward
-def _forward(cell: Cell, input: Tensor, hx: Any, *weights: Any, handed: Handed, **named: Any) -> Any:
+def _forward(
+    cell: Cell, native: Callable[..., Any], input: Tensor, hx: Any, *weights: Any, handed: Handed, **named: Any
+) -> Any:
     """As torch's function, and what the rule needs."""
-    level, states = _level(cell, weights, named), [hx] if cell.states == 1 else list(hx)
-    refuse_varying([w for w in level.weights if w is not None])
+    states = [hx] if cell.states == 1 else list(hx)
+    own = [*weights, *named.values()]
+    refuse_varying([w for w in own if w is not None])
     alike = handed.alike(*((v, 0) for v in (input, *states)))
-    new, trace = one_step(level, *(alike.once(v, 0) for v in (input, *states)))
-    new = [alike.all_of(s, 0, len(input)) for s in new]
-    memory = OfStep([trace], cell, _step_before(states), alike.every is not None)
-    return (new[0] if cell.states == 1 else tuple(new)), memory
+    x, *once = (alike.once(v, 0) for v in (input, *states))
+    new = native(x, once[0] if cell.states == 1 else once, *weights, **named)
+    key = cell, *named, *[w if w is None else (w.data_ptr(), w.shape, w.stride()) for w in own]
+    if key not in handed.together:
+        handed.together[key] = Together(_level(cell, weights, named))
+    together = handed.together[key]
+    together.given.append([x, *once])
+    size = len(x) * cell.width(together.level.units) * x.itemsize + x.nbytes
+    memory = OfStep(together, len(together.given) - 1, size, _step_before(states), alike.every is not None)
+    if cell.states == 1:
+        return alike.all_of(new, 0, len(input)), memory
+    return tuple([alike.all_of(s, 0, len(input)) for s in new]), memory
 
 
 def _level(cell: Cell, weights: Any, named: dict[str, Any]) -> Level:
@@ -135,17 +197,10 @@ def _by_kernels(network: Network, chain: Chain, m_states: list[Tensor]) -> list[
 def _alone(step: Step, sides: tuple[OfStep, OfStep]) -> Chain:
     """A step, and those before it of the same cell that hand their states on to the next one alone, with their sides."""
     chain, chosen, before = [(step, sides)], sides[1].chosen, sides[0].before
-    while before is not None and before.uses == len(before.outputs) and _weights(before) == _weights(step):
+    while before is not None and before.uses == len(before.outputs) and before.memory.together is step.memory.together:
         own = _sides(before, chosen)
-        if any(one.traces[0].steps != two.traces[0].steps for one, two in zip(own, sides, strict=True)):
+        if any(one.traces[0].steps.sizes != two.traces[0].steps.sizes for one, two in zip(own, sides, strict=True)):
             break
         chain.append((before, own))
         before = own[0].before
     return chain
-
-
-def _weights(step: Step) -> list[Any]:
-    """What tells whether steps are of the same cell."""
-    _, _, *weights = step.arguments
-    given = [w for w in (*weights, *step.keywords.values()) if w is not None]
-    return [step.memory.cell, *((w.data_ptr(), w.shape, w.stride()) for w in given)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....mathematics.cells import Columns
 from ..operations import Misaligned
-from .sequence import Level, Memory, Steps
+from .sequence import Left, Level, Steps
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Network:
     """A recurrent network after its run on both sides, for the rule; ``levels`` has a list of directions per layer."""
 
     levels: list[list[Level]]
-    example: Memory
-    reference: Memory
+    example: Left
+    reference: Left
     pairing: Pairing
 
     @property

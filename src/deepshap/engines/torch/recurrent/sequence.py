@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -105,12 +106,26 @@ class Trace:
     def among(self, chosen: slice) -> Trace:
         """That of some rows of a padded sequence."""
         count = chosen.stop - chosen.start
-        return replace(self, steps=Steps((count,) * len(self.steps), False, self.steps.rows, chosen.start))
+        beside = self.steps.rows if self.steps.beside is None else self.steps.beside
+        first = self.steps.first + chosen.start
+        return replace(self, steps=Steps((count,) * len(self.steps), False, beside, first))
 
     def columns(self, level: Level) -> list[Columns]:
         """All values of each step, by name."""
         views = {name: self.steps.split(column) for name, column in level.cell.split(self.rows).items()}
         return [dict(zip(views, step, strict=True)) for step in zip(*views.values(), strict=True)]
+
+
+class Left(Protocol):
+    """What a network leaves for its rule on one side."""
+
+    @property
+    def traces(self) -> list[Trace]:
+        """Those of all levels."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
 
 
 @dataclass
