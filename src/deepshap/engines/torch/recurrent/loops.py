@@ -1,7 +1,8 @@
 """Single steps of recurrent cells, ``torch.lstm_cell`` and its kin, and what loops of them may take together.
 
-A step leaves what it took; of that the traces of many steps are made at once. Where its new states go to the next step alone, no other multipliers reach them: the rule of the last of such steps goes
-through all of them at once, and leaves to each what it found of that one's inputs.
+A step leaves what it took; of that the traces of many steps are made at once. Where its new states go to the next step alone,
+no other multipliers reach them: the rule of the last of such steps goes through all of them at once, and leaves to each what it
+found of that one's inputs.
 """
 
 from __future__ import annotations
