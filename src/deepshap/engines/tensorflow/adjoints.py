@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ...mathematics.rules import mean
 from . import one_pass
+from .einsums import product
 from .step import Step
 
 
@@ -110,7 +111,7 @@ def _einsum(step: Step, m: Any) -> list[Any] | None:
         return None
 
     def by(equation: str) -> Callable[[Any], Any]:
-        return lambda other: tf.raw_ops.Einsum(inputs=[m, other], equation=equation)
+        return lambda other: product(m, other, equation)
 
     return _of_product(step, by(f"{made},{b}->{a}"), by(f"{made},{a}->{b}"))
 
