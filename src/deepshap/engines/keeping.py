@@ -78,17 +78,20 @@ class Kept:
                 waiting += [one for one in held if type(one) not in EMPTY or one] if nothing else held
 
     def now(self) -> Look:
-        """What containers and slots hold now."""
-        objects = [*chain.from_iterable(self._containers), *chain.from_iterable(map(dict.values, self._mappings))]
-        objects += map(vars, self._owners)
-        return [*map(len, self._containers)], [*objects, *starmap(_in_slot, self._slots)]
+        """What is held now."""
+        return [*map(len, self._containers)], [*self._objects()]
+
+    def _objects(self) -> Iterator[Any]:
+        """All objects in containers, attributes and slots."""
+        contents = chain.from_iterable(self._containers), chain.from_iterable(map(dict.values, self._mappings))
+        return chain(*contents, map(vars, self._owners), starmap(_in_slot, self._slots))
 
     def has_changed(self, since: Look) -> bool:
         """Whether anything is held now that was not then, or no more; arrays are compared with what they held first."""
-        sizes, objects = self.now()
-        if sizes != since[0] or any(self._empty) or not all(map(operator.is_, objects, since[1])):
+        if [*map(len, self._containers)] != since[0] or any(self._empty):
             return True
-        return any(map(_differs, self._arrays, self._contents))
+        same = all(map(operator.is_, self._objects(), since[1]))
+        return not same or any(map(_differs, self._arrays, self._contents))
 
     def note_generators(self) -> None:
         """Have ``drawing_kept`` put back the random generators that are held."""

@@ -15,6 +15,8 @@ from .nodes import is_continuous
 from .operations import Unsettled
 from .tree import detached, replace, tensors
 
+TAG = "_deepshap"
+
 
 @dataclass
 class Tag:
@@ -34,7 +36,7 @@ class Tag:
 
 def tag_of(tensor: Any) -> Tag | None:
     """The tag of a tensor, if it has one."""
-    return getattr(tensor, "_deepshap", None)
+    return getattr(tensor, TAG, None)
 
 
 def give(tensor: Tensor, tag: Tag) -> Tensor:

@@ -108,9 +108,10 @@ class Tape:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
         own = ["nan" if v != v else v for v in given] if given else given
         self.numbers.append((name, own))
-        if self.reference is None or len(self.numbers) > len(self.reference.numbers):
+        position, known = len(self.numbers) - 1, () if self.reference is None else self.reference.numbers
+        if position >= len(known):
             return
-        other, recorded = self.reference.numbers[len(self.numbers) - 1]
+        other, recorded = known[position]
         if other == name and own != recorded and not self._as_rows(own, recorded):  # other calls are found next
             raise Misaligned(
                 f"{self.known_as(name)} at {place_of_call()} takes other numbers ({_listed(own)}) than for the reference "

@@ -26,6 +26,7 @@ from . import calls, names, rules
 from .activity import Memory, is_followed, mark, varies
 from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
+    TAG,
     Tag,
     carried,
     carrier_of,
@@ -389,7 +390,7 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ activity
     def _sorted(self, given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
         """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
-        tags = [*map(tag_of, given)]
+        tags = [getattr(tensor, TAG, None) for tensor in given]
         active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
         return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
 

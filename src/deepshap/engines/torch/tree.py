@@ -57,11 +57,14 @@ def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> 
 
 def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     """Copy the tree with every tensor changed."""
-    if type(tree) in LEAVES or (type(tree) in EMPTY and not tree):
+    kind = type(tree)
+    if kind in LEAVES or (kind in EMPTY and not tree):
         return tree
-    if isinstance(tree, Tensor):
+    if kind in TENSORS or isinstance(tree, Tensor):
         return change(tree)
-    if type(tree) is tuple:
+    if kind is dict:
+        return {key: item if type(item) in LEAVES else replace(item, change) for key, item in tree.items()}
+    if kind is tuple:
         return tuple(
             [change(v) if type(v) in TENSORS else v if type(v) in LEAVES else replace(v, change) for v in tree]
         )
