@@ -121,8 +121,9 @@ def silu(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def gelu(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Of the product x Phi(x) with the normal distribution function Phi, like silu."""
-    s, sr = _normal(x), _normal(r)
-    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * of(_normal)(x, r, s, sr))
+    xp, s, sr, middle = namespace(x), _normal(x), _normal(r), (x + r) / 2
+    density = xp.exp(middle * middle / -2) * (2 * math.pi) ** -0.5
+    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + middle * xp.once(_slope_or_quotient)(density, x, r, s, sr))
 
 
 def _normal(x: Array) -> Array:
