@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import deque
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import drawn
+from helpers import assert_close, drawn, values
 from torch import Tensor, nn
 
 import deepshap
@@ -246,3 +247,33 @@ def test_a_model_that_begins_to_write_to_its_weights(large, monkeypatch):
     else:
         deepshap.DeepExplainer(model, background).shap_values(x)
         assert torch.equal(before, model[0].weight)
+
+
+def test_what_happens_between_calls_is_no_run_of_the_model():
+    """What an earlier call has noted is not put back in a later one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    weight = model[0].weight
+
+    def explained(meanwhile: Any) -> None:
+        meanwhile()
+        before = weight.detach().clone(), weight.dtype, None if weight.grad is None else weight.grad.to_dense()
+        wanted = values(copy.deepcopy(model), X.to(weight.dtype), R.to(weight.dtype))
+        for _ in range(2):
+            own = deepshap.DeepExplainer(model, R.to(weight.dtype)) if weight.dtype != R.dtype else explainer
+            assert_close(own.shap_values(X.to(weight.dtype)), wanted, 1e-5 if weight.dtype == torch.float32 else 1e-9)
+        assert torch.equal(weight, before[0])
+        assert (weight.dtype, weight.requires_grad, model.training) == (before[1], True, True)
+        assert (weight.grad is None) == (before[2] is None)
+        assert weight.grad is None or torch.equal(weight.grad.to_dense(), before[2])
+
+    explained(lambda: None)
+    explained(lambda: weight.data.mul_(2))
+    explained(lambda: setattr(weight, "grad", torch.ones_like(weight)))
+    explained(lambda: weight.grad.add_(1))
+    explained(lambda: setattr(weight, "grad", torch.ones_like(weight).to_sparse()))
+    explained(lambda: setattr(weight, "grad", None))
+    explained(lambda: setattr(weight, "data", torch.randn_like(weight)))
+    explained(model.float)
+    explained(model.double)

@@ -264,9 +264,9 @@ class _HeldTensor:
 
     def is_written_to(self) -> bool:
         """Whether a copy of it is needed, or of its gradient."""
-        if self.value is not None and not torch.equal(self.tensor, self.value):
+        if self.value is not None and not _is_still(self.tensor, self.value):
             return True
-        return self.grad is not None and self.grad_value is not None and not torch.equal(self.grad, self.grad_value)
+        return self.grad is not None and self.grad_value is not None and not _is_still(self.grad, self.grad_value)
 
     def restore(self) -> None:
         if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
@@ -285,6 +285,12 @@ class _HeldTensor:
                 self.tensor.grad = self.grad
             if self.grad is not None and self.grad_value is not None:
                 self.grad.data.copy_(self.grad_value)
+
+
+def _is_still(tensor: Tensor, before: Tensor) -> bool:
+    """Whether a tensor is what a copy of it is; of sparse gradients that is not told."""
+    alike = tensor.dtype == before.dtype and tensor.device == before.device and tensor.layout is torch.strided
+    return alike and torch.equal(tensor, before)
 
 
 @contextmanager
