@@ -7,6 +7,7 @@ takes several times as long to trace. Where a case is not met here, they are ask
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from ...mathematics.rules import mean
 from . import one_pass
-from .einsums import product
+from .einsums import as_matrices, product
 from .step import Step
 
 
@@ -63,13 +64,18 @@ def _reduced(mean_of: bool) -> Callable[[Step, Any], list[Any] | None]:
 
 
 # ---------------------------------------------------------------------- products: the gradient at the midpoint
-def _factor(step: Step, k: int) -> Any:
-    """A factor: the mean of both sides of one that varies."""
+def _factor(step: Step, k: int, order: Sequence[int] | None = None) -> Any:
+    """A factor: the mean of both sides of one that varies; with its axes in another order, which sides take before they meet."""
     operand = step.operands[k]
-    if not operand.active:
-        return operand.p
-    found = one_pass.mean(step, operand)
-    return mean(step.run.pairing.spread(operand)) if found is None else found
+    order = None if order is None or list(order) == sorted(order) else order
+    if order is not None and order[0] == 0 and operand.active:
+        sides = {side: tf.transpose(getattr(operand, side), order) for side in "xr"}
+        found = one_pass.mean(step, replace(operand, **sides, p=None))
+        if found is not None:
+            return found
+    found = one_pass.mean(step, operand) if operand.active else operand.p
+    found = mean(step.run.pairing.spread(operand)) if found is None else found
+    return found if order is None else tf.transpose(found, order)
 
 
 def _of_product(step: Step, by_a: Callable[[Any], Any], by_b: Callable[[Any], Any]) -> list[Any]:
@@ -110,10 +116,13 @@ def _einsum(step: Step, m: Any) -> list[Any] | None:
     if not set(a) <= set(b + made) or not set(b) <= set(a + made):
         return None
 
-    def by(equation: str) -> Callable[[Any], Any]:
-        return lambda other: product(m, other, equation)
-
-    return _of_product(step, by(f"{made},{b}->{a}"), by(f"{made},{a}->{b}"))
+    found = []
+    for k, (own, other) in enumerate(((a, b), (b, a))):
+        if step.varying[k]:
+            order = as_matrices(f"{made},{other}->{own}")
+            factor = _factor(step, 1 - k, [other.index(name) for name in order])
+            found.append(product(m, factor, f"{made},{order}->{own}"))
+    return found
 
 
 ADJOINTS: dict[str, Callable[[Step, Any], list[Any] | None]] = {

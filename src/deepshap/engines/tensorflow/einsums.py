@@ -15,8 +15,7 @@ def product(left: Any, right: Any, equation: str) -> Any:
     factors alone (``summed``), or in one of them and the product.
     """
     a, b, made = equation.replace("->", ",").split(",")
-    batch, summed = ("".join(k for k in a if k in b and (k in made) == kept) for kept in (True, False))
-    rows, columns = ("".join(k for k in made if k in own and k not in batch) for own in (a, b))
+    batch, summed, rows, columns = _roles(a, b, made)
     sizes = {k: size for names, t in ((a, left), (b, right)) for k, size in zip(names, _sizes(t), strict=True)}
     first, turned = _as_matrix(left, a, batch, rows, summed, sizes)
     second, other_turned = _as_matrix(right, b, batch, summed, columns, sizes)
@@ -27,6 +26,20 @@ def product(left: Any, right: Any, equation: str) -> Any:
         found = tf.matmul(first, second, transpose_a=turned, transpose_b=other_turned)
     order = batch + rows + columns
     return _ordered(tf.reshape(found, [sizes[k] for k in order]), order, made)
+
+
+def as_matrices(equation: str) -> str:
+    """The order of axes in which a product takes its second factor without work."""
+    a, b, made = equation.replace("->", ",").split(",")
+    batch, summed, _, columns = _roles(a, b, made)
+    return b if b == batch + columns + summed else batch + summed + columns
+
+
+def _roles(a: str, b: str, made: str) -> tuple[str, str, str, str]:
+    """Indices of all three, of the factors alone, of the first and of the second factor and the product."""
+    batch, summed = ("".join(k for k in a if k in b and (k in made) == kept) for kept in (True, False))
+    rows, columns = ("".join(k for k in made if k in own and k not in batch) for own in (a, b))
+    return batch, summed, rows, columns
 
 
 def _sizes(tensor: Any) -> list[Any]:
