@@ -25,11 +25,6 @@ def _numbers(x: Any) -> Any:
     return ml_dtypes.finfo(x.dtype.as_numpy_dtype)
 
 
-def isinf(x: Any) -> Any:
-    """Whether a number is infinite."""
-    return tf.math.is_inf(tf.abs(x))
-
-
 def isnan(x: Any) -> Any:
     """Whether it is no number."""
     return tf.math.is_nan(tf.abs(x))
@@ -108,9 +103,9 @@ def at_least_tiny_(x: Any) -> Any:
     return tf.where(x > least, x, least)
 
 
-def zero_(x: Any, where: Any) -> Any:
-    """0 where a condition holds."""
-    return tf.where(where, tf.zeros_like(x), x)
+def finite_(x: Any) -> Any:
+    """0 for infinities; NaN stays."""
+    return tf.where(tf.math.is_inf(tf.abs(x)), tf.zeros_like(x), x)
 
 
 def half_sum(x: Any, r: Any) -> Any:
@@ -192,9 +187,19 @@ def unsorted(order: Any, values: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- control and derivatives
-def cond(condition: Any, if_any: Callable[[], Any], if_none: Callable[[], Any]) -> Any:
-    """One value if a condition holds anywhere, else another; only one of them is computed."""
-    return tf.cond(tf.reduce_any(condition), if_any, if_none)
+def anywhere(condition: Any) -> Any:
+    """Whether a condition holds for any element."""
+    return tf.reduce_any(condition)
+
+
+def all_finite(x: Any) -> Any:
+    """Whether all numbers are finite."""
+    return tf.reduce_all(isfinite(x))
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """One value if a single condition holds, else another; only one of them is computed."""
+    return tf.cond(condition, if_true, if_false)
 
 
 def fold(turn: Callable[[Any, Any], Any], count: int, start: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ exp, expm1, log1p, tanh, sigmoid, sqrt, erfc = (
     torch.exp, torch.expm1, torch.log1p, torch.tanh, torch.sigmoid, torch.sqrt, torch.erfc,
 )  # fmt: skip
 relu, where, equal = torch.relu, torch.where, torch.eq
-isinf, isnan, isfinite = torch.isinf, torch.isnan, torch.isfinite
+isnan, isfinite = torch.isnan, torch.isfinite
 maximum, minimum, zeros_like, ones_like = torch.maximum, torch.minimum, torch.zeros_like, torch.ones_like
 conj, real, linear = torch.conj, torch.real, F.linear
 
@@ -70,7 +71,7 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
 
 def at_least_tiny_(x: Tensor) -> Tensor:
     """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
-    return torch.fmax(x, x.new_tensor(tiny(x)), out=x)
+    return x.nan_to_num_(tiny(x), math.inf).clamp_min_(tiny(x))
 
 
 def neg_(x: Tensor) -> Tensor:
@@ -88,9 +89,9 @@ def div_(x: Tensor, y: Tensor) -> Tensor:
     return x.div_(y)
 
 
-def zero_(x: Tensor, where: Tensor) -> Tensor:
-    """0 where a condition holds."""
-    return x.masked_fill_(where, 0)
+def finite_(x: Tensor) -> Tensor:
+    """0 for infinities; NaN stays."""
+    return x.masked_fill_(torch.isinf(x), 0) if x.is_complex() else x.nan_to_num_(math.nan, 0.0, 0.0)
 
 
 def half_sum(x: Tensor, r: Tensor) -> Tensor:
@@ -185,9 +186,19 @@ def once(formula: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # ---------------------------------------------------------------------- control and derivatives
-def cond(condition: Tensor, if_any: Callable[[], Any], if_none: Callable[[], Any]) -> Any:
-    """One value if a condition holds anywhere, else another; only one of them is computed."""
-    return if_any() if bool(condition.any()) else if_none()
+def anywhere(condition: Tensor) -> bool:
+    """Whether a condition holds for any element."""
+    return bool(condition.any())
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether all numbers are finite; False for some whose sum is beyond all numbers, too."""
+    return math.isfinite(x.sum())
+
+
+def cond(condition: bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """One value if a single condition holds, else another; only one of them is computed."""
+    return if_true() if condition else if_false()
 
 
 def fold(turn: Callable[[Any, Any], Any], count: int, start: Tensor) -> Tensor:

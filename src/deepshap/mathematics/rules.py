@@ -189,23 +189,29 @@ def _weights(d: Array, p: Array, pr: Array, D: Array) -> Array:
 def _difference(z: Array, r: Array) -> Array:
     """Logits minus logits of the reference; those masked by -inf on both sides do not differ."""
     xp, d = namespace(z), z - r
-    beyond, lowest = ~xp.isfinite(d), xp.lowest(z) / 2
-    return xp.cond(beyond, lambda: xp.where(beyond, xp.clip(z, lowest) - xp.clip(r, lowest), d), lambda: d)
+
+    def masked() -> Array:
+        lowest = xp.lowest(z) / 2
+        return xp.where(xp.isfinite(d), d, xp.clip(z, lowest) - xp.clip(r, lowest))
+
+    return xp.cond(xp.all_finite(d), lambda: d, masked)
 
 
 def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array, total_r: Array) -> Array:
     """u = z - total with total = logsumexp(z)."""
     xp = namespace(z)
-    return _normalise(m, z, r, total, total_r, _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r))
+    weights = _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r)
+    return _normalise(m, z, r, total, total_r, weights, xp.anywhere((total < -MASKED) | (total_r < -MASKED)))
 
 
 def softmax(m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array) -> Array:
     """p = exp(log_softmax(z)): independent of a shift of both sides, finite under -inf masks."""
     xp, d, D = namespace(z), _difference(z, r), total - total_r
     masked = (total < -MASKED) | (total_r < -MASKED)  # there digits are lost in both terms
-    change = xp.cond(masked, lambda: xp.where(masked, _change(z, r), d - D), lambda: d - D)
+    somewhere = xp.anywhere(masked)
+    change = xp.cond(somewhere, lambda: xp.where(masked, _change(z, r), d - D), lambda: d - D)
     slopes = xp.mul_(xp.maximum(p, pr), secants.decay(change))
-    return _normalise(m * slopes, z, r, total, total_r, _weights(d, p, pr, D))
+    return _normalise(m * slopes, z, r, total, total_r, _weights(d, p, pr, D), somewhere)
 
 
 def _change(z: Array, r: Array) -> Array:
@@ -215,22 +221,21 @@ def _change(z: Array, r: Array) -> Array:
     return xp.where(xp.equal(u, ur), 0.0, u - ur)
 
 
-def _normalise(m: Array, z: Array, r: Array, total: Array, total_r: Array, weights: Array) -> Array:
-    """From the multipliers of the normalised logits to those of the logits."""
+def _normalise(m: Array, z: Array, r: Array, total: Array, total_r: Array, weights: Array, somewhere: Array) -> Array:
+    """From the multipliers of the normalised logits to those of the logits; whether any row may be masked is known."""
     xp, found = namespace(z), m - weights * namespace(m).sum_last(m)
-    low, low_r = total < -MASKED, total_r < -MASKED
 
     def masked() -> Array:
-        return _of_masked_rows(m, z, r, (low & _is_masked(z, total), low_r & _is_masked(r, total_r)), found)
+        return _of_masked_rows(m, z, r, (_is_masked(z, total), _is_masked(r, total_r)), found)
 
-    return xp.cond(low | low_r, masked, lambda: found)
+    return xp.cond(somewhere, masked, lambda: found)
 
 
 def _is_masked(z: Array, total: Array) -> Array:
-    """Whether low logits are those of a mask: one and the same number, or one that swallows what it is added to."""
+    """Whether logits are those of a mask: low, and one and the same number or one that swallows what it is added to."""
     xp = namespace(z)
     others = xp.sum_last(xp.cast(~xp.equal(z, z[..., :1]), z))
-    return (total < -SWALLOWED) | xp.equal(others, 0)
+    return (total < -MASKED) & ((total < -SWALLOWED) | xp.equal(others, 0))
 
 
 def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Array) -> Array:
@@ -327,7 +332,7 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
             order = xp.argsort(point)
             return total + (end - start) * xp.unsorted(order, _shared(m, xp.take(point, order)))
 
-        return xp.cond(end > start, held, lambda: total)
+        return xp.cond(xp.anywhere(end > start), held, lambda: total)
 
     return xp.fold(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
 

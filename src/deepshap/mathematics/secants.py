@@ -44,7 +44,7 @@ def log1pc(d: Array) -> Array:
 def quotient_where(condition: Array, a: Array, b: Array, otherwise: Array | float = 0.0) -> Array:
     """a / b where a condition holds, else another value; b may be 0 there."""
     xp = namespace(b)
-    return xp.where(condition, a / xp.where(condition, b, 1.0), otherwise)
+    return xp.where(condition, a / b, otherwise)
 
 
 def tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -121,9 +121,16 @@ def silu(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def gelu(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Of the product x Phi(x) with the normal distribution function Phi, like silu."""
-    xp, s, sr, middle = namespace(x), _normal(x), _normal(r), (x + r) / 2
-    density = xp.exp(middle * middle / -2) * (2 * math.pi) ** -0.5
-    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + middle * xp.once(_slope_or_quotient)(density, x, r, s, sr))
+    return namespace(x).once(_gelu)(x, r, y, yr, _normal(x), _normal(r))
+
+
+def _gelu(x: Array, r: Array, y: Array, yr: Array, s: Array, sr: Array) -> Array:
+    """The secant of Phi, whose values are s and s_r, is its derivative where that explains their change to rounding error."""
+    xp, d, both, change, middle = namespace(x), x - r, s + sr, s - sr, namespace(x).half_sum(x, r)
+    density = xp.exp(middle * middle * -0.5) * (2 * math.pi) ** -0.5
+    explained = abs(change - density * d) <= 8 * xp.eps(s) * both
+    near = both / 2 + middle * xp.where(explained, density, change / d)
+    return xp.where(abs(d) > 1, (y - yr) / d, near)  # as in ``_quotient_beyond_one``
 
 
 def _normal(x: Array) -> Array:
@@ -171,11 +178,10 @@ def _slope_or_quotient(slope: Array, x: Array, r: Array, y: Array, yr: Array) ->
     xp, distance, difference = namespace(x), _apart(x, r), _apart(y, yr)
     rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
     explained, still = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
-    slope = xp.where(explained, slope, difference / xp.where(still, 1.0, distance))
-    return finite(xp.where(still & ~xp.isfinite(slope), 0.0, slope))
+    slope = xp.where(explained, slope, difference / distance)
+    return finite(xp.where(still & xp.isnan(slope), 0.0, slope))
 
 
 def finite(slope: Array) -> Array:
     """0 for an infinite slope: its operand did not change (sqrt at 0 on both sides), and it explains nothing."""
-    xp = namespace(slope)
-    return xp.zero_(slope, xp.isinf(slope))
+    return namespace(slope).finite_(slope)
