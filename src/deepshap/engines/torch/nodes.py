@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch import pyfunctorch
+from torch._C import _functorch as transforms
 from torch.autograd.function import Function, once_differentiable
 
 from ...errors import UnsupportedOperationError
@@ -59,8 +59,9 @@ class Node(Function):
                 return (None,) * (3 + len(step.inputs))
             given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
         find, step, given = _found_by(ctx, given)
-        result = for_several(f"{step.name} at {step.place}", find, given) if several_at_once() else for_one(find, given)
-        result = tuple(None if m is None else _like(m, i) for m, i in zip(result, step.inputs, strict=True))
+        alike = partial(_alike, find, step.inputs)
+        several = several_at_once()
+        result = for_several(f"{step.name} at {step.place}", alike, given) if several else for_one(alike, given)
         if reading.careful and len(given) == 1:
             result = tuple(m if m is None or m.shape != given[0].shape else where_reached(given[0], m) for m in result)
         if reading.diagnosis is not None:
@@ -87,8 +88,8 @@ def _known(step: Step) -> tuple[Tensor | None, ...]:
     step.known = None
     if not several_at_once():
         return tuple(None if m is None else m.squeeze(0) for m in known)
-    level = pyfunctorch.retrieve_current_functorch_interpreter().level()
-    return tuple(None if m is None else torch._C._functorch._add_batch_dim(m, 0, level) for m in known)
+    level = transforms.peek_interpreter_stack().level()
+    return tuple(None if m is None else transforms._add_batch_dim(m, 0, level) for m in known)
 
 
 def applied(function: type[Function], *given: Any) -> Any:
@@ -96,8 +97,15 @@ def applied(function: type[Function], *given: Any) -> Any:
     return super(Function, function).apply(*given)  # type: ignore[misc]
 
 
+def _alike(find: Find, values: Sequence[Tensor], given: list[Any]) -> list[Tensor | None]:
+    """What is found of values, in their dtypes."""
+    return [None if m is None else _like(m, v) for m, v in zip(find(given), values, strict=True)]
+
+
 def _like(multiplier: Tensor, value: Tensor) -> Tensor:
     """A multiplier in the dtype of its value: that of a real one is real."""
+    if multiplier.dtype is value.dtype:
+        return multiplier
     real = multiplier.is_complex() and not value.is_complex()
     return (multiplier.real if real else multiplier).to(value.dtype)
 
@@ -146,7 +154,7 @@ def made_by(node: Any) -> Step | None:
 
 def several_at_once() -> bool:
     """Whether a transform of ``torch.func`` is at work: vmap, over explained outputs and references, or one of the model."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return transforms.peek_interpreter_stack() is not None
 
 
 def for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -158,16 +166,20 @@ def for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, 
 def for_several(what: str, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Under ``torch.vmap``: go back with the multipliers of all pairs, (seeds, *shape of a value).
 
-    Torch has custom functions for this, which take ten times as long to get there as their rule takes for a small layer.
+    Torch has custom functions for this, which take ten times as long to get there as their rule takes for a small layer, and
+    classes for the transform at work, which take as long as a view of a tensor each time.
     """
-    mapped = pyfunctorch.retrieve_current_functorch_interpreter()
-    if not isinstance(mapped, pyfunctorch.VmapInterpreter):
+    mapped = transforms.peek_interpreter_stack()
+    if mapped is None or mapped.key() != transforms.TransformType.Vmap:
         raise UnsupportedOperationError(f"{what} has no second derivative.")
-    level, size = mapped.level(), mapped.batch_size()
-    with mapped.lower():
-        rows = [None if m is None else _laid_out(*torch._C._functorch._unwrap_batched(m, level), size) for m in given]
-        found = find(rows)
-        return tuple(None if m is None else torch._C._functorch._add_batch_dim(m, 0, level) for m in found)
+    level = mapped.level()
+    size = transforms.CVmapInterpreterPtr(mapped).batchSize()
+    outer = transforms.pop_dynamic_layer_stack()
+    try:
+        found = find([None if m is None else _laid_out(*transforms._unwrap_batched(m, level), size) for m in given])
+        return tuple([None if m is None else transforms._add_batch_dim(m, 0, level) for m in found])
+    finally:
+        transforms.push_dynamic_layer_stack(outer)
 
 
 def _laid_out(m: Tensor, axis: int | None, size: int) -> Tensor:
