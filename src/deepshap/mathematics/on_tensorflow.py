@@ -144,6 +144,11 @@ def sum_last(x: Any) -> Any:
     return tf.reduce_sum(x, -1, keepdims=True)
 
 
+def mean_last(x: Any) -> Any:
+    """The mean, its axis kept."""
+    return tf.reduce_mean(x, -1, keepdims=True)
+
+
 def sum_rows(x: Any) -> Any:
     """The sum over the last axis but one."""
     return tf.reduce_sum(x, -2)

@@ -96,7 +96,7 @@ def finite_(x: Tensor) -> Tensor:
 
 def half_sum(x: Tensor, r: Tensor) -> Tensor:
     """(x + r) / 2."""
-    return x if x is r else torch.add(x, r).mul_(0.5)
+    return x if x is r else torch.add(x * 0.5, r, alpha=0.5)
 
 
 def lerp(r: Tensor, x: Tensor, t: Any) -> Tensor:
@@ -118,6 +118,11 @@ def split(x: Tensor, count: int) -> tuple[Tensor, ...]:
 def sum_last(x: Tensor) -> Tensor:
     """The sum, its axis kept."""
     return x.sum(-1, keepdim=True)
+
+
+def mean_last(x: Tensor) -> Tensor:
+    """The mean, its axis kept."""
+    return x.mean(-1, keepdim=True)
 
 
 def softmax(x: Tensor) -> Tensor:

@@ -260,12 +260,12 @@ def standardised(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
     both sides ``u = (c + c_r) / (q + q_r)`` all that becomes the derivative's own form:
     ``(1 / q + 1 / q_r) / 2 (m - mean(m) - u mean(m u))``.
     """
-    xp, (q, qr), n = namespace(m), size, m.shape[-1]
+    xp, (q, qr) = namespace(m), size
     u = (y[0] * q + y[1] * qr) / (q + qr)
-    found = m - u * (xp.sum_last(m * u) / n)
+    found = m - u * xp.mean_last(m * u)
     if centred:
-        found = found - xp.sum_last(m) / n
-    return found * ((1 / q + 1 / qr) / 2)
+        found = found - xp.mean_last(m)
+    return found * xp.half_sum(1 / q, 1 / qr)
 
 
 def normalised(m: Array, x: Sides, y: Sides, bound: float) -> Array:

@@ -54,7 +54,12 @@ def tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def sigmoid(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """[y (1 - y_r) + y_r (1 - y)] / 2 * tanhc((x - r) / 2)."""
-    return 0.5 * (y * (1 - yr) + yr * (1 - y)) * tanhc((x - r) / 2)
+    return _sigmoid(x - r, y, yr)
+
+
+def _sigmoid(d: Array, y: Array, yr: Array) -> Array:
+    """As ``sigmoid``, of the difference of the arguments."""
+    return 0.5 * (y * (1 - yr) + yr * (1 - y)) * tanhc(d / 2)
 
 
 def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -115,8 +120,8 @@ def relu(x: Array, r: Array, y: Array, yr: Array) -> Array:
 def silu(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Of the product x sigmoid(x): mean sigmoid plus mean x times the secant of sigmoid."""
     xp = namespace(x)
-    s, sr = xp.sigmoid(x), xp.sigmoid(r)
-    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * sigmoid(x, r, s, sr))
+    s, sr, d = xp.sigmoid(x), xp.sigmoid(r), x - r
+    return _quotient_beyond_one(d, y, yr, xp.half_sum(s, sr) + xp.half_sum(x, r) * _sigmoid(d, s, sr))
 
 
 def gelu(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -129,12 +134,11 @@ def _gelu(x: Array, r: Array, y: Array, yr: Array, s: Array, sr: Array) -> Array
     xp, d, both, change, middle = namespace(x), x - r, s + sr, s - sr, namespace(x).half_sum(x, r)
     density = xp.exp(middle * middle * -0.5) * (2 * math.pi) ** -0.5
     explained = abs(change - density * d) <= 8 * xp.eps(s) * both
-    near = both / 2 + middle * xp.where(explained, density, change / d)
-    return xp.where(abs(d) > 1, (y - yr) / d, near)  # as in ``_quotient_beyond_one``
+    return _quotient_beyond_one(d, y, yr, both / 2 + middle * xp.where(explained, density, change / d))
 
 
 def _normal(x: Array) -> Array:
-    return namespace(x).erfc(-x * 0.5**0.5) / 2  # keeps its digits in the lower tail
+    return namespace(x).erfc(x * -(0.5**0.5)) / 2  # keeps its digits in the lower tail
 
 
 def gelu_tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -143,12 +147,12 @@ def gelu_tanh(x: Array, r: Array, y: Array, yr: Array) -> Array:
     u, ur = (scale * (v + cubic * v**3) for v in (x, r))
     s, sr = xp.sigmoid(u), xp.sigmoid(ur)
     steepness = sigmoid(u, ur, s, sr) * scale * (1 + cubic * (x * x + x * r + r * r))
-    return _quotient_beyond_one(x, r, y, yr, (s + sr) / 2 + (x + r) / 2 * steepness)
+    return _quotient_beyond_one(x - r, y, yr, xp.half_sum(s, sr) + xp.half_sum(x, r) * steepness)
 
 
-def _quotient_beyond_one(x: Array, r: Array, y: Array, yr: Array, near: Array) -> Array:
-    """The two halves of a product's secant cancel in the tails; for distant points the quotient is exact there."""
-    return quotient_where(abs(x - r) > 1, y - yr, x - r, near)
+def _quotient_beyond_one(d: Array, y: Array, yr: Array, near: Array) -> Array:
+    """The two halves of a product's secant cancel in the tails; for points that are d apart the quotient is exact there."""
+    return quotient_where(abs(d) > 1, y - yr, d, near)
 
 
 def tanhshrink(x: Array, r: Array, y: Array, yr: Array) -> Array:

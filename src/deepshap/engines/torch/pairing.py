@@ -161,6 +161,9 @@ def _view(step: Step, layout: Layout, constants: Layout) -> Step:
     assert reference is not None
 
     def laid_out(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
+        if len(values) == len(others) == 1:
+            x, r = layout(values[0], others[0])
+            return (x,), (r,)
         return tuple(zip(*map(layout, values, others), strict=True))
 
     inputs, outputs = laid_out(step.inputs, reference.inputs), laid_out(step.outputs, reference.outputs)
