@@ -44,6 +44,14 @@ def of_softmax(array: Any, m: Any, z: Any, r: Any) -> np.ndarray:
 
 
 @FRAMEWORKS
+def test_differences_of_logits_may_sum_to_more_than_the_largest_number(array):
+    m, r = RANDOM.normal(size=(2, 1, 4))
+    z = np.array([[0.5, -2.5e38, -2.5e38, 1.0]])
+    found = of_softmax(lambda v: array(v.astype(np.float32)), m, z, r)
+    assert np.allclose(found, of_softmax(array, m, z, r), rtol=1e-5, atol=1e-7)
+
+
+@FRAMEWORKS
 @pytest.mark.parametrize("shift", [-12_000.0, -200_000.0])
 def test_log_likelihoods_are_no_masks(shift, array):
     """A shift of both sides changes nothing; the multipliers of one side's shift stay those of the rule for any size."""
