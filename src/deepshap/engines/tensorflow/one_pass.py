@@ -52,7 +52,7 @@ def mean(step: Step, value: Value) -> Any:
 
 def explained(m: Any, value: Value) -> Any:
     """Multipliers of an input times its differences, summed over the references of each example; None without a kernel."""
-    if m.dtype != value.x.dtype or not _has_kernels(m.dtype) or _inner(value) != 1:
+    if m.dtype != value.x.dtype or not has_kernels(m.dtype) or _inner(value) != 1:
         return None
     made = tf.numpy_function(_explained, [m, value.x, value.r], tf.float64, stateful=False)
     return tf.ensure_shape(made, value.x.shape)
@@ -60,8 +60,15 @@ def explained(m: Any, value: Value) -> Any:
 
 # ---------------------------------------------------------------------- in the graph
 @cache
-def _has_kernels(dtype: tf.DType) -> bool:
+def has_kernels(dtype: tf.DType) -> bool:
+    """Whether there are kernels for numbers of a type, on this machine."""
     return dtype in (tf.float32, tf.float64) and not tf.config.list_physical_devices("GPU")
+
+
+def rows_alone(value: Value) -> tuple[int | None, ...]:
+    """The shape of a value whose rows are its first axis, and nothing else on it; else none."""
+    layout = value.layout
+    return layout.shape if layout is not None and (layout.axis, layout.inner, layout.outer) == (0, 1, 1) else ()
 
 
 def _inner(value: Value) -> int:
@@ -72,7 +79,7 @@ def _meets(step: Step, value: Value) -> bool:
     """Whether all examples meet all references in rows of their own, and kernels may run."""
     layout, dtypes = value.layout, {value.x.dtype, value.r.dtype}
     together = layout is not None and layout.axis == 0 and layout.outer == 1
-    return step.run.has_kernels and together and all(map(_has_kernels, dtypes))
+    return step.run.has_kernels and together and all(map(has_kernels, dtypes))
 
 
 def _is_met(step: Step, m: Any) -> bool:
@@ -102,8 +109,8 @@ def _times(secant: Any) -> Plain:
 @cache
 def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.ndarray]:
     def run(m: np.ndarray, *sides: np.ndarray) -> np.ndarray:
-        fits = not last or _are_plain(*sides[:2], *sides[4:])
-        if fits and worth.PAIRS.reached((name, m.dtype), m.size) and _is_compiled():
+        fits = not last or are_plain(*sides[:2], *sides[4:])
+        if fits and worth.PAIRS.reached((name, m.dtype), m.size) and is_compiled():
             return _by_kernel(name, m, sides, inner, last)
         pairs: list[Any] = [_beside(x, r, inner, last) for x, r in zip(sides[::2], sides[1::2], strict=True)]
         if last:  # the formula chooses places, which are not broadcast
@@ -129,9 +136,9 @@ def _mean(inner: int) -> Callable[..., np.ndarray]:
 def _explained(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
     n, b, size = len(x), len(r), math.prod(x.shape[1:])
     sums, arrays = np.zeros((n, size)), (m.reshape(n, b, size), x.reshape(n, size), r.reshape(b, size))
-    if not (worth.PAIRS.reached(("explained", m.dtype), m.size) and _is_compiled()):
+    if not (worth.PAIRS.reached(("explained", m.dtype), m.size) and is_compiled()):
         return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
-    _in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
+    in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
     return sums.reshape(x.shape)
 
 
@@ -142,7 +149,8 @@ def _kernels() -> Any:
 
 
 @cache
-def _is_compiled() -> bool:
+def is_compiled() -> bool:
+    """Whether Numba compiles what it is given."""
     import numba  # takes half a second
 
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
@@ -170,11 +178,11 @@ def _by_kernel(name: str, m: np.ndarray, sides: Sequence[np.ndarray], inner: int
     arrays = [laid_out(v, 1, n, 1, b) for v in (m, found)]
     for x, r in zip(sides[::2], sides[1::2], strict=True):
         arrays += [laid_out(r, 1, b), laid_out(x, 1, n)]
-    _in_blocks(partial(kernel, *arrays), n, m.size)
+    in_blocks(partial(kernel, *arrays), n, m.size)
     return found
 
 
-def _are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
+def are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
     """Whether no logits are masked as a whole, and the same are masked in all rows."""
     if any((total < -MASKED).any() for total in totals):
         return False
@@ -182,7 +190,7 @@ def _are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
     return all((m == masked[0][:1]).all() for m in masked)
 
 
-def _in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
+def in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
     """Some rows in each thread."""
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
     blocks = worth.blocks(rows, work, threads)

@@ -65,6 +65,13 @@ DATA = ("T", "Tparams", "dtype", "SrcT", "Treal", "Tcomplex")  # type attributes
 
 POSITIONS = "positions"  # under which users refuse that positions differ
 USER_OPERATIONS: dict[Any, Operation] = {}
+
+
+def is_of_user(operation: Operation) -> bool:
+    """Whether users have registered it."""
+    return any(operation is registered for registered in USER_OPERATIONS.values())
+
+
 SIZES = {
     "OneHot": (1,),
     "DenseBincount": (1,),

@@ -14,7 +14,7 @@ from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, one_pass
-from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, USER_OPERATIONS, Operation
+from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
 from .pairing import Unpaired
 from .step import Step
 from .values import Value
@@ -69,7 +69,7 @@ def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     result = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(result) != sum(step.varying):
         raise InputError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs.")
-    of_user = any(operation is registered for registered in USER_OPERATIONS.values())
+    of_user = is_of_user(operation)
     return [_fitting(step, m, v, of_user) for m, v in zip(result, [v for v in step.operands if v.active], strict=True)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from . import rules
+from . import attention, rules
 from .graphs import Body, emit
 from .layouts import Layouts
 from .memory import Bytes
@@ -30,6 +30,7 @@ from .operations import (
     SIZES,
     VARIABLE,
     Operation,
+    is_of_user,
     places,
 )
 from .pairing import Pairing, Unpaired
@@ -46,6 +47,7 @@ class Tape:
         self.tracer = tracer
         self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
         self.multipliers: dict[Value, Any] = {}
+        self.makers: dict[Value, Step] = {}  # steps with rules of the table, by what they return
 
     def record(self, outputs: Sequence[Value], pull: Callable[..., None]) -> None:
         """Remember how to pull the outputs' multipliers (None where there is none) back."""
@@ -61,6 +63,11 @@ class Tape:
         if before is not None:
             multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else before + multiplier
         self.multipliers[value] = multiplier
+
+    def add_all(self, values: Sequence[Value], multipliers: Sequence[Any]) -> None:
+        """Add to the multipliers of several values."""
+        for value, m in zip(values, multipliers, strict=True):
+            self.add(value, m)
 
     def pull(self) -> None:
         """Carry all multipliers back to where the run began."""
@@ -191,8 +198,7 @@ class Tracer:
         if tape is not None and not self._depth:
 
             def pull(*multipliers: Any) -> None:
-                for value, m in zip(inputs, multipliers, strict=True):
-                    tape.add(value, m)
+                tape.add_all(inputs, multipliers)
 
             tape.record(entered, pull)
         self._depth += 1
@@ -238,7 +244,14 @@ class Tracer:
 
     def record(self, tape: Tape, step: Step, operation: Operation) -> None:
         """Let the rule of an operation pull the multipliers of a step's outputs back."""
-        tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
+        whole = None
+        if self.has_kernels and type(step) is Step and not is_of_user(operation):
+            tape.makers.update(dict.fromkeys(step.results, step))
+            whole = attention.ended_by(step, tape.makers)
+        if whole is None:
+            tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
+        else:
+            tape.record(step.results, lambda m: tape.add_all(whole.operands, whole.pulled(m)))
 
     def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
         """What an operation returns on both sides, as values that depend on the input."""
@@ -286,8 +299,7 @@ class Tracer:
         if self.diagnosis is not None and not any(_goes_around(v) for v in step.operands):
             gap, size = rules.local_gap(step, multipliers, result)
             self.diagnosis.append(Diagnosis([(step.name, step.place)], tf.stack([[gap], [size]])))
-        for value, m in zip([v for v in step.operands if v.active], result, strict=True):
-            tape.add(value, m)
+        tape.add_all([v for v in step.operands if v.active], result)
 
     def settled(self, value: Value, op: Any) -> Value:
         """Indices that are about to be used: they must be the same on both sides."""

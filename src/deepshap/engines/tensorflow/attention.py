@@ -1,0 +1,206 @@
+"""Attention, softmax(scale q k^T + mask) v, recognised by its last product, and pulled back by one kernel.
+
+Rules are linear in multipliers. So what the last product gives can go to q, k and v at once, whoever else uses scores and
+weights: that goes back through the operations one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...mathematics import rules
+from ..kernels import worth
+from . import one_pass
+from .step import Step
+from .values import Value
+
+FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
+WANTED = "nhti", "nhsi", "nhws", "nhts"  # how the kernel takes queries, keys, values, and scores and weights
+MADE = "bnhti", "bnhsi", "bnhsw"  # and what it makes; b are the references
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Queries, keys and values, scores as softmax sees them, and weights.
+
+    ``names`` are the axes of the first four and of the result: rows n, heads h (if there are any), queries t, keys s, and what
+    products sum up or keep, i and w.
+    """
+
+    operands: tuple[Value, Value, Value]
+    scores: Value
+    weights: Value
+    scale: float
+    names: tuple[str, ...]
+
+    def fits(self, product: Value, result: Value) -> bool:
+        """Whether all have rows of their own, and sizes that are known, and the same wherever the name is."""
+        values = *self.operands, self.scores, result, product, self.weights
+        sizes: dict[str, int] = {}
+        for value, name in zip(values, (*self.names, *[self.names[3]] * 2), strict=True):
+            shape = one_pass.rows_alone(value)
+            if len(shape) != len(name) or value.x.dtype != result.x.dtype:
+                return False
+            for axis, size in zip(name, shape, strict=True):
+                if size is None or sizes.setdefault(axis, size) != size:
+                    return False
+        return True
+
+    def pulled(self, m: Any) -> list[Any]:
+        """Multipliers of the operands, from those of the result."""
+        values = *self.operands, self.scores, self.weights
+        sides = [side for v in values for side in (v.x, v.r)]
+        sides += [tf.reduce_logsumexp(side, -1) for side in (self.scores.x, self.scores.r)]
+        run = _rule(self.names, self.scale)
+        made = tf.numpy_function(run, [m, *sides], [m.dtype] * 3, stateful=False)
+        return [tf.ensure_shape(g, [None, *v.x.shape[1:]]) for g, v in zip(made, self.operands, strict=True)]
+
+
+# ---------------------------------------------------------------------- in the graph
+def ended_by(step: Step, makers: Mapping[Value, Step]) -> Attention | None:
+    """The attention whose last product a step is; ``makers`` are the steps with rules of the table, by what they return."""
+    weights = next((v for v in step.operands if v in makers and makers[v].name == "Softmax"), None)
+    if weights is None or not (step.run.has_kernels and one_pass.has_kernels(weights.x.dtype)):
+        return None
+    scores = makers[weights].operands[0]
+    product, scale = _before(scores, makers)
+    first, last = _terms(product), _terms(step)
+    if product is None or first is None or last is None:
+        return None
+    *both, z = first
+    (q_name, q), (k_name, k) = sorted(zip(both, product.operands, strict=True), key=lambda factor: z[-1] in factor[0])
+    *both, y = last
+    (p_name, _), (v_name, v) = sorted(
+        zip(both, step.operands, strict=True), key=lambda factor: factor[1] is not weights
+    )
+    names = _named(q_name, k_name, z, p_name, v_name, y)
+    found = Attention((q, k, v), scores, weights, scale, names)
+    return found if names and found.fits(product.results[0], step.results[0]) else None
+
+
+def _before(scores: Value, makers: Mapping[Value, Step]) -> tuple[Step | None, float]:
+    """The step that made scores before masks were added and numbers multiplied them, and what they were multiplied by."""
+    scale = 1.0
+    while (step := makers.get(scores)) is not None and step.name in ("Mul", "AddV2") and sum(step.varying) == 1:
+        at = step.varying.index(True)
+        if step.name == "Mul":
+            factor = step.static(1 - at)
+            if factor is None or factor.size != 1:
+                return None, scale
+            scale *= float(factor.item())
+        scores = step.operands[at]
+    return step, scale
+
+
+def _terms(step: Step | None) -> list[str] | None:
+    """Names of the axes of two factors that vary, and of their product."""
+    if step is None or step.varying != (True, True):
+        return None
+    if step.name == "Einsum":
+        equation = step.op.get_attr("equation").decode()
+        return None if "." in equation else equation.replace("->", ",").split(",")
+    rank = step.results[0].x.shape.rank or 0
+    if step.name != "BatchMatMulV2" or rank not in (3, 4):
+        return None
+    batch, turned = "nh"[: rank - 2], [step.op.get_attr(side) for side in ("adj_x", "adj_y")]
+    return [batch + ("ia" if turned[0] else "ai"), batch + ("bi" if turned[1] else "ib"), batch + "ab"]
+
+
+def _named(q: str, k: str, z: str, p: str, v: str, y: str) -> tuple[str, ...]:
+    """The names of ``Attention``, from those of two products; none where these are other products."""
+
+    def alone(names: str, others: str) -> str:
+        return "".join(c for c in names if c not in others)
+
+    queries, inner, width = alone(q, k), alone(q, z), alone(v, p)
+    heads = alone(z[1:-1], queries)
+    known = dict(zip(z[:1] + heads + queries + z[-1:] + inner, "n" + "h" * len(heads) + "tsi", strict=False))
+    scores = ["".join(known.get(c, "?") for c in name) for name in (q, k, z)]
+    known = dict(zip(p + width, scores[2] + "w", strict=False))
+    values = ["".join(known.get(c, "?") for c in name) for name in (v, y)]
+    found = *scores[:2], values[0], scores[2], values[1]
+    wanted = [alone(name, "" if heads else "h") for name in (*WANTED, "nhtw")]
+    return found if [*map(sorted, found)] == [*map(sorted, wanted)] else ()
+
+
+# ---------------------------------------------------------------------- when it runs
+@cache
+def _rule(names: tuple[str, ...], scale: float) -> Callable[..., list[np.ndarray]]:
+    """Of arrays as they come; TensorFlow keeps it for ever."""
+    *of_operands, z, y = names
+
+    def run(m: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+        of_sides = [name for name in (*of_operands, z, z) for _ in "xr"]
+        wanted = [name for name in (*WANTED, WANTED[3]) for _ in "xr"]
+        sides = [np.ascontiguousarray(_ordered(*v)) for v in zip(arrays, of_sides, wanted, strict=False)]
+        sides += [np.ascontiguousarray(_ordered(total, z[:-1], "nht")) for total in arrays[-2:]]
+        n, b = len(arrays[0]), len(arrays[1])
+        given = _ordered(m.reshape(n, b, *m.shape[1:]), "nb" + y[1:], "bnhtw")
+        found = _by_kernel(given, sides, scale, of_operands)
+        found = _plainly(given, sides, scale) if found is None else found
+        made = [_ordered(v, w, "nb" + name[1:]) for v, w, name in zip(found, MADE, of_operands, strict=True)]
+        return [np.ascontiguousarray(v).reshape(n * b, *v.shape[2:]) for v in made]
+
+    return run
+
+
+def _ordered(array: np.ndarray, names: str, wanted: str) -> np.ndarray:
+    """With axes in another order; a single head has no axis where its name is missing."""
+    if "h" in wanted and "h" not in names:
+        array, names = array[None], "h" + names
+    if "h" in names and "h" not in wanted:
+        array, names = array.squeeze(names.index("h")), names.replace("h", "")
+    return array.transpose([names.index(k) for k in wanted])
+
+
+def _by_kernel(
+    m: np.ndarray, sides: Sequence[np.ndarray], scale: float, names: Sequence[str]
+) -> list[np.ndarray] | None:
+    """Multipliers of queries, keys and values, whose axes lie as theirs do; None where that is no work for the kernel."""
+    b, n, heads, queries, width = m.shape
+    keys, inner = sides[2].shape[-2:]
+    pairs = b * n * heads * queries * keys
+    if not (one_pass.are_plain(*sides[6:8], *sides[10:]) and worth.PAIRS.reached(("attention", m.dtype), pairs)):
+        return None
+    from ..kernels import attention
+
+    at_once = attention.queries_at_once(queries, keys, max(inner, width))
+    if not one_pass.is_compiled() or at_once < min(queries, FEWEST_QUERIES):
+        return None
+    sizes = {"b": b, "n": n, "h": heads, "t": queries, "s": keys, "i": inner, "w": width}
+    found = [_room(name, made, sizes, m.dtype) for name, made in zip(names, MADE, strict=True)]
+    placed = [part for v in found for part in _placed(v)]
+    kernel, number = attention.kernel_of(m.dtype), m.dtype.type
+    one_pass.in_blocks(partial(kernel, *_placed(m), *sides, *placed, 1, number(scale), at_once), b, m.size)
+    return found
+
+
+def _room(name: str, made: str, sizes: Mapping[str, int], dtype: Any) -> np.ndarray:
+    """Memory for multipliers, whose axes lie as those of a value, but for the last one, which kernels want there."""
+    order = "nb" + name[1:].replace(made[-1], "") + made[-1]
+    return _ordered(np.empty([sizes[k] for k in order], dtype), order, made)
+
+
+def _placed(v: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The numbers as they lie in memory, those of the last axis together, and the strides along one output and the other axes."""
+    v = v if v.strides[-1] == v.itemsize else np.ascontiguousarray(v)
+    reach = 1 + sum((size - 1) * stride // v.itemsize for size, stride in zip(v.shape, v.strides, strict=True))
+    flat = np.lib.stride_tricks.as_strided(v, (reach,), (v.itemsize,))
+    return flat, (0, *(stride // v.itemsize for stride in v.strides[:-1]))
+
+
+def _plainly(m: np.ndarray, sides: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
+    """The rules of both products and of softmax, one after the other."""
+    *pairs, p, total = [(x[None], r[:, None]) for x, r in zip(sides[::2], sides[1::2], strict=True)]
+    q, k, v, z = [(x + r) / 2 for x, r in pairs[:3]] + pairs[3:]
+    scores = [np.broadcast_arrays(*pair) for pair in (z, p, [side[..., None] for side in total])]
+    with tf.init_scope():
+        given = map(tf.constant, (m @ v, *(side for pair in scores for side in pair)))
+        found: np.ndarray = rules.softmax(*given).numpy() * m.dtype.type(scale)
+    return [found @ k, found.swapaxes(-1, -2) @ q, (sum(p) / 2).swapaxes(-1, -2) @ m]

@@ -1,0 +1,168 @@
+"""Attention in one pass: recognised wherever its products stand, and the same as product by product in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+from deepshap.engines.kernels import worth
+from deepshap.engines.tensorflow import attention, rules
+
+STEPS, FEATURES, HEADS, WIDTH = 9, 4, 2, 3
+DRAWN = np.random.default_rng(0)
+Q, K = (DRAWN.normal(size=(FEATURES, HEADS, WIDTH)) for _ in "qk")
+V = DRAWN.normal(size=(FEATURES, HEADS, WIDTH + 1))
+OUT = DRAWN.normal(size=(STEPS, HEADS, WIDTH + 1))
+MASK = np.where(np.tri(STEPS) > 0, 0.0, -1e9)
+X, REFERENCES = DRAWN.normal(size=(3, STEPS, FEATURES)), DRAWN.normal(size=(5, STEPS, FEATURES))
+X[0] = REFERENCES[1]  # a pair that does not differ
+X[1] = REFERENCES[2] + 1e-4 * X[1]  # one that is close
+
+
+def projected(x, weights):
+    return tf.einsum("ntf,fhi->nthi", x, tf.cast(weights, x.dtype))
+
+
+def written_by(scores, result):
+    """Attention by two equations, of what has the heads behind the steps."""
+
+    def run(x):
+        q, k, v = (projected(x, w) for w in (Q, K, V))
+        factors = (q, k) if scores.startswith("nthi") else (k, q)
+        weights = tf.nn.softmax(tf.einsum(scores, *factors) * 0.7 + tf.cast(MASK, x.dtype))
+        return tf.einsum(result, *((weights, v) if result.startswith("nhts") else (v, weights)))
+
+    return run
+
+
+def by_matrices(x):
+    q, k, v = (tf.transpose(projected(x, w), [0, 2, 1, 3]) for w in (Q, K, V))
+    return tf.transpose(tf.nn.softmax(tf.matmul(q, k, transpose_b=True) * 0.7) @ v, [0, 2, 1, 3])
+
+
+def of_one_head(x):
+    q, k = (projected(x, w)[:, :, 0] for w in (Q, K))
+    v = projected(x, V)
+    weights = tf.nn.softmax(tf.matmul(q, tf.transpose(k, [0, 2, 1])))
+    return tf.reshape(weights @ tf.reshape(v, [-1, STEPS, HEADS * (WIDTH + 1)]), [-1, STEPS, HEADS, WIDTH + 1])
+
+
+def with_weights_elsewhere(x):
+    """What else uses scores and weights has its share."""
+    q, k, v = (projected(x, w) for w in (Q, K, V))
+    scores = tf.einsum("nthi,nshi->nhts", q, k)
+    weights = tf.nn.softmax(scores)
+    return tf.einsum("nhts,nshw->nthw", weights, v) * tf.transpose(weights[..., :1] + scores[..., 1:2], [0, 2, 1, 3])
+
+
+def between(change, scores="nthi,nshi->nhts", result="nhts,nshw->nthw"):
+    """Attention with something between its first product and softmax."""
+
+    def run(x):
+        made = change(tf.einsum(scores, projected(x, Q), projected(x, K)))
+        return tf.einsum(result, tf.nn.softmax(made), projected(x, V))
+
+    return run
+
+
+FORMS = {
+    "einsum": written_by("nthi,nshi->nhts", "nhts,nshw->nthw"),
+    "einsum, keys and values first": written_by("nshi,nthi->nhts", "nshw,nhts->nthw"),
+    "einsum, width not last": lambda x: tf.einsum(
+        "nhwt->nthw", written_by("nthi,nshi->nhts", "nhts,nshw->nhwt")(x)
+    ),
+    "matrices": by_matrices,
+    "one head": of_one_head,
+    "weights used elsewhere": with_weights_elsewhere,
+    "between heads": between(tf.identity, "ntgi,nthi->ntgh", "ntgh,nthw->ntgw"),
+}
+OTHERS = {
+    "scores put in the place of others": between(lambda z: tf.where(MASK < 0, tf.cast(0.1, z.dtype), z)),
+    "each score times a number of its own": between(lambda z: z * tf.cast(OUT[:, 0, 0], z.dtype)),
+    "scores added to each other": between(lambda z: z + tf.reverse(z, [-1])),
+    "one score for all keys": between(lambda z: z[..., :1] + tf.cast(MASK / 1e9, z.dtype)),
+    "queries that are summed": between(tf.identity, result="nhts,nthw->nshw"),
+}
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Run kernels for the smallest job and in threads, or none; note which attention they have done."""
+    runs, original = [], attention._by_kernel
+    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
+
+    def noted(*given):
+        found = original(*given)
+        runs.append(found is not None)
+        return found
+
+    monkeypatch.setattr(attention, "_by_kernel", noted)
+
+    def use(yes):
+        monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
+        runs.clear()
+        return runs
+
+    return use
+
+
+def explained(run, dtype):
+    """All attributions, of two outputs."""
+
+    def model(x):
+        kept = tf.einsum("nthw,thw->nh", tf.tanh(run(x)), tf.cast(OUT, x.dtype))
+        return tf.ensure_shape(kept, [None, HEADS])
+
+    return np.asarray(deepshap.DeepExplainer(model, REFERENCES.astype(dtype), progress=False).shap_values(X.astype(dtype)))
+
+
+def product_by_product(run, monkeypatch):
+    """The same in float64, of the rules of single operations."""
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "ended_by", lambda step, makers: None)
+        return explained(run, "float64")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_attention_in_one_pass_gives_what_its_operations_give(name, kernels, monkeypatch):
+    runs = kernels(False)
+    expected = product_by_product(FORMS[name], monkeypatch)
+    assert not runs
+    for yes in (False, True):
+        for dtype, rounding in (("float64", 1e-12), ("float32", 2e-5)):
+            runs = kernels(yes)
+            np.testing.assert_allclose(
+                explained(FORMS[name], dtype), expected, atol=rounding * abs(expected).max(), rtol=0
+            )
+            assert runs == [yes]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_products_of_weights_are_left_alone(name, kernels, monkeypatch):
+    expected = product_by_product(OTHERS[name], monkeypatch)
+    runs = kernels(True)
+    found = explained(OTHERS[name], "float64")
+    np.testing.assert_allclose(found, expected, atol=1e-12 * abs(expected).max(), rtol=0)
+    assert not runs
+
+
+def test_rows_masked_as_a_whole_are_left_to_the_plain_rule(kernels, monkeypatch):
+    run = between(lambda z: z + tf.cast(np.where(np.arange(STEPS) == 2, -2e4, 0.0)[:, None], z.dtype))
+    expected = product_by_product(run, monkeypatch)
+    runs = kernels(True)
+    np.testing.assert_allclose(explained(run, "float64"), expected, atol=1e-12 * abs(expected).max(), rtol=0)
+    assert runs == [False]
+
+
+def test_a_rule_of_the_user_for_softmax_is_asked(kernels, monkeypatch):
+    run, asked = between(tf.identity), []
+    expected = product_by_product(run, monkeypatch)
+    runs = kernels(True)
+    deepshap.register_rule("Softmax", lambda step, m: asked.append(step) or rules.softmax(step, m))
+    try:
+        np.testing.assert_allclose(explained(run, "float64"), expected, atol=1e-12 * abs(expected).max(), rtol=0)
+    finally:
+        deepshap.unregister_rule("Softmax")
+    assert asked and not runs
