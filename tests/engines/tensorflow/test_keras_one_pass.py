@@ -103,15 +103,15 @@ def test_rows_masked_as_a_whole_and_rows_on_other_axes_are_left_to_the_plain_rul
 
 
 def test_means_of_factors_in_one_pass_are_those_of_both_sides(kernels):
-    """Attention: products of values that both vary, against the same in float64 without kernels."""
+    """Products of values that both vary, against the same in float64 without kernels."""
 
-    def attention(z):
-        return tf.matmul(tf.nn.softmax(tf.matmul(z, z, transpose_b=True)), z)
+    def products(z):
+        return tf.matmul(tf.nn.softmax(tf.matmul(z, z, transpose_b=True)), z, transpose_a=True)
 
     kernels(False)
-    plain = explained(model(attention), "float64")
+    plain = explained(model(products), "float64")
     runs = kernels(True)
-    np.testing.assert_allclose(explained(model(attention), "float64"), plain, atol=1e-12 * abs(plain).max(), rtol=0)
+    np.testing.assert_allclose(explained(model(products), "float64"), plain, atol=1e-12 * abs(plain).max(), rtol=0)
     assert "softmax" in runs
 
 

@@ -203,4 +203,4 @@ def _plainly(m: np.ndarray, sides: Sequence[np.ndarray], scale: float) -> list[n
     with tf.init_scope():
         given = map(tf.constant, (m @ v, *(side for pair in scores for side in pair)))
         found: np.ndarray = rules.softmax(*given).numpy() * m.dtype.type(scale)
-    return [found @ k, found.swapaxes(-1, -2) @ q, (sum(p) / 2).swapaxes(-1, -2) @ m]
+    return [found @ k, found.swapaxes(-1, -2) @ q, ((p[0] + p[1]) / 2).swapaxes(-1, -2) @ m]
