@@ -201,3 +201,29 @@ def test_what_steps_took_is_overwritten(together, kind):
     wanted = values(lambda x: model(x, out_of_place), X, R)
     assert_close(values(lambda x: model(x, in_place), X, R), wanted, 1e-12)
     assert np.abs(wanted).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_steps_took_changes_without_a_call_of_torch(together, kind):
+    """An input in memory of NumPy's between steps; and a parameter's tensor, which is put back after each run."""
+
+    class Changing(Loop):
+        def forward(self, x):
+            weights, state = self.cell.weight_ih, None
+            for step in x.unbind(1):
+                state = self.cell(step, state)
+                self.clock += 0.5
+                state = self.cell(torch.from_numpy(self.clock).expand(len(x), 4), state)
+                weights.data = weights.data * 0.9
+            return self.head(h_of(state))
+
+    loop = Changing(kind, None)
+    loop.clock = np.zeros((1, 4))
+    before = loop.cell.weight_ih.detach().clone()
+    found = values(loop, X, R)
+    assert torch.equal(loop.cell.weight_ih, before)
+    assert not loop.clock.any()
+    wanted = loop(X).detach().numpy()
+    loop.cell.weight_ih.data, loop.clock = before, np.zeros((1, 4))
+    expected = loop(R).detach().numpy().mean(0)
+    assert_close(found.reshape(len(X), -1, 2).sum(1), wanted - expected, 1e-12)

@@ -133,6 +133,7 @@ class Tracer(TorchFunctionMode):
         if self.unsupported:
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported)))
         self.tape.finish()
+        self.handed.finish()
 
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -61,6 +61,11 @@ class Handed:
     begun: Begun = field(default_factory=Begun)
     together: dict[Any, Any] = field(default_factory=dict)
 
+    def finish(self) -> None:
+        """Make what steps have left for later, while the model still has the weights of this run."""
+        for steps in self.together.values():
+            steps.make()
+
     @classmethod
     def of_references(cls, rows: int, each: int | None, begun: Begun | None) -> Handed:
         """Of a run on so many references, ``each`` of which come again and again if that is given."""

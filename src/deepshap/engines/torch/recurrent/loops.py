@@ -19,6 +19,7 @@ from ....mathematics.cells import Weights
 from .. import pairing
 from ..nodes import recurrent_step
 from ..operations import CUSTOM, Operation, Step
+from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
 from .handed import Handed
@@ -118,14 +119,16 @@ def _forward(
     states = [hx] if cell.states == 1 else list(hx)
     own = [*weights, *named.values()]
     refuse_varying([w for w in own if w is not None])
-    alike = handed.alike(*((v, 0) for v in (input, *states)))
-    x, *once = (alike.once(v, 0) for v in (input, *states))
+    given = input, *states
+    alike = handed.alike(*((v, 0) for v in given))
+    x, *once = (alike.once(v, 0) for v in given)
     new = native(x, once[0] if cell.states == 1 else once, *weights, **named)
     key = cell, *named, *[w if w is None else (w.data_ptr(), w.shape, w.stride()) for w in own]
     if key not in handed.together:
         handed.together[key] = Together(_level(cell, weights, named))
     together = handed.together[key]
-    together.given.append([x, *once])
+    # Constants may lie in memory that others change without torch's knowing.
+    together.given.append([v if t.requires_grad else v.clone() for t, v in zip(given, (x, *once), strict=True)])
     size = len(x) * cell.width(together.level.units) * x.itemsize + x.nbytes
     memory = OfStep(together, len(together.given) - 1, size, _step_before(states), alike.every is not None)
     if cell.states == 1:
@@ -134,7 +137,9 @@ def _forward(
 
 
 def _level(cell: Cell, weights: Any, named: dict[str, Any]) -> Level:
-    return Level(cell, Weights(*weights, **named))
+    """With the weights as they are now: ``.data`` of a parameter may become another tensor."""
+    now, others = detached((weights, named))
+    return Level(cell, Weights(*now, **others))
 
 
 def _step_before(states: list[Tensor]) -> Step | None:
