@@ -86,6 +86,29 @@ def test_lists_that_others_touch_are_written_over(option, once):
     assert not once
 
 
+def test_a_function_that_is_called_twice_writes_over_the_first_list():
+    """Both calls share the operation that writes."""
+
+    @tf.function
+    def fill(found, x):
+        def turn_of(turn, found):
+            return turn + 1, tf.raw_ops.TensorListSetItem(input_handle=found, index=turn, item=x[:, turn])
+
+        return tf.while_loop(lambda turn, _: turn < STEPS, turn_of, (tf.constant(0), found))[1]
+
+    def model(x, begun):
+        found = tf.raw_ops.TensorListReserve(element_shape=[-1, SIZE], num_elements=STEPS, element_dtype=x.dtype)
+        for values in (tf.tanh(x), x**2) if begun else (x**2,):
+            found = fill(found, values)
+        steps = tf.raw_ops.TensorListStack(input_handle=found, element_shape=[-1, SIZE], element_dtype=x.dtype)
+        return tf.einsum("tbi,tio->bo", steps, WEIGHTS)
+
+    values = [
+        deepshap.DeepExplainer(lambda x, begun=begun: model(x, begun), R).shap_values(X) for begun in (True, False)
+    ]
+    np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
+
+
 def test_a_variable_that_stands_still_is_no_other_place(once):
     assert_as_unrolled(PLACES["that of a variable that grows"][0], still=True)
     assert not once

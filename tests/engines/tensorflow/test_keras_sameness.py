@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from unittest import mock
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.tensorflow import engine
+from deepshap.engines.tensorflow import engine, sameness
 from deepshap.engines.tensorflow.sameness import state_of
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
@@ -111,6 +113,45 @@ def test_probed_again_when_values_have_changed(monkeypatch):
         explainer(X)
 
 
+def test_what_a_target_makes_of_outputs_is_found_again_when_weights_have_changed():
+    """The background gives logits, then probabilities."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    explainer = deepshap.DeepExplainer(model, R[:, 0], progress=False)
+    for _ in range(2):
+        explainer.shap_values(X[:, 0], target="log-odds")
+    kernel = np.random.default_rng(3).normal(size=(2, 3)) / 50
+    model.set_weights([kernel - kernel.mean(1, keepdims=True), np.array([0.3, 0.3, 0.4])])
+    found = explainer.shap_values(X[:, 0], target="log-odds")
+    fresh = deepshap.DeepExplainer(model, R[:, 0], progress=False).shap_values(X[:, 0], target="log-odds")
+    np.testing.assert_allclose(found, fresh, atol=1e-6)
+
+
+def test_tables_are_read_in_every_call():
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
+    keys = tf.constant([1, 2], tf.int64)
+    table.insert(keys, tf.constant([0.5, 2.0]))
+    given, chosen = keras.Input((2,)), keras.Input((1,), dtype="int64")
+    factor = keras.layers.Lambda(table.lookup, output_shape=(1,))(chosen)
+    model = keras.Model([given, chosen], keras.layers.Dense(1, activation="tanh")(given) * factor)
+    x, r = [X[:2, 0], np.array([[1], [2]])], [R[:3, 0], np.array([[1], [2], [2]])]
+    explainer = deepshap.DeepExplainer(model, r, progress=False)
+    for _ in range(2):
+        explainer.shap_values(x)
+    table.insert(keys, tf.constant([4.0, -3.0]))
+    fresh = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    for one, other in zip(explainer.shap_values(x), fresh, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_takes_longer_to_compare_than_to_trace_has_no_state(monkeypatch):
+    model = network()
+    assert state_of(model) is not None
+    for limit in ("MOST_OBJECTS", "MOST_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sameness, limit, 4)
+            assert state_of(model) is None
+
+
 def test_training_is_no_change(traces):
     """The first call of ``fit`` leaves its marks on a model, the next ones change weights alone."""
     model = network()
@@ -171,3 +212,34 @@ def test_functions_put_into_keras_may_read_anything(place, monkeypatch):
     assert state_of(model) is None
     monkeypatch.undo()
     assert state_of(model) == state_of(model)
+
+
+PUT = {  # into a class, where a function belongs
+    "a property": property(lambda self: square),
+    "a static method": staticmethod(square),
+    "part of a method": functools.partialmethod(square),
+    "part of a function": functools.partial(square),
+    "a method of an object": Scaled().call,
+    "a mock": mock.Mock(side_effect=square),
+    "what the standard library has wrapped": contextlib.contextmanager(square),
+    "what TensorFlow has wrapped": tf.autograph.experimental.do_not_convert(square),
+}
+
+
+@pytest.mark.parametrize("kind", PUT)
+def test_what_else_is_put_into_keras_may_read_anything(kind, monkeypatch):
+    model = network()
+    for where, name in ((keras.layers.LeakyReLU, "call"), (keras.src.activations, "leaky_relu")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, PUT[kind])
+            assert state_of(model) is None
+    assert state_of(model) is not None
+
+
+@pytest.mark.parametrize("function", [keras.layers.LeakyReLU.call, keras.src.backend.nn.leaky_relu])
+def test_code_is_replaced_within_a_function(function, monkeypatch):
+    model = network()
+    before = state_of(model)
+    assert before == state_of(model)
+    monkeypatch.setattr(function, "__code__", function.__code__.replace(co_firstlineno=1))
+    assert state_of(model) != before

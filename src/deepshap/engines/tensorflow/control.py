@@ -181,8 +181,8 @@ class Loop:
         self.constant = [k for k in range(len(inputs)) if fixed[k] and self.active[k]]
         self.kept = [k for k in self.varying if self.body.reads(k, KEEPS if self.inputs[k].is_list else ())]
         self.form, self.kept_form = self._form(self.varying), self._form(self.kept)
-        fresh = [k for k in self.moving if self.inputs[k].is_list and not self.inputs[k].active]
-        tracer.writes_once |= {written_once(self.body, k) for k in fresh} - {None}
+        for k in (k for k in self.moving if self.inputs[k].is_list):  # one body may be that of several loops
+            (tracer.writes_over if self.inputs[k].active else tracer.writes_once).add(written_once(self.body, k))
         self.turns: Any = None
         self.stacks: list[Any] = []
 

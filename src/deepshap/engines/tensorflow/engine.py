@@ -72,6 +72,7 @@ class TensorFlowEngine(Shell):
         stack.enter_context(context.eager_mode())
         if not self.is_frozen:
             self._current.clear()  # the model may run before it is probed, if it is at all
+            self._is_settled = False
 
     def _form(self, values: Any, what: str) -> Inputs:
         return Inputs(values, self.batch_axis, what, dtype_of(self.model, list(self.layers)))
@@ -81,7 +82,8 @@ class TensorFlowEngine(Shell):
         self._graphs: dict[Any, tuple[ModelGraph, State | None]] = {}  # with the model's state when they were traced
         self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
-        self._is_known = False  # whether all that the model reads can be compared
+        self._is_known = False  # whether all that the model's code reads can be compared
+        self._is_settled = False  # whether what was found once is known to be of the model as it is in this call
         self._values: Any = None  # of the model's variables when it was found out what is found once
         return super().forget()
 
@@ -291,16 +293,18 @@ class TensorFlowEngine(Shell):
         return self._profile(footprint, examples.form)
 
     def _settle(self, points: Points) -> None:
-        """Forget what was found of the model if its variables have other values than at that time."""
-        values = None if self.is_frozen or not self.lasts else self.graph(points).values()
-        if not self.is_frozen and (values != self._values or len(self._found) > MOST_FOUND):
+        """Forget what was found of the model if it is not known to be as it was, its variables' values among it."""
+        if self.is_frozen:
+            return
+        values = self.graph(points).values() if self._is_known else None
+        if values is None or values != self._values or len(self._found) > MOST_FOUND:
             self._found.clear()
-        self._values = values
+        self._values, self._is_settled = values, values is not None
 
     @property
     def lasts(self) -> bool:
-        """Where it is frozen, and while nothing has changed of a model all of which can be compared."""
-        return self.is_frozen or self._is_known
+        """Where it is frozen, and in a call that has found the model unchanged."""
+        return self.is_frozen or self._is_settled
 
     def _probed(self, examples: Points, references: Points) -> tuple[Any, ...]:
         """What is found on an example and a reference: axes, whether there are loops, memory, and the output's form."""

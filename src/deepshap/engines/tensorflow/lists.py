@@ -18,7 +18,8 @@ def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | No
     if not any(v.active for v in inputs):
         return tracer.constant(op, inputs)
     places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
-    adjoint = _set_item_once if op in tracer.writes_once else ADJOINTS.get(op.type)
+    once = op in tracer.writes_once and op not in tracer.writes_over
+    adjoint = _set_item_once if once else ADJOINTS.get(op.type)
     if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
         raise UnsupportedOperationError(
             f"{op.type} in {tracer.place(op)} of values that depend on the input has no rule."

@@ -15,7 +15,6 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from itertools import chain
-from operator import is_
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -27,17 +26,9 @@ from tensorflow.python.trackable import data_structures
 from tensorflow.python.trackable.base import TrackableReference
 
 from ..callables import PLAIN, closure_of, packages
+from .own_code import OWN, Code, Foreign, root, same
 
-OWN = {"keras", "tensorflow", "deepshap"}  # packages whose code reads nothing but what is compared
 KNOWN = {*OWN, "builtins", "abc", "typing", "collections", "enum"}  # whose classes Keras' own may be derived from
-BORROWED = {
-    *OWN,
-    *sys.stdlib_module_names,
-    "numpy",
-    "packaging",
-    "absl",
-    "optree",
-}  # whose functions its modules may have
 LOOKED_UP = "keras.src.", "tensorflow._api.v2."  # modules in which that code finds functions by their names
 OLD = "tensorflow._api.v2.compat."
 # What never changes, what a graph reads when it runs, and the books of those who track objects.
@@ -49,11 +40,8 @@ UNREAD = {"optimizer", "loss", "_loss_tracker", "_compile_loss", "_compile_metri
 UNREAD |= {"train_function", "test_function", "predict_function", "_tracked"}
 WRAPPERS = data_structures._DictWrapper, data_structures._TupleWrapper  # of what layers hold
 END = object()  # of what an object holds
+MOST_OBJECTS, MOST_BYTES = 2**18, 2**24  # that are compared, bytes of arrays: beyond that a trace is quicker
 Look = Callable[[Any], list[Any]]
-
-
-class Foreign(Exception):
-    """A model reaches what may read anything, or what cannot be looked into."""
 
 
 class State:
@@ -63,7 +51,7 @@ class State:
         self._met: list[Any] = [*roots, *_settings()]
         self._arrays: list[Any] = []
         self._named = _in_modules()
-        waiting, seen = list(self._met), set()
+        waiting, seen, size = list(self._met), set(), 0
         while waiting:
             value = waiting.pop()
             if id(value) in seen:
@@ -72,9 +60,12 @@ class State:
             parts = _look(kind)(value)  # type: ignore[arg-type]  # classes are hashable
             if kind is np.ndarray:
                 self._arrays.append((value.dtype, value.shape, value.tobytes()))
+                size += value.nbytes
+            if size > MOST_BYTES or len(self._met) + len(parts) > MOST_OBJECTS:
+                raise Foreign(value)
             owner = value if isinstance(value, type) else kind
             if id(owner) not in seen:
-                self._met += _own(_defined(owner))
+                self._met.append(_own(owner, _defined(owner)))
             seen |= {id(value), id(owner)}
             self._met += parts
             self._met.append(END)
@@ -83,7 +74,7 @@ class State:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State) or self._arrays != other._arrays:
             return False
-        return _same(self._met, other._met) and _same(self._named, other._named)
+        return self._named is other._named and same(self._met, other._met)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -96,37 +87,30 @@ def state_of(*roots: Any) -> State | None:
         return None
 
 
-def _same(some: list[Any], others: list[Any]) -> bool:
-    """Whether the very same objects are in both."""
-    return some is others or (len(some) == len(others) and all(map(is_, some, others)))
-
-
 # ---------------------------------------------------------------------- what code finds by names
 _loaded: list[list[Any]] = [[], []]  # all modules, and the names in those in which Keras' code finds functions
-_found: list[list[Any]] = [[]]  # what these names stood for last
+_code: dict[Any, Code] = {}  # of these modules, and of classes, as it was last
 
 
-def _in_modules() -> list[Any]:
+def _in_modules() -> Code:
     """All that the modules of Keras, and those of TensorFlow that are public, have."""
     modules = list(sys.modules.values())
-    if not _same(modules, _loaded[0]):
+    if not same(modules, _loaded[0]):
         own = [m for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)]
         _loaded[:] = modules, [vars(module) for module in own]
-    found = list(chain.from_iterable(map(dict.values, _loaded[1])))
-    if not _same(found, _found[0]):
-        _found[0] = _own(found)
-    return _found[0]
+    return _own(None, list(chain.from_iterable(map(dict.values, _loaded[1]))))
+
+
+def _own(where: Any, values: list[Any]) -> Code:
+    """The code of a class, or of the modules."""
+    known = _code.get(where)
+    if known is None or not known.is_still(values):
+        known = _code[where] = Code(values)
+    return known
 
 
 def _is_looked_up(name: str) -> bool:
     return name == "tensorflow" or (name.startswith(LOOKED_UP) and not name.startswith(OLD))
-
-
-def _own(values: list[Any]) -> list[Any]:
-    """Values in a class or module, if nobody else has put functions there."""
-    if not all(_root(value.__globals__.get("__name__")) in BORROWED for value in values if type(value) is FunctionType):
-        raise Foreign(values)
-    return values
 
 
 def _defined(kind: type) -> list[Any]:
@@ -137,13 +121,7 @@ def _defined(kind: type) -> list[Any]:
 
 @lru_cache(4096)
 def _own_bases(kind: type) -> list[type]:
-    return [base for base in kind.__mro__ if _root(base.__module__) in OWN]
-
-
-@lru_cache(4096)
-def _root(module: Any) -> str:
-    """The package of a module."""
-    return str(module).partition(".")[0]
+    return [base for base in kind.__mro__ if root(base.__module__) in OWN]
 
 
 def _settings() -> list[Any]:
@@ -165,7 +143,7 @@ def _look(kind: type) -> Look:
     content = next((look for base, look in LOOKS.items() if issubclass(kind, base)), None)
     slots = any(vars(base).get("__slots__") for base in kind.__mro__)
     if slots or not (
-        _root(kind.__module__) in OWN and packages(kind) <= KNOWN and (content or hasattr(kind, "__dict__"))
+        root(kind.__module__) in OWN and packages(kind) <= KNOWN and (content or hasattr(kind, "__dict__"))
     ):
         return _refuse
     return partial(_of_object, content or _nothing)
@@ -189,13 +167,13 @@ def _of_object(content: Look, value: Any) -> list[Any]:
 
 
 def _of_class(kind: Any) -> list[Any]:
-    if _root(kind.__module__) not in {*KNOWN, "numpy"}:
+    if root(kind.__module__) not in {*KNOWN, "numpy"}:
         raise Foreign(kind)
     return []
 
 
 def _of_function(function: FunctionType) -> list[Any]:
-    if _root(function.__globals__.get("__name__")) not in OWN:
+    if root(function.__globals__.get("__name__")) not in OWN:
         raise Foreign(function)
     return [function.__code__, function.__defaults__, function.__kwdefaults__, *closure_of(function)]
 
@@ -209,7 +187,7 @@ def _of_builtin(function: Any) -> list[Any]:
 
 
 def _of_module(module: ModuleType) -> list[Any]:
-    return [] if _root(module.__name__) in OWN else _refuse(module)
+    return [] if root(module.__name__) in OWN else _refuse(module)
 
 
 LOOKS: dict[type, Look] = dict.fromkeys((list, tuple, deque), list)

@@ -105,7 +105,9 @@ class Tracer:
         self.checks = False  # whether something is checked while it runs
         self.loops = False
         self.has_kernels = False  # whether rules may run in one pass
-        self.writes_once: set[Any] = set()  # operations of loops that write each place of a list once
+        # Operations that write each place of a list once in a loop, and those of a loop that finds something in its list.
+        self.writes_once: set[Any] = set()
+        self.writes_over: set[Any] = set()
 
     # ------------------------------------------------------------------ what rules ask
     def floating(self, tensor: Any) -> Any:
