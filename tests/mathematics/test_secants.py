@@ -20,7 +20,7 @@ FUNCTIONS = {  # by the names of their secants, in double precision
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "reciprocal": np.reciprocal,
     "relu": lambda x: np.maximum(x, 0), "silu": lambda x: x * scipy_special.expit(x), "gelu": lambda x: x * scipy_special.ndtr(x),
     "gelu_tanh": lambda x: x * scipy_special.expit(2 * (2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)),
-    "tanhshrink": lambda x: x - np.tanh(x),
+    "tanhshrink": lambda x: x - np.tanh(x), "tanh_fused": np.tanh, "sigmoid_fused": scipy_special.expit,
 }  # fmt: skip
 NOT_NEGATIVE, POSITIVE = ("sqrt", "log1p"), ("log", "rsqrt", "reciprocal")
 AWKWARD = [
@@ -137,3 +137,14 @@ def test_the_namespaces_have_the_same_functions():
     ]
     assert names[0] - names[1] == set()
     assert names[1] - names[0] == {"rounding"}
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_fused_slopes_are_the_same_in_every_precision_and_at_infinities(name, dtype):
+    both = [0.0, 1e-3, 0.3, -0.5, 0.74, 3.0, -8.0, 60.0, np.inf, -np.inf]
+    x, r = (tf.constant(v, dtype) for v in zip(*itertools.product(both, repeat=2), strict=True))
+    given = x, r, *map(getattr(tf, name), (x, r))
+    found, wanted = (getattr(secants, form)(*given) for form in (f"{name}_fused", name))
+    eps = on_tensorflow.rounding(dtype)
+    assert np.abs(np.asarray(found - wanted, float)).max() <= 8 * eps

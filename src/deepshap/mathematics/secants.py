@@ -62,6 +62,33 @@ def _sigmoid(d: Array, y: Array, yr: Array) -> Array:
     return 0.5 * (y * (1 - yr) + yr * (1 - y)) * tanhc(d / 2)
 
 
+def tanh_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """As tanh."""
+    return _fused(x - r, 1.0, 1 - y * yr, y - yr)
+
+
+def sigmoid_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """As sigmoid."""
+    return _fused(x - r, 0.5, 0.5 * (y * (1 - yr) + yr * (1 - y)), y - yr)
+
+
+def _fused(d: Array, scale: float, product: Array, difference: Array) -> Array:
+    """difference / d, which is product tanhc(scale d), and is taken so where that is near: there is a Padé approximant of tanhc.
+
+    One division, and nothing transcendental.
+    """
+    xp = namespace(d)
+    size = xp.at_least_tiny_(abs(d) * scale)
+    near, u = size <= 0.5, size * size
+    above = 1 + u * (5 / 39 + u * (2 / 715 + u * (1 / 135135)))  # the error of above / below is 2e-16
+    below = 1 + u * (6 / 13 + u * (10 / 429 + u * (4 / 19305)))
+    return xp.where(near, product * above, difference) / xp.where(near, below, d)
+
+
+# For compilers that make one pass of all operations.
+FUSED: dict[Secant, Secant] = {tanh: tanh_fused, sigmoid: sigmoid_fused}
+
+
 def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """The larger of the two exponentials times the decay of their distance."""
     return finite(namespace(y).maximum(y, yr) * decay(x - r))

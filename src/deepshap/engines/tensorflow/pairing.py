@@ -24,10 +24,12 @@ class Unpaired(Exception):
 class Pairing(Protocol):
     """Lays the two sides of a value beside each other, one row for each pair.
 
-    ``apart``: whether examples and references run by themselves.
+    ``apart``: whether examples and references run by themselves. ``compiles``: whether XLA may compile what is made of them,
+    whose vector code fuses and broadcasts, and gathers number by number.
     """
 
     apart: bool
+    compiles: bool
 
     def spread(self, value: Value) -> tuple[Any, Any]:
         """Both sides, row by row of the pairs."""
@@ -45,7 +47,7 @@ class Pairing(Protocol):
 class Pairwise:
     """Both sides run on the pairs from the start."""
 
-    apart = False
+    apart = compiles = False
 
     def spread(self, value: Value) -> tuple[Any, Any]:
         """Both sides, as they are."""
@@ -70,7 +72,7 @@ class Crossed:
     apart = True
 
     def __init__(self, examples: Any, references: Any, compiles: bool) -> None:
-        self.compiles = compiles  # by XLA, whose vector code broadcasts, and gathers number by number
+        self.compiles = compiles
         self.examples, self.references, self.pairs = examples, references, examples * references
         self.of_example = tf.range(self.pairs) // references  # tf.repeat is twenty operations
         self.of_reference = tf.tile(tf.range(references), [examples])

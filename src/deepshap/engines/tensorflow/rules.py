@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
-from ...mathematics import rules
+from ...mathematics import rules, secants
 from ...mathematics.rules import SMOOTH_NODES
+from ...mathematics.secants import Secant
 from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, one_pass
@@ -39,9 +40,17 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     if operation.kind == ELEMENTWISE:
         if (found := one_pass.elementwise(operation.secant, step, multipliers[0])) is not None:
             return [found]
-        return step.unbroadcast(rescale(operation.secant and once(operation.secant))(step, *multipliers))
+        return step.unbroadcast(rescale(_secant(step, operation))(step, *multipliers))
     assert operation.kind == CUSTOM
     return _own(step, operation, multipliers)
+
+
+def _secant(step: Step, operation: Operation) -> Secant | None:
+    """The closed form of an elementwise function's slope, if it has one, as it suits what runs it."""
+    secant = operation.secant
+    if secant is not None and step.run.pairing.compiles:
+        secant = secants.FUSED.get(secant, secant)
+    return secant and once(secant)
 
 
 def pull_carefully(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
