@@ -68,6 +68,9 @@ def plan_for(footprint: Footprint, examples: int, references: int, settings: Set
 
 def _chunk(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> tuple[int, int]:
     """Sizes of which there are the fewest chunks; of these the most references, whose activations are kept, and examples."""
+    everything = examples * (footprint.example + references * footprint.pair) + references * footprint.reference
+    if everything <= budget and examples * references <= most:
+        return examples, references
     counts = np.arange(
         1, min(examples, most, (budget - footprint.reference) // (footprint.example + footprint.pair)) + 1
     )

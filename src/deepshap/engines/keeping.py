@@ -173,12 +173,19 @@ def _same(held: Any, content: Any) -> bool:
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Put back the random generators of Python and NumPy."""
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state(legacy=False)
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(_quick_to_set(numpy))
+
+
+def _quick_to_set(state: Any) -> Any:
+    """Numbers in a list, since NumPy takes its 624 one by one: a third of the time that it takes for those of an array."""
+    if state["bit_generator"] != "MT19937":
+        return state
+    return {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}}
 
 
 _noted: ContextVar[dict[int, Undo] | None] = ContextVar("_noted", default=None)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...mathematics.secants import Secant
 from . import one_pass, pairing
 from .nodes import Node
 from .operations import Operation, Pairs, Step, Sums
@@ -201,6 +202,8 @@ def _back(link: Applied | Tensor, m: Tensor, references: int) -> tuple[Back, boo
     step, operation = link
     if (kernel := one_pass.for_some(step, operation, m)) is not None:
         return kernel, True
+    if operation.secant is not None:
+        return _by_slope(step, operation.secant), True
 
     def by_rule(given: Tensor, some: slice) -> Tensor:
         part = step if some == slice(0, references) else pairing.among(step, some)
@@ -208,3 +211,11 @@ def _back(link: Applied | Tensor, m: Tensor, references: int) -> tuple[Back, boo
         return torch.zeros_like(given) if found is None else found
 
     return by_rule, False
+
+
+def _by_slope(step: Step, secant: Secant) -> Back:
+    """How multipliers pass an elementwise function, without the layouts that other rules need."""
+    assert step.reference is not None
+    x, y = (v.unsqueeze(0) for v in (step.inputs[0], step.outputs[0]))
+    r, yr = (v.unsqueeze(1) for v in (step.reference.inputs[0], step.reference.outputs[0]))
+    return lambda given, some: given * secant(x, r[some], y, yr[some])
