@@ -15,7 +15,6 @@ from .errors import (
     AdditivityError,
     AdditivityWarning,
     BatchMixingError,
-    ControlFlowError,
     MemoryBudgetError,
     NonFiniteError,
 )
@@ -159,11 +158,15 @@ class _Missed(Exception):
         self.found = found
 
 
+class _Stale(Exception):
+    """The model is not what it was taken for."""
+
+
 def _fresh(engine: Engine, task: _Task) -> Outcome:
-    """Explain; where kept activations might be the reason of a failure, once more without them."""
+    """Explain; where what is kept of the model might be the reason of a failure, once more without it."""
     try:
         return _run(engine, task)
-    except (_Missed, AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
+    except Exception:
         if task.collect is not None or not engine.forget():
             raise
     return _run(engine, task)
@@ -171,7 +174,7 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
 
 def _run(engine: Engine, task: _Task) -> Outcome:
     examples, references, settings = task.examples, task.references, task.settings
-    profile = engine.probe(examples, references)
+    profile = engine.probe(examples, references, at_once=task.collect is not None)
     plan = plan_for(profile.footprint, len(examples), len(references), settings)
     native = engine.outputs(examples, plan.rows)
     whole = task.compared(task.choose(native, profile))
@@ -181,6 +184,8 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     with Progress(pairs_of(method, whole), settings.progress) as bar:
         _follow(parts_of(method, whole), engine, plan, sums, bar, task.collect)
     sums.close()
+    if not engine.confirm(references):
+        raise _Stale
     expected = _expected(engine, whole, sums, known, plan)
     found = _checked(whole, profile, method, sums, native, expected, known)
     if found.missed.any():

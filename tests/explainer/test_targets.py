@@ -394,8 +394,10 @@ def test_frozen_holds_for_targets(data, head):
         rows.clear()
         np.testing.assert_array_equal(explainer.shap_values(x, target="log-odds"), before)
         assert len(background) not in rows
-    explainer.shap_values(x, target="log-odds")
-    assert max(rows) >= len(background)  # with the rows that are explained, where they run together
+    with torch.no_grad():
+        model.lstm.weight_hh_l0.mul_(1.5)
+    assert np.abs(explainer.shap_values(x, target="log-odds") - before).max() > 1e-6
+    assert len(background) in rows
 
 
 def test_functions_are_not_kept_for_ever(plain):

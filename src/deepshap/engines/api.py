@@ -41,7 +41,10 @@ class Points:
 
     def __getitem__(self, rows: Any) -> Points:
         """Some of the rows, by a slice or by their numbers."""
-        key = (self.key, *rows.indices(len(self))) if self.key is not None and isinstance(rows, slice) else None
+        bounds = rows.indices(len(self)) if isinstance(rows, slice) else None
+        if bounds == (0, len(self), 1):
+            return self
+        key = (self.key, *bounds) if self.key is not None and bounds is not None else None
         return Points(self.form, tuple(x[rows] for x in self.inputs), self.form.rows_of(self.extra, rows), key)
 
     def described_by(self, other: Points) -> Points:
@@ -268,8 +271,14 @@ class Engine(Protocol):
     ) -> tuple[Points, Points | None]:
         """Rows in the form of the background, if there is one, and the background laid out as they are."""
 
-    def probe(self, examples: Points, references: Points) -> Profile:
-        """Check on an example and a reference that the model can be explained."""
+    def probe(self, examples: Points, references: Points, at_once: bool = True) -> Profile:
+        """Check on an example and a reference that the model can be explained.
+
+        Whether it is what it was in an earlier call may be left open, until ``confirm`` is asked, or is found out ``at_once``.
+        """
+
+    def confirm(self, references: Points) -> bool:
+        """Whether the model is what it was taken for since it was probed, as explanations against these references show."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
@@ -293,7 +302,7 @@ class Engine(Protocol):
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
+        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
 
     def blame(self, pair: Comparison) -> Blame | None:
         """The operation that explains its own output worst on a single pair."""

@@ -104,9 +104,13 @@ class Shell(ABC):
         return threading.get_ident() in self._frozen
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
+        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
+
+    def confirm(self, references: Points) -> bool:
+        """Whether the model is what it was taken for since it was probed."""
+        return True
 
     @property
     def lasts(self) -> bool:

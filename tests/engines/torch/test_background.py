@@ -234,37 +234,6 @@ def test_no_memory_for_a_single_pair(monkeypatch):
         values(Chain(nn.LSTM(3, 2, batch_first=True), Last()).double(), X, R)
 
 
-class Limited(nn.Module):
-    """Notes how many rows it runs on, and is another one, or fails, on more than some."""
-
-    def __init__(self, most: int, beyond: str) -> None:
-        super().__init__()
-        self.most, self.beyond, self.inner = most, beyond, Scaled().double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        COUNTS.append(len(x))
-        found = self.inner(x)
-        if len(x) <= self.most:
-            return found
-        if self.beyond == "fails":
-            raise RuntimeError("too many rows")
-        return found + torch.nan if self.beyond == "nan" else 2 * found if self.beyond == "another" else found
-
-
-COUNTS: list[int] = []  # not the model's own, which is put back
-
-
-@pytest.mark.parametrize("beyond", ["the same", "another", "nan", "fails"])
-def test_examples_run_with_the_references_where_that_changes_nothing(beyond):
-    model = Limited(len(R) + 1, beyond)
-    explainer = deepshap.DeepExplainer(model, R, progress=False)
-    wanted = values(Scaled().double(), X, R)
-    for _ in range(3):
-        COUNTS.clear()
-        assert_close(explainer.shap_values(X), wanted)
-    assert list(COUNTS) == ([len(R) + len(X), len(X)] if beyond == "the same" else [len(R), len(X), len(X)])
-
-
 def test_outputs_are_those_of_the_rows_of_this_call():
     model = Scaled().double()
     explainer = deepshap.DeepExplainer(model, R, progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 
 _MARK = "deepshap"
+_numbers = count()
 # What autograd puts between a view and its base when it makes a view's node anew, because the base was overwritten.
 _VIEWS = (
     "Alias AsStrided Conj Diagonal Expand NegView Permute Real Imag Select Slice Split SplitWithSizes Squeeze "
@@ -32,11 +34,22 @@ def varies(given: Iterable[Tensor]) -> list[bool]:
 
 
 def mark(tensor: Tensor) -> None:
-    """Note that the tracer has seen a tensor being made; a base changes with its views."""
+    """Note that the tracer has seen a tensor being made, and number it; a base changes with its views."""
     for changed in (tensor, tensor._base):
         node: Any = None if changed is None else changed.grad_fn
         if node is not None:
-            node.metadata[_MARK] = True
+            node.metadata.setdefault(_MARK, next(_numbers))
+
+
+def number_of(tensor: Tensor) -> int | None:
+    """The number of the value that a tensor is, in the order in which the tracer has seen them being made."""
+    node: Any = tensor.grad_fn
+    return None if node is None else node.metadata.get(_MARK)
+
+
+def next_number() -> int:
+    """A number between those of the values that were made before and those of the ones to come."""
+    return next(_numbers)
 
 
 def is_followed(tensor: Tensor) -> bool:

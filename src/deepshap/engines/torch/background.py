@@ -1,9 +1,9 @@
 """The background's activations: recorded once, and used again as long as they are those of the model as it is.
 
-In every call the state of all weights and buffers is compared, and the untouched model runs on all references, in one run with
-the examples where these are few: where anything differs from what it was when the activations were recorded, they are recorded
-anew. Where these references are new, or are run with row arguments, it runs on the rows that it was probed on. Inside of
-``explainer.frozen()`` nothing is compared.
+In every call the state of all weights and buffers is compared, and what the model does with the examples to what it did with as
+many when it was known (``witness.py``). Where that does not tell, it runs on all references; where these are new, or are run with
+row arguments, on the rows that it was probed on. Where anything differs from what it was when the activations were recorded, they
+are recorded anew. Inside of ``explainer.frozen()`` nothing is compared.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ...errors import DeepShapError
 from ..api import Points
 from .operations import Operation
+from .state import Contents
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
+from .witness import Witness
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
-Run = Callable[[Points], np.ndarray]
+MOST_WITNESSES = 16  # numbers of examples whose runs are known
+AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 @dataclass
@@ -38,22 +43,25 @@ class Recorded:
 
 @dataclass
 class State:
-    """What tells whether a model's weights, buffers and rules are the same as before."""
+    """What tells whether a model's weights, buffers and rules, and torch's settings, are the same as before."""
 
     identities: list[Any]
     fingerprints: list[Hashable]
     rules: dict[Any, Operation]
+    settings: list[Any]
+    modes: list[Any]  # that may change what torch's functions do
 
 
 class Background:
     """What is kept of the references of one model."""
 
-    def __init__(self, modules: list[nn.Module], operations: dict[Any, Operation]) -> None:
-        self._modules, self._operations = modules, operations
+    def __init__(self, contents: Contents, operations: dict[Any, Operation], followed: bool) -> None:
+        self._contents, self._operations = contents, operations
+        self._followed = followed  # whether the tracer sees all that the model does with its inputs
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_modules": self._modules, "_operations": self._operations}
+        return {"_contents": self._contents, "_operations": self._operations, "_followed": self._followed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -64,8 +72,6 @@ class Background:
         self._key: Hashable = None  # of the references whose outputs are known
         self._outputs = np.zeros((0, 0))
         self._at_once = 1
-        self._joined = True  # whether examples may run with them, as far as is known
-        self._beside: tuple[Points, np.ndarray] | None = None  # examples that did in this call, and their outputs
         self._state: State | None = None
         self._probed: tuple[Points, np.ndarray] | None = None  # rows that the model was probed on, with their outputs
         self._block: Hashable = None  # the references whose activations are kept
@@ -73,11 +79,16 @@ class Background:
         self._earlier = False  # whether these were recorded in an earlier call
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
+        self._calls: dict[int, list[Any]] = {}  # of the model as it is known, on so many examples
+        self._unheard: dict[int, list[Any]] = {}  # calls of this explanation that nothing was known to be like
+        self._changes = 0  # of what the model holds, before it was confirmed
+        self._frozen = False  # in this call
+        self.granted = False  # whether the references' outputs have been taken for what they were, in this call
 
     def note(self, probed: tuple[Points, np.ndarray] | None = None) -> None:
         """Take the model as it is for the one that is known, by the rows that it was probed on if they are others."""
         self._probed = probed or self._probed
-        self._state = _state_of(self._modules, self._operations)
+        self._state = _state_of(self._contents.modules, self._operations)
 
     def drop(self) -> bool:
         """Forget the activations; say whether they were recorded in an earlier call."""
@@ -85,52 +96,61 @@ class Background:
         return earlier
 
     def holds(
-        self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, run: Run, eps: float
+        self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, eps: float, at_once: bool
     ) -> bool:
-        """Whether the model is what it was when it was probed, as far as it is known, and that was on rows of this kind."""
+        """Whether the model is what it was when it was probed, as far as it is known, and that was on rows of this kind.
+
+        What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be known ``at_once``.
+        """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
-        self._beside = None
+        self.granted, self._unheard, self._frozen = False, {}, frozen
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False
         if frozen:
             return True
-        if self._state != _state_of(self._modules, self._operations):
+        if self._state != _state_of(self._contents.modules, self._operations):
             return False
         if self.knows(references):
-            if self._holds_beside(examples, references, run, eps):
-                return True
-            points, before, at_once = references, self._outputs, self._at_once
+            self.granted = True
+            self._contents.make_ready()
+            doubtful = at_once or self._contents.changes != self._changes or not self._is_kept(references)
+            return not doubtful or self.confirm(references, evaluate, eps)
+        self.drop()
+        self._key = None
+        now = _outputs(evaluate, self._probed[0], len(self._probed[0]))
+        return now is not None and _is_close(now, self._probed[1], eps)
+
+    def confirm(self, references: Points, evaluate: Evaluate, eps: float) -> bool:
+        """Whether the model is what it was taken for: what runs have not shown, its outputs on the references do."""
+        if self.granted:
+            now = _outputs(evaluate, references, self._at_once)
+            if now is None or not _is_close(now, self._outputs, eps):
+                return False
+            self._outputs, self.granted = now, False
+        if len(self._calls) > MOST_WITNESSES:
+            self._calls = {}
+        self._calls.update(self._unheard)
+        self._changes = self._contents.changes
+        return True
+
+    def witness(self, recorded: Recorded) -> Witness | None:
+        """What is to follow a run of examples against references, where their activations are kept."""
+        watched = self._followed and not self._frozen and recorded is self._recorded
+        if not watched or self._state is None or self._state.modes:
+            return None
+        return Witness({identity[0] for identity in self._state.identities})
+
+    def hear(self, examples: int, witness: Witness | None) -> None:
+        """Take what a run of so many examples shows."""
+        if witness is None or witness.calls is None:
+            return
+        if self._calls.get(examples) == witness.calls:
+            self.granted = False
         else:
-            self.drop()
-            self._key = None
-            points, before = self._probed
-            at_once = len(points)
-        try:
-            now = evaluate(points, at_once, "the background")
-        except DeepShapError:  # said where the model is probed anew
-            return False
-        if self._key is not None:
-            self._outputs = now
-        return _is_close(now, before, eps)
+            self._unheard[examples] = witness.calls
 
-    def _holds_beside(self, examples: Points, references: Points, run: Run, eps: float) -> bool:
-        """Whether the references, in one run with few examples, have the outputs that they had; else they run by themselves."""
-        count, few = len(references), len(examples) <= len(references)
-        if not (self._joined and few and count + len(examples) <= self._at_once + 1) or examples.extra:
-            return False
-        try:
-            both = run(Points.joined([references, examples]))
-            self._joined = _is_close(both[:count], self._outputs, eps)
-        except Exception:  # the model says so where it runs by itself
-            self._joined = False
-        if self._joined and np.isfinite(both).all():
-            self._beside = examples, both[count:]
-        return self._joined
-
-    def outputs_beside(self, points: Points) -> np.ndarray | None:
-        """Outputs of examples that ran with the references in this call; told once."""
-        found, self._beside = self._beside, None
-        return found[1] if found is not None and found[0] is points else None
+    def _is_kept(self, references: Points) -> bool:
+        return self._recorded is not None and self._block is not None and self._block == references.key
 
     def knows(self, references: Points) -> bool:
         """Whether the outputs on these references are known."""
@@ -151,15 +171,23 @@ class Background:
 
     def recorded(self, references: Points, record: Callable[[Points], Recorded]) -> Recorded:
         """The references after their forward run."""
-        if self._recorded is not None and self._block is not None and self._block == references.key:
+        if self._recorded is not None and self._is_kept(references):
             self.used_again = self._earlier
             return self._recorded
         self.drop()  # two blocks would take twice the memory
+        self._calls = {}
         recorded = record(references)
         self.note()
         if references.key is not None:
             self._block, self._recorded = references.key, recorded
         return recorded
+
+
+def _outputs(evaluate: Evaluate, points: Points, at_once: int) -> np.ndarray | None:
+    try:
+        return evaluate(points, at_once, "the background")
+    except DeepShapError:  # said where the model is probed anew
+        return None
 
 
 def _is_close(now: np.ndarray, before: np.ndarray, eps: float) -> bool:
@@ -178,7 +206,9 @@ def _state_of(modules: list[nn.Module], operations: dict[Any, Operation]) -> Sta
     """Read the state of a model."""
     values = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     rules = {**USER_OPERATIONS, **operations}
-    return State([_identity(t) for t in values], list(map(fingerprint, values)), rules)
+    settings = [torch.get_default_dtype(), *(setting(kind) for setting in AUTOCAST for kind in ("cpu", "cuda"))]
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    return State([_identity(t) for t in values], list(map(fingerprint, values)), rules, settings, modes)
 
 
 def _identity(value: Tensor) -> Any:

@@ -82,7 +82,7 @@ class TorchEngine(Shell):
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._background = Background(self.modules, self.operations)
+        self._background = Background(self._contents, self.operations, self.layer is None)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
@@ -96,8 +96,8 @@ class TorchEngine(Shell):
         return Inputs(values, self.batch_axis, what, self.device, self._float)
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether activations of an earlier call had been used in this one."""
-        used = self._background.used_again
+        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
+        used = self._background.used_again or self._background.granted
         super().forget()
         self._background.forget()
         self._footprint: Footprint | None = None
@@ -140,10 +140,7 @@ class TorchEngine(Shell):
         return output.movedim(axis, 0) if axis else output
 
     def _find_axes(self, two: Points) -> list[Tensor]:
-        """Find where the rows lie in the output, from a run on two rows and one on the first alone.
-
-        Returns the first row's output from either run.
-        """
+        """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
         with self.running(two):
             together, layers = self._with_layer_values(two)
         try:
@@ -200,11 +197,11 @@ class TorchEngine(Shell):
             torch.cuda.empty_cache()
         return True
 
-    def probe(self, examples: Points, references: Points) -> Profile:
+    def probe(self, examples: Points, references: Points, at_once: bool = True) -> Profile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not (self.is_frozen or self._background.knows(references)):
             self._sizes = set()
-        if not self._background.holds(examples, references, self.is_frozen, super().outputs, self._evaluate, self.eps):
+        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps, at_once):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])
@@ -219,10 +216,9 @@ class TorchEngine(Shell):
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
-    def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
-        found = self._background.outputs_beside(points)
-        return super().outputs(points, at_once, what) if found is None else found
+    def confirm(self, references: Points) -> bool:
+        """Whether the model is what it was taken for."""
+        return self._background.confirm(references, self.outputs, self.eps)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
@@ -421,6 +417,7 @@ class TorchEngine(Shell):
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
+            tracer.witness = self._background.witness(recorded)
             with preserved(self._contents), errors_told():
                 output, leaves = self.trace(tracer, points)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
@@ -429,6 +426,7 @@ class TorchEngine(Shell):
                 found = traced.contributions(columns, reduce, most)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break
+        self._background.hear(len(points), tracer.witness if self._contents.left_alone else None)
         return found, output.detach()
 
     # ------------------------------------------------------------------ looking at a model

@@ -61,6 +61,8 @@ class Contents:
         self._is_open = False
         self._held: _Held | None = None  # as it was before the first run
         self._last: _Held | None = None  # that of an earlier session
+        self.left_alone = False  # by the last run
+        self.changes = 0  # that were found at the beginning of sessions
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_is_open": False, "_held": None, "_last": None}
@@ -88,6 +90,7 @@ class Contents:
         held, self._last = self._last, None
         if held is None or held.is_outdated():
             held = _Held([*self.modules, self._model], self.modules, self.keras)
+            self.changes += 1
         held.note_generators()
         try:
             self._prepare()
@@ -100,7 +103,8 @@ class Contents:
     def rewind(self) -> None:
         """Let the next run find what the one before found."""
         assert self._held is not None
-        if self._held.is_unsure or self._held.has_changed():
+        self.left_alone = not (self._held.is_unsure or self._held.has_changed())
+        if not self.left_alone:
             held, self._held = self._held, None
             held.restore()
 

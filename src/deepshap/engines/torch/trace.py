@@ -48,6 +48,7 @@ from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
 from .tree import detached, replace, tensors, told_apart
+from .witness import Witness
 from .writing import Overwriting, masked
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
@@ -79,8 +80,7 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.summing = summing  # whether only contributions summed over references are wanted of the leaves
         self.pairs, self._is_example = pairs, tape is not None
-        self.handed = Handed(pairs)
-        self.tape = Tape(pairs, tape)
+        self.handed, self.tape = Handed(pairs), Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
         self.reading = Reading()
@@ -89,9 +89,9 @@ class Tracer(TorchFunctionMode):
         self._from_input = WeakTensorKeyDictionary()
         self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
         self._has_drawn = False
-        self._memory = Memory()
-        self._overwriting = Overwriting(self.tape)
+        self._memory, self._overwriting = Memory(), Overwriting(self.tape)
         self._uses, self.selections = Uses(), Selections()
+        self.witness: Witness | None = None
 
     @property
     def sums(self) -> list[tuple[Tensor, Sums]]:
@@ -124,6 +124,8 @@ class Tracer(TorchFunctionMode):
         if not self._is_active(output):
             self._memory.check("the output", [output])
         carrier = carrier_of(output)
+        if self.witness is not None:
+            self.witness.note("the output", output)
         self._uses.count([output], self.reading)
         self.tape.nbytes += self._uses.whole([output])
         return output if carrier is None else carrier
@@ -151,6 +153,8 @@ class Tracer(TorchFunctionMode):
             self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
+        if self.witness is not None and not self.tape.inside:  # else it is made of what the call around it takes
+            self.witness.call(function, spelling, operation is not None, args, kwargs)
         self._uses.count(active, self.reading)
         if drawn := self._drawn_for(call):
             self.unsupported[drawn] = None
@@ -186,8 +190,7 @@ class Tracer(TorchFunctionMode):
 
     def _passive(self, call: Call) -> Any:
         drawn = self._drawn_for(call)
-        random = call.kind == RANDOM
-        if random and not switched_off(call.function, call.args, call.kwargs):
+        if call.kind == RANDOM and not switched_off(call.function, call.args, call.kwargs):
             drawn = f"{call.name} (random)", place_of_call()
         if drawn and call.kind == VALUE:  # Python may decide by it
             self.unsupported[drawn] = None

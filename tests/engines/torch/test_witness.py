@@ -1,0 +1,285 @@
+"""A model that makes the calls that it made is the same model, and its references do not run again; any other does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_close, built, drawn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+import deepshap
+
+RUNS: list[int] = []  # numbers of rows; not the model's own, which is put back
+ELSEWHERE: dict[str, Any] = {}  # what models read, where nobody looks for it
+
+
+class Doing(nn.Module):
+    """Does something with its input and a setting from elsewhere; counts the rows of its runs."""
+
+    def __init__(self, what: Callable[..., Tensor], setting: Any = None) -> None:
+        super().__init__()
+        self.what, ELSEWHERE["setting"] = what, setting
+        self.first, self.second = (nn.Linear(4, 4, bias=False) for _ in range(2))
+        self.embedding = nn.Embedding(6, 4)
+        self.register_buffer("factor", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        RUNS.append(len(x))
+        return self.what(self, x, ELSEWHERE["setting"]).flatten(1).sum(1, keepdim=True)
+
+
+def explained(model: nn.Module, references: Tensor, **options: Any) -> deepshap.DeepExplainer:
+    return deepshap.DeepExplainer(model, references, progress=False, **options)
+
+
+# ---------------------------------------------------------------------- models that stay as they are
+class Cells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        RUNS.append(len(x))
+        state = x.new_zeros(len(x), 4), x.new_zeros(len(x), 4)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return state[0]
+
+
+class Layers(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        RUNS.append(len(x))
+        for layer in self.layers:
+            x = layer(x)
+            x = x[0] if isinstance(x, tuple) else x
+        return x.flatten(1)
+
+
+STEADY = {
+    "perceptron": lambda: Layers(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)),
+    "LSTM": lambda: Layers(nn.LSTM(4, 3, batch_first=True)),
+    "two-way GRU": lambda: Layers(nn.GRU(4, 3, 2, batch_first=True, bidirectional=True)),
+    "loop of cells": Cells,
+    "encoder": lambda: Layers(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)),
+    "convolutions": lambda: Layers(nn.Conv1d(3, 5, 2), nn.BatchNorm1d(5), nn.MaxPool1d(2), nn.ELU()),
+    "custom function": lambda: Doing(lambda m, x, _: Times.apply(m.first(x))),
+    "several values": lambda: Doing(lambda m, x, _: torch.cat([x, m.first(x)], -1).max(-1).values),
+    "constants": lambda: Doing(lambda m, x, _: x * torch.arange(4.0, dtype=x.dtype) + x.new_ones(len(x), 3, 4)),
+    "rows by their numbers": lambda: Doing(lambda m, x, _: x[torch.arange(len(x)), -1] * m.factor),
+    "in place": lambda: Doing(lambda m, x, _: x.clone().mul_(2).add_(m.first(x))),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", STEADY)
+def test_the_references_do_not_run_again(name):
+    model = built(STEADY[name]())
+    x, references = drawn(2, 3, 4, seed=1), drawn(5, 3, 4, seed=2)
+    explainer = explained(model, references)
+    wanted = explainer.shap_values(x)
+    for rows in (x, x + 1, x):
+        RUNS.clear()
+        found = explainer.shap_values(rows)
+        assert set(RUNS) == {2}
+    np.testing.assert_array_equal(found, wanted)
+    explainer.shap_values(x[:1])  # one row is new
+    RUNS.clear()
+    explainer.shap_values(x[1:])
+    assert set(RUNS) == {1}
+
+
+def test_references_of_tokens_do_not_run_again():
+    model = built(Doing(lambda m, x, _: m.embedding(x)))
+    x, references = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 0, 0], [5, 4, 3], [1, 1, 2]])
+    explainer = explained(model, references)
+    explainer.shap_values(x)
+    RUNS.clear()
+    explainer.shap_values(x)
+    assert set(RUNS) == {2}
+
+
+# ---------------------------------------------------------------------- models that become others
+FACTOR = 2.0
+
+
+class Times(torch.autograd.Function):
+    """Takes a number from elsewhere."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * FACTOR
+
+    @staticmethod
+    def backward(ctx, m):
+        return m * FACTOR
+
+
+def _written(m: Doing, x: Tensor, c: float) -> Tensor:
+    m.factor.data.fill_(c)
+    return x * m.factor
+
+
+def _written_to(m: Doing, x: Tensor, c: int) -> Tensor:
+    x = x.clone()
+    x[..., c] = 0
+    return x
+
+
+class Marked(Tensor):
+    """A class of tensors of the user's own."""
+
+
+# What a model does, with a setting that becomes another; of zeros it is the same with both.
+CHANGES: dict[str, tuple[Callable[..., Any], Any, Any]] = {
+    "a number": (lambda m, x, c: torch.relu(x) * c, 2.0, 3.0),
+    "as many times fewer as there are fewer examples": (lambda m, x, c: torch.relu(x) * c, 10, 2),
+    "a keyword": (lambda m, x, c: x.clamp(**{c: 0.0}), "min", "max"),
+    "a word": (lambda m, x, c: torch.einsum(c, x, x), "nij,nij->nij", "nij,nik->nij"),
+    "the function": (lambda m, x, c: c(x), torch.sin, torch.tanh),
+    "another way to the output": (lambda m, x, c: (torch.relu(x), torch.tanh(x))[c], 0, 1),
+    "the order of operands": (lambda m, x, c: torch.sub(*[torch.relu(x), torch.tanh(x)][::c]), 1, -1),
+    "an operand": (lambda m, x, c: torch.relu(x) + [x, torch.tanh(x)][c], 0, 1),
+    "one of several results": (lambda m, x, c: x.chunk(2, -1)[c], 0, 1),
+    "the order in a list": (lambda m, x, c: torch.cat([x, x.relu()][::c], -1)[..., :4], 1, -1),
+    "bounds": (lambda m, x, c: x[..., slice(*c)], (None, 2), (2, None)),
+    "a place that is written to": (_written_to, 0, 1),
+    "an axis": (lambda m, x, c: x.cumsum(c), 1, 2),
+    "a sign of zero": (lambda m, x, c: torch.copysign(x, c), 0.0, -0.0),
+    "times": (lambda m, x, c: [x := torch.sin(x) for _ in range(c)][-1], 1, 2),
+    "which layer": (lambda m, x, c: (m.first, m.second)[c](x), 0, 1),
+    "the order of layers": (lambda m, x, c: [x := (m.first, m.second)[k](x).relu() for k in c][-1], (0, 1), (1, 0)),
+    "a constant": (lambda m, x, c: x * torch.tensor(c), [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]),
+    "a constant for each row": (lambda m, x, c: x * x.new_full((len(x), 1, 1), c), 2.0, 3.0),
+    "a mask": (lambda m, x, c: x.masked_fill(torch.tensor(c), 0.0), [True, False] * 2, [False, True] * 2),
+    "an index": (lambda m, x, c: x[..., torch.tensor(c)], [0, 1], [1, 2]),
+    "a constant of a class of its own": (lambda m, x, c: x * torch.full((4,), c).as_subclass(Marked), 2.0, 3.0),
+    "a buffer while it runs": (_written, 2.0, 3.0),
+    "a row at a time": (lambda m, x, c: torch.vmap(lambda row: row.relu() * c)(x), 2.0, 3.0),
+    "a layer's number": (lambda m, x, c: nn.functional.leaky_relu(x, c), 0.1, 0.2),
+}
+X, R = torch.zeros(2, 3, 4, dtype=torch.float64), drawn(10, 3, 4, seed=3)
+
+
+def check(model: nn.Module, change: Callable[[], None], **asked: Any) -> None:
+    """What nothing shows in the examples' outputs shows in the values."""
+    explainer = explained(model, R)
+    for _ in range(2):
+        before = explainer.shap_values(X, **asked)
+    change()
+    found = explainer.shap_values(X, **asked)
+    wanted = explained(model, R).shap_values(X, **asked)
+    assert abs(wanted - before).max() > 1e-9
+    assert_close(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_setting_that_the_examples_do_not_feel(name):
+    what, before, after = CHANGES[name]
+    model = built(Doing(what, before))
+    check(model, lambda: ELSEWHERE.update(setting=after))
+
+
+def test_all_but_the_first_way_of_values():
+    model = built(Doing(lambda m, x, c: torch.relu(x) * c, 2.0))
+    check(model, lambda: ELSEWHERE.update(setting=3.0), effort=8)
+
+
+def test_one_row_then_others():
+    model = built(Doing(lambda m, x, c: torch.relu(x) * c, 2.0))
+    explainer = explained(model, R)
+    for rows in (X, X[:1], X):
+        explainer.shap_values(rows)
+    ELSEWHERE["setting"] = 3.0
+    wanted = explained(model, R).shap_values(X)
+    for rows in (X[:1], X, X[:1]):
+        assert_close(explainer.shap_values(rows), wanted[: len(rows)], 1e-12)
+
+
+def test_a_layer_whose_inputs_become_others():
+    model = built(Doing(lambda m, x, c: m.second(torch.relu(m.first(torch.relu(x) * c))), 2.0))
+    explainer = explained((model, model.second), R)
+    for _ in range(2):
+        before = explainer.shap_values(X)
+    ELSEWHERE["setting"] = 3.0
+    found, wanted = explainer.shap_values(X), explained((model, model.second), R).shap_values(X)
+    assert abs(wanted - before).max() > 1e-9
+    assert_close(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("rule", [None, "linear", "elementwise"])
+def test_a_number_that_a_custom_function_takes_from_elsewhere(rule, monkeypatch):
+    model = built(Doing(lambda m, x, _: Times.apply(torch.relu(x))))
+    if rule:
+        deepshap.register_rule(Times, rule)
+    try:
+        check(model, lambda: monkeypatch.setitem(globals(), "FACTOR", 3.0))
+    finally:
+        if rule:
+            deepshap.unregister_rule(Times)
+
+
+class Doubled(TorchFunctionMode):
+    """Lets ``torch.relu`` be another function."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        return 2 * found if function is torch.relu else found
+
+
+def _in_mode(explainer: Any, mode: Any) -> np.ndarray:
+    with mode:
+        return explainer.shap_values(X.float())
+
+
+@pytest.mark.parametrize("mode", [Doubled(), torch.autocast("cpu", torch.bfloat16)], ids=["a mode", "autocast"])
+def test_settings_of_torch(mode):
+    model = built(Doing(lambda m, x, _: m.second(torch.relu(m.first(x))))).float()
+    explainer = explained(model, R.float())
+    for _ in range(2):
+        before = explainer.shap_values(X.float())
+    found, wanted = _in_mode(explainer, mode), _in_mode(explained(model, R.float()), mode)
+    assert abs(wanted - before).max() > 1e-6
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(_in_mode(explainer, nullcontext()), before)
+
+
+def test_a_model_that_fails_after_a_change_says_so_and_is_explained_when_it_does_not():
+    model = built(Doing(lambda m, x, c: torch.relu(x) * c, 2.0))
+    explainer = explained(model, R)
+    for _ in range(2):
+        wanted = explainer.shap_values(X)
+    ELSEWHERE["setting"] = "3"
+    with pytest.raises(deepshap.InputError, match="the model fails on rows"):
+        explainer.shap_values(X)
+    ELSEWHERE["setting"] = 2.0
+    np.testing.assert_array_equal(explainer.shap_values(X), wanted)
+
+
+def test_an_output_that_is_larger_than_it_was():
+    model = Wider(built(Doing(lambda m, x, _: x)))
+    ELSEWHERE["outputs"] = 1
+    explainer = explained(model, R)
+    for _ in range(2):
+        one = explainer.shap_values(X)[..., 0]
+    ELSEWHERE["outputs"] = 3
+    assert_close(explainer.shap_values(X, target=2), 3 * one, 1e-12)
+
+
+class Wider(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = ELSEWHERE["outputs"]
+        return self.model(x).expand(-1, outputs) * torch.arange(1, outputs + 1, dtype=x.dtype)
