@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import types
 from unittest import mock
 
 import keras
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 import deepshap
 from deepshap.engines.tensorflow import engine, sameness
-from deepshap.engines.tensorflow.sameness import state_of
+from deepshap.engines.tensorflow.sameness import traced
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
 R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
@@ -36,6 +38,25 @@ def traces(monkeypatch):
     made, original = [], engine.concrete
     monkeypatch.setattr(engine, "concrete", lambda *a: (made.append(a), original(*a))[1])
     return made
+
+
+@functools.cache
+def standing():
+    """A network that has been called."""
+    model = network()
+    model(X)
+    return model
+
+
+def state_of(model):
+    """What is known of a model where the code of the network above has run, as far as it does."""
+    run = standing()
+
+    def trace():
+        with contextlib.suppress(Exception):
+            run(X)
+
+    return traced(trace, model)[1]
 
 
 def layer_of(model, kind):
@@ -211,7 +232,7 @@ def test_functions_put_into_keras_may_read_anything(place, monkeypatch):
     monkeypatch.setattr(*place, square)
     assert state_of(model) is None
     monkeypatch.undo()
-    assert state_of(model) == state_of(model)
+    assert state_of(model) is not None
 
 
 PUT = {  # into a class, where a function belongs
@@ -240,6 +261,34 @@ def test_what_else_is_put_into_keras_may_read_anything(kind, monkeypatch):
 def test_code_is_replaced_within_a_function(function, monkeypatch):
     model = network()
     before = state_of(model)
-    assert before == state_of(model)
+    assert before.is_still(model)
     monkeypatch.setattr(function, "__code__", function.__code__.replace(co_firstlineno=1))
-    assert state_of(model) != before
+    assert not before.is_still(model)
+    monkeypatch.undo()
+    assert before.is_still(model)
+
+
+def test_modules_are_those_in_which_the_code_that_ran_finds_names():
+    modules = dict(state_of(network())._modules)
+    names = {"keras.src.activations", "keras.src.backend.tensorflow.nn", "tensorflow", "tensorflow._api.v2.nn"}
+    assert names <= {*modules}
+    assert "keras.src.optimizers.adam" not in modules
+
+
+def test_where_a_profiler_looks_on_all_modules_are_compared():
+    model = network()
+    sys.setprofile(lambda *_: None)
+    try:
+        state = state_of(model)
+        assert sys.getprofile() is not None
+    finally:
+        sys.setprofile(None)
+    assert "keras.src.optimizers.adam" in dict(state._modules)
+    assert state.is_still(model)
+
+
+def test_a_module_in_the_place_of_another_is_a_change(monkeypatch):
+    model = network()
+    state = state_of(model)
+    monkeypatch.setitem(sys.modules, "keras.src.activations", types.ModuleType("keras.src.activations"))
+    assert not state.is_still(model)

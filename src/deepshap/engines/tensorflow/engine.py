@@ -22,7 +22,7 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
-from .sameness import State, state_of
+from .sameness import State, traced
 from .state import alone, dtype_of, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
@@ -109,13 +109,13 @@ class TensorFlowEngine(Shell):
 
     def _renew(self, key: Any, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> None:
         """Trace the model, unless it is as it was when it was traced; keep what was made of a graph that is the same."""
-        state = state_of(self.model, self.output)
         before, known = self._graphs.get(key, (None, None))
-        self._is_known = state is not None
-        if self._is_known and state == known:
+        if known is not None and known.is_still(self.model, self.output):
+            self._is_known = True
             return
         self._found.clear()
-        graph = self._traced(points, marks)
+        graph, state = traced(lambda: self._traced(points, marks), self.model, self.output)
+        self._is_known = state is not None
         if before is None or before.signature != graph.signature:
             before = shared(self.model, graph)
             self._sizes.clear()

@@ -1,4 +1,4 @@
-"""The code of Keras and TensorFlow: whether all that their classes and modules define is theirs, and whether it is as it was.
+"""The code of Keras and TensorFlow: what of it runs, whether all that its classes and modules define is theirs, and as it was.
 
 What somebody else puts there (a function, a property, a mock) may read anything, and is refused.
 """
@@ -6,13 +6,17 @@ What somebody else puts there (a function, a property, a mock) may read anything
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial, partialmethod
+from itertools import chain
 from operator import attrgetter, is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..callables import PLAIN, closure_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 OWN = {"keras", "tensorflow", "deepshap"}  # packages whose code reads nothing but what is compared
 BORROWED = {
@@ -29,6 +33,9 @@ BORROWED = {
 }
 BORROWED |= {"h5py", "rich", "namex", "sklearn", "PIL"}  # whose functions, classes and objects theirs may have
 BORROWED -= {"unittest"}  # of which mocks are
+LOOKED_UP = "keras.src.", "tensorflow._api.v2."  # modules in which Keras' code finds functions by their names
+OLD = "tensorflow._api.v2.compat."
+READ = "__code__", "__defaults__"  # of functions, which may be put into them
 Parts = Callable[[Any], Iterable[Any]]
 
 
@@ -37,7 +44,7 @@ class Foreign(Exception):
 
 
 class Code:
-    """What classes or modules define, all of it their own; equal to other code where nothing has changed.
+    """What classes or modules define, all of it their own, in some namespaces.
 
     Raises
     ------
@@ -45,31 +52,94 @@ class Code:
         If somebody else has put something there.
     """
 
-    def __init__(self, values: list[Any]) -> None:
-        self.values, self._functions = values, []
-        waiting, seen = list(values), set()
+    def __init__(self, spaces: Sequence[Mapping[str, Any]]) -> None:
+        self._spaces, self._defined = spaces, [value for space in spaces for value in space.values()]
+        functions, waiting, seen = [], list(self._defined), set()
         while waiting:
             value = waiting.pop()
             if type(value) in PLAIN or id(value) in seen:
                 continue
             seen.add(id(value))
             if type(value) is FunctionType:
-                self._functions.append(value)
+                functions.append(value)
             waiting += _parts(value)
-        self._read = self._now()
+        self._functions = functions
+        self._read = [[getattr(function, name) for function in functions] for name in READ]
 
-    def is_still(self, values: list[Any]) -> bool:
-        """Whether these are the very same values, and their functions have the code that they had."""
-        return same(values, self.values) and same(self._now(), self._read)
+    def is_still(self) -> bool:
+        """Whether the very same values are there, and their functions have the code that they had."""
+        if sum(map(len, self._spaces)) != len(self._defined):
+            return False
+        values = chain.from_iterable(space.values() for space in self._spaces)
+        return all(map(is_, values, self._defined)) and all(
+            all(map(is_, map(attrgetter(name), self._functions), read))
+            for name, read in zip(READ, self._read, strict=True)
+        )
 
-    def _now(self) -> list[Any]:
-        codes, defaults = (map(attrgetter(name), self._functions) for name in ("__code__", "__defaults__"))
-        return [*codes, *defaults]
+
+class Ran:
+    """The code of Keras that has run within ``with`` this, and the modules that it finds names in.
+
+    Those are the modules that it stands in, those that it imports, and those that are in these under names that it says.
+    """
+
+    def __init__(self) -> None:
+        self._codes: dict[CodeType, dict[str, Any]] = {}  # with what their modules define
+        self._is_told = sys.getprofile() is None  # else a profiler looks on, and is not disturbed
+
+    def __enter__(self) -> Self:
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            if event == "call":
+                self._codes[frame.f_code] = frame.f_globals
+
+        if self._is_told:
+            sys.setprofile(note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_told:
+            sys.setprofile(None)
+
+    def modules(self) -> dict[str, dict[str, Any]]:
+        """What the modules define, by their names; where it could not be told which these are, all modules."""
+        loaded = {name: vars(m) for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)}
+        if not self._is_told:
+            return loaded
+        own = [(code, found) for code, found in self._codes.items() if _is_looked_up(str(found.get("__name__")))]
+        said = {name for code, _ in own for name in _said(code)}
+        modules = {found["__name__"]: found for _, found in own} | {name: loaded[name] for name in said & loaded.keys()}
+        waiting = list(modules.values())
+        while waiting:
+            found = waiting.pop()
+            inner = [vars(v) for name, v in found.items() if type(v) is ModuleType and name in said]
+            new = {
+                one["__name__"]: one
+                for one in inner
+                if _is_looked_up(one["__name__"]) and one["__name__"] not in modules
+            }
+            modules |= new
+            waiting += new.values()
+        return modules
+
+
+def _said(code: CodeType) -> Iterator[str]:
+    """The names in some code, and its words, under which it may find something too."""
+    waiting = [code.co_names, code.co_consts]
+    while waiting:
+        for value in waiting.pop():
+            if type(value) is str:
+                yield value
+            elif type(value) in (tuple, frozenset):
+                waiting.append(value)
+
+
+def _is_looked_up(module: str) -> bool:
+    return module == "tensorflow" or (module.startswith(LOOKED_UP) and not module.startswith(OLD))
 
 
 def same(some: list[Any], others: list[Any]) -> bool:
     """Whether the very same objects are in both."""
-    return some is others or (len(some) == len(others) and all(map(is_, some, others)))
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 @lru_cache(4096)

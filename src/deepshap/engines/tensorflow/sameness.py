@@ -1,7 +1,8 @@
 """Whether a model is as it was, told without a trace, where all of its code is Keras' own.
 
 That code reads the objects that the model consists of, their classes, the modules that it looks names up in, and the settings
-of Keras. All of them are compared, however deep, by identity. Code of others may read anything else, such as files or the
+of Keras. All of them are compared, however deep, by identity. Which modules these are is seen while the model is traced: the
+same code runs again if nothing has changed that it has read. Code of others may read anything else, such as files or the
 environment: a model that reaches some has no state that could be compared.
 """
 
@@ -12,11 +13,11 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache, partial
-from itertools import chain
+from operator import is_
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -26,11 +27,9 @@ from tensorflow.python.trackable import data_structures
 from tensorflow.python.trackable.base import TrackableReference
 
 from ..callables import PLAIN, closure_of, packages
-from .own_code import OWN, Code, Foreign, root, same
+from .own_code import OWN, Code, Foreign, Ran, root, same
 
 KNOWN = {*OWN, "builtins", "abc", "typing", "collections", "enum"}  # whose classes Keras' own may be derived from
-LOOKED_UP = "keras.src.", "tensorflow._api.v2."  # modules in which that code finds functions by their names
-OLD = "tensorflow._api.v2.compat."
 # What never changes, what a graph reads when it runs, and the books of those who track objects.
 FIXED = {*PLAIN, object, range, slice, EllipsisType, CodeType, inspect.Signature}
 FIXED |= {type(threading.Lock()), type(threading.RLock())}
@@ -39,89 +38,109 @@ FIXED_BASES = np.generic, np.dtype, tf.DType, tf.TensorShape, tf.Tensor, tf.Vari
 UNREAD = {"optimizer", "loss", "_loss_tracker", "_compile_loss", "_compile_metrics", "_compile_config", "history"}
 UNREAD |= {"train_function", "test_function", "predict_function", "_tracked"}
 WRAPPERS = data_structures._DictWrapper, data_structures._TupleWrapper  # of what layers hold
-END = object()  # of what an object holds
 MOST_OBJECTS, MOST_BYTES = 2**18, 2**24  # that are compared, bytes of arrays: beyond that a trace is quicker
 Look = Callable[[Any], list[Any]]
+T = TypeVar("T")
 
 
 class State:
-    """All that the code of a model reads; equal to another one if none of it has changed."""
+    """All that the code of a model reads, as it was when it was traced."""
 
     def __init__(self, roots: Iterable[Any]) -> None:
-        self._met: list[Any] = [*roots, *_settings()]
-        self._arrays: list[Any] = []
-        self._named = _in_modules()
-        waiting, seen, size = list(self._met), set(), 0
+        self._roots = [*roots, *_settings()]
+        self._values: list[Any] = []  # all that these reach
+        self._kinds: list[type] = []
+        self._held: list[tuple[Look, Any, list[Any]]] = []  # how to find what a value holds, and what it held
+        self._arrays: list[tuple[Any, Any]] = []
+        self._walk()
+        classes = {v if isinstance(v, type) else kind for v, kind in zip(self._values, self._kinds, strict=True)}
+        self._orders = [(kind, kind.__mro__) for kind in classes]  # in which names are looked for
+        self._modules: list[tuple[str, Any]] = []
+        self._code: Code | None = None
+
+    def _walk(self) -> None:
+        waiting, seen, size, count = list(self._roots), set(), 0, len(self._roots)
         while waiting:
             value = waiting.pop()
             if id(value) in seen:
                 continue
-            kind = type(value)
-            parts = _look(kind)(value)  # type: ignore[arg-type]  # classes are hashable
-            if kind is np.ndarray:
-                self._arrays.append((value.dtype, value.shape, value.tobytes()))
-                size += value.nbytes
-            if size > MOST_BYTES or len(self._met) + len(parts) > MOST_OBJECTS:
+            seen.add(id(value))
+            parts = self._note(value)
+            size += value.nbytes if type(value) is np.ndarray else 0
+            count += len(parts)
+            if size > MOST_BYTES or count > MOST_OBJECTS:
                 raise Foreign(value)
-            owner = value if isinstance(value, type) else kind
-            if id(owner) not in seen:
-                self._met.append(_own(owner, _defined(owner)))
-            seen |= {id(value), id(owner)}
-            self._met += parts
-            self._met.append(END)
             waiting += [part for part in parts if type(part) not in FIXED]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, State) or self._arrays != other._arrays:
+    def _note(self, value: Any) -> list[Any]:
+        """Take note of a value, and return what it holds."""
+        kind: Any = type(value)
+        look = _look(kind)
+        parts = look(value)
+        self._values.append(value)
+        self._kinds.append(kind)
+        if look is not _nothing:
+            self._held.append((look, value, parts))
+        if kind is np.ndarray:
+            self._arrays.append((value, _content(value)))
+        return parts
+
+    def look_up(self, ran: Ran) -> None:
+        """Take note of the modules that code has looked names up in when it ran."""
+        modules = ran.modules()
+        bases = {base for _, order in self._orders for base in order if root(base.__module__) in OWN}
+        self._modules = [(name, sys.modules.get(name)) for name in modules]
+        self._code = _code_of(bases, list(modules.values()))
+
+    def is_still(self, *roots: Any) -> bool:
+        """Whether these are the same, and hold the same, however deep."""
+        try:
+            return (
+                same([*roots, *_settings()], self._roots)
+                and all(map(is_, map(type, self._values), self._kinds))
+                and all(same(look(value), parts) for look, value, parts in self._held)
+                and all(_content(array) == content for array, content in self._arrays)
+                and all(kind.__mro__ is order for kind, order in self._orders)
+                and all(sys.modules.get(name) is module for name, module in self._modules)
+                and self._code is not None
+                and self._code.is_still()
+            )
+        except Foreign:
             return False
-        return self._named is other._named and same(self._met, other._met)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
-def state_of(*roots: Any) -> State | None:
-    """The state of a model, and of what else decides how it is called; None if it could read what cannot be compared."""
+def traced(trace: Callable[[], T], *roots: Any) -> tuple[T, State | None]:
+    """A trace of a model, and the state of it and of what else decides how it is called.
+
+    None in its place if it could read what cannot be compared.
+    """
     try:
-        return State(roots)
+        state = State(roots)
     except Foreign:
-        return None
+        return trace(), None
+    with Ran() as ran:
+        made = trace()
+    try:
+        state.look_up(ran)
+    except Foreign:
+        return made, None
+    return made, state
 
 
-# ---------------------------------------------------------------------- what code finds by names
-_loaded: list[list[Any]] = [[], []]  # all modules, and the names in those in which Keras' code finds functions
-_code: dict[Any, Code] = {}  # of these modules, and of classes, as it was last
+def _content(array: Any) -> Any:
+    return array.dtype, array.shape, array.tobytes()
 
 
-def _in_modules() -> Code:
-    """All that the modules of Keras, and those of TensorFlow that are public, have."""
-    modules = list(sys.modules.values())
-    if not same(modules, _loaded[0]):
-        own = [m for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)]
-        _loaded[:] = modules, [vars(module) for module in own]
-    return _own(None, list(chain.from_iterable(map(dict.values, _loaded[1]))))
+_code: dict[Hashable, Code] = {}
 
 
-def _own(where: Any, values: list[Any]) -> Code:
-    """The code of a class, or of the modules."""
-    known = _code.get(where)
-    if known is None or not known.is_still(values):
-        known = _code[where] = Code(values)
+def _code_of(classes: set[type], modules: list[Any]) -> Code:
+    """What classes and modules define, which is looked through once while nothing in it changes."""
+    key = frozenset(classes), frozenset(map(id, modules))  # which stay as long as their code is kept
+    known = _code.get(key)
+    if known is None or not known.is_still():
+        known = _code[key] = Code([*map(vars, classes), *modules])
     return known
-
-
-def _is_looked_up(name: str) -> bool:
-    return name == "tensorflow" or (name.startswith(LOOKED_UP) and not name.startswith(OLD))
-
-
-def _defined(kind: type) -> list[Any]:
-    """What a class of Keras' own and its bases define, but for annotations, which Python makes when they are asked for."""
-    named = (pair for base in _own_bases(kind) for pair in vars(base).items())
-    return [value for name, value in named if name != "__annotations__"]
-
-
-@lru_cache(4096)
-def _own_bases(kind: type) -> list[type]:
-    return [base for base in kind.__mro__ if root(base.__module__) in OWN]
 
 
 def _settings() -> list[Any]:
@@ -162,8 +181,8 @@ def _of_object(content: Look, value: Any) -> list[Any]:
     attributes = getattr(value, "__dict__", {})
     if attributes.get("stateful"):
         raise Foreign(type(value))
-    read = (pair for pair in attributes.items() if pair[0] not in UNREAD and not pair[0].startswith("_self_"))
-    return content(value) + [part for pair in read for part in pair]
+    names = [name for name in attributes if name not in UNREAD and not name.startswith("_self_")]
+    return [*content(value), *names, *map(attributes.__getitem__, names)]
 
 
 def _of_class(kind: Any) -> list[Any]:
