@@ -93,7 +93,9 @@ class Memory:
         """Note where a followed tensor lies."""
         if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel():
             storage = tensor.untyped_storage()
-            self._held[storage.data_ptr()] = StorageWeakRef(storage)
+            held = self._held.get(place := storage.data_ptr())
+            if held is None or held.cdata != storage._cdata:  # that of a view is known
+                self._held[place] = StorageWeakRef(storage)
 
     def check(self, name: str, passive: Iterable[Tensor]) -> None:
         """Raise if a tensor that is not followed lies where one that is followed does."""

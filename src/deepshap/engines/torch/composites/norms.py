@@ -17,6 +17,11 @@ from .arithmetic import squared
 from .reductions import amax, amin, axes_of
 from .selection import where
 
+IN_ONE_CALL = (
+    torch.float32,
+    torch.float64,
+)  # torch standardises; of lower precisions some devices keep more than they return
+
 
 @primitive(rules.ratio, broadcasts=True)
 def over_norm(a: Tensor, norm: Tensor) -> Tensor:
@@ -105,6 +110,9 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 @primitive(rules.standardised, keeps_memory=True, broadcasts=True)
 def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
     """Over the last axis, of zero mean or not; keeps what it was before weight and bias, and what it was divided by."""
+    if centred and x.dtype in IN_ONE_CALL:
+        y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        return _affine(y, weight, bias), (y, inverse.reciprocal())
     x = x - x.mean(-1, keepdim=True) if centred else x
     size = torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
     y = x / size
@@ -115,9 +123,12 @@ def _standardised(
     input: Tensor, axes: int, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, centred: bool = True
 ) -> Tensor:
     """Over the last axes, with parameters of their shape."""
-    flat = input.flatten(-axes) if axes > 1 else input
-    parameters = [None if p is None else p.flatten() for p in (weight, bias)]
-    if any(p is not None and p.grad_fn is not None for p in parameters):  # they depend on what is explained
+    flat, parameters = input, [weight, bias]
+    if axes > 1:
+        flat, parameters = input.flatten(-axes), [None if p is None else p.flatten() for p in parameters]
+    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+        varying = any(p is not None and p.grad_fn is not None for p in parameters)
+    if varying:
         y = _affine(standardised_last(flat, None, None, eps, centred), *parameters)
     else:
         y = standardised_last(flat, *parameters, eps, centred)
