@@ -30,7 +30,7 @@ from .sequence import Level, Steps, Trace, one_step
 
 @dataclass
 class Together:
-    """Steps of one cell in one run of a model: what they took, and their traces, all made when the first one is asked for.
+    """Steps of one cell in one run of a model: what they took, and their traces, all made at once when the run is over.
 
     A trace of a few rows is twenty calls of torch, whose own cell is one.
     """
@@ -38,12 +38,6 @@ class Together:
     level: Level
     given: list[list[Tensor]] = field(default_factory=list)
     made: list[Trace] = field(default_factory=list)
-
-    def trace(self, place: int) -> Trace:
-        """Of the step that took its turn there."""
-        if place >= len(self.made):
-            self.make()
-        return self.made[place]
 
     @torch.no_grad()
     def make(self) -> None:
@@ -87,7 +81,7 @@ class OfStep:
     @property
     def traces(self) -> list[Trace]:
         """The trace."""
-        trace = self.together.trace(self.place)
+        trace = self.together.made[self.place]
         return [trace if self.chosen is None else trace.among(self.chosen)]
 
     def among(self, chosen: slice) -> OfStep:
