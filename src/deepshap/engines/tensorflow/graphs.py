@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -209,21 +208,23 @@ class ModelGraph:
         """The variables that it may write to."""
         return list(self.function.graph.variables) if self._writers else []
 
-    def values(self) -> list[int] | None:
-        """What tells whether it reads the values that it read; None where they are many, or not of variables alone."""
+    def values(self) -> list[bytes] | None:
+        """The values that it reads; None where they are many, or not of variables alone."""
         variables = self.function.graph.variables
         others = {id(t) for t in self.captured if t.dtype == tf.resource} - {id(v.handle) for v in variables}
         if others or sum(v.shape.num_elements() * v.dtype.size for v in variables) > MOST_BYTES:
             return None
-        arrays = (np.atleast_1d(v.numpy()) for v in variables)
-        return [zlib.crc32(np.ascontiguousarray(a).view(np.uint8).data) for a in arrays]
+        read = (tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype) for v in variables)
+        return [np.asarray(tensor).tobytes() for tensor in read]
 
     @cached_property
     def _writers(self) -> list[Any]:
         return self.library.writers(self.function.graph.get_operations())
 
 
-MOST_BYTES = 2**24  # of variables that are compared in every call: of larger models to run a few rows is quicker
+MOST_BYTES = (
+    2**24
+)  # of variables that are kept, and compared in every call: of larger models to run a few rows is quicker
 MOST = 8  # graphs that are kept of a model
 _KEPT: dict[int, dict[Hashable, ModelGraph]] = {}
 
