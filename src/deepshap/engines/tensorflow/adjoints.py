@@ -38,6 +38,23 @@ def _transposed(step: Step, multiplier: Any) -> list[Any] | None:
     return None if order is None else [tf.transpose(multiplier, np.argsort(np.asarray(order) % len(order)))]
 
 
+def _cut(step: Step, multiplier: Any) -> list[Any] | None:
+    """Of what is padded."""
+    padded = step.static(1)
+    return None if padded is None else [tf.slice(multiplier, padded[:, 0], step.run.pairing.shape(step.operands[0]))]
+
+
+def _put_back(step: Step, multiplier: Any) -> list[Any] | None:
+    """Of a part: zeros around it."""
+    masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    begin, end, strides = (v.p for v in step.operands[1:])
+    shape = tf.cast(step.run.pairing.shape(step.operands[0]), begin.dtype)
+    made = tf.raw_ops.StridedSliceGrad(
+        shape=shape, begin=begin, end=end, strides=strides, dy=multiplier, **{m: step.op.get_attr(m) for m in masks}
+    )
+    return [made]
+
+
 def _passed(step: Step, multiplier: Any) -> list[Any] | None:
     """Of a bias that does not vary."""
     return None if step.varying[1] else [multiplier]
@@ -128,6 +145,8 @@ def _einsum(step: Step, m: Any) -> list[Any] | None:
 ADJOINTS: dict[str, Callable[[Step, Any], list[Any] | None]] = {
     **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _in_place),
     "Transpose": _transposed,
+    "Pad": _cut,
+    "StridedSlice": _put_back,
     "BiasAdd": _passed,
     "Sum": _reduced(False),
     "Mean": _reduced(True),

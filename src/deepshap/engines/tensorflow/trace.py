@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from . import attention, rules
+from . import attention, convolutions, rules
 from .graphs import Body, emit
 from .layouts import Layouts
 from .memory import Bytes
@@ -246,10 +246,10 @@ class Tracer:
 
     def record(self, tape: Tape, step: Step, operation: Operation) -> None:
         """Let the rule of an operation pull the multipliers of a step's outputs back."""
-        whole = None
+        whole: Any = None
         if self.has_kernels and type(step) is Step and not is_of_user(operation):
             tape.makers.update(dict.fromkeys(step.results, step))
-            whole = attention.ended_by(step, tape.makers)
+            whole = attention.ended_by(step, tape.makers) or convolutions.ended_by(step, tape.makers)
         if whole is None:
             tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
         else:
