@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,13 +67,35 @@ class LSTM(_Traced, cells.LSTM):
         """Of the weights what ``step`` takes."""
         return [w.w_hh.T, None if w.w_hr is None else w.w_hr.T]
 
-    @staticmethod
-    def step(state: list[Tensor], turned: list[Any], views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+    @classmethod
+    def step(cls, state: list[Tensor], turned: list[Any], views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
         """One step from what was read of the input to the new state; fills the ``views`` of the trace, and the output."""
-        (h, c), (w_hh, w_hr) = state, turned
-        gates, z, z_g, i, f, g, o, before, tanh_c, new = views
+        cls._open(state[0], turned[0], views)
+        return cls._pass(state[1], turned[1], views, output)
+
+    @classmethod
+    def all_steps(cls, h: Tensor, c: Tensor, w: Weights, rows: Tensor, output: Tensor, order: range) -> None:
+        """As ``step``, of all steps at once, where the old ``h`` of each is known; ``c`` is that before the first."""
+        turned, views = cls.turned(w), cls.views(rows)
+        cls._open(h, turned[0], views)
+        kept, added = (v.unflatten(0, (len(order), -1)).numpy() for v in (views[4], views[3] * views[5]))
+        old, new = np.empty_like(added), c.detach().numpy()
+        for t in order:
+            old[t] = new
+            new = kept[t] * new + added[t]
+        cls._pass(torch.from_numpy(old).flatten(0, 1), turned[1], views, output)
+
+    @staticmethod
+    def _open(h: Tensor, w_hh: Tensor, views: Sequence[Tensor]) -> None:
+        """Fill the gates."""
+        gates, z, z_g, _, _, g, *_ = views
         torch.sigmoid(z.addmm_(h, w_hh), out=gates)
         torch.tanh(z_g, out=g)
+
+    @staticmethod
+    def _pass(c: Tensor, w_hr: Tensor | None, views: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+        """From the old c through the gates to the new state."""
+        _, _, _, i, f, g, o, before, tanh_c, new = views
         before.copy_(c)
         torch.mul(f, c, out=new).addcmul_(i, g)
         torch.tanh(new, out=tanh_c)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Columns, Weights
-from .cells import Cell
+from .cells import LSTM, Cell
+
+FEW = 1024  # units of the rows of a step, of which its calls take longer than its work
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[
     trace = Trace(steps, x, x.new_empty(len(x), cell.width(level.units)))
     cell.read(x, weights, trace.rows)
     output = x.new_empty(len(x), state[0].shape[-1])
+    if _are_few(level, x, steps):
+        return output, _all_steps(level, trace, state, output), trace
     views = list(zip(*map(steps.split, cell.views(trace.rows)), strict=True))
     outputs = steps.split(output)
     state, padded, turned = [s.clone() for s in state], min(steps.sizes) == steps.rows, cell.turned(weights)
@@ -203,3 +207,22 @@ def _level(level: Level, x: Tensor, state: list[Tensor], steps: Steps) -> tuple[
         for old, value in zip(state, new, strict=True):
             old[:size] = value
     return output, state, trace
+
+
+def _are_few(level: Level, x: Tensor, steps: Steps) -> bool:
+    """Whether a step's calls take longer than its work, and torch has a quick layer that tells the states."""
+    w, plain = level.weights, min(steps.sizes) == steps.rows and steps.beside is None
+    of_torch = level.cell is LSTM and w.w_hr is None and (w.b_ih is None) == (w.b_hh is None)
+    return plain and of_torch and x.is_cpu and x.dtype is torch.float32 and steps.rows * level.units <= FEW
+
+
+def _all_steps(level: Level, trace: Trace, state: list[Tensor], output: Tensor) -> list[Tensor]:
+    """Fill trace and output, all steps at once by the states that torch's own layer tells; returns the last ones."""
+    steps, weights = trace.steps, [w for w in level.weights[:4] if w is not None]
+    x = trace.inputs.unflatten(0, (len(steps), steps.rows))
+    x, first = x.flip(0) if level.backwards else x, [s.unsqueeze(0) for s in state]
+    made, *last = torch.lstm(x, first, weights, len(weights) > 2, 1, 0.0, False, False, False)
+    old = torch.cat([first[0], made[:-1]])
+    old = old.flip(0) if level.backwards else old
+    LSTM.all_steps(old.flatten(0, 1), state[1], level.weights, trace.rows, output, level.order(len(steps)))
+    return [s[0] for s in last]
