@@ -201,17 +201,26 @@ def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array,
     """u = z - total with total = logsumexp(z)."""
     xp = namespace(z)
     weights = _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r)
-    return _normalise(m, z, r, total, total_r, weights, xp.anywhere((total < -MASKED) | (total_r < -MASKED)))
+    found = _normalise(m, weights)
+    somewhere = xp.anywhere((total < -MASKED) | (total_r < -MASKED))
+    return xp.cond(somewhere, lambda: _where_masked(m, z, r, total, total_r, found), lambda: found)
 
 
 def softmax(m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array) -> Array:
     """p = exp(log_softmax(z)): independent of a shift of both sides, finite under -inf masks."""
     xp, d, D = namespace(z), _difference(z, r), total - total_r
     masked = (total < -MASKED) | (total_r < -MASKED)  # there digits are lost in both terms
-    somewhere = xp.anywhere(masked)
-    change = xp.cond(somewhere, lambda: xp.where(masked, _change(z, r), d - D), lambda: d - D)
-    slopes = xp.mul_(xp.maximum(p, pr), secants.decay(change))
-    return _normalise(m * slopes, z, r, total, total_r, _weights(d, p, pr, D), somewhere)
+    weights = _weights(d, p, pr, D)
+
+    def of_logs(change: Array) -> Array:
+        return m * xp.mul_(xp.maximum(p, pr), secants.decay(change))
+
+    def with_masks() -> Array:
+        given = of_logs(xp.where(masked, _change(z, r), d - D))
+        return _where_masked(given, z, r, total, total_r, _normalise(given, weights))
+
+    # One choice between the whole formulas: of smaller ones XLA computes both sides.
+    return xp.cond(xp.anywhere(masked), with_masks, lambda: _normalise(of_logs(d - D), weights))
 
 
 def _change(z: Array, r: Array) -> Array:
@@ -221,14 +230,14 @@ def _change(z: Array, r: Array) -> Array:
     return xp.where(xp.equal(u, ur), 0.0, u - ur)
 
 
-def _normalise(m: Array, z: Array, r: Array, total: Array, total_r: Array, weights: Array, somewhere: Array) -> Array:
-    """From the multipliers of the normalised logits to those of the logits; whether any row may be masked is known."""
-    xp, found = namespace(z), m - weights * namespace(m).sum_last(m)
+def _normalise(m: Array, weights: Array) -> Array:
+    """From the multipliers of the normalised logits to those of the logits."""
+    return m - weights * namespace(m).sum_last(m)
 
-    def masked() -> Array:
-        return _of_masked_rows(m, z, r, (_is_masked(z, total), _is_masked(r, total_r)), found)
 
-    return xp.cond(somewhere, masked, lambda: found)
+def _where_masked(m: Array, z: Array, r: Array, total: Array, total_r: Array, otherwise: Array) -> Array:
+    """The same where rows may be masked as a whole."""
+    return _of_masked_rows(m, z, r, (_is_masked(z, total), _is_masked(r, total_r)), otherwise)
 
 
 def _is_masked(z: Array, total: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -249,15 +250,20 @@ def one_hot(step: Step, multiplier: Any) -> list[Any]:
 def _with_totals(formula: Callable[..., Any]) -> Rule:
     """Build a rule that takes the logsumexp of both sides as well."""
 
-    @once
-    def plain(m: Any, z: Any, r: Any, y: Any, yr: Any) -> Any:
-        return formula(m, z, r, y, yr, *map(_total, (z, r)))
-
     def rule(step: Step, multiplier: Any) -> list[Any]:
         found = one_pass.softmax(formula.__name__, formula, step, multiplier)
-        return [plain(multiplier, *values(step)) if found is None else found]
+        return [once(formula)(multiplier, *values(step), *_totals(step)) if found is None else found]
 
     return rule
+
+
+def _totals(step: Step) -> Sequence[Any]:
+    """Logsumexp of both sides, which is taken before they meet where their rows are not on the last axis."""
+    operand, layout = step.operands[0], step.operands[0].layout
+    if layout is None or layout.axis == len(layout.shape) - 1:
+        return [_total(side) for side in step.sides()[0]]
+    apart = Value(_total(operand.x), _total(operand.r), True, layout=replace(layout, shape=(*layout.shape[:-1], 1)))
+    return step.run.pairing.spread(apart)
 
 
 def _total(z: Any) -> Any:
