@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 OMP_PAUSE_SOFT = 1
+TINY, ONE = 1e-310, 1.0  # whose product a processor may take for 0
 
 
 def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
@@ -66,7 +67,7 @@ def dismiss_waiting_threads() -> None:
 @contextmanager
 def _one_core() -> Iterator[None]:
     """Keep this thread to itself, and let it take numbers below 1e-38 for 0: multipliers fade over many steps."""
-    threads, flushes = torch.get_num_threads(), not float(torch.tensor(1e-40) * 1)
+    threads, flushes = torch.get_num_threads(), TINY * ONE == 0
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
