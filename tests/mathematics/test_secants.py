@@ -73,7 +73,7 @@ def test_every_secant_is_here():
     closed = {
         name for name, f in vars(secants).items() if callable(f) and getattr(f, "__module__", "") == secants.__name__
     }
-    helpers = {"tanhc", "decay", "log1pc", "quotient_where", "of", "finite"}
+    helpers = {"exponential", "exponential_fused", "tanhc", "decay", "log1pc", "quotient_where", "of", "finite"}
     assert {name for name in closed if not name.startswith("_")} - helpers == set(FUNCTIONS)
 
 
@@ -148,3 +148,12 @@ def test_fused_slopes_are_the_same_in_every_precision_and_at_infinities(name, dt
     found, wanted = (getattr(secants, form)(*given) for form in (f"{name}_fused", name))
     eps = on_tensorflow.rounding(dtype)
     assert np.abs(np.asarray(found - wanted, float)).max() <= 8 * eps
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64], ids=lambda dtype: dtype.name)
+def test_fused_slopes_of_exponentials_are_the_same_in_every_precision(dtype):
+    both = [0.0, -1e-3, -0.3, -0.5, -0.98, -1.02, -3.0, -8.0, -60.0, -np.inf]
+    x, r = (tf.constant(v, dtype) for v in zip(*itertools.product(both, repeat=2), strict=True))
+    given = tf.where(x == r, tf.zeros_like(x), x - r), tf.exp(x), tf.exp(r)
+    found, wanted = (np.asarray(slope(*given), float) for slope in (secants.exponential_fused, secants.exponential))
+    assert np.abs(found - wanted).max() <= 8 * on_tensorflow.rounding(dtype)

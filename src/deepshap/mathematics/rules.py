@@ -18,6 +18,7 @@ from . import secants
 from .namespace import Array, namespace
 
 Sides = tuple[Array, Array]
+Slope = Callable[[Array, Array, Array], Array]  # of exponentials: of their arguments' distance, and both of them
 
 SMOOTH_NODES = 32
 # A row of logits is masked as a whole by a number that stands for infinity. Log-likelihoods may be as low as the first of
@@ -173,7 +174,7 @@ def logsumexp(m: Array, z: Array, r: Array, y: Array, yr: Array) -> Array:
     return m * _weights(_difference(z, r), xp.softmax(z), xp.softmax(r), y - yr)
 
 
-def _weights(d: Array, p: Array, pr: Array, D: Array) -> Array:
+def _weights(d: Array, p: Array, pr: Array, D: Array, slope: Slope = secants.exponential) -> Array:
     """Slope of logsumexp with regard to each term.
 
     The slope of term i is ``secant_log(S, S_r) * secant_exp(z_i, r_i)`` with S the sum of exponentials. It is written
@@ -183,7 +184,7 @@ def _weights(d: Array, p: Array, pr: Array, D: Array) -> Array:
     """
     xp, scale = namespace(d), secants.decay(D)
     rising, falling = (xp.exp(xp.clip(side, None, 0.0)) / scale for side in (D, -D))
-    return xp.mul_(xp.maximum(p * rising, pr * falling), secants.decay(d))
+    return slope(d, p * rising, pr * falling)
 
 
 def _difference(z: Array, r: Array) -> Array:
@@ -197,23 +198,27 @@ def _difference(z: Array, r: Array) -> Array:
     return xp.cond(xp.all_finite(d), lambda: d, masked)
 
 
-def log_softmax(m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array, total_r: Array) -> Array:
-    """u = z - total with total = logsumexp(z)."""
+def log_softmax(
+    m: Array, z: Array, r: Array, u: Array, ur: Array, total: Array, total_r: Array, slope: Slope = secants.exponential
+) -> Array:
+    """u = z - total with total = logsumexp(z); ``slope`` is that of exponentials."""
     xp = namespace(z)
-    weights = _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r)
+    weights = _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r, slope)
     found = _normalise(m, weights)
     somewhere = xp.anywhere((total < -MASKED) | (total_r < -MASKED))
     return xp.cond(somewhere, lambda: _where_masked(m, z, r, total, total_r, found), lambda: found)
 
 
-def softmax(m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array) -> Array:
+def softmax(
+    m: Array, z: Array, r: Array, p: Array, pr: Array, total: Array, total_r: Array, slope: Slope = secants.exponential
+) -> Array:
     """p = exp(log_softmax(z)): independent of a shift of both sides, finite under -inf masks."""
     xp, d, D = namespace(z), _difference(z, r), total - total_r
     masked = (total < -MASKED) | (total_r < -MASKED)  # there digits are lost in both terms
-    weights = _weights(d, p, pr, D)
+    weights = _weights(d, p, pr, D, slope)
 
     def of_logs(change: Array) -> Array:
-        return m * xp.mul_(xp.maximum(p, pr), secants.decay(change))
+        return m * slope(change, p, pr)
 
     def with_masks() -> Array:
         given = of_logs(xp.where(masked, _change(z, r), d - D))

@@ -78,11 +78,17 @@ def _fused(d: Array, scale: float, product: Array, difference: Array) -> Array:
     One division, and nothing transcendental.
     """
     xp = namespace(d)
-    size = xp.at_least_tiny_(abs(d) * scale)
-    near, u = size <= 0.5, size * size
-    above = 1 + u * (5 / 39 + u * (2 / 715 + u * (1 / 135135)))  # the error of above / below is 2e-16
-    below = 1 + u * (6 / 13 + u * (10 / 429 + u * (4 / 19305)))
+    near, _, above, below = _tanhc_near(abs(d) * scale)
     return xp.where(near, product * above, difference) / xp.where(near, below, d)
+
+
+def _tanhc_near(size: Array) -> tuple[Array, Array, Array, Array]:
+    """Where a size is up to 1/2, the size, which may be NaN, as a number, and above / below, which is tanhc there to 2e-16."""
+    size = namespace(size).at_least_tiny_(size)
+    u = size * size
+    above = 1 + u * (5 / 39 + u * (2 / 715 + u * (1 / 135135)))
+    below = 1 + u * (6 / 13 + u * (10 / 429 + u * (4 / 19305)))
+    return size <= 0.5, size, above, below
 
 
 # For compilers that make one pass of all operations.
@@ -92,6 +98,19 @@ FUSED: dict[Secant, Secant] = {tanh: tanh_fused, sigmoid: sigmoid_fused}
 def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """The larger of the two exponentials times the decay of their distance."""
     return finite(namespace(y).maximum(y, yr) * decay(x - r))
+
+
+def exponential(d: Array, y: Array, yr: Array) -> Array:
+    """Of two exponentials whose arguments are d apart: the larger one times the decay."""
+    xp = namespace(d)
+    return xp.mul_(xp.maximum(y, yr), decay(d))
+
+
+def exponential_fused(d: Array, y: Array, yr: Array) -> Array:
+    """As exponential: the decay of a distance 2 t is tanhc(t) / (1 + tanh(t)), and far ones are a quotient of differences."""
+    xp = namespace(d)
+    near, size, above, below = _tanhc_near(abs(d) * 0.5)
+    return xp.where(near, xp.maximum(y, yr) * above, y - yr) / xp.where(near, below + size * above, d)
 
 
 def expm1(x: Array, r: Array, y: Array, yr: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -249,10 +250,12 @@ def one_hot(step: Step, multiplier: Any) -> list[Any]:
 # ---------------------------------------------------------------------- softmax
 def _with_totals(formula: Callable[..., Any]) -> Rule:
     """Build a rule that takes the logsumexp of both sides as well."""
+    plain, fused = once(formula), once(partial(formula, slope=secants.exponential_fused))
 
     def rule(step: Step, multiplier: Any) -> list[Any]:
         found = one_pass.softmax(formula.__name__, formula, step, multiplier)
-        return [once(formula)(multiplier, *values(step), *_totals(step)) if found is None else found]
+        suited = fused if step.run.pairing.compiles else plain
+        return [suited(multiplier, *values(step), *_totals(step)) if found is None else found]
 
     return rule
 
