@@ -13,6 +13,7 @@ from tiers import mostly_wide
 
 import deepshap
 from deepshap.engines.tensorflow import contributions
+from deepshap.engines.tensorflow.pairing import Unpaired
 
 X, R = (np.random.default_rng(seed).normal(size=(rows, 4, 2)).astype("float32") for seed, rows in ((1, 2), (2, 3)))
 
@@ -42,6 +43,34 @@ def test_a_compiled_loop_finds_the_same(compiled):
     assert len(compiled) == 1
     for values in others:
         assert_close(values, first, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "dot", [L.Attention, lambda: L.Dot((2, 2)), lambda: L.Dot((1, 1))], ids=["attention", "k^T", "q^T"]
+)
+def test_products_and_softmax_behind_a_loop_are_those_of_all_pairs(dot, compiled, monkeypatch):
+    def model():
+        given = keras.Input((4, 2))
+        states = L.GRU(3, return_sequences=True)(given)
+        both = [states, L.Activation("tanh")(states)]
+        made = keras.Model(given, L.Dense(2)(L.Flatten()(L.Softmax()(dot()(both)))))
+        draw_weights(made)
+        return made
+
+    found = explained_often(model())
+    assert len(compiled) == 1
+    explained = contributions.Explained
+
+    def on_pairs(*given):
+        if contributions.CROSSED in given:
+            raise Unpaired
+        return explained(*given)
+
+    monkeypatch.setattr(contributions, "Explained", on_pairs)
+    expected, *_ = explained_often(model())
+    assert len(compiled) == 1
+    for values in found:
+        assert_close(values, expected, 1e-5)
 
 
 def test_what_cannot_be_compiled_stays_as_it_is(compiled):

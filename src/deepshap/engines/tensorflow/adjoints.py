@@ -17,6 +17,7 @@ from ...mathematics.rules import mean
 from . import one_pass
 from .einsums import as_matrices, product
 from .step import Step
+from .values import Value
 
 
 def pulled(step: Step, multipliers: Sequence[Any]) -> list[Any] | None:
@@ -90,31 +91,51 @@ def _factor(step: Step, k: int, order: Sequence[int] | None = None) -> Any:
         found = one_pass.mean(step, replace(operand, **sides, p=None))
         if found is not None:
             return found
-    found = one_pass.mean(step, operand) if operand.active else operand.p
-    found = mean(step.run.pairing.spread(operand)) if found is None else found
+    found = _mean(step, operand) if operand.active else operand.p
     return found if order is None else tf.transpose(found, order)
 
 
-def _of_product(step: Step, by_a: Callable[[Any], Any], by_b: Callable[[Any], Any]) -> list[Any]:
-    """Multipliers of the factors that vary, each from the other factor."""
-    return [by(_factor(step, 1 - k)) for k, by in enumerate((by_a, by_b)) if step.varying[k]]
+def _mean(step: Step, value: Value) -> Any:
+    found = one_pass.mean(step, value)
+    return mean(step.run.pairing.spread(value)) if found is None else found
 
 
 def _matmul(step: Step, m: Any) -> list[Any] | None:
     """Where no factor that varies is repeated along other axes."""
-    made, *batches = (v.x.shape[:-2] for v in (step.results[0], *step.operands))
-    if any(varies and not _alike(made, batch) for varies, batch in zip(step.varying, batches, strict=True)):
+    whole, *batches = (v.x.shape[:-2] for v in (step.results[0], *step.operands))
+    if any(varies and not _alike(whole, batch) for varies, batch in zip(step.varying, batches, strict=True)):
         return None
-    turned = ("transpose_a", "transpose_b") if step.name == "MatMul" else ("adj_x", "adj_y")
-    ta, tb = map(step.op.get_attr, turned)
+    names = ("transpose_a", "transpose_b") if step.name == "MatMul" else ("adj_x", "adj_y")
+    ta, tb = map(step.op.get_attr, names)
+    found = []
+    if step.varying[0]:
+        b, turned = _as_it_lay(step, 1, tb)
+        made = (b, m, turned, True) if ta else (m, b, False, not turned)
+        found.append(tf.matmul(*made))
+    if step.varying[1]:
+        a, turned = _as_it_lay(step, 0, ta)
+        made = (m, a, True, turned) if tb else (a, m, not turned, False)
+        found.append(tf.matmul(*made))
+    return found
 
-    def by_a(b: Any) -> Any:
-        return tf.matmul(b, m, transpose_a=tb, transpose_b=True) if ta else tf.matmul(m, b, transpose_b=not tb)
 
-    def by_b(a: Any) -> Any:
-        return tf.matmul(m, a, transpose_a=True, transpose_b=ta) if tb else tf.matmul(a, m, transpose_a=not ta)
+def _as_it_lay(step: Step, k: int, turned: bool) -> tuple[Any, bool]:
+    """A factor, and whether its product takes it turned round; where it has been transposed by itself, as it was before.
 
-    return _of_product(step, by_a, by_b)
+    Compilers would transpose it for all pairs.
+    """
+    operand, layout = step.operands[k], step.operands[k].layout
+    made = {t.op.type for t in (operand.x, operand.r)}
+    if not operand.active or made != {"Transpose"} or layout is None or layout.axis >= len(layout.shape) - 2:
+        return _factor(step, k), turned
+    *before, last = range(len(layout.shape))
+    swapped = [*before[:-1], last, before[-1]]
+    orders = [tf.get_static_value(t.op.inputs[1]) for t in (operand.x, operand.r)]
+    if any(order is None or [*order] != swapped for order in orders):
+        return _factor(step, k), turned
+    x, r = (t.op.inputs[0] for t in (operand.x, operand.r))
+    shape = *layout.shape[:-2], layout.shape[-1], layout.shape[-2]
+    return _mean(step, Value(x, r, True, layout=replace(layout, shape=shape))), not turned
 
 
 def _alike(a: tf.TensorShape, b: tf.TensorShape) -> bool:
