@@ -249,10 +249,11 @@ def test_a_model_that_begins_to_write_to_its_weights(large, monkeypatch):
         assert torch.equal(before, model[0].weight)
 
 
-def test_what_happens_between_calls_is_no_run_of_the_model():
+@pytest.mark.parametrize("units", [3, 600], ids=["compared by torch", "by NumPy"])
+def test_what_happens_between_calls_is_no_run_of_the_model(units):
     """What an earlier call has noted is not put back in a later one."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    model = nn.Sequential(nn.Linear(4, units), nn.Tanh(), nn.Linear(units, 2)).double()
     explainer = deepshap.DeepExplainer(model, R, progress=False)
     weight = model[0].weight
 
