@@ -5,12 +5,13 @@ What somebody else puts there (a function, a property, a mock) may read anything
 
 from __future__ import annotations
 
+import cProfile
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial, partialmethod
 from itertools import chain
 from operator import attrgetter, is_
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..callables import PLAIN, closure_of
@@ -84,30 +85,31 @@ class Ran:
     """
 
     def __init__(self) -> None:
-        self._codes: dict[CodeType, dict[str, Any]] = {}  # with what their modules define
-        self._is_told = sys.getprofile() is None  # else a profiler looks on, and is not disturbed
+        self._profiler = cProfile.Profile(subcalls=False, builtins=False)  # of code in C, which takes little time
+        self._is_told = sys.getprofile() is None  # else another profiler looks on, and is not disturbed
 
     def __enter__(self) -> Self:
-        def note(frame: FrameType, event: str, _: Any) -> None:
-            if event == "call":
-                self._codes[frame.f_code] = frame.f_globals
-
         if self._is_told:
-            sys.setprofile(note)
+            try:
+                self._profiler.enable()
+            except ValueError:  # of Python 3.12 and later: there is another one
+                self._is_told = False
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._is_told:
-            sys.setprofile(None)
+            self._profiler.disable()
 
     def modules(self) -> dict[str, dict[str, Any]]:
         """What the modules define, by their names; where it could not be told which these are, all modules."""
         loaded = {name: vars(m) for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)}
         if not self._is_told:
             return loaded
-        own = [(code, found) for code, found in self._codes.items() if _is_looked_up(str(found.get("__name__")))]
+        codes = [entry.code for entry in self._profiler.getstats() if type(entry.code) is CodeType]
+        files = {found.get("__file__"): name for name, found in loaded.items()}
+        own = [(code, files[code.co_filename]) for code in codes if code.co_filename in files]
         said = {name for code, _ in own for name in _said(code)}
-        modules = {found["__name__"]: found for _, found in own} | {name: loaded[name] for name in said & loaded.keys()}
+        modules = {name: loaded[name] for name in {name for _, name in own} | (said & loaded.keys())}
         waiting = list(modules.values())
         while waiting:
             found = waiting.pop()
@@ -119,7 +121,7 @@ class Ran:
             }
             modules |= new
             waiting += new.values()
-        return modules
+        return modules if own else loaded
 
 
 def _said(code: CodeType) -> Iterator[str]:
