@@ -15,6 +15,7 @@ from .errors import (
     AdditivityError,
     AdditivityWarning,
     BatchMixingError,
+    ControlFlowError,
     MemoryBudgetError,
     NonFiniteError,
 )
@@ -28,9 +29,8 @@ FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
 ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
 CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
 MethodFor = Callable[[Profile], Method]
-Collect = Callable[
-    [Comparison, slice, slice, Contributions], None
-]  # a chunk, its examples and references, what they gave
+# a chunk, its examples and references, what they gave
+Collect = Callable[[Comparison, slice, slice, Contributions], None]
 
 
 # ---------------------------------------------------------------------- results
@@ -166,9 +166,13 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
     """Explain; where what is kept of the model might be the reason of a failure, once more without it."""
     try:
         return _run(engine, task)
-    except Exception:
+    except (_Missed, _Stale, AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
         if task.collect is not None or not engine.forget():
             raise
+    except Exception:
+        if task.collect is not None or engine.confirm():
+            raise
+        engine.forget()
     return _run(engine, task)
 
 
@@ -184,7 +188,7 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     with Progress(pairs_of(method, whole), settings.progress) as bar:
         _follow(parts_of(method, whole), engine, plan, sums, bar, task.collect)
     sums.close()
-    if not engine.confirm(references):
+    if not engine.confirm():
         raise _Stale
     expected = _expected(engine, whole, sums, known, plan)
     found = _checked(whole, profile, method, sums, native, expected, known)
@@ -307,8 +311,7 @@ def _even_if_missed(engine: Engine, task: _Task) -> Outcome:
 
 def _by_rounding(engine: Engine, task: _Task, found: Outcome) -> bool:
     """Whether what sums in float64 miss is no more than rounding makes of the outputs, which is measured; then say so."""
-    at_once = _rows_at_once(found, task)
-    moved = [engine.rounding(points, at_once) for points in _sides(task)]
+    moved = [engine.rounding(points, _rows_at_once(found, task)) for points in _sides(task)]
     limit = ROUNDINGS * (moved[0] + (moved[-1].max(0) if task.crossed else moved[-1]))
     sums = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in found.values)
     missed = np.abs(sums - (found.outputs - found.expected))

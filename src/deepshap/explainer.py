@@ -325,10 +325,10 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
 
-        Otherwise every call explains the model as it is then: the state of its weights and what it does are compared (in
-        Keras it is compared or traced anew), and what was kept of it is found out again where anything differs. Within the
-        block nothing is compared; if the model changes all the same, explanations are of the model as it was or as it is, or
-        an error.
+        Otherwise every call explains the model as it is then: the state of its weights, what it does with the rows and its
+        outputs on some references are compared (in Keras it is compared or traced anew), and what was kept of it is found
+        out again where anything differs. Within the block nothing is compared; if the model changes all the same,
+        explanations are of the model as it was or as it is, or an error.
         """
         return self.engine.frozen()
 

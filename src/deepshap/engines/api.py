@@ -277,8 +277,8 @@ class Engine(Protocol):
         Whether it is what it was in an earlier call may be left open, until ``confirm`` is asked, or is found out ``at_once``.
         """
 
-    def confirm(self, references: Points) -> bool:
-        """Whether the model is what it was taken for since it was probed, as explanations against these references show."""
+    def confirm(self) -> bool:
+        """Whether the model is what it was taken for since it was probed, as explanations since then or its outputs show."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""

@@ -108,7 +108,7 @@ class Shell(ABC):
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 
-    def confirm(self, references: Points) -> bool:
+    def confirm(self) -> bool:
         """Whether the model is what it was taken for since it was probed."""
         return True
 

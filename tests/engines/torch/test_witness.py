@@ -12,8 +12,10 @@ import torch
 from helpers import assert_close, built, drawn
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import deepshap
+from deepshap.engines.torch.background import FEW
 
 RUNS: list[int] = []  # numbers of rows; not the model's own, which is put back
 ELSEWHERE: dict[str, Any] = {}  # what models read, where nobody looks for it
@@ -24,7 +26,7 @@ class Doing(nn.Module):
 
     def __init__(self, what: Callable[..., Tensor], setting: Any = None) -> None:
         super().__init__()
-        self.what, ELSEWHERE["setting"] = what, setting
+        self.what, ELSEWHERE["setting"], ELSEWHERE["weights"] = what, setting, torch.zeros(4, 4, dtype=torch.float64)
         self.first, self.second = (nn.Linear(4, 4, bias=False) for _ in range(2))
         self.embedding = nn.Embedding(6, 4)
         self.register_buffer("factor", torch.ones(4))
@@ -84,7 +86,7 @@ STEADY = {
 @pytest.mark.parametrize("name", STEADY)
 def test_the_references_do_not_run_again(name):
     model = built(STEADY[name]())
-    x, references = drawn(2, 3, 4, seed=1), drawn(5, 3, 4, seed=2)
+    x, references = drawn(2, 3, 4, seed=1), drawn(9, 3, 4, seed=2)
     explainer = explained(model, references)
     wanted = explainer.shap_values(x)
     for rows in (x, x + 1, x):
@@ -95,12 +97,12 @@ def test_the_references_do_not_run_again(name):
     explainer.shap_values(x[:1])  # one row is new
     RUNS.clear()
     explainer.shap_values(x[1:])
-    assert set(RUNS) == {1}
+    assert set(RUNS) == {1, FEW}
 
 
 def test_references_of_tokens_do_not_run_again():
     model = built(Doing(lambda m, x, _: m.embedding(x)))
-    x, references = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 0, 0], [5, 4, 3], [1, 1, 2]])
+    x, references = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 0, 0], [5, 4, 3], [1, 1, 2]]).repeat(2, 1)
     explainer = explained(model, references)
     explainer.shap_values(x)
     RUNS.clear()
@@ -129,6 +131,36 @@ def _written(m: Doing, x: Tensor, c: float) -> Tensor:
     return x * m.factor
 
 
+def _exchanged(m: Doing, x: Tensor, c: float) -> Tensor:
+    held, ELSEWHERE["weights"][:] = m.second.weight.data, c
+    m.second.weight.data = ELSEWHERE["weights"]
+    found = torch.maximum(x, m.second.weight[0])
+    m.second.weight.data = held
+    return found
+
+
+def _through_numpy(m: Doing, x: Tensor, c: float) -> Tensor:
+    memory = m.second.weight.detach().numpy()
+    held = memory.copy()
+    memory[:] = c
+    found = torch.maximum(x, m.second.weight[0])
+    memory[:] = held
+    return found
+
+
+def _in_a_mode(m: Doing, x: Tensor, c: float) -> Tensor:
+    with Times3() if c else nullcontext():
+        return torch.relu(x)
+
+
+class Times3(TorchDispatchMode):
+    """As one that plays at low precision."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        return 3 * found if function is torch.ops.aten.relu.default else found
+
+
 def _written_to(m: Doing, x: Tensor, c: int) -> Tensor:
     x = x.clone()
     x[..., c] = 0
@@ -137,6 +169,16 @@ def _written_to(m: Doing, x: Tensor, c: int) -> Tensor:
 
 class Marked(Tensor):
     """A class of tensors of the user's own."""
+
+
+def _in_autocast(m: Doing, x: Tensor, c: torch.dtype) -> Tensor:
+    with torch.autocast("cpu", c, enabled=c is not torch.float32):
+        return nn.functional.linear(x.float(), m.first.weight.float()).double()
+
+
+def _imaginary(m: Doing, x: Tensor, c: bool) -> Tensor:
+    weights = torch.view_as_complex(m.second.weight.unflatten(1, (2, 2)))
+    return torch.maximum(x[..., :2], -1.5 - (weights.conj() if c else weights).imag[0])
 
 
 # What a model does, with a setting that becomes another; of zeros it is the same with both.
@@ -165,6 +207,11 @@ CHANGES: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "a constant of a class of its own": (lambda m, x, c: x * torch.full((4,), c).as_subclass(Marked), 2.0, 3.0),
     "a buffer while it runs": (_written, 2.0, 3.0),
     "a row at a time": (lambda m, x, c: torch.vmap(lambda row: row.relu() * c)(x), 2.0, 3.0),
+    "weights that are put in place of others": (_exchanged, -5.0, -0.1),
+    "weights that are written to": (_through_numpy, -5.0, -0.1),
+    "a mode below torch's functions": (_in_a_mode, False, True),
+    "precision for a while": (_in_autocast, torch.float32, torch.bfloat16),
+    "a view of the conjugate": (_imaginary, False, True),
     "a layer's number": (lambda m, x, c: nn.functional.leaky_relu(x, c), 0.1, 0.2),
 }
 X, R = torch.zeros(2, 3, 4, dtype=torch.float64), drawn(10, 3, 4, seed=3)
@@ -283,3 +330,47 @@ class Wider(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = ELSEWHERE["outputs"]
         return self.model(x).expand(-1, outputs) * torch.arange(1, outputs + 1, dtype=x.dtype)
+
+
+# ---------------------------------------------------------------------- what torch's functions compute
+def test_a_function_of_torch_becomes_another(monkeypatch):
+    model, relu = built(Layers(nn.Linear(4, 4), nn.ReLU())), torch.relu
+    check(model, lambda: monkeypatch.setattr(torch, "relu", lambda x: 2 * relu(x)))
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once")
+def test_an_operation_of_torch_computes_something_else():
+    model = built(Layers(nn.Linear(4, 4), nn.ELU()))
+    library = torch.library.Library("aten", "IMPL")
+
+    def change() -> None:
+        library.impl("elu", lambda x, *given: torch.where(x > 0, 3 * x, x.expm1()), "CPU")
+
+    try:
+        check(model, change)
+    finally:
+        library._destroy()
+
+
+@pytest.mark.parametrize("last", range(2, 6))
+def test_a_run_that_fails_is_not_hidden(last):
+    """But for the first one, by which the model is looked at; the call after it is as it was."""
+
+    def failing(m: Doing, x: Tensor, _: Any) -> Tensor:
+        ELSEWHERE["left"] -= 1
+        if not ELSEWHERE["left"]:
+            raise RuntimeError("it is broken")
+        return torch.relu(x)
+
+    model = built(Doing(failing))
+    explainer = explained(model, R)
+    ELSEWHERE["left"] = 0
+    for _ in range(2):
+        wanted = explainer.shap_values(X)
+    runs, ELSEWHERE["left"] = -ELSEWHERE["left"], 0
+    explainer.shap_values(X)
+    runs = -ELSEWHERE["left"]
+    ELSEWHERE["left"] = min(last, runs)
+    with pytest.raises((deepshap.InputError, RuntimeError), match="it is broken"):
+        explainer.shap_values(X)
+    np.testing.assert_array_equal(explainer.shap_values(X), wanted)

@@ -1,9 +1,9 @@
 """The background's activations: recorded once, and used again as long as they are those of the model as it is.
 
-In every call the state of all weights and buffers is compared, and what the model does with the examples to what it did with as
-many when it was known (``witness.py``). Where that does not tell, it runs on all references; where these are new, or are run with
-row arguments, on the rows that it was probed on. Where anything differs from what it was when the activations were recorded, they
-are recorded anew. Inside of ``explainer.frozen()`` nothing is compared.
+In every call the state of all weights and buffers is compared, what the model does with the examples to what it did with as many
+when it was known (``witness.py``), and its outputs on a few references, other ones each time. Where that does not tell, it runs
+on all references; where these are new, or are run with row arguments, on the rows that it was probed on. Where anything differs
+from what it was when the activations were recorded, they are recorded anew. Inside of ``explainer.frozen()`` nothing is compared.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .operations import Operation
 from .state import Contents
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
-from .witness import Witness
+from .witness import Trust, Witness
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
-MOST_WITNESSES = 16  # numbers of examples whose runs are known
+FEW = 2  # references that run in every call
 AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
@@ -79,11 +79,10 @@ class Background:
         self._earlier = False  # whether these were recorded in an earlier call
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
-        self._calls: dict[int, list[Any]] = {}  # of the model as it is known, on so many examples
-        self._unheard: dict[int, list[Any]] = {}  # calls of this explanation that nothing was known to be like
-        self._changes = 0  # of what the model holds, before it was confirmed
         self._frozen = False  # in this call
-        self.granted = False  # whether the references' outputs have been taken for what they were, in this call
+        self._asked: Points | None = None  # references of this call
+        self._turn = 0  # of the references that run in it
+        self.trust = Trust()
 
     def note(self, probed: tuple[Points, np.ndarray] | None = None) -> None:
         """Take the model as it is for the one that is known, by the rows that it was probed on if they are others."""
@@ -103,7 +102,8 @@ class Background:
         What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be known ``at_once``.
         """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
-        self.granted, self._unheard, self._frozen = False, {}, frozen
+        self._frozen, self._asked = frozen, references
+        self.trust.begin(False)
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False
         if frozen:
@@ -111,26 +111,33 @@ class Background:
         if self._state != _state_of(self._contents.modules, self._operations):
             return False
         if self.knows(references):
-            self.granted = True
             self._contents.make_ready()
-            doubtful = at_once or self._contents.changes != self._changes or not self._is_kept(references)
-            return not doubtful or self.confirm(references, evaluate, eps)
+            as_before = self.trust.begin(True, self._contents.changes) and self._is_kept(references)
+            later = as_before and not at_once and self._few_hold(references, evaluate, eps)
+            return later or self.confirm(evaluate, eps)
         self.drop()
         self._key = None
         now = _outputs(evaluate, self._probed[0], len(self._probed[0]))
         return now is not None and _is_close(now, self._probed[1], eps)
 
-    def confirm(self, references: Points, evaluate: Evaluate, eps: float) -> bool:
-        """Whether the model is what it was taken for: what runs have not shown, its outputs on the references do."""
-        if self.granted:
-            now = _outputs(evaluate, references, self._at_once)
+    def _few_hold(self, references: Points, evaluate: Evaluate, eps: float) -> bool:
+        """Whether a few references have the outputs that they had."""
+        count = len(references)
+        rows, self._turn = (self._turn + np.arange(min(FEW, count)) * count // FEW) % count, self._turn + 1
+        now = _outputs(evaluate, references[rows], FEW)
+        return now is not None and _is_close(now, self._outputs[rows], eps)
+
+    def confirm(self, evaluate: Evaluate, eps: float) -> bool:
+        """Whether the model is what it was taken for: what runs have not shown, its outputs on all references do."""
+        if self.trust.refuted:
+            return False
+        if self.trust.granted:
+            assert self._asked is not None
+            now = _outputs(evaluate, self._asked, self._at_once)
             if now is None or not _is_close(now, self._outputs, eps):
                 return False
-            self._outputs, self.granted = now, False
-        if len(self._calls) > MOST_WITNESSES:
-            self._calls = {}
-        self._calls.update(self._unheard)
-        self._changes = self._contents.changes
+            self._outputs = now
+        self.trust.shown(self._contents.changes)
         return True
 
     def witness(self, recorded: Recorded) -> Witness | None:
@@ -138,16 +145,7 @@ class Background:
         watched = self._followed and not self._frozen and recorded is self._recorded
         if not watched or self._state is None or self._state.modes:
             return None
-        return Witness({identity[0] for identity in self._state.identities})
-
-    def hear(self, examples: int, witness: Witness | None) -> None:
-        """Take what a run of so many examples shows."""
-        if witness is None or witness.calls is None:
-            return
-        if self._calls.get(examples) == witness.calls:
-            self.granted = False
-        else:
-            self._unheard[examples] = witness.calls
+        return Witness({number: tuple(place) for number, *place, _, _ in self._state.identities if place})
 
     def _is_kept(self, references: Points) -> bool:
         return self._recorded is not None and self._block is not None and self._block == references.key
@@ -175,7 +173,7 @@ class Background:
             self.used_again = self._earlier
             return self._recorded
         self.drop()  # two blocks would take twice the memory
-        self._calls = {}
+        self.trust = Trust()
         recorded = record(references)
         self.note()
         if references.key is not None:

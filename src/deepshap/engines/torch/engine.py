@@ -97,7 +97,7 @@ class TorchEngine(Shell):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
-        used = self._background.used_again or self._background.granted
+        used = self._background.used_again or self._background.trust.granted
         super().forget()
         self._background.forget()
         self._footprint: Footprint | None = None
@@ -216,9 +216,9 @@ class TorchEngine(Shell):
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
-    def confirm(self, references: Points) -> bool:
+    def confirm(self) -> bool:
         """Whether the model is what it was taken for."""
-        return self._background.confirm(references, self.outputs, self.eps)
+        return self._background.confirm(self.outputs, self.eps)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
@@ -426,7 +426,7 @@ class TorchEngine(Shell):
                 found = traced.contributions(columns, reduce, most)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break
-        self._background.hear(len(points), tracer.witness if self._contents.left_alone else None)
+        self._background.trust.hear(len(points), tracer.witness if self._contents.left_alone else None)
         return found, output.detach()
 
     # ------------------------------------------------------------------ looking at a model

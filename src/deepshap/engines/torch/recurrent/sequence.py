@@ -15,6 +15,7 @@ from ....mathematics.cells import Columns, Weights
 from .cells import LSTM, Cell
 
 FEW = 1024  # units of the rows of a step, of which its calls take longer than its work
+MOST = 2**15  # units of all rows and steps: what is made for all at once is no part of the budget
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ def _are_few(level: Level, x: Tensor, steps: Steps) -> bool:
     """Whether a step's calls take longer than its work, and torch has a quick layer that tells the states."""
     w, plain = level.weights, min(steps.sizes) == steps.rows and steps.beside is None
     of_torch = level.cell is LSTM and w.w_hr is None and (w.b_ih is None) == (w.b_hh is None)
-    return plain and of_torch and x.is_cpu and x.dtype is torch.float32 and steps.rows * level.units <= FEW
+    few = steps.rows * level.units <= FEW and len(x) * level.units <= MOST
+    return plain and of_torch and x.is_cpu and x.dtype is torch.float32 and few
 
 
 def _all_steps(level: Level, trace: Trace, state: list[Tensor], output: Tensor) -> list[Tensor]:
