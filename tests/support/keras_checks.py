@@ -189,6 +189,15 @@ def each(rows: Any, function: Any) -> Any:
     return [function(x) for x in rows] if isinstance(rows, list) else function(rows)
 
 
+def confirm(explainer: deepshap.DeepExplainer, model: Any, x: np.ndarray, references: np.ndarray) -> None:
+    """Attributions are those of a new explainer, and add up to the model as it is now."""
+    explanation, expected = explainer(x), model(references).numpy().mean(0)
+    np.testing.assert_allclose(explanation.values.sum((1, 2)), model(x).numpy() - expected, atol=1e-5)
+    fresh = deepshap.DeepExplainer(model, references, progress=False)
+    np.testing.assert_allclose(explanation.values, fresh.shap_values(x), atol=1e-6)
+    np.testing.assert_allclose(explainer.expected_value, expected, atol=1e-6)
+
+
 def distance(found: np.ndarray, wanted: np.ndarray) -> float:
     """The largest difference, relative to the largest value."""
     assert found.shape == wanted.shape

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_checks import confirm
 
 import deepshap
 from deepshap.engines.tensorflow import graphs
@@ -61,16 +62,6 @@ CHANGES = {
 }
 
 
-def confirm(explainer, model):
-    """Attributions are those of a new explainer, and add up to the model as it is now."""
-    explanation = explainer(X)
-    wanted = model(X).numpy() - model(R).numpy().mean(0)
-    np.testing.assert_allclose(explanation.values.sum((1, 2)), wanted, atol=1e-5)
-    fresh = deepshap.DeepExplainer(model, R, progress=False)
-    np.testing.assert_allclose(explanation.values, fresh.shap_values(X), atol=1e-6)
-    np.testing.assert_allclose(explainer.expected_value, model(R).numpy().mean(0), atol=1e-6)
-
-
 IN_A_FUNCTION = ("a private number", "a layer's activation", "slots")
 
 
@@ -84,7 +75,7 @@ def test_traced_anew_when_the_model_has_changed(change, as_function):
     try:
         before = explainer.shap_values(X)
         CHANGES[change](network)
-        confirm(explainer, model)
+        confirm(explainer, model, X, R)
         assert abs(explainer.shap_values(X) - before).max() > 1e-4
     finally:
         set_global(1.0)
@@ -99,7 +90,7 @@ def test_a_number_in_a_closure():
     explainer = deepshap.DeepExplainer(model, R, progress=False)
     explainer(X)
     rate = 10.0
-    confirm(explainer, model)
+    confirm(explainer, model, X, R)
 
 
 @pytest.fixture
@@ -165,17 +156,17 @@ def test_explainers_of_one_model_share_what_was_traced(traces):
     network = Scaled()
     first, second = (deepshap.DeepExplainer(network, R, progress=False) for _ in range(2))
     first(X)
-    confirm(second, network)
+    confirm(second, network, X, R)
     assert len(traces) == 1
     network._rate = 0.5
-    confirm(second, network)
-    confirm(first, network)
+    confirm(second, network, X, R)
+    confirm(first, network, X, R)
     assert len(traces) == 2
 
 
 def test_a_model_of_the_same_form_is_another_model(traces):
     for network in (Scaled(), Scaled()):
-        confirm(deepshap.DeepExplainer(network, R, progress=False), network)
+        confirm(deepshap.DeepExplainer(network, R, progress=False), network, X, R)
     assert len(traces) == 2
 
 
@@ -184,7 +175,7 @@ def test_a_rule_registered_between_two_explainers_is_used(traces):
     deepshap.DeepExplainer(network, R, progress=False)(X)
     deepshap.register_rule("Tanh", "smooth")
     try:
-        confirm(deepshap.DeepExplainer(network, R, progress=False), network)
+        confirm(deepshap.DeepExplainer(network, R, progress=False), network, X, R)
         assert len(traces) == 2
     finally:
         deepshap.unregister_rule("Tanh")

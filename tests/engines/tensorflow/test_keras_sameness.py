@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_checks import confirm
 
 import deepshap
 from deepshap.engines.tensorflow import engine, sameness
@@ -63,15 +64,6 @@ def layer_of(model, kind):
     return next(layer for layer in model.layers if isinstance(layer, kind))
 
 
-def confirm(explainer, model):
-    """Attributions are those of a new explainer, and add up to the model as it is now."""
-    explanation = explainer(X)
-    wanted = model(X).numpy() - model(R).numpy().mean(0)
-    np.testing.assert_allclose(explanation.values.sum((1, 2)), wanted, atol=1e-5)
-    fresh = deepshap.DeepExplainer(model, R, progress=False)
-    np.testing.assert_allclose(explanation.values, fresh.shap_values(X), atol=1e-6)
-
-
 def square(x, **_):
     return x * x
 
@@ -101,7 +93,7 @@ def test_traced_again_when_something_has_changed(change, traces, monkeypatch):
     before = [explainer.shap_values(X) for _ in range(2)][-1]
     made = len(traces)
     CHANGES[change](model, monkeypatch)
-    confirm(explainer, model)
+    confirm(explainer, model, X, R)
     assert len(traces) > made
     assert abs(explainer.shap_values(X) - before).max() > 1e-4
 
@@ -180,7 +172,7 @@ def test_training_is_no_change(traces):
     explainer = deepshap.DeepExplainer(model, R, progress=False)
     for epochs in (1, 1, 2):
         model.fit(X, np.zeros((3, 2), np.float32), epochs=epochs, verbose=0)
-        confirm(explainer, model)
+        confirm(explainer, model, X, R)
         explainer(X)
     made = len(traces)
     model.fit(X, np.zeros((3, 2), np.float32), verbose=0)
