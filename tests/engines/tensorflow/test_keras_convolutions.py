@@ -21,7 +21,7 @@ def in_line(filters=LINE, pad=(0, 0), padding="VALID", **options):
     def run(x):
         padded = tf.pad(x, [[0, 0], pad, [0, 0]]) if any(pad) else x
         return tf.nn.conv1d(
-            padded, tf.cast(filters, x.dtype), options.get("stride", 1), padding, dilations=options.get("dilation")
+            padded, tf.cast(filters, x.dtype), options.get("stride", 1), padding, dilations=options.get("dilations")
         )
 
     return run
@@ -65,6 +65,7 @@ OTHERS = {  # with how many of their convolutions are pulled back as a whole, wi
     "of two axes, in strides": (in_field("SAME", strides=2), 0),
     "of two groups": (in_field(filters=FIELD[:, :, :2, :2]), 2),
     "padded further than it reaches": (in_line(pad=(3, 0)), 1),
+    "padded by numbers of 64 bits": (lambda x: tf.pad(x, np.array([[0, 0], [2, 0], [0, 1]], "int64")), 0),
     "with channels padded": (lambda x: in_line(WIDE)(tf.pad(x, [[0, 0], [1, 1], [1, 0]])), 1),
     "padded in blocks": (in_blocks(padding="SAME", crops=((1, 2), (3, 3))), 0),
 }

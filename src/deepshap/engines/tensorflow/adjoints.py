@@ -41,8 +41,10 @@ def _transposed(step: Step, multiplier: Any) -> list[Any] | None:
 
 def _cut(step: Step, multiplier: Any) -> list[Any] | None:
     """Of what is padded."""
-    padded = step.static(1)
-    return None if padded is None else [tf.slice(multiplier, padded[:, 0], step.run.pairing.shape(step.operands[0]))]
+    if (padded := step.static(1)) is None:
+        return None
+    shape = step.run.pairing.shape(step.operands[0])
+    return [tf.slice(multiplier, tf.cast(padded[:, 0], shape.dtype), shape)]
 
 
 def _put_back(step: Step, multiplier: Any) -> list[Any] | None:

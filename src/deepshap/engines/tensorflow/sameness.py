@@ -131,7 +131,8 @@ def _content(array: Any) -> Any:
     return array.dtype, array.shape, array.tobytes()
 
 
-_code: dict[Hashable, Code] = {}
+_code: OrderedDict[Hashable, Code] = OrderedDict()
+MOST_CODE = 32  # combinations of classes and modules that are kept
 
 
 def _code_of(classes: set[type], modules: list[Any]) -> Code:
@@ -140,6 +141,8 @@ def _code_of(classes: set[type], modules: list[Any]) -> Code:
     known = _code.get(key)
     if known is None or not known.is_still():
         known = _code[key] = Code([*map(vars, classes), *modules])
+        while len(_code) > MOST_CODE:
+            _code.popitem(last=False)
     return known
 
 
