@@ -76,7 +76,6 @@ bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/recurrent_keras.py
 	$(BIN)/python benchmarks/gradients_keras.py
 	$(BIN)/python benchmarks/draw.py
 
