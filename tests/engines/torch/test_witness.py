@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import deepshap
-from deepshap.engines.torch.background import FEW
+from deepshap.engines.torch.background import FEW, Background
+from deepshap.engines.torch.engine import TorchEngine
 
 RUNS: list[int] = []  # numbers of rows; not the model's own, which is put back
 ELSEWHERE: dict[str, Any] = {}  # what models read, where nobody looks for it
@@ -374,3 +375,26 @@ def test_a_run_that_fails_is_not_hidden(last):
     with pytest.raises((deepshap.InputError, RuntimeError), match="it is broken"):
         explainer.shap_values(X)
     np.testing.assert_array_equal(explainer.shap_values(X), wanted)
+
+
+def test_references_that_are_recorded_again_are_not_taken_for_the_known_ones(monkeypatch):
+    """Where the device had no memory left in between, and the model is another one by less than the sums may be off."""
+    model = built(Doing(lambda m, x, c: torch.relu(x) * c + torch.tanh(x), 1.0)).float()
+    references, x = R.float(), X.float()
+    explainer = explained(model, references)
+    for _ in range(2):
+        explainer.shap_values(x)
+    original, failed = TorchEngine.contributions, []
+
+    def contributions(engine: TorchEngine, comparison: Any, *given: Any) -> Any:
+        if not failed:
+            failed.append(comparison.pairs)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(engine, comparison, *given)
+
+    monkeypatch.setattr(TorchEngine, "contributions", contributions)
+    monkeypatch.setattr(Background, "_few_hold", lambda *_: True)  # as if these did not feel it
+    ELSEWHERE["setting"] = 1 + 1e-5
+    found = explainer(x)
+    assert failed
+    np.testing.assert_allclose(found.base_values[0], model(references).detach().mean(0), rtol=1e-6)

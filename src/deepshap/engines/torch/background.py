@@ -173,7 +173,7 @@ class Background:
             self.used_again = self._earlier
             return self._recorded
         self.drop()  # two blocks would take twice the memory
-        self.trust = Trust()
+        self.trust.forget()
         recorded = record(references)
         self.note()
         if references.key is not None:

@@ -126,6 +126,10 @@ class Trust:
         self.granted, self.refuted, self._unheard = granted, False, {}
         return changes == self._changes
 
+    def forget(self) -> None:
+        """Forget the calls that are known: others are compared from now on."""
+        self._known, self._unheard = {}, {}
+
     def hear(self, examples: int, witness: Witness | None) -> None:
         """Take what a run of so many examples shows."""
         calls = None if witness is None else witness.calls
