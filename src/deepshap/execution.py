@@ -178,7 +178,7 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
 
 def _run(engine: Engine, task: _Task) -> Outcome:
     examples, references, settings = task.examples, task.references, task.settings
-    profile = engine.probe(examples, references, at_once=task.collect is not None)
+    profile = engine.probe(examples, references, confirmed=task.collect is not None)
     plan = plan_for(profile.footprint, len(examples), len(references), settings)
     native = engine.outputs(examples, plan.rows)
     whole = task.compared(task.choose(native, profile))

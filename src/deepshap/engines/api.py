@@ -271,10 +271,11 @@ class Engine(Protocol):
     ) -> tuple[Points, Points | None]:
         """Rows in the form of the background, if there is one, and the background laid out as they are."""
 
-    def probe(self, examples: Points, references: Points, at_once: bool = True) -> Profile:
+    def probe(self, examples: Points, references: Points, confirmed: bool = True) -> Profile:
         """Check on an example and a reference that the model can be explained.
 
-        Whether it is what it was in an earlier call may be left open, until ``confirm`` is asked, or is found out ``at_once``.
+        Whether it is what it was in an earlier call is found out too, or, if it need not be ``confirmed`` here, when ``confirm``
+        is asked.
         """
 
     def confirm(self) -> bool:
@@ -302,7 +303,7 @@ class Engine(Protocol):
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
+        """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
 
     def blame(self, pair: Comparison) -> Blame | None:
         """The operation that explains its own output worst on a single pair."""

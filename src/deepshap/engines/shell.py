@@ -104,7 +104,7 @@ class Shell(ABC):
         return threading.get_ident() in self._frozen
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
+        """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 

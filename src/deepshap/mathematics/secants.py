@@ -59,7 +59,11 @@ def sigmoid(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def _sigmoid(d: Array, y: Array, yr: Array) -> Array:
     """As ``sigmoid``, of the difference of the arguments."""
-    return 0.5 * (y * (1 - yr) + yr * (1 - y)) * tanhc(d / 2)
+    return _mean_slope(y, yr) * tanhc(d / 2)
+
+
+def _mean_slope(y: Array, yr: Array) -> Array:
+    return 0.5 * (y * (1 - yr) + yr * (1 - y))
 
 
 def tanh_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -69,7 +73,7 @@ def tanh_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def sigmoid_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """As sigmoid."""
-    return _fused(x - r, 0.5, 0.5 * (y * (1 - yr) + yr * (1 - y)), y - yr)
+    return _fused(x - r, 0.5, _mean_slope(y, yr), y - yr)
 
 
 def _fused(d: Array, scale: float, product: Array, difference: Array) -> Array:
@@ -97,7 +101,7 @@ FUSED: dict[Secant, Secant] = {tanh: tanh_fused, sigmoid: sigmoid_fused}
 
 def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """The larger of the two exponentials times the decay of their distance."""
-    return finite(namespace(y).maximum(y, yr) * decay(x - r))
+    return finite(exponential(x - r, y, yr))
 
 
 def exponential(d: Array, y: Array, yr: Array) -> Array:

@@ -222,9 +222,8 @@ class ModelGraph:
         return self.library.writers(self.function.graph.get_operations())
 
 
-MOST_BYTES = (
-    2**24
-)  # of variables that are kept, and compared in every call: of larger models to run a few rows is quicker
+# Of variables that are kept, and compared in every call: of larger models to run a few rows is quicker.
+MOST_BYTES = 2**24
 MOST = 8  # graphs that are kept of a model
 _KEPT: dict[int, dict[Hashable, ModelGraph]] = {}
 

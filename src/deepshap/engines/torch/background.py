@@ -95,15 +95,15 @@ class Background:
         return earlier
 
     def holds(
-        self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, eps: float, at_once: bool
+        self, examples: Points, references: Points, frozen: bool, evaluate: Evaluate, eps: float, confirmed: bool
     ) -> bool:
         """Whether the model is what it was when it was probed, as far as it is known, and that was on rows of this kind.
 
-        What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be known ``at_once``.
+        What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be ``confirmed`` here.
         """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
         self._frozen, self._asked = frozen, references
-        self.trust.begin(False)
+        self.trust.begin()
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False
         if frozen:
@@ -112,9 +112,9 @@ class Background:
             return False
         if self.knows(references):
             self._contents.make_ready()
-            as_before = self.trust.begin(True, self._contents.changes) and self._is_kept(references)
-            later = as_before and not at_once and self._few_hold(references, evaluate, eps)
-            return later or self.confirm(evaluate, eps)
+            self.trust.granted = True
+            later = not confirmed and self.trust.changes == self._contents.changes and self._is_kept(references)
+            return (later and self._few_hold(references, evaluate, eps)) or self.confirm(evaluate, eps)
         self.drop()
         self._key = None
         now = _outputs(evaluate, self._probed[0], len(self._probed[0]))
@@ -148,7 +148,7 @@ class Background:
         return Witness({number: tuple(place) for number, *place, _, _ in self._state.identities if place})
 
     def _is_kept(self, references: Points) -> bool:
-        return self._recorded is not None and self._block is not None and self._block == references.key
+        return self._block is not None and self._block == references.key
 
     def knows(self, references: Points) -> bool:
         """Whether the outputs on these references are known."""

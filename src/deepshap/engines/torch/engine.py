@@ -96,7 +96,7 @@ class TorchEngine(Shell):
         return Inputs(values, self.batch_axis, what, self.device, self._float)
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether it had been used in this call, unless the model was confirmed."""
+        """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
         used = self._background.used_again or self._background.trust.granted
         super().forget()
         self._background.forget()
@@ -197,11 +197,11 @@ class TorchEngine(Shell):
             torch.cuda.empty_cache()
         return True
 
-    def probe(self, examples: Points, references: Points, at_once: bool = True) -> Profile:
+    def probe(self, examples: Points, references: Points, confirmed: bool = True) -> Profile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not (self.is_frozen or self._background.knows(references)):
             self._sizes = set()
-        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps, at_once):
+        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps, confirmed):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])

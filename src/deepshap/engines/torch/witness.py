@@ -119,12 +119,11 @@ class Trust:
         self.granted = self.refuted = False
         self._known: dict[int, list[Any]] = {}  # calls of the model as it is known, on so many examples
         self._unheard: dict[int, list[Any]] = {}  # those that nothing was known to be like
-        self._changes = 0  # of what the model holds, when that was last shown
+        self.changes = 0  # of what the model holds, when that was last shown
 
-    def begin(self, granted: bool, changes: int = 0) -> bool:
-        """Begin a call; say whether the model holds what it held."""
-        self.granted, self.refuted, self._unheard = granted, False, {}
-        return changes == self._changes
+    def begin(self) -> None:
+        """Begin a call, for which nothing is granted yet."""
+        self.granted, self.refuted, self._unheard = False, False, {}
 
     def forget(self) -> None:
         """Forget the calls that are known: others are compared from now on."""
@@ -145,7 +144,7 @@ class Trust:
 
     def shown(self, changes: int) -> None:
         """The model is what it was, or is known from now on."""
-        self.granted, self._changes = False, changes
+        self.granted, self.changes = False, changes
         self._known |= self._unheard
         while len(self._known) > MOST_KNOWN:
             self._known.pop(next(iter(self._known)))

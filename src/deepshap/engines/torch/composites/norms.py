@@ -17,10 +17,8 @@ from .arithmetic import squared
 from .reductions import amax, amin, axes_of
 from .selection import where
 
-IN_ONE_CALL = (
-    torch.float32,
-    torch.float64,
-)  # torch standardises; of lower precisions some devices keep more than they return
+# What torch standardises: of lower precisions some devices keep more than they return.
+IN_ONE_CALL = torch.float32, torch.float64
 
 
 @primitive(rules.ratio, broadcasts=True)
