@@ -180,7 +180,7 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     examples, references, settings = task.examples, task.references, task.settings
     profile = engine.probe(examples, references, confirmed=task.collect is not None)
     plan = plan_for(profile.footprint, len(examples), len(references), settings)
-    native = engine.outputs(examples, plan.rows)
+    native = engine.example_outputs(examples, plan.rows)
     whole = task.compared(task.choose(native, profile))
     known = engine.reference_outputs(references, plan.rows) if task.crossed and not examples.extra else None
     method = task.method(profile)

@@ -284,6 +284,9 @@ class Engine(Protocol):
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
 
+    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
+        """As ``outputs``, of the examples of a call."""
+
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""
 

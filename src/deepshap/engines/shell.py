@@ -188,6 +188,10 @@ class Shell(ABC):
             raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
         return outputs
 
+    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
+        """As ``outputs``, of the examples of a call."""
+        return self.outputs(examples, at_once)
+
     def _check_size(self, points: Points, outputs: np.ndarray) -> None:
         """As many rows together must have the outputs that the first and the last of them have without the others."""
         count = len(points)

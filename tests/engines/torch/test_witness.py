@@ -93,12 +93,12 @@ def test_the_references_do_not_run_again(name):
     for rows in (x, x + 1, x):
         RUNS.clear()
         found = explainer.shap_values(rows)
-        assert set(RUNS) == {2}
+        assert max(RUNS) == 2 + FEW  # the untouched model on the examples, beside a few references
     np.testing.assert_array_equal(found, wanted)
     explainer.shap_values(x[:1])  # one row is new
     RUNS.clear()
     explainer.shap_values(x[1:])
-    assert set(RUNS) == {1, FEW}
+    assert max(RUNS) == 1 + FEW
 
 
 def test_references_of_tokens_do_not_run_again():
@@ -108,7 +108,7 @@ def test_references_of_tokens_do_not_run_again():
     explainer.shap_values(x)
     RUNS.clear()
     explainer.shap_values(x)
-    assert set(RUNS) == {2}
+    assert max(RUNS) == 2 + FEW
 
 
 # ---------------------------------------------------------------------- models that become others
@@ -393,7 +393,12 @@ def test_references_that_are_recorded_again_are_not_taken_for_the_known_ones(mon
         return original(engine, comparison, *given)
 
     monkeypatch.setattr(TorchEngine, "contributions", contributions)
-    monkeypatch.setattr(Background, "_few_hold", lambda *_: True)  # as if these did not feel it
+
+    def outputs_of_examples(background: Background, examples: Any, at_once: int, evaluate: Any, _: float) -> Any:
+        background.trust.waits = False  # as if the few references did not feel it
+        return evaluate(examples, at_once, "X")
+
+    monkeypatch.setattr(Background, "outputs_beside", outputs_of_examples)
     ELSEWHERE["setting"] = 1 + 1e-5
     found = explainer(x)
     assert failed

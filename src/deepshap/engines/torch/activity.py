@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
 from .calls import place_of_call
 
-_MARK = "deepshap"
+MARK = "deepshap"  # of nodes of the graph, with the number of the value that they made
 _numbers = count()
 # What autograd puts between a view and its base when it makes a view's node anew, because the base was overwritten.
 _VIEWS = (
@@ -38,13 +39,7 @@ def mark(tensor: Tensor) -> None:
     for changed in (tensor, tensor._base):
         node: Any = None if changed is None else changed.grad_fn
         if node is not None:
-            node.metadata.setdefault(_MARK, next(_numbers))
-
-
-def number_of(tensor: Tensor) -> int | None:
-    """The number of the value that a tensor is, in the order in which the tracer has seen them being made."""
-    node: Any = tensor.grad_fn
-    return None if node is None else node.metadata.get(_MARK)
+            node.metadata.setdefault(MARK, next(_numbers))
 
 
 def next_number() -> int:
@@ -55,11 +50,11 @@ def next_number() -> int:
 def is_followed(tensor: Tensor) -> bool:
     """Whether a tensor depends on the explained input by ways that the tracer has seen; by others it is an error."""
     node: Any = tensor.grad_fn if tensor.requires_grad else None
-    if node is None or _MARK in node.metadata:
+    if node is None or MARK in node.metadata:
         return node is not None
-    while tensor._is_view() and _MARK not in node.metadata and node.name() in _VIEW_NODES:
+    while tensor._is_view() and MARK not in node.metadata and node.name() in _VIEW_NODES:
         node = node.next_functions[0][0]
-    if _MARK in node.metadata:
+    if MARK in node.metadata:
         return True
     if not _reaches_mark(node):
         return False
@@ -77,10 +72,27 @@ def _reaches_mark(node: Any) -> bool:
         if node in visited:
             continue
         visited.add(node)
-        if _MARK in node.metadata:
+        if MARK in node.metadata:
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False
+
+
+class Noted:
+    """Constants of which something is noted, as long as they live."""
+
+    def __init__(self) -> None:
+        self._known = WeakTensorKeyDictionary()
+        self.some = False  # whether anything has been noted
+
+    def note(self, tensors: Iterable[Tensor], what: Any = True) -> None:
+        """Note something of some."""
+        self.some = True
+        self._known.update(dict.fromkeys(tensors, what))
+
+    def of(self, given: Iterable[Tensor]) -> Any:
+        """What is noted of the first of some of which anything is; None for others."""
+        return next((self._known[t] for t in given if t in self._known), None) if self.some else None
 
 
 class Memory:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ...errors import DeepShapError
 from ..api import Points
 from .operations import Operation
+from .script import Script
 from .state import Contents
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
-from .witness import Trust, Witness
+from .witness import Trust, Witness, forget_oldest
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
@@ -50,6 +52,11 @@ class State:
     rules: dict[Any, Operation]
     settings: list[Any]
     modes: list[Any]  # that may change what torch's functions do
+
+    @cached_property
+    def held(self) -> dict[int, tuple[int, ...]]:
+        """Places in memory and versions of weights and buffers, by their ids."""
+        return {number: tuple(place) for number, *place, _, _ in self.identities if place}
 
 
 class Background:
@@ -77,6 +84,7 @@ class Background:
         self._block: Hashable = None  # the references whose activations are kept
         self._recorded: Recorded | None = None
         self._earlier = False  # whether these were recorded in an earlier call
+        self._scripts: dict[int, Script] = {}  # of runs against them, by the number of examples
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
         self._frozen = False  # in this call
@@ -92,6 +100,7 @@ class Background:
     def drop(self) -> bool:
         """Forget the activations; say whether they were recorded in an earlier call."""
         earlier, self._recorded, self._block, self._earlier = self._earlier, None, None, False
+        self._scripts = {}
         return earlier
 
     def holds(
@@ -114,24 +123,35 @@ class Background:
             self._contents.make_ready()
             self.trust.granted = True
             later = not confirmed and self.trust.changes == self._contents.changes and self._is_kept(references)
-            return (later and self._few_hold(references, evaluate, eps)) or self.confirm(evaluate, eps)
+            self.trust.waits = later
+            return later or self.confirm(evaluate, eps)
         self.drop()
         self._key = None
         now = _outputs(evaluate, self._probed[0], len(self._probed[0]))
         return now is not None and _is_close(now, self._probed[1], eps)
 
-    def _few_hold(self, references: Points, evaluate: Evaluate, eps: float) -> bool:
-        """Whether a few references have the outputs that they had."""
-        count = len(references)
-        rows, self._turn = (self._turn + np.arange(min(FEW, count)) * count // FEW) % count, self._turn + 1
-        now = _outputs(evaluate, references[rows], FEW)
-        return now is not None and _is_close(now, self._outputs[rows], eps)
+    def outputs_beside(self, examples: Points, at_once: int, evaluate: Evaluate, eps: float) -> np.ndarray:
+        """Outputs of examples, the last of them beside a few references, where these are to show that the model is the same."""
+        if not self.trust.waits or self._asked is None:
+            return evaluate(examples, at_once, "X")
+        rows, last = self._few(), (len(examples) - 1) // at_once * at_once
+        now = _outputs(evaluate, Points.joined([examples[last:], self._asked[rows]]), at_once + FEW)
+        if now is None:  # for the examples' sake, or for the references'
+            return evaluate(examples, at_once, "X")
+        own, few = np.split(now, [len(examples) - last])
+        self.trust.waits = False
+        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps)
+        return np.concatenate([evaluate(examples[:last], at_once, "X"), own]) if last else own
+
+    def _few(self) -> np.ndarray:
+        count, self._turn = len(self._outputs), self._turn + 1
+        return (self._turn + np.arange(min(FEW, count)) * count // FEW) % count
 
     def confirm(self, evaluate: Evaluate, eps: float) -> bool:
         """Whether the model is what it was taken for: what runs have not shown, its outputs on all references do."""
         if self.trust.refuted:
             return False
-        if self.trust.granted:
+        if self.trust.granted or self.trust.waits:
             assert self._asked is not None
             now = _outputs(evaluate, self._asked, self._at_once)
             if now is None or not _is_close(now, self._outputs, eps):
@@ -140,12 +160,23 @@ class Background:
         self.trust.shown(self._contents.changes)
         return True
 
-    def witness(self, recorded: Recorded) -> Witness | None:
-        """What is to follow a run of examples against references, where their activations are kept."""
-        watched = self._followed and not self._frozen and recorded is self._recorded
-        if not watched or self._state is None or self._state.modes:
+    def witness(self, recorded: Recorded, examples: int, operations: dict[Any, Operation]) -> Witness | None:
+        """What is to follow a run of so many examples against references, where their activations are kept."""
+        if not self._followed or recorded is not self._recorded or self._state is None or self._state.modes:
             return None
-        return Witness({number: tuple(place) for number, *place, _, _ in self._state.identities if place})
+        script = self._scripts.get(examples)
+        if script is None or script.operations != operations:
+            script = Script(operations)
+        return Witness(self._state.held, script)
+
+    def hear(self, examples: int, witness: Witness | None) -> None:
+        """Take what a run of so many examples shows."""
+        if witness is not None:
+            witness.script.is_whole = True
+            self._scripts[examples] = witness.script
+            forget_oldest(self._scripts)
+        if not self._frozen:
+            self.trust.hear(examples, witness if self._contents.left_alone else None)
 
     def _is_kept(self, references: Points) -> bool:
         return self._block is not None and self._block == references.key

@@ -88,10 +88,13 @@ def unsettled(what: str, instead: str = "indices") -> Unsettled:
 def on_carriers(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
     """Run a call's function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
     function = call.own
-    if not (rounds or (call.tagged and any(map(tag_of, tensors((args, kwargs)))))):  # most calls have none at all
+    tagged = call.tagged and any(map(tag_of, tensors((args, kwargs))))
+    if not (rounds or tagged):  # most calls have none at all
         return run(function, args, kwargs, call.given)
     with torch.no_grad():
         native = function(*detached(args), **kwargs)
+    if not tagged and isinstance(native, Tensor) and is_continuous(native.dtype):
+        return run(function, args, kwargs, call.given)
     if not isinstance(native, Tensor):
         substituted = replace((args, kwargs), _as_float)
         return _tagged_again(native, run(function, *substituted, tensors(substituted)))

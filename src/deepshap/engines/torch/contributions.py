@@ -93,9 +93,9 @@ class Traced:
     def _chains(self) -> Chains | None:
         """Ways back that need no autograd, where only sums over references are wanted."""
         plain = self.pairs.crossed and not self.tracer.reading.careful and self.output.device.type == "cpu"
-        if not plain or not self.tracer.sums or not self.output.requires_grad:
+        if not plain or not self.tracer.handed.sums or not self.output.requires_grad:
             return None
-        sides = zip(self.tracer.sums, self.leaves, self.references, strict=True)
+        sides = zip(self.tracer.handed.sums, self.leaves, self.references, strict=True)
         return Chains(self.output, [Entry(*known, x.detach(), r) for known, x, r in sides], self.pairs)
 
     def _windows(self, width: int) -> list[slice]:
@@ -125,7 +125,7 @@ class Traced:
             some = chosen[:, start : start + at_once].T.unsqueeze(-1)
             seeds = self.output.new_zeros(len(some), *self.output.shape).scatter_(2, some, 1.0)
             multipliers = self._multipliers(seeds, retain=not last or start + at_once < chosen.shape[1])
-            known = [sums.take() for _, sums in self.tracer.sums]
+            known = [sums.take() for _, sums in self.tracer.handed.sums]
             for k in range(len(some)):
                 of_output = [None if m is None else m[k] for m in multipliers]
                 if known:
@@ -184,7 +184,7 @@ class Traced:
         """For the few linear operations whose gradients know no further axis."""
         known: list[list[Tensor | None]] = []
         found = []
-        for _, sums in self.tracer.sums:
+        for _, sums in self.tracer.handed.sums:
             sums.take()  # of the attempt to take all at once
         self.tracer.selections.forget()
         for step in self.tracer.tape.steps:
@@ -192,8 +192,8 @@ class Traced:
             step.known = None
         for seed in seeds:
             found.append(backward(seed))
-            known.append([sums.take() for _, sums in self.tracer.sums])
-        for (_, sums), each in zip(self.tracer.sums, zip(*known, strict=True), strict=True):
+            known.append([sums.take() for _, sums in self.tracer.handed.sums])
+        for (_, sums), each in zip(self.tracer.handed.sums, zip(*known, strict=True), strict=True):
             if each[0] is not None:
                 sums.add(torch.cat(each))
         return [None if m[0] is None else torch.stack(m) for m in zip(*found, strict=True)]

@@ -51,6 +51,7 @@ class TorchEngine(Shell):
     in_float64 = "model.double()"
     exhausted = (torch.OutOfMemoryError,)
     alone = staticmethod(lambda: one_at_a_time)
+    _rows_first = staticmethod(lambda output, axis: output.movedim(axis, 0) if axis else output)
 
     def __init__(
         self,
@@ -135,10 +136,6 @@ class TorchEngine(Shell):
         if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
             super()._check_size(points, outputs)
 
-    @staticmethod
-    def _rows_first(output: Tensor, axis: int) -> Tensor:
-        return output.movedim(axis, 0) if axis else output
-
     def _find_axes(self, two: Points) -> list[Tensor]:
         """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
         with self.running(two):
@@ -148,8 +145,9 @@ class TorchEngine(Shell):
         except Exception as error:
             raise fails_on_one(error, str(error)) from error
         self.output_axis = row_axis(alone.shape, together.shape, "output")
-        shapes = zip(layers_alone, layers, strict=True)
-        self.layer_axes = [row_axis(a.shape, b.shape, "layer's value") for a, b in shapes]
+        self.layer_axes = [
+            row_axis(a.shape, b.shape, "layer's value") for a, b in zip(layers_alone, layers, strict=True)
+        ]
         self._flat(alone, 1)
         return [o.movedim(self.output_axis, 0)[0] for o in (alone, together)]
 
@@ -219,6 +217,10 @@ class TorchEngine(Shell):
     def confirm(self) -> bool:
         """Whether the model is what it was taken for."""
         return self._background.confirm(self.outputs, self.eps)
+
+    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
+        """As ``outputs``, of the examples of a call."""
+        return self._background.outputs_beside(examples, at_once, self.outputs, self.eps)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
@@ -417,7 +419,7 @@ class TorchEngine(Shell):
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
-            tracer.witness = self._background.witness(recorded)
+            tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
             with preserved(self._contents), errors_told():
                 output, leaves = self.trace(tracer, points)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
@@ -426,7 +428,7 @@ class TorchEngine(Shell):
                 found = traced.contributions(columns, reduce, most)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break
-        self._background.trust.hear(len(points), tracer.witness if self._contents.left_alone else None)
+        self._background.hear(len(points), tracer.witness)
         return found, output.detach()
 
     # ------------------------------------------------------------------ looking at a model

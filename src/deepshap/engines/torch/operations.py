@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
+from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.secants import Secant
 from ..steps import Rule, along_segment, rescale
 from .tree import replace, tensors
@@ -266,6 +267,22 @@ class Operation:
     def of_two(self) -> Operation:
         """What a product of two does where both vary."""
         return Operation(CUSTOM, self.rule, broadcasts=True)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it may make integers of floats: what has a slope does not."""
+        return self.kind in (ELEMENTWISE, CAST) and self.secant is None and not self.regular
+
+    def on(self, args: Any, kwargs: Any, varying: int) -> Operation | None:
+        """What it is where so many of its operands vary; None where it is linear in these."""
+        if self.kind == MULTILINEAR and varying == 1:
+            return None
+        if self.kind == MULTILINEAR:
+            of_two = self.rule and varying == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args)
+            return self.of_two if of_two else along((varying + 1) // 2)
+        if self.kind in (ELEMENTWISE, CAST):
+            return self.of_one if varying == 1 else self.of_several
+        return along({QUADRATIC: 1, SMOOTH: SMOOTH_NODES}[self.kind]) if self.kind in (QUADRATIC, SMOOTH) else self
 
 
 @cache

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ...errors import UnsupportedOperationError
-from .calls import place_of_call
+from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
 from .pairing import beside, row_before
+from .tree import replace
 
 COUNTED = (
     " (lengths of packed sequences may stay a tensor; where tokens of each expert are counted, let it find its own by a mask, "
@@ -59,7 +60,8 @@ class Tape:
     nbytes: int = 0
     memory: int = 0
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
-    _taken: int = 0  # how many calls have had their constants compared
+    _numbered: int = 0  # how many calls have had their numbers compared
+    _taken: int = 0  # and their constants
 
     def known_as(self, name: str) -> str:
         """The name of the operation that the model calls, of which a call may be a part."""
@@ -107,16 +109,23 @@ class Tape:
     def takes_numbers(self, name: str, given: list[Any]) -> None:
         """Note the numbers that an active call takes, or check that they are the recorded ones, but for numbers of rows."""
         own = ["nan" if v != v else v for v in given] if given else given
-        self.numbers.append((name, own))
-        position, known = len(self.numbers) - 1, () if self.reference is None else self.reference.numbers
-        if position >= len(known):
+        if self.reference is None:
+            self.numbers.append((name, own))
             return
-        other, recorded = known[position]
+        position, self._numbered = self._numbered, self._numbered + 1
+        if position >= len(self.reference.numbers):
+            return
+        other, recorded = self.reference.numbers[position]
         if other == name and own != recorded and not self._as_rows(own, recorded):  # other calls are found next
             raise Misaligned(
                 f"{self.known_as(name)} at {place_of_call()} takes other numbers ({_listed(own)}) than for the reference "
                 f"({_listed(recorded)}), which depend on the input, or on state that the model changes when it runs"
             )
+
+    def goes_on(self) -> None:
+        """A call takes the numbers and the constants that were compared when it came here before."""
+        self._numbered += 1
+        self._taken += 1
 
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
         """Whether numbers differ as those of the rows do."""
@@ -124,6 +133,18 @@ class Tape:
         if len(own) != len(recorded) or not self.pairs.apart:
             return False
         return all(x == r or (type(x) is type(r) is int and x * b == r * n) for x, r in zip(own, recorded, strict=True))
+
+    def with_constants(self, call: Call, passive: list[Tensor]) -> Call:
+        """Compare what a call takes as constants with what it took on the reference side.
+
+        Those that the model writes to later are replaced by copies, since multipliers need their values.
+        """
+        if passive and (written := {id(t) for t in call.written()}):
+            passive = [t for t in passive if id(t) not in written]
+        if not self.takes(call.name, passive):
+            return call
+        kept = {id(t): t.clone() for t in passive}
+        return call.taking(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
 
     def takes(self, name: str, passive: Sequence[Tensor]) -> bool:
         """Note what an active call takes as constants; returns whether the model writes to one of them later.

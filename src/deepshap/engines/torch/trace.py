@@ -7,9 +7,7 @@ Linear calls run as they are. A value is *active* when it depends on the explain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import compress
 from operator import not_
@@ -19,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
-from . import calls, names, rules
-from .activity import Memory, is_followed, mark, varies
+from . import calls, names
+from .activity import Memory, Noted, is_followed, mark, varies
 from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
     TAG,
@@ -42,8 +39,9 @@ from .chains import with_weights
 from .foreign import ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
-from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums, along
+from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
+from .script import Line, Way
 from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
@@ -53,18 +51,6 @@ from .writing import Overwriting, masked
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
-_seen: ContextVar[set[str] | None] = ContextVar("deepshap_seen_operations", default=None)
-
-
-@contextmanager
-def seen_operations() -> Iterator[set[str]]:
-    """Collect the canonical names of all operations that models call on active values."""
-    seen: set[str] = set()
-    token = _seen.set(seen)
-    try:
-        yield seen
-    finally:
-        _seen.reset(token)
 
 
 class Tracer(TorchFunctionMode):
@@ -86,17 +72,12 @@ class Tracer(TorchFunctionMode):
         self.reading = Reading()
         # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
         self.around: list[Tensor] | None = None
-        self._from_input = WeakTensorKeyDictionary()
-        self._drawn = WeakTensorKeyDictionary()  # random numbers, and what is made of them: their call and its place
-        self._has_drawn = False
+        self._from_input = Noted()
+        self._drawn = Noted()  # random numbers, and what is made of them: their call and its place
         self._memory, self._overwriting = Memory(), Overwriting(self.tape)
         self._uses, self.selections = Uses(), Selections()
         self.witness: Witness | None = None
-
-    @property
-    def sums(self) -> list[tuple[Tensor, Sums]]:
-        """For every leaf what the model was handed, and where its contributions go."""
-        return self.handed.sums
+        self._ran: tuple[Any, Any, Way] | None = None  # what the last call took, and how it was followed
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,18 +85,16 @@ class Tracer(TorchFunctionMode):
         with torch._C.DisableTorchFunction():  # an inner layer's input enters while the tracer listens
             leaf = value.detach() if value.is_floating_point() else value.detach().double()
             leaf = leaf if self.around is None else leaf.clone()  # the model still holds an inner value
-            leaf.requires_grad_()
-            inside = leaf.clone()
+            inside = leaf.requires_grad_().clone()
             self._mark(inside)
             if self.summing:
-                self.sums.append((inside, Sums()))
+                self.handed.sums.append((inside, Sums()))
             return (inside if value.is_floating_point() else carried(value.clone(), inside)), leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
-        copies = [r.clone() for r in rows]
-        self.around = []
-        self._from_input.update(dict.fromkeys(copies, True))
+        copies, self.around = [r.clone() for r in rows], []
+        self._from_input.note(copies)
         return copies
 
     def leave(self, output: Tensor) -> Tensor:
@@ -139,11 +118,16 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        witness, kwargs = self.witness, kwargs or {}
+        if witness is not None and (line := witness.script.next) is not None and line.function == function:
+            known = self._expected(witness, line, args, kwargs)
+            if known is not None:
+                return self._again(line, known, args, kwargs)
         spelling = names.resolve(function)
-        name = spelling.name if spelling else getattr(function, "__name__", str(function))
-        operation, kwargs = self._operation(function, spelling), kwargs or {}
+        operation = self._operation(function, spelling)
         if operation is not None and operation.kind == CONSTANT:
             return in_grad_mode(False, operation.function or function, args, kwargs)
+        name = spelling.name if spelling else getattr(function, "__name__", str(function))
         given, words = told_apart((args, kwargs))
         active, passive, tagged = self._sorted(given)
         call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, tagged)
@@ -153,21 +137,51 @@ class Tracer(TorchFunctionMode):
             self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
-        if self.witness is not None and not self.tape.inside:  # else it is made of what the call around it takes
-            self.witness.call(function, spelling, operation is not None, args, kwargs)
+        if witness is not None and not self.tape.inside:  # else it is made of what the call around it takes
+            witness.call(function, spelling, operation is not None, args, kwargs)
+        opened, self._ran = None if witness is None else witness.open(args, kwargs), None
         self._uses.count(active, self.reading)
-        if drawn := self._drawn_for(call):
+        if drawn := self._drawn.of(given):
             self.unsupported[drawn] = None
         if only_passes_on(call, active):
             return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{name} under torch.inference_mode", call)
-        if (seen := _seen.get()) is not None:
-            seen.add(name)
         result = in_grad_mode(True, self._followed, (call, passive, words), {})
         self._mark(result)
-        if self._is_example and self.reading.diagnosis is None and not self.selections.take_apart(result):
-            self.tape.nbytes += self._uses.whole(active)
+        apart = self._is_example and self.reading.diagnosis is None and self.selections.take_apart(result)
+        self.tape.nbytes += self._uses.whole(active) if self._is_example and not apart else 0
+        if opened is not None and witness is not None:
+            witness.close(*opened, call, self._ran, apart)
+        return result
+
+    # ------------------------------------------------------------------ calls that come again
+    def _expected(self, witness: Witness, line: Line, args: Any, kwargs: Any) -> list[Tensor] | None:
+        """The tensors that a call takes, if it is that of the script, and nothing else needs a look at it."""
+        if self._drawn.some or several_at_once() or not torch.is_grad_enabled():
+            return None
+        return witness.again(line, args, kwargs, bool(self.tape.inside))
+
+    def _again(self, line: Line, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Follow a call as it was followed before."""
+        name, way = line.name, line.way
+        if True in line.loose:
+            self._memory.check(name, compress(given, line.loose))
+        if self._uses.begun:
+            self._uses.count(compress(given, line.active), self.reading)
+        self.tape.goes_on()
+        function = partial(way.function, handed=self.handed) if line.operation.recurrent else way.function
+        if way.composed:
+            result = self._compose(name, function, args, kwargs)
+            self._mark(result)
+        else:
+            result = self._by_rule(name, function, way.rule, args, kwargs, given, way.varying)
+            for tensor in (result,) if type(result) is Tensor else tensors(result):
+                if tensor.grad_fn is not None:
+                    mark(tensor)
+                    self._memory.hold(tensor)
+        if line.apart:
+            self.selections.take_apart(result)
         return result
 
     def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
@@ -175,9 +189,11 @@ class Tracer(TorchFunctionMode):
         entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
         passive = passive if entered is call else self._sorted(entered.given)[1]
         self.tape.takes_numbers(call.name, words)
-        return self._active(self._with_constants(entered, passive))
+        return self._active(self.tape.with_constants(entered, passive))
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
+        if spelling is not None and not self.operations:
+            return OPERATIONS.get(spelling.name)
         key = spelling.name if spelling else function.key if isinstance(function, ForeignCall) else names.key(function)
         try:
             if key in self.operations:
@@ -189,7 +205,7 @@ class Tracer(TorchFunctionMode):
         return OPERATIONS.get(spelling.name) if spelling else None
 
     def _passive(self, call: Call) -> Any:
-        drawn = self._drawn_for(call)
+        drawn = self._drawn.of(call.given)
         if call.kind == RANDOM and not switched_off(call.function, call.args, call.kwargs):
             drawn = f"{call.name} (random)", place_of_call()
         if drawn and call.kind == VALUE:  # Python may decide by it
@@ -200,15 +216,10 @@ class Tracer(TorchFunctionMode):
         plain = True not in [t.requires_grad for t in given]  # else no view could be written to later
         result = in_grad_mode(plain, calls.run_stably, (call,), {})
         if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
-            self._has_drawn = True
-            self._drawn.update(dict.fromkeys(tensors((result, written)), drawn))
-        if self.around is not None and any(t in self._from_input for t in given):
-            self._from_input.update(dict.fromkeys(tensors((result, written)), True))
+            self._drawn.note(tensors((result, written)), drawn)
+        if self._from_input.of(given):
+            self._from_input.note(tensors((result, written)))
         return result
-
-    def _drawn_for(self, call: Call) -> tuple[str, str] | None:
-        """The random call that one of the arguments comes from."""
-        return next((self._drawn[t] for t in call.given if t in self._drawn), None) if self._has_drawn else None
 
     def _join(self, call: Call) -> Call:
         """Let values in that depend on the input by another way than through the explained layer."""
@@ -222,24 +233,12 @@ class Tracer(TorchFunctionMode):
         return call.taking(args, {**kwargs, **out})
 
     def _joined(self, value: Tensor) -> Tensor:
-        if self.around is None or value not in self._from_input or self._is_active(value):
+        if self.around is None or not self._from_input.of([value]) or self._is_active(value):
             return value
         self.tape.call("a value from around the explained layer")
         inside, leaf = self.enter(value)
         self.around.append(leaf)
         return inside
-
-    def _with_constants(self, call: Call, passive: list[Tensor]) -> Call:
-        """Compare what a call takes as constants with what it took on the reference side.
-
-        Those that the model writes to later are replaced by copies, since multipliers need their values.
-        """
-        if passive and (written := {id(t) for t in call.written()}):
-            passive = [t for t in passive if id(t) not in written]
-        if not self.tape.takes(call.name, passive):
-            return call
-        kept = {id(t): t.clone() for t in passive}
-        return call.taking(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
 
     def _active(self, call: Call) -> Any:
         if call.kwargs and isinstance(out := call.kwargs.get("out"), Tensor):
@@ -259,15 +258,15 @@ class Tracer(TorchFunctionMode):
     def _linear(self, call: Call) -> Any:
         if call.name == "__setitem__" and is_varying_mask(call.args[1]):
             return self._set_where(*call.args)
-        self.tape.call(call.name)
         if call.inplace or call.name == "__setitem__":
             self._overwriting.before(call.args[0])
         args, kwargs = settled_indices(call, self.tape)
         if call.name == "__setitem__":
+            self.tape.call(call.name)
             self._overwriting.set_item(call.own, *args)
             self._mark(args[0])
             return None
-        result = on_carriers(call, args, kwargs, lambda f, a, k, _: f(*a, **k))
+        result = self._on_floats(call, args, kwargs, linear=True)
         if self._is_lost_by(args, result):
             return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
@@ -279,56 +278,56 @@ class Tracer(TorchFunctionMode):
         signal = args[0] if args else None
         return isinstance(signal, Tensor) and self._is_active(signal)
 
-    def _multilinear(self, call: Call) -> Any:
-        operation = call.operation
-        assert operation is not None
-
-        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
-            varying = sum(varies(given))
-            if varying == 1:
-                self.tape.call(call.name)
-                return with_weights(call.name, args, function(*args, **kwargs))
-            of_two = operation.rule and varying == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args)
-            own = operation.of_two if of_two else along((varying + 1) // 2)
-            return self._step(call.name, function, own, args, kwargs, given)
-
-        return on_carriers(call, call.args, call.kwargs, run)
-
     def _elementwise(self, call: Call) -> Any:
-        operation = call.operation
-        assert operation is not None
+        return self._on_floats(call, call.args, call.kwargs)
 
-        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
-            own = operation.of_one if sum(varies(given)) == 1 else operation.of_several
-            return self._step(call.name, function, own, args, kwargs, given)
+    _multilinear = _quadratic = _smooth = _custom = _elementwise
 
-        rounds = operation.secant is None and not operation.regular  # what has a slope has floats for floats
-        return on_carriers(call, call.args, call.kwargs, run, rounds)
-
-    def _quadratic(self, call: Call) -> Any:
-        return self._custom(call._replace(operation=along(1)))
-
-    def _smooth(self, call: Call) -> Any:
-        return self._custom(call._replace(operation=along(rules.SMOOTH_NODES)))
-
-    def _custom(self, call: Call) -> Any:
+    def _on_floats(self, call: Call, args: Any, kwargs: Any, linear: bool = False) -> Any:
+        """Follow a call by what it is where those of its operands vary that do."""
         operation = call.operation
         assert operation is not None
         if operation.recurrent:
             call = call._replace(function=partial(call.own, handed=self.handed), operation=None)
-        return on_carriers(
-            call, call.args, call.kwargs, lambda f, a, k, g: self._step(call.name, f, operation, a, k, g)
-        )
+
+        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
+            varying = tuple(varies(given))
+            rule = None if linear else operation.on(args, kwargs, sum(varying))
+            result = self._by_rule(call.name, function, rule, args, kwargs, given, varying)
+            self._ran = args, kwargs, Way(operation.function or function, rule, varying)
+            return result
+
+        return on_carriers(call, args, kwargs, run, operation.rounds and not linear)
+
+    def _by_rule(
+        self,
+        name: str,
+        function: Any,
+        rule: Operation | None,
+        args: Any,
+        kwargs: Any,
+        given: list[Tensor],
+        varying: Any,
+    ) -> Any:
+        """Run what is linear as it is, and all else as a step."""
+        if rule is not None:
+            return self._step(name, function, rule, args, kwargs, given, varying)
+        self.tape.call(name)
+        return with_weights(name, args, function(*args, **kwargs))
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
-        kwargs = {KEYWORDS.get(key, key): value for key, value in call.kwargs.items()}
-        own = partial(call.own, handed=self.handed) if call.operation.recurrent else call.own
-        self.tape.inside.append(call.name)
+        function = partial(call.own, handed=self.handed) if call.operation.recurrent else call.own
+        result = self._compose(call.name, function, call.args, call.kwargs)
+        self._ran = call.args, call.kwargs, Way(call.own, composed=True)
+        return result
+
+    def _compose(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        self.tape.inside.append(name)
         with self:
-            result = own(*call.args, **kwargs)
+            result = function(*args, **{KEYWORDS.get(key, key): value for key, value in kwargs.items()})
         self.tape.inside.pop()
-        return result if call.name in VIEWS else replace(result, in_memory_of_its_own)
+        return result if name in VIEWS else replace(result, in_memory_of_its_own)
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():
@@ -373,9 +372,10 @@ class Tracer(TorchFunctionMode):
         return self._refuse(f"{call.name} (random)", call)
 
     # ------------------------------------------------------------------ steps
-    def _step(self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
-        place = self.tape.call(name)
-        flags, known = tuple(varies(given)), self.tape.known_as(name)
+    def _step(
+        self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, given: list[Tensor], flags: Any
+    ) -> Any:
+        place, known = self.tape.call(name), self.tape.known_as(name)
         step = Step(known, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
         step.inputs = tuple(compress(tensors((step.arguments, step.keywords)), flags))
         if self.tape.reference is not None:
