@@ -12,7 +12,9 @@ import torch
 
 from deepshap.mathematics import rules, secants
 
-FRAMEWORKS = pytest.mark.parametrize("array", [torch.tensor, tf.constant], ids=["torch", "tensorflow"])
+FRAMEWORKS = pytest.mark.parametrize(
+    "array", [torch.tensor, tf.constant, np.array], ids=["torch", "tensorflow", "numpy"]
+)
 RANDOM = np.random.default_rng(0)
 INFINITIES = {
     "exp": (-np.inf, np.exp),
@@ -21,6 +23,13 @@ INFINITIES = {
     "log": (np.inf, np.log),
     "log1p": (np.inf, np.log1p),
 }
+
+
+@pytest.fixture(autouse=True)
+def _without_warnings():
+    """As whoever calls formulas with arrays of NumPy."""
+    with np.errstate(all="ignore"):
+        yield
 
 
 @FRAMEWORKS
@@ -91,7 +100,7 @@ def test_values_without_ties_are_as_before(array):
     assert np.allclose(maximum(array, m, x, r), wanted, rtol=0, atol=1e-12)
 
 
-@FRAMEWORKS
+@pytest.mark.parametrize("array", [torch.tensor, tf.constant], ids=["torch", "tensorflow"])
 def test_complex_secants(array):
     x, r = RANDOM.normal(size=(2, 50)) + 1j * RANDOM.normal(size=(2, 50))
     r[:20] = x[:20] * (1 + 1e-12)

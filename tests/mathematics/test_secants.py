@@ -12,14 +12,16 @@ import tensorflow as tf
 import torch
 from scipy import special as scipy_special
 
-from deepshap.mathematics import on_tensorflow, on_torch, secants
+from deepshap.mathematics import on_numpy, on_tensorflow, on_torch, secants
 
+FRAMEWORKS = pytest.mark.parametrize("framework", [torch, tf, np], ids=["torch", "tensorflow", "numpy"])
 EPS = np.finfo(float).eps
 FUNCTIONS = {  # by the names of their secants, in double precision
     "tanh": np.tanh, "sigmoid": scipy_special.expit, "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p,
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "reciprocal": np.reciprocal,
     "relu": lambda x: np.maximum(x, 0), "silu": lambda x: x * scipy_special.expit(x), "gelu": lambda x: x * scipy_special.ndtr(x),
     "gelu_tanh": lambda x: x * scipy_special.expit(2 * (2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)),
+    "cube": lambda x: x * x * x, "jump": np.floor,
     "tanhshrink": lambda x: x - np.tanh(x), "tanh_fused": np.tanh, "sigmoid_fused": scipy_special.expit,
 }  # fmt: skip
 NOT_NEGATIVE, POSITIVE = ("sqrt", "log1p"), ("log", "rsqrt", "reciprocal")
@@ -44,6 +46,13 @@ AWKWARD = [
 LARGEST = {"reciprocal": 1e150}  # of the values: the product of two must not overflow
 
 
+@pytest.fixture(autouse=True)
+def _without_warnings():
+    """As whoever calls formulas with arrays of NumPy."""
+    with np.errstate(all="ignore"):
+        yield
+
+
 def numbers(name: str) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of awkward numbers at which the function is finite."""
     both = np.array(AWKWARD if name in (*NOT_NEGATIVE, *POSITIVE) else [*AWKWARD, *(-v for v in AWKWARD)])
@@ -58,8 +67,8 @@ def slopes(name: str, framework: Any, x: np.ndarray, r: np.ndarray) -> np.ndarra
     secant = getattr(secants, name)
     with np.errstate(all="ignore"):
         given = x, r, FUNCTIONS[name](x), FUNCTIONS[name](r)
-    if framework is torch:
-        return secant(*map(torch.tensor, given)).numpy()
+    if framework is not tf:
+        return np.asarray(secant(*(given if framework is np else map(torch.tensor, given))))
     return tf.function(secant)(*map(tf.constant, given)).numpy()
 
 
@@ -77,7 +86,7 @@ def test_every_secant_is_here():
     assert {name for name in closed if not name.startswith("_")} - helpers == set(FUNCTIONS)
 
 
-@pytest.mark.parametrize("framework", [torch, tf], ids=["torch", "tensorflow"])
+@FRAMEWORKS
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_slope_explains_the_difference(name, framework):
     x, r = numbers(name)
@@ -89,16 +98,17 @@ def test_the_slope_explains_the_difference(name, framework):
     assert (gap <= 64 * EPS * size + 1e-200).all(), (x[gap > 64 * EPS * size], r[gap > 64 * EPS * size])
 
 
+@pytest.mark.parametrize("framework", [tf, np], ids=["tensorflow", "numpy"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_frameworks_agree(name):
+def test_frameworks_agree(name, framework):
     x, r = numbers(name)
-    found, wanted = slopes(name, tf, x, r), slopes(name, torch, x, r)
+    found, wanted = slopes(name, framework, x, r), slopes(name, torch, x, r)
     # Where the values' own digits are lost, only what the slope explains is determined.
     explained = np.abs((found - wanted) * (x - r)) <= 64 * EPS * sizes(name, x, r)
     assert np.where(x == r, np.abs(found - wanted) <= 64 * EPS * np.maximum(np.abs(wanted), 1e-3), explained).all()
 
 
-@pytest.mark.parametrize("framework", [torch, tf], ids=["torch", "tensorflow"])
+@FRAMEWORKS
 @pytest.mark.parametrize("name", ["sqrt", "rsqrt", "log", "reciprocal"])
 def test_an_infinite_slope_of_an_operand_that_does_not_change_explains_nothing(name, framework):
     nothing = np.zeros(1)
@@ -133,10 +143,11 @@ def test_the_secant_of_any_function(of_torch, of_tensorflow, exact, framework):
 def test_the_namespaces_have_the_same_functions():
     names = [
         {name for name, f in vars(module).items() if callable(f) and name.islower() and not name.startswith("_")}
-        for module in (on_torch, on_tensorflow)
+        for module in (on_torch, on_tensorflow, on_numpy)
     ]
     assert names[0] - names[1] == set()
     assert names[1] - names[0] == {"rounding"}
+    assert names[0] == names[2]
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64], ids=lambda dtype: dtype.name)

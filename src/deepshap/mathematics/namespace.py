@@ -1,8 +1,9 @@
 """The operations on arrays that the mathematics stands on, and where those of an array's framework are.
 
-Each framework has a module of the same functions: ``on_torch``, ``on_tensorflow``. Beside these the mathematics uses
-operators only. A function whose name ends in ``_`` may overwrite its first argument, so that torch needs no memory for the
-result: it is given what nobody else holds. "Last" means the last axis. A test holds the modules against each other.
+Each framework has a module of the same functions: ``on_torch``, ``on_tensorflow``, and ``on_numpy`` for few numbers of torch's.
+Beside these the mathematics uses operators only. A function whose name ends in ``_`` may overwrite its first argument, so that
+torch needs no memory for the result: it is given what nobody else holds. "Last" means the last axis. A test holds the modules
+against each other.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-Array = Any  # a tensor of torch or of TensorFlow
-FRAMEWORKS = ("torch", "tensorflow")
+Array = Any  # a tensor of torch or of TensorFlow, or an array of NumPy
+FRAMEWORKS = ("torch", "tensorflow", "numpy")
 
 
 def namespace(array: Array) -> Any:

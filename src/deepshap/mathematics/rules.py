@@ -18,6 +18,8 @@ from . import secants
 from .namespace import Array, namespace
 
 Sides = tuple[Array, Array]
+Function = Callable[..., Array]
+Choice = tuple[int, ...]  # of each of several operands a side: 0 for the example, 1 for the reference
 Slope = Callable[[Array, Array, Array], Array]  # of exponentials: of their arguments' distance, and both of them
 
 SMOOTH_NODES = 32
@@ -33,28 +35,45 @@ def rescale(
     """Slopes of an elementwise function with regard to each of its operands (Shrikumar et al. 2017).
 
     With several varying operands each gets its Shapley share: its function averaged over the other operands being at the
-    example and at the reference, in all orders.
+    example and at the reference, in all orders. ``secant`` holds for those averages too; ``secants.of`` if there is none.
     """
-    if len(operands) > 1:
-        return [_share(evaluate, operands, player, y, yr) for player in range(len(operands))]
-    ((x, r),) = operands
-    return [(secant or secants.of(evaluate))(x, r, y, yr)]
+    if len(operands) == 1:
+        return [(secant or secants.of(evaluate))(*operands[0], y, yr)]
+    known = {(0,) * len(operands): y, (1,) * len(operands): yr}
+
+    def at(sides: Choice) -> Array:
+        if sides not in known:
+            known[sides] = evaluate(*[operand[side] for operand, side in zip(operands, sides, strict=True)])
+        return known[sides]
+
+    return [_share(evaluate, operands, player, at, secant) for player in range(len(operands))]
 
 
-def _share(evaluate: Callable[..., Array], operands: Sequence[Sides], player: int, y: Array, yr: Array) -> Array:
-    players, xp = len(operands), namespace(y)
-    others = [k for k in range(players) if k != player]
+def _share(f: Function, operands: Sequence[Sides], player: int, at: Function, secant: secants.Secant | None) -> Array:
+    """The slope of one operand; ``at`` tells the function's value by the side of each operand."""
+    players, xp, beside = len(operands), namespace(operands[player][0]), [*operands[:player], *operands[player + 1 :]]
 
-    def averaged(own: Array) -> Array:
+    def averaged(value: Callable[[Choice], Array], like: Array) -> Array:
+        """Over the sides of the others."""
         total = 0
-        for choice in itertools.product((0, 1), repeat=len(others)):
-            weight = 1 / (players * comb(players - 1, sum(choice)))
-            values = {k: operands[k][1 - example] for k, example in zip(others, choice, strict=True)} | {player: own}
-            total = total + weight * xp.matched(evaluate(*(values[k] for k in range(players))), own)
+        for others in itertools.product((0, 1), repeat=players - 1):
+            weight = 1 / (players * comb(players - 1, sum(others)))
+            total = total + weight * xp.matched(value(others), like)
         return total
 
+    def function(own: Array) -> Array:
+        def value(others: Choice) -> Array:
+            rest = [operand[side] for operand, side in zip(beside, others, strict=True)]
+            return f(*rest[:player], own, *rest[player:])
+
+        return averaged(value, own)
+
+    def end(side: int, like: Array) -> Array:
+        return averaged(lambda others: at((*others[:player], side, *others[player:])), like)
+
+    y, yr = at((0,) * players), at((1,) * players)
     x, r = (xp.broadcast(side, y, yr) for side in operands[player])
-    return secants.of(averaged)(x, r, averaged(x), averaged(r))
+    return (secant or secants.of(function))(x, r, end(0, x), end(1, r))
 
 
 def along_segment(

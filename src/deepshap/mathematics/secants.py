@@ -211,6 +211,16 @@ def tanhshrink(x: Array, r: Array, y: Array, yr: Array) -> Array:
     return 1 - tanh(x, r, xp.tanh(x), xp.tanh(r))
 
 
+def cube(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """x^2 + x r + r^2."""
+    return x * x + (x + r) * r
+
+
+def jump(x: Array, r: Array, y: Array, yr: Array) -> Array:
+    """Of functions that are constant between jumps: the quotient."""
+    return finite(quotient_where(~namespace(x).equal(y, yr), y - yr, x - r))
+
+
 def of(function: Callable[[Array], Array]) -> Secant:
     """Secant of any elementwise function.
 

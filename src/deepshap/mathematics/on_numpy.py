@@ -1,0 +1,272 @@
+"""What the mathematics asks of NumPy's arrays; see ``namespace``. Of few numbers each function takes half of what torch's takes.
+
+The caller wants no warnings (``np.errstate``).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import on_torch
+
+exp, expm1, log1p, tanh, sqrt = np.exp, np.expm1, np.log1p, np.tanh, np.sqrt
+equal, isnan, isfinite = np.equal, np.isnan, np.isfinite
+maximum, minimum, zeros_like, ones_like = np.maximum, np.minimum, np.zeros_like, np.ones_like
+real = np.real
+
+Array = Any
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + np.exp(-x))
+
+
+def relu(x: Array) -> Array:
+    """The greater of x and 0."""
+    return np.maximum(x, 0)
+
+
+def erfc(x: Array) -> Array:
+    """The complementary error function, which NumPy does not have."""
+    return torch.erfc(torch.from_numpy(x)).numpy()
+
+
+def conj(x: Array) -> Array:
+    """The complex conjugate."""
+    return x.conj() if is_complex(x) else x
+
+
+# ---------------------------------------------------------------------- numbers and dtypes
+@functools.cache
+def _numbers(dtype: Any) -> tuple[float, float, float]:
+    limits = np.finfo(dtype)
+    return float(limits.tiny), float(limits.eps), float(limits.min)
+
+
+def tiny(x: Array) -> float:
+    """The least normal number."""
+    return _numbers(x.dtype)[0]
+
+
+def eps(x: Array) -> float:
+    """The rounding unit."""
+    return _numbers(x.dtype)[1]
+
+
+def lowest(x: Array) -> float:
+    """The number below all others but -inf."""
+    return _numbers(x.dtype)[2]
+
+
+def is_complex(x: Array) -> bool:
+    """Whether its numbers are complex."""
+    return x.dtype.kind == "c"
+
+
+def cast(x: Array, like: Array) -> Array:
+    """In the dtype of another."""
+    return x.astype(like.dtype)
+
+
+def matched(x: Array, like: Array) -> Array:
+    """As it can be combined with another: NumPy promotes by itself."""
+    return x
+
+
+def constant(values: np.ndarray, like: Array) -> Array:
+    """Numbers, in the dtype of another."""
+    return values.astype(like.dtype)
+
+
+def where(condition: Array, a: Any, b: Any) -> Array:
+    """Chosen element by element; numbers take the dtype of the other."""
+    if isinstance(a, float):
+        return np.where(condition, b.dtype.type(a), b)
+    return np.where(condition, a, a.dtype.type(b) if isinstance(b, float) else b)
+
+
+def broadcast(x: Array, *like: Array) -> Array:
+    """Repeated to the shape that others have together."""
+    return np.array(np.broadcast_to(x, np.broadcast_shapes(*(v.shape for v in like))))
+
+
+# ---------------------------------------------------------------------- in place
+def clip(x: Array, low: float | None = None, high: float | None = None) -> Array:
+    """Within bounds."""
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def at_least_tiny_(x: Array) -> Array:
+    """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
+    return np.fmax(x, tiny(x), out=x)
+
+
+def neg_(x: Array) -> Array:
+    """-x."""
+    return np.negative(x, out=x)
+
+
+def mul_(x: Array, y: Array) -> Array:
+    """x y."""
+    return np.multiply(x, y, out=x)
+
+
+def div_(x: Array, y: Array) -> Array:
+    """x / y."""
+    return np.divide(x, y, out=x)
+
+
+def finite_(x: Array) -> Array:
+    """0 for infinities; NaN stays."""
+    np.copyto(x, 0, where=np.isinf(x))
+    return x
+
+
+def half_sum(x: Array, r: Array) -> Array:
+    """(x + r) / 2."""
+    return x if x is r else x * 0.5 + r * 0.5
+
+
+def lerp(r: Array, x: Array, t: Any) -> Array:
+    """r + t (x - r)."""
+    return r + t * (x - r)
+
+
+# ---------------------------------------------------------------------- the last axis
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Product with a matrix (outputs, inputs), and a bias."""
+    made = x @ weight.T
+    return made if bias is None else made + bias
+
+
+def concat(parts: list[Array]) -> Array:
+    """Parts side by side."""
+    return np.concatenate(parts, -1)
+
+
+def split(x: Array, count: int) -> list[Array]:
+    """Equal parts."""
+    return np.split(x, count, -1)
+
+
+def sum_last(x: Array) -> Array:
+    """The sum, its axis kept."""
+    return np.add.reduce(x, -1, keepdims=True)
+
+
+def mean_last(x: Array) -> Array:
+    """The mean, its axis kept."""
+    return sum_last(x) / x.shape[-1]
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    return np.exp(log_softmax(x))
+
+
+def log_softmax(x: Array) -> Array:
+    """Over the last axis."""
+    below = x - max_last(x)
+    return below - np.log(sum_last(np.exp(below)))
+
+
+def sum_rows(x: Array) -> Array:
+    """The sum over the last axis but one."""
+    return x.sum(-2)
+
+
+def take(x: Array, index: Array) -> Array:
+    """The elements at positions; all other axes broadcast."""
+    sizes = np.broadcast_shapes(x.shape[:-1], index.shape[:-1])
+    whole, positions = (np.broadcast_to(v, (*sizes, v.shape[-1])) for v in (x, index))
+    return np.take_along_axis(whole, positions, -1)
+
+
+def put(like: Array, *parts: tuple[Array, Array]) -> Array:
+    """Sums of (positions, values) on a last axis as long as another's."""
+    size, (_, values) = like.shape[-1], parts[0]
+    found = np.zeros((*values.shape[:-1], size), values.dtype)
+    begin = (np.arange(found.size // max(1, size)) * size).reshape(*values.shape[:-1], 1)
+    for index, values in parts:
+        places = index + begin
+        np.add.at(found.reshape(-1), places.ravel(), np.broadcast_to(values, places.shape).ravel())
+    return found
+
+
+def columns(x: Array, index: np.ndarray) -> Array:
+    """The same positions of all rows."""
+    return x[..., index]
+
+
+def max_last(x: Array) -> Array:
+    """The greatest value, its axis kept."""
+    return np.maximum.reduce(x, -1, keepdims=True)
+
+
+def count_up(x: Array) -> Array:
+    """How many conditions hold up to each position."""
+    return x.cumsum(-1, dtype=np.int64)
+
+
+def sort(x: Array) -> Array:
+    """Ascending."""
+    return np.sort(x, -1)
+
+
+def argsort(x: Array) -> Array:
+    """The ascending order; of equal ones the first comes first."""
+    return np.argsort(x, -1, kind="stable")
+
+
+def unsorted(order: Array, values: Array) -> Array:
+    """Each value at the position that an order names for it."""
+    found = np.empty_like(values)
+    np.put_along_axis(found, order, values, -1)
+    return found
+
+
+# ---------------------------------------------------------------------- formulas made once
+def once(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula itself: nothing has to be made."""
+    return formula
+
+
+# ---------------------------------------------------------------------- control and derivatives
+def anywhere(condition: Array) -> bool:
+    """Whether a condition holds for any element."""
+    return bool(condition.any())
+
+
+def all_finite(x: Array) -> bool:
+    """Whether all numbers are finite; False for some whose sum is beyond all numbers, too."""
+    return math.isfinite(np.add.reduce(x, None))
+
+
+def cond(condition: bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """One value if a single condition holds, else another; only one of them is computed."""
+    return if_true() if condition else if_false()
+
+
+def fold(turn: Callable[[Any, Any], Any], count: int, start: Array) -> Array:
+    """``turn(k, value)``, again and again, for k below a count."""
+    for k in range(count):
+        start = turn(k, start)
+    return start
+
+
+def total(x: Array) -> Array:
+    """The sum of all elements, in double precision."""
+    return x.sum(dtype=np.float64)
+
+
+def derivative(function: Callable[[Any], Any], at: Array) -> Array:
+    """Elementwise derivative of a function that takes torch's tensors; 0 where it is a step."""
+    return on_torch.derivative(function, torch.from_numpy(at)).numpy()
