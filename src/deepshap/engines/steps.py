@@ -67,19 +67,31 @@ def values(step: Step) -> tuple[Array, Array, Array, Array]:
 
 
 def rescale(secant: Secant | None = None) -> Rule:
-    """Build the rule of elementwise functions: the multiplier times the secant slope, see ``rules.rescale``."""
+    """Build the rule of elementwise functions: the multiplier times the secant slope, see ``rules.rescale``.
+
+    Closed forms are of one operand, but that of jumps, and for real numbers.
+    """
 
     def rule(step: Step, multiplier: Array) -> list[Array]:
-        operands = list(zip(step.inputs, step.reference_inputs, strict=True))
-        (y,), (yr,), xp = step.outputs, step.reference_outputs, namespace(multiplier)
-        x = step.inputs[0]
-        own = None if xp.is_complex(x) else secant  # the closed forms are for real numbers
-        if len(operands) == 1 and len(step.varying) > 1:
-            operands = [(xp.broadcast(x, y), xp.broadcast(step.reference_inputs[0], yr))]
-        slopes = rules.rescale(step.evaluate, operands, xp.matched(y, x), xp.matched(yr, x), own)
-        return [xp.matched(multiplier, slope) * xp.conj(slope) for slope in slopes]
+        xp, inputs = namespace(multiplier), step.inputs
+        if secant is None or len(inputs) > 1 or xp.is_complex(inputs[0]):
+            own = None if any(map(xp.is_complex, inputs)) else secant
+            slopes = [xp.conj(slope) for slope in _slopes(step, own)]
+        else:
+            (x,), (r,), (y,), (yr,) = inputs, step.reference_inputs, step.outputs, step.reference_outputs
+            slopes = [secant(x, r, xp.matched(y, x), xp.matched(yr, x))]
+        return [xp.matched(multiplier, slope) * slope for slope in slopes]
 
     return rule
+
+
+def _slopes(step: Step, secant: Secant | None) -> list[Array]:
+    """Of an elementwise function of any number of operands, by its values."""
+    (y,), (yr,), inputs = step.outputs, step.reference_outputs, step.inputs
+    operands, xp = list(zip(inputs, step.reference_inputs, strict=True)), namespace(y)
+    if len(operands) == 1 and len(step.varying) > 1:
+        operands = [(xp.broadcast(operands[0][0], y), xp.broadcast(operands[0][1], yr))]
+    return rules.rescale(step.evaluate, operands, xp.matched(y, inputs[0]), xp.matched(yr, inputs[0]), secant)
 
 
 def along_segment(nodes: int) -> Rule:

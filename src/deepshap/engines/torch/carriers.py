@@ -123,6 +123,7 @@ def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., An
         back = replace((positional, keywords), lambda t: t.to(next(original)))
         return function(*back[0], **{**kwargs, **back[1]}).double()
 
+    evaluate.wraps_around = True  # type: ignore[attr-defined] # as integers do that are too large for their dtype
     return evaluate
 
 

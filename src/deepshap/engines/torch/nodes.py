@@ -48,25 +48,33 @@ class Node(Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor) -> Any:  # noqa: D102
-        step, reading = ctx.step, ctx.reading
-        if step.known is not None:
-            return None, None, None, *_known(step)
-        given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-        if not ctx.operation.pairs_itself:
-            if all(m is None for m in given):  # what leads here went back another way, see ``chains.py``
-                return (None,) * (3 + len(step.inputs))
-            given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
-        find, step, given = _found_by(ctx, given)
-        alike = partial(_alike, find, step.inputs)
-        several = several_at_once()
-        result = for_several(f"{step.name} at {step.place}", alike, given) if several else for_one(alike, given)
-        if reading.careful and len(given) == 1:
-            result = tuple(m if m is None or m.shape != given[0].shape else where_reached(given[0], m) for m in result)
-        if reading.diagnosis is not None:
-            reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
-        return None, None, None, *result
+        # What torch does for a derivative that is to have one itself takes as long as a rule for few numbers.
+        return (_back_once if torch.is_grad_enabled() else _back)(ctx, *multipliers)
+
+
+def _back(ctx: Any, *multipliers: Tensor) -> Any:
+    """The multipliers of a node's inputs."""
+    step, reading = ctx.step, ctx.reading
+    if step.known is not None:
+        return None, None, None, *_known(step)
+    given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
+    if not ctx.operation.pairs_itself:
+        if all(m is None for m in given):  # what leads here went back another way, see ``chains.py``
+            return (None,) * (3 + len(step.inputs))
+        given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
+    find, step, given = _found_by(ctx, given)
+    alike = partial(_alike, find, step.inputs)
+    several = several_at_once()
+    result = for_several(f"{step.name} at {step.place}", alike, given) if several else for_one(alike, given)
+    if reading.careful and len(given) == 1:
+        result = tuple(m if m is None or m.shape != given[0].shape else where_reached(given[0], m) for m in result)
+    if reading.diagnosis is not None:
+        reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
+    return None, None, None, *result
+
+
+_back_once = once_differentiable(_back)
 
 
 def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:

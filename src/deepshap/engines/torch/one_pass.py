@@ -35,6 +35,7 @@ OVER_LAST: dict[Any, int] = {
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences
 WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
+NUMBERS = {torch.float32, torch.float64}  # that kernels take
 T = TypeVar("T")
 
 
@@ -84,7 +85,7 @@ def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
 
     None where there is no kernel, or has not been enough work.
     """
-    if not _is_worthwhile(SUMS, m, {x.dtype, r.dtype}):
+    if not _is_worthwhile(SUMS, m, (x, r)):
         return None
     totals = x.new_zeros(x.shape, dtype=torch.float64)
     sides = [_laid_out(v.detach().contiguous(), axis) for v in (x, r)]
@@ -97,7 +98,7 @@ def folded(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -
 
     False where nothing is done: there is no kernel, or has not been enough work.
     """
-    if not _is_worthwhile(FOLDED, columns, {into.dtype}):
+    if not _is_worthwhile(FOLDED, columns, (into,)):
         return False
     kernels.fold(into.numpy(), columns.numpy(), *geometry)
     return True
@@ -105,18 +106,19 @@ def folded(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -
 
 def _worthwhile(step: Step, operation: Operation, m: Tensor) -> int | None:
     """The kind of an operation for which there is a kernel, and has been work enough for it."""
-    kind = _kind(operation)
-    dtypes = {v.dtype for v in (*step.inputs, step.outputs[0])}
-    return kind if kind is not None and _is_worthwhile(kind, m, dtypes) else None
+    if (kind := _kind(operation)) is None:
+        return None
+    return kind if _is_worthwhile(kind, m, (*step.inputs, step.outputs[0])) else None
 
 
-def _is_worthwhile(kind: int, m: Tensor, dtypes: set[torch.dtype]) -> bool:
-    """Whether a kernel takes multipliers of values of these types, and there has been work enough for it."""
-    if m.device.type != "cpu" or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+def _is_worthwhile(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
+    """Whether a kernel takes multipliers of such values, and there has been work enough for it."""
+    dtype = m.dtype
+    if not m.is_cpu or dtype not in NUMBERS or {v.dtype for v in values} != {dtype}:
         return False
-    if m.dtype not in (torch.float32, torch.float64) or dtypes != {m.dtype}:
+    if not worth.PAIRS.reached((kind, dtype), m.numel() * WEIGHTS.get(kind, 1)):
         return False
-    return worth.PAIRS.reached((kind, m.dtype), m.numel() * WEIGHTS.get(kind, 1))
+    return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def _kind(operation: Operation) -> int | None:

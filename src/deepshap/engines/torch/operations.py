@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
+from ...mathematics import secants
 from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.secants import Secant
 from ..steps import Rule, along_segment, rescale
@@ -170,6 +171,12 @@ class Step:
         assert self.reference is not None
         return self.reference.outputs
 
+    @property
+    def memories(self) -> tuple[Any, Any]:
+        """What the forward pass kept on either side, as rules see it."""
+        assert self.reference is not None
+        return self.memory, self.reference.memory
+
     def vjp(self, points: Sequence[Tensor], multipliers: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """The gradient at some points, from the multipliers of the float outputs."""
         try:
@@ -192,7 +199,12 @@ class Step:
         """Example and reference side of every positional argument; a constant is the same on both."""
         inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
         varying = iter(self.varying)
-        return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
+        constant = self.constant
+        return [next(inputs) if isinstance(a, Tensor) and next(varying) else (constant(a),) * 2 for a in self.arguments]
+
+    def constant(self, argument: Any) -> Any:
+        """An argument that does not vary, as rules see it beside what does."""
+        return argument
 
     def shares(self, *multipliers: Tensor) -> list[Tensor]:
         """Of the multipliers of all operands, keep those of the varying ones."""
@@ -233,6 +245,8 @@ class Operation:
         reaches it, and after those of all outputs come those of single entries of the first one, see ``Step.selected``.
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
+    of_arrays : the rule broadcasts, and takes arrays of any framework: those of NumPy where there are few numbers.
+    jumps : elementwise, and constant between jumps.
     regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.
     masks : what does the operation's work where a mask among its indices depends on the input.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
@@ -248,25 +262,34 @@ class Operation:
     keeps_memory: bool = False
     pairs_itself: bool = False
     broadcasts: bool = False
+    of_arrays: bool = False
+    jumps: bool = False
     regular: bool = False
     recurrent: bool = False
 
     @cached_property
     def of_one(self) -> Operation:
         """What an elementwise operation does where one of its operands varies."""
-        secant = None if self.rule else self.secant
+        secant = None if self.rule else secants.jump if self.jumps else self.secant
         rule = self.rule or rescale(secant)
-        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, regular=self.regular)
+        arrays = self._takes_arrays
+        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, of_arrays=arrays, regular=self.regular)
 
     @cached_property
     def of_several(self) -> Operation:
         """What an elementwise operation does where several vary."""
-        return Operation(CUSTOM, self.rule or rescale(), broadcasts=self.broadcasts)
+        rule = self.rule or rescale(secants.jump if self.jumps else None)
+        return Operation(CUSTOM, rule, broadcasts=self.broadcasts, of_arrays=self._takes_arrays)
+
+    @property
+    def _takes_arrays(self) -> bool:
+        """Whether the rule of an elementwise operation takes arrays of any framework, as those that are made here do."""
+        return self.broadcasts and (self.of_arrays or self.rule is None)
 
     @cached_property
     def of_two(self) -> Operation:
         """What a product of two does where both vary."""
-        return Operation(CUSTOM, self.rule, broadcasts=True)
+        return Operation(CUSTOM, self.rule, broadcasts=True, of_arrays=True)
 
     @property
     def rounds(self) -> bool:
@@ -309,19 +332,11 @@ class Reading:
     careful: bool = False
 
 
-def primitive(
-    rule: Rule, keeps_memory: bool = False, pairs_itself: bool = False, broadcasts: bool = False, regular: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function of deepshap's own an operation that the tracer meets like one of torch's."""
+def primitive(rule: Rule, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function of deepshap's own an operation that the tracer meets like one of torch's; options are those of that."""
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        options: dict[str, Any] = {
-            "keeps_memory": keeps_memory,
-            "pairs_itself": pairs_itself,
-            "broadcasts": broadcasts,
-            "regular": regular,
-        }
-        return _met(function, Operation(CUSTOM, rule, None, function, **options))
+        return _met(function, Operation(CUSTOM, rule, None, function, **options))  # type: ignore[arg-type]
 
     return wrap
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
+FEW = 8192  # multipliers, up to which NumPy is quicker
+ALL = (slice(None),) * 64  # axes
 
 Found = list[Tensor | None]
 Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as they ran to how a rule sees them
@@ -25,11 +28,11 @@ Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as
 
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     """Find the one axis on which crossed sides differ: it holds the rows."""
-    own, other = x.shape, r.shape
-    if own and other and (own[0], other[0]) == pairs[:2] and own[1:] == other[1:]:  # where most models have them
+    own, other, grid = x.shape, r.shape, pairs.grid
+    if own and other and (own[0], other[0]) == grid and own[1:] == other[1:]:  # where most models have them
         return 0
     differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
-    if x.dim() != r.dim() or [(own[axis], other[axis]) for axis in differing] != [pairs.grid]:
+    if x.dim() != r.dim() or [(own[axis], other[axis]) for axis in differing] != [grid]:
         raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
     return differing[0]
 
@@ -41,10 +44,16 @@ def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
+    axis, r = _rows_first(x, r, pairs)
+    return x.unsqueeze(0), r.unsqueeze(axis)
+
+
+def _rows_first(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, Tensor]:
+    """The reference side with its rows on the first axis, and the axis to be put in for it to broadcast."""
     if not pairs.crossed:
-        return tuple(t.unsqueeze(0) for t in _alike(x, r))  # type: ignore[return-value]
+        return 0, _alike(x, r)[1]
     axis = row_axis(x, r, pairs)
-    return x.unsqueeze(0), (r.movedim(axis, 0) if axis else r).unsqueeze(axis + 1)
+    return axis + 1, r.movedim(axis, 0) if axis else r
 
 
 def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -71,7 +80,10 @@ def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]
 
 def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
     """As ``multipliers``, with the outputs and the references on axes of their own."""
-    step = _with_rows_before(step, operation)
+    step = step if step.pairs.before is None else _with_rows_before(step, operation)
+    assert step.reference is not None
+    if len(step.reference.varying) != len(step.varying):
+        raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(step.reference.varying)}")
     apply = _pairing_itself if operation.pairs_itself else _broadcast if operation.broadcasts else _repeated
     return apply(step, operation, given)
 
@@ -79,8 +91,9 @@ def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
 def _with_rows_before(step: Step, operation: Operation) -> Step:
     """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
     before, one = step.pairs.before, step.reference
-    if before is None or operation.pairs_itself:  # that finds its rows by their numbers
-        return step if before is None else step.changed(reference=step)
+    if operation.pairs_itself:  # that finds its rows by their numbers
+        return step.changed(reference=step)
+    assert before is not None
     assert one is not None
 
     def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -123,9 +136,10 @@ def _kept(of_sides: Callable[[Tensor, Tensor], Any], memory: Any, other: Any) ->
 def _listed(step: Step, result: Tensor | Sequence[Tensor | None] | None) -> Found:
     """What a rule returned, one multiplier per input."""
     found: Found = list(result) if isinstance(result, (tuple, list)) else [result]  # type: ignore[list-item]
-    if len(found) != len(step.inputs):
-        raise InputError(f"the rule of {step.name} returned {len(found)} multipliers for {len(step.inputs)} inputs.")
-    for m, given in zip(found, step.inputs, strict=True):
+    inputs = step.inputs
+    if len(found) != len(inputs):
+        raise InputError(f"the rule of {step.name} returned {len(found)} multipliers for {len(inputs)} inputs.")
+    for m, given in zip(found, inputs, strict=True):
         if other := misfit(m, given):
             raise not_a_multiplier(f"the rule of {step.name}", other)
     return found
@@ -155,24 +169,21 @@ def _sum_to_size(step: Step, m: Tensor, shape: Sequence[int]) -> Tensor:
         ) from None
 
 
-def _view(step: Step, layout: Layout, constants: Layout) -> Step:
-    """Show a step to its rule: both sides of all that varies in one layout, constants that have rows in another."""
+def _view(step: Step, layout: Layout) -> Step:
+    """Show a step to its rule with both sides in one layout: all that varies, and constants that have rows."""
     reference = step.reference
     assert reference is not None
 
     def laid_out(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
-        if len(values) == len(others) == 1:
-            x, r = layout(values[0], others[0])
-            return (x,), (r,)
         return tuple(zip(*map(layout, values, others), strict=True))
 
     inputs, outputs = laid_out(step.inputs, reference.inputs), laid_out(step.outputs, reference.outputs)
-    memory: tuple[Any, ...] = step.memory, reference.memory
+    memory: tuple[Any, ...] = step.memories
     if isinstance(memory[0], Tensor):
         memory = layout(*memory)
     elif isinstance(memory[0], tuple):
         memory = laid_out(*memory)
-    arguments, keywords = _call_of(step, inputs[0], constants)
+    arguments, keywords = _call_of(step, inputs[0], layout)
     other_side = reference.changed(inputs=inputs[1], outputs=outputs[1], memory=memory[1])
     own = {"inputs": inputs[0], "outputs": outputs[0], "memory": memory[0], "reference": other_side}
     return step.changed(arguments=arguments, keywords=keywords, pairs=Pairs(*step.pairs.grid), **own)
@@ -182,10 +193,6 @@ def _call_of(step: Step, inputs: Sequence[Tensor], constants: Layout) -> tuple[A
     """Arguments and keywords of a step, with other inputs and constants in a layout."""
     reference = step.reference
     assert reference is not None
-    if len(reference.varying) != len(step.varying):
-        raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(reference.varying)}")
-    if len(step.varying) == len(step.arguments) == len(inputs) == 1 and isinstance(step.arguments[0], Tensor):
-        return tuple(inputs), step.keywords
     places = iter(zip(tensors((reference.arguments, reference.keywords)), step.varying, strict=True))
     given = iter(inputs)
 
@@ -206,34 +213,144 @@ def _pairing_itself(step: Step, operation: Operation, given: Found) -> Found:
 
 
 # ---------------------------------------------------------------------- rules that broadcast
+class Beside(Step):
+    """A step as rules that broadcast see it, among some of the references, whose values are laid out when they are asked for.
+
+    Every value has as many axes as the output. The arguments stay as they are: they are of the example's side.
+
+    Attributes
+    ----------
+    whole : the step itself.
+    some : the references; None for all.
+    few : whether values are NumPy's arrays, in which few numbers take half the time.
+    """
+
+    whole: Step
+    some: slice | None
+    few: bool
+    width: int
+
+    @classmethod
+    def of(cls, step: Step, some: slice | None = None, few: bool = False) -> Beside:
+        """Show a step."""
+        other, width = object.__new__(cls), max([o.ndim for o in step.outputs]) + 1
+        other.__dict__.update(step.__dict__, whole=step, some=some, few=few, width=width)
+        return other
+
+    def _own(self, values: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The example's values."""
+        width = self.width
+        ahead = [numbers(v)[None] if self.few else v.unsqueeze(0) for v in values]
+        return tuple([v if v.ndim >= width else _widened(v, width) for v in ahead])
+
+    def _other(self, values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The reference's values, beside the example's as it ran."""
+        found, width = [], self.width
+        for x, r in zip(values, others, strict=True):
+            axis, laid_out = _rows_first(x, r, self.pairs)
+            if self.few:
+                v: Any = numbers(laid_out)[(*ALL[:axis], None)]
+            else:
+                v = (laid_out if self.some is None else laid_out[self.some]).unsqueeze(axis)
+            found.append(v if v.ndim >= width else _widened(v, width))
+        return tuple(found)
+
+    def constant(self, argument: Any) -> Any:
+        """As of any step."""
+        return numbers(argument) if self.few and isinstance(argument, Tensor) else argument
+
+    def evaluate(self, *inputs: Any) -> Any:
+        """As of any step; arrays if all inputs are."""
+        if not self.few:
+            return super().evaluate(*inputs)
+        made = super().evaluate(*[v if isinstance(v, Tensor) else torch.from_numpy(v) for v in inputs])
+        return made if any(isinstance(v, Tensor) for v in inputs) else numbers(made)
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """As of any step."""
+        return self._own(self.whole.inputs)
+
+    @property
+    def outputs(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """As of any step."""
+        return self._own(self.whole.outputs)
+
+    @property
+    def reference_inputs(self) -> tuple[Any, ...]:
+        """As of any step."""
+        assert self.reference is not None
+        return self._other(self.whole.inputs, self.reference.inputs)
+
+    @property
+    def reference_outputs(self) -> tuple[Any, ...]:
+        """As of any step."""
+        assert self.reference is not None
+        return self._other(self.whole.outputs, self.reference.outputs)
+
+    @property
+    def memories(self) -> tuple[Any, Any]:
+        """As of any step."""
+        own, other = self.whole.memories
+        if isinstance(own, Tensor):
+            return *self._own([own]), *self._other([own], [other])
+        return (self._own(own), self._other(own, other)) if isinstance(own, tuple) else (own, other)
+
+
+def _widened(v: Any, width: int) -> Any:
+    """With axes of size 1 behind the first one, so that there are so many."""
+    return v[(slice(None), *[None] * (width - v.ndim))]
+
+
+def numbers(v: Tensor) -> np.ndarray:
+    """As NumPy's array, of the same memory if that can be."""
+    try:
+        return v.numpy()
+    except (RuntimeError, TypeError):  # negative by a mark, or of a type that NumPy has not
+        return (v.float() if v.dtype is torch.bfloat16 else v).resolve_neg().numpy()
+
+
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
-    assert operation.rule is not None
+    if operation.of_arrays and _are_few(step, given):
+        return _of_block(Beside.of(step, few=True), operation, given)
     if (at_once := _in_one_pass(step, operation, given)) is not None:
         return at_once
-    width, count = max([o.dim() for o in step.outputs]), given[0].shape[1]
-    whole = slice(0, count)
+    count = given[0].shape[1]
+    blocks = _blocks(given, count)
+    if len(blocks) == 1:
+        return _of_block(Beside.of(step), operation, given)
     parts: Found = []
-    for part in _blocks(given, count):
-
-        def layout(x: Tensor, r: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
-            x, r = beside(x, r, step.pairs)
-            r = r if part == whole else r[part]
-            if x.dim() == width + 1:
-                return x, r
-            widened = (slice(None), *[None] * (width + 1 - x.dim()))
-            return x[widened], r[widened]
-
-        view = _view(step, layout, lambda c, other: (c, other))
-        found = _listed(step, operation.rule(view, *([m if part == whole else m[:, part] for m in given])))
-        found = [_summed(m, i) for m, i in zip(found, step.inputs, strict=True)]
-        if part == whole:
-            return found
+    for part in blocks:
+        found = _of_block(Beside.of(step, part), operation, [m[:, part] for m in given])
         parts = parts or [None if m is None else m.new_empty(len(m), count, *m.shape[2:]) for m in found]
         for target, m in zip(parts, found, strict=True):
             if target is not None and m is not None:
                 target[:, part] = m
     return parts
+
+
+def _are_few(step: Step, given: list[Tensor]) -> bool:
+    """Whether there are so few numbers that NumPy, which takes float32 and float64, takes less time for them."""
+    m = given[0]
+    if m.numel() > FEW or not m.is_cpu:
+        return False
+    values = *step.inputs, *step.outputs, *(step.memory if isinstance(step.memory, tuple) else ())
+    if max([v.numel() for v in values]) * m.shape[0] * m.shape[1] > FEW:  # as of what a reduction takes
+        return False
+    return {v.dtype for v in (m, *values)} <= one_pass.NUMBERS
+
+
+def _of_block(step: Beside, operation: Operation, given: list[Tensor]) -> Found:
+    assert operation.rule is not None
+    if step.few:
+        with np.errstate(all="ignore"):
+            arrays = operation.rule(step, *map(numbers, given))
+        each = arrays if isinstance(arrays, (tuple, list)) else [arrays]
+        found = [None if m is None else torch.from_numpy(m) for m in each]
+    else:
+        found = _listed(step.whole, operation.rule(step, *given))
+    return [_summed(m, i) for m, i in zip(found, step.whole.inputs, strict=True)]
 
 
 def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Found | None:
@@ -267,7 +384,7 @@ def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     rule, pairs, reference = operation.rule, step.pairs, step.reference
     assert rule is not None
     assert reference is not None
-    view = _view(step, *[lambda x, r: repeated(x, r, pairs)] * 2)
+    view = _view(step, lambda x, r: repeated(x, r, pairs))
     y_axes = [_axis(*sides, pairs) for sides in zip(step.outputs, reference.outputs, strict=True)]
     rows = [to_rows(m, axis) for m, axis in zip(given, y_axes, strict=True)]
     each = zip(*(_listed(step, rule(view, *one)) for one in zip(*rows, strict=True)), strict=True)

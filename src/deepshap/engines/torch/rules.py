@@ -8,31 +8,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...mathematics import rules
+from ...mathematics import rules, secants
+from ...mathematics.namespace import namespace
 from ...mathematics.rules import SMOOTH_NODES
 from .. import steps
 from ..steps import along_segment, of_operands, polynomial, rescale, values
 from . import windows
 from .operations import Step
 
-__all__ = ["SMOOTH_NODES", "along_segment", "polynomial", "product", "ratio", "rescale", "select"]
+__all__ = ["SMOOTH_NODES", "along_segment", "polynomial", "product", "quotient", "ratio", "rescale", "select"]
 
 product, select = of_operands(rules.product), of_operands(rules.select)
+
+_BY_EXPONENT = {
+    2: secants.square,
+    3: secants.cube,
+    0.5: secants.sqrt,
+    -0.5: secants.rsqrt,
+    -1: secants.reciprocal,
+    None: None,
+}
+_POWERS = {exponent: rescale(secant) for exponent, secant in _BY_EXPONENT.items()}
 
 
 def matrix_product(step: Step, multiplier: Tensor) -> list[Tensor]:
     """y = a b over the last two axes: m mean(b)^H and mean(a)^H m."""
-    a, b = map(rules.mean, step.sides())
-    return [multiplier @ b.mH, a.mH @ multiplier]
+    a, b = (_turned(rules.mean(side)) for side in step.sides())
+    return [multiplier @ b, a @ multiplier]
+
+
+def _turned(matrix: Any) -> Any:
+    """The conjugate transpose."""
+    return namespace(matrix).conj(matrix.swapaxes(-2, -1))
 
 
 def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
-    """See ``rules.quotient``; either operand may be a number."""
-    a, b = (
-        tuple(torch.as_tensor(v, dtype=multiplier.dtype, device=multiplier.device) for v in sides)
-        for sides in step.sides()
-    )
-    return step.shares(*rules.quotient(multiplier, a, b))  # type: ignore[arg-type]
+    """See ``rules.quotient``; what is divided may be a constant, of integers too."""
+    a, b = step.sides()
+    return step.shares(*rules.quotient(multiplier, (a[0] * 1.0,) * 2 if a[0] is a[1] else a, b))
+
+
+def power(step: Step, multiplier: Tensor) -> list[Tensor]:
+    """By the closed form, where the exponent has one."""
+    exponent = step.arguments[1] if len(step.arguments) == 2 else None
+    closed = isinstance(exponent, (int, float)) and not hasattr(step.function, "wraps_around")
+    return _POWERS.get(exponent if closed else None, _POWERS[None])(step, multiplier)
 
 
 def ratio(step: Step, multiplier: Tensor) -> list[Tensor]:
@@ -47,11 +67,17 @@ def lookup(step: Step, multiplier: Tensor) -> list[Tensor]:
     i, j = ids.long(), ids_r.long()
     jump = rules.jump_of_lookup([[t[i], t[j]] for t in (table, table_r)])
     explained = rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
-    if not step.varying[0]:
-        return [explained]
     half = multiplier.flatten(0, -2) / 2
     back = torch.zeros_like(table).index_add(0, i.flatten(), half).index_add(0, j.flatten(), half)
     return step.shares(back, explained)
+
+
+def rows(step: Step, multiplier: Tensor) -> Tensor:
+    """As ``lookup``, in a table that does not depend on what is explained."""
+    (table, _), sides = step.sides()
+    ids, ids_r = (side.flatten(0, table.dim() - 1) for side in sides)  # without the axes for which ids have none
+    jump = table[ids.long()] - table[ids_r.long()]
+    return rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
 
 
 def chosen(step: Step, multiplier: Tensor) -> Tensor:
@@ -86,39 +112,40 @@ def added(step: Step, multiplier: Tensor) -> list[Tensor]:
 def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis."""
     z, r, *totals = values(step)
-    return rules.logsumexp(multiplier.unsqueeze(-1), z, r, *(t.unsqueeze(-1) for t in totals))
+    return rules.logsumexp(multiplier[..., None], z, r, *[t[..., None] for t in totals])
 
 
 def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis; the step's memory is logsumexp(z)."""
-    return rules.log_softmax(multiplier, *values(step), *_memories(step))
+    return rules.log_softmax(multiplier, *values(step), *step.memories)
 
 
 def softmax(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis; the step's memory is logsumexp(z)."""
-    return rules.softmax(multiplier, *values(step), *_memories(step))
+    return rules.softmax(multiplier, *values(step), *step.memories)
 
 
 def standardised(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis, times a weight; the step's memory is the standardised values and what they were divided by."""
     _, weight, _, _, centred = step.arguments
+    weight = step.constant(weight)
     m = multiplier if weight is None else multiplier * weight
-    y, size = zip(*_memories(step), strict=True)
+    y, size = zip(*step.memories, strict=True)
     return rules.standardised(m, y, size, centred)
 
 
 def attention(step: Step, multiplier: Tensor) -> list[Tensor]:
     """y = softmax(scale q k^T + mask) v: the rules of two products and of softmax, one after the other."""
-    (q, k, v), (z, *rest) = (list(map(rules.mean, step.sides()[:3])), zip(*_memories(step), strict=True))
+    (q, k, v), (z, *rest) = (list(map(rules.mean, step.sides()[:3])), zip(*step.memories, strict=True))
     p, total = rest
-    m = rules.softmax(multiplier @ v.mT, *z, *p, *total) * step.arguments[3]
-    return step.shares(m @ k, m.mT @ q, rules.mean(p).mT @ multiplier)
+    m = rules.softmax(multiplier @ v.swapaxes(-2, -1), *z, *p, *total) * step.arguments[3]
+    return step.shares(m @ k, m.swapaxes(-2, -1) @ q, rules.mean(p).swapaxes(-2, -1) @ multiplier)
 
 
 def greatest(step: Step, multiplier: Tensor) -> Tensor:
     """In windows of the last axis; the step's memory is ``Windows.marked``."""
     x, r, y, yr = values(step)
-    (i, several), (j, several_r) = map(windows.told, _memories(step))
+    (i, several), (j, several_r) = map(windows.told, step.memories)
     if not (several & (y >= yr) | several_r & (y <= yr)).any():
         return rules.greatest(multiplier, x, r, i, j)
     found = multiplier.new_zeros(*multiplier.shape[:-1], x.shape[-1])
@@ -131,7 +158,7 @@ def greatest(step: Step, multiplier: Tensor) -> Tensor:
 def greatest_of_groups(step: Step, multiplier: Tensor) -> Tensor:
     """Along the last axis; the step's memory is the number of each element's group."""
     x, r, y, yr = values(step)
-    groups, _ = _memories(step)
+    groups, _ = step.memories
 
     def of_own(v: Tensor) -> Tensor:
         return torch.take_along_dim(v, groups[(None,) * (v.dim() - groups.dim())], -1)
@@ -144,12 +171,7 @@ def greatest_of_groups(step: Step, multiplier: Tensor) -> Tensor:
 
 def maximum(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis, which is gone."""
-    return rules.maximum(multiplier.unsqueeze(-1), step.inputs[0], step.reference_inputs[0])
-
-
-def _memories(step: Step) -> tuple[Any, Any]:
-    assert step.reference is not None
-    return step.memory, step.reference.memory
+    return rules.maximum(multiplier[..., None], step.inputs[0], step.reference_inputs[0])
 
 
 def ordered(step: Step, multiplier: Tensor) -> Tensor:

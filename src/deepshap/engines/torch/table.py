@@ -117,8 +117,13 @@ _of_kind(COMPOSITE, "index_reduce", function=scatter.index_reduce)
 _of_kind(COMPOSITE, "segment_reduce", function=scatter.segment_reduce)
 for _name in ("scatter", "scatter_add"):
     _of_kind(LINEAR, _name, function=getattr(scatter, _name), indices=True)
-_of_kind(CAST, "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy")
-_of_kind(CAST, "asarray", function=_as_array)
+_of_kind(
+    CAST,
+    "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy",
+    broadcasts=True,
+    jumps=True,
+)
+_of_kind(CAST, "asarray", function=_as_array, broadcasts=True, jumps=True)
 _of_kind(
     RANDOM,
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout gumbel_softmax "
@@ -156,6 +161,7 @@ for _name, _secant in {
     "tanhshrink": secants.tanhshrink,
 }.items():
     _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
+_of_kind(ELEMENTWISE, "pow", rule=rules.power, broadcasts=True, of_arrays=True)
 _of_kind(ELEMENTWISE, "silu", secant=secants.silu, function=arithmetic.silu, broadcasts=True, regular=True)
 _of_kind(
     ELEMENTWISE,
@@ -167,7 +173,7 @@ _of_kind(
     ELEMENTWISE,
     "hardshrink softshrink threshold clamp clamp_min clamp_max sign floor ceil round trunc "
     "frac exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv erfcx sinc "
-    "lgamma digamma logit pow rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
+    "lgamma digamma logit rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign nextafter polygamma mvlgamma "
     "multigammaln",
     broadcasts=True,
@@ -178,6 +184,7 @@ _of_kind(
     "bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite isposinf isneginf "
     "signbit isclose bucketize ",
     broadcasts=True,
+    jumps=True,
 )
 
 # ---------------------------------------------------------------------- composed of smaller operations

@@ -12,12 +12,24 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....mathematics import secants
 from .. import rules
-from ..operations import primitive
+from ..carriers import tag_of
+from ..operations import linear, primitive
 
 
-@primitive(rules.quotient, broadcasts=True)
 def quotient(a: Any, b: Any) -> Tensor:
-    """First over second."""
+    """First over second; over a constant it is linear."""
+    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+        varies = isinstance(b, Tensor) and (b.grad_fn is not None or tag_of(b) is not None)
+    return _quotient(a, b) if varies else _over_constant(a, b)
+
+
+@primitive(rules.quotient, broadcasts=True, of_arrays=True)
+def _quotient(a: Any, b: Any) -> Tensor:
+    return a / b
+
+
+@linear
+def _over_constant(a: Any, b: Any) -> Tensor:
     return a / b
 
 
@@ -47,7 +59,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return input + value * quotient(tensor1, tensor2)
 
 
-@primitive(rules.rescale(), broadcasts=True)
+@primitive(rules.rescale(), broadcasts=True, of_arrays=True)
 def _absolute(x: Tensor) -> Tensor:
     return x.abs()
 
@@ -69,12 +81,12 @@ def angle(input: Tensor) -> Tensor:
     return (input < 0).to(input.dtype) * math.pi
 
 
-@primitive(rules.rescale(secants.gelu), broadcasts=True, regular=True)
+@primitive(rules.rescale(secants.gelu), broadcasts=True, of_arrays=True, regular=True)
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, regular=True)
+@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, of_arrays=True, regular=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 

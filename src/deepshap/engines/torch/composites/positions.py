@@ -64,9 +64,20 @@ def in_windows(x: Tensor, windows: Windows) -> Tensor:
 
 
 # ---------------------------------------------------------------------- taking
-@primitive(rules.lookup)
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a table."""
+    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+        varies = table.grad_fn is not None
+    return _lookup(table, ids) if varies else _of_constant(table, ids)
+
+
+@primitive(rules.lookup)
+def _lookup(table: Tensor, ids: Tensor) -> Tensor:
+    return table[ids.long()]
+
+
+@primitive(rules.rows, broadcasts=True)
+def _of_constant(table: Tensor, ids: Tensor) -> Tensor:
     return table[ids.long()]
 
 
