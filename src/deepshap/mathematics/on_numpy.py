@@ -269,4 +269,4 @@ def total(x: Array) -> Array:
 
 def derivative(function: Callable[[Any], Any], at: Array) -> Array:
     """Elementwise derivative of a function that takes torch's tensors; 0 where it is a step."""
-    return on_torch.derivative(function, torch.from_numpy(at)).numpy()
+    return on_torch.derivative(function, torch.from_numpy(at)).numpy(force=True)

@@ -306,8 +306,8 @@ def numbers(v: Tensor) -> np.ndarray:
     """As NumPy's array, of the same memory if that can be."""
     try:
         return v.numpy()
-    except (RuntimeError, TypeError):  # negative by a mark, or of a type that NumPy has not
-        return (v.float() if v.dtype is torch.bfloat16 else v).resolve_neg().numpy()
+    except (RuntimeError, TypeError):  # negative or 0 by a mark, or of a type that NumPy has not
+        return (v.float() if v.dtype is torch.bfloat16 else v).numpy(force=True)
 
 
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
