@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...mathematics.rules import mean
-from . import one_pass
+from . import bands, one_pass
 from .einsums import as_matrices, product
 from .step import Step
 from .values import Value
@@ -49,6 +49,8 @@ def _cut(step: Step, multiplier: Any) -> list[Any] | None:
 
 def _put_back(step: Step, multiplier: Any) -> list[Any] | None:
     """Of a part: zeros around it."""
+    if (found := _around(step, multiplier)) is not None:
+        return [found]
     masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
     begin, end, strides = (v.p for v in step.operands[1:])
     shape = tf.cast(step.run.pairing.shape(step.operands[0]), begin.dtype)
@@ -56,6 +58,27 @@ def _put_back(step: Step, multiplier: Any) -> list[Any] | None:
         shape=shape, begin=begin, end=end, strides=strides, dy=multiplier, **{m: step.op.get_attr(m) for m in masks}
     )
     return [made]
+
+
+def _around(step: Step, multiplier: Any) -> Any | None:
+    """The same where it is known which steps the part has, in one piece."""
+    given = [step.static(k) for k in (1, 2, 3)]
+    shape, op = step.operands[0].x.shape, step.op
+    if shape.rank is None or any(v is None for v in given) or (given[2] != 1).any():
+        return None
+    if op.get_attr("ellipsis_mask") or op.get_attr("new_axis_mask"):
+        return None
+    begins, ends, drops = (
+        [bool(op.get_attr(name) >> axis & 1) for axis in range(len(given[0]))]
+        for name in ("begin_mask", "end_mask", "shrink_axis_mask")
+    )
+    slices = []
+    for first, last, *masks in zip(given[0].tolist(), given[1].tolist(), begins, ends, drops, strict=True):
+        if masks[2]:
+            slices.append(slice(first, first + 1 or None))
+        else:
+            slices.append(slice(None if masks[0] else first, None if masks[1] else last))
+    return bands.put_back(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
 
 
 def _passed(step: Step, multiplier: Any) -> list[Any] | None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ...errors import ControlFlowError, InputError
 from ..api import Footprint
 from ..shell import control_flow_message
-from . import one_pass
+from . import bands, one_pass
 from .graphs import ModelGraph, traced
 from .layouts import Layouts
 from .memory import as_footprint, as_vector, is_known
@@ -197,7 +197,7 @@ class Explained:
     def _explained(self, multiplier: Any, value: Value, axis: int, count: Any, block: Any) -> list[Any]:
         """Attributions, and multipliers if they are asked for, of one explained value."""
         if self._has_kernels and multiplier is not None:
-            found = one_pass.explained(multiplier, value)
+            found = _in_one_pass(multiplier, value)
             if found is not None:
                 return [found]
         m, d = self._of_pairs(multiplier, value, axis, count, block)
@@ -249,6 +249,16 @@ class Explained:
             return tf.reshape(seed, shape)
         order = self._order(self.graph.output.shape.rank)
         return tf.transpose(tf.reshape(seed, tf.gather(shape, order)), np.argsort(order).tolist())
+
+
+def _in_one_pass(multiplier: Any, value: Value) -> Any | None:
+    """Attributions of one explained value by a kernel, if it has one, on the band of its multiplier alone."""
+    band = bands.band(multiplier)
+    part = band and bands.within(value, *band)
+    if band is None or part is None:
+        return one_pass.explained(multiplier, value)
+    found = one_pass.explained(band[0], part)
+    return None if found is None else bands.padded(found, band[1])
 
 
 def _told(error: tf.errors.OpError, mark: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from . import one_pass
+from . import bands, one_pass
+from .bands import Ends
 from .step import Step
 from .values import Value
 
-Ends = list[list[int]]  # numbers for the beginning and the end of each axis
+
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,31 @@ class Convolution:
     def pulled(self, m: Any) -> list[Any]:
         """The multiplier of the operand, from that of the result."""
         single = m.shape.rank == 3
+        inner, paddings, ends = self._within(m, single)
         made = tf.raw_ops.Conv2D(
-            input=tf.expand_dims(m, 1) if single else m,
+            input=tf.expand_dims(inner, 1) if single else inner,
             filter=tf.reverse(tf.transpose(self.filters, [0, 1, 3, 2]), [0, 1]),
             strides=[1] * 4,
             padding="EXPLICIT",
-            explicit_paddings=[0, 0, *(size for ends in self.paddings for size in ends), 0, 0],
+            explicit_paddings=[0, 0, *(size for both in paddings for size in both), 0, 0],
             dilations=[1, *self.dilations, 1],
         )
-        return [tf.squeeze(made, 1) if single else made]
+        return [bands.padded(tf.squeeze(made, 1) if single else made, ends)]
+
+    def _within(self, m: Any, single: bool) -> tuple[Any, Ends, Ends]:
+        """What is not 0 in a multiplier, how that is padded, and the zeros around what is made of it."""
+        band = bands.band(m)
+        if band is None or np.any(band[1][-1]):
+            return m, self.paddings, [[0, 0]] * m.shape.rank
+        inner, zeros = band
+        axes = len(zeros) - 2
+        paddings, ends = self.paddings[: 2 - axes], [[0, 0]]
+        for k, (around, own) in enumerate(zip(zeros[1:-1], self.paddings[2 - axes :], strict=True), 2 - axes):
+            reach = (self.filters.shape[k] - 1) * self.dilations[k]
+            spare = [max(0, outer + size - reach) for outer, size in zip(around, own, strict=True)]
+            paddings.append([outer + size - more for outer, size, more in zip(around, own, spare, strict=True)])
+            ends.append(spare)
+        return inner, paddings, [*ends, [0, 0]]
 
 
 def ended_by(step: Step, makers: Mapping[Value, Step]) -> Convolution | None:

@@ -16,7 +16,7 @@ from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.secants import Secant
 from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from . import adjoints, one_pass
+from . import adjoints, bands, one_pass
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
 from .pairing import Unpaired
 from .step import Step
@@ -40,11 +40,15 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
     if operation.kind in (QUADRATIC, SMOOTH):
         return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(step, *multipliers)
     if operation.kind == ELEMENTWISE:
-        if (found := one_pass.elementwise(operation.secant, step, multipliers[0])) is not None:
-            return [found]
-        return step.unbroadcast(rescale(_secant(step, operation))(step, *multipliers))
+        return bands.pulled(step, multipliers[0], partial(_elementwise, operation))
     assert operation.kind == CUSTOM
     return _own(step, operation, multipliers)
+
+
+def _elementwise(operation: Operation, step: Step, m: Any) -> list[Any]:
+    if (found := one_pass.elementwise(operation.secant, step, m)) is not None:
+        return [found]
+    return step.unbroadcast(rescale(_secant(step, operation))(step, m))
 
 
 def _secant(step: Step, operation: Operation) -> Secant | None:

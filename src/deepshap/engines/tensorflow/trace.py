@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from . import attention, convolutions, rules
+from . import attention, bands, convolutions, rules
 from .graphs import Body, emit
 from .layouts import Layouts
 from .memory import Bytes
@@ -61,7 +61,7 @@ class Tape:
             multiplier = tf.cast(multiplier, self.tracer.float_of(value))
         before = self.multipliers.get(value)
         if before is not None:
-            multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else before + multiplier
+            multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else bands.added(before, multiplier)
         self.multipliers[value] = multiplier
 
     def add_all(self, values: Sequence[Value], multipliers: Sequence[Any]) -> None:

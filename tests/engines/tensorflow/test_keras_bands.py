@@ -1,0 +1,110 @@
+"""Multipliers that are 0 but for some steps: the same values as over all steps in float64, and rules see no other steps."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepshap
+from deepshap.engines.kernels import worth
+from deepshap.engines.tensorflow import adjoints, bands, convolutions, one_pass
+
+STEPS, FEATURES = 12, 4
+DRAWN = np.random.default_rng(0)
+X, REFERENCES = DRAWN.normal(size=(3, STEPS, FEATURES)), DRAWN.normal(size=(5, STEPS, FEATURES))
+X[0] = REFERENCES[1]  # a pair that does not differ
+INTO = [DRAWN.normal(size=(3, FEATURES, FEATURES)) for _ in range(3)]
+
+
+def convolved(x, dilations=(1, 2), ahead=1.0):
+    """Causal convolutions, or some that look at both sides."""
+    for filters, dilation in zip(INTO, dilations, strict=False):
+        reach = 2 * dilation
+        pad = [round(reach * ahead), reach - round(reach * ahead)]
+        padded = tf.pad(x, [[0, 0], pad, [0, 0]])
+        x = tf.nn.relu(keras.ops.conv(padded, tf.cast(filters, x.dtype), padding="valid", dilation_rate=dilation))
+    return x
+
+
+def residual(x):
+    for dilation in (1, 2):
+        x = tf.tanh(x) + convolved(x, (dilation,))
+    return x
+
+
+def image(x):
+    made = tf.reshape(x, [-1, 3, 4, FEATURES])
+    for filters in INTO[:2]:
+        made = tf.nn.relu(tf.nn.conv2d(made, tf.cast(filters, x.dtype)[None], 1, "SAME"))
+    return made[:, 1:, 2]
+
+
+FORMS = {
+    "the last step": lambda x: convolved(x)[:, -1],
+    "the first step": lambda x: convolved(x)[:, 0],
+    "some steps": lambda x: convolved(x, ahead=0.5)[:, 3:5],
+    "steps up to the last but one, and a feature": lambda x: tf.sigmoid(convolved(x)[:, -3:-1, 1]),
+    "features": lambda x: convolved(x)[:, :, 1:3],
+    "all steps": lambda x: convolved(x)[:, :],
+    "beyond the last step": lambda x: convolved(x)[:, 9:40],
+    "a step of a part": lambda x: convolved(x)[:, 2:-1][:, -1],
+    "several parts": lambda x: (made := convolved(x))[:, 3] * made[:, 7] + tf.tanh(made)[:, 5],
+    "residual blocks": lambda x: residual(x)[:, -1],
+    "a part, and everything": lambda x: (made := convolved(x))[:, -1] + tf.reduce_mean(tf.tanh(made), 1),
+    "convolutions whose fields begin at their end": lambda x: convolved(x, (4, 5, 1))[:, -1],
+    "a field of two axes": image,
+    "every other step": lambda x: convolved(x)[:, ::2],
+    "steps backwards": lambda x: convolved(x)[:, ::-1][:, 0],
+    "an axis more": lambda x: convolved(x)[:, tf.newaxis, -1],
+    "the last feature": lambda x: convolved(x)[..., -1],
+    "nothing beside a step": lambda x: tf.concat([convolved(x)[:, 4:4], convolved(x)[:, :1]], 1),
+    "functions of two operands": lambda x: tf.maximum((made := convolved(x)), 0.1 * made)[:, -2],
+    "functions without a closed form": lambda x: tf.math.lgamma(2 + tf.nn.relu(convolved(x)))[:, 1],
+}
+
+
+def explained(run, dtype):
+    """All attributions, of two outputs."""
+
+    def model(x):
+        made = tf.reshape(run(x), [tf.shape(x)[0], -1])
+        return tf.stack([tf.reduce_sum(made, 1), tf.reduce_sum(made * made, 1)], 1)
+
+    explainer = deepshap.DeepExplainer(model, REFERENCES.astype(dtype), progress=False)
+    return np.asarray(explainer.shap_values(X.astype(dtype)))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("name", FORMS)
+def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
+    monkeypatch.setattr(worth.PAIRS, "beyond", 0 if compiled else np.inf)
+    with monkeypatch.context() as patched:
+        patched.setattr(convolutions, "ended_by", lambda step, makers: None)
+        patched.setattr(bands, "band", lambda m: None)
+        for adjoint in ("Pad", "StridedSlice"):
+            patched.delitem(adjoints.ADJOINTS, adjoint)
+        expected = explained(FORMS[name], "float64")
+    for dtype, rounding in (("float64", 1e-12), ("float32", 3e-5)):
+        found = explained(FORMS[name], dtype)
+        np.testing.assert_allclose(found, expected, atol=rounding * abs(expected).max(), rtol=0)
+
+
+def test_rules_run_on_the_steps_that_are_reached_alone(monkeypatch):
+    seen, original = [], one_pass.elementwise
+    monkeypatch.setattr(
+        one_pass, "elementwise", lambda secant, step, m: (seen.append(m.shape[1]), original(secant, step, m))[1]
+    )
+    explained(lambda x: convolved(x, (4, 1, 2))[:, -1], "float32")
+    assert [size for size in seen if size != STEPS] and set(seen) <= {1, 5, 7}
+
+
+def test_what_no_step_reaches_may_be_infinite():
+    """The way back does not come there, and what is nothing times infinity is not asked."""
+    values = deepshap.DeepExplainer(
+        lambda x: tf.reduce_sum(tf.exp(1000 * tf.nn.relu(x))[:, -1:], [1, 2])[:, None],
+        np.zeros((2, 3, 1)),
+        progress=False,
+    ).shap_values(np.array([[[3.0], [3.0], [0.1]]]))
+    np.testing.assert_allclose(np.ravel(values), [0, 0, np.exp(100) - 1], rtol=1e-12)
