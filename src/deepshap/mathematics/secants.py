@@ -73,7 +73,7 @@ def tanh_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def sigmoid_fused(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """As sigmoid."""
-    return _fused(x - r, 0.5, _mean_slope(y, yr), y - yr)
+    return _fused(x - r, 0.5, 0.5 * (y + yr) - y * yr, y - yr)
 
 
 def _fused(d: Array, scale: float, product: Array, difference: Array) -> Array:
@@ -82,17 +82,21 @@ def _fused(d: Array, scale: float, product: Array, difference: Array) -> Array:
     One division, and nothing transcendental.
     """
     xp = namespace(d)
-    near, _, above, below = _tanhc_near(abs(d) * scale)
-    return xp.where(near, product * above, difference) / xp.where(near, below, d)
+    far, above, below = _tanhc_near(d * d * scale**2)
+    return xp.where(far, difference, product * above) / xp.where(far, d, below)
 
 
-def _tanhc_near(size: Array) -> tuple[Array, Array, Array, Array]:
-    """Where a size is up to 1/2, the size, which may be NaN, as a number, and above / below, which is tanhc there to 2e-16."""
-    size = namespace(size).at_least_tiny_(size)
-    u = size * size
+def _tanhc_near(u: Array) -> tuple[Array, Array, Array]:
+    """Of squared sizes, which are beyond 1/2, and above / below, which is tanhc of the others to their last digit.
+
+    NaN, which is how far equal infinities are apart, is taken for 0.
+    """
+    xp = namespace(u)
+    far, u = u > 0.25, xp.where(u <= 0.25, u, 0.0)
+    if xp.eps(u) > 1e-8:  # float32, for which 3e-8 is nothing
+        return far, 1 + u * (2 / 21), 1 + u * (3 / 7 + u * (1 / 105))
     above = 1 + u * (5 / 39 + u * (2 / 715 + u * (1 / 135135)))
-    below = 1 + u * (6 / 13 + u * (10 / 429 + u * (4 / 19305)))
-    return size <= 0.5, size, above, below
+    return far, above, 1 + u * (6 / 13 + u * (10 / 429 + u * (4 / 19305)))
 
 
 # For compilers that make one pass of all operations.
@@ -113,8 +117,9 @@ def exponential(d: Array, y: Array, yr: Array) -> Array:
 def exponential_fused(d: Array, y: Array, yr: Array) -> Array:
     """As exponential: the decay of a distance 2 t is tanhc(t) / (1 + tanh(t)), and far ones are a quotient of differences."""
     xp = namespace(d)
-    near, size, above, below = _tanhc_near(abs(d) * 0.5)
-    return xp.where(near, xp.maximum(y, yr) * above, y - yr) / xp.where(near, below + size * above, d)
+    size = xp.at_least_tiny_(abs(d) * 0.5)
+    far, above, below = _tanhc_near(size * size)
+    return xp.where(far, y - yr, xp.maximum(y, yr) * above) / xp.where(far, d, below + size * above)
 
 
 def expm1(x: Array, r: Array, y: Array, yr: Array) -> Array:
