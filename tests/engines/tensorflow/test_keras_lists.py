@@ -1,4 +1,5 @@
-"""Lists that loops write to: what is written over gets nothing, and what is written once is not written over to say so."""
+"""Lists that loops write to: what is written over gets nothing, what is written once is not written over to say so, and what a
+variable holds too is left to that."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.tensorflow import lists
+from deepshap.engines.tensorflow import control, lists
 
 STEPS, SIZE = 4, 3
 X = np.random.default_rng(1).normal(size=(2, STEPS, SIZE))
@@ -112,3 +113,54 @@ def test_a_function_that_is_called_twice_writes_over_the_first_list():
 def test_a_variable_that_stands_still_is_no_other_place(once):
     assert_as_unrolled(PLACES["that of a variable that grows"][0], still=True)
     assert not once
+
+
+def kept_at(place, written=lambda state: state, turns=STEPS, begun=None, lists_of=1):
+    """The last state in a list, and the state itself; as an expression of turns without a list too."""
+
+    def model(x, listed):
+        limit = tf.constant(turns) + tf.zeros([], tf.int32)
+
+        def turn_of(turn, state, *found):
+            state = tf.tanh(state + x[:, turn])
+            return turn + 1, state, *(each.write(place, written(state)) for each in found)
+
+        empty = tf.TensorArray(x.dtype, 2, element_shape=(None, SIZE), clear_after_read=False)
+        if begun is not None:
+            empty = empty.unstack(tf.transpose(begun(x)[:, :2], [1, 0, 2]))
+        begin = tf.constant(0), x[:, 0] ** 2, *[empty] * (lists_of if listed else 0)
+        _, state, *found = tf.while_loop(lambda turn, *_: turn < limit, turn_of, begin)
+        if listed:
+            items = [each.read(place) for each in found]
+        else:
+            items = [begun(x)[:, place] if begun and not turns else written(state)] * lists_of
+        return sum(item @ WEIGHTS[k] for k, item in enumerate([state, *items]))
+
+    return model
+
+
+COPIES = {  # whether a variable takes what reaches the list
+    "its first place": ({"place": 0}, True),
+    "another place": ({"place": 1}, True),
+    "two lists": ({"place": 0, "lists_of": 2}, True),
+    "no turn": ({"place": 0, "turns": 0, "begun": tf.ones_like}, True),
+    "a single turn": ({"place": 0, "turns": 1}, True),
+    "something else": ({"place": 0, "written": lambda state: 2 * state}, False),
+    "a list that held something": ({"place": 0, "begun": tf.tanh}, False),
+    "a list that held something, and no turn": ({"place": 0, "begun": tf.tanh, "turns": 0}, False),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_what_a_variable_holds_too_is_left_to_it(name, monkeypatch):
+    options, copied = COPIES[name]
+    model, copies = kept_at(**options), []
+    original = control.Loop._without_copies
+    monkeypatch.setattr(
+        control.Loop, "_without_copies", lambda loop, *m: (copies.append(loop.copies), original(loop, *m))[1]
+    )
+    values = [
+        deepshap.DeepExplainer(lambda x, listed=listed: model(x, listed), R).shap_values(X) for listed in (True, False)
+    ]
+    np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
+    assert any(copies) == copied

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .lists import empty_list, written_once
+from .lists import copied_from, empty_list, item_of, written_once
 from .pairing import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
 from .trace import DIVERGED, Diagnosis, Tape, Tracer
@@ -183,6 +183,15 @@ class Loop:
         self.form, self.kept_form = self._form(self.varying), self._form(self.kept)
         for k in (k for k in self.moving if self.inputs[k].is_list):  # one body may be that of several loops
             (tracer.writes_over if self.inputs[k].active else tracer.writes_once).add(written_once(self.body, k))
+        # Lists that hold what a variable holds, at one place: that variable takes what reaches it, before the way back.
+        self.copies = {
+            k: found
+            for k in self.moving
+            if self.inputs[k].is_list
+            and not self.inputs[k].active
+            and (found := copied_from(self.body, k)) is not None
+            and found[1] in self.moving
+        }
         self.turns: Any = None
         self.stacks: list[Any] = []
 
@@ -279,10 +288,11 @@ class Loop:
     # ------------------------------------------------------------------ backward
     def backward(self, multipliers: Sequence[Any], final: list[Value]) -> list[Any]:
         """Multipliers of the loop's inputs, None where there is none."""
-        entries = {k: self._entry(k) for k in self.constant}
+        entries, moving = {k: self._entry(k) for k in self.constant}, [k for k in self.moving if k not in self.copies]
+        multipliers = self._without_copies(multipliers, final)
         carried, summed = (
             [nothing(self.tracer, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
-            for which, values in ((self.moving, final), (self.constant, entries))
+            for which, values in ((moving, final), (self.constant, entries))
         )
 
         outside, self.tracer.diagnosis = self.tracer.diagnosis, None if self.tracer.diagnosis is None else []
@@ -295,15 +305,15 @@ class Loop:
                 tape.add(arguments[k], m)
             with self.tracer.counted():
                 outputs = self.tracer.run_inside(self.body, arguments, tape)
-                for k, m in zip(self.moving, carried, strict=True):
+                for k, m in zip(moving, carried, strict=True):
                     tape.add(outputs[k], m)
                 tape.pull()
             before, constant = (
-                [_found(self.tracer, tape, arguments[k]) for k in which] for which in (self.moving, self.constant)
+                [_found(self.tracer, tape, arguments[k]) for k in which] for which in (moving, self.constant)
             )
             return turn, before, constant, self._diagnosed(gaps)
 
-        shapes = [self._shapes(which, [1] * len(which)) for which in (self.moving, self.constant)]
+        shapes = [self._shapes(which, [1] * len(which)) for which in (moving, self.constant)]
         _, carried, summed, gaps = tf.while_loop(
             lambda turn, *_: turn > 0,
             turn_of,
@@ -314,8 +324,18 @@ class Loop:
         if outside is not None:
             outside.append(Diagnosis([step for d in self.tracer.diagnosis or () for step in d.steps], gaps))
         self.tracer.diagnosis = outside
-        found = dict(zip([*self.moving, *self.constant], [*carried, *summed], strict=True))
+        found = dict(zip([*moving, *self.constant], [*carried, *summed], strict=True))
         return [found.get(k) for k in range(len(self.inputs))]
+
+    def _without_copies(self, multipliers: Sequence[Any], final: list[Value]) -> list[Any]:
+        """The multipliers of all variables, those of lists added to what they have copied, if there was a turn."""
+        found = list(multipliers)
+        for k, (place, j) in self.copies.items():
+            if found[k] is not None:
+                item = item_of(self.tracer, found[k], place, final[j])
+                item = tf.where(self.turns > 0, item, tf.zeros_like(item))
+                found[j] = item if found[j] is None else found[j] + item
+        return found
 
     def _diagnosed(self, before: Any) -> Any:
         """The largest gaps of all turns so far."""

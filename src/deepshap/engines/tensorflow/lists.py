@@ -50,6 +50,11 @@ def _item(tracer: Tracer, multipliers: Any, index: Any, like: Value) -> Any:
     )
 
 
+def item_of(tracer: Tracer, multipliers: Any, place: int, like: Value) -> Any:
+    """The multiplier of what is at a place of a list."""
+    return tf.cast(_item(tracer, multipliers, place, like), tracer.float_of(like))
+
+
 def _get_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     items, index = inputs[0], inputs[1].x
     before = tape.multipliers.get(items)
@@ -72,8 +77,8 @@ def _set_item_once(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: lis
     tape.add(inputs[0], m[0])
 
 
-def written_once(body: Body, k: int) -> Any:
-    """The operation by which alone a loop touches its variable k, a list, and writes each place of it once; else None."""
+def _writer(body: Body, k: int) -> Any:
+    """The operation by which alone a loop touches its variable k, a list, and writes to it; else None."""
     entering = {id(t) for t in body.inputs}
 
     def users(tensor: Any) -> list[Any]:
@@ -85,6 +90,24 @@ def written_once(body: Body, k: int) -> Any:
     if op.type != "TensorListSetItem" or users(body.inputs[k]) != [op] or users(made):
         return None
     if source(op.inputs[0], entering) is not body.inputs[k] or sum(made is s for s in body.sources) > 1:
+        return None
+    return op
+
+
+def copied_from(body: Body, k: int) -> tuple[int, int] | None:
+    """A place to which a loop writes, in each turn and to no other, what its variable j takes too, and j; else None."""
+    op, entering = _writer(body, k), {id(t) for t in body.inputs}
+    place = op and tf.get_static_value(op.inputs[1])
+    if place is None:
+        return None
+    item = source(op.inputs[2], entering)
+    return next(((int(place), j) for j, made in enumerate(body.sources) if made is item and j != k), None)
+
+
+def written_once(body: Body, k: int) -> Any:
+    """The operation by which alone a loop touches its variable k, a list, and writes each place of it once; else None."""
+    op, entering = _writer(body, k), {id(t) for t in body.inputs}
+    if op is None:
         return None
     place = source(op.inputs[1], entering)
     turn = next((s.op for t, s in zip(body.inputs, body.sources, strict=True) if t is place), None)
