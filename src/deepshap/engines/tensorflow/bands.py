@@ -19,7 +19,7 @@ Ends = list[list[int]]  # numbers of zeros at the beginning and at the end of ea
 
 
 def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[int]) -> Any | None:
-    """The multiplier of what a part was taken from, or None where it is not known or empty; ``dropped`` axes are not in the part."""
+    """The multiplier of what a part was taken from, without the ``dropped`` axes; None where the part is not known, or empty."""
     ends: Ends = []
     for part, size in zip(slices, sizes, strict=False):
         if size is None and part != slice(None):
@@ -61,17 +61,20 @@ def within(value: Value, inner: Any, ends: Ends) -> Value | None:
 def pulled(step: Step, m: Any, rule: Callable[[Step, Any], list[Any]]) -> list[Any]:
     """What an elementwise rule makes of a multiplier, on its band alone if there is one."""
     found = band(m) if len(step.operands) == len(step.results) == 1 else None
-    parts = [v and within(v, *found) for v in (*step.operands, *step.results)] if found else []
-    if found is None or None in parts:
+    if found is None:
+        return rule(step, m)
+    operand, result = (within(v, *found) for v in (*step.operands, *step.results))
+    if operand is None or result is None:
         return rule(step, m)
     inner, ends = found
-    return [padded(made, ends) for made in rule(Step(step.run, step.op, parts[:1], parts[1:]), inner)]
+    return [padded(made, ends) for made in rule(Step(step.run, step.op, [operand], [result]), inner)]
 
 
 def added(a: Any, b: Any) -> Any:
     """The sum of two multipliers, in the band that covers both."""
-    found = [band(m) for m in (a, b)]
-    if None in found or a.shape.rank != b.shape.rank:
+    one, two = band(a), band(b)
+    if one is None or two is None or len(one[1]) != len(two[1]):
         return a + b
-    ends = np.min([ends for _, ends in found], 0)
-    return padded(sum(padded(inner, (own - ends).tolist()) for inner, own in found), ends.tolist())
+    ends = np.minimum(one[1], two[1])
+    made = sum(padded(inner, (np.array(own) - ends).tolist()) for inner, own in (one, two))
+    return padded(made, ends.tolist())

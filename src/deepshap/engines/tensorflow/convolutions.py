@@ -19,8 +19,6 @@ from .step import Step
 from .values import Value
 
 
-
-
 @dataclass(frozen=True)
 class Convolution:
     """What is convolved, the filters (high, wide, channels, filters), their dilations, and how multipliers are padded."""

@@ -61,7 +61,9 @@ class Tape:
             multiplier = tf.cast(multiplier, self.tracer.float_of(value))
         before = self.multipliers.get(value)
         if before is not None:
-            multiplier = tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else bands.added(before, multiplier)
+            multiplier = (
+                tf.raw_ops.AddN(inputs=[before, multiplier]) if value.is_list else bands.added(before, multiplier)
+            )
         self.multipliers[value] = multiplier
 
     def add_all(self, values: Sequence[Value], multipliers: Sequence[Any]) -> None:
