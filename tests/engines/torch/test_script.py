@@ -99,7 +99,11 @@ BECOME_OTHERS = {
     "a number of the same worth": (lambda m, x, s: x.sum(1, keepdim=s), True, False),
     "a function": (lambda m, x, s: s(x), torch.tanh, torch.relu),
     "a constant": (lambda m, x, s: x * s, torch.ones(4), torch.arange(4.0)),
-    "a large constant": (lambda m, x, s: (x[:, 0, :1] * s).sum(1, keepdim=True), torch.ones(20_000), torch.arange(20_000.0)),
+    "a large constant": (
+        lambda m, x, s: (x[:, 0, :1] * s).sum(1, keepdim=True),
+        torch.ones(20_000),
+        torch.arange(20_000.0),
+    ),
     "an operand": (lambda m, x, s: (m.first(x), x)[s] * x, 0, 1),
     "inside of what is composed": (lambda m, x, s: nn.functional.layer_norm(x, (4,), eps=s)[..., :1], 1e-5, 1.0),
     "a call more": (lambda m, x, s: torch.tanh(x) if s else torch.tanh(torch.tanh(x)), True, False),
