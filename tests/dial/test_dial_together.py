@@ -19,10 +19,13 @@ def by_attention():
     """Some rows come near with few replicates, and others do not."""
     torch.manual_seed(1)
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
-    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval().double()
     torch.manual_seed(5)
-    background = torch.randn(30, 9, 4)
-    return deepshap.DeepExplainer(lambda x: model(x)[:, -1, :3], background, progress=False), torch.randn(11, 9, 4)[4:9]
+    background, rows = (
+        torch.randn(30, 9, 4).double(),
+        torch.randn(11, 9, 4).double(),
+    )  # single rows are rounded otherwise
+    return deepshap.DeepExplainer(lambda x: model(x)[:, -1, :3], background, progress=False), rows[4:9]
 
 
 def with_references_of_their_own():
