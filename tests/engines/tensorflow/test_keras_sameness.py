@@ -260,16 +260,6 @@ def test_code_is_replaced_within_a_function(function, monkeypatch):
     assert before.is_still(model)
 
 
-def test_code_that_has_not_run_cannot_run_while_nothing_else_changes(monkeypatch):
-    model = network()
-    before = state_of(model)
-    monkeypatch.setattr(keras.activations.elu, "__code__", square.__code__)
-    assert before.is_still(model)
-    bent = layer_of(model, keras.layers.TimeDistributed).layer
-    monkeypatch.setattr(bent, "activation", keras.activations.elu)
-    assert not before.is_still(model)
-
-
 def test_modules_are_those_in_which_the_code_that_ran_finds_names():
     modules = dict(state_of(network())._modules)
     names = {"keras.src.activations", "keras.src.backend.tensorflow.nn", "tensorflow", "tensorflow._api.v2.nn"}

@@ -64,34 +64,18 @@ class Code:
             if type(value) is FunctionType:
                 functions.append(value)
             waiting += _parts(value)
-        self.functions = Functions(functions)
-
-    def is_still(self, functions: Functions | None = None) -> bool:
-        """Whether the very same values are there, and their functions, or some of them, have the code that they had."""
-        if sum(map(len, self._spaces)) != len(self._defined):
-            return False
-        values = chain.from_iterable(space.values() for space in self._spaces)
-        return all(map(is_, values, self._defined)) and (functions or self.functions).are_still()
-
-
-class Functions:
-    """Functions, with the code and the defaults that were put into them."""
-
-    def __init__(self, functions: list[FunctionType]) -> None:
         self._functions = functions
         self._read = [[getattr(function, name) for function in functions] for name in READ]
 
-    def are_still(self) -> bool:
-        """Whether they have what they had."""
-        return all(
+    def is_still(self) -> bool:
+        """Whether the very same values are there, and their functions have the code that they had."""
+        if sum(map(len, self._spaces)) != len(self._defined):
+            return False
+        values = chain.from_iterable(space.values() for space in self._spaces)
+        return all(map(is_, values, self._defined)) and all(
             all(map(is_, map(attrgetter(name), self._functions), read))
             for name, read in zip(READ, self._read, strict=True)
         )
-
-    def that_ran(self, ran: Ran) -> Functions:
-        """Those whose code has run, if that is known: others are not called either as long as these are the same."""
-        codes = set(map(id, ran.codes()))
-        return Functions([f for f in self._functions if id(f.__code__) in codes]) if codes else self
 
 
 class Ran:
@@ -116,15 +100,12 @@ class Ran:
         if self._is_told:
             self._profiler.disable()
 
-    def codes(self) -> list[CodeType]:
-        """The code that has run; none where that could not be told."""
-        entries = self._profiler.getstats() if self._is_told else []
-        return [entry.code for entry in entries if type(entry.code) is CodeType]
-
     def modules(self) -> dict[str, dict[str, Any]]:
         """What the modules define, by their names; where it could not be told which these are, all modules."""
         loaded = {name: vars(m) for name, m in sys.modules.items() if type(m) is ModuleType and _is_looked_up(name)}
-        codes = self.codes()
+        if not self._is_told:
+            return loaded
+        codes = [entry.code for entry in self._profiler.getstats() if type(entry.code) is CodeType]
         files = {found.get("__file__"): name for name, found in loaded.items()}
         own = [(code, files[code.co_filename]) for code in codes if code.co_filename in files]
         said = {name for code, _ in own for name in _said(code)}

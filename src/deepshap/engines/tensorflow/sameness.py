@@ -1,9 +1,9 @@
 """Whether a model is as it was, told without a trace, where all of its code is Keras' own.
 
 That code reads the objects that the model consists of, their classes, the modules that it looks names up in, and the settings
-of Keras. All of them are compared, however deep, by identity. Which modules these are, and of which functions the code could have
-been replaced, is seen while the model is traced: the same code runs again if nothing has changed that it has read. Code of others
-may read anything else, such as files or the environment: a model that reaches some has no state that could be compared.
+of Keras. All of them are compared, however deep, by identity. Which modules these are is seen while the model is traced: the
+same code runs again if nothing has changed that it has read. Code of others may read anything else, such as files or the
+environment: a model that reaches some has no state that could be compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tensorflow.python.trackable import data_structures
 from tensorflow.python.trackable.base import TrackableReference
 
 from ..callables import PLAIN, closure_of, packages
-from .own_code import OWN, Code, Foreign, Functions, Ran, root, same
+from .own_code import OWN, Code, Foreign, Ran, root, same
 
 KNOWN = {*OWN, "builtins", "abc", "typing", "collections", "enum"}  # whose classes Keras' own may be derived from
 # What never changes, what a graph reads when it runs, and the books of those who track objects.
@@ -57,7 +57,6 @@ class State:
         self._orders = [(kind, kind.__mro__) for kind in classes]  # in which names are looked for
         self._modules: list[tuple[str, Any]] = []
         self._code: Code | None = None
-        self._ran: Functions | None = None  # of these, those that have run
 
     def _walk(self) -> None:
         waiting, seen, size, count = list(self._roots), set(), 0, len(self._roots)
@@ -92,7 +91,6 @@ class State:
         bases = {base for _, order in self._orders for base in order if root(base.__module__) in OWN}
         self._modules = [(name, sys.modules.get(name)) for name in modules]
         self._code = _code_of(bases, list(modules.values()))
-        self._ran = self._code.functions.that_ran(ran)
 
     def is_still(self, *roots: Any) -> bool:
         """Whether these are the same, and hold the same, however deep."""
@@ -105,7 +103,7 @@ class State:
                 and all(kind.__mro__ is order for kind, order in self._orders)
                 and all(sys.modules.get(name) is module for name, module in self._modules)
                 and self._code is not None
-                and self._code.is_still(self._ran)
+                and self._code.is_still()
             )
         except Foreign:
             return False
