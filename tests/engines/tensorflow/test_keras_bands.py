@@ -109,3 +109,64 @@ def test_what_no_step_reaches_may_be_infinite():
         progress=False,
     ).shap_values(np.array([[[3.0], [3.0], [0.1]]]))
     np.testing.assert_allclose(np.ravel(values), [0, 0, np.exp(100) - 1], rtol=1e-12)
+
+
+# ---------------------------------------------------------------------- where there is no band
+def adds_up(model, x, references):
+    """The sums of the values, beside the differences of the model's own outputs."""
+    values = deepshap.DeepExplainer(model, references, progress=False).shap_values(x)
+    wanted = np.asarray(model(x)) - np.asarray(model(references)).mean(0)
+    np.testing.assert_allclose(values.sum(tuple(range(1, values.ndim - 1))), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose])
+def test_channels_are_not_padded(layer):
+    """TensorFlow joins a convolution with what pads its channels, and fails then."""
+    sizes = (3, 4, 3)[: 2 if layer is keras.layers.Conv2DTranspose else 3]
+    given = keras.Input((*sizes, 2))
+    made = layer(3, 2, activation="relu")(given)
+    model = keras.Model(
+        given, keras.layers.Dense(1)(keras.layers.Flatten()(made[(slice(None),) * (made.ndim - 1) + (slice(1),)]))
+    )
+    x = DRAWN.normal(size=(5, *sizes, 2)).astype(np.float32)
+    adds_up(model, x[:2], x[2:])
+
+
+def test_a_layer_with_a_rule_of_its_own_has_no_band():
+    deepshap.register_rule(keras.layers.LeakyReLU, "elementwise")
+    try:
+        given = keras.Input((STEPS, FEATURES))
+        made = keras.layers.LeakyReLU()(keras.layers.Dense(3)(given))
+        adds_up(
+            keras.Model(given, keras.layers.Dense(1)(made[:, -1])), X.astype(np.float32), REFERENCES.astype(np.float32)
+        )
+    finally:
+        deepshap.unregister_rule(keras.layers.LeakyReLU)
+
+
+def test_values_of_unknown_rank_have_none():
+    weights = tf.constant(DRAWN.normal(size=(FEATURES, FEATURES)))
+
+    def model(x):
+        unknown = tf.TensorShape(None)
+        _, state = tf.while_loop(
+            lambda turn, _: turn < 3,
+            lambda turn, state: (turn + 1, tf.tanh(state @ weights + x[:, turn])),
+            (tf.constant(0), x[:, 0]),
+            shape_invariants=(tf.TensorShape([]), unknown),
+        )
+        return tf.ensure_shape(state, [None, FEATURES])
+
+    adds_up(model, X, REFERENCES)
+
+
+@pytest.mark.parametrize("axes", [6, 7, 8])
+def test_values_of_many_axes_have_none(axes):
+    shape = (2,) * (axes - 1)
+
+    def model(x):
+        cut = tf.tanh(tf.reshape(x, (-1, *shape)))[(slice(None), *[slice(1, None), slice(None)] * 3)[:axes]]
+        return tf.reshape(cut, (-1, int(np.prod(cut.shape[1:]))))
+
+    x = DRAWN.normal(size=(5, int(np.prod(shape))))
+    adds_up(model, x[:2], x[2:])

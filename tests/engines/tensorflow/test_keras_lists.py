@@ -164,3 +164,21 @@ def test_what_a_variable_holds_too_is_left_to_it(name, monkeypatch):
     ]
     np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
     assert any(copies) == copied
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+def test_a_list_may_be_empty_after_no_turn(turns):
+    limit, weights = tf.Variable(turns), tf.constant(np.random.default_rng(4).normal(size=(SIZE, SIZE)))
+
+    def model(x):
+        def turn(k, state, found):
+            state = tf.tanh(state @ weights + x[:, 0])
+            return k + 1, state, found.write(0, state)
+
+        begun = tf.TensorArray(x.dtype, 0, dynamic_size=True, element_shape=(None, SIZE))
+        _, state, found = tf.while_loop(lambda k, *_: k < limit, turn, (tf.constant(0), x[:, 1], begun))
+        return state + tf.cond(limit > 0, lambda: found.stack()[0], lambda: state * 3)
+
+    values = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
+    wanted = model(tf.constant(X)).numpy() - model(tf.constant(R)).numpy().mean(0)
+    np.testing.assert_allclose(values.sum((1, 2)), wanted, atol=1e-12)

@@ -134,6 +134,51 @@ def test_what_has_become_another_is_explained_as_it_is(name, frozen):
     assert_close(found.base_values, fresh.base_values, 1e-6)
 
 
+def test_an_operator_of_the_users_own_is_looked_at_on_all_references():
+    """What it computes, its calls do not tell; two of forty references feel what changes."""
+    steps = {"at": np.array([-1.0, 0.0, 1.0, 3.0]), "to": np.array([0.0, 0.2, 0.8, 1.0])}
+
+    @torch.library.custom_op("deepshap_tests::calibrated", mutates_args=())
+    def calibrated(x: Tensor) -> Tensor:
+        return torch.from_numpy(np.interp(x.detach().numpy(), steps["at"], steps["to"]))
+
+    deepshap.register_rule(torch.ops.deepshap_tests.calibrated, "elementwise")
+    try:
+        references, x = torch.zeros(40, 3).double(), drawn(2, 3, seed=1).clamp(-0.2, 0.2)
+        references[[3, 17], 0] = 2.0
+        explainer = deepshap.DeepExplainer(lambda x: calibrated(x.sum(1, keepdim=True)), references, progress=False)
+        for _ in range(4):
+            explainer(x)
+        steps["to"] = np.array([0.0, 0.2, 0.8, 5.0])
+        wanted = calibrated(references.sum(1, keepdim=True)).mean(0).numpy()
+        for _ in range(3):
+            assert_close(explainer(x).base_values[0], wanted, 1e-12)
+    finally:
+        deepshap.unregister_rule(torch.ops.deepshap_tests.calibrated)
+
+
+class Gained(nn.Module):
+    """Writes to a buffer behind torch's back, as it finds its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4, bias=False)
+        self.register_buffer("gain", torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            self.gain.numpy()[:] = 2.0 if float(x.detach().max()) > 2 else 1.0
+        return torch.tanh(self.layer(x)) * self.gain
+
+
+def test_buffers_are_compared_with_what_they_held_for_the_references():
+    explainer = deepshap.DeepExplainer(built(Gained()).float(), torch.zeros(5, 3), progress=False)
+    for _ in range(3):
+        explainer.shap_values(torch.full((1, 3), 0.5))
+    with pytest.raises(deepshap.UnsupportedOperationError, match="constant differs between example and reference"):
+        explainer.shap_values(torch.full((1, 3), 3.0))
+
+
 @pytest.mark.wide
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_again(case):

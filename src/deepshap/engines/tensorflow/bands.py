@@ -16,10 +16,14 @@ from .step import Step
 from .values import Value
 
 Ends = list[list[int]]  # numbers of zeros at the beginning and at the end of each axis
+MOST_AXES = 6  # that ``tf.pad`` takes
 
 
 def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[int]) -> Any | None:
-    """The multiplier of what a part was taken from, without the ``dropped`` axes; None where the part is not known, or empty."""
+    """The multiplier of what a part was taken from, without the ``dropped`` axes.
+
+    None where the part is not known, is empty, or is one of the channels.
+    """
     ends: Ends = []
     for part, size in zip(slices, sizes, strict=False):
         if size is None and part != slice(None):
@@ -28,9 +32,14 @@ def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[
         if first >= last:
             return None
         ends.append([first, (1 if size is None else size) - last])
+    ends += [[0, 0]] * (len(sizes) - len(ends))
+    if len(ends) > MOST_AXES or (
+        len(ends) > 2 and any(ends[-1])
+    ):  # TensorFlow joins convolutions with what pads their channels
+        return None
     for axis in sorted(dropped):
         m = tf.expand_dims(m, axis)
-    return padded(m, ends + [[0, 0]] * (len(sizes) - len(ends)))
+    return padded(m, ends)
 
 
 def padded(m: Any, ends: Ends) -> Any:
@@ -43,7 +52,7 @@ def band(m: Any) -> tuple[Any, Ends] | None:
     if m is None or m.op.type != "Pad":
         return None
     inner, ends = m.op.inputs[0], tf.get_static_value(m.op.inputs[1])
-    if ends is None or ends[0].any() or None in inner.shape[1:]:
+    if ends is None or ends[0].any() or inner.shape.rank is None or None in inner.shape[1:]:
         return None
     return inner, ends.tolist()
 
@@ -60,7 +69,8 @@ def within(value: Value, inner: Any, ends: Ends) -> Value | None:
 
 def pulled(step: Step, m: Any, rule: Callable[[Step, Any], list[Any]]) -> list[Any]:
     """What an elementwise rule makes of a multiplier, on its band alone if there is one."""
-    found = band(m) if len(step.operands) == len(step.results) == 1 else None
+    alone = type(step) is Step and len(step.operands) == len(step.results) == 1
+    found = band(m) if alone else None
     if found is None:
         return rule(step, m)
     operand, result = (within(v, *found) for v in (*step.operands, *step.results))

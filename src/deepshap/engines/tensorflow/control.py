@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -332,8 +333,10 @@ class Loop:
         found = list(multipliers)
         for k, (place, j) in self.copies.items():
             if found[k] is not None:
-                item = item_of(self.tracer, found[k], place, final[j])
-                item = tf.where(self.turns > 0, item, tf.zeros_like(item))
+                copied = partial(
+                    item_of, self.tracer, found[k], place, final[j]
+                )  # without a turn the list may be empty
+                item = tf.cond(self.turns > 0, copied, partial(nothing, self.tracer, final[j]))
                 found[j] = item if found[j] is None else found[j] + item
         return found
 

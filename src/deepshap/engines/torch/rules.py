@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,10 +43,17 @@ def _turned(matrix: Any) -> Any:
     return namespace(matrix).conj(matrix.swapaxes(-2, -1))
 
 
-def quotient(step: Step, multiplier: Tensor) -> list[Tensor]:
-    """See ``rules.quotient``; what is divided may be a constant, of integers too."""
-    a, b = step.sides()
-    return step.shares(*rules.quotient(multiplier, (a[0] * 1.0,) * 2 if a[0] is a[1] else a, b))
+def quotient(step: Step, multiplier: Any) -> list[Any]:
+    """See ``rules.quotient``; either operand may be a number, or of integers."""
+    a, b = (tuple(_in_dtype_of(multiplier, v) for v in sides) for sides in step.sides())
+    return step.shares(*rules.quotient(multiplier, a, b))
+
+
+def _in_dtype_of(like: Any, values: Any) -> Any:
+    """Numbers in the dtype of others."""
+    if isinstance(like, np.ndarray):
+        return np.asarray(values, like.dtype)
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
 
 def power(step: Step, multiplier: Tensor) -> list[Tensor]:

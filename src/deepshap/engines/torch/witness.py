@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from . import names
 from .activity import MARK, next_number, varies
 from .calls import Call
 from .carriers import tag_of
 from .foreign import ForeignCall
-from .names import Spelling
 from .script import Line, Script, Way
 from .tape import fingerprint
 from .tree import LEAVES, TENSORS
@@ -56,12 +56,12 @@ class Witness:
             self.calls = None
 
     def call(
-        self, function: Callable[..., Any], spelling: Spelling | None, known: bool, args: Any, kwargs: Any
+        self, function: Callable[..., Any], spelling: names.Spelling | None, known: bool, args: Any, kwargs: Any
     ) -> None:
         """Note a call of a function of torch's, or of a custom one, which is followed unless a rule for it is ``known``."""
         if torch._C._len_torch_dispatch_stack():  # a mode may change what the function does
             self.calls = None
-        elif spelling is not None or hasattr(function, "operation"):
+        elif _is_torchs(function, spelling):
             self.note(function, args, kwargs)
         elif isinstance(function, ForeignCall) and function.is_custom and not known:
             self.note(function.key, args, kwargs)
@@ -106,8 +106,10 @@ class Witness:
             return
         if call.operation is None or call.tagged or call.inplace or call.name == "__setitem__":
             return
+        if not _is_torchs(call.function, names.resolve(call.function)):
+            return  # what it computes is not told by what it takes
         active = tuple(varies(call.given))
-        loose = tuple([not (a or id(base_of(t)) in self._held) for a, t in zip(active, call.given, strict=True)])
+        loose = tuple([not (a or isinstance(base_of(t), Parameter)) for a, t in zip(active, call.given, strict=True)])
         line = Line(call.function, told, call.name, call.operation, ran[2], active, loose, apart)
         self.script.close(place, line)
 
@@ -157,13 +159,14 @@ class Witness:
         if tensor.layout is not torch.strided or tensor.is_inference():
             raise _Untold
         base = base_of(tensor)
-        form = tensor.shape, tensor.dtype, tensor.device
-        if (held := self._held.get(id(base))) is not None:
-            if held != (base.data_ptr(), base._version):
-                raise _Untold  # it is not what it was when the run began
-            return (*form, id(base), tensor.data_ptr(), tensor.stride(), tensor.is_conj(), tensor.is_neg())
-        if isinstance(base, Parameter):
-            raise _Untold
+        form: tuple[Any, ...] = tensor.shape, tensor.dtype, tensor.device
+        held, is_parameter = self._held.get(id(base)), isinstance(base, Parameter)
+        if (held is None and is_parameter) or (held is not None and held != (base.data_ptr(), base._version)):
+            raise _Untold  # it is not what it was when the run began
+        if held is not None:
+            form = *form, id(base), tensor.data_ptr(), tensor.stride(), tensor.is_conj(), tensor.is_neg()
+        if is_parameter:
+            return form
         if tensor.nbytes > LARGE:
             self._in_full = False
             return form
@@ -171,6 +174,11 @@ class Witness:
         if print_of is None and tensor.numel():
             raise _Untold
         return (*form, print_of)
+
+
+def _is_torchs(function: Callable[..., Any], spelling: names.Spelling | None) -> bool:
+    """Whether a function is one of torch's own, or one that these are composed of here."""
+    return spelling is not None or hasattr(function, "operation")
 
 
 def base_of(tensor: Tensor) -> Tensor:

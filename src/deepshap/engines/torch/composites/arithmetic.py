@@ -12,15 +12,12 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....mathematics import secants
 from .. import rules
-from ..carriers import tag_of
 from ..operations import linear, primitive
 
 
 def quotient(a: Any, b: Any) -> Tensor:
-    """First over second; over a constant it is linear."""
-    with torch._C.DisableTorchFunction():  # a tracer would look at each question
-        varies = isinstance(b, Tensor) and (b.grad_fn is not None or tag_of(b) is not None)
-    return _quotient(a, b) if varies else _over_constant(a, b)
+    """First over second; over a number it is linear. What is divided by 0 may be masked later, which a rule knows of."""
+    return _over_number(a, b) if isinstance(b, (int, float)) and b != 0 else _quotient(a, b)
 
 
 @primitive(rules.quotient, broadcasts=True, of_arrays=True)
@@ -29,7 +26,7 @@ def _quotient(a: Any, b: Any) -> Tensor:
 
 
 @linear
-def _over_constant(a: Any, b: Any) -> Tensor:
+def _over_number(a: Any, b: Any) -> Tensor:
     return a / b
 
 
