@@ -27,7 +27,7 @@ The gap is the largest difference between the sums of the attributions and the d
 relative to the outputs. Models run in float64; where the gap is about 1e-8, the model computes with float32 within. Time is the
 processor's time of an explanation of two outputs over that of the framework's own forward and backward pass on as many rows as
 there are pairs, medians of three; models of Keras are explained within `frozen()` there, beside a gradient that TensorFlow has
-compiled; half of the models take less than {median:.0f} times a gradient. These models are tiny, so that most
+compiled; half of the models take less than {median:.1f} times a gradient. These models are tiny, so that most
 of it is Python: of large ones see the [benchmarks](benchmarks.md).
 
 The table of models is in `tests/zoo/`; its recurrent part runs with every test run."""

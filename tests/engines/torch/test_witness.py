@@ -101,6 +101,23 @@ def test_the_references_do_not_run_again(name):
     assert max(RUNS) == 1 + FEW
 
 
+def test_rounding_is_on_the_scale_of_all_references():
+    """Outputs of a few may be a thousandth of it."""
+
+    def noisy(m: nn.Module, x: Tensor, _: Any) -> Tensor:
+        return m.first(x)[..., :1] + 4 * torch.finfo(x.dtype).eps * (len(x) == 2 + FEW)
+
+    model, references, x = built(Doing(noisy)), 1e-4 * drawn(9, 3, 4, seed=2), drawn(2, 3, 4, seed=1)
+    references[0] *= 1e4
+    explainer = explained(model, references)
+    for _ in range(4):
+        explainer.shap_values(x)
+    for _ in range(4):  # other references each time
+        RUNS.clear()
+        explainer.shap_values(x)
+        assert max(RUNS) == 2 + FEW
+
+
 def test_references_of_tokens_do_not_run_again():
     model = built(Doing(lambda m, x, _: m.embedding(x)))
     x, references = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 0, 0], [5, 4, 3], [1, 1, 2]]).repeat(2, 1)

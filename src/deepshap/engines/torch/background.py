@@ -140,7 +140,7 @@ class Background:
             return evaluate(examples, at_once, "X")
         own, few = np.split(now, [len(examples) - last])
         self.trust.waits = False
-        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps)
+        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps, np.abs(self._outputs).max(initial=0.0))
         return np.concatenate([evaluate(examples[:last], at_once, "X"), own]) if last else own
 
     def _few(self) -> np.ndarray:
@@ -219,9 +219,9 @@ def _outputs(evaluate: Evaluate, points: Points, at_once: int) -> np.ndarray | N
         return None
 
 
-def _is_close(now: np.ndarray, before: np.ndarray, eps: float) -> bool:
-    """Whether outputs are the same but for rounding."""
-    size = ROUNDING * eps * np.abs(before).max(initial=0.0)
+def _is_close(now: np.ndarray, before: np.ndarray, eps: float, scale: float | None = None) -> bool:
+    """Whether outputs are the same but for rounding, on a scale, by default their own."""
+    size = ROUNDING * eps * (np.abs(before).max(initial=0.0) if scale is None else scale)
     return before.shape == now.shape and bool((np.abs(now - before) <= size).all())
 
 
