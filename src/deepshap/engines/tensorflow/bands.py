@@ -33,9 +33,8 @@ def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[
             return None
         ends.append([first, (1 if size is None else size) - last])
     ends += [[0, 0]] * (len(sizes) - len(ends))
-    if len(ends) > MOST_AXES or (
-        len(ends) > 2 and any(ends[-1])
-    ):  # TensorFlow joins convolutions with what pads their channels
+    channels = len(ends) > 2 and any(ends[-1])  # TensorFlow joins convolutions with what pads these, and fails
+    if channels or len(ends) > MOST_AXES:
         return None
     for axis in sorted(dropped):
         m = tf.expand_dims(m, axis)

@@ -333,9 +333,8 @@ class Loop:
         found = list(multipliers)
         for k, (place, j) in self.copies.items():
             if found[k] is not None:
-                copied = partial(
-                    item_of, self.tracer, found[k], place, final[j]
-                )  # without a turn the list may be empty
+                # Without a turn the list may be empty.
+                copied = partial(item_of, self.tracer, found[k], place, final[j])
                 item = tf.cond(self.turns > 0, copied, partial(nothing, self.tracer, final[j]))
                 found[j] = item if found[j] is None else found[j] + item
         return found
