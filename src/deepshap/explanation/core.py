@@ -231,7 +231,7 @@ class Attributions(Fields, shap.Explanation):
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__, op_history=list(self.op_history))
-        twin._track()
+        twin._apart()
         return twin
 
     def __getitem__(self, item: Any) -> Any:

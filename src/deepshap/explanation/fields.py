@@ -242,6 +242,16 @@ class Fields(Forecasts):
 
     def _track(self, **replaced: Alias | Obj) -> None:
         """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
+        if any(name in self._s._aliases for name in replaced):  # slicer would look names up that are gone
+            self._apart(**replaced)
+            return
+        for name, tracked in replaced.items():
+            if isinstance(tracked, Alias) and name in self._s._objects:  # slicer would still return the object
+                delattr(self._s, name)
+            setattr(self._s, name, tracked)
+
+    def _apart(self, **replaced: Alias | Obj) -> None:
+        """Hold the parallel arrays, some of them replaced, apart from an explanation that this one is a copy of."""
         self._s = Slicer.from_slicer(**{**dict(self._s._iter_tracked(include_aliases=True)), **replaced})
 
     def _assign(self, name: str, names: Any) -> None:

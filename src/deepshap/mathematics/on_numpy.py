@@ -1,6 +1,6 @@
 """What the mathematics asks of NumPy's arrays; see ``namespace``. Of few numbers each function takes half of what torch's takes.
 
-The caller wants no warnings (``np.errstate``).
+The caller wants no warnings (``np.errstate``). torch is imported by what needs it alone: TensorFlow's engine works without it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-
-from . import on_torch
 
 exp, expm1, log1p, tanh, sqrt = np.exp, np.expm1, np.log1p, np.tanh, np.sqrt
 equal, isnan, isfinite = np.equal, np.isnan, np.isfinite
@@ -35,6 +32,8 @@ def relu(x: Array) -> Array:
 
 def erfc(x: Array) -> Array:
     """The complementary error function, which NumPy does not have."""
+    import torch
+
     return torch.erfc(torch.from_numpy(x)).numpy()
 
 
@@ -269,4 +268,8 @@ def total(x: Array) -> Array:
 
 def derivative(function: Callable[[Any], Any], at: Array) -> Array:
     """Elementwise derivative of a function that takes torch's tensors; 0 where it is a step."""
+    import torch
+
+    from . import on_torch
+
     return on_torch.derivative(function, torch.from_numpy(at)).numpy(force=True)
