@@ -1,15 +1,13 @@
-"""Execution: run a method's terms on an engine, in bounded memory, add up what they contribute, and check the sums."""
+"""Execution: run a method's terms on an engine, in bounded memory, and add up what they contribute; where it fails, again."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from .additivity import additivity_gap, chosen, output_scale
 from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
 from .errors import (
     AdditivityError,
@@ -18,71 +16,22 @@ from .errors import (
     ControlFlowError,
     MemoryBudgetError,
     NonFiniteError,
+    UnsupportedOperationError,
 )
-from .estimates import RunningEstimate, put
+from .estimates import RunningEstimate
 from .methods import Evaluation, Known, Method, Parts, Term
-from .own_methods import check_sums, pairs_of, parts_of
+from .outcome import FLOAT64, Outcome, Why, checked, complain
+from .own_methods import pairs_of, parts_of
 from .planning import Settings, chunks, ends_of_ways, plan_for
 from .progress import Progress
 
-FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
+# what a model that has changed since it was probed may fail by
+OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
 ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
 CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
 MethodFor = Callable[[Profile], Method]
 # a chunk, its examples and references, what they gave
 Collect = Callable[[Comparison, slice, slice, Contributions], None]
-
-
-# ---------------------------------------------------------------------- results
-BY_ROW = "outputs", "expected", "gap", "columns", "predictions"
-
-
-@dataclass
-class Outcome:
-    """What explaining some rows gives, before it takes the form the user sees.
-
-    Attributes
-    ----------
-    values : attributions of each explained tensor, (rows, ..., k).
-    outputs, expected : the model's outputs and those it is compared with, (rows, k).
-    gap : what the sums miss, relative to the outputs' scale, (rows, k).
-    columns : numbers of the explained outputs, (rows, k).
-    predictions : all outputs of the model, (rows, outputs).
-    profile : what was found out about the model.
-    method : by which they were found.
-    estimate : the running sums, with the noise of values that are estimated.
-    engine : that computed again, in float64, what the model's own precision could not; None where nothing was.
-    """
-
-    values: list[np.ndarray]
-    outputs: np.ndarray
-    expected: np.ndarray
-    gap: np.ndarray
-    columns: np.ndarray
-    predictions: np.ndarray
-    profile: Profile
-    method: Method
-    estimate: RunningEstimate
-    engine: Engine | None = None
-
-    @property
-    def missed(self) -> np.ndarray:
-        """Which rows do not add up, (rows,)."""
-        finite = np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in self.values], 0)
-        return ~(finite & (self.gap <= self.profile.tolerance).all(1))
-
-    def of_rows(self, rows: np.ndarray) -> Outcome:
-        """That of some rows."""
-        if len(rows) == len(self.outputs):
-            return self
-        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in BY_ROW}
-        return replace(self, values=[v[rows] for v in self.values], estimate=self.estimate.of_rows(rows), **arrays)
-
-    def with_rows(self, rows: np.ndarray, other: Outcome) -> Outcome:
-        """The same with some rows from another."""
-        arrays: dict[str, Any] = {name: put(getattr(self, name), rows, getattr(other, name)) for name in BY_ROW}
-        values = [put(v, rows, w) for v, w in zip(self.values, other.values, strict=True)]
-        return replace(self, values=values, estimate=self.estimate.with_rows(rows, other.estimate), **arrays)
 
 
 # ---------------------------------------------------------------------- running
@@ -120,7 +69,7 @@ def run(
         return again
     if found is None:
         raise doubt
-    _complain(again, found, task.compared(found.columns), settings.strict)
+    complain(again, found, task.compared(found.columns), settings.strict)
     return found
 
 
@@ -166,7 +115,7 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
     """Explain; where what is kept of the model might be the reason of a failure, once more without it."""
     try:
         return _run(engine, task)
-    except (_Missed, _Stale, AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError):
+    except (_Missed, _Stale, *OF_THE_MODEL):
         if task.collect is not None or not engine.forget():
             raise
     except Exception:
@@ -191,7 +140,7 @@ def _run(engine: Engine, task: _Task) -> Outcome:
     if not engine.confirm():
         raise _Stale
     expected = _expected(engine, whole, sums, known, plan)
-    found = _checked(whole, profile, method, sums, native, expected, known)
+    found = checked(whole, profile, method, sums, native, expected, known)
     if found.missed.any():
         raise _Missed(found)
     return found
@@ -269,14 +218,7 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
 
 
 # ---------------------------------------------------------------------- in float64
-class _Why(NamedTuple):
-    """Why float64 is no way out, and the engine that can tell which operation is the cause."""
-
-    text: str
-    engine: Engine
-
-
-def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome | _Why:
+def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome | Why:
     """Explain again in float64 the rows that the model's own precision cannot; or say why that is no way out.
 
     ``found`` is what was found in the model's own precision, if anything. The values in float64 must add up as float64
@@ -287,16 +229,16 @@ def _in_float64(engine: Engine, task: _Task, found: Outcome | None) -> Outcome |
     try:
         exact = engine.in_double()
         if exact is None:
-            return found if found is not None and _by_rounding(engine, task, found) else _Why("", engine)
+            return found if found is not None and _by_rounding(engine, task, found) else Why("", engine)
         better = _even_if_missed(exact, part)
         if better.profile.tolerance > FLOAT64:
-            return _Why(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
+            return Why(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
         if better.missed.any() and not _by_rounding(exact, part, better):
-            return _Why(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
+            return Why(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
         if unlike := _unlike(engine, exact, part, better):
-            return _Why(unlike, engine)
+            return Why(unlike, engine)
     except Exception as error:
-        return _Why(f" It could not be computed in float64 ({type(error).__name__}: {error}).", engine)
+        return Why(f" It could not be computed in float64 ({type(error).__name__}: {error}).", engine)
     if found is not None and missed is not None:
         return found.with_rows(missed, better)
     return replace(better, profile=replace(better.profile, dtype=np.dtype("float32")), engine=exact)
@@ -352,35 +294,6 @@ def _unlike(engine: Engine, exact: Engine, task: _Task, better: Outcome) -> str:
     return ""
 
 
-# ---------------------------------------------------------------------- checking
-def _checked(
-    whole: Comparison,
-    profile: Profile,
-    method: Method,
-    sums: RunningEstimate,
-    native: np.ndarray,
-    expected: np.ndarray,
-    known: np.ndarray | None,
-) -> Outcome:
-    """Compare what was found with the outputs of the untouched model.
-
-    ``native`` are the model's outputs for the examples, ``known`` those for the references if they are the same for all
-    rows, both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
-    """
-    columns = whole.outputs
-    outputs = chosen(native, columns)
-    if not np.isfinite(expected).all():
-        raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
-    of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
-    largest = np.maximum(np.abs(native).max(1, initial=0.0), of_references)
-    scale = output_scale(outputs, expected, largest)
-    check_sums(method, sums.difference, outputs - expected, sums.beyond, 10 * profile.tolerance * scale)
-    _compare_with_native(profile.tolerance, sums, outputs, expected, scale)
-    values = sums.values()
-    gap = additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps)
-    return Outcome(values, outputs, expected, gap, columns, native, profile, method, sums)
-
-
 def _expected(
     engine: Engine, whole: Comparison, sums: RunningEstimate, known: np.ndarray | None, plan: Plan
 ) -> np.ndarray:
@@ -395,56 +308,3 @@ def _expected(
         described = own.described_by(whole.examples[np.full(len(own), row)])
         means.append(engine.outputs(described, plan.rows, "the background").mean(0)[columns])
     return np.stack(means)
-
-
-def _compare_with_native(
-    tolerance: float, sums: RunningEstimate, outputs: np.ndarray, expected: np.ndarray, scale: np.ndarray
-) -> None:
-    """Check that the model computed the same among its pairs as by itself."""
-    gap = np.abs(sums.difference - (outputs - expected)) / scale
-    if not (gap <= 10 * tolerance).all():
-        gap = np.nan_to_num(gap, nan=np.inf)
-        row = int(np.unravel_index(np.argmax(gap), gap.shape)[0])
-        raise BatchMixingError(
-            f"the output of row {row} changes by {gap.max():.3g} of its scale when the model runs among other batch "
-            "mates or once more: it depends on the batch, on random numbers, on state kept between calls, or asks whether "
-            "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
-            "model has no attribution per row."
-        )
-
-
-def _complain(why: _Why, found: Outcome, whole: Comparison, strict: bool) -> None:
-    """Raise, or warn when the caller asked for it, that a row and output does not add up."""
-    row, column = np.unravel_index(int(np.argmax(np.nan_to_num(found.gap, nan=np.inf))), found.gap.shape)
-    message = _gap_message(why.engine, found, int(row), int(column), whole) + why.text
-    if not strict:
-        warnings.warn(message, AdditivityWarning, stacklevel=7)  # the line that called shap_values
-    elif np.isfinite(found.gap[row, column]):
-        raise AdditivityError(message)
-    else:
-        raise NonFiniteError(message)
-
-
-def _gap_message(engine: Engine, found: Outcome, row: int, column: int, whole: Comparison) -> str:
-    output, expected = found.outputs[row, column], found.expected[row, column]
-    gap, tolerance = found.gap[row, column], found.profile.tolerance
-    missed = (
-        f"the attributions of row {row}, output {column} do not add up: they should sum to {output - expected:.6g} "
-        f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
-        f"(tolerance {tolerance:.1g}). "
-    )
-    blame = engine.blame(whole.pair(row))
-    if blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
-        copied = f"explain a float64 copy of it ({engine.in_float64})"
-        way_out = copied if engine.tolerance > FLOAT64 else "take out large terms that all rows share"
-        return missed + (
-            "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
-            "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
-            f"is not), or large numbers cancel in the model: then {way_out}."
-        )
-    if not np.isfinite(blame.gap):
-        return missed + f"{blame.name} at {blame.place} has a value, or a share of one, that is NaN or infinite."
-    return missed + (
-        f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
-        "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
-    )

@@ -17,6 +17,7 @@ from .errors import InputError, of_user
 from .found import Found, names_of_inputs
 from .methods import DeepShap, Method
 from .names import check_count, check_whole
+from .outcome import Outcome
 from .own_methods import check_method
 from .players import Players, players_of
 from .tables import plain
@@ -79,7 +80,7 @@ class _Part(NamedTuple):
     """Some rows, and what was found of them."""
 
     rows: np.ndarray
-    outcome: execution.Outcome
+    outcome: Outcome
 
 
 # ---------------------------------------------------------------------- answering
@@ -150,7 +151,7 @@ class Answering:
 
         return method
 
-    def _converged(self, outcome: execution.Outcome) -> np.ndarray | None:
+    def _converged(self, outcome: Outcome) -> np.ndarray | None:
         """Whether each row's standard errors are within the tolerance, if there is one."""
         if self.request.tolerance is None:
             return None

@@ -330,6 +330,15 @@ def test_a_model_that_fails_after_a_change_says_so_and_is_explained_when_it_does
     np.testing.assert_array_equal(explainer.shap_values(X), wanted)
 
 
+def test_a_model_that_is_functionalized_later():
+    model = built(Doing(lambda m, x, functional: (torch.func.functionalize(m.first) if functional else m.first)(x), False))
+    explainer = explained(model, R)
+    for _ in range(2):
+        wanted = explainer.shap_values(X)
+    ELSEWHERE["setting"] = True
+    assert_close(explainer.shap_values(X), wanted, 1e-12)
+
+
 def test_an_output_that_is_larger_than_it_was():
     model = Wider(built(Doing(lambda m, x, _: x)))
     ELSEWHERE["outputs"] = 1
