@@ -113,6 +113,12 @@ class Comparison:
             None if self.before is None else self.before[examples] - examples.start,
         )
 
+    def row_by_row(self) -> Comparison:
+        """Every pair of a crossed comparison as a row beside a row, examples outermost."""
+        n, b = len(self.examples), len(self.references)
+        examples, references = self.examples[np.repeat(np.arange(n), b)], self.references[np.tile(np.arange(b), n)]
+        return Comparison(examples, references, False, self.outputs.repeat(b, 0))
+
     def pair(self, row: int) -> Comparison:
         """One example and a reference of its own."""
         at = slice(row, row + 1)

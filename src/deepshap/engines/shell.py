@@ -40,6 +40,7 @@ class Shell(ABC):
     packages: ClassVar[tuple[str, str]]
     in_float64: ClassVar[str]
     exhausted: ClassVar[tuple[type[Exception], ...]]  # raised where a device has no memory left
+    failures: ClassVar[type[Exception]]  # of models
 
     def __init__(self, model: Callable[..., Any], layer: Any, output: Any, batch_axis: int | Sequence[int]) -> None:
         self.model, self.layer, self.output, self.batch_axis = model, layer, output, batch_axis
@@ -216,8 +217,22 @@ class Shell(ABC):
             ) from error
 
     @abstractmethod
-    def _find_axes(self, two: Points) -> Sequence[Any]:
+    def _with_layer_values(self, points: Points) -> tuple[Any, Sequence[Any]]:
+        """Run the model; return its output and what is explained of the inner layer, if there is one."""
+
+    def _find_axes(self, two: Points) -> list[Any]:
         """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
+        with self.running(two):
+            together, layers = self._with_layer_values(two)
+        try:
+            alone, layers_alone = self._with_layer_values(two[:1])
+        except self.failures as error:
+            raise _fails_on_one(error) from error
+        self.output_axis = _row_axis(alone.shape, together.shape, "output")
+        shapes = zip(layers_alone, layers, strict=True)
+        self.layer_axes = [_row_axis(a.shape, b.shape, "layer's value") for a, b in shapes]
+        self._flat(alone, 1)
+        return [self._rows_first(o, self.output_axis)[0] for o in (alone, together)]
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""
@@ -301,7 +316,7 @@ def _copied(array: Any) -> Any:
     return array.clone() if hasattr(array, "clone") else array.copy()
 
 
-def row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
+def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
     """The axis that grows with the number of rows, from shapes for one and for two rows."""
     axes = [axis for axis, sizes in enumerate(zip(one, two, strict=False)) if sizes == (1, 2)]
     if len(one) != len(two) or len(axes) != 1:
@@ -331,8 +346,9 @@ def spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
         return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())
 
 
-def fails_on_one(error: Exception, text: str) -> BatchMixingError:
+def _fails_on_one(error: Exception) -> BatchMixingError:
     """The model runs on two rows and not on one."""
+    text = getattr(error, "message", error)  # of TensorFlow's errors, without where they come from
     return BatchMixingError(
         f"the model runs on two rows and fails on one ({type(error).__name__}: {text}): it needs the other rows of its batch, "
         "so that a row has no output, and no attribution, of its own."
@@ -347,20 +363,17 @@ def called_twice(layer: str) -> InputError:
     )
 
 
-def control_flow_message(text: str, where: str, example: str) -> str:
+def control_flow_message(text: str, where: str) -> str:
     """The two sides run differently."""
     return (
         f"the model does not run the same way on the example and on the reference: {text}. Deep SHAP compares the two "
-        f"operation by operation. Write input-dependent branches as {where}, or pass what decides them ({example}) as "
-        "additional_forward_args, which example and reference share."
+        f"operation by operation. Write input-dependent branches as {where}, or pass what decides them (lengths, masks, flags) "
+        "as additional_forward_args, which example and reference share."
     )
 
 
-SIZES = {
-    "in_features": "features",
-    "input_size": "features",
-    "in_channels": "channels",
-}  # of layers, by their attributes
+# Of layers, by their attributes.
+SIZES = {"in_features": "features", "input_size": "features", "in_channels": "channels"}
 
 
 def _hint(error: BaseException, points: Points) -> str:

@@ -102,17 +102,6 @@ def test_parts_cover_the_examples_and_are_never_as_many_as_the_references():
                 assert references == 1 or references not in sizes
 
 
-def test_rows_merged_with_another_axis_run_pairwise(runs, monkeypatch):
-    linear = made(lambda: nn.Linear(4, 3))
-
-    def merged(x: Tensor) -> Tensor:
-        return torch.tanh(linear(x).reshape(-1, 3)).reshape(len(x), -1)
-
-    found = values(merged, X, R)
-    assert [pairs.crossed for pairs in runs] == [True, False]
-    assert_close(found, values(lambda x: torch.tanh(linear(x)).flatten(1), X, R), 1e-12)
-
-
 def test_a_backward_pass_that_takes_no_several_references_runs_pairwise(runs):
     class Twice(torch.autograd.Function):
         """Its backward pass leaves torch."""

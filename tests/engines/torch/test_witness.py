@@ -331,7 +331,9 @@ def test_a_model_that_fails_after_a_change_says_so_and_is_explained_when_it_does
 
 
 def test_a_model_that_is_functionalized_later():
-    model = built(Doing(lambda m, x, functional: (torch.func.functionalize(m.first) if functional else m.first)(x), False))
+    model = built(
+        Doing(lambda m, x, functional: (torch.func.functionalize(m.first) if functional else m.first)(x), False)
+    )
     explainer = explained(model, R)
     for _ in range(2):
         wanted = explainer.shap_values(X)

@@ -126,7 +126,7 @@ class Explained:
                 raise InputError(f"{told}: they must be equal.") from None
             if not (told := _told(error, DIVERGED)):
                 raise
-            raise ControlFlowError(control_flow_message(told, "tf.where", "lengths, masks, flags")) from None
+            raise ControlFlowError(control_flow_message(told, "tf.where")) from None
 
     def _raise_of_handlers(self) -> None:
         for region in self.graph.regions:

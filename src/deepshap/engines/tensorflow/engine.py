@@ -13,7 +13,7 @@ from tensorflow.python.eager import context
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
-from ..shell import Shell, called_twice, check_independence, fails_on_one, row_axis, spread
+from ..shell import Shell, called_twice, check_independence, spread
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
@@ -37,6 +37,7 @@ class TensorFlowEngine(Shell):
     packages = "tensorflow", "keras"
     as_numbers = staticmethod(np.asarray)
     exhausted = (tf.errors.ResourceExhaustedError,)
+    failures = tf.errors.OpError
     alone = staticmethod(alone)
     in_float64 = 'built behind keras.config.set_dtype_policy("float64"), with the weights of this one'
 
@@ -244,22 +245,9 @@ class TensorFlowEngine(Shell):
     def _rows_first(output: np.ndarray, axis: int) -> np.ndarray:
         return np.moveaxis(output, axis, 0)
 
-    def _find_axes(self, two: Points) -> list[np.ndarray]:
-        """Find where the rows lie in the output, from a run on two rows and one on the first alone.
-
-        Returns the first row's output from either run.
-        """
-        with self.running(two):
-            together, *layers = self._native(two)
-        try:
-            alone, *layers_alone = self._native(two[:1])
-        except tf.errors.OpError as error:
-            raise fails_on_one(error, error.message) from error
-        self.output_axis = row_axis(alone.shape, together.shape, "output")
-        shapes = zip(layers_alone, layers, strict=True)
-        self.layer_axes = [row_axis(a.shape, b.shape, "layer's value") for a, b in shapes]
-        self._flat(alone, 1)
-        return [np.moveaxis(o, self.output_axis, 0)[0] for o in (alone, together)]
+    def _with_layer_values(self, points: Points) -> tuple[np.ndarray, list[np.ndarray]]:
+        output, *layers = self._native(points)
+        return output, layers
 
     def explained(self, points: Points) -> list[np.ndarray]:
         """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
@@ -348,10 +336,7 @@ class TensorFlowEngine(Shell):
     def _of_pairs(self, comparison: Comparison, plan: Plan) -> Contributions:
         """Attributions and multipliers of every pair, each as a row beside a row."""
         n, b = len(comparison.examples), len(comparison.references)
-        examples = comparison.examples[np.repeat(np.arange(n), b)]
-        references = comparison.references[np.tile(np.arange(b), n)]
-        rows = Comparison(examples, references, False, comparison.outputs.repeat(b, 0))
-        found = self.contributions(rows, plan, True)
+        found = self.contributions(comparison.row_by_row(), plan, True)
         assert found.multipliers is not None
         both = [m.reshape(*m.shape[:2], n, b, *m.shape[4:]) for m in found.multipliers]
         expected = found.reference_outputs.reshape(n, b, -1).sum(1)

@@ -143,4 +143,4 @@ def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions |
 def _refusal(error: Misaligned) -> ControlFlowError:
     if isinstance(error, Unsettled):
         return ControlFlowError(str(error))
-    return ControlFlowError(control_flow_message(str(error), "torch.where", "lengths, masks, flags"))
+    return ControlFlowError(control_flow_message(str(error), "torch.where"))

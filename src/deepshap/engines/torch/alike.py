@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..api import Footprint, Plan, Points
+from .recurrent import LEFT
+from .tape import Tape
 
 WORTHWHILE = 50  # pairs of a group, below which running all pairs at once is quicker than group by group
 # What a backward pass makes, at least and for each call that the model makes: more neither fits the caches nor is at hand
@@ -29,6 +31,19 @@ def groups_of(points: Points) -> list[np.ndarray]:
 def quicker_together(pairs: int, groups: int, recurrent: bool) -> bool:
     """Whether all pairs are better run at once: there are few, or recurrent layers, which run rows once, do most of the work."""
     return recurrent or pairs < WORTHWHILE * groups
+
+
+def footprint_of(reference: Tape, example: Tape, leaves: list[Tensor]) -> tuple[Footprint, bool]:
+    """What is kept of a reference and an example, and made of a pair; and whether recurrent layers keep most of it.
+
+    The multipliers of a pair are taken to be twice as large as what was computed on the way forward: they do not all live at the
+    same time, and rules make some more. What a recurrent layer returns was in another order before.
+    """
+    kept, own, entered = reference.memory, example.nbytes, sum(leaf.nbytes for leaf in leaves)
+    recurrent = [s for s in reference.steps if isinstance(s.memory, LEFT)]
+    most = sum(s.memory.nbytes for s in recurrent) > reference.nbytes
+    twice = max((s.outputs[0].nbytes for s in recurrent), default=0)
+    return Footprint(reference.nbytes + kept + twice, own + kept, 2 * (own + entered)), most
 
 
 def multipliers_of_pass(plan: Plan, footprint: Footprint | None, calls: int, device: torch.device | None) -> int:

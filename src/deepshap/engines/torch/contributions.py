@@ -19,7 +19,7 @@ from ..api import Contributions
 from . import one_pass
 from .chains import Chains, Entry
 from .operations import Misaligned, Pairs
-from .pairing import beside, row_axis, row_before
+from .rows import beside, row_axis, row_before
 from .trace import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.

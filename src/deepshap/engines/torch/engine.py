@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import Shell, check_independence, fails_on_one, row_axis
+from ..shell import Shell, check_independence
 from . import inspection
 from .agreement import Agreement
-from .alike import groups_of, multipliers_of_pass, quicker_together
+from .alike import footprint_of, groups_of, multipliers_of_pass, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
@@ -28,10 +28,10 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
 from .operations import Misaligned, Pairs
-from .recurrent import LEFT
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
+from .tape import Tape, are_merged
 from .trace import Tracer
 from .tree import replace
 
@@ -50,6 +50,7 @@ class TorchEngine(Shell):
     as_numbers = staticmethod(torch.as_tensor)
     in_float64 = "model.double()"
     exhausted = (torch.OutOfMemoryError,)
+    failures = Exception
     alone = staticmethod(lambda: one_at_a_time)
     _rows_first = staticmethod(lambda output, axis: output.movedim(axis, 0) if axis else output)
 
@@ -103,6 +104,7 @@ class TorchEngine(Shell):
         self._background.forget()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
+        self._merged = False  # whether rows share an axis with something else
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
@@ -136,23 +138,7 @@ class TorchEngine(Shell):
         if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
             super()._check_size(points, outputs)
 
-    def _find_axes(self, two: Points) -> list[Tensor]:
-        """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
-        with self.running(two):
-            together, layers = self._with_layer_values(two)
-        try:
-            alone, layers_alone = self._with_layer_values(two[:1])
-        except Exception as error:
-            raise fails_on_one(error, str(error)) from error
-        self.output_axis = row_axis(alone.shape, together.shape, "output")
-        self.layer_axes = [
-            row_axis(a.shape, b.shape, "layer's value") for a, b in zip(layers_alone, layers, strict=True)
-        ]
-        self._flat(alone, 1)
-        return [o.movedim(self.output_axis, 0)[0] for o in (alone, together)]
-
     def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
-        """Run the model; return its output and what is explained of the inner layer."""
         values: list[Tensor] = []
 
         def look(found: list[Tensor]) -> list[Tensor]:
@@ -260,20 +246,23 @@ class TorchEngine(Shell):
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
     def _measure(self, example: Points, reference: Points) -> Footprint:
-        """Trace one example beside one reference and count what is kept.
-
-        The multipliers of a pair are taken to be twice as large as what was computed on the way forward: they do not all
-        live at the same time, and rules make some more. What a recurrent layer returns was in another order before.
-        """
+        """Trace one example beside one reference, and look at what is kept."""
         recorded, tracer = self._agreement.find(lambda: self._traced_pair(example, reference))
-        self._pairwise = self._agreement.found
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
-        kept, own, leaves = recorded.tape.memory, tracer.tape.nbytes, sum(leaf.nbytes for leaf in recorded.leaves)
-        recurrent = [s for s in recorded.tape.steps if isinstance(s.memory, LEFT)]
-        self._recurrent = sum(s.memory.nbytes for s in recurrent) > recorded.tape.nbytes
-        self._calls, twice = len(recorded.tape.calls), max((s.outputs[0].nbytes for s in recurrent), default=0)
-        return Footprint(recorded.tape.nbytes + kept + twice, own + kept, 2 * (own + leaves))
+        self._calls = len(recorded.tape.calls)
+        self._pairwise = self._agreement.found
+        if not self._pairwise:
+            self._find_merged(Points.joined([example, reference]), [tracer.tape, recorded.tape])
+        footprint, self._recurrent = footprint_of(recorded.tape, tracer.tape, recorded.leaves)
+        return footprint
+
+    def _find_merged(self, both: Points, alone: list[Tape]) -> None:
+        """Find whether rows share an axis with something else, by a run on two of them."""
+        try:
+            self._merged = are_merged(self.record(both).tape, alone, self.eps)
+        except Misaligned:
+            self._pairwise = True
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
         examples, references = self._agreement.sides(example, reference)
@@ -300,7 +289,12 @@ class TorchEngine(Shell):
         elif comparison.crossed and self._can_be_crossed(comparison):
             for _ in range(2):
                 try:
-                    return self._crossed(comparison, plan, reduce)
+                    found = self._crossed(comparison, plan, reduce)
+                    if not self._merged or adds_up(
+                        found, comparison.outputs, self.tolerance, len(comparison.references)
+                    ):
+                        return found
+                    break
                 except Misaligned:
                     if not self._background.drop():  # the activations may have been those of another model
                         break
@@ -350,11 +344,9 @@ class TorchEngine(Shell):
 
     def _on_all_pairs(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Both sides run on all pairs."""
-        n, b = len(comparison.examples), len(comparison.references)
-        examples = comparison.examples[np.repeat(np.arange(n), b)]
-        references = comparison.references[np.tile(np.arange(b), n)]
+        n, b, rows = len(comparison.examples), len(comparison.references), comparison.row_by_row()
         recorded, pairs, found, output = self._side_by_side(
-            examples, references, comparison.outputs.repeat(b, 0), b, reduce, plan
+            rows.examples, rows.references, rows.outputs, b, reduce, plan
         )
         expected = recorded.outputs.unflatten(0, pairs.grid).sum(1, dtype=torch.float64)
         return gathered(found, output[::b], as_numpy(expected), reduce).of_rows(np.arange(n))

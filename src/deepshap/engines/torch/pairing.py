@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import InputError, not_a_multiplier
 from . import one_pass
 from .operations import Misaligned, Operation, Pairs, Step
+from .rows import from_rows, repeated, row_axis, row_before, row_place, rows_first, to_rows, unmerged
 from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
@@ -24,51 +25,6 @@ ALL = (slice(None),) * 64  # axes
 
 Found = list[Tensor | None]
 Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as they ran to how a rule sees them
-
-
-def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
-    """Find the one axis on which crossed sides differ: it holds the rows."""
-    own, other, grid = x.shape, r.shape, pairs.grid
-    if own and other and (own[0], other[0]) == grid and own[1:] == other[1:]:  # where most models have them
-        return 0
-    differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
-    if x.dim() != r.dim() or [(own[axis], other[axis]) for axis in differing] != [grid]:
-        raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
-    return differing[0]
-
-
-def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
-    """Of every row of a run the one that it is compared with; ``one`` is the same value of a run on a single row."""
-    return x.index_select(row_axis(x, one, Pairs(len(before), 1)), before)
-
-
-def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
-    axis, r = _rows_first(x, r, pairs)
-    return x.unsqueeze(0), r.unsqueeze(axis)
-
-
-def _rows_first(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, Tensor]:
-    """The reference side with its rows on the first axis, and the axis to be put in for it to broadcast."""
-    if not pairs.crossed:
-        return 0, _alike(x, r)[1]
-    axis = row_axis(x, r, pairs)
-    return axis + 1, r.movedim(axis, 0) if axis else r
-
-
-def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Repeat both sides to all pairs, examples outermost."""
-    if not pairs.crossed:
-        return _alike(x, r)
-    axis = row_axis(x, r, pairs)
-    shape = [*x.shape[: axis + 1], pairs.references, *x.shape[axis + 1 :]]
-    return tuple(t.expand(shape).flatten(axis, axis + 1) for t in (x.unsqueeze(axis + 1), r.unsqueeze(axis)))  # type: ignore[return-value]
-
-
-def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    if x.shape != r.shape:
-        raise Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
-    return x, r
 
 
 def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]) -> Found:
@@ -110,7 +66,8 @@ def among(step: Step, chosen: slice) -> Step:
     assert reference is not None
 
     def part(x: Tensor, r: Tensor) -> Tensor:
-        return r.narrow(row_axis(x, r, pairs), chosen.start, chosen.stop - chosen.start)
+        axis, entries = row_place(x, r, pairs)
+        return r.narrow(axis, chosen.start * entries, (chosen.stop - chosen.start) * entries)
 
     def parts(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(map(part, values, others))
@@ -247,7 +204,7 @@ class Beside(Step):
         """The reference's values, beside the example's as it ran."""
         found, width = [], self.width
         for x, r in zip(values, others, strict=True):
-            axis, laid_out = _rows_first(x, r, self.pairs)
+            axis, laid_out = rows_first(x, r, self.pairs)
             if self.few:
                 v: Any = numbers(laid_out)[(*ALL[:axis], None)]
             else:
@@ -312,6 +269,8 @@ def numbers(v: Tensor) -> np.ndarray:
 
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
+    if step.pairs.crossed and _is_merged(step):
+        return _of_merged(step, operation, given)
     if operation.of_arrays and _are_few(step, given):
         return _of_block(Beside.of(step, few=True), operation, given)
     if (at_once := _in_one_pass(step, operation, given)) is not None:
@@ -378,6 +337,37 @@ def _summed(m: Tensor | None, like: Tensor) -> Tensor | None:
     return m.sum_to_size(*m.shape[:2], *[1] * missing, *like.shape).reshape(*m.shape[:2], *like.shape)
 
 
+def _is_merged(step: Step) -> bool:
+    """Whether rows share an axis with something else."""
+    assert step.reference is not None
+    own, other = step.outputs[0].shape, step.reference.outputs[0].shape
+    if own and other and (own[0], other[0]) == step.pairs.grid:
+        return False
+    return row_place(step.outputs[0], step.reference.outputs[0], step.pairs)[1] > 1
+
+
+def _of_merged(step: Step, operation: Operation, given: list[Tensor]) -> Found:
+    """Apply a rule to sides whose rows get an axis of their own."""
+    assert step.reference is not None
+    pairs, values = step.pairs, [*step.inputs, *step.outputs]
+    others = [*step.reference.inputs, *step.reference.outputs]
+    axes, entries = zip(*(row_place(x, r, pairs) for x, r in zip(values, others, strict=True)), strict=True)
+    constants = [
+        t for t, varies in zip(tensors((step.arguments, step.keywords)), step.varying, strict=True) if not varies
+    ]
+    widths = {v.dim() for v in values}
+    if (
+        len({*axes}) > 1
+        or len({*entries}) > 1
+        or (axes[0] and (len(widths) > 1 or any(t.dim() > 0 for t in constants)))
+    ):
+        raise Misaligned(f"rows on the axes {axes} of what {step.name} takes and returns, {entries} entries each")
+    axis, view = axes[0] + 2, _view(step, lambda x, r: unmerged(x, r, pairs))
+    apart = [m.unflatten(axis, (-1, entries[0])) for m in given]
+    found = _broadcast(view.changed(pairs=pairs), operation, apart)
+    return [None if m is None else m.flatten(axis, axis + 1) for m in found]
+
+
 # ---------------------------------------------------------------------- rules that want the rows of pairs
 def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to both sides repeated to all pairs: it sees what it would if both had run on them."""
@@ -385,27 +375,17 @@ def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     assert rule is not None
     assert reference is not None
     view = _view(step, lambda x, r: repeated(x, r, pairs))
-    y_axes = [_axis(*sides, pairs) for sides in zip(step.outputs, reference.outputs, strict=True)]
-    rows = [to_rows(m, axis) for m, axis in zip(given, y_axes, strict=True)]
+    y_places = [_place(*sides, pairs) for sides in zip(step.outputs, reference.outputs, strict=True)]
+    rows = [to_rows(m, *place) for m, place in zip(given, y_places, strict=True)]
     each = zip(*(_listed(step, rule(view, *one)) for one in zip(*rows, strict=True)), strict=True)
     found = [None if m[0] is None else torch.stack(m) for m in each]
-    x_axes = [_axis(*sides, pairs) for sides in zip(step.inputs, reference.inputs, strict=True)]
+    x_places = [_place(*sides, pairs) for sides in zip(step.inputs, reference.inputs, strict=True)]
     whole = [
         None if m is None else _sum_to_size(step, m, (len(m), *i.shape))
         for m, i in zip(found, view.inputs, strict=True)
     ]
-    return [None if m is None else from_rows(m, axis, pairs) for m, axis in zip(whole, x_axes, strict=True)]
+    return [None if m is None else from_rows(m, pairs, *place) for m, place in zip(whole, x_places, strict=True)]
 
 
-def _axis(x: Tensor, r: Tensor, pairs: Pairs) -> int | None:
-    return row_axis(x, r, pairs) if pairs.crossed else None
-
-
-def to_rows(m: Tensor, axis: int | None) -> Tensor:
-    """From (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
-    return m.squeeze(1) if axis is None else m.movedim(1, axis + 2).flatten(axis + 1, axis + 2)
-
-
-def from_rows(m: Tensor, axis: int | None, pairs: Pairs) -> Tensor:
-    """The way back."""
-    return m.unsqueeze(1) if axis is None else m.unflatten(axis + 1, pairs.grid).movedim(axis + 2, 1)
+def _place(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int | None, int]:
+    return row_place(x, r, pairs) if pairs.crossed else (None, 1)

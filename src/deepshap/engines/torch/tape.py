@@ -6,6 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import Parameter
 from ...errors import UnsupportedOperationError
 from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
-from .pairing import beside, row_before
+from .rows import beside, row_before, row_place, unmerged
 from .tree import replace
 
 COUNTED = (
@@ -174,12 +175,19 @@ class Tape:
         if own.shape == other.shape and own.data_ptr() == other.data_ptr() and own.stride() == other.stride():
             same = held is None or fingerprint(own) == held
         else:
-            same = _agree(own, other) or self._count_rows(own, other)
+            same = _agree(*self._apart(own, other)) or self._count_rows(own, other)
         if same:
             return
         # it may differ with the number of rows: where the sides ran on different ones, they are run on the same next
         kind = Misaligned if self.pairs.apart else UnsupportedOperationError
         raise kind(_constant_message(self.known_as(name)))
+
+    def _apart(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Constants whose rows have an axis of their own, if they have rows."""
+        try:
+            return unmerged(own, other, self.pairs) if self.pairs.crossed else (own, other)
+        except Misaligned:
+            return own, other
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
         """Whether constants are the numbers of rows on either side, as of packed sequences that end together."""
@@ -270,3 +278,34 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     if isinstance(value, (tuple, list)) and isinstance(recorded, (tuple, list)):
         return len(value) == len(recorded) and all(_equal(*two, pairs) for two in zip(value, recorded, strict=True))
     return bool(value == recorded)
+
+
+def are_merged(both: Tape, alone: Sequence[Tape], eps: float) -> bool:
+    """Whether rows share an axis with something else in a run on two of them, of which there are those of each alone.
+
+    Raises
+    ------
+    Misaligned
+        If the entries of a row do not lie one after the other.
+    """
+    runs = [[v for step in tape.steps for v in (*step.inputs, *step.outputs)] for tape in (both, *alone)]
+    found = [_is_merged(own, (one, two), eps) for own, one, two in zip(*runs, strict=False)]
+    return True in found
+
+
+def _is_merged(both: Tensor, alone: tuple[Tensor, Tensor], eps: float) -> bool:
+    try:
+        axis, entries = row_place(both, alone[0], Pairs(2, 1))
+    except Misaligned:  # for other reasons, which show when it matters
+        return False
+    if entries > 1 and not all(map(partial(_is_close, eps), both.chunk(2, axis), alone)):
+        raise Misaligned(f"the rows of shape {tuple(both.shape)} lie among one another")
+    return entries > 1
+
+
+def _is_close(eps: float, own: Tensor, alone: Tensor) -> bool:
+    """Whether values are the same but for rounding, which may have grown on the way."""
+    if own.shape != alone.shape:
+        return False
+    size = float(alone.abs().nan_to_num(0, 0, 0).max()) if alone.numel() else 0.0
+    return torch.allclose(own, alone, 0.0, eps**0.5 * size, equal_nan=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from ....mathematics.cells import Weights
-from .. import pairing
 from ..operations import Step, Sums, primitive
+from ..rows import from_rows, to_rows
 from . import fused, single, stepwise
 from .begun import Begun, Result, states_after
 from .cells import Cell
@@ -60,7 +60,7 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
     shape = *m_states[0].shape[:2], *step.outputs[0].shape
     axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
-    states = [pairing.to_rows(m, state_axis) for m in m_states]
+    states = [to_rows(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     compiled = fused.available(network, shape[0])
     if compiled and sums is None and single.is_possible(network):
@@ -72,12 +72,12 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = pairing.to_rows(whole(step, shape, m_output, selected), axis)
+        rows = to_rows(whole(step, shape, m_output, selected), axis)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
-        m_x = m_x if sums is not None else pairing.from_rows(m_x.reshape(*rows.shape[:-1], -1), axis, step.pairs)
+        m_x = m_x if sums is not None else from_rows(m_x.reshape(*rows.shape[:-1], -1), step.pairs, axis)
     if sums is not None:
         sums.add(m_x)
-    first = [pairing.from_rows(m, state_axis, step.pairs) for m in m_first]
+    first = [from_rows(m, step.pairs, state_axis) for m in m_first]
     found = [None if sums is not None else m_x, *first]
     return [m for m, varies in zip(found, step.varying, strict=True) if varies]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Weights
-from .. import pairing
 from ..nodes import recurrent_step
 from ..operations import CUSTOM, Operation, Step
+from ..rows import from_rows, to_rows
 from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
@@ -155,9 +155,9 @@ def _rule(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None
         found = _by_kernels(network, _alone(step, sides), states)
     else:
         axis = 0 if step.pairs.crossed else None
-        rows = [pairing.to_rows(m, axis) for m in states]
+        rows = [to_rows(m, axis) for m in states]
         m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
-        found = [pairing.from_rows(m, axis, step.pairs) for m in (m_x, *(m.squeeze(1) for m in first))]
+        found = [from_rows(m, step.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
     return _of_varying(step, found)
 
 

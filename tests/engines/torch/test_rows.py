@@ -1,0 +1,174 @@
+"""Rows that share an axis with channels, steps or heads: where their entries lie one after the other, either side runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_close, built, drawn
+from torch import Tensor, nn
+
+import deepshap
+from deepshap.engines.torch.engine import TorchEngine
+
+STEPS, FEATURES, WIDTH = 6, 4, 8
+
+
+class Merging(nn.Module):
+    """Does something with layers of its own, of which the last one makes two outputs of each row."""
+
+    def __init__(self, what: Callable[..., Tensor], outputs: int, *layers: nn.Module) -> None:
+        super().__init__()
+        self.what, self.layers, self.head = what, nn.ModuleList(layers), nn.Linear(outputs, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.what(self.layers, x).reshape(len(x), -1))
+
+
+def rows(x: Tensor) -> Tensor:
+    """Steps of all rows."""
+    return x.reshape(-1, FEATURES)
+
+
+def attention(layers: Any, x: Tensor) -> Tensor:
+    heads = [l(rows(x)).reshape(len(x), STEPS, 2, 4).transpose(1, 2).reshape(-1, STEPS, 4) for l in layers]
+    return torch.softmax(heads[0] @ heads[1].mT / 2, -1) @ heads[2]
+
+
+def channels(x: Tensor) -> Tensor:
+    """Each feature by itself, (rows and features, 1, steps)."""
+    return x.transpose(1, 2).reshape(-1, 1, STEPS)
+
+
+def in_rows(function: Callable[[Tensor], Tensor], width: int = WIDTH) -> Callable[[], nn.Module]:
+    return lambda: Merging(lambda l, x: function(l[0](rows(x))), STEPS * width, nn.Linear(FEATURES, WIDTH))
+
+
+def at_second(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """Rows and features on the second axis."""
+
+    def forward(layers: Any, x: Tensor) -> Tensor:
+        return function(x.permute(1, 0, 2).reshape(STEPS, -1)).reshape(STEPS, len(x), -1).permute(1, 0, 2)
+
+    return lambda: Merging(forward, STEPS * FEATURES)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "relu": in_rows(torch.relu),
+    "gelu": in_rows(F.gelu),
+    "erf": in_rows(torch.erf),
+    "cube": in_rows(lambda x: x**3),
+    "layer norm": in_rows(lambda x: F.layer_norm(x, (WIDTH,))),
+    "normalize": in_rows(lambda x: F.normalize(x, dim=-1)),
+    "softmax": in_rows(lambda x: torch.softmax(x.reshape(-1, 3, WIDTH), 1)),
+    "logsumexp": in_rows(lambda x: torch.logsumexp(x, -1), 1),
+    "greatest": in_rows(lambda x: x.max(-1)[0], 1),
+    "sorted": in_rows(lambda x: x.sort(-1)[0]),
+    "products": in_rows(lambda x: x * torch.sigmoid(x)),
+    "cumulated products": in_rows(lambda x: x.cumprod(-1)),
+    "quotient": in_rows(lambda x: x / (1 + x**2)),
+    "constants that have rows": in_rows(lambda x: torch.tanh(x * (torch.arange(STEPS).repeat(len(x) // STEPS)[:, None] + 1.0))),
+    "constants that have none": in_rows(lambda x: torch.tanh(x * torch.arange(1.0, WIDTH + 1)) * torch.ones(1, 1)),
+    "second axis": at_second(torch.tanh),
+    "second axis, softmax": at_second(lambda x: torch.softmax(x.reshape(STEPS, -1, 2, 2), -1)),
+    "bilinear": lambda: Merging(
+        lambda l, x: l[0](rows(x), torch.tanh(rows(x))), STEPS * WIDTH, nn.Bilinear(FEATURES, FEATURES, WIDTH)
+    ),
+    "attention": lambda: Merging(attention, STEPS * 8, *(nn.Linear(FEATURES, 8) for _ in range(3))),
+    "multi-head attention": lambda: Merging(
+        lambda l, x: l[0](*[x.reshape(-1, 3, FEATURES)] * 3)[0],
+        STEPS * FEATURES,
+        nn.MultiheadAttention(FEATURES, 2, batch_first=True),
+    ),
+    "convolution": lambda: Merging(
+        lambda l, x: torch.relu(l[0](channels(x))), FEATURES * 12, nn.Conv1d(1, 3, 3)
+    ),
+    "max pooling": lambda: Merging(
+        lambda l, x: F.max_pool1d(l[0](channels(x)), 2), FEATURES * 6, nn.Conv1d(1, 3, 3)
+    ),
+    "batch norm": lambda: Merging(
+        lambda l, x: torch.relu(l[1](l[0](rows(x)))), STEPS * WIDTH, nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH)
+    ),
+}  # fmt: skip
+
+# Rows lie among one another, or a recurrent layer finds its own by their number.
+PAIRWISE: dict[str, Callable[[], nn.Module]] = {
+    "steps first": lambda: Merging(
+        lambda l, x: torch.tanh(l[0](rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1),
+        STEPS * WIDTH,
+        nn.Linear(FEATURES, WIDTH),
+    ),
+    "a constant beside the second axis": at_second(
+        lambda x: torch.maximum(x, torch.arange(1.0, STEPS + 1)[:, None] - 4)
+    ),
+    "recurrent": lambda: Merging(
+        lambda l, x: l[0](channels(x).mT)[0][:, -1], FEATURES * 3, nn.LSTM(1, 3, batch_first=True)
+    ),
+}
+
+
+@pytest.fixture
+def ways(monkeypatch) -> list[str]:
+    """Which ways explanations take."""
+    taken: list[str] = []
+    for name in ("_crossed", "_on_all_pairs"):
+        original = getattr(TorchEngine, name)
+
+        def noted(*args: Any, name: str = name, original: Any = original) -> Any:
+            taken.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(TorchEngine, name, noted)
+    return taken
+
+
+def on_all_pairs(model: nn.Module, x: Tensor, r: Tensor, monkeypatch: pytest.MonkeyPatch) -> Any:
+    with monkeypatch.context() as patched:
+        patched.setattr(TorchEngine, "_can_be_crossed", lambda *_: False)
+        return deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+
+
+@pytest.mark.parametrize(("examples", "references"), [(2, 3), (1, 5), (5, 1), (3, 3), (4, 120)])
+@pytest.mark.parametrize("name", MODELS)
+def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
+    model, x, r = built(MODELS[name]()), drawn(examples, STEPS, FEATURES), drawn(references, STEPS, FEATURES, seed=1)
+    explainer = deepshap.DeepExplainer(model, r, progress=False)
+    found = [explainer.shap_values(x) for _ in range(3)]
+    assert {*ways} == {"_crossed"}
+    wanted = on_all_pairs(model, x, r, monkeypatch)
+    for values in found:
+        assert_close(values, wanted, 1e-11)
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_others_run_on_all_pairs(name, ways, monkeypatch):
+    model, x, r = built(PAIRWISE[name]()), drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    assert ways[-1] == "_on_all_pairs"
+    assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
+
+
+@pytest.mark.parametrize("name", [*PAIRWISE, "relu", "attention"])
+def test_rows_that_are_alike_hide_no_order(name, monkeypatch):
+    model, r = built((PAIRWISE | MODELS)[name]()), drawn(4, STEPS, FEATURES)
+    x = r[:2].clone()  # the row that the model is probed on is the first reference
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
+
+
+def test_an_order_that_the_first_rows_hide_is_told_by_the_sums(ways, monkeypatch):
+    model = built(PAIRWISE["steps first"]())
+    x, r = drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    x[0], r[0] = 0.3, 0.3  # all their entries are alike: any order may be theirs
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    assert ways == ["_crossed", "_on_all_pairs"]
+    assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
+
+
+def test_parts_of_the_background(monkeypatch):
+    model, x, r = built(MODELS["attention"]()), drawn(3, STEPS, FEATURES), drawn(40, STEPS, FEATURES, seed=1)
+    found = deepshap.DeepExplainer(model, r, progress=False, max_rows=7).shap_values(x)
+    assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
