@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -121,8 +122,15 @@ def test_a_custom_function_that_leaves_torch_is_never_taken_for_linear(function)
 
 @pytest.mark.parametrize(
     "function",
-    [torch.rand_like, lambda x: nn.functional.dropout(x, 0.5, True), torch.bernoulli, lambda x: x + torch.randn(4)],
-    ids=["rand_like", "dropout", "bernoulli", "randn"],
+    [
+        torch.rand_like,
+        lambda x: nn.functional.dropout(x, 0.5, True),
+        torch.bernoulli,
+        lambda x: x + torch.randn(4),
+        lambda x: x * float(np.random.rand()),
+        lambda x: x * random.gauss(0, 1),
+    ],
+    ids=["rand_like", "dropout", "bernoulli", "randn", "a number of NumPy", "a number of Python"],
 )
 def test_randomness_is_refused(function):
     with pytest.raises((deepshap.UnsupportedOperationError, deepshap.BatchMixingError), match=r"random"):

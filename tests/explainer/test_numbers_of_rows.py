@@ -37,6 +37,14 @@ def test_dependence_on_the_number_of_rows_is_refused(name, rows, references):
         deepshap.DeepExplainer(lambda x: MODELS[name](x, 6), background, progress=False).shap_values(x)
 
 
+@pytest.mark.parametrize("other", [2, 4])
+def test_a_branch_by_the_first_row_is_refused(other):
+    x = torch.tensor([[-1.0, -2.0], [-2.0, -1.0], [-3.0, -1.0], [-0.5, -2.0], [-1.0, -0.1]])
+    x[other] *= -1
+    with pytest.raises(deepshap.BatchMixingError):
+        deepshap.DeepExplainer(lambda x: -x if x[0, 0] > 0 else x, -torch.rand(4, 2), progress=False).shap_values(x)
+
+
 def test_a_limit_that_is_never_reached_is_no_matter():
     x, background = torch.randn(3, 3), torch.randn(4, 3)
     found = deepshap.DeepExplainer(lambda x: MODELS["twice for many rows"](x, 50), background).shap_values(x)

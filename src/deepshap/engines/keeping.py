@@ -181,6 +181,16 @@ def generators_kept() -> Iterator[None]:
         np.random.set_state(_quick_to_set(numpy))
 
 
+@contextmanager
+def other_draws(ahead: int) -> Iterator[None]:
+    """Within it these generators are so many numbers ahead, which shows whether a model draws from them."""
+    with generators_kept():
+        for _ in range(ahead):
+            random.random()
+            np.random.random_sample()
+        yield
+
+
 def _quick_to_set(state: Any) -> Any:
     """Numbers in a list, since NumPy takes its 624 one by one: a third of the time that it takes for those of an array."""
     if state["bit_generator"] != "MT19937":

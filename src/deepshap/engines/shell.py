@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
-from .keeping import drawing_kept
+from .keeping import drawing_kept, other_draws
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -194,11 +194,12 @@ class Shell(ABC):
         return self.outputs(examples, at_once)
 
     def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """As many rows together must have the outputs that the first and the last of them have without the others."""
+        """As many rows together must have the outputs that some of them have without the others."""
         count = len(points)
         if count > 2 and count not in self._sizes:
-            ends = [0, -1]  # in their order, on which packed sequences may rely
-            check_independence(self.eps, [outputs[ends], self._evaluate(points[ends])])
+            # Another row comes first, by which Python may decide; packed sequences may rely on the order.
+            some = [0, -1] if points.extra else [-1, count // 2, 0]
+            check_independence(self.eps, [outputs[some], self._evaluate(points[some])])
             self._sizes.add(count)
 
     @contextmanager
@@ -233,6 +234,19 @@ class Shell(ABC):
         self.layer_axes = [_row_axis(a.shape, b.shape, "layer's value") for a, b in shapes]
         self._flat(alone, 1)
         return [self._rows_first(o, self.output_axis)[0] for o in (alone, together)]
+
+    def _check_among_others(self, both: Points, runs: Sequence[np.ndarray]) -> tuple[Points, np.ndarray]:
+        """The first of two rows must have the output of its runs behind the other, and among several; returns the last run.
+
+        Random numbers of NumPy and Python, which all other runs draw alike, are others in these.
+        """
+        many, found, outputs = both[[1, 0, 1, 1, 1]], list(runs), np.zeros(0)
+        for ahead, points in enumerate((both[[1, 0]], many), 1):
+            with other_draws(ahead):
+                outputs = self._evaluate(points)
+            found.append(outputs[1])
+        check_independence(self.eps, found)
+        return many, outputs
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""

@@ -187,6 +187,11 @@ def test_numbers_that_python_makes_anew(function, words):
     assert "takes other numbers" in str(of_torch)
 
 
+def test_numbers_of_the_generator_that_all_share():
+    """Which every run finds as the one before it did."""
+    alike(deepshap.BatchMixingError, "random numbers", lambda m, x: x * float(np.random.rand()))
+
+
 def test_loops_and_branches_that_differ():
     def turns(x: Any) -> Any:
         return tf.while_loop(

@@ -13,7 +13,8 @@ from tensorflow.python.eager import context
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
-from ..shell import Shell, called_twice, check_independence, spread
+from ..keeping import other_draws
+from ..shell import Shell, called_twice, spread
 from . import inspection
 from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
@@ -229,7 +230,7 @@ class TensorFlowEngine(Shell):
         graph = self.graph(points)
         if graph in self._compared or self._precision is not None:
             return
-        with preserved(self.model, list(self.layers)), variables_kept(graph.written), seeds_kept():
+        with preserved(self.model, list(self.layers)), variables_kept(graph.written), seeds_kept(), other_draws(1):
             called = self._flat(take_output(self._called(points), self.output).numpy(), len(points))[0]
         gap, scale = spread([row, called])
         if gap > self.eps**0.5 * scale:
@@ -299,9 +300,8 @@ class TensorFlowEngine(Shell):
         one, two = examples[:1], references[:1].described_by(examples[:1])
         both = Points.joined([one, two])
         runs = [run.reshape(-1) for run in self._find_axes(both)]
-        runs += [self._evaluate(both[[1, 0]])[1], self._evaluate(both[[1, 0, 1, 1, 1]])[1]]
         function = self._function(both, CROSSED)
-        check_independence(self.eps, runs)
+        self._check_among_others(both, runs)
         self._compare(both, runs[0])
         extra = tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e))
         footprint = function.footprint(tuple(self._entering(one)), tuple(self._entering(two)), extra)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import Shell, check_independence
+from ..shell import Shell
 from . import inspection
 from .agreement import Agreement
 from .alike import footprint_of, groups_of, multipliers_of_pass, quicker_together
@@ -192,11 +192,10 @@ class TorchEngine(Shell):
             both = Points.joined([one, two])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
             self._footprint = self._derivatives.allowed(lambda: self._measure(one, two))
-            behind, among = self._evaluate(both[[1, 0]])[1], self._evaluate(many := both[[1, 0, 1, 1, 1]])
-            check_independence(self.eps, [*map(as_numpy, runs), behind, among[1]])
+            probed = self._check_among_others(both, list(map(as_numpy, runs)))
             if examples.extra:  # is there a way for them but all pairs?
                 self._by_arguments(Comparison(one, references[:2], True, np.zeros((1, 1), int)), None, over_references)
-            self._background.note((many, among))
+            self._background.note(probed)
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
