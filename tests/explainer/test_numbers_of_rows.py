@@ -37,10 +37,9 @@ def test_dependence_on_the_number_of_rows_is_refused(name, rows, references):
         deepshap.DeepExplainer(lambda x: MODELS[name](x, 6), background, progress=False).shap_values(x)
 
 
-@pytest.mark.parametrize("other", [2, 4])
-def test_a_branch_by_the_first_row_is_refused(other):
+def test_a_branch_by_the_first_row_is_refused():
     x = torch.tensor([[-1.0, -2.0], [-2.0, -1.0], [-3.0, -1.0], [-0.5, -2.0], [-1.0, -0.1]])
-    x[other] *= -1
+    x[-1] *= -1
     with pytest.raises(deepshap.BatchMixingError):
         deepshap.DeepExplainer(lambda x: -x if x[0, 0] > 0 else x, -torch.rand(4, 2), progress=False).shap_values(x)
 

@@ -341,6 +341,37 @@ def test_a_model_that_is_functionalized_later():
     assert_close(explainer.shap_values(X), wanted, 1e-12)
 
 
+class Unregistered(nn.Module):
+    """Parameters that no module knows, of a small output beside a large one."""
+
+    def __init__(self, way: str, beyond: float) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.held = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((6, 4), (1, 6))]
+        self.layer, self.way, self.beyond = nn.Linear(4, 6, bias=False), way, beyond
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.held
+        if self.way == "called with":
+            hidden = torch.func.functional_call(self.layer, {"weight": first}, (x,))
+        else:
+            hidden = nn.functional.linear(x, first[:] if self.way == "viewed" else first)
+        return torch.cat([torch.tanh(hidden) @ second.T, self.beyond * x], 1)
+
+
+@pytest.mark.parametrize("beyond", [1.0, 1e7])
+@pytest.mark.parametrize("way", ["in a list", "viewed", "called with"])
+def test_parameters_that_no_module_knows(way, beyond):
+    model, x, references = Unregistered(way, beyond), drawn(2, 4).float(), drawn(5, 4, seed=1).float()
+    explainer = explained(model, references)
+    for _ in range(3):
+        explainer.shap_values(x)
+    with torch.no_grad():
+        model.held[0] *= 1.5
+    found, wanted = (one.shap_values(x)[..., 0] for one in (explainer, explained(model, references)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_an_output_that_is_larger_than_it_was():
     model = Wider(built(Doing(lambda m, x, _: x)))
     ELSEWHERE["outputs"] = 1

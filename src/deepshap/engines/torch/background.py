@@ -31,6 +31,7 @@ from .witness import Trust, Witness, forget_oldest
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
 FEW = 2  # references that run in every call
+SMALL = 1e-3  # of the largest output: a smaller one is measured against that, as it is where sums are checked
 AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
@@ -140,7 +141,7 @@ class Background:
             return evaluate(examples, at_once, "X")
         own, few = np.split(now, [len(examples) - last])
         self.trust.waits = False
-        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps, np.abs(self._outputs).max(initial=0.0))
+        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps, self._outputs)
         return np.concatenate([evaluate(examples[:last], at_once, "X"), own]) if last else own
 
     def _few(self) -> np.ndarray:
@@ -219,10 +220,11 @@ def _outputs(evaluate: Evaluate, points: Points, at_once: int) -> np.ndarray | N
         return None
 
 
-def _is_close(now: np.ndarray, before: np.ndarray, eps: float, scale: float | None = None) -> bool:
-    """Whether outputs are the same but for rounding, on a scale, by default their own."""
-    size = ROUNDING * eps * (np.abs(before).max(initial=0.0) if scale is None else scale)
-    return before.shape == now.shape and bool((np.abs(now - before) <= size).all())
+def _is_close(now: np.ndarray, before: np.ndarray, eps: float, others: np.ndarray | None = None) -> bool:
+    """Whether outputs are the same but for rounding, on the scale that each has in all these rows, or in others."""
+    sizes = np.abs(before if others is None else others).max(0, initial=0.0)
+    limit = ROUNDING * eps * np.maximum(sizes, SMALL * sizes.max(initial=0.0))
+    return before.shape == now.shape and bool((np.abs(now - before) <= limit).all())
 
 
 def _kind_of(points: Points) -> list[Any]:

@@ -33,7 +33,7 @@ IN_NUMPY = {torch.float32, torch.float64, torch.int64}  # and in most models
 class Constants:
     """Tensors that an active call takes as constants. ``overwritten``: the model writes to one of them later.
 
-    ``fingerprints`` tell what they held. Of parameters there are none: all are compared in every call, see ``background.py``.
+    ``fingerprints`` tell what they held. Of weights there are none: all are compared in every call, see ``background.py``.
     """
 
     name: str
@@ -46,7 +46,8 @@ class Constants:
 class Tape:
     """What the reference run leaves behind: every active call in order, and the steps of the nonlinear ones.
 
-    The example side keeps one too, for which ``reference`` is what it is compared with.
+    The example side keeps one too, for which ``reference`` is what it is compared with. ``weights`` are the ids of the parameters
+    of the model's modules.
     """
 
     pairs: Pairs
@@ -58,6 +59,7 @@ class Tape:
     numbers: list[tuple[str, list[Any]]] = field(default_factory=list)
     constants: list[Constants] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
+    weights: frozenset[int] = frozenset()
     nbytes: int = 0
     memory: int = 0
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
@@ -153,7 +155,7 @@ class Tape:
         They have to be the same on both sides. Where they are not, they depend on the input behind autograd's back.
         """
         if self.reference is None:
-            own = Constants(name, tuple(passive), tuple(map(_unless_parameter, passive)))
+            own = Constants(name, tuple(passive), tuple(map(self._print_of, passive)))
             for tensor in passive:
                 self._constants_at[_address(tensor)].append(own)
             self.constants.append(own)
@@ -164,9 +166,13 @@ class Tape:
         recorded = self.reference.constants[position]
         if passive and recorded.name == name and len(recorded.tensors) == len(passive):
             for tensor, other, held in zip(passive, recorded.tensors, recorded.fingerprints, strict=True):
-                if tensor is not other or held is not None:  # parameters are those of the other side
+                if tensor is not other or held is not None:  # weights are those of the other side
                     self._check_constant(name, tensor, other, held)
         return recorded.overwritten
+
+    def _print_of(self, tensor: Tensor) -> Hashable:
+        base = tensor if tensor._base is None else tensor._base
+        return None if isinstance(base, Parameter) and id(base) in self.weights else fingerprint(tensor)
 
     def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable) -> None:
         if tensor.dim() != recorded.dim() or tensor.layout != torch.strided:
@@ -204,10 +210,6 @@ class Tape:
 
 def _listed(numbers: list[Any]) -> str:
     return ", ".join(map(str, numbers[:8]))
-
-
-def _unless_parameter(tensor: Tensor) -> Hashable:
-    return None if isinstance(tensor, Parameter) or isinstance(tensor._base, Parameter) else fingerprint(tensor)
 
 
 def fingerprint(tensor: Tensor) -> Hashable:

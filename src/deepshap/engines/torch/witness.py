@@ -109,9 +109,14 @@ class Witness:
         if not _is_torchs(call.function, names.resolve(call.function)):
             return  # what it computes is not told by what it takes
         active = tuple(varies(call.given))
-        loose = tuple([not (a or isinstance(base_of(t), Parameter)) for a, t in zip(active, call.given, strict=True)])
+        loose = tuple([not (a or self._is_weight(t)) for a, t in zip(active, call.given, strict=True)])
         line = Line(call.function, told, call.name, call.operation, ran[2], active, loose, apart)
         self.script.close(place, line)
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter of a module of the model."""
+        base = base_of(tensor)
+        return isinstance(base, Parameter) and id(base) in self._held
 
     def _told(self, items: Iterable[Any]) -> list[Any]:
         told: list[Any] = []
@@ -160,13 +165,13 @@ class Witness:
             raise _Untold
         base = base_of(tensor)
         form: tuple[Any, ...] = tensor.shape, tensor.dtype, tensor.device
-        held, is_parameter = self._held.get(id(base)), isinstance(base, Parameter)
-        if (held is None and is_parameter) or (held is not None and held != (base.data_ptr(), base._version)):
-            raise _Untold  # it is not what it was when the run began
+        held = self._held.get(id(base))
         if held is not None:
+            if held != (base.data_ptr(), base._version):
+                raise _Untold  # it is not what it was when the run began
             form = *form, id(base), tensor.data_ptr(), tensor.stride(), tensor.is_conj(), tensor.is_neg()
-        if is_parameter:
-            return form
+            if isinstance(base, Parameter):
+                return form
         if tensor.nbytes > LARGE:
             self._in_full = False
             return form
