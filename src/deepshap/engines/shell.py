@@ -53,6 +53,7 @@ class Shell(ABC):
         self._recurrent = False  # whether recurrent layers do most of the work
         self.shares = False  # whether points on a way are run once for both sides
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
+        self._moved = 0.0  # how far rounding moved outputs with other rows, of their size
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()
         self._others: OrderedDict[Hashable, Self] = OrderedDict()  # engines of other outputs of the model
@@ -106,7 +107,7 @@ class Shell(ABC):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
-        self._sizes, self._others, self._found = set(), OrderedDict(), {}
+        self._sizes, self._moved, self._others, self._found = set(), 0.0, OrderedDict(), {}
         return False
 
     def confirm(self) -> bool:
@@ -199,7 +200,7 @@ class Shell(ABC):
         if count > 2 and count not in self._sizes:
             # Another row comes first, by which Python may decide; packed sequences may rely on the order.
             some = [0, -1] if points.extra else [-1, count // 2, 0]
-            check_independence(self.eps, [outputs[some], self._evaluate(points[some])])
+            self._check_independence([outputs[some], self._evaluate(points[some])])
             self._sizes.add(count)
 
     @contextmanager
@@ -245,8 +246,20 @@ class Shell(ABC):
             with other_draws(ahead):
                 outputs = self._evaluate(points)
             found.append(outputs[1])
-        check_independence(self.eps, found)
+        self._check_independence(found)
         return many, outputs
+
+    def _check_independence(self, runs: Sequence[np.ndarray]) -> None:
+        """A row's output must not depend on its batch mates, nor on when it is computed: ``runs`` hold it time and again."""
+        gap, scale = spread(runs)
+        if gap > self.eps**0.5 * scale:
+            raise BatchMixingError(
+                f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other rows of its batch, or from call to "
+                "call: statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the "
+                "whole batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
+            )
+        if gap > 0:  # neither is infinite
+            self._moved = max(self._moved, gap / scale)
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""
@@ -340,17 +353,6 @@ def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
             "with batch_axis."
         )
     return axes[0]
-
-
-def check_independence(eps: float, runs: Sequence[np.ndarray]) -> None:
-    """A row's output must not depend on its batch mates, nor on when it is computed: ``runs`` hold it time and again."""
-    gap, scale = spread(runs)
-    if gap > eps**0.5 * scale:
-        raise BatchMixingError(
-            f"the output for a row changes by {gap:.3g} (of {scale:.3g}) with the other rows of its batch, or from call to call: "
-            "statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the whole "
-            "batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
-        )
 
 
 def spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
