@@ -53,7 +53,6 @@ class Shell(ABC):
         self._recurrent = False  # whether recurrent layers do most of the work
         self.shares = False  # whether points on a way are run once for both sides
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
-        self._moved = 0.0  # how far rounding moved outputs with other rows, of their size
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()
         self._others: OrderedDict[Hashable, Self] = OrderedDict()  # engines of other outputs of the model
@@ -107,7 +106,7 @@ class Shell(ABC):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
-        self._sizes, self._moved, self._others, self._found = set(), 0.0, OrderedDict(), {}
+        self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 
     def confirm(self) -> bool:
@@ -258,8 +257,6 @@ class Shell(ABC):
                 "call: statistics over the batch, random numbers, state kept between calls, or a Python branch on values of the "
                 "whole batch. Such a model has no attribution per row; make its output for a row depend on that row alone."
             )
-        if gap > 0:  # neither is infinite
-            self._moved = max(self._moved, gap / scale)
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""

@@ -31,6 +31,7 @@ from .witness import Trust, Witness, forget_oldest
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
 Evaluate = Callable[[Points, int, str], np.ndarray]
 FEW = 2  # references that run in every call
+TINY = np.finfo(np.float64).tiny
 SMALL = 1e-3  # of the largest output: a smaller one is measured against that, as it is where sums are checked
 AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
@@ -89,6 +90,9 @@ class Background:
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
         self._frozen = False  # in this call
+        self._moved = self._doubt = (
+            0.0  # how far rounding has moved outputs of a few references; and may have, in this call
+        )
         self._asked: Points | None = None  # references of this call
         self._turn = 0  # of the references that run in it
         self.trust = Trust()
@@ -112,6 +116,7 @@ class Background:
         What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be ``confirmed`` here.
         """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
+        self._doubt = 0.0
         self._frozen, self._asked = frozen, references
         self.trust.begin()
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
@@ -129,10 +134,13 @@ class Background:
         self.drop()
         self._key = None
         now = _outputs(evaluate, self._probed[0], len(self._probed[0]))
-        return now is not None and _is_close(now, self._probed[1], eps)
+        return now is not None and _apart(now, self._probed[1], self._probed[1]) <= ROUNDING * eps
 
     def outputs_beside(self, examples: Points, at_once: int, evaluate: Evaluate, eps: float) -> np.ndarray:
-        """Outputs of examples, the last of them beside a few references, where these are to show that the model is the same."""
+        """Outputs of examples, the last of them beside a few references, where these are to show that the model is the same.
+
+        Where they are others, and all references have the outputs that they had, rounding is larger than it was known to be.
+        """
         if not self.trust.waits or self._asked is None:
             return evaluate(examples, at_once, "X")
         rows, last = self._few(), (len(examples) - 1) // at_once * at_once
@@ -140,8 +148,9 @@ class Background:
         if now is None:  # for the examples' sake, or for the references'
             return evaluate(examples, at_once, "X")
         own, few = np.split(now, [len(examples) - last])
-        self.trust.waits = False
-        self.trust.refuted |= not _is_close(few, self._outputs[rows], eps, self._outputs)
+        moved = _apart(few, self._outputs[rows], self._outputs)
+        self.trust.waits = moved > max(ROUNDING * eps, 2 * self._moved)
+        self._doubt = moved if self.trust.waits else 0.0
         return np.concatenate([evaluate(examples[:last], at_once, "X"), own]) if last else own
 
     def _few(self) -> np.ndarray:
@@ -155,9 +164,11 @@ class Background:
         if self.trust.granted or self.trust.waits:
             assert self._asked is not None
             now = _outputs(evaluate, self._asked, self._at_once)
-            if now is None or not _is_close(now, self._outputs, eps):
+            if now is None or _apart(now, self._outputs, self._outputs) > ROUNDING * eps:
                 return False
             self._outputs = now
+            if self._moved < self._doubt <= eps**0.5:  # which more than rounding would be
+                self._moved = self._doubt
         self.trust.shown(self._contents.changes)
         return True
 
@@ -220,11 +231,13 @@ def _outputs(evaluate: Evaluate, points: Points, at_once: int) -> np.ndarray | N
         return None
 
 
-def _is_close(now: np.ndarray, before: np.ndarray, eps: float, others: np.ndarray | None = None) -> bool:
-    """Whether outputs are the same but for rounding, on the scale that each has in all these rows, or in others."""
-    sizes = np.abs(before if others is None else others).max(0, initial=0.0)
-    limit = ROUNDING * eps * np.maximum(sizes, SMALL * sizes.max(initial=0.0))
-    return before.shape == now.shape and bool((np.abs(now - before) <= limit).all())
+def _apart(now: np.ndarray, before: np.ndarray, others: np.ndarray) -> float:
+    """How far outputs are apart, on the scale that each of them has in others."""
+    if before.shape != now.shape:
+        return np.inf
+    sizes = np.abs(others).max(0, initial=0.0)
+    scale = np.maximum(sizes, SMALL * sizes.max(initial=0.0))
+    return float(np.abs((now - before) / np.where(scale > 0, scale, TINY)).max(initial=0.0))
 
 
 def _kind_of(points: Points) -> list[Any]:

@@ -185,7 +185,7 @@ class TorchEngine(Shell):
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not (self.is_frozen or self._background.knows(references)):
             self._sizes = set()
-        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self._unit, confirmed):
+        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps, confirmed):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])
@@ -201,16 +201,11 @@ class TorchEngine(Shell):
 
     def confirm(self) -> bool:
         """Whether the model is what it was taken for."""
-        return self._background.confirm(self.outputs, self._unit)
-
-    @property
-    def _unit(self) -> float:
-        """A rounding unit of outputs: more than that of numbers where many of these have come together."""
-        return max(self.eps, self._moved / 4)
+        return self._background.confirm(self.outputs, self.eps)
 
     def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of the examples of a call."""
-        return self._background.outputs_beside(examples, at_once, self.outputs, self._unit)
+        return self._background.outputs_beside(examples, at_once, self.outputs, self.eps)
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
