@@ -168,6 +168,16 @@ def test_an_order_that_the_first_rows_hide_is_told_by_the_sums(ways, monkeypatch
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
+@pytest.mark.parametrize("name", ["relu", "attention", "max pooling", "sorted", "second axis"])
+def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
+    model, x, r = built(MODELS[name]()), drawn(2, STEPS, FEATURES), drawn(3, STEPS, FEATURES, seed=1)
+    explainer = deepshap.DeepExplainer(model, r, progress=False)
+    found = explainer.shap_values(x, effort=4)
+    assert explainer.engine.shares
+    monkeypatch.setattr(TorchEngine, "_on_ways", lambda *_: None)
+    assert_close(found, deepshap.DeepExplainer(model, r, progress=False).shap_values(x, effort=4), 1e-11)
+
+
 def test_parts_of_the_background(monkeypatch):
     model, x, r = built(MODELS["attention"]()), drawn(3, STEPS, FEATURES), drawn(40, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False, max_rows=7).shap_values(x)

@@ -68,8 +68,9 @@ SHARING = {
         nn.Conv1d(STEPS, 4, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(4, 2), nn.Softmax(-1)
     ),
     "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(18), nn.Linear(18, 5), nn.GELU(), nn.Linear(5, 2)),
+    "rows and steps merged": Merged,
 }
-NOT_SHARING = {"sorted rows": Sorted, "rows and steps merged": Merged}
+NOT_SHARING = {"sorted rows": Sorted}
 
 
 def carried_out(model, rows_run=None, shares=True, memory=2**31):

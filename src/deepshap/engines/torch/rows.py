@@ -40,7 +40,10 @@ def _misaligned(x: Tensor, r: Tensor) -> Misaligned:
 
 def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
     """Of every row of a run the one that it is compared with; ``one`` is the same value of a run on a single row."""
-    return x.index_select(row_axis(x, one, Pairs(len(before), 1)), before)
+    axis, entries = row_place(x, one, Pairs(len(before), 1))
+    if entries == 1:
+        return x.index_select(axis, before)
+    return x.unflatten(axis, (-1, entries)).index_select(axis, before).flatten(axis, axis + 1)
 
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
