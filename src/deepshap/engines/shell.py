@@ -198,7 +198,7 @@ class Shell(ABC):
         count = len(points)
         if count > 2 and count not in self._sizes:
             # Another row comes first, by which Python may decide; packed sequences may rely on the order.
-            some = [0, -1] if points.extra else [-1, count // 2, 0]
+            some = [0, -1] if points.extra else [-1, 0]
             self._check_independence([outputs[some], self._evaluate(points[some])])
             self._sizes.add(count)
 

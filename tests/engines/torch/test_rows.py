@@ -56,6 +56,14 @@ def at_second(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
     return lambda: Merging(forward, STEPS * FEATURES)
 
 
+def scaled(layers: Any, x: Tensor) -> Tensor:
+    """By the mean size of each row; rows in which nothing is observed would take that of the batch."""
+    observed = torch.ones_like(x)
+    total, count = (x * observed).abs().sum((1, 2), keepdim=True), observed.sum((1, 2), keepdim=True)
+    of_all = torch.clamp(total.sum(0) / torch.clamp(count.sum(0), min=1.0), min=1e-3)
+    return torch.tanh(x / torch.where(count > 0, total / count, of_all))
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "relu": in_rows(torch.relu),
     "gelu": in_rows(F.gelu),
@@ -89,6 +97,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "max pooling": lambda: Merging(
         lambda l, x: F.max_pool1d(l[0](channels(x)), 2), FEATURES * 6, nn.Conv1d(1, 3, 3)
     ),
+    "a mean over the batch that no row takes": lambda: Merging(scaled, STEPS * FEATURES),
     "batch norm": lambda: Merging(
         lambda l, x: torch.relu(l[1](l[0](rows(x)))), STEPS * WIDTH, nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH)
     ),
@@ -149,6 +158,19 @@ def test_others_run_on_all_pairs(name, ways, monkeypatch):
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
     assert ways[-1] == "_on_all_pairs"
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
+
+
+def test_a_mean_over_the_batch_that_a_row_takes():
+    def model(x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        return torch.tanh(
+            rows / torch.where(rows[:, :1] > 3, rows.abs().sum() / torch.tensor(float(rows.numel())), 1.0)
+        )
+
+    x, r = drawn(4, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    x[1, 0, 0] = 4.0
+    with pytest.raises(deepshap.BatchMixingError):
+        deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
 
 
 @pytest.mark.parametrize("name", [*PAIRWISE, "relu", "attention"])

@@ -130,11 +130,14 @@ def _add_up(found: Contributions, whole: Comparison, eps: float) -> bool:
 
 
 def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions | None:
-    """What runs on single pairs find; None where that does not add up."""
+    """What runs on single pairs find; None where that does not add up, or the sides of one do not fit together."""
     parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.crossed else 1)]
     for n in range(len(whole.examples)):
         of_example = whole.apart().part(slice(n, n + 1))
-        parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
+        try:
+            parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
+        except Misaligned:
+            return None
         if not _add_up(parts[-1], of_example, eps):
             return None
     return Contributions.of_examples(parts)

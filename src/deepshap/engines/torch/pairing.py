@@ -40,8 +40,14 @@ def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
     assert step.reference is not None
     if len(step.reference.varying) != len(step.varying):
         raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(step.reference.varying)}")
-    apply = _pairing_itself if operation.pairs_itself else _broadcast if operation.broadcasts else _repeated
-    return apply(step, operation, given)
+    if operation.pairs_itself:
+        return _pairing_itself(step, operation, given)
+    try:
+        return (_broadcast if operation.broadcasts else _repeated)(step, operation, given)
+    except Misaligned:  # which is no matter where nothing comes back, as to the mean of a batch that no row takes
+        if any(bool(m.any()) for m in given):
+            raise
+        return [given[0].new_zeros(*given[0].shape[:2], *i.shape) for i in step.inputs]
 
 
 def _with_rows_before(step: Step, operation: Operation) -> Step:

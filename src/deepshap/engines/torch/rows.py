@@ -48,8 +48,6 @@ def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
-    if pairs.crossed:
-        x, r = unmerged(x, r, pairs)
     axis, r = rows_first(x, r, pairs)
     return x.unsqueeze(0), r.unsqueeze(axis)
 
