@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import operator
 import random
 from collections import OrderedDict, deque
@@ -17,7 +18,7 @@ import numpy as np
 
 from .callables import PLAIN
 
-CONTENT = (dict, list, set, deque, bytearray, tuple, np.ndarray)
+CONTENT = (dict, list, set, deque, bytearray, array.array, tuple, np.ndarray)
 BARE = {*CONTENT, OrderedDict}  # those that have no attributes
 EMPTY = {dict, list, set, deque, OrderedDict}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
@@ -43,7 +44,9 @@ class Kept:
         self._generators: list[Any] = []
         self._look(values, take)
         self._mappings = [held for held in self._containers if isinstance(held, dict)]
-        self._contents = [held.copy() for held in (*self._arrays, *self._containers)]
+        self._contents = [
+            held[:] if isinstance(held, array.array) else held.copy() for held in (*self._arrays, *self._containers)
+        ]
         self._in_slots = [_in_slot(*place) for place in self._slots]
 
     def _look(self, values: Iterable[Any], take: Callable[[Any], bool]) -> None:
@@ -109,7 +112,7 @@ class Kept:
 
 
 def _differs(held: Any, content: Any) -> bool:
-    return held.tobytes() != content.tobytes() if isinstance(held, np.ndarray) else bool(held != content)
+    return bool(held != content) if isinstance(held, bytearray) else held.tobytes() != content.tobytes()
 
 
 class _Nature(NamedTuple):
@@ -130,7 +133,7 @@ def _nature_of(kind: Any) -> _Nature:
     owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
     slots = [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
     code = issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
-    mapping, fixed, array = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray)))
+    mapping, fixed, array = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray, array.array)))
     return _Nature(
         issubclass(kind, CONTENT), kind in BARE, mapping, fixed, array, code, issubclass(kind, DRAWING), slots
     )
@@ -156,6 +159,8 @@ def _restore(held: Any, content: Any) -> None:
     if isinstance(held, np.ndarray):
         if held.flags.writeable and _differs(held, content):
             held[...] = content
+    elif isinstance(held, array.array):
+        held[:] = content
     elif not _same(held, content):  # Keras' own lists take note of every change
         held.clear()
         (held.update if isinstance(held, (dict, set)) else held.extend)(content)

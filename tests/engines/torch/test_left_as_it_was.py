@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import random
 from collections import deque
@@ -54,6 +55,7 @@ class Writing(nn.Module):
         self.register_buffer("buffer", torch.zeros(4).double())
         self.nested = {"a": {"b": [1, 2]}, "tensors": [torch.zeros(4).double()]}
         self.state, self.array, self.recent, self.bytes = State(), np.zeros(4), deque([1], maxlen=9), bytearray(4)
+        self.numbers = array.array("d", [0.0, float("nan")])
         self.slots, self.told, self.inner = Slots(), Told([1]), [Inner()]
         self.told.count_of_calls = 0
         self.generators = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0), torch.Generator()]
@@ -68,7 +70,15 @@ def contents(model: Writing) -> dict[str, Any]:
     """All that can be told of the model, by value."""
     tensors = [model.weight, model.buffer, model.nested["tensors"][0], model.state.memory, model.slots.memory]
     flags = [(t.requires_grad, t.is_leaf, None if t.grad is None else t.grad.tolist()) for t in tensors]
-    python = model.nested, model.state.seen, model.state.count, model.recent, bytes(model.bytes), sorted(vars(model))
+    python = (
+        model.nested,
+        model.state.seen,
+        model.state.count,
+        model.recent,
+        bytes(model.bytes),
+        model.numbers,
+        sorted(vars(model)),
+    )
     objects = model.slots.count, hasattr(model.slots, "later"), vars(model.told), vars(model.inner[0]), list(model.told)
     own = model.generators
     states = [own[0].bit_generator.state, own[1].get_state(), own[2].getstate(), own[3].get_state().tolist()]
@@ -124,6 +134,8 @@ def arrays(model: Writing, x: Tensor) -> None:
     model.array += 1
     model.recent.append(2)
     model.bytes[0] += 1
+    model.numbers[0] += 1
+    model.numbers.append(2.0)
 
 
 def numbers(model: Writing, x: Tensor) -> None:
