@@ -133,9 +133,9 @@ def _nature_of(kind: Any) -> _Nature:
     owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
     slots = [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
     code = issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
-    mapping, fixed, array = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray, array.array)))
+    mapping, fixed, numbers = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray, array.array)))
     return _Nature(
-        issubclass(kind, CONTENT), kind in BARE, mapping, fixed, array, code, issubclass(kind, DRAWING), slots
+        issubclass(kind, CONTENT), kind in BARE, mapping, fixed, numbers, code, issubclass(kind, DRAWING), slots
     )
 
 
