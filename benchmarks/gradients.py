@@ -71,6 +71,20 @@ class TemporalConvolutions(nn.Module):
         return self.read_out(self.blocks(x.transpose(1, 2))[:, :, -1])
 
 
+class Patches(nn.Module):
+    """A transformer layer over patches of each channel by itself, as in PatchTST: rows and channels share an axis."""
+
+    def __init__(self, channels: int, steps: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch, self.embedding = patch, nn.Linear(patch, width)
+        self.layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True)
+        self.read_out = nn.Linear(channels * steps // patch * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = x.transpose(1, 2).reshape(-1, x.shape[1] // self.patch, self.patch)
+        return self.read_out(self.layer(self.embedding(patches)).reshape(len(x), -1))
+
+
 class Packed(nn.Module):
     """A recurrent layer over sequences of different lengths, and a read-out of where each ends."""
 
@@ -146,6 +160,7 @@ PROBLEMS = (
     Problem("GRU 16→64 and self-attention, T=50", lambda: ThenAttention(16, 64), SEQUENCE, 0.5),
     Problem("transformer encoder 16→64, relu, T=50", lambda: encoder("relu"), SEQUENCE, 0.8),
     Problem("transformer encoder 16→64, gelu, T=50", lambda: encoder("gelu"), SEQUENCE, 0.8),
+    Problem("transformer over patches of 4 channels, T=96", lambda: Patches(4, 96, 8, 64), (96, 4), 0.8),
     Problem("temporal convolutions 16→32, T=50", lambda: TemporalConvolutions(16, 32), SEQUENCE, 0.7),
     Problem("2-D convolutions, 28 x 28, 10 outputs", lambda: pictures(10), (1, 28, 28), 1.15),
     Problem("2-D convolutions, 28 x 28, 1 output", lambda: pictures(1), (1, 28, 28), 0.7),
