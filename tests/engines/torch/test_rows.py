@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from helpers import assert_close, built, drawn
 from torch import Tensor, nn
 
 import deepshap
+from deepshap.engines.kernels import worth
 from deepshap.engines.torch.engine import TorchEngine
 
 STEPS, FEATURES, WIDTH = 6, 4, 8
@@ -150,6 +152,16 @@ def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
     wanted = on_all_pairs(model, x, r, monkeypatch)
     for values in found:
         assert_close(values, wanted, 1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_by_kernels(name, ways, monkeypatch):
+    monkeypatch.setattr(worth.PAIRS, "beyond", 0)
+    model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(150, STEPS, FEATURES, seed=1)
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    assert {*ways} == {"_crossed"}
+    monkeypatch.setattr(worth.PAIRS, "beyond", np.inf)
+    assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
