@@ -135,7 +135,7 @@ def _attention(step: Step, m: Tensor, axis: int) -> list[Tensor | None] | None:
     (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _sides_of(step))
     queries, keys, width = q[0].shape[-2], k[0].shape[-2], max(q[0].shape[-1], v[0].shape[-1])
     at_once = attention.queries_at_once(queries, keys, width)
-    alike = q[0].dim() in (3, 4) and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
+    alike = q[0].dim() > 2 and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
     if axis or not alike or at_once < min(queries, FEWEST_QUERIES) or not _are_plain(axis, *z, *total):
         return None
     found = [_like(i, m.shape[:2]) for i in step.inputs]
@@ -155,8 +155,8 @@ def _sides_of(step: Step) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 
 def _by_heads(v: Tensor, ahead: int = 0) -> Tensor:
-    """As (..., rows, heads, queries or keys, width)."""
-    return v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v
+    """As (..., rows, heads, queries or keys, width), whatever there is in the place of heads."""
+    return v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v.flatten(ahead + 1, -3)
 
 
 def _placed(multipliers: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -168,6 +168,8 @@ def _placed(multipliers: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
 
 def _like(value: Tensor, ahead: torch.Size) -> Tensor:
     """Memory for multipliers of a value, whose axes lie as its own do: so the product that made it can take them as they are."""
+    if value.dim() > 4:  # axes that the kernel takes as one lie together
+        return value.new_empty(*ahead, *value.shape)
     strides = value.stride()
     order = sorted(range(value.dim() - 1), key=lambda axis: -strides[axis])
     back = [order.index(axis) for axis in range(value.dim() - 1)]
