@@ -9,6 +9,7 @@ from torch import nn
 import deepshap
 from deepshap.errors import InputError
 from deepshap.forecasting import explain_forecast
+from deepshap.forecasting.windows import Asked
 
 LAGS, AHEAD, DAYS = 5, 3, 60
 DATES = pd.date_range("2024-01-01", periods=DAYS, freq="D")
@@ -168,6 +169,35 @@ REFUSED = {
     "too short": (lambda frame: (Linear(), frame[:7], {"lags": LAGS, "forecasts": 4}), "too short"),
     "words": (lambda frame: (Linear(), frame.assign(wind="strong"), {"lags": LAGS}), "table of numbers"),
     "outputs": (lambda frame: (Linear((AHEAD, 2)), frame, {"lags": LAGS}), r"returns \(3, 2\) for each window"),
+    "times that fall": (
+        lambda frame: (Linear(), frame[::-1], {"lags": LAGS}),
+        "must rise from row to row, and 2024-02-28 stands behind 2024-02-29",
+    ),
+    "numbers out of order": (
+        lambda frame: (Linear(), frame.set_axis([*range(1, DAYS), 0]), {"lags": LAGS}),
+        "0 stands behind 59",
+    ),
+    "a time twice": (lambda frame: (Linear(), pd.concat([frame, frame[-1:]]), {"lags": LAGS}), "is there twice"),
+    "days that are missing": (
+        lambda frame: (Linear(), frame.drop(DATES[[20, 21, 40]]), {"lags": LAGS}),
+        "some are missing: 2024-01-21 00:00:00, 2024-01-22 00:00:00, 2024-02-10 00:00:00. .* fill it",
+    ),
+    "days that the background lacks": (
+        lambda frame: (Linear(), frame, {"lags": LAGS, "background": frame.drop(DATES[9])}),
+        "^background: most times are 1 days .* 2024-01-10",
+    ),
+    "times of words": (
+        lambda frame: (Linear(), frame.set_axis([f"day {i}" for i in range(DAYS)]), {"lags": LAGS}),
+        "of times or numbers, .* not 'day 0'",
+    ),
+    "another number of columns": (
+        lambda frame: (Linear(columns=2), frame, {"lags": LAGS}),
+        r"^Linear, called with windows .* of shape \(5, 3\) for each row, failed: RuntimeError: mat1",
+    ),
+    "arrays of NumPy": (
+        lambda frame: (lambda x: x.numpy()[:, -1], frame, {"lags": LAGS}),
+        "returns a ndarray for windows that are tensors of torch",
+    ),
     "another background": (
         lambda frame: (Linear(), frame, {"lags": LAGS, "background": frame[["wind"]]}),
         "the background has columns",
@@ -181,6 +211,42 @@ def test_what_cannot_be_explained_is_refused(case, frame):
     model, series, options = given(frame)
     with pytest.raises(InputError, match=message):
         explain_forecast(model, series, **options)
+
+
+WEEKDAYS = pd.bdate_range("2024-01-01", periods=DAYS + 3)
+CALENDARS = {
+    "months": (pd.date_range("2020-01-31", periods=DAYS, freq="ME"), ["2025-01-31", "2025-02-28", "2025-03-31"]),
+    "working days": (WEEKDAYS[:DAYS], ["2024-03-25", "2024-03-26", "2024-03-27"]),
+    "working days and holidays": (WEEKDAYS.delete([5, 20, 33]), ["2024-03-28", "2024-03-29", "2024-04-01"]),
+    "days where clocks are changed": (
+        pd.date_range("2024-02-01", periods=DAYS, tz="Europe/Berlin"),
+        ["2024-04-01", "2024-04-02", "2024-04-03"],
+    ),
+    "periods": (pd.period_range("2020-01", periods=DAYS, freq="M"), ["2025-01-01", "2025-02-01", "2025-03-01"]),
+    "times without a rhythm": (
+        pd.DatetimeIndex(DATES[0] + pd.to_timedelta(np.cumsum(np.arange(DAYS) % 7 + 1), unit="D")),
+        ["2024-08-26", "2024-08-30", "2024-09-03"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CALENDARS)
+def test_the_calendar_goes_on_behind_the_end(case, frame):
+    index, coming = CALENDARS[case]
+    explanation = explain_forecast(Linear(), frame.set_axis(index), lags=LAGS, references=10)
+    assert explanation.forecast_times[0].astype("M8[D]").astype(str).tolist() == coming
+
+
+def test_hours_are_neighbours_where_clocks_are_changed(frame):
+    index = pd.date_range("2024-03-30", periods=DAYS, freq="h", tz="Europe/Berlin")
+    explanation = explain_forecast(Linear(), frame.set_axis(index), lags=LAGS, references=10)
+    ahead = explanation.forecast_times[0] - explanation["past"].step_labels[0][-1]
+    assert (ahead / np.timedelta64(1, "h")).tolist() == [1, 2, 3]
+
+
+def test_an_adapter_without_options_says_so():
+    with pytest.raises(InputError, match="knows no option 'lags'; it takes none beside the parameters"):
+        Asked(options={"lags": 3}).known("a library")
 
 
 def test_scalers_that_are_not_affine_are_refused(frame):

@@ -45,7 +45,10 @@ def explain_forecast(
     series : object, optional
         What to forecast, as the library's ``predict`` takes it: TimeSeries or a list of them; a long DataFrame; a
         TimeSeriesDataSet; of a model of one's own a DataFrame or an array (times, columns), or a dict of such. By default
-        what the model was trained on, where the library keeps it.
+        what the model was trained on, where the library keeps it. The index of a DataFrame must rise from row to row, and
+        where most times are equally far apart, none may be missing: neighbouring rows are read as neighbouring times.
+        Calendars (months, working days) are known, and days without Saturdays and Sundays are working days, whose holidays are
+        no gaps; where hardly two steps are alike, all are taken as they come. Rows without times are numbered.
     forecasts, stride : int, default 1
         How many forecasts of each series are explained, the last ones, and how many steps they are apart. Each is a row.
     background : object, optional
@@ -74,8 +77,9 @@ def explain_forecast(
     Raises
     ------
     InputError
-        If the model is of no known library, is not fitted, or draws at random; a series is too short or has gaps; a
-        transform of the target is not known; or what is explained is not what the library predicts by itself.
+        If the model is of no known library, is not fitted, or draws at random; a series is too short, is not in
+        order or has gaps; a transform of the target is not known; or what is explained is not what the library predicts by
+        itself.
     """
     for name, value in (("forecasts", forecasts), ("stride", stride), ("references", references)):
         check_whole(name, value, 1)

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..engines.callables import is_keras
 from ..engines.registry import takes_keras
-from ..errors import InputError
+from ..errors import InputError, of_user
 from ..names import check_names, check_whole, name_of, numbered
+from .times import rising
 from .units import affine_of
 from .windows import Asked, Input, Outputs, Windows, evenly, ids_of
 
@@ -40,15 +41,21 @@ def forecaster(model: Any, series: Any, asked: Asked) -> OwnForecaster:
 
 @dataclass(frozen=True)
 class _Table:
-    """A series: its name, values (times, columns) in the units of the data, and times."""
+    """A series: its name, values (times, columns) in the units of the data, times, and how a calendar counts on from them."""
 
     name: str
     values: np.ndarray
     times: np.ndarray
+    rhythm: Any = None
 
     def ahead(self, end: int, steps: int) -> np.ndarray:
-        """Times of the steps behind an end; beyond the table as far apart as its last ones."""
+        """Times of the steps behind an end; beyond the table as the calendar goes on, or as far apart as its last ones."""
         known, missing = self.times[end : end + steps], max(0, end + steps - len(self.times))
+        if self.rhythm is not None:
+            import pandas as pd
+
+            coming = pd.date_range(self.times[-1], periods=missing + 1, freq=self.rhythm)[1:]
+            return np.concatenate([known, coming.to_numpy(self.times.dtype)])
         step = self.times[-1] - self.times[-2]
         return np.concatenate([known, self.times[-1] + step * np.arange(1, missing + 1)])
 
@@ -180,6 +187,11 @@ class OwnForecaster:
     def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The model as its user calls it."""
         values = [inputs[kind] for kind in self.kinds]
+        shapes = " and ".join(str(value.shape[1:]) for value in values)
+        with of_user(f"{self.name}, called with windows (lags, columns) of shape {shapes} for each row,"):
+            return self._called(values)
+
+    def _called(self, values: list[np.ndarray]) -> np.ndarray:
         if is_keras(self.model) and hasattr(self.model, "predict_on_batch"):
             return np.asarray(self.model.predict_on_batch(values if len(values) > 1 else values[0]))
         if self._takes_keras:
@@ -259,7 +271,9 @@ def _table(name: str, frame: Any, what: str) -> _Table:
             f"{what} {name} must have shape (times, columns), with two times at least, not {values.shape}."
         )
     index = getattr(frame, "index", None)
-    return _Table(name, values, np.arange(len(values)) if index is None else np.asarray(index))
+    if index is None or callable(index):  # of a list it is a method
+        return _Table(name, values, np.arange(len(values)))
+    return _Table(name, values, *rising(index, f"{what} {name}" if name != what else what))
 
 
 def _outputs(shape: tuple[int, ...], series: list[str], parameters: Any, horizon: int | None) -> Outputs:

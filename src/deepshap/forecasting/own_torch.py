@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 
 class OfTorch(nn.Module):
     """A forecaster in the units of the data."""
@@ -32,7 +34,13 @@ def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
         for one in modules:
             one.training = False
         with torch.no_grad():
-            return model(*(torch.as_tensor(value).to(kind) for value in values)).cpu().numpy()
+            forecast = model(*(torch.as_tensor(value).to(kind) for value in values))
+        if not isinstance(forecast, Tensor):
+            raise InputError(
+                f"the model returns a {type(forecast).__name__} for windows that are tensors of torch; a forecaster of one's own "
+                "must return a tensor, made by torch's operations."
+            )
+        return forecast.cpu().numpy()
     finally:
         for one, mode in zip(modules, modes, strict=True):
             one.training = mode

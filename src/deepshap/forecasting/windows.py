@@ -166,9 +166,8 @@ class Asked:
         given = dict(self.options or {})
         unknown = sorted(set(given) - set(names))
         if unknown:
-            raise InputError(
-                f"explain_forecast of {library} knows no option {unknown[0]!r}; it takes {', '.join(names)}."
-            )
+            known = f"it takes {', '.join(names)}" if names else "it takes none beside the parameters that it names"
+            raise InputError(f"explain_forecast of {library} knows no option {unknown[0]!r}; {known}.")
         return {name: given.get(name) for name in names}
 
     def ends(self, length: int, most: int | None = None) -> list[int]:
