@@ -219,6 +219,88 @@ def test_what_shap_makes_of_it_is_the_same_and_ours(explanation, take):
     assert found.output_names == wanted.output_names
 
 
+@pytest.fixture
+def described():
+    """All that runs along an axis."""
+    random = np.random.default_rng(0)
+    base = random.normal(size=(ROWS, OUTPUTS))
+    found = deepshap.Explanation(
+        random.normal(size=(ROWS, STEPS, FEATURES, OUTPUTS)), base, np.ones((ROWS, STEPS, FEATURES)), compute_time=4.0
+    )
+    found.feature_names, found.output_names, found.row_ids = NAMES, CLASSES, list("abcd")
+    found.step_labels, found.targets = np.arange(STEPS) * 10, [0, 1, 1, 0]
+    return found
+
+
+AXES_LEFT = {  # feature names, output names, ids, steps, outputs' axes, shape of the data
+    0: (NAMES, CLASSES, None, STEPS, (2,), (STEPS, FEATURES)),
+    1: (NAMES, CLASSES, list("abcd"), None, (2,), (ROWS, FEATURES)),
+    2: (None, CLASSES, list("abcd"), STEPS, (2,), (ROWS, STEPS)),
+    3: (NAMES, None, list("abcd"), STEPS, (), (ROWS, STEPS, FEATURES)),
+    -1: (NAMES, None, list("abcd"), STEPS, (), (ROWS, STEPS, FEATURES)),
+}
+
+
+@pytest.mark.parametrize("axis", AXES_LEFT)
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "percentile"])
+def test_what_is_aggregated_has_what_belongs_to_the_other_axes(described, name, axis):
+    features, outputs, ids, steps, output_dims, data = AXES_LEFT[axis]
+    found = described.percentile(30, axis) if name == "percentile" else getattr(described, name)(axis)
+    wanted = np.percentile(described.values, 30, axis) if name == "percentile" else None
+    np.testing.assert_array_equal(found.values, getattr(np, name)(described.values, axis) if wanted is None else wanted)
+    assert (found.feature_names, found.output_names, found.output_dims) == (features, outputs, output_dims)
+    assert (found.row_ids if found.row_ids is None else list(found.row_ids)) == ids
+    assert (found.step_labels is None, np.shape(found.data)) == (steps is None, data)
+    assert (found._rows, found.compute_time) == (int(axis != 0), 4.0)
+    assert found.op_history[-1].name == name
+    assert ("1 row:" in repr(found)) == (axis == 0)
+    assert found.to_dataframe()["attribution"].size == found.values.size
+
+
+def test_sums_and_base_values_are_still_the_output(described):
+    outputs = described.base_values + described.values.sum((1, 2))
+    for found in (described.sum(1).sum(1), described.sum(2).sum(1)):
+        np.testing.assert_allclose(found.base_values + found.values, outputs)
+    both = described.sum(3)
+    np.testing.assert_allclose(both.base_values + both.values.sum((1, 2)), outputs.sum(1))
+    for found in (described.mean(1), described.max(3), described.sum()):
+        assert found.base_values is None
+    assert described.sum(3)[1:, 3].output_dims == ()
+
+
+@pytest.mark.parametrize("base", [None, np.zeros((ROWS, OUTPUTS))], ids=["without", "with"])
+def test_totals_are_shown_and_saved(described, base, tmp_path):
+    found = deepshap.Explanation(described.values, base, described.data, output_names=CLASSES)
+    found._count_steps(1)
+    found.feature_names = NAMES
+    assert "4 rows × 6 steps" in repr(found)
+    for total in (found.sum(), found.mean(0).mean(0).mean(0).mean(0), found[0][0][0].mean(0)):
+        assert "1 number" in repr(total)
+        assert "1 number" in total._repr_html_()
+        assert (total.values.shape, total._rows) == ((), 0)
+    np.testing.assert_allclose(found.sum().values, described.values.sum())
+    row = found[0]
+    assert "1 row: 6 steps × 3 features" in repr(row)
+    assert row[2].shape == (FEATURES, OUTPUTS)
+    row.save(tmp_path / "row.parquet")
+    for again in (deepshap.load(tmp_path / "row.parquet"), deepshap.Explanation.from_xarray(row.to_xarray())):
+        assert repr(again) == repr(row)
+    with pytest.raises(deepshap.InputError, match="nothing to take the sum of"):
+        found.sum().sum()
+    with pytest.raises(deepshap.InputError, match="axis must be one of"):
+        found.sum(4)
+
+
+def test_features_are_put_beside_each_other_without_base_values(described):
+    found = deepshap.Explanation(described.values, None, described.data, output_names=CLASSES)
+    assert found.hstack(found).shape == (ROWS, STEPS, 2 * FEATURES, OUTPUTS)
+    with pytest.raises(deepshap.InputError, match="same base values"):
+        found.hstack(described)
+    outputs_alone = described.sum(1).sum(1)
+    with pytest.raises(deepshap.InputError, match=r"of shape \(4, 2\) have none"):
+        outputs_alone.hstack(outputs_alone)
+
+
 def test_names_behind_an_ellipsis(explanation):
     np.testing.assert_array_equal(explanation[..., "yes"].values, explanation.values[..., 1])
     np.testing.assert_array_equal(explanation[1, ..., np.int64(1)].values, explanation.values[1, ..., 1])

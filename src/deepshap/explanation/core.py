@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Summary = Callable[..., Any] | np.ndarray | Sequence[Any] | None
+
+REDUCTIONS = ("sum", "mean", "max", "min")  # of shap, which take an axis away
+LINEAR = ("sum", "mean")
+OF_ROWS = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data", "forecast_times")
+OF_STEPS = ("steps", "step_labels", "lags", "valid_steps")
 
 
 class Attributions(Fields, shap.Explanation):
@@ -171,10 +177,13 @@ class Attributions(Fields, shap.Explanation):
         """
         check_types("what is put beside an explanation", other, shap.Explanation, "an explanation")
         axis = self._inputs - 1
+        if axis < self._rows:
+            raise InputError(f"hstack puts features side by side, and values of shape {self.values.shape} have none.")
         mine, others = list(self.values.shape), list(other.values.shape)
         if mine[:axis] + mine[axis + 1 :] != others[:axis] + others[axis + 1 :]:
             raise InputError(f"hstack needs equal shapes but for axis {axis}, not {tuple(mine)} and {tuple(others)}.")
-        if not np.allclose(self.base_values, other.base_values, atol=1e-6):
+        bases = self.base_values, other.base_values
+        if (bases[0] is None) != (bases[1] is None) or (bases[0] is not None and not np.allclose(*bases, atol=1e-6)):
             raise InputError("hstack needs the same base values: those of one explanation, one model, one background.")
         both = copy.copy(self)
         both._forget("steps", "step_labels", "valid_steps", "lags", "display_data", *self._error_names)
@@ -243,6 +252,7 @@ class Attributions(Fields, shap.Explanation):
             part = super().__getitem__(items)
         if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
+            part._has_rows = bool(self._rows) and not (is_whole(items[0]) or isinstance(items[0], str))
             if self._rows and self.compute_time is not None:  # that of its rows
                 part.compute_time = (
                     self.compute_time * (len(part.values) if part._rows else 1) / max(len(self.values), 1)
@@ -261,32 +271,67 @@ class Attributions(Fields, shap.Explanation):
         return self._changed(super()._apply_binary_operator(*args))
 
     def _numpy_func(self, fname: str, **kwargs: Any) -> Self:
-        result: Self = super()._numpy_func(fname, **kwargs)
-        if fname == "abs":
-            return self._changed(result)
-        return result._without_rows(kwargs.get("axis"))
+        if fname in REDUCTIONS and not (kwargs["axis"] == 0 and self._has_own_names):
+            return self._reduced(fname, getattr(np, fname), kwargs["axis"])
+        result: Self = self._changed(super()._numpy_func(fname, **kwargs))
+        if fname != "abs":
+            result._forget(*OF_ROWS, "step_labels", "lags", *(() if kwargs.get("axis") == 0 else ("steps",)))
+        return result
 
     def percentile(self, q: float, axis: int | None = None) -> Self:
         """As shap's."""
         check_number("q", q, 0, 100)
-        if axis is not None and not (is_whole(axis) and -self.values.ndim <= axis < self.values.ndim):
+        if axis == 0 and self._has_own_names:
+            return self._changed(super().percentile(q, axis))
+        return self._reduced("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
+
+    def _reduced(self, name: str, function: Callable[..., Any], axis: int | None) -> Self:
+        """Aggregate an axis, or all: what belonged to its places is gone, the rest stays, base values as far as they hold."""
+        axes = self._inputs + len(self.output_dims)
+        if axis is not None and not (is_whole(axis) and -axes <= axis < axes):
             raise InputError(f"axis must be one of values of shape {self.values.shape}, not {axis!r}.")
-        return super().percentile(q, axis)._without_rows(axis)
+        if not self.values.size or not axes:
+            raise InputError(f"there is nothing to take the {name} of: values have shape {self.values.shape}.")
+        axis = axis if axis is None else axis % axes
+        objects = dict(self._s._iter_tracked(include_aliases=True))
+        gone = [key for key, one in objects.items() if axis is None or axis in one.dim]
+        gone += OF_STEPS if axis in (None, self._steps_at) else ()
+        base, dims = self.base_values, objects["base_values"].dim
+        if axis is not None and axis in dims and (axis == 0 or name in LINEAR):
+            base = function(base, axis=dims.index(axis))
+        elif axis is None or axis in dims or name != "sum":
+            base, dims = None, []  # of a sum over inputs it is what it was
+        left = self[(slice(None),) * axis + (0,) if axis is not None else (0,) * axes]
+        left.op_history[-1] = replace(
+            left.op_history[-1], name=name, args=(), kwargs={"axis": axis}, collapsed_instances=axis == 0
+        )
+        left.values = function(self.values, axis=axis)
+        left._changed(left)._track(**{key: Obj(None) for key in gone if key not in ("values", "data", "base_values")})
+        left._track(base_values=Obj(base, _without(axis, dims)), data=Obj(self._aggregated(function, axis)))
+        left.output_dims = tuple(_without(axis, self.output_dims))
+        left.compute_time = self.compute_time
+        return left
+
+    def _aggregated(self, function: Callable[..., Any], axis: int | None) -> Any:
+        """What a function makes of an axis of the data, which they may not have; None of what it cannot be taken of."""
+        if axis is not None and axis >= self._inputs:
+            return self.data
+        try:
+            return None if self.data is None else function(np.asarray(self.data), axis=axis)
+        except (TypeError, ValueError):
+            return None
+
+    @property
+    def _has_own_names(self) -> bool:
+        """Whether each row has features of its own, as texts have in shap."""
+        names = self.feature_names
+        return isinstance(names, (list, np.ndarray)) and len(names) > 0 and isinstance(names[0], (list, np.ndarray))
 
     @staticmethod
     def _changed(result: Any) -> Any:
         """Forget what does not hold of other values."""
         result._forget("outputs", "gap", *result._error_names)
         return result
-
-    def _without_rows(self, axis: int | None) -> Self:
-        """Forget what described single rows and, unless the rows were aggregated, the steps."""
-        labels = self._s._objects.get("step_labels")
-        shared = axis == 0 and labels is not None and labels.dim == [0]
-        steps = () if shared else ("step_labels",) if axis == 0 else ("step_labels", "steps", "lags")
-        described = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data", "forecast_times")
-        self._changed(self)._forget(*described, *steps)
-        return self
 
     # ------------------------------------------------------------------ axes
     def _find_outputs(self) -> tuple[int, ...]:
@@ -345,6 +390,11 @@ class Attributions(Fields, shap.Explanation):
 
 
 # ---------------------------------------------------------------------- helpers
+def _without(axis: int | None, dims: Sequence[int]) -> list[int]:
+    """Axes as they are numbered when one of them, or all, are gone."""
+    return [] if axis is None else [dim - (dim > axis) for dim in dims if dim != axis]
+
+
 def _output_index(key: int | str, size: int, names: Sequence[str]) -> int:
     if isinstance(key, str) and key in names:
         return list(names).index(key)

@@ -43,6 +43,7 @@ class Fields(Forecasts):
     explained: str | None = None  # which output the values are of, in words, where one was picked: "predicted"
     classes: list[str] | None = None  # names of all outputs of the model, in the order of ``predictions``
     time_label: str | None = None  # name and unit of the axis of steps
+    _has_rows: bool = True  # where there are no base values, which tell
     players: str | None = None  # what a value belongs to, such as "steps", where it is not a cell of the input
     _s: Any  # shap's parallel arrays
     values: Any
@@ -283,7 +284,9 @@ class Fields(Forecasts):
     @property
     def _rows(self) -> int:
         """1 if there is an axis of rows, 0 for the explanation of a single row."""
-        return int(self.base_values is None or np.ndim(self.base_values) > len(self.output_dims))
+        if self.base_values is None:
+            return int(self._has_rows)
+        return int(np.ndim(self.base_values) > len(self.output_dims))
 
     @property
     def _steps_at(self) -> int | None:

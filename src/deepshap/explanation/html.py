@@ -49,7 +49,7 @@ def _shape(name: Any, part: Attributions) -> str:
         f"{size:,} {word}{'s' * (size != 1 and word != '')}".strip()
         for size, word in zip(part.shape, words, strict=True)
     ]
-    text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}"
+    text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}" if sizes else "1 number"
     return text if name is None else f"{name}: {text}"
 
 

@@ -248,6 +248,7 @@ def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     explanation = rebuilt(
         kind, tracked, [axis for axis, dim in enumerate(dims) if dim.startswith("output")], attributes
     )
+    explanation._has_rows = "row" in dims
     if "replicates" in dataset.variables:
         explanation.replicates = dataset["replicates"].transpose("replicate", *dims).to_numpy()
     if "prediction" in dataset.variables:

@@ -174,6 +174,7 @@ def _described(
         "lines": form.count,
         "tracked": tracked,
         "output_axes": list(part.output_dims),
+        "rows": part._rows,
         "checksum": zlib.crc32(values.view(np.uint8).data if values.size and values.ndim else values.tobytes()),
         "attributes": facts(part),
     }
@@ -276,7 +277,9 @@ def _restored(
     values = np.ascontiguousarray(tracked["values"].o)
     if zlib.crc32(values.tobytes()) != part["checksum"]:
         raise InputError(CHANGED)
-    return rebuilt(kind, tracked, part["output_axes"], part["attributes"])
+    explanation = rebuilt(kind, tracked, part["output_axes"], part["attributes"])
+    explanation._has_rows = bool(part.get("rows", 1))  # files of before do not say
+    return explanation
 
 
 def _tracked(
