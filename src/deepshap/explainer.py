@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from .handlers import TakesHandlers
 from .in_shap import ShapExplainer
 from .methods import Method
 from .names import check_whole, listed
-from .options import check_options
+from .options import check_options, opened
 from .players import Players
 from .request import Answer, Answering, Request, lengths_named, names_of, names_of_each
 from .tables import Labels, check_columns, columns_of, plain
@@ -378,13 +379,35 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         }
 
     def save(self, out_file: Any) -> None:
-        """Write the explainer, with its model and background, to a binary file that is open."""
-        cloudpickle.dump(self, out_file)
+        """Write the explainer, with its model and background, to a path, or a binary file that is open.
+
+        Raises
+        ------
+        InputError
+            If it is neither.
+        """
+        with opened(out_file, "wb") as stream:
+            cloudpickle.dump(self, stream)
 
     @classmethod
     def load(cls, in_file: Any) -> DeepExplainer:
-        """Read what ``save`` wrote. Like every pickle it can run code: load only what you trust."""
-        return cloudpickle.load(in_file)
+        """Read what ``save`` wrote. Like every pickle it can run code: load only what you trust.
+
+        Raises
+        ------
+        InputError
+            If it is neither a path nor a binary file that is open, or holds no explainer.
+        """
+        with opened(in_file, "rb") as stream:
+            try:
+                found = cloudpickle.load(stream)
+            except (pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
+                raise InputError(
+                    f"{in_file} holds no explainer that DeepExplainer.save wrote whole: {error}"
+                ) from error
+        if not isinstance(found, DeepExplainer):
+            raise InputError(f"{in_file} holds a {type(found).__name__}, no explainer that DeepExplainer.save wrote.")
+        return found
 
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:

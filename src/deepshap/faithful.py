@@ -96,7 +96,7 @@ class Faithfulness:
         return needed("pandas", "tables need pandas").DataFrame({name: getattr(self, name) for name in columns})
 
     def plot(self, ax: Axes | None = None, unit: str = "") -> Axes:
-        """Draw the curves, and how sure the signs are."""
+        """Draw the curves, and how sure the signs are, into the axes that are given or else a new figure; return the axes."""
         from .plots.faithfulness import faithfulness as draw
 
         return draw(self, ax=ax, unit=unit)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -55,12 +57,29 @@ def check_range(what: str, value: Any) -> None:
         check_whole(what, place, 0)
 
 
+def _check_pair_of_names(what: str, value: Any) -> None:
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{what} must be a pair of texts, what the two groups are called, not {value!r}.")
+
+
 def check_shape(what: str, value: Any) -> None:
     """Raise unless a value holds sizes of axes."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)) or not len(value):
         raise InputError(f"{what} must be the sizes of a row's axes, as (steps, features), not {value!r}.")
     for size in value:
         check_whole(f"{what}, a row's sizes,", size, 1)
+
+
+@contextmanager
+def opened(file: Any, mode: str) -> Iterator[Any]:
+    """A binary file, from its path or as it is."""
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, mode) as stream:
+            yield stream
+    elif hasattr(file, "write" if mode == "wb" else "read") and not isinstance(file, io.TextIOBase):
+        yield file
+    else:
+        raise InputError(f"give a path, or a file that is open as open(path, {mode!r}), not {file!r}.")
 
 
 def _check_features(what: str, value: Any) -> None:
@@ -121,6 +140,7 @@ OPTIONS: dict[str, Check] = {
     "per": partial(check_choice, choices=("feature", "step")),
     "channels": _or_none(partial(check_choice, choices=("first", "last"))),
     "robust": _flag,
+    "names": _check_pair_of_names,
     "unit": _text,
     "time_label": _or_none(_text),
     "title": _or_none(_text),

@@ -162,6 +162,9 @@ def test_the_same_seed_gives_the_same(data, linear):
 def test_as_text_table_and_picture(linear):
     assert "another sign" in str(linear)
     assert list(linear.to_dataframe().columns)[:2] == ["separation", "agreement"]
+    for option in ({"unit": 3}, {"ax": "x"}):
+        with pytest.raises(deepshap.InputError, match=f"^plots.faithfulness: {next(iter(option))} must be"):
+            linear.plot(**option)
     ax = linear.plot(unit="°C")
     drawn = {tuple(np.round(line.get_ydata(), 9)) for line in ax.get_lines()}
     assert drawn == {tuple(np.round(curve.mean(0), 9)) for curve in linear.deletion.values()}

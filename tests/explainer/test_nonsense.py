@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -258,3 +259,39 @@ def test_nonsense_for_reports_and_files(option, value, tmp_path):
         for function in (FOUND.save, deepshap.load):
             with pytest.raises(deepshap.InputError):
                 function(value)
+
+
+def test_explanations_need_a_folder_and_reports_a_name_of_html(tmp_path):
+    for name in ("missing/why.parquet", "missing/why.csv"):
+        with pytest.raises(deepshap.InputError, match=r"why.* cannot be written: there is no folder .*missing"):
+            FOUND.save(tmp_path / name)
+    with pytest.raises(deepshap.InputError, match="there is no folder"):
+        FOUND.report(tmp_path / "missing" / "why.html")
+    for name in ("why.pdf", "why"):
+        with pytest.raises(deepshap.InputError, match=r"whose name ends in \.html"):
+            FOUND.report(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_explainers_are_saved_to_paths_and_to_open_files(tmp_path):
+    path = tmp_path / "explainer.bin"
+    EXPLAINER.save(str(path))
+    np.testing.assert_array_equal(deepshap.DeepExplainer.load(path)(X).values, FOUND.values)
+    with open(path, "wb") as file:
+        EXPLAINER.save(file)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(deepshap.DeepExplainer.load(file)(X).values, FOUND.values)
+    with open(path, encoding="latin1") as text:
+        for given in (text, 7, None):
+            with pytest.raises(deepshap.InputError, match="open\\(path, 'rb'\\)"):
+                deepshap.DeepExplainer.load(given)
+    with pytest.raises(deepshap.InputError, match="open\\(path, 'wb'\\)"):
+        EXPLAINER.save(7)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing that was pickled", pickle.dumps([1, 2])])
+def test_a_file_that_is_no_explainer(content, tmp_path):
+    path = tmp_path / "explainer.bin"
+    path.write_bytes(content)
+    with pytest.raises(deepshap.InputError, match=r"explainer\.bin holds .*explainer that DeepExplainer\.save wrote"):
+        deepshap.DeepExplainer.load(path)

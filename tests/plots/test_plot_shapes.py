@@ -164,6 +164,34 @@ def test_other_things_are_refused():
         plots.importance(explanation()[:0])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", [*ONE_ROW, *MANY_ROWS])
+def test_what_is_no_number_is_refused(name, value):
+    found = explanation(1) if name in ONE_ROW else explanation()
+    found.values[0, 1, 2] = value
+    with pytest.raises(InputError, match=r"^plots\.\w+: the attributions hold NaN or infinity"):
+        (ONE_ROW | MANY_ROWS)[name](found)
+    joint = deepshap.JointExplanation({"near": explanation(1), "far": found})
+    with pytest.raises(InputError, match=r"^plots\.inputs: the attributions to 'far' hold NaN"):
+        plots.inputs(joint, row=0)
+
+
+def test_groups_have_two_names():
+    for plot in (plots.cohorts, plots.difference):
+        for names in [("x",), "xy", ("x", 3)]:
+            with pytest.raises(InputError, match=f"^plots.{plot.__name__}: names must be a pair of texts"):
+                plot(explanation(), [0, 2], names=names)
+
+
+def test_arrays_and_unknown_options_are_refused_by_name():
+    with pytest.raises(InputError, match=r"plots\.inputs takes a deepshap\.Explanation, .* not ndarray"):
+        plots.inputs(np.ones((2, 3, 4)))
+    with pytest.raises(
+        TypeError, match=r"^plots\.heatmap: got an unexpected keyword argument 'colour'; it takes .* unit"
+    ):
+        plots.heatmap(explanation()[0], colour="red")
+
+
 def test_a_matrix_of_steps_is_a_sequence():
     whole = explanation()
     ax = plots.heatmap(whole.over_features()[0])

@@ -271,7 +271,7 @@ class Attributions(Fields, shap.Explanation):
         return self._changed(super()._apply_binary_operator(*args))
 
     def _numpy_func(self, fname: str, **kwargs: Any) -> Self:
-        if fname in REDUCTIONS and not (kwargs["axis"] == 0 and self._has_own_names):
+        if fname in REDUCTIONS and not self._joins_names(kwargs["axis"]):
             return self._reduced(fname, getattr(np, fname), kwargs["axis"])
         result: Self = self._changed(super()._numpy_func(fname, **kwargs))
         if fname != "abs":
@@ -281,7 +281,7 @@ class Attributions(Fields, shap.Explanation):
     def percentile(self, q: float, axis: int | None = None) -> Self:
         """As shap's."""
         check_number("q", q, 0, 100)
-        if axis == 0 and self._has_own_names:
+        if self._joins_names(axis):
             return self._changed(super().percentile(q, axis))
         return self._reduced("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
 
@@ -321,10 +321,11 @@ class Attributions(Fields, shap.Explanation):
         except (TypeError, ValueError):
             return None
 
-    @property
-    def _has_own_names(self) -> bool:
-        """Whether each row has features of its own, as texts have in shap."""
+    def _joins_names(self, axis: Any) -> bool:
+        """Whether rows are aggregated that have features of their own each, as texts in shap: by their names, which shap does."""
         names = self.feature_names
+        if not is_whole(axis) or axis != 0:
+            return False
         return isinstance(names, (list, np.ndarray)) and len(names) > 0 and isinstance(names[0], (list, np.ndarray))
 
     @staticmethod

@@ -231,6 +231,11 @@ def to_xarray(explanation: Attributions) -> xarray.Dataset:
 
 def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     """See ``Explanation.from_xarray``."""
+    if isinstance(dataset, (list, dict)):
+        raise InputError(
+            "from_xarray reads one dataset, and these are those of several inputs: read each, and put them together again with "
+            "JointExplanation({name: Explanation.from_xarray(one) for name, one in datasets.items()}), or of a list."
+        )
     if "attribution" not in getattr(dataset, "variables", ()):
         raise InputError("the dataset has no variable 'attribution': it does not come from Explanation.to_xarray.")
     dims = [str(dim) for dim in dataset["attribution"].dims]

@@ -314,9 +314,22 @@ def _from_column(
 
 
 # ---------------------------------------------------------------------- files
+def check_folder(path: Path) -> None:
+    """Raise unless there is a folder for a file."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, that takes the place of another when all went well."""
+    """A path to write to, that takes the place of another when all went well.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder.
+    """
+    check_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary

@@ -9,6 +9,7 @@ from textwrap import fill, indent
 from typing import Any, TypeVar, cast
 
 from ..options import check_options
+from .reading import check_attributions
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -65,12 +66,18 @@ def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
 
 
 def checked(function: Function) -> Function:
-    """Have the options of a picture checked before it is drawn."""
-    known = inspect.signature(function)
+    """Have what a picture is of, and its options, checked before it is drawn."""
+    known, name = inspect.signature(function), function.__name__
 
     @wraps(function)
     def draw(*given: Any, **options: Any) -> Any:
-        check_options(f"plots.{function.__name__}: ", **known.bind(*given, **options).arguments)
+        try:
+            arguments = known.bind(*given, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"plots.{name}: {error}; it takes {', '.join(known.parameters)}.") from None
+        check_options(f"plots.{name}: ", **arguments)
+        if "explanation" in arguments:
+            check_attributions(arguments["explanation"], name)
         return function(*given, **options)
 
     return cast(Function, draw)

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from .documentation import checked
 from .style import BLUE, RED, apart, new_axes, open_frame, points, with_unit
 
 GREY = "0.45"
 STYLES = ((RED, "-", "o"), (GREY, ":", "s"), (BLUE, "--", "^"))
 
 
+@checked
 def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw how the mean output moves when players are taken away, by the order in which they go.
 
@@ -23,10 +25,20 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
     ----------
     result : Faithfulness
         What ``deepshap.faithfulness`` returns.
-    unit : str
+    unit : str, optional
         Of the output.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw.
+    ax : Axes, optional
+        Where to draw. By default a new figure.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the axes of the new figure.
+
+    Raises
+    ------
+    InputError
+        If ``unit`` is no text or ``ax`` no axes.
     """
     ax = new_axes(ax, 7, 4.5)
     shares = 100 * result.removed

@@ -275,16 +275,24 @@ def check_single(rows: int, what: str) -> None:
         raise InputError(f"plots.{what} draws a single row; there are {rows}: choose one, explanation[0].")
 
 
-def check(explanation: Any, what: str) -> None:
-    """Refuse what is no explanation of one input."""
-    if isinstance(explanation, JointAttributions):
-        keys = [key for key, _ in explanation.items()]
-        raise InputError(f"plots.{what} draws one input: choose one of {keys}, explanation[{keys[0]!r}].")
+def check_attributions(explanation: Any, what: str) -> None:
+    """Refuse what is no explanation, and numbers that nothing can be drawn of."""
     if not isinstance(explanation, Attributions):
         raise InputError(
             f"plots.{what} takes a deepshap.Explanation, what explainer(x) returns, not {type(explanation).__name__}; "
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
+    for key, part in explanation.items():
+        if not np.isfinite(np.asarray(part.values, np.float64)).all():
+            of = "" if key is None else f" to {key!r}"
+            raise InputError(f"plots.{what}: the attributions{of} hold NaN or infinity, of which there is no picture.")
+
+
+def check(explanation: Attributions, what: str) -> None:
+    """Refuse explanations of several inputs."""
+    if isinstance(explanation, JointAttributions):
+        keys = [key for key, _ in explanation.items()]
+        raise InputError(f"plots.{what} draws one input: choose one of {keys}, explanation[{keys[0]!r}].")
 
 
 def only_output(explanation: Attributions, what: str) -> Attributions:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..explanation.storage import check_folder
 from ..options import check_options
 
 MAX_MEGABYTES = 64.0
@@ -36,7 +37,7 @@ def write_report(
         JointAttributions of several of them. ``targets``, ``row_ids``, ``step_labels``, ``lengths``, ``display_data``,
         ``model`` and ``background`` are shown where they are set.
     path : str or path
-        The file to write; an existing one is replaced.
+        The file to write, whose name ends in .html or .htm; an existing one is replaced.
     title : str, optional
         Heading of the page, by default the name of the model.
     max_megabytes : float
@@ -59,8 +60,8 @@ def write_report(
     Raises
     ------
     InputError
-        If the explanation is none of these, holds NaN or infinity, if not even one row fits into the file, or if ``groups`` or
-        ``faithfulness`` are something else.
+        If the explanation is none of these, holds NaN or infinity, if not even one row fits into the file, if its name
+        ends otherwise or its folder is missing, or if ``groups`` or ``faithfulness`` are something else.
     ImportError
         If plotly is missing.
     """
@@ -72,6 +73,9 @@ def write_report(
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
     check_options(path=path, title=title, max_megabytes=max_megabytes, seed=seed)
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path}: a report is a page of HTML, whose name ends in .html.")
+    check_folder(Path(path))
     page = render(explanation, title, max_megabytes, seed, groups, faithfulness)
     Path(path).write_bytes(page)
     return Path(path)

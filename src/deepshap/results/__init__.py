@@ -149,7 +149,7 @@ class Explanation(Attributions):
         -------
         xarray.Dataset
             The dimensions are row, step, feature and output, with ids, labels and names as coordinates. A list or dict of
-            them for a JointExplanation.
+            them for a JointExplanation; ``from_xarray`` reads each by itself.
 
         Raises
         ------
@@ -160,12 +160,14 @@ class Explanation(Attributions):
 
     @classmethod
     def from_xarray(cls, dataset: Any) -> Explanation:
-        """Make an explanation of a dataset from ``to_xarray``.
+        """Make an explanation of a dataset from ``to_xarray``; of several inputs one at a time.
+
+        ``JointExplanation({name: Explanation.from_xarray(one) for name, one in datasets.items()})`` puts them together.
 
         Raises
         ------
         InputError
-            If it is no such dataset.
+            If it is no such dataset, or a list or dict of those of several inputs.
         """
         return long_form.from_xarray(cls, dataset)
 
@@ -180,7 +182,7 @@ class Explanation(Attributions):
         ImportError
             If pyarrow (for .csv, pandas) is missing.
         InputError
-            If ``background`` cannot be written as JSON, or the name ends in that of another format.
+            If ``background`` cannot be written as JSON, the name ends in that of another format, or its folder is missing.
         """
         check_options(path=path)
         suffix = Path(path).suffix.lower()
