@@ -718,7 +718,7 @@ def test_wrong_calls(explainer, tmp_path):
     ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, data, tmp_path / "out", progress=False)
-    with pytest.raises(InputError, match="missing or damaged"):
+    with pytest.raises(InputError, match="is no folder of explanations: explain_dataset did not write to it"):
         deepshap.load(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         deepshap.status(tmp_path / "none")

@@ -786,6 +786,21 @@ def test_what_cannot_be_written_leaves_the_old_file(explanation, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_datasets_of_several_inputs_are_read_one_by_one(joint):
+    datasets = joint.to_xarray()
+    with pytest.raises(deepshap.InputError, match=r"from_xarray reads one dataset, .* read each, and put them together"):
+        deepshap.Explanation.from_xarray(datasets)
+    again = deepshap.JointExplanation([deepshap.Explanation.from_xarray(one) for one in datasets])
+    for one, two in zip(again.values, joint.values, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_folder_of_files_is_no_run(explanation, tmp_path):
+    explanation.save(tmp_path / "x.parquet")
+    with pytest.raises(deepshap.InputError, match=r"is no folder of explanations: .* load\('.*\*\.parquet'\)"):
+        deepshap.load(tmp_path)
+
+
 @pytest.mark.parametrize("take", [PARTS[name] for name in ("whole", "one row", "one output", "features", "steps")])
 def test_xarray_and_back(explanation, take, tmp_path):
     part = take(explanation)

@@ -104,6 +104,15 @@ def test_spaces_of_tokens_are_kept(tokens, shown):
     assert Parser(paragraph).text.strip() == shown
 
 
+@pytest.mark.parametrize("plot", [plots.text, plots.text_html])
+def test_numbers_of_a_table_are_no_words(plot):
+    table = deepshap.Explanation(np.ones((4, 3)), np.zeros(4), np.full((4, 3), 0.5))
+    with pytest.raises(InputError, match=r"needs the words: set explanation.display_data"):
+        plot(table[0])
+    table.display_data = np.full((4, 3), "word")
+    plot(table[0])
+
+
 def test_long_texts_are_wrapped_and_kept_inside():
     tokens = [f"word{i}" for i in range(300)]
     values = np.random.default_rng(0).normal(size=300)

@@ -203,9 +203,9 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
 
 
 def _tokens(explanation: Attributions, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """Find the words, of the given shape ([rows, ]steps)."""
+    """Find the words, of the given shape ([rows, ]steps); numbers with a point are values of features, no words."""
     for found in (explanation.display_data, explanation.data, explanation.step_labels):
-        if found is not None and np.shape(found) == shape:
+        if found is not None and np.shape(found) == shape and np.asarray(found).dtype.kind != "f":
             return np.asarray(found)
     labels = explanation.step_labels
     if labels is not None and np.shape(labels) == shape[-1:]:
