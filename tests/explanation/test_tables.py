@@ -788,7 +788,9 @@ def test_what_cannot_be_written_leaves_the_old_file(explanation, tmp_path):
 
 def test_datasets_of_several_inputs_are_read_one_by_one(joint):
     datasets = joint.to_xarray()
-    with pytest.raises(deepshap.InputError, match=r"from_xarray reads one dataset, .* read each, and put them together"):
+    with pytest.raises(
+        deepshap.InputError, match=r"from_xarray reads one dataset, .* read each, and put them together"
+    ):
         deepshap.Explanation.from_xarray(datasets)
     again = deepshap.JointExplanation([deepshap.Explanation.from_xarray(one) for one in datasets])
     for one, two in zip(again.values, joint.values, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -547,3 +548,29 @@ def test_up_and_down_and_low_and_high_differ_without_colour():
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) < 0).all()
     assert luminance[0] > 4 * luminance[-1]
+
+
+HOURS = np.datetime64("2026-03-01T00", "ns") + np.arange(7) * np.timedelta64(1, "h")
+
+
+@pytest.mark.parametrize("pair", [("heatmap", "signal"), ("signal", "signal"), ("signal", "buildup")])
+def test_pictures_beside_each_other_share_the_room(pair):
+    figure, axes = plt.subplots(1, 2, figsize=(14, 5), layout="constrained")
+    for name, ax in zip(pair, axes, strict=True):
+        getattr(plots, name)(explanation(1, 7, 3)[0], ax=ax)
+    figure.canvas.draw()
+    assert [ax.get_position().width > 0.3 for ax in axes] == [True, True]
+
+
+def test_times_are_written_short_on_the_scale_of_steps():
+    found = explanation(5, 7, 3)
+    found.step_labels = HOURS
+    (bar,) = [ax for ax in plots.scatter(found, 0).figure.axes if ax.get_label() == "<colorbar>"]
+    assert [text.get_text() for text in bar.get_yticklabels()][:2] == ["2026-03-01 00:00", "2026-03-01 01:00"]
+
+
+def test_a_single_time_is_written_and_has_no_length():
+    found = explanation(1, 1, 3)
+    found.step_labels = HOURS[:1] + np.timedelta64(90, "m")
+    axis = panel(plots.heatmap(found[0]), "inputs").xaxis
+    assert [text.get_text() for text in axis.get_ticklabels()] == ["2026-03-01 01:30"]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..names import as_texts
 from . import style
 from .documentation import picture
 from .reading import Sequences, fold_as, fold_sorted, read_features, strongest
@@ -166,7 +167,8 @@ def _draw_steps(
     labels = rows.labels
     if labels is not None and labels.ndim == 1:
         ticks = np.unique(np.linspace(0, steps.max(), 5).astype(int))
-        texts = [f"{labels[tick]:.4g}" if labels.dtype.kind == "f" else style.short(labels[tick], 16) for tick in ticks]
+        texts = [f"{label:.4g}" for label in labels[ticks]] if labels.dtype.kind == "f" else as_texts(labels[ticks])
+        texts = [style.short(text, 16) for text in texts]
         bar.set_ticks(ticks, labels=texts)
 
 

@@ -214,6 +214,8 @@ def mark_cut(ax: Axes, places: np.ndarray, values: np.ndarray, lying: bool = Fal
     ends, markers = (ax.get_xlim(), "<>") if lying else (ax.get_ylim(), "v^")
     for end, marker, beyond in zip(ends, markers, (-values, values), strict=True):
         there = beyond > abs(end) * (1 + 1e-9)
+        if not there.any():
+            continue  # what holds no points lies at the corner of the figure for layouts, and has them shrink the axes
         place, at = places[there], np.full(there.sum(), end)
         ax.plot(*((at, place) if lying else (place, at)), marker, color="black", markersize=4, clip_on=False)
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import dates, ticker
 from matplotlib.axes import Axes
 
+from deepshap.names import as_texts
 from deepshap.plots.style import SMALL, points, short
 
 Align = Literal["start", "end", "relative"]
@@ -102,7 +103,7 @@ def timeline(
     names = None
     if numbers is None:
         numbers = np.arange(steps, dtype=float)
-        names = None if labels is None else [short(labels[start], 16) for start in starts]
+        names = None if labels is None else [short(text, 16) for text in as_texts(labels[starts])]
     default = (
         own
         if own is not None
@@ -126,7 +127,7 @@ def _as_numbers(labels: np.ndarray | None) -> tuple[np.ndarray | None, bool]:
     if labels is None or labels.dtype.kind not in "iufM":
         return None, False
     are_dates = labels.dtype.kind == "M"
-    if are_dates and np.isnat(labels).any():
+    if are_dates and (np.isnat(labels).any() or len(labels) == 1):  # one alone does not tell how long a step is
         return None, False
     numbers = dates.date2num(labels) if are_dates else labels.astype(float)
     rising = np.isfinite(numbers).all() and (np.diff(numbers) > 0).all()
