@@ -534,6 +534,12 @@ op("huber_loss", lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none"
 op("smooth_l1_loss", lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"))
 op("binary_cross_entropy", lambda x: entropy(x, torch.full_like(x, 0.3), reduction="none"), domain="unit")
 op("binary_cross_entropy_with_logits", lambda x: logits_entropy(x, torch.full_like(x, 0.3), reduction="none"))
+op("cross_entropy, reduce=False", lambda x: F.cross_entropy(x, ids(x, 1)[:, 0], reduce=False))
+op("cross_entropy of probabilities, reduce=False", lambda x: F.cross_entropy(x, torch.full_like(x, 0.25), reduce=False))
+op("nll_loss, reduce=False", lambda x: F.nll_loss(x.log_softmax(1), ids(x, 0)[:, 0], reduce=False))
+op("mse_loss, reduce=False", lambda x, y: F.mse_loss(x, y, reduce=False), domain=TWO)
+op("l1_loss, reduce=False", lambda x: F.l1_loss(x, torch.ones_like(x), size_average=True, reduce=False))
+op("binary_cross_entropy, reduce=False", lambda x: entropy(x, torch.full_like(x, 0.3), reduce=False), domain="unit")
 op("kl_div", lambda x: F.kl_div(x.log_softmax(1), torch.full_like(x, 0.25), reduction="none"))
 op("soft_margin_loss", lambda x: F.soft_margin_loss(x, torch.ones_like(x), reduction="none"))
 

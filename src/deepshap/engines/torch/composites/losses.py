@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn._reduction import legacy_get_string
 
 from ....errors import UnsupportedOperationError
 from .. import rules
@@ -21,13 +22,28 @@ def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def pointwise(input: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
         return native(input, target, reduction="none", **options)
 
-    def loss(input: Tensor, target: Tensor, *args: Any, reduction: str = "mean", **options: Any) -> Tensor:
+    def loss(
+        input: Tensor,
+        target: Tensor,
+        *args: Any,
+        size_average: Any = None,
+        reduce: Any = None,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> Tensor:
         if args:
             options["weight"] = args[0]
         values = pointwise(*torch.broadcast_tensors(input, target), options)
-        return _reduce_loss(values, reduction)
+        return _reduce_loss(values, _reduction(size_average, reduce, reduction))
 
     return loss
+
+
+def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """The reduction, which torch's older arguments override; torch warns of them where the model runs by itself."""
+    if size_average is None and reduce is None:
+        return reduction
+    return legacy_get_string(size_average, reduce, emit_warning=False)
 
 
 def _reduce_loss(values: Tensor, reduction: str) -> Tensor:
@@ -47,6 +63,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross entropy of logits: linear in their log-softmax."""
+    reduction = _reduction(size_average, reduce, reduction)
     classes = 0 if input.dim() == 1 else 1
     log_probabilities = F.log_softmax(input, classes)
     if not target.is_floating_point() and not label_smoothing:
