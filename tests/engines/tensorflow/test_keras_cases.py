@@ -5,17 +5,23 @@ A case is one test: the function that explains it takes long to make, and serves
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from cases.both import SHARED
+from cases.both import SHARED, absent
 from cases.rare_of_tensorflow import CASES
+from packaging.version import Version
 from planning import chunks_of, with_background
 from tiers import mostly_wide
 
 import deepshap
 
+ROOT = Path(__file__).parents[3]
 ROWS, REFERENCES = 2, 3
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
@@ -30,7 +36,14 @@ def test_names_are_unique():
 
 
 def test_a_case_is_for_both_engines_or_says_why_not():
-    assert {case.name for case in CASES if not case.shared.alone} == {shared.name for shared in SHARED}
+    shared = {shared.name for shared in SHARED if shared.of_tensorflow is not absent}
+    assert {case.name for case in CASES if not case.shared.alone} == shared
+
+
+def test_only_versions_older_than_the_pinned_ones_leave_cases_out():
+    pins = dict(re.findall(r"^(keras|tensorflow)==(.*)$", (ROOT / "constraints-dev.txt").read_text(), re.MULTILINE))
+    older = any(Version(package.__version__) < Version(pins[package.__name__]) for package in (keras, tf))
+    assert older or [shared.name for shared in SHARED if shared.of_tensorflow is absent] == []
 
 
 @pytest.mark.fast
