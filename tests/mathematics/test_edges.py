@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from arrays import every_framework, frameworks_of_models
 
 from deepshap.mathematics import rules, secants
 
-FRAMEWORKS = pytest.mark.parametrize(
-    "array", [torch.tensor, tf.constant, np.array], ids=["torch", "tensorflow", "numpy"]
-)
 RANDOM = np.random.default_rng(0)
 INFINITIES = {
     "exp": (-np.inf, np.exp),
@@ -25,14 +23,7 @@ INFINITIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _without_warnings():
-    """As whoever calls formulas with arrays of NumPy."""
-    with np.errstate(all="ignore"):
-        yield
-
-
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("name", INFINITIES)
 def test_equal_infinities_do_not_differ(name, array):
     infinity, function = INFINITIES[name]
@@ -52,7 +43,7 @@ def of_softmax(array: Any, m: Any, z: Any, r: Any) -> np.ndarray:
     return np.asarray(rules.softmax(*map(array, (m, z, r, *normal, *totals))))
 
 
-@FRAMEWORKS
+@every_framework
 def test_differences_of_logits_may_sum_to_more_than_the_largest_number(array):
     m, r = RANDOM.normal(size=(2, 1, 4))
     z = np.array([[0.5, -2.5e38, -2.5e38, 1.0]])
@@ -60,7 +51,7 @@ def test_differences_of_logits_may_sum_to_more_than_the_largest_number(array):
     assert np.allclose(found, of_softmax(array, m, z, r), rtol=1e-5, atol=1e-7)
 
 
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("shift", [-12_000.0, -200_000.0])
 def test_log_likelihoods_are_no_masks(shift, array):
     """A shift of both sides changes nothing; the multipliers of one side's shift stay those of the rule for any size."""
@@ -79,20 +70,22 @@ def maximum(array: Any, m: Any, x: Any, r: Any) -> np.ndarray:
     return np.asarray(rules.maximum(*map(array, (m[..., -1:], x, r))))
 
 
-@FRAMEWORKS
-@pytest.mark.parametrize("rule", [ordered, maximum])
+@pytest.mark.parametrize(
+    ("rule", "array"),
+    [*itertools.product([ordered, maximum], [torch.tensor, tf.constant]), (maximum, np.array)],
+)
 def test_ties_are_shared(rule, array):
     """Whatever the order in which equal elements are stored; it is their mean over all orders by the rule for each."""
     x, r = (RANDOM.integers(0, 2, size=(40, 4)).astype(float) for _ in range(2))
     m = RANDOM.normal(size=(40, 4))
     found = rule(array, m, x, r)
-    for order in map(list, permutations(range(4))):
+    for order in map(list, itertools.permutations(range(4))):
         assert np.allclose(rule(array, m, x[:, order], r[:, order]), found[:, order], rtol=0, atol=1e-12)
     wanted = (m * (np.sort(x) - np.sort(r)))[:, slice(None) if rule is ordered else slice(3, 4)].sum(1)
     assert np.allclose((found * (x - r)).sum(1), wanted, rtol=0, atol=1e-12)
 
 
-@FRAMEWORKS
+@frameworks_of_models
 def test_values_without_ties_are_as_before(array):
     m, x, r = RANDOM.normal(size=(3, 40, 4))
     positions = (v.argmax(-1, keepdims=True) for v in (x, r))
@@ -100,7 +93,7 @@ def test_values_without_ties_are_as_before(array):
     assert np.allclose(maximum(array, m, x, r), wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("array", [torch.tensor, tf.constant], ids=["torch", "tensorflow"])
+@frameworks_of_models
 def test_complex_secants(array):
     x, r = RANDOM.normal(size=(2, 50)) + 1j * RANDOM.normal(size=(2, 50))
     r[:20] = x[:20] * (1 + 1e-12)

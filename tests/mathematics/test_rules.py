@@ -9,21 +9,12 @@ import oracle
 import pytest
 import tensorflow as tf
 import torch
+from arrays import every_framework, frameworks_of_models
 
 from deepshap.mathematics import cells, rules
 
-FRAMEWORKS = pytest.mark.parametrize(
-    "array", [torch.tensor, tf.constant, np.array], ids=["torch", "tensorflow", "numpy"]
-)
 RANDOM = np.random.default_rng(0)
 M, X, R = RANDOM.normal(size=(3, 4, 5))
-
-
-@pytest.fixture(autouse=True)
-def _without_warnings():
-    """As whoever calls formulas with arrays of NumPy."""
-    with np.errstate(all="ignore"):
-        yield
 
 
 def log_of_sum(z: np.ndarray) -> np.ndarray:
@@ -70,7 +61,7 @@ PAIRS = {
 
 
 @pytest.mark.fast
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", ALONG_THE_LAST_AXIS)
 def test_sums_are_kept_along_the_last_axis(name, pair, array):
@@ -90,7 +81,7 @@ def test_logits_masked_by_the_lowest_number_on_one_side():
     np.testing.assert_allclose((found * (z - R)).sum(-1), wanted.sum(-1), rtol=0, atol=1e-14)
 
 
-@FRAMEWORKS
+@every_framework
 def test_masked_logits_have_no_influence(array):
     z, r = X.copy(), R.copy()
     z[:, 1] = r[:, 1] = -np.inf
@@ -102,13 +93,13 @@ def test_masked_logits_have_no_influence(array):
         assert np.abs(found[:, kept] - wanted).max() <= 1e-14
 
 
-@FRAMEWORKS
+@every_framework
 def test_logsumexp_equals_the_oracle(array):
     wanted = np.array([m[:1] * oracle.logsumexp(z, r) for m, z, r in zip(M, X, R, strict=True)], float)
     assert np.abs(of_logsumexp(array, M, X, R) - wanted).max() <= 1e-14
 
 
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("kind", ["real", "complex"])
 def test_products_and_quotients(array, kind):
     imaginary = 1j * np.random.default_rng(1).normal(size=(5, 4, 5)) if kind == "complex" else np.zeros((5, 4, 5))
@@ -121,7 +112,7 @@ def test_products_and_quotients(array, kind):
     assert np.asarray(rules.inner(array(m), array(a), array(ar))) == pytest.approx((m.conj() * (a - ar)).real)
 
 
-@FRAMEWORKS
+@every_framework
 def test_products_and_quotients_that_are_zero(array):
     a, ar = X[0], R[0]
     b, br = np.array([0.0, 0.0, 2.0, 3.0, -1.0]), np.array([0.0, 1.5, 0.0, 3.0, 2.0])
@@ -136,7 +127,7 @@ def test_products_and_quotients_that_are_zero(array):
     assert by_a * (a - ar) + by_b * (b - br) == pytest.approx(M[0] * (divided[0] - divided[1]))
 
 
-@FRAMEWORKS
+@every_framework
 def test_a_vector_over_its_norm_where_one_side_is_zero(array):
     a, ar = X[:1], 0 * R[:1]
     b, br = (np.linalg.norm(v, axis=-1, keepdims=True).clip(1e-12) for v in (a, ar))
@@ -148,7 +139,7 @@ def test_a_vector_over_its_norm_where_one_side_is_zero(array):
     assert np.abs(whole).max() < 1e3
 
 
-@FRAMEWORKS
+@every_framework
 def test_choices(array):
     c, cr = np.array([0.0, 0.0, 1.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0, 1.0])
     a, ar, b, br = X[0], R[0], X[1], R[1]
@@ -165,7 +156,7 @@ def standardised(x: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray, 
     return c, size, c / size
 
 
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("centred", [True, False])
 def test_standardised_values_are_a_product_a_root_and_squares(centred, array):
     (c, q, y), (c_r, q_r, y_r) = (standardised(v, centred) for v in (X, R))
@@ -179,7 +170,7 @@ def test_standardised_values_are_a_product_a_root_and_squares(centred, array):
     np.testing.assert_allclose((found * (X - R)).sum(-1), (M * (y - y_r)).sum(-1), rtol=1e-10)
 
 
-@FRAMEWORKS
+@every_framework
 @pytest.mark.parametrize("undefined", [np.nan, np.inf, -np.inf])
 def test_what_is_undefined_where_it_is_not_taken_does_not_change(array, undefined):
     c, cr = np.array([0.0, 0.0, 1.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0, 1.0])
@@ -194,7 +185,7 @@ def test_what_is_undefined_where_it_is_not_taken_does_not_change(array, undefine
     assert by_c * (c - cr) + of_a + of_b == pytest.approx(wanted)
 
 
-@FRAMEWORKS
+@frameworks_of_models
 @pytest.mark.parametrize("ties", [False, True], ids=["drawn", "ties"])
 def test_the_greatest_and_the_order(array, ties):
     x, r = (np.maximum(v, 0) for v in (X, R)) if ties else (X, R)
@@ -207,7 +198,7 @@ def test_the_greatest_and_the_order(array, ties):
     assert (found * (x - r)).sum(-1) == pytest.approx((M * (np.sort(x) - np.sort(r))).sum(-1))
 
 
-@FRAMEWORKS
+@every_framework
 def test_several_operands_get_their_shapley_shares(array):
     def function(a: Any, b: Any) -> Any:
         return a * a * b
@@ -232,7 +223,7 @@ CELLS = {
 }
 
 
-@FRAMEWORKS
+@frameworks_of_models
 @pytest.mark.parametrize("kind", CELLS)
 def test_cells(kind, array):
     """Forward as PyTorch's own cell, and back with the sums kept; a sequence of two steps."""

@@ -1,6 +1,7 @@
 """The operations on arrays that the mathematics stands on, and where those of an array's framework are.
 
-Each framework has a module of the same functions: ``on_torch``, ``on_tensorflow``, and ``on_numpy`` for few numbers of torch's.
+Each framework has a module of the same functions: ``on_torch`` and ``on_tensorflow``; ``on_numpy`` has those that rules of few
+numbers ask for.
 Beside these the mathematics uses operators only. A function whose name ends in ``_`` may overwrite its first argument, so that
 torch needs no memory for the result: it is given what nobody else holds. "Last" means the last axis. A test holds the modules
 against each other.

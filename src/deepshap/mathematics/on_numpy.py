@@ -25,11 +25,6 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def relu(x: Array) -> Array:
-    """The greater of x and 0."""
-    return np.maximum(x, 0)
-
-
 def erfc(x: Array) -> Array:
     """The complementary error function, which NumPy does not have."""
     import torch
@@ -77,11 +72,6 @@ def cast(x: Array, like: Array) -> Array:
 def matched(x: Array, like: Array) -> Array:
     """As it can be combined with another: NumPy promotes by itself."""
     return x
-
-
-def constant(values: np.ndarray, like: Array) -> Array:
-    """Numbers, in the dtype of another."""
-    return values.astype(like.dtype)
 
 
 def where(condition: Array, a: Any, b: Any) -> Array:
@@ -134,28 +124,7 @@ def half_sum(x: Array, r: Array) -> Array:
     return x if x is r else x * 0.5 + r * 0.5
 
 
-def lerp(r: Array, x: Array, t: Any) -> Array:
-    """r + t (x - r)."""
-    return r + t * (x - r)
-
-
 # ---------------------------------------------------------------------- the last axis
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Product with a matrix (outputs, inputs), and a bias."""
-    made = x @ weight.T
-    return made if bias is None else made + bias
-
-
-def concat(parts: list[Array]) -> Array:
-    """Parts side by side."""
-    return np.concatenate(parts, -1)
-
-
-def split(x: Array, count: int) -> list[Array]:
-    """Equal parts."""
-    return np.split(x, count, -1)
-
-
 def sum_last(x: Array) -> Array:
     """The sum, its axis kept."""
     return np.add.reduce(x, -1, keepdims=True)
@@ -177,59 +146,9 @@ def log_softmax(x: Array) -> Array:
     return below - np.log(sum_last(np.exp(below)))
 
 
-def sum_rows(x: Array) -> Array:
-    """The sum over the last axis but one."""
-    return x.sum(-2)
-
-
-def take(x: Array, index: Array) -> Array:
-    """The elements at positions; all other axes broadcast."""
-    sizes = np.broadcast_shapes(x.shape[:-1], index.shape[:-1])
-    whole, positions = (np.broadcast_to(v, (*sizes, v.shape[-1])) for v in (x, index))
-    return np.take_along_axis(whole, positions, -1)
-
-
-def put(like: Array, *parts: tuple[Array, Array]) -> Array:
-    """Sums of (positions, values) on a last axis as long as another's."""
-    size, (_, values) = like.shape[-1], parts[0]
-    found = np.zeros((*values.shape[:-1], size), values.dtype)
-    begin = (np.arange(found.size // max(1, size)) * size).reshape(*values.shape[:-1], 1)
-    for index, values in parts:
-        places = index + begin
-        np.add.at(found.reshape(-1), places.ravel(), np.broadcast_to(values, places.shape).ravel())
-    return found
-
-
-def columns(x: Array, index: np.ndarray) -> Array:
-    """The same positions of all rows."""
-    return x[..., index]
-
-
 def max_last(x: Array) -> Array:
     """The greatest value, its axis kept."""
     return np.maximum.reduce(x, -1, keepdims=True)
-
-
-def count_up(x: Array) -> Array:
-    """How many conditions hold up to each position."""
-    return x.cumsum(-1, dtype=np.int64)
-
-
-def sort(x: Array) -> Array:
-    """Ascending."""
-    return np.sort(x, -1)
-
-
-def argsort(x: Array) -> Array:
-    """The ascending order; of equal ones the first comes first."""
-    return np.argsort(x, -1, kind="stable")
-
-
-def unsorted(order: Array, values: Array) -> Array:
-    """Each value at the position that an order names for it."""
-    found = np.empty_like(values)
-    np.put_along_axis(found, order, values, -1)
-    return found
 
 
 # ---------------------------------------------------------------------- formulas made once
@@ -252,18 +171,6 @@ def all_finite(x: Array) -> bool:
 def cond(condition: bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """One value if a single condition holds, else another; only one of them is computed."""
     return if_true() if condition else if_false()
-
-
-def fold(turn: Callable[[Any, Any], Any], count: int, start: Array) -> Array:
-    """``turn(k, value)``, again and again, for k below a count."""
-    for k in range(count):
-        start = turn(k, start)
-    return start
-
-
-def total(x: Array) -> Array:
-    """The sum of all elements, in double precision."""
-    return x.sum(dtype=np.float64)
 
 
 def derivative(function: Callable[[Any], Any], at: Array) -> Array:
