@@ -1,6 +1,7 @@
 """Settings of all tests, and what several modules of them need once."""
 
 import gc
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -14,6 +15,7 @@ pytest.register_assert_rewrite("helpers", "browser")
 torch.set_num_threads(1)
 gc.disable()  # until all is imported, of which nothing becomes garbage
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 OF_FOLDER = {"torch": "engines/torch", "tensorflow": "engines/tensorflow"}
 
 
@@ -54,6 +56,31 @@ def not_compiled(monkeypatch):
     contributions = sys.modules.get("deepshap.engines.tensorflow.contributions")
     if contributions is not None:
         monkeypatch.setattr(contributions, "PAYS", float("inf"))
+
+
+@pytest.fixture
+def register():
+    """Register rules for the length of a test."""
+    import deepshap
+
+    registered = []
+
+    def add(function, rule):
+        deepshap.register_rule(function, rule)
+        registered.append(function)
+
+    yield add
+    for function in registered:
+        deepshap.unregister_rule(function)
+
+
+@pytest.fixture(scope="session")
+def build():
+    """What runs the notebooks."""
+    spec = importlib.util.spec_from_file_location("build_notebooks", NOTEBOOKS / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

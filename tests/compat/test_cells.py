@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, drawn
 from torch import Tensor, nn
 
 import deepshap
@@ -18,11 +18,6 @@ from deepshap import cells
 
 SIZES = [(3, 2), (10, 20), (5, 50), (100, 10)]
 every_size = pytest.mark.parametrize(("features", "units"), SIZES, ids=lambda size: str(size))
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    """Draw a float64 tensor."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def built(cell: nn.Module) -> nn.Module:

@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, drawn
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 from deepshap import LSTMShapHandler, ModuleCall
-
-
-def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Draw a tensor."""
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 class Net(nn.Module):

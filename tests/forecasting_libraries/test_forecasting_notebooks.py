@@ -1,6 +1,5 @@
 """The notebooks of the forecasting libraries run from their sources, and what they explain adds up."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,14 +7,6 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-
-
-@pytest.fixture(scope="module")
-def build():
-    spec = importlib.util.spec_from_file_location("build_notebooks", NOTEBOOKS / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def outputs(notebook):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -15,14 +14,6 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS, PAGES = ROOT / "notebooks", ROOT / "docs" / "notebooks"
 NAMES = ("speakers", "weather")
 ELSEWHERE = ("darts_weather", "neuralforecast_weather")  # which run in make forecasting
-
-
-@pytest.fixture(scope="module")
-def build():
-    spec = importlib.util.spec_from_file_location("build_notebooks", NOTEBOOKS / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=(*NAMES, *ELSEWHERE))

@@ -18,9 +18,9 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOW_PRECISION = {torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    """Draw a float64 tensor."""
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Draw a tensor."""
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def built(model: nn.Module) -> nn.Module:

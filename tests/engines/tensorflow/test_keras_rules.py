@@ -19,20 +19,6 @@ X, R = (np.random.default_rng(seed).normal(size=(rows, 4)) for seed, rows in ((1
 TRIANGLE = np.tril(np.random.default_rng(3).normal(size=(4, 4))) + 2 * np.eye(4)
 
 
-@pytest.fixture
-def register():
-    """Register rules for the length of a test."""
-    registered = []
-
-    def add(function: Any, rule: Any) -> None:
-        deepshap.register_rule(function, rule)
-        registered.append(function)
-
-    yield add
-    for function in registered:
-        deepshap.unregister_rule(function)
-
-
 def explain(model: Any, **options: Any) -> np.ndarray:
     return deepshap.DeepExplainer(model, tf.constant(R), progress=False).shap_values(tf.constant(X), **options)
 

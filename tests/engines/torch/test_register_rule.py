@@ -35,20 +35,6 @@ class Opaque(nn.Module):
         return torch.special.bessel_j1(x) * 2
 
 
-@pytest.fixture
-def register():
-    """Register rules for the length of a test."""
-    registered = []
-
-    def add(function: Any, rule: Any) -> None:
-        deepshap.register_rule(function, rule)
-        registered.append(function)
-
-    yield add
-    for function in registered:
-        deepshap.unregister_rule(function)
-
-
 def test_elementwise(register):
     register(SPECIAL, "elementwise")
     found = values(SPECIAL, X, R)
