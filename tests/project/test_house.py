@@ -85,14 +85,62 @@ def test_no_imports_in_a_circle():
     assert circle(imports) == []
 
 
-def test_the_architecture_names_every_file():
+def listed_in(tables: list[str]) -> set[str]:
+    """Modules and folders that the tables of the architecture name in their first column, without endings.
+
+    Of the three tables the second holds for both engines; in the third a file without a folder is in that of the one before.
+    """
+    own, both, single = ([codes(row.split("|")[1]) for row in rows(table)] for table in tables)
+    found = {name for row in own for name in row}
+    found |= {f"{engine}/{name}" for engine in ENGINES for row in both for name in row}
+    for row in single:
+        folder = ""
+        for name in row:
+            folder = name.rpartition("/")[0].removeprefix("engines").strip("/") if "/" in name else folder
+            found.add("/".join(part for part in ("engines", folder, name.rpartition("/")[2]) if part))
+    return found
+
+
+def rows(table: str) -> list[str]:
+    """Those below the heading."""
+    return table.strip().splitlines()[2:]
+
+
+def codes(cell: str) -> list[str]:
+    """What stands in backticks, as names of modules and folders."""
+    return [code.removesuffix(".py").removesuffix("/") for code in re.findall(r"`([^`]+)`", cell)]
+
+
+def inside(folder: str) -> set[str]:
+    """Modules and folders there."""
+    found = [path for path in (HOUSE / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    return {path.stem for path in found if path.stem[0] != "_"}
+
+
+def file_tables() -> list[str]:
+    """The tables of the architecture's list of files."""
+    page = (SOURCES.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = re.split(r"^##+ ", page.partition("\n## The files\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+
+
+def test_the_architecture_names_every_file_and_no_other():
     """Files at the top and in the engines, one by one; other folders as a whole."""
-    page = (SOURCES.parent / "docs" / "architecture.md").read_text()
-    known = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
-    rooms = "", "mathematics", "engines", "engines/kernels", *ENGINES, "engines/torch/recurrent"
-    listed = [path for folder in rooms for path in (HOUSE / folder).iterdir()]
-    files = {path.stem for path in listed if (path.suffix == ".py" or path.is_dir()) and path.stem[0] != "_"}
-    assert sorted(files - known) == []
+    there = {f"{folder}/{name}".strip("/") for folder in ("", "engines", *ENGINES) for name in inside(folder)}
+    assert listed_in(file_tables()) == there - {"engines", *ENGINES}
+
+
+def test_the_architecture_names_every_file_of_a_folder_or_none():
+    """Beside the folder's name, in the second column."""
+    listed = 0
+    for row in (row for table in file_tables() for row in rows(table)):
+        names, described = row.split("|")[1:3]
+        if names.strip().endswith("/`") and len(codes(names)) == 1:
+            folder = next(f for f in (codes(names)[0], f"engines/{codes(names)[0]}") if (HOUSE / f).is_dir())
+            named = {name for name in codes(described) if re.fullmatch("[a-z_]+", name)}
+            assert not named & inside(folder) or named == inside(folder), folder
+            listed += bool(named & inside(folder))
+    assert listed >= 6
 
 
 def test_files_that_the_code_names_are_there():
