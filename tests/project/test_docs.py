@@ -19,18 +19,18 @@ from deepshap.engines.torch import table
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ELSEWHERE = {
-    "plots.md",
-    "speakers.md",
-    "weather.md",
-    "a-million-rows.md",
-    "forecasting-libraries.md",
-    "darts_weather.md",
-    "neuralforecast_weather.md",
-}  # run where their pictures, cluster or libraries are: test_plot_shapes, test_notebooks, test_ray, make forecasting
+    "plots.md": "plots/test_plot_shapes.py::test_every_picture_of_the_gallery_is_drawn_and_shown",
+    "speakers.md": "project/test_notebooks.py::test_notebook_runs",
+    "weather.md": "project/test_notebooks.py::test_notebook_runs",
+    "a-million-rows.md": "dataset/test_ray.py::test_the_recipes_of_the_page_run",
+    "forecasting-libraries.md": "forecasting_libraries/test_pages.py::test_the_page_runs",
+    "darts_weather.md": "forecasting_libraries/test_forecasting_notebooks.py::test_notebook_runs",
+    "neuralforecast_weather.md": "forecasting_libraries/test_forecasting_notebooks.py::test_notebook_runs",
+}  # run where their pictures, cluster or libraries are, by these tests
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-WITH_BLOCKS = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+WITH_BLOCKS = [page for page in PAGES if page.name not in ELSEWHERE and BLOCK.search(page.read_text(encoding="utf-8"))]
 RUN = mostly_wide(WITH_BLOCKS, {page.name for page in WITH_BLOCKS} - {"keras.md"}, key=lambda page: page.name)
 
 
@@ -53,8 +53,6 @@ def rules_restored():
 @pytest.mark.usefixtures("rules_restored")
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.stem)
 def test_blocks_run(page, tmp_path, monkeypatch):
-    if page.name in ELSEWHERE:
-        return
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     torch.manual_seed(0)
@@ -62,6 +60,16 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     for line, code in blocks(page):
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
     plt.close("all")
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_pages_that_run_elsewhere_are_named_by_the_test_that_runs_them(name):
+    """The test, or the file above it, names the page or, of a notebook, its source."""
+    file, _, test = ELSEWHERE[name].partition("::")
+    code = (ROOT / "tests" / file).read_text(encoding="utf-8")
+    assert f"\ndef {test}(" in code
+    assert f'"{name}"' in code or f'"{name.removesuffix(".md")}"' in code
+    assert name in {page.name for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
