@@ -120,3 +120,8 @@ def slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
         part = -(-part // 2) if part == references else part
         yield slice(start, start + part)
         start += part
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Numbers of at most so many of the rows, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

@@ -187,7 +187,7 @@ class Answering:
             raise InputError("reliability needs a background of rows; here it is a function.")
         players = self._players(examples)
         assert players is not None
-        some = examples[np.unique(np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(int))]
+        some = examples[planning.evenly(len(examples), rows)]
         method = dial.probing(players, self.request.seed)
         outcome = execution.run(
             self.engine, lambda _: method, some, background, self.request.wish.columns, self.settings

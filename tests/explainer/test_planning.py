@@ -8,7 +8,7 @@ import math
 import pytest
 
 from deepshap.engines.api import Footprint
-from deepshap.planning import Settings, plan_for
+from deepshap.planning import Settings, evenly, plan_for
 
 FOOTPRINTS = Footprint(157, 147, 12), Footprint(15_681, 14_561, 962), Footprint(0, 0, 40), Footprint(3, 900, 50)
 
@@ -33,3 +33,10 @@ def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
         assert found in fitting
         assert chunks(*found) == (fewest := min(itertools.starmap(chunks, fitting)))
         assert found[::-1] == max((b, n) for n, b in fitting if chunks(n, b) == fewest)
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "rows"), [(10, 4, [0, 3, 6, 9]), (3, 50, [0, 1, 2]), (5, 1, [0]), (0, 4, [])]
+)
+def test_rows_are_spread_evenly(count, most, rows):
+    assert evenly(count, most).tolist() == rows

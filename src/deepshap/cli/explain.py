@@ -18,6 +18,7 @@ from ..faithful import Faithfulness, faithfulness
 from ..methods import DeepShap
 from ..names import check_names
 from ..optional import needed
+from ..planning import evenly
 from ..results import Explanation
 from ..targets import kind_of
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
@@ -361,7 +362,7 @@ def faithfulness_of(
     explainer: Any, inputs: list[np.ndarray], axes: list[int], data: Data, asked: dict[str, Any], seed: int
 ) -> Faithfulness:
     """What the model says about explanations of some of the rows, evenly spread."""
-    rows = np.unique(np.linspace(0, len(data) - 1, min(ASKED, len(data))).astype(int))
+    rows = evenly(len(data), ASKED)
     options = {} if asked["target"] is None else {"target": asked["target"]}
     some = data[rows]
     return faithfulness(

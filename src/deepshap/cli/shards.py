@@ -16,6 +16,7 @@ from ..dataset.opening import PARQUET, open_source
 from ..dataset.run import explain_dataset
 from ..dataset.stored import status
 from ..errors import InputError
+from ..planning import evenly
 from ..tables import Sequences
 from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading
@@ -47,7 +48,7 @@ def read_sharded(
     count = min(int(background), source.rows) if background.isdecimal() else 1
     drawn = np.sort(np.random.default_rng(seed).choice(source.rows, min(max(count, 1), source.rows), replace=False))
     first, last = options["rows"] or (0, source.rows)
-    spread = np.unique(np.linspace(first, min(last, source.rows) - 1, LOOKED_AT).astype(int))[: source.rows]
+    spread = first + evenly(min(last, source.rows) - first, LOOKED_AT)
     return Sharded(data, options, _described(source.take(drawn)), _described(source.take(spread)))
 
 
