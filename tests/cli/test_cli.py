@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 import deepshap
 from deepshap.cli import cli, estimate
+from deepshap.cli.dial import with_options
 from deepshap.engines.torch import table
 
 ROWS, STEPS = 9, 5
@@ -798,6 +799,10 @@ def test_the_dial(x):
     assert f"method: {wanted.method}" in result.stdout
     assert "reliability" not in result.stdout
 
+    done("explain", *options, "--tolerance", 0.001, "--max-effort", 2, "--players", "steps")
+    least = made(x, tolerance=0.001, max_effort=2, players="steps", seed=3)
+    np.testing.assert_allclose(deepshap.load("attributions.parquet").values, least.values, atol=1e-6)
+
     done("explain", *options, "--tolerance", 0.3, "--players", 2)
     assert deepshap.load("attributions.parquet").converged.shape == (ROWS,)
 
@@ -829,7 +834,7 @@ def test_reliability_is_told_unless_it_is_not_wanted(x):
     wanted = deepshap.DeepExplainer(cli_models.Forecast(), sample(x, 4), progress=False).reliability(x)
     found = deepshap.load("attributions.parquet").reliability
     assert found == str(wanted)
-    assert f"reliability: {wanted}\n" in result.stdout
+    assert f"reliability: {with_options(str(wanted))}\n" in result.stdout
     assert 'data-fact="Reliability"' in Path("page.html").read_text()
     result = done(*options, "--no-reliability")
     assert "reliability" not in result.stdout
@@ -838,11 +843,28 @@ def test_reliability_is_told_unless_it_is_not_wanted(x):
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("turn the dial to 8 (effort=8).", "turn the dial to 8 (--effort 8)."),
+        (
+            "(effort=64 or more, or tolerance=), (players='steps')",
+            "(--effort 64 or more, or --tolerance), (--players 'steps')",
+        ),
+    ],
+)
+def test_advice_names_options(said, told):
+    assert with_options(said) == told
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--effort", 0.5], "effort must be a number of at least 1"),
-        (["--effort", 2, "--tolerance", 0.1], "not both"),
-        (["--players", "people"], "players='people' is none of"),
+        (["--effort", 2, "--tolerance", 0.1], "give --effort or --tolerance, not both"),
+        (["--max-effort", 2], "--max-effort is the most effort for --tolerance, which is missing"),
+        (["--target", "true"], "--target 'true' needs --targets, the true class"),
+        (["--target", "dog"], "names are given as --class-names"),
+        (["--players", "people"], "--players 'people' is none of"),
         (["--players", "{"], "--players is no valid JSON"),
         (["--players", "none.npy"], "there is no file none.npy"),
         (["--players", "steps", "--raw", "x.npy"], "leave one of them out"),

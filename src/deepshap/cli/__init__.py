@@ -70,9 +70,13 @@ class Commands(click.Group):
 
 def in_one_line(error: Exception) -> str:
     """What an error says, without line breaks."""
-    from ..errors import DeepShapError
+    from ..errors import DeepShapError, InputError
 
     text = str(error)
+    if isinstance(error, InputError):
+        from .dial import with_options
+
+        text = with_options(text)
     if isinstance(error, UnsupportedOperationError):
         text = text.partition("\nSay what")[0] + "; docs/adding-a-rule.md says what to do"
     if isinstance(error, FileNotFoundError) and error.filename is not None:
@@ -152,6 +156,7 @@ dial_options = options(
         type=float,
         help="In the place of --effort: go on until standard errors are below this share of each row's largest value.",
     ),
+    click.option("--max-effort", type=float, help="Where --tolerance stops at the latest.  [default: 64]"),
     click.option(
         "--players",
         metavar="WHO",

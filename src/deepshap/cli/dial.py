@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,24 @@ import numpy as np
 from ..errors import DeepShapError, InputError
 
 LOOKED_AT = 4  # rows from which the reliability is told
+OPTIONS = {"output_names": "--class-names"} | {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("effort", "tolerance", "max_effort", "players", "target", "targets", "max_memory")
+}
 
 
 def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
     """What explainers are asked for, of options that are not left as they are."""
-    asked = {name: options[name] for name in ("effort", "tolerance") if options[name] is not None}
+    asked = {name: options[name] for name in ("effort", "tolerance", "max_effort") if options[name] is not None}
     if options["players"] is not None:
         asked["players"] = players_of(options["players"])
     return {**asked, "seed": seed} if asked else {}
+
+
+def with_options(text: str) -> str:
+    """A message with the command line's options in the place of Python's parameters: ``--effort 8`` for ``effort=8``."""
+    text = re.sub(rf"\b({'|'.join(OPTIONS)})=(?=[\w'{{])", lambda found: f"{OPTIONS[found[1]]} ", text)
+    return re.sub(rf"\b({'|'.join(OPTIONS)})=|\boutput_names\b", lambda found: OPTIONS[found[0].rstrip("=")], text)
 
 
 def players_of(text: str) -> Any:

@@ -22,7 +22,7 @@ from ..planning import evenly
 from ..results import Explanation
 from ..targets import kind_of
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
-from .dial import dial_of, reliability_of
+from .dial import dial_of, reliability_of, with_options
 from .estimate import estimated
 from .files import ATTRIBUTIONS, REPORT, check_can_write
 from .models import Model, read_model
@@ -112,7 +112,7 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
         click.echo(f"explained output: {explanation.explained}")
     click.echo(f"method: {explanation.method}")
     if explanation.reliability is not None:
-        click.echo(f"reliability: {explanation.reliability}")
+        click.echo(f"reliability: {with_options(explanation.reliability)}")
     kind = "logits" if explanation.explained or explanation.predictions is None else kind_of(explanation.predictions)
     if kind == "probabilities":
         click.echo("the outputs are probabilities; --target log-odds explains odds, on which evidence adds up")
@@ -158,7 +158,7 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
         some = _placed(cast([*found.spread.inputs], loaded, found.spread, dtype), axes)
         reliability = reliability_of(explainer, some, _arguments(found.spread), dial)
         if not given["quiet"]:
-            click.echo(f"reliability: {reliability}")
+            click.echo(f"reliability: {with_options(reliability)}")
     options = {**shards, **dial, "ranked_outputs": given["ranked_outputs"], "target": target}
     return run_sharded(explainer, found, folder, report, reliability, given["quiet"], **options)
 
