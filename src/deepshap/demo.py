@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,27 +102,28 @@ class Explained:
         return 1 / (1 + np.exp(-self.log_odds))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, explain, check, report, write."""
-    options = _options(arguments)
+def main(
+    output: Path, *, seed: int = 0, utterances: int | None = None, background: int = 100, report: bool = True
+) -> None:
+    """Train, explain, check, report, write; of so many utterances, all by default, against a number of references."""
     vowels = japanese_vowels()
-    model = train(vowels.train, options.seed)
-    test = select(vowels.test, slice(options.utterances))
-    background = balanced_background(vowels.train, options.background, options.seed)
+    model = train(vowels.train, seed)
+    test = select(vowels.test, slice(utterances))
+    references = balanced_background(vowels.train, background, seed)
 
-    explainer = explainer_of(model, background)
+    explainer = explainer_of(model, references)
     start = time.perf_counter()
     explained = explain(explainer, test)
     seconds = time.perf_counter() - start
-    faithfulness = check(explainer, test, options.seed)
+    faithfulness = check(explainer, test, seed)
 
-    summarise(explained, len(background), seconds, faithfulness)
-    write_tables(explained, options.output)
-    write_pictures(explained, faithfulness, options.output)
-    print(f"tables and pictures are in {options.output}")
-    if options.report:
+    summarise(explained, len(references), seconds, faithfulness)
+    write_tables(explained, output)
+    write_pictures(explained, faithfulness, output)
+    print(f"tables and pictures are in {output}")
+    if report:
         title = "Who is speaking, and why?"
-        page = explained.explanation.report(options.output / "report.html", title=title, faithfulness=faithfulness)
+        page = explained.explanation.report(output / "report.html", title=title, faithfulness=faithfulness)
         print(f"the report is {page}")
 
 
@@ -271,21 +271,15 @@ def select(utterances: Utterances, rows: np.ndarray | slice) -> Utterances:
     return Utterances(utterances.signal[rows], utterances.lengths[rows], utterances.speaker[rows])
 
 
-@torch.no_grad()
-def log_odds(model: SpeakerNet, signal: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Evaluate the model (N, 9)."""
-    return model(torch.as_tensor(signal), torch.as_tensor(lengths)).numpy()
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deepshap.demo", description="Who is speaking, and why?")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where tables and pictures go")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
     parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")
     parser.add_argument("--background", type=int, default=100, help="number of reference utterances")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    main(**vars(_options()))

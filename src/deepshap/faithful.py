@@ -111,7 +111,7 @@ class Faithfulness:
             f"faithfulness of {rows} explanation{'s' * (rows != 1)} of {self.explained}, by {self.players}\n"
             f"output when {self.removed[most]:.0%} of the {self.players} are taken away: {falls}\n"
             f"separation of the curves: {np.mean(self.separation):.2f} (a random order: 0)\n"
-            f"agreement with what the output loses: {mean_known(self.agreement, '.2f')} (at most 1)\n"
+            f"agreement with what the output loses: {mean_known(self.agreement)} (at most 1)\n"
             f"sums: off by {np.max(self.gap):.1e} at most\n"
             + (
                 "background: one reference does not tell what others would\n"
@@ -126,10 +126,10 @@ class Faithfulness:
         )
 
 
-def mean_known(values: np.ndarray, form: str) -> str:
+def mean_known(values: np.ndarray) -> str:
     """The mean of those that are known, as text; a dash where none is."""
     known = values[np.isfinite(values)]
-    return format(known.mean(), form) if len(known) else "–"
+    return f"{known.mean():.2f}" if len(known) else "–"
 
 
 def faithfulness(

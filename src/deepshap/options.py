@@ -49,12 +49,12 @@ def check_number(what: str, value: Any, least: float, most: float = math.inf) ->
         raise InputError(f"{what} must be a number {bounds}, not {value!r}.")
 
 
-def check_range(what: str, value: Any) -> None:
-    """Raise unless a value is a pair of whole numbers, a place and one that is not before it."""
+def check_rows(value: Any) -> None:
+    """Raise unless the rows to take are a pair of whole numbers, none below 0."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise InputError(f"{what} must be a pair, the first row and the one behind the last, not {value!r}.")
+        raise InputError(f"rows must be a pair, the first row and the one behind the last, not {value!r}.")
     for place in value:
-        check_whole(what, place, 0)
+        check_whole("rows", place, 0)
 
 
 def _check_pair_of_names(what: str, value: Any) -> None:

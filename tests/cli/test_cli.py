@@ -673,10 +673,10 @@ def test_reports_that_are_not_written(page, message):
 
 def test_demo_hands_its_options_on(monkeypatch):
     calls = []
-    monkeypatch.setattr("deepshap.demo.main", calls.append)
+    monkeypatch.setattr("deepshap.demo.main", lambda output, report: calls.append((output, report)))
     done("demo")
     done("demo", "-o", "there", "--no-report")
-    assert calls == [["--output", "demo-output"], ["--output", "there", "--no-report"]]
+    assert calls == [(Path("demo-output"), True), (Path("there"), False)]
 
 
 def test_the_commands_on_the_page_are_right():

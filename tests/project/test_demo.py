@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 import deepshap
 from deepshap import demo
@@ -20,13 +21,19 @@ COUNT = 12
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    demo.main(["--utterances", str(COUNT), "--background", "9", "--output", str(folder)])
+    demo.main(folder, utterances=COUNT, background=9)
     return folder
 
 
 @pytest.fixture(scope="module")
 def model():
     return demo.train(japanese_vowels().train, seed=0)
+
+
+@torch.no_grad()
+def log_odds(model, signal, lengths):
+    """What the model says (N, 9)."""
+    return model(torch.as_tensor(signal), torch.as_tensor(lengths)).numpy()
 
 
 def table(path):
@@ -80,14 +87,14 @@ def test_the_report_is_there(folder):
 @pytest.mark.wide
 def test_the_same_seed_trains_the_model_that_was_explained(folder, model):
     utterances, test = table(folder / "utterances.parquet"), japanese_vowels().test
-    log_odds = demo.log_odds(model, test.signal[:COUNT], test.lengths[:COUNT])
-    np.testing.assert_array_equal(utterances["predicted_speaker"], log_odds.argmax(axis=1) + 1)
-    np.testing.assert_allclose(utterances["log_odds"], log_odds.max(axis=1), atol=1e-4)
+    found = log_odds(model, test.signal[:COUNT], test.lengths[:COUNT])
+    np.testing.assert_array_equal(utterances["predicted_speaker"], found.argmax(axis=1) + 1)
+    np.testing.assert_allclose(utterances["log_odds"], found.max(axis=1), atol=1e-4)
 
 
 def test_the_model_tells_the_speakers_apart(model):
     test = japanese_vowels().test
-    answers = demo.log_odds(model, test.signal, test.lengths).argmax(axis=1)
+    answers = log_odds(model, test.signal, test.lengths).argmax(axis=1)
     assert (answers == test.speaker).mean() > 0.9
 
 
@@ -115,7 +122,7 @@ def test_the_model_agrees_with_its_explanations(model):
     few = demo.select(vowels.test, slice(0, 370, 40))
     explainer = demo.explainer_of(model, demo.balanced_background(vowels.train, 9, seed=0))
     found = demo.check(explainer, few, seed=0)
-    answers = demo.log_odds(model, few.signal, few.lengths).max(axis=1)
+    answers = log_odds(model, few.signal, few.lengths).max(axis=1)
     for curve in found.deletion.values():
         np.testing.assert_allclose(curve[:, 0], answers, atol=1e-4)
     assert found.removed.tolist() == [count / 12 for count in range(13)]

@@ -352,7 +352,7 @@ def demo(output: Path, report: bool, traceback: bool) -> None:
     """Train an LSTM on speech recordings, explain it, and write tables, pictures and a report."""
     from ..demo import main as run_demo
 
-    run_demo(["--output", str(output), *([] if report else ["--no-report"])])
+    run_demo(output, report=report)
 
 
 @cli.command(

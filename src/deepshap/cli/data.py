@@ -299,9 +299,8 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as an array of numbers: {' '.join(str(error).split())}") from None
 
 
-def row_array(name: str | None, option: str) -> np.ndarray:
+def row_array(name: str, option: str) -> np.ndarray:
     """An array with an entry for each row, from a file of its own."""
-    assert name is not None
     path = Path(name)
     if path.suffix.lower() == ".npy" and path.exists():
         return _load(path)

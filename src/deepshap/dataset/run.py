@@ -12,7 +12,7 @@ from typing import Any
 from ..dial import check_effort
 from ..errors import InputError
 from ..optional import import_pyarrow, needed
-from ..options import check_options, check_range
+from ..options import check_options, check_rows
 from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
@@ -122,7 +122,7 @@ def explain_dataset(
     if not hasattr(explainer, "depends_on"):
         raise InputError(f"explain_dataset takes a deepshap.DeepExplainer, not a {type(explainer).__name__}.")
     if rows is not None:
-        check_range("rows", rows)
+        check_rows(rows)
     place = Path(folder)
     check_apart(place, data)
     check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
