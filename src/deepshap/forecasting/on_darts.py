@@ -18,8 +18,9 @@ from darts.utils.utils import generate_index
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..planning import evenly
 from .units import Step, affine_of, numbers_of, on_torch, scaling, undone, without_inference
-from .windows import Asked, Input, Outputs, Windows, evenly, ids_of, stacked
+from .windows import Asked, Input, Outputs, Windows, ids_of, stacked
 
 COVARIATES = ("past_covariates", "future_covariates")
 # Likelihoods whose parameters move and stretch with the data, and which of these parameters only stretch.

@@ -23,8 +23,9 @@ from pytorch_forecasting.models.base import BaseModel
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..planning import evenly
 from .units import without_inference
-from .windows import Asked, Input, Outputs, Windows, evenly, ids_of
+from .windows import Asked, Input, Outputs, Windows, ids_of
 
 SCALE = "target_scale"  # the input that tells centre and scale of a window, where these come from the window itself
 TRAINER: dict[str, Any] = {

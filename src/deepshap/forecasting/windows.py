@@ -179,13 +179,8 @@ class Asked:
         return [last - k * self.stride for k in reversed(range(self.forecasts))]
 
 
-def evenly(count: int, most: int) -> np.ndarray:
-    """Numbers of at most so many of the rows, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-
-
 def stacked(rows: Sequence[Any]) -> np.ndarray:
-    """Rows of equal shape as an array; time stamps as datetime64 where they are any."""
+    """Rows of equal shape as an array."""
     return np.stack([np.asarray(row) for row in rows])
 
 
