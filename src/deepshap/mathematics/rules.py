@@ -355,6 +355,8 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
     Elements that are equal all the way share the multipliers of their ranks.
     """
     xp, size = namespace(x), x.shape[-1]
+    if size == 1:
+        return m + xp.zeros_like(x)
     times = _crossings(r, x - r)
 
     def between(k: Array, total: Array) -> Array:

@@ -384,6 +384,8 @@ class TorchEngine(Shell):
         if before is None or not self.shares:
             return None
         self.shares = False  # until it is known to work
+        if self._pairwise:
+            return None
         single = self._background.single(comparison.examples[:1], self.record)
         rows = torch.as_tensor(before, device=comparison.examples.inputs[0].device)
         pairs = Pairs(1, len(before), before=rows)

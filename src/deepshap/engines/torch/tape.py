@@ -291,7 +291,7 @@ def are_merged(both: Tape, alone: Sequence[Tape], eps: float) -> bool:
     Raises
     ------
     Misaligned
-        If the entries of a row do not lie one after the other.
+        If the rows do not lie one after the other, each with all of its entries, or might as well lie in another order.
     """
     runs = [[v for step in tape.steps for v in (*step.inputs, *step.outputs)] for tape in (both, *alone)]
     found = [_is_merged(own, (one, two), eps) for own, one, two in zip(*runs, strict=False)]
@@ -303,14 +303,15 @@ def _is_merged(both: Tensor, alone: tuple[Tensor, Tensor], eps: float) -> bool:
         axis, entries = row_place(both, alone[0], Pairs(2, 1))
     except Misaligned:  # for other reasons, which show when it matters
         return False
-    if entries > 1 and not all(map(partial(_is_close, eps), both.chunk(2, axis), alone)):
-        raise Misaligned(f"the rows of shape {tuple(both.shape)} lie among one another")
+    outer = [size for size in range(1, entries + 1) if entries % size == 0]
+    orders = [both.unflatten(axis, (size, 2, entries // size)).unbind(axis + 1) for size in outer]
+    fits = [all(map(partial(_is_close, eps, axis), rows, alone)) for rows in orders]
+    if not fits[0] or True in fits[1:]:
+        raise Misaligned(f"the rows of shape {tuple(both.shape)} lie in another order")
     return entries > 1
 
 
-def _is_close(eps: float, own: Tensor, alone: Tensor) -> bool:
-    """Whether values are the same but for rounding, which may have grown on the way."""
-    if own.shape != alone.shape:
-        return False
+def _is_close(eps: float, axis: int, own: Tensor, alone: Tensor) -> bool:
+    """Whether values are the same but for rounding, which may have grown on the way; ``own`` has the axis in two."""
     size = float(alone.abs().nan_to_num(0, 0, 0).max()) if alone.numel() else 0.0
-    return torch.allclose(own, alone, 0.0, eps**0.5 * size, equal_nan=True)
+    return torch.allclose(own.flatten(axis, axis + 1), alone, 0.0, eps**0.5 * size, equal_nan=True)
