@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -30,6 +31,7 @@ from .layer import layer_values_through
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
+from .rows import scattered
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .tape import Tape, are_merged
 from .trace import Tracer
@@ -258,10 +260,14 @@ class TorchEngine(Shell):
         return footprint
 
     def _find_merged(self, both: Points, alone: list[Tape]) -> None:
-        """Find whether rows share an axis with something else, by a run on two of them."""
+        """Find whether rows share an axis with something else, by a run on two of them; where these do not tell, on others."""
         try:
-            self._merged = are_merged(self.record(both).tape, alone, self.eps)
-        except Misaligned:
+            self._merged, sure = are_merged(self.record(both).tape, alone, self.eps)
+            if not sure:
+                both = dataclasses.replace(both, inputs=tuple(map(scattered, both.inputs)))
+                alone = [self.record(both[[row]]).tape for row in (0, 1)]
+                self._merged, _ = are_merged(self.record(both).tape, alone, self.eps)
+        except Exception:  # of a model that does not take such rows, too
             self._pairwise = True
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:

@@ -6,6 +6,7 @@ entries on an axis, one after the other; a model that joins them in another orde
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .operations import Misaligned, Pairs
@@ -96,3 +97,12 @@ def from_rows(m: Tensor, pairs: Pairs, axis: int | None, entries: int = 1) -> Te
     if axis is None:
         return m.unsqueeze(1)
     return m.unflatten(axis + 1, (*pairs.grid, entries)).movedim(axis + 2, 1).flatten(axis + 2, axis + 3)
+
+
+def scattered(rows: Tensor) -> Tensor:
+    """Rows near some others, whose entries differ: larger ones, or integers in another order."""
+    if not rows.is_floating_point():
+        return rows.roll(1, -1)
+    noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
+    size = rows.abs().nan_to_num(0, 0, 0).amax()
+    return rows + noise * (0.1 * rows.abs() + 0.01 * torch.where(size > 0, size, torch.ones_like(size)))
