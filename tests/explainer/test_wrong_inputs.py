@@ -90,6 +90,8 @@ def test_models_that_do_not_take_the_rows():
         torch.ones(5, 3).long(),
         torch.ones(2, 3).long(),
     )
+    refused(r"The rows are bool: give them as the model's own", LINEAR, torch.ones(5, 3) > 0, torch.ones(2, 3) > 0)
+    refused(r"The rows are float16: give them as the", LINEAR, torch.ones(5, 3).half(), torch.ones(2, 3).half())
     refused(r"in Linear, which takes 3 features\.$", LINEAR, torch.randn(5, 4), torch.randn(2, 4))
     refused(r"in LSTM, which takes 3 features\.$", LSTM, SERIES[..., :2], SERIES[..., :2])
     tokens = nn.Sequential(nn.Embedding(5, 3), nn.Flatten())

@@ -112,7 +112,8 @@ class InputForm(ABC):
                 raise InputError(f"{what} must be a list of {len(self.axes)} inputs, as the background is.")
             return values
         if isinstance(values, (list, tuple, Mapping)):
-            raise InputError(f"{what} is a {type(values).__name__} of inputs, the background a single one.")
+            array = "" if isinstance(values, Mapping) else f" Of rows or numbers make one array: numpy.array({what})."
+            raise InputError(f"{what} is a {type(values).__name__} of inputs, the background a single one.{array}")
         return [values]
 
     def implied(self, values: Any) -> tuple[Any, ...]:

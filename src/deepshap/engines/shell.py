@@ -393,8 +393,11 @@ def _hint(error: BaseException, points: Points) -> str:
     """What may be the matter where a model fails on rows: an argument more, another type of numbers, or other features."""
     if isinstance(error, TypeError):
         return " What it takes beside its inputs goes into additional_forward_args."
-    if "dtype" in str(error) and any("int" in str(x.dtype) for x in points.inputs):
+    kinds = {str(x.dtype).removeprefix("torch.") for x in points.inputs}
+    if "dtype" in str(error) and any("int" in kind for kind in kinds):
         return " The rows are whole numbers: if they are no ids, give them as floating-point numbers."
+    if "dtype" in str(error) and kinds != {"float32"}:
+        return f" The rows are {', '.join(sorted(kinds))}: give them as the model's own type of numbers, most often float32."
     layers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     found = [(layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)]
     if not found:
