@@ -90,9 +90,8 @@ class Background:
         self._single: Recorded | None = None  # a row that shows the model's calls, in one call
         self.used_again = False
         self._frozen = False  # in this call
-        self._moved = self._doubt = (
-            0.0  # how far rounding has moved outputs of a few references; and may have, in this call
-        )
+        # How far rounding has moved outputs of a few references; and may have, in this call.
+        self._moved = self._doubt = 0.0
         self._asked: Points | None = None  # references of this call
         self._turn = 0  # of the references that run in it
         self.trust = Trust()
