@@ -120,6 +120,8 @@ _text: Check = partial(check_types, types=str, words="a text")
 _path: Check = partial(check_types, types=(str, os.PathLike), words="a path")
 _positive: Check = partial(check_whole, least=1)
 
+PAGES = (".html", ".htm")  # how the names of reports end
+
 OPTIONS: dict[str, Check] = {
     # of explanations
     "check_additivity": _flag,

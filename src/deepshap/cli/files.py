@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..options import PAGES
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Kind:
 
 
 ATTRIBUTIONS = Kind("attributions are written as Parquet or CSV", (".parquet", ".pq", ".csv"))
-REPORT = Kind("a report is written as HTML", (".html", ".htm"))
+REPORT = Kind("a report is written as HTML", PAGES)
 
 
 def check_can_write(writes: Sequence[tuple[str, Path | None, Kind]], reads: Sequence[Path | None]) -> None:

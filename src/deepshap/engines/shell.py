@@ -240,13 +240,13 @@ class Shell(ABC):
 
         Random numbers of NumPy and Python, which all other runs draw alike, are others in these.
         """
-        many, found, outputs = both[[1, 0, 1, 1, 1]], list(runs), np.zeros(0)
-        for ahead, points in enumerate((both[[1, 0]], many), 1):
-            with other_draws(ahead):
-                outputs = self._evaluate(points)
-            found.append(outputs[1])
-        self._check_independence(found)
-        return many, outputs
+        many = both[[1, 0, 1, 1, 1]]
+        with other_draws(1):
+            behind = self._evaluate(both[[1, 0]])
+        with other_draws(2):
+            among = self._evaluate(many)
+        self._check_independence([*runs, behind[1], among[1]])
+        return many, among
 
     def _check_independence(self, runs: Sequence[np.ndarray]) -> None:
         """A row's output must not depend on its batch mates, nor on when it is computed: ``runs`` hold it time and again."""

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.storage import check_folder
-from ..options import check_options
+from ..options import PAGES, check_options
 
 MAX_MEGABYTES = 64.0
 
@@ -73,7 +73,7 @@ def write_report(
             "of arrays make one: deepshap.Explanation(values, base_values, data)."
         )
     check_options(path=path, title=title, max_megabytes=max_megabytes, seed=seed)
-    if Path(path).suffix.lower() not in (".html", ".htm"):
+    if Path(path).suffix.lower() not in PAGES:
         raise InputError(f"{path}: a report is a page of HTML, whose name ends in .html.")
     check_folder(Path(path))
     page = render(explanation, title, max_megabytes, seed, groups, faithfulness)

@@ -346,9 +346,6 @@ def _summed(m: Tensor | None, like: Tensor) -> Tensor | None:
 def _is_merged(step: Step) -> bool:
     """Whether rows share an axis with something else."""
     assert step.reference is not None
-    own, other = step.outputs[0].shape, step.reference.outputs[0].shape
-    if own and other and (own[0], other[0]) == step.pairs.grid:
-        return False
     return row_place(step.outputs[0], step.reference.outputs[0], step.pairs)[1] > 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -171,8 +171,7 @@ class Tape:
         return recorded.overwritten
 
     def _print_of(self, tensor: Tensor) -> Hashable:
-        base = tensor if tensor._base is None else tensor._base
-        return None if isinstance(base, Parameter) and id(base) in self.weights else fingerprint(tensor)
+        return None if is_weight(tensor, self.weights) else fingerprint(tensor)
 
     def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable) -> None:
         if tensor.dim() != recorded.dim() or tensor.layout != torch.strided:
@@ -213,6 +212,17 @@ class Tape:
 
 def _listed(numbers: list[Any]) -> str:
     return ", ".join(map(str, numbers[:8]))
+
+
+def base_of(tensor: Tensor) -> Tensor:
+    """What a tensor is a view of, or itself."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def is_weight(tensor: Tensor, known: Container[int]) -> bool:
+    """Whether it is one of the parameters whose ids are known, or a view of one."""
+    base = base_of(tensor)
+    return isinstance(base, Parameter) and id(base) in known
 
 
 def fingerprint(tensor: Tensor) -> Hashable:

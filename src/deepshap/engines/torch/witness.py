@@ -21,7 +21,7 @@ from .calls import Call
 from .carriers import tag_of
 from .foreign import ForeignCall
 from .script import Line, Script, Way
-from .tape import fingerprint
+from .tape import base_of, fingerprint, is_weight
 from .tree import LEAVES, TENSORS
 
 MOST_KNOWN = 4  # numbers of examples whose runs are known
@@ -109,14 +109,9 @@ class Witness:
         if not _is_torchs(call.function, names.resolve(call.function)):
             return  # what it computes is not told by what it takes
         active = tuple(varies(call.given))
-        loose = tuple([not (a or self._is_weight(t)) for a, t in zip(active, call.given, strict=True)])
+        loose = tuple([not (a or is_weight(t, self._held)) for a, t in zip(active, call.given, strict=True)])
         line = Line(call.function, told, call.name, call.operation, ran[2], active, loose, apart)
         self.script.close(place, line)
-
-    def _is_weight(self, tensor: Tensor) -> bool:
-        """Whether it is a parameter of a module of the model."""
-        base = base_of(tensor)
-        return isinstance(base, Parameter) and id(base) in self._held
 
     def _told(self, items: Iterable[Any]) -> list[Any]:
         told: list[Any] = []
@@ -184,11 +179,6 @@ class Witness:
 def _is_torchs(function: Callable[..., Any], spelling: names.Spelling | None) -> bool:
     """Whether a function is one of torch's own, or one that these are composed of here."""
     return spelling is not None or hasattr(function, "operation")
-
-
-def base_of(tensor: Tensor) -> Tensor:
-    """What a tensor is a view of, or itself."""
-    return tensor if tensor._base is None else tensor._base
 
 
 class Trust:
