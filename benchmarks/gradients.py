@@ -85,6 +85,18 @@ class Patches(nn.Module):
         return self.read_out(self.layer(self.embedding(patches)).reshape(len(x), -1))
 
 
+class OfEachChannel(nn.Module):
+    """One LSTM takes each channel by itself, and a linear layer their last steps together."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.recurrent, self.read_out = nn.LSTM(1, units, batch_first=True), nn.Linear(channels * units, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        series = x.transpose(1, 2).reshape(-1, x.shape[1], 1)
+        return self.read_out(self.recurrent(series)[0][:, -1].reshape(len(x), -1))
+
+
 class Packed(nn.Module):
     """A recurrent layer over sequences of different lengths, and a read-out of where each ends."""
 
@@ -153,6 +165,7 @@ PROBLEMS = (
     Problem("LSTM 16→64, T=50", lambda: LastStep(nn.LSTM, 16, 64), SEQUENCE, 0.25),
     Problem("LSTM 16→64, T=50, 10 outputs", lambda: LastStep(nn.LSTM, 16, 64, 10), SEQUENCE, 0.25),
     Problem("GRU 16→64, T=50", lambda: LastStep(nn.GRU, 16, 64), SEQUENCE, 0.35),
+    Problem("LSTM 1→32 of each of 5 channels, T=50", lambda: OfEachChannel(5, 32), (50, 5), 0.25),
     Problem("packed LSTM 16→64, T=50", lambda: Packed(nn.LSTM, 16, 64), SEQUENCE, 0.45, lengths=True),
     Problem("packed GRU 16→64, T=50", lambda: Packed(nn.GRU, 16, 64), SEQUENCE, 0.45, lengths=True),
     Problem("padded LSTM 16→64, T=50", lambda: Padded(nn.LSTM, 16, 64), SEQUENCE, 0.45, lengths=True),

@@ -58,6 +58,17 @@ def not_compiled(monkeypatch):
         monkeypatch.setattr(contributions, "PAYS", float("inf"))
 
 
+@pytest.fixture(autouse=True)
+def nothing_done_before(monkeypatch):
+    """The work of other tests counts for none: whether a recurrent layer's steps are written out does not depend on these."""
+    products = sys.modules.get("deepshap.engines.torch.recurrent.products")
+    worth = sys.modules.get("deepshap.engines.kernels.worth")
+    if worth is not None:
+        monkeypatch.setattr(worth, "_all", False)
+    if products is not None:
+        monkeypatch.setattr(products.WORTH, "done", {})
+
+
 @pytest.fixture
 def register():
     """Register rules for the length of a test."""

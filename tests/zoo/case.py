@@ -93,7 +93,10 @@ class Case:
 
 @dataclass
 class Finding:
-    """What came of a model: exact, wrong, refused or crashed; why; the gap; time over that of a gradient."""
+    """What came of a model: exact, wrong, refused or crashed; why; the gap; time over that of a gradient.
+
+    ``pairs``: both sides run on all pairs, which takes several times as long.
+    """
 
     library: str
     name: str
@@ -101,6 +104,7 @@ class Finding:
     why: str = ""
     gap: float | None = None
     over_gradient: float | None = None
+    pairs: bool = False
 
 
 def normal(*shape: int) -> Tensor:
@@ -126,9 +130,13 @@ def examine(library: str, name: str, build: Callable[[], Case], timed: bool = Tr
         last = traceback.extract_tb(error.__traceback__)[-1]
         return Finding(library, name, "crashed", f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
     coarse = explainer.engine.eps > 1e-10
-    return Finding(
-        library, name, "exact" if gap < EXACT["float32" if coarse else "float64"] else "wrong", "", gap, over
-    )
+    outcome = "exact" if gap < EXACT["float32" if coarse else "float64"] else "wrong"
+    return Finding(library, name, outcome, "", gap, over, runs_on_pairs(explainer))
+
+
+def runs_on_pairs(explainer: deepshap.DeepExplainer) -> bool:
+    """Whether PyTorch runs the model on all pairs, since rows cannot be found in all that it computes."""
+    return bool(getattr(explainer.engine, "_pairwise", False))
 
 
 def of_rows(inputs: Any, change: Callable[[Any], Any]) -> Any:

@@ -27,8 +27,9 @@ The gap is the largest difference between the sums of the attributions and the d
 relative to the outputs. Models run in float64; where the gap is about 1e-8, the model computes with float32 within. Time is the
 processor's time of an explanation of two outputs over that of the framework's own forward and backward pass on as many rows as
 there are pairs, medians of three; models of Keras are explained within `frozen()` there, beside a gradient that TensorFlow has
-compiled; half of the models take less than {median:.1f} times a gradient. These models are tiny, so that most
-of it is Python: of large ones see the [benchmarks](benchmarks.md).
+compiled; half of the models take less than {median:.1f} times a gradient. Where it says *on all pairs*, as of {pairs}, rows could
+not be found in all that the model computes: both sides run on every pair then, where either runs once elsewhere. These models
+are tiny, so that most of it is Python: of large ones see the [benchmarks](benchmarks.md).
 
 The table of models is in `tests/zoo/`; its recurrent part runs with every test run."""
 
@@ -59,7 +60,9 @@ def shown(finding: Finding) -> str:
 
 def times(finding: Finding) -> str:
     """Time over a gradient."""
-    return "" if finding.over_gradient is None else f"{finding.over_gradient:.1f}"
+    if finding.over_gradient is None:
+        return ""
+    return f"{finding.over_gradient:.1f}{', on all pairs' * finding.pairs}"
 
 
 def page(findings: list[Finding]) -> str:
@@ -67,7 +70,11 @@ def page(findings: list[Finding]) -> str:
     counts = Counter(finding.outcome for finding in findings)
     over = [f.over_gradient for f in findings if f.over_gradient is not None]
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
-    lines = [HEAD.format(models=len(findings), said=said, median=statistics.median(over))]
+    lines = [
+        HEAD.format(
+            models=len(findings), said=said, median=statistics.median(over), pairs=sum(f.pairs for f in findings)
+        )
+    ]
     for library, of_it in groupby(findings, key=lambda finding: finding.library):
         lines += [f"\n## {library}\n", "| Model | Outcome | Gap | Time over a gradient |", "| --- | --- | --- | --- |"]
         lines += [f"| {f.name} | {f.outcome} | {'' if f.gap is None else f'{f.gap:.0e}'} | {times(f)} |" for f in of_it]

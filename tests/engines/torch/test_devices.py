@@ -13,7 +13,7 @@ from test_oracle import DEEP, oracle_values
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.shell import TOLERANCE as BY_NAME
+from deepshap.additivity import TOLERANCE as BY_NAME
 from deepshap.engines.torch.recurrent import fused, products
 
 TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}

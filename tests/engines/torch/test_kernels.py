@@ -80,6 +80,19 @@ def test_equal_to_step_by_step(compiled, monkeypatch, kind, use, dtype, toleranc
     assert compiled
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_kernel_takes_any_number_of_units(compiled, monkeypatch, kind, outputs):
+    original, (layer, own) = steps.kernel_of, KINDS[kind]
+    monkeypatch.setattr(steps, "kernel_of", lambda cell, _: original(cell, 0))
+    X, R = drawn(4, 7, 3, seed=1), drawn(5, 7, 3, seed=2)
+    for units in (1, 6, 9):
+        model = built(Chain(layer(3, units, num_layers=2, batch_first=True, **own), Last(), nn.Linear(units, outputs)))
+        wanted = step_by_step(monkeypatch, model, X, R)
+        assert_close(values(model, X, R), wanted, 1e-12)
+    assert len(compiled) == 3
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_sequences(compiled, monkeypatch, kind):
     model, lengths = built(Packed(kind, "output", **DEEP)), torch.tensor([2, 4, 1, 3, 4])
@@ -185,7 +198,6 @@ def test_the_secants_of_the_kernels_are_those_of_the_rules():
 def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
     made = []
     monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key))
-    monkeypatch.setattr(products.WORTH, "done", {})
     layer = nn.LSTM(3, 5, batch_first=True)
     values(Chain(layer, Last()), torch.randn(2, 4, 3), torch.randn(3, 4, 3))
     assert not made
@@ -194,17 +206,18 @@ def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
 def test_many_steps_are_worth_a_kernel_however_little_they_hold(monkeypatch):
     made, original = [], steps.kernel_of
     monkeypatch.setattr(steps, "kernel_of", lambda *key: made.append(key) or original(*key))
-    monkeypatch.setattr(products.WORTH, "done", {})
     values(Chain(nn.LSTM(1, 2, batch_first=True), Last()), torch.randn(1, 300, 1), torch.randn(1, 300, 1))
     assert made
 
 
-def test_work_adds_up_until_a_kernel_is_worth_it(monkeypatch):
-    monkeypatch.setattr(products.WORTH, "done", {})
+@pytest.mark.parametrize("what", ["work", "least"])
+def test_work_adds_up_until_a_kernel_is_worth_it(what):
     layer = nn.LSTM(3, 5)
     weights = Weights(layer.weight_ih_l0, layer.weight_hh_l0)
     half = products.WORTH.beyond // 2
-    assert [products.worthwhile(cells.LSTM, weights, half) for _ in range(3)] == [False, True, True]
+    found = [products.worthwhile(cells.LSTM, weights, **{"work": 10, what: half}) for _ in range(3)]
+    assert found == [False, True, True]
+    assert products.units_of_kernel(cells.LSTM, weights) == (5 if what == "work" else 0)
 
 
 def test_torch_and_the_processor_are_left_as_they_were(compiled):

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.engines.kernels import worth
+from deepshap.engines.torch import engine
 from deepshap.engines.torch.engine import TorchEngine
+from deepshap.engines.torch.recurrent import products
 
 STEPS, FEATURES, WIDTH = 6, 4, 8
 
@@ -66,6 +68,26 @@ def scaled(layers: Any, x: Tensor) -> Tensor:
     return torch.tanh(x / torch.where(count > 0, total / count, of_all))
 
 
+def series(x: Tensor) -> Tensor:
+    """Each feature by itself, (rows and features, steps, 1)."""
+    return channels(x).mT
+
+
+def in_a_loop(layers: Any, x: Tensor) -> Tensor:
+    """Single steps of a cell."""
+    steps, cell = series(x), layers[0]
+    h = c = steps.new_zeros(len(steps), 3)
+    for t in range(STEPS):
+        h, c = cell(steps[:, t], (h, c))
+    return torch.cat([h, c * steps[:, 0]], 1)
+
+
+def from_states(layers: Any, x: Tensor) -> Tensor:
+    """A layer whose first state depends on the row, read at every step."""
+    steps, layer = series(x), layers[0]
+    return torch.tanh(layer(steps, torch.tanh(steps.sum(1)).repeat(1, 3)[None])[0])
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "relu": in_rows(torch.relu),
     "gelu": in_rows(F.gelu),
@@ -103,9 +125,24 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "batch norm": lambda: Merging(
         lambda l, x: torch.relu(l[1](l[0](rows(x)))), STEPS * WIDTH, nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH)
     ),
+    "recurrent": lambda: Merging(
+        lambda l, x: l[0](series(x))[0][:, -1], FEATURES * 3, nn.LSTM(1, 3, batch_first=True)
+    ),
+    "recurrent, deep, steps first": lambda: Merging(
+        lambda l, x: l[0](series(x).transpose(0, 1))[1].transpose(0, 1), FEATURES * 12,
+        nn.GRU(1, 3, num_layers=2, bidirectional=True),
+    ),
+    "recurrent, from states": lambda: Merging(from_states, FEATURES * STEPS * 3, nn.RNN(1, 3, batch_first=True)),
+    "recurrent, in a loop": lambda: Merging(in_a_loop, FEATURES * 6, nn.LSTMCell(1, 3)),
+    "recurrent, of recurrent": lambda: Merging(
+        lambda l, x: l[1](l[0](series(x))[0][:, -1].reshape(len(x), FEATURES, 3))[0], FEATURES * 2,
+        nn.GRU(1, 3, batch_first=True), nn.LSTM(3, 2, batch_first=True),
+    ),
 }  # fmt: skip
 
-# Rows lie among one another, or a recurrent layer finds its own by their number.
+RECURRENT = [name for name in MODELS if name.startswith("recurrent")]
+
+# Rows lie among one another.
 PAIRWISE: dict[str, Callable[[], nn.Module]] = {
     "steps first": lambda: Merging(
         lambda l, x: torch.tanh(l[0](rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1),
@@ -123,8 +160,12 @@ PAIRWISE: dict[str, Callable[[], nn.Module]] = {
     "a constant beside the second axis": at_second(
         lambda x: torch.maximum(x, torch.arange(1.0, STEPS + 1)[:, None] - 4)
     ),
-    "recurrent": lambda: Merging(
-        lambda l, x: l[0](channels(x).mT)[0][:, -1], FEATURES * 3, nn.LSTM(1, 3, batch_first=True)
+    "recurrent, features first": lambda: Merging(
+        lambda l, x: (
+            l[0](x.permute(2, 0, 1).reshape(-1, STEPS, 1))[0][:, -1].reshape(FEATURES, len(x), 3).transpose(0, 1)
+        ),
+        FEATURES * 3,
+        nn.LSTM(1, 3, batch_first=True),
     ),
 }
 
@@ -173,10 +214,12 @@ def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_by_kernels(name, ways, monkeypatch):
     monkeypatch.setattr(worth.PAIRS, "beyond", 0)
+    monkeypatch.setattr(products.WORTH, "beyond", 0)
     model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(150, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
     assert {*ways} == {"_crossed"}
     monkeypatch.setattr(worth.PAIRS, "beyond", np.inf)
+    monkeypatch.setattr(products.WORTH, "beyond", np.inf)
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
@@ -229,6 +272,50 @@ def test_an_order_that_the_first_rows_may_hide(name, alike, effort, monkeypatch)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
+def test_an_order_behind_units_that_are_off_for_the_first_rows(monkeypatch):
+    """What they add to a large output is less than sums of float32 show."""
+    head = built(nn.Linear(3 * STEPS, 1))
+
+    def model(x: Tensor) -> Tensor:
+        steps = torch.sin(3 * torch.cat(torch.relu(x[..., 1:] - 1.5).unbind(1), 0))
+        branch = torch.stack(steps.chunk(STEPS, 0), 1).flatten(1)
+        return 300 * x[..., 0].sum(1, keepdim=True) + 0.1 * head(branch)
+
+    x, r = 2 * drawn(3, STEPS, FEATURES), 2 * drawn(4, STEPS, FEATURES, seed=1)
+    x[0, :, 1:].clamp_(max=1.2)  # with the first reference the rows that the model is probed on
+    r[0, :, 1:].clamp_(max=1.2)
+    wanted = on_all_pairs(model, x, r, monkeypatch)[:, :, 1:]
+    head.float()
+    found = deepshap.DeepExplainer(model, r.float(), progress=False).shap_values(x.float())[:, :, 1:]
+    assert_close(found, wanted, 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_order_that_low_precision_hides(dtype, ways):
+    layer = nn.Linear(FEATURES, WIDTH)
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.sin(layer(rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1).sum((1, 2))
+
+    x, r = (1 + 0.2 * torch.rand(n, STEPS, FEATURES, generator=torch.Generator().manual_seed(n)) for n in (3, 4))
+    layer.to(dtype)
+    deepshap.DeepExplainer(forward, r.to(dtype), progress=False).shap_values(x.to(dtype))
+    assert ways[-1] == "_on_all_pairs"
+
+
+def test_a_single_row_that_takes_another_way(ways, monkeypatch):
+    def forward(x: Tensor) -> Tensor:
+        if len(x) == 1:
+            return sum(torch.sin(step).sum(1, keepdim=True) * (k + 1) for k, step in enumerate(x.unbind(1)))
+        steps = torch.sin(rows(x.transpose(0, 1))).reshape(STEPS, len(x), FEATURES).sum(2)
+        return (steps * torch.arange(1.0, STEPS + 1)[:, None]).sum(0)[:, None]
+
+    x, r = drawn(3, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    found = deepshap.DeepExplainer(forward, r, progress=False).shap_values(x)
+    assert ways[-1] == "_on_all_pairs"
+    assert_close(found, on_all_pairs(forward, x, r, monkeypatch), 1e-11)
+
+
 @pytest.mark.parametrize("name", MOVING)
 def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
     model, x, r = built(MOVING[name]()), drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
@@ -237,7 +324,7 @@ def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
-@pytest.mark.parametrize("name", ["relu", "attention", "max pooling", "sorted", "second axis"])
+@pytest.mark.parametrize("name", ["relu", "attention", "max pooling", "sorted", "second axis", *RECURRENT])
 def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
     model, x, r = built(MODELS[name]()), drawn(2, STEPS, FEATURES), drawn(3, STEPS, FEATURES, seed=1)
     explainer = deepshap.DeepExplainer(model, r, progress=False)
@@ -245,6 +332,17 @@ def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
     assert explainer.engine.shares
     monkeypatch.setattr(TorchEngine, "_on_ways", lambda *_: None)
     assert_close(found, deepshap.DeepExplainer(model, r, progress=False).shap_values(x, effort=4), 1e-11)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["attention", *RECURRENT])
+def test_several_passes(name, compiled, monkeypatch):
+    """Steps are shown some of the references at a time."""
+    monkeypatch.setattr(products.WORTH, "beyond", 0 if compiled else np.inf)
+    model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(40, STEPS, FEATURES, seed=1)
+    wanted = on_all_pairs(model, x, r, monkeypatch)
+    monkeypatch.setattr(engine, "multipliers_of_pass", lambda *_: 2 * 3 * 7)
+    assert_close(deepshap.DeepExplainer(model, r, progress=False).shap_values(x), wanted, 1e-11)
 
 
 def test_parts_of_the_background(monkeypatch):

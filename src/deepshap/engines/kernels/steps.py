@@ -32,7 +32,8 @@ from .numbers import compiled, half_sum, relu, sigmoid, tanh
 
 
 # ---------------------------------------------------------------------- cells
-# One kernel for each number of units: offsets that are constants let LLVM make vector code of a loop over many arrays.
+# One kernel for each number of units: offsets that are constants let LLVM make vector code of a loop over many arrays. And one
+# for any number, half as fast, which serves all models for which there is little to do: ``units`` is 0 there.
 # Slopes are of a pair, whatever is explained: of several outputs one kernel makes them (``keeps``, in place of ``m_z``), and
 # another one takes the multipliers of all outputs through them.
 @compiled
@@ -49,20 +50,20 @@ def _through_lstm(z, kept, h, units, of_i, of_f, of_g, of_o, of_c, of_before):
 
 def _lstm(units: int, keeps: bool) -> Any:
     """Of ``LSTM``; the carry is the cell state's multiplier."""
-    f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
-    zg, zo, before, tanh_c, c = 6 * units, 7 * units, 8 * units, 9 * units, 10 * units
 
     @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
+        n = units or carry.shape[1]
+        f, g, o, zi, zf, zg, zo, before, tanh_c, c = n, 2 * n, 3 * n, 4 * n, 5 * n, 6 * n, 7 * n, 8 * n, 9 * n, 10 * n
         for p in range(len(x_rows)):
             a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[p], carry[p]
             if not keeps:
-                back, y = m_h[p], m_y[start + places[p] * stride, column : column + units]
-                for h in range(units):
+                back, y = m_h[p], m_y[start + places[p] * stride, column : column + n]
+                for h in range(n):
                     z[o + h] = back[h] + y[h]
-            for h in range(units):
+            for h in range(n):
                 of_i = half_sum(a[g + h], b[g + h]) * sigmoid(a[zi + h], b[zi + h], a[h], b[h])
                 of_f = half_sum(a[before + h], b[before + h]) * sigmoid(a[zf + h], b[zf + h], a[f + h], b[f + h])
                 of_g = half_sum(a[h], b[h]) * tanh(a[zg + h], b[zg + h], a[g + h], b[g + h])
@@ -77,25 +78,26 @@ def _lstm(units: int, keeps: bool) -> Any:
                     z[zi + h] = of_c
                     z[zf + h] = of_before
                 else:
-                    _through_lstm(z, kept, h, units, of_i, of_f, of_g, of_o, of_c, of_before)
+                    _through_lstm(z, kept, h, n, of_i, of_f, of_g, of_o, of_c, of_before)
 
     return kernel
 
 
 def _again_lstm(units: int) -> Any:
     """Through slopes that are known."""
-    f, g, o, zi, zf = units, 2 * units, 3 * units, 4 * units, 5 * units
 
     @compiled
     def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
+        n = units or carry.shape[1]
+        f, g, o, zi, zf = n, 2 * n, 3 * n, 4 * n, 5 * n
         for row in range(len(slopes) * outputs):
             p, k = row // outputs, row % outputs
-            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + n]
             z, kept, s = m_z[row], carry[row], slopes[p]
-            for h in range(units):
+            for h in range(n):
                 z[o + h] = back[h] + y[h]
-            for h in range(units):
-                _through_lstm(z, kept, h, units, s[h], s[f + h], s[g + h], s[o + h], s[zi + h], s[zf + h])
+            for h in range(n):
+                _through_lstm(z, kept, h, n, s[h], s[f + h], s[g + h], s[o + h], s[zi + h], s[zf + h])
 
     return kernel
 
@@ -113,19 +115,20 @@ def _through_gru(z, kept, h, units, of_n, of_r, of_u, of_q, update):
 
 def _gru(units: int, keeps: bool) -> Any:
     """Of ``GRU``; the carry is what the update gate lets through."""
-    u, n, zr, zu, zn, q, before = units, 2 * units, 3 * units, 4 * units, 5 * units, 6 * units, 7 * units
 
     @compiled
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
+        u = units or carry.shape[1]
+        n, zr, zu, zn, q, before = 2 * u, 3 * u, 4 * u, 5 * u, 6 * u, 7 * u
         for p in range(len(x_rows)):
             a, b, z, kept = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[p], carry[p]
             if not keeps:
-                back, y = m_h[p], m_y[start + places[p] * stride, column : column + units]
-                for h in range(units):
+                back, y = m_h[p], m_y[start + places[p] * stride, column : column + u]
+                for h in range(u):
                     kept[h] += back[h] + y[h]
-            for h in range(units):
+            for h in range(u):
                 update = half_sum(a[u + h], b[u + h])
                 of_n = (x.dtype.type(1) - update) * tanh(a[zn + h], b[zn + h], a[n + h], b[n + h])
                 of_r = of_n * half_sum(a[q + h], b[q + h]) * sigmoid(a[zr + h], b[zr + h], a[h], b[h])
@@ -139,25 +142,26 @@ def _gru(units: int, keeps: bool) -> Any:
                     z[zr + h] = of_q
                     z[zu + h] = update
                 else:
-                    _through_gru(z, kept, h, units, of_n, of_r, of_u, of_q, update)
+                    _through_gru(z, kept, h, u, of_n, of_r, of_u, of_q, update)
 
     return kernel
 
 
 def _again_gru(units: int) -> Any:
     """Through slopes that are known."""
-    u, n, zr, zu = units, 2 * units, 3 * units, 4 * units
 
     @compiled
     def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
+        u = units or carry.shape[1]
+        n, zr, zu = 2 * u, 3 * u, 4 * u
         for row in range(len(slopes) * outputs):
             p, k = row // outputs, row % outputs
-            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + u]
             z, kept, s = m_z[row], carry[row], slopes[p]
-            for h in range(units):
+            for h in range(u):
                 kept[h] += back[h] + y[h]
-            for h in range(units):
-                _through_gru(z, kept, h, units, s[h], s[u + h], s[n + h], s[zr + h], s[zu + h])
+            for h in range(u):
+                _through_gru(z, kept, h, u, s[h], s[u + h], s[n + h], s[zr + h], s[zu + h])
 
     return kernel
 
@@ -170,7 +174,7 @@ def _once_for_all(kernel: Callable[..., Any], again: Callable[[int], Any], slope
         *multipliers, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places = given
         if outputs == 1:
             return of_one(*given)
-        made = np.empty((len(x_rows), slopes * units), x.dtype)
+        made = np.empty((len(x_rows), slopes * carry.shape[1]), x.dtype)
         kept(*multipliers, outputs, carry, made, x, r, x_first, r_first, x_rows, r_rows, places)
         return through(*multipliers, outputs, carry, m_z, made, places)
 
@@ -184,15 +188,13 @@ def _rnn(rectified: bool, units: int) -> Any:
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
+        n = units or carry.shape[1]
         for row in range(len(x_rows) * outputs):
             p, k = row // outputs, row % outputs
-            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + units]
+            back, y = m_h[row], m_y[start + places[p] * stride + k * leap, column : column + n]
             a, b, z = x[x_first + x_rows[p]], r[r_first + r_rows[p]], m_z[row]
-            for h in range(units):
-                if rectified:
-                    slope = relu(a[units + h], b[units + h], a[h], b[h])
-                else:
-                    slope = tanh(a[units + h], b[units + h], a[h], b[h])
+            for h in range(n):
+                slope = relu(a[n + h], b[n + h], a[h], b[h]) if rectified else tanh(a[n + h], b[n + h], a[h], b[h])
                 z[h] = (back[h] + y[h]) * slope
 
     return kernel
@@ -267,5 +269,5 @@ def has(cell: str) -> bool:
 
 @cache
 def kernel_of(cell: str, units: int) -> Any:
-    """The fused step of a cell."""
+    """The fused step of a cell with so many units; with 0 of one with any number."""
     return _KERNELS[cell](units)

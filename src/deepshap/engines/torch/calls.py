@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DeepShapError, UnsupportedOperationError
+from ...names import plural
 from .operations import Operation
 from .tree import replace, tensors
 
@@ -188,7 +189,7 @@ def unsupported_message(calls: list[tuple[str, str]]) -> str:
         return f"the model cannot be explained with these calls in it, nothing was computed:\n{lines}\n" + _cures(calls)
     example = ruleless[0]
     return (
-        f"no rule for {len(calls)} call{'s' if len(calls) > 1 else ''} of the model, nothing was computed:\n{lines}\n"
+        f"no rule for {plural(len(calls), 'call')} of the model, nothing was computed:\n{lines}\n"
         "Say what such a function is, and it will be explained:\n"
         f'  deepshap.register_rule({example}, "elementwise")  # acts on each element alone\n'
         f'  deepshap.register_rule({example}, "linear")       # affine in its inputs\n'

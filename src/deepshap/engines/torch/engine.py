@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -28,12 +27,11 @@ from .foreign import foreign_visible
 from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .layer import layer_values_through
+from .merged import Merged
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
-from .rows import scattered
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
-from .tape import Tape, are_merged
 from .trace import Tracer
 from .tree import replace
 
@@ -106,7 +104,7 @@ class TorchEngine(Shell):
         self._background.forget()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._merged = False  # whether rows share an axis with something else
+        self._merged: Merged | None = None  # rows that share an axis with something else
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
@@ -255,20 +253,13 @@ class TorchEngine(Shell):
         self._calls = len(recorded.tape.calls)
         self._pairwise = self._agreement.found
         if not self._pairwise:
-            self._find_merged(Points.joined([example, reference]), [tracer.tape, recorded.tape])
+            both, alone = Points.joined([example, reference]), [tracer.tape, recorded.tape]
+            try:
+                self._merged = Merged.find(both, alone, lambda rows: self.record(rows).tape, self.eps)
+            except Exception:  # of a model that does not take such rows, too
+                self._pairwise = True
         footprint, self._recurrent = footprint_of(recorded.tape, tracer.tape, recorded.leaves)
         return footprint
-
-    def _find_merged(self, both: Points, alone: list[Tape]) -> None:
-        """Find whether rows share an axis with something else, by a run on two of them; where these do not tell, on others."""
-        try:
-            self._merged, sure = are_merged(self.record(both).tape, alone, self.eps)
-            if not sure:
-                both = dataclasses.replace(both, inputs=tuple(map(scattered, both.inputs)))
-                alone = [self.record(both[[row]]).tape for row in (0, 1)]
-                self._merged, _ = are_merged(self.record(both).tape, alone, self.eps)
-        except Exception:  # of a model that does not take such rows, too
-            self._pairwise = True
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
         examples, references = self._agreement.sides(example, reference)
@@ -296,7 +287,7 @@ class TorchEngine(Shell):
             for _ in range(2):
                 try:
                     found = self._crossed(comparison, plan, reduce)
-                    if not self._merged or adds_up(
+                    if self._merged is None or adds_up(
                         found, comparison.outputs, self.tolerance, len(comparison.references)
                     ):
                         return found
@@ -422,6 +413,8 @@ class TorchEngine(Shell):
             tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
             with preserved(self._contents), errors_told():
                 output, leaves = self.trace(tracer, points)
+                if self._merged is not None and pairs.apart:
+                    self._merged.check(tracer.tape)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
                 shapes = self._around_shapes if self.around else None
                 traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)

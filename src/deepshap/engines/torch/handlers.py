@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import DeepShapError
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
-from ...mathematics.rules import inner
-from ..shell import EPS, TOLERANCE
+from ...mathematics.rules import Term
 from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
 from .pairing import misfit
@@ -74,6 +73,11 @@ class _HandlerRule(HandlerRule):
 
     misfit = staticmethod(misfit)
 
+    @staticmethod
+    def row_sums(values: Tensor) -> np.ndarray:
+        """The sum of each row, in double precision."""
+        return values.reshape(len(values), -1).sum(1, dtype=torch.float64).numpy(force=True)
+
     def __call__(self, step: Step, *multipliers: Tensor) -> list[Tensor | None]:
         call = self._call(step, multipliers)
         try:
@@ -85,7 +89,11 @@ class _HandlerRule(HandlerRule):
         result = self.read(found, call)
         sides = zip(call.inputs, call.reference_inputs, strict=True)
         kept = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
-        self._check_sums(step, [(m, *pair) for m, pair in kept if m is not None], multipliers)
+        given = [(m, *pair) for m, pair in kept if m is not None]
+        made = list(zip(multipliers, step.outputs, step.reference_outputs, strict=True))
+        floats = (t.dtype for t in (*step.inputs, *step.outputs) if t.is_floating_point())
+        names = [str(dtype).removeprefix("torch.") for dtype in floats]
+        self.check_sums(_rows_first([*given, *made], step.pairs.rows), len(given), names)
         return [m for m, _ in kept]
 
     def _call(self, step: Step, multipliers: tuple[Tensor, ...]) -> ModuleCall:
@@ -108,28 +116,6 @@ class _HandlerRule(HandlerRule):
             step.keywords,
         )
 
-    def _check_sums(self, step: Step, inputs: list[Term], multipliers: Sequence[Tensor]) -> None:
-        """The handler must keep the sums, row by row where rows can be told, to the tolerance of the dtypes."""
-        outputs = list(zip(multipliers, step.outputs, step.reference_outputs, strict=True))
-        if not _finite(multipliers):
-            return  # not the handler's doing
-        if not _finite([m for m, _, _ in inputs]):
-            raise self.not_finite()
-        names = [str(t.dtype).removeprefix("torch.") for t in (*step.inputs, *step.outputs) if t.is_floating_point()]
-        tolerance, eps = (max(known[name] for name in names or ["float64"]) for known in (TOLERANCE, EPS))
-        layouts = _rows_first([*inputs, *outputs], step.pairs.rows)
-        gap, explained, wanted = min(_worst(terms, len(inputs), eps / tolerance) for terms in layouts)
-        if not gap <= tolerance:
-            rows = "one row" if len(layouts[0][0][0]) > 1 else "all rows"
-            raise self.not_additive(rows, explained, wanted, gap, tolerance)
-
-
-Term = tuple[Tensor, Tensor, Tensor]  # a multiplier, and the value that it belongs to on both sides
-
-
-def _finite(values: Sequence[Tensor]) -> bool:
-    return all(bool(torch.isfinite(v).all()) for v in values)
-
 
 def _rows_first(terms: list[Term], rows: int) -> list[list[Term]]:
     """The terms with the rows on their first axis, in every way that the shapes allow; else all rows as one."""
@@ -140,19 +126,3 @@ def _rows_first(terms: list[Term], rows: int) -> list[list[Term]]:
         [(m.movedim(k, 0), v.movedim(k, 0), r.movedim(k, 0)) for k, (m, v, r) in zip(layout, terms, strict=True)]
         for layout in product(*axes)
     ]
-
-
-def _worst(terms: list[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
-    """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
-
-    def total(values: Iterable[Tensor]) -> Tensor:
-        return sum((v.double().reshape(len(v), -1).sum(1) for v in values), zeros)
-
-    zeros = torch.zeros(len(terms[-1][0]), dtype=torch.float64, device=terms[-1][0].device)
-    differences = [inner(m, v, r) for m, v, r in terms]
-    explained, wanted = total(differences[:inputs]), total(differences[inputs:])
-    operands = total(m.abs() * (v.abs() + r.abs()) for m, v, r in terms)
-    scale = total(d.abs() for d in differences[inputs:]) + 64 * rounding * operands + torch.finfo(torch.float32).tiny
-    gaps = (explained - wanted).abs() / scale
-    row = int(gaps.argmax())
-    return float(gaps[row]), float(explained[row]), float(wanted[row])

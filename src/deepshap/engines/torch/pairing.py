@@ -79,7 +79,9 @@ def among(step: Step, chosen: slice) -> Step:
         return tuple(map(part, values, others))
 
     given, memory = iter(tensors((step.arguments, step.keywords))), _kept(part, step.memory, reference.memory)
-    memory = memory.among(chosen) if hasattr(memory, "among") else memory
+    if hasattr(memory, "among"):  # of a recurrent network, whose rows may be several of each reference
+        entries = memory.traces[0].steps.rows // pairs.references
+        memory = memory.among(slice(chosen.start * entries, chosen.stop * entries))
     arguments, keywords = replace(
         (reference.arguments, reference.keywords), lambda t: t if (x := next(given)).shape == t.shape else part(x, t)
     )

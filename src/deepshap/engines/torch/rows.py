@@ -96,7 +96,7 @@ def from_rows(m: Tensor, pairs: Pairs, axis: int | None, entries: int = 1) -> Te
     """The way back."""
     if axis is None:
         return m.unsqueeze(1)
-    return m.unflatten(axis + 1, (*pairs.grid, entries)).movedim(axis + 2, 1).flatten(axis + 2, axis + 3)
+    return m.unflatten(axis + 1, (-1, pairs.references, entries)).movedim(axis + 2, 1).flatten(axis + 2, axis + 3)
 
 
 def scattered(rows: Tensor) -> Tensor:

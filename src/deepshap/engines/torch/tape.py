@@ -6,7 +6,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.nn import Parameter
 from ...errors import UnsupportedOperationError
 from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
-from .rows import beside, row_before, row_place, unmerged
+from .rows import beside, row_before, unmerged
 from .tree import replace
 
 COUNTED = (
@@ -65,6 +64,11 @@ class Tape:
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
     _numbered: int = 0  # how many calls have had their numbers compared
     _taken: int = 0  # and their constants
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all active calls."""
+        return [name for name, _, _ in self.calls]
 
     def known_as(self, name: str) -> str:
         """The name of the operation that the model calls, of which a call may be a part."""
@@ -249,15 +253,16 @@ def _address(tensor: Tensor) -> int:
 def _agree(own: Tensor, other: Tensor) -> bool:
     """Whether constants are the same; for different numbers of rows, that all rows are alike, or numbers of rows."""
     if own.shape == other.shape:
-        return _equal_or_nan(own, other)
+        return equal_or_nan(own, other)
     common = [min(sizes) for sizes in zip(own.shape, other.shape, strict=True)]
     if not own.dtype.is_floating_point and own.dtype != torch.bool:
-        return _equal_or_nan(_first(own, common), _first(other, common))
+        return equal_or_nan(_first(own, common), _first(other, common))
     one = _first(other, [n if own.shape[k] == other.shape[k] else 1 for k, n in enumerate(common)])
-    return all(_equal_or_nan(side, one.expand_as(side)) for side in (own, other))
+    return all(equal_or_nan(side, one.expand_as(side)) for side in (own, other))
 
 
-def _equal_or_nan(a: Tensor, b: Tensor) -> bool:
+def equal_or_nan(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same, or no numbers in the same places."""
     return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
@@ -293,44 +298,3 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     if isinstance(value, (tuple, list)) and isinstance(recorded, (tuple, list)):
         return len(value) == len(recorded) and all(_equal(*two, pairs) for two in zip(value, recorded, strict=True))
     return bool(value == recorded)
-
-
-def are_merged(both: Tape, alone: Sequence[Tape], eps: float) -> tuple[bool, bool]:
-    """Whether rows share an axis with something else in a run on two of them, of which there are those of each alone.
-
-    And whether their order is sure: entries that are alike may lie in any.
-
-    Raises
-    ------
-    Misaligned
-        If the rows do not lie one after the other, each with all of its entries.
-    """
-    runs = [[v for step in tape.steps for v in (*step.inputs, *step.outputs)] for tape in (both, *alone)]
-    found = [_orders(own, (one, two), eps) for own, one, two in zip(*runs, strict=False)]
-    return any(entries > 1 for entries, _ in found), all(orders == 1 for _, orders in found)
-
-
-def _orders(both: Tensor, alone: tuple[Tensor, Tensor], eps: float) -> tuple[int, int]:
-    """How many entries each row has on the axis of the rows, and in how many orders these may lie."""
-    try:
-        axis, entries = row_place(both, alone[0], Pairs(2, 1))
-    except Misaligned:  # for other reasons, which show when it matters
-        return 1, 1
-    outer = [size for size in range(1, entries + 1) if entries % size == 0]
-    orders = [both.unflatten(axis, (size, 2, entries // size)).unbind(axis + 1) for size in outer]
-    fits = [all(map(partial(_is_close, eps, axis), rows, alone)) for rows in orders]
-    if not fits[0]:
-        raise Misaligned(f"the rows of shape {tuple(both.shape)} lie in another order")
-    return entries, sum(fits)
-
-
-def _is_close(eps: float, axis: int, own: Tensor, alone: Tensor) -> bool:
-    """Whether values are the same but for rounding, which may have grown on the way; ``own`` has the axis in two.
-
-    Rounding is on the scale of most values: those that mask others are larger by far.
-    """
-    sizes = alone.abs().nan_to_num(0, 0, 0)
-    common = sizes[sizes > 0].median() if bool((sizes > 0).any()) else sizes.new_zeros(())
-    limits = eps**0.5 * torch.maximum(sizes, 10 * common)
-    own = own.flatten(axis, axis + 1)
-    return bool(((own == alone) | ((own != own) & (alone != alone)) | ((own - alone).abs() <= limits)).all())

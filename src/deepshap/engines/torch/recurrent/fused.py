@@ -21,7 +21,7 @@ from ...kernels import steps as on_cpu
 from ..threads import in_threads
 from .cells import GRU, LSTM
 from .pairing import Network
-from .products import STEP, Product, products_of, worthwhile
+from .products import STEP, Product, products_of, units_of_kernel, worthwhile
 from .sequence import Level, Steps, Trace
 
 BLOCK_BYTES = 2**20  # of the multipliers of one step's gates
@@ -237,11 +237,8 @@ class _Block:
         self, level: Level, index: int, source: _Sequence, column: int, states: list[Tensor], receive: Receive
     ) -> None:
         """One layer and direction; ``column`` is where its multipliers begin among those of the layer's output."""
-        kernel, outputs, products = (
-            self.on.kernel_of(level.cell.__name__, level.units),
-            self.outputs,
-            self.products[index],
-        )
+        units = units_of_kernel(level.cell, level.weights) if self.on is on_cpu else level.units
+        kernel, outputs, products = self.on.kernel_of(level.cell.__name__, units), self.outputs, self.products[index]
         m_h, *m_c = (s[:, index].transpose(0, 1).flatten(0, 1) for s in states)
         back = m_h.new_zeros(len(m_h), products[-1].given.stop)
         back[:, : level.units] = m_h

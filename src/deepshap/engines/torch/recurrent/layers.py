@@ -116,7 +116,7 @@ def _network(step: Step, settings: Settings) -> Network:
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
     sides = example.traces[0].steps, reference.traces[0].steps
-    pairing = Pairing.of(steps, *sides, step.pairs.before, step.reference.arguments[-1].alike.every is not None)
+    pairing = Pairing.of(step.pairs, steps, *sides, step.reference.arguments[-1].alike.every is not None)
     return Network(settings.levels, example, reference, pairing)
 
 

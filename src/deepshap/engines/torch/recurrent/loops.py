@@ -169,7 +169,7 @@ def _network(step: Step, example: OfStep, reference: OfStep) -> Network:
     """One layer of one step, with what it left on both sides."""
     rows = len(step.outputs[0]) * (step.pairs.references if step.pairs.crossed else 1)
     steps = Steps((rows,)), example.traces[0].steps, reference.traces[0].steps
-    beside = Pairing.of(*steps, step.pairs.before, reference.again)
+    beside = Pairing.of(step.pairs, *steps, reference.again)
     _, _, *weights = step.arguments
     return Network([[_level(example.cell, weights, step.keywords)]], example, reference, beside)
 

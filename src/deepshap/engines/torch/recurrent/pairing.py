@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Columns
-from ..operations import Misaligned
+from ..operations import Misaligned, Pairs
 from .sequence import Left, Level, Steps
 
 
@@ -18,28 +18,35 @@ from .sequence import Left, Level, Steps
 class Pairing:
     """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace.
 
-    With ``before`` both sides are one trace, and that is the reference's row of each.
+    With ``before`` both sides are one trace, and that is the reference's row of each. Where rows share their axis with something
+    else, each row of the model has so many ``entries`` on either side, which meet their like.
     """
 
     steps: Steps
     per: int
     references: int
     before: Tensor | None = None
+    entries: int = 1
 
     @classmethod
-    def of(
-        cls, steps: Steps, example: Steps, reference: Steps, before: Tensor | None = None, again: bool = False
-    ) -> Pairing:
+    def of(cls, pairs: Pairs, steps: Steps, example: Steps, reference: Steps, again: bool = False) -> Pairing:
         """Lay the reference beside the example; ``again``: it ran once for all pairs, as far as the longest goes."""
-        if before is not None:
-            if set(steps.sizes) != {len(before)}:
+        if (before := pairs.before) is not None:
+            entries = steps.rows // len(before)
+            if set(steps.sizes) != {entries * len(before)}:
                 raise Misaligned(f"recurrent steps of {min(steps.sizes)} to {steps.rows} rows for {len(before)} points")
-            return cls(steps, 1, len(before), before)
+            each = before.unsqueeze(1) * entries + torch.arange(entries, device=before.device)
+            return cls(steps, 1, steps.rows, each.flatten())
         if len(example) != len(reference):
             raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
         per = rows // n
         padded = again or min(steps.sizes) == rows
+        if pairs.crossed and padded:
+            entries = n // pairs.examples
+            if (n, b) != (entries * pairs.examples, entries * pairs.references):
+                raise Misaligned(f"{n} recurrent rows beside {b}")
+            return cls(steps, per, pairs.references, entries=entries)
         fits = b in (per, rows) or (again and per == 1) if padded else reference.sizes == steps.sizes
         if not fits or any(size != per * own for size, own in zip(steps.sizes, example.sizes, strict=True)):
             raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
@@ -49,16 +56,24 @@ class Pairing:
         """The rows of the example's and of the reference's trace that make some pairs."""
         if self.before is not None:
             return pairs, self.before.cpu().numpy()[pairs]
-        return pairs // self.per, pairs % self.references
+        rows, references = pairs // self.per, pairs % self.references
+        return rows, references * self.entries + rows % self.entries
 
     def beside(self, x: Columns, r: Columns) -> tuple[Columns, Columns]:
         """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
         if self.before is not None:
             r = {name: v.index_select(0, self.before) for name, v in r.items()}
         rows = len(next(iter(x.values())))
-        if self.per == 1 and rows > self.references:
+        if self.entries > 1:
+            r = {name: self._laid_out(v, rows) for name, v in r.items()}
+        elif self.per == 1 and rows > self.references:
             r = {name: v.repeat(rows // self.references, 1) for name, v in r.items()}
         return _views(x, 1), _views(r, self.per)
+
+    def _laid_out(self, v: Tensor, rows: int) -> Tensor:
+        """For each row of the example's the references' entries that it meets."""
+        own = v.unflatten(0, (-1, self.entries)).transpose(0, 1)
+        return own.repeat(rows // self.entries, 1, 1).flatten(0, 1)
 
 
 def _views(values: Columns, per: int) -> Columns:

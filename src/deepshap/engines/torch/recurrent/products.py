@@ -41,13 +41,17 @@ def products_of(cell: Cell, w: Weights) -> list[Product]:
 def worthwhile(cell: Cell, weights: Weights, work: int, least: int = 0) -> bool:
     """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
 
-    ``work`` is the number of units times steps times pairs at hand, ``least`` what the steps take whatever they hold.
+    ``work`` is the number of units times steps times pairs at hand, ``least`` what the steps take whatever they hold: that counts
+    for the kernel that takes any number of units.
     """
-    if (
-        not steps.has(cell.__name__)
-        or weights.w_hr is not None
-        or weights.w_hh.dtype not in (torch.float32, torch.float64)
-    ):
+    units, dtype = weights.w_hh.shape[1], weights.w_hh.dtype
+    if not steps.has(cell.__name__) or weights.w_hr is not None or dtype not in (torch.float32, torch.float64):
         return False
-    enough = WORTH.reached((cell, len(weights.w_hh), weights.w_hh.dtype), work)
-    return enough or least >= WORTH.beyond
+    of_its_own = WORTH.reached((cell, units, dtype), work)
+    return WORTH.reached((cell, dtype), max(work, least)) or of_its_own
+
+
+def units_of_kernel(cell: Cell, weights: Weights) -> int:
+    """For how many units the kernel is that takes a cell's steps; 0 for any number."""
+    units = weights.w_hh.shape[1]
+    return units if WORTH.reached((cell, units, weights.w_hh.dtype), 0) else 0

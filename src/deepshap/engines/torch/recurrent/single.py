@@ -17,7 +17,7 @@ from ..threads import in_threads
 from .cells import GRU, LSTM
 from .fused import BLOCK_BYTES, THREADS_BEYOND
 from .pairing import Network
-from .products import products_of
+from .products import products_of, units_of_kernel
 from .sequence import Level, Trace
 
 
@@ -65,7 +65,8 @@ def back_through(
     inputs (steps, rows, features) and of the states before them.
     """
     units, products = level.units, products_of(level.cell, level.weights)
-    kernel, width = steps.kernel_of(level.cell.__name__, units), max(product.taken.stop for product in products)
+    kernel = steps.kernel_of(level.cell.__name__, units_of_kernel(level.cell, level.weights))
+    width = max(product.taken.stop for product in products)
     back = m_states[0].new_empty(len(m_states[0]), products[-1].given.stop)
     back[:, :units] = m_states[0]
     carry = m_states[1].clone() if level.cell is LSTM else torch.zeros_like(m_states[0])
