@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+# How far sums may be off, by the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own
+# rounding allows. The least precise dtype that the signal passes through decides.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
+# The distance of neighbouring numbers at 1.
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SMALL = 1e-3  # of the largest output of a row and its references: a smaller one is measured against that
 
 

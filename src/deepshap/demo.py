@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 from deepshap.datasets import JapaneseVowels, Utterances, japanese_vowels
+from deepshap.names import duration
 
 try:
     import matplotlib.pyplot as plt
@@ -185,7 +186,7 @@ def summarise(explained: Explained, references: int, seconds: float, faithfulnes
     """Print what was done and how well."""
     right, count = explained.predicted == explained.utterances.speaker, len(explained.predicted)
     print(f"accuracy: {right.mean():.1%} of {count} test utterances")
-    print(f"explained: {count} utterances × {references} references = {count * references} pairs, {seconds:.1f} s")
+    print(f"explained: {count} utterances × {references} references = {count * references} pairs, {duration(seconds)}")
     print(f"largest additivity gap: {explained.explanation.gap.max():.1e} of the outputs' scale")
     print(faithfulness)
 

@@ -12,7 +12,7 @@ from . import execution
 from .changed import engine_of
 from .errors import InputError
 from .methods import DeepShap
-from .names import check_whole
+from .names import check_whole, plural
 from .options import check_choice, check_number, check_options
 from .targets import Target, Wish, check_truth, wish_of
 
@@ -108,7 +108,7 @@ class Faithfulness:
         falls = ", ".join(f"{change:+.3g} {order}" for order, change in fall.items())
         rows, doubtful, moved = len(self.gap), np.mean(self.doubtful), np.mean(self.noise_changes)
         return (
-            f"faithfulness of {rows} explanation{'s' * (rows != 1)} of {self.explained}, by {self.players}\n"
+            f"faithfulness of {plural(rows, 'explanation')} of {self.explained}, by {self.players}\n"
             f"output when {self.removed[most]:.0%} of the {self.players} are taken away: {falls}\n"
             f"separation of the curves: {np.mean(self.separation):.2f} (a random order: 0)\n"
             f"agreement with what the output loses: {mean_known(self.agreement)} (at most 1)\n"

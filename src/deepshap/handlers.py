@@ -8,13 +8,18 @@ explainer, named or of one type. What is particular to a framework: ``engines/to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from .additivity import EPS, TOLERANCE
 from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
+from .mathematics.namespace import namespace
+from .mathematics.rules import Term, inner
 
 
 # ---------------------------------------------------------------------- what a handler gets
@@ -126,6 +131,11 @@ class HandlerRule(ABC):
     def misfit(found: Any, value: Any) -> str:
         """What cannot be a multiplier of a value, in words; "" for what can be one."""
 
+    @staticmethod
+    @abstractmethod
+    def row_sums(values: Any) -> np.ndarray:
+        """The sum of each row, in double precision."""
+
     @property
     def who(self) -> str:
         """The handler and its layer, in words."""
@@ -162,18 +172,46 @@ class HandlerRule(ABC):
                 )
         return read
 
-    def not_finite(self) -> NonFiniteError:
-        """Multipliers with NaN or infinity."""
-        return NonFiniteError(f"{self.who} returned multipliers with NaN or infinite values.")
+    def check_sums(self, layouts: Sequence[Sequence[Term]], inputs: int, dtypes: Iterable[str]) -> None:
+        """The handler must keep the sums, row by row, to the tolerance of the dtypes.
 
-    def not_additive(self, rows: str, explained: float, wanted: float, gap: float, tolerance: float) -> AdditivityError:
-        """Multipliers that do not keep the sum."""
-        return AdditivityError(
-            f"{self.who} does not explain its own output: of {rows} its multipliers explain {explained:.6g} where the "
-            f"output's explain {wanted:.6g}, a gap of {abs(explained - wanted):.3g}, {gap:.3g} of its scale (tolerance "
-            f"{tolerance:.1g}). It must keep sum(m * (input - reference_input)) == sum(multiplier * (output - "
-            "reference_output))."
+        A layout has the terms of the inputs and behind them those of the outputs, with rows first. Of several, which the shapes
+        leave open, one must hold.
+        """
+        if not _finite(layouts[0][inputs:]):
+            return  # not the handler's doing
+        if not _finite(layouts[0][:inputs]):
+            raise NonFiniteError(f"{self.who} returned multipliers with NaN or infinite values.")
+        names = list(dtypes) or ["float64"]
+        tolerance, eps = (max(known[name] for name in names) for known in (TOLERANCE, EPS))
+        gap, explained, wanted = min(self._worst(terms, inputs, eps / tolerance) for terms in layouts)
+        if not gap <= tolerance:
+            rows = "one row" if len(layouts[0][0][0]) > 1 else "all rows"
+            raise AdditivityError(
+                f"{self.who} does not explain its own output: of {rows} its multipliers explain {explained:.6g} where the "
+                f"output's explain {wanted:.6g}, a gap of {abs(explained - wanted):.3g}, {gap:.3g} of its scale (tolerance "
+                f"{tolerance:.1g}). It must keep sum(m * (input - reference_input)) == sum(multiplier * (output - "
+                "reference_output))."
+            )
+
+    def _worst(self, terms: Sequence[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
+        """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
+        with np.errstate(all="ignore"):
+            differences = [inner(m, v, r) for m, v, r in terms]
+            size = sum(self.row_sums(abs(d)) for d in differences[inputs:])
+            operands = sum(self.row_sums(abs(m) * (abs(v) + abs(r))) for m, v, r in terms)
+        scale = size + 64 * rounding * operands + np.finfo(np.float32).tiny
+        nothing: Any = np.zeros_like(scale)
+        explained, wanted = (
+            sum(map(self.row_sums, some), nothing) for some in (differences[:inputs], differences[inputs:])
         )
+        gaps = abs(explained - wanted) / scale
+        row = int(gaps.argmax())
+        return float(gaps[row]), float(explained[row]), float(wanted[row])
+
+
+def _finite(terms: Sequence[Term]) -> bool:
+    return all(bool(namespace(m).isfinite(m).all()) for m, _, _ in terms)
 
 
 # ---------------------------------------------------------------------- for explainers

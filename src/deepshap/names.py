@@ -1,4 +1,4 @@
-"""Names, labels and numbers of options: what may be one, and how labels are kept and written."""
+"""Names, labels and numbers of options: what may be one, and how labels, counts and times are written."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ def check_whole(what: str, value: Any, least: int) -> None:
 def numbered(kind: str, count: int) -> list[str]:
     """Return names that count."""
     return [f"{kind} {i}" for i in range(count)]
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its word, which gets an s unless there is one."""
+    return f"{count:,} {word}{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 9.5:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def shortened(names: Sequence[Any]) -> str:

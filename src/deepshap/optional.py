@@ -32,3 +32,14 @@ def import_pyarrow() -> Any:
     needed("pyarrow.parquet", why)
     needed("pyarrow.compute", why)
     return needed("pyarrow", why)
+
+
+def import_ray() -> Any:
+    """Return ray.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    return needed("ray", "a Ray cluster needs ray", "ray")

@@ -121,6 +121,7 @@ _path: Check = partial(check_types, types=(str, os.PathLike), words="a path")
 _positive: Check = partial(check_whole, least=1)
 
 PAGES = (".html", ".htm")  # how the names of reports end
+MAX_MEGABYTES = 64.0  # of a page
 
 OPTIONS: dict[str, Check] = {
     # of explanations

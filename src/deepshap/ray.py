@@ -16,9 +16,9 @@ from .dataset.mapping import BatchExplainer, features_of
 from .dataset.rows import RowExplainer
 from .dataset.run import made_of, plainly
 from .dataset.sources import rows_of_table
-from .engines.user_rules import adopt, registered
+from .engines.user_rules import received, with_rules
 from .errors import InputError
-from .optional import import_pyarrow, needed
+from .optional import import_pyarrow, import_ray
 
 __all__ = ["BatchExplainer", "explain"]
 
@@ -84,12 +84,12 @@ def explain(
     >>> explained = deepshap.ray.explain(ray.data.read_parquet("rows/"), explainer, id="customer", concurrency=8)
     >>> explained.write_parquet("attributions/")
     """
-    ray = needed("ray", "a Ray cluster needs ray", "ray")
+    ray = import_ray()
     load, written = explainer, Form(form, dtype)
     _check_columns(ds.schema(fetch_if_missing=False), id, features, shape, lengths, targets)
     if hasattr(explainer, "depends_on"):
         RowExplainer(explainer, written, on_error, options)  # an error of the options is one of this call
-        load = partial(_fetched, ray.put({"explainer": explainer, "rules": registered()}))
+        load = partial(_fetched, ray.put(with_rules(explainer)))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
     arguments |= {"targets": targets, "form": form, "dtype": dtype, "on_error": on_error, **options}
     explained = ds.map_batches(
@@ -162,6 +162,4 @@ def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
 
 
 def _fetched(reference: Any) -> Any:
-    whole = needed("ray", "a Ray cluster needs ray", "ray").get(reference)
-    adopt(whole["rules"])
-    return whole["explainer"]
+    return received(import_ray().get(reference))

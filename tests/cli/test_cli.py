@@ -22,6 +22,7 @@ import deepshap
 from deepshap.cli import cli, estimate
 from deepshap.cli.dial import with_options
 from deepshap.engines.torch import table
+from deepshap.options import MAX_MEGABYTES
 
 ROWS, STEPS = 9, 5
 TESTS = Path(__file__).parents[1]
@@ -453,6 +454,22 @@ def test_targets_of_several_outputs(x):
         ("x.npy", ["--lengths", "shorter.npy"], "--lengths: shape (9, 4, 2) does not fit 9 rows"),
         ("x.npy", ["--lengths", "table"], "--lengths table is for long tables"),
         ("x.npy", ["--lengths", "x.npy"], "--lengths: shape (9, 5, 2) does not fit 9 rows"),
+        ("x.npy", ["--lengths", "none.npy"], "--lengths: there is no file none.npy"),
+        ("x.npy", ["--lengths", "nine.npy"], "--lengths says 9 for row 0 of x.npy, whose rows have 5 steps at most"),
+        (
+            "x.npy",
+            ["--lengths", "halves.npy"],
+            "--lengths must be whole numbers, one for each row, and these are float64",
+        ),
+        ("two.npz", ["--array", "a", "--lengths", "table"], "--lengths table is for long tables"),
+        ("twice.csv", ["--features", "pulse", "--lengths", "n"], "--lengths: twice.csv has no column 'n'; it has who"),
+        ("long.csv", ["--id", "who", "--time", "day", "--lengths", "nine.npy"], "--lengths table hands that on"),
+        ("x.npy", ["--raw", "two.npz"], "--raw, which is read with the options of DATA: two.npz has several arrays"),
+        (
+            "long.csv",
+            ["--id", "who", "--time", "day", "--raw", "others.csv"],
+            "--raw: the id of row 0 is mr ann, and eve in the data: give the same rows in their order",
+        ),
         ("x.npy", ["--targets", "y"], "--targets: 'y' is neither"),
         ("two.npz", ["--targets", "z"], "--targets: two.npz has no array 'z'; it has a, b"),
         ("long.csv", ["--id", "who", "--time", "day", "--targets", "il"], "--targets: long.csv has no column 'il'"),
@@ -486,6 +503,8 @@ def test_wrong_data_and_options(x, data, options, message):
     np.savez("scalar.npz", y=3.0)
     np.save("shorter.npy", x[:, 1:])
     np.save("one.npy", x[:1])
+    np.save("nine.npy", np.full(ROWS, 9))
+    np.save("halves.npy", np.full(ROWS, 0.5))
     np.savez("two.npz", a=x, b=x)
     Path("model.pt2").write_text("text")
     words = {"who": ["ann"] * 2, "day": ["day 9", "day 10"], "pulse": [1.0, 2.0], "temperature": [1.0, 2.0]}
@@ -494,6 +513,7 @@ def test_wrong_data_and_options(x, data, options, message):
     frame = pd.read_csv("long.csv").sort_values(["who", "day"], ignore_index=True)
     pd.concat([frame, frame.head(1)]).to_csv("twice.csv", index=False)
     frame.assign(pulse=frame.pulse.where(frame.index != 0)).to_csv("nan.csv", index=False)
+    frame.assign(who="mr " + frame.who).to_csv("others.csv", index=False)
     assert message in refused("explain", "cli_models:Forecast", data, *options)
 
 
@@ -635,6 +655,11 @@ def test_report(x):
     assert Path("direct.html").stat().st_size > 10_000
     assert "no Parquet file" in refused("report", "x.npy")
     assert "none.parquet" in refused("report", "none.parquet")
+
+
+def test_a_report_is_as_large_as_one_from_python():
+    (option,) = (one for one in cli.commands["report"].params if one.name == "max_megabytes")
+    assert option.default == MAX_MEGABYTES
 
 
 @pytest.mark.usefixtures("long")

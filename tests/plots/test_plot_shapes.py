@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -214,3 +215,16 @@ def test_every_picture_of_the_gallery_is_drawn_and_shown(tmp_path, monkeypatch):
     )
     assert drawn == {path.name for path in (ROOT / "docs" / "images" / "plots").glob("*")}
     assert {path.stem for path in tmp_path.glob("*.png")} == set(plots.__all__) - {"BLUE", "RED", "text_html"}
+
+
+@pytest.mark.parametrize(("name", "dated"), [("signal", "attributions of f2"), ("heatmap", "inputs")])
+def test_in_narrow_axes_the_colour_bar_keeps_its_size_and_dates_stand_apart(name, dated):
+    one = explanation(rows=1, steps=24)
+    one.step_labels = np.datetime64("2026-03-01T00") + np.arange(24)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
+    ax = ONE_ROW[name](one[0], ax=axes[0])
+    figure.draw_without_rendering()
+    assert panel(ax, "scale of attributions").get_window_extent().width / figure.dpi > 0.08
+    boxes = [text.get_window_extent() for text in panel(ax, dated).get_xticklabels() if text.get_text()]
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

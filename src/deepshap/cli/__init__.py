@@ -310,7 +310,12 @@ def check(**arguments: Any) -> None:
 @click.argument("file", type=FILE)
 @click.option("-o", "--output", type=FILE, help="The page to write.  [default: FILE, as .html]")
 @click.option("--title", help="Heading of the page.")
-@click.option("--max-megabytes", default=64.0, show_default=True, help="The page will not be larger.")
+@click.option(
+    "--max-megabytes",
+    default=64.0,  # options.MAX_MEGABYTES, which takes NumPy to import
+    show_default=True,
+    help="The page will not be larger.",
+)
 @quiet_option
 @traceback_option
 def report(

@@ -117,7 +117,9 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
                 f"{path} has a missing or infinite value in {_row(path, data, place[0])}{name}: fill or drop it first."
             )
     if source.lengths == "table" and data.lengths is None:
-        raise InputError("--lengths table is for long tables (--id and --time); name an array, or a .npy file.")
+        raise InputError(
+            "--lengths table is for long tables (--id and --time); name a column, an array of the .npz file, or a .npy file."
+        )
     if source.lengths is not None and data.lengths is None:
         data = replace(data, lengths=row_array(source.lengths, "--lengths"), passes_lengths=True)
     for option, name in source.beside.items():
@@ -126,9 +128,22 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
     for what, array in (("--lengths", data.lengths), ("--targets", data.targets), ("--groups", data.groups)):
         if array is not None and (array.shape[:1] != (len(data),) or (array.ndim > 1 and what != "--targets")):
             raise InputError(f"{what}: shape {array.shape} does not fit {len(data)} rows, it must be ({len(data)},).")
-    if data.passes_lengths and (data.lengths is None or data.lengths.dtype.kind not in "iu"):
-        raise InputError("--lengths must be whole numbers, one for each row.")
+    if data.passes_lengths and data.lengths is not None:
+        _check_lengths(data, data.lengths, path)
     return data
+
+
+def _check_lengths(data: Data, lengths: np.ndarray, path: Path) -> None:
+    """Lengths for the model must be numbers of steps that the rows have."""
+    if lengths.dtype.kind not in "iu":
+        raise InputError(f"--lengths must be whole numbers, one for each row, and these are {lengths.dtype}.")
+    steps = max((size for one in data.inputs for size in one.shape[1:]), default=None)  # wherever a model has its steps
+    wrong = np.flatnonzero((lengths < 0) | (lengths > (np.inf if steps is None else steps)))
+    if len(wrong):
+        raise InputError(
+            f"--lengths says {lengths[wrong[0]]} for {_row(path, data, wrong[0])} of {path}, whose rows have {steps} steps "
+            "at most."
+        )
 
 
 def _row(path: Path, data: Data, row: int) -> str:
@@ -202,6 +217,10 @@ def _records(stream: Iterable[str], separator: str) -> Iterator[tuple[int, list[
 def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int | None) -> Data:
     if source.id_column is None:
         raise InputError("a long table needs --id, the column that says which lines belong together.")
+    if source.lengths not in (None, "table"):
+        raise InputError(
+            f"--lengths {source.lengths}: in a long table a row is as long as its id has lines: --lengths table hands that on."
+        )
     beside, frame = _beside(frame, source, path, partial(of_each, frame, source.id_column))
     columns = source.id_column, source.time_column, source.features
     table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
@@ -245,8 +264,8 @@ def _wide(frame: Any, source: Source, path: Path) -> Data:
                     "of the times with --time, or say --format long."
                 )
             frame = frame.drop(columns=name)
-        elif option == "id" and name is not None:
-            raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
+        elif name is not None and name != "table" and not name.endswith(".npy"):
+            raise InputError(f"--{option}: {path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
     missing = [name for name in source.features or [] if name not in frame.columns]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
@@ -272,7 +291,8 @@ def _from_arrays(path: Path, source: Source) -> Data:
     special: dict[str, Any] = {option: loaded[name] for option, name in options.items() if name in loaded}
     rest = [name for name in loaded if name not in options.values()]
     for option, name in options.items():
-        if name not in loaded and not name.endswith(".npy") and not source.is_background:
+        elsewhere = source.is_background or name.endswith(".npy") or (option, name) == ("lengths", "table")
+        if name not in loaded and not elsewhere:
             raise InputError(f"--{option}: {path} has no array {name!r}; it has {', '.join(loaded)}.")
     names = list(source.arrays) or (rest if len(rest) == 1 else [])
     missing = [name for name in names if name not in loaded]
@@ -296,13 +316,17 @@ def _load(path: Path) -> Any:
         loaded = np.load(path, allow_pickle=False)
         return dict(loaded) if path.suffix.lower() == ".npz" else loaded
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an array of numbers: {' '.join(str(error).split())}") from None
+        told = " ".join(str(error).split())
+        why = "it was not written by numpy.save, or holds Python objects." if "allow_pickle" in told else told
+        raise InputError(f"{path} cannot be read as an array of numbers: {why}") from None
 
 
 def row_array(name: str, option: str) -> np.ndarray:
     """An array with an entry for each row, from a file of its own."""
     path = Path(name)
-    if path.suffix.lower() == ".npy" and path.exists():
+    if path.suffix.lower() == ".npy":
+        if not path.exists():
+            raise InputError(f"{option}: there is no file {name}.")
         return _load(path)
     raise InputError(f"{option}: {name!r} is neither a column or array of the data nor a .npy file.")
 

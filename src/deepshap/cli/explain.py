@@ -10,13 +10,12 @@ import click
 import numpy as np
 import torch
 
-from ..dataset.progress import duration
 from ..engines.inputs import keyed, tensors_in
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
 from ..faithful import Faithfulness, faithfulness
 from ..methods import DeepShap
-from ..names import check_names
+from ..names import check_names, duration, plural
 from ..optional import needed
 from ..planning import evenly
 from ..results import Explanation
@@ -65,7 +64,7 @@ def run(
     reference, description = read_background(background, source, all_rows, data, seed)
     loaded = model_of(model, options)
     inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
-    shown = _shown(inputs, None if raw is None else taken(read_data(raw, source), rows).inputs)
+    shown = None if raw is None else _shown(chosen, inputs, taken(_read_raw(raw, source), rows))
     words = words_of(vocabulary, inputs, raw, options)
     reference = cast(reference, loaded, chosen, options["dtype"])
     names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
@@ -105,9 +104,9 @@ def _tell_weights(model: str, options: dict[str, Any]) -> None:
 
 def _tell(explanation: Explanation, references: int, output: Path, report: Path | None) -> None:
     """Print what was done, and where it is."""
-    pairs = f"{_count(len(explanation.gap), 'row')} × {_count(references, 'reference')}"
+    pairs = f"{plural(len(explanation.gap), 'row')} × {plural(references, 'reference')}"
     gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
-    click.echo(f"explained {pairs} in {explanation.compute_time:.1f} s; the sums match to {gap}")
+    click.echo(f"explained {pairs} in {duration(explanation.compute_time)}; the sums match to {gap}")
     if explanation.explained is not None:
         click.echo(f"explained output: {explanation.explained}")
     click.echo(f"method: {explanation.method}")
@@ -195,10 +194,6 @@ def explainer_of(
         inverse_transform=words if len(axes) == 1 or words is None else [words, *[None] * (len(axes) - 1)],
     )
     return explainer, axes
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def source_of(options: dict[str, Any], targets: str | None = None, groups: str | None = None) -> Source:
@@ -394,14 +389,28 @@ def _hint(error: BaseException, data: Data) -> str:
     return f"{names} If it takes lengths, give --lengths; if it takes several inputs, --array NAME for each, of an .npz file."
 
 
-def _shown(inputs: list[np.ndarray], raw: list[np.ndarray] | None) -> list[np.ndarray] | None:
-    """The data before scaling, which tables and reports show for the inputs."""
-    shapes = [one.shape for one in inputs]
-    if raw is not None and [one.shape for one in raw] != shapes:
+def _read_raw(path: Path, source: Source) -> Data:
+    try:
+        return read_data(path, source)
+    except InputError as error:
+        raise InputError(f"--raw, which is read with the options of DATA: {error}") from None
+
+
+def _shown(data: Data, inputs: list[np.ndarray], raw: Data) -> list[np.ndarray]:
+    """The data before scaling, which tables and reports show for the inputs; they must be of the same rows."""
+    theirs, mine = ([one.shape for one in each] for each in (raw.inputs, inputs))
+    if theirs != mine:
         raise InputError(
-            f"--raw: shapes {[one.shape for one in raw]} where the data have {shapes}: give the same rows."
+            f"--raw: shapes {theirs} where the data have {mine}: give the same rows, steps and features, before scaling."
         )
-    return raw
+    for what, other, own in (("id", raw.row_ids, data.row_ids), ("length", raw.lengths, data.lengths)):
+        if other is None or own is None or np.array_equal(other, own):
+            continue
+        row = np.flatnonzero(other != own)[0]
+        raise InputError(
+            f"--raw: the {what} of row {row} is {other[row]}, and {own[row]} in the data: give the same rows in their order."
+        )
+    return raw.inputs
 
 
 def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | None) -> None:
@@ -418,15 +427,15 @@ def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | No
             part.step_labels = data.step_labels
             part.time_label = data.time_label
         if data.lengths is not None and part._steps_at is not None:
-            _set_lengths(part, data.lengths)
+            _set_lengths(part, data.lengths, data.passes_lengths)
 
 
-def _set_lengths(part: Any, lengths: np.ndarray) -> None:
+def _set_lengths(part: Any, lengths: np.ndarray, handed: bool) -> None:
     try:
         part.lengths = lengths
     except InputError:
+        cure = "though it is handed them" if handed else "if it takes lengths, give --lengths"
         click.echo(
-            "deepshap: warning: rows have different lengths, and the model reads what stands behind the shorter ones; if it "
-            "takes lengths, give --lengths",
+            f"deepshap: warning: rows have different lengths, and the model reads what stands behind the shorter ones; {cure}",
             err=True,
         )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..names import plural
 
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin"}
 HOW_TO_EXPORT = (
@@ -181,7 +182,7 @@ def _program_inputs(path: Path, program: Any, batch_axis: int) -> list[Input]:
         rows = value.shape[axis] if value.dim() else 1
         if isinstance(rows, int):
             raise InputError(
-                f"{path} was exported for exactly {rows} row{'s' * (rows != 1)}, and rows are explained beside references: "
+                f"{path} was exported for exactly {plural(rows, 'row')}, and rows are explained beside references: "
                 f"export it with {HOW_TO_EXPORT}."
             )
         bounds = program.range_constraints.get(rows.node.expr)

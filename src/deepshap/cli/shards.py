@@ -66,7 +66,7 @@ def _options(path: Path, reading: Reading) -> dict[str, Any]:
     if reading.lengths is not None:
         lengths = reading.lengths == "table" or reading.lengths
         if isinstance(lengths, str) and lengths.endswith(".npy"):
-            lengths = np.load(lengths)
+            lengths = row_array(lengths, "--lengths")
     table = path.is_dir() or path.suffix.lower() in PARQUET
     named = {"id": reading.id_column, "time": reading.time_column, "features": reading.features}
     options = {**(named if table else {}), "shape": reading.shape, "lengths": lengths}

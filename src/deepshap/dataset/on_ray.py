@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..engines.user_rules import adopt, registered
+from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError
-from ..optional import needed
+from ..optional import import_ray
 from .batches import Batch
 from .rows import Done, RowExplainer
 from .workers import DEATHS, IMPORTABLE, IN_FLIGHT, Work
@@ -25,13 +25,13 @@ def actors(explain: RowExplainer, count: int, address: str) -> Iterator[Work]:
     InputError
         If an actor cannot load the model.
     """
-    ray = needed("ray", "a Ray cluster needs ray", "ray")
+    ray = import_ray()
     started = not ray.is_initialized()
     if started:
         local = {"num_cpus": count, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     try:
-        whole = ray.put({"explain": explain, "rules": registered()})
+        whole = ray.put(with_rules(explain))
         kind = ray.remote(num_cpus=1, num_gpus=int(explain.on_gpu))(_Actor)
         pool = _Actors(ray, lambda: kind.remote(whole), count)
         try:
@@ -99,8 +99,7 @@ class _Actors:
 
 class _Actor:
     def __init__(self, whole: dict[str, Any]) -> None:
-        adopt(whole["rules"])
-        self._explainer = whole["explain"].__enter__()  # as long as the actor lives
+        self._explainer = received(whole).__enter__()  # as long as the actor lives
 
     def explain(self, batch: Batch) -> Done:
         return self._explainer(batch)

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..names import duration
+
 EVERY = 30.0  # seconds between lines
 
 
@@ -65,7 +67,7 @@ class Progress:
         of, left = "", ""
         if self.rows is not None:
             of = f" of {self.rows}"
-            left = f", {duration((self.rows - found.rows) / rate)} left" if rate else ""
+            left = f", {duration(round((self.rows - found.rows) / rate))} left" if rate else ""
         failed = f", {found.errors.total()} could not be explained" if found.errors else ""
         return f"deepshap: {found.rows}{of} rows, {rate:.3g} rows/s{left}{failed}"
 
@@ -73,13 +75,3 @@ class Progress:
         """End the bar."""
         self.statistics.seconds = time.monotonic() - self._start
         self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

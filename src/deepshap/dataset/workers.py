@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import cloudpickle
 import psutil
 
-from ..engines.user_rules import adopt, registered
+from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError
 from ..optional import needed
 from .batches import Batch
@@ -123,7 +123,7 @@ def cores() -> int:
 # ---------------------------------------------------------------------- the model, once for all
 def dump(explain: RowExplainer, file: Path, sharers: int = 1) -> None:
     """Write what explains to a file that other processes map into their memory, weights and all."""
-    whole = {"explain": explain, "rules": registered(), "sharers": sharers}
+    whole = with_rules((explain, sharers))
     try:
         if "torch" in sys.modules:
             import torch
@@ -145,9 +145,9 @@ def loaded(file: Path) -> RowExplainer:
         whole = torch.load(file, weights_only=False, mmap=True, map_location=None)
     else:
         whole = pickle.loads(file.read_bytes())
-    adopt(whole["rules"])
-    explain: RowExplainer = whole["explain"]
-    explain.share_memory_among(whole["sharers"])
+    explain: RowExplainer
+    explain, sharers = received(whole)
+    explain.share_memory_among(sharers)
     return explain.__enter__()  # as long as the process lives
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
+from ..additivity import EPS, TOLERANCE
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
@@ -22,11 +23,7 @@ from .keeping import drawing_kept, other_draws
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# By the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own rounding allows. The
-# least precise dtype that the signal passes through decides.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 T = TypeVar("T")
 MOST_OTHERS = 4  # engines of other outputs that are kept, each with the references' activations

@@ -108,12 +108,18 @@ def unregister_rule(function: Any) -> None:
 
 
 def registered() -> dict[str, dict[Any, Any]]:
-    """All registered rules, by the engine that they are for; ``adopt`` takes them over in another process."""
+    """All registered rules, by the engine that they are for."""
     rooms = {engine: sys.modules.get(f"{__package__}.{engine}.registering") for engine in ENGINES}
     return {engine: dict(own.RULES) for engine, own in rooms.items() if own and own.RULES}
 
 
-def adopt(rules: dict[str, dict[Any, Any]]) -> None:
-    """Register what ``registered`` found."""
-    for engine, found in rules.items():
-        _room(engine).RULES.update(found)
+def with_rules(what: Any) -> dict[str, Any]:
+    """What explains, to be sent to another process, with the rules that it needs there."""
+    return {"what": what, "rules": registered()}
+
+
+def received(sent: dict[str, Any]) -> Any:
+    """What was sent ``with_rules``, which are registered here."""
+    for engine, rules in sent["rules"].items():
+        _room(engine).RULES.update(rules)
+    return sent["what"]

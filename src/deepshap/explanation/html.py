@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..names import as_texts, names_for, numbered
+from ..names import as_texts, duration, names_for, numbered, plural
 from .core import Attributions
 from .long_form import axis_names
 
@@ -45,10 +45,7 @@ def _heading(name: str, shapes: list[str]) -> str:
 def _shape(name: Any, part: Attributions) -> str:
     """The sizes of the axes of ``values``, with what they are."""
     words = [("output" if name.startswith("output") else name.partition("axis")[0]) for name in axis_names(part)]
-    sizes = [
-        f"{size:,} {word}{'s' * (size != 1 and word != '')}".strip()
-        for size, word in zip(part.shape, words, strict=True)
-    ]
+    sizes = [plural(size, word) if word else f"{size:,}" for size, word in zip(part.shape, words, strict=True)]
     text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}" if sizes else "1 number"
     return text if name is None else f"{name}: {text}"
 
@@ -66,7 +63,7 @@ def _facts(part: Attributions) -> dict[str, str]:
         "largest standard error": None
         if part.standard_errors is None
         else f"{part.standard_errors.max(initial=0):.2g}",
-        "time": None if part.compute_time is None else f"{part.compute_time:.3g} s",
+        "time": None if part.compute_time is None else duration(part.compute_time),
     }
     return {name: text for name, text in facts.items() if text is not None}
 
@@ -83,7 +80,7 @@ def _facts_as_html(facts: dict[str, str]) -> str:
 def _background(background: dict[str, Any] | None) -> str | None:
     known = dict(background or {})
     count = known.pop("rows", None)
-    rows = [] if count is None else [f"{count} row{'s' * (count != 1)}"]
+    rows = [] if count is None else [plural(count, "row")]
     return ", ".join([*rows, *(str(v) if key == "description" else f"{key}: {v}" for key, v in known.items())]) or None
 
 

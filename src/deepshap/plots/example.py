@@ -40,7 +40,7 @@ def heatmap(
     height = float(np.clip(0.23 * len(matrix), 0.9, 8))
     heights = [0.9, height] if one.data is None else [0.9, height, max(0.9, 0.75 * height)]
     ax = style.new_axes(ax, 10, sum(heights) + 1.2)
-    panels = style.Panels(ax, heights, [7.2, 1.2, 0.14], gaps=(0.2, 0.1))
+    panels = style.Panels(ax, heights, style.with_steady_sides(ax, [7.2, 1.2, 0.14], 0.1), gaps=(0.2, 0.1))
 
     middle = panels(1, label="attributions")
     errors = one.error_of(lambda array: time.sums(array[0]).T)
@@ -95,7 +95,7 @@ def signal(
     scale = np.clip(reach[:, one.named], -limit, limit) if robust else reach[:, one.named]
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
     ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
-    panels = style.Panels(ax, heights, [8.2, 0.14], gaps=(0.04, 1.0))
+    panels = style.Panels(ax, heights, style.with_steady_sides(ax, [8.2, 0.14], 1.0), gaps=(0.04, 1.0))
 
     base = panels(len(heights) - 1, label=f"attributions of {one.features[-1]}")
     for i, name in enumerate(one.features):

@@ -49,6 +49,7 @@ WITHIN = f"± {ERRORS} standard errors"
 WHISKER = Line2D([], [], color="black", linewidth=0.9, marker="|", markersize=5, label=WITHIN)
 DOTTED = f"dotted: less than {ERRORS} standard errors from 0"
 SATURATED = 0.6  # of the full colour, from where letters are white
+NEW_WIDTH = 558  # of the axes of a new picture of 10 inches, in points
 LONGEST_BAR = 2.2  # colour bar, in inches where the panels are
 
 
@@ -63,6 +64,13 @@ def figure_of(ax: Axes) -> Figure:
     while not isinstance(figure, Figure):
         figure = figure.figure
     return figure
+
+
+def with_steady_sides(ax: Axes, widths: Sequence[float], gap: float) -> list[float]:
+    """Widths of panels such that in narrower axes the first one gives way, and those beside it keep their sizes."""
+    sides = sum(widths[1:]) + gap * (len(widths) - 1)
+    room = (widths[0] + sides) * min(1.0, points(ax)[0] / NEW_WIDTH)
+    return [max(room - sides, 0.5 * sides), *widths[1:]]
 
 
 class Panels:

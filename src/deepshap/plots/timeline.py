@@ -68,7 +68,8 @@ class Timeline:
         ax.set_xlabel(self.label, fontsize=SMALL + 1)
         ax.tick_params(axis="x", labelsize=SMALL)
         if self.dates:
-            locator = dates.AutoDateLocator(minticks=3, maxticks=8)
+            most = int(np.clip(points(ax)[0] / (6 * SMALL), 3, 8))  # a date has six letters at most: Mar-01, 14:30
+            locator = dates.AutoDateLocator(minticks=3, maxticks=most)
             ax.xaxis.set_major_locator(locator)
             ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
             ax.xaxis.get_offset_text().set_fontsize(SMALL)

@@ -13,9 +13,7 @@ from typing import Any
 from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.storage import check_folder
-from ..options import PAGES, check_options
-
-MAX_MEGABYTES = 64.0
+from ..options import MAX_MEGABYTES, PAGES, check_options
 
 
 def write_report(

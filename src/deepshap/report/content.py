@@ -14,7 +14,7 @@ from ..explanation.core import Attributions
 from ..explanation.grids import channel_axis
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
-from ..names import as_texts, names_for, numbered
+from ..names import as_texts, names_for, numbered, plural
 
 Kind = Literal["sequence", "text", "table", "image"]
 BLOCK = 2**22  # values that are summed at a time
@@ -138,11 +138,6 @@ def is_words(array: Any) -> bool:
     """Tell whether all entries are strings."""
     array = np.asarray(array)
     return array.dtype.kind in "US" or (array.dtype == object and all(isinstance(word, str) for word in array.ravel()))
-
-
-def plural(count: int, word: str) -> str:
-    """Return a count with its word, which gets an s unless there is one."""
-    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 # ---------------------------------------------------------------------- one input

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .content import TOLERANCE, Content, Part, plural
+from ..names import duration, plural
+from .content import TOLERANCE, Content, Part
 from .examples import Judged
 
 ROUGH = 1e-2  # a relative gap that half precision explains
@@ -38,7 +39,7 @@ def facts(content: Content, judged: Judged) -> str:
     elif judged.error is not None:
         cards.append(("Mean error", number(float(np.nanmean(judged.error)), 4), judged.meaning))
     if content.compute_time is not None:
-        cards.append(("Time to explain", _duration(content.compute_time), ""))
+        cards.append(("Time to explain", duration(content.compute_time), ""))
     return "\n".join(_card(*card) for card in cards)
 
 
@@ -122,9 +123,3 @@ def number(value: float, digits: int) -> str:
     head, _, power = text.partition("e")
     head = head.rstrip("0").rstrip(".") if "." in head else head
     return (f"{head}e{int(power)}" if power else head).replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

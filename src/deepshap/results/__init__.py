@@ -12,7 +12,7 @@ from ..explanation import html, long_form, storage
 from ..explanation.concat import concatenated
 from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
-from ..options import check_options
+from ..options import MAX_MEGABYTES, check_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ class Explanation(Attributions):
         path: str | os.PathLike[str],
         *,
         title: str | None = None,
-        max_megabytes: float = 64.0,
+        max_megabytes: float = MAX_MEGABYTES,
         seed: int = 0,
         groups: Any = None,
         faithfulness: Any = None,

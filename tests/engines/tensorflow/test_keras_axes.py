@@ -12,7 +12,7 @@ from helpers import assert_close
 
 import deepshap
 from deepshap.engines.tensorflow.axes import gauss_legendre
-from deepshap.engines.tensorflow.graphs import known
+from deepshap.engines.tensorflow.graphs import emit, known
 
 
 def aumann_shapley(x: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -71,3 +71,11 @@ def test_what_depends_on_no_data_is_known_and_the_rest_is_not():
     assert found["rank"] == 1
     assert found["rows"] is None
     assert found["data"] is None
+
+
+def test_an_operation_of_integers_takes_numbers_on_either_side():
+    graph = tf.function(tf.add).get_concrete_function(*[tf.TensorSpec([2], tf.int32)] * 2).graph
+    (op,) = (op for op in graph.get_operations() if op.type == "AddV2")
+    run = tf.function(lambda a, b: emit(op, [a, b], retyped=True)[0])
+    whole, broken = tf.constant([1, 2]), tf.constant([0.5, 1.5])
+    assert run(broken, whole).numpy().tolist() == run(whole, broken).numpy().tolist() == [1.5, 3.5]

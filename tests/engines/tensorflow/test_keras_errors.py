@@ -268,6 +268,32 @@ def test_functions_without_layers_have_places_too():
         ).shap_values(tf.constant(X))
 
 
+DRAWS = {
+    "beside the signal": (lambda x: x + tf.random.uniform(tf.shape(x), dtype=x.dtype), "RandomUniform"),
+    "from the signal": (lambda x: x * tf.random.poisson([], tf.exp(x), x.dtype), "RandomPoissonV2"),
+    "dropout": (lambda x: tf.nn.dropout(x, 0.5), "RandomUniform"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_random_operations_are_told_as_such(name):
+    function, operation = DRAWS[name]
+    with pytest.raises(deepshap.UnsupportedOperationError, match=rf"{operation} \(random\) in") as caught:
+        deepshap.DeepExplainer(tf.function(function), R, progress=False).shap_values(X)
+    assert "keras.layers.Dropout" in str(caught.value)
+    assert "register_rule" not in str(caught.value)
+    found = deepshap.check(tf.function(function), X).uses
+    assert [use.treatment for use in found if operation in use.name] == ["NO RULE"]
+
+
+def test_random_operations_beside_others_without_a_rule():
+    both = tf.function(lambda x: tf.linalg.inv(tf.nn.dropout(x, 0.5)[:, None] * x[:, :, None]))
+    with pytest.raises(deepshap.UnsupportedOperationError, match=r"RandomUniform \(random\)") as caught:
+        deepshap.DeepExplainer(both, R, progress=False).shap_values(X)
+    for words in ('register_rule("MatrixInverse", rule)', "keras.layers.Dropout"):
+        assert words in str(caught.value)
+
+
 def test_code_outside_of_tensorflow():
     def outside(x: Any) -> Any:
         return tf.ensure_shape(tf.py_function(lambda v: v * 2, [x], x.dtype), x.shape)

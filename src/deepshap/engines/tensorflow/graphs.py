@@ -14,6 +14,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from ...mathematics.traced import created
+from .operations import arguments
 
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
@@ -292,25 +293,11 @@ def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
 
 
 def _retype(op: Any, inputs: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    """Set the type attributes that float inputs want, and cast the inputs that share them."""
-    position = 0
-    for argument in op.op_def.input_arg:
-        number = op.get_attr(argument.number_attr) if argument.number_attr else 1
-        number = len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number
-        at = range(position, position + number)
-        position += number
-        if not argument.type_attr:
-            continue
-        declared = tf.as_dtype(attributes[argument.type_attr].type)
-        changed = [inputs[k].dtype for k in at if inputs[k].dtype != declared]
-        if changed:
-            attributes[argument.type_attr] = type(attributes[argument.type_attr])(type=changed[0].as_datatype_enum)
-    position = 0
-    for argument in op.op_def.input_arg:  # once more, for those that came before the one that changed
-        number = op.get_attr(argument.number_attr) if argument.number_attr else 1
-        number = len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number
-        for k in range(position, position + number):
-            if argument.type_attr:
-                inputs[k] = tf.cast(inputs[k], attributes[argument.type_attr].type)
-        position += number
-    return inputs
+    """Set the type attributes to what inputs of other types want, and cast the inputs that share them."""
+    typed = [argument.type_attr for argument in arguments(op)]
+    wanted: dict[str, Any] = {}
+    for name, x in zip(typed, inputs, strict=True):
+        if name and x.dtype != op.get_attr(name):
+            wanted.setdefault(name, x.dtype)
+    attributes |= {name: type(attributes[name])(type=dtype.as_datatype_enum) for name, dtype in wanted.items()}
+    return [tf.cast(x, wanted[name]) if name in wanted else x for name, x in zip(typed, inputs, strict=True)]

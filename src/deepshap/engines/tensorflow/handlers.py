@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ...handlers import HandlerRule, ModuleCall
 from ...handlers import Handlers as AnyHandlers
-from ..shell import EPS, TOLERANCE
+from ...mathematics.rules import Term
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
 from .rules import misfit
@@ -45,6 +45,11 @@ class LayerRule(HandlerRule):
 
     misfit = staticmethod(misfit)
     error: BaseException | None = None
+
+    @staticmethod
+    def row_sums(values: np.ndarray) -> np.ndarray:
+        """The sum of each row, in double precision."""
+        return values.sum(1)
 
     def __call__(self, step: RegionStep, *multipliers: Any) -> list[Any]:
         """Multipliers of the layer's varying inputs."""
@@ -99,35 +104,23 @@ class LayerRule(HandlerRule):
         found = [m if m is None else tf.convert_to_tensor(m) for m in self.read(self.handler(call), call)]
         read = [m for m, varies in zip(found, call.varying, strict=True) if varies]
         pairs = [p for p, v in zip(zip(inputs, reference_inputs, strict=True), varying, strict=True) if v]
-        self._check_sums(
+        self._check(
             [(m, *pair) for m, pair in zip(read, pairs, strict=True) if m is not None],
             list(zip(multipliers, outputs, reference_outputs, strict=True)),
         )
         return [tf.zeros(tf.shape(x)) if m is None else m for m, (x, _) in zip(read, pairs, strict=True)]
 
-    def _check_sums(self, inputs: list[Any], outputs: list[Any]) -> None:
+    def _check(self, inputs: list[Term], outputs: list[Term]) -> None:
         """The handler must keep the sums, row by row where all values have their rows first."""
-        if not all(np.isfinite(m).all() for m, _, _ in outputs):
-            return  # not the handler's doing
-        if not all(np.isfinite(m).all() for m, _, _ in inputs):
-            raise self.not_finite()
-        names = [v.dtype.name for _, v, _ in (*inputs, *outputs) if v.dtype.is_floating] or ["float64"]
-        tolerance, eps = (max(known[name] for name in names) for known in (TOLERANCE, EPS))
-        rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in (*inputs, *outputs)}
+        terms = [*inputs, *outputs]
+        rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in terms}
         count = rows.pop() if len(rows) == 1 else 1
-        terms = [[_numbers(v, count) for v in term] for term in (*inputs, *outputs)]
-        differences = [(m * (v - r)).sum(1) for m, v, r in terms]
-        explained, wanted = (
-            sum(part, np.zeros(count)) for part in (differences[: len(inputs)], differences[len(inputs) :])
-        )
-        size = sum((np.abs(m) * (np.abs(v) + np.abs(r))).sum(1) for m, v, r in terms)
-        scale = sum((np.abs(d) for d in differences[len(inputs) :]), np.zeros(count)) + 64 * eps / tolerance * size
-        gaps = np.abs(explained - wanted) / (scale + np.finfo(np.float32).tiny)
-        row = int(np.argmax(gaps))
-        if not gaps[row] <= tolerance:
-            whose = "one row" if count > 1 else "all rows"
-            raise self.not_additive(whose, explained[row], wanted[row], gaps[row], tolerance)
+        names = [v.dtype.name for _, v, _ in terms if v.dtype.is_floating]
+        numbers = [(_numbers(m, count), _numbers(v, count), _numbers(r, count)) for m, v, r in terms]
+        self.check_sums([numbers], len(inputs), names)
 
 
 def _numbers(tensor: Any, rows: int) -> np.ndarray:
-    return np.asarray(tensor).astype(np.float64).reshape(rows, -1)
+    """In double precision, rows first."""
+    array = np.asarray(tensor)
+    return array.astype(complex if array.dtype.kind == "c" else float).reshape(rows, -1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..uses import UNSUPPORTED, Use, treatment_of
 from .graphs import Library
-from .operations import CONSTANT, CONTROL, SAME, Operation
+from .operations import CONSTANT, CONTROL, RANDOM, SAME, Operation
 from .survey import ACTIVE, Flags, Survey
 
 
@@ -34,6 +34,6 @@ class Witness(Survey):
             return outputs
         for refused in set(self.unsupported) - before:
             self._noted[refused] = (refused[0], UNSUPPORTED, refused[1])
-        if ACTIVE in flags and kind not in (CONSTANT, SAME) and (op.type, place) not in self.unsupported:
+        if ACTIVE in flags and kind not in (CONSTANT, SAME, RANDOM) and (op.type, place) not in self.unsupported:
             self._noted[id(op)] = (op.type, treatment_of(kind, flags.count(ACTIVE)), place)
         return outputs

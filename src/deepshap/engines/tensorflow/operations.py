@@ -82,12 +82,18 @@ SIZES = {
 
 def places(op: Any) -> list[bool]:
     """Of each input, whether it says where or how (shapes, axes, indices), and not what to compute with."""
-    found: list[bool] = []
+    if op.type in SIZES:
+        return [position in SIZES[op.type] for position in range(len(op.inputs))]
+    return [
+        not a.type_list_attr and a.type_attr not in DATA and not t.dtype.is_floating
+        for a, t in zip(arguments(op), op.inputs, strict=True)
+    ]
+
+
+def arguments(op: Any) -> list[Any]:
+    """Of each input, the argument in the operation's definition; an argument may be several inputs."""
+    found = []
     for argument in op.op_def.input_arg:
         number = op.get_attr(argument.number_attr) if argument.number_attr else 1
-        number = len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number
-        fixed = not argument.type_attr and not argument.type_list_attr
-        found += [fixed or bool(argument.type_attr and argument.type_attr not in DATA)] * number
-    if op.type in SIZES:
-        return [position in SIZES[op.type] for position in range(len(found))]
-    return [where and not t.dtype.is_floating for where, t in zip(found, op.inputs, strict=True)]
+        found += [argument] * (len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number)
+    return found

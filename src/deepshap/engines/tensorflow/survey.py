@@ -28,6 +28,7 @@ from .regions import Region, marker
 # Flags of a value: a constant, depends on the inputs, on the number of rows, is an index, is random.
 STILL, ACTIVE, COUNTED, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
 Flags = tuple[str, ...]
+IS_RANDOM = " (random)"  # behind an operation's name
 
 
 class Survey:
@@ -52,12 +53,22 @@ class Survey:
         if not self.unsupported:
             return
         listed = "\n".join(f"  {name} in {place}" for name, place in self.unsupported)
-        first = next(iter(self.unsupported))[0].partition(" ")[0]
-        raise UnsupportedOperationError(
-            f"the model uses operations for which no rule is known:\n{listed}\n"
-            f'Say how to explain them with deepshap.register_rule("{first}", rule), where rule is "linear", "constant", '
-            '"elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.'
-        )
+        ruleless = [name for name, _ in self.unsupported if not name.endswith(IS_RANDOM)]
+        told = ["the model cannot be explained with these operations in it, nothing was computed:", listed]
+        if ruleless:
+            told = [
+                "the model uses operations for which no rule is known:",
+                listed,
+                f'Say how to explain them with deepshap.register_rule("{ruleless[0]}", rule), where rule is "linear", '
+                '"constant", "elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.',
+            ]
+        if len(ruleless) < len(self.unsupported):
+            told.append(
+                "Random operations must be switched off or moved out of the model, since example and reference have to see the "
+                "same function: a layer such as keras.layers.Dropout draws only where it is called with training=True, and "
+                "tf.nn.dropout always."
+            )
+        raise UnsupportedOperationError("\n".join(told))
 
     def run(self, body: Body, flags: Sequence[str]) -> Flags:
         """Flags of a function's outputs, from those of its inputs."""
@@ -99,7 +110,7 @@ class Survey:
         if kind == CONSTANT:
             return (COUNTED if any(flags) else STILL,) * len(op.outputs)
         if kind == RANDOM and ACTIVE not in flags:
-            return (f"{DRAWN}{op.type} (random)|{self.library.place(op)}",) * len(op.outputs)
+            return (f"{DRAWN}{op.type}{IS_RANDOM}|{self.library.place(op)}",) * len(op.outputs)
         # where to look must be the same on both sides
         if (kind in (LINEAR, MULTILINEAR) or op.type in SIZES) and ACTIVE in flags:
             flags = tuple(COUNTED if fixed and f == ACTIVE else f for f, fixed in zip(flags, places(op), strict=True))
@@ -111,7 +122,7 @@ class Survey:
             name, _, place = drawn.removeprefix(DRAWN).partition("|")
             self.unsupported[name, place] = None
         if kind is None or kind == RANDOM:
-            self.unsupported[op.type, self.library.place(op)] = None
+            self.unsupported[op.type + (IS_RANDOM if kind == RANDOM else ""), self.library.place(op)] = None
         refused = operation.positions if operation and POSITIONS in self.operations else ()
         positions = range(len(op.outputs)) if kind == INDEX else refused
         return tuple(POSITION if k in positions else ACTIVE for k in range(len(op.outputs)))

@@ -17,6 +17,7 @@ const PAPER = 640; // pixels that fit a sheet
 const SQUARE = { scaleanchor: 'x', constrain: 'domain' }; // pixels of images
 const STEPS = [[0, '#7454c0'], [0.45, '#c2477f'], [0.75, '#fb8761'], [1, '#f5b041']]; // early to late
 const LEFT = 66; // room for numbers
+const FIGURE_SPACE = '\u2007'; // as wide as a digit
 
 /** Colours of the theme, as the style sheet has them. */
 function colours() {
@@ -102,7 +103,7 @@ async function zoomed(chart, id) {
 }
 
 // ---------------------------------------------------------------- axes
-/** Ticks at whole steps, as many as there is room for. */
+/** Ticks at whole steps, as many as there is room for; of labelled ones the last has a tick, whose label ends there. */
 function stepTicks(part, range, width) {
   const [low, high] = [Math.max(0, Math.ceil(range[0])), Math.min(part.steps - 1, Math.floor(range[1]))];
   const longest = part.labels ? Math.min(19, Math.max(1, ...part.labels.map((label) => String(label).length))) : 4;
@@ -110,7 +111,15 @@ function stepTicks(part, range, width) {
   const every = roundStep((high - low + 1) / most);
   const tickvals = [];
   for (let step = Math.ceil(low / every) * every; step <= high; step += every) tickvals.push(step);
-  return { tickmode: 'array', tickvals, ticktext: tickvals.map((step) => plotText(stepName(part, step), 19)), tickangle: 0 };
+  const ticktext = tickvals.map((step) => plotText(stepName(part, step), 19));
+  const apart = (1.5 * (high - low + 1)) / most;
+  while (part.labels && tickvals.length > 1 && high - tickvals.at(-1) < apart) [tickvals, ticktext].forEach((each) => each.pop());
+  if (part.labels && high - tickvals.at(-1) >= apart) {
+    const name = stepName(part, high);
+    tickvals.push(high);
+    ticktext.push(plotText(name, 19) + FIGURE_SPACE.repeat(Math.min(19, name.length))); // what is centred ends in its middle
+  }
+  return { tickmode: 'array', tickvals, ticktext, tickangle: 0 };
 }
 
 function roundStep(least) {
