@@ -17,6 +17,8 @@ from dataset_models import Picky, Table, long_table, ragged_explainer, rows, tab
 
 import deepshap
 from deepshap import InputError, explain_dataset
+from deepshap.engines.torch.recurrent import products
+from deepshap.names import duration
 
 COUNT = 23
 
@@ -657,6 +659,21 @@ def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path):
 
 
 # ---------------------------------------------------------------------- reading
+def test_parts_do_not_tell_what_their_process_has_done_before(tmp_path, monkeypatch):
+    """The name of a part is that of its content."""
+    data = tmp_path / "long.parquet"
+    long_table(12).to_parquet(data)
+
+    def go(name):
+        options = {"id": "who", "time": "day", "lengths": True, "rows_per_part": 3, "progress": False}
+        found = explain_dataset(ragged_explainer(), data, tmp_path / name, **options)
+        return [path.name for path in found.paths]
+
+    found = go("early")
+    monkeypatch.setattr(products.WORTH, "done", dict.fromkeys(products.WORTH.done, 10**9))
+    assert found == go("late")
+
+
 def test_any_rows_are_read_and_a_report_says_that_it_is_a_sample(explainer, tmp_path):
     explain_dataset(explainer, rows(COUNT), tmp_path / "out", rows_per_part=5, progress=False)
     found = deepshap.load(tmp_path / "out")
@@ -741,5 +758,8 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(explainer, tmp_path,
     assert capsys.readouterr().err.splitlines()[1].endswith("rows/s, 1 could not be explained")
     explain_dataset(explainer, rows(COUNT), tmp_path / "c", rows_per_part=10, progress=False)
     assert capsys.readouterr().err == ""
-    said = ["0 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "2 h 1 min"]
-    assert [progress.duration(s) for s in (0.4, 59.6, 3599, 3600, 7265)] == said
+
+
+def test_times_as_people_say_them():
+    said = ["0 s", "0.4 s", "9.5 s", "12 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "2 h 1 min"]
+    assert [duration(s) for s in (0, 0.4, 9.46, 12.3, 59.6, 3599, 3600, 7265)] == said

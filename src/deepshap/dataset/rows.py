@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.kernels.worth import take_all
 from ..errors import DeepShapError, InputError
 from ..found import unscaled
 from ..optional import import_pyarrow
@@ -75,7 +76,11 @@ class RowExplainer:
         self._options_checked = False
 
     def __enter__(self) -> RowExplainer:
-        """Take the model as it is now until the end: what is known of it and of the background is kept."""
+        """Take the model as it is now until the end: what is known of it and of the background is kept.
+
+        Kernels are taken from the first part on: a part's values must not show what else its worker has explained.
+        """
+        take_all()
         self._frozen = ExitStack()
         for explainer in self._explainers.values():
             self._frozen.enter_context(explainer.frozen())
