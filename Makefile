@@ -28,9 +28,11 @@ fast: setup
 test: setup
 	$(PYTEST) -m "not long and not wide"
 
-# The same again in other precisions, sizes, backends and programs, and the tests of shap. CI runs it after the tests.
+# The same again in other precisions, sizes, backends and programs, and the tests of shap; all of it before a release. Of it CI runs
+# make test-wide WHERE="tests/project tests/compat": the programs of documentation and packages, and the tests of shap.
+WHERE := tests
 test-wide: setup
-	$(PYTEST) -m "wide and not long"
+	$(PYTEST) -m "wide and not long" $(WHERE)
 
 # All, those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
 test-all: setup

@@ -25,10 +25,12 @@ from helpers import (
     totals,
 )
 from planning import chunks_of
+from tiers import mostly_wide
 
 ROWS, REFERENCES = 2, 3
 STEP = {torch.float64: 1e-6, torch.float32: 3e-7}  # between a reference and an example close to it
 NEAR = {torch.float64: 1e-6, torch.float32: 1e-3}  # and how far its slopes may be from the gradient
+THIRD = {case.name for case in CASES[::3]}
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -75,7 +77,7 @@ def test_no_difference_has_no_attribution_and_a_small_one_that_of_the_gradient(c
     assert_tends_to_the_gradient(case, values, 1, reference, X, args, torch.float64)
 
 
-@every_case
+@pytest.mark.parametrize("case", mostly_wide(CASES, THIRD, key=lambda case: case.name), ids=lambda case: case.name)
 def test_the_same_in_single_precision(case):
     model, reference, X, args = beside_a_reference(case, torch.float32, further=1)
     values = explain(case, model, reference, X, args)
