@@ -68,6 +68,12 @@ def scaled(layers: Any, x: Tensor) -> Tensor:
     return torch.tanh(x / torch.where(count > 0, total / count, of_all))
 
 
+def scaled_where_small(layers: Any, x: Tensor) -> Tensor:
+    """By the size of each row, where that is large enough; else a row would take that of the batch, a single number."""
+    size = x.abs().sum((1, 2), keepdim=True)
+    return torch.tanh(x / torch.where(size > 1e-3, size, x.abs().mean()))
+
+
 def series(x: Tensor) -> Tensor:
     """Each feature by itself, (rows and features, steps, 1)."""
     return channels(x).mT
@@ -122,6 +128,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         lambda l, x: F.max_pool1d(l[0](channels(x)), 2), FEATURES * 6, nn.Conv1d(1, 3, 3)
     ),
     "a mean over the batch that no row takes": lambda: Merging(scaled, STEPS * FEATURES),
+    "a number of the batch that no row takes": lambda: Merging(scaled_where_small, STEPS * FEATURES),
     "batch norm": lambda: Merging(
         lambda l, x: torch.relu(l[1](l[0](rows(x)))), STEPS * WIDTH, nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH)
     ),

@@ -7,6 +7,7 @@ Multipliers come and go as (outputs * references, *shape on the example side) wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,41 @@ def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
         raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(step.reference.varying)}")
     if operation.pairs_itself:
         return _pairing_itself(step, operation, given)
+    apply = _broadcast if operation.broadcasts else _repeated
     try:
-        return (_broadcast if operation.broadcasts else _repeated)(step, operation, given)
+        return apply(step, operation, given)
     except Misaligned:  # which is no matter where nothing comes back, as to the mean of a batch that no row takes
         if any(bool(m.any()) for m in given):
-            raise
+            return _beside_scalars(step, given, partial(apply, operation=operation))
         return [given[0].new_zeros(*given[0].shape[:2], *i.shape) for i in step.inputs]
+
+
+def _beside_scalars(step: Step, given: list[Any], apply: Callable[..., Found]) -> Found:
+    """Apply a rule where an input is one number for all rows of a run, the mean of a batch for instance.
+
+    Raises
+    ------
+    Misaligned
+        If anything comes back to it: rows depend on their company then.
+    """
+    assert step.reference is not None
+    scalars = [x.dim() == r.dim() == 0 for x, r in zip(step.inputs, step.reference.inputs, strict=True)]
+    if not any(scalars):
+        raise Misaligned(f"no axis of rows in {step.name}")
+    axis, _ = row_place(step.outputs[0], step.reference.outputs[0], step.pairs)
+
+    def with_rows(side: Step) -> Step:
+        like = side.outputs[0]
+        shape = [size if k == axis else 1 for k, size in enumerate(like.shape)]
+        return side.changed(inputs=tuple(v.expand(shape) if v.dim() == 0 else v for v in side.inputs))
+
+    found = apply(with_rows(step).changed(reference=with_rows(step.reference)), given=given)
+    if any(bool(m.any()) for m, scalar in zip(found, scalars, strict=True) if scalar and m is not None):
+        raise Misaligned(f"rows depend on a number in {step.name} that is one for all of them")
+    return [
+        m.sum((*range(2, m.dim()),)) if scalar and m is not None else m
+        for m, scalar in zip(found, scalars, strict=True)
+    ]
 
 
 def _with_rows_before(step: Step, operation: Operation) -> Step:
