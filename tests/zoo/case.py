@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import deepshap
 from deepshap.errors import DeepShapError
 
-EXAMPLES, REFERENCES, OUTPUTS, ROUNDS = 2, 3, 2, 3
+EXAMPLES, REFERENCES, OUTPUTS, ROUNDS = 3, 4, 2, 3
 ROWS = EXAMPLES + REFERENCES
 PAIRS = np.arange(EXAMPLES * REFERENCES) % ROWS
 EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest numbers that the model computes with

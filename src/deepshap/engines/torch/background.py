@@ -22,10 +22,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ...errors import DeepShapError
 from ..api import Points
 from .operations import Operation
+from .replay import Program, Recording
 from .script import Script
-from .state import Contents
+from .state import Contents, settings
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
+from .trace import Tracer
 from .witness import Trust, Witness, forget_oldest
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
@@ -33,7 +35,6 @@ Evaluate = Callable[[Points, int, str], np.ndarray]
 FEW = 2  # references that run in every call
 TINY = np.finfo(np.float64).tiny
 SMALL = 1e-3  # of the largest output: a smaller one is measured against that, as it is where sums are checked
-AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 @dataclass
@@ -64,13 +65,14 @@ class State:
 class Background:
     """What is kept of the references of one model."""
 
-    def __init__(self, contents: Contents, operations: dict[Any, Operation], followed: bool) -> None:
+    def __init__(self, contents: Contents, operations: dict[Any, Operation], followed: bool, plain: bool) -> None:
         self._contents, self._operations = contents, operations
         self._followed = followed  # whether the tracer sees all that the model does with its inputs
+        self._plain = plain  # whether these enter the model as they are
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_contents": self._contents, "_operations": self._operations, "_followed": self._followed}
+        return {name: getattr(self, name) for name in ("_contents", "_operations", "_followed", "_plain")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -180,9 +182,24 @@ class Background:
             script = Script(operations)
         return Witness(self._state.held, script)
 
-    def hear(self, examples: int, witness: Witness | None) -> None:
+    def program(self, tracer: Tracer, points: Points) -> Program | None:
+        """What makes the calls of a model that is promised to stay as it is; until that is known, have them noted."""
+        if tracer.witness is None or tracer.operations or points.extra or not (self._frozen and self._plain):
+            return None
+        script = tracer.witness.script
+        if script.is_whole and not script.is_settled:
+            tracer.recording = Recording()
+        if script.program is None or not script.program.fits(points.inputs):
+            return None
+        self._contents.make_ready()
+        return script.program
+
+    def hear(self, examples: int, tracer: Tracer) -> None:
         """Take what a run of so many examples shows."""
+        witness = tracer.witness
         if witness is not None:
+            if tracer.recording is not None:
+                witness.script.program, witness.script.is_settled = tracer.recording.program(), True
             witness.script.is_whole = True
             self._scripts[examples] = witness.script
             forget_oldest(self._scripts)
@@ -249,9 +266,8 @@ def _state_of(modules: list[nn.Module], operations: dict[Any, Operation]) -> Sta
     """Read the state of a model."""
     values = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     rules = {**USER_OPERATIONS, **operations}
-    settings = [torch.get_default_dtype(), *(setting(kind) for setting in AUTOCAST for kind in ("cpu", "cuda"))]
     modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
-    return State([_identity(t) for t in values], list(map(fingerprint, values)), rules, settings, modes)
+    return State([_identity(t) for t in values], list(map(fingerprint, values)), rules, settings(), modes)
 
 
 def _identity(value: Tensor) -> Any:

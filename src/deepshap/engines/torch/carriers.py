@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .activity import depends, mark
+from .activity import depends, is_followed, mark
 from .calls import Call, place_of_call
 from .nodes import is_continuous
 from .operations import Unsettled
@@ -37,6 +39,18 @@ class Tag:
 def tag_of(tensor: Any) -> Tag | None:
     """The tag of a tensor, if it has one."""
     return getattr(tensor, TAG, None)
+
+
+def is_active(tensor: Tensor) -> bool:
+    """Whether a value depends on the input."""
+    return tag_of(tensor) is not None or is_followed(tensor)
+
+
+def told_active(given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
+    """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
+    tags = [getattr(tensor, TAG, None) for tensor in given]
+    active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
+    return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
 
 
 def give(tensor: Tensor, tag: Tag) -> Tensor:

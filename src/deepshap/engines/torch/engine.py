@@ -31,9 +31,12 @@ from .merged import Merged
 from .operations import Misaligned, Pairs
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
+from .replay import Program
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
 from .tree import replace
+
+PLAINLY = nullcontext()
 
 
 class TorchEngine(Shell):
@@ -69,7 +72,7 @@ class TorchEngine(Shell):
         self._around_shapes: list[torch.Size] = []
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
-        self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
+        self._computing: AbstractContextManager[Any] = PLAINLY  # or in another precision than the model's own
         self._calls, self.shares = 0, True  # calls of operations, in a run
         self.handlers = Handlers(self)
         self._take(modules_of(model))
@@ -84,7 +87,7 @@ class TorchEngine(Shell):
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._background = Background(self._contents, self.operations, self.layer is None)
+        self._background = Background(self._contents, self.operations, self.layer is None, self._computing is PLAINLY)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
@@ -411,8 +414,9 @@ class TorchEngine(Shell):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
             tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
-            with preserved(self._contents), errors_told():
-                output, leaves = self.trace(tracer, points)
+            program = None if self._derivatives.taken else self._background.program(tracer, points)
+            with preserved(self._contents) if program is None else nullcontext(), errors_told():
+                output, leaves = self.trace(tracer, points) if program is None else self._by(program, tracer, points)
                 if self._merged is not None and pairs.apart:
                     self._merged.check(tracer.tape)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
@@ -421,8 +425,13 @@ class TorchEngine(Shell):
                 found = traced.contributions(columns, reduce, most)
             if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
                 break
-        self._background.hear(len(points), tracer.witness)
+        self._background.hear(len(points), tracer)
         return found, output.detach()
+
+    def _by(self, program: Program, tracer: Tracer, points: Points) -> tuple[Tensor, list[Tensor]]:
+        """As ``trace``, without the model's own code."""
+        output, leaves = program.run(tracer, points.inputs)
+        return self._flat(output, len(points)), leaves
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

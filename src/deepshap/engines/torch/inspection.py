@@ -8,6 +8,7 @@ from typing import Any
 from ..api import Points
 from ..uses import UNSUPPORTED, Use, treatment_of
 from .calls import Call, place_of_call
+from .carriers import is_active
 from .operations import Operation, Pairs
 from .trace import Tracer
 from .tree import tensors
@@ -26,7 +27,7 @@ class Witness(Tracer):
         if self._depth:  # a part of a composed operation
             return super()._active(call)
         place, self._refused = place_of_call(), None
-        treatment = _treatment(call.operation, sum(self._is_active(t) for t in tensors((call.args, call.kwargs))))
+        treatment = _treatment(call.operation, sum(is_active(t) for t in tensors((call.args, call.kwargs))))
         self._depth += 1
         try:
             return super()._active(call)

@@ -46,11 +46,13 @@ class Line(NamedTuple):
 class Script:
     """The calls of a run in the order in which they began, those that others are composed of among them.
 
-    ``operations`` are those that have rules of their own. ``is_whole``: the run came to its end.
+    ``operations`` are those that have rules of their own. ``is_whole``: the run came to its end. ``program`` makes the calls
+    again (``replay.py``); None where it is not known or, if that ``is_settled``, cannot.
     """
 
     def __init__(self, operations: Mapping[Any, Operation]) -> None:
-        self.operations, self.is_whole = operations, False
+        self.operations, self.is_whole, self.is_settled = operations, False, False
+        self.program: Any = None
         self._lines: list[Line | None] = []  # None for what is looked at anew each time
         self.begin()
 

@@ -330,6 +330,14 @@ def _fused_transformers_off() -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------- the caller's
+AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
+
+
+def settings() -> list[Any]:
+    """Those of torch that change what its functions compute."""
+    return [torch.get_default_dtype(), *(setting(kind) for setting in AUTOCAST for kind in ("cpu", "cuda"))]
+
+
 TRACING = "FakeTensorMode", "ProxyTorchDispatchMode", "FunctionalTensorMode"  # under which tensors may have no values
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import compress
-from operator import not_
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,20 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from ...errors import UnsupportedOperationError
 from . import calls, names
-from .activity import Memory, Noted, is_followed, mark, varies
+from .activity import Memory, Noted, mark, varies
 from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
-    TAG,
     Tag,
     carried,
     carrier_of,
     give,
     in_memory_of_its_own,
+    is_active,
     is_varying_mask,
     on_carriers,
     pass_on,
     tag_of,
+    told_active,
     unsettled,
 )
 from .chains import with_weights
@@ -41,6 +41,7 @@ from .indexing import at_positions, only_passes_on, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
 from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
+from .replay import Recording
 from .script import Line, Way
 from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
@@ -77,6 +78,7 @@ class Tracer(TorchFunctionMode):
         self._memory, self._overwriting = Memory(), Overwriting(self.tape)
         self._uses, self.selections = Uses(), Selections()
         self.witness: Witness | None = None
+        self.recording: Recording | None = None
         self._ran: tuple[Any, Any, Way] | None = None  # what the last call took, and how it was followed
 
     # ------------------------------------------------------------------ entering and leaving
@@ -89,7 +91,10 @@ class Tracer(TorchFunctionMode):
             self._mark(inside)
             if self.summing:
                 self.handed.sums.append((inside, Sums()))
-            return (inside if value.is_floating_point() else carried(value.clone(), inside)), leaf
+            entered = inside if value.is_floating_point() else carried(value.clone(), inside)
+            if self.recording is not None:
+                self.recording.enter(value, entered)
+            return entered, leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
@@ -99,8 +104,10 @@ class Tracer(TorchFunctionMode):
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
+        if self.recording is not None:
+            self.recording.leave(output)
         output = self._joined(output)
-        if not self._is_active(output):
+        if not is_active(output):
             self._memory.check("the output", [output])
         carrier = carrier_of(output)
         if self.witness is not None:
@@ -122,14 +129,17 @@ class Tracer(TorchFunctionMode):
         if witness is not None and (line := witness.script.next) is not None and line.function == function:
             known = self._expected(witness, line, args, kwargs)
             if known is not None:
-                return self._again(line, known, args, kwargs)
+                result = self.again(line, known, args, kwargs)
+                if self.recording is not None and not self.tape.inside:
+                    self.recording.note(line, args, kwargs, result)
+                return result
         spelling = names.resolve(function)
         operation = self._operation(function, spelling)
         if operation is not None and operation.kind == CONSTANT:
             return in_grad_mode(False, operation.function or function, args, kwargs)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
         given, words = told_apart((args, kwargs))
-        active, passive, tagged = self._sorted(given)
+        active, passive, tagged = told_active(given)
         call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, tagged)
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
@@ -140,20 +150,27 @@ class Tracer(TorchFunctionMode):
         if witness is not None and not self.tape.inside:  # else it is made of what the call around it takes
             witness.call(function, spelling, operation is not None, args, kwargs)
         opened, self._ran = None if witness is None else witness.open(args, kwargs), None
+        result, apart = self._anew(call, active, passive, words)
+        if opened is not None and witness is not None:
+            witness.close(*opened, call, self._ran, apart)
+        if self.recording is not None and not self.tape.inside:
+            self.recording.note(call, args, kwargs, result)
+        return result
+
+    def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> tuple[Any, bool]:
+        """Follow an active call that is not known; say whether what it returns are entries of another value."""
         self._uses.count(active, self.reading)
-        if drawn := self._drawn.of(given):
+        if drawn := self._drawn.of(call.given):
             self.unsupported[drawn] = None
         if only_passes_on(call, active):
-            return pass_on(call, active[0])
+            return pass_on(call, active[0]), False
         if torch.is_inference_mode_enabled():
-            return self._refuse(f"{name} under torch.inference_mode", call)
+            return self._refuse(f"{call.name} under torch.inference_mode", call), False
         result = in_grad_mode(True, self._followed, (call, passive, words), {})
         self._mark(result)
         apart = self._is_example and self.reading.diagnosis is None and self.selections.take_apart(result)
         self.tape.nbytes += self._uses.whole(active) if self._is_example and not apart else 0
-        if opened is not None and witness is not None:
-            witness.close(*opened, call, self._ran, apart)
-        return result
+        return result, apart
 
     # ------------------------------------------------------------------ calls that come again
     def _expected(self, witness: Witness, line: Line, args: Any, kwargs: Any) -> list[Tensor] | None:
@@ -162,7 +179,7 @@ class Tracer(TorchFunctionMode):
             return None
         return witness.again(line, args, kwargs, bool(self.tape.inside))
 
-    def _again(self, line: Line, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def again(self, line: Line, given: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Follow a call as it was followed before."""
         name, way = line.name, line.way
         if True in line.loose:
@@ -187,7 +204,7 @@ class Tracer(TorchFunctionMode):
     def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
         """What an active call returns."""
         entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
-        passive = passive if entered is call else self._sorted(entered.given)[1]
+        passive = passive if entered is call else told_active(entered.given)[1]
         self.tape.takes_numbers(call.name, words)
         return self._active(self.tape.with_constants(entered, passive))
 
@@ -233,7 +250,7 @@ class Tracer(TorchFunctionMode):
         return call.taking(args, {**kwargs, **out})
 
     def _joined(self, value: Tensor) -> Tensor:
-        if self.around is None or not self._from_input.of([value]) or self._is_active(value):
+        if self.around is None or not self._from_input.of([value]) or is_active(value):
             return value
         self.tape.call("a value from around the explained layer")
         inside, leaf = self.enter(value)
@@ -276,7 +293,7 @@ class Tracer(TorchFunctionMode):
         if not isinstance(result, Tensor) or result.grad_fn is not None or tag_of(result) is not None:
             return False
         signal = args[0] if args else None
-        return isinstance(signal, Tensor) and self._is_active(signal)
+        return isinstance(signal, Tensor) and is_active(signal)
 
     def _elementwise(self, call: Call) -> Any:
         return self._on_floats(call, call.args, call.kwargs)
@@ -392,15 +409,6 @@ class Tracer(TorchFunctionMode):
         return result
 
     # ------------------------------------------------------------------ activity
-    def _sorted(self, given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
-        """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
-        tags = [getattr(tensor, TAG, None) for tensor in given]
-        active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
-        return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
-
-    def _is_active(self, tensor: Tensor) -> bool:
-        return tag_of(tensor) is not None or is_followed(tensor)
-
     def _mark(self, result: Any) -> None:
         for tensor in tensors(result):
             self._count(tensor)
@@ -433,7 +441,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(call.function, ForeignCall) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)
-            if any(self._is_active(t) for t in tensors(result)):
+            if any(is_active(t) for t in tensors(result)):
                 return result
         name = call.name if isinstance(call.function, ForeignCall) else resolve_name(call.function) or call.name
         return self._refuse(name, call)

@@ -1,0 +1,186 @@
+"""A run that is the same each time: its calls one after the other, without the model's own code around them.
+
+Within ``explainer.frozen()`` the model is promised to stay as it is. What Python code sees of a row is the same for the
+references, or the tape says that the two differ. So the calls that a model makes with so many rows, and the numbers, words and
+constants that it hands to them, are those of any others: they are made again, with the values of these rows in the place of
+those. The model itself runs on the examples all the same, and its outputs are what attributions must sum to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .calls import Call
+from .carriers import is_active
+from .foreign import ForeignCall
+from .script import Line
+from .state import settings
+from .tape import base_of
+from .tree import replace, tensors
+
+if TYPE_CHECKING:
+    from .trace import Tracer
+
+LARGEST = 2**24  # bytes of constants that are kept
+
+
+class Value(NamedTuple):
+    """A value that was made in the run before, in the place of which the one of this run goes."""
+
+    number: int
+
+
+class Again(NamedTuple):
+    """A call to be made again, in the way of a line of the script if it has one.
+
+    ``args`` and ``kwargs`` are what it takes, ``made`` the numbers of what it makes, and ``done`` of what nothing takes after it.
+    """
+
+    call: Line | Call
+    args: Any
+    kwargs: Any
+    made: list[int]
+    done: list[int]
+
+
+class Program:
+    """The calls of a run on rows that lie in memory with these strides, in order, and the number of the output."""
+
+    def __init__(self, calls: list[Again], output: int, strides: list[tuple[int, ...]]) -> None:
+        self._calls, self._output, self._strides = calls, output, strides
+
+    def fits(self, rows: Sequence[Tensor]) -> bool:
+        """Whether rows are laid out as those were: code may ask for that."""
+        return [r.stride() for r in rows] == self._strides
+
+    def run(self, tracer: Tracer, rows: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Make the calls; returns the output and the leaves to be explained."""
+        entered = [tracer.enter(r) for r in rows]
+        values: dict[int, Tensor] = dict(enumerate(inside for inside, _ in entered))
+        with torch.enable_grad():
+            for call, args, kwargs, made, done in self._calls:
+                result = _made(tracer, call, _filled(args, values), _filled(kwargs, values))
+                values |= zip(made, tensors(result), strict=True)
+                for number in done:
+                    del values[number]
+            output = tracer.leave(values[self._output])
+        tracer.finish()
+        return output, [leaf for _, leaf in entered]
+
+
+def _made(tracer: Tracer, call: Line | Call, args: Any, kwargs: Any) -> Any:
+    """What a call returns."""
+    if isinstance(call, Call):
+        return tracer.__torch_function__(call.function, (), args, kwargs)
+    assert tracer.witness is not None
+    tracer.witness.script.open()
+    return tracer.again(call, tensors((args, kwargs)), args, kwargs)
+
+
+def _filled(item: Any, values: dict[int, Tensor]) -> Any:
+    """With the values of this run."""
+    kind = type(item)
+    if kind is Value:
+        return values[item.number]
+    if kind is tuple or kind is list:
+        return kind([_filled(part, values) for part in item])
+    if kind is dict:
+        return {key: _filled(part, values) for key, part in item.items()}
+    return slice(*[_filled(part, values) for part in _ends(item)]) if kind is slice else item
+
+
+def _ends(item: slice) -> tuple[Any, Any, Any]:
+    return item.start, item.stop, item.step
+
+
+class Recording:
+    """Notes the calls of a run."""
+
+    def __init__(self) -> None:
+        self._broken = False  # whether a call was made that cannot be made again by itself
+        self._settings = settings()
+        self._calls: list[Again] = []
+        self._numbers: dict[int, int] = {}  # of values, by their ids
+        self._values: list[Tensor] = []  # which keep their ids
+        self._weights: list[tuple[Tensor, int]] = []  # that calls take, with their versions at that time
+        self._strides: list[tuple[int, ...]] = []
+        self._nbytes, self._output = 0, -1
+
+    def enter(self, row: Tensor, inside: Tensor) -> None:
+        """Rows enter the model."""
+        self._strides.append(row.stride())
+        self._number(inside)
+
+    def note(self, call: Line | Call, args: Any, kwargs: Any, result: Any) -> None:
+        """A call has been made, in the way of a line of the script if it has one."""
+        given = tensors((args, kwargs))
+        loose = call.loose if isinstance(call, Line) else [not isinstance(base_of(t), Parameter) for t in given]
+        if isinstance(call, Call):  # one that writes to a constant would meet a copy, and code of the user's is no call
+            written = all(id(t) in self._numbers for t in call.written())
+            self._broken |= not written or isinstance(call.function, ForeignCall)
+        if self._broken or settings() != self._settings:
+            self._broken = True
+            return
+        kinds = iter(loose)
+        args, kwargs = replace((args, kwargs), lambda t: self._operand(t, next(kinds)))
+        own = [id(t) in self._numbers for t in given]
+        self._broken |= len(_taken((args, kwargs))) != sum(own)  # some are in something that is not looked into
+        self._calls.append(Again(call, args, kwargs, list(map(self._number, tensors(result))), []))
+
+    def leave(self, output: Tensor) -> None:
+        """The model returns."""
+        self._output = self._numbers.get(id(output), -1)
+
+    def program(self) -> Program | None:
+        """What makes the calls again, once the run is over; None where that would not be the same."""
+        overwritten = any(t._version != version for t, version in self._weights)
+        if self._broken or overwritten or self._output < 0:
+            return None
+        last: dict[int, Again] = {}
+        for call in self._calls:
+            last |= dict.fromkeys([*_taken((call.args, call.kwargs)), *call.made], call)
+        for number, call in last.items():
+            if number != self._output:
+                call.done.append(number)
+        return Program(self._calls, self._output, self._strides)
+
+    def _number(self, value: Tensor) -> int:
+        self._numbers[id(value)] = number = len(self._values)
+        self._values.append(value)
+        return number
+
+    def _operand(self, tensor: Tensor, loose: bool) -> Any:
+        """What a call takes: a value of the run, a weight, or a constant, which the model may overwrite later."""
+        if id(tensor) in self._numbers:
+            return Value(self._numbers[id(tensor)])
+        if is_active(tensor) or tensor.is_inference() or tensor.is_conj() or tensor.is_neg():
+            self._broken = True
+        elif not loose:
+            self._weights.append((tensor, tensor._version))
+        else:
+            return self._copy(tensor)
+        return tensor
+
+    def _copy(self, constant: Tensor) -> Tensor:
+        """A copy that lies in memory in the same way."""
+        storage = constant.untyped_storage()
+        self._nbytes += storage.nbytes()
+        if self._nbytes > LARGEST:
+            self._broken = True
+            return constant
+        place = constant.storage_offset(), constant.shape, constant.stride()
+        return constant.new_empty(0).set_(storage.clone(), *place)
+
+
+def _taken(item: Any) -> list[int]:
+    """The numbers of values that a call takes."""
+    kind = type(item)
+    if kind is Value:
+        return [item.number]
+    parts = item if kind is tuple or kind is list else item.values() if kind is dict else ()
+    return [number for part in (_ends(item) if kind is slice else parts) for number in _taken(part)]
