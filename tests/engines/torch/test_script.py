@@ -181,12 +181,14 @@ def test_buffers_are_compared_with_what_they_held_for_the_references():
 
 @pytest.mark.wide
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_case_again(case):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_case_again(case, frozen):
+    """By the script, and within frozen() without the model's own code."""
     model, background, args = case.model(), case.inputs(REFERENCES, 1), case.args(ROWS) or None
-    explainer = explainer_of(case, model, background)
-    for seed in (2, 3, 2):
-        X = case.inputs(ROWS, seed)
-        found = explainer.shap_values(X, additional_forward_args=args)
+    explainer, rows = explainer_of(case, model, background), [case.inputs(ROWS, seed) for seed in (2, 3, 2, 4)]
+    with explainer.frozen() if frozen else nullcontext():
+        each = [explainer.shap_values(X, additional_forward_args=args) for X in rows]
+    for X, found in zip(rows, each, strict=True):
         fresh = explainer_of(case, model, background).shap_values(X, additional_forward_args=args)
         for one, wanted in zip(leaves(found), leaves(fresh), strict=True):
             assert_close(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .trace import Tracer
 
 LARGEST = 2**24  # bytes of constants that are kept
+NOTHING = None, -1
 
 
 class Value(NamedTuple):
@@ -105,8 +106,7 @@ class Recording:
         self._broken = False  # whether a call was made that cannot be made again by itself
         self._settings = settings()
         self._calls: list[Again] = []
-        self._numbers: dict[int, int] = {}  # of values, by their ids
-        self._values: list[Tensor] = []  # which keep their ids
+        self._count = 0  # of values, which are not kept: each knows its own number
         self._weights: list[tuple[Tensor, int]] = []  # that calls take, with their versions at that time
         self._strides: list[tuple[int, ...]] = []
         self._nbytes, self._output = 0, -1
@@ -121,20 +121,21 @@ class Recording:
         given = tensors((args, kwargs))
         loose = call.loose if isinstance(call, Line) else [not isinstance(base_of(t), Parameter) for t in given]
         if isinstance(call, Call):  # one that writes to a constant would meet a copy, and code of the user's is no call
-            written = all(id(t) in self._numbers for t in call.written())
-            self._broken |= not written or isinstance(call.function, ForeignCall)
+            self._broken |= any(self._number_of(t) < 0 for t in call.written()) or isinstance(
+                call.function, ForeignCall
+            )
         if self._broken or settings() != self._settings:
             self._broken = True
             return
         kinds = iter(loose)
         args, kwargs = replace((args, kwargs), lambda t: self._operand(t, next(kinds)))
-        own = [id(t) in self._numbers for t in given]
-        self._broken |= len(_taken((args, kwargs))) != sum(own)  # some are in something that is not looked into
+        own = [t for t in given if self._number_of(t) >= 0]
+        self._broken |= len(_taken((args, kwargs))) != len(own)  # some are in something that is not looked into
         self._calls.append(Again(call, args, kwargs, list(map(self._number, tensors(result))), []))
 
     def leave(self, output: Tensor) -> None:
         """The model returns."""
-        self._output = self._numbers.get(id(output), -1)
+        self._output = self._number_of(output)
 
     def program(self) -> Program | None:
         """What makes the calls again, once the run is over; None where that would not be the same."""
@@ -150,14 +151,19 @@ class Recording:
         return Program(self._calls, self._output, self._strides)
 
     def _number(self, value: Tensor) -> int:
-        self._numbers[id(value)] = number = len(self._values)
-        self._values.append(value)
+        number, self._count = self._count, self._count + 1
+        value._deepshap_value = self, number  # type: ignore[attr-defined]
         return number
+
+    def _number_of(self, tensor: Tensor) -> int:
+        """That of a value of this run; -1 of anything else."""
+        recording, number = getattr(tensor, "_deepshap_value", NOTHING)
+        return number if recording is self else -1
 
     def _operand(self, tensor: Tensor, loose: bool) -> Any:
         """What a call takes: a value of the run, a weight, or a constant, which the model may overwrite later."""
-        if id(tensor) in self._numbers:
-            return Value(self._numbers[id(tensor)])
+        if (number := self._number_of(tensor)) >= 0:
+            return Value(number)
         if is_active(tensor) or tensor.is_inference() or tensor.is_conj() or tensor.is_neg():
             self._broken = True
         elif not loose:
