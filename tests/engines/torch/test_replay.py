@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,7 @@ EACH_TIME: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "a view": lambda m, x: (lambda y: y[:, 1].copy_(torch.tanh(x[:, 0])) is None or y)(torch.zeros_like(x)),
     "out": lambda m, x: torch.tanh(x, out=torch.empty_like(x)) * x,
     "buffers that change": buffers_that_change,
+    "NumPy's numbers": lambda m, x: torch.tanh(x[:, np.array([0, 2])]),
 }
 
 

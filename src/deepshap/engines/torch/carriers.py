@@ -53,6 +53,14 @@ def told_active(given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
     return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
 
 
+def loses_signal(args: Any, result: Any) -> bool:
+    """Whether torch stops following the signal here; a constant that only takes its shape is none."""
+    if not isinstance(result, Tensor) or result.grad_fn is not None or tag_of(result) is not None:
+        return False
+    signal = args[0] if args else None
+    return isinstance(signal, Tensor) and is_active(signal)
+
+
 def give(tensor: Tensor, tag: Tag) -> Tensor:
     """Attach a tag."""
     tensor._deepshap = tag  # type: ignore[attr-defined]

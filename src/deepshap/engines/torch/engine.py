@@ -36,8 +36,6 @@ from .state import Contents, check_called_outside, check_weights, home_of, modul
 from .trace import Tracer
 from .tree import replace
 
-PLAINLY = nullcontext()
-
 
 class TorchEngine(Shell):
     """Explains one torch model.
@@ -72,7 +70,7 @@ class TorchEngine(Shell):
         self._around_shapes: list[torch.Size] = []
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
-        self._computing: AbstractContextManager[Any] = PLAINLY  # or in another precision than the model's own
+        self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
         self._calls, self.shares = 0, True  # calls of operations, in a run
         self.handlers = Handlers(self)
         self._take(modules_of(model))
@@ -87,7 +85,8 @@ class TorchEngine(Shell):
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._background = Background(self._contents, self.operations, self.layer is None, self._computing is PLAINLY)
+        known = self.layer is None, not isinstance(self._computing, InFloat64)
+        self._background = Background(self._contents, self.operations, *known)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
@@ -215,9 +214,12 @@ class TorchEngine(Shell):
         return self._background.native(references, at_once, self.outputs)
 
     # ------------------------------------------------------------------ tracing
-    def trace(self, tracer: Tracer, points: Points) -> tuple[Tensor, list[Tensor]]:
-        """Run the model under a tracer. Returns its output (rows, outputs) and the leaves to be explained."""
-        leaves: list[Tensor] = []
+    def trace(self, tracer: Tracer, points: Points, program: Program | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Run the model under a tracer, or what stands for it. Returns its output (rows, outputs) and the leaves to be explained."""
+        if program is not None:
+            output, leaves = program.run(tracer, points.inputs)
+            return self._flat(output, len(points)), leaves
+        leaves = []
 
         def enter(values: Sequence[Tensor]) -> list[Tensor]:
             entered = [tracer.enter(v) for v in values]
@@ -416,7 +418,7 @@ class TorchEngine(Shell):
             tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
             program = None if self._derivatives.taken else self._background.program(tracer, points)
             with preserved(self._contents) if program is None else nullcontext(), errors_told():
-                output, leaves = self.trace(tracer, points) if program is None else self._by(program, tracer, points)
+                output, leaves = self.trace(tracer, points, program)
                 if self._merged is not None and pairs.apart:
                     self._merged.check(tracer.tape)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
@@ -427,11 +429,6 @@ class TorchEngine(Shell):
                 break
         self._background.hear(len(points), tracer)
         return found, output.detach()
-
-    def _by(self, program: Program, tracer: Tracer, points: Points) -> tuple[Tensor, list[Tensor]]:
-        """As ``trace``, without the model's own code."""
-        output, leaves = program.run(tracer, points.inputs)
-        return self._flat(output, len(points)), leaves
 
     # ------------------------------------------------------------------ looking at a model
     def blame(self, pair: Comparison) -> Blame | None:

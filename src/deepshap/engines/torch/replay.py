@@ -9,7 +9,7 @@ those. The model itself runs on the examples all the same, and its outputs are w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,13 +21,32 @@ from .foreign import ForeignCall
 from .script import Line
 from .state import settings
 from .tape import base_of
-from .tree import replace, tensors
-
-if TYPE_CHECKING:
-    from .trace import Tracer
+from .tree import LEAVES, TENSORS, replace, tensors
+from .witness import Witness
 
 LARGEST = 2**24  # bytes of constants that are kept
 NOTHING = None, -1
+
+
+class Follower(Protocol):
+    """What a program asks of a tracer."""
+
+    witness: Witness | None
+
+    def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The value that a model is given, and the leaf that collects its multipliers."""
+
+    def again(self, line: Line, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Follow a call as it was followed before."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Follow any call."""
+
+    def leave(self, output: Tensor) -> Tensor:
+        """The output, as it is followed."""
+
+    def finish(self) -> None:
+        """All calls have been made."""
 
 
 class Value(NamedTuple):
@@ -59,7 +78,7 @@ class Program:
         """Whether rows are laid out as those were: code may ask for that."""
         return [r.stride() for r in rows] == self._strides
 
-    def run(self, tracer: Tracer, rows: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def run(self, tracer: Follower, rows: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Make the calls; returns the output and the leaves to be explained."""
         entered = [tracer.enter(r) for r in rows]
         values: dict[int, Tensor] = dict(enumerate(inside for inside, _ in entered))
@@ -74,7 +93,7 @@ class Program:
         return output, [leaf for _, leaf in entered]
 
 
-def _made(tracer: Tracer, call: Line | Call, args: Any, kwargs: Any) -> Any:
+def _made(tracer: Follower, call: Line | Call, args: Any, kwargs: Any) -> Any:
     """What a call returns."""
     if isinstance(call, Call):
         return tracer.__torch_function__(call.function, (), args, kwargs)
@@ -111,27 +130,29 @@ class Recording:
         self._strides: list[tuple[int, ...]] = []
         self._nbytes, self._output = 0, -1
 
-    def enter(self, row: Tensor, inside: Tensor) -> None:
+    def enter(self, row: Tensor, inside: Tensor) -> Tensor:
         """Rows enter the model."""
         self._strides.append(row.stride())
         self._number(inside)
+        return inside
 
     def note(self, call: Line | Call, args: Any, kwargs: Any, result: Any) -> None:
         """A call has been made, in the way of a line of the script if it has one."""
+        self._broken |= settings() != self._settings or (isinstance(call, Call) and not self._is_plain(call))
+        if self._broken:
+            return
         given = tensors((args, kwargs))
         loose = call.loose if isinstance(call, Line) else [not isinstance(base_of(t), Parameter) for t in given]
-        if isinstance(call, Call):  # one that writes to a constant would meet a copy, and code of the user's is no call
-            self._broken |= any(self._number_of(t) < 0 for t in call.written()) or isinstance(
-                call.function, ForeignCall
-            )
-        if self._broken or settings() != self._settings:
-            self._broken = True
-            return
         kinds = iter(loose)
         args, kwargs = replace((args, kwargs), lambda t: self._operand(t, next(kinds)))
-        own = [t for t in given if self._number_of(t) >= 0]
-        self._broken |= len(_taken((args, kwargs))) != len(own)  # some are in something that is not looked into
         self._calls.append(Again(call, args, kwargs, list(map(self._number, tensors(result))), []))
+
+    def _is_plain(self, call: Call) -> bool:
+        """Whether a call writes to values alone, of which there are others in each run, is no code of the user's, and takes what
+        cannot become something else.
+        """
+        own = all(self._number_of(t) >= 0 for t in call.written())
+        return own and not isinstance(call.function, ForeignCall) and _is_fixed((call.args, call.kwargs))
 
     def leave(self, output: Tensor) -> None:
         """The model returns."""
@@ -181,6 +202,15 @@ class Recording:
             return constant
         place = constant.storage_offset(), constant.shape, constant.stride()
         return constant.new_empty(0).set_(storage.clone(), *place)
+
+
+def _is_fixed(item: Any) -> bool:
+    """Whether there is nothing in it but tensors, numbers and words."""
+    kind = type(item)
+    if kind in LEAVES or kind in TENSORS or kind is torch.Size:
+        return True
+    parts = _ends(item) if kind is slice else item.values() if kind is dict else item
+    return kind in (tuple, list, dict, slice) and all(map(_is_fixed, parts))
 
 
 def _taken(item: Any) -> list[int]:

@@ -29,6 +29,7 @@ from .carriers import (
     in_memory_of_its_own,
     is_active,
     is_varying_mask,
+    loses_signal,
     on_carriers,
     pass_on,
     tag_of,
@@ -92,9 +93,7 @@ class Tracer(TorchFunctionMode):
             if self.summing:
                 self.handed.sums.append((inside, Sums()))
             entered = inside if value.is_floating_point() else carried(value.clone(), inside)
-            if self.recording is not None:
-                self.recording.enter(value, entered)
-            return entered, leaf
+            return (entered if self.recording is None else self.recording.enter(value, entered)), leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
@@ -284,16 +283,9 @@ class Tracer(TorchFunctionMode):
             self._mark(args[0])
             return None
         result = self._on_floats(call, args, kwargs, linear=True)
-        if self._is_lost_by(args, result):
+        if loses_signal(args, result):
             return self._refuse(f"{call.name} (whose result torch does not follow)", call)
         return result
-
-    def _is_lost_by(self, args: Any, result: Any) -> bool:
-        """Whether torch stops following the signal here; a constant that only takes its shape is none."""
-        if not isinstance(result, Tensor) or result.grad_fn is not None or tag_of(result) is not None:
-            return False
-        signal = args[0] if args else None
-        return isinstance(signal, Tensor) and is_active(signal)
 
     def _elementwise(self, call: Call) -> Any:
         return self._on_floats(call, call.args, call.kwargs)
