@@ -215,7 +215,7 @@ class TorchEngine(Shell):
 
     # ------------------------------------------------------------------ tracing
     def trace(self, tracer: Tracer, points: Points, program: Program | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Run the model under a tracer, or what stands for it. Returns its output (rows, outputs) and the leaves to be explained."""
+        """Run the model, or what stands for it, under a tracer. Returns its output (rows, outputs) and the leaves."""
         if program is not None:
             output, leaves = program.run(tracer, points.inputs)
             return self._flat(output, len(points)), leaves
