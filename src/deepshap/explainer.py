@@ -328,9 +328,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         Otherwise every call explains the model as it is then: the state of its weights, what it does with the rows and its
         outputs on some references are compared (in Keras it is compared or traced anew), and what was kept of it is found
-        out again where anything differs. Within the block nothing is compared, and a PyTorch model runs by itself on the rows, but is
-        followed through its own code only in the first calls; if the model changes all the same, explanations are of the model
-        as it was or as it is, or an error.
+        out again where anything differs. Within the block nothing is compared, and a PyTorch model still runs by itself on the
+        rows, but is followed through its own code only in the first calls; if the model changes all the same, explanations
+        are of the model as it was or as it is, or an error.
         """
         return self.engine.frozen()
 
