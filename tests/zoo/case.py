@@ -6,9 +6,8 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 import deepshap
 from deepshap.errors import DeepShapError
 
-EXAMPLES, REFERENCES, OUTPUTS, ROUNDS = 3, 4, 2, 3
+EXAMPLES, REFERENCES, OUTPUTS = 3, 4, 2
+WARM, ROUNDS = 3, 5  # calls before those that are timed, and these
 ROWS = EXAMPLES + REFERENCES
 PAIRS = np.arange(EXAMPLES * REFERENCES) % ROWS
 EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest numbers that the model computes with
@@ -27,6 +27,7 @@ EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest nu
 class Case:
     """A model, the rows that it is given (a tensor, a tuple of them, or a dict by keyword), and which output is meant.
 
+    ``compiled``: the gradient is, so that explanations are timed within ``frozen()`` alone.
     ``single``: the model makes float32 tensors of its own, and cannot run in float64.
     """
 
@@ -34,6 +35,7 @@ class Case:
     inputs: Any
     output: Any = None
     single: bool = False
+    compiled: ClassVar[bool] = False
 
     def prepared(self) -> Case:
         """In float64 and evaluation mode, with weights that are not zero, and batch norms that know the data."""
@@ -72,13 +74,20 @@ class Case:
             return np.asarray(self.outputs(self.inputs)).reshape(ROWS, -1)
 
     def gradient(self) -> Callable[[], Any] | None:
-        """Forward and backward pass over as many rows as there are pairs, of models that have a gradient."""
+        """Forward pass and gradient of the inputs, or else of the weights, over as many rows as there are pairs."""
 
         def run() -> None:
-            rows = of_rows(self.inputs, lambda v: v[PAIRS].clone().requires_grad_(v.is_floating_point()))
-            found = self.outputs(rows)
+            leaves: list[Tensor] = []
+
+            def entering(values: Tensor) -> Tensor:
+                rows = values[PAIRS].clone().requires_grad_(values.is_floating_point())
+                leaves.extend([rows] if rows.requires_grad else [])
+                return rows
+
+            found = self.outputs(of_rows(self.inputs, entering))
             if found.requires_grad:
-                found.sum().backward()
+                wanted = leaves or [p for p in self.model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
+                torch.autograd.grad(found.sum(), wanted, allow_unused=True)
 
         try:
             run()
@@ -86,14 +95,10 @@ class Case:
             return None
         return run
 
-    def explaining(self, explainer: deepshap.DeepExplainer) -> AbstractContextManager[Any]:
-        """What explanations are timed in."""
-        return nullcontext()
-
 
 @dataclass
 class Finding:
-    """What came of a model: exact, wrong, refused or crashed; why; the gap; time over that of a gradient.
+    """What came of a model: exact, wrong, refused or crashed; why; the gap; time over that of a gradient, also in ``frozen()``.
 
     ``pairs``: both sides run on all pairs, which takes several times as long.
     """
@@ -104,6 +109,7 @@ class Finding:
     why: str = ""
     gap: float | None = None
     over_gradient: float | None = None
+    frozen: float | None = None
     pairs: bool = False
 
 
@@ -123,7 +129,7 @@ def examine(library: str, name: str, build: Callable[[], Case], timed: bool = Tr
     try:
         case = build().prepared()
         explainer, gap = explained(case)
-        over = over_gradient(case, explainer) if timed else None
+        over = over_gradient(case, explainer) if timed else (None, None)
     except DeepShapError as error:
         return Finding(library, name, "refused", f"{type(error).__name__}: {error}")
     except Exception as error:
@@ -131,7 +137,7 @@ def examine(library: str, name: str, build: Callable[[], Case], timed: bool = Tr
         return Finding(library, name, "crashed", f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
     coarse = explainer.engine.eps > 1e-10
     outcome = "exact" if gap < EXACT["float32" if coarse else "float64"] else "wrong"
-    return Finding(library, name, outcome, "", gap, over, runs_on_pairs(explainer))
+    return Finding(library, name, outcome, "", gap, *over, runs_on_pairs(explainer))
 
 
 def runs_on_pairs(explainer: deepshap.DeepExplainer) -> bool:
@@ -166,19 +172,26 @@ def explained(case: Case) -> tuple[deepshap.DeepExplainer, float]:
     return explainer, float(np.abs(total - wanted).max() / np.abs(y).max())
 
 
-def over_gradient(case: Case, explainer: deepshap.DeepExplainer) -> float | None:
-    """Time of an explanation over that of the framework's own forward and backward pass on as many rows as there are pairs."""
+def over_gradient(case: Case, explainer: deepshap.DeepExplainer) -> tuple[float | None, float | None]:
+    """Time of an explanation over that of the framework's own gradient, by default and within ``frozen()``."""
     (x, _), gradient = sides(case), case.gradient()
     if gradient is None:
-        return None
+        return None, None
+
+    def explain() -> None:
+        explainer.shap_values(x, ranked_outputs=1)
+
     own = median_time(gradient)
-    with case.explaining(explainer):
-        return median_time(lambda: explainer.shap_values(x, ranked_outputs=OUTPUTS)) / own
+    default = None if case.compiled else median_time(explain) / own
+    with explainer.frozen():
+        return default, median_time(explain) / own
 
 
 def median_time(run: Callable[[], Any]) -> float:
-    """Seconds of the processor."""
+    """Seconds of the processor, of a call among others."""
     times = []
+    for _ in range(WARM):
+        run()
     for _ in range(ROUNDS):
         start = time.process_time()
         run()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from case import PAIRS, ROWS, Case
-
-import deepshap
 
 LENGTH = 6
 TEXT = {"vocabulary_size": 30, "num_layers": 1, "hidden_dim": 16, "intermediate_dim": 20}
@@ -22,6 +19,8 @@ GROUPED = {**TEXT, "num_query_heads": 4, "num_key_value_heads": 2}
 @dataclass
 class KerasCase(Case):
     """A model of Keras; a dict goes to its inputs by name."""
+
+    compiled = True
 
     def prepared(self) -> Case:
         """With weights that are not zero."""
@@ -55,10 +54,6 @@ class KerasCase(Case):
 
         gradient()
         return gradient
-
-    def explaining(self, explainer: deepshap.DeepExplainer) -> AbstractContextManager[Any]:
-        """Without tracing the model anew in each call, as the compiled gradient does."""
-        return explainer.frozen()
 
 
 def keras(given: str = "float64") -> Any:
