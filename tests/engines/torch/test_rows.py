@@ -1,4 +1,4 @@
-"""Rows that share an axis with channels, steps or heads: where their entries lie one after the other, either side runs once."""
+"""Rows that share an axis with channels, steps or heads: in any order (outer, rows, inner), either side runs once."""
 
 from __future__ import annotations
 
@@ -94,6 +94,81 @@ def from_states(layers: Any, x: Tensor) -> Tensor:
     return torch.tanh(layer(steps, torch.tanh(steps.sum(1)).repeat(1, 3)[None])[0])
 
 
+def in_steps(function: Callable[[Tensor], Tensor], width: int = WIDTH) -> Callable[[], nn.Module]:
+    """All rows of the first step, then those of the second one."""
+
+    def forward(layers: Any, x: Tensor) -> Tensor:
+        made = function(layers[0](rows(x.transpose(0, 1))))
+        return made.reshape(STEPS, len(x), -1).transpose(0, 1)
+
+    return lambda: Merging(forward, STEPS * width, nn.Linear(FEATURES, WIDTH))
+
+
+def in_columns(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """Features and rows on the second axis."""
+
+    def forward(layers: Any, x: Tensor) -> Tensor:
+        made = function(x.permute(1, 2, 0).reshape(STEPS, -1))
+        return made.reshape(STEPS, FEATURES, len(x)).permute(2, 0, 1)
+
+    return lambda: Merging(forward, STEPS * FEATURES)
+
+
+def of_features(
+    function: Callable[..., Tensor], outputs: int, *layers: Callable[[], nn.Module]
+) -> Callable[[], nn.Module]:
+    """Each feature by itself: all rows of the first feature, (features and rows, 1, steps), then those of the second one."""
+
+    def forward(own: Any, x: Tensor) -> Tensor:
+        made = function(own, x.permute(2, 0, 1).reshape(-1, 1, STEPS))
+        return made.reshape(FEATURES, len(x), -1).transpose(0, 1)
+
+    return lambda: Merging(forward, FEATURES * outputs, *(layer() for layer in layers))
+
+
+def attention_of_steps(layers: Any, x: Tensor) -> Tensor:
+    """Within groups of features."""
+    q, k, v = (l(rows(x.transpose(0, 1))).reshape(-1, 4, 2) for l in layers)
+    made = torch.softmax(q @ k.mT / 2, -1) @ v
+    return made.reshape(STEPS, len(x), -1).transpose(0, 1)
+
+
+def sequence(layers: Any, x: Tensor) -> Tensor:
+    """A recurrent network with steps first, and what is made of its output at each step."""
+    hidden = layers[0](x.transpose(0, 1))[0].reshape(STEPS * len(x), 5)
+    made = torch.log_softmax(layers[2](torch.tanh(layers[1](hidden))), -1)
+    return made.reshape(STEPS, len(x), -1).transpose(0, 1)
+
+
+def dilated(layers: Any, x: Tensor) -> Tensor:
+    """Every second step is a sequence of its own, beside the others."""
+    steps = x.transpose(0, 1)
+    hidden = torch.tanh(layers[0](torch.cat([steps[j::2] for j in range(2)], 1))[0])
+    return torch.stack(hidden.chunk(2, 1), 1).reshape(STEPS, len(x), -1).transpose(0, 1)
+
+
+def in_a_loop_of_features(layers: Any, x: Tensor) -> Tensor:
+    """As ``in_a_loop``, all rows of one feature after the other."""
+    cell, steps = layers[0], x.permute(1, 2, 0).reshape(STEPS, -1, 1)
+    h = c = x.new_zeros(steps.shape[1], 3)
+    for t in range(STEPS):
+        h, c = cell(steps[t], (h, c))
+    return torch.cat([h, c * steps[0]], 1).reshape(FEATURES, len(x), -1).transpose(0, 1)
+
+
+def in_both_orders(layers: Any, x: Tensor) -> Tensor:
+    """Rows first, and steps first."""
+    one = torch.tanh(rows(x)).reshape(x.shape)
+    two = torch.sigmoid(rows(x.transpose(0, 1))).reshape(STEPS, len(x), -1).transpose(0, 1)
+    return one * two
+
+
+def some_and_others(layers: Any, x: Tensor) -> Tensor:
+    """As graphs have edges of all rows, and then a loop at each of their nodes."""
+    made = torch.tanh(torch.cat([rows(x[:, :4]), rows(x[:, 4:])]))
+    return torch.cat([part.reshape(len(x), -1) for part in made.split([4 * len(x), 2 * len(x)])], 1)
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "relu": in_rows(torch.relu),
     "gelu": in_rows(F.gelu),
@@ -145,16 +220,29 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         lambda l, x: l[1](l[0](series(x))[0][:, -1].reshape(len(x), FEATURES, 3))[0], FEATURES * 2,
         nn.GRU(1, 3, batch_first=True), nn.LSTM(3, 2, batch_first=True),
     ),
-}  # fmt: skip
-
-RECURRENT = [name for name in MODELS if name.startswith("recurrent")]
-
-# Rows lie among one another.
-PAIRWISE: dict[str, Callable[[], nn.Module]] = {
-    "steps first": lambda: Merging(
-        lambda l, x: torch.tanh(l[0](rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1),
-        STEPS * WIDTH,
-        nn.Linear(FEATURES, WIDTH),
+    "steps first": in_steps(torch.tanh),
+    "steps first, gelu": in_steps(F.gelu),
+    "steps first, erf": in_steps(torch.erf),
+    "steps first, layer norm": in_steps(lambda x: F.layer_norm(x, (WIDTH,))),
+    "steps first, softmax": in_steps(lambda x: torch.softmax(x.reshape(-1, 4, 2), 1)),
+    "steps first, log-softmax": in_steps(lambda x: torch.log_softmax(x, -1)),
+    "steps first, logsumexp": in_steps(lambda x: torch.logsumexp(x, -1), 1),
+    "steps first, greatest": in_steps(lambda x: x.max(-1)[0], 1),
+    "steps first, sorted": in_steps(lambda x: x.sort(-1)[0]),
+    "steps first, products": in_steps(lambda x: x * torch.sigmoid(x)),
+    "steps first, a unit that is off": in_steps(lambda x: torch.sin(x) * (1 + torch.relu(x - 100))),
+    "steps first, cumulated products": in_steps(lambda x: x.cumprod(-1)),
+    "steps first, constants": in_steps(
+        lambda x: torch.tanh(x * (torch.arange(STEPS).repeat_interleave(len(x) // STEPS)[:, None] + 1.0))
+    ),
+    "steps first, attention": lambda: Merging(attention_of_steps, STEPS * 8, *(nn.Linear(FEATURES, 8) for _ in range(3))),
+    "steps first, multi-head attention": lambda: Merging(
+        lambda l, x: l[0](*[rows(x.transpose(0, 1)).reshape(-1, 2, 2)] * 3)[0].reshape(STEPS, len(x), -1).transpose(0, 1),
+        STEPS * FEATURES, nn.MultiheadAttention(2, 1, batch_first=True),
+    ),
+    "steps first, batch norm": lambda: Merging(
+        lambda l, x: torch.relu(l[0](rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1),
+        STEPS * FEATURES, nn.BatchNorm1d(FEATURES),
     ),
     "steps in front and behind": lambda: Merging(
         lambda l, x: (
@@ -164,15 +252,36 @@ PAIRWISE: dict[str, Callable[[], nn.Module]] = {
         ),
         STEPS * FEATURES,
     ),
+    "in both orders": lambda: Merging(in_both_orders, STEPS * FEATURES),
+    "second axis, rows inside": in_columns(torch.tanh),
+    "features first, convolution": of_features(lambda l, x: torch.relu(l[0](x)), 12, lambda: nn.Conv1d(1, 3, 3)),
+    "features first, max pooling": of_features(lambda l, x: F.max_pool1d(l[0](x), 2), 6, lambda: nn.Conv1d(1, 3, 3)),
+    "recurrent, features first": of_features(
+        lambda l, x: l[0](x.mT)[0][:, -1], 3, lambda: nn.LSTM(1, 3, batch_first=True)
+    ),
+    "recurrent, features first, in a loop": lambda: Merging(in_a_loop_of_features, FEATURES * 6, nn.LSTMCell(1, 3)),
+    "recurrent, features first, from states": of_features(
+        lambda l, x: torch.tanh(l[0](x.mT, torch.tanh(x.sum(2)).repeat(1, 3)[None])[0]), STEPS * 3,
+        lambda: nn.RNN(1, 3, batch_first=True),
+    ),
+    "recurrent, steps first, read at each": lambda: Merging(
+        sequence, STEPS * 3, nn.LSTM(FEATURES, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+    ),
+    "recurrent, dilated": lambda: Merging(dilated, STEPS * 5, nn.GRU(FEATURES, 5)),
+}  # fmt: skip
+
+INSIDE = [name for name in MODELS if "first" in name or "inside" in name or "behind" in name]
+RECURRENT = [name for name in MODELS if name.startswith("recurrent")]
+IN_PARTICULAR = [*dict.fromkeys([*RECURRENT, *INSIDE])]
+
+# Rows lie in no order (outer, rows, inner), or constants could be of any of them.
+PAIRWISE: dict[str, Callable[[], nn.Module]] = {
     "a constant beside the second axis": at_second(
         lambda x: torch.maximum(x, torch.arange(1.0, STEPS + 1)[:, None] - 4)
     ),
-    "recurrent, features first": lambda: Merging(
-        lambda l, x: (
-            l[0](x.permute(2, 0, 1).reshape(-1, STEPS, 1))[0][:, -1].reshape(FEATURES, len(x), 3).transpose(0, 1)
-        ),
-        FEATURES * 3,
-        nn.LSTM(1, 3, batch_first=True),
+    "some steps of all rows, then others": lambda: Merging(some_and_others, STEPS * FEATURES),
+    "rows among features on the second axis, one constant": in_columns(
+        lambda x: torch.maximum(x, torch.arange(1.0, STEPS + 1)[:, None] - 4)
     ),
 }
 
@@ -251,7 +360,7 @@ def test_a_mean_over_the_batch_that_a_row_takes():
         deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
 
 
-@pytest.mark.parametrize("name", [*PAIRWISE, "relu", "attention"])
+@pytest.mark.parametrize("name", [*PAIRWISE, *INSIDE, "relu", "attention"])
 def test_rows_that_are_alike_hide_no_order(name, monkeypatch):
     model, r = built((PAIRWISE | MODELS)[name]()), drawn(4, STEPS, FEATURES)
     x = r[:2].clone()  # the row that the model is probed on is the first reference
@@ -264,7 +373,7 @@ def test_rows_that_are_alike_hide_no_order(name, monkeypatch):
 @pytest.mark.parametrize("name", ["steps first", "steps in front and behind"])
 def test_an_order_that_the_first_rows_may_hide(name, alike, effort, monkeypatch):
     """Sums do not tell it, on the scale of an output that is a thousand times what there is to explain."""
-    model, x, r = built(PAIRWISE[name]()), drawn(4, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    model, x, r = built(MODELS[name]()), drawn(4, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
     with torch.no_grad():
         model.head.bias += 1e6
     if alike:  # all their entries: any order may be theirs
@@ -331,7 +440,9 @@ def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
-@pytest.mark.parametrize("name", ["relu", "attention", "max pooling", "sorted", "second axis", *RECURRENT])
+@pytest.mark.parametrize(
+    "name", ["relu", "attention", "max pooling", "constants that have rows", "second axis", *IN_PARTICULAR]
+)
 def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
     model, x, r = built(MODELS[name]()), drawn(2, STEPS, FEATURES), drawn(3, STEPS, FEATURES, seed=1)
     explainer = deepshap.DeepExplainer(model, r, progress=False)
@@ -342,7 +453,7 @@ def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("name", ["attention", *RECURRENT])
+@pytest.mark.parametrize("name", ["attention", *IN_PARTICULAR])
 def test_several_passes(name, compiled, monkeypatch):
     """Steps are shown some of the references at a time."""
     monkeypatch.setattr(products.WORTH, "beyond", 0 if compiled else np.inf)

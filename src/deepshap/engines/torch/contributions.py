@@ -202,7 +202,7 @@ class Traced:
         """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
         if i not in self._differences:
             x, r = self.leaves[i].detach(), self.references[i]
-            x, r = beside(x, r if self.pairs.before is None else row_before(x, r, self.pairs.before), self.pairs)
+            x, r = beside(x, r if self.pairs.before is None else row_before(x, r, self.pairs), self.pairs)
             d = (x - r).masked_fill(x == r, 0)
             self._differences[i] = d if self.pairs.crossed else d[0]
         return self._differences[i]

@@ -414,13 +414,15 @@ class TorchEngine(Shell):
         summing = self.layer is None and reduce is over_references and diagnosis is None
         for careful in (False, True):
             tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
+            if (merged := self._merged if pairs.apart else None) is not None:
+                tracer.tape.orders = merged.orders
             tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
             tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
             program = None if self._derivatives.taken else self._background.program(tracer, points)
             with preserved(self._contents) if program is None else nullcontext(), errors_told():
                 output, leaves = self.trace(tracer, points, program)
-                if self._merged is not None and pairs.apart:
-                    self._merged.check(tracer.tape)
+                if merged is not None:
+                    merged.show(tracer.tape)
                 axes = [0] * len(leaves) if self.layer is None else self.layer_axes
                 shapes = self._around_shapes if self.around else None
                 traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)

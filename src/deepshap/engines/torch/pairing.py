@@ -17,7 +17,19 @@ from torch import Tensor
 from ...errors import InputError, not_a_multiplier
 from . import one_pass
 from .operations import Misaligned, Operation, Pairs, Step
-from .rows import from_rows, repeated, row_axis, row_before, row_place, rows_first, to_rows, unmerged
+from .rows import (
+    Chosen,
+    Place,
+    from_rows,
+    repeated,
+    row_axis,
+    row_before,
+    row_place,
+    rows_first,
+    some_of,
+    to_rows,
+    unmerged,
+)
 from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
@@ -64,7 +76,7 @@ def _beside_scalars(step: Step, given: list[Any], apply: Callable[..., Found]) -
     scalars = [x.dim() == r.dim() == 0 for x, r in zip(step.inputs, step.reference.inputs, strict=True)]
     if not any(scalars):
         raise Misaligned(f"no axis of rows in {step.name}")
-    axis, _ = row_place(step.outputs[0], step.reference.outputs[0], step.pairs)
+    axis = row_place(step.outputs[0], step.reference.outputs[0], step.pairs).axis
 
     def with_rows(side: Step) -> Step:
         like = side.outputs[0]
@@ -82,16 +94,15 @@ def _beside_scalars(step: Step, given: list[Any], apply: Callable[..., Found]) -
 
 def _with_rows_before(step: Step, operation: Operation) -> Step:
     """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
-    before, one = step.pairs.before, step.reference
+    pairs, one = step.pairs, step.reference
     if operation.pairs_itself:  # that finds its rows by their numbers
         return step.changed(reference=step)
-    assert before is not None
     assert one is not None
 
     def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(row_before(x, single, before) for x, single in zip(values, singles, strict=True))
+        return tuple(row_before(x, single, pairs) for x, single in zip(values, singles, strict=True))
 
-    memory = _kept(lambda x, r: row_before(x, r, before), step.memory, one.memory)
+    memory = _kept(lambda x, r: row_before(x, r, pairs), step.memory, one.memory)
     inputs, outputs = shifted(step.inputs, one.inputs), shifted(step.outputs, one.outputs)
     return step.changed(reference=step.changed(inputs=inputs, outputs=outputs, memory=memory))
 
@@ -102,22 +113,21 @@ def among(step: Step, chosen: slice) -> Step:
     assert reference is not None
 
     def part(x: Tensor, r: Tensor) -> Tensor:
-        axis, entries = row_place(x, r, pairs)
-        return r.narrow(axis, chosen.start * entries, (chosen.stop - chosen.start) * entries)
+        return some_of(r, row_place(x, r, pairs), chosen)
 
     def parts(values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(map(part, values, others))
 
     given, memory = iter(tensors((step.arguments, step.keywords))), _kept(part, step.memory, reference.memory)
     if hasattr(memory, "among"):  # of a recurrent network, whose rows may be several of each reference
-        entries = memory.traces[0].steps.rows // pairs.references
-        memory = memory.among(slice(chosen.start * entries, chosen.stop * entries))
+        inner = memory.traces[0].steps.rows // (pairs.references * pairs.outer)
+        memory = memory.among(Chosen(slice(chosen.start * inner, chosen.stop * inner), pairs.outer))
     arguments, keywords = replace(
         (reference.arguments, reference.keywords), lambda t: t if (x := next(given)).shape == t.shape else part(x, t)
     )
     inputs, outputs = parts(step.inputs, reference.inputs), parts(step.outputs, reference.outputs)
     own = {"arguments": arguments, "keywords": keywords, "inputs": inputs, "outputs": outputs, "memory": memory}
-    fewer = Pairs(pairs.examples, chosen.stop - chosen.start, crossed=True)
+    fewer = Pairs(pairs.examples, chosen.stop - chosen.start, True, outer=pairs.outer)
     return step.changed(pairs=fewer, reference=reference.changed(**own))
 
 
@@ -378,7 +388,7 @@ def _summed(m: Tensor | None, like: Tensor) -> Tensor | None:
 def _is_merged(step: Step) -> bool:
     """Whether rows share an axis with something else."""
     assert step.reference is not None
-    return row_place(step.outputs[0], step.reference.outputs[0], step.pairs)[1] > 1
+    return row_place(step.outputs[0], step.reference.outputs[0], step.pairs).entries > 1
 
 
 def _of_merged(step: Step, operation: Operation, given: list[Tensor]) -> Found:
@@ -386,21 +396,16 @@ def _of_merged(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     assert step.reference is not None
     pairs, values = step.pairs, [*step.inputs, *step.outputs]
     others = [*step.reference.inputs, *step.reference.outputs]
-    axes, entries = zip(*(row_place(x, r, pairs) for x, r in zip(values, others, strict=True)), strict=True)
+    places = [row_place(x, r, pairs) for x, r in zip(values, others, strict=True)]
     constants = [
         t for t, varies in zip(tensors((step.arguments, step.keywords)), step.varying, strict=True) if not varies
     ]
-    widths = {v.dim() for v in values}
-    if (
-        len({*axes}) > 1
-        or len({*entries}) > 1
-        or (axes[0] and (len(widths) > 1 or any(t.dim() > 0 for t in constants)))
-    ):
-        raise Misaligned(f"rows on the axes {axes} of what {step.name} takes and returns, {entries} entries each")
-    axis, view = axes[0] + 2, _view(step, lambda x, r: unmerged(x, r, pairs))
-    apart = [m.unflatten(axis, (-1, entries[0])) for m in given]
-    found = _broadcast(view.changed(pairs=pairs), operation, apart)
-    return [None if m is None else m.flatten(axis, axis + 1) for m in found]
+    place, widths = places[0], {v.dim() for v in values}
+    if len({*places}) > 1 or (place.axis and (len(widths) > 1 or any(t.dim() > 0 for t in constants))):
+        raise Misaligned(f"rows at {places} of what {step.name} takes and returns")
+    view = _view(step, lambda x, r: unmerged(x, r, pairs))
+    found = _broadcast(view.changed(pairs=pairs), operation, [place.apart(m, 2) for m in given])
+    return [None if m is None else place.joined(m, 2) for m in found]
 
 
 # ---------------------------------------------------------------------- rules that want the rows of pairs
@@ -411,7 +416,7 @@ def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     assert reference is not None
     view = _view(step, lambda x, r: repeated(x, r, pairs))
     y_places = [_place(*sides, pairs) for sides in zip(step.outputs, reference.outputs, strict=True)]
-    rows = [to_rows(m, *place) for m, place in zip(given, y_places, strict=True)]
+    rows = [to_rows(m, place) for m, place in zip(given, y_places, strict=True)]
     each = zip(*(_listed(step, rule(view, *one)) for one in zip(*rows, strict=True)), strict=True)
     found = [None if m[0] is None else torch.stack(m) for m in each]
     x_places = [_place(*sides, pairs) for sides in zip(step.inputs, reference.inputs, strict=True)]
@@ -419,8 +424,8 @@ def _repeated(step: Step, operation: Operation, given: list[Tensor]) -> Found:
         None if m is None else _sum_to_size(step, m, (len(m), *i.shape))
         for m, i in zip(found, view.inputs, strict=True)
     ]
-    return [None if m is None else from_rows(m, pairs, *place) for m, place in zip(whole, x_places, strict=True)]
+    return [None if m is None else from_rows(m, pairs, place) for m, place in zip(whole, x_places, strict=True)]
 
 
-def _place(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int | None, int]:
-    return row_place(x, r, pairs) if pairs.crossed else (None, 1)
+def _place(x: Tensor, r: Tensor, pairs: Pairs) -> Place | None:
+    return row_place(x, r, pairs) if pairs.crossed else None

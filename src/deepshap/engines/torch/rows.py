@@ -1,10 +1,14 @@
 """Where the rows of the two sides lie, of which each runs on its own: on an axis, or on one together with something else.
 
 Models often join rows with steps, channels, heads or windows, ``x.reshape(rows * channels, steps)``. Each row then has several
-entries on an axis, one after the other; a model that joins them in another order runs on all pairs.
+entries on an axis, ``(outer, rows, inner)``: one after the other, as here, or one in each step of a model that takes these first,
+``x.reshape(steps * rows, channels)``. Sizes do not tell how many are outer, a run on two rows does (``merged.py``). A model that
+joins rows in any other order runs on all pairs.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,19 +16,58 @@ from torch import Tensor
 from .operations import Misaligned, Pairs
 
 
+class Place(NamedTuple):
+    """Where the rows of a value lie: an axis, where all come ``outer`` times, each time with ``inner`` entries of each."""
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+    @property
+    def entries(self) -> int:
+        """Of each row."""
+        return self.outer * self.inner
+
+    def spread(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """View a value with its axis, behind so many others, as three of which the second holds the rows."""
+        return v.unflatten(ahead + self.axis, (self.outer, -1, self.inner))
+
+    def apart(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """As ``spread``, without axes of a single entry."""
+        return v if self.entries == 1 else v.unflatten(ahead + self.axis, self._sizes)
+
+    def joined(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """The way back from ``apart``."""
+        return v if self.entries == 1 else v.flatten(ahead + self.axis, ahead + self.axis + len(self._sizes) - 1)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [size for size in (self.outer, -1, self.inner) if size != 1]
+
+
+class Chosen(NamedTuple):
+    """Some rows of several parts, the same of each."""
+
+    rows: slice
+    parts: int = 1
+
+
+FIRST = Place(0)  # where most models have them
+
+
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     """Find the one axis on which crossed sides differ: it holds the rows."""
-    axis, entries = row_place(x, r, pairs)
-    if entries != 1:
+    place = row_place(x, r, pairs)
+    if place.entries != 1:
         raise _misaligned(x, r)
-    return axis
+    return place.axis
 
 
-def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, int]:
-    """The axis that holds the rows of crossed sides, and how many entries each has there, one after the other."""
-    own, other, (n, b) = x.shape, r.shape, pairs.grid
-    if own and other and (own[0], other[0]) == (n, b) and own[1:] == other[1:]:  # where most models have them
-        return 0, 1
+def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> Place:
+    """Where the rows lie of sides that ran apart."""
+    own, other, (n, b) = x.shape, r.shape, pairs.ran
+    if own and other and (own[0], other[0]) == (n, b) and own[1:] == other[1:]:
+        return FIRST
     differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
     if x.dim() != r.dim() or len(differing) != 1:
         raise _misaligned(x, r)
@@ -32,19 +75,23 @@ def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, int]:
     entries, rest = divmod(own[axis], n)
     if rest or entries * b != other[axis]:
         raise _misaligned(x, r)
-    return axis, entries
+    outer = pairs.outer if entries > 1 else 1
+    if not outer or entries % outer:
+        raise _misaligned(x, r)
+    return Place(axis, outer, entries // outer)
 
 
 def _misaligned(x: Tensor, r: Tensor) -> Misaligned:
     return Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
 
 
-def row_before(x: Tensor, one: Tensor, before: Tensor) -> Tensor:
+def row_before(x: Tensor, one: Tensor, pairs: Pairs) -> Tensor:
     """Of every row of a run the one that it is compared with; ``one`` is the same value of a run on a single row."""
-    axis, entries = row_place(x, one, Pairs(len(before), 1))
-    if entries == 1:
-        return x.index_select(axis, before)
-    return x.unflatten(axis, (-1, entries)).index_select(axis, before).flatten(axis, axis + 1)
+    assert pairs.before is not None
+    place = row_place(x, one, pairs)
+    if place.entries == 1:
+        return x.index_select(place.axis, pairs.before)
+    return place.spread(x).index_select(place.axis + 1, pairs.before).flatten(place.axis, place.axis + 2)
 
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -65,10 +112,11 @@ def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Repeat both sides to all pairs, examples outermost."""
     if not pairs.crossed:
         return _alike(x, r)
-    axis, entries = row_place(x, r, pairs)
-    shape = [*x.shape[:axis], *pairs.grid, entries, *x.shape[axis + 1 :]]
-    sides = x.unflatten(axis, (-1, 1, entries)), r.unflatten(axis, (1, -1, entries))
-    return tuple(t.expand(shape).flatten(axis, axis + 2) for t in sides)
+    axis, outer, inner = place = row_place(x, r, pairs)
+    shape = [*x.shape[:axis], outer, *pairs.grid, inner, *x.shape[axis + 1 :]]
+    sides = place.spread(x).unsqueeze(axis + 2), place.spread(r).unsqueeze(axis + 1)
+    own, other = (t.expand(shape).flatten(axis, axis + 3) for t in sides)
+    return own, other
 
 
 def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,24 +127,32 @@ def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 def unmerged(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """View both sides so that their rows have an axis of their own."""
-    axis, entries = row_place(x, r, pairs)
-    if entries == 1:
-        return x, r
-    return x.unflatten(axis, (-1, entries)), r.unflatten(axis, (-1, entries))
+    place = row_place(x, r, pairs)
+    return place.apart(x), place.apart(r)
 
 
-def to_rows(m: Tensor, axis: int | None, entries: int = 1) -> Tensor:
+def some_of(r: Tensor, place: Place, chosen: slice) -> Tensor:
+    """Some rows of the reference side."""
+    count = chosen.stop - chosen.start
+    if place.entries == 1:
+        return r.narrow(place.axis, chosen.start, count)
+    return place.spread(r).narrow(place.axis + 1, chosen.start, count).flatten(place.axis, place.axis + 2)
+
+
+def to_rows(m: Tensor, place: Place | None) -> Tensor:
     """From (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
-    if axis is None:
+    if place is None:
         return m.squeeze(1)
-    return m.unflatten(axis + 2, (-1, entries)).movedim(1, axis + 2).flatten(axis + 1, axis + 3)
+    return place.spread(m, 2).movedim(1, place.axis + 3).flatten(place.axis + 1, place.axis + 4)
 
 
-def from_rows(m: Tensor, pairs: Pairs, axis: int | None, entries: int = 1) -> Tensor:
+def from_rows(m: Tensor, pairs: Pairs, place: Place | None) -> Tensor:
     """The way back."""
-    if axis is None:
+    if place is None:
         return m.unsqueeze(1)
-    return m.unflatten(axis + 1, (-1, pairs.references, entries)).movedim(axis + 2, 1).flatten(axis + 2, axis + 3)
+    axis, outer, inner = place
+    spread = m.unflatten(axis + 1, (outer, -1, pairs.references, inner))
+    return spread.movedim(axis + 3, 1).flatten(axis + 2, axis + 4)
 
 
 def scattered(rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,16 @@ class Constants:
     overwritten: bool = False
 
 
+class Orders(NamedTuple):
+    """How often all rows come on the axis that they share with something else, see ``rows.py``; 0 where that is not known.
+
+    In ``constants`` and in ``values`` that Python has seen, by their places in a tape.
+    """
+
+    constants: Sequence[int] = ()
+    values: Sequence[int] = ()
+
+
 @dataclass
 class Tape:
     """What the reference run leaves behind: every active call in order, and the steps of the nonlinear ones.
@@ -59,6 +69,7 @@ class Tape:
     constants: list[Constants] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
     weights: frozenset[int] = frozenset()
+    orders: Orders = field(default_factory=Orders)
     nbytes: int = 0
     memory: int = 0
     _constants_at: defaultdict[int, list[Constants]] = field(default_factory=lambda: defaultdict(list))
@@ -110,7 +121,11 @@ class Tape:
             return True
         if position >= len(self.reference.values):
             raise Misaligned(f"{self.known_as(name)} at {place_of_call()} has no counterpart on the reference side")
-        return _equal(value, self.reference.values[position], self.pairs)
+        return _equal(value, self.reference.values[position], self._pairs_at(position, self.orders.values))
+
+    def _pairs_at(self, position: int, orders: Sequence[int]) -> Pairs:
+        """The pairs, with the order of rows at a place."""
+        return self.pairs._replace(outer=orders[position]) if position < len(orders) else self.pairs
 
     # ------------------------------------------------------------------ what calls take: numbers and constants
     def takes_numbers(self, name: str, given: list[Any]) -> None:
@@ -136,7 +151,7 @@ class Tape:
 
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
         """Whether numbers differ as those of the rows do."""
-        n, b = (len(self.pairs.before), 1) if self.pairs.before is not None else self.pairs.grid
+        n, b = self.pairs.ran
         if len(own) != len(recorded) or not self.pairs.apart:
             return False
         return all(x == r or (type(x) is type(r) is int and x * b == r * n) for x, r in zip(own, recorded, strict=True))
@@ -167,36 +182,29 @@ class Tape:
         position, self._taken = self._taken, self._taken + 1
         if position >= len(self.reference.constants):
             return False  # where the calls differ, that is found next
-        recorded = self.reference.constants[position]
+        recorded, pairs = self.reference.constants[position], self._pairs_at(position, self.orders.constants)
         if passive and recorded.name == name and len(recorded.tensors) == len(passive):
             for tensor, other, held in zip(passive, recorded.tensors, recorded.fingerprints, strict=True):
                 if tensor is not other or held is not None:  # weights are those of the other side
-                    self._check_constant(name, tensor, other, held)
+                    self._check_constant(name, tensor, other, held, pairs)
         return recorded.overwritten
 
     def _print_of(self, tensor: Tensor) -> Hashable:
         return None if is_weight(tensor, self.weights) else fingerprint(tensor)
 
-    def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable) -> None:
+    def _check_constant(self, name: str, tensor: Tensor, recorded: Tensor, held: Hashable, pairs: Pairs) -> None:
         if tensor.dim() != recorded.dim() or tensor.layout != torch.strided:
             return  # what differs in form is found by the calls
         own, other = tensor.detach(), recorded.detach()
         if own.shape == other.shape and own.data_ptr() == other.data_ptr() and own.stride() == other.stride():
             same = held is None or fingerprint(own) == held
         else:
-            same = _agree(*self._apart(own, other)) or self._count_rows(own, other)
+            same = _agree(*_apart(own, other, pairs)) or self._count_rows(own, other)
         if same:
             return
         # it may differ with the number of rows: where the sides ran on different ones, they are run on the same next
         kind = Misaligned if self.pairs.apart else UnsupportedOperationError
         raise kind(_constant_message(self.known_as(name)))
-
-    def _apart(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Constants whose rows have an axis of their own, if they have rows."""
-        try:
-            return unmerged(own, other, self.pairs) if self.pairs.crossed else (own, other)
-        except Misaligned:
-            return own, other
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
         """Whether constants are to one another as the numbers of rows, as of packed sequences that end together.
@@ -250,6 +258,14 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
+def _apart(own: Tensor, other: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Constants whose rows have an axis of their own, if they have rows."""
+    try:
+        return unmerged(own, other, pairs) if pairs.apart else (own, other)
+    except Misaligned:
+        return own, other
+
+
 def _agree(own: Tensor, other: Tensor) -> bool:
     """Whether constants are the same; for different numbers of rows, that all rows are alike, or numbers of rows."""
     if own.shape == other.shape:
@@ -286,7 +302,7 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
         if not isinstance(recorded, Tensor):
             return False
         if pairs.before is not None:
-            return torch.equal(value, row_before(value, recorded, pairs.before))
+            return torch.equal(value, row_before(value, recorded, pairs))
         if value.shape == recorded.shape:
             return torch.equal(value, recorded)
         if not pairs.crossed:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....mathematics.cells import Weights
 from ..operations import Step, Sums, primitive
-from ..rows import from_rows, to_rows
+from ..rows import Place, from_rows, to_rows
 from . import fused, single, stepwise
 from .begun import Begun, Result, states_after
 from .cells import Cell
@@ -59,8 +59,8 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
     network = _network(step, settings)
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
     shape = *m_states[0].shape[:2], *step.outputs[0].shape
-    axis, state_axis = (None, None) if not step.pairs.crossed else (settings.row_axis, 1)
-    states = [to_rows(m, state_axis) for m in m_states]
+    place, of_states = (Place(settings.row_axis), Place(1)) if step.pairs.crossed else (None, None)
+    states = [to_rows(m, of_states) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     compiled = fused.available(network, shape[0])
     if compiled and sums is None and single.is_possible(network):
@@ -72,12 +72,12 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = to_rows(whole(step, shape, m_output, selected), axis)
+        rows = to_rows(whole(step, shape, m_output, selected), place)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
-        m_x = m_x if sums is not None else from_rows(m_x.reshape(*rows.shape[:-1], -1), step.pairs, axis)
+        m_x = m_x if sums is not None else from_rows(m_x.reshape(*rows.shape[:-1], -1), step.pairs, place)
     if sums is not None:
         sums.add(m_x)
-    first = [from_rows(m, step.pairs, state_axis) for m in m_first]
+    first = [from_rows(m, step.pairs, of_states) for m in m_first]
     found = [None if sums is not None else m_x, *first]
     return [m for m, varies in zip(found, step.varying, strict=True) if varies]
 

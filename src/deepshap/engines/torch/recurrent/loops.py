@@ -18,7 +18,7 @@ from torch import Tensor
 from ....mathematics.cells import Weights
 from ..nodes import recurrent_step
 from ..operations import CUSTOM, Operation, Step
-from ..rows import from_rows, to_rows
+from ..rows import FIRST, Chosen, from_rows, to_rows
 from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
@@ -71,7 +71,7 @@ class OfStep:
     nbytes: int
     before: Step | None = None
     again: bool = False
-    chosen: slice | None = None
+    chosen: Chosen | None = None
 
     @property
     def cell(self) -> Cell:
@@ -84,7 +84,7 @@ class OfStep:
         trace = self.together.made[self.place]
         return [trace if self.chosen is None else trace.among(self.chosen)]
 
-    def among(self, chosen: slice) -> OfStep:
+    def among(self, chosen: Chosen) -> OfStep:
         """That of some rows."""
         return replace(self, chosen=chosen)
 
@@ -154,10 +154,10 @@ def _rule(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None
     if fused.available(network, shape[0]) and single.is_possible(network):
         found = _by_kernels(network, _alone(step, sides), states)
     else:
-        axis = 0 if step.pairs.crossed else None
-        rows = [to_rows(m, axis) for m in states]
+        place = FIRST if step.pairs.crossed else None
+        rows = [to_rows(m, place) for m in states]
         m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
-        found = [from_rows(m, step.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
+        found = [from_rows(m, step.pairs, place) for m in (m_x, *(m.squeeze(1) for m in first))]
     return _of_varying(step, found)
 
 
@@ -174,7 +174,7 @@ def _network(step: Step, example: OfStep, reference: OfStep) -> Network:
     return Network([[_level(example.cell, weights, step.keywords)]], example, reference, beside)
 
 
-def _sides(step: Step, chosen: slice | None = None) -> tuple[OfStep, OfStep]:
+def _sides(step: Step, chosen: Chosen | None = None) -> tuple[OfStep, OfStep]:
     reference: Any = step if step.pairs.before is not None else step.reference
     return step.memory, reference.memory if chosen is None else reference.memory.among(chosen)
 
@@ -199,7 +199,8 @@ def _alone(step: Step, sides: tuple[OfStep, OfStep]) -> Chain:
     chain, chosen, before = [(step, sides)], sides[1].chosen, sides[0].before
     while before is not None and before.uses == len(before.outputs) and before.memory.together is step.memory.together:
         own = _sides(before, chosen)
-        if any(one.traces[0].steps.sizes != two.traces[0].steps.sizes for one, two in zip(own, sides, strict=True)):
+        alike = [one.traces[0].steps.sizes == two.traces[0].steps.sizes for one, two in zip(own, sides, strict=True)]
+        if before.pairs.outer != step.pairs.outer or not all(alike):
             break
         chain.append((before, own))
         before = own[0].before

@@ -19,34 +19,34 @@ class Pairing:
     """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace.
 
     With ``before`` both sides are one trace, and that is the reference's row of each. Where rows share their axis with something
-    else, each row of the model has so many ``entries`` on either side, which meet their like.
+    else, all rows of the model come ``outer`` times on either side, with so many ``inner`` entries each, which meet their like.
     """
 
     steps: Steps
     per: int
     references: int
     before: Tensor | None = None
-    entries: int = 1
+    outer: int = 1
+    inner: int = 1
 
     @classmethod
     def of(cls, pairs: Pairs, steps: Steps, example: Steps, reference: Steps, again: bool = False) -> Pairing:
         """Lay the reference beside the example; ``again``: it ran once for all pairs, as far as the longest goes."""
         if (before := pairs.before) is not None:
-            entries = steps.rows // len(before)
-            if set(steps.sizes) != {entries * len(before)}:
+            if set(steps.sizes) != {steps.rows} or steps.rows % (pairs.outer * len(before)):
                 raise Misaligned(f"recurrent steps of {min(steps.sizes)} to {steps.rows} rows for {len(before)} points")
-            each = before.unsqueeze(1) * entries + torch.arange(entries, device=before.device)
-            return cls(steps, 1, steps.rows, each.flatten())
+            places = torch.arange(steps.rows, device=before.device).reshape(pairs.outer, len(before), -1)
+            return cls(steps, 1, steps.rows, places.index_select(1, before).flatten())
         if len(example) != len(reference):
             raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
         per = rows // n
         padded = again or min(steps.sizes) == rows
         if pairs.crossed and padded:
-            entries = n // pairs.examples
-            if (n, b) != (entries * pairs.examples, entries * pairs.references):
+            inner = n // (pairs.outer * pairs.examples)
+            if (n, b) != tuple(pairs.outer * inner * count for count in pairs.grid):
                 raise Misaligned(f"{n} recurrent rows beside {b}")
-            return cls(steps, per, pairs.references, entries=entries)
+            return cls(steps, per, pairs.references, None, pairs.outer, inner)
         fits = b in (per, rows) or (again and per == 1) if padded else reference.sizes == steps.sizes
         if not fits or any(size != per * own for size, own in zip(steps.sizes, example.sizes, strict=True)):
             raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
@@ -57,14 +57,15 @@ class Pairing:
         if self.before is not None:
             return pairs, self.before.cpu().numpy()[pairs]
         rows, references = pairs // self.per, pairs % self.references
-        return rows, references * self.entries + rows % self.entries
+        parts = rows // (self.steps.rows // (self.per * self.outer))
+        return rows, (parts * self.references + references) * self.inner + rows % self.inner
 
     def beside(self, x: Columns, r: Columns) -> tuple[Columns, Columns]:
         """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
         if self.before is not None:
             r = {name: v.index_select(0, self.before) for name, v in r.items()}
         rows = len(next(iter(x.values())))
-        if self.entries > 1:
+        if self.outer * self.inner > 1:
             r = {name: self._laid_out(v, rows) for name, v in r.items()}
         elif self.per == 1 and rows > self.references:
             r = {name: v.repeat(rows // self.references, 1) for name, v in r.items()}
@@ -72,8 +73,8 @@ class Pairing:
 
     def _laid_out(self, v: Tensor, rows: int) -> Tensor:
         """For each row of the example's the references' entries that it meets."""
-        own = v.unflatten(0, (-1, self.entries)).transpose(0, 1)
-        return own.repeat(rows // self.entries, 1, 1).flatten(0, 1)
+        own = v.unflatten(0, (self.outer, 1, -1, self.inner)).transpose(2, 3)
+        return own.expand(-1, rows // (self.outer * self.inner), -1, -1, -1).flatten(0, 3)
 
 
 def _views(values: Columns, per: int) -> Columns:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Columns, Weights
+from ..rows import Chosen
 from .cells import LSTM, Cell
 
 FEW = 1024  # units of the rows of a step, of which its calls take longer than its work
@@ -106,12 +107,19 @@ class Trace:
         """Memory that it takes."""
         return self.rows.nbytes + self.inputs.nbytes
 
-    def among(self, chosen: slice) -> Trace:
-        """That of some rows of a padded sequence."""
-        count = chosen.stop - chosen.start
-        beside = self.steps.rows if self.steps.beside is None else self.steps.beside
-        first = self.steps.first + chosen.start
-        return replace(self, steps=Steps((count,) * len(self.steps), False, beside, first))
+    def among(self, chosen: Chosen) -> Trace:
+        """That of some rows of a padded sequence; what does not lie together is copied."""
+        (some, parts), steps = chosen, self.steps
+        count = some.stop - some.start
+        beside = steps.rows if steps.beside is None else steps.beside
+        if parts == 1:
+            return replace(self, steps=Steps((count,) * len(steps), False, beside, steps.first + some.start))
+
+        def copied(flat: Tensor) -> Tensor:
+            own = flat.unflatten(0, (-1, beside)).narrow(1, steps.first, steps.rows).unflatten(1, (parts, -1))
+            return own.narrow(2, some.start, count).flatten(0, 2)
+
+        return Trace(Steps((parts * count,) * len(steps)), copied(self.inputs), copied(self.rows))
 
     def columns(self, level: Level) -> list[Columns]:
         """All values of each step, by name."""
@@ -142,7 +150,7 @@ class Memory:
         """Memory that they take."""
         return sum(trace.nbytes for trace in self.traces)
 
-    def among(self, chosen: slice) -> Memory:
+    def among(self, chosen: Chosen) -> Memory:
         """That of some rows of a padded sequence."""
         return Memory([trace.among(chosen) for trace in self.traces])
 
