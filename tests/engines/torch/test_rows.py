@@ -408,7 +408,7 @@ def test_an_order_behind_units_that_are_off_for_the_first_rows(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_an_order_that_low_precision_hides(dtype, ways):
-    layer = nn.Linear(FEATURES, WIDTH)
+    layer = built(nn.Linear(FEATURES, WIDTH))
 
     def forward(x: Tensor) -> Tensor:
         return torch.sin(layer(rows(x.transpose(0, 1)))).reshape(STEPS, len(x), -1).transpose(0, 1).sum((1, 2))
@@ -441,7 +441,7 @@ def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["relu", "attention", "max pooling", "constants that have rows", "second axis", *IN_PARTICULAR]
+    "name", ["relu", "attention", "max pooling", "sorted", "constants that have rows", "second axis", *IN_PARTICULAR]
 )
 def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
     model, x, r = built(MODELS[name]()), drawn(2, STEPS, FEATURES), drawn(3, STEPS, FEATURES, seed=1)
