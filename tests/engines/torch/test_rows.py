@@ -347,6 +347,34 @@ def test_others_run_on_all_pairs(name, ways, monkeypatch):
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
+class Turned(torch.autograd.Function):
+    """Tanh of rows, one after the other, plus those that come with their steps first."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        y = torch.tanh(a + b.reshape(STEPS, -1, FEATURES).transpose(0, 1).reshape(-1, FEATURES))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, m: Tensor) -> tuple[Tensor, Tensor]:
+        (y,) = ctx.saved_tensors
+        own = m * (1 - y**2)
+        return own, own.reshape(-1, STEPS, FEATURES).transpose(0, 1).reshape(-1, FEATURES)
+
+
+def test_two_orders_in_one_call(ways, monkeypatch):
+    model = built(Merging(lambda l, x: Turned.apply(rows(0.2 * x), rows(0.3 * x.transpose(0, 1))), STEPS * FEATURES))
+    x, r = drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
+    deepshap.register_rule(Turned, "smooth")
+    try:
+        found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+        assert ways[-1] == "_on_all_pairs"
+        assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
+    finally:
+        deepshap.unregister_rule(Turned)
+
+
 def test_a_mean_over_the_batch_that_a_row_takes():
     def model(x: Tensor) -> Tensor:
         rows = x.flatten(1)
