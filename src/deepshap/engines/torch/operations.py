@@ -74,7 +74,7 @@ class Pairs(NamedTuple):
     @property
     def ran(self) -> tuple[int, int]:
         """On how many rows each of two sides ran that did so apart."""
-        return self.grid if self.before is None else (len(self.before), 1)
+        return (self.examples, self.references) if self.before is None else (len(self.before), 1)
 
     @property
     def apart(self) -> bool:
