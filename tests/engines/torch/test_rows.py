@@ -147,6 +147,15 @@ def dilated(layers: Any, x: Tensor) -> Tensor:
     return torch.stack(hidden.chunk(2, 1), 1).reshape(STEPS, len(x), -1).transpose(0, 1)
 
 
+def packed(layers: Any, x: Tensor) -> Tensor:
+    """Two layers on packed sequences that end together, and what is made between them of all steps."""
+    first, second = layers
+    given = nn.utils.rnn.pack_padded_sequence(x, torch.full((len(x),), STEPS), batch_first=True)
+    between = first(given)[0]
+    turned = between._replace(data=torch.tanh(2 * between.data))
+    return nn.utils.rnn.pad_packed_sequence(second(turned)[0], batch_first=True)[0]
+
+
 def in_a_loop_of_features(layers: Any, x: Tensor) -> Tensor:
     """As ``in_a_loop``, all rows of one feature after the other."""
     cell, steps = layers[0], x.permute(1, 2, 0).reshape(STEPS, -1, 1)
@@ -267,6 +276,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "recurrent, steps first, read at each": lambda: Merging(
         sequence, STEPS * 3, nn.LSTM(FEATURES, 5), nn.Linear(5, 4), nn.Linear(4, 3)
     ),
+    "recurrent, packed": lambda: Merging(packed, STEPS * 3, nn.LSTM(FEATURES, 5), nn.GRU(5, 3)),
     "recurrent, dilated": lambda: Merging(dilated, STEPS * 5, nn.GRU(FEATURES, 5)),
 }  # fmt: skip
 

@@ -143,6 +143,8 @@ def _fits(runs: Sequence[Sequence[Tensor]], eps: float) -> list[Fits]:
 
 def _orders(both: Tensor, alone: Sequence[Tensor], eps: float) -> Fits:
     """In which orders the entries of rows may lie on their axis; single ones have none, if they are in their places."""
+    if both.is_nested or both.layout != torch.strided:
+        return None
     try:
         place = row_place(both, alone[0], Pairs(2, 1))
     except Misaligned:  # for other reasons, which show when it matters

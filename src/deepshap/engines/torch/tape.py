@@ -211,8 +211,8 @@ class Tape:
 
         What depends on them depends on the batch, which the outputs of single rows tell.
         """
-        n, b = self.pairs.grid
-        return self.pairs.crossed and own.shape == other.shape and torch.equal(own * b, other * n)
+        n, b = self.pairs.ran
+        return self.pairs.apart and own.shape == other.shape and torch.equal(own * b, other * n)
 
     def overwrites(self, target: Tensor) -> None:
         """Keep the old values of constants whose memory the model is about to write to."""
