@@ -14,6 +14,7 @@ import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import alike, contributions, engine
 from deepshap.engines.torch.recurrent import begun, cells, fused, products, sequence
+from deepshap.engines.torch.rows import Chosen
 
 STEPS, FEATURES = 6, 3
 
@@ -117,7 +118,7 @@ def test_some_rows_of_a_sequence_are_no_copy():
     level = sequence.Level(cells.LSTM, cells.Weights(torch.zeros(8, 3), torch.zeros(8, 2)))
     width = cells.LSTM.width(level.units)
     trace = sequence.Trace(sequence.Steps((5,) * 4), torch.randn(20, 3), torch.randn(20, width))
-    part = trace.among(slice(1, 4))
+    part = trace.among(Chosen(slice(1, 4)))
     assert part.rows is trace.rows
     assert part.inputs is trace.inputs
     rows = trace.rows.unflatten(0, (4, 5))[:, 1:4]
