@@ -9,6 +9,7 @@ from what it was when the activations were recorded, they are recorded anew. Ins
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,14 +66,14 @@ class State:
 class Background:
     """What is kept of the references of one model."""
 
-    def __init__(self, contents: Contents, operations: dict[Any, Operation], followed: bool, plain: bool) -> None:
+    def __init__(self, contents: Contents, operations: dict[Any, Operation], followed: bool, computing: Any) -> None:
         self._contents, self._operations = contents, operations
         self._followed = followed  # whether the tracer sees all that the model does with its inputs
-        self._plain = plain  # whether these enter the model as they are
+        self._computing = computing  # a context that the model runs in, where its numbers are wider
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_contents", "_operations", "_followed", "_plain")}
+        return {name: getattr(self, name) for name in ("_contents", "_operations", "_followed", "_computing")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -184,7 +185,12 @@ class Background:
 
     def program(self, tracer: Tracer, points: Points) -> Program | None:
         """What makes the calls of a model that is promised to stay as it is; until that is known, have them noted."""
-        if tracer.witness is None or tracer.operations or points.extra or not (self._frozen and self._plain):
+        if (
+            tracer.witness is None
+            or tracer.operations
+            or points.extra
+            or not (self._frozen and type(self._computing) is nullcontext)
+        ):
             return None
         script = tracer.witness.script
         if script.is_whole and not script.is_settled:

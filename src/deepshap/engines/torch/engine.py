@@ -85,8 +85,7 @@ class TorchEngine(Shell):
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        known = self.layer is None, not isinstance(self._computing, InFloat64)
-        self._background = Background(self._contents, self.operations, *known)
+        self._background = Background(self._contents, self.operations, self.layer is None, self._computing)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
