@@ -13,6 +13,7 @@ from helpers import assert_close, built, drawn
 from torch import Tensor, nn
 
 import deepshap
+from deepshap.engines.torch import replay
 from deepshap.engines.torch.replay import Program
 
 STEPS, FEATURES = 5, 4
@@ -94,7 +95,6 @@ AGAIN: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "writing to a view": lambda m, x: (lambda y: y[:, 1].mul_(x[:, 2]) is None or y)(torch.tanh(x)),
     "masks": gate,
     "order": lambda m, x: x.sort(1)[0] * x.topk(2, 1)[0][:, :1] + x.gather(1, x.argsort(1)),
-    "constants that change": constants_that_change,
     "numbers that are asked for": lambda m, x: torch.tanh(x) * (2 if x.shape[1] > 3 else 1) * x.new_ones(len(x), 1, 1),
     "no gradients": lambda m, x: torch.no_grad()(lambda: torch.tanh(m.layer(x)))(),
     "autocast": lambda m, x: torch.autocast("cpu", torch.bfloat16)(lambda: m.layer(x))().double() + torch.tanh(x),
@@ -105,6 +105,7 @@ EACH_TIME: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "a view": lambda m, x: (lambda y: y[:, 1].copy_(torch.tanh(x[:, 0])) is None or y)(torch.zeros_like(x)),
     "out": lambda m, x: torch.tanh(x, out=torch.empty_like(x)) * x,
     "buffers that change": buffers_that_change,
+    "constants that change": constants_that_change,
     "NumPy's numbers": lambda m, x: torch.tanh(x[:, np.array([0, 2])]),
 }
 
@@ -189,6 +190,123 @@ def test_points_between_run_with_the_model():
         found = [explainer(x, effort=effort).values for effort in (1, 4, 1, 4, 1, 4)]
     for values, effort in zip(found, (1, 4) * 3, strict=True):
         assert_close(values, explainer(x, effort=effort).values, 1e-12)
+
+
+def table(m: Doing, x: Tensor) -> Tensor:
+    """Where each step is, in a table that is made in each run and written to after it has met the signal."""
+    at = torch.zeros(STEPS, FEATURES).type_as(x)
+    at[:, 0::2] = torch.arange(STEPS).to(x)[:, None]
+    return torch.tanh(x + at)
+
+
+def causal(m: Doing, x: Tensor) -> Tensor:
+    scores = x @ x.mT + torch.full((STEPS, STEPS), -1e9).to(x).triu_(1)
+    return scores.softmax(-1) @ x
+
+
+def number_where(m: Doing, x: Tensor) -> Tensor:
+    y = torch.tanh(x)
+    y[x > 0.5] = 3.0
+    return y
+
+
+HANDED_BACK = {"table": table, "causal mask": causal, "turned": lambda m, x: torch.tanh(x @ torch.ones(4, 2).to(x).t_().mT),
+               "a number where a condition holds": number_where}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HANDED_BACK)
+def test_constants_that_calls_hand_back_are_no_values(name, runs):
+    compared(HANDED_BACK[name], rows_of(), drawn(7, STEPS, FEATURES))
+    assert len(runs) == 4
+
+
+def test_nothing_stays_on_what_a_model_holds():
+    model = built(Doing(lambda m, x: torch.tanh(x * m.kept.to(x))))
+    explainer = deepshap.DeepExplainer(model, drawn(7, STEPS, FEATURES), progress=False)
+    with explainer.frozen():
+        for x in rows_of(4):
+            explainer.shap_values(x)
+    assert not [name for t in (*model.parameters(), *model.buffers()) for name in vars(t)]
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sparse_constants_are_taken_by_the_model(layout, runs):
+    matrix = getattr(torch.eye(FEATURES, dtype=torch.float64), layout)()
+    compared(lambda m, x: torch.tanh(F.linear(x[:, 0], matrix)), rows_of(4), drawn(7, STEPS, FEATURES))
+    assert not runs
+
+
+def test_places_that_were_the_same_for_the_rows_before(runs):
+    """Which feature a model reads was the same for all rows; then it is another."""
+
+    def what(m: Doing, x: Tensor) -> Tensor:
+        at = (x[0, 0] > 5).nonzero().flatten()
+        return torch.tanh(x[:, :, at] * 2)
+
+    references, rows = drawn(7, STEPS, FEATURES).clamp(-1, 1), [x.clamp(-1, 1) for x in rows_of(5)]
+    for k, x in enumerate((references, *rows)):
+        x[:, 0, 2 if k == 5 else 1] = 6.0
+    explainer = deepshap.DeepExplainer(built(Doing(what)), references, progress=False)
+    with explainer.frozen():
+        for x in rows[:4]:
+            explainer.shap_values(x)
+        with pytest.raises(deepshap.DeepShapError):
+            explainer.shap_values(rows[4])
+
+
+def test_a_program_that_fails_is_not_asked_again(runs, monkeypatch):
+    """The model runs in the same call, and from then on."""
+    model, references = built(Doing(AGAIN["layers"])), drawn(7, STEPS, FEATURES)
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    wanted = [explainer.shap_values(x) for x in rows_of(8)]
+    with explainer.frozen():
+        explainer.shap_values(rows_of(1)[0])
+        with monkeypatch.context() as patched:
+            patched.setattr(replay, "_made", lambda *_: 1 / 0)
+            found = [explainer.shap_values(x) for x in rows_of(4)]
+        assert len(runs) == 1
+        found += [explainer.shap_values(x) for x in rows_of(8)[4:]]
+        assert len(runs) == 1
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other, 1e-12)
+
+
+def test_a_program_whose_sums_miss_is_not_asked_again(runs, monkeypatch):
+    model, references = built(Doing(AGAIN["layers"])), drawn(7, STEPS, FEATURES)
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    x, filled = rows_of(1)[0], replay._filled
+    wanted = explainer.shap_values(x)
+    with explainer.frozen():
+        for _ in range(2):
+            explainer.shap_values(x)
+        monkeypatch.setattr(replay, "_filled", lambda item, v: filled(item, {k: t * 1.5 for k, t in v.items()}))
+        found = [explainer.shap_values(x) for _ in range(4)]
+    assert len(runs) == 1
+    for values in found:
+        assert_close(values, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["kept", "weight"])
+def test_what_is_written_to_within_the_block_is_explained_as_it_is(name, runs):
+    model, references = built(Doing(lambda m, x: torch.tanh(m.layer(x) * m.kept))), drawn(7, STEPS, FEATURES)
+    explainer, x = deepshap.DeepExplainer(model, references, progress=False), rows_of(1)[0]
+    with explainer.frozen():
+        for _ in range(4):
+            explainer.shap_values(x)
+        with torch.no_grad():
+            (model.kept if name == "kept" else model.layer.weight).mul_(2)
+        found = explainer.shap_values(x)
+    assert_close(found, deepshap.DeepExplainer(model, references, progress=False).shap_values(x), 1e-12)
+
+
+def test_chunks_of_a_call(runs):
+    model, references, x = built(Doing(table)), drawn(7, STEPS, FEATURES), drawn(40, STEPS, FEATURES, seed=1)
+    explainer = deepshap.DeepExplainer(model, references, progress=False, max_memory=60_000)
+    with explainer.frozen():
+        found = [explainer.shap_values(x) for _ in range(3)]
+    assert len(runs) > 3
+    for values in found:
+        assert_close(values, deepshap.DeepExplainer(model, references, progress=False).shap_values(x), 1e-12)
 
 
 def test_a_promise_that_is_not_kept(runs):

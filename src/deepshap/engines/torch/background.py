@@ -70,17 +70,20 @@ class Background:
         self._contents, self._operations = contents, operations
         self._followed = followed  # whether the tracer sees all that the model does with its inputs
         self._computing = computing  # a context that the model runs in, where its numbers are wider
+        self.replayed = False  # whether calls of the model were made again without it, in this call
+        self._followed_always = False  # since that has failed
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("_contents", "_operations", "_followed", "_computing")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, replayed=False, _followed_always=False)
         self.forget()
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Forget everything, but that the calls of the model cannot be made without it: something has failed where they were."""
+        self._followed_always |= self.replayed
         self._key: Hashable = None  # of the references whose outputs are known
         self._outputs = np.zeros((0, 0))
         self._at_once = 1
@@ -118,7 +121,7 @@ class Background:
         What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be ``confirmed`` here.
         """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
-        self._doubt = 0.0
+        self._doubt, self.replayed = 0.0, False
         self._frozen, self._asked = frozen, references
         self.trust.begin()
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
@@ -185,12 +188,8 @@ class Background:
 
     def program(self, tracer: Tracer, points: Points) -> Program | None:
         """What makes the calls of a model that is promised to stay as it is; until that is known, have them noted."""
-        if (
-            tracer.witness is None
-            or tracer.operations
-            or points.extra
-            or not (self._frozen and type(self._computing) is nullcontext)
-        ):
+        plain = type(self._computing) is nullcontext and not (tracer.operations or points.extra)
+        if tracer.witness is None or self._followed_always or not (self._frozen and plain):
             return None
         script = tracer.witness.script
         if script.is_whole and not script.is_settled:
@@ -198,7 +197,17 @@ class Background:
         if script.program is None or not script.program.fits(points.inputs):
             return None
         self._contents.make_ready()
+        self.replayed = True
         return script.program
+
+    def rest(self) -> None:
+        """The call is over."""
+        self.replayed = False
+
+    def give_up(self, tracer: Tracer) -> None:
+        """A program has failed."""
+        assert tracer.witness is not None
+        tracer.witness.script.program, self.replayed = None, False
 
     def hear(self, examples: int, tracer: Tracer) -> None:
         """Take what a run of so many examples shows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,30 +15,29 @@ from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
-from ..shell import Shell
 from . import inspection
 from .agreement import Agreement
 from .alike import footprint_of, groups_of, multipliers_of_pass, quicker_together
 from .background import Background, Recorded
 from .calls import errors_told
-from .contributions import Reduce, Traced, adds_up, as_array, as_numpy, gathered, of_pairs, over_references, row_by_row
+from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .derivatives import Derivatives
 from .double import InFloat64
 from .foreign import foreign_visible
 from .handlers import Handlers
-from .inputs import Inputs, take_output
+from .inputs import Inputs
 from .layer import layer_values_through
 from .merged import Merged
-from .operations import Misaligned, Pairs
+from .operations import Misaligned, Pairs, Reading
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
 from .replay import Program
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
-from .tree import replace
+from .untouched import Untouched
 
 
-class TorchEngine(Shell):
+class TorchEngine(Untouched):
     """Explains one torch model.
 
     Parameters
@@ -91,6 +91,7 @@ class TorchEngine(Shell):
         check_called_outside()
         if not self.is_frozen and [*map(id, found := modules_of(self.model))] != [*map(id, self.modules)]:
             self._take(found)
+        stack.callback(self._background.rest)
         stack.enter_context(self._contents.session())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -100,7 +101,8 @@ class TorchEngine(Shell):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
-        used = self._background.used_again or self._background.trust.granted
+        background = self._background
+        used = background.used_again or background.trust.granted or background.replayed
         super().forget()
         self._background.forget()
         self._footprint: Footprint | None = None
@@ -109,64 +111,12 @@ class TorchEngine(Shell):
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
-    # ------------------------------------------------------------------ the model by itself
-    def _evaluate(self, points: Points) -> np.ndarray:
-        output = self._derivatives.natively(lambda: self._call(self._copies(points), points))
-        return as_numpy(self._flat(output, len(points)))
-
-    def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
-        extra = replace(points.extra, Tensor.clone)  # the model may write into them
-        with self._computing:
-            return take_output(points.form.call(self.model, rows, extra), self.output)
-
-    def _copies(self, points: Points) -> list[Tensor]:
-        """The model may write into its input."""
-        return [r.clone() for r in self._entering(points)]
-
-    def _entering(self, points: Points) -> list[Tensor]:
-        wide = isinstance(self._computing, InFloat64)
-        return [r.double() if wide and r.is_floating_point() else r for r in points.inputs]
-
     def _as(self, dtype: str | None, grid: float = 1.0) -> TorchEngine:
         other = copy.copy(self)
         other._computing, other._dtypes = InFloat64(getattr(torch, dtype) if dtype else None, grid), set()
         other._begin()
         other.forget()
         return other
-
-    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """Rounding on a grid may differ with the number of rows."""
-        if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
-            super()._check_size(points, outputs)
-
-    def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
-        values: list[Tensor] = []
-
-        def look(found: list[Tensor]) -> list[Tensor]:
-            values.extend(v.clone() for v in found)  # the model may write into them
-            return found
-
-        def run() -> Tensor:
-            values.clear()
-            seen = nullcontext() if self.layer is None else layer_values_through(self.layer, look, self.layer_output)
-            with seen:
-                return self._call(self._copies(points), points)
-
-        output = self._derivatives.natively(run)
-        if self.layer is not None and not values:
-            kind = "output" if self.layer_output else "input"
-            raise InputError(
-                f"the layer {type(self.layer).__name__} is not called by the model, or has no float {kind}."
-            )
-        return output, values
-
-    def explained(self, points: Points) -> list[np.ndarray]:
-        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
-        return [as_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
-
-    def layer_values(self, points: Points) -> list[Tensor]:
-        """What is explained of the inner layer."""
-        return self._with_layer_values(points)[1]
 
     # ------------------------------------------------------------------ what is known of the model
     def free_memory(self) -> int | None:
@@ -410,14 +360,32 @@ class TorchEngine(Shell):
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
         most = multipliers_of_pass(plan, self._footprint, self._calls, self.device) if plan else pairs.rows
-        summing = self.layer is None and reduce is over_references and diagnosis is None
         for careful in (False, True):
-            tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
-            if (merged := self._merged if pairs.apart else None) is not None:
-                tracer.tape.orders = merged.orders
-            tracer.reading.diagnosis, tracer.reading.careful = diagnosis, careful or diagnosis is not None
-            tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
-            program = None if self._derivatives.taken else self._background.program(tracer, points)
+            reading = Reading(diagnosis=diagnosis, careful=careful or diagnosis is not None)
+            found, output = self._followed(points, recorded, pairs, columns, reduce, most, reading)
+            if reading.careful or all(np.isfinite(f).all() for f in found):
+                break
+        return found, output
+
+    def _followed(
+        self,
+        points: Points,
+        recorded: Recorded,
+        pairs: Pairs,
+        columns: np.ndarray,
+        reduce: Reduce,
+        most: int,
+        reading: Reading,
+    ) -> tuple[list[np.ndarray], Tensor]:
+        """As ``_run``, by a program as long as that does not fail."""
+        summing = self.layer is None and reduce is over_references and reading.diagnosis is None
+        tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
+        tracer.reading = replace(reading)
+        if (merged := self._merged if pairs.apart else None) is not None:
+            tracer.tape.orders = merged.orders
+        tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
+        program = None if self._derivatives.taken else self._background.program(tracer, points)
+        try:
             with preserved(self._contents) if program is None else nullcontext(), errors_told():
                 output, leaves = self.trace(tracer, points, program)
                 if merged is not None:
@@ -426,8 +394,11 @@ class TorchEngine(Shell):
                 shapes = self._around_shapes if self.around else None
                 traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)
                 found = traced.contributions(columns, reduce, most)
-            if tracer.reading.careful or all(np.isfinite(f).all() for f in found):
-                break
+        except Exception:
+            if program is None:
+                raise
+            self._background.give_up(tracer)
+            return self._followed(points, recorded, pairs, columns, reduce, most, reading)
         self._background.hear(len(points), tracer)
         return found, output.detach()
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calls import Call
-from .carriers import carrier_of, is_lost, is_varying_mask, tag_of, unsettled
+from .calls import Call, place_of_call
+from .carriers import Tag, carrier_of, give, is_lost, is_varying_mask, tag_of, unsettled
 from .composites.places import at_all, present_of
 from .composites.positions import AT_POSITIONS
 from .operations import CAST, COMPOSITE, LINEAR, Operation
 from .tape import Tape
-from .tree import replace, tensors
+from .tree import detached, replace, tensors
 
 # Whose further arguments are sizes, which may be counts that depend on the input.
 SIZED = {"view", "reshape", "expand", "broadcast_to", "repeat", "tile", "unflatten"}
@@ -91,3 +91,17 @@ def settled_indices(call: Call, tape: Tape) -> Any:
     settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))
     kept = {k: v if k in ("value", "values", "src", "source") else replace(v, settle) for k, v in kwargs.items()}
     return settled, kept
+
+
+def places_found(call: Call, tape: Tape) -> Any:
+    """What a call finds that returns places, as ``nonzero`` does; where they are not those of the reference, they say so."""
+    with torch.no_grad():
+        result = call.function(*detached(call.args), **call.kwargs)
+    tape.call(call.name)
+    origin = f"{tape.known_as(call.name)} at {place_of_call()}"
+    same, as_many = (tape.is_same(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
+    if not (same or as_many):  # their number may be used, which nothing shows
+        raise unsettled(f"the numbers of what {origin} finds")
+    for tensor in () if same else tensors(result):
+        give(tensor, Tag(origin=origin))
+    return result

@@ -8,21 +8,25 @@ those. The model itself runs on the examples all the same, and its outputs are w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from .calls import Call
-from .carriers import is_active
+from .carriers import is_active, tag_of
 from .foreign import ForeignCall
+from .operations import INDEX, Misaligned
 from .script import Line
 from .state import settings
 from .tape import base_of
 from .tree import LEAVES, TENSORS, replace, tensors
 from .witness import Witness
+
+Constant = tuple[Callable[[], Tensor | None], int]  # where a call took one, if it is still there, and its version then
 
 LARGEST = 2**24  # bytes of constants that are kept
 NOTHING = None, -1
@@ -71,21 +75,31 @@ class Again(NamedTuple):
 class Program:
     """The calls of a run on rows that lie in memory with these strides, in order, and the number of the output."""
 
-    def __init__(self, calls: list[Again], output: int, strides: list[tuple[int, ...]]) -> None:
-        self._calls, self._output, self._strides = calls, output, strides
+    def __init__(
+        self, calls: list[Again], output: int, strides: list[tuple[int, ...]], constants: list[Constant]
+    ) -> None:
+        self._calls, self._output, self._strides, self._constants = calls, output, strides, constants
 
     def fits(self, rows: Sequence[Tensor]) -> bool:
         """Whether rows are laid out as those were: code may ask for that."""
         return [r.stride() for r in rows] == self._strides
 
     def run(self, tracer: Follower, rows: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Make the calls; returns the output and the leaves to be explained."""
+        """Make the calls; returns the output and the leaves to be explained.
+
+        Raises
+        ------
+        Misaligned
+            If what the calls took has been written to.
+        """
+        if not _are_still(self._constants):
+            raise Misaligned("constants have been written to")
         entered = [tracer.enter(r) for r in rows]
         values: dict[int, Tensor] = dict(enumerate(inside for inside, _ in entered))
         with torch.enable_grad():
             for call, args, kwargs, made, done in self._calls:
                 result = _made(tracer, call, _filled(args, values), _filled(kwargs, values))
-                values |= zip(made, tensors(result), strict=True)
+                values |= zip(made, filter(is_active, tensors(result)), strict=True)
                 for number in done:
                     del values[number]
             output = tracer.leave(values[self._output])
@@ -118,6 +132,11 @@ def _ends(item: slice) -> tuple[Any, Any, Any]:
     return item.start, item.stop, item.step
 
 
+def _are_still(constants: Iterable[Constant]) -> bool:
+    """Whether those that are still there are what they were."""
+    return all((tensor := place()) is None or tensor._version == version for place, version in constants)
+
+
 class Recording:
     """Notes the calls of a run."""
 
@@ -126,7 +145,8 @@ class Recording:
         self._settings = settings()
         self._calls: list[Again] = []
         self._count = 0  # of values, which are not kept: each knows its own number
-        self._weights: list[tuple[Tensor, int]] = []  # that calls take, with their versions at that time
+        self._constants: list[Constant] = []
+        self._mark = object()  # which values of this run have
         self._strides: list[tuple[int, ...]] = []
         self._nbytes, self._output = 0, -1
 
@@ -145,13 +165,15 @@ class Recording:
         loose = call.loose if isinstance(call, Line) else [not isinstance(base_of(t), Parameter) for t in given]
         kinds = iter(loose)
         args, kwargs = replace((args, kwargs), lambda t: self._operand(t, next(kinds)))
-        self._calls.append(Again(call, args, kwargs, list(map(self._number, tensors(result))), []))
+        made = [t for t in tensors(result) if is_active(t)]
+        self._broken |= any((tag := tag_of(t)) is not None and tag.carrier is None for t in made)
+        self._calls.append(Again(call, args, kwargs, list(map(self._number, made)), []))
 
     def _is_plain(self, call: Call) -> bool:
-        """Whether a call writes to values alone, of which there are others in each run, is no code of the user's, and takes what
-        cannot become something else.
+        """Whether a call writes to values alone, of which there are others in each run, is no code of the user's, takes what
+        cannot become something else, and finds no places, which may be constants in one run and not in another.
         """
-        own = all(self._number_of(t) >= 0 for t in call.written())
+        own = call.kind != INDEX and all(self._number_of(t) >= 0 for t in call.written())
         return own and not isinstance(call.function, ForeignCall) and _is_fixed((call.args, call.kwargs))
 
     def leave(self, output: Tensor) -> None:
@@ -160,8 +182,7 @@ class Recording:
 
     def program(self) -> Program | None:
         """What makes the calls again, once the run is over; None where that would not be the same."""
-        overwritten = any(t._version != version for t, version in self._weights)
-        if self._broken or overwritten or self._output < 0:
+        if self._broken or self._output < 0 or not _are_still(self._constants):
             return None
         last: dict[int, Again] = {}
         for call in self._calls:
@@ -169,29 +190,28 @@ class Recording:
         for number, call in last.items():
             if number != self._output:
                 call.done.append(number)
-        return Program(self._calls, self._output, self._strides)
+        return Program(self._calls, self._output, self._strides, self._constants)
 
     def _number(self, value: Tensor) -> int:
         number, self._count = self._count, self._count + 1
-        value._deepshap_value = self, number  # type: ignore[attr-defined]
+        value._deepshap_value = self._mark, number  # type: ignore[attr-defined]
         return number
 
     def _number_of(self, tensor: Tensor) -> int:
         """That of a value of this run; -1 of anything else."""
-        recording, number = getattr(tensor, "_deepshap_value", NOTHING)
-        return number if recording is self else -1
+        mark, number = getattr(tensor, "_deepshap_value", NOTHING)
+        return number if mark is self._mark else -1
 
     def _operand(self, tensor: Tensor, loose: bool) -> Any:
         """What a call takes: a value of the run, a weight, or a constant, which the model may overwrite later."""
         if (number := self._number_of(tensor)) >= 0:
             return Value(number)
-        if is_active(tensor) or tensor.is_inference() or tensor.is_conj() or tensor.is_neg():
+        strided = tensor.layout is torch.strided and not (tensor.is_conj() or tensor.is_neg())
+        if is_active(tensor) or tensor.is_inference() or not strided:
             self._broken = True
-        elif not loose:
-            self._weights.append((tensor, tensor._version))
-        else:
-            return self._copy(tensor)
-        return tensor
+            return tensor
+        self._constants.append((ref(tensor), tensor._version))
+        return self._copy(tensor) if loose else tensor
 
     def _copy(self, constant: Tensor) -> Tensor:
         """A copy that lies in memory in the same way."""

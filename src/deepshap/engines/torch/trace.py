@@ -22,10 +22,8 @@ from . import calls, names
 from .activity import Memory, Noted, mark, varies
 from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
-    Tag,
     carried,
     carrier_of,
-    give,
     in_memory_of_its_own,
     is_active,
     is_varying_mask,
@@ -34,11 +32,10 @@ from .carriers import (
     pass_on,
     tag_of,
     told_active,
-    unsettled,
 )
 from .chains import with_weights
 from .foreign import ForeignCall, run_forward
-from .indexing import at_positions, only_passes_on, settled_indices
+from .indexing import at_positions, only_passes_on, places_found, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
 from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
@@ -80,6 +77,7 @@ class Tracer(TorchFunctionMode):
         self._uses, self.selections = Uses(), Selections()
         self.witness: Witness | None = None
         self.recording: Recording | None = None
+        self._made: Line | Call | None = None  # what the last active call was
         self._ran: tuple[Any, Any, Way] | None = None  # what the last call took, and how it was followed
 
     # ------------------------------------------------------------------ entering and leaving
@@ -125,12 +123,12 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         witness, kwargs = self.witness, kwargs or {}
+        if self.recording is not None:
+            return self._recorded(self.recording, function, types, args, kwargs)
         if witness is not None and (line := witness.script.next) is not None and line.function == function:
             known = self._expected(witness, line, args, kwargs)
             if known is not None:
-                result = self.again(line, known, args, kwargs)
-                if self.recording is not None and not self.tape.inside:
-                    self.recording.note(line, args, kwargs, result)
+                result, self._made = self.again(line, known, args, kwargs), line
                 return result
         spelling = names.resolve(function)
         operation = self._operation(function, spelling)
@@ -152,8 +150,16 @@ class Tracer(TorchFunctionMode):
         result, apart = self._anew(call, active, passive, words)
         if opened is not None and witness is not None:
             witness.close(*opened, call, self._ran, apart)
-        if self.recording is not None and not self.tape.inside:
-            self.recording.note(call, args, kwargs, result)
+        self._made = call
+        return result
+
+    def _recorded(self, recording: Recording, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Follow a call, and have it noted if it is active."""
+        self.recording = self._made = None  # for what it is made of is not noted
+        result = self.__torch_function__(function, types, args, kwargs)
+        if self._made is not None:
+            recording.note(self._made, args, kwargs, result)
+        self.recording = recording
         return result
 
     def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> tuple[Any, bool]:
@@ -364,16 +370,7 @@ class Tracer(TorchFunctionMode):
         return value
 
     def _index(self, call: Call) -> Any:
-        with torch.no_grad():
-            result = call.function(*detached(call.args), **call.kwargs)
-        self.tape.call(call.name)
-        origin = f"{self.tape.known_as(call.name)} at {place_of_call()}"
-        same, as_many = (self.tape.is_same(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
-        if not (same or as_many):  # their number may be used, which nothing shows
-            raise unsettled(f"the numbers of what {origin} finds")
-        for tensor in () if same else tensors(result):
-            give(tensor, Tag(origin=origin))
-        return result
+        return places_found(call, self.tape)
 
     def _random(self, call: Call) -> Any:
         if switched_off(call.function, call.args, call.kwargs):

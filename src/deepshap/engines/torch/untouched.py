@@ -1,0 +1,79 @@
+"""A torch model by itself, as its user would call it: its outputs, and what goes into an inner layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import InputError
+from ..api import Points
+from ..shell import Shell
+from .contributions import as_array, as_numpy
+from .derivatives import Derivatives
+from .double import InFloat64
+from .inputs import take_output
+from .layer import layer_values_through
+from .tree import replace
+
+
+class Untouched(Shell):
+    """The part of the engine that follows nothing."""
+
+    layer_output: bool
+    _computing: AbstractContextManager[Any]
+    _derivatives: Derivatives
+
+    def _evaluate(self, points: Points) -> np.ndarray:
+        output = self._derivatives.natively(lambda: self._call(self._copies(points), points))
+        return as_numpy(self._flat(output, len(points)))
+
+    def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
+        extra = replace(points.extra, Tensor.clone)  # the model may write into them
+        with self._computing:
+            return take_output(points.form.call(self.model, rows, extra), self.output)
+
+    def _copies(self, points: Points) -> list[Tensor]:
+        """The model may write into its input."""
+        return [r.clone() for r in self._entering(points)]
+
+    def _entering(self, points: Points) -> list[Tensor]:
+        wide = isinstance(self._computing, InFloat64)
+        return [r.double() if wide and r.is_floating_point() else r for r in points.inputs]
+
+    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
+        """Rounding on a grid may differ with the number of rows."""
+        if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
+            super()._check_size(points, outputs)
+
+    def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
+        values: list[Tensor] = []
+
+        def look(found: list[Tensor]) -> list[Tensor]:
+            values.extend(v.clone() for v in found)  # the model may write into them
+            return found
+
+        def run() -> Tensor:
+            values.clear()
+            seen = nullcontext() if self.layer is None else layer_values_through(self.layer, look, self.layer_output)
+            with seen:
+                return self._call(self._copies(points), points)
+
+        output = self._derivatives.natively(run)
+        if self.layer is not None and not values:
+            kind = "output" if self.layer_output else "input"
+            raise InputError(
+                f"the layer {type(self.layer).__name__} is not called by the model, or has no float {kind}."
+            )
+        return output, values
+
+    def explained(self, points: Points) -> list[np.ndarray]:
+        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
+        return [as_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
+
+    def layer_values(self, points: Points) -> list[Tensor]:
+        """What is explained of the inner layer."""
+        return self._with_layer_values(points)[1]
