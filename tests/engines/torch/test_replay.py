@@ -76,6 +76,12 @@ def buffers_that_change(m: Doing, x: Tensor) -> Tensor:
     return torch.tanh(x * m.kept)
 
 
+def scaled_back(m: Doing, x: Tensor) -> Tensor:
+    """What a run leaves in the model, it takes from there."""
+    m.mean, m.size = x.mean(1, keepdim=True), x.std(1, keepdim=True)
+    return torch.tanh(m.layer((x - m.mean) / m.size)) * m.size + m.mean
+
+
 def gate(m: Doing, x: Tensor) -> Tensor:
     mask = x > 0
     return torch.where(mask, x.exp(), x / 2).masked_fill(x < -1, 0.0) * mask.sum(1, keepdim=True)
@@ -94,6 +100,7 @@ AGAIN: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "writing to a part": lambda m, x: (lambda y: y.__setitem__((slice(None), 1), torch.tanh(x[:, 0])) or y)(x * 2),
     "writing to a view": lambda m, x: (lambda y: y[:, 1].mul_(x[:, 2]) is None or y)(torch.tanh(x)),
     "masks": gate,
+    "values that it holds": scaled_back,
     "order": lambda m, x: x.sort(1)[0] * x.topk(2, 1)[0][:, :1] + x.gather(1, x.argsort(1)),
     "numbers that are asked for": lambda m, x: torch.tanh(x) * (2 if x.shape[1] > 3 else 1) * x.new_ones(len(x), 1, 1),
     "no gradients": lambda m, x: torch.no_grad()(lambda: torch.tanh(m.layer(x)))(),
@@ -141,8 +148,8 @@ def test_other_rows(name, runs):
 
 @pytest.mark.parametrize("name", EACH_TIME)
 def test_a_model_that_writes_to_what_is_no_value_runs_each_time(name, runs):
-    compared(EACH_TIME[name], rows_of(4), drawn(7, STEPS, FEATURES))
-    assert not runs
+    compared(EACH_TIME[name], rows_of(), drawn(7, STEPS, FEATURES))
+    assert len(runs) <= 1  # that of a buffer is found out by the first run without the model
 
 
 def test_tokens(runs):

@@ -214,8 +214,7 @@ class Background:
         witness = tracer.witness
         if witness is not None:
             if tracer.recording is not None:
-                witness.script.program = tracer.recording.program() if self._contents.left_alone else None
-                witness.script.is_settled = True
+                witness.script.program, witness.script.is_settled = tracer.recording.program(), True
             witness.script.is_whole = True
             self._scripts[examples] = witness.script
             forget_oldest(self._scripts)
