@@ -17,7 +17,7 @@ import deepshap
 from deepshap.errors import DeepShapError
 
 EXAMPLES, REFERENCES, OUTPUTS = 3, 4, 2
-WARM, ROUNDS = 3, 5  # calls before those that are timed, and these
+WARM, ROUNDS = 10, 7  # calls before those that are timed, and these
 ROWS = EXAMPLES + REFERENCES
 PAIRS = np.arange(EXAMPLES * REFERENCES) % ROWS
 EXACT = {"float64": 1e-9, "float32": 1e-5}  # of the outputs, by the coarsest numbers that the model computes with

@@ -92,7 +92,7 @@ def padded() -> Any:
 
 def ended() -> Any:
     """Token ids that end in different places, with a mask."""
-    lengths = torch.tensor([6, 3, 4, 6, 2])
+    lengths = torch.tensor([6, 3, 4, 6, 2, 5, 6])
     mask = (torch.arange(6) < lengths[:, None]).long()
     made = ids(6) * mask
     made[torch.arange(ROWS), lengths - 1] = 1

@@ -111,7 +111,7 @@ def classifier() -> Case:
     keras()
     models = import_module("keras_hub").models
     model = models.BertTextClassifier(models.BertBackbone(**HEADS), num_classes=3)
-    lengths = np.array([6, 4, 6, 4, 6])
+    lengths = np.array([6, 4, 6, 4, 6, 4, 6])
     within = np.arange(LENGTH) < lengths[:, None]
     tokens = np.where(within, ids(), 0).astype(np.int32)
     given = {"token_ids": tokens, "padding_mask": within.astype(np.int32), "segment_ids": np.zeros_like(tokens)}
