@@ -224,19 +224,22 @@ class Recording:
         return constant.new_empty(0).set_(storage.clone(), *place)
 
 
+def _parts(item: Any) -> Iterable[Any]:
+    """What is in something that may hold tensors."""
+    kind = type(item)
+    if kind is slice:
+        return _ends(item)
+    return item if kind is tuple or kind is list else item.values() if kind is dict else ()
+
+
 def _is_fixed(item: Any) -> bool:
     """Whether there is nothing in it but tensors, numbers and words."""
     kind = type(item)
     if kind in LEAVES or kind in TENSORS or kind is torch.Size:
         return True
-    parts = _ends(item) if kind is slice else item.values() if kind is dict else item
-    return kind in (tuple, list, dict, slice) and all(map(_is_fixed, parts))
+    return kind in (tuple, list, dict, slice) and all(map(_is_fixed, _parts(item)))
 
 
 def _taken(item: Any) -> list[int]:
     """The numbers of values that a call takes."""
-    kind = type(item)
-    if kind is Value:
-        return [item.number]
-    parts = item if kind is tuple or kind is list else item.values() if kind is dict else ()
-    return [number for part in (_ends(item) if kind is slice else parts) for number in _taken(part)]
+    return [item.number] if type(item) is Value else [number for part in _parts(item) for number in _taken(part)]
