@@ -121,8 +121,7 @@ class Background:
         What runs of examples will show is taken for granted until ``confirm`` is asked, unless it is to be ``confirmed`` here.
         """
         self._earlier, self.used_again, self._single = self._recorded is not None, False, None
-        self._doubt, self.replayed = 0.0, False
-        self._frozen, self._asked = frozen, references
+        self._doubt, self._frozen, self._asked = 0.0, frozen, references
         self.trust.begin()
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False

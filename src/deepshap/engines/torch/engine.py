@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,16 @@ from .replay import Program
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
 from .untouched import Untouched
+
+
+class Meeting(NamedTuple):
+    """Examples beside recorded references: which outputs of each are explained, and what its pairs are reduced to."""
+
+    points: Points
+    recorded: Recorded
+    pairs: Pairs
+    columns: np.ndarray
+    reduce: Reduce
 
 
 class TorchEngine(Untouched):
@@ -265,7 +275,7 @@ class TorchEngine(Untouched):
         n, b = len(comparison.examples), len(comparison.references)
         recorded = self._background.recorded(comparison.references, partial(self.record, begun=begun))
         pairs = Pairs(n, b, crossed=n * b > 1)
-        found, output = self._run(comparison.examples, recorded, pairs, comparison.outputs, reduce, plan)
+        found, output = self._run(Meeting(comparison.examples, recorded, pairs, comparison.outputs, reduce), plan)
         expected = as_numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
         return gathered(found, output, np.repeat(expected, n, 0), reduce)
 
@@ -321,7 +331,7 @@ class TorchEngine(Untouched):
         columns = np.tile(columns, (rows // len(examples), 1))
         pairs = Pairs(1, rows) if each is None else Pairs(rows // each, each)
         recorded = self.record(sides[1], None, each)
-        found, output = self._run(sides[0], recorded, pairs, columns, reduce, plan)
+        found, output = self._run(Meeting(sides[0], recorded, pairs, columns, reduce), plan)
         self._agreement.check((output, recorded.outputs), examples, references, self.eps)
         return recorded, pairs, found, output
 
@@ -340,8 +350,9 @@ class TorchEngine(Untouched):
         single = self._background.single(comparison.examples[:1], self.record)
         rows = torch.as_tensor(before, device=comparison.examples.inputs[0].device)
         pairs = Pairs(1, len(before), before=rows)
+        met = Meeting(comparison.examples, single, pairs, comparison.outputs, row_by_row)
         try:
-            found, output = self._run(comparison.examples, single, pairs, comparison.outputs, row_by_row, plan)
+            found, output = self._run(met, plan)
         except (Misaligned, UnsupportedOperationError):
             return None
         made = gathered(found, output, as_numpy(output)[before], row_by_row)
@@ -349,38 +360,23 @@ class TorchEngine(Untouched):
         return made if self.shares else None
 
     def _run(
-        self,
-        points: Points,
-        recorded: Recorded,
-        pairs: Pairs,
-        columns: np.ndarray,
-        reduce: Reduce,
-        plan: Plan | None,
-        diagnosis: list[Any] | None = None,
+        self, met: Meeting, plan: Plan | None, diagnosis: list[Any] | None = None
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
-        most = multipliers_of_pass(plan, self._footprint, self._calls, self.device) if plan else pairs.rows
+        most = multipliers_of_pass(plan, self._footprint, self._calls, self.device) if plan else met.pairs.rows
         for careful in (False, True):
             reading = Reading(diagnosis=diagnosis, careful=careful or diagnosis is not None)
-            found, output = self._followed(points, recorded, pairs, columns, reduce, most, reading)
+            found, output = self._followed(met, most, reading)
             if reading.careful or all(np.isfinite(f).all() for f in found):
                 break
         return found, output
 
-    def _followed(
-        self,
-        points: Points,
-        recorded: Recorded,
-        pairs: Pairs,
-        columns: np.ndarray,
-        reduce: Reduce,
-        most: int,
-        reading: Reading,
-    ) -> tuple[list[np.ndarray], Tensor]:
+    def _followed(self, met: Meeting, most: int, reading: Reading) -> tuple[list[np.ndarray], Tensor]:
         """As ``_run``, by a program as long as that does not fail."""
+        points, recorded, pairs, columns, reduce = met
         summing = self.layer is None and reduce is over_references and reading.diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
-        tracer.reading = replace(reading)
+        tracer.reading = replace(reading)  # which the way back writes to
         if (merged := self._merged if pairs.apart else None) is not None:
             tracer.tape.orders = merged.orders
         tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
@@ -398,7 +394,7 @@ class TorchEngine(Untouched):
             if program is None:
                 raise
             self._background.give_up(tracer)
-            return self._followed(points, recorded, pairs, columns, reduce, most, reading)
+            return self._followed(met, most, reading)
         self._background.hear(len(points), tracer)
         return found, output.detach()
 
@@ -408,7 +404,7 @@ class TorchEngine(Untouched):
         found: list[Any] = []
         try:
             recorded = self.record(pair.references.described_by(pair.examples))
-            self._run(pair.examples, recorded, Pairs(1, 1), pair.outputs, row_by_row, None, found)
+            self._run(Meeting(pair.examples, recorded, Pairs(1, 1), pair.outputs, row_by_row), None, found)
         except (Misaligned, ValueError):
             return None
         worst = max(reversed(found), key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
