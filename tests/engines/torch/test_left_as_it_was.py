@@ -290,3 +290,33 @@ def test_what_happens_between_calls_is_no_run_of_the_model(units):
     explained(lambda: setattr(weight, "data", torch.randn_like(weight)))
     explained(model.float)
     explained(model.double)
+
+
+@pytest.mark.parametrize("compiled", ["script", "trace"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_scripts_keep_their_mode_and_their_gradients(compiled, inside):
+    """What TorchScript holds is no attribute of its modules."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            part = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
+            self.gate = (
+                torch.jit.script(part) if compiled == "script" else torch.jit.trace(part.eval(), torch.ones(1, 4))
+            )
+            self.last = nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.gate(x) if inside else x * self.gate(torch.ones(1, 4, dtype=x.dtype)))
+
+    model = Gated().train()
+    explainer = deepshap.DeepExplainer(model, drawn(5, 4).float(), progress=False)
+    for mode in (True, False, True):
+        model.train(mode)
+        if inside:
+            with pytest.raises(deepshap.UnsupportedOperationError, match="TorchScript"):
+                explainer.shap_values(drawn(2, 4).float())
+        else:
+            explainer.shap_values(drawn(2, 4).float())
+        assert [m.training for m in model.modules()] == [mode] * len([*model.modules()])
+        assert all(p.requires_grad for p in model.parameters())

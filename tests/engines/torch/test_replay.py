@@ -107,6 +107,17 @@ AGAIN: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "autocast": lambda m, x: torch.autocast("cpu", torch.bfloat16)(lambda: m.layer(x))().double() + torch.tanh(x),
     "random numbers that nothing takes": lambda m, x: (torch.rand(3), torch.tanh(x))[1],
 }
+
+
+def lists_that_are_filled(m: Doing, x: Tensor) -> Tensor:
+    """After the call that took them."""
+    dims: list[int] = []
+    values = torch.tanh(x.flip(dims) * m.kept)
+    dims.append(2)
+    return values + 0 * x.flip(dims)
+
+
+AGAIN["lists that are filled"] = lists_that_are_filled
 EACH_TIME: dict[str, Callable[[Doing, Tensor], Tensor]] = {
     "a part": lambda m, x: (lambda y: y.__setitem__((slice(None), 1), torch.tanh(x[:, 0])) or y)(torch.zeros_like(x)),
     "a view": lambda m, x: (lambda y: y[:, 1].copy_(torch.tanh(x[:, 0])) is None or y)(torch.zeros_like(x)),
@@ -367,3 +378,52 @@ def test_what_a_model_reads_of_its_rows_behind_torchs_back(runs):
         x[0, 0, 0] = 10.0
         with pytest.raises(deepshap.DeepShapError):
             explainer.shap_values(x)
+
+
+SHOWN: dict[str, Callable[[Tensor], float]] = {
+    "format": lambda x: float(f"{x.max()}"),
+    "str": lambda x: float(str(x.max()).split("(")[1].split(",")[0]),
+    "storage": lambda x: np.frombuffer(bytes(x.untyped_storage().tolist())).max(),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_numbers_that_python_is_shown_in_other_ways(name, runs):
+    """Where both ways come to the same outputs, these do not tell."""
+
+    def what(m: Doing, x: Tensor) -> Tensor:
+        return torch.tanh((torch.abs(x) if SHOWN[name](x.detach().abs().clone()) > 9 else torch.relu(x)) / 9)
+
+    model, references = built(Doing(what)), drawn(7, STEPS, FEATURES)
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    x = drawn(2, STEPS, FEATURES, seed=1).abs()
+    with explainer.frozen():
+        for _ in range(4):
+            explainer.shap_values(x)
+        with pytest.raises(deepshap.DeepShapError):
+            explainer.shap_values(10 * x)
+    assert not runs
+
+
+def test_parts_of_large_constants(runs):
+    """Only what a call takes of them is kept."""
+    table = drawn(3_000_000).double()
+    compared(
+        lambda m, x: torch.tanh(x * table[4:8] + table[3:].as_strided((STEPS, 4), (3, 2))),
+        rows_of(),
+        drawn(7, STEPS, FEATURES),
+    )
+    assert runs
+
+
+def test_a_caller_who_lets_a_call_compute_in_less_precision(runs):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(STEPS * FEATURES, 16), nn.Tanh(), nn.Linear(16, 1))
+    references, rows = drawn(7, STEPS, FEATURES).float(), [x.float() for x in rows_of()]
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    with explainer.frozen():
+        explainer.shap_values(rows[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            explainer.shap_values(rows[0])
+        for x in rows:
+            fresh = deepshap.DeepExplainer(model, references, progress=False).shap_values(x)
+            assert_close(explainer.shap_values(x), fresh, 1e-6)

@@ -126,7 +126,7 @@ class Background:
         if self._state is None or self._probed is None or _kind_of(self._probed[0]) != _kind_of(examples):
             return False
         if frozen:
-            return True
+            return self._state.settings == settings()
         if self._state != _state_of(self._contents.modules, self._operations):
             return False
         if self.knows(references):

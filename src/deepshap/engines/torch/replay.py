@@ -1,9 +1,10 @@
 """A run that is the same each time: its calls one after the other, without the model's own code around them.
 
 Within ``explainer.frozen()`` the model is promised to stay as it is. What Python code sees of a row is the same for the
-references, or the tape says that the two differ. So the calls that a model makes with so many rows, and the numbers, words and
-constants that it hands to them, are those of any others: they are made again, with the values of these rows in the place of
-those. The model itself runs on the examples all the same, and its outputs are what attributions must sum to.
+references, or the tape says that the two differ; a model that has numbers printed, which no tape sees, runs each time. So the
+calls that a model makes with so many rows, and the numbers, words and constants that it hands to them, are those of any others:
+they are made again, with the values of these rows in the place of those. The model itself runs on the examples all the same, and
+its outputs are what attributions must sum to.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import Parameter
 from .calls import Call
 from .carriers import is_active, tag_of
 from .foreign import ForeignCall
+from .names import resolve
 from .operations import INDEX, Misaligned
 from .script import Line
 from .state import settings
@@ -29,6 +31,13 @@ from .witness import Witness
 Constant = tuple[Callable[[], Tensor | None], int]  # where a call took one, if it is still there, and its version then
 
 LARGEST = 2**24  # bytes of constants that are kept
+SHOWING = {
+    "__format__",
+    "__repr__",
+    "__str__",
+    "data_ptr",
+    "untyped_storage",
+}  # numbers to Python, which nothing can check
 NOTHING = None, -1
 
 
@@ -169,6 +178,11 @@ class Recording:
         self._broken |= any((tag := tag_of(t)) is not None and tag.carrier is None for t in made)
         self._calls.append(Again(call, args, kwargs, list(map(self._number, made)), []))
 
+    def look(self, function: Any, args: Any, kwargs: Any) -> None:
+        """Something that is not followed has been called."""
+        if (spelling := resolve(function)) is not None and spelling.name in SHOWING:
+            self._broken |= any(map(is_active, tensors((args, kwargs))))
+
     def _is_plain(self, call: Call) -> bool:
         """Whether a call writes to values alone, of which there are others in each run, is no code of the user's, takes what
         cannot become something else, and finds no places, which may be constants in one run and not in another.
@@ -215,13 +229,15 @@ class Recording:
 
     def _copy(self, constant: Tensor) -> Tensor:
         """A copy that lies in memory in the same way."""
-        storage = constant.untyped_storage()
-        self._nbytes += storage.nbytes()
+        strides = constant.stride()
+        reach = 1 + sum([(size - 1) * stride for size, stride in zip(constant.shape, strides, strict=True)])
+        reach = reach if constant.numel() else 0
+        self._nbytes += reach * constant.element_size()
         if self._nbytes > LARGEST:
             self._broken = True
             return constant
-        place = constant.storage_offset(), constant.shape, constant.stride()
-        return constant.new_empty(0).set_(storage.clone(), *place)
+        with torch.no_grad():
+            return constant.as_strided((reach,), (1,)).clone().as_strided(constant.shape, strides)
 
 
 def _parts(item: Any) -> Iterable[Any]:

@@ -171,7 +171,10 @@ class _Held:
     def __init__(self, values: list[Any], modules: list[nn.Module], keras: list[nn.Module]) -> None:
         self._found: dict[int, Tensor] = {}
         self._generators: list[torch.Generator] = []
-        self._kept = Kept([*values, *(t for m in keras for t in written_when_called(m))], self._take)
+        scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # whose contents are no attributes
+        self._modes = [(m, m.training) for m in scripted]
+        of_scripts = [t for m in scripted for t in (*m._parameters.values(), *m._buffers.values())]
+        self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], self._take)
         self._first = self._ready = self._kept.now()
         parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
         # of some it is not known whether they leave their parameters alone
@@ -204,6 +207,8 @@ class _Held:
 
     def is_outdated(self) -> bool:
         """Whether anything is not what it was when it was read."""
+        if any(module.training != training for module, training in self._modes):
+            return True
         return self._kept.has_changed(self._first) or any(h.has_changed(h.required) for h in self._tensors)
 
     def note_generators(self) -> None:
@@ -226,6 +231,7 @@ class _Held:
         """Put back what was made ready, where runs have left all the rest."""
         if self._kept.has_changed(self._first):
             self._kept.restore()
+        self._restore_modes()
         for held in self._tensors:
             if held.needed != held.required:
                 held.tensor.requires_grad_(held.required)
@@ -238,8 +244,13 @@ class _Held:
                 _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
         with ExitStack() as stack:  # all of it, whatever fails
             stack.callback(self._kept.restore)
+            stack.callback(self._restore_modes)
             for tensor in self._tensors:
                 stack.callback(tensor.restore)
+
+    def _restore_modes(self) -> None:
+        for module, training in self._modes:
+            module.training = training
 
 
 def _quiet_parameters(modules: list[nn.Module]) -> set[int]:

@@ -159,6 +159,8 @@ class Tracer(TorchFunctionMode):
         result = self.__torch_function__(function, types, args, kwargs)
         if self._made is not None:
             recording.note(self._made, args, kwargs, result)
+        else:
+            recording.look(function, args, kwargs)
         self.recording = recording
         return result
 

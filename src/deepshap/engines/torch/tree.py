@@ -58,8 +58,10 @@ def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> 
 def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     """Copy the tree with every tensor changed."""
     kind = type(tree)
-    if kind in LEAVES or (kind in EMPTY and not tree):
+    if kind in LEAVES:
         return tree
+    if kind in EMPTY and not tree:
+        return kind()  # its owner may fill the other later
     if kind in TENSORS or isinstance(tree, Tensor):
         return change(tree)
     if kind is dict:
