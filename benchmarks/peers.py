@@ -39,7 +39,6 @@ RESULTS = Path(__file__).parent / "results"
 # What takes longer than so many seconds is asked that often, the call for memory among them.
 SLOW, SLOW_ROUNDS = 0.5, 2
 VERY_SLOW, VERY_SLOW_ROUNDS = 1.5, 1
-SMALL_ROUNDS = 10  # for one of others, where calls take milliseconds
 
 
 Candidate = tuple[str, int | None]  # a peer and its budget
@@ -115,7 +114,7 @@ def speed(problem: Problem, compared: Comparison, peers: list[str], rounds: int)
     peers = [peer for peer in peers if peer not in without]
     compared.start(case, peers)
     memory = compared.memory()
-    for k in range(rounds * (SMALL_ROUNDS if problem in SMALL else 1)):
+    for k in range(rounds):
         compared.round(k, [(peer, None) for peer in peers])
     for peer in peers:
         row = {"problem": problem.name, "peer": peer, "budget": PEERS[peer].budget}

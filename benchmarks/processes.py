@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import statistics
 import threading
 import time
 import warnings
@@ -24,6 +25,7 @@ from explainers import PEERS
 from problems import Case
 
 LONGEST = 600  # seconds until an answer is given up
+TURN = 0.1  # seconds, for which a peer explains each time that it is asked
 SAMPLED_EVERY = 0.002  # seconds between looks at the memory
 
 
@@ -148,10 +150,16 @@ class _Session:
     def explain(self, seed: int, budget: int | None) -> tuple[float, np.ndarray | None]:
         torch.manual_seed(seed)
         np.random.seed(seed)
+        seconds, values = self._timed(budget)
+        times = [seconds]
+        while sum(times) < TURN:  # else a quick one is asked about waking up alone
+            times.append(self._timed(budget)[0])
+        return statistics.median(times), None if values is None else self.case.by_player(values)
+
+    def _timed(self, budget: int | None) -> tuple[float, np.ndarray | None]:
         start = time.perf_counter()
         values = self.peer.explain(self.case.x, budget or self.peer.budget)
-        seconds = time.perf_counter() - start
-        return seconds, None if values is None else self.case.by_player(values)
+        return time.perf_counter() - start, values
 
 
 def _release() -> None:
