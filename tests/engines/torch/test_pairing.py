@@ -57,10 +57,10 @@ def runs(monkeypatch):
     seen: list[Pairs] = []
     original = TorchEngine._run
 
-    def run(engine, points, recorded, pairs, *rest):
-        seen.append(pairs)
-        assert len(points) == (pairs.examples if pairs.crossed else pairs.rows)
-        return original(engine, points, recorded, pairs, *rest)
+    def run(engine, met, *rest):
+        seen.append(met.pairs)
+        assert len(met.points) == (met.pairs.examples if met.pairs.crossed else met.pairs.rows)
+        return original(engine, met, *rest)
 
     monkeypatch.setattr(TorchEngine, "_run", run)
     return seen
