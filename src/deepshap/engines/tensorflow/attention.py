@@ -6,6 +6,7 @@ weights: that goes back through the operations one by one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -52,6 +53,11 @@ class Attention:
                     return False
         return True
 
+    @property
+    def size(self) -> int:
+        """How many scores a row has."""
+        return math.prod(self.scores.x.shape[1:])
+
     def pulled(self, m: Any) -> list[Any]:
         """Multipliers of the operands, from those of the result."""
         values = *self.operands, self.scores, self.weights
@@ -66,7 +72,7 @@ class Attention:
 def ended_by(step: Step, makers: Mapping[Value, Step]) -> Attention | None:
     """The attention whose last product a step is; ``makers`` are the steps with rules of the table, by what they return."""
     weights = next((v for v in step.operands if v in makers and makers[v].name == "Softmax"), None)
-    if weights is None or not (step.run.has_kernels and one_pass.has_kernels(weights.x.dtype)):
+    if weights is None or not one_pass.has_kernels(weights.x.dtype):
         return None
     scores = makers[weights].operands[0]
     product, scale = _before(scores, makers)

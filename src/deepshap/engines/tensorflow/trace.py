@@ -48,6 +48,7 @@ class Tape:
         self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
         self.multipliers: dict[Value, Any] = {}
         self.makers: dict[Value, Step] = {}  # steps with rules of the table, by what they return
+        self.scores = 0  # of a pair, in attention that has a kernel
 
     def record(self, outputs: Sequence[Value], pull: Callable[..., None]) -> None:
         """Remember how to pull the outputs' multipliers (None where there is none) back."""
@@ -248,14 +249,28 @@ class Tracer:
 
     def record(self, tape: Tape, step: Step, operation: Operation) -> None:
         """Let the rule of an operation pull the multipliers of a step's outputs back."""
-        whole: Any = None
-        if self.has_kernels and type(step) is Step and not is_of_user(operation):
-            tape.makers.update(dict.fromkeys(step.results, step))
-            whole = attention.ended_by(step, tape.makers) or convolutions.ended_by(step, tape.makers)
+        whole = self._whole(tape, step) if type(step) is Step and not is_of_user(operation) else None
         if whole is None:
             tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
         else:
             tape.record(step.results, lambda m: tape.add_all(whole.operands, whole.pulled(m)))
+
+    def _whole(self, tape: Tape, step: Step) -> Any:
+        """Several operations that a step ends and that go back as one, where kernels may run."""
+        tape.makers.update(dict.fromkeys(step.results, step))
+        attended = attention.ended_by(step, tape.makers)
+        tape.scores += attended.size if attended else 0
+        return (attended or convolutions.ended_by(step, tape.makers)) if self.has_kernels else None
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Run what XLA compiles, which knows nothing of kernels."""
+        before = self.has_kernels, self.pairing.compiles
+        self.has_kernels, self.pairing.compiles = False, True
+        try:
+            yield
+        finally:
+            self.has_kernels, self.pairing.compiles = before
 
     def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
         """What an operation returns on both sides, as values that depend on the input."""
