@@ -128,7 +128,7 @@ def _fresh(engine: Engine, task: _Task) -> Outcome:
 def _run(engine: Engine, task: _Task) -> Outcome:
     examples, references, settings = task.examples, task.references, task.settings
     profile = engine.probe(examples, references, confirmed=task.collect is not None)
-    plan = plan_for(profile.footprint, len(examples), len(references), settings)
+    plan = _plan(profile, task)
     native = engine.example_outputs(examples, plan.rows)
     whole = task.compared(task.choose(native, profile))
     known = engine.reference_outputs(references, plan.rows) if task.crossed and not examples.extra else None
@@ -276,8 +276,12 @@ def _sides(task: _Task) -> tuple[Points, ...]:
     return sides if not task.examples.extra or not task.crossed else sides[:1]
 
 
+def _plan(profile: Profile, task: _Task) -> Plan:
+    return plan_for(profile.footprint, len(task.examples), len(task.references), task.settings, profile.compiler)
+
+
 def _rows_at_once(found: Outcome, task: _Task) -> int:
-    return plan_for(found.profile.footprint, len(task.examples), len(task.references), task.settings).rows
+    return _plan(found.profile, task).rows
 
 
 def _unlike(engine: Engine, exact: Engine, task: _Task, better: Outcome) -> str:

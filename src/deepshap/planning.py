@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -12,6 +12,7 @@ from .engines.api import Comparison, Footprint, Plan
 from .errors import InputError, MemoryBudgetError
 
 MOST_PAIRS = 2**14  # larger chunks are not faster, only larger
+LEAST_PAIRS = 64  # that are worth compiling at a time
 SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
 MOST_BYTES = 2**62  # what arrays of whole numbers count
@@ -52,9 +53,20 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
     return min(int(asked), MOST_BYTES)
 
 
-def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings) -> Plan:
-    """How many examples and references to take at a time, and multipliers beside them."""
-    budget, most = settings.memory, settings.most_rows
+def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings, compiler: int = 0) -> Plan:
+    """How many examples and references to take at a time, and multipliers beside them.
+
+    ``compiler``: bytes that the engine's compiler takes for itself, if it has one. What it makes is several times as fast and
+    takes twice as much, so it gets chunks that leave room for that, but for very small ones.
+    """
+    plan = _planned(footprint, examples, references, settings.memory, settings.most_rows)
+    room = settings.memory - compiler
+    if not compiler or room < LEAST_PAIRS * sum(footprint.compiled):
+        return plan
+    return replace(_planned(footprint.compiled, examples, references, room, settings.most_rows), memory=settings.memory)
+
+
+def _planned(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> Plan:
     if sum(footprint) > budget:
         raise MemoryBudgetError(
             f"one pair of example and reference takes about {_size(sum(footprint))}, the budget is {_size(budget)}. "

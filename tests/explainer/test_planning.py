@@ -35,6 +35,23 @@ def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
         assert found[::-1] == max((b, n) for n, b in fitting if chunks(n, b) == fewest)
 
 
+@pytest.mark.parametrize("pairs", [200, 700, 5_000, 10_000_000])
+@pytest.mark.parametrize("footprint", FOOTPRINTS, ids=str)
+def test_what_is_compiled_has_room_for_that(footprint, pairs):
+    compiler = 10_000
+    budget = compiler + pairs * sum(footprint)
+    plan = plan_for(footprint, 60, 300, Settings(memory=budget), compiler)
+    assert 2 * taken(footprint, plan.examples, plan.references) + compiler <= budget
+    assert plan.memory == budget
+    if pairs == 10_000_000:
+        assert plan.rows == plan_for(footprint, 60, 300, Settings(memory=budget)).rows
+
+
+def test_a_few_pairs_are_not_worth_compiling():
+    settings = Settings(memory=10_000 + 127 * sum(FOOTPRINTS[0]))
+    assert plan_for(FOOTPRINTS[0], 60, 300, settings, 10_000) == plan_for(FOOTPRINTS[0], 60, 300, settings)
+
+
 @pytest.mark.parametrize(
     ("count", "most", "rows"), [(10, 4, [0, 3, 6, 9]), (3, 50, [0, 1, 2]), (5, 1, [0]), (0, 4, [])]
 )

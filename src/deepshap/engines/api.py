@@ -133,6 +133,11 @@ class Footprint(NamedTuple):
     example: int
     pair: int
 
+    @property
+    def compiled(self) -> Footprint:
+        """The same of code that XLA has made, which takes up to twice as much."""
+        return Footprint(*(2 * size for size in self))
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -146,6 +151,7 @@ class Profile:
     tolerance : how far sums may be off, relative to the scale of the outputs.
     eps : rounding unit of the least precise dtype in the model.
     footprint : memory of a chunk.
+    compiler : bytes that a compiler takes for itself, where the engine has the work compiled; else 0.
     recurrent : whether recurrent layers do most of the work. Of these a pair of each with each takes little more than its
         multipliers, and a row beside a row its forward runs too.
     """
@@ -157,6 +163,7 @@ class Profile:
     eps: float
     footprint: Footprint
     recurrent: bool = False
+    compiler: int = 0
 
 
 @dataclass(frozen=True)

@@ -327,10 +327,10 @@ class Shell(ABC):
         """Shape of the output for a row, where a model says it without a run."""
         return None
 
-    def _profile(self, footprint: Footprint, form: InputForm) -> Profile:
+    def _profile(self, footprint: Footprint, form: InputForm, compiler: int = 0) -> Profile:
         axes = tuple(form.axes if self.layer is None else self.layer_axes)
         dtype = np.dtype("float64" if self.dtype == "float64" else "float32")
-        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrent)
+        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrent, compiler)
 
 
 def _copied(array: Any) -> Any:

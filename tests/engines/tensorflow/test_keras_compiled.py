@@ -9,10 +9,11 @@ import tensorflow as tf
 from helpers import assert_close
 from keras import layers as L
 from keras_models import draw_weights
+from planning import profile
 from tiers import mostly_wide
 
 import deepshap
-from deepshap.engines.tensorflow import contributions
+from deepshap.engines.tensorflow import contributions, engine
 from deepshap.engines.tensorflow.pairing import Unpaired
 
 X, R = (np.random.default_rng(seed).normal(size=(rows, 4, 2)).astype("float32") for seed, rows in ((1, 2), (2, 3)))
@@ -73,6 +74,24 @@ def test_products_and_softmax_behind_a_loop_are_those_of_all_pairs(dot, compiled
     assert len(compiled) == 1
     for values in found:
         assert_close(values, expected, 1e-5)
+
+
+def test_chunks_leave_room_for_what_is_compiled(compiled, monkeypatch):
+    """In a budget for all pairs as they are, and not for all of them compiled."""
+    monkeypatch.setattr(engine, "COMPILER", 10_000)
+    monkeypatch.setattr(contributions, "COMPILER", 10_000)
+    model = keras.Sequential([keras.Input((4, 2)), L.LSTM(3), L.Dense(2)])
+    rows, references = (np.random.default_rng(seed).normal(size=(60, 4, 2)).astype("float32") for seed in (1, 2))
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
+    footprint = profile(explainer, rows).footprint
+    needed = 60 * (footprint.reference + footprint.example + 60 * footprint.pair)
+    whole = explainer.shap_values(rows)
+    assert compiled == []  # of the first run of each size
+    explainer.max_memory = int(1.5 * needed) + 10_000
+    with explainer.frozen():
+        for _ in range(3):
+            assert_close(explainer.shap_values(rows), whole, 1e-5)
+    assert len(compiled) == 1
 
 
 def test_what_cannot_be_compiled_stays_as_it_is(compiled):

@@ -117,12 +117,12 @@ class Explained:
         return made[:-1] if self._counts else made
 
     def _may_be_compiled(self, examples: int, references: int, budget: int) -> bool:
-        """Whether the budget has room for the compiler, and for what it makes, which takes up to twice as much."""
+        """Whether the budget has room for the compiler, and for what it makes."""
         if self._footprint is None:
             return False
-        per_reference, per_example, per_pair = self._footprint
+        per_reference, per_example, per_pair = self._footprint.compiled
         needed = references * per_reference + examples * per_example + examples * references * per_pair
-        return COMPILER + 2 * needed <= budget
+        return COMPILER + needed <= budget
 
     def _run(self, function: Any, *arguments: Any) -> Any:
         try:
@@ -145,7 +145,7 @@ class Explained:
 
     def _fastest(self, sizes: tuple[int, ...]) -> Any:
         """The function itself, or what XLA makes of it for so many rows once that pays."""
-        if not self._compiles:
+        if not self.compiles:
             return self._function
         if sizes not in self._compiled:
             self._compiled[sizes] = _Compiled(self._function, partial(self._by_xla, math.prod(sizes)))
@@ -210,7 +210,7 @@ class Explained:
         self.loops = bool(tracer.loops)
         may_be_parted = self._may_have_kernels and not (self.graph.regions or self.graph.written)
         self._scores = tape.scores if may_be_parted else 0
-        self._compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
+        self.compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
         if diagnoses is not None:
             diagnosis = Diagnosis.of_all(diagnoses)
             self.steps = diagnosis.steps

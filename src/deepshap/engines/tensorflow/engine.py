@@ -16,7 +16,7 @@ from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
 from ..keeping import other_draws
 from ..shell import Shell, called_twice, spread
 from . import inspection
-from .contributions import CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
+from .contributions import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
 from .graphs import ModelGraph, concrete, shared
 from .handlers import Handlers
@@ -276,10 +276,9 @@ class TensorFlowEngine(Shell):
         self._survey(examples)  # before a model is run that will be refused
         self._settle(examples)
         key = self.graph(examples), _rules_of_users()
-        self.output_axis, self.layer_axes, self._recurrent, footprint, self.output_shape, self.dtype = self.once(
-            key, lambda: self._probed(examples, references)
-        )
-        return self._profile(footprint, examples.form)
+        found = self.once(key, lambda: self._probed(examples, references))
+        self.output_axis, self.layer_axes, self._recurrent, footprint, compiler, self.output_shape, self.dtype = found
+        return self._profile(footprint, examples.form, compiler)
 
     def _settle(self, points: Points) -> None:
         """Forget what was found of the model if it is not known to be as it was, its variables' values among it."""
@@ -305,7 +304,8 @@ class TensorFlowEngine(Shell):
         self._compare(both, runs[0])
         extra = tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e))
         footprint = function.footprint(tuple(self._entering(one)), tuple(self._entering(two)), extra)
-        return self.output_axis, self.layer_axes, function.loops, footprint, self.output_shape, self.dtype
+        compiler = COMPILER if function.compiles else 0
+        return self.output_axis, self.layer_axes, function.loops, footprint, compiler, self.output_shape, self.dtype
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, once while the model does not change; activations are not kept from call to call."""
