@@ -100,7 +100,7 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     first, second = (deepshap.DeepExplainer(model, references, progress=False) for _ in range(2))
     figures: dict[str, Any] = {"model": name, "operations": operations(model)}
     figures |= {"first": seconds(lambda: first(x)), "second": seconds(lambda: second(x))}
-    for _ in range(4):  # to be warm, and compiled
+    for _ in range(12):  # until XLA and kernels are compiled
         first(x)
         gradient()
     figures["gradient"] = statistics.median(seconds(lambda: gradient().numpy()) for _ in range(rounds))
