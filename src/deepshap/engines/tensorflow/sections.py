@@ -30,8 +30,10 @@ class Section:
 
 
 def divided(body: Body) -> Body | None:
-    """The same function with a section in the place of each loop; None if these could not run one after the other."""
+    """The same function with a section in the place of each loop; None without one, or if they could not run in turn."""
     groups = _groups(body.operations)
+    if not groups:  # loops may be within functions that it calls
+        return None
     units: list[Any] = [op for op in body.operations if not any(op in group for group in groups)]
     for group in groups:
         read = {id(t) for op in body.operations if op not in group for t in op.inputs} | {id(t) for t in body.outputs}
