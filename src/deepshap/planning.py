@@ -59,11 +59,11 @@ def plan_for(footprint: Footprint, examples: int, references: int, settings: Set
     ``compiler``: bytes that the engine's compiler takes for itself, if it has one. What it makes is several times as fast and
     takes twice as much, so it gets chunks that leave room for that, but for very small ones.
     """
-    plan = _planned(footprint, examples, references, settings.memory, settings.most_rows)
     room = settings.memory - compiler
-    if not compiler or room < LEAST_PAIRS * sum(footprint.compiled):
-        return plan
-    return replace(_planned(footprint.compiled, examples, references, room, settings.most_rows), memory=settings.memory)
+    if compiler and room >= LEAST_PAIRS * sum(footprint.compiled):
+        plan = _planned(footprint.compiled, examples, references, room, settings.most_rows)
+        return replace(plan, memory=settings.memory)
+    return _planned(footprint, examples, references, settings.memory, settings.most_rows)
 
 
 def _planned(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> Plan:

@@ -47,7 +47,7 @@ def over_a_constant(x):
 
 
 def twice(x):
-    """Attention between two loops, one after the other, and two that cross it."""
+    """Attention between two loops beside each other and a third one."""
     both = L.Bidirectional(states(L.LSTM, 2))(x)
     return states(L.SimpleRNN)(attended(both))
 
@@ -133,6 +133,17 @@ def test_of_little_attention_xla_compiles_the_whole(sections, monkeypatch):
 
 def body_of(call, *shape):
     return ModelGraph(concrete(call, [tf.TensorSpec(shape, tf.float32)]), {}, []).body
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_without_a_loop_of_its_own_nothing_is_divided(inside):
+    """Loops within functions that it calls are no sections."""
+
+    @tf.function
+    def called(x):
+        return tf.while_loop(lambda k, _: k < 2, lambda k, h: (k + 1, tf.sin(h)), (0, x))[1]
+
+    assert divided(body_of(called if inside else tf.sin, None, 2)) is None
 
 
 def test_what_lies_between_two_parts_of_a_section_belongs_to_it():

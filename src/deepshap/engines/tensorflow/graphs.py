@@ -14,7 +14,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from ...mathematics.traced import created
-from .operations import arguments
+from .operations import LOOPS, arguments
 
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
@@ -29,8 +29,8 @@ class Body:
     ) -> None:
         self.inputs, self.outputs = list(inputs), list(outputs)
         entering = {id(t) for t in self.inputs}
-        needed = _needed(operations, [*(t.op for t in self.outputs), *writers])
-        self.operations = [op for op in needed if op.type != "Placeholder"]
+        found = needed(operations, [*(t.op for t in self.outputs), *writers])
+        self.operations = [op for op in found if op.type != "Placeholder"]
         self.constants = [op for op in self.operations if op.type == "Const"]
         self.sources = [source(t, entering) for t in self.outputs]
 
@@ -54,15 +54,15 @@ def source(tensor: Any, inputs: set[int]) -> Any:
     return tensor
 
 
-def _needed(operations: Sequence[Any], wanted: list[Any]) -> list[Any]:
+def needed(operations: Sequence[Any], wanted: Iterable[Any]) -> list[Any]:
     """The operations that some of them are computed from, and these."""
-    waiting, needed = wanted, set()
+    waiting, found = list(wanted), set()
     while waiting:
         op = waiting.pop()
-        if op not in needed:
-            needed.add(op)
+        if op not in found:
+            found.add(op)
             waiting += [t.op for t in op.inputs]
-    return [op for op in operations if op in needed]
+    return [op for op in operations if op in found]
 
 
 class Library:
@@ -77,7 +77,7 @@ class Library:
         self._definitions = {f.signature.name: f for f in library.function}
         kinds = {node.op for node in itertools.chain(definition.node, *(f.node_def for f in library.function))}
         self.calls_python = any("PyFunc" in kind for kind in kinds)
-        self.has_loops = bool(kinds & {"While", "StatelessWhile"})
+        self.has_loops = not kinds.isdisjoint(LOOPS)
         self._home = tf.Graph()  # knows all functions, for those that call others
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .graphs import Body, emit
+from .operations import LOOPS
 from .survey import Survey
 from .values import ROWS, Layout
 
@@ -82,7 +83,7 @@ class _Scan:
     def _step(self, op: Any, inputs: list[Any]) -> list[Any]:
         if op.type in LISTS:
             return LISTS[op.type](op, inputs)
-        if op.type in ("While", "StatelessWhile"):
+        if op.type in LOOPS:
             return self._loop(op, inputs)
         if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
             ways = [self.run(body, inputs[1:]) for body in self.survey.branches(op)]

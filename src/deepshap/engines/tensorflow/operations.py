@@ -72,6 +72,8 @@ def is_of_user(operation: Operation) -> bool:
     return any(operation is registered for registered in USER_OPERATIONS.values())
 
 
+LOOPS = "While", "StatelessWhile"
+
 SIZES = {
     "OneHot": (1,),
     "DenseBincount": (1,),

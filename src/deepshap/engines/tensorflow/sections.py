@@ -9,7 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from .graphs import Body
+from .graphs import Body, needed
+from .operations import LOOPS
 
 
 class Section:
@@ -26,7 +27,7 @@ class Section:
         self.inputs = [t for t in given.values() if t.op.type != "Const"]
         self.outputs = [t for t in made if id(t) in read]
         self.body = Body(self.inputs, self.outputs, [*constants, *operations])
-        self.name = next(op.name for op in operations if _turns(op))
+        self.name = next(op.name for op in operations if op.type in LOOPS)
 
 
 def divided(body: Body) -> Body | None:
@@ -48,14 +49,10 @@ def divided(body: Body) -> Body | None:
     return found
 
 
-def _turns(op: Any) -> bool:
-    return op.type in ("While", "StatelessWhile")
-
-
 def _groups(operations: Sequence[Any]) -> list[set[Any]]:
     """The operations of each section; loops that are not apart share one."""
     groups: list[set[Any]] = []
-    for op in filter(_turns, operations):
+    for op in (op for op in operations if op.type in LOOPS):
         group = _whole({op}, operations)
         while shared := [other for other in groups if other & group]:
             groups = [other for other in groups if other not in shared]
@@ -77,11 +74,8 @@ def _linked(group: set[Any], operations: Sequence[Any]) -> set[Any]:
 
 
 def _between(group: set[Any], operations: Sequence[Any]) -> set[Any]:
-    after, before = set(group), set(group)
+    after = set(group)
     for op in operations:
         if any(t.op in after for t in op.inputs):
             after.add(op)
-    for op in reversed(operations):
-        if op in before:
-            before |= {t.op for t in op.inputs}
-    return after & before
+    return after.intersection(needed(operations, group))

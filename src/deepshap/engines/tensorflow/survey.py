@@ -14,6 +14,7 @@ from .operations import (
     CONTROL,
     INDEX,
     LINEAR,
+    LOOPS,
     MULTILINEAR,
     POSITIONS,
     RANDOM,
@@ -140,7 +141,7 @@ class Survey:
         return (STILL,) * len(op.outputs)
 
     def _control(self, op: Any, flags: Flags) -> Flags:
-        if op.type in ("While", "StatelessWhile"):
+        if op.type in LOOPS:
             return self.loop(op, flags)
         if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
             return self.run_all(self.branches(op), flags[1:])
