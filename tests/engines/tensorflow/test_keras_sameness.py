@@ -49,6 +49,12 @@ def standing():
     return model
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _stands():
+    """Before a test changes Keras, whichever is the first of its process."""
+    standing()
+
+
 def state_of(model):
     """What is known of a model where the code of the network above has run, as far as it does."""
     run = standing()
