@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import mostly_wide
 
 import deepshap
 from deepshap.engines.kernels import worth
@@ -137,6 +140,36 @@ def test_attention_in_one_pass_gives_what_its_operations_give(name, kernels, mon
                 explained(FORMS[name], dtype), expected, atol=rounding * abs(expected).max(), rtol=0
             )
             assert runs == [yes]
+
+
+@pytest.mark.parametrize("pairs", [0, 2, 7])
+@pytest.mark.parametrize("name", mostly_wide(FORMS, {"einsum", "one head"}))
+def test_parts_of_the_pairs_give_what_all_give(name, pairs, kernels, monkeypatch):
+    """Of 3 examples and 5 references: one pair at a time, then two examples, then three with two references."""
+    runs = kernels(False)
+    whole, heads = explained(FORMS[name], "float64"), 1 if name == "one head" else HEADS
+    monkeypatch.setattr(attention, "SCORES", pairs * heads * STEPS**2)
+    np.testing.assert_allclose(explained(FORMS[name], "float64"), whole, atol=1e-14 * abs(whole).max(), rtol=0)
+    assert runs == [False, False]
+
+
+def test_what_the_plain_rules_take_does_not_grow_with_the_pairs(monkeypatch):
+    examples, references, heads, steps, width = 40, 50, 2, 16, 4
+    sides = [
+        DRAWN.normal(size=(rows, heads, *shape)).astype("float32")
+        for shape in [(steps, width)] * 2 + [(width, steps)] + [(steps, steps)] * 2 + [(steps,)]
+        for rows in (examples, references)
+    ]
+    m = DRAWN.normal(size=(references, examples, heads, steps, width)).astype("float32")
+    scores = references * examples * heads * steps**2
+    monkeypatch.setattr(attention, "SCORES", scores // 20)
+    tracemalloc.start()
+    try:
+        made = attention._plainly(m, sides, 1.0)
+        taken = tracemalloc.get_traced_memory()[1] - sum(v.nbytes for v in made)
+    finally:
+        tracemalloc.stop()
+    assert taken < scores * m.itemsize / 2  # all at once they take some seven of all scores
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from . import one_pass
 from .step import Step
 from .values import Value
 
+SCORES = 1_000_000  # that pairs have at once where rules run one after the other
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 WANTED = "nhti", "nhsi", "nhws", "nhts"  # how the kernel takes queries, keys, values, and scores and weights
 MADE = "bnhti", "bnhsi", "bnhsw"  # and what it makes; b are the references
@@ -202,8 +204,21 @@ def _placed(v: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _plainly(m: np.ndarray, sides: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
-    """The rules of both products and of softmax, one after the other."""
-    *pairs, p, total = [(x[None], r[:, None]) for x, r in zip(sides[::2], sides[1::2], strict=True)]
+    """The rules of both products and of softmax, one after the other, of a part of the pairs at a time."""
+    (b, n), scores, xs, rs = m.shape[:2], sides[6][0].size, sides[::2], sides[1::2]
+    found = [np.empty((b, n, *x.shape[1:]), m.dtype) for x in (*xs[:2], xs[2].swapaxes(-1, -2))]
+    examples = max(1, min(n, SCORES // scores))
+    references = max(1, SCORES // (examples * scores))
+    for k, j in product(range(0, b, references), range(0, n, examples)):
+        of_k, of_j = slice(k, k + references), slice(j, j + examples)
+        pairs = [(x[None, of_j], r[of_k, None]) for x, r in zip(xs, rs, strict=True)]
+        for all_pairs, made in zip(found, _of_part(m[of_k, of_j], pairs, scale), strict=True):
+            all_pairs[of_k, of_j] = made
+    return found
+
+
+def _of_part(m: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> list[np.ndarray]:
+    *pairs, p, total = pairs
     q, k, v, z = [(x + r) / 2 for x, r in pairs[:3]] + pairs[3:]
     scores = [np.broadcast_arrays(*pair) for pair in (z, p, [side[..., None] for side in total])]
     with tf.init_scope():
