@@ -360,7 +360,7 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
     times = _crossings(r, x - r)
 
     def between(k: Array, total: Array) -> Array:
-        start, end = times[..., k : k + 1], times[..., k + 1 : k + 2]
+        start, end = times[..., k, None], times[..., k + 1, None]  # of k : k + 1 XLA does not know how wide it is
 
         def held() -> Array:
             point = xp.lerp(r, x, (start + end) / 2)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ...additivity import TOLERANCE
 from ...errors import ControlFlowError, InputError
 from ..api import Footprint
 from ..shell import control_flow_message
@@ -148,7 +149,8 @@ class Explained:
         if not self.compiles:
             return self._function
         if sizes not in self._compiled:
-            self._compiled[sizes] = _Compiled(self._function, partial(self._by_xla, math.prod(sizes)))
+            tolerance = max((TOLERANCE.get(dtype.name, 0.0) for dtype in self.dtypes), default=0.0)
+            self._compiled[sizes] = _Compiled(self._function, partial(self._by_xla, math.prod(sizes)), tolerance)
         return self._compiled[sizes]
 
     def _by_xla(self, pairs: int) -> Any:
@@ -312,23 +314,38 @@ def _rows_first(tensor: Any, axis: int) -> Any:
 class _Compiled:
     """Runs a function as it is until that has taken long enough for XLA to pay, for one size of its arguments.
 
-    What XLA cannot compile stays as it is.
+    It stays as it is where XLA cannot compile it, or returns anything else.
     """
 
-    def __init__(self, function: Any, by_xla: Callable[[], Any]) -> None:
-        self._function, self._by_xla, self._runs, self._spent, self._waits = function, by_xla, 0, 0.0, True
+    def __init__(self, function: Any, by_xla: Callable[[], Any], tolerance: float) -> None:
+        self._function, self._by_xla, self._tolerance = function, by_xla, tolerance
+        self._runs, self._spent, self._waits = 0, 0.0, True
 
     def __call__(self, *arguments: Any) -> Any:
         """Run."""
         if self._waits and self._spent > PAYS:
-            self._waits, plain = False, self._function
-            try:
-                self._function = self._by_xla()
-                return self._function(*arguments)
-            except tf.errors.OpError:
-                self._function = plain
+            return self._replaced(arguments)
         start = time.perf_counter()
         result = self._function(*arguments)
         self._spent += (time.perf_counter() - start) * (self._runs > 0)  # the first run is slower than the next
         self._runs += 1
         return result
+
+    def _replaced(self, arguments: Sequence[Any]) -> Any:
+        """What the function returns, which is what XLA's must return to take its place."""
+        self._waits, expected = False, self._function(*arguments)
+        try:
+            by_xla = self._by_xla()
+            found = by_xla(*arguments)
+        except tf.errors.OpError:
+            return expected
+        if all(_agree(*each, self._tolerance) for each in zip(found, expected, strict=True)):
+            self._function = by_xla
+        return expected
+
+
+def _agree(found: Any, expected: Any, tolerance: float) -> bool:
+    """Whether arrays are equal to rounding, relative to the largest number."""
+    found, expected = found.numpy(), expected.numpy()
+    largest = np.abs(expected).max(initial=0.0)
+    return np.allclose(found, expected, rtol=0.0, atol=tolerance * largest, equal_nan=True)
