@@ -151,6 +151,25 @@ def test_a_function_of_tensorflow_is_recognised(traces):
     assert len(traces) == 1
 
 
+def test_a_loop_is_recognised_and_so_is_what_it_captures(traces):
+    """What a loop's body slices is named by a number too; the other capture has the name of what it goes into."""
+    captured = [tf.constant([[0.5], [2.0]]), tf.constant([[1.5], [-1.0]])]
+
+    def model(x):
+        def turn(k, h):
+            return k + 1, tf.tanh(h + x[:, 0] @ captured[0] * captured[1][k : k + 1])
+
+        return tf.while_loop(lambda k, h: k < 2, turn, (0, x[:, 1, :1]), maximum_iterations=2)[1]
+
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    confirm(explainer, model, X, R)
+    confirm(explainer, model, X, R)
+    assert len(traces) == 1
+    captured.reverse()
+    confirm(explainer, model, X, R)
+    assert len(traces) == 2
+
+
 # ---------------------------------------------------------------------- several explainers of one model
 def test_explainers_of_one_model_share_what_was_traced(traces):
     network = Scaled()

@@ -160,8 +160,9 @@ def signature(function: Any) -> Hashable:
             return tuple(of(f.name) for f in value.list.func)
         return value.SerializeToString(deterministic=True)
 
-    def nodes(given: Sequence[Any]) -> Hashable:
-        places = {n.name: f"#{place}" for place, n in enumerate(given) if n.name.isdigit()}  # captured by a function
+    def nodes(given: Sequence[Any], arguments: Mapping[str, str]) -> Hashable:
+        captured = {n.name: f"#{place}" for place, n in enumerate(given) if n.name.isdigit()}
+        places = {**arguments, **captured}
 
         def node(n: Any) -> Hashable:
             attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
@@ -172,11 +173,13 @@ def signature(function: Any) -> Hashable:
     def of(name: str) -> Hashable:
         if name not in known and name in library:
             body = library[name]
-            known[name] = (nodes(body.node_def), tuple(sorted(body.ret.items())))
+            arguments = {a.name: f"${place}" for place, a in enumerate(body.signature.input_arg)}
+            returned = (body.ret[a.name] for a in body.signature.output_arg)
+            known[name] = (nodes(body.node_def, arguments), tuple(arguments.get(r, r) for r in returned))
         return known.get(name, name)
 
     captured = tuple(id(external) for external, _ in graph.captures)
-    return nodes(definition.node), tuple(t.name for t in graph.outputs), captured
+    return nodes(definition.node, {}), tuple(t.name for t in graph.outputs), captured
 
 
 class ModelGraph:
