@@ -170,6 +170,17 @@ def test_a_loop_is_recognised_and_so_is_what_it_captures(traces):
     assert len(traces) == 2
 
 
+def test_a_vectorized_map_is_recognised(traces):
+    """What it captures has a number for a name, behind that of its scope."""
+    weights = tf.constant([[0.5], [-2.0]])
+    explainer = deepshap.DeepExplainer(
+        lambda x: tf.reduce_sum(tf.vectorized_map(lambda row: tf.tanh(row @ weights), x), 1), R, progress=False
+    )
+    explainer(X)
+    explainer(X)
+    assert len(traces) == 1
+
+
 # ---------------------------------------------------------------------- several explainers of one model
 def test_explainers_of_one_model_share_what_was_traced(traces):
     network = Scaled()

@@ -161,8 +161,8 @@ def signature(function: Any) -> Hashable:
         return value.SerializeToString(deterministic=True)
 
     def nodes(given: Sequence[Any], arguments: Mapping[str, str]) -> Hashable:
-        captured = {n.name: f"#{place}" for place, n in enumerate(given) if n.name.isdigit()}
-        places = {**arguments, **captured}
+        numbered = [(place, n.name) for place, n in enumerate(given) if n.name.rpartition("/")[2].isdigit()]
+        places = {**arguments, **{name: f"#{place}" for place, name in numbered}}
 
         def node(n: Any) -> Hashable:
             attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
