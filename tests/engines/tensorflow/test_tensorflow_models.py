@@ -142,6 +142,43 @@ def test_functions_are_explained_exactly_and_as_tf_functions_too(name):
         )
 
 
+# ---------------------------------------------------------------------- parts that grow from turn to turn
+def attended(h: Any, seen: Any) -> Any:
+    return tf.einsum("bt,btf->bf", tf.nn.softmax(tf.einsum("btf,bf->bt", seen, h + 0.3)), seen)
+
+
+PARTS = {
+    "mean": (lambda x, k: x[:, : k + 1], lambda h, seen: tf.reduce_mean(seen, 1)),
+    "squares": (lambda x, k: x[:, k:], lambda h, seen: tf.reduce_mean(tf.square(seen), 1)),
+    "window": (lambda x, k: x[:, tf.maximum(k - 2, 0) : k + 1], lambda h, seen: tf.reduce_sum(seen, 1)),
+    "slice": (lambda x, k: tf.slice(x, [0, 0, 0], tf.stack([-1, k + 1, -1])), lambda h, seen: tf.reduce_sum(seen, 1)),
+    "gather": (lambda x, k: tf.gather(x, tf.range(k + 1), axis=1), lambda h, seen: tf.reduce_mean(seen, 1)),
+    "attention": (lambda x, k: x[:, : k + 1], attended),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_that_grow_in_a_loop(name):
+    part, change = PARTS[name]
+    steps, features = X.shape[1:]
+
+    def turn(k: Any, h: Any, x: Any) -> Any:
+        return tf.ensure_shape(h * 0.5 + tf.tanh(change(h, part(x, k))), [None, features])
+
+    def looping(x: Any) -> Any:
+        return tf.while_loop(lambda k, h: k < steps, lambda k, h: (k + 1, turn(k, h, x)), (0, x[:, 0] * 0.1))[1]
+
+    def written_out(x: Any) -> Any:
+        h = x[:, 0] * 0.1
+        for k in range(steps):
+            h = turn(k, h, x)
+        return h
+
+    values = explain(looping)
+    exact(looping, values)
+    assert_close(values, explain(written_out))
+
+
 # ---------------------------------------------------------------------- branches that the data decide
 def of_positive(h: Any) -> Any:
     """What rows with a positive sum go through."""
