@@ -160,9 +160,9 @@ def signature(function: Any) -> Hashable:
             return tuple(of(f.name) for f in value.list.func)
         return value.SerializeToString(deterministic=True)
 
-    def nodes(given: Sequence[Any], arguments: Mapping[str, str]) -> Hashable:
+    def nodes(given: Sequence[Any], entries: Mapping[str, str]) -> Hashable:
         numbered = [(place, n.name) for place, n in enumerate(given) if n.name.rpartition("/")[2].isdigit()]
-        places = {**arguments, **{name: f"#{place}" for place, name in numbered}}
+        places = {**entries, **{name: f"#{place}" for place, name in numbered}}
 
         def node(n: Any) -> Hashable:
             attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
@@ -173,9 +173,9 @@ def signature(function: Any) -> Hashable:
     def of(name: str) -> Hashable:
         if name not in known and name in library:
             body = library[name]
-            arguments = {a.name: f"${place}" for place, a in enumerate(body.signature.input_arg)}
+            entries = {a.name: f"${place}" for place, a in enumerate(body.signature.input_arg)}
             returned = (body.ret[a.name] for a in body.signature.output_arg)
-            known[name] = (nodes(body.node_def, arguments), tuple(arguments.get(r, r) for r in returned))
+            known[name] = (nodes(body.node_def, entries), tuple(entries.get(r, r) for r in returned))
         return known.get(name, name)
 
     captured = tuple(id(external) for external, _ in graph.captures)

@@ -100,9 +100,9 @@ class _Scan:
 
     def _loop(self, op: Any, inputs: list[Any]) -> list[Any]:
         body = self.library.body(op, "body")
-        same = [_source(given) is entry for given, entry in zip(body.outputs, body.inputs, strict=True)]
+        stays = [source is entry for source, entry in zip(body.sources, body.inputs, strict=True)]
         # A counter is not what the first turn finds: else parts that it cuts have the size of the first.
-        inputs = [v if stays or isinstance(v, _List) else _like(v) for v, stays in zip(inputs, same, strict=True)]
+        inputs = [v if same or isinstance(v, _List) else _unknown(v) for v, same in zip(inputs, stays, strict=True)]
         outputs = self.run(body, inputs)
         entries = [_merged(pair) for pair in zip(inputs, outputs, strict=True)]
         if any(a is not b for a, b in zip(entries, inputs, strict=True)):
@@ -126,18 +126,6 @@ def _merged(values: Sequence[Any]) -> Any:
     ):
         return first
     return tf.raw_ops.Placeholder(dtype=first.dtype, shape=first.shape.most_specific_compatible_shape(rest[0].shape))
-
-
-def _source(tensor: Any) -> Any:
-    """What a tensor of a graph is passed on from."""
-    while tensor.op.type == "Identity":
-        tensor = tensor.op.inputs[0]
-    return tensor
-
-
-def _like(value: Any) -> Any:
-    """Of the same shape, with numbers that are not known; a resource as it is."""
-    return value if value.dtype in (tf.resource, tf.variant) else _unknown(value)
 
 
 def _unknown(tensor: Any) -> Any:
