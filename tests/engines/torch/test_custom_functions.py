@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 import torch
 from helpers import assert_close, drawn, values
 from torch import Tensor
+from torch.autograd.function import FunctionMeta
+
+import deepshap
 
 X, R = drawn(3, 4, seed=1), drawn(5, 4, seed=2)
 
@@ -88,7 +92,53 @@ class Nested(Wrong):
         return Silu.apply(x) * 2
 
 
-silu, view, same = Silu.apply, View.apply, Same.apply
+class SeveralApart(Wrong):
+    """Several results, one of which is no tensor, and setup_context."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, str]:
+        return x * y, x > y, "word"
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs)
+
+
+class Listed(Wrong):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> list[Any]:
+        return [x.exp(), {"tanh": x.tanh()}]
+
+
+class Inherited(Silu):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return Silu.forward(ctx, x) + 1
+
+
+class OfWeights(Wrong):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return weight.exp()
+
+
+silu, view, same, apart, in_place = Silu.apply, View.apply, Same.apply, Apart.apply, InPlace.apply
+several, listed, inherited, of_weights, nested = (f.apply for f in (SeveralApart, Listed, Inherited, OfWeights, Nested))
+WEIGHT = torch.nn.Parameter(torch.linspace(-1, 1, 4, dtype=torch.float64))
+
+
+def of_several(x: Tensor) -> Tensor:
+    product, greater, word = several(x, x.tanh())
+    return torch.where(greater, product, x) if word == "word" else x
+
+
+def without_gradients(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return silu(view(x.tanh()).relu_())
+
+
 BOTH: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "plain": (lambda x: Silu.apply(2 * x), lambda x: 2 * x * torch.sigmoid(2 * x)),
     "taken before": (lambda x: silu(2 * x), lambda x: 2 * x * torch.sigmoid(2 * x)),
@@ -105,18 +155,66 @@ BOTH: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     ),
     "step": (lambda x: Step.apply(x) * x, lambda x: (x > 0).to(x.dtype) * x),
     "nested": (lambda x: Nested.apply(x), lambda x: x * torch.sigmoid(x) * 2),
+    "nested, taken before": (lambda x: nested(x), lambda x: x * torch.sigmoid(x) * 2),
+    "context apart, taken before": (lambda x: apart(silu(x), 2), lambda x: (x * torch.sigmoid(x)).tanh() ** 2),
+    "several, context apart": (of_several, lambda x: torch.where(x > x.tanh(), x * x.tanh(), x)),
+    "in place, and so after it": (lambda x: in_place(x * 2).mul_(3).relu_(), lambda x: ((x * 2).sin() * 3).relu()),
+    "a result in place": (lambda x: silu(x).add_(1).relu_() * x, lambda x: (x * x.sigmoid() + 1).relu() * x),
+    "in a list": (lambda x: listed(x)[0] + listed(x)[1]["tanh"], lambda x: x.exp() + x.tanh()),
+    "by another's forward": (lambda x: inherited(x) * x, lambda x: (x * x.sigmoid() + 1) * x),
+    "of weights": (lambda x: (of_weights(WEIGHT) * x).tanh(), lambda x: (WEIGHT.exp() * x).tanh()),
+    "without gradients": (without_gradients, lambda x: x.tanh().relu() * torch.sigmoid(x.tanh().relu())),
 }
 
 
 @pytest.mark.parametrize("custom", BOTH)
 def test_the_forward_is_explained(custom):
     function, plain = BOTH[custom]
-    before = torch.autograd.Function.apply.__func__.__code__
+    before = dict(vars(FunctionMeta))
     found = values(function, X, R)
-    assert torch.autograd.Function.apply.__func__.__code__ is before
+    assert dict(vars(FunctionMeta)) == before
     assert_close(found, values(plain, X, R))
     with torch.no_grad():
         assert_close(found.sum(1), (plain(X) - plain(R).mean(0)).numpy())
+
+
+def test_calls_in_another_thread_are_refused():
+    def model(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        thread = threading.Thread(target=lambda: found.append(silu(x)))
+        thread.start()
+        thread.join()
+        return found[0].tanh()
+
+    with pytest.raises(deepshap.UnsupportedOperationError, match=r"custom autograd function \(SiluBackward\)"):
+        values(model, X, R)
+
+
+def test_an_error_in_a_forward_leaves_the_metaclass_as_it_was():
+    class Failing(Wrong):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            if "forward" in vars(FunctionMeta):
+                raise LookupError("of the model")
+            return x.tanh()
+
+    before = dict(vars(FunctionMeta))
+    with pytest.raises(Exception, match="of the model"):
+        values(Failing.apply, X, R)
+    assert dict(vars(FunctionMeta)) == before
+
+
+def test_a_model_that_replaces_a_forward():
+    class Exchanged(Wrong):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+    def model(x: Tensor) -> Tensor:
+        Exchanged.forward = staticmethod(lambda ctx, x: x.tanh())  # type: ignore[method-assign,assignment]
+        return Exchanged.apply(x)
+
+    assert_close(values(model, X, R), values(torch.tanh, X, R))
 
 
 def test_torch_calls_custom_functions_as_before():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -58,9 +59,16 @@ def is_followed(tensor: Tensor) -> bool:
         return True
     if not _reaches_mark(node):
         return False
+    name = node.name()
+    if isinstance(node, BackwardCFunction):
+        raise UnsupportedOperationError(
+            f"a tensor used at {place_of_call()} depends on the explained input through a custom autograd function ({name}) "
+            "whose call deepshap did not see, because it ran in another thread or torch called it in a new way. Call it in "
+            "the thread that calls the model, or call its forward instead of apply."
+        )
     raise UnsupportedOperationError(
         f"a tensor used at {place_of_call()} depends on the explained input through code that deepshap cannot see "
-        f"({node.name()}): a TorchScript module, a C++ extension, or another thread. Use the plain Python module, or wrap "
+        f"({name}): a TorchScript module, a C++ extension, or another thread. Use the plain Python module, or wrap "
         "the code in a torch.autograd.Function and give that a rule with deepshap.register_rule."
     )
 

@@ -163,6 +163,11 @@ def _name_of(path: str) -> str | None:
     return None if path.startswith(_TORCH) else "" if path.startswith(_PACKAGE) else os.path.basename(path)
 
 
+def is_ours(frame: FrameType) -> bool:
+    """Return whether a frame runs code of this package."""
+    return _name_of(frame.f_code.co_filename) == ""
+
+
 def check_no_derivative(call: Call, transformed: bool) -> None:
     """Refuse derivatives that a model takes of itself: how they depend on the input cannot be followed."""
     if not transformed and call.function not in _DERIVATIVES:

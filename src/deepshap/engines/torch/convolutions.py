@@ -41,18 +41,18 @@ class Geometry(NamedTuple):
         return set(self.kernel) == set(self.stride) == {1} and not any(self.padding)
 
 
-class _Convolution(Function):
+class Convolution(Function):
     """A convolution, whose way back takes rows of any number."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[..., Tensor], back: Back, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], back: Back, x: Tensor, weight: Tensor) -> Tensor:  # noqa: D102
         ctx.back = back
         ctx.save_for_backward(weight)
         return function(x, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx: Any, m: Tensor) -> Any:  # noqa: D102
         (weight,) = ctx.saved_tensors
         back = partial(ctx.back, weight)
 
@@ -71,7 +71,7 @@ def with_own_way_back(convolution: Callable[..., Tensor]) -> Callable[..., Tenso
         options = {**_named(rest), **options}
         if (back := _way_back(input, weight, **options)) is None:
             return convolution(input, weight, **options)
-        return applied(_Convolution, partial(convolution, **options), back, input, weight)
+        return applied(Convolution, partial(convolution, **options), back, input, weight)
 
     return call
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FunctionType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._functorch import apis
 from torch._functorch.vmap import _process_batched_inputs
-from torch.autograd.function import Function
+from torch.autograd.function import BackwardCFunction, Function, FunctionMeta
 from torch.jit import ScriptFunction
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
-from .composites import lengths
+from .convolutions import Convolution
 from .nodes import Node
 from .operations import Operation
 from .tree import replace, tensors
@@ -59,64 +60,154 @@ class _Context:
 
 
 def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
-    """Run the forward of a custom function as the plain code that it is. Inputs come back as views, as from autograd."""
-    separate = function.setup_context is not Function.setup_context  # forward takes no context then
-    result = function.forward(*(() if separate else (_Context(len(args)),)), *args, **kwargs)
+    """Run the forward of a custom function as plain code. Inputs come back as views, as from autograd."""
+    context = () if _has_setup_context(function) else (_Context(len(args)),)
+    result = _class_attribute(function, "forward")(*context, *args, **kwargs)
     given = {id(t) for t in tensors(args)}
     return replace(result, lambda t: t.view_as(t) if id(t) in given else t)
 
 
+# ---------------------------------------------------------------------- custom functions of autograd
+# torch does not show ``Function.apply`` to function modes. But whatever calls it, ``F.apply(x)`` or an alias ``f = F.apply`` made
+# at import, ``apply`` looks ``forward`` and ``setup_context`` up on the class in each call. Python looks an attribute of a class
+# up on its metaclass first, and a descriptor with ``__set__`` found there wins. So during a run FunctionMeta, the metaclass of
+# all custom functions, gets descriptors of these two names, which show the call to the tracer.
+
+
+class CustomFunctionCall(ForeignCall):
+    """A call of a custom function of autograd, from inside torch's ``apply``.
+
+    When ``apply`` returns, torch replaces the history (``grad_fn``) of each differentiable output by that of the function's own
+    backward. So a traced call hands torch copies without history, marked as not differentiable. The tracer attaches the
+    traced history to the copies before anything else is computed from them.
+    """
+
+    def __init__(self, key: type[Function], forward: Callable[..., Any]) -> None:
+        super().__init__(key, key.apply, key.__qualname__)
+        self.forward = forward  # the function's own, which runs where nothing depends on the explained input
+        self.awaiting: list[tuple[Tensor, Tensor]] | None = None  # the tracer's list of (copy, traced output)
+        self.copies: list[Tensor] = []
+
+    def without_history(self, outputs: Any) -> Any:
+        """Return the outputs of a traced call as copies without history."""
+        if self.awaiting is None:
+            return outputs
+        with torch._C.DisableTorchFunction():  # a call that the tracer sees would attach the history at once
+            return tuple(map(self._copy, outputs)) if isinstance(outputs, tuple) else self._copy(outputs)
+
+    def _copy(self, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return output
+        assert self.awaiting is not None
+        copy = output.detach().clone()
+        self.awaiting.append((copy, output))
+        self.copies.append(copy)
+        return copy
+
+
+class _ClassAttribute:
+    """A descriptor on FunctionMeta for ``forward`` or ``setup_context`` of every custom function."""
+
+    def __init__(self, name: str, replacement: Callable[..., Any]) -> None:
+        self._name, self._replacement = name, replacement
+        self._ours = {
+            function: _class_attribute(function, name) for function in (Node, Convolution)
+        }  # called at every step
+
+    def __get__(self, function: Any, owner: Any) -> Any:
+        if function is None:
+            return self
+        if (ours := self._ours.get(function)) is not None:
+            return ours
+        original = _class_attribute(function, self._name)
+        if self._name == "setup_context" and not _has_setup_context(function):
+            return original  # torch compares it to the default
+        replacement = partial(self._replacement, function, original)
+        replacement.__wrapped__ = original  # type: ignore[attr-defined] # torch reads the defaults from its signature
+        return replacement
+
+    def __set__(self, function: Any, value: Any) -> None:
+        meta: Any = FunctionMeta
+        delattr(meta, self._name)
+        try:
+            setattr(function, self._name, value)
+        finally:
+            setattr(meta, self._name, self)
+
+
+class _Pending(threading.local):
+    """Outputs of traced calls whose ``setup_context`` torch has yet to call, with the copies among them."""
+
+    calls: Sequence[tuple[Any, list[Tensor]]] = ()
+
+
+_PENDING = _Pending()
+
+
+def _show_forward(function: type[Function], original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Show a custom function to the active tracer, or run it."""
+    separate = _has_setup_context(function)
+    inputs = args if separate else args[1:]
+    called_by_torch = separate or (bool(args) and isinstance(args[0], BackwardCFunction))
+    if not called_by_torch or not has_torch_function(tuple(tensors((inputs, kwargs)))):
+        return original(*args, **kwargs)  # no tracer is active, or another function calls this forward as plain code
+    call = CustomFunctionCall(function, original if separate else partial(original, args[0]))
+    outputs = call.without_history(call(*inputs, **kwargs))
+    if not separate:
+        if call.copies:
+            args[0].mark_non_differentiable(*call.copies)
+    elif call.awaiting is not None:
+        _PENDING.calls = [*_PENDING.calls[-9:], (outputs, call.copies)]
+    return outputs
+
+
+def _show_setup_context(
+    function: type[Function], original: Callable[..., Any], context: Any, inputs: Any, output: Any
+) -> None:
+    """Set up the context of a call; one that was traced needs nothing in it."""
+    copies = next((copies for outputs, copies in _PENDING.calls if outputs is output), None)
+    if copies is None:
+        original(context, inputs, output)
+        return
+    _PENDING.calls = [c for c in _PENDING.calls if c[0] is not output]
+    context.mark_non_differentiable(*copies)
+
+
+def _class_attribute(function: type[Function], name: str) -> Any:
+    """Return an attribute of a class or its bases, past the metaclass."""
+    return next(vars(c)[name] for c in function.__mro__ if name in vars(c)).__get__(None, function)
+
+
+def _has_setup_context(function: type[Function]) -> bool:
+    """Return whether a class overrides ``setup_context``; its forward takes no context then."""
+    return _class_attribute(function, "setup_context") is not _class_attribute(Function, "setup_context")
+
+
 @contextmanager
 def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see custom functions of autograd, packing, what ``torch.vmap`` does to each row, and scripted functions.
-
-    The codes of apply and packing are exchanged, not attributes: programs write ``f = F.apply`` when they are imported.
-    """
-    if _APPLY.__code__ is _ANNOUNCING:  # a run within a run
+    """Let the tracer see custom functions of autograd, what ``torch.vmap`` does to each row, and scripted functions."""
+    if "forward" in vars(FunctionMeta):  # a run within a run
         yield
         return
-    _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _ANNOUNCING, row_by_row, as_written
-    lengths.PACK.__code__ = _packing.__code__
+    meta: Any = FunctionMeta
+    meta.forward = _ClassAttribute("forward", _show_forward)
+    meta.setup_context = _ClassAttribute("setup_context", _show_setup_context)
+    _APIS.vmap_impl, _SCRIPTS.__call__ = row_by_row, as_written
     try:
         yield
     finally:
-        _APPLY.__code__, _APIS.vmap_impl, _SCRIPTS.__call__ = _NATIVE.__code__, _VMAP, _SCRIPTED
-        lengths.PACK.__code__ = lengths.NATIVE.__code__
-
-
-def _with_cell(__class__: Any) -> Any:
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        __class__  # noqa: B018 (torch's code has this cell too)
-        from deepshap.engines.torch.foreign import announced  # runs among the globals of torch's module
-
-        return announced(cls, *args, **kwargs)
-
-    return apply
-
-
-def _packing(input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> Any:
-    from deepshap.engines.torch.composites.lengths import announced  # runs among the globals of torch's module
-
-    return announced(input, lengths, batch_first, enforce_sorted)
+        del meta.forward, meta.setup_context
+        _PENDING.calls = ()
+        _APIS.vmap_impl, _SCRIPTS.__call__ = _VMAP, _SCRIPTED
 
 
 _APIS: Any = apis
 _VMAP = _APIS.vmap_impl
 _SCRIPTS: Any = ScriptFunction
 _SCRIPTED = _SCRIPTS.__call__
-_APPLY: Any = Function.__dict__["apply"].__func__
-_NATIVE: Any = FunctionType(_APPLY.__code__, _APPLY.__globals__, "apply", _APPLY.__defaults__, _APPLY.__closure__)
-_ANNOUNCING = _with_cell(None).__code__
 
 
-def announced(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-    """Show a custom function to the active tracer, or run it."""
-    run = _NATIVE.__get__(cls)
-    if issubclass(cls, Node) or not has_torch_function(tuple(tensors(args))):
-        return run(*args, **kwargs)
-    return ForeignCall(cls, run, cls.__qualname__)(*args, **kwargs)
-
-
+# ---------------------------------------------------------------------- scripted functions, vmap, and modules with rules
 def as_written(scripted: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the Python function that a scripted one was made of, as torch.compile does; those from files have none."""
     own = getattr(scripted, "_torchdynamo_inline", None)

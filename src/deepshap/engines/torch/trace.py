@@ -34,7 +34,7 @@ from .carriers import (
     told_active,
 )
 from .chains import with_weights
-from .foreign import ForeignCall, run_forward
+from .foreign import CustomFunctionCall, ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, places_found, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
 from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
@@ -79,6 +79,9 @@ class Tracer(TorchFunctionMode):
         self.recording: Recording | None = None
         self._made: Line | Call | None = None  # what the last active call was
         self._ran: tuple[Any, Any, Way] | None = None  # what the last call took, and how it was followed
+        self._awaiting: list[
+            tuple[Tensor, Tensor]
+        ] = []  # outputs of custom functions without history, and as they were traced
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +104,7 @@ class Tracer(TorchFunctionMode):
 
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
+        self._attach_histories()
         if self.recording is not None:
             self.recording.leave(output)
         output = self._joined(output)
@@ -123,6 +127,8 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         witness, kwargs = self.witness, kwargs or {}
+        if self._awaiting:
+            self._attach_histories()
         if self.recording is not None:
             return self._recorded(self.recording, function, types, args, kwargs)
         if witness is not None and (line := witness.script.next) is not None and line.function == function:
@@ -164,8 +170,18 @@ class Tracer(TorchFunctionMode):
         self.recording = recording
         return result
 
+    def _attach_histories(self) -> None:
+        """Give the outputs of custom functions the history with which they were traced."""
+        awaiting, self._awaiting[:] = self._awaiting[:], []
+        for output, traced in awaiting:
+            with torch.enable_grad():
+                output.copy_(traced)
+            self._mark(output)
+
     def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> tuple[Any, bool]:
         """Follow an active call that is not known; say whether what it returns are entries of another value."""
+        if isinstance(call.function, CustomFunctionCall):
+            call.function.awaiting = self._awaiting
         self._uses.count(active, self.reading)
         if drawn := self._drawn.of(call.given):
             self.unsupported[drawn] = None
@@ -238,6 +254,7 @@ class Tracer(TorchFunctionMode):
         for target in written:
             self._overwriting.before(target)
         plain = True not in [t.requires_grad for t in given]  # else no view could be written to later
+        call = call._replace(function=call.function.forward) if isinstance(call.function, CustomFunctionCall) else call
         result = in_grad_mode(plain, calls.run_stably, (call,), {})
         if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
             self._drawn.note(tensors((result, written)), drawn)

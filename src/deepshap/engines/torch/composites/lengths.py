@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FunctionType
+from traceback import walk_stack
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import rnn
-from torch.overrides import handle_torch_function, has_torch_function
 
 from ....errors import UnsupportedOperationError
+from ..calls import is_ours
 from ..carriers import tag_of
 from ..operations import COMPOSITE, Operation
-from . import packing
+from . import packing, reductions
 
-PACK: Any = rnn.pack_padded_sequence
-NATIVE: Any = FunctionType(PACK.__code__, PACK.__globals__, "pack_padded_sequence", PACK.__defaults__)
 CELLS: dict[str, Callable[..., Any]] = {
     "lstm": torch.lstm_cell,
     "gru": torch.gru_cell,
@@ -27,21 +26,11 @@ CELLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def announced(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> rnn.PackedSequence:
-    """Run ``pack_padded_sequence``, or show it to the active tracer where the lengths depend on the input."""
-    if tag_of(lengths) is not None and has_torch_function((lengths,)):
-        return handle_torch_function(announced, (input, lengths), input, lengths, batch_first, enforce_sorted)
-    return NATIVE(input, lengths, batch_first, enforce_sorted)
-
-
-announced.operation = Operation(COMPOSITE, function=NATIVE)  # type: ignore[attr-defined]
-announced.__name__ = "pack_padded_sequence"
-
-
 def operations(layers: dict[str, Operation]) -> dict[Any, Operation]:
     """What stands in for packing, recurrent layers and unpacking, where lengths differ."""
     return {
-        announced: Operation(COMPOSITE, function=pack),
+        "sort": Operation(COMPOSITE, function=sort),
+        "_pack_padded_sequence": Operation(COMPOSITE, function=pack),
         "_pad_packed_sequence": Operation(COMPOSITE, function=unpack),
         **{
             name: Operation(COMPOSITE, function=partial(run, cell, layers[name].function), recurrent=True)
@@ -55,13 +44,28 @@ def lengths_of(sizes: Any) -> Tensor | None:
     return getattr(sizes, "_deepshap_lengths", None)
 
 
-def pack(input: Tensor, lengths: Tensor, batch_first: bool, enforce_sorted: bool) -> rnn.PackedSequence:
-    """All steps one after the other, with all rows; the sizes know the lengths."""
+def sort(input: Tensor, *args: Any, **options: Any) -> Any:
+    """Sort values, but leave the lengths that are to be packed in their order: ``pack`` needs none."""
+    if tag_of(input) is None or not _is_packing():
+        return reductions.sort(input, *args, **options)
+    return input.clone(), torch.arange(len(input), device=input.device)
+
+
+def _is_packing() -> bool:
+    """Return whether ``torch.nn.utils.rnn.pack_padded_sequence`` makes the call that is traced."""
+    caller = next((frame for frame, _ in walk_stack(sys._getframe(1)) if not is_ours(frame)), None)
+    return caller is not None and caller.f_code.co_name == "pack_padded_sequence" and caller.f_globals is vars(rnn)
+
+
+def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """Put all steps of all rows one after the other; the sizes hold the lengths where these depend on the input."""
+    if tag_of(lengths) is None:
+        return packing.pack(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
     with torch._C.DisableTorchFunction():
         sizes: Any = torch.full((int(lengths.max()),), len(lengths))
     sizes._deepshap_lengths = lengths
-    return rnn.PackedSequence(by_step.flatten(0, 1), sizes)
+    return by_step.flatten(0, 1), sizes
 
 
 def unpack(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int) -> Any:
