@@ -18,7 +18,7 @@ from deepshap.errors import InputError
 from deepshap.report import write_report
 from deepshap.report.content import read
 from deepshap.report.examples import judge
-from deepshap.report.packing import decimal
+from deepshap.report.overview import decimal
 from deepshap.report.page import render
 
 

@@ -14,12 +14,13 @@ from ..explanation.core import Attributions
 from ..explanation.grids import channel_axis
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
-from ..names import as_texts, names_for, numbered, plural
+from ..names import as_texts, names_for, numbered
 
 Kind = Literal["sequence", "text", "table", "image"]
 BLOCK = 2**22  # values that are summed at a time
 COLOURS = 4  # of an image, at most
 TOLERANCE = 1e-4  # of the check of float32 models
+PADDING = ("[pad]", "<pad>", "<|pad|>", "<blank>", "")  # tokens that fill texts up, in small letters
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Part:
 
     kind: what the axes mean. A text has one feature, its words; a table one step; an image has columns of pixels as steps, and
     lines of pixels as features.
-    values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None.
+    values: (rows, steps, features, outputs). data: (rows, steps, features) numbers or objects, or None. Words that are padding
+    are None.
     feature_names: one per feature. step_labels: (steps,) or (rows, steps) of str, or None. lengths: (rows,).
     errors: standard errors of the values, or None.
     """
@@ -41,6 +43,17 @@ class Part:
     step_labels: np.ndarray | None
     lengths: np.ndarray
     errors: Errors | None
+
+    @property
+    def there(self) -> np.ndarray:
+        """Which steps rows have, (rows, steps)."""
+        return np.arange(self.values.shape[1]) < self.lengths[:, None]
+
+    def words(self, row: int) -> list[str]:
+        """The words of a text, without padding; none of another input."""
+        if self.kind != "text" or self.data is None:
+            return []
+        return [str(word) for word in self.data[row, : self.lengths[row], 0] if word is not None]
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the values block by block, in float64."""
@@ -94,8 +107,7 @@ def read(explanation: Attributions) -> Content:
     Raises
     ------
     InputError
-        If the input of the model is neither a table, nor a sequence, nor a text; if attributions are not finite, or lie
-        in the padding that ``lengths`` marks.
+        If the input of the model is neither a table, nor a sequence, nor a text, or if attributions are not finite.
     """
     named = [("" if key is None else key, part) for key, part in explanation.items()]
     first = named[0][1]
@@ -187,7 +199,7 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
     axes = values.shape[1 : values.ndim - len(outputs)]
     if not values.size:
         raise InputError(f"there is nothing to report: the attributions have shape {values.shape}.")
-    if len(axes) not in (1, 2):
+    if len(axes) > 2:
         raise InputError(
             f"a report shows tables (rows, features), texts (rows, steps), sequences (rows, steps, features) and images (rows, "
             f"channels, height, width), each with or without outputs; {name or 'this explanation'} has values of "
@@ -203,21 +215,22 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
             f"the data have shape {data.shape}, the attributions {values.shape}: give data for each attribution."
         )
     kind, names, steps = _meaning(explanation, axes, data)
-    shape = (
-        (len(values), *axes)
-        if len(axes) == 2
-        else (len(values), 1, *axes)
-        if kind == "table"
-        else (*values.shape[:2], 1)
-    )
+    count = len(values)
+    shape = (count, *axes) if len(axes) == 2 else (count, 1, *(axes or (1,))) if kind == "table" else (count, *axes, 1)
+    values, data = values.reshape(*shape, -1), None if data is None else data.reshape(shape)
+    lengths = shape[1] if explanation.lengths is None or kind == "table" else explanation.lengths
+    lengths = np.broadcast_to(np.maximum(lengths, 1), count)
+    if kind == "text":
+        assert data is not None
+        data = np.where(_is_padding(data, lengths), None, data.astype(object))  # type: ignore[call-overload]
     part = Part(
         name=name,
         kind=kind,
-        values=values.reshape(*shape, -1),
-        data=None if data is None else data.reshape(shape),
+        values=values,
+        data=data,
         feature_names=names,
         step_labels=None if steps is None else as_texts(steps),
-        lengths=_lengths(explanation, shape[:2]),
+        lengths=np.maximum(lengths, _last(values)),
         errors=explanation._errors and explanation._errors.of(lambda array: array.reshape(*shape, -1)),
     )
     _check_finite(part)
@@ -226,7 +239,10 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
 
 def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
     """Kind of the input, the names of its features and the labels of its steps."""
-    names, steps = names_for(explanation.feature_names, axes[-1]), explanation.step_labels
+    names, steps = explanation.feature_names, explanation.step_labels
+    if not axes:
+        return "table", names_for(names, 1) or [names if isinstance(names, str) else "Feature 0"], None
+    names = names_for(names, axes[-1])
     if len(axes) == 2:
         return "sequence", names or numbered("Feature", axes[1]), steps
     counted = names in (None, numbered("Step", axes[0]), numbered("Feature", axes[0]))
@@ -237,23 +253,22 @@ def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray 
     return "table", names or numbered("Feature", axes[0]), None
 
 
-def _lengths(explanation: Attributions, shape: tuple[int, ...]) -> np.ndarray:
-    lengths = shape[1] if explanation.lengths is None else explanation.lengths
-    return np.broadcast_to(np.maximum(lengths, 1), shape[0])
+def _is_padding(words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which places of texts (rows, steps, 1) hold padding: those behind the lengths, and tokens that say so."""
+    behind = np.arange(words.shape[1]) >= lengths[:, None]
+    return behind[..., None] | np.isin(np.char.lower(words.astype(str)), PADDING)
+
+
+def _last(values: np.ndarray) -> np.ndarray:
+    """How many steps of each row (rows,) have attributions: against longer references some may, behind the row's own end."""
+    reached = values.any((2, 3))
+    return np.where(reached.any(1), reached.shape[1] - reached[:, ::-1].argmax(1), 0)
 
 
 def _check_finite(part: Part) -> None:
-    for rows, values in part.blocks():
+    for _, values in part.blocks():
         if not np.isfinite(values).all():
             raise InputError(f"the attributions{part.name and ' to ' + part.name} hold NaN or infinity.")
-        padding = np.arange(values.shape[1]) >= part.lengths[rows, None]
-        if values[padding].any():
-            row = rows.start + int(np.flatnonzero(values.any((2, 3)) & padding)[0] // values.shape[1])
-            raise InputError(
-                f"row {row} has attributions behind its length of {plural(part.lengths[row], 'step')}: the model reads its "
-                "padding. Give the lengths to the model, explainer(x, additional_forward_args=(lengths,)), or set "
-                "explanation.lengths = None."
-            )
 
 
 def _sums(part: Part) -> np.ndarray:

@@ -1,14 +1,26 @@
-"""Put a report together: choose what fits, pack it, and fill the page."""
+"""Fill the page of a report.
+
+The page is one HTML file: a Jinja2 template (assets/page.html.jinja) with the style, plotly and the scripts of the page inlined.
+A content security policy allows these scripts, by their hashes, and no other; nothing can be fetched. The scripts read three
+kinds of data: ``meta``, JSON with names and descriptions; ``rows``, the numbers of the table; and one packed blob for each
+example and for each input's importance, which the browser unpacks when they are chosen.
+
+A packed blob is, after base64 and gzip, a little-endian ``uint32`` with the length of a JSON header, the header, and then the
+arrays of the header one after the other. Numbers lie with their first bytes together, then their second bytes, and so on: bytes
+of one kind compress better.
+
+Examples are added in the order of ``examples.priorities`` until the file has the size that was asked for.
+"""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -16,24 +28,23 @@ import numpy as np
 
 from ..errors import InputError
 from ..explanation.core import Attributions
-from .content import Content, Part, read
+from ..names import duration, plural
+from .content import TOLERANCE, Content, Part, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
-from .facts import facts
-from .groups import Beside, faithfulness_section, groups_of, in_order
-from .importance import Importance, importance
-from .packing import decimal, pack
+from .overview import Beside, Importance, decimal, faithfulness_section, groups_of, importance, in_order, number
 
 try:
+    from jinja2 import Environment
     from plotly.offline import get_plotlyjs
 except ImportError as error:
-    raise ImportError("the report needs plotly: pip install 'deepshap[report]'") from error
+    raise ImportError("the report needs plotly and jinja2: pip install 'deepshap[report]'") from error
 
 SCRIPTS = ("data.js", "format.js", "charts.js", "overview.js", "beside.js", "example.js", "table.js", "app.js")
 MOST_ROWS = 5000  # in one page; nobody looks through more, and each is an element of the page
 FEW_ROWS = 50  # that should fit before outputs are left out
-ROOM = 20_000  # bytes for the cards of facts, the notice and the policy
+SPARE = 5_000  # bytes for what is longer once rows are there: the notice, empty lists
 MOST_CLASSES = 30  # in a confusion matrix
-
+ROUGH = 1e-2  # a relative gap that half precision explains
 
 Overall = Sequence[Importance | Beside]  # what there is of all rows together
 
@@ -62,38 +73,90 @@ def render(
     highest = content.outputs.argmax(1) if _comparable(content, judged) else None
     overall = [importance(part, highest) for part in content.parts]
     beside = [Beside.of(part, masks, highest, seed) for part in content.parts]
-    meant = {"groups": _described(masks), "ownGroups": groups is not None}
-    meant |= {"faithfulness": faithfulness_section(faithfulness)}
-    scripts = [get_plotlyjs(), _application()]
+    scripts = {"plotly": get_plotlyjs(), "application": _application()}
+    template = _template()
     title = title or (f"{content.model}: explanation" if content.model else "Explanation")
+    more = {
+        "title": title,
+        "groups": [{"name": name, "count": int(mask.sum())} for name, mask in masks.items()],
+        "ownGroups": groups is not None,
+        "faithfulness": faithfulness_section(faithfulness),
+    }
+
+    def fill(choice: Choice, blobs: Mapping[str, str]) -> bytes:
+        return template.render(
+            title=title,
+            policy="; ".join(_policy(scripts.values())),
+            style=_asset("report.css"),
+            facts=_facts(content, judged),
+            shown_rows=len(choice.rows),
+            all_rows=len(content),
+            shown_outputs=len(choice.outputs),
+            all_outputs=content.outputs.shape[1],
+            judged=judged.error is not None,
+            classes=judged.true is not None,
+            seed=seed,
+            meta=_meta(content, judged, overall, choice) | more,
+            blobs=blobs,
+            **scripts,
+        ).encode()
+
     nothing = Choice(np.arange(0), np.arange(content.outputs.shape[1]), [])
-    texts = [_json(_meta(content, judged, overall, nothing, title)), _json(meant)]
-    fixed = sum(map(_size, [*scripts, _asset("report.css"), _asset("page.html"), *texts]))
-    choice = _choose(content, judged, [*overall, *beside], int(max_megabytes * 1e6) - fixed - ROOM, seed)
+    budget = int(max_megabytes * 1e6) - len(fill(nothing, {})) - SPARE
+    choice = _choose(content, judged, [*overall, *beside], budget, seed)
     blobs = {f"example-{i}": packed for i, packed in enumerate(choice.packed)}
     blobs |= {f"overall-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(overall)}
     blobs |= {f"beside-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(beside)}
     blobs["rows"] = pack(_columns(content, judged, choice))
-    return _fill(
-        _asset("page.html"),
-        {
-            "title": escape(title),
-            "policy": "; ".join(_policy(scripts)),
-            "style": _asset("report.css"),
-            "facts": facts(content, judged),
-            "notice": _notice(content, judged, choice, seed),
-            "meta": _json(_meta(content, judged, overall, choice, title) | meant),
-            "data": "\n".join(
-                f'<script type="text/plain" id="data-{key}">{blob}</script>' for key, blob in blobs.items()
-            ),
-            "plotly": scripts[0],
-            "application": scripts[1],
-        },
-    ).encode()
+    return fill(choice, blobs)
 
 
-def _described(masks: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    return [{"name": name, "count": int(mask.sum())} for name, mask in masks.items()]
+# ---------------------------------------------------------------------- the file
+def _template() -> Any:
+    """The page's template, which escapes whatever it is given; scripts, the style and JSON are marked as safe in it."""
+    environment = Environment(autoescape=True, keep_trailing_newline=True)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
+    return environment.from_string(_asset("page.html.jinja"))
+
+
+def _asset(name: str) -> str:
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _application() -> str:
+    return "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in SCRIPTS) + "\n})();\n"
+
+
+def _policy(scripts: Any) -> list[str]:
+    """A content security policy: these scripts run and no others, and nothing may be fetched."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    return [
+        "default-src 'none'",
+        f"script-src {hashes}",
+        "style-src 'unsafe-inline'",
+        "img-src data: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+
+
+def pack(content: Mapping[str, Any]) -> str:
+    """Pack numeric arrays, and lists of anything that JSON can hold, under their names."""
+    header, payload = {}, []
+    for name, item in content.items():
+        if isinstance(item, np.ndarray):
+            item = np.ascontiguousarray(item)
+            bytes_ = item.view(np.uint8).reshape(item.size, item.itemsize).T.tobytes() if item.size else b""
+            header[name] = {"type": item.dtype.name, "shape": item.shape, "bytes": len(bytes_)}
+        else:
+            bytes_ = json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
+            header[name] = {"type": "json", "bytes": len(bytes_)}
+        payload.append(bytes_)
+    head = json.dumps(header).encode()
+    blob = len(head).to_bytes(4, "little") + head + b"".join(payload)
+    return base64.b64encode(gzip.compress(blob, compresslevel=6, mtime=0)).decode("ascii")
 
 
 # ---------------------------------------------------------------------- what fits
@@ -107,11 +170,13 @@ def _choose(content: Content, judged: Judged, overall: Overall, budget: int, see
     names = 2 * max(_size(str(name)) for name in content.output_names.flat)  # what is predicted, what is true
     rows, packed = [], []
     for row in order:
-        packed.append(_pack_row(content.parts, row, outputs))
-        budget -= len(packed[-1]) + names + _size_beside(content, row, len(outputs))
+        blob = _pack_row(content.parts, row, outputs)
+        words = [_size(text) + 1 for part in content.parts for text in part.words(row)]  # in the table, as texts are
+        numbers = 200 + 12 * (4 + 6 * len(outputs)) + names + 4 * _size(content.row_ids[row])
+        budget -= len(blob) + numbers + sum(words)
         if budget < 0:
-            packed.pop()
             break
+        packed.append(blob)
         rows.append(row)
     if not rows:
         raise InputError(
@@ -122,15 +187,8 @@ def _choose(content: Content, judged: Judged, overall: Overall, budget: int, see
     return Choice(np.array(rows)[sequence], outputs, [packed[i] for i in sequence])
 
 
-def _size_beside(content: Content, row: int, outputs: int) -> int:
-    """Bytes that a row takes beside its pictures, at most: its numbers and id in the table, and the words of texts."""
-    words = [
-        part.data[row, : part.lengths[row], 0]
-        for part in content.parts
-        if part.kind == "text" and part.data is not None
-    ]
-    texts = [content.row_ids[row], *(str(word) for line in words for word in line)]
-    return 100 + 12 * (4 + 6 * outputs) + sum(_size(text) + 1 for text in texts)
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _outputs_that_fit(content: Content, overall: Overall, order: np.ndarray, budget: int) -> int:
@@ -139,10 +197,8 @@ def _outputs_that_fit(content: Content, overall: Overall, order: np.ndarray, bud
 
     def size(outputs: int) -> float:
         chosen = np.arange(outputs)
-        rows = [len(_pack_row(content.parts, row, chosen)) for row in sample]
-        return sum(len(pack(each.packed(chosen))) for each in overall) + min(FEW_ROWS, len(order)) * float(
-            np.mean(rows)
-        )
+        rows = np.mean([len(_pack_row(content.parts, row, chosen)) for row in sample])
+        return sum(len(pack(each.packed(chosen))) for each in overall) + min(FEW_ROWS, len(order)) * float(rows)
 
     one, two = size(1), size(2)
     return int(np.clip(1 + (budget - one) // max(two - one, 1.0), 1, content.outputs.shape[1]))
@@ -152,38 +208,31 @@ def _pack_row(parts: list[Part], row: int, outputs: np.ndarray) -> str:
     content: dict[str, Any] = {}
     for i, part in enumerate(parts):
         length = part.lengths[row]
-        values = np.moveaxis(part.values[row, :length][..., outputs], -1, 0).astype(
-            np.float64
-        )  # (outputs, steps, features)
+
+        def lay(array: np.ndarray, length: int = length) -> np.ndarray:  # (outputs, steps, features)
+            return np.moveaxis(array[:length][..., outputs], -1, 0).astype(np.float64)
+
+        values = lay(part.values[row])
         content |= decimal(f"values{i}", values)
         content[f"steps{i}"] = values.sum(2).astype(np.float32)
         content[f"features{i}"] = values.sum(1).astype(np.float32)
-        content |= _packed_errors(part, row, outputs, i)
+        if part.errors is not None:
+            errors = part.errors.of_rows(row).of(lay)
+            content[f"errors{i}"] = errors.errors.astype(np.float32)
+            content[f"stepErrors{i}"] = errors.of(lambda a: a.sum(2)).errors.astype(np.float32)
+            content[f"featureErrors{i}"] = errors.of(lambda a: a.sum(1)).errors.astype(np.float32)
         if part.data is not None:
-            content[f"data{i}"] = _packable(part.data[row, :length])
+            data = part.data[row, :length]
+            content[f"data{i}"] = (
+                data.astype(np.float32) if data.dtype.kind in "biuf" else list(map(_plain, data.ravel()))
+            )
         if part.step_labels is not None and part.step_labels.ndim == 2:
             content[f"labels{i}"] = part.step_labels[row, :length].tolist()
     return pack(content)
 
 
-def _packed_errors(part: Part, row: int, outputs: np.ndarray, i: int) -> dict[str, np.ndarray]:
-    """Standard errors of an example: of its values (outputs, steps, features), and of their sums."""
-    if part.errors is None:
-        return {}
-    errors = part.errors.of_rows(row).of(lambda array: np.moveaxis(array[: part.lengths[row]][..., outputs], -1, 0))
-    sums = {"errors": errors.errors, "stepErrors": errors.of(lambda a: a.sum(2)).errors}
-    sums["featureErrors"] = errors.of(lambda a: a.sum(1)).errors
-    return {f"{name}{i}": array.astype(np.float32) for name, array in sums.items()}
-
-
-def _packable(data: np.ndarray) -> Any:
-    """Numbers as float32; anything else as a flat list of numbers and texts."""
-    if data.dtype.kind in "biuf":
-        return data.astype(np.float32)
-    return [_plain(item) for item in data.ravel()]
-
-
 def _plain(item: Any) -> float | str | None:
+    """A number or text that JSON can hold."""
     if isinstance(item, (bool, str)) or not isinstance(item, (int, float, np.number)):
         return None if item is None else str(item)
     return float(item) if math.isfinite(item) else None
@@ -194,13 +243,11 @@ def _columns(content: Content, judged: Judged, choice: Choice) -> dict[str, Any]
     """Numbers of the shown rows, in float64: (rows, outputs) or (rows,)."""
     grid = np.ix_(choice.rows, choice.outputs)
     columns = {"outputs": content.outputs[grid], "total": content.total[grid], "total_abs": content.total_abs[grid]}
-    for name, known in (("base", content.base), ("gap", content.gap)):
+    for name, known in (("base", content.base), ("gap", content.gap), ("targets", judged.each)):
         if known is not None:
             columns[name] = known[grid]
     if judged.error is not None:
         columns["error"] = judged.error[choice.rows] * (-1 if judged.margin else 1)
-    if judged.each is not None:
-        columns["targets"] = judged.each[grid]
     return columns
 
 
@@ -209,19 +256,17 @@ def _comparable(content: Content, judged: Judged) -> bool:
     return content.flat and content.outputs.shape[1] > 1 and judged.each is None
 
 
-def _meta(content: Content, judged: Judged, overall: list[Importance], choice: Choice, title: str) -> dict[str, Any]:
+def _meta(content: Content, judged: Judged, overall: list[Importance], choice: Choice) -> dict[str, Any]:
     def kept(column: np.ndarray | None) -> list[Any] | None:
         return None if column is None else [None if v != v else v for v in column[choice.rows].tolist()]  # NaN: unknown
 
     ranked = content.output_names.ndim == 2
+    names = content.output_names
     return {
-        "title": title,
         "rows": choice.rows.tolist(),
         "ids": [content.row_ids[row] for row in choice.rows],
-        "outputs": [f"rank {k + 1}" for k in choice.outputs]
-        if ranked
-        else content.output_names[choice.outputs].tolist(),
-        "ranked": content.output_names[np.ix_(choice.rows, choice.outputs)].tolist() if ranked else None,
+        "outputs": [f"rank {k + 1}" for k in choice.outputs] if ranked else names[choice.outputs].tolist(),
+        "ranked": names[np.ix_(choice.rows, choice.outputs)].tolist() if ranked else None,
         "predicted": kept(judged.predicted),
         "predictedLabel": "highest output" if judged.true is None else "predicted",
         "true": kept(judged.true),
@@ -230,9 +275,10 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
         "errorMeaning": judged.meaning,
         "comparable": _comparable(content, judged),
         "explained": content.explained,
-        "confusion": _confusion(judged, content.classes or np.atleast_1d(content.output_names).ravel().tolist()),
+        "confusion": _confusion(judged, content.classes or np.atleast_1d(names).ravel().tolist()),
         "timeLabel": content.time_label,
         "baseKnown": content.base is not None,
+        "largestPart": int(np.argmax([np.abs(each.feature_size).sum() for each in overall])),
         "parts": [_describe(part, each, choice) for part, each in zip(content.parts, overall, strict=True)],
     }
 
@@ -253,84 +299,94 @@ def _confusion(judged: Judged, classes: list[str]) -> dict[str, Any] | None:
 
 
 def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]:
-    shared = part.step_labels is not None and part.step_labels.ndim == 1
-    texts = None
-    if part.kind == "text":
-        assert part.data is not None
-        texts = [" ".join(map(str, part.data[row, : part.lengths[row], 0])) for row in choice.rows]
+    labels, text = part.step_labels, part.kind == "text"
+    words = [part.words(row) for row in choice.rows]
     return {
         "name": part.name,
         "kind": part.kind,
         "features": part.feature_names,
         "steps": part.values.shape[1],
-        "labels": part.step_labels.tolist() if shared and part.step_labels is not None else None,
+        "labels": labels.tolist() if labels is not None and labels.ndim == 1 else None,
         "lengths": part.lengths[choice.rows].tolist(),
         "varied": bool((part.lengths != part.lengths[0]).any()),
         "stepRows": overall.rows.tolist(),
         "names": overall.names,
         "counts": None if overall.counts is None else overall.counts.tolist(),
-        "texts": texts,
+        "texts": [" ".join(each) for each in words] if text else None,
+        "words": [len(each) for each in words] if text else None,
     }
 
 
-# ---------------------------------------------------------------------- what is written into the page at once
-def _notice(content: Content, judged: Judged, choice: Choice, seed: int) -> str:
-    """Say what was left out; empty if nothing was."""
-    lines = []
-    if len(choice.rows) < len(content):
-        groups = ["the worst predictions"] if judged.error is not None else []
-        groups += ["the largest attributions", f"examples drawn at random (seed {seed})"]
-        lines.append(
-            f"<strong>{len(choice.rows):,} of {len(content):,} examples</strong> are shown, in equal parts "
-            f"{escape(', '.join(groups[:-1]))} and {groups[-1]}, so that this file stays usable. "
-            "Global importance and the key facts are over all of them."
-        )
-    if len(choice.outputs) < content.outputs.shape[1]:
-        lines.append(
-            f"<strong>{len(choice.outputs):,} of {content.outputs.shape[1]:,} outputs</strong> are shown: those that are "
-            f"{'true or ' if judged.true is not None else ''}highest most often."
-        )
-    return "".join(f"<p>{line}</p>" for line in lines)
+# ---------------------------------------------------------------------- key facts
+def _facts(content: Content, judged: Judged) -> list[dict[str, str]]:
+    """The cards of key facts: what was explained, how exactly, and how good the model is."""
+    cards: list[dict[str, str]] = []
+
+    def card(name: str, value: str, detail: str = "", state: str = "") -> None:
+        cards.append({"name": name, "value": value, "detail": detail, "state": state})
+
+    if content.model:
+        card("Model", content.model)
+    card("Examples", f"{len(content):,}", "; ".join(map(_shape, content.parts)))
+    count, names = content.outputs.shape[1], content.output_names
+    if content.explained or count == 1:
+        of = f"one of {len(content.classes):,} outputs" if content.classes and len(content.classes) > 1 else ""
+        card("Explained output", content.explained or str(names.flat[0]), of)
+    else:
+        some = ", ".join(map(str, names[:4])) + (", …" if count > 4 else "") if names.ndim == 1 else ""
+        card("Outputs", f"{count:,}", some)
+    background = dict(content.background or {})
+    rows = background.pop("rows", "given" if background else "not recorded")
+    rest = [f"{value}" if key == "description" else f"{key}: {value}" for key, value in background.items()]
+    card("Background", plural(rows, "row") if isinstance(rows, int) else str(rows), "; ".join(rest))
+    _card_of_gap(content.gap, card)
+    if content.method or content.players:
+        players = f"values of {content.players}" if content.players else ""
+        card("Method", content.method or "not recorded", players)
+    if content.reliability:
+        verdict, _, grounds = content.reliability.partition(". ")
+        card("Reliability", verdict, grounds)
+    errors = [part.errors.errors.max() for part in content.parts if part.errors is not None]
+    if errors:
+        reached, detail = content.converged, ""
+        if reached is not None:
+            detail = f"{int(reached.sum()):,} of {plural(len(reached), 'example')} as exact as asked for"
+        card("Largest standard error", number(float(max(errors)), 2), detail)
+    if judged.wrong is not None:
+        right = len(content) - int(judged.wrong.sum())
+        card("Correct", f"{right / len(content):.1%}", f"{right:,} of {plural(len(content), 'example')}")
+    elif judged.error is not None:
+        card("Mean error", number(float(np.nanmean(judged.error)), 4), judged.meaning)
+    if content.compute_time is not None:
+        card("Time to explain", duration(content.compute_time))
+    return cards
 
 
-# ---------------------------------------------------------------------- the file
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def _asset(name: str) -> str:
-    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
-
-
-def _application() -> str:
-    return "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in SCRIPTS) + "\n})();\n"
-
-
-def _policy(scripts: Sequence[str]) -> list[str]:
-    """A content security policy: these scripts run and no others, and nothing may be fetched."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+def _card_of_gap(gap: np.ndarray | None, card: Any) -> None:
+    """Say whether attributions add up."""
+    name, of = "Largest gap", "of the outputs’ scale: "
+    if gap is None:
+        card(name, "not checked", "outputs or base values are not part of this explanation")
+        return
+    largest = float(gap.max())
+    state, told = (
+        ("good", "attributions add up to the outputs")
+        if largest <= TOLERANCE
+        else ("rough", "they add up as roughly as in half precision")
+        if largest <= ROUGH
+        else ("bad", "attributions do not add up to the outputs")
     )
-    return [
-        "default-src 'none'",
-        f"script-src {hashes}",
-        "style-src 'unsafe-inline'",
-        "img-src data: blob:",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
+    card(name, number(largest, 2), of + told, state)
 
 
-def _json(content: Any) -> str:
-    """JSON that may stand in a script element."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace each ``{{name}}`` of the template, once; what is put in is not looked at again."""
-    head, *rest = template.split("{{")
-    pieces = [head]
-    for piece in rest:
-        name, _, text = piece.partition("}}")
-        pieces += [values[name], text]
-    return "".join(pieces)
+def _shape(part: Part) -> str:
+    _, steps, features, _ = part.values.shape
+    shortest = int(part.lengths.min())
+    spread = f"{shortest:,} to " if shortest < steps else ""
+    axes = {
+        "sequence": f"{spread}{plural(steps, 'step')} × {plural(features, 'feature')}",
+        "image": f"{steps:,} × {features:,} pixels",
+        "text": f"{spread}{plural(steps, 'word')}",
+        "table": plural(features, "feature"),
+    }
+    return f"{part.name}: {axes[part.kind]}" if part.name else axes[part.kind]

@@ -168,12 +168,13 @@ function printed(starts) {
   redraw();
 }
 
-/** Start with the worst prediction, or else with the first example; for classes with the predicted one. */
+/** Start with the worst prediction, or else with the first example, and the input of the largest influence; for classes with the predicted one. */
 function start() {
   if (rows.error) Object.assign(state, { sort: 'error', descending: meta.errorName === 'error' });
   if (meta.comparable && meta.true) state.output = -1;
   refreshTable();
   state.example = order[0];
+  state.part = meta.largestPart;
   Object.assign(state, readHash());
   refreshTable();
 }

@@ -28,7 +28,7 @@ async function gunzip(text) {
 
 const TYPES = { float32: Float32Array, float64: Float64Array, int16: Int16Array };
 
-/** Read a blob of packing.py: {name: typed array or JSON}. */
+/** Read a packed blob (page.py): {name: typed array or JSON}. */
 async function unpack(id) {
   const bytes = await gunzip($(`data-${id}`).textContent);
   const headed = 4 + new DataView(bytes.buffer).getUint32(0, true);

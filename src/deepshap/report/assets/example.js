@@ -49,7 +49,7 @@ function describeExample(part, row, output) {
   if (meta.predicted) said.push(`${meta.predictedLabel}: ${meta.predicted[row]}`);
   if (meta.true) said.push(`${meta.predicted ? 'true' : 'target'}: ${datum(meta.true[row])}`);
   if (meta.wrong) said.push(meta.wrong[row] ? 'wrong ✗' : 'right ✓');
-  if (part.varied) said.push(plural(part.steps, part.kind === 'text' ? 'word' : 'step'));
+  if (part.varied) said.push(part.words ? plural(part.words[row], 'word') : plural(part.steps, 'step'));
   said.push(`explained: ${meta.outputs.length === 1 && meta.explained ? explainedName(row, output) : outputName(row, output)}`);
   $('example-lead').textContent = said.join(' · ');
 }
@@ -124,10 +124,13 @@ function drawBeside(content, row, output) {
     element('td', { class: 'bar', 'aria-hidden': 'true' }, element('i', { class: value < 0 ? 'negative' : 'positive', style: `width:${(100 * Math.abs(value)) / limit}%` })))));
 }
 
+/** The words of a text; what padding contributed stands behind them as one number. */
 function drawWords(part) {
   const limit = largest(part.bySteps) || 1;
   legend('words-legend', limit);
+  const padding = part.values.reduce((sum, [value], step) => sum + (part.data[step][0] === null ? value : 0), 0);
   $('words').replaceChildren(...part.data.flatMap(([word], step) => {
+    if (word === null) return [];
     const value = part.values[step][0];
     const shade = `${Math.round((100 * Math.abs(value)) / limit)}%`;
     const lines = [String(word), ['position', stepName(part, step)], ['attribution', signed(value)]];
@@ -136,13 +139,14 @@ function drawWords(part) {
       onmousemove: (event) => showTip(lines, event), onmouseleave: hideTip,
     }, String(word) || '·');
     return [shown, ' '];
-  }));
+  }), padding ? element('small', { class: 'padding' }, `and padding ${signed(padding)}`) : '');
 }
 
 /** The strongest cells, for reading and for screen readers. */
 function drawTop(part) {
   const width = part.features.length;
-  const cells = part.values.flatMap((line, step) => Array.from(line, (value, feature) => ({ step, feature, value })));
+  let cells = part.values.flatMap((line, step) => Array.from(line, (value, feature) => ({ step, feature, value })));
+  if (part.kind === 'text') cells = cells.filter((cell) => part.data[cell.step][0] !== null); // padding is no word
   cells.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const shown = cells.slice(0, allCells ? 100 : FEW_CELLS);
   const limit = Math.abs(cells[0]?.value) || 1;

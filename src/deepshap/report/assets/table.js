@@ -17,7 +17,7 @@ function makeColumns() {
     { key: 'output', name: 'Output', value: at(rows.outputs), title: several ? 'The selected output' : 'The output of the model' },
     { key: 'size', name: 'Total |attr.|', value: at(rows.total_abs), title: 'Sum of the absolute attributions to the selected output' },
     rows.gap && { key: 'gap', name: 'Gap', value: at(rows.gap), title: 'How far the attributions miss the output, relative to the outputs' },
-    meta.parts[0].varied && { key: 'length', name: meta.parts[0].kind === 'text' ? 'Words' : 'Steps', value: (row) => meta.parts[0].lengths[row] },
+    meta.parts[0].varied && { key: 'length', name: meta.parts[0].kind === 'text' ? 'Words' : 'Steps', value: (row) => (meta.parts[0].words ?? meta.parts[0].lengths)[row] },
   ];
   columns = all.filter(Boolean);
 }
