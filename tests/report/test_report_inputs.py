@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from browser import assert_drawn, assert_shows, assert_sums
+from slicer import Obj
 from tiers import mostly_wide
 from torch import nn
 
@@ -447,3 +448,48 @@ def test_whole_numbers_are_values_where_the_output_is_a_value():
     assert found.predicted is None
     assert found.wrong is None
     np.testing.assert_allclose(found.error, [0.5, 0, 1.5])
+
+
+# ---------------------------------------------------------------------- padding, ids, the input that matters most
+def test_padding_is_no_word(opened):
+    """Neither by its token nor behind the length; against longer references it has attributions, told as one number."""
+    words = np.array([["good", "film", "[PAD]", "x"], ["bad", "film", "indeed", "."]], dtype=object)
+    values = np.array([[0.5, -0.25, 1.0, 2.0], [-1.5, 0.125, 0.0625, -1.25]])
+    text = deepshap.Explanation(values, np.zeros(2), words)
+    text.step_labels = range(4)
+    text._track(valid_steps=Obj(np.array([3, 4]), [0]))
+    report = opened(text, "#example=0")
+    assert report.text("#words").split() == ["good", "film", "and", "padding", "+3"]
+    assert report.column("text") == ["good film", "bad film indeed ."]
+    assert report.evaluate("[...document.querySelectorAll('#top td.word')].map((cell) => cell.textContent)") == [
+        "good",
+        "film",
+    ]
+    assert report.traces("build")[-1]["y"][-1] == pytest.approx(values[0].sum())
+    assert "2 to 4 words" in report.text("[data-fact=Examples]")
+    report.page.click("#tab-overview")
+    report.page.wait_for_selector("#features-lead:not(:empty)")
+    assert ticks_of(report, "features") == ["bad", ".", "good", "film", "indeed"]
+
+
+def test_category_ids_are_one_feature(opened):
+    values, ids = np.array([0.5, -1.0, 2.0]), np.array([3, 1, 4])
+    report = opened(deepshap.Explanation(values, np.zeros(3), ids), "#example=2")
+    assert_sums(report.traces("waterfall")[0]["x"], [2.0])
+    assert report.evaluate("[...document.querySelectorAll('#top tbody td')].map((c) => c.textContent)")[:3] == [
+        "Feature 0",
+        "4",
+        "+2",
+    ]
+    assert "1 feature" in report.text("[data-fact=Examples]")
+
+
+def test_the_input_of_the_largest_influence_comes_first(opened):
+    random = np.random.default_rng(0)
+    shapes = {"past": (3, 4, 2), "static": (3, 2), "future": (3, 5, 1)}
+    parts = {
+        name: deepshap.Explanation((name == "future") + random.random(shape), np.zeros(3), np.ones(shape))
+        for name, shape in shapes.items()
+    }
+    report = opened(deepshap.JointExplanation(parts))
+    assert report.page.input_value("#part") == "2"

@@ -261,7 +261,7 @@ def _is_padding(words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _last(values: np.ndarray) -> np.ndarray:
     """How many steps of each row (rows,) have attributions: against longer references some may, behind the row's own end."""
-    reached = values.any((2, 3))
+    reached: np.ndarray = np.any(values != 0, axis=(2, 3))
     return np.where(reached.any(1), reached.shape[1] - reached[:, ::-1].argmax(1), 0)
 
 

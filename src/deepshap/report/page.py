@@ -381,12 +381,13 @@ def _card_of_gap(gap: np.ndarray | None, card: Any) -> None:
 
 def _shape(part: Part) -> str:
     _, steps, features, _ = part.values.shape
-    shortest = int(part.lengths.min())
-    spread = f"{shortest:,} to " if shortest < steps else ""
+    lengths = part.lengths if part.kind != "text" else [len(part.words(row)) for row in range(len(part.lengths))]
+    shortest, longest = int(min(lengths)), steps if part.kind != "text" else int(max(lengths))
+    spread = f"{shortest:,} to " if shortest < longest else ""
     axes = {
         "sequence": f"{spread}{plural(steps, 'step')} × {plural(features, 'feature')}",
         "image": f"{steps:,} × {features:,} pixels",
-        "text": f"{spread}{plural(steps, 'word')}",
+        "text": f"{spread}{plural(longest, 'word')}",
         "table": plural(features, "feature"),
     }
     return f"{part.name}: {axes[part.kind]}" if part.name else axes[part.kind]
