@@ -70,7 +70,7 @@ def truth(case: Case, evaluations: int) -> tuple[np.ndarray, float]:
 
 def by_permutations(explainer: Any, case: Case, orders: int, seed: int = 1) -> np.ndarray:
     """Deep SHAP corrected by so many orders and their reverses, single players entering: unbiased."""
-    from deepshap import execution
+    from deepshap.attribution import AttributionRequest, run
     from deepshap.paths import Paths
     from deepshap.players import Players
 
@@ -79,7 +79,7 @@ def by_permutations(explainer: Any, case: Case, orders: int, seed: int = 1) -> n
     with engine.session():
         x, background = engine.read(case.x, None, explainer._background)
         every = lambda outputs, profile: np.zeros((len(outputs), 1), int)  # noqa: E731
-        found = execution.run(engine, lambda _: method, x, background, every, execution.Settings(progress=False))
+        found = run(engine, AttributionRequest(x, background, every, method=method, progress=False))
     return found.values[0]
 
 

@@ -220,14 +220,16 @@ def probing(players: Players, seed: int) -> Paths:
     return Paths(players, players.count if players.count <= 10 else 4, 2 * GROUPS, seed)
 
 
-def reliability_of(values: np.ndarray, method: Paths, estimate: RunningEstimate, costs: Costs) -> Reliability:
+def reliability_of(
+    values: np.ndarray, method: Paths, groups: list[np.ndarray], correction: np.ndarray, costs: Costs
+) -> Reliability:
     """From the corrections that paths make to Deep SHAP, in independent groups of replicates.
 
     ``values`` are the corrected attributions (rows, players, k). The square of the distance is a ratio of sums over rows; its
     standard error is that of leaving out rows, and groups, in turn (jackknife).
     """
-    estimates = np.stack(estimate.groups())
-    corrections = estimates - (values - estimate.correction)
+    estimates = np.stack(groups)
+    corrections = estimates - (values - correction)
     whole = 1.0 if method.by_outputs else method.segments / (method.segments - 1)
 
     def squared(parts: np.ndarray, rows: np.ndarray) -> float:

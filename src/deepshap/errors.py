@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent)
 
 EXHAUSTED = "OutOfMemoryError", "ResourceExhaustedError"  # of devices, which explanations have an answer to
 
@@ -72,3 +77,11 @@ def of_user(what: str) -> Iterator[None]:
         if type(error).__name__ in EXHAUSTED:
             raise
         raise UserCodeError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that called deepshap."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

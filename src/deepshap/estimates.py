@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -15,14 +14,6 @@ from .players import Players
 
 FEWEST = 4  # groups from which a spread is told
 GROUPS = 8  # means of so many groups of replicates are kept, from which the noise of any sum of values is told
-
-
-def put(whole: np.ndarray, rows: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """A copy of an array with some of its rows from another; what has no rows stays."""
-    whole = whole.copy()
-    if whole.ndim:
-        whole[rows] = part
-    return whole
 
 
 class RunningEstimate:
@@ -149,28 +140,6 @@ class RunningEstimate:
             self._turn = np.zeros(())
 
     # ------------------------------------------------------------------ results
-    def of_rows(self, rows: np.ndarray) -> RunningEstimate:
-        """That of some rows."""
-        part = copy.copy(self)
-        part._fixed = [v[rows] for v in self._fixed]
-        if self._count:
-            part._mean, part._squares, part._orders = self._mean[rows], self._squares[rows], self._orders[rows]
-            if self._turns:
-                part._turn_mean, part._turn_squares = self._turn_mean[rows], self._turn_squares[rows]
-            part.difference = self.difference[rows]
-            part._groups = [(count, total[rows]) for count, total in self._groups]
-        return part
-
-    def with_rows(self, rows: np.ndarray, other: RunningEstimate) -> RunningEstimate:
-        """The same with some rows from another of the same method."""
-        whole = copy.copy(self)
-        whole._fixed = [put(v, rows, w) for v, w in zip(self._fixed, other._fixed, strict=True)]
-        for name in ("difference", "_mean", "_squares", "_orders", "_turn_mean", "_turn_squares"):
-            setattr(whole, name, put(getattr(self, name), rows, getattr(other, name)))
-        pairs = zip(self._groups, other._groups, strict=True)
-        whole._groups = [(count, put(total, rows, of_rows)) for (count, total), (_, of_rows) in pairs]
-        return whole
-
     @property
     def count(self) -> int:
         """How many replicates there are."""

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import numpy as np
 
-from . import planning
-from .changed import annotate, of_change
+from .attribution import (
+    AttributionRequest,
+    AttributionResult,
+    attribute,
+    check_sampling,
+    reliability,
+)
 from .dial import Reliability
+from .engines.api import Engine, Points
 from .engines.registry import engine_for, parts_of
-from .engines.user_rules import registered
-from .errors import InputError
-from .found import check_transforms
+from .engines.user_rules import named, registered
+from .errors import InputError, of_user
+from .found import check_transforms, names_of_inputs
 from .handlers import TakesHandlers
 from .in_shap import ShapExplainer
+from .memory import MOST_PAIRS, memory_budget
 from .methods import Method
-from .names import check_whole, listed
+from .names import check_count, check_whole, listed, name_of
 from .options import check_options, opened
-from .players import Players
-from .request import Answer, Answering, Request, lengths_named, names_of, names_of_each
-from .tables import Labels, check_columns, columns_of, plain
-from .targets import check_output_names, check_truth, wish_of
+from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
+from .players import Players, players_of
+from .tables import Labels, check_columns, columns_of, common_ids, plain
 
 if TYPE_CHECKING:
     import torch
@@ -119,11 +126,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 self._background = self.engine.read_background(data)
         if max_rows is not None:
             check_whole("max_rows", max_rows, 1)
-        self._settings = planning.Settings(
-            planning.memory_budget(max_memory, self.engine.free_memory()),
-            min(max_rows or planning.MOST_PAIRS, planning.MOST_PAIRS),
-            progress,
-        )
+        self.max_memory = max_memory
+        self._most_rows, self._progress = min(max_rows or MOST_PAIRS, MOST_PAIRS), progress
         self.feature_names = listed("feature_names", feature_names)
         if self._background is not None and layer is None:
             names_of_each(self.feature_names, self._background)
@@ -137,11 +141,11 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     @property
     def max_memory(self) -> int:
         """Memory for the activations of one chunk of pairs, in bytes; it may be set, as the option is."""
-        return self._settings.memory
+        return self._memory
 
     @max_memory.setter
     def max_memory(self, wanted: int | str | None) -> None:
-        self._settings = replace(self._settings, memory=planning.memory_budget(wanted, self.engine.free_memory()))
+        self._memory = memory_budget(wanted, self.engine.free_memory())
 
     # ------------------------------------------------------------------ the shap interface
     @property
@@ -161,7 +165,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         assert self._background is not None
         with self.engine.session():
             try:
-                outputs = self.engine.native_outputs(self._background, self._settings.most_rows)
+                outputs = self.engine.native_outputs(self._background, self._most_rows)
             except InputError as error:
                 if not isinstance(error.__cause__, TypeError):
                     raise
@@ -244,12 +248,15 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         MemoryBudgetError
             See ``deepshap.errors``; nothing is returned then, and the model is as it was.
         """
-        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
-        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed, method)
-        answer, _ = self._answer(X, request, check_additivity)
-        check_truth(targets, len(answer.columns))
-        values = answer.found.values
-        return values if ranked_outputs is None else (values, answer.columns)
+        selection = output_selection(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        check_sampling(effort, tolerance, max_effort, players, seed, method)
+        sampling = {"effort": effort, "tolerance": tolerance, "max_effort": max_effort, "seed": seed, "method": method}
+        request, result, _ = self._attribute(
+            X, selection, check_additivity, additional_forward_args, players, **sampling
+        )
+        check_truth(targets, len(result.columns))
+        values = self._restored(request, result.values)
+        return values if ranked_outputs is None else (values, result.columns)
 
     def __call__(
         self,
@@ -285,15 +292,50 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         InputError
             If there are not as many different names as features or outputs; and whatever ``shap_values`` raises.
         """
-        from .results.assembly import assemble  # which imports shap
+        from .results.assembly import assemble, describe  # which imports shap
 
         start = time.perf_counter()
-        wish = wish_of(ranked_outputs, output_rank_order, target, targets, self.output_names)
-        request = Request(additional_forward_args, wish, effort, tolerance, max_effort, players, seed, method)
-        answer, labels = self._answer(X, request, check_additivity)
-        names = names_of(answer, wish, self.output_names)
-        explanation = assemble(answer.found, self._features(labels, answer.players), names, time.perf_counter() - start)
-        annotate(explanation, self, answer, wish, labels, targets)
+        selection = output_selection(ranked_outputs, output_rank_order, target, targets, self.output_names)
+        check_sampling(effort, tolerance, max_effort, players, seed, method)
+        sampling = {"effort": effort, "tolerance": tolerance, "max_effort": max_effort, "seed": seed, "method": method}
+        request, result, labels = self._attribute(
+            X, selection, check_additivity, additional_forward_args, players, **sampling
+        )
+        shape, by_cells = result.profile.output_shape, request.players is None or request.players.are_cells
+        if by_cells:
+            data = self._explained_data(request.examples)
+            keys, features = self._keys(request.examples), self._features(labels)
+        else:
+            assert request.players is not None
+            data = [request.players.means(self.engine.explained(request.examples))]
+            keys, features = None, request.players.names
+        explanation = assemble(
+            result.values,
+            result.expected,
+            data,
+            result.outputs,
+            result.gap,
+            keys=keys,
+            feature_names=features,
+            output_names=selection.explained_names(result.columns, shape),
+            errors=result.errors,
+            replicates=result.replicates,
+            compute_time=time.perf_counter() - start,
+        )
+        explanation.method, explanation.converged = result.description, result.converged
+        explanation.players = None if request.players is None else request.players.kind
+        explanation.background = {"description": "references of its own for each row"}
+        if self._background is not None:
+            explanation.background = {"rows": len(self._background)}
+        explanation.model, explanation.explained = name_of(self.engine.model), selection.described(shape)
+        if len(shape) < 2:
+            explanation.predictions, explanation.classes = result.predictions, self.output_names
+        if targets is not None:
+            explanation.targets = targets
+        if self.engine.layer is None and by_cells:
+            describe(explanation, labels, self.inverse_transform)
+        else:
+            explanation.row_ids = common_ids(labels)
         return explanation
 
     def reliability(
@@ -318,10 +360,17 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             ``distance`` and its ``error``, relative to the Shapley values; ``verdict`` in words; ``effort`` that comes near;
             ``rows``, and different ``references`` of each, that were looked at.
         """
-        request = Request(additional_forward_args, effort=2, players=players, seed=seed)
+        check_whole("seed", seed, 0)
+        check_whole("rows", rows, 1)
+        if self._background is None:
+            raise InputError("reliability needs a background of rows; here it is a function.")
         X, labels = self._plain(X)
         with self.engine.session():
-            return self._answering(request, True, labels).reliability(X, rows)
+            examples, references = self.engine.read(X, additional_forward_args, self._background)
+            assert references is not None
+            found = self._players(players, examples, labels)
+            request = self._request(examples, references, OutputSelection().columns, players=found, seed=seed)
+            return reliability(self.engine, request, rows)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
@@ -354,8 +403,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             output=engine.output,
             batch_axis=self._batch_axis,
             max_memory=self.max_memory,
-            max_rows=self._settings.most_rows,
-            progress=self._settings.progress,
+            max_rows=self._most_rows,
+            progress=self._progress,
             feature_names=self.feature_names,
             output_names=self.output_names,
             inverse_transform=self.inverse_transform,
@@ -417,30 +466,131 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         check_columns(columns_of(labels), self._columns)
         return X, labels
 
-    def _features(self, labels: Any, players: Players | None = None) -> Any:
-        """Names for the last axis of the values: what the user gave, or the table's columns, or the players'."""
-        if players is not None and not players.are_cells:
-            return players.names
+    def _features(self, labels: Any) -> Any:
+        """Names for the last axis of the input: what the user gave, or the table's columns."""
         known = self.feature_names is not None or self.engine.layer is not None
         return self.feature_names if known else columns_of(labels)
 
-    def _answer(self, X: Any, request: Request, check_additivity: bool) -> tuple[Answer, Any]:
+    def _players(self, players: Any, examples: Points, labels: Any, method: Method | None = None) -> Players:
+        """Return who the values belong to."""
+        if self.engine.layer is not None:
+            raise InputError(
+                "effort=, tolerance=, players= and method= mix the model's inputs, and here those of an inner layer are "
+                "explained: explain the part of the model behind the layer as a model of its own."
+            )
+        keys = list(examples.form.names or range(len(examples.inputs)))
+        shapes = [tuple(x.shape[1:]) for x in examples.inputs]
+        return players_of(players, shapes, keys, names_of_each(self._features(labels), examples))
+
+    def _request(self, examples: Points, references: Points, choose: Any, **options: Any) -> AttributionRequest:
+        limits = {"memory": self._memory, "most_rows": self._most_rows, "progress": self._progress}
+        return AttributionRequest(examples, references, choose, **(limits | options))
+
+    def _attribute(
+        self,
+        X: Any,
+        selection: OutputSelection,
+        check_additivity: bool,
+        additional_forward_args: Any,
+        players: Any,
+        **sampling: Any,
+    ) -> tuple[AttributionRequest, AttributionResult, Any]:
+        """Explain; return the request, the result in terms of what the user asked for, and the labels of X."""
         check_options(check_additivity=check_additivity)
         X, labels = self._plain(X)
-        with self.engine.session(), lengths_named(labels, request):
-            answering = self._answering(request, check_additivity, labels)
-            if request.wish.change is None:
-                return answering(X), labels
-            answering, outputs = of_change(answering, X, self.output_names)
-            return answering(X)._replace(predictions=outputs), labels
+        with self.engine.session(), _lengths_named(labels, additional_forward_args):
+            engine = self.engine
+            examples, references = engine.read(X, additional_forward_args, self._background)
+            method, by_cells = sampling["method"], isinstance(players, str) and players == "cells"
+            if method is not None or sampling["effort"] != 1 or sampling["tolerance"] is not None or not by_cells:
+                found = self._players(players, examples, labels)
+                sampling["players"] = found if method is None else method.players
+            predictions = None
+            if selection.transform is not None:
+                predictions = engine.native_outputs(examples, self._most_rows)
+                check_output_names(self.output_names, engine.output_shape)
+                engine = with_output_transform(
+                    engine, selection.transform, examples, references, predictions, self._most_rows
+                )
+            request = self._request(
+                examples, references or examples, selection.columns, strict=check_additivity, **sampling
+            )
+            result = attribute(engine, request) if references else self._attribute_to_own(engine, request)
+        result = result.selected(selection.resolved(result.predictions))
+        return request, result if predictions is None else replace(result, predictions=predictions), labels
 
-    def _answering(self, request: Request, check_additivity: bool, labels: Any) -> Answering:
-        return Answering(
-            self.engine,
-            request,
-            replace(self._settings, strict=check_additivity),
-            self._background,
-            self._references,
-            self._features(labels),
-            self._batch_axis,
-        )
+    def _attribute_to_own(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
+        """Explain every row against the references that the background, a function, returns for it."""
+        assert self._references is not None
+        form, results = request.examples.form, []
+        if form.packed:
+            raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
+        for row in range(len(request.examples)):
+            one, what = request.examples[row : row + 1], f"background of row {row}"
+            given = [form.concatenated([x])[0] for x in one.inputs]  # copies, to be written to
+            with of_user(f"the function {named(self._references)} that returns the background, for row {row},"):
+                background = self._references(dict(zip(form.names, given, strict=True)) if form.names else given)
+            if isinstance(background, list) and len(background) == 1 and not form.several:
+                (background,) = background
+            values = plain(background, f"the {what}", self._batch_axis)[0]
+            references = engine.read_background(values, what, form)
+            one = replace(one, inputs=form.matched(one.inputs, references.inputs))
+            results.append(attribute(engine, replace(request, examples=one, references=references)))
+        return AttributionResult.joined(results, [np.array([row]) for row in range(len(results))])
+
+    # ------------------------------------------------------------------ results in the form of the input
+    def _keys(self, examples: Points) -> list[Any] | None:
+        """Return how the explained tensors are told apart; None where there is a single one."""
+        if self.engine.layer is not None:
+            count = len(self.engine.layer_axes)
+            return list(range(count)) if count > 1 else None
+        form = examples.form
+        return form.names or (list(range(len(form.axes))) if form.several else None)
+
+    def _restored(self, request: AttributionRequest, values: list[np.ndarray]) -> Any:
+        """Return one array, or one for each input, with the rows where the user has them."""
+        if request.players is not None and not request.players.are_cells:
+            return values[0]
+        if self.engine.layer is None:
+            return request.examples.form.restore(values)
+        placed = [np.moveaxis(v, 0, axis) for v, axis in zip(values, self.engine.layer_axes, strict=True)]
+        return placed[0] if len(placed) == 1 else placed
+
+    def _explained_data(self, examples: Points) -> list[np.ndarray]:
+        """Return what is explained, the inputs or those of an inner layer, with the rows first."""
+        data = self.engine.explained(examples)
+        if self.engine.layer is None:
+            return data
+        return [np.moveaxis(d, axis, 0) for d, axis in zip(data, self.engine.layer_axes, strict=True)]
+
+
+def names_of_each(feature_names: Any, points: Points) -> list[Any]:
+    """Return the feature names of each input; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If there are not as many names as an input has features.
+    """
+    form = points.form
+    single = form.names is None and not form.several
+    keys = list(form.names or range(len(points.inputs)))
+    found = [feature_names] if single else names_of_inputs(feature_names, keys)
+    for names, x in zip(found, points.inputs, strict=True):
+        if names is not None:
+            check_count("feature_names", names, x.shape[-1] if len(x.shape) > 1 else 0)
+    return found
+
+
+@contextmanager
+def _lengths_named(labels: Any, additional_forward_args: Any) -> Iterator[None]:
+    """Where a model wants an argument more, name the lengths that a table knows."""
+    try:
+        yield
+    except InputError as error:
+        forgotten = isinstance(error.__cause__, TypeError) and additional_forward_args is None
+        if not forgotten or getattr(labels, "lengths", None) is None:
+            raise
+        raise InputError(
+            f"{error} X knows the lengths of its rows: explainer(X, additional_forward_args=(X.lengths,))."
+        ) from error

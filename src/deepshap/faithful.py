@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import execution
-from .changed import engine_of
+from .attribution import run
 from .errors import InputError
-from .methods import DeepShap
 from .names import check_whole, plural
 from .options import check_choice, check_number, check_options
-from .targets import Target, Wish, check_truth, wish_of
+from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,8 +186,8 @@ def faithfulness(
     check_whole("points", points, 1)
     check_number("noise", noise, 0)
     check_choice("players", players, ("features", "steps", "cells"))
-    wish = wish_of(None, "max", target, targets, explainer.output_names)
-    trial = _Trial(explainer, X, additional_forward_args, wish, players, references, seed)
+    selection = output_selection(None, "max", target, targets, explainer.output_names)
+    trial = _Trial(explainer, X, additional_forward_args, selection, players, references, seed)
     check_truth(targets, len(trial.columns))
     each = trial.against_each()  # (rows, references, players)
     mean = each.mean(1)
@@ -207,7 +205,7 @@ def faithfulness(
     moved, outputs = trial.under_noise(noise)
     return Faithfulness(
         trial.players,
-        wish.worded(trial.output_shape) or "the output",
+        selection.described(trial.output_shape) or "the output",
         removed / mean.shape[1],
         deletion,
         _correlation(*losses),
@@ -228,7 +226,7 @@ class _Trial:
         explainer: DeepExplainer,
         X: Any,
         extra: Any,
-        wish: Wish,
+        selection: OutputSelection,
         players: str,
         references: int,
         seed: int,
@@ -238,22 +236,23 @@ class _Trial:
             raise InputError("faithfulness needs an explainer of a model's inputs, with rows as its background.")
         if background.form.packed:
             raise InputError("faithfulness takes padded sequences and their lengths, no PackedSequence.")
-        self.engine, self.settings = explainer.engine, replace(explainer._settings, progress=False)
+        self.engine, self.explainer = explainer.engine, explainer
         self.background, self.extra = background, extra
         self.random = np.random.default_rng(seed)
         drawn = np.sort(self.random.permutation(len(background))[:references])
         with self.engine.session():
             self.examples, known = self.engine.read(explainer._plain(X)[0], extra, background)
             assert known is not None
-            if wish.change is not None:
-                outputs, most = self.engine.native_outputs(self.examples, AT_ONCE), self.settings.most_rows
-                self.engine = engine_of(self.engine, wish.change, self.examples, known, outputs, most)
+            if selection.transform is not None:
+                outputs = self.engine.native_outputs(self.examples, AT_ONCE)
+                self.engine = with_output_transform(
+                    self.engine, selection.transform, self.examples, known, outputs, AT_ONCE
+                )
             self.references = known[drawn]
             profile = self.engine.probe(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)
-        self.columns = wish.columns(outputs, profile)
-        turned = wish.turned(outputs)
-        weights, signs = (turned.weights, turned.signs) if isinstance(turned, Target) else (np.ones(1), None)
+        self.columns = selection.columns(outputs, profile)
+        weights, signs = selection.weights if selection.terms else np.ones(1), selection.resolved(outputs).signs
         self.weights = np.tile(weights, (len(outputs), 1)) * (1.0 if signs is None else signs[:, None])
         self.output_shape = profile.output_shape
         if self.columns.shape != self.weights.shape:
@@ -272,9 +271,8 @@ class _Trial:
         pairs, references = self._pairs(self.examples if examples is None else examples)
         columns = np.repeat(self.columns, len(self.references), 0)
         with self.engine.session():
-            found = execution.run(
-                self.engine, lambda _: DeepShap(), pairs, references, lambda *_: columns, self.settings, crossed=False
-            )
+            request = self.explainer._request(pairs, references, lambda *_: columns, all_pairs=False, progress=False)
+            found = run(self.engine, request)
         total = np.zeros((len(pairs), self.count))
         for values, label in zip(found.values, self.labels, strict=True):
             flat = self._one_number(values).reshape(len(pairs), -1)

@@ -1,50 +1,13 @@
-"""What an explainer found, before explanations are made of it: those are shap's, and to import shap takes two seconds."""
+"""Names and inverse transforms of several inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found, in the form of the input.
-
-    Attributes
-    ----------
-    values, data : array, or list or dict of arrays
-        Attributions and explained inputs, as given and returned to the user; or (rows, players, outputs).
-    axes : list of int
-        Where the rows lie in each input; explanations have them first.
-    base_values, outputs, gap : array of shape (rows, outputs)
-        Mean output over the background, the model's output, and how far the attributions miss their difference, relative to
-        the outputs' scale. The outputs' axes may be any number.
-    errors, replicates : in the form of the values, and a list of that
-        Standard errors, and independent estimates, of what is estimated.
-    converged : array of shape (rows,), optional
-        Whether the standard errors are within the tolerance that was asked.
-    method : str, optional
-        What was done, in words.
-    players : str, optional
-        What the values belong to, if not to cells.
-    """
-
-    values: Any
-    data: Any
-    axes: Sequence[int]
-    base_values: np.ndarray
-    outputs: np.ndarray
-    gap: np.ndarray
-    errors: Any = None
-    replicates: list[Any] | None = None
-    converged: np.ndarray | None = None
-    method: str | None = None
-    players: str | None = None
 
 
 def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:

@@ -137,7 +137,7 @@ def test_small_chunks_change_nothing(kind, name, monkeypatch):
     model, r = build(), r[: len(x)]
     asked = {"target": [2, 0, 1], "return_convergence_delta": True}
     whole = getattr(ours, kind)(model).attribute(x, r, **asked)
-    monkeypatch.setattr("deepshap.planning.MOST_PAIRS", 2)
+    monkeypatch.setattr("deepshap.memory.MOST_PAIRS", 2)
     chunked = getattr(ours, kind)(model).attribute(x, r, **asked)
     assert_close(chunked[0].numpy(), whole[0].numpy(), 1e-12)
     assert chunked[1].shape == whole[1].shape

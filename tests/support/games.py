@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -13,9 +12,9 @@ import torch
 from torch import nn
 
 import deepshap
-from deepshap import execution
+from deepshap.attribution import run
+from deepshap.outputs import OutputSelection
 from deepshap.players import Players, players_of
-from deepshap.request import Request
 
 
 class Game(NamedTuple):
@@ -203,8 +202,7 @@ def carried_out(made: deepshap.DeepExplainer, method: Any, X: Any, args: Any = N
     """The outcome of a method, as explainers run it."""
     with made.engine.session():
         examples, background = made.engine.read(X, args, made._background)
-        settings = dataclasses.replace(made._settings, strict=True)
-        return execution.run(made.engine, lambda _: method, examples, background, Request().wish.columns, settings)
+        return run(made.engine, made._request(examples, background, OutputSelection().columns, method=method))
 
 
 def steps_of(shape: Sequence[int]) -> Players:

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
-from deepshap import execution
+from deepshap import attribution
 
 
 @contextmanager
 def chunks_of(examples, references):
     """Let all chunks have so many examples and references."""
-    original = execution.plan_for
+    original = attribution.plan_for
 
     def plan_for(*arguments):
         return replace(original(*arguments), examples=examples, references=references)
 
-    with mock.patch.object(execution, "plan_for", plan_for):
+    with mock.patch.object(attribution, "plan_for", plan_for):
         yield
 
 

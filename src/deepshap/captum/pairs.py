@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import execution, planning
+from ..attribution import AttributionRequest, run
 from ..engines.api import Comparison, Contributions, Points
 from ..engines.torch.engine import TorchEngine
-from ..methods import DeepShap
+from ..memory import memory_budget
 from . import arguments
 
 ATTRIBUTIONS, MULTIPLIERS = 0, 1  # places in the first axis of what is kept
@@ -88,10 +88,16 @@ class Explained:
         def choose(outputs: np.ndarray, profile: Any) -> np.ndarray:
             return arguments.columns(self.target, profile.output_shape, len(outputs))
 
-        settings = planning.Settings(planning.memory_budget(None, self.engine.free_memory()), progress=False)
-        self._found = execution.run(
-            self.engine, lambda _: DeepShap(), self.rows, self.references, choose, settings, self.crossed, collect
+        request = AttributionRequest(
+            self.rows,
+            self.references,
+            choose,
+            self.crossed,
+            memory=memory_budget(None, self.engine.free_memory()),
+            progress=False,
+            collect=collect,
         )
+        self._found = run(self.engine, request)
         if isinstance(self._found.engine, TorchEngine):
             self.engine = self._found.engine
 

@@ -14,12 +14,12 @@ from ..engines.inputs import keyed, tensors_in
 from ..errors import DeepShapError, InputError
 from ..explainer import DeepExplainer
 from ..faithful import Faithfulness, faithfulness
+from ..memory import evenly
 from ..methods import DeepShap
 from ..names import check_names, duration, plural
 from ..optional import needed
-from ..planning import evenly
+from ..outputs import kind_of
 from ..results import Explanation
-from ..targets import kind_of
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
 from .dial import dial_of, reliability_of, with_options
 from .estimate import estimated

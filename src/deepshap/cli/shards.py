@@ -16,7 +16,7 @@ from ..dataset.opening import PARQUET, open_source
 from ..dataset.run import explain_dataset
 from ..dataset.stored import status
 from ..errors import InputError
-from ..planning import evenly
+from ..memory import evenly
 from ..tables import Sequences
 from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading

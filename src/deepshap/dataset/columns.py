@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..found import Found
 from ..names import as_labels, numbered
 from ..optional import import_pyarrow
 from ..options import check_choice
@@ -236,11 +235,16 @@ def explanation_of(table: Any, layout: Layout) -> Explanation:
     )
     names = {end: one["feature_names"] for end, one in layout["inputs"].items()}
     ranked = None if table["output_name"].null_count else _flat(table["output_name"]).reshape(len(table), -1)
-    found, inputs, features = (_formed(one, layout["named"]) for one in (values, data, names))
+    several = list(values) != [""]
     explanation = assemble(
-        Found(found, inputs, [0] * len(values), base, outputs, gap),
-        features,
-        layout["output_names"] if ranked is None else ranked,
+        [array for array in values.values() if array is not None],
+        base,
+        [array for array in data.values() if array is not None],
+        outputs,
+        gap,
+        keys=([end[1:] for end in values] if layout["named"] else list(range(len(values)))) if several else None,
+        feature_names=_formed(names, layout["named"]),
+        output_names=layout["output_names"] if ranked is None else ranked,
     )
     for name in DESCRIBING:
         setattr(explanation, name, layout[name])

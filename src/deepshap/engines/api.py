@@ -1,7 +1,7 @@
-"""The interface between methods, engines and execution.
+"""The interface between methods, engines and attribution.
 
 A *method* (``methods.py``) says which pairs of points are compared and with which weights. An *engine*, one for each
-framework, returns the contributions of pairs. *Execution* (``execution.py``) divides the pairs into chunks that fit into
+framework, returns the contributions of pairs. *Attribution* (``attribution.py``) divides the pairs into chunks that fit into
 memory, runs them, adds up and checks. What they hand to one another is defined here.
 """
 
@@ -256,12 +256,14 @@ class Engine(Protocol):
     It is used by one thread at a time, inside of ``session()``. ``framework`` is "torch" or "tensorflow", and
     ``packages`` are those whose versions its results may depend on; ``in_float64`` says
     in words how its users get a copy of a model that computes in float64; ``operations`` holds rules for single layers;
-    ``shares`` says whether points on a way are run once for both sides.
+    ``shares`` says whether points on a way are run once for both sides; ``heads`` is the module that finds what the model
+    computes before its last softmax or sigmoid.
     """
 
     framework: ClassVar[str]
     packages: ClassVar[tuple[str, str]]
     in_float64: ClassVar[str]
+    heads: ClassVar[Any]
     model: Any
     layer: Any
     output: Any

@@ -18,7 +18,7 @@ from darts.utils.utils import generate_index
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..planning import evenly
+from ..memory import evenly
 from .units import Step, affine_of, numbers_of, on_torch, scaling, undone, without_inference
 from .windows import Asked, Input, Outputs, Windows, ids_of, stacked
 

@@ -16,7 +16,7 @@ from neuralforecast import NeuralForecast
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..planning import evenly
+from ..memory import evenly
 from .long_tables import Row
 from .units import Step, affine_of, numbers_of, scaling, undone, without_inference
 from .windows import Asked, Input, Outputs, Windows, ids_of

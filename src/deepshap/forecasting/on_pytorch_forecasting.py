@@ -23,7 +23,7 @@ from pytorch_forecasting.models.base import BaseModel
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..planning import evenly
+from ..memory import evenly
 from .units import without_inference
 from .windows import Asked, Input, Outputs, Windows, ids_of
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..engines.callables import is_keras
 from ..engines.registry import takes_keras
 from ..errors import InputError, of_user
+from ..memory import evenly
 from ..names import check_names, check_whole, name_of, numbered
-from ..planning import evenly
 from .times import rising
 from .units import affine_of
 from .windows import Asked, Input, Outputs, Windows, ids_of

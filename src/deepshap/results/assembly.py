@@ -3,54 +3,71 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from slicer import Obj
 
 from ..errors import InputError
-from ..found import Found, names_of_inputs, per_input, unscaled
+from ..found import names_of_inputs, per_input, unscaled
 from ..names import check_count, numbered
 from ..tables import Labels, common_ids
 from . import Explanation, JointExplanation
 
 
-def assemble(found: Found, feature_names: Any, output_names: Any, compute_time: float | None = None) -> Explanation:
-    """Make an explanation of what an explainer found, a JointExplanation for several inputs.
+def assemble(
+    values: Sequence[np.ndarray],
+    base_values: np.ndarray,
+    data: Sequence[np.ndarray],
+    outputs: np.ndarray,
+    gap: np.ndarray,
+    *,
+    keys: Sequence[Any] | None = None,
+    feature_names: Any = None,
+    output_names: Any = None,
+    errors: Sequence[np.ndarray] | None = None,
+    replicates: Sequence[Sequence[np.ndarray]] | None = None,
+    compute_time: float | None = None,
+) -> Explanation:
+    """Make an explanation, a JointExplanation for several inputs.
+
+    Parameters
+    ----------
+    values, data, errors, replicates : sequence of array
+        One array for each input, the rows first.
+    base_values, outputs, gap : array
+        (rows, outputs), with as many axes of outputs as the model has.
+    keys : sequence of str or int, optional
+        Names or numbers of several inputs; None for a single one.
+    feature_names, output_names
+        As for ``DeepExplainer``.
+    compute_time : float, optional
+        In seconds.
 
     Raises
     ------
     InputError
         If there are not as many names as there is to name.
     """
-
-    def one(pick: Callable[[Any], Any], axis: int, names: Any, kind: str) -> Explanation:
-        values, data = (np.moveaxis(pick(array), axis, 0) for array in (found.values, found.data))
-        explanation = Explanation(values, found.base_values, data, compute_time=compute_time)
-        _name(explanation, names, output_names, kind)
+    names = [feature_names] if keys is None else names_of_inputs(feature_names, keys)
+    parts = []
+    for at, named in enumerate(names):
+        explanation = Explanation(values[at], base_values, data[at], compute_time=compute_time)
+        key = None if keys is None else keys[at]
+        kind = "Feature" if key is None else f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature"
+        _name(explanation, named, output_names, kind)
         axes_of_outputs = [0, *explanation.output_dims]
-        explanation._track(outputs=Obj(found.outputs, axes_of_outputs), gap=Obj(found.gap, axes_of_outputs))
-        if found.errors is not None:
-            explanation.standard_errors = np.moveaxis(pick(found.errors), axis, 0)
-        if found.replicates is not None:
-            explanation.replicates = [np.moveaxis(pick(each), axis, 0) for each in found.replicates]
-        explanation.method, explanation.converged = found.method, found.converged
-        explanation.players = found.players
-        return explanation
-
-    if isinstance(found.values, np.ndarray):
-        return one(lambda array: array, found.axes[0], feature_names, "Feature")
-    mapped = isinstance(found.values, dict)
-    keys: list[Any] = list(found.values) if mapped else list(range(len(found.values)))
-    names = names_of_inputs(feature_names, keys)
-    parts = [
-        one(itemgetter(key), axis, named, f"Input {key}, feature" if isinstance(key, int) else f"{key}, feature")
-        for key, axis, named in zip(keys, found.axes, names, strict=True)
-    ]
-    return JointExplanation(dict(zip(keys, parts, strict=True)) if mapped else parts)
+        explanation._track(outputs=Obj(outputs, axes_of_outputs), gap=Obj(gap, axes_of_outputs))
+        if errors is not None:
+            explanation.standard_errors = errors[at]
+        if replicates:
+            explanation.replicates = [each[at] for each in replicates]
+        parts.append(explanation)
+    if keys is None:
+        return parts[0]
+    return JointExplanation(parts if isinstance(keys[0], int) else dict(zip(keys, parts, strict=True)))
 
 
 def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> None:

@@ -15,8 +15,8 @@ from planning import profile
 from tiers import mostly_wide
 
 import deepshap
-from deepshap import execution
-from deepshap.planning import Footprint
+from deepshap import attribution
+from deepshap.memory import Footprint
 
 FEATURES, UNITS, FLOAT = 2, 3, 4
 
@@ -102,7 +102,7 @@ def test_chunks_shrink_as_sequences_grow():
     for steps in (16, 128):
         model, background = lstm(steps), rows(40, steps)
         explainer = deepshap.DeepExplainer(model, background, max_memory="100 KB", progress=False)
-        with mock.patch.object(execution, "chunks", wraps=execution.chunks) as spied:
+        with mock.patch.object(attribution, "chunks", wraps=attribution.chunks) as spied:
             values = explainer.shap_values(rows(3, steps))
         sizes[steps] = spied.call_args.args[1].rows
         whole = deepshap.DeepExplainer(model, background, progress=False).shap_values(rows(3, steps))

@@ -65,7 +65,7 @@ def test_perceptrons(name, compiled, most, threads, walks, monkeypatch):
     monkeypatch.setattr(worth.PAIRS, "beyond", 0 if compiled else np.inf)
     monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
     monkeypatch.setattr(chains, "BLOCK_BYTES", 3 * 4 * 7 * 8 * 2)  # two references
-    monkeypatch.setattr("deepshap.planning.MOST_PAIRS", most)
+    monkeypatch.setattr("deepshap.explainer.MOST_PAIRS", most)
     model, x, background = perceptron(name)
     torch.set_num_threads(threads)
     try:

@@ -9,7 +9,7 @@ from models import Last
 from torch import Tensor, nn
 
 import deepshap
-from deepshap import planning
+from deepshap import memory
 from deepshap.engines.torch import pairing
 from deepshap.engines.torch.engine import TorchEngine
 from deepshap.engines.torch.operations import Pairs
@@ -95,7 +95,7 @@ def test_parts_cover_the_examples_and_are_never_as_many_as_the_references():
     for count in range(1, 12):
         for size in range(1, 12):
             for references in range(1, 12):
-                parts = list(planning.slices(count, size, references))
+                parts = list(memory.slices(count, size, references))
                 sizes = [part.stop - part.start for part in parts]
                 assert [row for part in parts for row in range(part.start, part.stop)] == list(range(count))
                 assert max(sizes) <= size

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import deepshap
+from deepshap.attribution import AttributionRequest, run
 from deepshap.engines.api import Comparison
-from deepshap.execution import run
+from deepshap.memory import plan_for
 from deepshap.paths import Paths
-from deepshap.planning import Settings, plan_for
 from deepshap.players import players_of
 
 STEPS, FEATURES = 6, 3
@@ -85,7 +85,7 @@ def carried_out(model, rows_run=None, shares=True, memory=2**31):
     with engine.session():
         x, background = engine.read(X, None, explainer._background)
         every = lambda outputs, profile: np.tile([0, 1], (len(outputs), 1))  # noqa: E731
-        found = run(engine, lambda _: method, x, background, every, Settings(memory=memory, progress=False))
+        found = run(engine, AttributionRequest(x, background, every, method=method, memory=memory, progress=False))
     handle.remove()
     return found.values[0], engine.shares
 
@@ -121,7 +121,7 @@ def test_memory_for_less_than_a_way():
         x, background = explainer.engine.read(X, None, explainer._background)
         footprint = explainer.engine.probe(x, background).footprint
     budget = 4 * sum(footprint)
-    assert plan_for(footprint, 3, 5, Settings(memory=budget)).beside < 9
+    assert plan_for(footprint, 3, 5, budget).beside < 9
     few, _ = carried_out(model, memory=budget)
     np.testing.assert_allclose(few, whole, rtol=0, atol=1e-13 * np.abs(whole).max())
 
@@ -132,7 +132,7 @@ def test_a_point_beside_itself_gets_nothing():
     with engine.session():
         x, background = engine.read(X, None, explainer._background)
         profile = engine.probe(x, background)
-        plan = plan_for(profile.footprint, 3, 5, Settings())
+        plan = plan_for(profile.footprint, 3, 5)
         ways = Comparison.of_way(x, np.array([0, 0, 2]), np.zeros((3, 1), int))
         found = engine.contributions(ways, plan)
     assert engine.shares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOp
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
 from ..keeping import other_draws
 from ..shell import Shell, called_twice, spread
+from . import heads as output_heads
 from . import inspection
 from .contributions import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, Precision, widened
@@ -35,6 +36,7 @@ class TensorFlowEngine(Shell):
     """Explains one Keras model, or one callable of TensorFlow's tensors."""
 
     framework = "tensorflow"
+    heads: ClassVar[Any] = output_heads
     packages = "tensorflow", "keras"
     as_numbers = staticmethod(np.asarray)
     exhausted = (tf.errors.ResourceExhaustedError,)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
+from . import heads as output_heads
 from . import inspection
 from .agreement import Agreement
 from .alike import footprint_of, groups_of, multipliers_of_pass, quicker_together
@@ -57,6 +58,7 @@ class TorchEngine(Untouched):
     """
 
     framework = "torch"
+    heads: ClassVar[Any] = output_heads
     packages = "torch", "numba"
     as_numbers = staticmethod(torch.as_tensor)
     in_float64 = "model.double()"

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from deepshap.engines.api import Footprint
-from deepshap.planning import Settings, evenly, plan_for
+from deepshap.memory import evenly, plan_for
 
 FOOTPRINTS = Footprint(157, 147, 12), Footprint(15_681, 14_561, 962), Footprint(0, 0, 40), Footprint(3, 900, 50)
 
@@ -28,7 +28,7 @@ def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
         budget = pairs * sum(footprint)
         sizes = itertools.product(range(1, examples + 1), range(1, references + 1))
         fitting = [(n, b) for n, b in sizes if taken(footprint, n, b) <= budget and n * b <= most]
-        plan = plan_for(footprint, examples, references, Settings(memory=budget, most_rows=most))
+        plan = plan_for(footprint, examples, references, budget, most)
         found = plan.examples, plan.references
         assert found in fitting
         assert chunks(*found) == (fewest := min(itertools.starmap(chunks, fitting)))
@@ -40,16 +40,16 @@ def test_the_fewest_chunks_that_fit(footprint, examples, references, most):
 def test_what_is_compiled_has_room_for_that(footprint, pairs):
     compiler = 10_000
     budget = compiler + pairs * sum(footprint)
-    plan = plan_for(footprint, 60, 300, Settings(memory=budget), compiler)
+    plan = plan_for(footprint, 60, 300, budget, compiler=compiler)
     assert 2 * taken(footprint, plan.examples, plan.references) + compiler <= budget
     assert plan.memory == budget
     if pairs == 10_000_000:
-        assert plan.rows == plan_for(footprint, 60, 300, Settings(memory=budget)).rows
+        assert plan.rows == plan_for(footprint, 60, 300, budget).rows
 
 
 def test_a_few_pairs_are_not_worth_compiling():
-    settings = Settings(memory=10_000 + 127 * sum(FOOTPRINTS[0]))
-    assert plan_for(FOOTPRINTS[0], 60, 300, settings, 10_000) == plan_for(FOOTPRINTS[0], 60, 300, settings)
+    budget = 10_000 + 127 * sum(FOOTPRINTS[0])
+    assert plan_for(FOOTPRINTS[0], 60, 300, budget, compiler=10_000) == plan_for(FOOTPRINTS[0], 60, 300, budget)
 
 
 @pytest.mark.parametrize(

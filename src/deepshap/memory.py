@@ -1,9 +1,13 @@
-"""Planning: how much of a comparison is taken at a time, so that it fits into memory."""
+"""Memory: how many examples and references are run at a time, so that a chunk fits into the budget.
+
+The engine measures the bytes that a reference, an example and a pair of them take (``Footprint``). ``plan_for`` chooses the
+sizes of chunks from these; ``chunks`` cuts a comparison accordingly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -17,24 +21,6 @@ SHARE_OF_FREE_MEMORY = 0.25
 DEFAULT_BUDGET = 2 * 2**30
 MOST_BYTES = 2**62  # what arrays of whole numbers count
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run.
-
-    Attributes
-    ----------
-    memory : the budget for the activations of one chunk, in bytes.
-    most_rows : that the model takes in one call.
-    progress : whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
-    strict : whether sums that do not match are an error, or a warning.
-    """
-
-    memory: int = DEFAULT_BUDGET
-    most_rows: int = MOST_PAIRS
-    progress: bool | None = None
-    strict: bool = True
 
 
 def memory_budget(asked: int | str | None, free: int | None = None) -> int:
@@ -53,17 +39,24 @@ def memory_budget(asked: int | str | None, free: int | None = None) -> int:
     return min(int(asked), MOST_BYTES)
 
 
-def plan_for(footprint: Footprint, examples: int, references: int, settings: Settings, compiler: int = 0) -> Plan:
-    """How many examples and references to take at a time, and multipliers beside them.
+def plan_for(
+    footprint: Footprint,
+    examples: int,
+    references: int,
+    memory: int = DEFAULT_BUDGET,
+    most_rows: int = MOST_PAIRS,
+    compiler: int = 0,
+) -> Plan:
+    """Return how many examples and references to run at a time, and multipliers beside them.
 
-    ``compiler``: bytes that the engine's compiler takes for itself, if it has one. What it makes is several times as fast and
-    takes twice as much, so it gets chunks that leave room for that, but for very small ones.
+    ``memory`` is the budget in bytes and ``most_rows`` what the model takes in one call. ``compiler`` are the bytes that the
+    engine's compiler takes for itself, if it has one. Compiled code is several times as fast and takes twice as much, so it
+    gets chunks that leave room for that, but for very small ones.
     """
-    room = settings.memory - compiler
+    room = memory - compiler
     if compiler and room >= LEAST_PAIRS * sum(footprint.compiled):
-        plan = _planned(footprint.compiled, examples, references, room, settings.most_rows)
-        return replace(plan, memory=settings.memory)
-    return _planned(footprint, examples, references, settings.memory, settings.most_rows)
+        return replace(_planned(footprint.compiled, examples, references, room, most_rows), memory=memory)
+    return _planned(footprint, examples, references, memory, most_rows)
 
 
 def _planned(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> Plan:

@@ -1,0 +1,616 @@
+"""Attribution: carry out one call of an explainer.
+
+A call is an ``AttributionRequest``: rows read, the references that they are compared with, which outputs are explained, and
+what may be spent. ``attribute`` carries the request out and returns an ``AttributionResult``. Five steps lead there:
+
+1. The engine analyzes the model on one pair of example and reference (``Engine.probe``).
+2. The method is chosen: Deep SHAP, or with an effort above 1 a method of ``dial``. A method yields *terms*, weighted
+   comparisons of examples and references.
+3. Every term is run in chunks that fit into the memory budget, and its contributions are added up (``RunningEstimate``).
+4. The sums are compared with the outputs of the unmodified model. The difference of outputs that the chunks saw must be the
+   model's own (else the output of a row depends on other rows, random numbers or kept state), and the attributions must sum
+   to it.
+5. Rows that miss their sum in float32 are explained again in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dial
+from .additivity import additivity_gap, chosen, cleared, output_scale
+from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
+from .errors import (
+    AdditivityError,
+    AdditivityWarning,
+    BatchMixingError,
+    ControlFlowError,
+    InputError,
+    MemoryBudgetError,
+    NonFiniteError,
+    UnsupportedOperationError,
+    warn_caller,
+)
+from .estimates import RunningEstimate
+from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, ends_of_ways, evenly, plan_for
+from .methods import DeepShap, Evaluation, Known, Method, Term
+from .names import check_whole
+from .outputs import OutputSelection
+from .own_methods import check_method, check_sums, pairs_of, parts_of
+from .players import Players
+from .progress import Progress
+
+# what a model that has changed since it was probed may fail by
+OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
+FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
+ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
+CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
+MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
+FIRST_EFFORT = 2.0  # with a tolerance
+# a chunk, its examples and references, and its contributions
+Collect = Callable[[Comparison, slice, slice, Contributions], None]
+
+
+@dataclass(frozen=True)
+class AttributionRequest:
+    """What one call asks for.
+
+    Attributes
+    ----------
+    examples, references : Points
+        The rows to explain and what they are compared with.
+    choose : callable
+        Returns the numbers of the explained outputs of each row, (rows, k), from all outputs (rows, outputs) and the profile.
+    all_pairs : bool
+        Whether every example is compared with every reference, or row k with row k.
+    players, effort, tolerance, max_effort, seed, method
+        As for ``DeepExplainer.shap_values``; players that are None attribute each cell by itself.
+    memory, most_rows : int
+        Budget of one chunk in bytes, and rows that the model takes in one call.
+    progress : bool, optional
+        Whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
+    strict : bool
+        Whether attributions that do not add up are an error, or a warning.
+    collect : callable, optional
+        Gets every chunk with the multipliers of its pairs.
+    """
+
+    examples: Points
+    references: Points
+    choose: Choice
+    all_pairs: bool = True
+    players: Players | None = None
+    effort: float = 1
+    tolerance: float | None = None
+    max_effort: float | None = None
+    seed: int = 0
+    method: Method | None = None
+    memory: int = DEFAULT_BUDGET
+    most_rows: int = MOST_PAIRS
+    progress: bool | None = None
+    strict: bool = True
+    collect: Collect | None = None
+
+    def method_for(self, profile: Profile) -> Method:
+        """Return the user's method, Deep SHAP, or the method that the effort buys for this model."""
+        if self.method is not None:
+            return self.method
+        if self.players is None:
+            return DeepShap()
+        return dial.method_for(self.effort, self.players, len(self.references), self.seed, dial.costs_of(profile))
+
+    def comparison(self, columns: np.ndarray) -> Comparison:
+        """Return all pairs, with the explained outputs of each row."""
+        return Comparison(self.examples, self.references, self.all_pairs, columns)
+
+    def of_rows(self, rows: np.ndarray) -> AttributionRequest:
+        """Return the request for some of the rows."""
+        references = self.references if self.all_pairs else self.references[rows]
+        return replace(self, examples=self.examples[rows], references=references)
+
+    def plan(self, profile: Profile) -> Plan:
+        """Return how much is run at a time."""
+        counts = len(self.examples), len(self.references)
+        return plan_for(profile.footprint, *counts, self.memory, self.most_rows, profile.compiler)
+
+
+@dataclass
+class AttributionResult:
+    """What explaining some rows gives; arrays have the rows first.
+
+    Attributes
+    ----------
+    values : attributions of each explained tensor, (rows, ..., k); with players one array (rows, players, k).
+    outputs, expected : the model's outputs and the mean outputs of the references, (rows, k).
+    gap : what the sums miss, relative to the outputs' scale, (rows, k).
+    columns : numbers of the explained outputs, (rows, k).
+    predictions : all outputs of the model, (rows, outputs).
+    profile, method : what was found out about the model, and the method that was run.
+    description : of the method, or the methods, in words.
+    errors : standard errors in the form of the values; None where nothing is estimated.
+    replicates : independent estimates in the form of the values; empty where nothing is estimated.
+    groups, correction : estimates from groups of replicates and their mean, (rows, players, k), for ``reliability``.
+    converged : whether the standard errors are within the tolerance, (rows,); None without one.
+    engine : the engine in float64 that all rows needed, if they did.
+    """
+
+    values: list[np.ndarray]
+    outputs: np.ndarray
+    expected: np.ndarray
+    gap: np.ndarray
+    columns: np.ndarray
+    predictions: np.ndarray
+    profile: Profile
+    method: Method
+    description: str
+    errors: list[np.ndarray] | None = None
+    replicates: list[list[np.ndarray]] | None = None
+    groups: list[np.ndarray] | None = None
+    correction: np.ndarray | None = None
+    converged: np.ndarray | None = None
+    engine: Engine | None = None
+
+    @property
+    def missed(self) -> np.ndarray:
+        """Which rows do not add up, (rows,)."""
+        finite = np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in self.values], 0)
+        return ~(finite & (self.gap <= self.profile.tolerance).all(1))
+
+    def of_rows(self, rows: np.ndarray) -> AttributionResult:
+        """Return the result of some rows."""
+        return _by_row([self], lambda arrays: arrays[0][rows])
+
+    def with_rows(self, rows: np.ndarray, other: AttributionResult) -> AttributionResult:
+        """Return the same with some rows from another result."""
+
+        def put(arrays: list[np.ndarray]) -> np.ndarray:
+            whole = arrays[0].copy()
+            whole[rows] = arrays[1]
+            return whole
+
+        return _by_row([self, other], put)
+
+    @staticmethod
+    def joined(parts: list[AttributionResult], rows: list[np.ndarray]) -> AttributionResult:
+        """Return the results of parts as one; ``rows`` are the numbers of the rows of each part."""
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate(rows))
+        found = _by_row(parts, lambda arrays: np.concatenate(arrays)[order])
+        by_first_row = sorted(range(len(parts)), key=lambda part: rows[part][0])
+        return replace(found, description="; ".join(dict.fromkeys(parts[at].description for at in by_first_row)))
+
+    def selected(self, selection: OutputSelection) -> AttributionResult:
+        """Return the result in terms of what the user asked for, from that of the chosen columns."""
+        shape, dtype = self.profile.output_shape, self.profile.dtype
+        return replace(
+            self,
+            values=[selection.combined(v, shape).astype(dtype) for v in self.values],
+            errors=None
+            if self.errors is None
+            else [selection.error_bound(e, shape).astype(dtype) for e in self.errors],
+            replicates=[[selection.combined(v, shape).astype(dtype) for v in each] for each in self.replicates or []],
+            expected=selection.combined(self.expected, shape),
+            outputs=selection.combined(self.outputs, shape),
+            gap=selection.worst(self.gap, shape),
+        )
+
+    def map(self, change: Callable[[np.ndarray], list[np.ndarray]]) -> AttributionResult:
+        """Return the result with each array of values, standard errors and replicates changed into a list of arrays."""
+        return replace(
+            self,
+            values=change(self.values[0]),
+            errors=None if self.errors is None else change(self.errors[0]),
+            replicates=[change(each[0]) for each in self.replicates or []],
+        )
+
+
+BY_ROW = (
+    "values", "outputs", "expected", "gap", "columns", "predictions",
+    "errors", "replicates", "groups", "correction", "converged",
+)  # fmt: skip
+
+
+def _by_row(results: list[AttributionResult], combine: Callable[[list[np.ndarray]], np.ndarray]) -> AttributionResult:
+    """Combine the arrays of results that have the rows first, one field after the other."""
+
+    def combined(parts: Any) -> Any:
+        if any(part is None for part in parts):
+            return None
+        if isinstance(parts[0], list):
+            return [combined(each) for each in zip(*parts, strict=False)]  # some may have no replicates
+        return combine(list(parts))
+
+    fields = {name: combined([getattr(result, name) for result in results]) for name in BY_ROW}
+    return replace(results[0], **fields)
+
+
+# ---------------------------------------------------------------------- a request
+def check_sampling(effort: Any, tolerance: Any, max_effort: Any, players: Any, seed: Any, method: Any) -> None:
+    """Raise InputError for options of a call that make no sense."""
+    dial.check_effort(effort, tolerance, max_effort)
+    check_whole("seed", seed, 0)
+    if method is not None:
+        check_method(method)
+        if not (effort == 1 and tolerance is None and isinstance(players, str) and players == "cells"):
+            raise InputError(
+                "method= says itself who the players are and what is run; leave effort=, tolerance= and players= out."
+            )
+
+
+def attribute(engine: Engine, request: AttributionRequest) -> AttributionResult:
+    """Carry a request out; with a tolerance, repeat it with more effort for the rows that have not converged.
+
+    Raises
+    ------
+    DeepShapError
+        Whatever prevents an explanation that adds up. Nothing is returned then.
+    """
+    if request.tolerance is None:
+        return _in_cells(run(engine, request), request)
+    limit = MOST_EFFORT if request.max_effort is None else request.max_effort
+    effort, left = FIRST_EFFORT, np.arange(len(request.examples))
+    parts, rows = [], []
+    while len(left):
+        some = request if len(left) == len(request.examples) else request.of_rows(left)
+        result = run(engine, replace(some, effort=effort))
+        assert result.errors is not None
+        near = dial.largest_errors(result.errors[0], result.values[0]) <= request.tolerance
+        done = np.ones(len(left), bool) if effort >= limit else near
+        if done.any():
+            parts.append(replace(result, converged=near).of_rows(np.flatnonzero(done)))
+            rows.append(left[done])
+        left, effort = left[~done], min(4 * effort, limit)
+    return _in_cells(AttributionResult.joined(parts, rows), request)
+
+
+def _in_cells(result: AttributionResult, request: AttributionRequest) -> AttributionResult:
+    """Give values of players that are cells the shapes of the inputs; behind the ends of packed sequences values are 0."""
+    players, examples = request.players, request.examples
+    if players is None:
+        return result
+    if not examples.form.packed:
+        return result.map(players.by_input)
+    (x,), lengths = examples.inputs, np.asarray(examples.extra[0].cpu())
+    valid = np.arange(x.shape[1]) < lengths[:, None]
+    cells = np.broadcast_to(valid.reshape(*valid.shape, *[1] * (len(x.shape) - 1)), (*x.shape, 1))
+    padding = players.summed([cells]) == 0  # where no model reads
+    return result.map(lambda values: players.by_input(cleared(values, padding, (1,))))
+
+
+def reliability(engine: Engine, request: AttributionRequest, rows: int) -> dial.Reliability:
+    """Estimate on some of the rows, evenly spread, how far Deep SHAP is from the Shapley values."""
+    assert request.players is not None
+    method = dial.probing(request.players, request.seed)
+    some = request.of_rows(evenly(len(request.examples), rows))
+    result = run(engine, replace(some, method=method))
+    assert result.groups is not None
+    assert result.correction is not None
+    costs = dial.costs_of(result.profile)
+    found = dial.reliability_of(result.values[0], method, result.groups, result.correction, costs)
+    # the references come again only when all had their turn
+    return replace(found, references=min(found.references, len(request.references)))
+
+
+# ---------------------------------------------------------------------- running
+class _Missed(Exception):
+    """The attributions do not sum to what they should."""
+
+    def __init__(self, result: AttributionResult) -> None:
+        self.result = result
+
+
+class _Stale(Exception):
+    """The model is not what it was taken for."""
+
+
+def run(engine: Engine, request: AttributionRequest) -> AttributionResult:
+    """Carry a request out once, with one method, and check the sums; in float64 where float32 is not enough.
+
+    Raises
+    ------
+    DeepShapError
+        Whatever prevents an explanation that adds up. Where kept activations might be the reason, they are recorded anew
+        before; where rounding might be, rows are explained in float64.
+    """
+    try:
+        return _run_fresh(engine, request)
+    except (_Missed, AdditivityError, BatchMixingError) as error:
+        if error.__cause__ is not None:  # the model failed
+            raise
+        doubt = error
+    result = doubt.result if isinstance(doubt, _Missed) else None
+    again = _in_float64(engine, request, result)
+    if isinstance(again, AttributionResult):
+        return again
+    if result is None:
+        raise doubt
+    _complain(again, result, request.comparison(result.columns), request.strict)
+    return result
+
+
+def _run_fresh(engine: Engine, request: AttributionRequest) -> AttributionResult:
+    """Run; where what is kept of the model might be the reason of a failure, once more without it."""
+    try:
+        return _run_once(engine, request)
+    except (_Missed, _Stale, *OF_THE_MODEL):
+        if request.collect is not None or not engine.forget():
+            raise
+    except Exception:
+        if request.collect is not None or engine.confirm():
+            raise
+        engine.forget()
+    return _run_once(engine, request)
+
+
+def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
+    examples, references = request.examples, request.references
+    profile = engine.probe(examples, references, confirmed=request.collect is not None)
+    plan = request.plan(profile)
+    predictions = engine.example_outputs(examples, plan.rows)
+    whole = request.comparison(request.choose(predictions, profile))
+    shared = request.all_pairs and not examples.extra  # all examples have the same references
+    known = engine.reference_outputs(references, plan.rows) if shared else None
+    method = request.method_for(profile)
+    sums = RunningEstimate(whole, method.players, method.shrinks)
+    with Progress(pairs_of(method, whole), request.progress) as bar:
+        parts, answer = parts_of(method, whole), None
+        while (part := _next(parts, answer)) is not None:
+            if isinstance(part, Evaluation):
+                answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
+                bar.update(len(part.points))
+                continue
+            sums.begin(part)
+            if isinstance(part, Known):
+                sums.add_known(part)
+                answer = None
+            else:
+                answer = _add_term(engine, part, plan, sums, bar, request.collect)
+    sums.close()
+    if not engine.confirm():
+        raise _Stale
+    expected = _expected_outputs(engine, whole, sums, known, plan)
+    result = _checked(whole, profile, method, sums, predictions, expected, known)
+    if result.missed.any():
+        raise _Missed(result)
+    return result
+
+
+def _next(parts: Any, answer: Any) -> Any:
+    """Return the next part that a method asks for, after an answer to the last one; None at the end."""
+    try:
+        return parts.send(answer)
+    except StopIteration:
+        return None
+
+
+def _add_term(
+    engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: Progress, collect: Collect | None
+) -> np.ndarray | None:
+    """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
+    before = term.comparison.before
+    shared = engine.shares and not term.comparison.examples.extra
+    if before is not None and not (shared and np.diff(ends_of_ways(before), prepend=0).max() <= plan.beside):
+        term = term.apart()  # paths that the engine runs twice anyway, or that are too long for memory
+    comparison, by_players = term.comparison, []
+    for at, block in chunks(comparison, plan):
+        part = comparison.part(at, block)
+        found = _contributions(engine, part, plan, collect is not None)
+        if collect is not None:
+            collect(part, at, block, found)
+        share = len(part.references) / len(comparison.references) if comparison.crossed else 1.0
+        by_players.append(sums.add(term, at, part.outputs, found, share))
+        bar.update(part.pairs)
+    return None if term.replicates is None else np.concatenate([v for v in by_players if v is not None])
+
+
+def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bool) -> Contributions:
+    """Explain a chunk; where the device has not enough memory for it, in halves."""
+    try:
+        return engine.contributions(part, plan, multipliers)
+    except Exception as error:
+        if not engine.is_out_of_memory(error):
+            raise
+        if part.pairs == 1:
+            raise MemoryBudgetError(
+                f"the device has not enough memory for one pair of example and reference ({error}). Free some, shorten the "
+                "sequences, or explain a copy of the model on the CPU."
+            ) from error
+    # out of the except block, which keeps the memory of what failed
+    part = part.apart()
+    count = len(part.examples)
+    join, size = (
+        (Contributions.of_examples, count) if count > 1 else (Contributions.of_references, len(part.references))
+    )
+    cuts = slice(0, size // 2), slice(size // 2, size)
+    halves = [part.part(cut) if count > 1 else part.part(slice(None), cut) for cut in cuts]
+    return join([_contributions(engine, half, plan, multipliers) for half in halves])
+
+
+def _expected_outputs(
+    engine: Engine, whole: Comparison, sums: RunningEstimate, known: np.ndarray | None, plan: Plan
+) -> np.ndarray:
+    """Return the mean output of each row's references, (rows, k); where no term has told it, run the model."""
+    if known is not None:
+        return known.mean(0)[whole.outputs]
+    if sums.expected is not None:
+        return sums.expected
+    means = []
+    for row, columns in enumerate(whole.outputs):
+        own = whole.references if whole.crossed else whole.references[row : row + 1]
+        described = own.described_by(whole.examples[np.full(len(own), row)])
+        means.append(engine.outputs(described, plan.rows, "the background").mean(0)[columns])
+    return np.stack(means)
+
+
+# ---------------------------------------------------------------------- against the unmodified model
+def _checked(
+    whole: Comparison,
+    profile: Profile,
+    method: Method,
+    sums: RunningEstimate,
+    predictions: np.ndarray,
+    expected: np.ndarray,
+    known: np.ndarray | None,
+) -> AttributionResult:
+    """Compare the sums with the outputs of the unmodified model.
+
+    ``predictions`` are the outputs for the examples, ``known`` those for the references if they are the same for all rows,
+    both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
+    """
+    columns = whole.outputs
+    outputs = chosen(predictions, columns)
+    if not np.isfinite(expected).all():
+        raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
+    of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
+    largest = np.maximum(np.abs(predictions).max(1, initial=0.0), of_references)
+    scale = output_scale(outputs, expected, largest)
+    check_sums(method, sums.difference, outputs - expected, sums.beyond, 10 * profile.tolerance * scale)
+    moved = np.abs(sums.difference - (outputs - expected)) / scale
+    if not (moved <= 10 * profile.tolerance).all():
+        moved = np.nan_to_num(moved, nan=np.inf)
+        row = int(np.unravel_index(np.argmax(moved), moved.shape)[0])
+        raise BatchMixingError(
+            f"the output of row {row} changes by {moved.max():.3g} of its scale when the model runs among other batch "
+            "mates or once more: it depends on the batch, on random numbers, on state kept between calls, or asks whether "
+            "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
+            "model has no attribution per row."
+        )
+    values = sums.values()
+    errors = dial.standard_errors(method, sums)
+    return AttributionResult(
+        values,
+        outputs,
+        expected,
+        additivity_gap(values, outputs, expected, largest, profile.tolerance, profile.eps),
+        columns,
+        predictions,
+        profile,
+        method,
+        method.description,
+        errors=None if errors is None else [errors],
+        replicates=[[each] for each in dial.replicates(method, sums)],
+        groups=sums.groups(),
+        correction=sums.correction if sums.count else None,
+    )
+
+
+class _Reason(NamedTuple):
+    """Why float64 does not help, and the engine that can tell which operation is the cause."""
+
+    text: str
+    engine: Engine
+
+
+def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, strict: bool) -> None:
+    """Raise, or warn when the caller asked for it, that a row and output does not add up."""
+    engine, gaps, tolerance = reason.engine, result.gap, result.profile.tolerance
+    row, column = map(int, np.unravel_index(int(np.argmax(np.nan_to_num(gaps, nan=np.inf))), gaps.shape))
+    output, expected, gap = result.outputs[row, column], result.expected[row, column], gaps[row, column]
+    message = (
+        f"the attributions of row {row}, output {column} do not add up: they should sum to {output - expected:.6g} "
+        f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
+        f"(tolerance {tolerance:.1g}). "
+    )
+    blame = engine.blame(whole.pair(row))
+    if blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
+        copied = f"explain a float64 copy of it ({engine.in_float64})"
+        way_out = copied if engine.tolerance > FLOAT64 else "take out large terms that all rows share"
+        message += (
+            "Every operation explains its own output. So either a part of the output reaches the explained input by a way that "
+            "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
+            f"is not), or large numbers cancel in the model: then {way_out}."
+        )
+    elif not np.isfinite(blame.gap):
+        message += f"{blame.name} at {blame.place} has a value, or a share of one, that is NaN or infinite."
+    else:
+        message += (
+            f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
+            "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
+        )
+    message += reason.text
+    if not strict:
+        warn_caller(message, AdditivityWarning)
+    elif np.isfinite(gap):
+        raise AdditivityError(message)
+    else:
+        raise NonFiniteError(message)
+
+
+# ---------------------------------------------------------------------- in float64
+def _in_float64(
+    engine: Engine, request: AttributionRequest, result: AttributionResult | None
+) -> AttributionResult | _Reason:
+    """Explain again in float64 the rows that the model's own precision cannot; or say why that does not help.
+
+    ``result`` is the result in the model's own precision, if there is one. The values in float64 must add up as float64
+    allows, and its outputs may differ from the model's own by what rounding can make of these.
+    """
+    part, missed = request, None
+    if result is not None and request.collect is None:
+        missed = np.flatnonzero(result.missed)
+        columns = result.columns[missed]
+        part = replace(request.of_rows(missed), method=result.method, choose=lambda *_: columns)
+    try:
+        exact = engine.in_double()
+        if exact is None:
+            rounded = result is not None and _is_rounding(engine, request, result)
+            return result if result is not None and rounded else _Reason("", engine)
+        try:
+            better = _run_once(exact, part)
+        except _Missed as error:
+            better = error.result
+        if better.profile.tolerance > FLOAT64:
+            return _Reason(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
+        if better.missed.any() and not _is_rounding(exact, part, better):
+            return _Reason(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
+        if unlike := _unlike(engine, exact, part, better):
+            return _Reason(unlike, engine)
+    except Exception as error:
+        return _Reason(f" It could not be computed in float64 ({type(error).__name__}: {error}).", engine)
+    if result is not None and missed is not None:
+        return result.with_rows(missed, better)
+    return replace(better, profile=replace(better.profile, dtype=np.dtype("float32")), engine=exact)
+
+
+def _is_rounding(engine: Engine, request: AttributionRequest, result: AttributionResult) -> bool:
+    """Return whether sums in float64 miss no more than rounding makes of the outputs, which is measured; then warn."""
+    at_once = request.plan(result.profile).rows
+    moved = [engine.rounding(points, at_once) for points in _sides(request)]
+    limit = ROUNDINGS * (moved[0] + (moved[-1].max(0) if request.all_pairs else moved[-1]))
+    sums = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in result.values)
+    missed = np.abs(sums - (result.outputs - result.expected))
+    if result.gap.max() > CREDIBLE or not (missed <= np.take_along_axis(limit, result.columns, 1)).all():
+        return False
+    warn_caller(
+        f"large numbers cancel in the model: even in float64 attributions miss their sums by up to {result.gap.max():.3g} of the "
+        f"outputs' scale (tolerance {result.profile.tolerance:.1g}). Rounding of what the model computes is the cause, and "
+        "moves the outputs themselves by as much. Take large terms out that all rows share, a shift in front of a softmax for "
+        "instance.",
+        AdditivityWarning,
+    )
+    return True
+
+
+def _sides(request: AttributionRequest) -> tuple[Points, ...]:
+    """Return both sides; references to which every example would give other row arguments are left out."""
+    sides = request.examples, request.references.described_by(request.examples)
+    return sides if not request.examples.extra or not request.all_pairs else sides[:1]
+
+
+def _unlike(engine: Engine, exact: Engine, request: AttributionRequest, better: AttributionResult) -> str:
+    """Return why the model in float64 is another one than the model as it is, if it is."""
+    at_once = request.plan(better.profile).rows
+    for points in _sides(request):
+        own, wide = engine.outputs(points, at_once), exact.outputs(points, at_once)
+        size, moved = np.abs(own).max(1, initial=0.0, keepdims=True), engine.rounding(points, at_once)
+        if not (np.abs(own - wide) <= engine.tolerance * size + ROUNDINGS * moved).all():
+            return (
+                f" A copy that computes in float64 has other outputs than rounding explains (they differ by up to "
+                f"{np.abs(own - wide).max():.3g}, rounding moves them by {moved.max():.3g}), so that it is no help."
+            )
+    return ""
