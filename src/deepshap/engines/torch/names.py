@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -109,12 +110,6 @@ _ALIASES = {
     "swapdims": "transpose",
     "ger": "outer",
     "trapz": "trapezoid",
-    "max_pool1d_with_indices": "max_pool1d",
-    "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d",
-    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
-    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
     "_unsafe_view": "view",
@@ -130,6 +125,55 @@ _ALIASES = {
     "inverse": "inv",
     "pinverse": "pinv",
 }
+
+# Operations whose aten signature differs from that of torch.nn.functional: "aten.NAME" in the table, see composites/aten.py.
+ATEN = frozenset(
+    {
+        "batch_norm",
+        "instance_norm",
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "native_group_norm",
+        "_fused_rms_norm",
+        "_weight_norm_interface",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "adaptive_max_pool1d_with_indices",
+        "adaptive_max_pool2d_with_indices",
+        "adaptive_max_pool3d_with_indices",
+        "max_unpool2d",
+        "max_unpool3d",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "kl_div",
+        "soft_margin_loss",
+        "l1_loss",
+        "smooth_l1_loss",
+        "huber_loss",
+        "cross_entropy_loss",
+        "nll_loss",
+        "nll_loss_nd",
+        "nll_loss2d",
+        "nll_loss_forward",
+        "nll_loss2d_forward",
+        "grid_sampler",
+        "grid_sampler_2d",
+        "grid_sampler_3d",
+        "_trilinear",
+        "copy",
+        "rrelu_with_noise",
+        "rrelu_with_noise_functional",
+        "log_sigmoid_forward",
+        "_cdist_forward",
+        "_euclidean_dist",
+        "_pdist_forward",
+    }
+)
 
 
 def _canonical(name: str) -> Spelling:
@@ -157,7 +201,11 @@ def _spellings() -> dict[Any, Spelling]:
         for name in dir(namespace):
             function = getattr(namespace, name, None)
             if callable(function) and not isinstance(function, type):
-                found[function] = _canonical(name)
+                spelling = _canonical(name)
+                builtin = isinstance(function, BuiltinFunctionType) or name.endswith("_with_indices")
+                if namespace is not torch.Tensor and builtin and spelling.name in ATEN:
+                    spelling = spelling._replace(name=f"aten.{spelling.name}")
+                found[function] = spelling
     for name in dir(torch.Tensor):
         descriptor: Any = getattr(torch.Tensor, name, None)
         if hasattr(descriptor, "__get__") and not callable(descriptor):
@@ -195,7 +243,10 @@ def resolve(function: Callable[..., Any]) -> Spelling | None:
 @cache
 def _overload(qualified: str) -> Spelling | None:
     namespace, _, name = qualified.partition("::")
-    return _canonical(name) if namespace == "aten" else None
+    if namespace != "aten":
+        return None
+    spelling = _canonical(name)
+    return spelling._replace(name=f"aten.{spelling.name}") if spelling.name in ATEN else spelling
 
 
 @cache

@@ -18,6 +18,7 @@ from . import recurrent, rules
 from .composites import (
     algebra,
     arithmetic,
+    aten,
     attention,
     losses,
     norms,
@@ -93,11 +94,13 @@ _of_kind(
     "hsplit vsplit dsplit "
     "slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
     "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
-    "contiguous alias lift_fresh lift_fresh_copy copy zero fill pad constant_pad_nd reflection_pad1d "
+    "contiguous alias lift_fresh lift_fresh_copy zero fill pad constant_pad_nd reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
-    "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
+    "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d _adaptive_avg_pool2d _adaptive_avg_pool3d _fft_r2c _fft_c2r _fft_c2c "
+    "pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
     "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft real imag "
     "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
 )
@@ -107,7 +110,7 @@ _of_kind(
     LINEAR,
     "__getitem__ __setitem__ index select narrow index_select take take_along_dim gather index_add index_copy index_put "
     "index_fill nll_loss repeat_interleave masked_select masked_scatter "
-    "max_unpool1d max_unpool2d max_unpool3d",
+    "max_unpool1d max_unpool2d max_unpool3d aten.max_unpool2d aten.max_unpool3d",
     indices=True,
 )
 _of_kind(LINEAR, "_pack_padded_sequence", function=packing.pack, indices=True)
@@ -299,9 +302,9 @@ for _name, _function in {
     "instance_norm": norms.instance_norm,
     "batch_norm": norms.batch_norm,
     "local_response_norm": norms.local_response_norm,
-    "l1_loss": losses.pointwise_loss(F.l1_loss),
-    "smooth_l1_loss": losses.pointwise_loss(F.smooth_l1_loss),
-    "huber_loss": losses.pointwise_loss(F.huber_loss),
+    "l1_loss": losses.l1_loss,
+    "smooth_l1_loss": losses.smooth_l1_loss,
+    "huber_loss": losses.huber_loss,
     "binary_cross_entropy": losses.pointwise_loss(F.binary_cross_entropy),
     "binary_cross_entropy_with_logits": losses.pointwise_loss(F.binary_cross_entropy_with_logits),
     "kl_div": losses.pointwise_loss(F.kl_div),
@@ -315,6 +318,9 @@ for _name, _function in {
     "multi_head_attention_forward": attention.multi_head_attention_forward,
 }.items():
     _of_kind(COMPOSITE, _name, function=_function)
+
+for _name, _function in aten.OPERATIONS.items():
+    _of_kind(COMPOSITE, f"aten.{_name}", function=_function, indices=_name.startswith("nll_loss"))
 
 for _name, _cell in {
     "lstm": recurrent.LSTM,

@@ -39,6 +39,30 @@ def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return loss
 
 
+def difference_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Build a loss of the difference of two tensors: elementwise in the difference, then reduced."""
+
+    @primitive(rules.rescale())
+    def of_difference(difference: Tensor, options: dict[str, Any]) -> Tensor:
+        return native(difference, torch.zeros_like(difference), reduction="none", **options)
+
+    def loss(
+        input: Tensor,
+        target: Tensor,
+        size_average: Any = None,
+        reduce: Any = None,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> Tensor:
+        values = of_difference(torch.sub(*torch.broadcast_tensors(input, target)), options)
+        return _reduce_loss(values, _reduction(size_average, reduce, reduction))
+
+    return loss
+
+
+l1_loss, smooth_l1_loss, huber_loss = map(difference_loss, (F.l1_loss, F.smooth_l1_loss, F.huber_loss))
+
+
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """The reduction, which torch's older arguments override; torch warns of them where the model runs by itself."""
     if size_average is None and reduce is None:

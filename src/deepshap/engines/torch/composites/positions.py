@@ -315,5 +315,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max_unpool1d": max_unpool(F.max_unpool1d, 1),
     "max_unpool2d": max_unpool(F.max_unpool2d, 2),
     "max_unpool3d": max_unpool(F.max_unpool3d, 3),
+    "aten.max_unpool2d": max_unpool(torch.ops.aten.max_unpool2d, 2),
+    "aten.max_unpool3d": max_unpool(torch.ops.aten.max_unpool3d, 3),
 }
 AT_POSITIONS = {name: Operation(COMPOSITE, function=function) for name, function in _FUNCTIONS.items()}
