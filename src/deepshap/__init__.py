@@ -17,18 +17,18 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .cells import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
+    from .compat.lstm import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
+    from .compat.lstm.handler import LSTMShapHandler
+    from .compat.shap import patch_shap, unpatch_shap
     from .dataset.mapping import BatchExplainer
     from .dataset.run import explain_dataset
     from .dataset.stored import ExplanationDataset, status
-    from .drop_in import patch_shap, unpatch_shap
+    from .engines.handlers import ModuleCall
     from .engines.user_rules import register_rule, unregister_rule
     from .explainer import DeepExplainer
     from .faithful import Faithfulness, faithfulness
-    from .handlers import ModuleCall
     from .inspection import Inspection, check
     from .loading import load
-    from .lstm_handler import LSTMShapHandler
     from .results import Explanation, JointExplanation
     from .tables import Sequences, sequences
 
@@ -80,9 +80,9 @@ _LAZY = {
     "Faithfulness": ".faithful",
     "Inspection": ".inspection",
     "JointExplanation": ".results",
-    "LSTMShapBackwardHook": ".cells",
-    "LSTMShapHandler": ".lstm_handler",
-    "ModuleCall": ".handlers",
+    "LSTMShapBackwardHook": ".compat.lstm",
+    "LSTMShapHandler": ".compat.lstm.handler",
+    "ModuleCall": ".engines.handlers",
     "Sequences": ".tables",
     "captum": ".captum",
     "check": ".inspection",
@@ -90,17 +90,17 @@ _LAZY = {
     "explain_dataset": ".dataset.run",
     "faithfulness": ".faithful",
     "forecasting": ".forecasting",
-    "gate_attribution": ".cells",
+    "gate_attribution": ".compat.lstm",
     "load": ".loading",
-    "patch_shap": ".drop_in",
+    "patch_shap": ".compat.shap",
     "plots": ".plots",
     "ray": ".ray",
-    "product_attribution": ".cells",
-    "register_lstm_shap_hook": ".cells",
+    "product_attribution": ".compat.lstm",
+    "register_lstm_shap_hook": ".compat.lstm",
     "register_rule": ".engines.user_rules",
     "sequences": ".tables",
     "status": ".dataset.stored",
-    "unpatch_shap": ".drop_in",
+    "unpatch_shap": ".compat.shap",
     "unregister_rule": ".engines.user_rules",
 }
 

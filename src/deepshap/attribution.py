@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import dial
-from .additivity import additivity_gap, chosen, cleared, output_scale
 from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
 from .errors import (
     AdditivityError,
@@ -36,6 +35,7 @@ from .errors import (
     warn_caller,
 )
 from .estimates import RunningEstimate
+from .mathematics.additivity import additivity_gap, chosen, cleared, output_scale
 from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, ends_of_ways, evenly, plan_for
 from .methods import DeepShap, Evaluation, Known, Method, Term
 from .names import check_whole

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from .additivity import chosen
 from .engines.api import Comparison, Contributions
 from .explanation.uncertainty import spread_over
+from .mathematics.additivity import chosen
 from .methods import Known, Term
 from .players import Players
 

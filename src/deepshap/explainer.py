@@ -21,11 +21,11 @@ from .attribution import (
 )
 from .dial import Reliability
 from .engines.api import Engine, Points
+from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
 from .errors import InputError, of_user
 from .found import check_transforms, names_of_inputs
-from .handlers import TakesHandlers
 from .in_shap import ShapExplainer
 from .memory import MOST_PAIRS, memory_budget
 from .methods import Method

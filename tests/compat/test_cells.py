@@ -14,7 +14,7 @@ from helpers import assert_close, drawn
 from torch import Tensor, nn
 
 import deepshap
-from deepshap import cells
+from deepshap.compat import lstm as cells
 
 SIZES = [(3, 2), (10, 20), (5, 50), (100, 10)]
 every_size = pytest.mark.parametrize(("features", "units"), SIZES, ids=lambda size: str(size))

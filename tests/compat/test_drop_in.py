@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import deepshap
-from deepshap import drop_in
+from deepshap.compat import shap as in_place
 
 PLACES = [
     (shap, "DeepExplainer"),
@@ -56,13 +56,13 @@ def background():
 @pytest.mark.fast
 def test_as_a_context():
     with deepshap.patch_shap():
-        assert classes() == {drop_in.DeepExplainer}
+        assert classes() == {in_place.DeepExplainer}
     assert classes() == {ORIGINAL}
 
 
 def test_as_a_function():
     deepshap.patch_shap()
-    assert classes() == {drop_in.DeepExplainer}
+    assert classes() == {in_place.DeepExplainer}
     deepshap.unpatch_shap()
     assert classes() == {ORIGINAL}
 
@@ -76,8 +76,8 @@ def test_an_error_inside_restores_shap():
 def test_an_inner_context_leaves_the_outer_one_alone():
     with deepshap.patch_shap():
         with deepshap.patch_shap():
-            assert classes() == {drop_in.DeepExplainer}
-        assert classes() == {drop_in.DeepExplainer}
+            assert classes() == {in_place.DeepExplainer}
+        assert classes() == {in_place.DeepExplainer}
     assert classes() == {ORIGINAL}
 
 
@@ -85,7 +85,7 @@ def test_a_context_leaves_an_earlier_call_in_effect():
     deepshap.patch_shap()
     with deepshap.patch_shap():
         pass
-    assert classes() == {drop_in.DeepExplainer}
+    assert classes() == {in_place.DeepExplainer}
 
 
 def test_twice_is_once():

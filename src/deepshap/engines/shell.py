@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from ..additivity import EPS, TOLERANCE
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
+from ..mathematics.additivity import EPS, TOLERANCE
 from .api import Footprint, Points, Profile
 from .inputs import InputForm
 from .keeping import drawing_kept, other_draws

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from slicer import Alias, Obj, Slicer
 
-from ..additivity import cleared
 from ..errors import InputError
+from ..mathematics.additivity import cleared
 from ..names import as_array, as_labels, with_plain_texts
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise

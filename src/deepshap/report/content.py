@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..additivity import additivity_gap
 from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.grids import channel_axis
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
+from ..mathematics.additivity import additivity_gap
 from ..names import as_texts, names_for, numbered
 
 Kind = Literal["sequence", "text", "table", "image"]

@@ -13,8 +13,8 @@ from test_oracle import DEEP, oracle_values
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.additivity import TOLERANCE as BY_NAME
 from deepshap.engines.torch.recurrent import fused, products
+from deepshap.mathematics.additivity import TOLERANCE as BY_NAME
 
 TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...additivity import TOLERANCE
 from ...errors import ControlFlowError, InputError
+from ...mathematics.additivity import TOLERANCE
 from ..api import Footprint
 from ..shell import control_flow_message
 from . import bands, one_pass

@@ -1,4 +1,4 @@
-"""Handlers of Keras' layers; what they have in common with those of PyTorch is in ``deepshap.handlers``."""
+"""Handlers of Keras' layers; what they have in common with those of PyTorch is in ``engines/handlers.py``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...handlers import HandlerRule, ModuleCall
-from ...handlers import Handlers as AnyHandlers
 from ...mathematics.rules import Term
+from ..handlers import HandlerRule, ModuleCall
+from ..handlers import Handlers as AnyHandlers
 from .operations import CUSTOM, Operation
 from .regions import Region, RegionStep
 from .rules import misfit

@@ -1,4 +1,4 @@
-"""Handlers of PyTorch's layers; what they have in common with those of Keras is in ``deepshap.handlers``."""
+"""Handlers of PyTorch's layers; what they have in common with those of Keras is in ``engines/handlers.py``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DeepShapError
-from ...handlers import HandlerRule, ModuleCall
-from ...handlers import Handlers as AnyHandlers
 from ...mathematics.rules import Term
+from ..handlers import HandlerRule, ModuleCall
+from ..handlers import Handlers as AnyHandlers
 from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
 from .pairing import misfit

@@ -2,7 +2,7 @@
 
 ``register_lstm_shap_hook`` explains one call of one cell, unit by unit; ``gate_attribution`` and
 ``product_attribution`` are the two steps it is made of. For models, and for everything that is not one of these cells,
-there is ``DeepExplainer``. What is particular to a framework: ``engines/torch/cells.py`` and ``keras_cells.py``.
+there is ``DeepExplainer``. What is particular to a framework: ``torch_cells.py`` and ``keras_cells.py``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .engines.callables import is_keras
-from .errors import InputError
+from ...engines.callables import is_keras
+from ...errors import InputError
 
 if TYPE_CHECKING:
-    from .engines.torch.cells import gate_attribution, product_attribution
+    from .torch_cells import gate_attribution, product_attribution
 
 __all__ = ["LSTMShapBackwardHook", "gate_attribution", "product_attribution", "register_lstm_shap_hook"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
     """The building blocks, which need PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".engines.torch.cells", __package__), name)
+    return getattr(import_module(".torch_cells", __package__), name)
 
 
 # ---------------------------------------------------------------------- the hook
@@ -128,7 +128,7 @@ class LSTMShapBackwardHook:
 
 def _cells_of(module: Any) -> Any:
     """The module that knows the cells of a framework."""
-    return import_module(".keras_cells" if is_keras(module) else ".engines.torch.cells", __package__)
+    return import_module(".keras_cells" if is_keras(module) else ".torch_cells", __package__)
 
 
 def _explained(cell: Any, output: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The cells of Keras for the hook of ``deepshap.cells``, under either backend: the explainer follows the cell's own call."""
+"""Keras' cells for the hook, under either backend: the explainer follows the cell's own call."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from .engines.cell_rows import Rows
-from .errors import InputError
-from .explainer import DeepExplainer
+from ...errors import InputError
+from ...explainer import DeepExplainer
+from .rows import Rows
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engines.torch.engine import TorchEngine
-from ..engines.torch.state import Contents, preserved
-from ..errors import InputError
+from ...engines.torch.engine import TorchEngine
+from ...engines.torch.state import Contents, preserved
+from ...errors import InputError
 
 
 class _Reached(BaseException):

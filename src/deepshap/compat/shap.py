@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
-from .errors import InputError
-from .explainer import DeepExplainer as ExactExplainer
+from ..errors import InputError
+from ..explainer import DeepExplainer as ExactExplainer
 
 NAMES = (
     ("shap", "DeepExplainer"),

@@ -1,4 +1,4 @@
-"""The cells of PyTorch for the hook of ``deepshap.cells``, and the two steps that a cell is made of.
+"""The cells of PyTorch for the hook of ``deepshap.compat.lstm``, and the two steps that a cell is made of.
 
 Derivation: docs/tex/lstm_shap_generic.tex; the formulas' code: ``deepshap.mathematics.cells``.
 """
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...engines.torch.state import Contents, preserved
+from ...engines.torch.tree import tensors
 from ...errors import InputError
 from ...mathematics import cells, rules
 from ...mathematics.cells import Weights
-from ..cell_rows import Rows
-from .state import Contents, preserved
-from .tree import tensors
+from .rows import Rows
 
 GATES = "ifgo"  # input, forget, cell and output gate, in torch's order
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, of_user
+from ...errors import InputError, of_user
 
 
 class NoDistribution(InputError, AssertionError):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 
 
 class Rows(ABC):

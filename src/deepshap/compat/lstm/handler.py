@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .engines.callables import is_keras
-from .errors import InputError
-from .handlers import ModuleCall
-from .mathematics.cells import LSTM, Weights, back, run
-from .mathematics.namespace import Array
+from ...engines.callables import is_keras
+from ...engines.handlers import ModuleCall
+from ...errors import InputError
+from ...mathematics.cells import LSTM, Weights, back, run
+from ...mathematics.namespace import Array
 
 
 class LSTMShapHandler:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engines.torch.engine import TorchEngine
-from ..errors import InputError, UnsupportedOperationError
-from ..options import check_options
+from ...engines.torch.engine import TorchEngine
+from ...errors import InputError, UnsupportedOperationError
+from ...options import check_options
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import AttributionRequest, run
-from ..engines.api import Comparison, Contributions, Points
-from ..engines.torch.engine import TorchEngine
-from ..memory import memory_budget
+from ...attribution import AttributionRequest, run
+from ...engines.api import Comparison, Contributions, Points
+from ...engines.torch.engine import TorchEngine
+from ...memory import memory_budget
 from . import arguments
 
 ATTRIBUTIONS, MULTIPLIERS = 0, 1  # places in the first axis of what is kept

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .additivity import EPS, TOLERANCE
-from .errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
-from .mathematics.namespace import namespace
-from .mathematics.rules import Term, inner
+from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
+from ..mathematics.additivity import EPS, TOLERANCE
+from ..mathematics.namespace import namespace
+from ..mathematics.rules import Term, inner
 
 
 # ---------------------------------------------------------------------- what a handler gets
