@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from .dataset.stored import ExplanationDataset, status
     from .engines.handlers import ModuleCall
     from .engines.user_rules import register_rule, unregister_rule
+    from .evaluation import Faithfulness, Inspection, check, faithfulness
     from .explainer import DeepExplainer
-    from .faithful import Faithfulness, faithfulness
-    from .inspection import Inspection, check
     from .loading import load
     from .results import Explanation, JointExplanation
     from .tables import Sequences, sequences
@@ -77,18 +76,18 @@ _LAZY = {
     "DeepExplainer": ".explainer",
     "Explanation": ".results",
     "ExplanationDataset": ".dataset.stored",
-    "Faithfulness": ".faithful",
-    "Inspection": ".inspection",
+    "Faithfulness": ".evaluation",
+    "Inspection": ".evaluation",
     "JointExplanation": ".results",
     "LSTMShapBackwardHook": ".compat.lstm",
     "LSTMShapHandler": ".compat.lstm.handler",
     "ModuleCall": ".engines.handlers",
     "Sequences": ".tables",
     "captum": ".captum",
-    "check": ".inspection",
+    "check": ".evaluation",
     "datasets": ".datasets",
     "explain_dataset": ".dataset.run",
-    "faithfulness": ".faithful",
+    "faithfulness": ".evaluation",
     "forecasting": ".forecasting",
     "gate_attribution": ".compat.lstm",
     "load": ".loading",

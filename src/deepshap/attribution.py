@@ -15,8 +15,10 @@ what may be spent. ``attribute`` carries the request out and returns an ``Attrib
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +44,6 @@ from .names import check_whole
 from .outputs import OutputSelection
 from .own_methods import check_method, check_sums, pairs_of, parts_of
 from .players import Players
-from .progress import Progress
 
 # what a model that has changed since it was probed may fail by
 OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
@@ -50,6 +51,7 @@ FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
 ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
 CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
 MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
+PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
 # a chunk, its examples and references, and its contributions
 Collect = Callable[[Comparison, slice, slice, Contributions], None]
@@ -386,6 +388,36 @@ def _next(parts: Any, answer: Any) -> Any:
         return parts.send(answer)
     except StopIteration:
         return None
+
+
+class Progress:
+    """Counts pairs that are done. A bar shows them: always, never, or (None) after some seconds; most calls need none."""
+
+    def __init__(self, total: int, shown: bool | None) -> None:
+        self._total, self._shown, self._done, self._begun = total, shown, 0, time.monotonic()
+        self._bar: Any = self._opened() if shown else None
+
+    def _opened(self) -> Any:
+        from tqdm.auto import tqdm  # which takes time
+
+        return tqdm(total=self._total, initial=self._done, unit="pair", leave=bool(self._shown))
+
+    def update(self, pairs: int) -> None:
+        """So many more are done."""
+        self._done += pairs
+        if self._bar is not None:
+            self._bar.update(pairs)
+        elif self._shown is None and time.monotonic() - self._begun > PATIENCE:
+            self._bar = self._opened()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _add_term(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,7 +27,6 @@ from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
 from .errors import InputError, of_user
 from .found import check_transforms, names_of_inputs
-from .in_shap import ShapExplainer
 from .memory import MOST_PAIRS, memory_budget
 from .methods import Method
 from .names import check_count, check_whole, listed, name_of
@@ -39,6 +39,20 @@ if TYPE_CHECKING:
     import torch
 
     from .results import Explanation
+
+
+class _Nothing:
+    """The base of explainers before shap is imported."""
+
+
+class ShapExplainer(_Nothing):
+    """Becomes a subclass of ``shap.Explainer`` once shap is imported, which takes two seconds that values do not need."""
+
+    @staticmethod
+    def derive_from_shap() -> None:
+        """Make explainers those of shap if shap is imported."""
+        if "shap" in sys.modules and ShapExplainer.__bases__ == (_Nothing,):
+            ShapExplainer.__bases__ = (sys.modules["shap"].Explainer,)
 
 
 class DeepExplainer(TakesHandlers, ShapExplainer):
@@ -105,6 +119,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         inverse_transform: Any = None,
     ) -> None:
         check_options(progress=progress)
+        self.derive_from_shap()
         engine = engine_for(model, data)
         model, layer = parts_of(model)
         if not callable(model) or isinstance(model, type):
@@ -294,6 +309,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         """
         from .results.assembly import assemble, describe  # which imports shap
 
+        self.derive_from_shap()
         start = time.perf_counter()
         selection = output_selection(ranked_outputs, output_rank_order, target, targets, self.output_names)
         check_sampling(effort, tolerance, max_effort, players, seed, method)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
-from deepshap import progress
+from deepshap import attribution
 
 X, R = drawn(3, 4, seed=1), drawn(5, 4, seed=2)
 SERIES, SERIES_R = drawn(3, 5, 3, seed=3), drawn(4, 5, 3, seed=4)
@@ -360,7 +360,7 @@ def test_progress_bar(capsys):
 
 @pytest.mark.parametrize(("patience", "shown"), [(-1.0, True), (1000.0, False)])
 def test_a_bar_comes_by_itself_where_a_call_takes_long(patience, shown, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "PATIENCE", patience)
+    monkeypatch.setattr(attribution, "PATIENCE", patience)
     deepshap.DeepExplainer(mlp(), R).shap_values(X)
     assert ("/15" in capsys.readouterr().err) == shown
 

@@ -112,11 +112,9 @@ import deepshap
 explainer = deepshap.DeepExplainer(torch.nn.Linear(3, 2), torch.zeros(4, 3), progress=False)
 values = explainer.shap_values(torch.ones(2, 3))
 assert find_spec("shap") is not None and "shap" not in sys.modules
-finders = len(sys.meta_path)
 import shap
-assert len(sys.meta_path) == finders - 1
-assert isinstance(explainer, shap.Explainer) and issubclass(deepshap.DeepExplainer, shap.Explainer)
 explanation = explainer(torch.ones(2, 3))
+assert isinstance(explainer, shap.Explainer) and issubclass(deepshap.DeepExplainer, shap.Explainer)
 assert isinstance(explanation, shap.Explanation) and (explanation.values == values).all()
 print(type(explainer).__mro__.index(shap.Explainer))
 """

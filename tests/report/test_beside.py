@@ -11,7 +11,7 @@ from tiers import mostly_wide
 
 import deepshap
 from deepshap import InputError
-from deepshap.faithful import Faithfulness
+from deepshap.evaluation import Faithfulness
 
 ROWS, STEPS, FEATURES, CLASSES = 20, 6, 3, 2
 

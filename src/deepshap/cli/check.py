@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..errors import InputError
-from ..inspection import check
+from ..evaluation import check
 from .data import Data, read_data, sizes
 from .explain import Selection, cast, model_of, source_of
 from .models import Model

@@ -12,8 +12,8 @@ import torch
 
 from ..engines.inputs import keyed, tensors_in
 from ..errors import DeepShapError, InputError
+from ..evaluation import Faithfulness, faithfulness
 from ..explainer import DeepExplainer
-from ..faithful import Faithfulness, faithfulness
 from ..memory import evenly
 from ..methods import DeepShap
 from ..names import check_names, duration, plural
