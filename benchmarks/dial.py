@@ -71,11 +71,10 @@ def truth(case: Case, evaluations: int) -> tuple[np.ndarray, float]:
 def by_permutations(explainer: Any, case: Case, orders: int, seed: int = 1) -> np.ndarray:
     """Deep SHAP corrected by so many orders and their reverses, single players entering: unbiased."""
     from deepshap.attribution import AttributionRequest, run
-    from deepshap.paths import Paths
-    from deepshap.players import Players
+    from deepshap.sampling import Paths, Players
 
     engine, players = explainer.engine, Players((case.groups,), tuple(map(str, range(case.players))), "groups")
-    method = Paths(players, players.count, orders, seed)
+    method = Paths(players, players.count, orders, seed, shrinks=False)
     with engine.session():
         x, background = engine.read(case.x, None, explainer._background)
         every = lambda outputs, profile: np.zeros((len(outputs), 1), int)  # noqa: E731

@@ -4,9 +4,9 @@ A call is an ``AttributionRequest``: rows read, the references that they are com
 what may be spent. ``attribute`` carries the request out and returns an ``AttributionResult``. Five steps lead there:
 
 1. The engine analyzes the model on one pair of example and reference (``Engine.probe``).
-2. The method is chosen: Deep SHAP, or with an effort above 1 a method of ``dial``. A method yields *terms*, weighted
-   comparisons of examples and references.
-3. Every term is run in chunks that fit into the memory budget, and its contributions are added up (``RunningEstimate``).
+2. The method is chosen: Deep SHAP, or with an effort above 1 a method of ``sampling``. A method yields weighted
+   comparisons of examples and references, and may ask for outputs and contributions.
+3. Every comparison is run in chunks that fit into the memory budget, and its contributions are added up (``RunningEstimate``).
 4. The sums are compared with the outputs of the unmodified model. The difference of outputs that the chunks saw must be the
    model's own (else the output of a row depends on other rows, random numbers or kept state), and the attributions must sum
    to it.
@@ -16,14 +16,13 @@ what may be spent. ``attribute`` carries the request out and returns an ``Attrib
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dial
 from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
 from .errors import (
     AdditivityError,
@@ -36,14 +35,27 @@ from .errors import (
     UnsupportedOperationError,
     warn_caller,
 )
-from .estimates import RunningEstimate
 from .mathematics.additivity import additivity_gap, chosen, cleared, output_scale
-from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, ends_of_ways, evenly, plan_for
-from .methods import DeepShap, Evaluation, Known, Method, Term
+from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, evenly, plan_for
 from .names import check_whole
 from .outputs import OutputSelection
-from .own_methods import check_method, check_sums, pairs_of, parts_of
-from .players import Players
+from .sampling import (
+    Attribution,
+    DeepShap,
+    Evaluation,
+    KnownContribution,
+    Method,
+    Paths,
+    Players,
+    Reliability,
+    RunningEstimate,
+    Uncertainty,
+    WeightedComparison,
+    choice,
+)
+from .sampling.comparisons import check_method, check_sums
+from .sampling.estimates import largest_errors
+from .sampling.reliability import distance, effort_for
 
 # what a model that has changed since it was probed may fail by
 OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
@@ -53,6 +65,7 @@ CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault
 MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
+PROBING = 16.0  # effort at which it is told how far Deep SHAP is off
 # a chunk, its examples and references, and its contributions
 Collect = Callable[[Comparison, slice, slice, Contributions], None]
 
@@ -103,7 +116,7 @@ class AttributionRequest:
             return self.method
         if self.players is None:
             return DeepShap()
-        return dial.method_for(self.effort, self.players, len(self.references), self.seed, dial.costs_of(profile))
+        return choice.choose(self.effort, self.players, len(self.references), self.seed, choice.costs_of(profile))
 
     def comparison(self, columns: np.ndarray) -> Comparison:
         """Return all pairs, with the explained outputs of each row."""
@@ -135,7 +148,6 @@ class AttributionResult:
     description : of the method, or the methods, in words.
     errors : standard errors in the form of the values; None where nothing is estimated.
     replicates : independent estimates in the form of the values; empty where nothing is estimated.
-    groups, correction : estimates from groups of replicates and their mean, (rows, players, k), for ``reliability``.
     converged : whether the standard errors are within the tolerance, (rows,); None without one.
     engine : the engine in float64 that all rows needed, if they did.
     """
@@ -151,8 +163,6 @@ class AttributionResult:
     description: str
     errors: list[np.ndarray] | None = None
     replicates: list[list[np.ndarray]] | None = None
-    groups: list[np.ndarray] | None = None
-    correction: np.ndarray | None = None
     converged: np.ndarray | None = None
     engine: Engine | None = None
 
@@ -213,7 +223,7 @@ class AttributionResult:
 
 BY_ROW = (
     "values", "outputs", "expected", "gap", "columns", "predictions",
-    "errors", "replicates", "groups", "correction", "converged",
+    "errors", "replicates", "converged",
 )  # fmt: skip
 
 
@@ -234,7 +244,7 @@ def _by_row(results: list[AttributionResult], combine: Callable[[list[np.ndarray
 # ---------------------------------------------------------------------- a request
 def check_sampling(effort: Any, tolerance: Any, max_effort: Any, players: Any, seed: Any, method: Any) -> None:
     """Raise InputError for options of a call that make no sense."""
-    dial.check_effort(effort, tolerance, max_effort)
+    choice.check_effort(effort, tolerance, max_effort)
     check_whole("seed", seed, 0)
     if method is not None:
         check_method(method)
@@ -261,7 +271,7 @@ def attribute(engine: Engine, request: AttributionRequest) -> AttributionResult:
         some = request if len(left) == len(request.examples) else request.of_rows(left)
         result = run(engine, replace(some, effort=effort))
         assert result.errors is not None
-        near = dial.largest_errors(result.errors[0], result.values[0]) <= request.tolerance
+        near = largest_errors(result.errors[0], result.values[0]) <= request.tolerance
         done = np.ones(len(left), bool) if effort >= limit else near
         if done.any():
             parts.append(replace(result, converged=near).of_rows(np.flatnonzero(done)))
@@ -284,18 +294,26 @@ def _in_cells(result: AttributionResult, request: AttributionRequest) -> Attribu
     return result.map(lambda values: players.by_input(cleared(values, padding, (1,))))
 
 
-def reliability(engine: Engine, request: AttributionRequest, rows: int) -> dial.Reliability:
+def reliability(engine: Engine, request: AttributionRequest, rows: int) -> Reliability:
     """Estimate on some of the rows, evenly spread, how far Deep SHAP is from the Shapley values."""
-    assert request.players is not None
-    method = dial.probing(request.players, request.seed)
+    players, references = request.players, len(request.references)
+    assert players is not None
     some = request.of_rows(evenly(len(request.examples), rows))
-    result = run(engine, replace(some, method=method))
-    assert result.groups is not None
-    assert result.correction is not None
-    costs = dial.costs_of(result.profile)
-    found = dial.reliability_of(result.values[0], method, result.groups, result.correction, costs)
-    # the references come again only when all had their turn
-    return replace(found, references=min(found.references, len(request.references)))
+    deep = run(engine, replace(some, method=DeepShap(players)))
+    nearer = replace(some, effort=PROBING).method_for(deep.profile)
+    if isinstance(nearer, Paths):
+        nearer = replace(nearer, shrinks=False)
+    result = run(engine, replace(some, method=nearer))
+    estimates = [each[0] for each in result.replicates or []]
+    looked_at = len(some.examples) / len(request.examples)
+    away, error = distance(deep.values[0], result.values[0], estimates, choice.part_left(nearer), looked_at)
+    costs = choice.costs_of(deep.profile)
+
+    def expected(effort: float) -> float:
+        return min(of for _, of in choice.candidates(effort, players, 100, 0, costs))
+
+    compared = min(getattr(nearer, "replicates", references), references)
+    return Reliability(away, error, len(some.examples), compared, effort_for(away + error, expected), players.count)
 
 
 # ---------------------------------------------------------------------- running
@@ -358,21 +376,11 @@ def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
     shared = request.all_pairs and not examples.extra  # all examples have the same references
     known = engine.reference_outputs(references, plan.rows) if shared else None
     method = request.method_for(profile)
-    sums = RunningEstimate(whole, method.players, method.shrinks)
-    with Progress(pairs_of(method, whole), request.progress) as bar:
-        parts, answer = parts_of(method, whole), None
+    sums = RunningEstimate(whole, method.players)
+    with Progress(method.pairs(whole), request.progress) as bar:
+        parts, answer = method.parts(whole), None
         while (part := _next(parts, answer)) is not None:
-            if isinstance(part, Evaluation):
-                answer = engine.outputs(part.points, plan.rows, "the points between example and reference")
-                bar.update(len(part.points))
-                continue
-            sums.begin(part)
-            if isinstance(part, Known):
-                sums.add_known(part)
-                answer = None
-            else:
-                answer = _add_term(engine, part, plan, sums, bar, request.collect)
-    sums.close()
+            answer = _answer(engine, part, plan, sums, bar, request.collect)
     if not engine.confirm():
         raise _Stale
     expected = _expected_outputs(engine, whole, sums, known, plan)
@@ -420,24 +428,42 @@ class Progress:
             self._bar.close()
 
 
-def _add_term(
-    engine: Engine, term: Term, plan: Plan, sums: RunningEstimate, bar: Progress, collect: Collect | None
+def _answer(
+    engine: Engine, part: Any, plan: Plan, sums: RunningEstimate, bar: Progress, collect: Collect | None
 ) -> np.ndarray | None:
-    """Add a term's contributions, chunk by chunk; return those of replicates by players, (examples, players, k)."""
-    before = term.comparison.before
-    shared = engine.shares and not term.comparison.examples.extra
-    if before is not None and not (shared and np.diff(ends_of_ways(before), prepend=0).max() <= plan.beside):
-        term = term.apart()  # paths that the engine runs twice anyway, or that are too long for memory
-    comparison, by_players = term.comparison, []
+    """Do what a method asks for, and answer it."""
+    if isinstance(part, Evaluation):
+        outputs = engine.outputs(part.points, plan.beside, "the points between example and reference")
+        bar.update(len(part.points))
+        return outputs
+    if isinstance(part, Attribution):
+        found = [sums.by_players(each)[0] for _, _, each in _explained(engine, part.comparison, plan, bar, None)]
+        return np.concatenate(found)
+    if isinstance(part, WeightedComparison):
+        comparison = part.comparison
+        for pairs, at, each in _explained(engine, comparison, plan, bar, collect):
+            share = len(pairs.references) / len(comparison.references) if comparison.crossed else 1.0
+            sums.add(part, at, pairs.outputs, each, share)
+    elif isinstance(part, KnownContribution):
+        sums.add_known(part)
+    elif isinstance(part, Uncertainty):
+        sums.add_uncertainty(part)
+    else:
+        raise InputError(f"a method yielded {type(part).__name__}, none of the requests of deepshap.sampling.")
+    return None
+
+
+def _explained(
+    engine: Engine, comparison: Comparison, plan: Plan, bar: Progress, collect: Collect | None
+) -> Iterator[tuple[Comparison, slice, Contributions]]:
+    """Explain a comparison chunk by chunk; yield the chunk, its examples and their contributions."""
     for at, block in chunks(comparison, plan):
         part = comparison.part(at, block)
         found = _contributions(engine, part, plan, collect is not None)
         if collect is not None:
             collect(part, at, block, found)
-        share = len(part.references) / len(comparison.references) if comparison.crossed else 1.0
-        by_players.append(sums.add(term, at, part.outputs, found, share))
+        yield part, at, found
         bar.update(part.pairs)
-    return None if term.replicates is None else np.concatenate([v for v in by_players if v is not None])
 
 
 def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bool) -> Contributions:
@@ -501,7 +527,7 @@ def _checked(
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
     largest = np.maximum(np.abs(predictions).max(1, initial=0.0), of_references)
     scale = output_scale(outputs, expected, largest)
-    check_sums(method, sums.difference, outputs - expected, sums.beyond, 10 * profile.tolerance * scale)
+    check_sums(method, sums.difference, outputs - expected, 10 * profile.tolerance * scale)
     moved = np.abs(sums.difference - (outputs - expected)) / scale
     if not (moved <= 10 * profile.tolerance).all():
         moved = np.nan_to_num(moved, nan=np.inf)
@@ -512,8 +538,7 @@ def _checked(
             "gradients are recorded (x.requires_grad, torch.is_grad_enabled()), as they are while it is explained. Such a "
             "model has no attribution per row."
         )
-    values = sums.values()
-    errors = dial.standard_errors(method, sums)
+    values, errors = sums.values(), sums.standard_errors
     return AttributionResult(
         values,
         outputs,
@@ -525,9 +550,7 @@ def _checked(
         method,
         method.description,
         errors=None if errors is None else [errors],
-        replicates=[[each] for each in dial.replicates(method, sums)],
-        groups=sums.groups(),
-        correction=sums.correction if sums.count else None,
+        replicates=[[each] for each in sums.replicates()],
     )
 
 

@@ -20,7 +20,6 @@ from .attribution import (
     check_sampling,
     reliability,
 )
-from .dial import Reliability
 from .engines.api import Engine, Points
 from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
@@ -28,11 +27,11 @@ from .engines.user_rules import named, registered
 from .errors import InputError, of_user
 from .found import check_transforms, names_of_inputs
 from .memory import MOST_PAIRS, memory_budget
-from .methods import Method
 from .names import check_count, check_whole, listed, name_of
 from .options import check_options, opened
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
-from .players import Players, players_of
+from .sampling import Method, Players, Reliability
+from .sampling.players import players_of
 from .tables import Labels, check_columns, columns_of, common_ids, plain
 
 if TYPE_CHECKING:
@@ -245,7 +244,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         seed : int, default 0
             Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
             not depend on the other rows.
-        method : deepshap.methods.Method, optional
+        method : deepshap.sampling.Method, optional
             In the place of ``effort`` and ``players``: which pairs of points are compared, and with which weights. There is one
             in twenty lines in docs/architecture.md.
 

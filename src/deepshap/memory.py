@@ -93,28 +93,11 @@ def _size(count: float) -> str:
 def chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
     """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
-    if comparison.before is not None:
-        yield from ((at, slice(None)) for at in _whole_ways(comparison.before, plan.beside))
-        return
     if not comparison.crossed:
         yield from ((at, slice(None)) for at in slices(count, plan.beside))
         return
     for block in slices(len(comparison.references), plan.references):
         yield from ((at, block) for at in slices(count, plan.examples, block.stop - block.start))
-
-
-def _whole_ways(before: np.ndarray, size: int) -> Iterator[slice]:
-    """Cut points into parts of whole ways, none of which is longer than a part may be."""
-    ends, first = ends_of_ways(before), 0
-    while first < len(before):
-        last = int(ends[np.searchsorted(ends, first + size, "right") - 1])
-        yield slice(first, last)
-        first = last
-
-
-def ends_of_ways(before: np.ndarray) -> np.ndarray:
-    """Where each way is over."""
-    return np.append(np.flatnonzero(before == np.arange(len(before)))[1:], len(before))
 
 
 def slices(count: int, size: int, references: int = 0) -> Iterator[slice]:

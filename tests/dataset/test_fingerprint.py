@@ -24,7 +24,7 @@ from deepshap import InputError, explain_dataset
 from deepshap.dataset import run
 from deepshap.dataset.fingerprint import content, digest
 from deepshap.dataset.manifest import read_manifest
-from deepshap.methods import DeepShap
+from deepshap.sampling import DeepShap
 
 SCALE = 2.0
 

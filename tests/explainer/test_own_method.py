@@ -11,8 +11,8 @@ import tensorflow as tf
 import torch
 
 import deepshap
-from deepshap.methods import Term
-from deepshap.players import players_of
+from deepshap.sampling import WeightedComparison
+from deepshap.sampling.players import players_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 (CODE,) = re.findall(r"```python\n(.*?class InOrder.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -56,7 +56,7 @@ def test_what_each_cell_adds_to_the_output(model, array):
 class Halves:
     """The comparison itself with a weight of its own, for players of its own."""
 
-    shrinks, description = False, "halves"
+    description = "halves"
 
     def __init__(self, weight=1.0):
         self.weight, self.players = weight, players_of("features", [(6,)], [0], [None])
@@ -66,7 +66,7 @@ class Halves:
 
     def parts(self, whole):
         count, weight = len(whole.examples), self.weight / len(whole.references)
-        yield Term(whole, np.arange(count), np.full(count, weight))
+        yield WeightedComparison(whole, np.arange(count), np.full(count, weight))
 
 
 def test_a_method_may_have_players():

@@ -14,7 +14,7 @@ from torch import nn
 import deepshap
 from deepshap.attribution import run
 from deepshap.outputs import OutputSelection
-from deepshap.players import Players, players_of
+from deepshap.sampling.players import Players, players_of
 
 
 class Game(NamedTuple):

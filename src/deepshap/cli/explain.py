@@ -15,11 +15,11 @@ from ..errors import DeepShapError, InputError
 from ..evaluation import Faithfulness, faithfulness
 from ..explainer import DeepExplainer
 from ..memory import evenly
-from ..methods import DeepShap
 from ..names import check_names, duration, plural
 from ..optional import needed
 from ..outputs import kind_of
 from ..results import Explanation
+from ..sampling import DeepShap
 from .data import Data, Source, listed, read_background, read_data, sizes, taken
 from .dial import dial_of, reliability_of, with_options
 from .estimate import estimated

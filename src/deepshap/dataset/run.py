@@ -9,10 +9,10 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from ..dial import check_effort
 from ..errors import InputError
 from ..optional import import_pyarrow, needed
 from ..options import check_options, check_rows
+from ..sampling.choice import check_effort
 from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from games import FRAMEWORKS, GAMES, array, called, explainer, misses, operations, reader, rows, shapley_values
 
-from deepshap.players import Players
+from deepshap.sampling.players import Players
 
 ALL = 2.0**8  # the effort at which all coalitions of up to eight players are tried
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import deepshap
-from deepshap.players import players_of
+from deepshap.sampling.players import players_of
 
 ALL = 2.0**8
 STEPS = 4

@@ -10,7 +10,7 @@ from games import carried_out, explainer, keras_twin, reader, rows
 
 from deepshap.engines.api import Comparison
 from deepshap.errors import AdditivityError
-from deepshap.methods import Evaluation, Known, Term
+from deepshap.sampling import Evaluation, KnownContribution, WeightedComparison
 
 STEPS = 3
 MODEL = reader(scale=2)
@@ -23,7 +23,6 @@ class StraightLine:
 
     segments: int
     players = None
-    shrinks = False
     description = "straight lines"
 
     def pairs(self, whole):
@@ -40,7 +39,7 @@ class StraightLine:
         weights = np.full(len(rows), 1 / len(whole.references))
         for k in range(self.segments):
             end, start = point((k + 1) / self.segments), point(k / self.segments)
-            yield Term(Comparison(end, start, False, whole.outputs[rows]), rows, weights)
+            yield WeightedComparison(Comparison(end, start, False, whole.outputs[rows]), rows, weights)
 
 
 @pytest.fixture(params=["torch", "tensorflow"])
@@ -100,7 +99,6 @@ class FirstAndRest:
     """Made of outputs alone: what is lost without the first step, and the rest."""
 
     description = "the first step, and the rest"
-    shrinks = False
 
     def __init__(self, players):
         self.players = players
@@ -117,7 +115,7 @@ class FirstAndRest:
                 without = yield Evaluation(x.mixed(r, self.players.spread(own)))
                 empty = yield Evaluation(r)
                 values = np.stack([full - without, without - empty, 0 * full], 1)
-                yield Known(values, np.array([row]), np.array([1 / len(whole.references)]))
+                yield KnownContribution(values, np.array([row]), np.array([1 / len(whole.references)]))
 
 
 def test_a_method_made_of_outputs(made):

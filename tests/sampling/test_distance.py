@@ -77,11 +77,12 @@ def test_reliability_in_words():
     assert near.distance < far.distance
     assert near.effort < far.effort
     assert "Deep SHAP's shares are good to" in near.verdict
-    assert "turn the dial" in far.verdict
+    assert "off by" in far.verdict
+    assert f"use effort={far.effort:g} to come within 10 %" in far.verdict
     assert f"{100 * (far.distance + far.error):.0f} %" in far.verdict
     assert str(far).startswith(far.verdict)
     assert f"{100 * far.distance:.1f} %" in str(far)
-    assert (far.rows, far.references) == (4, 16)
+    assert (far.rows, far.references) == (4, 20)
 
 
 @pytest.mark.parametrize("count", [6, 10])

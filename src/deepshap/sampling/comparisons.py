@@ -1,0 +1,141 @@
+"""Methods: which pairs of points are compared, and with which weights.
+
+An explanation compares each example with its references. A *method* refines this comparison: it yields requests, which the
+engine answers, and contributions, which are added up. Whatever a method does, its contributions must sum to the difference
+of outputs that the comparison is about; ``check_sums`` compares the two in every call. A method is any object that has what
+``Method`` lists; docs/architecture.md shows one of twenty lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engines.api import Comparison, Points
+from ..errors import AdditivityError, InputError
+from .players import Players
+
+GROUPS = 8  # estimates whose spread tells the noise of sums of values
+
+
+@dataclass(frozen=True)
+class WeightedComparison:
+    """Pairs whose contributions are added to the values.
+
+    Attributes
+    ----------
+    comparison : the pairs.
+    rows : which explained row each of its examples belongs to, (examples,).
+    weights : factor of each example's contributions, (examples,). The contributions of an example that is compared with many
+        references are summed over the references before.
+    """
+
+    comparison: Comparison
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class KnownContribution:
+    """Contributions that a method has computed: ``values`` (examples, players, k), rows and weights as for comparisons."""
+
+    values: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Points whose outputs, (points, outputs), answer the request."""
+
+    points: Points
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Pairs whose contributions by players, (examples, players, k), answer the request; they are not added."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What a method knows about the errors of its values; yielded at most once.
+
+    Attributes
+    ----------
+    standard_errors : of the values, (rows, players, k).
+    deviations : of independent estimates from the values, (estimates, rows, players, k). Their spread is the part of the
+        standard errors that is noise: the standard error of any sum of values is that of the estimates' sums.
+    """
+
+    standard_errors: np.ndarray
+    deviations: np.ndarray
+
+
+# Evaluations and attributions are answered with arrays, everything else with None.
+Request = WeightedComparison | KnownContribution | Evaluation | Attribution | Uncertainty
+Parts = Generator[Request, Any, None]
+
+
+class Method(Protocol):
+    """Which pairs of points are compared, and with which weights."""
+
+    @property
+    def description(self) -> str:
+        """What is done, in a sentence."""
+
+    @property
+    def players(self) -> Players | None:
+        """Whose contributions are added up; None for each cell of what is explained by itself."""
+
+    def pairs(self, whole: Comparison) -> int:
+        """Return how many pairs and points are run, for the progress bar."""
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Yield requests and contributions; the contributions sum to the differences of outputs of the whole comparison."""
+
+
+@dataclass(frozen=True)
+class DeepShap:
+    """Deep SHAP: every pair once, the mean over the references (Lundberg & Lee 2017)."""
+
+    players: Players | None = None
+    description: str = "Deep SHAP"
+
+    def pairs(self, whole: Comparison) -> int:
+        """Return the number of pairs."""
+        return whole.pairs
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Yield the comparison itself."""
+        count = len(whole.examples)
+        share = 1 / len(whole.references) if whole.crossed else 1.0
+        yield WeightedComparison(whole, np.arange(count), np.full(count, share))
+
+
+def check_method(method: Any) -> None:
+    """Raise InputError unless an object has what a method needs."""
+    kind = f"{method.__name__} is a class" if isinstance(method, type) else f"{type(method).__name__}"
+    lacks = [name for name in ("description", "players", "pairs", "parts") if not hasattr(method, name)]
+    if lacks or isinstance(method, type):
+        why = f"{kind} has no {', '.join(lacks)}" if lacks else f"{kind}, not one of its objects"
+        raise InputError(f"method must be an object with all that deepshap.sampling.Method has: {why}.")
+
+
+def check_sums(method: Method, found: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> None:
+    """Raise AdditivityError if the contributions of a user's method do not sum to the differences of outputs, (rows, k)."""
+    if type(method).__module__.startswith(f"{__package__}."):
+        return  # of these the model is the cause, which has a message of its own
+    missed = np.nan_to_num(np.abs(found - wanted) - allowed, nan=np.inf)
+    if (missed > 0).any():
+        at = np.unravel_index(np.argmax(missed), missed.shape)
+        raise AdditivityError(
+            f"the parts of the method ({method.description}) sum to {found[at]:.6g} for row {at[0]}, output {at[1]}, where the "
+            f"outputs differ by {wanted[at]:.6g}: weighted, the contributions must add up to the row's output minus the mean "
+            "output of its references. Look at the weights and rows. (If they are right, the model's output depends on the "
+            "batch, on random numbers or on state kept between calls.)"
+        )

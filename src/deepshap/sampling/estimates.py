@@ -1,0 +1,117 @@
+"""Running sums of contributions, and the errors of values that are estimated from random draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..engines.api import Comparison, Contributions
+from ..explanation.uncertainty import noise, spread_over
+from ..mathematics.additivity import chosen
+from .comparisons import GROUPS, KnownContribution, Uncertainty, WeightedComparison
+from .players import Players
+
+
+class RunningEstimate:
+    """Attributions of some rows while their contributions come in.
+
+    Parameters
+    ----------
+    whole : Comparison
+        What is explained.
+    players : Players or None
+        Who is attributed to; None for each cell by itself.
+
+    Attributes
+    ----------
+    difference : sum of the weighted differences of outputs that are explained, (rows, k).
+    expected : mean output of the references, (rows, k); None unless the whole comparison was one of the parts.
+    standard_errors : of the values, (rows, players, k); None where nothing is said of them.
+    """
+
+    def __init__(self, whole: Comparison, players: Players | None) -> None:
+        self.difference = np.zeros(whole.outputs.shape)
+        self.expected: np.ndarray | None = None
+        self.standard_errors: np.ndarray | None = None
+        self._deviations: Sequence[np.ndarray] = ()
+        self._whole, self._players = whole, players
+        self._values: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
+
+    # ------------------------------------------------------------------ adding
+    def by_players(self, found: Contributions) -> list[np.ndarray]:
+        """Return contributions (examples, ..., k), summed over the cells of each player if there are players."""
+        values = [value.transpose(*range(1, value.ndim), 0) for value in found.values]
+        return values if self._players is None else [self._players.summed(values)]
+
+    def add(self, term: WeightedComparison, at: slice, columns: np.ndarray, found: Contributions, share: float) -> None:
+        """Add the contributions of some examples; ``share`` is the part of the references that they were compared with."""
+        rows, weights = term.rows[at], term.weights[at]
+        self._add(self.by_players(found), rows, weights)
+        references = len(term.comparison.references) * share if term.comparison.crossed else 1
+        output = chosen(found.outputs, columns) * weights[:, None]
+        reference = chosen(found.reference_outputs, columns) * weights[:, None]
+        with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with
+            np.add.at(self.difference, rows, output * references - reference)
+        if term.comparison is self._whole:
+            self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
+            np.add.at(self.expected, rows, reference)
+
+    def add_known(self, known: KnownContribution) -> None:
+        """Add contributions that a method has computed."""
+        self._add([known.values], known.rows, known.weights)
+        np.add.at(self.difference, known.rows, known.values.sum(1) * known.weights[:, None])
+
+    def _add(self, values: list[np.ndarray], rows: np.ndarray, weights: np.ndarray) -> None:
+        if not self._values:
+            self._values = [np.zeros((len(self.difference), *v.shape[1:])) for v in values]
+        for total, value in zip(self._values, values, strict=True):
+            np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
+
+    def add_uncertainty(self, known: Uncertainty) -> None:
+        """Take what a method knows about the errors of its values."""
+        self.standard_errors, self._deviations = known.standard_errors, list(known.deviations)
+
+    # ------------------------------------------------------------------ results
+    def values(self) -> list[np.ndarray]:
+        """Return attributions: of each explained tensor (rows, ..., k), or by players (rows, players, k)."""
+        return self._values
+
+    def replicates(self) -> list[np.ndarray]:
+        """Return estimates of the values whose spread is their noise, (rows, players, k) each; none where it is not known."""
+        return [self._values[0] + away for away in self._deviations]
+
+
+# ---------------------------------------------------------------------- standard errors
+def uncertainty(spread: np.ndarray, groups: np.ndarray, factor: float, bias: np.ndarray | float = 0.0) -> Uncertainty:
+    """Return standard errors, and deviations whose spread is their noise.
+
+    Parameters
+    ----------
+    spread : array
+        Standard deviation of the values, (rows, players, k), as few draws tell it.
+    groups : array
+        Independent deviations of the values, (groups, rows, players, k). Only how they vary together counts: their size is
+        made that of ``spread``.
+    factor : float
+        What errors from so few draws are widened by.
+    bias : array
+        What is expected to be missing beside the noise, of the shape of ``spread``.
+    """
+    noise_ = factor * spread
+    groups = np.stack(spread_over(list(groups), GROUPS)) if len(groups) < GROUPS else groups
+    plain = noise(list(groups))
+    scale = np.divide(noise_, plain, out=np.zeros_like(noise_), where=plain > 0)
+    return Uncertainty(np.hypot(noise_, bias), (groups - groups.mean(0)) * scale)
+
+
+def student_factor(degrees: float) -> float:
+    """Return the quantile 0.975 of Student's t over that of the normal distribution (Cornish and Fisher's expansion)."""
+    z, nu = 1.96, degrees
+    return 1 + (z**2 + 1) / (4 * nu) + (5 * z**4 + 16 * z**2 + 3) / (96 * nu**2)
+
+
+def largest_errors(errors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the largest standard error of each row over its largest value, (rows,)."""
+    flat = errors.reshape(len(errors), -1).max(1), np.abs(values).reshape(len(values), -1).max(1)
+    return np.divide(*flat, out=np.zeros(len(errors)), where=flat[1] > 0)

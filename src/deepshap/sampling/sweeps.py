@@ -1,0 +1,130 @@
+"""Sweeps: permutation sampling over all references, by outputs alone (Castro et al. 2009).
+
+In one sweep every (row, reference) pair has a random order of the players and its reverse, a *replicate*. The value of a
+row is the mean over its references of the mean over their replicates. All references count alike, so nothing depends on
+which references are drawn, and the values are unbiased and add up exactly. Deep SHAP is not needed: as a control variate it
+would cancel. Beyond whole sweeps the remaining replicates go to a random part of the references.
+
+The noise is that of the orders. Where a reference has several replicates, it is told by their differences. Where a
+reference has one, by what the order and its reverse differ by, which is too much, since they make up for each other; how
+much too much is measured on the row's references with several replicates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engines.api import Comparison
+from .coalitions import Draws, batch_size, endpoints, gains
+from .comparisons import GROUPS, KnownContribution, Parts, Request, Uncertainty
+from .estimates import student_factor, uncertainty
+from .players import Players
+
+TWICE = 4  # references with a second replicate, at least, from which the noise of the others is told
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Orders and their reverses for all references of each row.
+
+    Attributes
+    ----------
+    players : who joins.
+    replicates : of each row, at least one for each reference.
+    seed : of the orders, together with the content of the row.
+    effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
+    """
+
+    players: Players
+    replicates: int
+    seed: int = 0
+    effort: float | None = None
+
+    @property
+    def description(self) -> str:
+        """What is done, in a sentence."""
+        told = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
+        return (
+            f"permutation sampling, {self.replicates} orders of single players and their reverses for each row, over all "
+            f"references, seed {self.seed}{told}"
+        )
+
+    def pairs(self, whole: Comparison) -> int:
+        """Return the number of points."""
+        each = 2 * self.replicates * max(self.players.count - 1, 1)
+        return len(whole.examples) * (each + 1) + (whole.pairs if whole.examples.extra else len(whole.references))
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Evaluate the orders, those of references with more replicates first, and add up."""
+        rows, references = len(whole.examples), len(whole.references) if whole.crossed else 1
+        draws = Draws(whole, self.players, self.seed)
+        ends = yield from endpoints(whole, self.players)
+        noise = _Noise(np.zeros((rows, self.players.count, whole.outputs.shape[1])), references)
+        least, more = divmod(max(self.replicates, references), references)
+        for number, places in ((least + 1, np.arange(more)), (least, np.arange(more, references))):
+            place, row = (a.ravel() for a in np.meshgrid(places, np.arange(rows), indexing="ij"))
+            size = max(1, batch_size(self.players) // (2 * number * max(self.players.count - 1, 1)))
+            for start in range(0, len(place), size):
+                some = slice(start, start + size)
+                found = yield from self._gains(whole, draws, ends, row[some], place[some], number)
+                yield KnownContribution(found.mean((1, 2)), row[some], np.full(len(found), 1 / references))
+                noise.add(found, row[some], place[some])
+        yield noise.uncertainty(self.replicates - references)
+
+    def _gains(
+        self,
+        whole: Comparison,
+        draws: Draws,
+        ends: tuple[np.ndarray, np.ndarray],
+        row: np.ndarray,
+        place: np.ndarray,
+        number: int,
+    ) -> Generator[Request, Any, np.ndarray]:
+        """Return the gains of so many replicates for the references at some places of their rows' sequences."""
+        reference = draws.references[row, place]
+        pairs = Comparison(whole.examples[row], whole.references[reference], False, whole.outputs[row])
+        references = ends[1].shape[1]
+        orders = [draws.orders(r, p + references * np.arange(number)) for r, p in zip(row, place, strict=True)]
+        own = ends[0][row], ends[1][row, reference if whole.crossed else 0]
+        return (yield from gains(pairs, own, np.stack(orders), self.players))
+
+
+class _Noise:
+    """Sums of squared deviations, and sums of deviations in groups, while the gains come in."""
+
+    def __init__(self, nothing: np.ndarray, references: int) -> None:
+        self._squares, self._groups = nothing.copy(), np.zeros((GROUPS, *nothing.shape))
+        self._between, self._within = nothing.copy(), nothing.copy()  # replicates; orders and their reverses
+        self._references = references
+
+    def add(self, found: np.ndarray, row: np.ndarray, place: np.ndarray) -> None:
+        """Add gains (pairs, orders, 2, players, k)."""
+        number = found.shape[1]
+        half = (found[:, :, 0] - found[:, :, 1]) / 2
+        if number > 1:
+            values = found.mean(2)
+            away = (values - values.mean(1, keepdims=True)) / math.sqrt(number * (number - 1))
+            np.add.at(self._between, row, number * (away**2).sum(1))
+            np.add.at(self._within, row, (half**2).mean(1))
+        else:
+            away = half * np.sqrt(self._share())[row][:, None]
+        away = away / self._references
+        np.add.at(self._squares, row, (away**2).sum(1))
+        group = (place[:, None] + np.arange(number)) % GROUPS
+        np.add.at(self._groups, (group, row[:, None]), away)
+
+    def _share(self) -> np.ndarray:
+        """Return how much of what orders and reverses differ by is noise of their means, in each row: (rows, 1, k)."""
+        between, within = self._between.sum(1, keepdims=True), self._within.sum(1, keepdims=True)
+        return np.divide(between, within, out=np.ones_like(within), where=within > 0)
+
+    def uncertainty(self, degrees: int) -> Uncertainty:
+        """Return the standard errors, widened for the few replicates that tell them, and estimates with this spread."""
+        return uncertainty(
+            np.sqrt(self._squares), self._groups * GROUPS, student_factor(degrees) if degrees > 0 else 1.0
+        )
