@@ -1,9 +1,9 @@
-# make setup, fast, test, test-wide, test-all, matrix, shap-tests, packages, lint, demo, bench, studies, gallery, notebooks, docs, tex, zoo, forecasting. Choose another interpreter with make setup PYTHON=python3.12.
+# make setup, fast, test, test-wide, test-all, matrix, shap-tests, packages, lint, demo, bench, studies, gallery, notebooks, docs, tex, zoo, forecasting, gate. Choose another interpreter with make setup PYTHON=python3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench studies gallery notebooks docs tex zoo forecasting forecasting-notebooks
+.PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench gate studies gallery notebooks docs tex zoo forecasting forecasting-notebooks
 
 setup: $(INSTALLED)
 
@@ -80,6 +80,12 @@ bench: setup
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/gradients_keras.py
 	$(BIN)/python benchmarks/draw.py
+
+# Time and memory of eight models on the commit BASE and on the working tree, side by side. Five minutes; leave the machine alone.
+gate: setup
+	git worktree add --force --detach build/gate $(BASE)
+	$(BIN)/python benchmarks/gate.py build/gate/src --base-name $(BASE) --write
+	git worktree remove --force build/gate
 
 # The other figures: time against accuracy, what is found where the truth is known, whole data sets. Half an hour.
 studies: setup
