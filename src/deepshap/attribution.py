@@ -324,10 +324,6 @@ class _Missed(Exception):
         self.result = result
 
 
-class _Stale(Exception):
-    """The model is not what it was taken for."""
-
-
 def run(engine: Engine, request: AttributionRequest) -> AttributionResult:
     """Carry a request out once, with one method, and check the sums; in float64 where float32 is not enough.
 
@@ -357,21 +353,19 @@ def _run_fresh(engine: Engine, request: AttributionRequest) -> AttributionResult
     """Run; where what is kept of the model might be the reason of a failure, once more without it."""
     try:
         return _run_once(engine, request)
-    except (_Missed, _Stale, *OF_THE_MODEL):
+    except (_Missed, *OF_THE_MODEL):
         if request.collect is not None or not engine.forget():
             raise
-    except Exception:
-        if request.collect is not None or engine.confirm():
-            raise
-        engine.forget()
     return _run_once(engine, request)
 
 
 def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
     examples, references = request.examples, request.references
-    profile = engine.probe(examples, references, confirmed=request.collect is not None)
+    profile = engine.probe(examples, references)
     plan = request.plan(profile)
-    predictions = engine.example_outputs(examples, plan.rows)
+    predictions = engine.outputs(examples, plan.rows)
+    if engine.output_shape != profile.output_shape:
+        raise BatchMixingError("the shape of the output has changed since the model was probed.")
     whole = request.comparison(request.choose(predictions, profile))
     shared = request.all_pairs and not examples.extra  # all examples have the same references
     known = engine.reference_outputs(references, plan.rows) if shared else None
@@ -381,8 +375,6 @@ def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
         parts, answer = method.parts(whole), None
         while (part := _next(parts, answer)) is not None:
             answer = _answer(engine, part, plan, sums, bar, request.collect)
-    if not engine.confirm():
-        raise _Stale
     expected = _expected_outputs(engine, whole, sums, known, plan)
     result = _checked(whole, profile, method, sums, predictions, expected, known)
     if result.missed.any():

@@ -286,21 +286,11 @@ class Engine(Protocol):
     ) -> tuple[Points, Points | None]:
         """Rows in the form of the background, if there is one, and the background laid out as they are."""
 
-    def probe(self, examples: Points, references: Points, confirmed: bool = True) -> Profile:
-        """Check on an example and a reference that the model can be explained.
-
-        Whether it is what it was in an earlier call is found out too, or, if it need not be ``confirmed`` here, when ``confirm``
-        is asked.
-        """
-
-    def confirm(self) -> bool:
-        """Whether the model is what it was taken for since it was probed, as explanations since then or its outputs show."""
+    def probe(self, examples: Points, references: Points) -> Profile:
+        """Check on an example and a reference that the model can be explained, and describe it."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
-
-    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``, of the examples of a call."""
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
         """As ``outputs``, of a model that was not probed on such points."""

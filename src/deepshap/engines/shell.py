@@ -106,10 +106,6 @@ class Shell(ABC):
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 
-    def confirm(self) -> bool:
-        """Whether the model is what it was taken for since it was probed."""
-        return True
-
     @property
     def lasts(self) -> bool:
         """Whether what was found of the model holds from call to call."""
@@ -185,10 +181,6 @@ class Shell(ABC):
         if not finite.all():
             raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
         return outputs
-
-    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``, of the examples of a call."""
-        return self.outputs(examples, at_once)
 
     def _check_size(self, points: Points, outputs: np.ndarray) -> None:
         """As many rows together must have the outputs that some of them have without the others."""

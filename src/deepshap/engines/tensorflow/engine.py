@@ -271,7 +271,7 @@ class TensorFlowEngine(Shell):
         """Whether TensorFlow says that the device has no memory left."""
         return isinstance(error, self.exhausted)
 
-    def probe(self, examples: Points, references: Points, confirmed: bool = True) -> Profile:
+    def probe(self, examples: Points, references: Points) -> Profile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not self.is_frozen:
             self._current.clear()

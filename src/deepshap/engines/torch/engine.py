@@ -19,7 +19,6 @@ from . import heads as output_heads
 from . import inspection
 from .agreement import Agreement
 from .alike import footprint_of, groups_of, multipliers_of_pass, quicker_together
-from .background import Background, Recorded
 from .calls import errors_told
 from .contributions import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
 from .derivatives import Derivatives
@@ -32,7 +31,7 @@ from .merged import Merged
 from .operations import Misaligned, Pairs, Reading
 from .recurrent.begun import Begun
 from .recurrent.handed import Handed
-from .replay import Program
+from .reference_cache import Recorded, ReferenceCache
 from .state import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .trace import Tracer
 from .untouched import Untouched
@@ -97,13 +96,12 @@ class TorchEngine(Untouched):
 
     def _begin(self) -> None:
         self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._background = Background(self._contents, self.operations, self.layer is None, self._computing)
+        self._references = ReferenceCache(self._contents, self.operations)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
         if not self.is_frozen and [*map(id, found := modules_of(self.model))] != [*map(id, self.modules)]:
             self._take(found)
-        stack.callback(self._background.rest)
         stack.enter_context(self._contents.session())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -113,10 +111,9 @@ class TorchEngine(Untouched):
 
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
-        background = self._background
-        used = background.used_again or background.trust.granted or background.replayed
+        used = self._references.used
         super().forget()
-        self._background.forget()
+        self._references.forget()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
         self._merged: Merged | None = None  # rows that share an axis with something else
@@ -139,48 +136,37 @@ class TorchEngine(Untouched):
         """Whether the model's GPU has no memory left; the background's activations and what torch keeps are freed then."""
         if not isinstance(error, self.exhausted):
             return False
-        self._background.drop()
+        self._references.drop()
         if self.device is not None and self.device.type == "cuda":
             torch.cuda.empty_cache()
         return True
 
-    def probe(self, examples: Points, references: Points, confirmed: bool = True) -> Profile:
-        """Check on an example and a reference that the model can be explained, once while it does not change."""
-        if not (self.is_frozen or self._background.knows(references)):
+    def probe(self, examples: Points, references: Points) -> Profile:
+        """Check on an example and a reference that the model can be explained, once for rows of one kind."""
+        if not self.is_frozen:
             self._sizes = set()
-        if not self._background.holds(examples, references, self.is_frozen, self.outputs, self.eps, confirmed):
+        if not self._references.fits(examples):
             self.forget()
         if self._footprint is None:
             one, two = examples[:1], references[:1].described_by(examples[:1])
             both = Points.joined([one, two])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
             self._footprint = self._derivatives.allowed(lambda: self._measure(one, two))
-            probed = self._check_among_others(both, list(map(as_numpy, runs)))
+            self._check_among_others(both, list(map(as_numpy, runs)))
             if examples.extra:  # is there a way for them but all pairs?
                 self._by_arguments(Comparison(one, references[:2], True, np.zeros((1, 1), int)), None, over_references)
-            self._background.note(probed)
+            self._references.analyzed_on(examples)
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
-    def confirm(self) -> bool:
-        """Whether the model is what it was taken for."""
-        return self._background.confirm(self.outputs, self.eps)
-
-    def example_outputs(self, examples: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``, of the examples of a call."""
-        return self._background.outputs_beside(examples, at_once, self.outputs, self.eps)
-
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
-        return self._background.native(references, at_once, self.outputs)
+        return self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
 
     # ------------------------------------------------------------------ tracing
-    def trace(self, tracer: Tracer, points: Points, program: Program | None = None) -> tuple[Tensor, list[Tensor]]:
+    def trace(self, tracer: Tracer, points: Points) -> tuple[Tensor, list[Tensor]]:
         """Run the model, or what stands for it, under a tracer. Returns its output (rows, outputs) and the leaves."""
-        if program is not None:
-            output, leaves = program.run(tracer, points.inputs)
-            return self._flat(output, len(points)), leaves
-        leaves = []
+        leaves: list[Tensor] = []
 
         def enter(values: Sequence[Tensor]) -> list[Tensor]:
             entered = [tracer.enter(v) for v in values]
@@ -259,7 +245,7 @@ class TorchEngine(Untouched):
                         return found
                     break
                 except Misaligned:
-                    if not self._background.drop():  # the activations may have been those of another model
+                    if not self._references.drop():  # the activations may have been those of another model
                         break
             self._pairwise = True
         beside = self._on_all_pairs if comparison.crossed else self._beside
@@ -275,7 +261,7 @@ class TorchEngine(Untouched):
     ) -> Contributions:
         """Either side runs on rows of its own."""
         n, b = len(comparison.examples), len(comparison.references)
-        recorded = self._background.recorded(comparison.references, partial(self.record, begun=begun))
+        recorded = self._references.recorded(comparison.references, partial(self.record, begun=begun))
         pairs = Pairs(n, b, crossed=n * b > 1)
         found, output = self._run(Meeting(comparison.examples, recorded, pairs, comparison.outputs, reduce), plan)
         expected = as_numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
@@ -349,7 +335,7 @@ class TorchEngine(Untouched):
         self.shares = False  # until it is known to work
         if self._pairwise:
             return None
-        single = self._background.single(comparison.examples[:1], self.record)
+        single = self.record(comparison.examples[:1])
         rows = torch.as_tensor(before, device=comparison.examples.inputs[0].device)
         pairs = Pairs(1, len(before), before=rows)
         met = Meeting(comparison.examples, single, pairs, comparison.outputs, row_by_row)
@@ -374,30 +360,21 @@ class TorchEngine(Untouched):
         return found, output
 
     def _followed(self, met: Meeting, most: int, reading: Reading) -> tuple[list[np.ndarray], Tensor]:
-        """As ``_run``, by a program as long as that does not fail."""
+        """As ``_run``."""
         points, recorded, pairs, columns, reduce = met
         summing = self.layer is None and reduce is over_references and reading.diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
         tracer.reading = replace(reading)  # which the way back writes to
         if (merged := self._merged if pairs.apart else None) is not None:
             tracer.tape.orders = merged.orders
-        tracer.witness = self._background.witness(recorded, len(points), tracer.operations)
-        program = None if self._derivatives.taken else self._background.program(tracer, points)
-        try:
-            with preserved(self._contents) if program is None else nullcontext(), errors_told():
-                output, leaves = self.trace(tracer, points, program)
-                if merged is not None:
-                    merged.show(tracer.tape)
-                axes = [0] * len(leaves) if self.layer is None else self.layer_axes
-                shapes = self._around_shapes if self.around else None
-                traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)
-                found = traced.contributions(columns, reduce, most)
-        except Exception:
-            if program is None:
-                raise
-            self._background.give_up(tracer)
-            return self._followed(met, most, reading)
-        self._background.hear(len(points), tracer)
+        with preserved(self._contents), errors_told():
+            output, leaves = self.trace(tracer, points)
+            if merged is not None:
+                merged.show(tracer.tape)
+            axes = [0] * len(leaves) if self.layer is None else self.layer_axes
+            shapes = self._around_shapes if self.around else None
+            traced = Traced(tracer, output, leaves, recorded.leaves, pairs, axes, shapes)
+            found = traced.contributions(columns, reduce, most)
         return found, output.detach()
 
     # ------------------------------------------------------------------ looking at a model

@@ -144,11 +144,6 @@ class Tape:
                 f"({_listed(recorded)}), which depend on the input, or on state that the model changes when it runs"
             )
 
-    def goes_on(self) -> None:
-        """A call takes the numbers and the constants that were compared when it came here before."""
-        self._numbered += 1
-        self._taken += 1
-
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
         """Whether numbers differ as those of the rows do."""
         n, b = self.pairs.ran

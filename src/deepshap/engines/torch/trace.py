@@ -39,13 +39,10 @@ from .indexing import at_positions, only_passes_on, places_found, settled_indice
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
 from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
-from .replay import Recording
-from .script import Line, Way
 from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
 from .tree import detached, replace, tensors, told_apart
-from .witness import Witness
 from .writing import Overwriting, masked
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
@@ -75,13 +72,8 @@ class Tracer(TorchFunctionMode):
         self._drawn = Noted()  # random numbers, and what is made of them: their call and its place
         self._memory, self._overwriting = Memory(), Overwriting(self.tape)
         self._uses, self.selections = Uses(), Selections()
-        self.witness: Witness | None = None
-        self.recording: Recording | None = None
-        self._made: Line | Call | None = None  # what the last active call was
-        self._ran: tuple[Any, Any, Way] | None = None  # what the last call took, and how it was followed
-        self._awaiting: list[
-            tuple[Tensor, Tensor]
-        ] = []  # outputs of custom functions without history, and as they were traced
+        # outputs of custom functions without history, and as they were traced
+        self._awaiting: list[tuple[Tensor, Tensor]] = []
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +86,7 @@ class Tracer(TorchFunctionMode):
             if self.summing:
                 self.handed.sums.append((inside, Sums()))
             entered = inside if value.is_floating_point() else carried(value.clone(), inside)
-            return (entered if self.recording is None else self.recording.enter(value, entered)), leaf
+            return entered, leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
         """Return copies of the model's inputs, whose ways around the explained layer are followed."""
@@ -105,14 +97,10 @@ class Tracer(TorchFunctionMode):
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
         self._attach_histories()
-        if self.recording is not None:
-            self.recording.leave(output)
         output = self._joined(output)
         if not is_active(output):
             self._memory.check("the output", [output])
         carrier = carrier_of(output)
-        if self.witness is not None:
-            self.witness.note("the output", output)
         self._uses.count([output], self.reading)
         self.tape.nbytes += self._uses.whole([output])
         return output if carrier is None else carrier
@@ -126,16 +114,9 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        witness, kwargs = self.witness, kwargs or {}
+        kwargs = kwargs or {}
         if self._awaiting:
             self._attach_histories()
-        if self.recording is not None:
-            return self._recorded(self.recording, function, types, args, kwargs)
-        if witness is not None and (line := witness.script.next) is not None and line.function == function:
-            known = self._expected(witness, line, args, kwargs)
-            if known is not None:
-                result, self._made = self.again(line, known, args, kwargs), line
-                return result
         spelling = names.resolve(function)
         operation = self._operation(function, spelling)
         if operation is not None and operation.kind == CONSTANT:
@@ -150,25 +131,7 @@ class Tracer(TorchFunctionMode):
             self._memory.check(self.tape.known_as(name), passive)
         if not active:
             return self._passive(call)
-        if witness is not None and not self.tape.inside:  # else it is made of what the call around it takes
-            witness.call(function, spelling, operation is not None, args, kwargs)
-        opened, self._ran = None if witness is None else witness.open(args, kwargs), None
-        result, apart = self._anew(call, active, passive, words)
-        if opened is not None and witness is not None:
-            witness.close(*opened, call, self._ran, apart)
-        self._made = call
-        return result
-
-    def _recorded(self, recording: Recording, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """Follow a call, and have it noted if it is active."""
-        self.recording = self._made = None  # for what it is made of is not noted
-        result = self.__torch_function__(function, types, args, kwargs)
-        if self._made is not None:
-            recording.note(self._made, args, kwargs, result)
-        else:
-            recording.look(function, args, kwargs)
-        self.recording = recording
-        return result
+        return self._anew(call, active, passive, words)
 
     def _attach_histories(self) -> None:
         """Give the outputs of custom functions the history with which they were traced."""
@@ -178,50 +141,21 @@ class Tracer(TorchFunctionMode):
                 output.copy_(traced)
             self._mark(output)
 
-    def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> tuple[Any, bool]:
-        """Follow an active call that is not known; say whether what it returns are entries of another value."""
+    def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> Any:
+        """Follow an active call."""
         if isinstance(call.function, CustomFunctionCall):
             call.function.awaiting = self._awaiting
         self._uses.count(active, self.reading)
         if drawn := self._drawn.of(call.given):
             self.unsupported[drawn] = None
         if only_passes_on(call, active):
-            return pass_on(call, active[0]), False
+            return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
-            return self._refuse(f"{call.name} under torch.inference_mode", call), False
+            return self._refuse(f"{call.name} under torch.inference_mode", call)
         result = in_grad_mode(True, self._followed, (call, passive, words), {})
         self._mark(result)
         apart = self._is_example and self.reading.diagnosis is None and self.selections.take_apart(result)
         self.tape.nbytes += self._uses.whole(active) if self._is_example and not apart else 0
-        return result, apart
-
-    # ------------------------------------------------------------------ calls that come again
-    def _expected(self, witness: Witness, line: Line, args: Any, kwargs: Any) -> list[Tensor] | None:
-        """The tensors that a call takes, if it is that of the script, and nothing else needs a look at it."""
-        if self._drawn.some or several_at_once() or not torch.is_grad_enabled():
-            return None
-        return witness.again(line, args, kwargs, bool(self.tape.inside))
-
-    def again(self, line: Line, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Follow a call as it was followed before."""
-        name, way = line.name, line.way
-        if True in line.loose:
-            self._memory.check(name, compress(given, line.loose))
-        if self._uses.begun:
-            self._uses.count(compress(given, line.active), self.reading)
-        self.tape.goes_on()
-        function = partial(way.function, handed=self.handed) if line.operation.recurrent else way.function
-        if way.composed:
-            result = self._compose(name, function, args, kwargs)
-            self._mark(result)
-        else:
-            result = self._by_rule(name, function, way.rule, args, kwargs, given, way.varying)
-            for tensor in (result,) if type(result) is Tensor else tensors(result):
-                if tensor.grad_fn is not None:
-                    mark(tensor)
-                    self._memory.hold(tensor)
-        if line.apart:
-            self.selections.take_apart(result)
         return result
 
     def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
@@ -328,7 +262,6 @@ class Tracer(TorchFunctionMode):
             varying = tuple(varies(given))
             rule = None if linear else operation.on(args, kwargs, sum(varying))
             result = self._by_rule(call.name, function, rule, args, kwargs, given, varying)
-            self._ran = args, kwargs, Way(operation.function or function, rule, varying)
             return result
 
         return on_carriers(call, args, kwargs, run, operation.rounds and not linear)
@@ -353,7 +286,6 @@ class Tracer(TorchFunctionMode):
         assert call.operation is not None
         function = partial(call.own, handed=self.handed) if call.operation.recurrent else call.own
         result = self._compose(call.name, function, call.args, call.kwargs)
-        self._ran = call.args, call.kwargs, Way(call.own, composed=True)
         return result
 
     def _compose(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:

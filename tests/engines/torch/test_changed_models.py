@@ -1,29 +1,27 @@
-"""A model that makes the calls that it made is the same model, and its references do not run again; any other does."""
+"""A model that has become another is explained as it is, also where the examples do not feel the change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close, built, drawn
+from cases.of_torch import CASES
+from helpers import LOW_PRECISION, TOLERANCE, assert_close, built, drawn, explainer_of, leaves
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import deepshap
-from deepshap.engines.torch.background import FEW, Background
-from deepshap.engines.torch.engine import TorchEngine
 
-RUNS: list[int] = []  # numbers of rows; not the model's own, which is put back
 ELSEWHERE: dict[str, Any] = {}  # what models read, where nobody looks for it
 
 
 class Doing(nn.Module):
-    """Does something with its input and a setting from elsewhere; counts the rows of its runs."""
+    """Does something with its input and a setting from elsewhere."""
 
     def __init__(self, what: Callable[..., Tensor], setting: Any = None) -> None:
         super().__init__()
@@ -33,26 +31,11 @@ class Doing(nn.Module):
         self.register_buffer("factor", torch.ones(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        RUNS.append(len(x))
         return self.what(self, x, ELSEWHERE["setting"]).flatten(1).sum(1, keepdim=True)
 
 
 def explained(model: nn.Module, references: Tensor, **options: Any) -> deepshap.DeepExplainer:
     return deepshap.DeepExplainer(model, references, progress=False, **options)
-
-
-# ---------------------------------------------------------------------- models that stay as they are
-class Cells(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.LSTMCell(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        RUNS.append(len(x))
-        state = x.new_zeros(len(x), 4), x.new_zeros(len(x), 4)
-        for step in x.unbind(1):
-            state = self.cell(step, state)
-        return state[0]
 
 
 class Layers(nn.Module):
@@ -61,86 +44,10 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        RUNS.append(len(x))
         for layer in self.layers:
             x = layer(x)
             x = x[0] if isinstance(x, tuple) else x
         return x.flatten(1)
-
-
-STEADY = {
-    "perceptron": lambda: Layers(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)),
-    "LSTM": lambda: Layers(nn.LSTM(4, 3, batch_first=True)),
-    "two-way GRU": lambda: Layers(nn.GRU(4, 3, 2, batch_first=True, bidirectional=True)),
-    "loop of cells": Cells,
-    "encoder": lambda: Layers(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)),
-    "convolutions": lambda: Layers(nn.Conv1d(3, 5, 2), nn.BatchNorm1d(5), nn.MaxPool1d(2), nn.ELU()),
-    "custom function": lambda: Doing(lambda m, x, _: Times.apply(m.first(x))),
-    "several values": lambda: Doing(lambda m, x, _: torch.cat([x, m.first(x)], -1).max(-1).values),
-    "constants": lambda: Doing(lambda m, x, _: x * torch.arange(4.0, dtype=x.dtype) + x.new_ones(len(x), 3, 4)),
-    "rows by their numbers": lambda: Doing(lambda m, x, _: x[torch.arange(len(x)), -1] * m.factor),
-    "in place": lambda: Doing(lambda m, x, _: x.clone().mul_(2).add_(m.first(x))),
-}
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize("name", STEADY)
-def test_the_references_do_not_run_again(name):
-    model = built(STEADY[name]())
-    x, references = drawn(2, 3, 4, seed=1), drawn(9, 3, 4, seed=2)
-    explainer = explained(model, references)
-    wanted = explainer.shap_values(x)
-    for rows in (x, x + 1, x):
-        RUNS.clear()
-        found = explainer.shap_values(rows)
-        assert max(RUNS) == 2 + FEW  # the untouched model on the examples, beside a few references
-    np.testing.assert_array_equal(found, wanted)
-    explainer.shap_values(x[:1])  # one row is new
-    RUNS.clear()
-    explainer.shap_values(x[1:])
-    assert max(RUNS) == 1 + FEW
-
-
-def test_rounding_is_on_the_scale_of_all_references():
-    """Outputs of a few may be a thousandth of it."""
-
-    def noisy(m: nn.Module, x: Tensor, _: Any) -> Tensor:
-        return m.first(x)[..., :1] + 4 * torch.finfo(x.dtype).eps * (len(x) == 2 + FEW)
-
-    model, references, x = built(Doing(noisy)), 1e-4 * drawn(9, 3, 4, seed=2), drawn(2, 3, 4, seed=1)
-    references[0] *= 1e4
-    explainer = explained(model, references)
-    for _ in range(4):
-        explainer.shap_values(x)
-    for _ in range(4):  # other references each time
-        RUNS.clear()
-        explainer.shap_values(x)
-        assert max(RUNS) == 2 + FEW
-
-
-def test_rounding_that_many_operations_have_made_larger():
-    """As sparse softmax does in float32: what other rows move outputs by is no change of the model."""
-    moved = 1e3 * torch.finfo(torch.float64).eps
-    model = built(Doing(lambda m, x, _: m.first(x) * (1 + moved * (len(x) in (3, 2 + FEW)))))
-    x, references = drawn(2, 3, 4, seed=1), drawn(9, 3, 4, seed=2)
-    explainer = explained(model, references)
-    for _ in range(4):
-        RUNS.clear()
-        explainer.shap_values(x)
-    assert max(RUNS) == 2 + FEW
-    with torch.no_grad():
-        model.first.weight *= 1 + 1e-6
-    assert_close(explainer.shap_values(x), explained(model, references).shap_values(x), 1e-9)
-
-
-def test_references_of_tokens_do_not_run_again():
-    model = built(Doing(lambda m, x, _: m.embedding(x)))
-    x, references = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 0, 0], [5, 4, 3], [1, 1, 2]]).repeat(2, 1)
-    explainer = explained(model, references)
-    explainer.shap_values(x)
-    RUNS.clear()
-    explainer.shap_values(x)
-    assert max(RUNS) == 2 + FEW
 
 
 # ---------------------------------------------------------------------- models that become others
@@ -451,29 +358,104 @@ def test_a_run_that_fails_is_not_hidden(last):
     np.testing.assert_array_equal(explainer.shap_values(X), wanted)
 
 
-def test_references_that_are_recorded_again_are_not_taken_for_the_known_ones(monkeypatch):
-    """Where the device had no memory left in between, and the model is another one by less than the sums may be off."""
-    model = built(Doing(lambda m, x, c: torch.relu(x) * c + torch.tanh(x), 1.0)).float()
-    references, x = R.float(), X.float()
-    explainer = explained(model, references)
+# ---------------------------------------------------------------------- within frozen()
+BECOME_OTHERS = {
+    "a number": (lambda m, x, s: x * s, 2.0, 3.0),
+    "a number of the same worth": (lambda m, x, s: x.sum(1, keepdim=s), True, False),
+    "a function": (lambda m, x, s: s(x), torch.tanh, torch.relu),
+    "a constant": (lambda m, x, s: x * s, torch.ones(4), torch.arange(4.0)),
+    "a large constant": (
+        lambda m, x, s: (x[:, 0, :1] * s).sum(1, keepdim=True),
+        torch.ones(20_000),
+        torch.arange(20_000.0),
+    ),
+    "an operand": (lambda m, x, s: (m.first(x), x)[s] * x, 0, 1),
+    "inside of what is composed": (lambda m, x, s: nn.functional.layer_norm(x, (4,), eps=s)[..., :1], 1e-5, 1.0),
+    "a call more": (lambda m, x, s: torch.tanh(x) if s else torch.tanh(torch.tanh(x)), True, False),
+    "a call less": (lambda m, x, s: torch.tanh(torch.tanh(x)) if s else torch.tanh(x), True, False),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", BECOME_OTHERS)
+def test_what_has_become_another_is_explained_as_it_is(name, frozen):
+    """Also where it was explained within frozen() in between, which promises what is not so."""
+    what, before, after = BECOME_OTHERS[name]
+    model, references, x = (
+        built(Doing(what, before)).float(),
+        drawn(9, 3, 4, seed=2).float(),
+        drawn(2, 3, 4, seed=1).float(),
+    )
+    explainer = deepshap.DeepExplainer(model, references, progress=False)
     for _ in range(2):
         explainer.shap_values(x)
-    original, failed = TorchEngine.contributions, []
-
-    def contributions(engine: TorchEngine, comparison: Any, *given: Any) -> Any:
-        if not failed:
-            failed.append(comparison.pairs)
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return original(engine, comparison, *given)
-
-    monkeypatch.setattr(TorchEngine, "contributions", contributions)
-
-    def outputs_of_examples(background: Background, examples: Any, at_once: int, evaluate: Any, _: float) -> Any:
-        background.trust.waits = False  # as if the few references did not feel it
-        return evaluate(examples, at_once, "X")
-
-    monkeypatch.setattr(Background, "outputs_beside", outputs_of_examples)
-    ELSEWHERE["setting"] = 1 + 1e-5
+    ELSEWHERE["setting"] = after
+    if frozen:
+        with explainer.frozen(), suppress(deepshap.DeepShapError):
+            explainer.shap_values(x)
     found = explainer(x)
-    assert failed
-    np.testing.assert_allclose(found.base_values[0], model(references).detach().mean(0), rtol=1e-6)
+    fresh = deepshap.DeepExplainer(model, references, progress=False)(x)
+    assert_close(found.values, fresh.values, 1e-6)
+    assert_close(found.base_values, fresh.base_values, 1e-6)
+
+
+def test_an_operator_of_the_users_own_is_looked_at_on_all_references():
+    """What it computes, its calls do not tell; two of forty references feel what changes."""
+    steps = {"at": np.array([-1.0, 0.0, 1.0, 3.0]), "to": np.array([0.0, 0.2, 0.8, 1.0])}
+
+    @torch.library.custom_op("deepshap_tests::calibrated", mutates_args=())
+    def calibrated(x: Tensor) -> Tensor:
+        return torch.from_numpy(np.interp(x.detach().numpy(), steps["at"], steps["to"]))
+
+    deepshap.register_rule(torch.ops.deepshap_tests.calibrated, "elementwise")
+    try:
+        references, x = torch.zeros(40, 3).double(), drawn(2, 3, seed=1).clamp(-0.2, 0.2)
+        references[[3, 17], 0] = 2.0
+        explainer = deepshap.DeepExplainer(lambda x: calibrated(x.sum(1, keepdim=True)), references, progress=False)
+        for _ in range(4):
+            explainer(x)
+        steps["to"] = np.array([0.0, 0.2, 0.8, 5.0])
+        wanted = calibrated(references.sum(1, keepdim=True)).mean(0).numpy()
+        for _ in range(3):
+            assert_close(explainer(x).base_values[0], wanted, 1e-12)
+    finally:
+        deepshap.unregister_rule(torch.ops.deepshap_tests.calibrated)
+
+
+class Gained(nn.Module):
+    """Writes to a buffer behind torch's back, as it finds its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4, bias=False)
+        self.register_buffer("gain", torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            self.gain.numpy()[:] = 2.0 if float(x.detach().max()) > 2 else 1.0
+        return torch.tanh(self.layer(x)) * self.gain
+
+
+def test_buffers_are_compared_with_what_they_held_for_the_references():
+    explainer = deepshap.DeepExplainer(built(Gained()).float(), torch.zeros(5, 3), progress=False)
+    for _ in range(3):
+        explainer.shap_values(torch.full((1, 3), 0.5))
+    with pytest.raises(deepshap.UnsupportedOperationError, match="constant differs between example and reference"):
+        explainer.shap_values(torch.full((1, 3), 3.0))
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_case_again(case, frozen):
+    """Kept recordings, within frozen() and not, give what a new explainer gives."""
+    model, background, args = case.model(), case.inputs(3, 1), case.args(2) or None
+    explainer, rows = explainer_of(case, model, background), [case.inputs(2, seed) for seed in (2, 3, 2, 4)]
+    with explainer.frozen() if frozen else nullcontext():
+        each = [explainer.shap_values(X, additional_forward_args=args) for X in rows]
+    for X, found in zip(rows, each, strict=True):
+        fresh = explainer_of(case, model, background).shap_values(X, additional_forward_args=args)
+        for one, wanted in zip(leaves(found), leaves(fresh), strict=True):
+            assert_close(
+                one, wanted, max((TOLERANCE | LOW_PRECISION)[dtype] for dtype in (torch.float64, case.through))
+            )
