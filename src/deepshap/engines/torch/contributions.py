@@ -17,7 +17,6 @@ from torch.utils.checkpoint import CheckpointError
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from ..api import Contributions
 from . import one_pass
-from .chains import Chains, Entry
 from .operations import Misaligned, Pairs
 from .rows import beside, row_axis, row_before
 from .trace import Tracer
@@ -71,14 +70,7 @@ class Traced:
         ``columns`` (rows, outputs) names the outputs. A backward pass takes ``most`` multipliers, or a few more: of some of the
         references, and of all outputs if it can, so that rules compute what outputs share once.
         """
-        self.tracer.reading.chains = self._chains()
-        try:
-            return self._reduced(torch.as_tensor(columns, device=self.output.device), reduce, most)
-        finally:
-            self.tracer.reading.chains = None  # it holds the graph, whose nodes hold what is read: for ever
-
-    def _reduced(self, chosen: Tensor, reduce: Reduce, most: int) -> list[np.ndarray]:
-        """As ``contributions``."""
+        chosen = torch.as_tensor(columns, device=self.output.device)
         windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
         widest = max(window.stop - window.start for window in windows)
         at_once = max(1, most // (self.pairs.examples * widest))
@@ -89,14 +81,6 @@ class Traced:
                 found = [[sum(each[1:], each[0]) for each in zip(*found, strict=True)]]
         whole = [torch.cat(each, 3) if len(each) > 1 else each[0] for each in zip(*found, strict=True)]
         return [v.detach().to("cpu", torch.float64).numpy() for v in whole]
-
-    def _chains(self) -> Chains | None:
-        """Ways back that need no autograd, where only sums over references are wanted."""
-        plain = self.pairs.crossed and not self.tracer.reading.careful and self.output.device.type == "cpu"
-        if not plain or not self.tracer.handed.sums or not self.output.requires_grad:
-            return None
-        sides = zip(self.tracer.handed.sums, self.leaves, self.references, strict=True)
-        return Chains(self.output, [Entry(*known, x.detach(), r) for known, x, r in sides], self.pairs)
 
     def _windows(self, width: int) -> list[slice]:
         """Cut the references into parts of about a width, none as many as the examples: sides are told apart by number."""
@@ -142,10 +126,7 @@ class Traced:
             return [None] * len(self.leaves)
         if not self.pairs.crossed:
             return self._gradients(seeds, retain)
-        references, reading = self.pairs.references, self.tracer.reading
-        if reading.chains is not None and reading.chains.whole is not None:
-            reading.chains.whole.from_seeds(reading.references or slice(0, references), seeds)
-            return [None] * len(self.leaves)
+        references = self.pairs.references
         found = self._gradients(seeds.repeat_interleave(references, 0), retain)
         return [None if m is None else m.unflatten(0, (len(seeds), references)) for m in found]
 

@@ -60,8 +60,6 @@ def _back(ctx: Any, *multipliers: Tensor) -> Any:
         return None, None, None, *_known(step)
     given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
     if not ctx.operation.pairs_itself:
-        if all(m is None for m in given):  # what leads here went back another way, see ``chains.py``
-            return (None,) * (3 + len(step.inputs))
         given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
     find, step, given = _found_by(ctx, given)
     alike = partial(_alike, find, step.inputs)
@@ -82,8 +80,6 @@ def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
     step, reading, operation = ctx.step, ctx.reading, ctx.operation
     if operation.pairs_itself:
         given = _with_selections(step, given)
-    elif reading.chains is not None and (chain := reading.chains.of_node(ctx)) is not None:
-        return partial(chain.from_node, reading.references or slice(0, step.pairs.references)), step, given
     if reading.references is not None:
         step = pairing.among(step, reading.references)
     return partial(pairing.multipliers, step, operation), step, given

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -36,7 +36,6 @@ FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are 
 WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences
 WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
 NUMBERS = {torch.float32, torch.float64}  # that kernels take
-T = TypeVar("T")
 
 
 # ---------------------------------------------------------------------- when, and on what
@@ -57,27 +56,6 @@ def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[
     else:
         found = _by_element(kind, step, m, axis) if step.inputs[0].shape == step.outputs[0].shape else None
     return None if found is None else [found]
-
-
-def for_some(step: Step, operation: Operation, m: Tensor) -> Callable[[Tensor, slice], Tensor] | None:
-    """As ``multipliers``, for some of the references, of an elementwise function of rows (width,); ``m`` is of all references.
-
-    None where there is no kernel, or has not been enough work.
-    """
-    kind = _worthwhile(step, operation, m)
-    if kind is None or kind in (ATTENTION, *OVER_LAST.values()) or (found := _of_elements(kind, step)) is None:
-        return None
-    kernel, sides = found
-    arrays = [v.contiguous().unsqueeze(0).numpy() for v in sides]
-
-    def back(given: Tensor, some: slice) -> Tensor:
-        given = given.contiguous()
-        made = torch.empty_like(given)
-        seen = [v[:, some] if k % 2 else v for k, v in enumerate(arrays)]
-        kernel(given.unsqueeze(2).numpy(), made.unsqueeze(2).numpy(), *seen, 0, given.shape[1])
-        return made
-
-    return back
 
 
 def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
@@ -178,20 +156,14 @@ def _like(value: Tensor, ahead: torch.Size) -> Tensor:
 
 
 def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
-    found = _of_elements(kind, step)
-    return None if found is None else _run(found[0], m, torch.empty_like(m), axis, found[1])
-
-
-def _of_elements(kind: int, step: Step) -> tuple[Any, list[Tensor]] | None:
-    """The kernel of a function of each element, and what it reads, of either side in turn."""
     assert step.reference is not None
     sides = [step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0]]
     if kind != REGULAR:
-        return kernels.elementwise(kind), sides
+        return _run(kernels.elementwise(kind), m, torch.empty_like(m), axis, sides)
     slopes = [_derivative(side) for side in (step, step.reference)]
     if not all(bool(torch.isfinite(v).all()) for v in (*sides, *slopes)):
         return None
-    return kernels.regular(), [*sides, *slopes]
+    return _run(kernels.regular(), m, torch.empty_like(m), axis, [*sides, *slopes])
 
 
 def _derivative(side: Step) -> Tensor:
@@ -275,12 +247,6 @@ def _laid_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray
     first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()
     behind = math.prod(v.shape[first + 1 : v.dim() - last])
     return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
-
-
-def in_threads(task: Callable[[list[Any]], T], items: list[Any], work: int) -> list[T]:
-    """Give each thread some of the items, if there is enough work for several."""
-    count = min(torch.get_num_threads() if work >= worth.THREADS_BEYOND else 1, len(items))
-    return threads.in_threads([partial(task, items[k::count]) for k in range(count)])
 
 
 def _in_blocks(kernel: Callable[[int, int], None], m: Tensor) -> None:

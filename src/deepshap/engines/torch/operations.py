@@ -330,10 +330,8 @@ class Reading:
     references : those whose pairs it takes, of all that an example is crossed with; None for all.
     diagnosis : collects each step with how far it is from explaining its own outputs, and the size of what it explains.
     careful : whether what nothing reaches gets 0, also where a slope is no number.
-    chains : the ways back to the explained inputs that need no autograd, see ``chains.py``.
     """
 
-    chains: Any = None
     references: slice | None = None
     diagnosis: list[tuple[Step, float, float]] | None = None
     careful: bool = False

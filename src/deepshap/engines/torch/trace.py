@@ -33,7 +33,6 @@ from .carriers import (
     tag_of,
     told_active,
 )
-from .chains import with_weights
 from .foreign import CustomFunctionCall, ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, places_found, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
@@ -280,7 +279,7 @@ class Tracer(TorchFunctionMode):
         if rule is not None:
             return self._step(name, function, rule, args, kwargs, given, varying)
         self.tape.call(name)
-        return with_weights(name, args, function(*args, **kwargs))
+        return function(*args, **kwargs)
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
