@@ -471,7 +471,6 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
                 "sequences, or explain a copy of the model on the CPU."
             ) from error
     # out of the except block, which keeps the memory of what failed
-    part = part.apart()
     count = len(part.examples)
     join, size = (
         (Contributions.of_examples, count) if count > 1 else (Contributions.of_references, len(part.references))

@@ -77,24 +77,12 @@ class Comparison:
     examples, references : the two sides.
     crossed : whether every example is compared with every reference, or row k with row k alone.
     outputs : numbers of the explained outputs of each example, (examples, k).
-    before : of points on a way, which of the examples is each one's reference too, (examples,): itself where the way begins,
-        else an earlier one. An engine may run each of them once for both sides. None where references are other points.
     """
 
     examples: Points
     references: Points
     crossed: bool
     outputs: np.ndarray
-    before: np.ndarray | None = None
-
-    @classmethod
-    def of_way(cls, points: Points, before: np.ndarray, outputs: np.ndarray) -> Comparison:
-        """Every point beside the one before it; where a way begins a point is beside itself."""
-        return cls(points, points[before], False, outputs, before)
-
-    def apart(self) -> Comparison:
-        """The same pairs, as any other rows beside rows."""
-        return replace(self, before=None)
 
     @property
     def pairs(self) -> int:
@@ -102,7 +90,7 @@ class Comparison:
         return len(self.examples) * (len(self.references) if self.crossed else 1)
 
     def part(self, examples: Any, references: slice = slice(None)) -> Comparison:
-        """Some examples, of ways whole ones, and some references if every example is compared with all."""
+        """Some examples, and some references if every example is compared with all."""
         of_references = references if self.crossed else examples
         whole = self.crossed and references == slice(None)
         return Comparison(
@@ -110,7 +98,6 @@ class Comparison:
             self.references if whole else self.references[of_references],
             self.crossed,
             self.outputs[examples],
-            None if self.before is None else self.before[examples] - examples.start,
         )
 
     def row_by_row(self) -> Comparison:
@@ -122,7 +109,7 @@ class Comparison:
     def pair(self, row: int) -> Comparison:
         """One example and a reference of its own."""
         at = slice(row, row + 1)
-        return replace(self.apart().part(at, slice(0, 1)), crossed=False)
+        return replace(self.part(at, slice(0, 1)), crossed=False)
 
 
 # ---------------------------------------------------------------------- what engines say
@@ -256,8 +243,7 @@ class Engine(Protocol):
     It is used by one thread at a time, inside of ``session()``. ``framework`` is "torch" or "tensorflow", and
     ``packages`` are those whose versions its results may depend on; ``in_float64`` says
     in words how its users get a copy of a model that computes in float64; ``operations`` holds rules for single layers;
-    ``shares`` says whether points on a way are run once for both sides; ``heads`` is the module that finds what the model
-    computes before its last softmax or sigmoid.
+    ``heads`` is the module that finds what the model computes before its last softmax or sigmoid.
     """
 
     framework: ClassVar[str]
@@ -269,7 +255,6 @@ class Engine(Protocol):
     output: Any
     output_shape: tuple[int, ...]
     layer_axes: list[int]
-    shares: bool
     operations: dict[Any, Any]
 
     def session(self) -> AbstractContextManager[None]:

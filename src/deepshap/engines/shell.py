@@ -48,7 +48,6 @@ class Shell(ABC):
         self.dtype = "float32"  # of the output, by name
         self._dtypes: set[str] = set()  # that the signal passes through
         self._recurrent = False  # whether recurrent layers do most of the work
-        self.shares = False  # whether points on a way are run once for both sides
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()

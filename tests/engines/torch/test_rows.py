@@ -420,7 +420,6 @@ def test_an_order_that_the_first_rows_may_hide(name, alike, effort, monkeypatch)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x, effort=effort, check_additivity=False)
     with monkeypatch.context() as patched:
         patched.setattr(TorchEngine, "_can_be_crossed", lambda *_: False)
-        patched.setattr(TorchEngine, "_on_ways", lambda *_: None)
         explainer = deepshap.DeepExplainer(model, r, progress=False)
         wanted = explainer.shap_values(x, effort=effort, check_additivity=False)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
@@ -476,18 +475,6 @@ def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
     assert {*ways} == {"_on_all_pairs"}
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
-
-
-@pytest.mark.parametrize(
-    "name", ["relu", "attention", "max pooling", "sorted", "constants that have rows", "second axis", *IN_PARTICULAR]
-)
-def test_points_on_a_way_run_once_for_both_sides(name, monkeypatch):
-    model, x, r = built(MODELS[name]()), drawn(2, STEPS, FEATURES), drawn(3, STEPS, FEATURES, seed=1)
-    explainer = deepshap.DeepExplainer(model, r, progress=False)
-    found = explainer.shap_values(x, effort=4)
-    assert explainer.engine.shares
-    monkeypatch.setattr(TorchEngine, "_on_ways", lambda *_: None)
-    assert_close(found, deepshap.DeepExplainer(model, r, progress=False).shap_values(x, effort=4), 1e-11)
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -133,7 +133,7 @@ def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions |
     """What runs on single pairs find; None where that does not add up, or the sides of one do not fit together."""
     parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.crossed else 1)]
     for n in range(len(whole.examples)):
-        of_example = whole.apart().part(slice(n, n + 1))
+        of_example = whole.part(slice(n, n + 1))
         try:
             parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
         except Misaligned:

@@ -18,7 +18,7 @@ from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationErro
 from ..api import Contributions
 from . import one_pass
 from .operations import Misaligned, Pairs
-from .rows import beside, row_axis, row_before
+from .rows import beside, row_axis
 from .trace import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
@@ -183,7 +183,7 @@ class Traced:
         """Example minus reference, laid out as multipliers; equal infinities, as in masks, do not differ."""
         if i not in self._differences:
             x, r = self.leaves[i].detach(), self.references[i]
-            x, r = beside(x, r if self.pairs.before is None else row_before(x, r, self.pairs), self.pairs)
+            x, r = beside(x, r, self.pairs)
             d = (x - r).masked_fill(x == r, 0)
             self._differences[i] = d if self.pairs.crossed else d[0]
         return self._differences[i]

@@ -82,7 +82,7 @@ class TorchEngine(Untouched):
         if layer is not None and not isinstance(layer, nn.Module):
             raise InputError(f"the layer of (model, layer) must be a torch.nn.Module, not {layer!r}.")
         self._computing: AbstractContextManager[Any] = nullcontext()  # in another precision than the model's own
-        self._calls, self.shares = 0, True  # calls of operations, in a run
+        self._calls = 0  # of operations, in a run
         self.handlers = Handlers(self)
         self._take(modules_of(model))
 
@@ -147,8 +147,8 @@ class TorchEngine(Untouched):
             self._sizes = set()
         if not self._references.fits(examples):
             self.forget()
+        one, two = examples[:1], references[:1].described_by(examples[:1])
         if self._footprint is None:
-            one, two = examples[:1], references[:1].described_by(examples[:1])
             both = Points.joined([one, two])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
             self._footprint = self._derivatives.allowed(lambda: self._measure(one, two))
@@ -156,6 +156,8 @@ class TorchEngine(Untouched):
             if examples.extra:  # is there a way for them but all pairs?
                 self._by_arguments(Comparison(one, references[:2], True, np.zeros((1, 1), int)), None, over_references)
             self._references.analyzed_on(examples)
+        elif not self.is_frozen and (examples.extra or len(references) < 3):  # else runs on many rows show it
+            self._check_among_others(Points.joined([one, two]), [])
         together = Footprint(0, 0, sum(self._footprint))  # where everything is run and kept for every pair
         return self._profile(together if self._pairwise else self._footprint, examples.form)
 
@@ -225,8 +227,6 @@ class TorchEngine(Untouched):
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
-        if comparison.before is not None and not multipliers and (found := self._on_ways(comparison, plan)) is not None:
-            return found
         reduce = of_pairs if multipliers else over_references if comparison.crossed else row_by_row
         if comparison.crossed and comparison.examples.extra:
             fit = plan.memory // max(1, len(comparison.references) * sum(self._footprint or ()))
@@ -323,30 +323,6 @@ class TorchEngine(Untouched):
         self._agreement.check((output, recorded.outputs), examples, references, self.eps)
         return recorded, pairs, found, output
 
-    def _on_ways(self, comparison: Comparison, plan: Plan) -> Contributions | None:
-        """Every point beside the one before it, each run once for both sides; None where that is not possible.
-
-        That is where rows cannot be found in all values, or where the model moves them among themselves and back: then they meet
-        others than those before them, which the sums tell.
-        """
-        before = comparison.before
-        if before is None or not self.shares:
-            return None
-        self.shares = False  # until it is known to work
-        if self._pairwise:
-            return None
-        single = self.record(comparison.examples[:1])
-        rows = torch.as_tensor(before, device=comparison.examples.inputs[0].device)
-        pairs = Pairs(1, len(before), before=rows)
-        met = Meeting(comparison.examples, single, pairs, comparison.outputs, row_by_row)
-        try:
-            found, output = self._run(met, plan)
-        except (Misaligned, UnsupportedOperationError):
-            return None
-        made = gathered(found, output, as_numpy(output)[before], row_by_row)
-        self.shares = adds_up(made, comparison.outputs, self.tolerance)
-        return made if self.shares else None
-
     def _run(
         self, met: Meeting, plan: Plan | None, diagnosis: list[Any] | None = None
     ) -> tuple[list[np.ndarray], Tensor]:
@@ -365,7 +341,7 @@ class TorchEngine(Untouched):
         summing = self.layer is None and reduce is over_references and reading.diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
         tracer.reading = replace(reading)  # which the way back writes to
-        if (merged := self._merged if pairs.apart else None) is not None:
+        if (merged := self._merged if pairs.crossed else None) is not None:
             tracer.tape.orders = merged.orders
         with preserved(self._contents), errors_told():
             output, leaves = self.trace(tracer, points)

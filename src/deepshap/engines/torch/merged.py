@@ -103,8 +103,7 @@ class Merged:
 
 
 def _check_alike(x: Tensor, r: Tensor, pairs: Pairs) -> None:
-    place, side = row_place(x, r, pairs), r if pairs.before is None else x
-    side = side.movedim(place.axis, 0)
+    side = r.movedim(row_place(x, r, pairs).axis, 0)
     if not equal_or_nan(side, side[:1].expand_as(side)):
         raise Misaligned(f"how the rows of shape {tuple(x.shape)} lie is not known")
 

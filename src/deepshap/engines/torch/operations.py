@@ -50,15 +50,13 @@ class Pairs(NamedTuple):
     """The pairs of a chunk: every example beside every reference.
 
     Crossed, either side runs on rows of its own, and only their multipliers belong to pairs. Else both sides run on all
-    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. With ``before`` the reference side
-    of each row is another row of the example side, and what was recorded is a single row that shows the calls. Where rows share
+    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. Where rows share
     an axis with something else, all of them come there ``outer`` times, see ``rows.py``.
     """
 
     examples: int
     references: int
     crossed: bool = False
-    before: Tensor | None = None
     outer: int = 1
 
     @property
@@ -70,16 +68,6 @@ class Pairs(NamedTuple):
     def grid(self) -> tuple[int, int]:
         """Numbers of examples and references."""
         return self.examples, self.references
-
-    @property
-    def ran(self) -> tuple[int, int]:
-        """On how many rows each of two sides ran that did so apart."""
-        return (self.examples, self.references) if self.before is None else (len(self.before), 1)
-
-    @property
-    def apart(self) -> bool:
-        """Whether the two sides ran on different numbers of rows."""
-        return self.crossed or self.before is not None
 
 
 class Misaligned(Exception):

@@ -23,7 +23,6 @@ from .rows import (
     from_rows,
     repeated,
     row_axis,
-    row_before,
     row_place,
     rows_first,
     some_of,
@@ -49,7 +48,6 @@ def multipliers(step: Step, operation: Operation, given: Sequence[Tensor | None]
 
 def of_pairs(step: Step, operation: Operation, given: list[Any]) -> Found:
     """As ``multipliers``, with the outputs and the references on axes of their own."""
-    step = step if step.pairs.before is None else _with_rows_before(step, operation)
     assert step.reference is not None
     if len(step.reference.varying) != len(step.varying):
         raise Misaligned(f"{len(step.varying)} tensors in {step.name} beside {len(step.reference.varying)}")
@@ -90,21 +88,6 @@ def _beside_scalars(step: Step, given: list[Any], apply: Callable[..., Found]) -
         m.sum((*range(2, m.dim()),)) if scalar and m is not None else m
         for m, scalar in zip(found, scalars, strict=True)
     ]
-
-
-def _with_rows_before(step: Step, operation: Operation) -> Step:
-    """Where rows are compared with others of the same run, give a step the reference side that rules expect."""
-    pairs, one = step.pairs, step.reference
-    if operation.pairs_itself:  # that finds its rows by their numbers
-        return step.changed(reference=step)
-    assert one is not None
-
-    def shifted(values: Sequence[Tensor], singles: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(row_before(x, single, pairs) for x, single in zip(values, singles, strict=True))
-
-    memory = _kept(lambda x, r: row_before(x, r, pairs), step.memory, one.memory)
-    inputs, outputs = shifted(step.inputs, one.inputs), shifted(step.outputs, one.outputs)
-    return step.changed(reference=step.changed(inputs=inputs, outputs=outputs, memory=memory))
 
 
 def among(step: Step, chosen: slice) -> Step:

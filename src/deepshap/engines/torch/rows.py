@@ -65,7 +65,7 @@ def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
 
 def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> Place:
     """Where the rows lie of sides that ran apart."""
-    own, other, (n, b) = x.shape, r.shape, pairs.ran
+    own, other, (n, b) = x.shape, r.shape, pairs.grid
     if own and other and (own[0], other[0]) == (n, b) and own[1:] == other[1:]:
         return FIRST
     differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
@@ -83,15 +83,6 @@ def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> Place:
 
 def _misaligned(x: Tensor, r: Tensor) -> Misaligned:
     return Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
-
-
-def row_before(x: Tensor, one: Tensor, pairs: Pairs) -> Tensor:
-    """Of every row of a run the one that it is compared with; ``one`` is the same value of a run on a single row."""
-    assert pairs.before is not None
-    place = row_place(x, one, pairs)
-    if place.entries == 1:
-        return x.index_select(place.axis, pairs.before)
-    return place.spread(x).index_select(place.axis + 1, pairs.before).flatten(place.axis, place.axis + 2)
 
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:

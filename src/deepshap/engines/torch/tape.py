@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from ...errors import UnsupportedOperationError
 from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
-from .rows import beside, row_before, unmerged
+from .rows import beside, unmerged
 from .tree import replace
 
 COUNTED = (
@@ -146,8 +146,8 @@ class Tape:
 
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
         """Whether numbers differ as those of the rows do."""
-        n, b = self.pairs.ran
-        if len(own) != len(recorded) or not self.pairs.apart:
+        n, b = self.pairs.grid
+        if len(own) != len(recorded) or not self.pairs.crossed:
             return False
         return all(x == r or (type(x) is type(r) is int and x * b == r * n) for x, r in zip(own, recorded, strict=True))
 
@@ -198,7 +198,7 @@ class Tape:
         if same:
             return
         # it may differ with the number of rows: where the sides ran on different ones, they are run on the same next
-        kind = Misaligned if self.pairs.apart else UnsupportedOperationError
+        kind = Misaligned if self.pairs.crossed else UnsupportedOperationError
         raise kind(_constant_message(self.known_as(name)))
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
@@ -206,8 +206,8 @@ class Tape:
 
         What depends on them depends on the batch, which the outputs of single rows tell.
         """
-        n, b = self.pairs.ran
-        return self.pairs.apart and own.shape == other.shape and torch.equal(own * b, other * n)
+        n, b = self.pairs.grid
+        return self.pairs.crossed and own.shape == other.shape and torch.equal(own * b, other * n)
 
     def overwrites(self, target: Tensor) -> None:
         """Keep the old values of constants whose memory the model is about to write to."""
@@ -256,7 +256,7 @@ def _address(tensor: Tensor) -> int:
 def _apart(own: Tensor, other: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Constants whose rows have an axis of their own, if they have rows."""
     try:
-        return unmerged(own, other, pairs) if pairs.apart else (own, other)
+        return unmerged(own, other, pairs) if pairs.crossed else (own, other)
     except Misaligned:
         return own, other
 
@@ -296,8 +296,6 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
     if isinstance(value, Tensor):
         if not isinstance(recorded, Tensor):
             return False
-        if pairs.before is not None:
-            return torch.equal(value, row_before(value, recorded, pairs))
         if value.shape == recorded.shape:
             return torch.equal(value, recorded)
         if not pairs.crossed:

@@ -175,7 +175,8 @@ def _network(step: Step, example: OfStep, reference: OfStep) -> Network:
 
 
 def _sides(step: Step, chosen: Chosen | None = None) -> tuple[OfStep, OfStep]:
-    reference: Any = step if step.pairs.before is not None else step.reference
+    assert step.reference is not None
+    reference = step.reference
     return step.memory, reference.memory if chosen is None else reference.memory.among(chosen)
 
 

@@ -18,25 +18,19 @@ from .sequence import Left, Level, Steps
 class Pairing:
     """Rows are pairs, examples outermost; ``per`` consecutive ones have the same row of the example's trace.
 
-    With ``before`` both sides are one trace, and that is the reference's row of each. Where rows share their axis with something
+    Where rows share their axis with something
     else, all rows of the model come ``outer`` times on either side, with so many ``inner`` entries each, which meet their like.
     """
 
     steps: Steps
     per: int
     references: int
-    before: Tensor | None = None
     outer: int = 1
     inner: int = 1
 
     @classmethod
     def of(cls, pairs: Pairs, steps: Steps, example: Steps, reference: Steps, again: bool = False) -> Pairing:
         """Lay the reference beside the example; ``again``: it ran once for all pairs, as far as the longest goes."""
-        if (before := pairs.before) is not None:
-            if set(steps.sizes) != {steps.rows} or steps.rows % (pairs.outer * len(before)):
-                raise Misaligned(f"recurrent steps of {min(steps.sizes)} to {steps.rows} rows for {len(before)} points")
-            places = torch.arange(steps.rows, device=before.device).reshape(pairs.outer, len(before), -1)
-            return cls(steps, 1, steps.rows, places.index_select(1, before).flatten())
         if len(example) != len(reference):
             raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
@@ -46,7 +40,7 @@ class Pairing:
             inner = n // (pairs.outer * pairs.examples)
             if (n, b) != tuple(pairs.outer * inner * count for count in pairs.grid):
                 raise Misaligned(f"{n} recurrent rows beside {b}")
-            return cls(steps, per, pairs.references, None, pairs.outer, inner)
+            return cls(steps, per, pairs.references, pairs.outer, inner)
         fits = b in (per, rows) or (again and per == 1) if padded else reference.sizes == steps.sizes
         if not fits or any(size != per * own for size, own in zip(steps.sizes, example.sizes, strict=True)):
             raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
@@ -54,16 +48,12 @@ class Pairing:
 
     def rows_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the example's and of the reference's trace that make some pairs."""
-        if self.before is not None:
-            return pairs, self.before.cpu().numpy()[pairs]
         rows, references = pairs // self.per, pairs % self.references
         parts = rows // (self.steps.rows // (self.per * self.outer))
         return rows, (parts * self.references + references) * self.inner + rows % self.inner
 
     def beside(self, x: Columns, r: Columns) -> tuple[Columns, Columns]:
         """View one step's values so that they broadcast to (rows of the example, pairs of each)."""
-        if self.before is not None:
-            r = {name: v.index_select(0, self.before) for name, v in r.items()}
         rows = len(next(iter(x.values())))
         if self.outer * self.inner > 1:
             r = {name: self._laid_out(v, rows) for name, v in r.items()}
