@@ -17,11 +17,18 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from . import one_pass
+from .calls import Call
 from .nodes import applied, for_several, several_at_once
 
 FEW_CHANNELS = 4  # of which oneDNN's vectors would be mostly empty
 WIDEST = 4  # so many times as many columns as channels may be laid out
 BLOCK = 2**18  # numbers laid out at a time, to stay in the cache
+# What follows input and weight in conv1d, conv_transpose1d and aten's convolution.
+_ARGUMENTS = (
+    ("bias", "stride", "padding", "dilation", "groups"),
+    ("bias", "stride", "padding", "output_padding", "groups", "dilation"),
+    ("bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups"),
+)
 BACK = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 Back = Callable[[Tensor, Tensor], Tensor]  # weight and multipliers
 
@@ -77,7 +84,7 @@ def with_own_way_back(convolution: Callable[..., Tensor]) -> Callable[..., Tenso
 
 
 def _named(rest: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(("bias", "stride", "padding", "dilation", "groups"), rest, strict=False))
+    return dict(zip(_ARGUMENTS[0], rest, strict=False))
 
 
 def _way_back(
@@ -103,6 +110,78 @@ def _way_back(
     if groups == 1 and len(kernel) < 3 and channels <= FEW_CHANNELS and columns <= WIDEST * len(weight):
         return partial(_folded, of)
     return partial(_transposed, of, groups)
+
+
+def by_windows(call: Call) -> Callable[..., Tensor] | None:
+    """Return a grouped convolution as a product of windows and weights, or None where the weights do not vary.
+
+    The groups may be rows: dynamic convolutions join them with the channels. Their number then differs between the two sides,
+    and the pairs of both cannot run as one convolution.
+    """
+    names = ("input", "weight", *_ARGUMENTS[call.name.startswith("conv_transpose") + 2 * (call.name == "convolution")])
+    options = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
+    weight = options["weight"]
+    if options.get("groups", 1) == 1 or not isinstance(weight, Tensor) or not weight.requires_grad:
+        return None
+    transposed = options.pop("transposed", call.name.startswith("conv_transpose"))
+    if not transposed:
+        options.pop("output_padding", None)
+    function = _transposed_windows if transposed else _windows
+    return lambda *args, **kwargs: function(**{**dict(zip(names, args, strict=False)), **kwargs, **_known(options)})
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in ("input", "weight", "bias")}
+
+
+def _windows(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    axes = weight.dim() - 2
+    kernel, stride, dilation = weight.shape[2:], _of_axes(stride, axes), _of_axes(dilation, axes)
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if isinstance(padding, str):
+        both = [(s // 2, s - s // 2) if padding == "same" else (0, 0) for s in spans]
+    else:
+        both = [(p, p) for p in _of_axes(padding, axes)]
+    x = F.pad(input, [p for pair in reversed(both) for p in pair])
+    for axis in range(axes):
+        x = x.unfold(2 + axis, spans[axis] + 1, stride[axis])[..., :: dilation[axis]]
+    out, inner = "xyz"[:axes], "uvw"[:axes]
+    equation = f"ngi{out}{inner},goi{inner}->ngo{out}"
+    y = torch.einsum(equation, x.unflatten(1, (groups, -1)), weight.unflatten(0, (groups, -1))).flatten(1, 2)
+    return y if bias is None else y + bias.reshape(-1, *[1] * axes)
+
+
+def _transposed_windows(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """As the convolution of the input with zeros between its entries, with the weights reversed."""
+    axes = weight.dim() - 2
+    given = [_of_axes(v, axes) for v in (stride, padding, output_padding, dilation)]
+    x, widths = input, []
+    for axis, (s, p, beyond, d) in enumerate(zip(*given, strict=True)):
+        length, reach = x.shape[2 + axis], d * (weight.shape[2 + axis] - 1) - p
+        spread = F.pad(x.unsqueeze(3 + axis), [0, 0] * (axes - axis - 1) + [0, s - 1])
+        x = spread.flatten(2 + axis, 3 + axis).narrow(2 + axis, 0, (length - 1) * s + 1)
+        widths.append((reach, reach + beyond))
+    x = F.pad(x, [w for pair in reversed(widths) for w in pair])
+    spatial = tuple(range(3, 3 + axes))
+    turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(spatial).flatten(0, 1)
+    return _windows(x, turned, bias, dilation=dilation, groups=groups)
 
 
 def _of_axes(value: Any, axes: int) -> tuple[int, ...]:

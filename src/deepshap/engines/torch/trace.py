@@ -33,10 +33,11 @@ from .carriers import (
     tag_of,
     told_active,
 )
+from .convolutions import by_windows
 from .foreign import CustomFunctionCall, ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, places_found, settled_indices
 from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
-from .operations import CAST, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
+from .operations import CAST, COMPOSITE, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
 from .recurrent.handed import Handed
 from .selections import Selections
 from .table import OPERATIONS, USER_OPERATIONS
@@ -248,7 +249,14 @@ class Tracer(TorchFunctionMode):
     def _elementwise(self, call: Call) -> Any:
         return self._on_floats(call, call.args, call.kwargs)
 
-    _multilinear = _quadratic = _smooth = _custom = _elementwise
+    _quadratic = _smooth = _custom = _elementwise
+
+    def _multilinear(self, call: Call) -> Any:
+        """Follow a product; a convolution whose groups may be rows is one of windows and weights."""
+        function = by_windows(call) if call.name.startswith("conv") and call.name != "conv_tbc" else None
+        if function is None:
+            return self._elementwise(call)
+        return self._composite(call._replace(operation=Operation(COMPOSITE, function=function)))
 
     def _on_floats(self, call: Call, args: Any, kwargs: Any, linear: bool = False) -> Any:
         """Follow a call by what it is where those of its operands vary that do."""

@@ -105,8 +105,14 @@ def cross_entropy_loss(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the cross entropy; the reduction is a number."""
-    options = {"reduction": _REDUCTIONS[reduction], "label_smoothing": label_smoothing}
-    return losses.cross_entropy(input, target, weight, ignore_index=ignore_index, **options)
+    return losses.cross_entropy(
+        input,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction=_REDUCTIONS[reduction],
+        label_smoothing=label_smoothing,
+    )
 
 
 def nll_loss(input: Tensor, target: Tensor, weight: Any = None, reduction: int = 1, ignore_index: int = -100) -> Tensor:

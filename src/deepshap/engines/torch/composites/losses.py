@@ -60,7 +60,9 @@ def difference_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return loss
 
 
-l1_loss, smooth_l1_loss, huber_loss = map(difference_loss, (F.l1_loss, F.smooth_l1_loss, F.huber_loss))
+l1_loss = difference_loss(F.l1_loss)
+smooth_l1_loss = difference_loss(F.smooth_l1_loss)
+huber_loss = difference_loss(F.huber_loss)
 
 
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
