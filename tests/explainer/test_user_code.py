@@ -125,12 +125,6 @@ def test_inside_of_what_records(inside):
     assert explained(X).shape == (2, 3, 2)
 
 
-def copied_by_foreach(x):
-    out = torch.zeros_like(x)
-    torch._foreach_copy_([out], [x.tanh()])
-    return out
-
-
 def repeated_by_counts(x):
     counts = [torch.arange(3.0).repeat_interleave((row > 0).long()).sum() for row in x]
     return x + torch.stack(counts)[:, None]
@@ -139,13 +133,12 @@ def repeated_by_counts(x):
 @pytest.mark.parametrize(
     ("model", "error", "words"),
     [
-        (copied_by_foreach, deepshap.UnsupportedOperationError, "_foreach_copy"),
         (lambda x: masked_tensor(x.tanh(), x > 0), deepshap.InputError, "output is a MaskedTensor"),
         (repeated_by_counts, deepshap.ControlFlowError, "repeat_interleave"),
         (lambda x: x.tanh() if x.requires_grad else x, deepshap.BatchMixingError, "x.requires_grad"),
         (lambda x: x.tanh() if torch.is_grad_enabled() else x, deepshap.BatchMixingError, "is_grad_enabled"),
     ],
-    ids=["foreach", "masked tensor", "repeats", "requires_grad", "is_grad_enabled"],
+    ids=["masked tensor", "repeats", "requires_grad", "is_grad_enabled"],
 )
 @pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors")
 def test_models_with_what_cannot_be_followed(model, error, words):

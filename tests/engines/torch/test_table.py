@@ -7,11 +7,15 @@ from cases.of_torch import CASES
 from helpers import explainer_of
 
 from deepshap.engines.torch import names
+from deepshap.engines.torch.composites import arithmetic
 from deepshap.engines.torch.table import OPERATIONS
 from deepshap.engines.torch.trace import Tracer
 
 NEED_A_GPU = {"cuda"}
-IN_A_FILE_OF_THEIR_OWN = {"grouped_mm", "_grouped_mm"}  # test_grouped.py
+IN_A_FILE_OF_THEIR_OWN = {
+    *("grouped_mm", "_grouped_mm"),  # test_grouped.py
+    *("sparse.mm", "sparse.addmm", "smm", "to_dense", *arithmetic.FOREACH),  # test_lists_and_sparse.py
+}
 # test_exported.py
 OF_EXPORTED_PROGRAMS = {f"aten.{name}" for name in names.ATEN} | {
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_fft_r2c", "_fft_c2r", "_fft_c2c"),

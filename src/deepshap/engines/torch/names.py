@@ -216,6 +216,7 @@ def _spellings() -> dict[Any, Spelling]:
 
 
 _SPELLINGS = _spellings()
+_SPELLINGS.update({torch.sparse.mm: Spelling("sparse.mm"), torch.sparse.addmm: Spelling("sparse.addmm")})
 _SPELLINGS[torch.Tensor.where] = Spelling("Tensor.where")  # the condition is its second argument
 
 

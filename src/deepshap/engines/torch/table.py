@@ -94,7 +94,7 @@ _of_kind(
     "hsplit vsplit dsplit "
     "slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
     "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
-    "contiguous alias lift_fresh lift_fresh_copy zero fill pad constant_pad_nd reflection_pad1d "
+    "contiguous to_dense alias lift_fresh lift_fresh_copy zero fill pad constant_pad_nd reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
@@ -228,6 +228,9 @@ for _name, _function in {
     "slogdet": algebra.slogdet,
     "matrix_exp": algebra.matrix_exp,
     "matrix_power": algebra.matrix_power,
+    "sparse.mm": algebra.sparse_mm,
+    "sparse.addmm": algebra.sparse_addmm,
+    "smm": algebra.sparse_mm,
     "grouped_mm": algebra.grouped_mm,
     "_grouped_mm": algebra.grouped_mm,
     "polar": arithmetic.polar,
@@ -319,6 +322,8 @@ for _name, _function in {
 }.items():
     _of_kind(COMPOSITE, _name, function=_function)
 
+for _name, _function in arithmetic.FOREACH.items():
+    _of_kind(COMPOSITE, _name, function=_function)
 for _name, _function in aten.OPERATIONS.items():
     _of_kind(COMPOSITE, f"aten.{_name}", function=_function, indices=_name.startswith("nll_loss"))
 

@@ -223,6 +223,9 @@ class Tracer(TorchFunctionMode):
         call = call._replace(args=args, kwargs=kwargs) if flagged else call
         if call.operation is None:
             return self._unknown(call)
+        if call.inplace and isinstance(args[0], (list, tuple)):  # torch._foreach_mul_ and its like
+            results = self._active(call._replace(inplace=False))
+            return [self._overwrite(target, result) for target, result in zip(args[0], results, strict=True)]
         kind = (call := at_positions(call)).kind
         if flagged or (call.inplace and not (kind in (LINEAR, CAST) and is_continuous(args[0].dtype))):
             call = call._replace(function=names.functional(call.name) if call.inplace else call.function, inplace=False)

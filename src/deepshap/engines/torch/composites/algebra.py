@@ -217,6 +217,18 @@ def with_info(own: Callable[..., Tensor], native: Callable[..., Any]) -> Callabl
     return checked
 
 
+def sparse_mm(mat1: Tensor, mat2: Tensor, reduce: str = "sum") -> Tensor:
+    """Return the product of a sparse matrix and a dense one, as a dense one."""
+    if reduce != "sum":
+        raise UnsupportedOperationError(f"torch.sparse.mm with reduce={reduce!r} has no rule: only the sum has one.")
+    return torch.mm(mat1, mat2)
+
+
+def sparse_addmm(mat: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """Return a dense matrix plus the product of a sparse and a dense one."""
+    return beta * mat + alpha * torch.mm(mat1, mat2)
+
+
 def grouped_mm(
     mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:

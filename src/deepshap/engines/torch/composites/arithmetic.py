@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -186,3 +187,21 @@ def rrelu(
     if training:
         raise UnsupportedOperationError("rrelu in training mode is random: put the model into eval mode.")
     return F.leaky_relu(input, (lower + upper) / 2)
+
+
+def foreach(function: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
+    """Build ``torch._foreach_*`` from the function that it applies to each tensor of a list."""
+
+    def each(tensors: Sequence[Tensor], *others: Any, **kwargs: Any) -> list[Tensor]:
+        lists = [other if isinstance(other, (list, tuple)) else [other] * len(tensors) for other in others]
+        return [function(*operands, **kwargs) for operands in zip(tensors, *lists, strict=True)]
+
+    return each
+
+
+_OF_LISTS = (
+    "abs add addcdiv addcmul ceil clamp_max clamp_min cos cosh div erf erfc exp expm1 floor lerp log log10 log1p log2 "
+    "maximum minimum mul neg norm pow reciprocal round sigmoid sign sin sinh sqrt sub tan tanh trunc"
+)
+FOREACH = {f"_foreach_{name}": foreach(getattr(torch, name)) for name in _OF_LISTS.split()}
+FOREACH["_foreach_copy"] = foreach(lambda target, source: source.to(target.dtype).expand_as(target))
