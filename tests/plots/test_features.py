@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from plotting import bars, explanation, image, no_window, numbers, panel, row_names  # noqa: F401
+from plotting import bars, explanation, image, no_window, numbers, panel, row_names, swarm  # noqa: F401
 
 import deepshap
 from deepshap import InputError, plots
@@ -37,10 +37,11 @@ def test_static_inputs_have_importance_and_beeswarm():
     ax = plots.importance(made)
     assert row_names(ax) == [made.feature_names[i] for i in order]
     np.testing.assert_allclose(lengths_of_bars(ax), sizes[order])
-    swarm = plots.beeswarm(made)
-    for place, collection in enumerate(swarm.collections):
-        np.testing.assert_allclose(collection.get_offsets()[:, 0], made.values[:, order[place]])
-    assert swarm.get_xlabel() == "attribution"
+    ax = plots.beeswarm(made)
+    drawn = swarm(ax)
+    assert list(drawn) == [made.feature_names[i] for i in order]
+    np.testing.assert_allclose(list(drawn.values()), np.sort(made.values, 0).T[order])
+    assert ax.get_xlabel() == "attribution"
     np.testing.assert_allclose(
         image(panel(plots.outliers(made, rows=8), "deviations")).sum(), (made.values - np.median(made.values, 0)).sum()
     )
@@ -98,7 +99,7 @@ def test_two_groups_are_on_one_scale():
 
 # ---------------------------------------------------------------------- values and attributions
 def points(ax):
-    return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
+    return np.concatenate([np.ma.getdata(c.get_offsets()) for c in ax.collections if len(c.get_offsets())])
 
 
 def in_order(pairs):
@@ -120,7 +121,7 @@ def test_scatter_takes_the_strongest_feature_and_refuses_what_is_not_there():
     made = table()
     best = np.abs(made.values).mean(0).argmax()
     ax = plots.scatter(made)
-    np.testing.assert_allclose(points(ax), np.stack([made.data[:, best], made.values[:, best]], 1))
+    np.testing.assert_allclose(in_order(points(ax)), in_order(np.stack([made.data[:, best], made.values[:, best]], 1)))
     assert ax.get_xlabel() == made.feature_names[best]
     with pytest.raises(InputError, match="no feature 'rain' among 3"):
         plots.scatter(made, "rain")

@@ -11,8 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
-from plotting import explanation, image, panel, row_names, words
+from plotting import explanation, image, panel, row_names, swarm, words
 from plotting import no_window as no_window
 from tiers import mostly_wide
 
@@ -22,7 +21,7 @@ from deepshap import InputError, plots
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_window")]
 
 ROOT = Path(__file__).parents[2]
-ONE_ROW = {"heatmap": plots.heatmap, "signal": plots.signal, "buildup": plots.buildup}
+ONE_ROW = {"heatmap": plots.heatmap, "signal": plots.signal, "buildup": plots.buildup, "waterfall": plots.waterfall}
 MANY_ROWS = {
     "importance": plots.importance,
     "importance_over_time": plots.importance_over_time,
@@ -31,6 +30,8 @@ MANY_ROWS = {
     "importance_by_group_per_step": lambda e, **options: plots.importance_by_group(
         e, np.arange(len(e.values)) % 3, per="step", **options
     ),
+    "bar": plots.bar,
+    "heatmap_of_rows": plots.heatmap,
     "beeswarm": plots.beeswarm,
     "scatter": plots.scatter,
     "cohorts": lambda e, **options: plots.cohorts(e, [0, 2], **options),
@@ -107,8 +108,7 @@ def test_inputs_may_be_missing(name):
     picture = ONE_ROW[name](gaps[0]) if name in ONE_ROW else MANY_ROWS[name](gaps)
     picture.figure.canvas.draw()
     if name == "beeswarm":
-        points = [c for c in picture.collections if isinstance(c, PathCollection)]
-        assert [len(c.get_offsets()) for c in points] == [4, 4, 4]
+        assert [len(values) for values in swarm(picture).values()] == [4, 4, 4]
 
 
 @pytest.mark.parametrize("name", [*ONE_ROW, *MANY_ROWS])
@@ -135,14 +135,16 @@ def test_the_only_output_need_not_be_chosen():
     np.testing.assert_allclose(image(panel(ax, "attributions")), single.values[1, :, :, 0].T)
 
 
-@pytest.mark.parametrize("name", ONE_ROW)
+@pytest.mark.parametrize("name", ["signal", "buildup", "waterfall"])
 def test_one_row_has_to_be_chosen(name):
     with pytest.raises(InputError, match=r"single row; there are 4.*explanation\[0\]"):
-        ONE_ROW[name](explanation())
-    ONE_ROW[name](explanation()[2:3])
+        getattr(plots, name)(explanation())
+    getattr(plots, name)(explanation()[2:3])
 
 
-@pytest.mark.parametrize("name", [*ONE_ROW, "importance_over_time", "importance_map", "difference"])
+@pytest.mark.parametrize(
+    "name", ["heatmap", "signal", "buildup", "importance_over_time", "importance_map", "difference"]
+)
 def test_tables_are_refused(name):
     table = deepshap.Explanation(np.ones((4, 3)), np.zeros(4), np.ones((4, 3)))
     with pytest.raises(InputError, match=r"is for sequences.*\(3,\)|is for sequences.*\(4, 3\)"):
@@ -214,7 +216,7 @@ def test_every_picture_of_the_gallery_is_drawn_and_shown(tmp_path, monkeypatch):
         re.findall(r"images/plots/(\w+\.png)", (ROOT / "docs" / "plots.md").read_text(encoding="utf-8"))
     )
     assert drawn == {path.name for path in (ROOT / "docs" / "images" / "plots").glob("*")}
-    assert {path.stem for path in tmp_path.glob("*.png")} == set(plots.__all__) - {"BLUE", "RED", "text_html"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(plots.__all__) - {"BLUE", "RED", "text_html", "force"}
 
 
 @pytest.mark.parametrize(("name", "dated"), [("signal", "attributions of f2"), ("heatmap", "inputs")])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib import dates
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
-from plotting import BASE, bars, explainer, explanation, image, numbers, panel, row_names
+from plotting import BASE, bars, explainer, explanation, image, numbers, panel, row_names, swarm
 from plotting import no_window as no_window
 
 import deepshap
@@ -407,23 +407,21 @@ def test_dates_that_all_rows_share_are_kept():
     assert panel(plots.importance_map(whole), "spread").get_xlabel() == "step"
 
 
-def points(ax):
-    return [np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)]
-
-
 def test_beeswarm_has_a_point_for_every_row():
     whole = explanation(50, 5, 3)
     sums = whole.values.sum(1)
     order = np.argsort(-np.abs(sums).mean(0))
     ax = plots.beeswarm(whole)
-    assert row_names(ax) == [f"f{i}" for i in order]
-    for place, (feature, drawn) in enumerate(zip(order, points(ax), strict=True)):
-        np.testing.assert_allclose(drawn[:, 0], sums[:, feature])
-        assert np.abs(drawn[:, 1] - place).max() < 0.5
-    shades = next(c for c in ax.collections if isinstance(c, PathCollection)).get_array()
-    mean = whole.data[:, :, order[0]].mean(1)
-    middle = (shades > 0) & (shades < 1)
-    assert np.corrcoef(shades[middle], mean[middle])[0, 1] == pytest.approx(1)
+    drawn = swarm(ax)
+    assert list(drawn) == [f"f{i}" for i in order]
+    np.testing.assert_allclose(list(drawn.values()), np.sort(sums, 0).T[order])
+    mean = whole.data.mean(1)
+    for points in [c for c in ax.collections if len(c.get_offsets()) > 1]:
+        feature = order[2 - round(np.ma.getdata(points.get_offsets())[:, 1].mean())]
+        rows = [np.abs(sums[:, feature] - value).argmin() for value in points.get_offsets()[:, 0]]
+        shades = points.get_array()
+        middle = (shades > shades.min()) & (shades < shades.max())
+        assert np.corrcoef(shades[middle], mean[rows, feature][middle])[0, 1] == pytest.approx(1)
 
 
 def test_beeswarm_at_a_step():
@@ -432,7 +430,7 @@ def test_beeswarm_at_a_step():
     whole.step_labels = list("abcdefg")
 
     def drawn(step):
-        return np.sort(np.concatenate([p[:, 0] for p in points(plots.beeswarm(whole, step=step))]))
+        return np.sort(np.concatenate(list(swarm(plots.beeswarm(whole, step=step)).values())))
 
     np.testing.assert_allclose(drawn(3), np.sort(whole.values[lengths > 3, 3].ravel()))
     np.testing.assert_allclose(drawn("d"), drawn(3))
@@ -447,7 +445,7 @@ def test_beeswarm_without_data_and_with_other_features():
     whole = explanation(10, 3, 30)
     unknown = deepshap.Explanation(whole.values, whole.base_values)
     ax = plots.beeswarm(unknown, max_display=4)
-    np.testing.assert_allclose(sum(p[:, 0].sum() for p in points(ax)), whole.values.sum())
+    np.testing.assert_allclose(sum(values.sum() for values in swarm(ax).values()), whole.values.sum())
 
 
 def test_groups_are_averaged():

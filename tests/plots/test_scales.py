@@ -7,7 +7,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from plotting import BASE, bars, explanation, image, no_window, numbers, panel, row_names, words  # noqa: F401
+from plotting import BASE, bars, explanation, image, no_window, numbers, panel, row_names, swarm, words  # noqa: F401
 
 import deepshap
 from deepshap import InputError, plots
@@ -53,10 +53,11 @@ def test_bars_and_points_beyond_a_robust_scale_are_marked(enormous):
     assert [CUT in text for text in texts] == [True, False, False]
     np.testing.assert_allclose(sorted(float(text.strip(f" {CUT}")) for text in texts), np.sort(mean), atol=0.51)
     assert ax.get_xlim()[1] < 100
-    swarm = plots.beeswarm(enormous, robust=True)
-    at = [c.get_offsets()[:, 0] for c in swarm.collections if len(c.get_offsets())]
-    assert sum(map(len, at)) == 6 * 3
-    assert max(map(max, at)) < 100
+    ax = plots.beeswarm(enormous, robust=True)
+    assert sum(map(len, swarm(ax).values())) == 6 * 3
+    assert ax.get_xlim()[1] < 100
+    (beyond,) = [line.get_ydata() for line in ax.lines if line.get_marker() == ">" and len(line.get_xdata())]
+    assert row_names(ax)[int(beyond[0])] == "f1"
     over = panel(plots.importance_over_time(enormous, robust=True), "importance")
     assert over.get_ylim()[1] < 100
     (cut,) = [line.get_xdata().tolist() for line in over.lines if line.get_marker() == "^" and len(line.get_xdata())]
@@ -105,9 +106,8 @@ def test_the_sum_of_the_others_sets_no_scale():
     rest = np.abs(made.values[..., 5:].sum((1, 2))).mean()
     assert row_names(ax)[-1] == "other 35 features"
     assert [float(text.get_text().strip(f" {CUT}")) for text in ax.texts][-1] == pytest.approx(rest, abs=0.5)
-    swarm = plots.beeswarm(made, max_display=5)
     reach = np.abs(made.values[..., :5].sum(1))
-    low, high = swarm.get_xlim()
+    low, high = plots.beeswarm(made, max_display=5).get_xlim()
     assert high - low < 2.5 * reach.max()
     assert sizes[:5].max() < rest * 100  # the case at all
     for draw in (plots.outliers, lambda e, **k: plots.importance_by_group(e, [0, 0, 1, 1, 1], **k)):

@@ -191,12 +191,15 @@ def test_words_are_dotted_below_two_errors():
 
 def test_points_are_hollow_below_two_errors(unsure):
     sums, errors = unsure.values.sum(1), spread(unsure.replicates.sum(2))
-    ax = plots.beeswarm(unsure)
-    order = np.argsort(-np.abs(sums).mean(0))
-    hollow = np.stack([c.get_facecolor()[:, 3] == 0 for c in ax.collections], 1)
-    np.testing.assert_array_equal(hollow, (np.abs(sums) < 2 * errors)[:, order])
+    found = {
+        round(float(value), 9): face[3] == 0
+        for points in [c for c in plots.beeswarm(unsure).collections if len(c.get_offsets())]
+        for value, face in zip(points.get_offsets()[:, 0], points.get_facecolor(), strict=True)
+    }
+    hollow = np.abs(sums) < 2 * errors
+    assert [found[round(value, 9)] for value in sums.ravel()] == hollow.ravel().tolist()
     assert 0 < hollow.sum() < hollow.size
-    (dots,) = plots.scatter(unsure, 1).collections
+    dots = next(c for c in plots.scatter(unsure, 1).collections if len(c.get_offsets()))
     found = {
         tuple(point): face[3] == 0
         for point, face in zip(np.asarray(dots.get_offsets()).round(9).tolist(), dots.get_facecolor(), strict=True)
@@ -206,6 +209,21 @@ def test_points_are_hollow_below_two_errors(unsure):
         unsure.values[..., 1].ravel(), unsure.data[..., 1].ravel(), cells.ravel(), strict=True
     ):
         assert found[round(data, 9), round(value, 9)] == unsure_one
+
+
+def test_bars_and_waterfalls_of_shap_have_whiskers(unsure):
+    per_feature, of_rows = unsure.values.sum(1), spread(unsure.replicates.sum(2))
+    order = np.argsort(-np.abs(per_feature).mean(0))
+    sizes, places = whiskers(plots.bar(unsure))
+    np.testing.assert_allclose(sizes, 2 * np.sqrt((of_rows**2).sum(0))[order] / ROWS, rtol=1e-9)
+    np.testing.assert_allclose(places[:, 0], np.abs(per_feature).mean(0)[order], rtol=1e-9)
+    order = np.argsort(-np.abs(per_feature[1]))
+    sizes, places = whiskers(plots.bar(unsure[1]))
+    np.testing.assert_allclose(sizes, 2 * of_rows[1][order], rtol=1e-9)
+    np.testing.assert_allclose(places[:, 0], per_feature[1][order], rtol=1e-9)
+    drawn = [c.lines[2][0].get_segments()[0] for c in plots.waterfall(unsure[1]).containers if hasattr(c, "lines")]
+    found = {round(float(line[0, 1])): np.ptp(line[:, 0]) / 2 for line in drawn}
+    np.testing.assert_allclose([found[place] for place in (2, 1, 0)], 2 * of_rows[1][order], rtol=1e-9)
 
 
 def test_outliers_are_dotted_below_two_errors(unsure):

@@ -72,6 +72,13 @@ def bars(ax):
     return [found[place] for place in sorted(found)]
 
 
+def swarm(ax):
+    """Names of a beeswarm from the top, and of each the sorted values of its points."""
+    points = np.concatenate([np.ma.getdata(c.get_offsets()) for c in ax.collections if len(c.get_offsets())])
+    names = row_names(ax)
+    return {name: np.sort(points[points[:, 1].round() == at, 0]) for at, name in reversed(list(enumerate(names)))}
+
+
 def numbers(texts):
     return [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in texts]
 

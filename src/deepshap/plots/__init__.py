@@ -16,17 +16,19 @@ from .grid import image
 from .joint import inputs
 from .outputs import output_matrix
 from .overview import importance, importance_map, importance_over_time
-from .spread import beeswarm, scatter
+from .shap_plots import bar, beeswarm, force, scatter, waterfall
 from .style import BLUE, RED
 from .tokens import text, text_html
 
 __all__ = [
     "BLUE",
     "RED",
+    "bar",
     "beeswarm",
     "buildup",
     "cohorts",
     "difference",
+    "force",
     "forecast",
     "forecasts_over_time",
     "heatmap",
@@ -43,4 +45,5 @@ __all__ = [
     "signal",
     "text",
     "text_html",
+    "waterfall",
 ]

@@ -11,9 +11,11 @@ from matplotlib.colors import Normalize
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..explanation.joint import JointAttributions
 from . import style
 from .documentation import picture
 from .reading import Sequences, read_row
+from .shap_plots import heatmap_of_rows
 from .timeline import Timeline, timeline
 
 FEW_BARS = 15  # so few that all their numbers are written
@@ -31,9 +33,20 @@ def heatmap(
 ) -> Axes:
     """Draw when which feature pushed one output up or down: a map of features over time.
 
-    Above it, the output as it builds up from the base value; beside it, the sum of each feature; below it, the inputs. Where
+    Above it, the base value plus the attributions so far, whose end is the output (it is not the output over time); beside it,
+    the sum of each feature; below it, the inputs. Where
     standard errors are known, dots cover what is below two of them, and sums have whiskers.
+
+    Of several rows, draw shap's heat map: a column for each row, in the order of a clustering, and a line for each feature,
+    summed over time.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of one output and one row, values (steps, features), or several rows (rows, steps, features); of players accordingly.
     """
+    if not isinstance(explanation, JointAttributions) and explanation._rows and len(explanation.values) > 1:
+        return heatmap_of_rows(explanation, max_display, unit, ax)
     one = read_row(explanation, "heatmap").folded(max_display)
     time = timeline(one.labels, one.values.shape[1], time_label, one.time_label)
     matrix = time.sums(one.values[0]).T  # (features, columns)
@@ -170,7 +183,9 @@ def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) ->
     for above, look in ((curve >= base, style.UP), (curve <= base, style.DOWN)):
         ax.fill_between(time.edges, base, curve, where=above, interpolate=True, alpha=0.35, **look)
     _write_ends(ax, one)
-    ax.set_ylabel(style.with_unit("output", unit).replace(" (", "\n("), fontsize=style.SMALL)
+    ax.set_ylabel(
+        style.with_unit("base value\n+ attributions\nso far", unit).replace(" (", "\n("), fontsize=style.SMALL
+    )
     style.open_frame(ax)
     ax.locator_params(axis="y", nbins=4)
     ax.tick_params(labelbottom=False)

@@ -91,7 +91,7 @@ def _label(ax: Axes, one: Sequences, time: Timeline, time_label: str | None) -> 
     """Name the features of an input and its steps; without steps, say what values they have."""
     names = one.features
     if not one.has_steps and one.data is not None:
-        told = [f" = {style.number(value, False)}" if np.isfinite(value) else "" for value in one.data[0, 0]]
+        told = [style.equals(value) for value in one.data[0, 0]]
         names = [
             style.short(name, style.LONGEST_NAME - len(value)) + value for name, value in zip(names, told, strict=True)
         ]

@@ -370,6 +370,11 @@ def number(value: float, sign: bool = True) -> str:
     return ("+" if sign and value > 0 else "") + text.replace("-", "\N{MINUS SIGN}")
 
 
+def equals(value: float) -> str:
+    """Write what follows a name whose value is known."""
+    return f" = {number(value, False)}" if np.isfinite(value) else ""
+
+
 def fixed(values: np.ndarray, sign: bool = True) -> list[str]:
     """Write numbers with the same decimals, three digits for the largest."""
     size = float(np.abs(values[np.isfinite(values)]).max(initial=0))
