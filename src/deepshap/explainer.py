@@ -32,7 +32,7 @@ from .options import check_options, opened
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
 from .sampling.players import players_of
-from .tables import Labels, check_columns, columns_of, common_ids, plain
+from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +151,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         check_transforms(inverse_transform)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
+        if self._columns is not None and layer is None:
+            check_same_order(self.feature_names, self._columns)
 
     @property
     def max_memory(self) -> int:
@@ -265,11 +267,13 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         selection = output_selection(ranked_outputs, output_rank_order, target, targets, self.output_names)
         check_sampling(effort, tolerance, max_effort, players, seed, method)
         sampling = {"effort": effort, "tolerance": tolerance, "max_effort": max_effort, "seed": seed, "method": method}
-        request, result, _ = self._attribute(
+        request, result, labels = self._attribute(
             X, selection, check_additivity, additional_forward_args, players, **sampling
         )
         check_truth(targets, len(result.columns))
         values = self._restored(request, result.values)
+        if self.engine.layer is None and (request.players is None or request.players.are_cells):
+            values = in_own_order(values, labels)
         return values if ranked_outputs is None else (values, result.columns)
 
     def __call__(
@@ -476,10 +480,15 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
-        """Arrays and their labels, whose columns must be those of the background."""
-        X, labels = plain(X, "X", self._batch_axis)
-        check_columns(columns_of(labels), self._columns)
-        return X, labels
+        """Arrays and their labels, whose columns stand in the model's order."""
+        return plain(X, "X", self._batch_axis, self.model_features)
+
+    @property
+    def model_features(self) -> Any:
+        """The features in the model's order, of one input or of each; None where neither background nor user names them."""
+        if self._columns is not None or self.engine.layer is not None:
+            return self._columns
+        return self.feature_names
 
     def _features(self, labels: Any) -> Any:
         """Names for the last axis of the input: what the user gave, or the table's columns."""
@@ -547,7 +556,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 background = self._references(dict(zip(form.names, given, strict=True)) if form.names else given)
             if isinstance(background, list) and len(background) == 1 and not form.several:
                 (background,) = background
-            values = plain(background, f"the {what}", self._batch_axis)[0]
+            values = plain(background, f"the {what}", self._batch_axis, self.model_features)[0]
             references = engine.read_background(values, what, form)
             one = replace(one, inputs=form.matched(one.inputs, references.inputs))
             results.append(attribute(engine, replace(request, examples=one, references=references)))

@@ -291,7 +291,7 @@ def test_a_wide_table():
     table = pd.read_csv("wide.csv")
     wanted = explained(cli_models.Row(), frame.head(6)[list("uvw")], table[list("uvw")][3:7])
     np.testing.assert_allclose(found.values, wanted.values, rtol=1e-6)
-    assert found.row_ids.tolist() == [103, 104, 105, 106]
+    assert found.row_ids.tolist() == ["103", "104", "105", "106"]
     np.testing.assert_array_equal(found.targets, table.y[3:7])
     assert found.feature_names == list("uvw")
     assert found.background["description"] == "6 rows of few.parquet"
@@ -525,8 +525,8 @@ GAPS = 'who,day,pulse,note\nann,1,70,\n\nann,2,71,"slept\nbadly"\nann,3,72,\n{},
 @pytest.mark.parametrize(
     ("cells", "options", "message"),
     [
-        (("", 74), ["--id", "who", "--time", "day", "--features", "pulse"], "column 'who' is empty in line 7."),
-        (("ann", ""), ["--features", "pulse"], "has a missing or infinite value in line 8, feature 'pulse'"),
+        (("", 74), ["--id", "who", "--time", "day", "--features", "pulse"], "id empty in line 7"),
+        (("ann", ""), ["--features", "pulse"], "'pulse' is missing in line 8"),
     ],
 )
 def test_lines_of_text_files_are_those_of_the_file(suffix, cells, options, message):
@@ -541,9 +541,9 @@ def test_rows_of_other_tables_are_counted_from_one():
     frame = pd.DataFrame({"who": ["ann", "ann", None, "bob"], "day": [1, 2, 3, 4], "pulse": [70.0, 71, 72, np.nan]})
     frame.to_parquet("gaps.parquet")
     message = refused("explain", "cli_models:Forecast", "gaps.parquet", "--id", "who", "--time", "day")
-    assert "column 'who' is empty in row 3 (counted from 1)" in message
+    assert "id empty in row 3 (counted from 1)" in message
     message = refused("explain", "cli_models:Forecast", "gaps.parquet", "--features", "pulse")
-    assert "missing or infinite value in row 4 (counted from 1), feature 'pulse'" in message
+    assert "'pulse' is missing in row 4 (counted from 1)" in message
 
 
 @pytest.mark.usefixtures("x")
@@ -781,10 +781,16 @@ def test_a_long_run_is_estimated_first(monkeypatch):
     assert "this will take" not in done(*arguments, "--rows", 9).stdout
 
 
-@pytest.mark.parametrize(("separator", "name"), [(";", "a.csv"), ("\t", "a.csv"), ("|", "a.csv"), (",", "a.tsv")])
-def test_other_separators_are_named(separator, name):
-    pd.DataFrame(drawn(4, 3), columns=list("abc")).to_csv(name, sep=separator, index=False)
-    assert f"seem to stand between {separator!r}" in refused("explain", "cli_models:Row", name, "-b", "zeros")
+@pytest.mark.parametrize(
+    ("separator", "name", "said"),
+    [(";", "a.csv", "semicolons"), ("\t", "a.csv", "tabs"), ("|", "a.csv", "bars"), (",", "a.tsv", "commas")],
+)
+def test_other_separators_are_found_and_said(separator, name, said):
+    frame = pd.DataFrame(drawn(4, 3), columns=list("abc"))
+    frame.to_csv(name, sep=separator, index=False)
+    told = done("explain", "cli_models:Row", name, "-b", "zeros").stdout.splitlines()
+    assert told[:2] == [f"{name}: separated by {said}, 4 rows", "features a, b, c"]
+    np.testing.assert_allclose(deepshap.load("attributions.parquet").data, frame, rtol=1e-6)
 
 
 def test_the_only_tensor_and_the_other_input(x):

@@ -207,11 +207,10 @@ def test_ranked_outputs_keep_their_names(explainer, tmp_path):
         np.testing.assert_array_equal(found.output_names, wanted.output_names)
 
 
-def test_columns_in_another_order_are_refused(tmp_path):
+def test_columns_in_another_order_are_put_in_order(tmp_path):
     explainer = deepshap.DeepExplainer(Table(), frame().iloc[:5], progress=False)
     frame()[list("bacd")].to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="columns of X must be"):
-        explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)
+    close(explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)[:], explainer(frame()))
 
 
 @pytest.mark.parametrize("form", ["values", "long"])
@@ -238,8 +237,10 @@ def test_what_is_known_of_rows_goes_along(form, tmp_path):
         assert "confusion" in page.report(tmp_path / "why.html", rows=9).read_text(encoding="utf-8").lower()
     with pytest.raises(InputError, match="its ids are others"):
         explain_dataset(explainer, x, tmp_path / "ids", raw=raw.set_axis(raw.index + 1), **options, targets=true)
-    with pytest.raises(InputError, match="the columns of raw= are"):
-        explain_dataset(explainer, x, tmp_path / "columns", raw=raw[list("bacd")], **options, targets=true)
+    turned = explain_dataset(explainer, x, tmp_path / "turned", raw=raw[list("bacd")], **options, targets=true)[:]
+    np.testing.assert_array_equal(turned.display_data, of_tables.display_data)
+    with pytest.raises(InputError, match="the columns of raw= must be those of the model: 'a' is missing"):
+        explain_dataset(explainer, x, tmp_path / "columns", raw=raw.rename(columns={"a": "z"}), **options, targets=true)
 
 
 @pytest.mark.parametrize("form", ["values", "long"])
@@ -710,7 +711,7 @@ def test_wrong_calls(explainer, tmp_path):
         ({"dtype": "float16"}, "dtype must be"),
         ({"on_error": "ignore"}, "on_error"),
         ({"additional_forward_args": (1,)}, "cannot be cut"),
-        ({"id": "key"}, "name columns of Parquet"),
+        ({"id": "key"}, "name columns of tables"),
         ({"lengths": [1, 2]}, "lengths has shape"),
         ({"shape": (3,)}, "cannot have the shape"),
         ({"targets": [1, 2]}, "targets has shape"),

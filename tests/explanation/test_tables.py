@@ -346,10 +346,13 @@ def test_dates_that_can_be_read_in_two_ways_are_refused(written):
         (lambda f: pd.concat([f, f.tail(1)]), "p3 has two lines for day 2024-01-05"),
         (lambda f: f.assign(rain=f.rain.where(f.index != 3)), "'rain' is missing or infinite at p0, 2024-01-04"),
         (lambda f: f.assign(day=f.day.where(f.index != 3)), r"column 'day' is empty in row 4 \(counted from 1\)"),
-        (lambda f: f.assign(place=f.place.where(f.index != 3)), r"column 'place' is empty in row 4 \(counted from 1\)"),
-        (lambda f: f.rename(columns={"rain": "sun"}), "features: 'sun' is there twice, and names must differ"),
+        (lambda f: f.assign(place=f.place.where(f.index != 3)), r"id empty in row 4 \(counted from 1\)"),
+        (
+            lambda f: f.rename(columns={"rain": "sun"}),
+            "the columns of the table: 'sun' is there twice, and names must differ",
+        ),
         (lambda f: f.head(0), "nothing to read"),
-        (lambda f: f[["place", "day"]], "0 features"),
+        (lambda f: f[["place", "day"]], "no columns to explain beside place, day"),
     ],
 )
 def test_wrong_tables_are_refused(change, message):
@@ -359,7 +362,10 @@ def test_wrong_tables_are_refused(change, message):
 
 def test_one_feature_and_other_tables():
     assert deepshap.sequences(table()[0], "place", "day", "rain").feature_names == ["rain"]
-    with pytest.raises(deepshap.InputError, match=r"a long table is a pandas.DataFrame, not a ndarray"):
+    with pytest.raises(
+        deepshap.InputError,
+        match=r"must be a pandas.DataFrame, or a frame of polars or pyarrow in memory, not a ndarray",
+    ):
         deepshap.sequences(table()[0].to_numpy(), "place", "day")
 
 
@@ -420,8 +426,11 @@ def test_a_data_frame_names_features_and_rows():
     assert found.row_ids.tolist() == [f"row {i}" for i in range(4, 9)]
     assert explainer(frame).row_ids is None  # the index only counts
     np.testing.assert_allclose(found.values, explainer(frame.to_numpy())[4:].values, atol=1e-7)
-    with pytest.raises(deepshap.InputError, match=r"the order differs\. X has 3, sun, rain, wind; 3 are expected, "):
-        explainer(frame[FEATURES[::-1]])
+    turned = explainer(frame[FEATURES[::-1]])
+    assert turned.feature_names == FEATURES
+    np.testing.assert_array_equal(turned.values, explainer(frame).values)
+    with pytest.raises(deepshap.InputError, match=r"'sun' is missing\. X has 3, wind, rain, moon; 3 are expected, "):
+        explainer(frame.rename(columns={"sun": "moon"}))
     with pytest.raises(deepshap.InputError, match=r"X: column 'wind' is .*not numeric"):
         explainer(frame.assign(wind="strong"))
 
@@ -475,10 +484,11 @@ def test_tables_for_several_inputs_must_have_the_same_rows():
     assert found[0].row_ids.tolist() == found.row_ids.tolist() == list("abcde")
     numbered = pd.DataFrame(ids.numpy(), index=list("abcde"))
     assert explainer([numbered, frame.to_numpy()])[0].feature_names == list("012345")  # nothing to compare them with
-    with pytest.raises(
-        deepshap.InputError, match="the columns of X must be those of the background: the order differs"
-    ):
-        explainer([ids, frame[list("zyxw")]])
+    np.testing.assert_array_equal(explainer([ids, frame[list("zyxw")]]).values[1], found.values[1])
+    back = explainer.shap_values([ids, frame[list("zyxw")]])[1]  # as X has them
+    np.testing.assert_array_equal(back, found.values[1][:, ::-1])
+    with pytest.raises(deepshap.InputError, match=r"X\[1\] must be those of the model: 'z' is missing"):
+        explainer([ids, frame.rename(columns={"z": "a"})])
     words = pd.DataFrame(ids.numpy(), index=list("abced"))
     with pytest.raises(deepshap.InputError, match="different row ids"):
         explainer([words, frame])

@@ -42,8 +42,9 @@ MODELS = """MODEL is one of
   model.pt                a pickled PyTorch module, only with --allow-pickle
 """
 
-DATA = """DATA is a table (.parquet, .csv) or an array (.npy, .npz). A table is long, a line per id and time, if you name the
-columns --id and --time; else it is wide, a line per row, and its columns are the features.
+DATA = """DATA is a table (.parquet, .csv, .xlsx, .jsonl and others) or an array (.npy, .npz). A table is
+long, a line per id and time, if you name the columns --id and --time; else it is wide, a line per row, and its columns are
+the features.
 """
 
 
@@ -125,7 +126,23 @@ model_options = options(
 data_options = options(
     click.option("--id", "id_column", metavar="COLUMN", help="Column with the ids of the rows."),
     click.option("--time", "time_column", metavar="COLUMN", help="Column with the times of a long table."),
-    click.option("--features", metavar="A,B,...", help="Columns to explain.  [default: all others]"),
+    click.option(
+        "--features", metavar="A,B,...", help="Columns to explain; names with commas in quotes.  [default: all others]"
+    ),
+    click.option(
+        "--variable", metavar="COLUMN", help="Column with the name of the feature in each line of a long table."
+    ),
+    click.option("--value", metavar="COLUMN", help="Column with the value of --variable."),
+    click.option(
+        "--separator", metavar="MARK", help="What stands between the cells of a text file.  [default: found out]"
+    ),
+    click.option("--decimal", type=click.Choice([".", ","]), help="Decimal mark of a text file.  [default: found out]"),
+    click.option(
+        "--encoding", metavar="NAME", help="Of a text file, such as cp1252.  [default: UTF-8, or by its mark]"
+    ),
+    click.option(
+        "--header", metavar="LINE", help="Line of a text file with the names, from 1, or 'none'.  [default: found out]"
+    ),
     click.option(
         "--format", "form", type=click.Choice(["long", "wide"]), help="Of a table.  [default: long with --time]"
     ),

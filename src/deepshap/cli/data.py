@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..names import check_names
-from ..tables import as_columns, counted, numeric, of_each, read_sequences
-
-TEXTS = (".csv", ".tsv", ".csv.gz")
-TABLES = (".parquet", ".pq", *TEXTS)
+from ..tables import Columns, Sequences, Table, decide, order_of, read, resolved
+from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,9 @@ class Source:
     lengths: str | None = None
     targets: str | None = None
     groups: str | None = None
+    variable: str | None = None
+    value: str | None = None
+    written: FileOptions = AS_FOUND
     is_background: bool = False
 
     @property
@@ -61,6 +58,7 @@ class Data:
     time_label: str | None = None
     groups: np.ndarray | None = None  # a label of each row, to compare
     passes_lengths: bool = False  # whether the lengths are an argument of the model
+    said: list[str] = field(default_factory=list)  # how the file was read
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -91,19 +89,19 @@ def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | N
     """
     if not path.exists():
         raise InputError(f"there is no file {path}.")
-    if path.name.lower().endswith(TABLES):
+    if kind_of(path) is not None:
         data = _from_table(path, source, pad, steps)
     elif path.suffix.lower() in (".npy", ".npz"):
         data = _from_arrays(path, source)
     else:
         raise InputError(
-            f"{path} is neither a table (.parquet, .csv) nor an array (.npy, .npz); MODEL comes before DATA."
+            f"{path} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy, .npz); MODEL comes before DATA."
         )
     return _checked(data, source, path)
 
 
 def _checked(data: Data, source: Source, path: Path) -> Data:
-    if source.shape is not None:
+    if source.shape is not None and kind_of(path) is None:
         data = replace(data, inputs=[_reshaped(one, source.shape) for one in data.inputs], feature_names=None)
     for one in data.inputs:
         if not len(one):
@@ -147,9 +145,7 @@ def _check_lengths(data: Data, lengths: np.ndarray, path: Path) -> None:
 
 
 def _row(path: Path, data: Data, row: int) -> str:
-    """A row by its id, or else where it stands in its table, or its index in an array."""
-    if data.row_ids is None and path.name.lower().endswith(TABLES):
-        return _place(path, row)
+    """A row by its id, or its index in an array."""
     return f"row {row if data.row_ids is None else data.row_ids[row]}"
 
 
@@ -164,120 +160,73 @@ def _reshaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _from_table(path: Path, source: Source, pad: float | str, steps: int | None) -> Data:
     if source.arrays:
         raise InputError("--array is for .npz files; choose the columns of a table with --features.")
-    frame = _frame(path)
-    return _long(frame, source, path, pad, steps) if source.long else _wide(frame, source, path)
-
-
-def _frame(path: Path) -> Any:
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path, sep=_separator(path)) if _is_text(path) else pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
-    marks = ";\t|,".replace(_separator(path), "") if _is_text(path) else ""
-    other = next((mark for mark in marks if mark in str(frame.columns[0])), None)
-    if other is not None and frame.shape[1] == 1:
-        raise InputError(
-            f"{path} has one column, {str(frame.columns[0])[:40]!r}: its cells seem to stand between {other!r}. Write it with "
-            f"{'tabs' if path.suffix.lower() == '.tsv' else 'commas'} (.tsv with tabs)."
-        )
-    return frame
-
-
-def _is_text(path: Path) -> bool:
-    return path.name.lower().endswith(TEXTS)
-
-
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _place(path: Path, position: int) -> str:
-    """A row of a table, as people find it."""
-    return f"line {_line(path, position)}" if _is_text(path) else counted(position)
-
-
-def _line(path: Path, position: int) -> int:
-    """The line in which a row of a text file begins: rows stand below the names, and pandas leaves out empty lines."""
-    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        filled = (begin for begin, cells in _records(stream, _separator(path)) if "".join(cells).strip() or cells[1:])
-        return next(islice(filled, position + 1, None))
-
-
-def _records(stream: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The records of a text file, each with its first line."""
-    records, begin = csv.reader(stream, delimiter=separator), 1
-    for cells in records:
-        yield begin, cells
-        begin = records.line_num + 1
-
-
-def _long(frame: Any, source: Source, path: Path, pad: float | str, steps: int | None) -> Data:
-    if source.id_column is None:
-        raise InputError("a long table needs --id, the column that says which lines belong together.")
-    if source.lengths not in (None, "table"):
+    named = [name for name in (source.id_column, source.time_column, source.variable, source.value) if name is not None]
+    table = read_file(path, source.written, [*named, *(source.features or [])])
+    columns = _columns(table, source, path)
+    decided = decide(table, columns)
+    if source.lengths not in (None, "table") and columns.lengths is None and columns.long:
         raise InputError(
             f"--lengths {source.lengths}: in a long table a row is as long as its id has lines: --lengths table hands that on."
         )
-    beside, frame = _beside(frame, source, path, partial(of_each, frame, source.id_column))
-    columns = source.id_column, source.time_column, source.features
-    table = read_sequences(frame, *columns, steps, pad, partial(_place, path))
-    return Data(
-        [table.values],
-        table.lengths,
-        table.row_ids,
-        table.step_labels,
-        table.feature_names,
-        time_label=table.time_label,
-        passes_lengths=source.lengths == "table",
-        **beside,
-    )
+    if not decided.long and decided.id is not None:
+        _check_once(table, decided.id, path)
+    rows = read(table, decided, steps, pad)
+    inputs, X = [rows.X.values], rows.X
+    said = [f"{path}: {', '.join([*table.said, f'{len(X)} rows'])}", str(decided)]
+    if isinstance(X, Sequences):
+        said[0] += f" of {X.lengths.min()} to {X.lengths.max()} steps"
+        more: dict[str, Any] = {"lengths": X.lengths, "step_labels": X.step_labels, "time_label": X.time_label}
+        more["passes_lengths"] = source.lengths == "table"
+    else:
+        inputs = [one.astype(np.float64) if X.feature_names else one for one in inputs]
+        more = {"lengths": rows.lengths, "passes_lengths": rows.lengths is not None}
+    beside: dict[str, Any] = {"targets": rows.targets, "groups": rows.groups, "said": said}
+    return Data(inputs, row_ids=X.row_ids, feature_names=X.feature_names, **more, **beside)
 
 
-def _beside(
-    frame: Any, source: Source, path: Path, read: Callable[[list[str], str], np.ndarray]
-) -> tuple[dict[str, Any], Any]:
-    """Targets and groups, from columns of a table, and what is left of it: a group may be a feature, too, if it is named so."""
-    found, used = {}, []
+def _columns(table: Table, source: Source, path: Path) -> Columns:
+    """Which columns are what: as the options say, or as the format itself names them."""
+    implied = {} if source.id_column or source.time_column or source.form else table.implied
+    beside: dict[str, list[str]] = {"targets": [], "groups": []}
     for option, text in source.beside.items():
-        names = [text] if text in frame.columns else [name.strip() for name in text.split(",")]
-        if set(names) <= set(frame.columns):
-            found[option] = read(names, f"--{option}")
-            used += [name for name in names if option == "targets" or name not in (source.features or [])]
+        names = [text] if text in table.names else resolved([name.strip() for name in text.split(",")], table.names)
+        if set(names) <= set(table.names):
+            beside[option] = names
         elif not source.is_background and not text.endswith(".npy"):
-            raise InputError(f"--{option}: {path} has no column {text!r}; it has {', '.join(map(str, frame.columns))}.")
-    return found, frame.drop(columns=used)
-
-
-def _wide(frame: Any, source: Source, path: Path) -> Data:
-    special: dict[str, np.ndarray] = {}
-    beside, frame = _beside(frame, source, path, lambda names, _: as_columns(frame[names]))
-    for option, name in (("id", source.id_column), ("lengths", source.lengths)):
-        if name is not None and name in frame.columns:
-            special[option] = frame[name].to_numpy()
-            if option == "id" and frame[name].duplicated().any():
-                again = frame[name][frame[name].duplicated()].iloc[0]
-                raise InputError(
-                    f"{path}: the id {str(again)!r} stands in several lines. If they are the times of one row, name the column "
-                    "of the times with --time, or say --format long."
-                )
-            frame = frame.drop(columns=name)
-        elif name is not None and name != "table" and not name.endswith(".npy"):
-            raise InputError(f"--{option}: {path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
-    missing = [name for name in source.features or [] if name not in frame.columns]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
-    frame = frame if source.features is None else frame[source.features]
-    return Data(
-        [numeric(frame, str(path)).astype(np.float64)],
-        special.get("lengths"),
-        special.get("id"),
-        feature_names=[str(name) for name in frame.columns],
-        passes_lengths="lengths" in special,
+            raise InputError(f"--{option}: {path} has no column {text!r}; it has {', '.join(table.names)}.")
+    lengths = source.lengths if source.lengths in table.names and not source.long else None
+    elsewhere = source.lengths is None or lengths or source.lengths == "table" or source.lengths.endswith(".npy")
+    if not elsewhere and not source.long and not implied:
+        raise InputError(f"--lengths: {path} has no column {source.lengths!r}; it has {', '.join(table.names)}.")
+    if source.long and source.id_column is None and not implied:
+        raise InputError(
+            "a long table needs --id, the column that says which lines belong together. A single series has none: a forecast of "
+            "it is explained in Python, by deepshap.explain_forecast."
+        )
+    return Columns(
+        source.id_column or implied.get("id"),
+        source.time_column or implied.get("time"),
+        source.features,
         **beside,
+        lengths=lengths,
+        variable=source.variable,
+        value=source.value,
+        shape=source.shape,
+        long=source.long or bool(implied),
     )
+
+
+def _check_once(table: Table, name: str, path: Path) -> None:
+    """Raise if an id stands in several lines of a wide table."""
+    counts = table.columns[name].value_counts()
+    again = next(
+        (one["values"].as_py() for one in counts if one["counts"].as_py() > 1 and one["values"].is_valid), None
+    )
+    if again not in (None, ""):
+        raise InputError(
+            f"{path}: the id {str(again)!r} stands in several lines. If they are the times of one row, name the column "
+            "of the times with --time, or say --format long."
+        )
 
 
 # ---------------------------------------------------------------------- arrays
@@ -336,7 +285,8 @@ def listed(text: str | None, option: str) -> list[str] | None:
     """Names between commas, or the lines of a file; each name once."""
     if text is None:
         return None
-    parts = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    in_line = next(csv.reader([text], skipinitialspace=True), [])  # names with commas in quotes
+    parts = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else in_line
     names = [part.strip() for part in parts if part.strip()]
     check_names(option, names)
     return names
@@ -400,10 +350,18 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
     found = read_data(
         other, replace(source, lengths=None, is_background=True), "last" if data.passes_lengths else 0.0, steps
     )
-    if found.feature_names != data.feature_names:
-        mine, theirs = (one.feature_names or "not named" for one in (data, found))
-        raise InputError(f"the columns of {other} are {theirs}, those of the data {mine}.")
-    return found.inputs, f"{len(found)} rows of {other.name}"
+    return ordered(found, data, str(other)).inputs, f"{len(found)} rows of {other.name}"
+
+
+def ordered(data: Data, like: Data, what: str) -> Data:
+    """Data with their features in the order of others, which must have the same names."""
+    if (data.feature_names is None) != (like.feature_names is None):
+        named, other = ("has", "have none") if like.feature_names is None else ("has no", "have some")
+        raise InputError(f"{what} {named} names of features, and the data {other}: give both in one form.")
+    order = order_of(data.feature_names, like.feature_names, what)
+    if order is None:
+        return data
+    return replace(data, inputs=[one[..., order] for one in data.inputs], feature_names=like.feature_names)
 
 
 def _baseline(kind: str, data: Data) -> list[np.ndarray]:

@@ -20,7 +20,8 @@ from ..optional import needed
 from ..outputs import kind_of
 from ..results import Explanation
 from ..sampling import DeepShap
-from .data import Data, Source, listed, read_background, read_data, sizes, taken
+from ..tables.files import FileOptions
+from .data import Data, Source, listed, ordered, read_background, read_data, sizes, taken
 from .dial import dial_of, reliability_of, with_options
 from .estimate import estimated
 from .files import ATTRIBUTIONS, REPORT, check_can_write
@@ -71,6 +72,8 @@ def run(
     explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
     asked = {"ranked_outputs": ranked_outputs, "target": target_of(target, classes), **dial_of(options, seed)}
     if not quiet:
+        for line in all_rows.said:
+            click.echo(line)
         _tell_weights(model, options)
 
     def explained(count: int | None = None) -> Explanation:
@@ -208,6 +211,9 @@ def source_of(options: dict[str, Any], targets: str | None = None, groups: str |
         options["lengths"],
         targets,
         groups,
+        options["variable"],
+        options["value"],
+        FileOptions(options["separator"], options["decimal"], options["encoding"], options["header"]),
     )
 
 
@@ -327,7 +333,12 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
 def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
     if dtype.kind in "iu" and array.dtype.kind == "f" and (array != np.round(array)).any():
         raise InputError(f"{name} must be whole numbers ({dtype}), and the data have fractions.")
-    return array.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(dtype)
+    wrong = (found != array) if dtype.kind in "iu" else np.isinf(found) & np.isfinite(array)
+    if wrong.any():
+        raise InputError(f"{name}: {array[wrong][0]} is too large for {dtype}, which the model takes.")
+    return found
 
 
 def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
@@ -398,6 +409,7 @@ def _read_raw(path: Path, source: Source) -> Data:
 
 def _shown(data: Data, inputs: list[np.ndarray], raw: Data) -> list[np.ndarray]:
     """The data before scaling, which tables and reports show for the inputs; they must be of the same rows."""
+    raw = ordered(raw, data, "--raw")
     theirs, mine = ([one.shape for one in each] for each in (raw.inputs, inputs))
     if theirs != mine:
         raise InputError(

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 
 from ..dataset.batches import Batch
-from ..dataset.opening import PARQUET, open_source
+from ..dataset.opening import open_source
 from ..dataset.run import explain_dataset
 from ..dataset.stored import status
 from ..errors import InputError
 from ..memory import evenly
-from ..tables import Sequences
+from ..tables import Sequences, Wide
+from ..tables.files import PARQUET
 from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading
 from .dial import LOOKED_AT
@@ -89,7 +89,7 @@ def _in_memory(data: Data) -> tuple[Any, dict[str, Any]]:
         rows = Sequences(first, data.lengths, data.row_ids, data.step_labels, data.feature_names or [], data.time_label)
         return rows, {**options, "lengths": data.passes_lengths}
     if data.feature_names is not None:
-        return pd.DataFrame(first, index=data.row_ids, columns=data.feature_names), options
+        return Wide(first, data.row_ids, data.feature_names), options
     return data.inputs if others else first, options
 
 
@@ -99,9 +99,9 @@ def _described(batch: Batch) -> Data:
     if isinstance(X, Sequences):
         data = Data([X.values], X.lengths, X.row_ids, X.step_labels, X.feature_names, time_label=X.time_label)
         return replace(data, passes_lengths=passes)
-    if isinstance(X, pd.DataFrame):
-        names = [str(name) for name in X.columns]
-        return Data([X.to_numpy(np.float64)], batch.lengths, feature_names=names, passes_lengths=passes)
+    if isinstance(X, Wide):
+        names = X.feature_names
+        return Data([X.values.astype(np.float64)], batch.lengths, feature_names=names, passes_lengths=passes)
     inputs = [np.asarray(one) for one in (X if isinstance(X, list) else [X])]
     return Data(inputs, batch.lengths, passes_lengths=passes)
 

@@ -10,10 +10,11 @@ import numpy as np
 from ..errors import InputError
 from ..names import as_labels
 from ..optional import import_pyarrow, needed
+from ..tables import check_columns_exist
 from .batches import Batch
 from .columns import Form
 from .rows import RowExplainer
-from .sources import check_columns_exist, rows_of_table
+from .sources import rows_of_table
 
 
 class BatchExplainer:

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..tables import Sequences
-from .parquet import LongTable, WideTable
-from .sources import Beside, Indexed, Passing, Ranged, Source, Window
-
-PARQUET = (".parquet", ".pq")
+from ..tables import Columns, Sequences, Wide, as_table, decide, is_frame, plain, read
+from ..tables.files import PARQUET
+from .sources import Beside, Files, Indexed, Passing, Ranged, Source, Window
 
 
 def open_source(
@@ -57,17 +55,26 @@ def _opened(
 ) -> Source:
     paths = _paths(data)
     if paths is not None and all(path.suffix.lower() in PARQUET for path in paths):
-        columns = _columns(targets)
-        if time is None:
-            return WideTable(paths, id, features, shape, lengths, columns)
-        if id is None or shape is not None:
-            raise InputError("a long table needs id=, the column that says which lines belong together, and no shape=.")
-        return LongTable(paths, id, time, features, lengths, columns)
-    if any(option is not None for option in (id, time, features)):
-        raise InputError("id=, time= and features= name columns of Parquet files; of other data leave them out.")
+        if time is not None and shape is not None:
+            raise InputError("a long table has its shape from its lines: leave shape= out.")
+        column = lengths if isinstance(lengths, str) else None
+        names = [features] if isinstance(features, str) else features
+        return Files(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
+    named = any(option is not None for option in (id, time, features))
+    if is_frame(data) and (named or isinstance(targets, str)):
+        table = as_table(data, "the data", [name for name in (id, time) if name is not None])
+        column = lengths if isinstance(lengths, str) else None
+        names = [features] if isinstance(features, str) else features
+        of_columns = _columns(targets) if isinstance(targets, (str, list)) else []
+        read_as = decide(table, Columns(id, time, names, of_columns, lengths=column, shape=shape))
+        rows = read(table, read_as, complete=False)
+        beside = targets if rows.targets is None else rows.targets
+        return Indexed(rows.X, None, lengths if column is None else rows.lengths, beside, read_as)
+    if named:
+        raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
     if paths is not None:
         data = _mapped(paths)
-    data = _frame(data)
+    data = _rows(data)
     if _is_indexed(data):
         return Indexed(data, shape, lengths, targets)
     if not isinstance(data, Iterable):
@@ -76,7 +83,7 @@ def _opened(
         )
     if targets is not None:
         raise InputError("targets= of batches that pass by: give a file, or arrays.")
-    return Passing(map(_frame, data), lengths)
+    return Passing(map(_rows, data), lengths)
 
 
 def _mapped(paths: list[Path]) -> np.ndarray:
@@ -95,9 +102,12 @@ def _mapped(paths: list[Path]) -> np.ndarray:
     return found
 
 
-def _frame(data: Any) -> Any:
-    """A pyarrow.Table or RecordBatch, or a table of polars, as pandas has it; anything else as it is."""
-    return data.to_pandas() if hasattr(data, "schema") and hasattr(data, "to_pandas") else data
+def _rows(data: Any) -> Any:
+    """A table of any library as rows with names; anything else as it is."""
+    if not is_frame(data):
+        return data
+    values, labels = plain(data, "the data")
+    return Wide(values, labels.row_ids, labels.feature_names)
 
 
 def check_apart(folder: Path, data: Any) -> None:
@@ -145,5 +155,5 @@ def _is_indexed(data: Any) -> bool:
     if isinstance(data, Mapping):
         return bool(data) and all(_is_indexed(value) for value in data.values())
     if isinstance(data, (list, tuple)):
-        return bool(data) and all(hasattr(value, "shape") or isinstance(value, Sequences) for value in data)
-    return hasattr(data, "shape") or isinstance(data, Sequences)
+        return bool(data) and all(hasattr(value, "shape") or isinstance(value, (Sequences, Wide)) for value in data)
+    return hasattr(data, "shape") or isinstance(data, (Sequences, Wide))

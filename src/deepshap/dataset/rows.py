@@ -16,7 +16,7 @@ from ..found import unscaled
 from ..optional import import_pyarrow
 from ..options import check_choice
 from ..results import Explanation
-from ..tables import Sequences
+from ..tables import Sequences, Wide, columns_of, plain
 from . import columns, lines
 from .batches import Batch
 from .columns import Form, Layout
@@ -112,6 +112,12 @@ class RowExplainer:
             If the options fit no row, whether errors are kept or not.
         """
         batch = replace(batch, X=_with_fractions(batch.X)) if self._of_fractions else batch
+        if self.form.kind == "long" and len(np.unique(batch.ids)) < len(batch):
+            ids, counts = np.unique(batch.ids, return_counts=True)
+            raise InputError(
+                f"the id {str(ids[counts.argmax()])!r} stands for two rows, which form='long' could not tell apart: give each "
+                "row an id of its own, or take form='values'."
+            )
         pieces = self._by_length(batch) if len(batch) else []
         found = [piece for rows in pieces for piece in self._pieces(batch, rows)]
         written = batch if self.of_cells else replace(batch, lengths=None)
@@ -190,8 +196,10 @@ class RowExplainer:
         if batch.lengths is not None and self.of_cells:
             explanation.lengths = batch.lengths  # an error if the model reads what stands behind
         if raw is not None:
-            for part, shown in zip(columns.parts_of(explanation).values(), _each(raw), strict=True):
-                part.display_data = shown
+            features = explainer.model_features or columns_of(plain(X, "the data")[1])
+            shown, _ = plain(raw, "raw=", names=features)
+            for part, one in zip(columns.parts_of(explanation).values(), _each(shown), strict=True):
+                part.display_data = one
         return explanation
 
     def _by_length(self, batch: Batch) -> list[np.ndarray]:
@@ -249,9 +257,8 @@ def shortened(X: Any, steps: int) -> Any:
 
 def _with_fractions(X: Any) -> Any:
     """A table of whole numbers alone as the model takes it: where one column has fractions, all columns have them."""
-    if hasattr(X, "iloc") and all(getattr(dtype, "kind", "O") in "iub" for dtype in X.dtypes):
-        return X.astype(np.float64)
-    return X
+    whole = isinstance(X, Wide) and X.values.dtype.kind in "iub"
+    return replace(X, values=X.values.astype(np.float64)) if whole else X
 
 
 def _each(X: Any) -> list[Any]:

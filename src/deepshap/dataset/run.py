@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..optional import import_pyarrow, needed
 from ..options import check_options, check_rows
 from ..sampling.choice import check_effort
+from ..tables import order_of
 from .batches import Batch
 from .columns import Form
 from .fingerprint import digest, versions
@@ -134,7 +135,8 @@ def explain_dataset(
     if raw is not None and not explain.of_cells:
         raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
     depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest(), **vars(written)}
-    depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading)}
+    depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading), "read_as": source.read_as()}
+    order_of(source.read_as().get("features"), explainer.model_features, "the data")
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InputError
 from ..names import as_labels
-from ..optional import import_pyarrow
-from ..tables import Sequences, columns_of, common_ids, numeric, plain
+from ..tables import Columns, Decided, Sequences, Table, Wide, columns_of, common_ids, decide, plain, read
+from ..tables.parquet import ParquetRows
 from .batches import Batch, count, take
-from .fingerprint import digest
+from .fingerprint import digest, source_digest
 
 Range = tuple[int, int]  # the first row, or line, and the one behind the last
 
@@ -29,6 +29,9 @@ class Source(Protocol):
 
     def digest(self) -> str:
         """What the data are, in every process the same."""
+
+    def read_as(self) -> dict[str, Any]:
+        """What was decided of how the data are read, in every part the same."""
 
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """The parts that are not done, in order; also those that are, where the rows can only be passed by."""
@@ -54,6 +57,10 @@ class Ranged(ABC):
     def take(self, rows: np.ndarray) -> Batch:
         """The rows at some places, which ascend."""
 
+    def read_as(self) -> dict[str, Any]:
+        """What was decided of how the data are read, in every part the same."""
+        return {}
+
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """The parts that are not done."""
         numbers = [n for n in range(parts_for(self.rows, size)) if n not in done]
@@ -70,7 +77,10 @@ def parts_for(rows: int, size: int) -> int:
 class Indexed(Ranged):
     """Arrays, tables or ``Sequences`` in memory or mapped into it."""
 
-    def __init__(self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any) -> None:
+    def __init__(
+        self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any, decided: Decided | None = None
+    ) -> None:
+        self.decided = decided
         self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
         each = X.values() if isinstance(X, dict) else X if isinstance(X, (list, tuple)) else []
         if len({count(one) for one in each}) > 1:
@@ -84,6 +94,11 @@ class Indexed(Ranged):
             raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
         if self.targets is not None and np.shape(self.targets)[:1] != (self.rows,):
             raise InputError(f"targets has shape {np.shape(targets)} for {self.rows} rows.")
+
+    def read_as(self) -> dict[str, Any]:
+        """What was decided of a table, or the names of its features."""
+        names = {} if self.decided is not None else columns_of(plain(self.X, "the data")[1])
+        return self.decided.as_dict() if self.decided is not None else {"features": names} if names else {}
 
     def digest(self) -> str:
         """Of the values and their labels."""
@@ -102,6 +117,39 @@ class Indexed(Ranged):
         return replace(batch_of(take(self.X, rows), start, lengths), targets=take(self.targets, rows))
 
 
+class Files(Ranged):
+    """Parquet files larger than memory."""
+
+    def __init__(self, paths: Sequence[Path], columns: Columns, lengths: Any) -> None:
+        if lengths is not False and not (isinstance(lengths, str) or (lengths is True and columns.time is not None)):
+            raise InputError(
+                "lengths of a table with a line per row: name their column; of a long table name time= too."
+            )
+        self.table, self.lengths = ParquetRows(paths, columns), lengths
+        self.rows = self.table.rows
+
+    def digest(self) -> str:
+        """Of the files' contents."""
+        return digest((source_digest(self.table.paths), self.table.steps))
+
+    def read_as(self) -> dict[str, Any]:
+        """What was decided of the columns."""
+        return self.table.decided.as_dict()
+
+    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
+        """The rows of some ranges."""
+        for (first, _), rows in zip(ranges, self.table.read(ranges), strict=True):
+            yield self._batch(rows, first)
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The rows at some places, which must ascend."""
+        return self._batch(self.table.take(rows), 0)
+
+    def _batch(self, rows: Any, start: int) -> Batch:
+        lengths = rows.lengths if isinstance(self.lengths, str) else self.lengths
+        return replace(batch_of(rows.X, start, lengths), targets=as_labels(rows.targets, "targets"))
+
+
 class Beside(Ranged):
     """Rows with what they are before scaling, which another source has."""
 
@@ -113,6 +161,10 @@ class Beside(Ranged):
     def digest(self) -> str:
         """Of both."""
         return digest((self.source.digest(), self.raw.digest()))
+
+    def read_as(self) -> dict[str, Any]:
+        """As the rows themselves."""
+        return self.source.read_as()
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
         """The rows of some ranges."""
@@ -126,10 +178,7 @@ class Beside(Ranged):
 def _beside(batch: Batch, other: Batch) -> Batch:
     if not np.array_equal(batch.ids, other.ids):
         raise InputError("raw= must have the rows of the data in their order, and its ids are others.")
-    (_, labels), (raw, raw_labels) = plain(batch.X, "the data"), plain(other.X, "raw")
-    if columns_of(labels) != columns_of(raw_labels):
-        raise InputError(f"the columns of raw= are {columns_of(raw_labels)}, those of the data {columns_of(labels)}.")
-    return replace(batch, raw=raw)
+    return replace(batch, raw=other.X)
 
 
 class Window(Ranged):
@@ -143,6 +192,10 @@ class Window(Ranged):
     def digest(self) -> str:
         """Of all rows."""
         return self.source.digest()
+
+    def read_as(self) -> dict[str, Any]:
+        """As all rows."""
+        return self.source.read_as()
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
         """The rows of some ranges."""
@@ -162,6 +215,10 @@ class Passing:
         if not isinstance(lengths, bool):
             raise InputError("lengths of batches that pass by: make the batches deepshap.Sequences, and lengths=True.")
         self.data, self.lengths = data, lengths
+
+    def read_as(self) -> dict[str, Any]:
+        """Nothing: each batch is read as it comes."""
+        return {}
 
     def digest(self) -> str:
         """The same for all: each part keeps the digest of its own rows."""
@@ -194,20 +251,8 @@ def batch_of(X: Any, start: int, lengths: Any) -> Batch:
         if not isinstance(X, Sequences):
             raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
         lengths = X.lengths
+    X = X.values if isinstance(X, Wide) and X.feature_names is None else X
     return Batch(0, X, found, None if lengths is False else lengths)
-
-
-def check_columns_exist(wanted: Iterable[str], known: Sequence[str], where: Any) -> None:
-    """Raise unless a table has these columns; ``where`` says which table.
-
-    Raises
-    ------
-    InputError
-        If one is missing.
-    """
-    missing = next((name for name in wanted if name not in known), None)
-    if missing is not None:
-        raise InputError(f"{where} has no column {missing!r}; it has {', '.join(known)}.")
 
 
 def rows_of_table(
@@ -220,29 +265,9 @@ def rows_of_table(
     InputError
         If an id is missing, or the features are no numbers or do not have the shape.
     """
-    rows = _features(table, features, shape)
-    if id is None:
-        return rows, np.arange(len(table))
-    ids = as_labels(table[id].to_pandas(), "ids")
-    if table[id].null_count or ids is None:
-        raise InputError(f"column {id!r} is empty in a row: every row needs an id.")
-    return rows, ids
-
-
-def _features(table: Any, features: Sequence[str], shape: Sequence[int] | None) -> Any:
-    pa = import_pyarrow()
-    if len(features) > 1 or not pa.types.is_nested(table.schema.field(features[0]).type):
-        frame = table.select(features).to_pandas(ignore_metadata=True)
-        numeric(frame, "the table")
-        return frame if shape is None else reshaped(frame, shape)
-    column = table[features[0]].combine_chunks()
-    column = column.storage if isinstance(column.type, pa.ExtensionType) else column
-    while pa.types.is_nested(column.type) and not pa.types.is_struct(column.type):
-        column = column.flatten()
-    flat, rows = column.to_numpy(zero_copy_only=False), len(table)
-    if shape is None or len(flat) != rows * math.prod(shape):
-        raise InputError(f"column {features[0]!r} holds arrays: give their shape=, which all rows must have.")
-    return flat.reshape(rows, *shape)
+    opened = Table(table)
+    rows = read(opened, decide(opened, Columns(id, features=features, shape=shape)), complete=False).X
+    return rows, np.arange(len(table)) if rows.row_ids is None else rows.row_ids
 
 
 def digest_of(X: Any) -> str:

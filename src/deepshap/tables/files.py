@@ -1,0 +1,448 @@
+"""Files as tables: text with any separator, Excel, JSON Lines, Parquet, Feather, and the .ts and .arff of the UCR archive.
+
+Of a text file, nothing is guessed that could put a cell into another column. Separator, decimal mark and header are found
+where only one reading fits all lines, and ``Table.said`` tells which; otherwise an error asks for the option. All cells
+stay texts until it is known what their column is, so that the id ``007`` stays ``007``.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..names import check_names, shortened
+from ..optional import import_pyarrow, needed
+from .columns import NUMBER, Table, counted
+
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+TEXTS = (".csv", ".tsv")
+PARQUET = (".parquet", ".pq")
+TABLES = (*TEXTS, *PARQUET, ".feather", ".arrow", ".jsonl", ".ndjson", ".json", ".xlsx", ".ts", ".arff")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SAMPLE = 2**17  # characters of a text file that its separator is found in
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How a text file is written, as far as the user says: ``header`` is the line of the names, counted from 1, or "none"."""
+
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    header: str | None = None
+
+
+AS_FOUND = FileOptions()
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the ending that says what a file holds, without that of a compression; None if it is no table."""
+    name = path.name.lower()
+    name = next((name.removesuffix(packed) for packed in PACKED if name.endswith(packed)), name)
+    return next((ending for ending in TABLES if name.endswith(ending)), None)
+
+
+def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] = ()) -> Table:
+    """Read a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its ending says what it is, before ``.gz``, ``.bz2``, ``.xz``, ``.zip`` or ``.zst``.
+    options : FileOptions
+        How a text file is written.
+    named : sequence of str
+        Columns that the user names: a line in which they stand is the header.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or in more than one way; it says what to do.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}.")
+    kind, pa = kind_of(path), import_pyarrow()
+    try:
+        if kind in PARQUET:
+            return Table(pa.parquet.read_table(path, partitioning=None), str(path))
+        content = _content(path)
+        if kind in (".feather", ".arrow"):
+            feather = needed("pyarrow.feather", "Feather files need pyarrow")
+            return Table(feather.read_table(BytesIO(content)), str(path))
+        if kind == ".xlsx":
+            return _from_excel(path, content)
+        text, encoding = _text(path, content, options.encoding)
+    except (ValueError, OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return _from_json(path, text)
+    if kind == ".ts":
+        return _from_ts(path, text)
+    if kind == ".arff":
+        return _from_arff(path, text)
+    return _from_text(path, text, encoding, options, named)
+
+
+def _content(path: Path) -> bytes:
+    ending = path.suffix.lower()
+    if ending == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+            if len(names) != 1:
+                raise InputError(
+                    f"{path} holds {len(names)} files ({shortened(names)}), not one: unpack it and name one."
+                )
+            return archive.read(names[0])
+    if ending == ".zst":
+        content = import_pyarrow().CompressedInputStream(str(path), "zstd").read()
+        return bytes(content)
+    opened: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    with opened.get(ending, open)(path, "rb") as stream:
+        return bytes(stream.read())
+
+
+def _text(path: Path, content: bytes, encoding: str | None) -> tuple[str, str]:
+    """Return the text of a file and its encoding: by its byte order mark, or UTF-8; any other must be named."""
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    found = encoding or next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(found)
+    except (UnicodeDecodeError, LookupError) as error:
+        if encoding is not None:
+            raise InputError(f"{path} cannot be read in the encoding {encoding!r}: {error}") from None
+        line = content[: getattr(error, "start", 0)].count(b"\n") + 1
+        raise InputError(
+            f"{path} is not UTF-8, from line {line} on: name its encoding, such as --encoding cp1252 or --encoding utf-16."
+        ) from None
+    if "\0" in text:
+        raise InputError(f"{path} holds zero bytes: name its encoding, such as --encoding utf-16, if it is a text.")
+    return text.removeprefix("\ufeff"), found
+
+
+# ---------------------------------------------------------------------- texts with separators
+def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named: Sequence[str]) -> Table:
+    pa = import_pyarrow()
+    said: list[str] = []
+    separator = _separator(path, text, options, named)
+    begin, names = _header(path, text, separator, options, named)
+    stream = StringIO(text, newline="")
+    for _ in range(begin):
+        next(stream)
+    body = stream.read().rstrip("\r\n")
+    comments: list[str] = []
+
+    def of_row(row: Any) -> str:
+        if row.text.lstrip().startswith("#"):
+            comments.append(row.text)
+            return "skip"
+        return "error"
+
+    def place(position: int) -> str:
+        rows = (line for line, cells in _records(body, separator) if _is_row(cells, len(names)))
+        return f"line {begin + next(islice(rows, position, None))}"
+
+    try:
+        columns = pa.table({name: pa.array([], pa.string()) for name in names})
+        if body:
+            columns = needed("pyarrow.csv", "text files need pyarrow").read_csv(
+                BytesIO(body.encode("utf-8", "surrogatepass")),
+                pa.csv.ReadOptions(column_names=names, block_size=max(2**20, 2 * max(map(len, body.splitlines())))),
+                pa.csv.ParseOptions(
+                    delimiter=separator,
+                    newlines_in_values=True,
+                    ignore_empty_lines=len(names) > 1,
+                    invalid_row_handler=of_row,
+                ),
+                pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            )
+    except pa.ArrowInvalid as error:
+        wrong = next(
+            ((at, c) for at, c in _records(body, separator) if not _is_row(c, len(names)) and _is_wrong(c)), None
+        )
+        if wrong is None:
+            raise InputError(f"{path} cannot be read as a table: {error}") from None
+        head = "the options name" if options.header == "none" else f"the header (line {begin}) has"
+        raise InputError(
+            f"{path}: line {begin + wrong[0]} has {len(wrong[1])} cells, and {head} {len(names)}: "
+            f"{shortened(wrong[1])} for {shortened(names)}. Each line needs a cell for each column."
+        ) from None
+    decimal = options.decimal or _decimal(path, body, separator)
+    said.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
+    said += [] if decimal == "." else [f"decimal {SEPARATORS.get(decimal, decimal).removesuffix('s')}"]
+    said += [] if encoding == "utf-8" else [f"encoding {encoding}"]
+    said += [] if begin == 1 else [f"names in line {begin}" if begin else "no header"]
+    said += [f"{len(comments)} lines of comments left out"] if comments else []
+    return Table(columns, str(path), place, decimal, said)
+
+
+def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Return the records of a text, each with its first line, counted from 1."""
+    records, begin = csv.reader(StringIO(text, newline=""), delimiter=separator), 1
+    for cells in records:
+        yield begin, cells
+        begin = records.line_num + 1
+
+
+def _is_row(cells: list[str], count: int) -> bool:
+    return len(cells) == count if count > 1 else len(cells) <= 1
+
+
+def _is_wrong(cells: list[str]) -> bool:
+    return bool(cells) and not cells[0].lstrip().startswith("#")
+
+
+def _sample(text: str, separator: str, comments: bool = False) -> list[tuple[int, list[str]]]:
+    """Return the records at the beginning of a text, without empty lines and, by default, comments."""
+    whole = len(text) <= SAMPLE
+    records = list(_records(text[:SAMPLE], separator))
+    return [
+        (at, cells) for at, cells in (records if whole else records[:-1]) if cells and (comments or _is_wrong(cells))
+    ]
+
+
+def _separator(path: Path, text: str, options: FileOptions, named: Sequence[str]) -> str:
+    """Return what stands between the cells: what makes as many of every line, more than one."""
+    if options.separator is not None:
+        return {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
+    fitting = {}
+    for separator in SEPARATORS:
+        counts = [len(cells) for _, cells in _sample(text, separator)]
+        most = Counter(counts).most_common(1)[0][0] if counts else 1
+        behind = counts[counts.index(most) :] if counts else []
+        if most > 1 and behind.count(most) > 0.9 * len(behind):
+            fitting[separator] = most
+    if len(fitting) > 1:  # the names of columns decide, or that a header has no other mark
+        heads = {
+            mark: next(cells for _, cells in _sample(text, mark) if len(cells) == fitting[mark]) for mark in fitting
+        }
+        fitting = {
+            m: c for m, c in fitting.items() if named and set(named) <= {cell.strip() for cell in heads[m]}
+        } or fitting
+    if len(fitting) > 1:
+        marks = " or ".join(SEPARATORS[mark] for mark in fitting)
+        raise InputError(f"the cells of {path} may be separated by {marks}: say which with --separator.")
+    if fitting:
+        return next(iter(fitting))
+    return "\t" if ".tsv" in path.name.lower() else ","
+
+
+def _header(path: Path, text: str, separator: str, options: FileOptions, named: Sequence[str]) -> tuple[int, list[str]]:
+    """Return how many lines stand above the rows, and the names of the columns."""
+    sample = _sample(text, separator)
+    if not sample:
+        raise InputError(f"{path} is empty: there is no line with names of columns.")
+    if options.header == "none":
+        at, cells = sample[0]
+        return at - 1, [f"column {i + 1}" for i in range(len(cells))]
+    if options.header is not None:
+        if not options.header.isdecimal() or not int(options.header):
+            raise InputError(f"--header is the line with the names, counted from 1, or none; not {options.header!r}.")
+        found = next((one for one in _sample(text, separator, True) if one[0] == int(options.header)), None)
+        if found is None:
+            raise InputError(f"--header {options.header}: {path} has no names there.")
+    else:
+        count = Counter(len(cells) for _, cells in sample).most_common(1)[0][0]
+        found = sample[0]
+        for at, cells in sample:  # above the names, lines of one cell are a preamble
+            found = (at, cells)
+            if len(cells) == count or len([cell for cell in cells if cell.strip()]) > 1:
+                break
+    at, cells = found
+    names = [name.strip().removeprefix("#").strip() for name in cells]
+    if not names[0] and all(names[1:]):
+        names[0] = "Unnamed: 0"  # an index that pandas or R has written
+    if not all(names):
+        raise InputError(
+            f"{path}: column {names.index('') + 1} has no name in line {at}; is that the header? Say --header N."
+        )
+    is_named = bool(named) and set(named) <= set(names)
+    if options.header is None and not is_named and _holds_numbers(names):
+        raise InputError(
+            f"{path}: line {at} holds numbers where names of columns should stand ({shortened(names)}). If the file has no "
+            f"header, say --header none; if these are the names, say --header {at}."
+        )
+    check_names(f"the columns of {path}", names)
+    end = next((begin for begin, _ in _records(text, separator) if begin > at), len(text.splitlines()) + 1) - 1
+    return end, names
+
+
+def _holds_numbers(names: list[str]) -> bool:
+    """Return whether cells may be those of a row: numbers that neither count from 0, three at least, nor are years."""
+    numbers = [name for name in names if re.match(NUMBER, name)]
+    whole = [int(name) for name in numbers if name.isdecimal()]
+    counts = len(whole) == len(numbers) > 1 and whole == list(range(whole[0], whole[0] + len(whole)))
+    return bool(numbers) and not (counts and ((whole[0] == 0 and len(whole) > 2) or 1900 <= whole[0] < 2100))
+
+
+def _decimal(path: Path, body: str, separator: str) -> str:
+    """Return the decimal mark: a comma only where cells with one cannot be thousands, and none has a point."""
+    if separator == ",":
+        return "."
+    cells = [cell.strip() for _, record in _sample(body, separator) for cell in record]
+    commas = [cell for cell in cells if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell)]
+    if not commas or any(re.fullmatch(r"[+-]?\d*\.\d+", cell) for cell in cells):
+        return "."
+    if all(re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell) for cell in commas):
+        raise InputError(
+            f"{path}: {commas[0]!r} may be a number of thousands or have a decimal comma: say --decimal , or ."
+        )
+    return ","
+
+
+# ---------------------------------------------------------------------- other formats
+def _typed(path: Path, columns: dict[str, list[Any]], place: Callable[[int], str]) -> Table:
+    """Return a table of Python's values; a column of several kinds becomes texts, which must differ as its values do."""
+    pa = import_pyarrow()
+    arrays = {}
+    check_names(f"the columns of {path}", list(columns))
+    for name, values in columns.items():
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            texts = [None if value is None else str(value) for value in values]
+            if len(set(texts)) < len({(type(value), value) for value in values}):
+                raise InputError(f"{path}: column {name!r} holds numbers and the same numbers as texts.") from None
+            arrays[name] = pa.array(texts, pa.string())
+    return Table(pa.table(arrays), str(path), place)
+
+
+def _from_excel(path: Path, content: bytes) -> Table:
+    book = needed("openpyxl", "Excel files need openpyxl").load_workbook(
+        BytesIO(content), read_only=True, data_only=True
+    )
+    sheet = book.worksheets[0]
+    lines = [(at + 1, list(row)) for at, row in enumerate(sheet.iter_rows(values_only=True))]
+    lines = [(at, row) for at, row in lines if any(cell is not None for cell in row)]
+    if not lines:
+        raise InputError(f"{path}: its first sheet, {sheet.title!r}, is empty.")
+    (at, names), rows = lines[0], lines[1:]
+    while names and names[-1] is None and all(row[len(names) - 1 :][:1] in ([], [None]) for _, row in rows):
+        names.pop()
+    if any(not isinstance(name, str) or not name.strip() for name in names):
+        raise InputError(
+            f"{path}: the first line of its first sheet (row {at}) must name each column: {shortened(names)}."
+        )
+    columns = {str(name).strip(): [row[i] if i < len(row) else None for _, row in rows] for i, name in enumerate(names)}
+    if len(columns) < len(names):
+        check_names(f"the columns of {path}", [str(name).strip() for name in names])
+    found = _typed(path, columns, lambda position: f"row {rows[position][0]}")
+    found.said.append(
+        f"sheet {sheet.title!r}" + (f", the first of {len(book.worksheets)}" if len(book.worksheets) > 1 else "")
+    )
+    return found
+
+
+def _from_json(path: Path, text: str) -> Table:
+    """Return a table of JSON Lines, or of a list of objects."""
+    try:
+        if text.lstrip().startswith("["):
+            records = list(enumerate(json.loads(text), 1))
+            place: Callable[[int], str] = counted
+        else:
+            records = [(at, json.loads(line)) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+            place = lambda position: f"line {records[position][0]}"  # noqa: E731
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+    wrong = next((at for at, record in records if not isinstance(record, dict)), None)
+    if wrong is not None:
+        raise InputError(f"{path}: record {wrong} is no object with a value for each column.")
+    names = dict.fromkeys(name for _, record in records for name in record)
+    return _typed(path, {name: [record.get(name) for _, record in records] for name in names}, place)
+
+
+def _cases(path: Path, cases: Iterable[tuple[int, list[list[float]], str | None]]) -> Table:
+    """Return cases, each some dimensions of as many steps, as a long table."""
+    columns: dict[str, list[Any]] = {"case": [], "step": []}
+    lines, classes = [], []
+    for case, (line, dimensions, label) in enumerate(cases):
+        if len({len(one) for one in dimensions}) > 1:
+            raise InputError(f"{path}: the dimensions in line {line} have different lengths.")
+        steps = len(dimensions[0])
+        columns["case"] += [case] * steps
+        columns["step"] += range(steps)
+        for i, one in enumerate(dimensions):
+            columns.setdefault(f"dimension {i + 1}", []).extend(one)
+        lines += [line] * steps
+        classes += [label] * steps
+    if classes and classes[0] is not None:
+        columns["class"] = classes
+    found = _typed(path, columns, lambda position: f"line {lines[position]}")
+    found.implied.update({"id": "case", "time": "step", "label": "class"})
+    return found
+
+
+def _values(path: Path, text: str, line: int) -> list[float]:
+    try:
+        return [float("nan") if cell.strip() in ("?", "NaN") else float(cell) for cell in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{path}: line {line}: {error}") from None
+
+
+def _from_ts(path: Path, text: str) -> Table:
+    """Return the cases of a .ts file: dimensions between colons, steps between commas, the class last."""
+    header: dict[str, str] = {}
+    cases, in_data = [], False
+    for at, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        if not in_data:
+            name, _, rest = stripped.lower().partition(" ")
+            header[name], in_data = rest.strip(), name == "@data"
+            continue
+        if header.get("@timestamps") == "true":
+            raise InputError(f"{path}: .ts files with @timeStamps are not read: write a table with a column of times.")
+        parts = stripped.split(":")
+        has_label = any(header.get(name, "").startswith("true") for name in ("@classlabel", "@targetlabel"))
+        label = parts.pop().strip() if has_label else None
+        cases.append((at, [_values(path, part, at) for part in parts], label))
+    if not in_data:
+        raise InputError(f"{path} has no line @data: it is no .ts file.")
+    return _cases(path, cases)
+
+
+def _from_arff(path: Path, text: str) -> Table:
+    """Return an .arff file: columns by @attribute, or cases whose series are a relational attribute."""
+    names, inside, relational, lines = [], False, False, iter(enumerate(text.splitlines(), 1))
+    for _, line in lines:
+        words = next(csv.reader([line.strip()], delimiter=" ", quotechar="'", skipinitialspace=True), [])
+        kind = words[0].lower() if words else ""
+        if kind == "@data":
+            break
+        if kind == "@end":
+            inside = False
+        elif kind == "@attribute" and not inside:
+            inside = words[-1].lower() == "relational"
+            relational = relational or inside
+            names.append(words[1])
+    rows = [(at, line) for at, line in lines if line.strip() and not line.startswith("%")]
+    if relational:
+        cases = []
+        for at, line in rows:
+            quote = line.strip()[0]
+            inner, _, label = line.strip()[1:].rpartition(quote)
+            dimensions = [_values(path, one, at) for one in inner.replace("\\n", "\n").split("\n")]
+            cases.append((at, dimensions, label.strip(" ,'\"") or None))
+        return _cases(path, cases)
+    records = [(at, next(csv.reader([line], quotechar="'", skipinitialspace=True))) for at, line in rows]
+    wrong = next(((at, cells) for at, cells in records if len(cells) != len(names)), None)
+    if wrong is not None:
+        raise InputError(f"{path}: line {wrong[0]} has {len(wrong[1])} cells for {len(names)} attributes.")
+    pa = import_pyarrow()
+    columns = {name: pa.array([cells[i].strip() for _, cells in records], pa.string()) for i, name in enumerate(names)}
+    return Table(pa.table(columns), str(path), lambda position: f"line {records[position][0]}", ".")

@@ -1,0 +1,245 @@
+"""Inputs as users have them, tables among them, as arrays and labels; columns stand in the model's order, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..names import as_labels, check_names, is_whole, shortened
+from .columns import as_table, is_frame, joined, matrix
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a table says of the rows, steps and features that it holds; None where it says nothing.
+
+    ``order`` are the places of the features in the user's table, where these had to be put in another order, and
+    ``features_at`` is their axis.
+    """
+
+    row_ids: Any = None
+    step_labels: Any = None
+    feature_names: list[str] | None = None
+    lengths: np.ndarray | None = None
+    time_label: str | None = None
+    order: list[int] | None = None
+    features_at: int = -1
+
+
+def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0, names: Any = None) -> tuple[Any, Any]:
+    """Take the labels off an input (each of several): what remains are tensors and arrays.
+
+    Parameters
+    ----------
+    inputs : table, array, tensor, or list, tuple or dict of them
+        What the user explains, or the background.
+    what : str
+        Its name in messages.
+    batch_axis : int or sequence of int
+        Where the model wants the rows; tables that know their axes are turned that way.
+    names : list of str, or list or dict of them, optional
+        The features in the model's order. Columns that have these names are put into it; columns with other names are refused.
+
+    Returns
+    -------
+    tuple
+        The inputs in their form and, as a single one, list or dict, their ``Labels``.
+
+    Raises
+    ------
+    InputError
+        If a table is not numeric or has two columns of one name, its names are not those of the model, or the rows of two
+        inputs have different ids.
+    """
+    if isinstance(inputs, Mapping) and not hasattr(inputs, "data_vars"):
+        axes, each = _axes(batch_axis, len(inputs)), names_by_input(names, list(inputs))
+        both = {
+            key: _plain(inputs[key], f"{what}[{key!r}]", axis, each[key])
+            for key, axis in zip(inputs, axes, strict=True)
+        }
+        found: Any = {key: labels for key, (_, labels) in both.items()}
+        values: Any = {key: value for key, (value, _) in both.items()}
+    elif isinstance(inputs, (list, tuple)) and not hasattr(inputs, "batch_sizes"):
+        axes, each = _axes(batch_axis, len(inputs)), names_by_input(names, list(range(len(inputs))))
+        pairs = [_plain(value, f"{what}[{i}]", axes[i], each[i]) for i, value in enumerate(inputs)]
+        values, found = [value for value, _ in pairs], [labels for _, labels in pairs]
+    else:
+        return _plain(inputs, what, _axes(batch_axis, 1)[0], names if _is_names(names) else None)
+    ids = [labels.row_ids for labels in (found.values() if isinstance(found, dict) else found)]
+    known = [i for i in ids if i is not None]
+    if any(not np.array_equal(known[0], other) for other in known):
+        raise InputError(f"the inputs of {what} have different row ids, or in another order: bring their rows in line.")
+    return values, found
+
+
+def _axes(batch_axis: int | Sequence[int], count: int) -> list[int]:
+    axes: list[Any] = list(batch_axis) if isinstance(batch_axis, (list, tuple)) else [batch_axis] * count
+    fits = len(axes) == count and all(map(is_whole, axes))
+    return axes if fits else [0] * count  # others are refused where the inputs are read
+
+
+def _is_names(names: Any) -> bool:
+    """Return whether names are those of one input."""
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def names_by_input(names: Any, keys: list[Any]) -> dict[Any, list[str] | None]:
+    """Return the feature names of each input; None where there are none."""
+    each = names if isinstance(names, Mapping) else dict(enumerate(names)) if isinstance(names, (list, tuple)) else {}
+    return {key: list(each[key]) if key in each and _is_names(list(each[key] or [0])) else None for key in keys}
+
+
+def _plain(value: Any, what: str, axis: int, names: list[str] | None) -> tuple[Any, Labels]:
+    if hasattr(value, "batch_sizes"):  # a PackedSequence
+        return value, Labels(lengths=_packed_lengths(value))
+    if hasattr(value, "values") and isinstance(getattr(value, "labels", None), Labels):  # Sequences, Wide
+        array, labels = value.values, value.labels
+    elif is_frame(value):
+        array, labels = _of_frame(value, what)
+    elif hasattr(value, "dims") and hasattr(value, "coords"):
+        array, labels = _of_xarray(value, axis, what)
+    else:
+        return value, Labels()
+    order = order_of(labels.feature_names, names, what)
+    if order is not None and names is not None:
+        at = array.ndim - 1 - (axis == array.ndim - 1 > 0)
+        array, labels = array[..., order], replace(labels, feature_names=list(names), order=order, features_at=at)
+    return np.moveaxis(array, 0, axis), labels
+
+
+def order_of(own: list[str] | None, names: list[str] | None, what: str) -> list[int] | None:
+    """Return the places of features among a table's columns; None if they are in order, or one of both has no names.
+
+    Raises
+    ------
+    InputError
+        If the columns have other names.
+    """
+    if own is None or names is None or own == names:
+        return None
+    if own == [str(i) for i in range(len(own))] and not set(own) & set(names):
+        return None  # columns that pandas numbered
+    missing, more = [name for name in names if name not in own], [name for name in own if name not in names]
+    if missing:
+        raise InputError(
+            f"the columns of {what} must be those of the model: {missing[0]!r} is missing. {what} has {len(own)}, "
+            f"{shortened(own)}; {len(names)} are expected, {shortened(names)}."
+        )
+    if more:
+        raise InputError(
+            f"{what} has {len(own)} columns ({shortened(own)}) for {len(names)} features ({shortened(names)}): {more[0]!r} is "
+            "not among them. Choose the columns, features=."
+        )
+    return [own.index(name) for name in names]
+
+
+def in_own_order(values: Any, labels: Any) -> Any:
+    """Return values in the shape of the inputs, without names, with their features in the order of the user's table."""
+    if isinstance(labels, Labels):
+        return values if labels.order is None else np.take(values, np.argsort(labels.order), labels.features_at)
+    keys = list(labels) if isinstance(labels, dict) else range(len(labels))
+    found = {key: in_own_order(values[key], labels[key]) for key in keys}
+    return found if isinstance(values, dict) else list(found.values())
+
+
+# ---------------------------------------------------------------------- tables
+def _of_frame(frame: Any, what: str) -> tuple[np.ndarray, Labels]:
+    index = frame.index if hasattr(frame, "iloc") else None
+    if index is not None and all(getattr(dtype, "kind", "O") in "fiub" for dtype in frame.dtypes):
+        names = joined(frame.columns)
+        check_names(f"the columns of {what}", names)
+        kind = None if frame.dtypes.nunique() == 1 and not hasattr(frame.dtypes.iloc[0], "na_value") else np.float64
+        values = frame.to_numpy(kind, na_value=np.nan) if kind else frame.to_numpy()
+    else:
+        table = as_table(frame, what)
+        names = table.names
+        values = matrix(table, names)
+    return values, Labels(row_ids=None if index is None else _index_ids(index), feature_names=names)
+
+
+def _index_ids(index: Any) -> np.ndarray | None:
+    """Return an index as row ids; None if it only counts."""
+    if not len(index) or (getattr(index, "start", None) == 0 and getattr(index, "step", None) == 1):
+        return None
+    if index.hasnans if not isinstance(index[0], tuple) else False:
+        raise InputError(
+            f"id empty in row {int(np.asarray(index.isna()).argmax()) + 1} (the index): every row needs one."
+        )
+    return as_labels(joined(index) if isinstance(index[0], tuple) else index, "the index")
+
+
+def _packed_lengths(packed: Any) -> np.ndarray:
+    sizes = np.asarray(packed.batch_sizes)
+    lengths = (np.arange(sizes[0])[:, None] < sizes).sum(1)
+    return lengths if packed.unsorted_indices is None else lengths[np.asarray(packed.unsorted_indices.cpu())]
+
+
+def _of_xarray(value: Any, axis: int, what: str) -> tuple[np.ndarray, Labels]:
+    """A DataArray (row, step, feature) or (row, feature), by these names or else in this order, but the rows at ``axis``.
+
+    The variables of a Dataset are the features.
+    """
+    if hasattr(value, "data_vars"):
+        shapes = {variable.dims for variable in value.data_vars.values()}
+        if len(shapes) != 1:
+            raise InputError(f"{what}: the variables of a dataset are its features, and need the same dimensions.")
+        check_names(f"the variables of {what}", joined(value.data_vars))
+        value, axis = value.to_array("feature").transpose(*shapes.pop(), "feature"), 0 if len(value.dims) < 2 else axis
+    standard = ("row", "step", "feature")
+    if set(value.dims) <= set(standard):
+        dims = [dim for dim in standard if dim in value.dims]
+    else:
+        dims = list(value.dims)
+        dims.insert(0, dims.pop(axis))
+    value, last = value.transpose(*dims), dims[-1]
+    named: dict[str, Any] = {"row_ids": _coordinate(value, dims[0])}
+    if value.ndim > 1 and last != "step":
+        names = _coordinate(value, last)
+        named["feature_names"] = None if names is None else [str(name) for name in names]
+    if value.ndim == 3 or (value.ndim == 2 and last == "step"):
+        named["step_labels"] = _coordinate(value, dims[1])
+        named["time_label"] = None if dims[1] == "step" else str(dims[1])
+    return value.to_numpy(), Labels(**named)
+
+
+def _coordinate(value: Any, dim: Any) -> np.ndarray | None:
+    return as_labels(value.coords[dim].to_numpy(), str(dim)) if dim in value.coords else None
+
+
+# ---------------------------------------------------------------------- labels of several inputs
+def common_ids(labels: Any) -> Any:
+    """Return the row ids of an input, or of the first of several that has some."""
+    if isinstance(labels, Labels):
+        return labels.row_ids
+    each = labels.values() if isinstance(labels, dict) else labels
+    return next((one.row_ids for one in each if one.row_ids is not None), None)
+
+
+def columns_of(labels: Any) -> Any:
+    """Return the feature names of an input, or of each of several; None if no table names any."""
+    if isinstance(labels, Labels):
+        return labels.feature_names
+    each = {key: labels[key].feature_names for key in (labels if isinstance(labels, dict) else range(len(labels)))}
+    if all(names is None for names in each.values()):
+        return None
+    return each if isinstance(labels, dict) else list(each.values())
+
+
+def check_same_order(given: Any, columns: Any) -> None:
+    """Raise if names that are given for the features are those of the background's columns in another order."""
+    several = isinstance(columns, Mapping) or (isinstance(columns, list) and not _is_names(columns))
+    keys: list[Any] = (
+        [None] if not several else list(columns) if isinstance(columns, Mapping) else list(range(len(columns)))
+    )
+    for key in keys:
+        own = columns if key is None else columns[key]
+        names = (given if key is None else names_by_input(given, keys)[key]) or []
+        if own is not None and any(name in own and own.index(name) != at for at, name in enumerate(map(str, names))):
+            raise InputError(
+                f"feature_names ({shortened(names)}) and the columns of the background ({shortened(own)}) name the features in "
+                "another order: bring the columns in the model's order, or leave feature_names out."
+            )
