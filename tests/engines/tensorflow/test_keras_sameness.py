@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import types
-from unittest import mock
 
 import keras
 import numpy as np
@@ -16,7 +14,7 @@ from keras_checks import confirm
 
 import deepshap
 from deepshap.engines.tensorflow import engine, sameness
-from deepshap.engines.tensorflow.sameness import traced
+from deepshap.engines.tensorflow.sameness import state_of
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
 R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
@@ -39,31 +37,6 @@ def traces(monkeypatch):
     made, original = [], engine.concrete
     monkeypatch.setattr(engine, "concrete", lambda *a: (made.append(a), original(*a))[1])
     return made
-
-
-@functools.cache
-def standing():
-    """A network that has been called."""
-    model = network()
-    model(X)
-    return model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _stands():
-    """Before a test changes Keras, whichever is the first of its process."""
-    standing()
-
-
-def state_of(model):
-    """What is known of a model where the code of the network above has run, as far as it does."""
-    run = standing()
-
-    def trace():
-        with contextlib.suppress(Exception):
-            run(X)
-
-    return traced(trace, model)[1]
 
 
 def layer_of(model, kind):
@@ -220,69 +193,6 @@ def test_what_may_read_anything_has_no_state(kind):
     model = network()
     assert state_of(model) is not None
     assert state_of(FOREIGN[kind](model)) is None
-
-
-@pytest.mark.parametrize(
-    "place", [(keras.src.activations, "relu"), (keras.layers.Dense, "call"), (tf.nn, "relu"), (tf, "matmul")]
-)
-def test_functions_put_into_keras_may_read_anything(place, monkeypatch):
-    model = network()
-    monkeypatch.setattr(*place, square)
-    assert state_of(model) is None
-    monkeypatch.undo()
-    assert state_of(model) is not None
-
-
-PUT = {  # into a class, where a function belongs
-    "a property": property(lambda self: square),
-    "a static method": staticmethod(square),
-    "part of a method": functools.partialmethod(square),
-    "part of a function": functools.partial(square),
-    "a method of an object": Scaled().call,
-    "a mock": mock.Mock(side_effect=square),
-    "what the standard library has wrapped": contextlib.contextmanager(square),
-    "what TensorFlow has wrapped": tf.autograph.experimental.do_not_convert(square),
-}
-
-
-@pytest.mark.parametrize("kind", PUT)
-def test_what_else_is_put_into_keras_may_read_anything(kind, monkeypatch):
-    model = network()
-    for where, name in ((keras.layers.LeakyReLU, "call"), (keras.src.activations, "leaky_relu")):
-        with monkeypatch.context() as patch:
-            patch.setattr(where, name, PUT[kind])
-            assert state_of(model) is None
-    assert state_of(model) is not None
-
-
-@pytest.mark.parametrize("function", [keras.layers.LeakyReLU.call, keras.src.backend.nn.leaky_relu])
-def test_code_is_replaced_within_a_function(function, monkeypatch):
-    model = network()
-    before = state_of(model)
-    assert before.is_still(model)
-    monkeypatch.setattr(function, "__code__", function.__code__.replace(co_firstlineno=1))
-    assert not before.is_still(model)
-    monkeypatch.undo()
-    assert before.is_still(model)
-
-
-def test_modules_are_those_in_which_the_code_that_ran_finds_names():
-    modules = dict(state_of(network())._modules)
-    names = {"keras.src.activations", "keras.src.backend.tensorflow.nn", "tensorflow", "tensorflow._api.v2.nn"}
-    assert names <= {*modules}
-    assert "keras.src.optimizers.adam" not in modules
-
-
-def test_where_a_profiler_looks_on_all_modules_are_compared():
-    model = network()
-    sys.setprofile(lambda *_: None)
-    try:
-        state = state_of(model)
-        assert sys.getprofile() is not None
-    finally:
-        sys.setprofile(None)
-    assert "keras.src.optimizers.adam" in dict(state._modules)
-    assert state.is_still(model)
 
 
 def test_a_module_in_the_place_of_another_is_a_change(monkeypatch):

@@ -6,7 +6,6 @@ weights: that goes back through the operations one by one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -54,11 +53,6 @@ class Attention:
                 if size is None or sizes.setdefault(axis, size) != size:
                     return False
         return True
-
-    @property
-    def size(self) -> int:
-        """How many scores a row has."""
-        return math.prod(self.scores.x.shape[1:])
 
     def pulled(self, m: Any) -> list[Any]:
         """Multipliers of the operands, from those of the result."""

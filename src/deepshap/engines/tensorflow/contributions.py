@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from copy import copy
-from functools import cached_property, partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +19,11 @@ from .layouts import Layouts
 from .memory import as_footprint, as_vector, is_known
 from .pairing import Crossed, Pairwise, Unpaired
 from .rules import MISFIT
-from .sections import divided
 from .survey import Survey
 from .trace import DIVERGED, Diagnosis, Tape, Tracer
 from .values import ROWS, Value
 
 COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
-PARTS = 1_000_000  # scores of attention, from which a kernel saves more than loops take that XLA compiles by themselves
 PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time
 
 
@@ -82,8 +77,7 @@ class Explained:
     ) -> None:
         self.graph, self.survey, self.multipliers = graph, survey, multipliers
         self.diagnosis, self.careful = diagnosis, careful
-        self._may_have_kernels = pairing == CROSSED and not (diagnosis or careful)
-        self._has_kernels = self._may_have_kernels and not graph.library.has_loops
+        self._has_kernels = pairing == CROSSED and not (diagnosis or careful or graph.library.has_loops)
         self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
         self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
         self.steps: list[tuple[str, str]] = []
@@ -95,8 +89,7 @@ class Explained:
             traced(self._scan)
         rows, extra = specs[:inputs], specs[inputs:]
         columns = tf.TensorSpec([None], tf.int32)
-        self._specs, self._body = (rows, list(rows), extra, columns), graph.body
-        self._function = traced(self._explain, *self._specs)
+        self._function = traced(self._explain, rows, list(rows), extra, columns)
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def footprint(self, row: Any, reference: Any, extra: Any) -> Footprint:
@@ -112,8 +105,8 @@ class Explained:
     def __call__(self, rows: Any, references: Any, extra: Any, columns: np.ndarray, budget: int = 0) -> Any:
         """Attributions of each example summed over references, outputs of examples, and of references, summed."""
         function, sizes = self._function, (len(rows[0]), len(references[0]))
-        if self._may_be_compiled(*sizes, budget):
-            function = self._fastest(sizes)
+        if self.compiles and self._may_be_compiled(*sizes, budget):
+            function = self._compiled_for(sizes)
         made = self._run(function, list(rows), list(references), list(extra), tf.constant(columns))
         return made[:-1] if self._counts else made
 
@@ -144,33 +137,12 @@ class Explained:
                 rule.error = None
                 raise error from error.__cause__
 
-    def _fastest(self, sizes: tuple[int, ...]) -> Any:
-        """The function itself, or what XLA makes of it for so many rows once that pays."""
-        if not self.compiles:
-            return self._function
+    def _compiled_for(self, sizes: tuple[int, ...]) -> Any:
+        """The function, by XLA once that pays, for so many rows."""
         if sizes not in self._compiled:
             tolerance = max((TOLERANCE.get(dtype.name, 0.0) for dtype in self.dtypes), default=0.0)
-            self._compiled[sizes] = _Compiled(self._function, partial(self._by_xla, math.prod(sizes)), tolerance)
+            self._compiled[sizes] = _Compiled(self._function, tolerance)
         return self._compiled[sizes]
-
-    def _by_xla(self, pairs: int) -> Any:
-        """What XLA makes of the function, or of its loops alone where attention has much to do."""
-        return (self._parted if pairs * self._scores >= PARTS else None) or self._whole
-
-    @cached_property
-    def _whole(self) -> Any:
-        """What XLA makes of the function."""
-        return tf.function(self._function, jit_compile=True, autograph=False)
-
-    @cached_property
-    def _parted(self) -> Any | None:
-        """The function of kernels, and of what XLA makes of its loops; None where these are not apart from the rest."""
-        parts = divided(self.graph.body)
-        if parts is None:
-            return None
-        parted = copy(self)
-        parted._body, parted._has_kernels, parted._footprint = parts, True, None
-        return traced(parted._explain, *self._specs)
 
     # ------------------------------------------------------------------ tracing
     def _scan(self) -> None:
@@ -182,8 +154,7 @@ class Explained:
 
     def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
-        compiles = self.graph.library.has_loops and not self._has_kernels
-        pairing = Crossed(count, block, compiles) if self.apart else Pairwise()
+        pairing = Crossed(count, block, self.graph.library.has_loops) if self.apart else Pairwise()
         tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.careful)
         tracer.has_kernels = self._has_kernels
         tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
@@ -199,7 +170,7 @@ class Explained:
         tape, pairing, diagnoses = Tape(tracer), tracer.pairing, tracer.diagnosis
         values = self._values(rows, references, count, block)
         tracer.count_inputs(values)
-        (result,) = tracer.run(self._body, [*values, *self._constants(extra, block)], tape)
+        (result,) = tracer.run(self.graph.body, [*values, *self._constants(extra, block)], tape)
         y, yr = (self._flat(side) for side in (result.x, result.r))
         seed = tf.one_hot(_repeated(columns, block), tf.shape(y)[1], dtype=y.dtype)
         if result.active:
@@ -210,8 +181,6 @@ class Explained:
         self._footprint = as_footprint(numbers) if is_known(numbers) else None
         self._counts = self._footprint is None and diagnoses is None
         self.loops = bool(tracer.loops)
-        may_be_parted = self._may_have_kernels and not (self.graph.regions or self.graph.written)
-        self._scores = tape.scores if may_be_parted else 0
         self.compiles = tracer.loops and not tracer.checks and self.apart  # XLA leaves checks out
         if diagnoses is not None:
             diagnosis = Diagnosis.of_all(diagnoses)
@@ -317,8 +286,8 @@ class _Compiled:
     It stays as it is where XLA cannot compile it, or returns anything else.
     """
 
-    def __init__(self, function: Any, by_xla: Callable[[], Any], tolerance: float) -> None:
-        self._function, self._by_xla, self._tolerance = function, by_xla, tolerance
+    def __init__(self, function: Any, tolerance: float) -> None:
+        self._function, self._tolerance = function, tolerance
         self._runs, self._spent, self._waits = 0, 0.0, True
 
     def __call__(self, *arguments: Any) -> Any:
@@ -335,13 +304,17 @@ class _Compiled:
         """What the function returns, which is what XLA's must return to take its place."""
         self._waits, expected = False, self._function(*arguments)
         try:
-            by_xla = self._by_xla()
+            by_xla = _by_xla(self._function)
             found = by_xla(*arguments)
         except tf.errors.OpError:
             return expected
         if all(_agree(*each, self._tolerance) for each in zip(found, expected, strict=True)):
             self._function = by_xla
         return expected
+
+
+def _by_xla(function: Any) -> Any:
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _agree(found: Any, expected: Any, tolerance: float) -> bool:

@@ -6,7 +6,7 @@ runs over the turns in reverse: it computes a turn once more from what was kept,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,10 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .graphs import traced
 from .lists import copied_from, empty_list, item_of, written_once
 from .pairing import Unpaired
-from .sections import Section
 from .survey import ACTIVE, COUNTED, STILL
 from .trace import DIVERGED, Diagnosis, Tape, Tracer
 from .values import Value
@@ -31,16 +29,8 @@ def flags_of(values: Sequence[Value]) -> list[str]:
 
 
 def call(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A function is what it consists of; a section is compiled."""
-    if not isinstance(op, Section):
-        return tracer.run(tracer.library.body(op, "f"), inputs, tape)
-    return _one_of(tracer, op, [op.body], inputs, partial(_by_xla, tracer), tape)
-
-
-def _by_xla(tracer: Tracer, ways: list[Any]) -> list[Any]:
-    (way,) = ways
-    with tracer.compiled():
-        return list(traced(way, by_xla=True)())
+    """A function is what it consists of."""
+    return tracer.run(tracer.library.body(op, "f"), inputs, tape)
 
 
 # ---------------------------------------------------------------------- variables
@@ -111,18 +101,7 @@ class Form:
 def branch(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
     """A condition takes the same branch on both sides, which is checked."""
     which, arguments = _condition(tracer, op, inputs[0]), inputs[1:]
-    return _one_of(tracer, op, tracer.survey.branches(op), arguments, partial(_choose, op, which.x), tape)
-
-
-def _one_of(
-    tracer: Tracer,
-    op: Any,
-    bodies: Sequence[Any],
-    arguments: list[Value],
-    choose: Callable[[list[Any]], list[Any]],
-    tape: Tape | None,
-) -> list[Value]:
-    """What one of several functions makes; ``choose`` runs one of as many functions of nothing, that return tensors."""
+    bodies, choose = tracer.survey.branches(op), partial(_choose, op, which.x)
     flags = tracer.survey.run_all(bodies, flags_of(arguments))
     form = Form(tracer, flags, [tracer.layouts.of(t) for t in op.outputs])
 

@@ -24,7 +24,7 @@ from .handlers import Handlers
 from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
-from .sameness import State, traced
+from .sameness import State, state_of
 from .state import alone, dtype_of, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
@@ -118,7 +118,8 @@ class TensorFlowEngine(Shell):
             self._is_known = True
             return
         self._found.clear()
-        graph, state = traced(lambda: self._traced(points, marks), self.model, self.output)
+        graph = self._traced(points, marks)
+        state = state_of(self.model, self.output)  # after the trace, which loads modules
         self._is_known = state is not None
         if before is None or before.signature != graph.signature:
             before = shared(self.model, graph)

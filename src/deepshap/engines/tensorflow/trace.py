@@ -48,7 +48,6 @@ class Tape:
         self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
         self.multipliers: dict[Value, Any] = {}
         self.makers: dict[Value, Step] = {}  # steps with rules of the table, by what they return
-        self.scores = 0  # of a pair, in attention that has a kernel
 
     def record(self, outputs: Sequence[Value], pull: Callable[..., None]) -> None:
         """Remember how to pull the outputs' multipliers (None where there is none) back."""
@@ -258,19 +257,9 @@ class Tracer:
     def _whole(self, tape: Tape, step: Step) -> Any:
         """Several operations that a step ends and that go back as one, where kernels may run."""
         tape.makers.update(dict.fromkeys(step.results, step))
-        attended = attention.ended_by(step, tape.makers)
-        tape.scores += attended.size if attended else 0
-        return (attended or convolutions.ended_by(step, tape.makers)) if self.has_kernels else None
-
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Run what XLA compiles, which knows nothing of kernels."""
-        before = self.has_kernels, self.pairing.compiles
-        self.has_kernels, self.pairing.compiles = False, True
-        try:
-            yield
-        finally:
-            self.has_kernels, self.pairing.compiles = before
+        if not self.has_kernels:
+            return None
+        return attention.ended_by(step, tape.makers) or convolutions.ended_by(step, tape.makers)
 
     def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
         """What an operation returns on both sides, as values that depend on the input."""
