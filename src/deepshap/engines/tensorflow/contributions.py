@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,12 @@ class Explained:
         """The function, by XLA once that pays, for so many rows."""
         if sizes not in self._compiled:
             tolerance = max((TOLERANCE.get(dtype.name, 0.0) for dtype in self.dtypes), default=0.0)
-            self._compiled[sizes] = _Compiled(self._function, tolerance)
+            self._compiled[sizes] = _Compiled(self._function, lambda: self._by_xla, tolerance)
         return self._compiled[sizes]
+
+    @cached_property
+    def _by_xla(self) -> Any:
+        return tf.function(self._function, jit_compile=True, autograph=False)
 
     # ------------------------------------------------------------------ tracing
     def _scan(self) -> None:
@@ -286,8 +291,8 @@ class _Compiled:
     It stays as it is where XLA cannot compile it, or returns anything else.
     """
 
-    def __init__(self, function: Any, tolerance: float) -> None:
-        self._function, self._tolerance = function, tolerance
+    def __init__(self, function: Any, by_xla: Callable[[], Any], tolerance: float) -> None:
+        self._function, self._by_xla, self._tolerance = function, by_xla, tolerance
         self._runs, self._spent, self._waits = 0, 0.0, True
 
     def __call__(self, *arguments: Any) -> Any:
@@ -304,17 +309,13 @@ class _Compiled:
         """What the function returns, which is what XLA's must return to take its place."""
         self._waits, expected = False, self._function(*arguments)
         try:
-            by_xla = _by_xla(self._function)
+            by_xla = self._by_xla()
             found = by_xla(*arguments)
         except tf.errors.OpError:
             return expected
         if all(_agree(*each, self._tolerance) for each in zip(found, expected, strict=True)):
             self._function = by_xla
         return expected
-
-
-def _by_xla(function: Any) -> Any:
-    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _agree(found: Any, expected: Any, tolerance: float) -> bool:

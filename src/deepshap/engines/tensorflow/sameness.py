@@ -40,8 +40,13 @@ FIXED_BASES = np.generic, np.dtype, tf.DType, tf.TensorShape, tf.Tensor, tf.Vari
 UNREAD = {"optimizer", "loss", "_loss_tracker", "_compile_loss", "_compile_metrics", "_compile_config", "history"}
 UNREAD |= {"train_function", "test_function", "predict_function", "_tracked"}
 # Modules in which Keras' layers find the functions that they call.
-FUNCTIONS = "keras.src.activations", "keras.src.ops.", "keras.src.backend.tensorflow.", "keras.src.layers.layer"
-FUNCTIONS += ("tensorflow._api.v2.nn", "tensorflow._api.v2.math", "tensorflow._api.v2.raw_ops")
+FUNCTIONS = (
+    "keras.src.activations",
+    "keras.src.ops.",
+    "keras.src.backend.tensorflow.",
+    "tensorflow._api.v2.nn",
+    "tensorflow._api.v2.math",
+)
 MOST_OBJECTS, MOST_BYTES = 2**18, 2**24  # that are compared, bytes of arrays: beyond that a trace is faster
 Parts = Callable[[Any], list[Any]]
 
@@ -62,7 +67,7 @@ class State:
         loaded = [(name, m) for name, m in [*sys.modules.items()] if type(m) is ModuleType]
         self._modules = [(name, m) for name, m in loaded if name.startswith(FUNCTIONS) or name == "tensorflow"]
         classes = {base for v, kind in self._kinds for base in (v if isinstance(v, type) else kind).__mro__}
-        self._spaces = [vars(space) for space in classes if _root(space.__module__) in OWN]
+        self._spaces: list[Any] = [vars(space) for space in classes if _root(space.__module__) in OWN]
         self._spaces += [vars(module) for _, module in self._modules]
         self._code = [value for space in self._spaces for value in space.values()]
 
