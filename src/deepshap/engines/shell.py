@@ -48,6 +48,7 @@ class Shell(ABC):
         self.dtype = "float32"  # of the output, by name
         self._dtypes: set[str] = set()  # that the signal passes through
         self._recurrent = False  # whether recurrent layers do most of the work
+        self.takes_python_values = False  # whether the model makes numbers of Python of what it computes
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()
@@ -175,7 +176,10 @@ class Shell(ABC):
         with self.running(points):
             parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
             outputs = np.concatenate(parts).astype(np.float64)
-            self._check_size(points[:at_once], outputs[:at_once])
+            if self.takes_python_values and at_once > 1:
+                self._check_rows_alone(points, outputs)
+            else:
+                self._check_size(points[:at_once], outputs[:at_once])
         finite = np.isfinite(outputs).all(1)
         if not finite.all():
             raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
@@ -222,6 +226,11 @@ class Shell(ABC):
         self.layer_axes = [_row_axis(a.shape, b.shape, "layer's value") for a, b in shapes]
         self._flat(alone, 1)
         return [self._rows_first(o, self.output_axis)[0] for o in (alone, together)]
+
+    def _check_rows_alone(self, points: Points, outputs: np.ndarray) -> None:
+        """Compare each row's output with that of the row by itself, since Python may have decided by the whole batch."""
+        alone = np.concatenate([self._evaluate(points[i : i + 1]) for i in range(len(points))])
+        self._check_independence([outputs, alone])
 
     def _check_among_others(self, both: Points, runs: Sequence[np.ndarray]) -> tuple[Points, np.ndarray]:
         """The first of two rows must have the output of its runs behind the other, and among several; returns the last run.

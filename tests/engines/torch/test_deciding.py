@@ -292,3 +292,25 @@ def test_matrices_without_a_rule_are_refused(function, told):
     x = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
     with pytest.raises(deepshap.UnsupportedOperationError, match=told):
         deepshap.DeepExplainer(function, x[2:], progress=False).shap_values(x[:2])
+
+
+def test_a_branch_on_a_statistic_of_the_batch_is_refused_wherever_the_rows_that_it_changes_stand():
+    rows = torch.linspace(0.1, 0.9, 40)[torch.randperm(40, generator=torch.Generator().manual_seed(0))]
+    x = rows[:, None].expand(-1, 3).contiguous()
+    x[[0, -1]] = 0.2  # the first and the last row take the batch's branch
+
+    def model(z):
+        return (2 * z[:, 0] if z.mean() > 0.5 else z[:, 0])[:, None].tanh()
+
+    with pytest.raises(deepshap.BatchMixingError, match="a Python branch on values of the"):
+        deepshap.DeepExplainer(model, torch.full((4, 3), 0.3)).shap_values(x)
+
+
+def test_a_number_for_the_whole_batch_that_changes_no_row_is_no_matter():
+    def model(z):
+        assert bool(torch.isfinite(z).all())
+        return z[:, : int((z > -1e9).sum(1).max())].tanh().sum(1, keepdim=True)
+
+    x, background = torch.linspace(-1, 1, 120).reshape(40, 3), torch.zeros(4, 3)
+    found = deepshap.DeepExplainer(model, background).shap_values(x)
+    np.testing.assert_allclose(found[:, :, 0], x.tanh().numpy(), atol=1e-5)

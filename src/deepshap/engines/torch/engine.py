@@ -205,6 +205,7 @@ class TorchEngine(Untouched):
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._around_shapes = [leaf.shape for leaf in tracer.around or ()]
         self._calls = len(recorded.tape.calls)
+        self.takes_python_values = tracer.tape.takes_python_values
         self._pairwise = self._agreement.found
         if not self._pairwise:
             both, alone = Points.joined([example, reference]), [tracer.tape, recorded.tape]

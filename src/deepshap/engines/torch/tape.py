@@ -62,6 +62,7 @@ class Tape:
     pairs: Pairs
     reference: Tape | None = None
     inside: list[str] = field(default_factory=list)  # names of the composed operations that are running
+    takes_python_values: bool = False  # whether Python gets numbers of what depends on the input
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # name, name that the user knows, place
     steps: list[Step] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
@@ -108,6 +109,7 @@ class Tape:
 
     def must_be_same(self, name: str, value: Any, what: str) -> None:
         """Record a value that must not differ between the sides, or compare it with the recorded one."""
+        self.takes_python_values = True
         place = self.call(name)
         if not self.is_same(name, value):
             several = not isinstance(value, (bool, int, float, complex))
