@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..names import check_names
-from ..tables import Columns, Sequences, Table, decide, order_of, read, resolved
+from ..tables import Columns, Sequences, Table, decide, describe, order_of, read, resolved
 from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
 
 
@@ -172,7 +172,7 @@ def _from_table(path: Path, source: Source, pad: float | str, steps: int | None)
         _check_once(table, decided.id, path)
     rows = read(table, decided, steps, pad)
     inputs, X = [rows.X.values], rows.X
-    said = [f"{path}: {', '.join([*table.said, f'{len(X)} rows'])}", str(decided)]
+    said = [f"{path}: {', '.join([*table.said, f'{len(X)} rows'])}", describe(decided.as_dict())]
     if isinstance(X, Sequences):
         said[0] += f" of {X.lengths.min()} to {X.lengths.max()} steps"
         more: dict[str, Any] = {"lengths": X.lengths, "step_labels": X.step_labels, "time_label": X.time_label}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from ..errors import DeepShapError, InputError
 from ..evaluation import Faithfulness, faithfulness
 from ..explainer import DeepExplainer
 from ..memory import evenly
-from ..names import check_names, duration, plural
+from ..names import check_names, duration, plural, shortened
 from ..optional import needed
 from ..outputs import kind_of
 from ..results import Explanation
@@ -154,6 +155,8 @@ def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     target = target_of(given["target"], given["classes"])
     dial = dial_of(given, seed)
     if not given["quiet"]:
+        for line in found.said:
+            click.echo(line)
         _tell_weights(given["model"], given)
     reliability, plain = None, dial.get("effort", 1) == 1 and "tolerance" not in dial and not given["no_reliability"]
     if plain and len(found.spread) and (report is not None or not given["quiet"]):
@@ -316,6 +319,9 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
         given, shape, kept = one.shape[1:], wanted.row_shape, str(wanted.dtype).removeprefix("torch.")
         if dtype not in (None, kept):
             raise InputError(f"--dtype {dtype}: an exported program keeps its own, {kept} for {wanted.name}.")
+        names = data.feature_names
+        if names is not None and shape and shape[-1] not in (None, len(names)):
+            raise InputError(f"{wanted.name}: {_too_many(names, shape[-1])}")
         if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
             described = tuple("any" if size is None else size for size in shape)
             raise InputError(
@@ -387,17 +393,26 @@ def _explain(explainer: Any, inputs: Any, data: Data, asked: dict[str, Any]) -> 
     except InputError as error:
         if error.__cause__ is None or isinstance(error.__cause__, DeepShapError):
             raise
-        raise InputError(f"{error}{_hint(error.__cause__, data)}") from error.__cause__
+        raise InputError(f"{error}{_hint(error, data)}") from error.__cause__
 
 
-def _hint(error: BaseException, data: Data) -> str:
-    """What may be the matter where the model fails on the data."""
+def _hint(error: InputError, data: Data) -> str:
+    """What may be the matter where a model fails on the data."""
     names = "" if data.feature_names is None else f" The features are {', '.join(data.feature_names)}."
+    wanted = re.search(r"takes (\d+) features", str(error))
+    if data.feature_names is not None and wanted is not None and int(wanted[1]) < len(data.feature_names):
+        return f" {_too_many(data.feature_names, int(wanted[1]))}"
+    if "vocabulary" in str(error):
+        return names
     if any(one.dtype.kind in "iub" for one in data.inputs):
         return f"{names} The data are whole numbers; --dtype float32 changes that."
-    if not isinstance(error, TypeError) or data.passes_lengths:
+    if not isinstance(error.__cause__, TypeError) or data.passes_lengths:
         return names
     return f"{names} If it takes lengths, give --lengths; if it takes several inputs, --array NAME for each, of an .npz file."
+
+
+def _too_many(names: Sequence[str], wanted: int) -> str:
+    return f"{len(names)} columns ({shortened(names)}) for {wanted} features: choose with --features."
 
 
 def _read_raw(path: Path, source: Source) -> Data:

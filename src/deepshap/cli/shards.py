@@ -16,7 +16,8 @@ from ..dataset.run import explain_dataset
 from ..dataset.stored import status
 from ..errors import InputError
 from ..memory import evenly
-from ..tables import Sequences, Wide
+from ..names import plural
+from ..tables import Sequences, Wide, describe
 from ..tables.files import PARQUET
 from .data import Data, bounds, read_data, row_array
 from .data import Source as Reading
@@ -31,6 +32,7 @@ class Sharded:
     options: dict[str, Any]
     sample: Data
     spread: Data
+    said: list[str]
 
 
 def read_sharded(
@@ -49,16 +51,21 @@ def read_sharded(
     drawn = np.sort(np.random.default_rng(seed).choice(source.rows, min(max(count, 1), source.rows), replace=False))
     first, last = options["rows"] or (0, source.rows)
     spread = first + evenly(min(last, source.rows) - first, LOOKED_AT)
-    return Sharded(data, options, _described(source.take(drawn)), _described(source.take(spread)))
+    read_as = source.read_as()
+    said = (
+        [f"{path}: {plural(source.rows, 'row')}", describe({"long": False, **read_as})] if "features" in read_as else []
+    )
+    return Sharded(data, options, _described(source.take(drawn)), _described(source.take(spread)), said)
 
 
 def _read(path: Path, reading: Reading) -> tuple[Any, dict[str, Any]]:
     """A data set and how it is to be read."""
-    return (path, _options(path, reading)) if _is_large(path) else _in_memory(read_data(path, reading))
-
-
-def _is_large(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
+    large = path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
+    if large and reading.variable is None and reading.form is None:
+        return path, _options(path, reading)
+    if path.is_dir():
+        raise InputError("--variable and --format are for a single file; name one, or leave them out.")
+    return _in_memory(read_data(path, reading))
 
 
 def _options(path: Path, reading: Reading) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..tables import Columns, Sequences, Wide, as_table, decide, is_frame, plain, read
-from ..tables.files import PARQUET
+from ..tables.files import PARQUET, kind_of, read_file
 from .sources import Beside, Files, Indexed, Passing, Ranged, Source, Window
 
 
@@ -61,8 +61,10 @@ def _opened(
         names = [features] if isinstance(features, str) else features
         return Files(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
     named = any(option is not None for option in (id, time, features))
-    if is_frame(data) and (named or isinstance(targets, str)):
-        table = as_table(data, "the data", [name for name in (id, time) if name is not None])
+    of_file = paths is not None and len(paths) == 1 and kind_of(paths[0]) is not None
+    if of_file or (is_frame(data) and (named or isinstance(targets, str))):
+        columns = [name for name in (id, time) if name is not None]
+        table = read_file(paths[0], named=columns) if paths and of_file else as_table(data, "the data", columns)
         column = lengths if isinstance(lengths, str) else None
         names = [features] if isinstance(features, str) else features
         of_columns = _columns(targets) if isinstance(targets, (str, list)) else []
@@ -90,7 +92,7 @@ def _mapped(paths: list[Path]) -> np.ndarray:
     """The array of a file, mapped into memory."""
     other = next((path for path in paths if path.suffix.lower() != ".npy"), None)
     if other is not None:
-        raise InputError(f"{other} is neither Parquet (.parquet) nor an array (.npy).")
+        raise InputError(f"{other} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy).")
     if len(paths) != 1:
         raise InputError(
             "several .npy files: for a model of several inputs give a list of np.load(file, mmap_mode='r')."

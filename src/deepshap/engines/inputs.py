@@ -15,8 +15,11 @@ from ..errors import InputError
 from ..names import is_whole
 
 
-def not_finite(what: str, first: int, rows: int) -> InputError:
-    """The error of values that are not finite; of a single row it is clear which has them."""
+def not_finite(what: str, first: int, rows: int, given: Any = None, dtype: Any = None) -> InputError:
+    """Return the error of values that are not finite, or were not as the model's ``dtype``; of a single row it is clear which."""
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f" and np.isfinite(given).all():
+        largest = given.flat[np.abs(given).argmax()]
+        return InputError(f"{what} holds {largest:g}, which is too large for {str(dtype).removeprefix('torch.')}.")
     where = f", first in row {first}" if rows > 1 else ""
     return InputError(f"{what} has NaN or infinite values{where}. Fill or drop them before explaining.")
 

@@ -395,6 +395,9 @@ def _hint(error: BaseException, points: Points) -> str:
         return " The rows are whole numbers: if they are no ids, give them as floating-point numbers."
     if "dtype" in str(error) and kinds != {"float32"}:
         return f" The rows are {', '.join(sorted(kinds))}: give them as the model's own type of numbers, most often float32."
+    if any("int" in kind for kind in kinds) and (isinstance(error, IndexError) or "is not in [0, " in str(error)):
+        largest = max(int(np.asarray(x).max()) for x in points.inputs if "int" in str(x.dtype))
+        return f" If the rows are ids, all ids must be below the vocabulary's size; the largest is {largest}."
     layers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     found = [(layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)]
     if not found:

@@ -6,7 +6,7 @@ makes rows of lines, ``inputs`` takes what users hand to an explainer, ``files``
 
 from .columns import Table, as_table, check_columns_exist, is_frame, labels, matrix, nested
 from .inputs import Labels, check_same_order, columns_of, common_ids, in_own_order, names_by_input, order_of, plain
-from .reading import Columns, Decided, Rows, Sequences, Wide, decide, read, resolved, sequences
+from .reading import Columns, Decided, Rows, Sequences, Wide, decide, describe, read, resolved, sequences
 
 __all__ = [
     "Columns",
@@ -22,6 +22,7 @@ __all__ = [
     "columns_of",
     "common_ids",
     "decide",
+    "describe",
     "in_own_order",
     "is_frame",
     "labels",

@@ -132,7 +132,7 @@ def order_of(own: list[str] | None, names: list[str] | None, what: str) -> list[
     if more:
         raise InputError(
             f"{what} has {len(own)} columns ({shortened(own)}) for {len(names)} features ({shortened(names)}): {more[0]!r} is "
-            "not among them. Choose the columns, features=."
+            "not among these. Choose the columns, features=."
         )
     return [own.index(name) for name in names]
 

@@ -6,14 +6,16 @@ it (``read``): which columns are id, time, features and targets, how times are r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_texts, check_names
+from ..names import as_texts, check_names, shortened
 from ..optional import import_pyarrow
 from ..options import check_options
 from .columns import (
@@ -29,6 +31,7 @@ from .columns import (
     nested,
     numbers,
 )
+from .files import read_file
 from .inputs import Labels
 from .times import Times, decide_times
 
@@ -154,14 +157,15 @@ class Decided:
         times = None if self.times is None else self.times.as_dict()
         return {name: value for name, value in {**asdict(self), "times": times}.items() if value not in (None, [])}
 
-    def __str__(self) -> str:
-        names = ", ".join(self.features[:6]) + (f", ... ({len(self.features)})" if len(self.features) > 6 else "")
-        told = [] if self.id is None else [f"id {self.id!r}"]
-        if self.long:
-            told.append(
-                "steps in the order of the lines" if self.time is None else f"time {self.time!r} as {self.times}"
-            )
-        return "; ".join([*told, f"features {names}"])
+
+def describe(read_as: Mapping[str, Any]) -> str:
+    """Return how a data set is read, of what was decided of it, in a line for people."""
+    features, time = read_as["features"], read_as.get("time")
+    names = ", ".join(features[:6]) + (f", ... ({len(features)})" if len(features) > 6 else "")
+    told = [f"id {read_as['id']!r}"] if "id" in read_as else []
+    if read_as["long"]:
+        told.append(f"time {time!r} as {Times(**read_as['times'])}" if time else "steps in the order of the lines")
+    return "; ".join([*told, f"features {names}"])
 
 
 # ---------------------------------------------------------------------- deciding
@@ -330,8 +334,8 @@ def _read_wide(table: Table, decided: Decided, steps: int | None, pad: float | s
             values = values.reshape(len(values), *decided.shape)
         except ValueError:
             raise InputError(
-                f"rows of {len(names)} values cannot have the shape {tuple(decided.shape)}: {table.name} has the columns "
-                f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
+                f"{table.name}: {len(names)} columns ({shortened(names)}) for the {int(np.prod(decided.shape))} values of a row "
+                f"of shape {tuple(decided.shape)}: rows cannot have this shape; choose the columns, features=."
             ) from None
     named = None if is_nested or decided.shape is not None else list(names)
     lengths = None if decided.lengths is None else labels(columns[decided.lengths], decided.lengths, table)
@@ -505,9 +509,9 @@ def sequences(
 
     Parameters
     ----------
-    frame : pandas.DataFrame, polars.DataFrame or pyarrow.Table
+    frame : pandas.DataFrame, polars.DataFrame, pyarrow.Table or path
         Columns for the id, the time and the features; its lines may stand in any order. Id and time may be levels of
-        pandas' index.
+        pandas' index. Or the path of a file: Parquet, Feather, text (.csv, .tsv), Excel, JSON Lines.
     id : str
         The column that says which lines belong together. Rows stand in the order in which the ids first appear.
     time : str, optional
@@ -544,7 +548,10 @@ def sequences(
     [[70.0, 71.0], [64.0, 0.0]]
     """
     check_options(id=id, time=time, features=features, steps=steps, pad=pad)
-    table = as_table(frame, index=[name for name in (id, time) if name is not None])
+    if isinstance(frame, (str, os.PathLike)):
+        table = read_file(Path(frame), named=[str(name) for name in (id, time, variable, value) if name is not None])
+    else:
+        table = as_table(frame, index=[name for name in (id, time) if name is not None])
     columns = Columns(_text(id), _text(time), features, variable=variable, value=value, long=True)
     if isinstance(features, str):
         columns = replace(columns, features=[features])

@@ -46,7 +46,7 @@ class Inputs(InputForm):
         if self._is_float(value):
             finite = np.isfinite(value.astype(np.float64)).all(tuple(range(1, value.ndim)))
             if not finite.all():
-                raise not_finite(what, int(np.argmin(finite)), len(value))
+                raise not_finite(what, int(np.argmin(finite)), len(value), given, self.dtype)
         return value
 
     @staticmethod

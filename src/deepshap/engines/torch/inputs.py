@@ -71,7 +71,7 @@ class Inputs(InputForm):
         tensor = tensor.movedim(axis, 0).to(self.device)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
-            raise not_finite(what, int(bad.nonzero()[0]), len(tensor))
+            raise not_finite(what, int(bad.nonzero()[0]), len(tensor), value, self.dtype)
         return tensor
 
     @staticmethod
