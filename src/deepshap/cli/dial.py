@@ -14,7 +14,18 @@ from ..errors import DeepShapError, InputError
 LOOKED_AT = 4  # rows from which the reliability is told
 OPTIONS = {"output_names": "--class-names"} | {
     name: f"--{name.replace('_', '-')}"
-    for name in ("effort", "tolerance", "max_effort", "players", "target", "targets", "max_memory", "features", "shape", "lengths")
+    for name in (
+        "effort",
+        "tolerance",
+        "max_effort",
+        "players",
+        "target",
+        "targets",
+        "max_memory",
+        "features",
+        "shape",
+        "lengths",
+    )
 }
 
 

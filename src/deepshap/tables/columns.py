@@ -177,13 +177,13 @@ def numbers(column: Any, name: str, table: Table) -> np.ndarray:
             raise InputError(f"{table.name}: column {name!r} is not numeric: {cell!r} in {table.place(at)}; {hint}.")
         column = found
     if not is_number(column.type):
-        first = (
-            f", {column.drop_null()[0].as_py()!r} first"
-            if is_text(column.type) and column.null_count < len(column)
-            else ""
-        )
+        kind, first = str(column.type), ""
+        if is_text(column.type):
+            wrong = parsed(column, ".")[1]
+            kind, at = "text", int(wrong.argmax()) if wrong.any() else int(np.asarray(column.is_valid()).argmax())
+            first = f", {column[at].as_py()!r} in {table.place(at)}" if column.null_count < len(column) else ""
         raise InputError(
-            f"{table.name}: column {name!r} is {column.type}{first}, not numeric. Encode it, or choose the columns to explain."
+            f"{table.name}: column {name!r} is {kind}{first}, not numeric. Encode it, or choose the columns to explain."
         )
     if column.null_count or pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
         column = column.cast(pa.float64(), safe=False)
