@@ -295,7 +295,7 @@ def test_a_variable_and_a_value_in_each_line(kind, tmp_path):
     as_read = held(values, lengths, found.row_ids, steps, found.feature_names)
     assert as_read == pytest.approx(wanted(table()), rel=1e-6)
     assert found.feature_names == NAMES
-    with pytest.raises(InputError, match="'rain fall' is missing or infinite at|'wind, north' is missing"):
+    with pytest.raises(InputError, match=r"'rain fall' is missing or infinite at|'wind, north' is missing"):
         deepshap.sequences(lines.iloc[1:], "who", "day", variable="what", value="reading")
     with pytest.raises(InputError, match="two values of"):
         deepshap.sequences(pd.concat([lines, lines.head(1)]), "who", "day", variable="what", value="reading")

@@ -219,20 +219,17 @@ def _separator(path: Path, text: str, options: FileOptions, named: Sequence[str]
     """Return what stands between the cells: what makes as many of every line, more than one."""
     if options.separator is not None:
         return {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
-    fitting = {}
+    fitting = {}  # separator: whether names of columns stand in the header, whether no line stands above it
     for separator in SEPARATORS:
-        counts = [len(cells) for _, cells in _sample(text, separator)]
+        cells = [record for _, record in _sample(text, separator)]
+        counts = [len(record) for record in cells]
         most = Counter(counts).most_common(1)[0][0] if counts else 1
-        behind = counts[counts.index(most) :] if counts else []
-        if most > 1 and behind.count(most) > 0.9 * len(behind):
-            fitting[separator] = most
-    if len(fitting) > 1:  # the names of columns decide, or that a header has no other mark
-        heads = {
-            mark: next(cells for _, cells in _sample(text, mark) if len(cells) == fitting[mark]) for mark in fitting
-        }
-        fitting = {
-            m: c for m, c in fitting.items() if named and set(named) <= {cell.strip() for cell in heads[m]}
-        } or fitting
+        first = counts.index(most) if counts else 0
+        if most > 1 and counts[first:].count(most) > 0.9 * len(counts[first:]):
+            fitting[separator] = bool(named) and set(named) <= {cell.strip() for cell in cells[first]}, not first
+    for test in (0, 1):  # the names of columns decide, then that the first line fits too
+        fits = [separator for separator, tests in fitting.items() if tests[test]]
+        fitting = {fits[0]: fitting[fits[0]]} if len(fits) == 1 else fitting
     if len(fitting) > 1:
         marks = " or ".join(SEPARATORS[mark] for mark in fitting)
         raise InputError(f"the cells of {path} may be separated by {marks}: say which with --separator.")
