@@ -60,8 +60,8 @@ from .sampling.reliability import distance, effort_for
 # what a model that has changed since it was probed may fail by
 OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
-ROUNDINGS = 16  # one in each result moves outputs so many times less than all that a sum of many terms takes
-CREDIBLE = 0.01  # of the outputs' scale; what misses more in float64 is a fault, whatever rounding seems to be
+# share of a row's outputs by which those in float64 may differ, if they are the same model's
+ANOTHER_MODEL, TOLERANCES = 0.2, 20  # and in very low precision so many of its tolerances
 MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
@@ -336,7 +336,7 @@ def run(engine: Engine, request: AttributionRequest) -> AttributionResult:
     try:
         return _run_fresh(engine, request)
     except (_Missed, AdditivityError, BatchMixingError) as error:
-        if error.__cause__ is not None:  # the model failed
+        if error.__cause__ is not None or getattr(error, "certain", False):  # the model failed, or it is no rounding
             raise
         doubt = error
     result = doubt.result if isinstance(doubt, _Missed) else None
@@ -576,8 +576,13 @@ def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, str
     else:
         message += (
             f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
-            "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
         )
+        if engine.tolerance <= FLOAT64:
+            message += (
+                "If large numbers cancel there, even float64 has too few digits: take out large terms that all rows share, a "
+                "shift in front of a softmax for instance, or pass check_additivity=False if this error is small enough. "
+            )
+        message += "If its rule is yours, correct it (deepshap.register_rule); if not, please report it."
     message += reason.text
     if not strict:
         warn_caller(message, AdditivityWarning)
@@ -593,8 +598,13 @@ def _in_float64(
 ) -> AttributionResult | _Reason:
     """Explain again in float64 the rows that the model's own precision cannot; or say why that does not help.
 
-    ``result`` is the result in the model's own precision, if there is one. The values in float64 must add up as float64
-    allows, and its outputs may differ from the model's own by what rounding can make of these.
+    ``result`` is the result in the model's own precision, if there is one. The values in float64 must add up as the
+    model's own precision allows, and the outputs in float64 must be near those of the model.
+
+    Raises
+    ------
+    BatchMixingError
+        If rows depend on each other, or change from call to call, in float64 too.
     """
     part, missed = request, None
     if result is not None and request.collect is None:
@@ -604,59 +614,28 @@ def _in_float64(
     try:
         exact = engine.in_double()
         if exact is None:
-            rounded = result is not None and _is_rounding(engine, request, result)
-            return result if result is not None and rounded else _Reason("", engine)
+            return _Reason("", engine)
         try:
             better = _run_once(exact, part)
         except _Missed as error:
             better = error.result
-        if better.profile.tolerance > FLOAT64:
-            return _Reason(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
-        if better.missed.any() and not _is_rounding(exact, part, better):
-            return _Reason(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
-        if unlike := _unlike(engine, exact, part, better):
-            return _Reason(unlike, engine)
+        plan = part.plan(better.profile)
+        own = engine.outputs(part.examples, plan.rows)
+        apart = np.abs(own - better.predictions).max(1, initial=0.0) / np.abs(own).max(1, initial=1e-30)
+    except BatchMixingError:
+        raise
     except Exception as error:
         return _Reason(f" It could not be computed in float64 ({type(error).__name__}: {error}).", engine)
+    if better.profile.tolerance > FLOAT64:
+        return _Reason(" It turns to lower precision itself, so that a copy in float64 is no help.", engine)
+    if not better.gap.max() <= engine.tolerance:
+        return _Reason(f" In float64 they miss it by {better.gap.max():.3g}.", exact)
+    if apart.max() > max(ANOTHER_MODEL, TOLERANCES * engine.tolerance):
+        return _Reason(
+            f" A copy that computes in float64 has other outputs: they differ by up to {apart.max():.3g} of their size, so that "
+            "it is no help.",
+            engine,
+        )
     if result is not None and missed is not None:
         return result.with_rows(missed, better)
     return replace(better, profile=replace(better.profile, dtype=np.dtype("float32")), engine=exact)
-
-
-def _is_rounding(engine: Engine, request: AttributionRequest, result: AttributionResult) -> bool:
-    """Return whether sums in float64 miss no more than rounding makes of the outputs, which is measured; then warn."""
-    at_once = request.plan(result.profile).rows
-    moved = [engine.rounding(points, at_once) for points in _sides(request)]
-    limit = ROUNDINGS * (moved[0] + (moved[-1].max(0) if request.all_pairs else moved[-1]))
-    sums = sum(v.reshape(len(v), -1, v.shape[-1]).sum(1) for v in result.values)
-    missed = np.abs(sums - (result.outputs - result.expected))
-    if result.gap.max() > CREDIBLE or not (missed <= np.take_along_axis(limit, result.columns, 1)).all():
-        return False
-    warn_caller(
-        f"large numbers cancel in the model: even in float64 attributions miss their sums by up to {result.gap.max():.3g} of the "
-        f"outputs' scale (tolerance {result.profile.tolerance:.1g}). Rounding of what the model computes is the cause, and "
-        "moves the outputs themselves by as much. Take large terms out that all rows share, a shift in front of a softmax for "
-        "instance.",
-        AdditivityWarning,
-    )
-    return True
-
-
-def _sides(request: AttributionRequest) -> tuple[Points, ...]:
-    """Return both sides; references to which every example would give other row arguments are left out."""
-    sides = request.examples, request.references.described_by(request.examples)
-    return sides if not request.examples.extra or not request.all_pairs else sides[:1]
-
-
-def _unlike(engine: Engine, exact: Engine, request: AttributionRequest, better: AttributionResult) -> str:
-    """Return why the model in float64 is another one than the model as it is, if it is."""
-    at_once = request.plan(better.profile).rows
-    for points in _sides(request):
-        own, wide = engine.outputs(points, at_once), exact.outputs(points, at_once)
-        size, moved = np.abs(own).max(1, initial=0.0, keepdims=True), engine.rounding(points, at_once)
-        if not (np.abs(own - wide) <= engine.tolerance * size + ROUNDINGS * moved).all():
-            return (
-                f" A copy that computes in float64 has other outputs than rounding explains (they differ by up to "
-                f"{np.abs(own - wide).max():.3g}, rounding moves them by {moved.max():.3g}), so that it is no help."
-            )
-    return ""

@@ -36,7 +36,15 @@ class ControlFlowError(DeepShapError):
 
 
 class BatchMixingError(DeepShapError):
-    """The output for one row depends on the other rows of its batch."""
+    """The output for one row depends on the other rows of its batch.
+
+    Attributes
+    ----------
+    certain : bool
+        Whether rounding cannot be the reason, so that no other precision is tried.
+    """
+
+    certain = False
 
 
 class NonFiniteError(DeepShapError, ArithmeticError):
