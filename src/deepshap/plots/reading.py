@@ -189,15 +189,18 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False, table
     if inputs == 1 and explanation.players is not None:
         return _read_players(explanation, values)
     is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
-    if inputs == 1 and table and not is_sequence:
-        count = values.shape[-1]
-        names = names_for(explanation.feature_names, count) or numbered("Feature", count)
-        return _sequences(explanation, _reshaped(-1, 1, count), names)
+    if inputs < 2 and table and not is_sequence:
+        count = values.shape[-1] if inputs else 1  # ids of categories, (rows,), are one feature
+        names = explanation.feature_names
+        names = [names] if isinstance(names, str) and count == 1 else names_for(names, count)
+        return _sequences(explanation, _reshaped(-1, 1, count), names or numbered("Feature", count))
     if inputs > 2 or not is_sequence:
+        steps = f" If the last axis is the steps, say so: explanation.step_labels = range({values.shape[-1]})." * (
+            inputs == 1
+        )
         raise InputError(
             f"plots.{what} is for sequences, attributions of shape (rows, steps, features); these have shape "
-            f"{values.shape}. If the last axis is the steps, say so: explanation.step_labels = range({values.shape[-1]}). "
-            "For tables there are shap's plots, shap.plots.bar(explanation)."
+            f"{values.shape}.{steps} For tables there are plots.bar, plots.waterfall and plots.beeswarm."
         )
     shape = values.shape if inputs == 2 else (*values.shape, 1)  # as over_features() returns
     names = _feature_names(explanation, shape[-1], inputs)

@@ -73,10 +73,12 @@ def assemble(
 def _name(explanation: Explanation, features: Any, outputs: Any, kind: str) -> None:
     """Name the last axis of the input (table and sequence inputs by default with numbers) and of the output."""
     shape = explanation.values.shape
-    size = shape[explanation._inputs - 1] if explanation._inputs > 1 else 0
+    size = (
+        shape[explanation._inputs - 1] if explanation._inputs > 1 else 1
+    )  # ids of categories, (rows,), are one feature
     if features is not None:
         check_count("feature_names", features, size)
-        explanation.feature_names = features
+        explanation.feature_names = features if explanation._inputs > 1 else features[0]
     elif explanation._inputs == 2 and explanation.data is not None and explanation.data.dtype.kind in "iu":
         explanation._axis_of_steps()  # ids of words: their places are no features
     elif explanation._inputs in (2, 3):

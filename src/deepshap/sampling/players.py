@@ -162,7 +162,7 @@ def _features(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Seq
     told: list[str] = []
     for shape, key, known in zip(shapes, keys, names, strict=True):
         size = shape[-1] if shape else 1
-        arrays.append(np.broadcast_to(np.arange(size) + len(told), shape).copy())
+        arrays.append(np.broadcast_to((np.arange(size) + len(told)).reshape(shape[-1:]), shape).copy())
         each = known if known is not None else [f"Feature {i}" for i in range(size)]
         told += [f"{key}, {name}" if len(shapes) > 1 and known is None else str(name) for name in each]
     return Players(tuple(arrays), tuple(told), "features")
@@ -226,7 +226,8 @@ def _mask(members: Any, shape: tuple[int, ...], names: Names, what: str) -> np.n
     listed = list(members) if isinstance(members, (list, tuple, set, np.ndarray, range)) else [members]
     mask = np.zeros(shape, bool)
     for member in listed:
-        mask[..., _feature(member, shape[-1] if shape else 1, names, what)] = True
+        place = _feature(member, shape[-1] if shape else 1, names, what)
+        mask[(..., place) if shape else ...] = True
     return mask
 
 
