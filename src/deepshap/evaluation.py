@@ -16,7 +16,7 @@ from .attribution import run
 from .engines.registry import engine_for
 from .engines.uses import Use
 from .errors import InputError
-from .names import check_whole, plural
+from .names import check_whole, plural, shortened
 from .options import check_choice, check_number, check_options
 from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
 from .tables import plain
@@ -34,9 +34,9 @@ SAMPLES = 1000  # of the bootstrap
 
 
 # ---------------------------------------------------------------------- before
-@dataclass
+@dataclass(repr=False)
 class Inspection:
-    """What ``check`` found; printed, it is a table.
+    """What ``check`` found; printed, it is a table, and its representation the verdict.
 
     Attributes
     ----------
@@ -50,6 +50,13 @@ class Inspection:
     def supported(self) -> bool:
         """Whether all operations have a rule."""
         return all(use.supported for use in self.uses)
+
+    def __repr__(self) -> str:
+        missing = [f"{use.name} ({use.places[0]})" for use in self.uses if not use.supported]
+        if not missing:
+            return f"supported: each of {plural(len(self.uses), 'operation')} has a rule; print it for the table"
+        verb = "has" if len(missing) == 1 else "have"
+        return f"not supported: {len(missing)} of {plural(len(self.uses), 'operation')} {verb} no rule: {shortened(missing)}"
 
     def __str__(self) -> str:
         rows = [("operation", "times", "treatment", "where")]
@@ -102,9 +109,11 @@ def check(
 
 
 # ---------------------------------------------------------------------- after
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Faithfulness:
-    """What the model says about its explanation. Players are what is taken away together: features, steps or cells.
+    """What the model says about its explanation; shown, it is a few lines.
+
+    Players are what is taken away together: features, steps or cells.
 
     Attributes
     ----------
@@ -175,13 +184,24 @@ class Faithfulness:
 
         return draw(self, ax=ax, unit=unit)
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """In plain words: faithful from a mean agreement of 0.8, or without one a separation of 0.2; partly from half of that."""
+        agreement = self.agreement[np.isfinite(self.agreement)]
+        share = agreement.mean() / 0.8 if len(agreement) else np.mean(self.separation) / 0.2
+        degree = "faithful" if share >= 1 else "partly faithful" if share >= 0.5 else "not faithful"
+        return (
+            f"{degree}: what attributions say {'agrees' if share >= 0.5 else 'does not agree'} with what the model does"
+        )
+
+    def __repr__(self) -> str:
         most = np.argmin(np.abs(self.removed - 0.5))
         start = np.mean(self.deletion[RANDOM][:, 0])
         fall = {order: np.mean(curve[:, most]) - start for order, curve in self.deletion.items()}
         falls = ", ".join(f"{change:+.3g} {order}" for order, change in fall.items())
         rows, doubtful, moved = len(self.gap), np.mean(self.doubtful), np.mean(self.noise_changes)
         return (
+            f"{self.verdict}\n"
             f"faithfulness of {plural(rows, 'explanation')} of {self.explained}, by {self.players}\n"
             f"output when {self.removed[most]:.0%} of the {self.players} are taken away: {falls}\n"
             f"separation of the curves: {np.mean(self.separation):.2f} (a random order: 0)\n"

@@ -24,13 +24,14 @@ from .engines.api import Engine, Points
 from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
-from .errors import InputError, of_user
+from .errors import InputError, of_user, warn_caller
 from .found import check_transforms, names_of_inputs
 from .memory import MOST_PAIRS, memory_budget
-from .names import check_count, check_whole, listed, name_of
+from .names import check_count, check_whole, listed, name_of, plural, shortened
 from .options import check_options, opened
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
+from .sampling.estimates import largest_errors
 from .sampling.players import players_of
 from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
 
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     import torch
 
     from .results import Explanation
+
+FAR_APART = (
+    10  # standard deviations between the means of X and the background, from which they seem to be scaled differently
+)
+SOME_ROWS = 200  # that these are taken of
 
 
 class _Nothing:
@@ -153,6 +159,17 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         self._columns = columns_of(labels)
         if self._columns is not None and layer is None:
             check_same_order(self.feature_names, self._columns)
+
+    _scales_compared = False
+
+    def __repr__(self) -> str:
+        if self._background is None:
+            background = "references of its own for each row"
+        else:
+            shapes = ", ".join(str(tuple(x.shape[1:])) for x in self._background.inputs)
+            background = f"{plural(len(self._background), 'reference')} of shape {shapes}"
+        names = "" if self.output_names is None else f"; outputs: {shortened(self.output_names)}"
+        return f"DeepExplainer of {name_of(self.engine.model) or 'a function'} against {background}{names}"
 
     @property
     def max_memory(self) -> int:
@@ -525,6 +542,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         with self.engine.session(), _lengths_named(labels, additional_forward_args):
             engine = self.engine
             examples, references = engine.read(X, additional_forward_args, self._background)
+            self._compare_scales(examples)
             method, by_cells = sampling["method"], isinstance(players, str) and players == "cells"
             if method is not None or sampling["effort"] != 1 or sampling["tolerance"] is not None or not by_cells:
                 found = self._players(players, examples, labels)
@@ -541,7 +559,38 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             )
             result = attribute(engine, request) if references else self._attribute_to_own(engine, request)
         result = result.selected(selection.resolved(result.predictions))
+        if result.converged is not None and not result.converged.all():
+            assert result.errors is not None
+            most = np.max([largest_errors(*pair) for pair in zip(result.errors, result.values, strict=True)])
+            warn_caller(
+                f"tolerance={sampling['tolerance']:g} was reached by {result.converged.sum():,} of "
+                f"{plural(len(result.converged), 'row')}; standard errors are up to {most:.2g} of a row's largest value. Raise "
+                "max_effort=, or leave those rows out: explanation[explanation.converged]."
+            )
         return request, result if predictions is None else replace(result, predictions=predictions), labels
+
+    def _compare_scales(self, examples: Points) -> None:
+        """Warn, in the first call, of inputs so far from the background that one of them may have been scaled, the other not."""
+        checked, self._scales_compared = self._scales_compared, True
+        if checked or self._background is None or self.engine.layer is not None or examples.form.packed:
+            return
+        some = [self.engine.explained(points[:SOME_ROWS]) for points in (examples, self._background)]
+        for x, reference, key in zip(*some, self._keys(examples) or [None], strict=True):
+            if x.dtype.kind != "f" or x.ndim < 2 or not len(x):
+                continue
+            axes = tuple(range(x.ndim - 1))
+            mean, known, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
+            outside = (mean < reference.min(axes)) | (mean > reference.max(axes))  # not so of rare features
+            varies = spread > 1e-6 * np.abs(known)  # constants are baselines
+            apart = np.abs(mean - known) / np.where(varies, spread, np.inf) * outside
+            worst = int(apart.argmax())
+            if apart[worst] > FAR_APART:
+                warn_caller(
+                    f"X{'' if key is None else f' ({key!r})'} and the background seem to be on different scales: the means of "
+                    f"feature {worst} are {mean[worst]:.3g} and {known[worst]:.3g}, {apart[worst]:.0f} standard deviations "
+                    "of the background apart. Scale both as the model was trained, or neither if it scales its input itself."
+                )
+                return
 
     def _attribute_to_own(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
         """Explain every row against the references that the background, a function, returns for it."""
@@ -602,7 +651,9 @@ def names_of_each(feature_names: Any, points: Points) -> list[Any]:
     found = [feature_names] if single else names_of_inputs(feature_names, keys)
     for names, x in zip(found, points.inputs, strict=True):
         if names is not None:
-            check_count("feature_names", names, x.shape[-1] if len(x.shape) > 1 else 0)
+            check_count(
+                "feature_names", names, x.shape[-1] if len(x.shape) > 1 else 1
+            )  # ids of categories are one feature
     return found
 
 

@@ -818,6 +818,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 # ---------------------------------------------------------------------- the dial
+@pytest.mark.filterwarnings("ignore:tolerance=0.001 was reached:UserWarning")
 def test_the_dial(x):
     options = ["cli_models:Forecast", "x.npy", "-b", 4, "--seed", 3]
     result = done("explain", *options, "--effort", 4, "--players", "steps")
@@ -831,7 +832,8 @@ def test_the_dial(x):
     assert "reliability" not in result.stdout
 
     done("explain", *options, "--tolerance", 0.001, "--max-effort", 2, "--players", "steps")
-    least = made(x, tolerance=0.001, max_effort=2, players="steps", seed=3)
+    with pytest.warns(UserWarning, match="tolerance=0.001 was reached by"):
+        least = made(x, tolerance=0.001, max_effort=2, players="steps", seed=3)
     np.testing.assert_allclose(deepshap.load("attributions.parquet").values, least.values, atol=1e-6)
 
     done("explain", *options, "--tolerance", 0.3, "--players", 2)

@@ -146,7 +146,8 @@ def test_everything_tried_has_converged():
 
 
 def test_a_limit_is_kept_and_told():
-    found = explainer(reader(3, scale=2.5), BACKGROUND)(X, tolerance=1e-4, max_effort=3)
+    with pytest.warns(UserWarning, match="tolerance=0.0001 was reached by 0 of"):
+        found = explainer(reader(3, scale=2.5), BACKGROUND)(X, tolerance=1e-4, max_effort=3)
     assert not found.converged.any()
     assert found.standard_errors.max() > 0
     assert misses(found) < 1e-12

@@ -49,6 +49,7 @@ def arrays(explanation):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore:tolerance=0.15 was reached:UserWarning")
 def test_rows_alone_are_those_of_one_call(case, tmp_path):
     make, options = CASES[case]
     made, examples = make()

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..names import as_texts, duration, names_for, numbered, plural
 from .core import Attributions
-from .long_form import axis_names
+from .long_form import axis_names, column_of
 
 BLOCK = 2**22  # values that are looked at a time
 MOST_BARS, MOST_CELLS, MOST_NAMES = 10, 400, 4
@@ -34,7 +34,9 @@ def summary(explanation: Attributions) -> str:
 def text(explanation: Attributions) -> str:
     """Return the same in a few lines, without the importance."""
     parts = explanation.items()
-    facts = "; ".join(f"{name}: {known}" for name, known in _facts(parts[0][1]).items())
+    facts = "; ".join(
+        f"{name}: {known}".replace("converged: ", "converged ") for name, known in _facts(parts[0][1]).items()
+    )
     return "\n  ".join([f"{type(explanation).__name__}:", *(_shape(name, part) for name, part in parts), facts])
 
 
@@ -45,6 +47,7 @@ def _heading(name: str, shapes: list[str]) -> str:
 def _shape(name: Any, part: Attributions) -> str:
     """The sizes of the axes of ``values``, with what they are."""
     words = [("output" if name.startswith("output") else name.partition("axis")[0]) for name in axis_names(part)]
+    words = [column_of(word, part.players) for word in words]  # of players: steps, windows, groups
     sizes = [plural(size, word) if word else f"{size:,}" for size, word in zip(part.shape, words, strict=True)]
     text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}" if sizes else "1 number"
     return text if name is None else f"{name}: {text}"
@@ -63,9 +66,14 @@ def _facts(part: Attributions) -> dict[str, str]:
         "largest standard error": None
         if part.standard_errors is None
         else f"{part.standard_errors.max(initial=0):.2g}",
+        "converged": None if part.converged is None else _converged(np.atleast_1d(part.converged)),
         "time": None if part.compute_time is None else duration(part.compute_time),
     }
     return {name: text for name, text in facts.items() if text is not None}
+
+
+def _converged(reached: np.ndarray) -> str:
+    return f"on {int(reached.sum()):,} of {plural(len(reached), 'row')}"
 
 
 def _facts_as_html(facts: dict[str, str]) -> str:
@@ -116,8 +124,9 @@ def _importance(name: Any, part: Attributions) -> Iterator[str]:
     title = "mean |attribution|" + ("" if name is None else f" to {name}")
     features = None if axes == 1 and steps is not None else size.sum(0) if axes == 2 else size
     if features is not None and len(features) > 1:
-        yield _caption(f"{title} by feature")
-        yield _bars(names_for(part.feature_names, len(features)) or numbered("Feature", len(features)), features)
+        word = column_of("feature", part.players)
+        yield _caption(f"{title} by {word}")
+        yield _bars(names_for(part.feature_names, len(features)) or numbered("Feature", len(features)), features, word)
     if steps is not None:
         per_step = (size.sum(1) if axes == 2 else size) * _share_of_padding(part, len(size))
         yield _caption(f"{title} by step")
@@ -143,12 +152,12 @@ def _caption(text: str) -> str:
     return f'<div style="{MUTED};margin-top:4px">{escape(text)}</div>'
 
 
-def _bars(names: list[str], sizes: np.ndarray) -> str:
+def _bars(names: list[str], sizes: np.ndarray, word: str) -> str:
     order = np.argsort(-sizes, kind="stable")[:MOST_BARS]
     largest = float(sizes.max()) or 1.0
     lines = [_bar(names[i], sizes[i], sizes[i] / largest) for i in order]
     if len(order) < len(names):
-        lines.append(f'<div style="{MUTED};padding-left:158px">and {len(names) - len(order):,} other features</div>')
+        lines.append(f'<div style="{MUTED};padding-left:158px">and {len(names) - len(order):,} other {word}s</div>')
     return "".join(lines)
 
 

@@ -18,7 +18,7 @@ from .estimates import student_factor
 GOOD = 0.1  # a distance to the Shapley values that suffices to show one prediction and its largest reasons
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reliability:
     """How far plain Deep SHAP is from the Shapley values.
 
@@ -62,7 +62,7 @@ class Reliability:
             f"{self.players} players (players=) take less"
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         exact = self.error < 1e-6
         distance = f"{100 * self.distance:.1f} %" + ("" if exact else f" ± {100 * self.error:.1f} %")
         return (
