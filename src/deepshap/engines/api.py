@@ -304,9 +304,6 @@ class Engine(Protocol):
     def in_double(self) -> Engine | None:
         """An engine of the same model that computes in float64; None where this one does."""
 
-    def rounding(self, points: Points, at_once: int) -> np.ndarray:
-        """How far rounding of what the model computes can move its outputs, (rows, outputs)."""
-
     def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Engine:
         """An engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
 

@@ -27,7 +27,6 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 
 T = TypeVar("T")
 MOST_OTHERS = 4  # engines of other outputs that are kept, each with the references' activations
-GRIDS = (1.0, 1.137, 1.291, 1.463, 1.619, 1.811)  # on which rounding is looked at
 
 
 class Shell(ABC):
@@ -289,22 +288,14 @@ class Shell(ABC):
     def _rows_first(output: Any, axis: int) -> Any:
         """An output with an axis moved to the front."""
 
-    # ------------------------------------------------------------------ in other precisions
+    # ------------------------------------------------------------------ in float64
     @abstractmethod
-    def _as(self, dtype: str | None, grid: float = 1.0) -> Self:
-        """An engine of the same model in float64, rounded after each operation to a dtype, if there is one, on a grid."""
+    def _wide(self) -> Self:
+        """Return an engine of the same model that computes in float64."""
 
     def in_double(self) -> Self | None:
         """An engine of the same model that computes in float64; None where this one does."""
-        return None if self.tolerance == TOLERANCE["float64"] else self._as(None)
-
-    def rounding(self, points: Points, at_once: int) -> np.ndarray:
-        """How far the model's rounding can move its outputs, (rows, outputs).
-
-        On every grid a small number may vanish beside a large one; without rounding it does not.
-        """
-        engines = [self._as(None), *(self._as(self.lowest, grid) for grid in GRIDS)]
-        return np.ptp([engine.outputs(points, at_once) for engine in engines], axis=0)
+        return None if self.tolerance == TOLERANCE["float64"] else self._wide()
 
     # ------------------------------------------------------------------ what was found out
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,25 +18,13 @@ from tensorflow.python.framework import op_def_registry
 NARROW = (tf.float32, tf.float16, tf.bfloat16)
 READS = "ReadVariableOp", "ResourceGather", "ResourceGatherNd"  # of variables
 WRITES = "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"
-GIVEN = "Placeholder", "Const", "Identity"
 WIDE = tf.float64.as_datatype_enum
 
 
-@dataclass(frozen=True)
-class Precision:
-    """In what a graph computes: float64, rounded to a dtype after each operation if there is one.
-
-    ``grid`` is a factor that puts the rounded numbers elsewhere: what outputs differ by from one to another, rounding makes.
-    """
-
-    dtype: tf.DType | None = None
-    grid: float = 1.0
-
-
-def widened(function: Any, inputs: int, precision: Precision) -> Any:
+def widened(function: Any, inputs: int) -> Any:
     """A traced function with the same inputs, of which the first ones are wide, and outputs in float64."""
     graph, captured = function.graph, function.captured_inputs
-    wide = _in_float64(graph.as_graph_def(add_shapes=True), precision)
+    wide = _in_float64(graph.as_graph_def(add_shapes=True))
     given = graph.inputs[: len(graph.inputs) - len(captured)]
     specs = [
         tf.TensorSpec(t.shape, tf.float64 if t.dtype in NARROW and k < inputs else t.dtype) for k, t in enumerate(given)
@@ -64,12 +51,11 @@ def _forgotten(functions: Sequence[str]) -> None:
 
 
 # ---------------------------------------------------------------------- graphs and functions rewritten
-def _in_float64(definition: Any, precision: Precision) -> Any:
+def _in_float64(definition: Any) -> Any:
     """A graph and its functions, which get names of their own."""
-    ending = f"_in_float64_{precision.dtype.name if precision.dtype else ''}_{precision.grid}".replace(".", "_")
-    names = {f.signature.name: f.signature.name + ending for f in definition.library.function}
+    names = {f.signature.name: f"{f.signature.name}_in_float64" for f in definition.library.function}
     wide = type(definition)(versions=definition.versions)
-    wide.node.extend(_Rewriting(names, precision, in_function=False).nodes(definition.node))
+    wide.node.extend(_Rewriting(names, in_function=False).nodes(definition.node))
     for function in definition.library.function:
         made = wide.library.function.add()
         made.CopyFrom(function)
@@ -77,7 +63,7 @@ def _in_float64(definition: Any, precision: Precision) -> Any:
         for argument in (*made.signature.input_arg, *made.signature.output_arg):
             argument.type = _wide_type(argument.type)
             argument.ClearField("experimental_full_type")
-        rewriting = _Rewriting(names, precision, in_function=True)
+        rewriting = _Rewriting(names, in_function=True)
         del made.node_def[:]
         made.node_def.extend(rewriting.nodes(function.node_def))
         for key, name in function.ret.items():
@@ -88,13 +74,13 @@ def _in_float64(definition: Any, precision: Precision) -> Any:
 class _Rewriting:
     """Puts float64 into the nodes of a graph, or of a function, where outputs are called by their arguments' names."""
 
-    def __init__(self, names: Mapping[str, str], precision: Precision, in_function: bool) -> None:
-        self._names, self._precision, self._in_function = names, precision, in_function
+    def __init__(self, names: Mapping[str, str], in_function: bool) -> None:
+        self._names, self._in_function = names, in_function
         self.renamed: dict[str, str] = {}
         self._nodes: list[Any] = []
 
     def nodes(self, given: Sequence[Any]) -> list[Any]:
-        """The nodes, with the casts and roundings that they need."""
+        """The nodes, with the casts that they need."""
         for node in given:
             self._rewrite(node)
         for node in self._nodes:
@@ -114,11 +100,10 @@ class _Rewriting:
             made.input[1] = self._cast(f"{node.name}/narrow", node.input[1], WIDE, node.attr["dtype"].type)
         self._nodes.append(made)
         output = _only_output(made)
-        if output is None or not (narrow or self._rounds(made)):
+        if output is None or not narrow:
             return
         made.name += "/raw"
-        at = self._called(made.name, output)
-        at = self._cast(node.name, at, node.attr["dtype"].type, WIDE) if narrow else self._rounded(node.name, at)
+        at = self._cast(node.name, self._called(made.name, output), node.attr["dtype"].type, WIDE)
         if self._in_function:
             self.renamed[f"{node.name}:{output}:0"] = at
 
@@ -133,20 +118,6 @@ class _Rewriting:
             value.tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(value.tensor).astype(np.float64)))
         for function in [value.func] if kind == "func" else value.list.func if kind == "list" else ():
             function.name = self._names.get(function.name, function.name)
-
-    def _rounds(self, node: Any) -> bool:
-        rounded = self._precision.dtype is not None and node.op not in (*GIVEN, *self._names.values())
-        return rounded and node.attr[_output_type(node)].type == WIDE
-
-    def _rounded(self, name: str, at: str) -> str:
-        grid = self._add(f"{name}/grid", "Const", [], dtype=WIDE)
-        self._nodes[-1].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(self._precision.grid, tf.float64))
-        assert self._precision.dtype is not None
-        low = self._precision.dtype.as_datatype_enum
-        scaled = self._add(f"{name}/scaled", "Mul", [at, self._called(grid, "output")], T=WIDE)
-        wide = self._cast(f"{name}/wide", self._cast(f"{name}/low", self._called(scaled, "z"), WIDE, low), low, WIDE)
-        # TensorFlow would leave out a product and its quotient
-        return self._called(self._add(name, "DivNoNan", [wide, self._called(grid, "output")], T=WIDE), "z")
 
     def _cast(self, name: str, at: str, before: int, after: int) -> str:
         return self._called(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")

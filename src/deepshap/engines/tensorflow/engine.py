@@ -18,7 +18,7 @@ from ..shell import Shell, called_twice, spread
 from . import heads as output_heads
 from . import inspection
 from .contributions import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
-from .double import NARROW, Precision, widened
+from .double import NARROW, widened
 from .graphs import ModelGraph, concrete, shared
 from .handlers import Handlers
 from .inputs import Inputs, take_output
@@ -54,7 +54,7 @@ class TensorFlowEngine(Shell):
             raise InputError(
                 f"the layer of (model, layer) must be a layer of the model, such as model.layers[0], not {layer!r}."
             )
-        self._precision: Precision | None = None  # another one than the model's own
+        self._in_float64 = False  # whatever the model computes in
         self.forget()
         self.handlers = Handlers(self)
 
@@ -156,9 +156,9 @@ class TensorFlowEngine(Shell):
 
     def _in_precision(self, graph: ModelGraph, inputs: int) -> ModelGraph:
         """The graph in the precision that the engine computes in."""
-        if self._precision is None:
+        if not self._in_float64:
             return graph
-        wide = ModelGraph(widened(graph.function, inputs, self._precision), graph.library.scopes, graph.regions)
+        wide = ModelGraph(widened(graph.function, inputs), graph.library.scopes, graph.regions)
         wide.written = graph.written
         return wide
 
@@ -220,19 +220,14 @@ class TensorFlowEngine(Shell):
 
     def _entering(self, points: Points, repeats: int = 1) -> list[Any]:
         """The values of some points as tensors, in the precision that the engine computes in; each row several times."""
-        wide = [self._precision is not None and tf.as_dtype(r.dtype) in NARROW for r in points.inputs]
+        wide = [self._in_float64 and tf.as_dtype(r.dtype) in NARROW for r in points.inputs]
         values = [r.astype(np.float64) if w else r for r, w in zip(points.inputs, wide, strict=True)]
         return _tensors(values, repeats)
-
-    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """Rounding on a grid may differ with the number of rows."""
-        if self._precision is None or self._precision.dtype is None:
-            super()._check_size(points, outputs)
 
     def _compare(self, points: Points, row: np.ndarray) -> None:
         """The graph must compute what the model returns when it is called, of the first of some rows."""
         graph = self.graph(points)
-        if graph in self._compared or self._precision is not None:
+        if graph in self._compared or self._in_float64:
             return
 
         def called(draw: int) -> np.ndarray:
@@ -400,10 +395,10 @@ class TensorFlowEngine(Shell):
             graph.surveys[key] = survey
         return graph.surveys[key]
 
-    # ------------------------------------------------------------------ in other precisions
-    def _as(self, dtype: str | None, grid: float = 1.0) -> TensorFlowEngine:
+    # ------------------------------------------------------------------ in float64
+    def _wide(self) -> TensorFlowEngine:
         other = self._twin()
-        other._precision = Precision(dtype and tf.as_dtype(dtype), grid)
+        other._in_float64 = True
         return other
 
     # ------------------------------------------------------------------ looking at a model

@@ -13,31 +13,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .names import resolve
-from .tree import tensors
-
-# What subtract a mean inside: how their operand is rounded moves them, and not only how their result is.
-CENTRED = {"layer_norm", "group_norm", "instance_norm", "batch_norm", "var", "std", "var_mean", "std_mean"}
 CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
 
 
 class InFloat64(TorchFunctionMode):
-    """Widens all floating-point numbers of the calls that are made inside of it.
-
-    Parameters
-    ----------
-    dtype : to which results are rounded nevertheless; None for float64.
-    grid : a factor that puts the rounded numbers elsewhere: what outputs differ by from one to another, rounding makes.
-    """
-
-    def __init__(self, dtype: torch.dtype | None = None, grid: float = 1.0) -> None:
-        super().__init__()
-        self._dtype, self._grid = dtype, grid
-
-    @property
-    def rounds(self) -> bool:
-        """Whether results are rounded."""
-        return self._dtype is not None
+    """Widens all floating-point numbers of the calls that are made inside of it."""
 
     def __enter__(self) -> Any:
         self._wide: dict[int, tuple[Tensor, Tensor]] = {}  # what the model holds, by its identity: itself, and widened
@@ -53,16 +33,7 @@ class InFloat64(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = torch.Tensor.double if function in CASTS else function
         args, kwargs = self._widened(args), self._widened(kwargs or {})
-        spelling = None if self._dtype is None else resolve(function)
-        if spelling is not None and spelling.name in CENTRED and args:
-            args = (self._rounded(args[0]), *args[1:])
-        result = self._widened(function(*args, **kwargs))
-        if self._dtype is None or not isinstance(result, Tensor):
-            return result
-        if spelling is not None and spelling.inplace:
-            return result.copy_(self._rounded(result))
-        given = {id(t) for t in tensors((args, kwargs))}
-        return result if id(result) in given or result._is_view() else self._rounded(result)
+        return self._widened(function(*args, **kwargs))
 
     def _widened(self, tree: Any) -> Any:
         if isinstance(tree, torch.dtype):
@@ -79,19 +50,8 @@ class InFloat64(TorchFunctionMode):
         """The same values, and the same tensor each time: the model may write to it."""
         if id(tensor) not in self._wide:
             wide = tensor.to(torch.complex128 if _dtype(tensor) == torch.complex64 else torch.float64)
-            self._wide[id(tensor)] = tensor, self._rounded(wide)
+            self._wide[id(tensor)] = tensor, wide
         return self._wide[id(tensor)][1]
-
-    def _rounded(self, tensor: Tensor) -> Tensor:
-        if self._dtype is None or tensor.dtype != torch.float64:
-            return tensor
-        scaled = tensor.mul(self._grid)
-        if self._dtype != torch.float64:
-            return scaled.to(self._dtype).double().div(self._grid)
-        rounded = (
-            (3 * scaled).sub_(3 * scaled - scaled).div_(self._grid)
-        )  # to a bit less (Veltkamp 1968): others than they were
-        return torch.where(rounded.isfinite(), rounded, tensor)
 
 
 def _is_narrow(dtype: torch.dtype) -> bool:

@@ -120,9 +120,9 @@ class TorchEngine(Untouched):
         self._agreement = Agreement(self._evaluate, self.operations)
         return used
 
-    def _as(self, dtype: str | None, grid: float = 1.0) -> TorchEngine:
+    def _wide(self) -> TorchEngine:
         other = copy.copy(self)
-        other._computing, other._dtypes = InFloat64(getattr(torch, dtype) if dtype else None, grid), set()
+        other._computing, other._dtypes = InFloat64(), set()
         other._begin()
         other.forget()
         return other

@@ -44,11 +44,6 @@ class Untouched(Shell):
         wide = isinstance(self._computing, InFloat64)
         return [r.double() if wide and r.is_floating_point() else r for r in points.inputs]
 
-    def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """Rounding on a grid may differ with the number of rows."""
-        if not (isinstance(self._computing, InFloat64) and self._computing.rounds):
-            super()._check_size(points, outputs)
-
     def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
         values: list[Tensor] = []
 
