@@ -22,16 +22,17 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow
 import tables
 import torch
 from processes import write
 from torch import nn
 
 import deepshap
-from deepshap.dataset.batches import Batch
-from deepshap.dataset.columns import Form
-from deepshap.dataset.parts import write_part
+from deepshap.dataset.folder import write_part
 from deepshap.dataset.rows import RowExplainer
+from deepshap.dataset.sources import Batch
+from deepshap.explanation import storage
 
 ROWS, REFERENCES, STEPS, FEATURES, PART = 100_000, 50, 30, 4, 1000
 RESULTS = Path(__file__).parent / "results" / "dataset.json"
@@ -145,10 +146,15 @@ def plain(count: int) -> dict[str, Any]:
 
 def writing(count: int, folder: str) -> dict[str, Any]:
     """What parts cost to be written, flushed and named."""
-    found = RowExplainer(explainer(), Form(), "raise", {})(Batch(0, rows(PART), np.arange(PART)))
+    explain = RowExplainer(explainer(), "raise", {})
+    batch = Batch(0, rows(PART), np.arange(PART))
+    explanation, _ = explain.explain(batch)
     begun = time.perf_counter()
     for number in range(count // PART):
-        write_part(Path(folder), number, found.table, {})
+        schema, lines = storage.long_tables(explanation, 0)
+        sink = pyarrow.BufferOutputStream()
+        storage.write(sink, schema, lines)
+        write_part(Path(folder), number, sink.getvalue())
     return {"seconds": time.perf_counter() - begun, "parts": count // PART}
 
 
@@ -164,7 +170,7 @@ def lengths(count: int) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": count, "mean_length": float(steps.mean())}
     for name, model in (("packs", Recurrent), ("runs over the padding", Padded)):
         made, seconds = explainer(model), {}
-        with RowExplainer(made, Form(), "raise", {}) as explain:
+        with RowExplainer(made, "raise", {}) as explain:
             for how in ("padded", "grouped", "padded", "grouped"):
                 begun = time.process_time()
                 for start in range(0, count, PART):

@@ -30,7 +30,7 @@ PROGRAMS = {  # arguments of Python, by the extra that they need
     "dataset": [
         "-c",
         "import filelock, loky, pandas; from deepshap.dataset import run, workers\n"
-        "from deepshap.dataset.opening import open_source\n"
+        "from deepshap.dataset.sources import open_source\n"
         "pandas.DataFrame({'a': [1.0, 2.0]}).to_parquet('x.parquet'); assert open_source('x.parquet').rows == 2",
     ],
     "ray": ["-c", "import ray.data, deepshap.ray; print(deepshap.ray.explain.__name__)"],

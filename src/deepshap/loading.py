@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from glob import glob
-from pathlib import Path
 from typing import Any
 
-from .dataset.manifest import FILE, LOCK
-from .dataset.parts import parts_in
 from .dataset.stored import ExplanationDataset
 from .errors import InputError
 from .explanation import storage
@@ -47,15 +44,6 @@ def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any
             raise InputError(f"there are no files {path}.")
         return load(found)
     if os.path.isdir(path):
-        check_holds_run(path)
         return ExplanationDataset(path)
     parts = storage.read(path, Explanation)
     return parts if isinstance(parts, Explanation) else JointExplanation(parts)
-
-
-def check_holds_run(path: str | os.PathLike[str]) -> None:
-    """Raise unless a run has written to a folder, though it may be damaged since."""
-    folder = Path(path)
-    if not any((folder / name).exists() for name in (FILE, LOCK)) and not parts_in(folder):
-        files = f"; of files in it load({str(folder / '*.parquet')!r})" if any(folder.glob("*.parquet")) else ""
-        raise InputError(f"{path} is no folder of explanations: explain_dataset did not write to it{files}.")

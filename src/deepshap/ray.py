@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .dataset.columns import Form
-from .dataset.manifest import Manifest, check_same, read_manifest
+from .dataset.folder import check_same, write_whole
 from .dataset.mapping import BatchExplainer, features_of
 from .dataset.rows import RowExplainer
 from .dataset.run import made_of, plainly
@@ -32,8 +31,6 @@ def explain(
     shape: Sequence[int] | None = None,
     lengths: str | None = None,
     targets: str | None = None,
-    form: str = "values",
-    dtype: str = "float32",
     on_error: str = "raise",
     batch_size: int = 1000,
     concurrency: int | tuple[int, int] = 1,
@@ -52,7 +49,7 @@ def explain(
         The rows.
     explainer : DeepExplainer or callable
         The explainer, or a function without arguments that makes it in each actor, as for models on a GPU.
-    id, features, shape, lengths, targets, form, dtype, on_error
+    id, features, shape, lengths, targets, on_error
         As for ``deepshap.BatchExplainer``.
     batch_size : int
         Rows that are explained together.
@@ -85,13 +82,13 @@ def explain(
     >>> explained.write_parquet("attributions/")
     """
     ray = import_ray()
-    load, written = explainer, Form(form, dtype)
+    load = explainer
     _check_columns(ds.schema(fetch_if_missing=False), id, features, shape, lengths, targets)
     if hasattr(explainer, "depends_on"):
-        RowExplainer(explainer, written, on_error, options)  # an error of the options is one of this call
+        RowExplainer(explainer, on_error, options)  # an error of the options is one of this call
         load = partial(_fetched, ray.put(with_rules(explainer)))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
-    arguments |= {"targets": targets, "form": form, "dtype": dtype, "on_error": on_error, **options}
+    arguments |= {"targets": targets, "on_error": on_error, **options}
     explained = ds.map_batches(
         BatchExplainer,
         fn_constructor_kwargs=arguments,
@@ -104,7 +101,7 @@ def explain(
     if checkpoint is not None:
         reading = {"id": id, "features": features, "shape": shape, "lengths": lengths, "targets": targets}
         made = explainer if hasattr(explainer, "depends_on") else explainer()
-        depends = {**made_of(made, options), "reading": plainly(reading), **vars(written)}
+        depends = {**made_of(made, options), "reading": plainly(reading)}
         explained.context.checkpoint_config = _checkpoints(Path(checkpoint), id, depends)
     return explained
 
@@ -150,14 +147,17 @@ def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
             "this Ray has no checkpoints: take a newer one, or deepshap.explain_dataset(..., ray=...), which has its own."
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
-    before = read_manifest(folder)
-    now = Manifest(json.loads(json.dumps(depends)), None, None, None)
-    if before is not None:
-        check_same(folder, before.fingerprint, now.fingerprint)
+    note, now = folder / "made-of.json", json.loads(json.dumps(depends))
+    if note.exists():
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{folder} does not say what its checkpoints are of: take another folder.") from None
+        check_same(folder, before, now)
     elif (folder / "rows").exists():
         raise InputError(f"{folder} does not say what its checkpoints are of: take another folder.")
     else:
-        now.write(folder)
+        write_whole(note, json.dumps(now, indent=1).encode())
     return CheckpointConfig(id, str(folder.absolute() / "rows"), delete_checkpoint_on_success=False)
 
 

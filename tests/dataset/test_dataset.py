@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 
 import dataset_models as models
@@ -17,6 +16,7 @@ from dataset_models import Picky, Table, long_table, ragged_explainer, rows, tab
 
 import deepshap
 from deepshap import InputError, explain_dataset
+from deepshap.dataset import run
 from deepshap.engines.torch.recurrent import products
 from deepshap.names import duration
 
@@ -84,21 +84,18 @@ SOURCES = {
     "tensor": lambda path: (torch.tensor(rows(COUNT)), {}),
     "memory map": as_npy,
     "arrow": lambda path: (pa.Table.from_pandas(frame()), {}),
-    "record batches": lambda path: (iter(pa.Table.from_pandas(frame()).to_batches(4)), {}),
     "table": lambda path: (frame(ids=np.arange(COUNT) + 100), {}),
     "Parquet": as_wide,
     "folder": as_folder,
     "files": lambda path: (sorted(as_folder(path)[0].iterdir()), {}),
     "a column of arrays": as_nested,
-    "iterable": lambda path: ((rows(COUNT)[i : i + 4] for i in range(0, COUNT, 4)), {}),
 }
 
 
 @pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize("form", ["values", "long"])
-def test_every_source_gives_the_numbers_of_one_call(name, form, explainer, whole, tmp_path):
+def test_every_source_gives_the_numbers_of_one_call(name, explainer, whole, tmp_path):
     data, options = SOURCES[name](tmp_path)
-    found = explain_dataset(explainer, data, tmp_path / "out", rows_per_part=4, form=form, progress=False, **options)
+    found = explain_dataset(explainer, data, tmp_path / "out", rows_per_part=4, progress=False, **options)
     close(found[:], whole)
     first = 100 if name in ("table", "Parquet", "a column of arrays") else 0
     np.testing.assert_array_equal(found[:].row_ids, np.arange(COUNT) + first)
@@ -108,12 +105,11 @@ def test_every_source_gives_the_numbers_of_one_call(name, form, explainer, whole
     assert found.statistics["largest_gap"] == pytest.approx(found[:].gap.max())
 
 
-@pytest.mark.parametrize("form", ["values", "long"])
 @pytest.mark.parametrize("lengths", [True, False])
-def test_long_tables_are_read_as_sequences(form, lengths, ragged, tmp_path):
+def test_long_tables_are_read_as_sequences(lengths, ragged, tmp_path):
     table = long_table(COUNT)
     table.to_parquet(tmp_path / "long.parquet", row_group_size=7)
-    options = {"id": "who", "time": "day", "lengths": lengths, "form": form, "progress": False}
+    options = {"id": "who", "time": "day", "lengths": lengths, "progress": False}
     wanted = deepshap.sequences(table, "who", "day")
     explainer, arguments = ragged, (wanted.lengths,)
     if not lengths:  # a model that reads all steps
@@ -191,20 +187,17 @@ def test_several_inputs_and_a_row_axis_of_their_own(tmp_path):
     a, b = (random.normal(size=(9, *shape)).astype(np.float32) for shape in ((3, 2), (2,)))
     explainer = deepshap.DeepExplainer(Two(), [np.moveaxis(a[:4], 0, 1), b[:4]], batch_axis=[1, 0], progress=False)
     wanted = explainer([np.moveaxis(a, 0, 1), b])
-    for form in ("values", "long"):
-        found = explain_dataset(explainer, [a, b], tmp_path / form, rows_per_part=4, form=form, progress=False)[:]
-        for mine, theirs in zip(found.values, wanted.values, strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    found = explain_dataset(explainer, [a, b], tmp_path, rows_per_part=4, progress=False)[:]
+    for mine, theirs in zip(found.values, wanted.values, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    np.testing.assert_array_equal(found[0].row_ids, np.arange(9))
 
 
 def test_ranked_outputs_keep_their_names(explainer, tmp_path):
     wanted = explainer(rows(COUNT), ranked_outputs=1)
-    for form in ("values", "long"):
-        found = explain_dataset(
-            explainer, rows(COUNT), tmp_path / form, rows_per_part=5, form=form, ranked_outputs=1, progress=False
-        )[:]
-        close(found, wanted)
-        np.testing.assert_array_equal(found.output_names, wanted.output_names)
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, ranked_outputs=1, progress=False)[:]
+    close(found, wanted)
+    np.testing.assert_array_equal(found.output_names, wanted.output_names)
 
 
 def test_columns_in_another_order_are_put_in_order(tmp_path):
@@ -213,8 +206,7 @@ def test_columns_in_another_order_are_put_in_order(tmp_path):
     close(explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "out", progress=False)[:], explainer(frame()))
 
 
-@pytest.mark.parametrize("form", ["values", "long"])
-def test_what_is_known_of_rows_goes_along(form, tmp_path):
+def test_what_is_known_of_rows_goes_along(tmp_path):
     """True classes, inputs before scaling and predictions are those of one call."""
     x, raw = frame(ids=np.arange(COUNT) + 100), frame(ids=np.arange(COUNT) + 100) * 7 + 3
     true = np.array(["no", "yes"])[(x["a"] > 0).astype(int)]
@@ -222,7 +214,7 @@ def test_what_is_known_of_rows_goes_along(form, tmp_path):
     wanted = explainer(x, target="true", targets=true)
     for name, table in (("x", x), ("raw", raw)):
         table.assign(truth=true, key=x.index).to_parquet(tmp_path / f"{name}.parquet", index=False, row_group_size=5)
-    options = {"target": "true", "form": form, "rows_per_part": 5, "progress": False}
+    options = {"target": "true", "rows_per_part": 5, "progress": False}
     columns = {"id": "key", "targets": "truth", "raw": tmp_path / "raw.parquet"}
     of_files = explain_dataset(explainer, tmp_path / "x.parquet", tmp_path / "files", **columns, **options)[:]
     of_tables = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)[:]
@@ -231,10 +223,9 @@ def test_what_is_known_of_rows_goes_along(form, tmp_path):
         np.testing.assert_array_equal(found.targets, true)
         np.testing.assert_allclose(found.display_data, raw.to_numpy(), rtol=1e-6)
         assert (found.explained, found.classes) == (wanted.explained, ["no", "yes"])
-    if form == "values":
         np.testing.assert_allclose(found.predictions, wanted.predictions, rtol=1e-6)
-        page = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)
-        assert "confusion" in page.report(tmp_path / "why.html", rows=9).read_text(encoding="utf-8").lower()
+    page = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)
+    assert "confusion" in page.report(tmp_path / "why.html", rows=9).read_text(encoding="utf-8").lower()
     with pytest.raises(InputError, match="its ids are others"):
         explain_dataset(explainer, x, tmp_path / "ids", raw=raw.set_axis(raw.index + 1), **options, targets=true)
     turned = explain_dataset(explainer, x, tmp_path / "turned", raw=raw[list("bacd")], **options, targets=true)[:]
@@ -243,13 +234,12 @@ def test_what_is_known_of_rows_goes_along(form, tmp_path):
         explain_dataset(explainer, x, tmp_path / "columns", raw=raw.rename(columns={"a": "z"}), **options, targets=true)
 
 
-@pytest.mark.parametrize("form", ["values", "long"])
-def test_inverse_transforms_and_values_for_each_output(form, tmp_path):
+def test_inverse_transforms_and_values_for_each_output(tmp_path):
     """What a scaler undoes is beside the input, also where a part holds nothing but failures; padding is cut off."""
     x, true = rows(COUNT), rows(COUNT, seed=5)[:, :2]
     x[10:15, 0] = 13
     explainer = deepshap.DeepExplainer(Picky(), rows(5, seed=1), inverse_transform=lambda z: z * 2, progress=False)
-    options = {"form": form, "on_error": "keep", "rows_per_part": 5, "progress": False}
+    options = {"on_error": "keep", "rows_per_part": 5, "progress": False}
     found = explain_dataset(explainer, x, tmp_path / "out", targets=true, **options)
     good = np.setdiff1d(np.arange(COUNT), np.arange(10, 15))
     np.testing.assert_array_equal(found[:].data, x[good])
@@ -291,14 +281,14 @@ def test_some_rows_of_a_data_set(name, explainer, whole, tmp_path):
 def test_rows_do_not_depend_on_parts_order_or_batch_mates(explainer, ragged, tmp_path):
     x, order = rows(COUNT), np.random.default_rng(0).permutation(COUNT)
     found = [
-        explain_dataset(explainer, x, tmp_path / f"{size}", rows_per_part=size, dtype="float64", progress=False)[:]
+        explain_dataset(explainer, x, tmp_path / f"{size}", rows_per_part=size, progress=False)[:]
         for size in (1, 7, COUNT)
     ]
     found.append(explain_dataset(explainer, x[order], tmp_path / "order", rows_per_part=6, progress=False)[:])
     found[-1] = found[-1][np.argsort(order)]
     for other in found[1:]:
         np.testing.assert_allclose(other.values, found[0].values, rtol=1e-5, atol=1e-6)
-    again = explain_dataset(explainer, x, tmp_path / "again", rows_per_part=7, dtype="float64", progress=False)[:]
+    again = explain_dataset(explainer, x, tmp_path / "again", rows_per_part=7, progress=False)[:]
     equal(again, found[1])
 
 
@@ -310,11 +300,10 @@ DIAL = {
 
 
 @pytest.mark.parametrize("name", DIAL)
-@pytest.mark.parametrize("form", ["values", "long"])
-def test_estimates_do_not_depend_on_the_split_either(name, form, explainer, tmp_path):
+def test_estimates_do_not_depend_on_the_split_either(name, explainer, tmp_path):
     x, order = rows(COUNT), np.random.default_rng(0).permutation(COUNT)
     wanted = explainer(x, **DIAL[name])
-    options = {"form": form, "dtype": "float64", "progress": False, **DIAL[name]}
+    options = {"progress": False, **DIAL[name]}
     one = explain_dataset(explainer, x, tmp_path / "one", rows_per_part=7, **options)[:]
     other = explain_dataset(explainer, x[order], tmp_path / "other", rows_per_part=5, **options)[:][np.argsort(order)]
     for found in (one, other):
@@ -322,7 +311,7 @@ def test_estimates_do_not_depend_on_the_split_either(name, form, explainer, tmp_
         np.testing.assert_allclose(found.standard_errors, wanted.standard_errors, rtol=1e-3, atol=1e-6)
         assert found.players == wanted.players
         assert found.feature_names == wanted.feature_names
-    if name == "a tolerance" and form == "values":
+    if name == "a tolerance":
         np.testing.assert_array_equal(one.converged, wanted.converged)
     with pytest.raises(InputError, match="made otherwise: options"):
         explain_dataset(explainer, x, tmp_path / "one", rows_per_part=7, **{**options, "seed": 6})
@@ -336,8 +325,6 @@ def test_values_of_steps_as_players(ragged, tmp_path):
     found = explain_dataset(ragged, table, tmp_path, lengths=True, rows_per_part=3, progress=False, **options)[:]
     np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
     assert found.feature_names == wanted.feature_names
-    lines = explain_dataset(ragged, table, tmp_path / "lines", lengths=True, form="long", progress=False, **options)
-    assert lines[:].feature_names == wanted.feature_names
 
 
 def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):
@@ -390,8 +377,6 @@ CHANGES = {
     "background": lambda e, x, o: e._background.inputs[0].add_(1e-3),
     "data": lambda e, x, o: x.__setitem__((3, 2), 0.5),
     "rows_per_part": lambda e, x, o: o.update(rows_per_part=6),
-    "dtype": lambda e, x, o: o.update(dtype="float64"),
-    "kind": lambda e, x, o: o.update(form="long"),
     "options": lambda e, x, o: o.update(ranked_outputs=1),
     "names": lambda e, x, o: setattr(e, "output_names", ["a", "b"]),
     "rules": lambda e, x, o: deepshap.register_rule(torch.special.bessel_j1, "elementwise"),
@@ -422,11 +407,10 @@ def test_what_differs_is_said_in_words(tmp_path):
         explain_dataset(table_explainer(), rows(COUNT), tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("form", ["values", "long"])
 @pytest.mark.parametrize("kind", ["array", "Parquet", "Parquet of no types", "long table"])
-def test_data_without_rows_make_a_complete_folder(kind, form, explainer, ragged, tmp_path):
+def test_data_without_rows_make_a_complete_folder(kind, explainer, ragged, tmp_path):
     """With one part, which has no lines but the columns of any other."""
-    none, options = frame(rows(0)), {"form": form, "progress": False}
+    none, options = frame(rows(0)), {"progress": False}
     if kind == "array":
         data, some = rows(0), rows(4)
     elif kind == "long table":
@@ -448,7 +432,7 @@ def test_data_without_rows_make_a_complete_folder(kind, form, explainer, ragged,
     assert given.names == wanted.names
     if kind != "Parquet of no types":
         assert given.equals(wanted)
-    with pytest.raises(InputError, match="no rows were asked for"):
+    with pytest.raises(InputError, match="holds no rows that could be explained"):
         found[:]
     assert explain_dataset(explainer, data, tmp_path / "none", **options).statistics["resumed_parts"] == 1
 
@@ -477,28 +461,17 @@ def test_another_version_is_refused(explainer, tmp_path, monkeypatch):
         explain_dataset(explainer, rows(COUNT), tmp_path, progress=False)
 
 
-def test_an_iterable_must_give_the_same_batches_again(explainer, tmp_path):
-    def batches(count, change=0.0):
-        for i in range(0, count, 4):
-            yield rows(COUNT)[i : i + 4] + (change if i == 4 else 0)
+def test_two_runs_on_one_folder(explainer, tmp_path, monkeypatch):
+    written = run.write_part
 
-    explain_dataset(explainer, batches(12), tmp_path, progress=False)
-    with pytest.raises(InputError, match="batch 1 is another"):
-        explain_dataset(explainer, batches(COUNT, change=1.0), tmp_path, progress=False)
-    with pytest.raises(InputError, match="gave 2 batches"):
-        explain_dataset(explainer, batches(8), tmp_path, progress=False)
-    assert explain_dataset(explainer, batches(COUNT), tmp_path, progress=False).statistics["resumed_parts"] == 3
-
-
-def test_two_runs_on_one_folder(explainer, tmp_path):
-    def batches():
-        yield rows(4)
+    def write(*arguments):
         assert deepshap.status(tmp_path).running
         with pytest.raises(InputError, match="another run is writing"):
             explain_dataset(explainer, rows(4), tmp_path, progress=False)
-        yield rows(4)
+        return written(*arguments)
 
-    assert len(explain_dataset(explainer, batches(), tmp_path, progress=False)) == 8
+    monkeypatch.setattr(run, "write_part", write)
+    assert len(explain_dataset(explainer, rows(8), tmp_path, rows_per_part=4, progress=False)) == 8
     assert not deepshap.status(tmp_path).running
 
 
@@ -531,17 +504,16 @@ def test_damaged_parts_are_noticed_and_made_anew(damage, explainer, tmp_path):
     equal(again[:], wanted)
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, os.remove])
-def test_a_manifest_that_was_cut_off_is_made_anew_from_the_parts(damage, explainer, tmp_path):
-    wanted = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)[:]
-    damage(tmp_path / "manifest.json")
-    with pytest.raises(InputError, match="missing or damaged"):
-        deepshap.load(tmp_path)
-    with pytest.raises(InputError, match="of another run"):
-        explain_dataset(explainer, rows(COUNT, seed=9), tmp_path, rows_per_part=5, progress=False)
-    again = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
-    assert again.statistics["resumed_parts"] == 5
-    equal(again[:], wanted)
+def test_parts_of_two_runs_are_refused(explainer, tmp_path):
+    for seed, name in ((2, "a"), (9, "b")):
+        explain_dataset(explainer, rows(COUNT, seed=seed), tmp_path / name, rows_per_part=5, progress=False)
+    first, other = (sorted((tmp_path / name).iterdir()) for name in "ab")
+    first[1].unlink()
+    other[1].rename(tmp_path / "a" / other[1].name)
+    with pytest.raises(InputError, match="of another run than part-0000000"):
+        deepshap.load(tmp_path / "a")
+    with pytest.raises(InputError, match="made otherwise: data"):
+        explain_dataset(explainer, rows(COUNT), tmp_path / "a", rows_per_part=5, progress=False)
 
 
 def test_a_part_twice_is_refused(explainer, tmp_path):
@@ -560,10 +532,9 @@ def picky_rows():
     return x
 
 
-@pytest.mark.parametrize("form", ["values", "long"])
-def test_rows_that_fail_are_kept_with_their_errors(form, tmp_path):
+def test_rows_that_fail_are_kept_with_their_errors(tmp_path):
     explainer = table_explainer(Picky())
-    options = {"rows_per_part": 5, "form": form, "progress": False}
+    options = {"rows_per_part": 5, "progress": False}
     with pytest.raises(deepshap.DeepShapError, match=r"row 4 \(part 0\) .* ValueError: thirteen"):
         explain_dataset(explainer, picky_rows(), tmp_path, **options)
     found = explain_dataset(explainer, picky_rows(), tmp_path, on_error="keep", **options)
@@ -576,8 +547,8 @@ def test_rows_that_fail_are_kept_with_their_errors(form, tmp_path):
     assert found.failed()[0][1] == "ValueError: thirteen"
     lines = found.parquet().to_table().to_pandas()
     bad = lines[lines["error"].notna()]
-    assert bad["id"].tolist() == [4, 11, 12]
-    assert bad.drop(columns=["id", "error"]).isna().all(axis=None)
+    assert bad["row"].tolist() == [4, 11, 12]
+    assert bad.drop(columns=["row", "error"]).isna().all(axis=None)
 
 
 def test_a_missing_value_in_a_long_table_is_of_its_row_alone(ragged, tmp_path):
@@ -599,7 +570,9 @@ def test_a_part_of_nothing_but_failures(tmp_path):
     found = explain_dataset(table_explainer(Picky()), x, tmp_path, rows_per_part=4, on_error="keep", progress=False)
     assert found.errors == {"ValueError": 4}
     np.testing.assert_array_equal(found[:].row_ids, np.arange(4, 8))
-    assert found.parquet().to_table().num_rows == 8
+    lines = found.parquet().to_table().to_pandas()
+    assert lines["row"].nunique() == 8
+    assert len({str(pq.read_schema(path).remove_metadata()) for path in found.paths}) == 1
 
 
 def test_what_no_row_is_to_blame_for_ends_the_run(tmp_path):
@@ -645,16 +618,19 @@ def test_lengths_that_a_row_cannot_have_stop_no_run_of_others(ragged, tmp_path):
     assert [row for row, _ in explain_dataset(ragged, data, tmp_path, **options).failed()] == [1]
 
 
-def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path):
-    def batches(stop):
-        for i in range(0, COUNT, 5):
-            if i == stop:
-                raise KeyboardInterrupt
-            yield rows(COUNT)[i : i + 5]
+def test_an_interrupt_leaves_a_folder_that_goes_on(explainer, whole, tmp_path, monkeypatch):
+    written = run.write_part
 
-    with pytest.raises(KeyboardInterrupt, match=r"2 of \? parts are in"):
-        explain_dataset(explainer, batches(10), tmp_path)
-    found = explain_dataset(explainer, batches(None), tmp_path, progress=False)
+    def write(folder, number, content):
+        if number == 2:
+            raise KeyboardInterrupt
+        return written(folder, number, content)
+
+    monkeypatch.setattr(run, "write_part", write)
+    with pytest.raises(KeyboardInterrupt, match="2 of 5 parts are in"):
+        explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5)
+    monkeypatch.undo()
+    found = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
     assert found.statistics["resumed_parts"] == 2
     close(found[:], whole)
 
@@ -693,22 +669,44 @@ def test_any_rows_are_read_and_a_report_says_that_it_is_a_sample(explainer, tmp_
     assert f"a sample of 6 of {COUNT} rows" in page
 
 
-def test_the_schema_is_as_documented(explainer, tmp_path):
-    found = explain_dataset(explainer, rows(COUNT), tmp_path, rows_per_part=5, progress=False)
-    schemas = {str(pq.read_schema(path).remove_metadata()) for path in found.paths}
-    assert len(schemas) == 1
-    line = pq.read_table(found.paths[0]).to_pylist()[1]
-    assert (line["id"], line["error"], line["length"], line["output_name"]) == (1, None, None, None)
-    values = np.reshape(line["values"], (4, 2))
-    np.testing.assert_allclose(values.sum(0), np.subtract(line["output"], line["base_value"]), atol=1e-5)
+COLUMNS = ["row", "feature", "output", "value", "attribution", "base_value", "model_output", "gap", "error"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "sequences"])
+def test_any_reader_of_parquet_reads_the_folder(kind, explainer, ragged, tmp_path):
+    """pandas, polars and pyarrow see one long table, a line per value, and a line for each row that failed."""
+    import polars
+
+    if kind == "rows":
+        found = explain_dataset(explainer, frame(), tmp_path / "out", rows_per_part=5, progress=False)
+        columns, lines = COLUMNS, COUNT * 4 * 2
+    else:
+        table = deepshap.sequences(long_table(COUNT), "who", "day")
+        table.values[4, 0, 0] = np.nan
+        options = {"lengths": True, "on_error": "keep", "rows_per_part": 5, "progress": False}
+        found = explain_dataset(ragged, table, tmp_path / "out", **options)
+        columns, lines = [*COLUMNS[:1], "step", *COLUMNS[1:]], (table.lengths.sum() - table.lengths[4]) * 2 * 3 + 1
+    whole = found[:].to_dataframe()
+    for read in (pd.read_parquet, lambda p: polars.read_parquet(p).to_pandas(), lambda p: pq.read_table(p).to_pandas()):
+        given = read(tmp_path / "out")
+        assert list(given) == columns
+        assert len(given) == lines
+        good = given[given["error"].isna()]
+        np.testing.assert_array_equal(good["attribution"], whole["attribution"])
+        np.testing.assert_array_equal(good["row"].astype(str), whole["row"].astype(str))
+        sums = good.groupby(["row", "output"], observed=True, sort=False)
+        first = sums[["base_value", "model_output"]].first()
+        np.testing.assert_allclose(
+            sums["attribution"].sum(), first["model_output"] - first["base_value"], rtol=1e-4, atol=1e-5
+        )
+    one = deepshap.load(found.paths[0])  # a part is a file of Explanation.save
+    np.testing.assert_array_equal(one.values, next(found.parts()).values)
 
 
 def test_wrong_calls(explainer, tmp_path):
     for options, match in (
         ({"rows_per_part": 0}, "rows_per_part"),
         ({"workers": 0}, "workers"),
-        ({"form": "wide"}, "form must be"),
-        ({"dtype": "float16"}, "dtype must be"),
         ({"on_error": "ignore"}, "on_error"),
         ({"additional_forward_args": (1,)}, "cannot be cut"),
         ({"id": "key"}, "name columns of tables"),
@@ -732,11 +730,12 @@ def test_wrong_calls(explainer, tmp_path):
         ([x, x], r"give a list of np\.load"),
         ([x, tmp_path / "x.npz"], "no file"),
         ([rows(COUNT), rows(COUNT - 1)], f"the inputs have {COUNT}, {COUNT - 1} rows"),
-        (3, "no data set"),
+        (3, "a int is no data set"),
+        (iter([rows(4)]), "is no data set: .* Put batches together first"),
     ):
         with pytest.raises(InputError, match=match):
             explain_dataset(explainer, data, tmp_path / "out", progress=False)
-    with pytest.raises(InputError, match="is no folder of explanations: explain_dataset did not write to it"):
+    with pytest.raises(InputError, match="is no folder of explanations: explain_dataset has not written a part"):
         deepshap.load(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         deepshap.status(tmp_path / "none")
@@ -746,17 +745,15 @@ def test_wrong_calls(explainer, tmp_path):
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(explainer, tmp_path, capsys, monkeypatch):
-    from deepshap.dataset import progress
-
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(run, "EVERY", 0.0)
     explain_dataset(explainer, rows(COUNT), tmp_path / "a", rows_per_part=10)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert re.fullmatch(rf"deepshap: 10 of {COUNT} rows, [\d.e+]+ rows/s, \d+ s left", lines[0])
     x = rows(COUNT)
     x[0, 0] = 13
-    explain_dataset(table_explainer(Picky()), (x[i : i + 10] for i in (0, 10)), tmp_path / "b", on_error="keep")
-    assert capsys.readouterr().err.splitlines()[1].endswith("rows/s, 1 could not be explained")
+    explain_dataset(table_explainer(Picky()), x[:20], tmp_path / "b", rows_per_part=10, on_error="keep")
+    assert capsys.readouterr().err.splitlines()[1].endswith("rows/s, 0 s left, 1 could not be explained")
     explain_dataset(explainer, rows(COUNT), tmp_path / "c", rows_per_part=10, progress=False)
     assert capsys.readouterr().err == ""
 

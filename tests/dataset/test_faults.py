@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 import deepshap
 from deepshap import explain_dataset
-from deepshap.dataset import workers
-from deepshap.dataset.batches import Batch
-from deepshap.dataset.parts import parts_in, sound_parts
+from deepshap.dataset import run, workers
+from deepshap.dataset.folder import parts_in, sound_parts
+from deepshap.dataset.sources import Batch
 
 pytestmark = pytest.mark.long
 
@@ -140,42 +140,38 @@ def test_a_full_disk(explainer, names, tmp_path):
             explain(explainer, tmp_path / "full")
 
     (tmp_path / "full").mkdir()
-    explain_manifest_only(explainer, tmp_path / "full")
+    leave_no_parts(explainer, tmp_path / "full")
     assert ended(child(starved)) == 0
     assert check(tmp_path / "full", names) == 0
     assert not list((tmp_path / "full").glob(".writing-*"))
     assert [path.name for path in explain(explainer, tmp_path / "full").paths] == names
 
 
-def test_a_disk_without_room(explainer, tmp_path):
+def test_a_disk_without_room(explainer, names, tmp_path, monkeypatch):
     """The kernel says ENOSPC: what is written aside goes to /dev/full, as soon as two parts are there."""
+    written = run.write_part
 
-    def batches(full):
-        for start in range(0, COUNT, SIZE):
-            if full and start == 2 * SIZE:
-                (tmp_path / f".writing-{names[2]}").symlink_to("/dev/full")
-            yield rows(COUNT)[start : start + SIZE]
+    def write(folder, number, content):
+        if number == 2:
+            (tmp_path / f".writing-{names[2]}").symlink_to("/dev/full")
+        return written(folder, number, content)
 
-    def run(full):
-        return explain_dataset(explainer, batches(full), tmp_path, progress=False)
-
-    names = [path.name for path in run(False).paths]
-    for path in tmp_path.glob("part-*"):
-        path.unlink()
+    monkeypatch.setattr(run, "write_part", write)
     with pytest.raises(OSError, match="No space left on device while part 2 was written; all parts before stay"):
-        run(True)
+        explain(explainer, tmp_path)
+    monkeypatch.undo()
     assert check(tmp_path, names) == 2
     assert not list(tmp_path.glob(".writing-*"))
-    assert [path.name for path in run(False).paths] == names
+    assert [path.name for path in explain(explainer, tmp_path).paths] == names
 
 
-def explain_manifest_only(explainer, folder):
+def leave_no_parts(explainer, folder):
     for path in explain(explainer, folder).paths:
         path.unlink()
 
 
 def test_clocks_that_jump(explainer, names, tmp_path, monkeypatch):
-    explain_manifest_only(explainer, tmp_path)
+    leave_no_parts(explainer, tmp_path)
     chance = random.Random(1)
     monkeypatch.setattr(time, "time", lambda: chance.uniform(-1e9, 1e11))
     explain(explainer, tmp_path)

@@ -22,8 +22,7 @@ from dataset_models import ragged_explainer, rows, table_explainer
 import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.dataset import run
-from deepshap.dataset.fingerprint import content, digest
-from deepshap.dataset.manifest import read_manifest
+from deepshap.dataset.fingerprint import digest
 from deepshap.sampling import DeepShap
 
 SCALE = 2.0
@@ -49,12 +48,19 @@ def closure(value):
     return lambda x: x * value
 
 
+def with_attribute(value):
+    layer = torch.nn.Identity()
+    layer.scale = value
+    return layer
+
+
 EQUAL = {
     "numbers": lambda: [1, 2.5, None, True, "text", b"bytes", float("nan")],
     "arrays": lambda: np.arange(6.0).reshape(2, 3),
     "objects in arrays": lambda: np.array(["a", None, 1.5], dtype=object),
     "tensors": lambda: torch.arange(6.0, dtype=torch.bfloat16).reshape(2, 3),
     "a single number in a tensor": lambda: torch.tensor(3.0),
+    "a sparse tensor": lambda: torch.eye(3).to_sparse(),
     "sets": lambda: {"b", "a", frozenset({1, 2})},
     "objects with a way back": lambda: Plain([1, {"a": Plain(2)}]),
     "functions": lambda: made("def f(x):\n    return x + g(x)", g=len),
@@ -71,7 +77,6 @@ def test_what_is_made_again_is_the_same(name):
     assert digest(EQUAL[name]()) == digest(EQUAL[name]())
 
 
-CODE = "class C:\n    k = 1\n    def f(self, x):\n        return x + 1\nf = C"
 DIFFERENT = {
     "a number": (1, 2),
     "the type of a number": (1, 1.0),
@@ -82,17 +87,14 @@ DIFFERENT = {
     "a tensor's dtype": (torch.zeros(2, dtype=torch.float16), torch.zeros(2, dtype=torch.bfloat16)),
     "code": (made("def f(x):\n    return x + 1"), made("def f(x):\n    return x - 1")),
     "a constant in code": (made("def f(x):\n    return x + 1"), made("def f(x):\n    return x + 2")),
-    "what is called": (made("def f(x):\n    return abs(x)"), made("def f(x):\n    return sum(x)")),
     "a default": (made("def f(x, a=1):\n    return a"), made("def f(x, a=2):\n    return a")),
+    "a weight of a model that a function calls": (closure(torch.nn.Linear(2, 1)), closure(torch.nn.Linear(2, 1))),
+    "an attribute of a layer": (with_attribute(1), with_attribute(2)),
+    "a tensor of a layer": (with_attribute(torch.ones(2)), with_attribute(torch.zeros(2))),
+    "an argument of a partial": (functools.partial(function, factor=1), functools.partial(function, factor=2)),
     "a global variable": (made("def f(x):\n    return x * g", g=1), made("def f(x):\n    return x * g", g=2)),
-    "a global of an inner function": (
-        made("def f(x):\n    return (lambda y: y * g)(x)", g=1),
-        made("def f(x):\n    return (lambda y: y * g)(x)", g=2),
-    ),
     "a closure": (closure(1), closure(2)),
     "an attribute": (Plain(1), Plain(2)),
-    "a method of a class": (made(CODE)(), made(CODE.replace("x + 1", "x + 2"))()),
-    "an attribute of a class": (made(CODE)(), made(CODE.replace("k = 1", "k = 2"))()),
     "the layers' order": (
         torch.nn.Sequential(torch.nn.Tanh(), torch.nn.ReLU()),
         torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Tanh()),
@@ -112,18 +114,12 @@ def test_arrays_on_disk_are_read_in_pieces(tmp_path):
     array = np.random.default_rng(0).normal(size=(70_000, 40))
     np.save(tmp_path / "x.npy", array)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert content(mapped) == content(array)
-    assert content(array[::-1]) != content(array)
+    assert digest(mapped) == digest(np.array(mapped)) == digest(array)
+    assert digest(array[::-1]) != digest(array)
 
 
-def test_what_cannot_be_read_is_an_error():
-    with pytest.raises(InputError, match=r"holds a _thread.lock"):
-        digest({"a": threading.Lock()})
-    nested = []
-    for _ in range(5000):
-        nested = [nested]
-    with pytest.raises(InputError, match="nested too deeply"):
-        digest(nested)
+def test_what_cannot_be_read_does_not_count():
+    assert digest({"a": threading.Lock()}) == digest({"a": threading.Lock()}) != digest({"b": threading.Lock()})
 
 
 def depends(explainer):
@@ -174,8 +170,6 @@ RESULTS = {
     "some rows": {"rows": (0, 4)},
     "other rows": {"rows": (1, 5)},
     "raw": {"raw": np.ones((5, 4))},
-    "digits": {"dtype": "float64"},
-    "form": {"form": "long"},
     "parts": {"rows_per_part": 2},
     "a method": {"method": DeepShap(description="by another name")},
     "nothing": {},
@@ -190,10 +184,12 @@ NOT_RESULTS = {
 
 def manifest(folder, explainer=None, x=None, **options):
     """The fingerprint of a run, of which nothing is explained."""
+    found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "go", lambda *_: None)
+        patch.setattr(run.Run, "go", lambda self, *_: found.update(self.described["fingerprint"]))
+        patch.setattr(run, "ExplanationDataset", Plain)
         explain_dataset(explainer or table_explainer(), rows(5) if x is None else x, folder, **options)
-    return read_manifest(folder).fingerprint
+    return found
 
 
 def test_all_options_that_change_results_and_no_others_change_the_fingerprint(tmp_path):
@@ -253,7 +249,7 @@ def test_keras_models(tmp_path):
             explain_dataset(explainer(other), rows(9), tmp_path, rows_per_part=4, progress=False)
 
 
-def test_keras_models_of_a_class_are_read_as_code():
+def test_keras_models_of_a_class_have_their_attributes():
     import keras
 
     class Scaled(keras.Model):

@@ -115,6 +115,25 @@ def test_labels_of_steps_may_differ():
     np.testing.assert_array_equal(step.step_labels, expected[:, 2])
 
 
+@pytest.mark.parametrize("labels", ["shared", "of rows"])
+def test_shorter_sequences_are_padded(labels):
+    """Rows that were padded to the longest of their own part are padded to the longest of all."""
+    whole = explanation(labels=labels)[np.argsort(explanation().lengths)]
+    cut = int(whole.lengths[:4].max())
+    assert cut < STEPS == whole.lengths.max()
+    short, long = whole[:4][:, :cut], whole[4:]
+    again = deepshap.Explanation.concat([short, long])
+    np.testing.assert_array_equal(again.lengths, whole.lengths)
+    for name in ("values", "standard_errors", "row_ids", "outputs"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    there = np.arange(STEPS) < whole.lengths[:, None]
+    np.testing.assert_array_equal(again.data[there], whole.data[there])
+    np.testing.assert_array_equal(again.display_data[there], whole.display_data[there])
+    labels_of = np.broadcast_to(again.step_labels, there.shape)
+    np.testing.assert_array_equal(labels_of[there], np.broadcast_to(whole.step_labels, there.shape)[there])
+    assert again.step_labels.ndim == (1 if labels == "shared" else 2)
+
+
 def test_methods_are_named_one_after_the_other():
     one, two, three = (explanation(seed=seed) for seed in range(3))
     one.method, two.method, three.method = "A", "B", None

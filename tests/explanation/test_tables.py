@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import pickle
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -665,7 +666,25 @@ def test_files_give_back_every_bit(explanation, tmp_path, take):
     assert_same(deepshap.load(tmp_path / "x.parquet"), part)
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
     frame = pd.read_parquet(tmp_path / "x.parquet")
-    pd.testing.assert_frame_equal(frame, part.to_dataframe(), check_dtype=False, check_categorical=False)
+    wanted = part.to_dataframe()
+    pd.testing.assert_frame_equal(frame[list(wanted)], wanted, check_dtype=False, check_categorical=False)
+    extra = [name for name in frame if name not in wanted]
+    assert extra == [n for n, f in OF_ROWS.items() if getattr(part, f) is not None]
+
+
+OF_ROWS = {"base_value": "base_values", "model_output": "outputs", "gap": "gap", "target": "targets"}
+
+
+def test_files_say_of_each_line_what_the_model_returned(explanation, tmp_path):
+    explanation.save(tmp_path / "x.parquet")
+    frame = pd.read_parquet(tmp_path / "x.parquet")
+    sums = frame.groupby(["row", "output"], observed=True)
+    first = sums[list(OF_ROWS)].first()
+    np.testing.assert_allclose(
+        first["base_value"] + sums["attribution"].sum(), first["model_output"], rtol=1e-5, atol=1e-6
+    )
+    assert first.loc[("b", "yes"), "model_output"] == explanation.outputs[1, 1]
+    assert first["target"].unstack()["no"].tolist() == [1, 0, 1, 1]
 
 
 def test_files_keep_unusual_numbers(explanation, tmp_path):
@@ -712,7 +731,7 @@ def test_other_files_are_refused(explanation, tmp_path):
     saved.to_pandas().to_parquet(path)
     with pytest.raises(deepshap.InputError, match="no explanation"):
         deepshap.load(path)
-    newer = saved.schema.metadata[b"deepshap"].replace(b'"format": 2', b'"format": 99')
+    newer = saved.schema.metadata[b"deepshap"].replace(b'"format": 3', b'"format": 99')
     pyarrow.parquet.write_table(saved.replace_schema_metadata({**saved.schema.metadata, b"deepshap": newer}), path)
     with pytest.raises(deepshap.InputError, match="written by a newer deepshap"):
         deepshap.load(path)
@@ -770,7 +789,7 @@ def test_small_files_that_unpack_to_much_are_refused(explanation, tmp_path):
     saved, stream = pyarrow.parquet.read_table(path), io.BytesIO()
     np.savez_compressed(stream, large=np.zeros(2**24))
     metadata = {**saved.schema.metadata, b"deepshap.arrays": base64.b64encode(stream.getvalue())}
-    del metadata[b"deepshap.checksum"]
+    metadata[b"deepshap.checksum"] = str(zlib.crc32(metadata[b"deepshap"] + metadata[b"deepshap.arrays"]))
     pyarrow.parquet.write_table(saved.replace_schema_metadata(metadata), path)
     with pytest.raises(deepshap.InputError, match="would unpack to 134,2"):
         deepshap.load(path)

@@ -1,7 +1,5 @@
 """Standard errors, replicates, method, players and converged: what they mean, and that they travel."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import shap
@@ -10,7 +8,6 @@ import deepshap
 
 ROWS, STEPS, FEATURES, OUTPUTS, REPLICATES = 3, 4, 2, 2, 8
 SHAPE = (ROWS, STEPS, FEATURES, OUTPUTS)
-FILES = Path(__file__).parent / "files"
 
 
 def plain():
@@ -152,18 +149,6 @@ def test_padding_has_no_lines_and_comes_back(explanation, tmp_path):
     again = deepshap.load(tmp_path / "why.parquet")
     np.testing.assert_array_equal(again.replicates, made.replicates)
     np.testing.assert_array_equal(again.standard_errors, made.standard_errors)
-
-
-def test_a_file_of_the_first_format_is_read():
-    """Written before there were errors, methods and players."""
-    again = deepshap.load(FILES / "format_1.parquet")
-    with np.load(FILES / "format_1.npz") as arrays:
-        for name in ("values", "base_values", "data"):
-            np.testing.assert_array_equal(getattr(again, name), arrays[name])
-    assert again.lengths.tolist() == [3, 4, 2]
-    assert (again.feature_names, again.output_names) == (["wind", "rain"], ["no", "yes"])
-    assert (again.model, again.background, again.compute_time) == ("Net", {"rows": 5}, 1.5)
-    assert again.standard_errors is again.replicates is again.method is again.players is again.converged is None
 
 
 def test_windows_are_named(explanation, tmp_path):

@@ -114,10 +114,9 @@ def test_data_sets_with_columns_in_another_order(kind, tmp_path):
     frame = pd.DataFrame(x, columns=NAMES)[["c", "a", "b"]]
     frame.to_parquet("x.parquet")
     data = {"Parquet": tmp_path / "x.parquet", **dict(tables(x[:, [2, 0, 1]], ["c", "a", "b"]))}[kind]
-    for form in ("values", "long"):
-        found = explain_dataset(explainer, data, tmp_path / form, form=form, progress=False)[:]
-        wanted = dict(zip(NAMES, [1.0, 10.0, 100.0] * (x[0] - background.mean(0)), strict=True))
-        assert by_name(found) == pytest.approx(wanted, rel=1e-5)
+    found = explain_dataset(explainer, data, tmp_path / "out", progress=False)[:]
+    wanted = dict(zip(NAMES, [1.0, 10.0, 100.0] * (x[0] - background.mean(0)), strict=True))
+    assert by_name(found) == pytest.approx(wanted, rel=1e-5)
     frame.rename(columns={"c": "z"}).to_parquet("z.parquet")
     with pytest.raises(InputError, match="'c' is missing"):
         explain_dataset(explainer, tmp_path / "z.parquet", tmp_path / "other", progress=False)
@@ -249,7 +248,7 @@ def test_what_is_decided_of_times_is_kept_with_the_run(tmp_path):
     zoned().to_parquet("x.parquet")
     explainer = deepshap.DeepExplainer(cli_models.Forecast(), np.zeros((1, 3, 2), "f4"), progress=False)
     found = explain_dataset(explainer, "x.parquet", tmp_path / "out", id="who", time="day", progress=False)
-    decided = found.manifest.fingerprint["read_as"]
+    decided = found.fingerprint["read_as"]
     assert (decided["features"], decided["times"]["kind"]) == (["pulse", "heat"], "date")
 
 
@@ -263,11 +262,13 @@ def test_times_that_are_dates_in_one_part_only_are_texts_in_all(tmp_path):
     assert found.step_labels.ravel().tolist() == table["day"].tolist()
 
 
-def test_the_long_form_of_rows_with_one_id_is_refused(tmp_path):
+def test_rows_with_one_id_stay_apart(tmp_path):
     frame = pd.DataFrame(models.rows(4), columns=list("abcd")).assign(key=["x", "x", "y", "z"])
     frame.to_parquet("x.parquet")
-    with pytest.raises(InputError, match="'x' stands for two rows"):
-        explain_dataset(models.table_explainer(), "x.parquet", tmp_path / "o", id="key", form="long", progress=False)
+    explainer = models.table_explainer()
+    found = explain_dataset(explainer, "x.parquet", tmp_path / "o", id="key", rows_per_part=3, progress=False)[:]
+    np.testing.assert_allclose(found.values, explainer(models.rows(4)).values, atol=1e-6)
+    assert found.row_ids.tolist() == ["x", "x", "y", "z"]
 
 
 # ---------------------------------------------------------------------- 7: ids

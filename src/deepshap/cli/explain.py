@@ -128,7 +128,7 @@ def _tell(explanation: Explanation, references: int, output: Path, report: Path 
 
 def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
     """Explain the data part by part into a folder; whether all rows could be explained."""
-    from ..dataset.opening import check_apart
+    from ..dataset.sources import check_apart
     from .shards import read_sharded, run_sharded
 
     data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))

@@ -10,9 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from ..dataset.batches import Batch
-from ..dataset.opening import open_source
 from ..dataset.run import explain_dataset
+from ..dataset.sources import Batch, open_source
 from ..dataset.stored import status
 from ..errors import InputError
 from ..memory import evenly

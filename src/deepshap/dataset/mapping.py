@@ -11,10 +11,8 @@ from ..errors import InputError
 from ..names import as_labels
 from ..optional import import_pyarrow, needed
 from ..tables import check_columns_exist
-from .batches import Batch
-from .columns import Form
 from .rows import RowExplainer
-from .sources import rows_of_table
+from .sources import Batch, rows_of_table
 
 
 class BatchExplainer:
@@ -37,7 +35,7 @@ class BatchExplainer:
         The column with the number of valid steps of each row, handed to the model as its last argument.
     targets : str, optional
         The column with the true class or value of each row.
-    form, dtype, on_error
+    on_error
         As for ``explain_dataset``.
     **options
         Of ``explainer(X, ...)``.
@@ -56,17 +54,15 @@ class BatchExplainer:
         lengths: str | None = None,
         targets: str | None = None,
         *,
-        form: str = "values",
-        dtype: str = "float32",
         on_error: str = "raise",
         **options: Any,
     ) -> None:
         made = explainer if hasattr(explainer, "depends_on") else explainer()
-        self._explain = RowExplainer(made, Form(form, dtype), on_error, options).__enter__()  # for good
+        self._explain = RowExplainer(made, on_error, options).__enter__()  # for good
         self.id, self.features, self.shape, self.lengths, self.targets = id, features, shape, lengths, targets
 
     def __call__(self, batch: Any) -> Any:
-        """Explain some rows.
+        """Explain some rows and return their long table, a line per value.
 
         Parameters
         ----------
@@ -76,7 +72,7 @@ class BatchExplainer:
         Returns
         -------
         dict of arrays, pandas.DataFrame or pyarrow.Table
-            What the batch is; the columns are in docs/a-million-rows.md, lists as flat arrays. The ids keep their name.
+            What the batch is; the columns are in docs/a-million-rows.md. The column of the ids keeps its name.
         """
         pa = import_pyarrow()
         if isinstance(batch, pa.Table):
@@ -91,8 +87,8 @@ class BatchExplainer:
         features = features_of(table.column_names, self.id, self.features, self.lengths, self.targets)
         lengths, targets = (None if c is None else table[c].to_numpy() for c in (self.lengths, self.targets))
         rows, ids = rows_of_table(table, self.id, features, self.shape)
-        found = self._explain(Batch(0, rows, ids, lengths, as_labels(targets, "targets"))).table
-        return found.rename_columns([self.id, *found.column_names[1:]])
+        found = self._explain.table(Batch(0, rows, ids, lengths, as_labels(targets, "targets")))
+        return found.rename_columns([self.id if name == "row" else name for name in found.column_names])
 
 
 def features_of(

@@ -9,8 +9,8 @@ from typing import Any
 from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError
 from ..optional import import_ray
-from .batches import Batch
-from .rows import Done, RowExplainer
+from .rows import Part, RowExplainer
+from .sources import Batch
 from .workers import DEATHS, IMPORTABLE, IN_FLIGHT, Work
 
 
@@ -56,7 +56,7 @@ class _Actors:
         for actor in self._all:
             self._ray.kill(actor)
 
-    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
+    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Part]]:
         waiting: dict[Any, tuple[Batch, Any]] = {}
         again: list[Batch] = []
         while True:
@@ -101,5 +101,5 @@ class _Actor:
     def __init__(self, whole: dict[str, Any]) -> None:
         self._explainer = received(whole).__enter__()  # as long as the actor lives
 
-    def explain(self, batch: Batch) -> Done:
+    def explain(self, batch: Batch) -> Part:
         return self._explainer(batch)

@@ -1,7 +1,14 @@
-"""Rows in, their lines out: what every worker does, in this process, in another one or in an actor."""
+"""Rows in, their long table out: what every worker does, in this process, in another one or in an actor.
+
+Rows of similar length are padded to the same length and explained together. Where an explanation fails, the rows are explained in
+halves, down to the row that is to blame; the explanations of the others are put together again, in the rows' order, as one
+``Explanation``, and written as ``explanation.storage`` describes.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,25 +19,23 @@ import numpy as np
 
 from ..engines.kernels.worth import take_all
 from ..errors import DeepShapError, InputError
-from ..found import unscaled
+from ..explanation.storage import as_column, long_tables, write
 from ..optional import import_pyarrow
 from ..options import check_choice
-from ..results import Explanation
+from ..results import Explanation, JointExplanation
 from ..tables import Sequences, Wide, columns_of, plain
-from . import columns, lines
-from .batches import Batch
-from .columns import Form, Layout
+from .folder import ABOUT
+from .sources import Batch
 
 CLOSE = 1.25  # lengths up to this factor apart are padded to the same
 NOT_OF_A_ROW = (MemoryError, NotImplementedError)  # errors of the whole run, which no row is to blame for
 
 
 @dataclass(frozen=True)
-class Done:
-    """A part's lines, what all rows have in common, how many rows failed, by cause, and the largest gap."""
+class Part:
+    """The content of a part, a Parquet file, and what its metadata say of it: rows, failed rows by error, the largest gap."""
 
-    table: Any
-    layout: Layout | None
+    content: Any
     rows: int
     errors: dict[str, int]
     gap: float
@@ -45,33 +50,30 @@ class RowExplainer:
     ----------
     explainer : DeepExplainer
         The explainer.
-    form : Form
-        How results are written.
     on_error : "raise" or "keep"
         What is done about a row that cannot be explained.
     options : dict
         Of ``explainer(X, ...)``.
     """
 
-    def __init__(self, explainer: Any, form: Form, on_error: str, options: dict[str, Any]) -> None:
+    def __init__(self, explainer: Any, on_error: str, options: dict[str, Any]) -> None:
         check_choice("on_error", on_error, ("raise", "keep"))
         if options.get("additional_forward_args") is not None:
             raise InputError(
                 "additional_forward_args cannot be cut into parts: only lengths can be given, lengths=True."
             )
-        self.form, self.on_error, self.options = form, on_error, options
-        self._module = columns if form.kind == "values" else lines
         known = signature(type(explainer).__call__).parameters
         for name in options:
             if name not in known:
                 raise InputError(f"there is no option {name}=: the explainer takes {', '.join(list(known)[2:])}.")
+        self.on_error, self.options = on_error, options
+        self.of_run: dict[str, Any] = {}  # what the metadata of its parts say of the run
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
         self._axes = explainer.depends_on["batch_axis"]
         players = options.get("players", "cells")
         self.of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
-        self._raws = _raws_of(explainer)
         background = explainer.depends_on["background"]
-        self._of_fractions = isinstance(background, list) and columns.dtypes_of(background[0])[""].kind == "f"
+        self._of_fractions = isinstance(background, list) and "float" in str(getattr(background[0], "dtype", ""))
         self._frozen: ExitStack | None = None
         self._options_checked = False
 
@@ -97,12 +99,12 @@ class RowExplainer:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the model computes on a GPU."""
+        """Return whether the model computes on a GPU."""
         background = self._explainers[0].depends_on["background"]
         return isinstance(background, list) and "cuda" in str(getattr(background[0], "device", ""))
 
-    def __call__(self, batch: Batch) -> Done:
-        """Explain some rows.
+    def __call__(self, batch: Batch) -> Part:
+        """Explain the rows of a part and return its content.
 
         Raises
         ------
@@ -111,33 +113,56 @@ class RowExplainer:
         InputError
             If the options fit no row, whether errors are kept or not.
         """
-        batch = replace(batch, X=_with_fractions(batch.X)) if self._of_fractions else batch
-        if self.form.kind == "long" and len(np.unique(batch.ids)) < len(batch):
-            ids, counts = np.unique(batch.ids, return_counts=True)
-            raise InputError(
-                f"the id {str(ids[counts.argmax()])!r} stands for two rows, which form='long' could not tell apart: give each "
-                "row an id of its own, or take form='values'."
-            )
-        pieces = self._by_length(batch) if len(batch) else []
-        found = [piece for rows in pieces for piece in self._pieces(batch, rows)]
-        written = batch if self.of_cells else replace(batch, lengths=None)
+        explanation, failed = self.explain(batch)
+        errors = Counter(type(error).__name__ for _, error in failed)
+        gap = float(np.max(explanation.gap, initial=0)) if explanation is not None and len(failed) < len(batch) else 0.0
+        told = {"part": batch.number, "rows": len(batch), "errors": dict(errors), "gap": gap, **self.of_run}
+        schema, tables = self._tables(batch, explanation, failed, told)
+        sink = import_pyarrow().BufferOutputStream()
+        write(sink, schema, tables)
+        return Part(sink.getvalue(), len(batch), dict(errors), gap)
+
+    def table(self, batch: Batch) -> Any:
+        """Return the long table of some rows, as a pyarrow.Table without metadata."""
+        _, tables = self._tables(batch, *self.explain(batch), {})
+        return import_pyarrow().concat_tables(tables).replace_schema_metadata()
+
+    def explain(self, batch: Batch) -> tuple[Explanation | None, list[tuple[Any, Exception]]]:
+        """Return the explanation of the rows that can be explained, and id and error of the others.
+
+        Of no such rows the explanation has the form of one, without rows; it is None where that is not known.
+        """
+        if self._of_fractions:
+            batch = replace(batch, X=_with_fractions(batch.X))
+        groups = self._by_length(batch) if len(batch) else []
+        found = [piece for rows in groups for piece in self._pieces(batch, rows)]
         good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
-        failed = [(rows, one) for rows, one in found if isinstance(one, Exception)]
-        made = [(rows, *self._module.table_of(one, written[rows], self.form)) for rows, one in good]
-        raws = self._raws if batch.raw is None else columns.dtypes_of(batch.raw)
-        known = made[0][1].schema if made else self._module.schema_of(self.form, batch, raws)
-        for rows, error in failed:
-            made.append((rows, columns.failed_table(batch[rows], said(error), known), np.arange(len(rows))))
-        errors: dict[str, int] = {}
-        for rows, error in failed:
-            errors[type(error).__name__] = errors.get(type(error).__name__, 0) + len(rows)
-        layout = columns.layout_of(good[0][1], written.lengths is not None) if good else None
-        gap = max((float(np.max(next(iter(columns.parts_of(one).values())).gap)) for _, one in good), default=0.0)
-        return Done(_in_order(made) if made else known.empty_table(), layout, len(batch), errors, gap)
+        failed = sorted((rows[0], one) for rows, one in found if isinstance(one, Exception))
+        errors = [(batch.ids[row], error) for row, error in failed]
+        if not good:
+            return self._without_rows(batch), errors
+        whole = good[0][1] if len(good) == 1 else type(good[0][1]).concat([one for _, one in good])
+        order = np.argsort(np.concatenate([rows for rows, _ in good]))
+        return (whole if (np.diff(order) == 1).all() else rows_of(whole, order)), errors
+
+    def _tables(
+        self, batch: Batch, explanation: Explanation | None, failed: list[tuple[Any, Exception]], told: dict[str, Any]
+    ) -> tuple[Any, Iterator[Any]]:
+        """Return schema and long table of an explanation, with a line for each row that failed."""
+        pa = import_pyarrow()
+        about = {ABOUT: json.dumps(told)} if told else {}
+        if explanation is None:
+            schema, tables = pa.schema([("row", pa.array(batch.ids).type), ("error", pa.string())], about), iter(())
+        else:
+            schema, tables = long_tables(explanation, len(failed), **about)
+        ids = as_column(np.asarray([row for row, _ in failed], batch.ids.dtype), schema.field("row").type)
+        lines = {"row": ids, "error": pa.array([said(error) for _, error in failed], pa.string())}
+        columns = [lines.get(field.name, pa.nulls(len(failed), field.type)) for field in schema]
+        return schema, (*tables, pa.Table.from_arrays(columns, schema=schema))  # type: ignore[return-value]
 
     # ------------------------------------------------------------------ rows that fail
     def _pieces(self, batch: Batch, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Explanation | Exception]]:
-        """The explanations of some rows, in halves where one of them fails, down to the row that does."""
+        """Yield the explanations of some rows, in halves where one of them fails, down to the row that does."""
         try:
             yield rows, self._explain(batch[rows])
             return
@@ -145,7 +170,7 @@ class RowExplainer:
             raise
         except Exception as error:
             if isinstance(error, InputError) and not self._options_checked:
-                self._check_options(batch)
+                self._explain_background(batch)  # raises what is wrong with the options
             own = error.__cause__ if isinstance(error, InputError) else None  # of the model, which says more
             failure = own if isinstance(own, Exception) else error
         if len(rows) > 1:
@@ -159,25 +184,47 @@ class RowExplainer:
             what = f"row {batch.ids[rows[0]]} (part {batch.number}) cannot be explained: {said(failure)}"
             raise kind(what) from failure
 
-    def _check_options(self, batch: Batch) -> None:
-        """Raise what is wrong with the options if not even a row of the background can be explained with them."""
+    def _explain_background(self, batch: Batch) -> Explanation | None:
+        """Explain a row of the background; None if that cannot be explained either, or the background is a function.
+
+        Raises
+        ------
+        InputError
+            If the options fit no row.
+        """
         explainer, options = self._explainers[0], dict(self.options)
         background = explainer._background
         if background is None or background.form.packed:
-            return
+            return None
         inputs, form = background[:1].inputs, background.form
         X = dict(zip(form.names, inputs, strict=True)) if form.names else list(inputs) if form.several else inputs[0]
         if batch.targets is not None:
-            options["targets"] = np.zeros_like(batch.targets[:1], int)  # the first output, which every model has
+            options["targets"] = np.zeros((1, *batch.targets.shape[1:]), int)  # the first output, which every model has
         if batch.lengths is not None:
             options["additional_forward_args"] = (np.array([inputs[0].shape[1]]),)
         try:
-            explainer(_placed(X, self._axes), **options)
+            return explainer(_placed(X, self._axes), **options)
         except InputError:
             raise
         except DeepShapError:  # of the values, which are those of this row
-            pass
-        self._options_checked = True
+            return None
+        finally:
+            self._options_checked = True
+
+    def _without_rows(self, batch: Batch) -> Explanation | None:
+        """Return the explanation of no rows, which has the columns and types of any other."""
+        found = self._explain_background(batch)
+        if found is None:
+            return None
+        found = rows_of(found, slice(0, 0))
+        found.row_ids = batch.ids[:0]
+        if batch.targets is not None:
+            found.targets = batch.targets[:0]
+        for part, raw in zip(_parts(found), _each(batch.raw), strict=False):
+            part.display_data = np.zeros(part.data.shape, plain(raw, "raw=")[0].dtype)
+        if isinstance(batch.X, Sequences) and self.of_cells:
+            found.step_labels = np.zeros(found.shape[1], batch.X.step_labels.dtype)
+        return self._settled(found)
 
     # ------------------------------------------------------------------ rows that do not
     def _explain(self, batch: Batch) -> Explanation:
@@ -198,12 +245,22 @@ class RowExplainer:
         if raw is not None:
             features = explainer.model_features or columns_of(plain(X, "the data")[1])
             shown, _ = plain(raw, "raw=", names=features)
-            for part, one in zip(columns.parts_of(explanation).values(), _each(shown), strict=True):
+            for part, one in zip(_parts(explanation), _each(shown), strict=True):
                 part.display_data = one
+        explanation.row_ids = batch.ids
+        return self._settled(explanation)
+
+    @staticmethod
+    def _settled(explanation: Explanation) -> Explanation:
+        """Drop what differs from run to run, or from part to part."""
+        for part in (explanation, *_parts(explanation)):
+            part.compute_time = None
+        for part in _parts(explanation):
+            part._forget(*part._error_names[1:])  # replicates, of which parts have different numbers
         return explanation
 
     def _by_length(self, batch: Batch) -> list[np.ndarray]:
-        """The rows of a batch, those together that are padded to the same length."""
+        """Return the rows of a batch, those together that are padded to the same length."""
         if batch.lengths is None or not self.of_cells:
             return [np.arange(len(batch))]
         most = _steps(batch.X)
@@ -211,7 +268,7 @@ class RowExplainer:
         return [np.flatnonzero(steps == each) for each in np.unique(steps)]
 
     def _explainer(self, steps: int) -> Any:
-        """The explainer, against a background of as many steps."""
+        """Return the explainer, against a background of as many steps."""
         if steps not in self._explainers:
             whole = self._explainers[0]
             (background,) = whole.depends_on["background"]
@@ -222,20 +279,24 @@ class RowExplainer:
 
 
 def said(error: Exception) -> str:
-    """An error in one line, with its kind."""
+    """Return an error in one line, with its kind."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _in_order(made: list[tuple[np.ndarray, Any, np.ndarray]]) -> Any:
-    """One table, the lines of rows in the rows' order."""
-    rows = np.concatenate([rows[at] for rows, _, at in made])
-    table = import_pyarrow().concat_tables([one for _, one, _ in made])
-    return table.take(np.argsort(rows, kind="stable")).combine_chunks()
+def rows_of(explanation: Any, rows: Any) -> Any:
+    """Return some rows of an explanation, of each input where there are several."""
+    if isinstance(explanation, JointExplanation):
+        return type(explanation)(explanation._each(lambda part: part[rows]))
+    return explanation[rows]
+
+
+def _parts(explanation: Explanation) -> list[Any]:
+    return [part for _, part in explanation.items()]
 
 
 # ---------------------------------------------------------------------- rows of different lengths
 def padded_to(length: int, most: int) -> int:
-    """The steps that a row is padded to: it depends on the row's own length alone, and few are different."""
+    """Return the steps that a row is padded to: it depends on the row's own length alone, and few are different."""
     steps = 1
     while steps < length:
         steps = max(steps + 1, int(steps * CLOSE))
@@ -247,7 +308,7 @@ def _steps(X: Any) -> int:
 
 
 def shortened(X: Any, steps: int) -> Any:
-    """Sequences without the padding behind some step."""
+    """Return sequences without the padding behind some step."""
     if X is None:
         return None
     if isinstance(X, Sequences):
@@ -256,27 +317,20 @@ def shortened(X: Any, steps: int) -> Any:
 
 
 def _with_fractions(X: Any) -> Any:
-    """A table of whole numbers alone as the model takes it: where one column has fractions, all columns have them."""
+    """Return a table of whole numbers alone as the model takes it: where one column has fractions, all columns have them."""
     whole = isinstance(X, Wide) and X.values.dtype.kind in "iub"
     return replace(X, values=X.values.astype(np.float64)) if whole else X
 
 
 def _each(X: Any) -> list[Any]:
-    """The inputs, one or several."""
+    """Return the inputs, one or several; none of None."""
+    if X is None:
+        return []
     return list(X.values()) if isinstance(X, dict) else list(X) if isinstance(X, (list, tuple)) else [X]
 
 
-def _raws_of(explainer: Any) -> columns.Dtypes:
-    """The type of what an inverse transform makes of the input, as far as a row like the background's tells."""
-    background = explainer.depends_on["background"]
-    if not callable(explainer.inverse_transform) or not isinstance(background, list):
-        return {}
-    row = np.zeros((1, *background[0].shape[1:]), columns.dtypes_of(background[0])[""])
-    return {"": unscaled(row, explainer.inverse_transform).dtype}
-
-
 def _placed(X: Any, axis: Any) -> Any:
-    """Arrays with their rows where the model wants them; tables find the place themselves."""
+    """Return arrays with their rows where the model wants them; tables find the place themselves."""
     if isinstance(X, (dict, list, tuple)):
         keys = list(X) if isinstance(X, dict) else range(len(X))
         axes = [axis] * len(X) if isinstance(axis, int) else axis

@@ -1,33 +1,35 @@
-"""Explain a data set into a folder of parts, and go on where a run was ended."""
+"""Explain a data set into a folder of parts, and resume a run where it ended."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import sys
+import time as clock
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..errors import InputError
-from ..optional import import_pyarrow, needed
+from ..names import duration
+from ..optional import import_pyarrow
 from ..options import check_options, check_rows
 from ..sampling.choice import check_effort
 from ..tables import order_of
-from .batches import Batch
-from .columns import Form
 from .fingerprint import digest, versions
-from .manifest import LOCK, Manifest, check_same, read_manifest
-from .opening import check_apart, open_source
-from .parts import about, parts_in, remove_leftovers, sound_parts, write_part
-from .progress import Progress, Statistics
-from .rows import Done, RowExplainer
-from .sources import Source, digest_of, parts_for
+from .folder import about, check_same, locked, parts_in, remove_leftovers, sound_parts, write_part
+from .rows import RowExplainer
+from .sources import Batch, Source, check_apart, open_source, parts_for
 from .stored import ExplanationDataset
 from .workers import Work, here, processes
 
 MOST_SHOWN = 20  # values of a list that people still compare
-PATIENCE = 0.2  # seconds in which others that only look at the folder are done
+EVERY = 30.0  # seconds between lines of progress
 
 
 def explain_dataset(
@@ -44,24 +46,20 @@ def explain_dataset(
     raw: Any = None,
     rows: tuple[int, int] | None = None,
     rows_per_part: int = 1000,
-    form: str = "values",
-    dtype: str = "float32",
     on_error: str = "raise",
     workers: int = 1,
     ray: str | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> ExplanationDataset:
-    """Explain a data set of any size into a folder of Parquet files; started again, it goes on where it ended.
+    """Explain a data set of any size into a folder of Parquet files; the same call resumes a run that ended early.
 
     Parameters
     ----------
     explainer : DeepExplainer
         With model, background and names. The model must not change during the run.
-    data : path, list of paths, array, table, Sequences, list or dict of arrays, or iterable of batches
-        Parquet files or a folder of them; ``.npy`` files and ``numpy.memmap``; tables and arrays in memory; or an iterable
-        of batches, each in the form that the explainer takes, rows first, and each a part. To go on, an iterable must give
-        the same batches again.
+    data : path, list of paths, array, table, Sequences, list or dict of arrays
+        Parquet files or a folder of them; ``.npy`` files and ``numpy.memmap``; tables and arrays in memory, rows first.
     folder : path
         Where the parts go; it is made if it is not there.
     id : str, optional
@@ -86,10 +84,6 @@ def explain_dataset(
         Explain only the rows from the first number to before the second, counted from 0.
     rows_per_part : int
         Rows that are read, explained and written together.
-    form : "values" or "long"
-        A line for each row, or for each value. docs/a-million-rows.md lists the columns.
-    dtype : "float32" or "float64"
-        Of attributions and inputs in the parts.
     on_error : "raise" or "keep"
         At a row that cannot be explained stop, or write its id, nulls and the error's text. Not part of the fingerprint: a
         run that was stopped by a row may go on with "keep".
@@ -130,16 +124,16 @@ def explain_dataset(
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
     reading |= {"targets": targets, "rows": rows}
     source = open_source(data, raw=raw, **reading)
-    written = Form(form, dtype)
-    explain = RowExplainer(explainer, written, on_error, options)
+    explain = RowExplainer(explainer, on_error, options)
     if raw is not None and not explain.of_cells:
         raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
-    depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest(), **vars(written)}
+    depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest()}
     depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading), "read_as": source.read_as()}
     order_of(source.read_as().get("features"), explainer.model_features, "the data")
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place), ExitStack() as stack:
+    with locked(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)
+        explain.of_run = run.described
         work = here(explain) if run.is_complete else _work(stack, explain, workers, ray)
         run.go(work, progress)
     found = ExplanationDataset(place)
@@ -181,16 +175,43 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (type(None), bool, int, float, str))
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    filelock = needed("filelock", "data sets need filelock", "dataset")
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=PATIENCE):
-            yield
-    except filelock.Timeout:
-        raise InputError(
-            f"another run is writing to {folder}: wait until it has ended, or take another folder."
-        ) from None
+@dataclass
+class Statistics:
+    """Counts of a run, and how long it took; ``as_dict`` is what goes into its last line."""
+
+    folder: str
+    rows: int = 0
+    parts: int = 0
+    resumed_rows: int = 0
+    resumed_parts: int = 0
+    damaged_parts: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    largest_gap: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, rows: int, errors: dict[str, int], gap: float) -> None:
+        """Count a part."""
+        self.rows += rows
+        self.parts += 1
+        self.errors.update(errors)
+        self.largest_gap = max(self.largest_gap, gap)
+
+    @property
+    def rows_per_second(self) -> float:
+        """Return the speed of the rows that were explained now."""
+        return (self.rows - self.resumed_rows) / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        seconds, rate = round(self.seconds, 3), round(self.rows_per_second, 1)
+        return {**vars(self), "errors": dict(self.errors), "seconds": seconds, "rows_per_second": rate}
+
+    def line(self, of: int) -> str:
+        """Return rows, rows per second and the time that is left."""
+        rate = self.rows_per_second
+        left = f", {duration(round((of - self.rows) / rate))} left" if rate else ""
+        failed = f", {self.errors.total()} could not be explained" if self.errors else ""
+        return f"deepshap: {self.rows} of {of} rows, {rate:.3g} rows/s{left}{failed}"
 
 
 class Run:
@@ -199,79 +220,49 @@ class Run:
     def __init__(self, folder: Path, source: Source, depends: dict[str, Any], rows_per_part: int) -> None:
         self.folder, self.source, self.size = folder, source, rows_per_part
         self.statistics = Statistics(str(folder))
-        parts = None if source.rows is None else parts_for(source.rows, rows_per_part)
-        self.manifest = Manifest(depends, rows_per_part, source.rows, parts)
-        before = read_manifest(folder)
-        if before is not None and parts_in(folder):
-            check_same(folder, before.fingerprint, depends)
+        self.parts = parts_for(source.rows, rows_per_part)
+        self.described = {"fingerprint": depends, "run": source.rows, "parts": self.parts}
         remove_leftovers(folder)
         self.done, damaged = sound_parts(folder)
         for path in self.done.values():
-            self._count(about(path, self.manifest.key), resumed=True)
+            told = about(path)
+            check_same(folder, told["fingerprint"], depends)
+            self.statistics.add(told["rows"], told["errors"], told["gap"])
         for path in damaged:
             path.unlink()
-        self.statistics.damaged_parts = len(damaged)
-        if before != self.manifest:
-            self.manifest.write(folder)
+        found = self.statistics
+        found.resumed_rows, found.resumed_parts, found.damaged_parts = found.rows, found.parts, len(damaged)
 
     @property
     def is_complete(self) -> bool:
-        """Whether it is known that no part is missing."""
-        return len(self.done) == self.manifest.parts
+        """Return whether no part is missing."""
+        return len(self.done) == self.parts
 
     def go(self, work: Work, shown: bool | None) -> None:
-        """Make the parts that are missing."""
-        progress = Progress(self.statistics, self.source.rows, shown)
-        try:
-            for batch, found in work(self._missing()):
-                self._write(batch, found)
-                progress.add(found.rows)
-        except KeyboardInterrupt as interrupt:
-            parts = f"{len(parts_in(self.folder))} of {self.manifest.parts or '?'} parts"
-            raise KeyboardInterrupt(f"stopped; {parts} are in {self.folder}. The same call goes on.") from interrupt
-        finally:
-            progress.close()
-        if self.source.rows is None:
-            self.manifest = Manifest(self.manifest.fingerprint, self.size, self.statistics.rows, self.statistics.parts)
-            self.manifest.write(self.folder)
+        """Make the parts that are missing; ``shown`` None is a bar in a terminal, else a line now and then."""
+        found, begun, terminal = self.statistics, clock.monotonic(), sys.stderr.isatty()
+        said, hidden = begun, shown is False or not terminal
+        options = {"initial": found.rows, "unit": "row", "unit_scale": True, "disable": hidden}
+        with tqdm(total=self.source.rows, **options) as bar:
+            try:
+                for batch, part in work(self.source.batches(self.size, set(self.done))):
+                    self._write(batch, part.content)
+                    found.add(part.rows, part.errors, part.gap)
+                    now = clock.monotonic()  # no clock that can be set
+                    found.seconds = now - begun
+                    bar.update(part.rows)
+                    if shown is not False and not terminal and now - said >= EVERY:
+                        said = now
+                        print(found.line(self.source.rows), file=sys.stderr, flush=True)
+            except KeyboardInterrupt as interrupt:
+                parts = f"{len(parts_in(self.folder))} of {self.parts} parts"
+                raise KeyboardInterrupt(f"stopped; {parts} are in {self.folder}. The same call goes on.") from interrupt
+            finally:
+                found.seconds = clock.monotonic() - begun
 
-    def _missing(self) -> Iterator[Batch]:
-        """The batches that are to be explained; those that pass by must be what they were."""
-        seen = 0
-        for batch in self.source.batches(self.size, set(self.done)):
-            seen += 1
-            if not len(batch) and self.source.rows is None:
-                raise InputError(f"batch {batch.number} has no rows.")
-            if batch.number not in self.done:
-                yield batch
-            elif about(self.done[batch.number], self.manifest.key)["input"] != digest_of(batch.X):
-                raise InputError(
-                    f"batch {batch.number} is another than in the run that began {self.folder}: to go on, the iterable must "
-                    "give the same batches again. Take another folder."
-                )
-        if self.source.rows is None and any(number >= seen for number in self.done):
-            raise InputError(f"the iterable gave {seen} batches, and {self.folder} holds parts of more.")
-
-    def _write(self, batch: Batch, found: Done) -> None:
-        told = {
-            "fingerprint": self.manifest.key,
-            "input": digest_of(batch.X),
-            "rows": found.rows,
-            "errors": found.errors,
-        }
-        told |= {"gap": found.gap, "layout": found.layout}
+    def _write(self, batch: Batch, content: Any) -> None:
         try:
-            write_part(self.folder, batch.number, found.table, told)
+            write_part(self.folder, batch.number, content)
         except OSError as error:
             why = f"{error.strerror} while part {batch.number} was written; all parts before stay, and the same call goes on"
             raise OSError(error.errno, why, str(self.folder)) from error
-        self._count(told)
-
-    def _count(self, told: dict[str, Any], resumed: bool = False) -> None:
-        found = self.statistics
-        found.rows += told["rows"]
-        found.parts += 1
-        found.errors.update(told["errors"])
-        found.largest_gap = max(found.largest_gap, told["gap"])
-        if resumed:
-            found.resumed_rows, found.resumed_parts = found.rows, found.parts

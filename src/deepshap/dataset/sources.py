@@ -1,123 +1,207 @@
-"""Where the rows of a run come from: arrays and tables in memory or mapped from disk, Parquet files, any iterable."""
+"""Where the rows of a run come from: Parquet files, arrays and tables in memory or mapped from disk.
+
+``open_source`` finds out what a user names, and returns a ``Source``, of which any rows can be read as a ``Batch``. How tables
+are read is decided once for the whole data set, so that a row does not depend on its part.
+"""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..names import as_labels
-from ..tables import Columns, Decided, Sequences, Table, Wide, columns_of, common_ids, decide, plain, read
+from ..tables import (
+    Columns,
+    Decided,
+    Sequences,
+    Table,
+    Wide,
+    as_table,
+    columns_of,
+    common_ids,
+    decide,
+    is_frame,
+    plain,
+    read,
+)
+from ..tables.files import PARQUET, kind_of, read_file
 from ..tables.parquet import ParquetRows
-from .batches import Batch, count, take
 from .fingerprint import digest, source_digest
 
 Range = tuple[int, int]  # the first row, or line, and the one behind the last
 
 
-class Source(Protocol):
-    """Rows in parts of a size; ``rows`` is None where nobody knows how many there are."""
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one part.
 
-    @property
-    def rows(self) -> int | None:
-        """How many there are."""
+    Attributes
+    ----------
+    number : int
+        The part, counted from 0.
+    X : array, Wide, Sequences, or list or dict of them
+        The rows, rows first; as ``DeepExplainer`` takes them, but for the place of the rows.
+    ids : array (rows,)
+        The ids, or the rows' places in the data set.
+    lengths : array (rows,) of int, optional
+        Valid steps, for models that take them as their last argument.
+    targets : array (rows,) or (rows, outputs), optional
+        True classes or values.
+    raw : in the form of X, optional
+        The rows before scaling.
+    """
 
-    def digest(self) -> str:
-        """What the data are, in every process the same."""
+    number: int
+    X: Any
+    ids: np.ndarray
+    lengths: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    raw: Any = None
 
-    def read_as(self) -> dict[str, Any]:
-        """What was decided of how the data are read, in every part the same."""
+    def __len__(self) -> int:
+        return len(self.ids)
 
-    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
-        """The parts that are not done, in order; also those that are, where the rows can only be passed by."""
-
-    def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places, which ascend."""
+    def __getitem__(self, rows: Any) -> Batch:
+        beside = {name: _take(getattr(self, name), rows) for name in ("lengths", "targets", "raw")}
+        return replace(self, X=_take(self.X, rows), ids=self.ids[rows], **beside)
 
 
-class Ranged(ABC):
+def _take(X: Any, rows: Any) -> Any:
+    """Return some rows of an input, or of each of several; None of None."""
+    if X is None:
+        return None
+    if isinstance(X, Mapping):
+        return {key: _take(value, rows) for key, value in X.items()}
+    if isinstance(X, (list, tuple)):
+        return [_take(value, rows) for value in X]
+    return X[rows]
+
+
+def _counts(X: Any) -> list[int]:
+    """Return how many rows each input has."""
+    each = list(X.values()) if isinstance(X, Mapping) else X if isinstance(X, (list, tuple)) else [X]
+    return [len(one) for one in each]
+
+
+def parts_for(rows: int, size: int) -> int:
+    """Return how many parts so many rows make; none make one, which shows the columns."""
+    return max(1, -(-rows // size))
+
+
+def batch_of(X: Any, start: int, lengths: Any, targets: Any = None) -> Batch:
+    """Return rows with their ids, or their places from a start on.
+
+    Raises
+    ------
+    InputError
+        If ``lengths`` is True and the rows do not know theirs.
+    """
+    ids = common_ids(plain(X, "the data")[1])
+    if lengths is True:
+        if not isinstance(X, Sequences):
+            raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
+        lengths = X.lengths
+    found = np.arange(start, start + _counts(X)[0]) if ids is None else np.asarray(ids)
+    X = X.values if isinstance(X, Wide) and X.feature_names is None else X
+    return Batch(0, X, found, None if lengths is False else lengths, targets)
+
+
+def rows_of_table(
+    table: Any, id: str | None, features: Sequence[str], shape: Sequence[int] | None
+) -> tuple[Any, np.ndarray]:
+    """Return rows and their ids of a pyarrow.Table with a line for each; the ids are places where no column has them.
+
+    Raises
+    ------
+    InputError
+        If an id is missing, or the features are no numbers or do not have the shape.
+    """
+    opened = Table(table)
+    rows = read(opened, decide(opened, Columns(id, features=features, shape=shape)), complete=False).X
+    return rows, np.arange(len(table)) if rows.row_ids is None else rows.row_ids
+
+
+# ---------------------------------------------------------------------- sources
+class Source(ABC):
     """Rows of which any can be read."""
 
     rows: int
 
     @abstractmethod
     def digest(self) -> str:
-        """What the data are, in every process the same."""
+        """Return what the data are, in every process the same."""
 
     @abstractmethod
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
-        """The rows of some ranges, which ascend."""
+        """Yield the rows of some ranges, which ascend."""
 
     @abstractmethod
     def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places, which ascend."""
+        """Return the rows at some places, which ascend."""
 
     def read_as(self) -> dict[str, Any]:
-        """What was decided of how the data are read, in every part the same."""
+        """Return what was decided of how the data are read, in every part the same."""
         return {}
 
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
-        """The parts that are not done."""
+        """Yield the parts that are not done."""
         numbers = [n for n in range(parts_for(self.rows, size)) if n not in done]
         ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
         for number, batch in zip(numbers, self.read(ranges), strict=True):
             yield replace(batch, number=number)
 
 
-def parts_for(rows: int, size: int) -> int:
-    """How many parts so many rows make; none make one, which shows the columns."""
-    return max(1, -(-rows // size))
-
-
-class Indexed(Ranged):
+class Indexed(Source):
     """Arrays, tables or ``Sequences`` in memory or mapped into it."""
 
     def __init__(
         self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any, decided: Decided | None = None
     ) -> None:
-        self.decided = decided
-        self.X, self.rows = X if shape is None else reshaped(X, shape), count(X)
-        each = X.values() if isinstance(X, dict) else X if isinstance(X, (list, tuple)) else []
-        if len({count(one) for one in each}) > 1:
-            counts = ", ".join(str(count(one)) for one in each)
-            raise InputError(
-                f"the inputs have {counts} rows. If they are batches of one, give an iterator, iter(batches)."
-            )
+        self.X, self.decided = X if shape is None else _reshaped(X, shape), decided
+        counts = _counts(X)
+        if len(set(counts)) > 1:
+            raise InputError(f"the inputs have {', '.join(map(str, counts))} rows.")
+        self.rows, self.targets = counts[0], as_labels(targets, "targets")
         self.lengths = lengths if isinstance(lengths, bool) else np.asarray(lengths)
-        self.targets = as_labels(targets, "targets")
         if not isinstance(lengths, bool) and np.shape(self.lengths) != (self.rows,):
             raise InputError(f"lengths has shape {np.shape(lengths)} for {self.rows} rows.")
         if self.targets is not None and np.shape(self.targets)[:1] != (self.rows,):
             raise InputError(f"targets has shape {np.shape(targets)} for {self.rows} rows.")
 
-    def read_as(self) -> dict[str, Any]:
-        """What was decided of a table, or the names of its features."""
-        names = {} if self.decided is not None else columns_of(plain(self.X, "the data")[1])
-        return self.decided.as_dict() if self.decided is not None else {"features": names} if names else {}
-
     def digest(self) -> str:
         """Of the values and their labels."""
-        return digest_of(self.X)
+        values, labels = plain(self.X, "the data")
+        each = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, list) else [labels]
+        return digest((values, *(vars(one) for one in each)))
+
+    def read_as(self) -> dict[str, Any]:
+        """Return what was decided of a table, or the names of its features."""
+        if self.decided is not None:
+            return self.decided.as_dict()
+        names = columns_of(plain(self.X, "the data")[1])
+        return {"features": names} if names else {}
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
-        """The rows of some ranges."""
+        """Yield the rows of some ranges."""
         return (self._batch(slice(first, last), first) for first, last in ranges)
 
     def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places."""
+        """Return the rows at some places."""
         return self._batch(rows, 0)
 
     def _batch(self, rows: Any, start: int) -> Batch:
         lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
-        return replace(batch_of(take(self.X, rows), start, lengths), targets=take(self.targets, rows))
+        return batch_of(_take(self.X, rows), start, lengths, _take(self.targets, rows))
 
 
-class Files(Ranged):
+class Files(Source):
     """Parquet files larger than memory."""
 
     def __init__(self, paths: Sequence[Path], columns: Columns, lengths: Any) -> None:
@@ -133,155 +217,192 @@ class Files(Ranged):
         return digest((source_digest(self.table.paths), self.table.steps))
 
     def read_as(self) -> dict[str, Any]:
-        """What was decided of the columns."""
+        """Return what was decided of the columns."""
         return self.table.decided.as_dict()
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
-        """The rows of some ranges."""
+        """Yield the rows of some ranges."""
         for (first, _), rows in zip(ranges, self.table.read(ranges), strict=True):
             yield self._batch(rows, first)
 
     def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places, which must ascend."""
+        """Return the rows at some places, which must ascend."""
         return self._batch(self.table.take(rows), 0)
 
     def _batch(self, rows: Any, start: int) -> Batch:
         lengths = rows.lengths if isinstance(self.lengths, str) else self.lengths
-        return replace(batch_of(rows.X, start, lengths), targets=as_labels(rows.targets, "targets"))
+        return batch_of(rows.X, start, lengths, as_labels(rows.targets, "targets"))
 
 
-class Beside(Ranged):
-    """Rows with what they are before scaling, which another source has."""
+class Window(Source):
+    """The rows from one to before another of a source, with what they are before scaling, if another source has that."""
 
-    def __init__(self, source: Ranged, raw: Source) -> None:
-        if not isinstance(raw, Ranged) or raw.rows != source.rows:
+    def __init__(self, source: Source, raw: Source | None, rows: Sequence[int] | None) -> None:
+        first, last = (0, source.rows) if rows is None else rows
+        if rows is not None and not 0 <= first < min(last, source.rows):
+            raise InputError(f"rows={(first, last)} takes none of the {source.rows} rows.")
+        if raw is not None and raw.rows != source.rows:
             raise InputError(f"raw= must have the rows of the data, {source.rows}; it has {raw.rows}.")
-        self.source, self.raw, self.rows = source, raw, source.rows
+        self.source, self.raw, self.first, self.rows = source, raw, first, min(last, source.rows) - first
 
     def digest(self) -> str:
-        """Of both."""
-        return digest((self.source.digest(), self.raw.digest()))
+        """Of all rows."""
+        return self.source.digest() if self.raw is None else digest((self.source.digest(), self.raw.digest()))
 
     def read_as(self) -> dict[str, Any]:
-        """As the rows themselves."""
+        """Return what was decided of the rows themselves."""
         return self.source.read_as()
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
-        """The rows of some ranges."""
-        return map(_beside, self.source.read(ranges), self.raw.read(ranges))
+        """Yield the rows of some ranges."""
+        moved = [(first + self.first, last + self.first) for first, last in ranges]
+        found = self.source.read(moved)
+        return found if self.raw is None else map(_with_raw, found, self.raw.read(moved))
 
     def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places."""
-        return _beside(self.source.take(rows), self.raw.take(rows))
+        """Return the rows at some places."""
+        found = self.source.take(rows + self.first)
+        return found if self.raw is None else _with_raw(found, self.raw.take(rows + self.first))
 
 
-def _beside(batch: Batch, other: Batch) -> Batch:
+def _with_raw(batch: Batch, other: Batch) -> Batch:
     if not np.array_equal(batch.ids, other.ids):
         raise InputError("raw= must have the rows of the data in their order, and its ids are others.")
     return replace(batch, raw=other.X)
 
 
-class Window(Ranged):
-    """The rows from one to before another of a source."""
-
-    def __init__(self, source: Ranged, first: int, last: int) -> None:
-        if not 0 <= first < min(last, source.rows):
-            raise InputError(f"rows={(first, last)} takes none of the {source.rows} rows.")
-        self.source, self.first, self.rows = source, first, min(last, source.rows) - first
-
-    def digest(self) -> str:
-        """Of all rows."""
-        return self.source.digest()
-
-    def read_as(self) -> dict[str, Any]:
-        """As all rows."""
-        return self.source.read_as()
-
-    def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
-        """The rows of some ranges."""
-        return self.source.read([(first + self.first, last + self.first) for first, last in ranges])
-
-    def take(self, rows: np.ndarray) -> Batch:
-        """The rows at some places."""
-        return self.source.take(rows + self.first)
-
-
-class Passing:
-    """Batches that come by once, each a part."""
-
-    rows: int | None = None
-
-    def __init__(self, data: Iterable[Any], lengths: Any) -> None:
-        if not isinstance(lengths, bool):
-            raise InputError("lengths of batches that pass by: make the batches deepshap.Sequences, and lengths=True.")
-        self.data, self.lengths = data, lengths
-
-    def read_as(self) -> dict[str, Any]:
-        """Nothing: each batch is read as it comes."""
-        return {}
-
-    def digest(self) -> str:
-        """The same for all: each part keeps the digest of its own rows."""
-        return "batches that pass by"
-
-    def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
-        """All parts, each a batch as it comes."""
-        start = 0
-        for number, X in enumerate(self.data):
-            batch = batch_of(X, start, self.lengths)
-            start += len(batch)
-            yield replace(batch, number=number)
-
-    def take(self, rows: np.ndarray) -> Batch:
-        """Cannot be done."""
-        raise InputError("of batches that pass by no rows can be taken: give a file, or arrays.")
-
-
-def batch_of(X: Any, start: int, lengths: Any) -> Batch:
-    """Rows that know their ids, or begin at a place of the data set.
+# ---------------------------------------------------------------------- what a user names
+def open_source(
+    data: Any,
+    *,
+    id: str | None = None,
+    time: str | None = None,
+    features: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
+    lengths: Any = False,
+    targets: Any = None,
+    raw: Any = None,
+    rows: Sequence[int] | None = None,
+) -> Source:
+    """Return a source of what a user names; see ``explain_dataset`` for the parameters.
 
     Raises
     ------
     InputError
-        If ``lengths`` is True and the rows do not know theirs.
+        If there is no such file, or the options do not fit the data.
     """
-    ids = common_ids(plain(X, "the data")[1])
-    found = np.arange(start, start + count(X)) if ids is None else np.asarray(ids)
-    if lengths is True:
-        if not isinstance(X, Sequences):
-            raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
-        lengths = X.lengths
-    X = X.values if isinstance(X, Wide) and X.feature_names is None else X
-    return Batch(0, X, found, None if lengths is False else lengths)
+    reading = (id, time, features, shape, lengths, targets)
+    source = _opened(data, *reading)
+    return Window(source, None if raw is None else _opened(raw, *reading), rows)
 
 
-def rows_of_table(
-    table: Any, id: str | None, features: Sequence[str], shape: Sequence[int] | None
-) -> tuple[Any, np.ndarray]:
-    """Rows and their ids of a pyarrow.Table with a line for each; the ids are places where no column has them.
+def _opened(
+    data: Any,
+    id: str | None,
+    time: str | None,
+    features: Sequence[str] | None,
+    shape: Sequence[int] | None,
+    lengths: Any,
+    targets: Any,
+) -> Source:
+    paths = _paths(data)
+    column = lengths if isinstance(lengths, str) else None
+    names = [features] if isinstance(features, str) else features
+    named = any(option is not None for option in (id, time, features))
+    if paths is not None and all(path.suffix.lower() in PARQUET for path in paths):
+        if time is not None and shape is not None:
+            raise InputError("a long table has its shape from its lines: leave shape= out.")
+        return Files(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
+    of_file = paths is not None and len(paths) == 1 and kind_of(paths[0]) is not None
+    if of_file or (is_frame(data) and (named or isinstance(targets, str))):
+        columns = [name for name in (id, time) if name is not None]
+        table = read_file(paths[0], named=columns) if paths and of_file else as_table(data, "the data", columns)
+        of_columns = _columns(targets) if isinstance(targets, (str, list)) else []
+        read_as = decide(table, Columns(id, time, names, of_columns, lengths=column, shape=shape))
+        rows = read(table, read_as, complete=False)
+        beside = targets if rows.targets is None else rows.targets
+        return Indexed(rows.X, None, lengths if column is None else rows.lengths, beside, read_as)
+    if named:
+        raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
+    if paths is not None:
+        data = _mapped(paths)
+    if is_frame(data):
+        values, labels = plain(data, "the data")
+        data = Wide(values, labels.row_ids, labels.feature_names)
+    if not _is_indexed(data):
+        raise InputError(
+            f"a {type(data).__name__} is no data set: give arrays, tables or paths. Put batches together first, or write them "
+            "to Parquet files."
+        )
+    return Indexed(data, shape, lengths, targets)
+
+
+def check_apart(folder: Path, data: Any) -> None:
+    """Refuse a folder that is a file, or in which the data are looked for: parts would be read as data.
 
     Raises
     ------
     InputError
-        If an id is missing, or the features are no numbers or do not have the shape.
+        If it is.
     """
-    opened = Table(table)
-    rows = read(opened, decide(opened, Columns(id, features=features, shape=shape)), complete=False).X
-    return rows, np.arange(len(table)) if rows.row_ids is None else rows.row_ids
+    named = data if isinstance(data, (list, tuple)) else [data]
+    places = {Path(one).resolve() for one in named if isinstance(one, (str, os.PathLike))}
+    if folder.is_file() or places & {folder.resolve(), *folder.resolve().parents}:
+        raise InputError(f"{folder} must be a folder of its own, apart from the data.")
 
 
-def digest_of(X: Any) -> str:
-    """Digest of rows and their labels."""
-    values, labels = plain(X, "the data")
-    return digest((values, *(vars(one) for one in _each(labels))))
+def _columns(targets: Any) -> list[str]:
+    """Return the columns of a table that hold the targets."""
+    names = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("targets of Parquet files: name their column, or the column of each output.")
+    return names
 
 
-def _each(labels: Any) -> list[Any]:
-    return list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list) else [labels]
+def _paths(data: Any) -> list[Path] | None:
+    """Return the files that data name: themselves, those in a list, or all Parquet files below a folder; else None."""
+    if isinstance(data, (str, os.PathLike)):
+        path = Path(data)
+        if path.is_dir():
+            files = (p for p in path.rglob("*") if p.suffix.lower() in PARQUET and not p.name.startswith((".", "_")))
+            found = sorted(files)
+            if not found:
+                raise InputError(f"there are no Parquet files in {path}.")
+            return found
+        if not path.exists():
+            raise InputError(f"there is no file {path}.")
+        return [path]
+    if isinstance(data, (list, tuple)) and data and all(isinstance(one, (str, os.PathLike)) for one in data):
+        return [path for one in data for path in _paths(one) or []]
+    return None
 
 
-def reshaped(X: Any, shape: Sequence[int]) -> np.ndarray:
-    """Rows in another shape; the columns of a table become an array."""
+def _mapped(paths: list[Path]) -> np.ndarray:
+    """Return the array of a file, mapped into memory."""
+    other = next((path for path in paths if path.suffix.lower() != ".npy"), None)
+    if other is not None:
+        raise InputError(f"{other} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy).")
+    if len(paths) != 1:
+        raise InputError(
+            "several .npy files: for a model of several inputs give a list of np.load(file, mmap_mode='r')."
+        )
+    try:
+        found: np.ndarray = np.load(paths[0], mmap_mode="r")
+    except ValueError as error:
+        raise InputError(f"{paths[0]} is no array that can be read: {error}") from None
+    return found
+
+
+def _is_indexed(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return bool(data) and all(_is_indexed(value) for value in data.values())
+    if isinstance(data, (list, tuple)):
+        return bool(data) and all(_is_indexed(value) for value in data)
+    return hasattr(data, "shape") or isinstance(data, (Sequences, Wide))
+
+
+def _reshaped(X: Any, shape: Sequence[int]) -> np.ndarray:
+    """Return rows in another shape; the columns of a table become an array."""
     array = plain(X, "the data")[0]
     try:
         return array.reshape(len(array), *shape)

@@ -1,4 +1,4 @@
-"""What a run wrote, read back: a part, some rows, a sample, or everything."""
+"""What a run wrote, read back: a part, some rows, a sample, or everything. A part is a file of ``Explanation.save``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..explanation import storage
 from ..optional import import_pyarrow
 from ..options import check_options
-from ..results import Explanation
-from .columns import Layout, explanation_of
-from .lines import widened
-from .manifest import FILE, LOCK, Manifest, read_manifest
-from .parts import about, is_sound, parts_in, tables
+from ..results import Explanation, JointExplanation
+from .folder import about, failures, is_sound, locked, parts_in, read_part
+from .rows import rows_of
 
 SAMPLE = 1000
 
@@ -41,22 +40,31 @@ class ExplanationDataset:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self.manifest = manifest_of(self.folder)
-        self.paths = list(parts_in(self.folder).values())
-        self._told = [about(path, self.manifest.key) for path in self.paths]
+        self.paths, self._told = _parts_of(self.folder)
+        if not self.paths:
+            raise InputError(
+                f"{folder} is no folder of explanations: explain_dataset has not written a part to it{_hint(self.folder)}."
+            )
 
     def __repr__(self) -> str:
-        of = "" if self.manifest.rows is None else f" of {self.manifest.rows}"
-        return f"<ExplanationDataset {self.folder}: {len(self)}{of} rows in {len(self.paths)} parts>"
+        return (
+            f"<ExplanationDataset {self.folder}: {len(self)} of {self._told[0]['run']} rows in {len(self.paths)} parts>"
+        )
 
     # ------------------------------------------------------------------ what is there
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Return on what the explanations depend: digests, and options as they are."""
+        fingerprint: dict[str, Any] = self._told[0]["fingerprint"]
+        return fingerprint
+
+    @property
     def is_complete(self) -> bool:
-        """Whether all parts are there."""
-        return len(self.paths) == self.manifest.parts
+        """Return whether all parts are there."""
+        return len(self.paths) == self._told[0]["parts"]
 
     @property
     def errors(self) -> dict[str, int]:
@@ -67,13 +75,8 @@ class ExplanationDataset:
         return dict(found)
 
     def failed(self) -> list[tuple[Any, str]]:
-        """Id and error of each row that could not be explained."""
-        compute = import_pyarrow().compute
-        found: list[tuple[Any, str]] = []
-        for table in tables([path for path, told in zip(self.paths, self._told, strict=True) if told["errors"]]):
-            lines = table.select(["id", "error"]).filter(compute.is_valid(table["error"]))
-            found += zip(*lines.to_pydict().values(), strict=True)
-        return found
+        """Return id and error of each row that could not be explained."""
+        return list(failures([path for path, told in zip(self.paths, self._told, strict=True) if told["errors"]]))
 
     def parquet(self) -> Any:
         """All columns of all parts, as a ``pyarrow.dataset.Dataset``, for queries."""
@@ -89,10 +92,10 @@ class ExplanationDataset:
         return explanation[0] if one else explanation
 
     def parts(self) -> Iterator[Explanation]:
-        """The explanations part by part, of those parts that have some."""
+        """Yield the explanations part by part, of those parts that have some."""
         for place, rows in enumerate(np.diff(self._ends, prepend=0)):
             if rows:
-                yield explanation_of(self._rows(place), self._layout)
+                yield self._part(place)
 
     def sample(self, rows: int = SAMPLE, seed: int = 0) -> Explanation:
         """The explanation of rows drawn at random, in their order; of all, where there are no more."""
@@ -127,30 +130,28 @@ class ExplanationDataset:
         """How many rows were explained up to the end of each part."""
         return np.cumsum([told["rows"] - sum(told["errors"].values()) for told in self._told], dtype=np.int64)
 
-    @cached_property
-    def _layout(self) -> Layout:
-        layouts = [told["layout"] for told in self._told if told["layout"] is not None]
-        if not layouts:
-            raise InputError(f"{self.folder} holds no rows that could be explained.")
-        methods = dict.fromkeys(layout["method"] for layout in layouts if layout["method"] is not None)
-        return {**layouts[0], "method": " ".join(methods) or None}  # how much was drawn may differ from part to part
-
-    def _rows(self, place: int) -> Any:
-        """The rows of a part that could be explained, a line each."""
-        (table,) = tables([self.paths[place]])
-        good = table.filter(import_pyarrow().compute.is_null(table["error"]))
-        return widened(good, self._layout) if self.manifest.fingerprint["kind"] == "long" else good
+    def _part(self, place: int) -> Explanation:
+        """Return the explanation of the rows of a part that could be explained."""
+        path = self.paths[place]
+        found = storage.parse(import_pyarrow().BufferReader(read_part(path)), Explanation, path)
+        return found if isinstance(found, Explanation) else JointExplanation(found)
 
     def _taken(self, places: np.ndarray) -> Explanation:
         if not len(places):
-            raise InputError("no rows were asked for.")
+            raise InputError(
+                "no rows were asked for." if len(self) else f"{self.folder} holds no rows that could be explained."
+            )
         of_part = np.searchsorted(self._ends, places, side="right")
         found = []
         for part in np.unique(of_part):
-            first = self._ends[part - 1] if part else 0
-            found.append(self._rows(part).take(places[of_part == part] - first))
+            local = places[of_part == part] - (self._ends[part - 1] if part else 0)
+            whole = self._part(part)
+            found.append(
+                whole if len(whole.gap) == len(local) and (np.diff(local) == 1).all() else rows_of(whole, local)
+            )
+        joined = found[0] if len(found) == 1 else type(found[0]).concat(found)
         order = np.argsort(np.argsort(of_part, kind="stable"), kind="stable")
-        return explanation_of(import_pyarrow().concat_tables(found).take(order), self._layout)
+        return joined if (np.diff(order) == 1).all() else rows_of(joined, order)
 
 
 @dataclass(frozen=True)
@@ -172,47 +173,58 @@ class Status:
 
 
 def status(folder: str | os.PathLike[str]) -> Status:
-    """How far the run in a folder is; every part is read and compared with what was written.
+    """Return how far the run in a folder is; every part is read and compared with what was written.
 
     Raises
     ------
     InputError
-        If there is no run in the folder.
+        If there is no such folder, or something else is in it.
     """
-    from filelock import FileLock, Timeout
-
     check_options(folder=folder)
     place = Path(folder)
-    manifest = manifest_of(place)
-    paths = list(parts_in(place).values())
-    sound = [path for path in paths if is_sound(path)]
+    found = list(parts_in(_checked(place)).values())
+    if not found and _hint(place):
+        raise InputError(f"{folder} holds no run of explain_dataset{_hint(place)}.")
+    sound = [about(path) for path in found if is_sound(path)]
     errors: Counter[str] = Counter()
-    rows = 0
-    for path in sound:
-        told = about(path, manifest.key)
-        rows += told["rows"]
+    for told in sound:
         errors.update(told["errors"])
     try:
-        with FileLock(place / LOCK, timeout=0):
+        with locked(place, 0):
             running = False
-    except Timeout:
+    except InputError:
         running = True
-    return Status(rows, manifest.rows, len(sound), manifest.parts, len(paths) - len(sound), dict(errors), running)
+    rows, parts = (sound[0]["run"], sound[0]["parts"]) if sound else (None, None)
+    done = sum(told["rows"] for told in sound)
+    return Status(done, rows, len(sound), parts, len(found) - len(sound), dict(errors), running)
 
 
-def manifest_of(folder: Path) -> Manifest:
-    """The manifest of a folder that has one.
+def _parts_of(folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Return the parts of a run, and what their metadata say.
 
     Raises
     ------
     InputError
-        If it has none, or it was cut off.
+        If there is no such folder, or its parts are of several runs.
     """
+    paths = list(parts_in(_checked(folder)).values())
+    told = [about(path) for path in paths]
+    other = next(
+        (path for path, one in zip(paths, told, strict=True) if one["fingerprint"] != told[0]["fingerprint"]), None
+    )
+    if other is not None:
+        raise InputError(f"{other} is of another run than {paths[0].name}: remove one of them.")
+    return paths, told
+
+
+def _checked(folder: Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder} is a file: name the folder that a run writes to.")
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}.")
-    found = read_manifest(folder)
-    if found is None:
-        raise InputError(f"{folder / FILE} is missing or damaged: start the run again, and it is made anew.")
-    return found
+    return folder
+
+
+def _hint(folder: Path) -> str:
+    """Return what to do with other Parquet files in a folder."""
+    return f"; of files in it load({str(folder / '*.parquet')!r})" if any(folder.glob("*.parquet")) else ""

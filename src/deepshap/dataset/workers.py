@@ -21,8 +21,8 @@ import psutil
 from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError
 from ..optional import needed
-from .batches import Batch
-from .rows import Done, RowExplainer, said
+from .rows import Part, RowExplainer, said
+from .sources import Batch
 
 IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits
 DEATHS = 3  # of workers, without a part that was done in between
@@ -33,7 +33,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM
 class Work(Protocol):
     """Explains batches, in any order."""
 
-    def __call__(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Part]]:
         """Pairs of a batch and what came out."""
 
 
@@ -84,8 +84,8 @@ class _Pool:
         """End the processes, whatever they do, or let them clean up."""
         self._executor.shutdown(wait=True, kill_workers=kill)
 
-    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Done]]:
-        waiting: dict[Future[Done], Batch] = {}
+    def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Part]]:
+        waiting: dict[Future[Part], Batch] = {}
         deaths = 0
         while True:
             while len(waiting) < self._most and (batch := next(batches, None)) is not None:
@@ -106,7 +106,7 @@ class _Pool:
                     ) from broken[0].exception()
                 waiting = self._again(list(waiting.values()))
 
-    def _again(self, batches: list[Batch]) -> dict[Future[Done], Batch]:
+    def _again(self, batches: list[Batch]) -> dict[Future[Part], Batch]:
         self.close()
         self._executor = self._start()
         return {self._executor.submit(_explain, batch): batch for batch in batches}
@@ -171,7 +171,7 @@ def _end_with(parent: psutil.Process) -> None:
     os._exit(1)
 
 
-def _explain(batch: Batch) -> Done:
+def _explain(batch: Batch) -> Part:
     if isinstance(_explainer, str):
         raise InputError(f"a worker process cannot load the model: {_explainer}. {IMPORTABLE}; or take workers=1.")
     return _explainer(batch)

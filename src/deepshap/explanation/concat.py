@@ -15,6 +15,7 @@ from .fields import FACTS
 from .joint import JointAttributions
 from .uncertainty import spread_over
 
+NO_LABEL = {"M": np.datetime64("NaT"), "m": np.timedelta64("NaT"), "f": np.nan, "i": -1, "U": ""}
 BETWEEN = "; "  # sentences of a method's description
 UNIFORM = (*FACTS[:-3], "output_dims")
 
@@ -41,6 +42,7 @@ def concatenated(parts: Sequence[Any]) -> Any:
 
 
 def _rows_of(parts: Sequence[Attributions]) -> Attributions:
+    parts = _equally_long(parts)
     shapes = [np.shape(part.values) for part in parts]
     if not all(part._rows for part in parts):
         raise InputError("concat needs an axis of rows: of a single one take explanation[[0]], not explanation[0].")
@@ -52,11 +54,38 @@ def _rows_of(parts: Sequence[Attributions]) -> Attributions:
     tracked = [dict(part._s._iter_tracked(include_aliases=True)) for part in parts]
     names = dict.fromkeys(name for each in tracked for name in each)
     found = copy.copy(parts[0])
-    found._track(**{name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes) for name in names})
+    valid = [part._valid for part in parts]
+    joined = {name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes, valid) for name in names}
+    found._track(**joined)
     found.compute_time = _seconds(parts)
     methods = [text for part in parts if part.method is not None for text in part.method.split(BETWEEN)]
     found.method = BETWEEN.join(dict.fromkeys(methods)) or None
     found.reliability = " ".join(dict.fromkeys(p.reliability for p in parts if p.reliability is not None)) or None
+    return found
+
+
+def _equally_long(parts: Sequence[Attributions]) -> Sequence[Attributions]:
+    """Pad sequences to the longest of all, if their lengths are known."""
+    steps = [part._steps for part in parts]
+    known = all(part._rows and part.lengths is not None for part in parts)
+    whole = known and all(np.array_equal(part._s.steps, np.arange(part._steps)) for part in parts)  # none was cut off
+    if len(set(steps)) == 1 or not whole:
+        return parts
+    return [_padded(part, max(steps)) for part in parts]
+
+
+def _padded(part: Attributions, steps: int) -> Attributions:
+    """Return a copy with that many steps; arrays are padded with zeros, labels with what stands for no label."""
+    found, axis = copy.copy(part), part._steps_at
+    more = steps - part._steps
+    for name, one in dict(part._s._iter_tracked(include_aliases=True)).items():
+        if one.o is None or axis not in one.dim:
+            continue
+        array = np.asarray(one.o)
+        fill: Any = NO_LABEL.get(array.dtype.kind, 0) if name == "step_labels" else "" if array.dtype.kind == "U" else 0
+        widths = [(0, more if at == axis else 0) for at in one.dim]
+        padded = np.pad(array, widths, constant_values=fill)
+        found._track(**{name: type(one)(np.arange(steps) if name == "steps" else padded, list(one.dim))})
     return found
 
 
@@ -71,7 +100,7 @@ def _with_as_many_replicates(parts: Sequence[Attributions]) -> Sequence[Attribut
     return alike
 
 
-def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]]) -> Alias | Obj:
+def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> Alias | Obj:
     """One of the parallel arrays, of all rows."""
     known = [one.o is not None for one in ones]
     if not any(known):
@@ -81,7 +110,7 @@ def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]]) -
             f"concat: {name} is known of some of the explanations and not of others; set it in all or none."
         )
     if name == "step_labels" and not _same([one.o for one in ones]):
-        ones = [_for_each_row(one, shape) for one, shape in zip(ones, shapes, strict=True)]
+        ones = _labels(ones, shapes, valid)
     _check_same(f"the axes of {name}", [(list(one.dim), isinstance(one, Alias)) for one in ones])
     one = ones[0]
     if 0 not in one.dim:
@@ -93,8 +122,23 @@ def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]]) -
     return type(one)(whole, list(one.dim))
 
 
+def _labels(ones: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> list[Alias | Obj]:
+    """Return labels that all rows share, (steps,), where those of the longest row hold for all; else labels of each row.
+
+    Labels of padding, NaT and NaN hold for nobody.
+    """
+    if all(len(one.dim) == 1 and 0 not in one.dim for one in ones):
+        known = [
+            one.o == one.o if v is None else v.any(0) & (one.o == one.o) for one, v in zip(ones, valid, strict=True)
+        ]
+        longest = ones[int(np.argmax([one.sum() for one in known]))]
+        if all((one.o == longest.o)[there].all() for one, there in zip(ones, known, strict=True)):
+            return [longest] * len(ones)
+    return [_for_each_row(*each) for each in zip(ones, shapes, strict=True)]
+
+
 def _for_each_row(labels: Obj, shape: tuple[int, ...]) -> Obj:
-    """Labels that a single array shares, (steps,), as labels of each row."""
+    """Return labels that a single array shares, (steps,), as labels of each row."""
     if 0 in labels.dim:
         return labels
     (axis,) = labels.dim or (None,)

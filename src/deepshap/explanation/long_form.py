@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound=Attributions)
 ORDER = ["input_name", "row", "step", "axis", "window", "group", "feature", "output_axis", "output", "value", "input"]
 ORDER += ["attribution", "standard_error", "replicate"]
+OF_ROWS = {"base_value": "base_values", "model_output": "outputs", "gap": "gap", "target": "targets"}
+OF_ROWS |= {"converged": "converged"}
+ORDER += OF_ROWS
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,19 @@ class Column:
 
 
 class LongForm:
-    """The columns of an explanation, to be laid out for some of its rows or all of them; on request, its replicates too."""
+    """The columns of an explanation, to be laid out for some of its rows or all of them.
 
-    def __init__(self, explanation: Attributions, replicates: bool = False) -> None:
+    With ``whole`` they include what files hold beside the table: replicates, and the outputs, targets and gap of each row.
+    """
+
+    def __init__(self, explanation: Attributions, whole: bool = False) -> None:
         self.explanation = explanation
         self.shape = explanation.values.shape
         self.valid = _valid(explanation)
         self.columns = [*_index_columns(explanation), *self._value_columns()]
-        if replicates:
+        if whole:
             self.columns += [Column(f"replicate_{i}", array) for i, array in enumerate(explanation._replicates)]
+            self.columns += self._columns_of_rows()
 
     def _value_columns(self) -> Iterator[Column]:
         data, raw = self.explanation.data, self.explanation.display_data
@@ -67,6 +74,14 @@ class LongForm:
         yield Column("attribution", np.asarray(self.explanation.values))
         if self.explanation.standard_errors is not None:
             yield Column("standard_error", self.explanation.standard_errors)
+
+    def _columns_of_rows(self) -> Iterator[Column]:
+        for name, field in OF_ROWS.items():
+            tracked = self.explanation._s._objects.get(field)
+            if tracked is not None and tracked.o is not None:
+                array, categories = encoded(np.asarray(tracked.o))
+                place = [size if axis in tracked.dim else 1 for axis, size in enumerate(self.shape)]
+                yield Column(name, array.reshape(place), categories)
 
     @property
     def count(self) -> int:
@@ -184,11 +199,7 @@ def _valid(explanation: Attributions) -> np.ndarray | None:
 
 # ---------------------------------------------------------------------- xarray
 BESIDE = {
-    "base_value": "base_values",
-    "model_output": "outputs",
-    "gap": "gap",
-    "target": "targets",
-    "converged": "converged",
+    **OF_ROWS,
     "standard_error": "standard_errors",
     "lag": "lags",
     "horizon": "horizons",

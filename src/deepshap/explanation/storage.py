@@ -1,7 +1,30 @@
-"""Attributions in Parquet files: the long table that everyone can read, and in its metadata all the rest, bit by bit.
+"""Read and write explanations as Parquet: one long table for every reader, and its metadata for an exact copy.
 
-The metadata hold three entries: ``deepshap``, a JSON text with the version of the format and everything small,
-``deepshap.arrays``, the other arrays as an .npz archive (base64), and ``deepshap.checksum`` of both. Nothing is pickled.
+Files of ``Explanation.save``, the parts of a data-set run and the output of the command line have the same columns:
+
+================== ============================ =========================================================================
+input_name         text                         the model's input, where there are several
+row                as the ids are               id of the row, or its number
+step               as the labels are            label or number of the time step (``window`` or ``group`` for such players)
+axis_1, ...        int                          positions on further axes, such as those of an image
+feature            text or int                  its name or number
+output             text or int                  its name or number, where there are several outputs
+value              as the input is              the raw input where it is known, else the model's input
+input              as the input is              the model's input, where ``value`` is the raw one
+attribution        float                        contribution of the value to the output
+standard_error     float                        of the attribution, where it is estimated
+replicate_0, ...   float                        independent estimates of the attribution (not in the parts of a run)
+base_value         float                        mean output over the background
+model_output       float                        the model's output
+gap                float                        what the attributions miss of output minus base value, relative to the scale
+target             as the targets are           true class or value
+converged          bool                         whether the requested accuracy was reached
+error              text                         parts of a run only: why the row could not be explained
+================== ============================ =========================================================================
+
+Columns that do not apply are left out; padded steps have no lines. The metadata holds three entries: ``deepshap`` is a JSON text
+with the version of the format and everything small, ``deepshap.arrays`` is an .npz archive (base64) of the arrays that the
+columns do not give back exactly, and ``deepshap.checksum`` covers both. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -26,132 +49,98 @@ from ..optional import import_pyarrow
 from .core import Attributions
 from .long_form import Column, LongForm, facts, in_order, rebuilt
 
-FORMAT = 2  # 1 knows no standard errors
+FORMAT = 3
 LINES_PER_BLOCK = 2**21
 MOST_BYTES, MOST_BYTES_OF_A_LINE = 2**26, 2**13  # of arrays that are read beside a table
 CHANGED = "the table is not the one that was saved: it was filtered, sorted or damaged since."
-UNITS = ("ms", "us", "ns")  # of times, as Parquet and pandas both know them
+UNITS = ("ms", "us", "ns")  # of times that both Parquet and pandas know
 
 Parts = Sequence[tuple[Any, Attributions]]
+Dtypes = dict[str, np.dtype[Any]]
 
 
+# ---------------------------------------------------------------------- write
 def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
     """See ``Explanation.save``."""
-    parquet = import_pyarrow().parquet
-    parts = explanation.items()
-    joint, named = parts[0][0] is not None, isinstance(parts[0][0], str)
-    types = _types(parts)
-    arrays: dict[str, np.ndarray] = {}
-    described = [_described(key, part, types, f"{i}/", arrays) for i, (key, part) in enumerate(parts)]
-    try:
-        header = json.dumps(
-            {"format": FORMAT, "joint": joint, "named": named, "parts": described}, default=np.generic.item
-        )
-    except TypeError as error:
-        raise InputError(
-            f"the background, model or names are not plain enough to be written as JSON: {error}."
-        ) from None
-    packed = _packed(arrays)
-    checksum = str(zlib.crc32(header.encode() + packed))
-    metadata = {"deepshap": header, "deepshap.arrays": packed, "deepshap.checksum": checksum}
-    schema = _schema(types).with_metadata(metadata)
-    texts = [name for name, dtype in types.items() if dtype.kind == "U"]
-    with (
-        replacing(Path(path)) as temporary,
-        parquet.ParquetWriter(
-            temporary, schema, compression="zstd", use_dictionary=[*texts, "row", "step"], write_page_checksum=True
-        ) as writer,
-    ):
-        for key, part in parts:
-            for lines in _blocks(part):
-                writer.write_table(_table(schema, key, lines))
+    schema, tables = long_tables(explanation)
+    with replacing(Path(path)) as temporary:
+        write(temporary, schema, tables)
 
 
-def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
-    """Read a file: an explanation of that kind, or a list or dict of them if it holds those of several inputs."""
+def write(file: Any, schema: Any, tables: Iterator[Any]) -> None:
+    """Write tables of one schema to a Parquet file, with dictionaries only for columns that repeat their values."""
     pa = import_pyarrow()
-    with open(path, "rb") as stream:  # a missing file is Python's own error
-        try:
-            file = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
-            metadata = file.schema_arrow.metadata or {}
-            whole = ("attribution", "value", "input", "standard_error")
-            table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
-        except Exception as error:  # of whatever kind what is wrong with it
-            told = "a .csv file holds the table alone" if str(path).lower().endswith(".csv") else error
-            raise InputError(f"{path} is no Parquet file that can be read: {told}") from error
-    if b"deepshap" not in metadata:
-        raise InputError(f"{path} is a table, but no explanation: it was not written by Explanation.save.")
-    try:
-        return _from(table, metadata, kind)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:
-        raise InputError(f"{path}: {CHANGED} ({type(error).__name__}: {error})") from error
+    repeating = [f.name for f in schema if pa.types.is_dictionary(f.type) or f.name in ("row", "step")]
+    options = {"compression": "zstd", "use_dictionary": repeating, "write_page_checksum": True}
+    with pa.parquet.ParquetWriter(file, schema, **options) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
-def _from(table: Any, metadata: dict[bytes, bytes], kind: type[Attributions]) -> Any:
-    """What a table with its metadata holds."""
-    header = json.loads(metadata[b"deepshap"])
-    if header["format"] > FORMAT:
-        raise InputError(f"it was written by a newer deepshap (format {header['format']}, this one reads {FORMAT}).")
-    checksum = metadata.get(b"deepshap.checksum")  # files of before have none
-    if checksum is not None and int(checksum) != zlib.crc32(metadata[b"deepshap"] + metadata[b"deepshap.arrays"]):
-        raise InputError(CHANGED)
-    lines = [part["lines"] for part in header["parts"]]
-    if table.num_rows != sum(lines):
-        raise InputError(CHANGED)
-    arrays = _unpacked(metadata[b"deepshap.arrays"], MOST_BYTES + table.num_rows * MOST_BYTES_OF_A_LINE)
-    found, starts = {}, [0, *accumulate(lines)]
-    for position, (part, start) in enumerate(zip(header["parts"], starts, strict=False)):
-        part_of_table = table.slice(start, part["lines"])
-        found[part["key"]] = _restored(part, part_of_table, f"{position}/", arrays, kind)
-    if not header["joint"]:
-        return found[None]
-    return found if header["named"] else list(found.values())
+def long_tables(explanation: Attributions, failed: int | None = None, **metadata: str) -> tuple[Any, Iterator[Any]]:
+    """Return the schema of an explanation's table, metadata included, and the table in blocks.
 
+    ``failed`` is the number of lines that the caller appends for rows without explanation; a number adds the column ``error``.
 
-# ---------------------------------------------------------------------- what goes where
-def _in_table(part: Attributions) -> dict[str, str]:
-    """Columns that hold whole arrays of an explanation, by the arrays' names."""
-    columns = {
-        "values": "attribution",
-        "data": "value" if part.display_data is None else "input",
-        "display_data": "value",
-        "standard_errors": "standard_error",
-        **{name: name for name in part._error_names[1:]},
+    Raises
+    ------
+    InputError
+        If something in the explanation cannot be written without pickle.
+    """
+    pa = import_pyarrow()
+    parts = explanation.items()
+    dtypes = _dtypes(parts)
+    arrays: dict[str, np.ndarray] = {}
+    header = {
+        "format": FORMAT,
+        "joint": parts[0][0] is not None,
+        "named": isinstance(parts[0][0], str),
+        "failed": failed or 0,
+        "parts": [_describe(key, part, dtypes, f"{i}/", arrays) for i, (key, part) in enumerate(parts)],
     }
-    return {name: column for name, column in columns.items() if part._tracked(name) is not None}
+    try:
+        text = json.dumps(header, default=np.generic.item)
+    except TypeError as error:
+        message = f"the background, model or names are not plain enough to be written as JSON: {error}."
+        raise InputError(message) from None
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    packed = base64.b64encode(stream.getvalue())
+    checksum = str(zlib.crc32(text.encode() + packed))
+    texts = pa.dictionary(pa.int32(), pa.string())
+    fields = [(name, texts if d.kind == "U" else pa.array(np.empty(0, d)).type) for name, d in dtypes.items()]
+    fields += [] if failed is None else [("error", pa.string())]
+    own = {"deepshap": text, "deepshap.arrays": packed, "deepshap.checksum": checksum}
+    schema = pa.schema(fields, {**own, **metadata})
+    return schema, (_table(schema, key, lines) for key, part in parts for lines in _blocks(part))
 
 
-def _types(parts: Parts) -> dict[str, np.dtype[Any]]:
-    """The columns of the table, each of a type for all inputs; texts where they have nothing else in common."""
+def _dtypes(parts: Parts) -> Dtypes:
+    """Return the type of each column, common to all inputs; text where they have nothing else in common."""
     found: dict[str, list[np.dtype[Any]]] = {"input_name": [np.dtype("U")]} if len(parts) > 1 else {}
     for _, part in parts:
-        for column in LongForm(part, replicates=True).columns:
-            found.setdefault(column.name, []).append(
-                np.dtype("U") if column.categories else _readable(column.array.dtype)
-            )
-    return {name: _common(found[name]) for name in in_order(found)}
+        for column in LongForm(part, whole=True).columns:
+            dtype = np.dtype("U") if column.categories is not None else _readable(column.array.dtype)
+            found.setdefault(column.name, []).append(dtype)
+    common = {}
+    for name in in_order(found):
+        kinds = {dtype.kind if dtype.kind in "UmM" else "number" for dtype in found[name]}
+        common[name] = np.result_type(*found[name]) if len(kinds) == 1 else np.dtype("U")
+    return common
 
 
 def _readable(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type of a column for values of a type."""
+    """Return the nearest type that every reader of Parquet knows."""
     if dtype.kind in "mM":
-        unit = np.datetime_data(dtype)[0]
-        return dtype if unit in UNITS else np.dtype(f"{dtype.kind}8[ms]")
+        return dtype if np.datetime_data(dtype)[0] in UNITS else np.dtype(f"{dtype.kind}8[ms]")
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
-def _common(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
-    kinds = {dtype.kind if dtype.kind in "UmM" else "number" for dtype in dtypes}
-    return np.result_type(*dtypes) if len(kinds) == 1 else np.dtype("U")
-
-
-def _described(
-    key: Any, part: Attributions, types: dict[str, np.dtype[Any]], prefix: str, arrays: dict[str, np.ndarray]
+def _describe(
+    key: Any, part: Attributions, dtypes: Dtypes, prefix: str, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What the header says of an explanation; arrays that the table does not hold exactly are put among ``arrays``."""
-    form, columns, tracked = LongForm(part, replicates=True), _in_table(part), {}
+    """Return what the header says of an explanation; arrays that no column gives back exactly are added to ``arrays``."""
+    form, columns, tracked = LongForm(part), _columns_of_arrays(part), {}
     if form.valid is not None:
         arrays[f"{prefix}shown"] = form.valid
     for name, one in part._s._iter_tracked(include_aliases=True):
@@ -161,78 +150,45 @@ def _described(
         if not isinstance(one.o, (np.ndarray, np.generic)) and name not in columns:
             entry["json"] = _plain(one.o)
             continue
-        array = _exact(name, one.o)
-        if name in columns and _fits(array.dtype, types[columns[name]]):
+        array = np.asarray(one.o)
+        if array.dtype == object:
+            if not all(isinstance(value, str) for value in array.flat):
+                raise InputError(f"{name} holds Python objects, which cannot be written: make it numbers or str.")
+            array = array.astype(str)
+        if name in columns and _fits(array.dtype, dtypes[columns[name]]):
             entry.update(column=columns[name], dtype=array.dtype.str, shape=list(array.shape))
             if form.valid is not None:
                 arrays[f"{prefix}{name}"] = np.moveaxis(array, part._steps_at or 0, part._rows)[~form.valid]  # padding
         else:
             arrays[f"{prefix}{name}"] = array
-    values = np.ascontiguousarray(part.values)
-    return {
-        "key": key,
-        "lines": form.count,
-        "tracked": tracked,
-        "output_axes": list(part.output_dims),
-        "rows": part._rows,
-        "checksum": zlib.crc32(values.view(np.uint8).data if values.size and values.ndim else values.tobytes()),
-        "attributes": facts(part),
-    }
+    checksum = zlib.crc32(np.ascontiguousarray(part.values).tobytes())
+    described = {"key": key, "lines": form.count, "tracked": tracked, "output_axes": list(part.output_dims)}
+    return {**described, "rows": part._rows, "checksum": checksum, "attributes": facts(part)}
 
 
-def _exact(name: str, array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype == object:
-        if not all(isinstance(value, str) for value in array.flat):
-            raise InputError(f"{name} holds Python objects, which cannot be written: make it numbers or str.")
-        return array.astype(str)
-    return array
+def _columns_of_arrays(part: Attributions) -> dict[str, str]:
+    """Return the columns that hold whole arrays, one line per value, by the arrays' names."""
+    raw = part.display_data is not None
+    columns = {"values": "attribution", "data": "input" if raw else "value", "display_data": "value"}
+    columns |= {"standard_errors": "standard_error", **{name: name for name in part._error_names[1:]}}
+    return {name: column for name, column in columns.items() if part._tracked(name) is not None}
 
 
 def _plain(value: Any) -> Any:
-    """Names as JSON has them."""
-    return (
-        [_plain(v) for v in value]
-        if isinstance(value, (list, tuple))
-        else value.item()
-        if hasattr(value, "item")
-        else value
-    )
+    """Return names as JSON has them."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def _fits(dtype: np.dtype[Any], column: np.dtype[Any]) -> bool:
-    """Whether a column gives back every value exactly."""
-    return dtype.kind == column.kind and dtype.kind in "fiubU" and (dtype.kind == "U" or np.can_cast(dtype, column))
-
-
-def _packed(arrays: dict[str, np.ndarray]) -> bytes:
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    return base64.b64encode(stream.getvalue())
-
-
-def _unpacked(packed: bytes, most: int) -> dict[str, np.ndarray]:
-    stream = io.BytesIO(base64.b64decode(packed, validate=True))
-    with zipfile.ZipFile(stream) as archive:
-        size = sum(info.file_size for info in archive.infolist())
-    if size > most:
-        raise InputError(f"its arrays would unpack to {size:,} bytes, which so small a table has no use for.")
-    with np.load(stream, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-# ---------------------------------------------------------------------- the table
-def _schema(types: dict[str, np.dtype[Any]]) -> Any:
-    pa = import_pyarrow()
-
-    def kind(dtype: np.dtype[Any]) -> Any:
-        return pa.dictionary(pa.int32(), pa.string()) if dtype.kind == "U" else pa.array(np.empty(0, dtype)).type
-
-    return pa.schema([(name, kind(dtype)) for name, dtype in types.items()])
+    """Return whether a column gives back every value exactly."""
+    same = dtype.kind == column.kind and dtype.kind in "fiubU"
+    return same and (dtype.kind == "U" or np.can_cast(dtype, column))
 
 
 def _blocks(part: Attributions) -> Iterator[list[tuple[Column, np.ndarray]]]:
-    form = LongForm(part, replicates=True)
+    form = LongForm(part, whole=True)
     if not part._rows:
         yield list(form.lines())
         return
@@ -246,15 +202,8 @@ def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any
     pa = import_pyarrow()
     count = len(lines[-1][1])
     columns = {column.name: _arrow(schema.field(column.name).type, column, line) for column, line in lines}
-    name = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([str(key)]))
-    found = [
-        columns[field.name]
-        if field.name in columns
-        else name
-        if field.name == "input_name"
-        else pa.nulls(count, field.type)
-        for field in schema
-    ]
+    columns["input_name"] = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([str(key)]))
+    found = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
     return pa.Table.from_arrays(found, schema=schema)
 
 
@@ -262,42 +211,99 @@ def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
     pa = import_pyarrow()
     if column.categories is not None:
         return pa.DictionaryArray.from_arrays(line, pa.array(column.categories, pa.string()))
+    return as_column(line, kind)
+
+
+def as_column(values: np.ndarray, kind: Any) -> Any:
+    """Return values as a pyarrow array of the type of a column."""
+    pa = import_pyarrow()
     if pa.types.is_dictionary(kind):
-        return pa.array(line.astype(str)).dictionary_encode()
-    if line.dtype.kind in "mM":
-        return pa.array(line.astype(_readable(line.dtype))).cast(kind)
-    return pa.array(line.astype(kind.to_pandas_dtype(), copy=False), kind)
+        return pa.array(values.astype(str)).dictionary_encode()
+    if values.dtype.kind in "mM":
+        return pa.array(values.astype(_readable(values.dtype))).cast(kind)
+    return pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind)
 
 
-# ---------------------------------------------------------------------- back
+# ---------------------------------------------------------------------- read
+def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
+    """Read a file: an explanation of that kind, or a list or dict of them if it holds those of several inputs."""
+    with open(path, "rb") as stream:  # a missing file is Python's own error
+        return parse(stream, kind, path)
+
+
+def parse(stream: Any, kind: type[Attributions], path: Any) -> Any:
+    """Read an open file; ``path`` names it in errors."""
+    pa = import_pyarrow()
+    try:
+        file = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
+        metadata = file.schema_arrow.metadata or {}
+        whole = ("attribution", "value", "input", "standard_error")
+        table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
+    except Exception as error:  # of whatever kind what is wrong with it
+        told = "a .csv file holds the table alone" if str(path).lower().endswith(".csv") else error
+        raise InputError(f"{path} is no Parquet file that can be read: {told}") from error
+    if b"deepshap" not in metadata:
+        raise InputError(f"{path} is a table, but no explanation: it was not written by Explanation.save.")
+    try:
+        return _from(table, metadata, kind)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {CHANGED} ({type(error).__name__}: {error})") from error
+
+
+def _from(table: Any, metadata: dict[bytes, bytes], kind: type[Attributions]) -> Any:
+    """Return what a table with its metadata holds."""
+    header = json.loads(metadata[b"deepshap"])
+    if header["format"] > FORMAT:
+        raise InputError(f"it was written by a newer deepshap (format {header['format']}, this one reads {FORMAT}).")
+    if int(metadata[b"deepshap.checksum"]) != zlib.crc32(metadata[b"deepshap"] + metadata[b"deepshap.arrays"]):
+        raise InputError(CHANGED)
+    lines = [part["lines"] for part in header["parts"]]
+    if table.num_rows != sum(lines) + header["failed"]:
+        raise InputError(CHANGED)
+    arrays = _unpacked(metadata[b"deepshap.arrays"], MOST_BYTES + table.num_rows * MOST_BYTES_OF_A_LINE)
+    found, starts = {}, [0, *accumulate(lines)]
+    for position, (part, start) in enumerate(zip(header["parts"], starts, strict=False)):
+        found[part["key"]] = _restored(part, table.slice(start, part["lines"]), f"{position}/", arrays, kind)
+    if not header["joint"]:
+        return found[None]
+    return found if header["named"] else list(found.values())
+
+
+def _unpacked(packed: bytes, most: int) -> dict[str, np.ndarray]:
+    stream = io.BytesIO(base64.b64decode(packed, validate=True))
+    with zipfile.ZipFile(stream) as archive:
+        size = sum(info.file_size for info in archive.infolist())
+    if size > most:
+        raise InputError(f"its arrays would unpack to {size:,} bytes, which so small a table has no use for.")
+    with np.load(stream, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def _restored(
     part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], kind: type[Attributions]
 ) -> Attributions:
-    tracked = {name: _tracked(name, entry, part, table, prefix, arrays) for name, entry in part["tracked"].items()}
-    values = np.ascontiguousarray(tracked["values"].o)
-    if zlib.crc32(values.tobytes()) != part["checksum"]:
+    tracked: dict[str, Alias | Obj] = {}
+    for name, entry in part["tracked"].items():
+        if "json" in entry:
+            value = entry["json"]
+        elif "column" in entry:
+            value = _from_column(name, entry, part, table[entry["column"]], prefix, arrays)
+        else:
+            value = arrays[f"{prefix}{name}"][()]
+        tracked[name] = (Alias if entry["alias"] else Obj)(value, entry["axes"])
+    if zlib.crc32(np.ascontiguousarray(tracked["values"].o).tobytes()) != part["checksum"]:
         raise InputError(CHANGED)
     explanation = rebuilt(kind, tracked, part["output_axes"], part["attributes"])
-    explanation._has_rows = bool(part.get("rows", 1))  # files of before do not say
+    explanation._has_rows = bool(part["rows"])
     return explanation
-
-
-def _tracked(
-    name: str, entry: dict[str, Any], part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray]
-) -> Alias | Obj:
-    if "json" in entry:
-        value = entry["json"]
-    elif "column" in entry:
-        value = _from_column(name, entry, part, table[entry["column"]], prefix, arrays)
-    else:
-        value = arrays[f"{prefix}{name}"][()]
-    return Alias(value, entry["axes"]) if entry["alias"] else Obj(value, entry["axes"])
 
 
 def _from_column(
     name: str, entry: dict[str, Any], part: dict[str, Any], column: Any, prefix: str, arrays: dict[str, np.ndarray]
 ) -> Any:
-    """An array from its lines, of which there is one for each output, and its padding."""
+    """Return an array from its lines, of which there is one for each output, and its padding."""
     shape, full = entry["shape"], part["tracked"]["values"]["shape"]
     outputs = int(np.prod(full[len(shape) :]))
     lines = column.to_numpy()[::outputs].astype(entry["dtype"], copy=False)
@@ -322,7 +328,7 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, that takes the place of another when all went well.
+    """Give a path to write to; its file replaces another when all went well.
 
     Raises
     ------
