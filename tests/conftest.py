@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+if importlib.util.find_spec("triton"):
+    import triton  # noqa: F401 # Triton aborts a process that has loaded TensorFlow before it
+
 import pytest
 import torch
 

@@ -66,9 +66,14 @@ def closure_of(function: Any) -> list[Any]:
     return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 
+def code_of(function: Any) -> CodeType:
+    """Return the compiled code of a Python function, to be read alone."""
+    return function.__code__
+
+
 def globals_of(function: Any) -> dict[str, Any]:
     """The globals that a function of Python names, and those of the functions defined in it."""
-    names = sorted({name for code in _codes(function.__code__) for name in code.co_names})
+    names = sorted({name for code in _codes(code_of(function)) for name in code.co_names})
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
 
 

@@ -111,6 +111,24 @@ class Listed(Wrong):
         return [x.exp(), {"tanh": x.tanh()}]
 
 
+class WithConstant(Wrong):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.exp(), torch.full((4,), 3.0, dtype=x.dtype)
+
+
+class Nothing(Wrong):
+    """What torch's own checkpoints call: no numbers that could depend on anything."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+
 class Inherited(Silu):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -162,6 +180,8 @@ BOTH: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     "a result in place": (lambda x: silu(x).add_(1).relu_() * x, lambda x: (x * x.sigmoid() + 1).relu() * x),
     "in a list": (lambda x: listed(x)[0] + listed(x)[1]["tanh"], lambda x: x.exp() + x.tanh()),
     "by another's forward": (lambda x: inherited(x) * x, lambda x: (x * x.sigmoid() + 1) * x),
+    "one output is constant": (lambda x: torch.mul(*WithConstant.apply(x)).tanh(), lambda x: (3 * x.exp()).tanh()),
+    "an output without numbers": (lambda x: x.tanh() + Nothing.apply(x).sum(), torch.tanh),
     "of weights": (lambda x: (of_weights(WEIGHT) * x).tanh(), lambda x: (WEIGHT.exp() * x).tanh()),
     "without gradients": (without_gradients, lambda x: x.tanh().relu() * torch.sigmoid(x.tanh().relu())),
 }

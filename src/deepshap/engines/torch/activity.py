@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from itertools import count
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
+from ._compat import base_of, is_view
 from .calls import place_of_call
 
 MARK = "deepshap"  # of nodes of the graph, with the number of the value that they made
@@ -37,7 +38,7 @@ def varies(given: Iterable[Tensor]) -> list[bool]:
 
 def mark(tensor: Tensor) -> None:
     """Note that the tracer has seen a tensor being made, and number it; a base changes with its views."""
-    for changed in (tensor, tensor._base):
+    for changed in (tensor, base_of(tensor)):
         node: Any = None if changed is None else changed.grad_fn
         if node is not None:
             node.metadata.setdefault(MARK, next(_numbers))
@@ -53,7 +54,7 @@ def is_followed(tensor: Tensor) -> bool:
     node: Any = tensor.grad_fn if tensor.requires_grad else None
     if node is None or MARK in node.metadata:
         return node is not None
-    while tensor._is_view() and MARK not in node.metadata and node.name() in _VIEW_NODES:
+    while is_view(tensor) and MARK not in node.metadata and node.name() in _VIEW_NODES:
         node = node.next_functions[0][0]
     if MARK in node.metadata:
         return True
@@ -107,15 +108,15 @@ class Memory:
     """The memory that holds values that depend on the input, to find tensors that share it behind autograd's back."""
 
     def __init__(self) -> None:
-        self._held: dict[int, StorageWeakRef] = {}
+        self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def hold(self, tensor: Tensor) -> None:
         """Note where a followed tensor lies."""
         if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel():
             storage = tensor.untyped_storage()
             held = self._held.get(place := storage.data_ptr())
-            if held is None or held.cdata != storage._cdata:  # that of a view is known
-                self._held[place] = StorageWeakRef(storage)
+            if held is None or held() is not storage:  # that of a view is known
+                self._held[place] = weakref.ref(storage)
 
     def check(self, name: str, passive: Iterable[Tensor]) -> None:
         """Raise if a tensor that is not followed lies where one that is followed does."""
@@ -123,7 +124,7 @@ class Memory:
             if tensor.layout is not torch.strided or tensor.is_meta:
                 continue
             held = self._held.get(tensor.untyped_storage().data_ptr())
-            if held is not None and not held.expired():
+            if held is not None and held() is not None:
                 raise UnsupportedOperationError(
                     f"a tensor that {name} takes at {place_of_call()} shares its memory with a value that depends on the "
                     "explained input, and torch does not know that it depends on it too (written through .data or a "

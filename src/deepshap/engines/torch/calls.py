@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ...errors import DeepShapError, UnsupportedOperationError
 from ...names import plural
+from ._compat import base_of
 from .operations import Operation
 from .tree import replace, tensors
 
@@ -68,18 +68,18 @@ class Call(NamedTuple):
         targets = tensors(self.kwargs["out"]) if "out" in self.kwargs else []
         if self.inplace or self.name == "__setitem__":
             targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
-        return [t for target in targets for t in (target._base, target) if t is not None]
+        return [t for target in targets for t in (base_of(target), target) if t is not None]
 
 
 def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Call a function, which may change the mode too, with gradients on or off: fewer steps than torch's own contexts take."""
+    """Call a function, which may change the mode too, with gradients on or off."""
     before = torch.is_grad_enabled()
     if before != enabled:
-        torch._C._set_grad_enabled(enabled)
+        torch.set_grad_enabled(enabled)
     try:
         return function(*args, **kwargs)
     finally:
-        torch._C._set_grad_enabled(before)
+        torch.set_grad_enabled(before)
 
 
 def run_stably(call: Call) -> Any:
@@ -138,7 +138,7 @@ def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
 
 def place_of_call() -> str:
     """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
-    return _place(walk_stack(sys._getframe(1)))
+    return _place(walk_stack(inspect.currentframe()))
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:

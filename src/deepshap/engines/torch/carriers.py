@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._compat import is_view
 from .activity import depends, is_followed, mark
 from .calls import Call, place_of_call
 from .nodes import is_continuous
@@ -176,7 +177,7 @@ def is_varying_mask(index: Any) -> bool:
 
 def in_memory_of_its_own(tensor: Tensor) -> Tensor:
     """Torch's own function would return new memory in order, on which views and in-place code work."""
-    if tensor.is_contiguous() and not tensor._is_view():
+    if tensor.is_contiguous() and not is_view(tensor):
         return tensor
     copy, tag = tensor.clone(memory_format=torch.contiguous_format), tag_of(tensor)
     if tag is None or tag.carrier is None:

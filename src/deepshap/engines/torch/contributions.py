@@ -5,18 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
-from torch.autograd.graph import _engine_run_backward
+from torch.autograd import Function
 from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from ..api import Contributions
 from . import one_pass
+from ._compat import HAS_VMAP
 from .operations import Misaligned, Pairs
 from .rows import beside, row_axis
 from .trace import Tracer
@@ -132,10 +133,14 @@ class Traced:
 
     def _gradients(self, seeds: Tensor, retain: bool) -> list[Tensor | None]:
         """Multipliers of each leaf, (seeds, *its shape)."""
+        given: list[Tensor] = []
+        with torch.enable_grad():
+            start = _Start.apply(self.output, given)
 
         def backward(seed: Tensor) -> tuple[Tensor | None, ...]:
+            given[:] = [seed]
             keep = retain or len(seeds) > 1  # should torch be unable to take several at once
-            return _gradient(self.output, self.leaves, seed, keep)
+            return torch.autograd.grad(start, self.leaves, retain_graph=keep, allow_unused=True)
 
         try:
             if len(seeds) == 1 and not self.pairs.crossed:
@@ -241,28 +246,37 @@ def _only_at_once(error: RuntimeError) -> bool:
 
 
 def _at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:
-    """One backward pass for several seeds: each operation sees all of them as one more axis, as under ``torch.vmap``.
+    """One backward pass for several seeds, under ``torch.vmap``: each operation sees all seeds as one more axis."""
+    if not HAS_VMAP:
+        raise RuntimeError("this version of torch does not say what runs under vmap")
+    reached: list[bool] = []
 
-    That itself takes as long as the operations of a small model.
+    def of_seed(seed: Tensor) -> tuple[Tensor | None, ...]:
+        found = backward(seed)
+        reached[:] = [m is not None for m in found]
+        return seed, *compress(found, reached)  # vmap takes tensors alone, and at least one
+
+    with warnings.catch_warnings():  # that torch itself goes through the seeds one by one for some operations
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        _, *found = torch.vmap(of_seed)(seeds)
+    multipliers = iter(found)
+    return [next(multipliers) if there else None for there in reached]
+
+
+class _Start(Function):
+    """A number that stands behind the output, from which a backward pass starts with any seed.
+
+    ``autograd.grad`` of a tensor with its seed compares their shapes, for which torch imports sympy: a third of a second.
     """
-    lazy_load_decompositions()
-    transforms, count = torch._C._functorch, len(seeds)
-    level = transforms._vmap_increment_nesting(count, "error")
-    try:
-        with warnings.catch_warnings():  # that torch itself goes through the seeds one by one for some operations
-            warnings.filterwarnings("ignore", "There is a performance drop")
-            found = backward(transforms._add_batch_dim(seeds, 0, level))
-        return [None if m is None else transforms._remove_batch_dim(m, level, count, 0) for m in found]
-    finally:
-        transforms._vmap_decrement_nesting()
 
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, given: list[Tensor]) -> Tensor:
+        ctx.given = given
+        return output.new_zeros((), dtype=torch.float32)
 
-def _gradient(output: Tensor, leaves: list[Tensor], seed: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
-    """As ``torch.autograd.grad``, which imports sympy to compare the seed's shape with the output's: a third of a second."""
-    found: tuple[Tensor | None, ...] = _engine_run_backward(
-        (output,), (seed,), retain, False, tuple(leaves), allow_unreachable=True, accumulate_grad=False
-    )
-    return found
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+        return ctx.given[0], None
 
 
 def _sum_over_rows(values: Tensor, one: torch.Size, rows: int) -> Tensor:

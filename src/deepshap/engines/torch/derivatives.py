@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
+from ._compat import basic_decompositions, triton_is_safe
 from .calls import DerivativeTaken, unwritten_message
 from .state import Contents, preserved
 from .table import USER_OPERATIONS
@@ -70,14 +73,17 @@ class Derivatives:
         """What a model computes of rows, as a function of such rows; the model itself where it takes no derivatives."""
         if not self.taken or self._layer is not None or self._rules or USER_OPERATIONS:
             return call
-        from torch._decomp import core_aten_decompositions
+        if "triton" not in sys.modules and find_spec("triton") is not None and not triton_is_safe():
+            raise UnsupportedOperationError(
+                "the model takes a derivative of its own. To write that out, torch imports Triton, which ends the process if "
+                "TensorFlow has been imported before it. Write `import triton` before `import tensorflow`."
+            )
         from torch.fx.experimental.proxy_tensor import make_fx
 
         try:
             with torch.enable_grad():
                 copies = [r.detach().clone() for r in rows]
-                decompositions: Any = core_aten_decompositions()
-                graph = make_fx(lambda *given: call(given), decompositions)(*copies)
+                graph = make_fx(lambda *given: call(given), basic_decompositions())(*copies)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

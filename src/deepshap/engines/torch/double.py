@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ._compat import interception_off
+
 CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
 
 
@@ -59,5 +61,5 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def _dtype(tensor: Tensor) -> torch.dtype:
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         return tensor.dtype

@@ -194,7 +194,7 @@ class TorchEngine(Untouched):
         """Run the references, of which ``each`` may come again and again, and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
         tracer.handed = Handed.of_references(len(references), each, begun)
-        tracer.tape.weights = frozenset(id(p) for m in self.modules for p in m._parameters.values())
+        tracer.tape.weights = frozenset(id(p) for m in self.modules for p in m.parameters(False))
         with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])

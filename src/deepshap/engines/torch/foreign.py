@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._functorch import apis
-from torch._functorch.vmap import _process_batched_inputs
 from torch.autograd.function import BackwardCFunction, Function, FunctionMeta
 from torch.jit import ScriptFunction
 from torch.overrides import handle_torch_function, has_torch_function
-from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
+from ._compat import broadcast_to, flatten, interception_off, python_of_script, unflatten, vmap_inputs, vmap_replaced
 from .convolutions import Convolution
 from .nodes import Node
 from .operations import Operation
@@ -86,17 +84,20 @@ class CustomFunctionCall(ForeignCall):
         super().__init__(key, key.apply, key.__qualname__)
         self.forward = forward  # the function's own, which runs where nothing depends on the explained input
         self.awaiting: list[tuple[Tensor, Tensor]] | None = None  # the tracer's list of (copy, traced output)
-        self.copies: list[Tensor] = []
+        self.copies: list[Tensor] = []  # outputs that torch must give no history
 
     def without_history(self, outputs: Any) -> Any:
         """Return the outputs of a traced call as copies without history."""
         if self.awaiting is None:
             return outputs
-        with torch._C.DisableTorchFunction():  # a call that the tracer sees would attach the history at once
+        with interception_off():  # a call that the tracer sees would attach the history at once
             return tuple(map(self._copy, outputs)) if isinstance(outputs, tuple) else self._copy(outputs)
 
     def _copy(self, output: Any) -> Any:
-        if not isinstance(output, Tensor) or not output.requires_grad:
+        if not isinstance(output, Tensor):
+            return output
+        if not output.requires_grad:  # torch would let it depend on the inputs
+            self.copies.append(output)
             return output
         assert self.awaiting is not None
         copy = output.detach().clone()
@@ -136,7 +137,7 @@ class _ClassAttribute:
 
 
 class _Pending(threading.local):
-    """Outputs of traced calls whose ``setup_context`` torch has yet to call, with the copies among them."""
+    """Outputs of traced calls whose ``setup_context`` torch has yet to call, with those to leave without history."""
 
     calls: Sequence[tuple[Any, list[Tensor]]] = ()
 
@@ -192,17 +193,16 @@ def custom_functions_visible() -> Iterator[None]:
     meta: Any = FunctionMeta
     meta.forward = _ClassAttribute("forward", _show_forward)
     meta.setup_context = _ClassAttribute("setup_context", _show_setup_context)
-    _APIS.vmap_impl, _SCRIPTS.__call__ = row_by_row, as_written
+    _SCRIPTS.__call__ = as_written
     try:
-        yield
+        with vmap_replaced(row_by_row):
+            yield
     finally:
         del meta.forward, meta.setup_context
         _PENDING.calls = ()
-        _APIS.vmap_impl, _SCRIPTS.__call__ = _VMAP, _SCRIPTED
+        _SCRIPTS.__call__ = _SCRIPTED
 
 
-_APIS: Any = apis
-_VMAP = _APIS.vmap_impl
 _SCRIPTS: Any = ScriptFunction
 _SCRIPTED = _SCRIPTS.__call__
 
@@ -210,13 +210,14 @@ _SCRIPTED = _SCRIPTS.__call__
 # ---------------------------------------------------------------------- scripted functions, vmap, and modules with rules
 def as_written(scripted: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the Python function that a scripted one was made of, as torch.compile does; those from files have none."""
-    own = getattr(scripted, "_torchdynamo_inline", None)
+    own = python_of_script(scripted)
     if own is None or not has_torch_function(tuple(tensors((args, kwargs)))):
         return _SCRIPTED(scripted, *args, **kwargs)
     return own(*args, **kwargs)
 
 
 def row_by_row(
+    original: Callable[..., Any],
     function: Callable[..., Any],
     in_dims: Any,
     out_dims: Any,
@@ -227,22 +228,22 @@ def row_by_row(
 ) -> Any:
     """What ``torch.vmap`` computes, by a loop: inside it, nothing could be seen of what depends on the input."""
     if not has_torch_function(tuple(tensors((args, kwargs)))):
-        return _VMAP(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
-    size, axes, flat, spec = _process_batched_inputs(in_dims, args, function)
+        return original(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
+    size, axes, flat, spec = vmap_inputs(in_dims, args, function)
 
     def row(k: int) -> Any:
         chosen = [a if axis is None else a.select(axis, k) for a, axis in zip(flat, axes, strict=True)]
-        return function(*tree_unflatten(chosen, spec), **kwargs)
+        return function(*unflatten(chosen, spec), **kwargs)
 
-    flat_rows, specs = zip(*(tree_flatten(row(k)) for k in range(size)), strict=True)
-    back = _broadcast_to_and_flatten(out_dims, specs[0])
+    flat_rows, specs = zip(*(flatten(row(k)) for k in range(size)), strict=True)
+    back = broadcast_to(specs[0], out_dims)
     if back is None:
         raise ValueError(f"out_dims of torch.vmap do not fit to its outputs: {out_dims}")
     stacked = [
         values[0] if axis is None else torch.stack(values, axis)
         for values, axis in zip(zip(*flat_rows, strict=True), back, strict=True)
     ]
-    return tree_unflatten(stacked, specs[0])
+    return unflatten(stacked, specs[0])
 
 
 @contextmanager

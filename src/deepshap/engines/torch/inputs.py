@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from ...errors import InputError
 from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
 from . import keras_layers
+from ._compat import interception_off
 
 
 class Inputs(InputForm):
@@ -132,7 +133,7 @@ def dense(tensor: Tensor, what: str) -> Tensor:
     InputError
         If it is nested, sparse, quantized, on the meta device, or of a class that computes in its own way.
     """
-    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+    with interception_off():  # a tracer would look at each question
         _check_dense(tensor, what)
     return tensor
 

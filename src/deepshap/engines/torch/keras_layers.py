@@ -7,9 +7,8 @@ Keras composes. Other files ask here what is particular about them.
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..callables import is_keras as is_keras
+from ._compat import keras_layers, keras_normalize_replaced, keras_variables_written
 
 
 def call(model: Any, given: Sequence[Tensor], named: dict[str, Tensor] | None, extra: Sequence[Any]) -> Any:
@@ -55,10 +55,10 @@ def named_modules(module: nn.Module, name: str = "", private: bool = False) -> l
 
 
 def _children(module: nn.Module, private: bool) -> list[tuple[str, nn.Module]]:
-    held = [(name, child) for name, child in module._modules.items() if child is not None]
+    held = list(module.named_children())
     if not is_keras(module):
         return held
-    layers = [(layer.name, layer) for layer in module._layers]  # type: ignore[union-attr]
+    layers = [(layer.name, layer) for layer in keras_layers(module)]
     return [*layers, *(pair for pair in held if private or not pair[0].startswith("_"))]
 
 
@@ -66,23 +66,12 @@ def written_when_called(module: nn.Module) -> list[Tensor]:
     """What a Keras layer may write to in a call: states that it keeps from call to call, and those of its random generators."""
     if not is_keras(module):
         return []
-    generators = [generator.state for generator in module._seed_generators]  # type: ignore[union-attr]
-    return [variable.value for variable in (*module._non_trainable_variables, *generators)]  # type: ignore[misc]
+    return [variable.value for variable in keras_variables_written(module)]
 
 
-@contextmanager
-def norms_in_one_step() -> Iterator[None]:
+def norms_in_one_step() -> AbstractContextManager[None]:
     """Let Keras call torch's function meanwhile where it divides vectors by their norms: its rule is bounded where one is 0."""
-    functions: Any = sys.modules.get("keras.src.ops.nn")
-    written = getattr(functions, "_normalize", None)
-    if written is None or functions.backend.backend() != "torch":
-        yield
-        return
-    functions._normalize = _normalized
-    try:
-        yield
-    finally:
-        functions._normalize = written
+    return keras_normalize_replaced(_normalized)
 
 
 def _normalized(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Tensor:

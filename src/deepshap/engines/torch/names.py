@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch._ops import OpOverload, OpOverloadPacket
+
+from ._compat import FUNCTION_MODULES
+
+OpOverload, OpOverloadPacket = type(torch.ops.aten.add.Tensor), type(torch.ops.aten.add)
 
 
 class Spelling(NamedTuple):
@@ -24,11 +27,9 @@ class Spelling(NamedTuple):
 
 
 _NAMESPACES = [
-    torch._C._VariableFunctions,
+    *FUNCTION_MODULES,
     torch,
     torch.functional,
-    torch._C._nn,
-    *(getattr(torch._C, name) for name in ("_linalg", "_special", "_fft")),
     torch.linalg,
     torch.special,
     torch.fft,
@@ -225,7 +226,7 @@ def key(function: Any) -> Any:
     spelling = resolve(function)
     if spelling is not None:
         return spelling.name
-    return function._overloadpacket if isinstance(function, OpOverload) else function
+    return function.overloadpacket if isinstance(function, OpOverload) else function
 
 
 def resolve(function: Callable[..., Any]) -> Spelling | None:
@@ -235,18 +236,17 @@ def resolve(function: Callable[..., Any]) -> Spelling | None:
     except TypeError:  # unhashable callables are nobody's spelling
         return None
     if found is None and isinstance(function, OpOverload):
-        return _overload(function._schema.name)
+        return _overload(*function.name().split("::"))
     if found is None and isinstance(function, OpOverloadPacket):
-        return _overload(function._qualified_op_name)
+        return _overload(*str(function).split("."))
     return found
 
 
 @cache
-def _overload(qualified: str) -> Spelling | None:
-    namespace, _, name = qualified.partition("::")
+def _overload(namespace: str, name: str) -> Spelling | None:
     if namespace != "aten":
         return None
-    spelling = _canonical(name)
+    spelling = _canonical(name.partition(".")[0])
     return spelling._replace(name=f"aten.{spelling.name}") if spelling.name in ATEN else spelling
 
 

@@ -8,12 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch as transforms
-from torch.autograd.function import Function, once_differentiable
+from torch.autograd.function import BackwardCFunction, Function, once_differentiable
 
 from ...errors import UnsupportedOperationError
 from ...mathematics.rules import where_reached
 from . import pairing, rules
+from ._compat import (
+    from_vmap,
+    innermost_vmap,
+    inside_transform,
+    is_view,
+    outside_innermost_vmap,
+    to_vmap,
+    version_of,
+)
 from .operations import Operation, Reading, Step
 from .tree import detached, tensors
 
@@ -29,9 +37,9 @@ class Node(Function):
     ) -> Any:
         ctx.reading, ctx.step, ctx.operation = reading, step, operation
         ctx.set_materialize_grads(False)
-        versions = [i._version for i in inputs]
+        versions = [version_of(i) for i in inputs]
         result = step.evaluate(*inputs)  # steps of a loop ask what made them
-        if [i._version for i in inputs] != versions:
+        if [version_of(i) for i in inputs] != versions:
             raise UnsupportedOperationError(
                 f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
                 "needs. Let it work out of place (inplace=False)."
@@ -92,8 +100,7 @@ def _known(step: Step) -> tuple[Tensor | None, ...]:
     step.known = None
     if not several_at_once():
         return tuple(None if m is None else m.squeeze(0) for m in known)
-    level = transforms.peek_interpreter_stack().level()
-    return tuple(None if m is None else transforms._add_batch_dim(m, 0, level) for m in known)
+    return tuple(None if m is None else to_vmap(m) for m in known)
 
 
 def applied(function: type[Function], *given: Any) -> Any:
@@ -153,12 +160,14 @@ def recurrent_step(value: Tensor, position: int = 0) -> Step | None:
 
 def made_by(node: Any) -> Step | None:
     """The step of a recurrent network that a node of autograd's graph is."""
-    return node.step if isinstance(node, Node._backward_cls) and node.operation.pairs_itself else None  # type: ignore[attr-defined]
+    if not isinstance(node, BackwardCFunction) or not isinstance(step := getattr(node, "step", None), Step):
+        return None
+    return step if node.operation.pairs_itself else None  # type: ignore[attr-defined]
 
 
 def several_at_once() -> bool:
     """Whether a transform of ``torch.func`` is at work: vmap, over explained outputs and references, or one of the model."""
-    return transforms.peek_interpreter_stack() is not None
+    return inside_transform()
 
 
 def for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -168,22 +177,13 @@ def for_one(find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, 
 
 
 def for_several(what: str, find: Find, given: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Under ``torch.vmap``: go back with the multipliers of all pairs, (seeds, *shape of a value).
-
-    Torch has custom functions for this, which take ten times as long to get there as their rule takes for a small layer, and
-    classes for the transform at work, which take as long as a view of a tensor each time.
-    """
-    mapped = transforms.peek_interpreter_stack()
-    if mapped is None or mapped.key() != transforms.TransformType.Vmap:
+    """Under ``torch.vmap``: go back with the multipliers of all pairs, (seeds, *shape of a value)."""
+    if (mapped := innermost_vmap()) is None:
         raise UnsupportedOperationError(f"{what} has no second derivative.")
-    level = mapped.level()
-    size = transforms.CVmapInterpreterPtr(mapped).batchSize()
-    outer = transforms.pop_dynamic_layer_stack()
-    try:
-        found = find([None if m is None else _laid_out(*transforms._unwrap_batched(m, level), size) for m in given])
-        return tuple([None if m is None else transforms._add_batch_dim(m, 0, level) for m in found])
-    finally:
-        transforms.push_dynamic_layer_stack(outer)
+    level, size = mapped
+    with outside_innermost_vmap():
+        found = find([None if m is None else _laid_out(*from_vmap(m, level), size) for m in given])
+        return tuple([None if m is None else to_vmap(m, level) for m in found])
 
 
 def _laid_out(m: Tensor, axis: int | None, size: int) -> Tensor:
@@ -194,7 +194,7 @@ def _fresh(output: Tensor, memory: set[int]) -> Tensor:
     """A custom function must not hand out views, of its inputs' memory or others: in-place code after it would break."""
     if output.untyped_storage().data_ptr() in memory:
         return output.clone()
-    return output.detach() if output._is_view() else output
+    return output.detach() if is_view(output) else output
 
 
 def is_continuous(dtype: torch.dtype) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import autograd, nn
 
 from ...errors import InputError
-from ..callables import packages
+from ..callables import code_of, packages
 from . import names
 from .composites import positions
 from .table import USER_OPERATIONS as RULES
@@ -52,7 +52,7 @@ def _is_met(function: Any) -> bool:
 
 def _dispatches(function: Any) -> bool:
     """Whether a Python function shows its calls to torch's function modes, or is one of torch's."""
-    used = function.__code__.co_names
+    used = code_of(function).co_names
     return any(name.startswith(("has_torch_function", "handle_torch_function")) for name in used) or (
         function.__module__ or ""
     ).startswith("torch.")

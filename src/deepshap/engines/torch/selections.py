@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._compat import entry_of
 from .nodes import for_one, for_several, made_by, several_at_once
 
 BESIDE_SELECTION = (
@@ -82,15 +83,14 @@ class Selections:
         select: Any = result.grad_fn if isinstance(result, Tensor) else None
         while select is not None and select.name() in BESIDE_SELECTION:
             select = select.next_functions[0][0]
-        if select is None or select.name() != "SelectBackward0":
+        if select is None or select.name() != "SelectBackward0" or (entry := entry_of(select)) is None:
             return False
         marks = select.metadata  # a hook that held the node itself would keep the whole run until garbage is collected
         if _TAKEN in marks:
             return True
         marks[_TAKEN] = True
-        sizes, (node, position) = select._saved_self_sym_sizes, select.next_functions[0]
-        axis = _signed(select._saved_dim) % len(sizes)
-        index, step = _signed(select._saved_index) % sizes[axis], made_by(node)
+        (sizes, axis, index), (node, position) = entry, select.next_functions[0]
+        step = made_by(node)
         taken = self._of(node, position, sizes) if position or step is None else step
 
         def take(given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
@@ -115,8 +115,3 @@ class Selections:
         """Forget what a backward pass left that failed."""
         for entries in self._entries:
             entries.forget()
-
-
-def _signed(number: int) -> int:
-    """Autograd shows negative numbers as 64 bits without a sign."""
-    return number - 2**64 if number >= 2**63 else number

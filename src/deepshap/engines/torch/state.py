@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -12,11 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ...errors import InputError
 from ..callables import reached
 from ..keeping import Kept, generators_kept, note
+from ._compat import backward_hooks, called_inside, dynamo_is_loaded, look_experts_up, version_of
 from .keras_layers import is_keras, named_modules, norms_in_one_step, start_from_states, written_when_called
 from .precision import full_float32
 from .tape import IN_NUMPY
@@ -32,14 +31,14 @@ def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
 
 def home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
     """Device and float dtype of a model, from its first parameter or buffer; None when it has none."""
-    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    tensors = [t for m in modules for t in (*m.parameters(False), *m.buffers(False))]
     floats = [t.dtype for t in tensors if t.is_floating_point()]
     return next((t.device for t in tensors), None), next(iter(floats), None)
 
 
 def check_weights(modules: list[nn.Module]) -> None:
     """Refuse weights that are not made yet, or that torch cannot follow values through."""
-    parameters = [p for m in modules for p in m._parameters.values() if p is not None]
+    parameters = [p for m in modules for p in m.parameters(False)]
     if any(map(is_lazy, parameters)):
         raise InputError("the model has lazy layers without weights yet: run it once on data of the right shape first.")
     if any(p.is_inference() for p in parameters):
@@ -116,14 +115,10 @@ class Contents:
         for module in self.modules:
             if module.training:
                 module.training = False
-            for hooks in (
-                module._backward_hooks,
-                module._backward_pre_hooks,
-            ):  # they would take multipliers for gradients
-                if hooks:
-                    hooks.clear()
-            for parameter in module._parameters.values():
-                if parameter is not None and parameter.requires_grad and parameter.is_leaf:
+            for hooks in backward_hooks(module):
+                hooks.clear()
+            for parameter in module.parameters(False):
+                if parameter.requires_grad and parameter.is_leaf:
                     parameter.requires_grad_(False)
 
 
@@ -150,8 +145,7 @@ def _look_experts_up(modules: list[nn.Module]) -> None:
     """
     configs = {id(found): found for m in modules if (found := m.__dict__.get("config")) is not None}
     for config in configs.values():
-        if getattr(config, "_experts_implementation", None) is not None:
-            config._experts_implementation = "batched_mm"
+        look_experts_up(config)
 
 
 # Whether modules leave their own parameters alone, as one run has shown; then those are not copied before every run where all
@@ -173,10 +167,10 @@ class _Held:
         self._generators: list[torch.Generator] = []
         scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # whose contents are no attributes
         self._modes = [(m, m.training) for m in scripted]
-        of_scripts = [t for m in scripted for t in (*m._parameters.values(), *m._buffers.values())]
+        of_scripts = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
         self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], self._take)
         self._first = self._ready = self._kept.now()
-        parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        parameters = {id(p): p for m in modules for p in m.parameters(False)}
         # of some it is not known whether they leave their parameters alone
         self._unknown: list[nn.Module] = []
         quiet: set[int] = set()
@@ -241,7 +235,7 @@ class _Held:
         if self._unknown:
             changed = {id(t.tensor) for t in self._tensors if t.is_written_to()}
             for module in self._unknown:
-                _quiet[module] = not any(id(p) in changed for p in module._parameters.values())
+                _quiet[module] = not any(id(p) in changed for p in module.parameters(False))
         with ExitStack() as stack:  # all of it, whatever fails
             stack.callback(self._kept.restore)
             stack.callback(self._restore_modes)
@@ -255,7 +249,7 @@ class _Held:
 
 def _quiet_parameters(modules: list[nn.Module]) -> set[int]:
     """Parameters that need no copies, by their ids; none where they are few."""
-    quiet = {id(p): p for m in modules if _leaves_parameters(m) for p in m._parameters.values() if p is not None}
+    quiet = {id(p): p for m in modules if _leaves_parameters(m) for p in m.parameters(False)}
     return set() if sum(p.nbytes for p in quiet.values()) <= COPIED_BYTES else set(quiet)
 
 
@@ -267,7 +261,7 @@ class _HeldTensor:
         self.needed = self.required  # by runs
         self.grad = tensor.grad if tensor.is_leaf else None
         self.value = tensor.detach().clone() if copied else None
-        self._version = None if copied or tensor.is_inference() else tensor._version
+        self._version = None if copied or tensor.is_inference() else version_of(tensor)
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
     def has_changed(self, required: bool) -> bool:
@@ -275,7 +269,7 @@ class _HeldTensor:
         tensor = self.tensor
         if tensor.requires_grad != required or (tensor.grad_fn is not None) != self.followed:
             return True
-        if self._version is not None and self._version != tensor._version:
+        if self._version is not None and self._version != version_of(tensor):
             return True
         return (tensor.is_leaf and tensor.grad is not self.grad) or self.is_written_to()
 
@@ -288,7 +282,7 @@ class _HeldTensor:
     def restore(self) -> None:
         if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
             self.tensor.detach_()
-        if self._version is not None and self._version != self.tensor._version:
+        if self._version is not None and self._version != version_of(self.tensor):
             raise InputError(
                 f"the model has written to a weight of shape {tuple(self.tensor.shape)} while it ran, which it had not done "
                 "before. Its weights are too large to be copied for every run, so that one is as the model has left it."
@@ -321,7 +315,7 @@ def _compilation_off() -> Iterator[None]:
     Without torch._dynamo nothing is compiled. Setting the stance would import it, and Triton with it, which crashes a
     process that has imported TensorFlow before.
     """
-    set_stance = getattr(torch.compiler, "set_stance", None) if "torch._dynamo" in sys.modules else None
+    set_stance = getattr(torch.compiler, "set_stance", None) if dynamo_is_loaded() else None
     if set_stance is None:
         yield
         return
@@ -349,23 +343,9 @@ def settings() -> list[Any]:
     return [torch.get_default_dtype(), *(setting(kind) for setting in AUTOCAST for kind in ("cpu", "cuda"))]
 
 
-TRACING = "FakeTensorMode", "ProxyTorchDispatchMode", "FunctionalTensorMode"  # under which tensors may have no values
-
-
 def check_called_outside() -> None:
     """Refuse to explain while torch records or transforms what the caller does."""
-    compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)  # since torch 2.6
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise _called_inside("torch.vmap or torch.func")
-    if compiling is not None and compiling():  # before what dynamo cannot read
-        raise _called_inside("torch.compile")
-    if torch._C._is_tracing():
-        raise _called_inside("torch.jit.trace")
-    if any(type(mode).__name__ in TRACING for mode in _get_current_dispatch_mode_stack()):
-        raise _called_inside("make_fx or FakeTensorMode")
-
-
-def _called_inside(what: str) -> InputError:
-    return InputError(
-        f"an explainer cannot be called inside of {what}: call it outside, on whole batches. Models may be compiled."
-    )
+    if (what := called_inside()) is not None:
+        raise InputError(
+            f"an explainer cannot be called inside of {what}: call it outside, on whole batches. Models may be compiled."
+        )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ...errors import UnsupportedOperationError
+from . import _compat
 from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
 from .rows import beside, unmerged
@@ -225,7 +226,8 @@ def _listed(numbers: list[Any]) -> str:
 
 def base_of(tensor: Tensor) -> Tensor:
     """What a tensor is a view of, or itself."""
-    return tensor if tensor._base is None else tensor._base
+    base: Tensor | None = _compat.base_of(tensor)
+    return tensor if base is None else base
 
 
 def is_weight(tensor: Tensor, known: Container[int]) -> bool:

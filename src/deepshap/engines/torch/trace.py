@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from ...errors import UnsupportedOperationError
 from . import calls, names
+from ._compat import base_of, interception_off
 from .activity import Memory, Noted, mark, varies
 from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
 from .carriers import (
@@ -78,7 +79,7 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value to hand to the model, and the leaf that collects its multipliers."""
-        with torch._C.DisableTorchFunction():  # an inner layer's input enters while the tracer listens
+        with interception_off():  # an inner layer's input enters while the tracer listens
             leaf = value.detach() if value.is_floating_point() else value.detach().double()
             leaf = leaf if self.around is None else leaf.clone()  # the model still holds an inner value
             inside = leaf.requires_grad_().clone()
@@ -371,7 +372,7 @@ class Tracer(TorchFunctionMode):
 
     def _count(self, tensor: Tensor) -> None:
         self.tape.dtypes.add(tensor.dtype)
-        if self._is_example and tensor._base is None and not (self._uses.begun and recurrent_step(tensor)):
+        if self._is_example and base_of(tensor) is None and not (self._uses.begun and recurrent_step(tensor)):
             self.tape.nbytes += tensor.nbytes
 
     # ------------------------------------------------------------------ selection by index, in-place code
@@ -391,7 +392,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(call.function, ForeignCall) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)
-            if any(is_active(t) for t in tensors(result)):
+            if any(is_active(t) for t in tensors(result)) or not any(t.numel() for t in tensors(result)):
                 return result
         name = call.name if isinstance(call.function, ForeignCall) else resolve_name(call.function) or call.name
         return self._refuse(name, call)

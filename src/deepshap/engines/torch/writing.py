@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
+from ._compat import is_view
 from .calls import place_of_call
 from .carriers import carried, carrier_of, give, tag_of
 from .nodes import is_continuous
@@ -49,7 +50,7 @@ class Overwriting:
         if tag is None:
             target.copy_(result)
             return target
-        if target._is_view():
+        if is_view(target):
             raise UnsupportedOperationError(
                 f"an in-place change of a view of an integer or boolean tensor at {place_of_call()}: "
                 "write it out of place (for instance with torch.where)."

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
+from .._compat import interception_off
 from ..calls import place_of_call
 from ..operations import LINEAR, Operation, Step, primitive
 from ..tree import detached
@@ -172,7 +173,7 @@ def pinv(
     A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None, out: None = None
 ) -> Tensor:
     """The pseudoinverse of a matrix of full rank: where the rank is less, it jumps."""
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         rank = torch.linalg.matrix_rank(
             A.detach(), atol=atol, rtol=rcond if rtol is None else rtol, hermitian=hermitian
         )
@@ -188,7 +189,7 @@ def pinv(
 
 def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None) -> tuple[Tensor, ...]:
     """Least squares: a product with the pseudoinverse."""
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         native = torch.linalg.lstsq(A.detach(), B.detach(), rcond, driver=driver)
     right = _columns(A, B)
     found = (torch.linalg.pinv(A) if A.grad_fn is None else pinv(A)) @ right
@@ -205,7 +206,7 @@ def with_info(own: Callable[..., Tensor], native: Callable[..., Any]) -> Callabl
     """Build a function that tells whether it succeeded, which is taken only where it did."""
 
     def checked(*args: Any, check_errors: bool = False, out: None = None, **options: Any) -> Any:
-        with torch._C.DisableTorchFunction():
+        with interception_off():
             info = native(*detached(args), **options).info
         if bool(info.any()):
             raise UnsupportedOperationError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....mathematics import secants
 from .. import rules
+from .._compat import interception_off
 from ..operations import linear, primitive
 
 
@@ -101,7 +102,7 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
 
 def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """Numbers in the place of what is missing or infinite, which must be so on both sides."""
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with interception_off(), torch.no_grad():
         filled = ~input.detach().isfinite()
         numbers = torch.nan_to_num(input.detach(), nan, posinf, neginf).masked_fill(~filled, 0)
     return torch.where(filled, numbers, input)

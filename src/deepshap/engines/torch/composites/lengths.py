@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from traceback import walk_stack
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils import rnn
 
 from ....errors import UnsupportedOperationError
+from .._compat import interception_off
 from ..calls import is_ours
 from ..carriers import tag_of
 from ..operations import COMPOSITE, Operation
@@ -53,7 +54,7 @@ def sort(input: Tensor, *args: Any, **options: Any) -> Any:
 
 def _is_packing() -> bool:
     """Return whether ``torch.nn.utils.rnn.pack_padded_sequence`` makes the call that is traced."""
-    caller = next((frame for frame, _ in walk_stack(sys._getframe(1)) if not is_ours(frame)), None)
+    caller = next((frame for frame, _ in walk_stack(inspect.currentframe()) if not is_ours(frame)), None)
     return caller is not None and caller.f_code.co_name == "pack_padded_sequence" and caller.f_globals is vars(rnn)
 
 
@@ -62,7 +63,7 @@ def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Ten
     if tag_of(lengths) is None:
         return packing.pack(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         sizes: Any = torch.full((int(lengths.max()),), len(lengths))
     sizes._deepshap_lengths = lengths
     return by_step.flatten(0, 1), sizes

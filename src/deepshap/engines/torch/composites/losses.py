@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn._reduction import legacy_get_string
 
 from ....errors import UnsupportedOperationError
 from .. import rules
@@ -66,10 +65,12 @@ huber_loss = difference_loss(F.huber_loss)
 
 
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction, which torch's older arguments override; torch warns of them where the model runs by itself."""
+    """Return the reduction, which torch's older arguments override."""
     if size_average is None and reduce is None:
         return reduction
-    return legacy_get_string(size_average, reduce, emit_warning=False)
+    if reduce is False:
+        return "none"
+    return "sum" if size_average is False else "mean"
 
 
 def _reduce_loss(values: Tensor, reduction: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
+from .._compat import interception_off
 from ..operations import primitive
 from .arithmetic import squared
 from .reductions import amax, amin, axes_of
@@ -124,7 +125,7 @@ def _standardised(
     flat, parameters = input, [weight, bias]
     if axes > 1:
         flat, parameters = input.flatten(-axes), [None if p is None else p.flatten() for p in parameters]
-    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+    with interception_off():  # a tracer would look at each question
         varying = any(p is not None and p.grad_fn is not None for p in parameters)
     if varying:
         y = _affine(standardised_last(flat, None, None, eps, centred), *parameters)

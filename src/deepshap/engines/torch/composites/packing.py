@@ -4,19 +4,17 @@ references at once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-_VF: Any = torch._VF
+from .._compat import pack_padded_sequence, pad_packed_sequence
 
 
 def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
     """The steps of padded rows one after the other, and how many rows each has."""
     steps, there = int(lengths[0]), input.shape[1 if batch_first else 0]
     if not 0 < steps <= there or bool((lengths != steps).any()):
-        return _VF._pack_padded_sequence(input, lengths, batch_first)
+        return pack_padded_sequence(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
     return by_step[:steps].flatten(0, 1), torch.full((steps,), len(lengths), dtype=torch.int64)
 
@@ -27,7 +25,7 @@ def unpack(
     """The way back, and the length of each row."""
     rows, steps = int(batch_sizes[0]), len(batch_sizes)
     if bool((batch_sizes != rows).any()):
-        return _VF._pad_packed_sequence(data, batch_sizes, batch_first, padding_value, total_length)
+        return pad_packed_sequence(data, batch_sizes, batch_first, padding_value, total_length)
     by_step = data.unflatten(0, (steps, rows))
     padding = data.new_full((max(total_length - steps, 0), *by_step.shape[1:]), padding_value)
     padded = torch.cat([by_step, padding])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import rules
+from .._compat import interception_off
 from ..carriers import Tag, give, is_lost, is_varying_mask, tag_of, unsettled
 from ..operations import COMPOSITE, INDEX, LINEAR, Operation, primitive
 from ..tree import replace
@@ -56,7 +57,7 @@ def as_many_in_each_row(rows: int) -> Places:
 def all_of_them(mask: Tensor) -> tuple[Tensor, ...]:
     """All places, which know where the mask holds."""
     present = mask.to(torch.float64).flatten()
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         found = torch.ones_like(mask, dtype=torch.bool).nonzero(as_tuple=True)
     return tuple(give(coordinate, Tag(present=present)) for coordinate in found)
 
@@ -79,7 +80,7 @@ def nonzero(places: Places, input: Tensor, *, as_tuple: bool = False) -> Any:
         return found
     if (tag := tag_of(found[0])) is None or tag.present is None:
         return torch.stack(found, 1)
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         return give(torch.stack(found, 1), tag)
 
 
@@ -115,7 +116,7 @@ def at_all(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _plain(index: Tensor) -> Tensor:
     if present_of(index) is None:
         return index
-    with torch._C.DisableTorchFunction():
+    with interception_off():
         return index.clone()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
+from .._compat import interception_off
 from ..operations import COMPOSITE, Operation, primitive
 from ..windows import Windows, taken
 from .scatter import along
@@ -66,7 +67,7 @@ def in_windows(x: Tensor, windows: Windows) -> Tensor:
 # ---------------------------------------------------------------------- taking
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a table."""
-    with torch._C.DisableTorchFunction():  # a tracer would look at each question
+    with interception_off():  # a tracer would look at each question
         varies = table.grad_fn is not None
     return _lookup(table, ids) if varies else _of_constant(table, ids)
 
@@ -242,7 +243,7 @@ def max_unpool(native: Callable[..., Tensor], spatial: int) -> Callable[..., Ten
     """Build what puts values at the positions of a pooling."""
 
     def unpool(input: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with interception_off(), torch.no_grad():
             shape = native(input, indices, *args, **kwargs).shape
         axes = len(shape) - spatial
         flat = torch.zeros(*shape[:axes], math.prod(shape[axes:]), dtype=input.dtype, device=input.device)
@@ -284,7 +285,7 @@ def _greatest_at(own: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _twice(index: Tensor, dim: int) -> bool:
-    with torch._C.DisableTorchFunction():  # a look at the numbers, which the tracer need not follow
+    with interception_off():  # a look at the numbers, which the tracer need not follow
         return bool((index.sort(dim)[0].diff(dim=dim) == 0).any())
 
 

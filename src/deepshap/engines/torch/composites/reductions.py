@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import rules
+from .._compat import interception_off
 from ..operations import primitive
 from ..windows import Options, Windows, told
 from .positions import chosen, in_windows
@@ -221,7 +222,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
 
 def _numbers(input: Tensor) -> tuple[Tensor, Tensor]:
     """What is a number, with others at the end of every order, and how many numbers there are along the last axis."""
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with interception_off(), torch.no_grad():
         missing = input.detach().isnan()
         counts = (~missing).sum(-1, keepdim=True)
     return torch.where(missing, torch.finfo(input.dtype).max / 8, input), counts

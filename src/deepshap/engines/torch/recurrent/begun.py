@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._compat import version_of
 from .cells import LSTM
 from .sequence import Level, Memory, Steps, Trace, run
 
@@ -31,7 +32,7 @@ class Run:
         self.versions = self._versions()
 
     def _versions(self) -> list[int]:
-        return [v._version for v in (self.x, self.output, *self.states)]
+        return [version_of(v) for v in (self.x, self.output, *self.states)]
 
     def begins_with(self, levels: list[list[Level]], x: Tensor, states: list[Tensor], rows: int) -> bool:
         """Whether another run would be the beginning of this one."""
@@ -79,4 +80,4 @@ def states_after(memory: Memory, output: Tensor, places: Tensor | slice, count: 
 
 def _weights(levels: list[list[Level]]) -> list[object]:
     weights = [level.weights for directions in levels for level in directions]
-    return [(w.data_ptr(), w._version, w.shape) if isinstance(w, Tensor) else w for each in weights for w in each]
+    return [(w.data_ptr(), version_of(w), w.shape) if isinstance(w, Tensor) else w for each in weights for w in each]

@@ -6,8 +6,6 @@ processor's cache, and blocks run in threads. On a GPU all pairs are one block.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import steps as on_cpu
+from .._compat import triton_is_safe
 from ..threads import in_threads
 from .cells import GRU, LSTM
 from .pairing import Network
@@ -44,18 +43,11 @@ def available(network: Network, outputs: int) -> bool:
 def _kernels_for(device: torch.device) -> Kernels | None:
     if device.type == "cpu":
         return None if numba.config.DISABLE_JIT else on_cpu  # type: ignore[attr-defined]
-    if device.type != "cuda" or not _triton_is_safe():
+    if device.type != "cuda" or not triton_is_safe():
         return None
     from ...kernels import steps_on_gpu
 
     return steps_on_gpu if steps_on_gpu.works(device) else None
-
-
-def _triton_is_safe() -> bool:
-    """There is none for Windows, say; and to import it after TensorFlow crashes the process."""
-    if "triton" in sys.modules:
-        return True
-    return importlib.util.find_spec("triton") is not None and "tensorflow" not in sys.modules
 
 
 def run(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._compat import base_of, interception_off, is_view, version_of
 from ..operations import Pairs, Sums
 from .begun import Begun
 
@@ -33,7 +34,7 @@ class Alike:
 
     def all_of(self, v: Tensor, axis: int, rows: int) -> Tensor:
         """So many rows, from those ``once``; no view, and in order: in-place code may follow."""
-        if self.each == 1 and self.every is None and not v._is_view() and v.is_contiguous():
+        if self.each == 1 and self.every is None and not is_view(v) and v.is_contiguous():
             return v
         if self.every is not None:
             return v.repeat(*[rows // self.every if k == axis else 1 for k in range(v.dim())])
@@ -84,10 +85,10 @@ class Handed:
         whole = all(t.shape[axis] == rows for t, axis in values[1 if ends else 0 :]) and ends[:1] in ([], [rows])
         if not whole or any(size % references for size in ends):
             return Alike()
-        with torch._C.DisableTorchFunction():
+        with interception_off():
             pieces = [*((step, 0) for step in values[0][0].split(ends)), *values[1:]] if ends else values
             # What was handed to the model to be summed over references was made of repeated rows.
-            known = [inside for inside, _ in self.sums if not inside._version]
+            known = [inside for inside, _ in self.sums if not version_of(inside)]
             unsure = [(t, axis) for t, axis in pieces if not any(t is inside for inside in known)]
             if all(
                 _are_alike(t.detach().unflatten(axis, (-1, references)), axis + (not self.again)) for t, axis in unsure
@@ -99,7 +100,7 @@ class Handed:
         """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
         if repeats != (1 if self.pairs.crossed else self.pairs.references):
             return None
-        with torch._C.DisableTorchFunction():
+        with interception_off():
             return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
 
 
@@ -108,10 +109,10 @@ def _are_alike(grouped: Tensor, axis: int) -> bool:
 
 
 def _is_untouched(inside: Tensor, data: Tensor, batch_first: bool) -> bool:
-    if inside._version or inside.dim() != 3:
+    if version_of(inside) or inside.dim() != 3:
         return False
     if batch_first:
         return data is inside
     turned = inside.transpose(0, 1)
     same = data.shape == turned.shape and data.stride() == turned.stride()
-    return same and data._base is inside and data.storage_offset() == 0
+    return same and base_of(data) is inside and data.storage_offset() == 0
