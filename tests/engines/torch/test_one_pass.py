@@ -9,7 +9,7 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.kernels import attention, pairs, worth
-from deepshap.engines.torch import one_pass, pairing
+from deepshap.engines.torch import one_pass
 from deepshap.mathematics import secants
 
 WEIGHT = torch.linspace(-1, 2, 6)
@@ -63,7 +63,6 @@ def passes(monkeypatch):
     """Use kernels for the smallest job and in threads, and count what they run."""
     runs, original = [], one_pass._run
     monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
-    monkeypatch.setattr(pairing, "FEW", 0)
     monkeypatch.setattr(one_pass, "_run", lambda *given, **options: runs.append(given) or original(*given, **options))
 
     def use(yes):

@@ -194,12 +194,7 @@ class Step:
         """Example and reference side of every positional argument; a constant is the same on both."""
         inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
         varying = iter(self.varying)
-        constant = self.constant
-        return [next(inputs) if isinstance(a, Tensor) and next(varying) else (constant(a),) * 2 for a in self.arguments]
-
-    def constant(self, argument: Any) -> Any:
-        """An argument that does not vary, as rules see it beside what does."""
-        return argument
+        return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
 
     def shares(self, *multipliers: Tensor) -> list[Tensor]:
         """Of the multipliers of all operands, keep those of the varying ones."""
@@ -240,7 +235,6 @@ class Operation:
         reaches it, and after those of all outputs come those of single entries of the first one, see ``Step.selected``.
     broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
-    of_arrays : the rule broadcasts, and takes arrays of any framework: those of NumPy where there are few numbers.
     jumps : elementwise, and constant between jumps.
     regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.
     masks : what does the operation's work where a mask among its indices depends on the input.
@@ -257,7 +251,6 @@ class Operation:
     keeps_memory: bool = False
     pairs_itself: bool = False
     broadcasts: bool = False
-    of_arrays: bool = False
     jumps: bool = False
     regular: bool = False
     recurrent: bool = False
@@ -267,24 +260,18 @@ class Operation:
         """What an elementwise operation does where one of its operands varies."""
         secant = None if self.rule else secants.jump if self.jumps else self.secant
         rule = self.rule or rescale(secant)
-        arrays = self._takes_arrays
-        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, of_arrays=arrays, regular=self.regular)
+        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, regular=self.regular)
 
     @cached_property
     def of_several(self) -> Operation:
         """What an elementwise operation does where several vary."""
         rule = self.rule or rescale(secants.jump if self.jumps else None)
-        return Operation(CUSTOM, rule, broadcasts=self.broadcasts, of_arrays=self._takes_arrays)
-
-    @property
-    def _takes_arrays(self) -> bool:
-        """Whether the rule of an elementwise operation takes arrays of any framework, as those that are made here do."""
-        return self.broadcasts and (self.of_arrays or self.rule is None)
+        return Operation(CUSTOM, rule, broadcasts=self.broadcasts)
 
     @cached_property
     def of_two(self) -> Operation:
         """What a product of two does where both vary."""
-        return Operation(CUSTOM, self.rule, broadcasts=True, of_arrays=True)
+        return Operation(CUSTOM, self.rule, broadcasts=True)
 
     @property
     def rounds(self) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,8 +31,6 @@ from .rows import (
 from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
-FEW = 8192  # multipliers, up to which NumPy is quicker
-ALL = (slice(None),) * 64  # axes
 
 Found = list[Tensor | None]
 Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # from both sides as they ran to how a rule sees them
@@ -210,25 +207,23 @@ class Beside(Step):
     ----------
     whole : the step itself.
     some : the references; None for all.
-    few : whether values are NumPy's arrays, in which few numbers take half the time.
     """
 
     whole: Step
     some: slice | None
-    few: bool
     width: int
 
     @classmethod
-    def of(cls, step: Step, some: slice | None = None, few: bool = False) -> Beside:
+    def of(cls, step: Step, some: slice | None = None) -> Beside:
         """Show a step."""
         other, width = object.__new__(cls), max([o.ndim for o in step.outputs]) + 1
-        other.__dict__.update(step.__dict__, whole=step, some=some, few=few, width=width)
+        other.__dict__.update(step.__dict__, whole=step, some=some, width=width)
         return other
 
     def _own(self, values: Sequence[Tensor]) -> tuple[Any, ...]:
         """The example's values."""
         width = self.width
-        ahead = [numbers(v)[None] if self.few else v.unsqueeze(0) for v in values]
+        ahead = [v.unsqueeze(0) for v in values]
         return tuple([v if v.ndim >= width else _widened(v, width) for v in ahead])
 
     def _other(self, values: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -236,23 +231,9 @@ class Beside(Step):
         found, width = [], self.width
         for x, r in zip(values, others, strict=True):
             axis, laid_out = rows_first(x, r, self.pairs)
-            if self.few:
-                v: Any = numbers(laid_out)[(*ALL[:axis], None)]
-            else:
-                v = (laid_out if self.some is None else laid_out[self.some]).unsqueeze(axis)
+            v = (laid_out if self.some is None else laid_out[self.some]).unsqueeze(axis)
             found.append(v if v.ndim >= width else _widened(v, width))
         return tuple(found)
-
-    def constant(self, argument: Any) -> Any:
-        """As of any step."""
-        return numbers(argument) if self.few and isinstance(argument, Tensor) else argument
-
-    def evaluate(self, *inputs: Any) -> Any:
-        """As of any step; arrays if all inputs are."""
-        if not self.few:
-            return super().evaluate(*inputs)
-        made = super().evaluate(*[v if isinstance(v, Tensor) else torch.from_numpy(v) for v in inputs])
-        return made if any(isinstance(v, Tensor) for v in inputs) else numbers(made)
 
     @property
     def inputs(self) -> tuple[Any, ...]:  # type: ignore[override]
@@ -290,20 +271,10 @@ def _widened(v: Any, width: int) -> Any:
     return v[(slice(None), *[None] * (width - v.ndim))]
 
 
-def numbers(v: Tensor) -> np.ndarray:
-    """As NumPy's array, of the same memory if that can be."""
-    try:
-        return v.numpy()
-    except (RuntimeError, TypeError):  # negative or 0 by a mark, or of a type that NumPy has not
-        return (v.float() if v.dtype is torch.bfloat16 else v).numpy(force=True)
-
-
 def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     """Apply a rule to the sides as they are, a few references at a time, or by a kernel all at once."""
     if step.pairs.crossed and _is_merged(step):
         return _of_merged(step, operation, given)
-    if operation.of_arrays and _are_few(step, given):
-        return _of_block(Beside.of(step, few=True), operation, given)
     if (at_once := _in_one_pass(step, operation, given)) is not None:
         return at_once
     count = given[0].shape[1]
@@ -320,26 +291,9 @@ def _broadcast(step: Step, operation: Operation, given: list[Tensor]) -> Found:
     return parts
 
 
-def _are_few(step: Step, given: list[Tensor]) -> bool:
-    """Whether there are so few numbers that NumPy, which takes float32 and float64, takes less time for them."""
-    m = given[0]
-    if m.numel() > FEW or not m.is_cpu:
-        return False
-    values = *step.inputs, *step.outputs, *(step.memory if isinstance(step.memory, tuple) else ())
-    if max([v.numel() for v in values]) * m.shape[0] * m.shape[1] > FEW:  # as of what a reduction takes
-        return False
-    return {v.dtype for v in (m, *values)} <= one_pass.NUMBERS
-
-
 def _of_block(step: Beside, operation: Operation, given: list[Tensor]) -> Found:
     assert operation.rule is not None
-    if step.few:
-        with np.errstate(all="ignore"):
-            arrays = operation.rule(step, *map(numbers, given))
-        each = arrays if isinstance(arrays, (tuple, list)) else [arrays]
-        found = [None if m is None else torch.from_numpy(m) for m in each]
-    else:
-        found = _listed(step.whole, operation.rule(step, *given))
+    found = _listed(step.whole, operation.rule(step, *given))
     return [_summed(m, i) for m, i in zip(found, step.whole.inputs, strict=True)]
 
 

@@ -136,7 +136,6 @@ def softmax(step: Step, multiplier: Tensor) -> Tensor:
 def standardised(step: Step, multiplier: Tensor) -> Tensor:
     """Over the last axis, times a weight; the step's memory is the standardised values and what they were divided by."""
     _, weight, _, _, centred = step.arguments
-    weight = step.constant(weight)
     m = multiplier if weight is None else multiplier * weight
     y, size = zip(*step.memories, strict=True)
     return rules.standardised(m, y, size, centred)

@@ -94,7 +94,7 @@ _of_kind(
     "hsplit vsplit dsplit "
     "slice select_scatter slice_scatter diagonal_scatter roll flip fliplr flipud rot90 unfold fold "
     "im2col col2im diagonal diag diag_embed diagflat tril triu atleast_1d atleast_2d atleast_3d clone "
-    "contiguous to_dense alias lift_fresh lift_fresh_copy zero fill pad constant_pad_nd reflection_pad1d "
+    "contiguous to_dense alias lift_fresh lift_fresh_copy copy zero fill pad constant_pad_nd reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
@@ -164,7 +164,7 @@ for _name, _secant in {
     "tanhshrink": secants.tanhshrink,
 }.items():
     _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
-_of_kind(ELEMENTWISE, "pow", rule=rules.power, broadcasts=True, of_arrays=True)
+_of_kind(ELEMENTWISE, "pow", rule=rules.power, broadcasts=True)
 _of_kind(ELEMENTWISE, "silu", secant=secants.silu, function=arithmetic.silu, broadcasts=True, regular=True)
 _of_kind(
     ELEMENTWISE,

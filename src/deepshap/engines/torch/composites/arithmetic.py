@@ -22,7 +22,7 @@ def quotient(a: Any, b: Any) -> Tensor:
     return _over_number(a, b) if isinstance(b, (int, float)) and b != 0 else _quotient(a, b)
 
 
-@primitive(rules.quotient, broadcasts=True, of_arrays=True)
+@primitive(rules.quotient, broadcasts=True)
 def _quotient(a: Any, b: Any) -> Tensor:
     return a / b
 
@@ -58,7 +58,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return input + value * quotient(tensor1, tensor2)
 
 
-@primitive(rules.rescale(), broadcasts=True, of_arrays=True)
+@primitive(rules.rescale(), broadcasts=True)
 def _absolute(x: Tensor) -> Tensor:
     return x.abs()
 
@@ -80,12 +80,12 @@ def angle(input: Tensor) -> Tensor:
     return (input < 0).to(input.dtype) * math.pi
 
 
-@primitive(rules.rescale(secants.gelu), broadcasts=True, of_arrays=True, regular=True)
+@primitive(rules.rescale(secants.gelu), broadcasts=True, regular=True)
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, of_arrays=True, regular=True)
+@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, regular=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 

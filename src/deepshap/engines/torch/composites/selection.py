@@ -19,7 +19,7 @@ from .positions import lookup
 from .reductions import amax
 
 
-@primitive(rules.select, broadcasts=True, of_arrays=True)
+@primitive(rules.select, broadcasts=True)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Take a where the condition holds, else b; the condition is the float carrier of a mask.
 
