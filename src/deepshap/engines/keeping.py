@@ -1,8 +1,13 @@
-"""Notes what Python objects hold, and puts it back: containers, arrays and attributes, however deep they are nested."""
+"""Preserve what Python objects hold while a model runs: attributes, containers and arrays, and random generators.
+
+``Kept`` copies every container that some values reach (one copy each, not of the items) and puts the copies back. It follows
+attributes, ``__slots__`` and items, and stops at code and at what its ``take`` claims, such as tensors.
+"""
 
 from __future__ import annotations
 
 import array
+import copy
 import operator
 import random
 from collections import OrderedDict, deque
@@ -10,22 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from itertools import chain, starmap
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .callables import PLAIN
 
-CONTENT = (dict, list, set, deque, bytearray, array.array, tuple, np.ndarray)
-BARE = {*CONTENT, OrderedDict}  # those that have no attributes
+ARRAYS = np.ndarray, bytearray, array.array
+CONTAINERS = dict, list, set, deque
+BARE = {dict, list, set, deque, tuple, OrderedDict, np.ndarray, bytearray, array.array}  # classes without attributes
 EMPTY = {dict, list, set, deque, OrderedDict}
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 DRAWING = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 MISSING = object()
 Undo = Callable[[], None]
-Look = tuple[list[int], list[Any]]  # sizes of containers, and all objects in them
 
 
 class Kept:
@@ -36,107 +40,80 @@ class Kept:
     """
 
     def __init__(self, values: Iterable[Any], take: Callable[[Any], bool]) -> None:
-        self._containers: list[Any] = []
-        self._arrays: list[Any] = []
-        self._empty: list[Any] = []
-        self._slots: list[tuple[Any, MemberDescriptorType]] = []
-        self._owners: list[Any] = []  # objects with attributes
+        self._contents: list[tuple[Any, Any]] = []  # containers and arrays with copies of what they hold
+        self._empty: list[Any] = []  # containers that hold nothing, as most of those of torch's modules
+        self._slots: list[tuple[Any, MemberDescriptorType, Any]] = []
         self._generators: list[Any] = []
-        self._look(values, take)
-        self._mappings = [held for held in self._containers if isinstance(held, dict)]
-        self._contents = [
-            held[:] if isinstance(held, array.array) else held.copy() for held in (*self._arrays, *self._containers)
-        ]
-        self._in_slots = [_in_slot(*place) for place in self._slots]
-
-    def _look(self, values: Iterable[Any], take: Callable[[Any], bool]) -> None:
         seen: set[int] = set()
         waiting = list(values)
         while waiting:
             value = waiting.pop()
-            kind, number = type(value), id(value)
-            if kind in PLAIN or number in seen:
+            kind = type(value)
+            if kind in PLAIN or id(value) in seen:
                 continue
-            seen.add(number)
-            nature = _nature_of(kind)  # type: ignore[arg-type]
-            if not nature.bare and (nature.content or not (take(value) or nature.code)):
-                if nature.generator:
-                    self._generators.append(value)
-                if nature.slots:
-                    own = [(value, slot) for slot in nature.slots]
-                    self._slots += own
-                    waiting += [_in_slot(*place) for place in own]
-                attributes = getattr(value, "__dict__", None)
-                if isinstance(attributes, dict):
-                    self._owners.append(value)
-                    waiting.append(attributes)
-            if nature.array:
-                self._arrays.append(value)
-            elif nature.content:
-                if not nature.fixed:
-                    self._containers.append(value)
-                held = [one for one in (value.values() if nature.mapping else value) if type(one) not in PLAIN]
-                nothing = [one for one in held if type(one) in EMPTY and not one]  # most of what torch's modules hold
-                self._empty += nothing
-                waiting += [one for one in held if type(one) not in EMPTY or one] if nothing else held
+            seen.add(id(value))
+            if isinstance(value, ARRAYS):
+                self._contents.append((value, _copied(value)))
+            elif isinstance(value, (*CONTAINERS, tuple)):
+                items = value.values() if isinstance(value, dict) else value
+                if kind in EMPTY and not value:
+                    self._empty.append(value)
+                    continue
+                if not isinstance(value, tuple):
+                    self._contents.append((value, _copied(value)))
+                waiting += [item for item in items if type(item) not in PLAIN]
+            elif take(value) or _is_code(kind):  # type: ignore[arg-type]
+                continue
+            if kind not in BARE:
+                waiting += self._attributes(value)
 
-    def now(self) -> Look:
-        """What is held now."""
-        return [*map(len, self._containers)], [*self._objects()]
+    def _attributes(self, value: Any) -> list[Any]:
+        """Note an object's slots; return what its attributes hold."""
+        if isinstance(value, DRAWING):
+            self._generators.append(value)
+        kind: Any = type(value)
+        own = [(value, slot, _in_slot(value, slot)) for slot in _slots_of(kind)]
+        self._slots += own
+        attributes = getattr(value, "__dict__", None)
+        return [*([attributes] if isinstance(attributes, dict) else []), *(content for *_, content in own)]
 
-    def _objects(self) -> Iterator[Any]:
-        """All objects in containers, attributes and slots."""
-        contents = chain.from_iterable(self._containers), chain.from_iterable(map(dict.values, self._mappings))
-        return chain(*contents, map(vars, self._owners), starmap(_in_slot, self._slots))
-
-    def has_changed(self, since: Look) -> bool:
-        """Whether anything is held now that was not then, or no more; arrays are compared with what they held first."""
-        if [*map(len, self._containers)] != since[0] or any(self._empty):
-            return True
-        same = all(map(operator.is_, self._objects(), since[1]))
-        return not same or any(map(_differs, self._arrays, self._contents))
+    def again(self) -> Kept:
+        """The same objects as they are now."""
+        other = copy.copy(self)
+        other._contents = [(held, _copied(held)) for held, _ in self._contents]
+        other._contents += [(held, _copied(held)) for held in self._empty if held]
+        other._empty = [held for held in self._empty if not held]
+        other._slots = [(value, slot, _in_slot(value, slot)) for value, slot, _ in self._slots]
+        return other
 
     def note_generators(self) -> None:
         """Have ``drawing_kept`` put back the random generators that are held."""
         for generator in self._generators:
             _note_generator(generator)
 
-    def restore(self) -> None:
-        """Put everything back."""
-        for held, content in zip(reversed((*self._arrays, *self._containers)), reversed(self._contents), strict=True):
-            _restore(held, content)
+    def restore(self) -> bool:
+        """Put everything back; return whether anything had changed."""
+        changed = [_restore(held, content) for held, content in self._contents]
         for held in filter(None, self._empty):
+            changed.append(True)
             held.clear()
-        for (held, slot), content in zip(self._slots, self._in_slots, strict=True):
-            _restore_slot(held, slot, content)
+        changed += [_restore_slot(*slot) for slot in self._slots]
+        return any(changed)
 
 
-def _differs(held: Any, content: Any) -> bool:
-    return bool(held != content) if isinstance(held, bytearray) else held.tobytes() != content.tobytes()
-
-
-class _Nature(NamedTuple):
-    """What objects of a class are."""
-
-    content: bool  # of a container
-    bare: bool  # without attributes
-    mapping: bool
-    fixed: bool  # tuples
-    array: bool  # of numbers, or bytes
-    code: bool  # functions and the like, modules or classes
-    generator: bool  # of random numbers
-    slots: list[MemberDescriptorType]  # the places of ``__slots__``, those of the classes it is derived from too
+def _copied(held: Any) -> Any:
+    return held[:] if isinstance(held, array.array) else held.copy()
 
 
 @lru_cache(4096)
-def _nature_of(kind: Any) -> _Nature:
+def _is_code(kind: Any) -> bool:
+    return issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
+
+
+@lru_cache(4096)
+def _slots_of(kind: Any) -> tuple[MemberDescriptorType, ...]:
     owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
-    slots = [one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType)]
-    code = issubclass(kind, CODE) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
-    mapping, fixed, numbers = (issubclass(kind, some) for some in (dict, tuple, (np.ndarray, bytearray, array.array)))
-    return _Nature(
-        issubclass(kind, CONTENT), kind in BARE, mapping, fixed, numbers, code, issubclass(kind, DRAWING), slots
-    )
+    return tuple(one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType))
 
 
 def _in_slot(held: Any, slot: MemberDescriptorType) -> Any:
@@ -146,33 +123,32 @@ def _in_slot(held: Any, slot: MemberDescriptorType) -> Any:
         return MISSING
 
 
-def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> None:
+def _restore_slot(held: Any, slot: MemberDescriptorType, content: Any) -> bool:
     if _in_slot(held, slot) is content:
-        return
+        return False
     if content is MISSING:
         slot.__delete__(held)
     else:
         slot.__set__(held, content)
+    return True
 
 
-def _restore(held: Any, content: Any) -> None:
-    if isinstance(held, np.ndarray):
-        if held.flags.writeable and _differs(held, content):
+def _restore(held: Any, content: Any) -> bool:
+    if isinstance(held, ARRAYS):
+        same = held == content if isinstance(held, bytearray) else held.tobytes() == content.tobytes()
+        if same or (isinstance(held, np.ndarray) and not held.flags.writeable):
+            return False
+        if isinstance(held, np.ndarray):
             held[...] = content
-    elif isinstance(held, array.array):
-        held[:] = content
-    elif not _same(held, content):  # Keras' own lists take note of every change
-        held.clear()
-        (held.update if isinstance(held, (dict, set)) else held.extend)(content)
-
-
-def _same(held: Any, content: Any) -> bool:
-    """Whether the very same objects are in both, in the same order."""
-    if len(held) != len(content):
+        else:
+            held[:] = content
+        return True
+    same = len(held) == len(content) and all(map(operator.is_, held, content))
+    if same and not (isinstance(held, dict) and not all(map(operator.is_, held.values(), content.values()))):
         return False
-    if isinstance(held, dict) and not all(map(operator.is_, held.values(), content.values())):
-        return False
-    return all(map(operator.is_, held, content))
+    held.clear()
+    (held.update if isinstance(held, (dict, set)) else held.extend)(content)
+    return True
 
 
 @contextmanager

@@ -143,8 +143,6 @@ class TorchEngine(Untouched):
 
     def probe(self, examples: Points, references: Points) -> Profile:
         """Check on an example and a reference that the model can be explained, once for rows of one kind."""
-        if not self.is_frozen:
-            self._sizes = set()
         if not self._references.fits(examples):
             self.forget()
         one, two = examples[:1], references[:1].described_by(examples[:1])
@@ -163,6 +161,8 @@ class TorchEngine(Untouched):
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
+        if not self.is_frozen:
+            self._sizes.discard(len(references[:at_once]))  # so that a model is found that begins to mix rows
         return self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
 
     # ------------------------------------------------------------------ tracing

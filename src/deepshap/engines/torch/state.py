@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +59,11 @@ class Contents:
         self.modules, self._model = modules, getattr(model, "__self__", model)
         self.keras = list(filter(is_keras, modules))
         self._is_open = False
-        self._held: _Held | None = None  # as it was before the first run
-        self._last: _Held | None = None  # that of an earlier session
-        self.left_alone = False  # by the last run
-        self.changes = 0  # that were found at the beginning of sessions
+        self._original: _Snapshot | None = None  # as it was before the session
+        self._ready: _Snapshot | None = None  # as every run finds it
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_is_open": False, "_held": None, "_last": None}
+        return {**self.__dict__, "_is_open": False, "_original": None, "_ready": None}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -78,35 +76,24 @@ class Contents:
             try:
                 yield
             finally:
-                held, self._held, self._is_open = self._held, None, False
-                if held is not None:
-                    held.release()
-                    self._last = held if held.is_small else None
+                original, self._original, self._ready, self._is_open = self._original, None, None, False
+                if original is not None:
+                    original.restore()
 
     def make_ready(self) -> None:
         """Put modules into eval mode without parameter gradients, as they stay until the session is over."""
-        if self._held is not None:
+        if self._ready is not None:
             return
-        held, self._last = self._last, None
-        if held is None or held.is_outdated():
-            held = _Held([*self.modules, self._model], self.modules, self.keras)
-            self.changes += 1
-        held.note_generators()
-        try:
-            self._prepare()
-        except BaseException:
-            held.restore()
-            raise
-        held.note_ready()
-        self._held = held
+        if self._original is None:
+            self._original = _Snapshot([*self.modules, self._model], self.modules, self.keras)
+            self._original.note_generators()
+        self._prepare()
+        self._ready = self._original.again()
 
     def rewind(self) -> None:
         """Let the next run find what the one before found."""
-        assert self._held is not None
-        self.left_alone = not (self._held.is_unsure or self._held.has_changed())
-        if not self.left_alone:
-            held, self._held = self._held, None
-            held.restore()
+        assert self._ready is not None
+        self._ready.restore()
 
     def _prepare(self) -> None:
         for module in self.keras:
@@ -115,7 +102,7 @@ class Contents:
         for module in self.modules:
             if module.training:
                 module.training = False
-            for hooks in backward_hooks(module):
+            for hooks in backward_hooks(module):  # they would take multipliers for gradients
                 hooks.clear()
             for parameter in module.parameters(False):
                 if parameter.requires_grad and parameter.is_leaf:
@@ -148,62 +135,43 @@ def _look_experts_up(modules: list[nn.Module]) -> None:
         look_experts_up(config)
 
 
-# Whether modules leave their own parameters alone, as one run has shown; then those are not copied before every run where all
-# together are larger than this.
-COPIED_BYTES = 2**24
+COPIED_BYTES = 2**24  # of parameters together; larger ones are not copied, but for those that their modules write to
 QUICK_BYTES = 2**14  # that torch compares as quickly as NumPy
-_quiet: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _leaves_parameters(module: nn.Module) -> bool | None:
-    return False if module.__dict__.get("max_norm") is not None else _quiet.get(module)
-
-
-class _Held:
+class _Snapshot:
     """Everything that modules, and a model, hold: attributes, nested containers and objects, arrays, tensors."""
 
     def __init__(self, values: list[Any], modules: list[nn.Module], keras: list[nn.Module]) -> None:
-        self._found: dict[int, Tensor] = {}
+        found: dict[int, Tensor] = {}
         self._generators: list[torch.Generator] = []
+
+        def take(value: Any) -> bool:
+            if isinstance(value, Tensor):
+                if value.layout == torch.strided and not value.is_inference() and not value.is_meta:
+                    found[id(value)] = value
+                return True
+            if type(value) is not torch.Generator:
+                return False
+            self._generators.append(value)
+            return True
+
         scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # whose contents are no attributes
-        self._modes = [(m, m.training) for m in scripted]
         of_scripts = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
-        self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], self._take)
-        self._first = self._ready = self._kept.now()
-        parameters = {id(p): p for m in modules for p in m.parameters(False)}
-        # of some it is not known whether they leave their parameters alone
-        self._unknown: list[nn.Module] = []
-        quiet: set[int] = set()
-        if sum(p.nbytes for p in parameters.values()) > COPIED_BYTES:
-            self._unknown = [m for m in modules if _leaves_parameters(m) is None]
-            quiet = _quiet_parameters(modules)
-        self._tensors = [_HeldTensor(t, copied=number not in quiet) for number, t in self._found.items()]
+        self._scripted = [(m, m.training) for m in scripted]
+        self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], take)
+        parameters = {
+            id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m._parameters.values() if p is not None
+        }
+        large = sum(p.nbytes for p in parameters.values()) > COPIED_BYTES
+        self._tensors = [_HeldTensor(t, copied=not (large and number in parameters)) for number, t in found.items()]
 
-    def _take(self, value: Any) -> bool:
-        if isinstance(value, Tensor):
-            if value.layout == torch.strided and not value.is_inference() and not value.is_meta:
-                self._found[id(value)] = value
-            return True
-        if type(value) is not torch.Generator:
-            return False
-        self._generators.append(value)
-        return True
-
-    @property
-    def is_unsure(self) -> bool:
-        """Whether a run has yet to show which modules write to their parameters."""
-        return bool(self._unknown)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it may be kept until the next session."""
-        return sum([h.value.nbytes for h in self._tensors if h.value is not None]) <= COPIED_BYTES
-
-    def is_outdated(self) -> bool:
-        """Whether anything is not what it was when it was read."""
-        if any(module.training != training for module, training in self._modes):
-            return True
-        return self._kept.has_changed(self._first) or any(h.has_changed(h.required) for h in self._tensors)
+    def again(self) -> _Snapshot:
+        """The same objects as they are now; their tensors hold what they held."""
+        other = copy.copy(self)
+        other._kept, other._scripted = self._kept.again(), [(m, m.training) for m, _ in self._scripted]
+        other._tensors = [held.again() for held in self._tensors]
+        return other
 
     def note_generators(self) -> None:
         """Have ``drawing_kept`` put back the random generators that are held."""
@@ -211,46 +179,14 @@ class _Held:
         for generator in self._generators:
             note(generator, generator.get_state, generator.set_state)
 
-    def note_ready(self) -> None:
-        """Take what is held now for what every run finds and leaves."""
-        self._ready = self._kept.now()
-        for tensor in self._tensors:
-            tensor.needed = tensor.tensor.requires_grad
-
-    def has_changed(self) -> bool:
-        """Whether a run has changed anything."""
-        return self._kept.has_changed(self._ready) or any(h.has_changed(h.needed) for h in self._tensors)
-
-    def release(self) -> None:
-        """Put back what was made ready, where runs have left all the rest."""
-        if self._kept.has_changed(self._first):
-            self._kept.restore()
-        self._restore_modes()
-        for held in self._tensors:
-            if held.needed != held.required:
-                held.tensor.requires_grad_(held.required)
-
     def restore(self) -> None:
         """Put everything back."""
-        if self._unknown:
-            changed = {id(t.tensor) for t in self._tensors if t.is_written_to()}
-            for module in self._unknown:
-                _quiet[module] = not any(id(p) in changed for p in module.parameters(False))
         with ExitStack() as stack:  # all of it, whatever fails
             stack.callback(self._kept.restore)
-            stack.callback(self._restore_modes)
             for tensor in self._tensors:
                 stack.callback(tensor.restore)
-
-    def _restore_modes(self) -> None:
-        for module, training in self._modes:
-            module.training = training
-
-
-def _quiet_parameters(modules: list[nn.Module]) -> set[int]:
-    """Parameters that need no copies, by their ids; none where they are few."""
-    quiet = {id(p): p for m in modules if _leaves_parameters(m) for p in m.parameters(False)}
-    return set() if sum(p.nbytes for p in quiet.values()) <= COPIED_BYTES else set(quiet)
+            for module, training in self._scripted:
+                stack.callback(setattr, module, "training", training)
 
 
 class _HeldTensor:
@@ -258,43 +194,34 @@ class _HeldTensor:
 
     def __init__(self, tensor: Tensor, copied: bool) -> None:
         self.tensor, self.followed, self.required = tensor, tensor.grad_fn is not None, tensor.requires_grad
-        self.needed = self.required  # by runs
         self.grad = tensor.grad if tensor.is_leaf else None
         self.value = tensor.detach().clone() if copied else None
         self._version = None if copied or tensor.is_inference() else version_of(tensor)
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
-    def has_changed(self, required: bool) -> bool:
-        """Whether anything about it is not what it was, or gradients are asked for where they should not be."""
-        tensor = self.tensor
-        if tensor.requires_grad != required or (tensor.grad_fn is not None) != self.followed:
-            return True
-        if self._version is not None and self._version != version_of(tensor):
-            return True
-        return (tensor.is_leaf and tensor.grad is not self.grad) or self.is_written_to()
-
-    def is_written_to(self) -> bool:
-        """Whether a copy of it is needed, or of its gradient."""
-        if self.value is not None and not _is_still(self.tensor, self.value):
-            return True
-        return self.grad is not None and self.grad_value is not None and not _is_still(self.grad, self.grad_value)
+    def again(self) -> _HeldTensor:
+        """The same, with the flag for gradients as it is now."""
+        other = copy.copy(self)
+        other.required = self.tensor.requires_grad
+        return other
 
     def restore(self) -> None:
-        if self.tensor.grad_fn is not None and not self.followed:  # the signal was written to it
-            self.tensor.detach_()
-        if self._version is not None and self._version != version_of(self.tensor):
+        tensor = self.tensor
+        if tensor.grad_fn is not None and not self.followed:  # the signal was written to it
+            tensor.detach_()
+        if self._version is not None and self._version != version_of(tensor):
             raise InputError(
-                f"the model has written to a weight of shape {tuple(self.tensor.shape)} while it ran, which it had not done "
-                "before. Its weights are too large to be copied for every run, so that one is as the model has left it."
+                f"the model has written to a weight of shape {tuple(tensor.shape)} while it ran. Its weights are too large to "
+                "be copied for every call, so that one is as the model has left it."
             )
-        if self.value is not None and not torch.equal(self.tensor.detach(), self.value):
-            self.tensor.data.copy_(self.value)
-        if self.tensor.is_leaf:
-            if self.tensor.requires_grad != self.required:
-                self.tensor.requires_grad_(self.required)
-            if self.tensor.grad is not self.grad:
-                self.tensor.grad = self.grad
-            if self.grad is not None and self.grad_value is not None:
+        if self.value is not None and not _is_still(tensor, self.value):
+            tensor.data.copy_(self.value)
+        if tensor.is_leaf:
+            if tensor.requires_grad != self.required:
+                tensor.requires_grad_(self.required)
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+            if self.grad is not None and self.grad_value is not None and not _is_still(self.grad, self.grad_value):
                 self.grad.data.copy_(self.grad_value)
 
 
