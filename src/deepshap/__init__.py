@@ -17,6 +17,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .compat.captum import patch_captum, unpatch_captum
     from .compat.lstm import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
     from .compat.lstm.handler import LSTMShapHandler
     from .compat.shap import patch_shap, unpatch_shap
@@ -60,12 +61,14 @@ __all__ = [
     "faithfulness",
     "gate_attribution",
     "load",
+    "patch_captum",
     "patch_shap",
     "product_attribution",
     "register_lstm_shap_hook",
     "register_rule",
     "sequences",
     "status",
+    "unpatch_captum",
     "unpatch_shap",
     "unregister_rule",
 ]
@@ -91,6 +94,7 @@ _LAZY = {
     "forecasting": ".forecasting",
     "gate_attribution": ".compat.lstm",
     "load": ".loading",
+    "patch_captum": ".compat.captum",
     "patch_shap": ".compat.shap",
     "plots": ".plots",
     "ray": ".ray",
@@ -99,6 +103,7 @@ _LAZY = {
     "register_rule": ".engines.user_rules",
     "sequences": ".tables",
     "status": ".dataset.stored",
+    "unpatch_captum": ".compat.captum",
     "unpatch_shap": ".compat.shap",
     "unregister_rule": ".engines.user_rules",
 }
@@ -112,4 +117,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    """Return the public names."""
+    return sorted({*__all__, *_LAZY, "__version__"})

@@ -51,6 +51,7 @@ from .sampling import (
     RunningEstimate,
     Uncertainty,
     WeightedComparison,
+    WeightedDeepShap,
     choice,
 )
 from .sampling.comparisons import check_method, check_sums
@@ -90,6 +91,8 @@ class AttributionRequest:
         Whether to show a bar: always, never, or (None) when it takes longer than a few seconds.
     strict : bool
         Whether attributions that do not add up are an error, or a warning.
+    weights : array, optional
+        Weights of the references, (references,), which sum to 1; by default they are equal.
     collect : callable, optional
         Gets every chunk with the multipliers of its pairs.
     """
@@ -108,12 +111,15 @@ class AttributionRequest:
     most_rows: int = MOST_PAIRS
     progress: bool | None = None
     strict: bool = True
+    weights: np.ndarray | None = None
     collect: Collect | None = None
 
     def method_for(self, profile: Profile) -> Method:
         """Return the user's method, Deep SHAP, or the method that the effort buys for this model."""
         if self.method is not None:
             return self.method
+        if self.weights is not None:
+            return WeightedDeepShap(self.weights, self.players)
         if self.players is None:
             return DeepShap()
         return choice.choose(self.effort, self.players, len(self.references), self.seed, choice.costs_of(profile))
@@ -375,7 +381,7 @@ def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
         parts, answer = method.parts(whole), None
         while (part := _next(parts, answer)) is not None:
             answer = _answer(engine, part, plan, sums, bar, request.collect)
-    expected = _expected_outputs(engine, whole, sums, known, plan)
+    expected = _expected_outputs(engine, whole, sums, known, plan, request.weights)
     result = _checked(whole, profile, method, sums, predictions, expected, known)
     if result.missed.any():
         raise _Missed(result)
@@ -481,18 +487,24 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
 
 
 def _expected_outputs(
-    engine: Engine, whole: Comparison, sums: RunningEstimate, known: np.ndarray | None, plan: Plan
+    engine: Engine,
+    whole: Comparison,
+    sums: RunningEstimate,
+    known: np.ndarray | None,
+    plan: Plan,
+    weights: np.ndarray | None,
 ) -> np.ndarray:
-    """Return the mean output of each row's references, (rows, k); where no term has told it, run the model."""
+    """Return the mean output of each row's references, (rows, k); where no part has told it, run the model."""
     if known is not None:
-        return known.mean(0)[whole.outputs]
+        return np.average(known, 0, weights)[whole.outputs]
     if sums.expected is not None:
         return sums.expected
     means = []
     for row, columns in enumerate(whole.outputs):
         own = whole.references if whole.crossed else whole.references[row : row + 1]
         described = own.described_by(whole.examples[np.full(len(own), row)])
-        means.append(engine.outputs(described, plan.rows, "the background").mean(0)[columns])
+        outputs = engine.outputs(described, plan.rows, "the background")
+        means.append(np.average(outputs, 0, weights)[columns])
     return np.stack(means)
 
 

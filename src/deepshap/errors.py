@@ -23,6 +23,10 @@ class InputError(DeepShapError, ValueError):
     """The model's inputs, the background or an option do not fit."""
 
 
+class NoExpectedValueError(InputError, AttributeError):
+    """An explainer has no single expected value, because each row has one of its own."""
+
+
 class NoHeadError(InputError):
     """The model does not end in a softmax or sigmoid that can be seen."""
 

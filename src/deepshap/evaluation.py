@@ -330,6 +330,8 @@ class _Trial:
         background = explainer._background
         if background is None or explainer.engine.layer is not None:
             raise InputError("faithfulness needs an explainer of a model's inputs, with rows as its background.")
+        if explainer._weights is not None:
+            raise InputError("faithfulness takes a background whose rows count alike, such as shap.sample(data, 100).")
         if background.form.packed:
             raise InputError("faithfulness takes padded sequences and their lengths, no PackedSequence.")
         self.engine, self.explainer = explainer.engine, explainer

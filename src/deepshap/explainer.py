@@ -24,7 +24,7 @@ from .engines.api import Engine, Points
 from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
-from .errors import InputError, of_user, warn_caller
+from .errors import InputError, NoExpectedValueError, of_user, warn_caller
 from .found import check_transforms, names_of_inputs
 from .memory import MOST_PAIRS, memory_budget
 from .names import check_count, check_whole, listed, name_of, plural, shortened
@@ -44,6 +44,11 @@ FAR_APART = (
     10  # standard deviations between the means of X and the background, from which they seem to be scaled differently
 )
 SOME_ROWS = 200  # that these are taken of
+
+
+WEIGHTED = (
+    "This background has weights, as shap.kmeans makes them: give rows of the data, such as shap.sample(data, 100)."
+)
 
 
 class _Nothing:
@@ -75,7 +80,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         are the model between them.
     data : tensor, array, table, list, tuple, dict, PackedSequence or function
         The background: rows that stand for "nothing known". A list or tuple for several inputs, a dict for inputs by
-        keyword. 100 rows are usually plenty; the cost is linear in their number. Or a function, as in shap: it gets one
+        keyword. 100 rows are usually plenty; the cost is linear in their number. A summary of ``shap.kmeans`` brings weights
+        for its rows, which are used. Or a function, as in shap: it gets one
         example, a list of its inputs without the axis of the rows (a dict for inputs by keyword), and returns that example's
         background.
     output : int, key, tuple or callable, optional
@@ -140,6 +146,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         self._batch_axis = batch_axis
         self.engine = engine(model, layer=layer, output=output, batch_axis=batch_axis)
         labels, self._background = Labels(), None
+        data, self._weights = _unweighted(data)
         if not callable(data):
             data, labels = plain(data, "the background", batch_axis)
             with self.engine.session():
@@ -187,12 +194,12 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         Raises
         ------
-        InputError
+        NoExpectedValueError
             If the model takes ``additional_forward_args``, or the background is a function: then each explained row has a
             base value of its own, in ``explainer(X, additional_forward_args=...).base_values``.
         """
         if self._references is not None:
-            raise InputError(
+            raise NoExpectedValueError(
                 "the background is a function, so that each explained row has its own base value: explainer(X).base_values."
             )
         assert self._background is not None
@@ -202,12 +209,12 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             except InputError as error:
                 if not isinstance(error.__cause__, TypeError):
                     raise
-                raise InputError(
+                raise NoExpectedValueError(
                     f"the model could not be run on the background alone ({error.__cause__}). If it takes "
                     "additional_forward_args, each explained row has its own base value: explainer(X, "
                     "additional_forward_args=...).base_values."
                 ) from error
-            return self.engine.as_output(outputs.mean(0))
+            return self.engine.as_output(np.average(outputs, 0, self._weights))
 
     def shap_values(
         self,
@@ -400,6 +407,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         check_whole("rows", rows, 1)
         if self._background is None:
             raise InputError("reliability needs a background of rows; here it is a function.")
+        if self._weights is not None:
+            raise InputError(f"reliability takes a background whose rows count alike. {WEIGHTED}")
         X, labels = self._plain(X)
         with self.engine.session():
             examples, references = self.engine.read(X, additional_forward_args, self._background)
@@ -458,6 +467,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             "layer": engine.layer,
             "output": engine.output,
             "background": self._references if self._background is None else list(self._background.inputs),
+            "weights": self._weights,
             "batch_axis": self._batch_axis,
             "handlers": dict(self.custom_handlers),
             "rules": registered().get(engine.framework, {}),
@@ -524,7 +534,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         return players_of(players, shapes, keys, names_of_each(self._features(labels), examples))
 
     def _request(self, examples: Points, references: Points, choose: Any, **options: Any) -> AttributionRequest:
-        limits = {"memory": self._memory, "most_rows": self._most_rows, "progress": self._progress}
+        limits: dict[str, Any] = {"memory": self._memory, "most_rows": self._most_rows, "progress": self._progress}
+        limits |= {"weights": self._weights}
         return AttributionRequest(examples, references, choose, **(limits | options))
 
     def _attribute(
@@ -543,8 +554,11 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             engine = self.engine
             examples, references = engine.read(X, additional_forward_args, self._background)
             self._compare_scales(examples)
+            plain_effort = sampling["effort"] == 1 and sampling["tolerance"] is None and sampling["method"] is None
+            if self._weights is not None and not plain_effort:
+                raise InputError(f"effort=, tolerance= and method= take references that count alike. {WEIGHTED}")
             method, by_cells = sampling["method"], isinstance(players, str) and players == "cells"
-            if method is not None or sampling["effort"] != 1 or sampling["tolerance"] is not None or not by_cells:
+            if not (plain_effort and by_cells):
                 found = self._players(players, examples, labels)
                 sampling["players"] = found if method is None else method.players
             predictions = None
@@ -557,7 +571,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             request = self._request(
                 examples, references or examples, selection.columns, strict=check_additivity, **sampling
             )
-            result = attribute(engine, request) if references else self._attribute_to_own(engine, request)
+            result = self._carry_out(engine, request) if references else self._attribute_to_own(engine, request)
         result = result.selected(selection.resolved(result.predictions))
         if result.converged is not None and not result.converged.all():
             assert result.errors is not None
@@ -592,6 +606,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 )
                 return
 
+    def _carry_out(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
+        return attribute(engine, request)
+
     def _attribute_to_own(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
         """Explain every row against the references that the background, a function, returns for it."""
         assert self._references is not None
@@ -608,7 +625,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             values = plain(background, f"the {what}", self._batch_axis, self.model_features)[0]
             references = engine.read_background(values, what, form)
             one = replace(one, inputs=form.matched(one.inputs, references.inputs))
-            results.append(attribute(engine, replace(request, examples=one, references=references)))
+            results.append(self._carry_out(engine, replace(request, examples=one, references=references)))
         return AttributionResult.joined(results, [np.array([row]) for row in range(len(results))])
 
     # ------------------------------------------------------------------ results in the form of the input
@@ -635,6 +652,14 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         if self.engine.layer is None:
             return data
         return [np.moveaxis(d, axis, 0) for d, axis in zip(data, self.engine.layer_axes, strict=True)]
+
+
+def _unweighted(data: Any) -> tuple[Any, np.ndarray | None]:
+    """Return the rows of shap's weighted summaries of data, and their weights; of all other data no weights."""
+    if callable(data) or not (hasattr(data, "data") and hasattr(data, "weights") and hasattr(data, "group_names")):
+        return data, None
+    weights = np.asarray(data.weights, np.float64)
+    return np.asarray(data.data), None if np.ptp(weights) == 0 else weights / weights.sum()
 
 
 def names_of_each(feature_names: Any, points: Points) -> list[Any]:

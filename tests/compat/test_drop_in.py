@@ -267,3 +267,129 @@ assert "torch" not in sys.modules
 def test_shap_is_patched_without_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------------- what published notebooks do
+@pytest.fixture
+def keras_net():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, activation="relu"), keras.layers.Dense(3)])
+
+
+def test_attributes_of_shaps_explainer(keras_net, model, background, rows):
+    with deepshap.patch_shap():
+        of_keras = shap.DeepExplainer(keras_net, background.numpy())
+        of_torch = shap.DeepExplainer(model, background)
+    assert isinstance(float(of_keras.expected_value[0].numpy()), float)
+    np.testing.assert_allclose(of_keras.expected_value, keras_net(background.numpy()).numpy().mean(0), rtol=1e-5)
+    assert isinstance(of_torch.expected_value, np.ndarray)
+    assert of_keras.model is keras_net
+    assert of_torch.explainer.model is model
+
+
+def test_asking_for_an_expected_value_that_there_is_not(model, background):
+    explainer = deepshap.DeepExplainer(model, lambda _: background)
+    assert not hasattr(explainer, "expected_value")
+    with pytest.raises(deepshap.InputError, match="the background is a function"):
+        _ = explainer.expected_value
+
+
+def test_weights_of_a_summarised_background_are_used(model, background, rows):
+    data = np.repeat(background.numpy()[:3], [1, 2, 5], 0)
+    summary = shap.kmeans(data, 3)
+    assert len(set(summary.weights)) == 3
+    found, wanted = deepshap.DeepExplainer(model, summary)(rows), deepshap.DeepExplainer(model, data)(rows)
+    np.testing.assert_allclose(found.values, wanted.values, atol=1e-6)
+    np.testing.assert_allclose(found.base_values, wanted.base_values, atol=1e-6)
+    np.testing.assert_allclose(deepshap.DeepExplainer(model, summary).expected_value, wanted.base_values[0], atol=1e-6)
+    by_features = deepshap.DeepExplainer(model, summary)(rows, players="features")
+    np.testing.assert_allclose(by_features.values, found.values, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"effort": 4}, {"tolerance": 0.1}], ids=str)
+def test_what_weighted_backgrounds_are_not_for(model, background, rows, options):
+    explainer = deepshap.DeepExplainer(model, shap.kmeans(np.repeat(background.numpy()[:3], [1, 2, 5], 0), 3))
+    with pytest.raises(deepshap.InputError, match="has weights"):
+        explainer(rows, **options)
+    with pytest.raises(deepshap.InputError, match="has weights"):
+        explainer.reliability(rows)
+    with pytest.raises(deepshap.InputError, match="count alike"):
+        deepshap.faithfulness(explainer, rows)
+
+
+# ---------------------------------------------------------------------- hypothetical contributions
+def of_multipliers(mult, orig_inp, bg_data):
+    """The standard combination of the genomics fork: it gives the attributions themselves."""
+    return [m * (x - r) for m, x, r in zip(mult, orig_inp, bg_data, strict=True)]
+
+
+def hypothetical(mult, orig_inp, bg_data):
+    """What each letter would contribute in each place, as in the fork's documentation."""
+    found = []
+    for m, x, r in zip(mult, orig_inp, bg_data, strict=True):
+        assert x.ndim == 2
+        total = np.zeros_like(m)
+        for letter in range(x.shape[-1]):
+            other = np.zeros_like(x)
+            other[:, letter] = 1.0
+            total[:, :, letter] = ((other[None] - r) * m).sum(-1)
+        found.append(total)
+    return found
+
+
+@pytest.mark.parametrize("function", [False, True], ids=["rows", "function"])
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_multipliers_are_combined_by_the_users_function(framework, function):
+    random = np.random.default_rng(0)
+    x, references = (np.eye(4, dtype="float32")[random.integers(0, 4, (rows, 6))] for rows in (3, 5))
+    if framework == "torch":
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(24, 5), nn.ReLU(), nn.Linear(5, 2))
+        given, background = torch.as_tensor(x), torch.as_tensor(references)
+    else:
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Flatten(), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(2)]
+        net, given, background = keras.Sequential([keras.Input((6, 4)), *layers]), x, references
+    data = (lambda _: background) if function else background
+    wanted = deepshap.DeepExplainer(net, data)(given)
+    with deepshap.patch_shap():
+        plain = shap.DeepExplainer(net, data, combine_mult_and_diffref=of_multipliers)
+        explainer = shap.DeepExplainer(net, data, combine_mult_and_diffref=hypothetical)
+    np.testing.assert_allclose(plain.shap_values(given), wanted.values, atol=1e-6)
+    found = explainer.shap_values(given)
+    # the letter that is there has the place's whole attribution
+    np.testing.assert_allclose((found * x[..., None]).sum(2), wanted.values.sum(2), atol=1e-6)
+    assert np.abs(found[x == 0]).max() > 1e-3
+    np.testing.assert_allclose(explainer.shap_values(given, target=1), found[..., 1], atol=1e-6)
+
+
+def test_what_cannot_be_combined(model, background, rows):
+    with deepshap.patch_shap():
+        few = shap.DeepExplainer(model, background, combine_mult_and_diffref=lambda m, x, r: [m[0][:1]])
+        fine = shap.DeepExplainer(model, background, combine_mult_and_diffref=of_multipliers)
+        with pytest.raises(deepshap.InputError, match="must be a function"):
+            shap.DeepExplainer(model, background, combine_mult_and_diffref=3)
+    with pytest.raises(deepshap.InputError, match="arrays of the multipliers' shapes"):
+        few.shap_values(rows)
+    with pytest.raises(deepshap.InputError, match="leave effort="):
+        fine.shap_values(rows, effort=4)
+
+
+# ---------------------------------------------------------------------- captum
+def test_captums_classes_are_ours_within_the_block(model, background, rows):
+    captum = pytest.importorskip("captum.attr")
+    theirs = captum.DeepLiftShap
+    with deepshap.patch_captum():
+        with deepshap.patch_captum():
+            pass
+        from captum.attr._core.layer.layer_deep_lift import LayerDeepLift
+
+        assert LayerDeepLift is deepshap.captum.LayerDeepLift
+        assert captum.DeepLiftShap is deepshap.captum.DeepLiftShap
+        found = captum.DeepLiftShap(model).attribute(rows, background, target=1)
+    assert captum.DeepLiftShap is theirs
+    wanted = deepshap.DeepExplainer(model, background).shap_values(rows, target=1)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
+    deepshap.patch_captum()
+    deepshap.unpatch_captum()
+    assert captum.DeepLiftShap is theirs

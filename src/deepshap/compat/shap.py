@@ -1,26 +1,31 @@
-"""Put deepshap's explainer in the place of ``shap.DeepExplainer``, for code that calls shap by name."""
+"""deepshap's explainer in place of ``shap.DeepExplainer``, for code that calls shap by name."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType, TracebackType
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..errors import InputError
-from ..explainer import DeepExplainer as ExactExplainer
+import numpy as np
 
-NAMES = (
+from ..attribution import AttributionRequest, AttributionResult, attribute
+from ..engines.api import Comparison, Contributions, Engine
+from ..errors import InputError, of_user
+from ..explainer import DeepExplainer as ExactExplainer
+from . import Patch
+
+PLACES = (
     ("shap", "DeepExplainer"),
     ("shap.explainers", "DeepExplainer"),
     ("shap.explainers", "Deep"),
     ("shap.explainers._deep", "DeepExplainer"),
 )
 
-_originals: dict[tuple[ModuleType, str], Any] = {}
+_patch = Patch()
 
 
 class DeepExplainer(ExactExplainer):
-    """``deepshap.DeepExplainer`` with the signature and the return types of ``shap.DeepExplainer``.
+    """``deepshap.DeepExplainer`` with the signature, the attributes and the return types of ``shap.DeepExplainer``.
 
     Parameters
     ----------
@@ -30,6 +35,10 @@ class DeepExplainer(ExactExplainer):
         The background.
     session, learning_phase_flags : None
         For graphs of TensorFlow 1 only; not used.
+    combine_mult_and_diffref : callable, optional
+        As in the fork of shap for genomics: a function ``(mult, orig_inp, bg_data)`` of lists with an array for each input,
+        multipliers (references, ...), the example (...) and its references (references, ...), that returns such a list of
+        contributions. Their mean over the references takes the place of the attributions, and need not add up.
     **options : Any
         The other options of ``deepshap.DeepExplainer``.
 
@@ -40,7 +49,13 @@ class DeepExplainer(ExactExplainer):
     """
 
     def __init__(
-        self, model: Any, data: Any, session: Any = None, learning_phase_flags: Any = None, **options: Any
+        self,
+        model: Any,
+        data: Any,
+        session: Any = None,
+        learning_phase_flags: Any = None,
+        combine_mult_and_diffref: Callable[..., Sequence[Any]] | None = None,
+        **options: Any,
     ) -> None:
         if session is not None or learning_phase_flags is not None:
             raise InputError(
@@ -49,6 +64,33 @@ class DeepExplainer(ExactExplainer):
                 "the `with deepshap.patch_shap():` block."
             )
         super().__init__(model, data, **options)
+        if combine_mult_and_diffref is not None and not callable(combine_mult_and_diffref):
+            raise InputError(f"combine_mult_and_diffref must be a function, not {combine_mult_and_diffref!r}.")
+        if combine_mult_and_diffref is not None and self.engine.layer is not None:
+            raise InputError(
+                "combine_mult_and_diffref is for the model's inputs; an inner layer is explained without it."
+            )
+        self._combine = combine_mult_and_diffref
+
+    @property
+    def model(self) -> Any:
+        """The explained model."""
+        return self.engine.model
+
+    @property
+    def explainer(self) -> DeepExplainer:
+        """The explainer itself, which in shap is one of the framework."""
+        return self
+
+    @property
+    def expected_value(self) -> Any:
+        """Mean output over the background; of TensorFlow's models a tensor, as shap returns it."""
+        value = super().expected_value
+        if self.engine.framework != "tensorflow":
+            return value
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(value)
 
     def shap_values(
         self,
@@ -71,21 +113,45 @@ class DeepExplainer(ExactExplainer):
         values, indexes = found
         return values, self.engine.as_numbers(indexes)
 
+    def _carry_out(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
+        if self._combine is None:
+            return attribute(engine, request)
+        if request.players is not None or request.weights is not None:
+            raise InputError(
+                "combine_mult_and_diffref takes the multipliers of Deep SHAP, cell by cell and against rows that count alike: "
+                "leave effort=, tolerance=, players= and method= out."
+            )
+        totals: list[np.ndarray] = []
 
-class Patch:
-    """What ``patch_shap`` returns: a context that puts shap back as it was before."""
+        def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
+            assert found.multipliers is not None
+            multipliers = [m[1] for m in found.multipliers]  # (k, examples, references, ...)
+            x, r = engine.explained(part.examples), engine.explained(part.references)
+            if not (at.start or block.start):  # also where it begins again in float64
+                rows = len(request.examples)
+                totals[:] = [np.zeros((rows, *m.shape[3:], len(m))) for m in multipliers]
+            for output, example in np.ndindex(multipliers[0].shape[:2]):
+                mult = [m[output, example] for m in multipliers]
+                for total, value in zip(totals, self._combined(mult, [v[example] for v in x], r), strict=True):
+                    total[at.start + example, ..., output] += value.sum(0) / len(request.references)
 
-    def __init__(self, nested: bool) -> None:
-        self._nested = nested
+        result = attribute(engine, replace(request, collect=collect))
+        return replace(result, values=totals)
 
-    def __enter__(self) -> Patch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._nested:
-            unpatch_shap()
+    def _combined(
+        self, mult: list[np.ndarray], example: list[np.ndarray], references: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Call the user's function."""
+        assert self._combine is not None
+        with of_user("combine_mult_and_diffref"):
+            found = [np.asarray(one) for one in self._combine(mult, example, references)]
+        shapes = [one.shape for one in found]
+        if shapes != [m.shape for m in mult]:
+            raise InputError(
+                f"combine_mult_and_diffref must return a list of arrays of the multipliers' shapes, "
+                f"{[m.shape for m in mult]}, not {shapes}."
+            )
+        return found
 
 
 def patch_shap() -> Patch:
@@ -105,17 +171,9 @@ def patch_shap() -> Patch:
     >>> with deepshap.patch_shap():
     ...     values = shap.DeepExplainer(lstm, background).shap_values(x)
     """
-    nested = bool(_originals)
-    if not nested:
-        for path, name in NAMES:
-            module = import_module(path)
-            _originals[module, name] = getattr(module, name)
-            setattr(module, name, DeepExplainer)
-    return Patch(nested)
+    return _patch.apply(dict.fromkeys(PLACES, DeepExplainer))
 
 
 def unpatch_shap() -> None:
     """Give shap its own ``DeepExplainer`` back. Does nothing if ``patch_shap`` is not in effect."""
-    while _originals:
-        (module, name), original = _originals.popitem()
-        setattr(module, name, original)
+    _patch.restore()

@@ -22,6 +22,7 @@ from .comparisons import (
     Parts,
     Uncertainty,
     WeightedComparison,
+    WeightedDeepShap,
 )
 from .estimates import RunningEstimate
 from .paths import Paths
@@ -44,4 +45,5 @@ __all__ = [
     "Sweeps",
     "Uncertainty",
     "WeightedComparison",
+    "WeightedDeepShap",
 ]

@@ -117,6 +117,26 @@ class DeepShap:
         yield WeightedComparison(whole, np.arange(count), np.full(count, share))
 
 
+@dataclass(frozen=True)
+class WeightedDeepShap:
+    """Deep SHAP against references of different weights, (references,), which sum to 1."""
+
+    weights: np.ndarray
+    players: Players | None = None
+    description: str = "Deep SHAP with a weighted background"
+
+    def pairs(self, whole: Comparison) -> int:
+        """Return the number of pairs."""
+        return whole.pairs
+
+    def parts(self, whole: Comparison) -> Parts:
+        """Yield the references one weight after the other."""
+        rows, changes = np.arange(len(whole.examples)), np.flatnonzero(np.diff(self.weights)) + 1
+        for start, stop in zip([0, *changes], [*changes, len(self.weights)], strict=True):
+            some = Comparison(whole.examples, whole.references[start:stop], True, whole.outputs)
+            yield WeightedComparison(some, rows, np.full(len(rows), self.weights[start]))
+
+
 def check_method(method: Any) -> None:
     """Raise InputError unless an object has what a method needs."""
     kind = f"{method.__name__} is a class" if isinstance(method, type) else f"{type(method).__name__}"

@@ -1,13 +1,6 @@
-"""captum's DeepLIFT classes on the exact engine: the same signatures and forms of results, the values of ``DeepExplainer``.
+"""captum's DeepLIFT classes on the exact engine, public as ``deepshap.captum``, and ``patch_captum``."""
 
-captum need not be installed. Where it is, these classes derive from its base classes, so that its tools take them:
-
->>> from deepshap.captum import DeepLiftShap                       # in place of: from captum.attr import DeepLiftShap
->>> DeepLiftShap(model).attribute(inputs, baselines, target=3)
-
-What is different from captum: docs/captum.md.
-"""
-
+from .. import Patch
 from .deeplift import (
     DeepLift,
     DeepLiftShap,
@@ -24,4 +17,44 @@ __all__ = [
     "LayerDeepLiftShap",
     "NeuronDeepLift",
     "NeuronDeepLiftShap",
+    "patch_captum",
+    "unpatch_captum",
 ]
+
+MODULES = {
+    "captum.attr._core.deep_lift": (DeepLift, DeepLiftShap),
+    "captum.attr._core.layer.layer_deep_lift": (LayerDeepLift, LayerDeepLiftShap),
+    "captum.attr._core.neuron.neuron_deep_lift": (NeuronDeepLift, NeuronDeepLiftShap),
+}
+
+_patch = Patch()
+
+
+def patch_captum() -> Patch:
+    """Let captum's six DeepLIFT classes be deepshap's, until ``unpatch_captum()`` or to the end of a ``with`` block.
+
+    This is for libraries that import ``captum.attr`` themselves. Code that has taken a class out of captum before
+    (``from captum.attr import DeepLift``) keeps captum's: patch first.
+
+    Returns
+    -------
+    Patch
+        A context manager; ignore it to patch for good.
+
+    Raises
+    ------
+    ImportError
+        If captum is not installed.
+
+    Examples
+    --------
+    >>> with deepshap.patch_captum():
+    ...     attributions = captum.attr.DeepLiftShap(model).attribute(inputs, baselines, target=3)
+    """
+    places = {(path, ours.__name__): ours for path, classes in MODULES.items() for ours in classes}
+    return _patch.apply(places | {("captum.attr", name): ours for (_, name), ours in places.items()})
+
+
+def unpatch_captum() -> None:
+    """Give captum its own classes back. Does nothing if ``patch_captum`` is not in effect."""
+    _patch.restore()
