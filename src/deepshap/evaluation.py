@@ -180,7 +180,7 @@ class Faithfulness:
 
     def plot(self, ax: Axes | None = None, unit: str = "") -> Axes:
         """Draw the curves, and how sure the signs are, into the axes that are given or else a new figure; return the axes."""
-        from .plots.faithfulness import faithfulness as draw
+        from .plots.overview import faithfulness as draw
 
         return draw(self, ax=ax, unit=unit)
 

@@ -10,15 +10,12 @@ except ImportError as error:
     raise ImportError("pictures need matplotlib: pip install 'deepshap[plots]'") from error
 
 from .comparisons import cohorts, difference, importance_by_group, outliers
-from .example import buildup, heatmap, signal
+from .example import buildup, heatmap, inputs, output_matrix, signal
 from .forecasts import forecast, forecasts_over_time, horizons
-from .grid import image
-from .joint import inputs
-from .outputs import output_matrix
 from .overview import importance, importance_map, importance_over_time
 from .shap_plots import bar, beeswarm, force, scatter, waterfall
 from .style import BLUE, RED
-from .tokens import text, text_html
+from .text_and_image import image, text, text_html
 
 __all__ = [
     "BLUE",

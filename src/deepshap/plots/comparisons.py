@@ -12,9 +12,8 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from ..names import check_whole
 from . import style
-from .documentation import picture
 from .overview import Bars, mean_size
-from .reading import Sequences, fold, fold_as, fold_sorted, read_features, read_rows, strongest
+from .reading import Sequences, folding, picture, read_features, read_rows
 from .timeline import Align, Timeline, aligned, mean_of_known
 
 Total = Callable[[np.ndarray], np.ndarray]
@@ -93,10 +92,13 @@ def difference(
     """
     all_rows = read_rows(explanation, "difference")
     first, second = _two_groups(rows, others, len(all_rows.values), "difference")
-    keep, rest = strongest(_difference(all_rows.per_feature, first, second)[None], max_display)
-    sums, features = fold(all_rows.per_feature, all_rows.features, keep, rest)
-    values, _ = fold(all_rows.values, all_rows.features, keep, rest)
-    values, time = aligned(values, all_rows.lengths, all_rows.labels, align, time_label, all_rows.time_label)
+    fold, features, keep = folding(
+        _difference(all_rows.per_feature, first, second)[None], all_rows.features, max_display
+    )
+    sums = fold(all_rows.per_feature)
+    values, time = aligned(
+        fold(all_rows.values), all_rows.lengths, all_rows.labels, align, time_label, all_rows.time_label
+    )
     matrix = _difference(values, first, second).T  # (features, columns)
 
     height = float(np.clip(0.27 * len(features), 1.1, 9))
@@ -139,11 +141,9 @@ def cohorts(
     all_rows = read_features(explanation, "cohorts")
     groups = _two_groups(rows, others, len(all_rows.values), "cohorts")
     table = all_rows.per_feature
-    _, features, kept = fold_sorted(
-        np.stack([np.abs(table[group]).mean(0) for group in groups]), all_rows.features, max_display
-    )
-    errors = all_rows.errors_of(lambda array: fold_as(array.sum(1), kept, len(features)))
-    folded = fold_as(table, kept, len(features))
+    sizes = np.stack([np.abs(table[group]).mean(0) for group in groups])
+    fold, features, kept = folding(sizes, all_rows.features, max_display, by_size=True)
+    errors, folded = all_rows.errors_of(lambda array: fold(array.sum(1))), fold(table)
     both = [Bars(folded[group], None if errors is None else errors.of_rows(group).of_mean()) for group in groups]
     reach = max(bars.reach(len(kept), robust) for bars in both)
     height = 0.27 * len(features) + 1
@@ -229,9 +229,8 @@ def _folded(
     """Sum up the features beyond so many: the matrix, its columns, how many are no such sum; what does so with other arrays."""
     if isinstance(columns, Timeline):
         return matrix, columns, matrix.shape[1], lambda array: array
-    keep, rest = strongest(matrix, max_display)
-    matrix, names = fold(matrix, columns, keep, rest)
-    return matrix, names, len(keep), lambda array: fold_as(array, keep, len(names))
+    fold, names, kept = folding(matrix, columns, max_display)
+    return fold(matrix), names, len(kept), fold
 
 
 def _of_rows(total: Total, rows: np.ndarray) -> Total:

@@ -16,8 +16,7 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from ..names import check_whole
 from . import style
-from .documentation import picture
-from .reading import strongest
+from .reading import folding, picture
 
 OTHERS = "0.72"  # grey of the drivers that are summed up
 BAND = "0.82"  # between quantiles
@@ -132,9 +131,10 @@ def _told_apart(drivers: list[tuple[Any, Driver]]) -> list[Driver]:
 def _folded(drivers: list[Driver], most: int) -> list[Driver]:
     """The strongest drivers, and the sum of the others, whose lags do not matter."""
     sizes = np.stack([np.abs(driver.values).sum(1).mean(0) for driver in drivers], -1)
-    keep, rest = strongest(sizes, most)
-    others = [Driver(f"other {len(rest)}", sum(drivers[i].sums for i in rest)[:, None], None)] if len(rest) else []
-    return [*(drivers[i] for i in keep), *others]
+    _, names, kept = folding(sizes, [driver.name for driver in drivers], most)
+    rest = [driver.sums for i, driver in enumerate(drivers) if i not in kept]
+    others = [Driver(f"other {len(rest)}", np.sum(rest, 0)[:, None], None)] if len(kept) < len(names) else []
+    return [*(drivers[i] for i in kept), *others]
 
 
 def _numbers(times: Any) -> tuple[np.ndarray, bool]:

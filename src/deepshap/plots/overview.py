@@ -1,4 +1,4 @@
-"""What a model's answers for a data set rest on: per feature, per step, per feature and step."""
+"""What a model's answers for a data set rest on: per feature, per step, per feature and step; and whether that is true of it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from matplotlib.patches import Patch
 from ..explanation.core import Attributions
 from ..explanation.uncertainty import Errors
 from . import style
-from .documentation import picture
-from .reading import Sequences, fold_as, fold_sorted, read_features, read_rows
+from .reading import Sequences, checked, folding, picture, read_features, read_rows
 from .timeline import Align, Timeline, aligned, mean_of_known
 
 SPREAD = "0.15"  # colour of what tells how rows differ
 SPAN = "0.62"  # of what tells how exact means are
+
+ORDERS = ((style.RED, "-", "o"), ("0.45", ":", "s"), (style.BLUE, "--", "^"))  # of faithfulness
 
 
 @picture("rows")
@@ -37,10 +38,10 @@ def importance(
     whiskers below the line show two of them to either side of the mean.
     """
     rows = read_features(explanation, "importance")
-    values, names, kept = fold_sorted(rows.per_feature, rows.features, max_display)
-    errors = rows.errors_of(lambda array: fold_as(array.sum(1), kept, len(names)))
+    fold, names, kept = folding(rows.per_feature, rows.features, max_display, by_size=True)
+    errors = rows.errors_of(lambda array: fold(array.sum(1)))
     ax = style.new_axes(ax, 8, 0.27 * len(names) + 1.4)
-    bars = Bars(values, None if errors is None else errors.of_mean())
+    bars = Bars(fold(rows.per_feature), None if errors is None else errors.of_mean())
     marks = bars.draw(ax, names, bars.reach(len(kept), robust))
     label = style.with_unit(mean_size(rows), unit)
     ax.set_xlabel(style.wrapped(ax, label, style.SMALL + 1), fontsize=style.SMALL + 1)
@@ -226,4 +227,62 @@ def importance_map(
     style.label_rows(bottom, rows.features)
     time.dress(bottom)
     top.tick_params(labelbottom=False)
+    return ax
+
+
+@checked
+def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes:
+    """Draw how the mean output moves when players are taken away, by the order in which they go.
+
+    The further the two outer curves are from each other, and from the random one, the more the model agrees with its
+    explanation.
+
+    Parameters
+    ----------
+    result : Faithfulness
+        What ``deepshap.faithfulness`` returns.
+    unit : str, optional
+        Of the output.
+    ax : Axes, optional
+        Where to draw. By default a new figure.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the axes of the new figure.
+
+    Raises
+    ------
+    InputError
+        If ``unit`` is no text or ``ax`` no axes.
+    """
+    ax = style.new_axes(ax, 7, 4.5)
+    shares = 100 * result.removed
+    means = [curve.mean(0) for curve in result.deletion.values()]
+    middle = len(shares) // 2
+    for mean, (color, line, marker) in zip(means, ORDERS, strict=True):
+        ax.plot(shares, mean, color=color, linestyle=line, marker=marker, markersize=5, linewidth=2)
+    ax.set(
+        xlabel=f"{result.players} that are replaced by those of the references (%)",
+        ylabel=style.with_unit("mean output", unit),
+    )
+    ax.margins(x=0.02, y=0.12)
+    style.open_frame(ax)
+    _, height = style.points(ax)
+    low, high = ax.get_ylim()
+    gap = 15 / height * (high - low)
+    heights = style.apart(np.array([mean[middle] for mean in means]), gap)
+    for name, y, (color, *_) in zip(
+        result.deletion, heights, ORDERS, strict=True
+    ):  # beside falling curves, not on them
+        below = color == style.RED
+        place: dict[str, Any] = {"xytext": (-8, -12) if below else (8, 3), "ha": "right" if below else "left"}
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        ax.annotate(name, (shares[middle], y), textcoords="offset points", color=color, bbox=box, **place)
+    found = [f"separation {np.mean(result.separation):.2f}"]
+    if np.isfinite(result.agreement).any():
+        found.append(f"agreement {np.nanmean(result.agreement):.2f}")
+    if np.isfinite(result.doubtful).all():
+        found.append(f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign")
+    ax.set_title(f"{result.explained}: {', '.join(found)}", fontsize=10)
     return ax

@@ -1,11 +1,18 @@
-"""What pictures need to know of an explanation: plain arrays of one output, rows first."""
+"""What pictures need to know of an explanation: checks, docstrings and plain arrays of one output, rows first.
+
+Whatever its form, an explanation is read into ``Sequences``, attributions (rows, steps, features). A table has one step. Players
+that follow each other in time are steps. The channels of an image are features. Ids of categories are one feature.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import wraps
+from textwrap import fill, indent
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,10 +22,82 @@ from deepshap.explanation.grids import channel_axis, channels_last
 from deepshap.explanation.joint import JointAttributions
 from deepshap.explanation.uncertainty import Errors
 from deepshap.names import names_for, numbered
+from deepshap.options import check_options
 from deepshap.plots.style import short
 from deepshap.plots.timeline import mean_of_known
 
+Array = np.ndarray
 Layout = Callable[[np.ndarray], np.ndarray]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+EXPLAINED = {
+    "rows": "Of one output: values (rows, steps, features), or of players (rows, players).",
+    "row": "Of one row and one output: values (steps, features), or of players (players,).",
+}
+REFUSED = {
+    "rows": "If there are several outputs, or these are not sequences",
+    "row": "If there are several rows or outputs, or this is not a sequence",
+}
+PARAMETERS = {
+    "align": (
+        '"start", "end" or "relative"',
+        "How sequences of different lengths are laid over each other: by their first steps, by their last steps, or "
+        "stretched\nto the same length.",
+    ),
+    "max_display": (
+        "int",
+        "How many features are drawn, those with the largest values; the others are summed in one more.",
+    ),
+    "robust": (
+        "bool",
+        "Scale by what is not far out, at most three interquartile ranges above the quartiles: one enormous value does not "
+        "hide all\nothers. What lies beyond is cut, and marked.",
+    ),
+    "unit": ("str, optional", "Of the output, and so of the attributions."),
+    "time_label": ("str, optional", "Label of the time axis, by default ``explanation.time_label``."),
+    "ax": ("Axes, optional", "Where to draw; panels (``ax.child_axes``) share its place. By default a new figure."),
+}
+RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."
+
+
+def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
+    """Complete a picture of "rows" or a "row": its docstring by what it does not describe, and checks of its options."""
+
+    def complete(function: Function) -> Function:
+        head, _, own = inspect.cleandoc(function.__doc__ or "").partition("\n\nParameters\n----------\n")
+        parameters = inspect.signature(function).parameters
+        described = {"explanation": ("Explanation", EXPLAINED[of]), **PARAMETERS}
+        lines = [
+            f"{name} : {kind}\n{indent(text, '    ')}"
+            for name, (kind, text) in described.items()
+            if name in parameters and f"{name} :" not in own
+        ]
+        lines.insert(0 if "explanation :" in own else 1, own)
+        refused = REFUSED[of] + refuses + (", or ``align`` is something else" if "align" in parameters else "")
+        raises = fill(f"{refused}.", 120, initial_indent="    ", subsequent_indent="    ")
+        parts = [head, "Parameters\n----------\n" + "\n".join(filter(None, lines)), RETURNS]
+        function.__doc__ = "\n\n".join([*parts, f"Raises\n------\nInputError\n{raises}"])
+        return checked(function)
+
+    return complete
+
+
+def checked(function: Function) -> Function:
+    """Have what a picture is of, and its options, checked before it is drawn."""
+    known, name = inspect.signature(function), function.__name__
+
+    @wraps(function)
+    def draw(*given: Any, **options: Any) -> Any:
+        try:
+            arguments = known.bind(*given, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"plots.{name}: {error}; it takes {', '.join(known.parameters)}.") from None
+        check_options(f"plots.{name}: ", **arguments)
+        if "explanation" in arguments:
+            check_attributions(arguments["explanation"], name)
+        return function(*given, **options)
+
+    return cast(Function, draw)
 
 
 @dataclass(frozen=True)
@@ -103,46 +182,32 @@ class Sequences:
 
     def folded(self, count: int) -> Sequences:
         """Keep the ``count`` features of the largest mean |attribution|, in their order; the others become one, last."""
-        keep, rest = strongest(self.values.reshape(-1, len(self.features)), count)
-        data = self.data
-        if data is not None and len(rest):
-            data = np.concatenate([data[..., keep], np.full((*data.shape[:-1], 1), np.nan)], -1)
-        values, names = fold(self.values, self.features, keep, rest)
-        errors = self.errors_of(lambda array: fold(array, self.features, keep, rest)[0])
-        return replace(self, values=values, data=data, features=names, errors=errors, is_folded=len(rest) > 0)
+        fold, names, kept = folding(self.values.reshape(-1, len(self.features)), self.features, count)
+        data, is_folded = self.data, len(kept) < len(names)
+        if data is not None and is_folded:
+            data = np.concatenate([data[..., kept], np.full((*data.shape[:-1], 1), np.nan)], -1)
+        return replace(
+            self, values=fold(self.values), data=data, features=names, errors=self.errors_of(fold), is_folded=is_folded
+        )
 
 
-def strongest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns of the largest mean |value|, ``count`` of them and in their order, and the other columns."""
-    columns = values.shape[-1]
-    if columns <= count + 1:  # a line for one other feature might as well show that feature
-        return np.arange(columns), np.arange(0)
-    order = np.argsort(-np.nan_to_num(np.abs(values)).mean(0), kind="stable")
-    return np.sort(order[:count]), np.sort(order[count:])
+def folding(
+    values: np.ndarray, names: list[str], count: int, by_size: bool = False
+) -> tuple[Layout, list[str], np.ndarray]:
+    """Sum up all but the ``count`` columns of the largest mean |value|, (..., columns).
 
-
-def fold(values: np.ndarray, names: list[str], keep: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Sum up the columns that are not kept, and call them the other features."""
-    others = [f"other {len(rest)} features"] if len(rest) else []
-    return fold_as(values, keep, len(keep) + len(others)), [*(names[i] for i in keep), *others]
-
-
-def fold_sorted(values: np.ndarray, names: list[str], count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Put the columns (rows, columns) of the largest mean |value| first, the sum of all but ``count`` of them last.
-
-    Returns the values, their names and which columns are kept.
+    Returns what does so with any array, the names of the columns that it leaves, and which of them are kept: in their order, or
+    the largest first.
     """
-    keep, rest = strongest(values, count)
-    keep = keep[np.argsort(-np.abs(values[:, keep]).mean(0), kind="stable")]
-    return *fold(values, names, keep, rest), keep
+    order = np.argsort(-np.nan_to_num(np.abs(values)).mean(0), kind="stable")
+    kept = order if len(order) <= count + 1 else order[:count]  # a line for one other feature might as well show that
+    kept, rest = kept if by_size else np.sort(kept), np.setdiff1d(order, kept)
 
+    def fold(array: np.ndarray) -> np.ndarray:
+        left = array[..., kept]
+        return np.concatenate([left, array[..., rest].sum(-1, keepdims=True)], -1) if len(rest) else left
 
-def fold_as(values: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray:
-    """Fold columns (..., columns) as ``fold_sorted`` did, which kept some and made so many of all."""
-    if len(kept) == count:
-        return values[..., kept]
-    others = np.delete(values, kept, axis=-1).sum(-1, keepdims=True)
-    return np.concatenate([values[..., kept], others], -1)
+    return fold, [*(names[i] for i in kept), *([f"other {len(rest)} features"] if len(rest) else [])], kept
 
 
 # ---------------------------------------------------------------------- from an explanation
@@ -179,42 +244,36 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False, table
 
     text: whether a lone axis behind the rows is that of the steps, as with token ids; table: or else that of the features.
     """
-    check(explanation, what)
-    if explanation.output_dims:
-        explanation = only_output(explanation, what)
+    explanation = only_output(explanation, what)
     values = np.asarray(explanation.values, dtype=np.float64)
     if not values.size:
         raise InputError(f"plots.{what} has nothing to draw: the attributions have shape {values.shape}.")
-    inputs = explanation._inputs - explanation._rows
-    if inputs == 1 and explanation.players is not None:
-        return _read_players(explanation, values)
+    inputs, names = explanation._inputs - explanation._rows, explanation.feature_names
+    if inputs == 1 and explanation.players is not None:  # those that follow each other in time are steps
+        told = names_for(names, values.shape[-1]) or numbered("Player", values.shape[-1])
+        if explanation.players == "steps" or str(explanation.players).startswith("window"):
+            return replace(
+                _sequences(explanation, _reshaped(-1, len(told), 1), ["all features"]), labels=np.array(told)
+            )
+        return _sequences(explanation, _reshaped(-1, 1, len(told)), told)
     is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
     if inputs < 2 and table and not is_sequence:
         count = values.shape[-1] if inputs else 1  # ids of categories, (rows,), are one feature
-        names = explanation.feature_names
-        names = [names] if isinstance(names, str) and count == 1 else names_for(names, count)
-        return _sequences(explanation, _reshaped(-1, 1, count), names or numbered("Feature", count))
+        known = [names] if isinstance(names, str) and count == 1 else names_for(names, count)
+        return _sequences(explanation, _reshaped(-1, 1, count), known or numbered("Feature", count))
     if inputs > 2 or not is_sequence:
-        steps = f" If the last axis is the steps, say so: explanation.step_labels = range({values.shape[-1]})." * (
-            inputs == 1
-        )
+        lone = f"explanation.step_labels = range({values.shape[-1]})" if inputs else ""
         raise InputError(
-            f"plots.{what} is for sequences, attributions of shape (rows, steps, features); these have shape "
-            f"{values.shape}.{steps} For tables there are plots.bar, plots.waterfall and plots.beeswarm."
+            f"plots.{what} is for sequences, attributions of shape (rows, steps, features); these have shape {values.shape}. "
+            f"{f'If the last axis is the steps, say so: {lone}. ' if lone else ''}For tables there are plots.bar, "
+            "plots.waterfall and plots.beeswarm."
         )
     shape = values.shape if inputs == 2 else (*values.shape, 1)  # as over_features() returns
-    names = _feature_names(explanation, shape[-1], inputs)
-    return _sequences(explanation, _reshaped(-1, *shape[-2:]), names)
-
-
-def _read_players(explanation: Attributions, values: np.ndarray) -> Sequences:
-    """Players that follow each other in time are steps, any others are features."""
-    count = values.shape[-1]
-    names = names_for(explanation.feature_names, count) or numbered("Player", count)
-    if explanation.players == "steps" or str(explanation.players).startswith("window"):
-        found = _sequences(explanation, _reshaped(-1, count, 1), ["all features"])
-        return replace(found, labels=np.array(names))
-    return _sequences(explanation, _reshaped(-1, 1, count), names)
+    if inputs == 1:
+        known = [names if isinstance(names, str) else "all features"]
+    else:
+        known = names_for(names, shape[-1]) or numbered("Feature", shape[-1])
+    return _sequences(explanation, _reshaped(-1, *shape[-2:]), known)
 
 
 def _reshaped(*shape: int) -> Layout:
@@ -242,9 +301,7 @@ def _sequences(explanation: Attributions, lay: Layout, features: list[str]) -> S
 
 def read_grid(explanation: Attributions, what: str, channels: str | None) -> tuple[Sequences, tuple[int, int]]:
     """Read the explanation of one output for images: their pixels are the steps, their channels the features; height, width."""
-    check(explanation, what)
-    if explanation.output_dims:
-        explanation = only_output(explanation, what)
+    explanation = only_output(explanation, what)
     shape = np.shape(explanation.values)[explanation._rows :]
     axis = channel_axis(shape, channels)
     count = 1 if axis is None else shape[axis]
@@ -299,8 +356,11 @@ def check(explanation: Attributions, what: str) -> None:
 
 
 def only_output(explanation: Attributions, what: str) -> Attributions:
-    """Drop the axes of the output, if there is only one."""
+    """Drop the axes of the output of a single input, if there is only one."""
+    check(explanation, what)
     shape = tuple(explanation.values.shape[axis] for axis in explanation.output_dims)
+    if not shape:
+        return explanation
     if set(shape) == {1}:
         return explanation.output((0,) * len(shape))
     names = explanation.output_names
@@ -327,13 +387,6 @@ def _shown_data(explanation: Attributions, lay: Layout) -> np.ndarray | None:
     return None
 
 
-def _feature_names(explanation: Attributions, count: int, inputs: int) -> list[str]:
-    names = explanation.feature_names
-    if inputs == 1:
-        return [names if isinstance(names, str) else "all features"]
-    return names_for(names, count) or numbered("Feature", count)
-
-
 def _output_name(explanation: Attributions) -> str:
     """Name of the output, or what it was chosen for where each row has its own; of one row, with that row's."""
     names = explanation.output_names
@@ -344,22 +397,11 @@ def _output_name(explanation: Attributions) -> str:
 
 def _own_name(explanation: Attributions, name: str) -> str | None:
     """What "predicted" and the like are in a single row: "flu - cold"; None where that is not known, or nothing else."""
-    predictions, classes = explanation.predictions, explanation.classes
-    scores = (
-        None
-        if predictions is None or not np.size(predictions)
-        else np.reshape(predictions, (-1, np.shape(predictions)[-1]))
-    )
-    if (
-        scores is None
-        or len(scores) > 1
-        or scores.shape[1] < 2
-        or name != explanation.explained
-        or name in (classes or [])
-    ):
+    classes = explanation.classes or []
+    scores = np.atleast_2d(np.array([] if explanation.predictions is None else explanation.predictions))
+    if len(scores) > 1 or scores.shape[1] < 2 or name != explanation.explained or name in classes:
         return None
-    best = np.argsort(-scores[0], kind="stable")[:2]
-    known = dict(zip(("predicted", "runner-up"), best, strict=True))
+    known = dict(zip(("predicted", "runner-up"), np.argsort(-scores[0], kind="stable").tolist(), strict=False))
     targets = np.ravel([] if explanation.targets is None else explanation.targets).tolist()
     if len(targets) == 1:
         known["true"] = targets[0]

@@ -26,8 +26,7 @@ from ..explanation.core import Attributions
 from ..explanation.uncertainty import Errors
 from ..names import as_texts
 from . import style
-from .documentation import checked, picture
-from .reading import Sequences, check_single, fold_as, fold_sorted, read_features, strongest
+from .reading import Sequences, check_single, checked, folding, picture, read_features
 
 UNSURE = f"hollow: less than {style.ERRORS} standard errors from 0"
 ALL = "attribution"
@@ -61,14 +60,15 @@ class _Table:
         found = _summed(rows) if step is None else _at(rows, step, what)
         values, data, errors, self.when = found
         count = max_display if max_display is not None else values.shape[1]
-        self.values, names, kept = fold_sorted(values, rows.features, count)
+        fold, names, kept = folding(values, rows.features, count, by_size=True)
+        self.values = fold(values)
         self.names = [style.short(name) for name in names]
         self.kept, self.rows = len(kept), rows
         self.data = None
         if data is not None:
             self.data = np.full(self.values.shape, np.nan)
             self.data[:, : self.kept] = data[:, kept]
-        self.errors: Errors | None = None if errors is None else errors.of(lambda a: fold_as(a, kept, len(names)))
+        self.errors: Errors | None = None if errors is None else errors.of(fold)
 
     @property
     def unsure(self) -> np.ndarray | None:
@@ -303,7 +303,8 @@ def scatter(
         raise InputError(
             "plots.scatter draws values, and this explanation has none that are numbers: set display_data."
         )
-    chosen = int(strongest(rows.per_feature, 1)[0][0]) if feature is None else rows.index_of(feature)
+    best = int(np.abs(rows.per_feature).mean(0).argmax())
+    chosen = best if feature is None else rows.index_of(feature)
     there = np.arange(rows.values.shape[1]) < rows.lengths[:, None] if step is None else _only(rows, step, "scatter")
     there &= np.isfinite(rows.data[..., chosen])
     pairs = np.stack([rows.data[there][:, chosen], rows.values[there][:, chosen]], 1)
