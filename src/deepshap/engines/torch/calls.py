@@ -24,7 +24,7 @@ from .tree import replace, tensors
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "")
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
-
+_DISTRIBUTIONS = os.path.join(_TORCH, "distributions", "")
 
 UNKNOWN, RECORDED = "unknown place", "the model's derivatives, written out"  # see derivatives.py
 _WRITE_OUT = (
@@ -139,6 +139,12 @@ def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
 def place_of_call() -> str:
     """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
     return _place(walk_stack(inspect.currentframe()))
+
+
+def in_distributions() -> bool:
+    """Return whether torch.distributions makes the call: it validates its arguments, and decides nothing else by them."""
+    caller = next(frame for frame, _ in walk_stack(inspect.currentframe()) if _name_of(frame.f_code.co_filename) != "")
+    return caller.f_code.co_filename.startswith(_DISTRIBUTIONS)
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:

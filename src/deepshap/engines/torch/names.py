@@ -196,6 +196,11 @@ def _canonical(name: str) -> Spelling:
     return Spelling(_ALIASES.get(name, name), inplace)
 
 
+def _of_aten(spelling: Spelling) -> Spelling:
+    own = spelling.name in ATEN and not spelling.inplace
+    return spelling._replace(name=f"aten.{spelling.name}") if own else spelling
+
+
 def _spellings() -> dict[Any, Spelling]:
     found: dict[Any, Spelling] = {}
     for namespace in _NAMESPACES:
@@ -204,9 +209,7 @@ def _spellings() -> dict[Any, Spelling]:
             if callable(function) and not isinstance(function, type):
                 spelling = _canonical(name)
                 builtin = isinstance(function, BuiltinFunctionType) or name.endswith("_with_indices")
-                if namespace is not torch.Tensor and builtin and spelling.name in ATEN:
-                    spelling = spelling._replace(name=f"aten.{spelling.name}")
-                found[function] = spelling
+                found[function] = _of_aten(spelling) if namespace is not torch.Tensor and builtin else spelling
     for name in dir(torch.Tensor):
         descriptor: Any = getattr(torch.Tensor, name, None)
         if hasattr(descriptor, "__get__") and not callable(descriptor):
@@ -246,8 +249,7 @@ def resolve(function: Callable[..., Any]) -> Spelling | None:
 def _overload(namespace: str, name: str) -> Spelling | None:
     if namespace != "aten":
         return None
-    spelling = _canonical(name.partition(".")[0])
-    return spelling._replace(name=f"aten.{spelling.name}") if spelling.name in ATEN else spelling
+    return _of_aten(_canonical(name.partition(".")[0]))
 
 
 @cache

@@ -21,7 +21,15 @@ from ...errors import UnsupportedOperationError
 from . import calls, names
 from ._compat import base_of, interception_off
 from .activity import Memory, Noted, mark, varies
-from .calls import Call, in_grad_mode, place_of_call, switched_off, unsupported_message, without_inplace_flag
+from .calls import (
+    Call,
+    in_distributions,
+    in_grad_mode,
+    place_of_call,
+    switched_off,
+    unsupported_message,
+    without_inplace_flag,
+)
 from .carriers import (
     carried,
     carrier_of,
@@ -98,6 +106,8 @@ class Tracer(TorchFunctionMode):
     def leave(self, output: Tensor) -> Tensor:
         """Check that the model's output came through this tracer."""
         self._attach_histories()
+        if drawn := self._drawn_by([output]):
+            self.unsupported[drawn] = None
         output = self._joined(output)
         if not is_active(output):
             self._memory.check("the output", [output])
@@ -129,7 +139,8 @@ class Tracer(TorchFunctionMode):
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
         if passive:
-            self._memory.check(self.tape.known_as(name), passive)
+            fixed = [t for t in passive if not self._drawn_by([t])] if self._drawn.some else passive
+            self._memory.check(self.tape.known_as(name), fixed)
         if not active:
             return self._passive(call)
         return self._anew(call, active, passive, words)
@@ -146,9 +157,9 @@ class Tracer(TorchFunctionMode):
         """Follow an active call."""
         if isinstance(call.function, CustomFunctionCall):
             call.function.awaiting = self._awaiting
+        if self._drawn_by(call.given) or self._draws(call):  # refused only if the explained output is made of it
+            return self._passive(call, follow=False)
         self._uses.count(active, self.reading)
-        if drawn := self._drawn.of(call.given):
-            self.unsupported[drawn] = None
         if only_passes_on(call, active):
             return pass_on(call, active[0])
         if torch.is_inference_mode_enabled():
@@ -179,19 +190,30 @@ class Tracer(TorchFunctionMode):
             return own
         return OPERATIONS.get(spelling.name) if spelling else None
 
-    def _passive(self, call: Call) -> Any:
-        drawn = self._drawn.of(call.given)
-        if call.kind == RANDOM and not switched_off(call.function, call.args, call.kwargs):
+    @staticmethod
+    def _draws(call: Call) -> bool:
+        return call.kind == RANDOM and not switched_off(call.function, call.args, call.kwargs)
+
+    def _drawn_by(self, given: list[Tensor]) -> Any:
+        """Return the random call and its place that made one of some tensors, or the tensor that one is a view of."""
+        if not self._drawn.some:
+            return None
+        return self._drawn.of([*given, *(t._base for t in given if t._base is not None)])
+
+    def _passive(self, call: Call, follow: bool = True) -> Any:
+        """Run a call on constants, or without following what it makes of the signal and random numbers."""
+        drawn = self._drawn_by(call.given)
+        if self._draws(call):
             drawn = f"{call.name} (random)", place_of_call()
-        if drawn and call.kind == VALUE:  # Python may decide by it
+        if drawn and call.kind == VALUE and not in_distributions():  # Python may decide by it
             self.unsupported[drawn] = None
         given, written = call.given, call.written()
         for target in written:
             self._overwriting.before(target)
-        plain = True not in [t.requires_grad for t in given]  # else no view could be written to later
+        plain = follow and True not in [t.requires_grad for t in given]  # else no view could be written to later
         call = call._replace(function=call.function.forward) if isinstance(call.function, CustomFunctionCall) else call
         result = in_grad_mode(plain, calls.run_stably, (call,), {})
-        if drawn:  # an error only where they meet the signal: layers draw masks that they do not use when evaluated
+        if drawn:
             self._drawn.note(tensors((result, written)), drawn)
         if self._from_input.of(given):
             self._from_input.note(tensors((result, written)))
@@ -335,9 +357,7 @@ class Tracer(TorchFunctionMode):
         return places_found(call, self.tape)
 
     def _random(self, call: Call) -> Any:
-        if switched_off(call.function, call.args, call.kwargs):
-            return self._linear(call)
-        return self._refuse(f"{call.name} (random)", call)
+        return self._linear(call)
 
     # ------------------------------------------------------------------ steps
     def _step(
