@@ -16,8 +16,9 @@ what may be spent. ``attribute`` carries the request out and returns an ``Attrib
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ from .sampling import (
     Players,
     Reliability,
     RunningEstimate,
+    Sweeps,
     Uncertainty,
     WeightedComparison,
     WeightedDeepShap,
@@ -66,6 +68,8 @@ ANOTHER_MODEL, TOLERANCES = 0.2, 20  # and in very low precision so many of its 
 MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
+MEASURED_ROWS = 6  # on which costs are measured
+MOST_POINTS = 1024  # that a processor evaluates at a time: more fall out of its cache
 PROBING = 16.0  # effort at which it is told how far Deep SHAP is off
 # a chunk, its examples and references, and its contributions
 Collect = Callable[[Comparison, slice, slice, Contributions], None]
@@ -95,6 +99,8 @@ class AttributionRequest:
         Weights of the references, (references,), which sum to 1; by default they are equal.
     collect : callable, optional
         Gets every chunk with the multipliers of its pairs.
+    costs : dict
+        What was measured of the model in earlier calls, by ``kind``; what is measured in this one is put there.
     """
 
     examples: Points
@@ -113,8 +119,9 @@ class AttributionRequest:
     strict: bool = True
     weights: np.ndarray | None = None
     collect: Collect | None = None
+    costs: dict[Hashable, choice.Costs] = field(default_factory=dict)
 
-    def method_for(self, profile: Profile) -> Method:
+    def chosen_method(self) -> Method:
         """Return the user's method, Deep SHAP, or the method that the effort buys for this model."""
         if self.method is not None:
             return self.method
@@ -122,7 +129,13 @@ class AttributionRequest:
             return WeightedDeepShap(self.weights, self.players)
         if self.players is None:
             return DeepShap()
-        return choice.choose(self.effort, self.players, len(self.references), self.seed, choice.costs_of(profile))
+        return choice.choose(self.effort, self.players, len(self.references), self.seed, self.costs.get(self.kind))
+
+    @property
+    def kind(self) -> Hashable:
+        """What costs depend on beside the model: the shapes of rows, and the numbers of references and players."""
+        shapes = [tuple(x.shape[1:]) for x in self.examples.inputs]
+        return (*shapes, len(self.references), self.players and self.players.count)
 
     def comparison(self, columns: np.ndarray) -> Comparison:
         """Return all pairs, with the explained outputs of each row."""
@@ -131,7 +144,13 @@ class AttributionRequest:
     def of_rows(self, rows: np.ndarray) -> AttributionRequest:
         """Return the request for some of the rows."""
         references = self.references if self.all_pairs else self.references[rows]
-        return replace(self, examples=self.examples[rows], references=references)
+
+        def choose(predictions: np.ndarray, profile: Profile) -> np.ndarray:
+            whole = np.zeros((len(self.examples), predictions.shape[1]))  # targets are known by the numbers of the rows
+            whole[rows] = predictions
+            return self.choose(whole, profile)[rows]
+
+        return replace(self, examples=self.examples[rows], references=references, choose=choose)
 
     def plan(self, profile: Profile) -> Plan:
         """Return how much is run at a time."""
@@ -268,6 +287,8 @@ def attribute(engine: Engine, request: AttributionRequest) -> AttributionResult:
     DeepShapError
         Whatever prevents an explanation that adds up. Nothing is returned then.
     """
+    if request.method is None and (request.effort > 1 or request.tolerance is not None):
+        _measure_costs(engine, request)
     if request.tolerance is None:
         return _in_cells(run(engine, request), request)
     limit = MOST_EFFORT if request.max_effort is None else request.max_effort
@@ -300,23 +321,49 @@ def _in_cells(result: AttributionResult, request: AttributionRequest) -> Attribu
     return result.map(lambda values: players.by_input(cleared(values, padding, (1,))))
 
 
+def _measure_costs(engine: Engine, request: AttributionRequest) -> None:
+    """Measure on a few rows what the parts of an effort cost, and how noisy orders are, unless that is known.
+
+    The rows are those of the background, if there are enough, and their number is always the same: what is chosen, and
+    with it the values of a row, does not depend on the other rows.
+    """
+    if request.players is None or request.kind in request.costs:
+        return
+    some = request.of_rows(np.arange(MEASURED_ROWS) % len(request.examples))
+    if representative := request.all_pairs and len(request.references) >= 2 * MEASURED_ROWS:
+        rows = request.references[np.linspace(0, len(request.references) - 1, MEASURED_ROWS).astype(int)]
+        some = replace(some, examples=rows.described_by(some.examples))
+    some = replace(some, tolerance=None, progress=False, strict=False, collect=None)
+
+    def timed(method: Method) -> tuple[float, np.ndarray, np.ndarray | None]:
+        start = time.process_time()
+        result = run(engine, replace(some, method=method))
+        return time.process_time() - start, result.values[0], None if result.errors is None else result.errors[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdditivityWarning)
+        costs = choice.measure(timed, request.players, len(request.references))
+    request.costs[request.kind] = costs if representative else replace(costs, noise=1.0)
+
+
 def reliability(engine: Engine, request: AttributionRequest, rows: int) -> Reliability:
     """Estimate on some of the rows, evenly spread, how far Deep SHAP is from the Shapley values."""
     players, references = request.players, len(request.references)
     assert players is not None
+    _measure_costs(engine, request)
+    costs = request.costs[request.kind]
     some = request.of_rows(evenly(len(request.examples), rows))
     deep = run(engine, replace(some, method=DeepShap(players)))
-    nearer = replace(some, effort=PROBING).method_for(deep.profile)
-    if isinstance(nearer, Paths):
+    nearer = replace(some, effort=PROBING).chosen_method()
+    if isinstance(nearer, Paths | Sweeps):
         nearer = replace(nearer, shrinks=False)
     result = run(engine, replace(some, method=nearer))
     estimates = [each[0] for each in result.replicates or []]
     looked_at = len(some.examples) / len(request.examples)
     away, error = distance(deep.values[0], result.values[0], estimates, choice.part_left(nearer), looked_at)
-    costs = choice.costs_of(deep.profile)
 
     def expected(effort: float) -> float:
-        return min(of for _, of in choice.candidates(effort, players, 100, 0, costs))
+        return min(of for _, of in choice.candidates(effort, players, references, 0, costs))
 
     compared = min(getattr(nearer, "replicates", references), references)
     return Reliability(away, error, len(some.examples), compared, effort_for(away + error, expected), players.count)
@@ -375,7 +422,7 @@ def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
     whole = request.comparison(request.choose(predictions, profile))
     shared = request.all_pairs and not examples.extra  # all examples have the same references
     known = engine.reference_outputs(references, plan.rows) if shared else None
-    method = request.method_for(profile)
+    method = request.chosen_method()
     sums = RunningEstimate(whole, method.players)
     with Progress(method.pairs(whole), request.progress) as bar:
         parts, answer = method.parts(whole), None
@@ -431,7 +478,8 @@ def _answer(
 ) -> np.ndarray | None:
     """Do what a method asks for, and answer it."""
     if isinstance(part, Evaluation):
-        outputs = engine.outputs(part.points, plan.beside, "the points between example and reference")
+        at_once = plan.beside if engine.free_memory() is not None else min(plan.beside, MOST_POINTS)
+        outputs = engine.outputs(part.points, at_once, "the points between example and reference")
         bar.update(len(part.points))
         return outputs
     if isinstance(part, Attribution):

@@ -164,6 +164,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         check_transforms(inverse_transform)
         self.inverse_transform = inverse_transform
         self._columns = columns_of(labels)
+        self._costs: dict[Any, Any] = {}  # of an effort, measured once
         if self._columns is not None and layer is None:
             check_same_order(self.feature_names, self._columns)
 
@@ -535,7 +536,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
     def _request(self, examples: Points, references: Points, choose: Any, **options: Any) -> AttributionRequest:
         limits: dict[str, Any] = {"memory": self._memory, "most_rows": self._most_rows, "progress": self._progress}
-        limits |= {"weights": self._weights}
+        limits |= {"weights": self._weights, "costs": self._costs}
         return AttributionRequest(examples, references, choose, **(limits | options))
 
     def _attribute(

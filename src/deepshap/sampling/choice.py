@@ -9,15 +9,15 @@ can have an order and its reverse, outputs alone are used (``Sweeps``). Otherwis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..engines.api import Profile
 from ..errors import InputError
 from .coalitions import AllCoalitions
 from .comparisons import DeepShap, Method
+from .estimates import student_factor
 from .paths import Paths
 from .players import Players
 from .sweeps import TWICE, Sweeps
@@ -26,31 +26,83 @@ OF_REFERENCES, OF_ORDERS = 3.0, 2.2  # noise of one replicate by what it draws, 
 WITHIN = 1.3  # times the effort may be taken
 LEAST = 4  # replicates, of which a standard error can be told
 MOST_SEGMENTS = 64
+FROM_DEEP_SHAP = 6.0  # effort from which sweeps are drawn towards Deep SHAP, whose time is little then
+MEASURED_POINTS = 300  # for each row
+LEAST_DISTANCE = 1 / 16  # squared, of what Deep SHAP is taken to be off, over what it seems to be
+STEPS_OF_COSTS = 4  # per doubling: costs are rounded to these, so that they do not change with the noise of the clock
 
 
-class Costs(NamedTuple):
-    """Times over that of Deep SHAP for one of the pairs in which every example meets every reference.
+@dataclass(frozen=True)
+class Costs:
+    """What the parts of an effort take and bring for a model; times are over that of Deep SHAP on the same rows.
 
     Attributes
     ----------
-    pair : of Deep SHAP for a pair of its own, a row beside a row.
-    output : of the outputs of one point.
+    call : time of whatever every call takes.
+    pair : time of Deep SHAP for a pair of its own in each row, a reference beside the row.
+    output : time of the outputs of one point for each row.
+    noise : of replicates, over what is expected where Deep SHAP is off by as much.
     """
 
+    call: float
     pair: float
     output: float
+    noise: float = 1.0
 
 
-# Medians over models and lengths on PyTorch; on Keras all are within a third of these.
-OF_LAYERS, OF_RECURRENCE = Costs(1.8, 0.37), Costs(4.2, 0.55)
+Timed = Callable[[Method], tuple[float, np.ndarray, np.ndarray | None]]
 
 
-def costs_of(profile: Profile) -> Costs:
-    """Return what the parts of an effort take for a model."""
-    return OF_RECURRENCE if profile.recurrent else OF_LAYERS
+def measure(timed: Timed, players: Players, references: int) -> Costs:
+    """Measure costs, rounded so that they do not change with the noise of the clock.
+
+    Parameters
+    ----------
+    timed : callable
+        Returns the seconds that a method takes on a few rows, their values and standard errors.
+    players : Players
+        Who enters coalitions.
+    references : int
+        How many each row is compared with.
+    """
+    count = players.count
+    if count < 2:
+        return Costs(1.0, 1.0 / references, 1.0 / references)
+    nobody = Players(tuple(np.zeros_like(cells) for cells in players.cells), ("all",), "groups")
+
+    def least(method: Method, times: int) -> tuple[float, np.ndarray, np.ndarray | None]:
+        return min((timed(method) for _ in range(times)), key=lambda found: found[0])
+
+    def paths(segments: int, most: float) -> Paths:
+        return Paths(players, segments, int(np.clip(most, LEAST, max(4 * references, LEAST))), shrinks=False)
+
+    timed(DeepShap(players))  # records and compiles what later calls use again
+    single, few = paths(count, MEASURED_POINTS / (count - 1)), paths(2, references / 3)
+    of_single, nearer, errors = least(single, 2)
+    of_few = least(few, 2)[0] if count > 2 else None
+    call = least(Sweeps(nobody, references), 2)[0]
+    deep, values, _ = least(DeepShap(players), 3)
+    assert errors is not None
+
+    def replicate(seconds: float, method: Paths) -> float:
+        return max(seconds / deep - 1, 0.01) / method.replicates
+
+    pair = 1 / references if of_few is None else replicate(of_few, few) / 5
+    each = replicate(of_single, single)
+    output = max(each - pair, 0.2 * each) / 2 / (count - 1)
+    number, correction = single.replicates, nearer - values
+    expected = math.sqrt(_noise(number, references)) * student_factor(number - 1)
+    noise, size = np.square(errors).sum(), np.square(correction).sum()
+    away = max(size - noise, LEAST_DISTANCE * size)  # squared distance of Deep SHAP, without what is noise
+    found = math.sqrt(noise / away) / expected if away > 0 else 1.0
+    return Costs(min(_rounded(call / deep), 1.0), _rounded(pair), _rounded(output), 2 ** round(math.log2(found)))
 
 
-def choose(effort: float, players: Players, references: int, seed: int, costs: Costs) -> Method:
+def _rounded(cost: float) -> float:
+    return float(2 ** (round(STEPS_OF_COSTS * math.log2(cost)) / STEPS_OF_COSTS))
+
+
+def choose(effort: float, players: Players, references: int, seed: int, costs: Costs | None) -> Method:
     """Return the method that is expected to come nearest to the Shapley values within an effort.
 
     Parameters
@@ -64,9 +116,9 @@ def choose(effort: float, players: Players, references: int, seed: int, costs: C
     seed : int
         Of orders and references.
     costs : Costs
-        Of the model.
+        Of the model; they are not needed for an effort of 1.
     """
-    if effort == 1:
+    if effort == 1 or costs is None:
         return DeepShap(players)
     found = candidates(effort, players, references, seed, costs)
     return min(found, key=lambda one: one[1])[0]
@@ -77,22 +129,31 @@ def candidates(
 ) -> Iterator[tuple[Method, float]]:
     """Yield methods that an effort buys, and their expected distances over that of Deep SHAP."""
     count = players.count
-    if count <= math.log2(WITHIN * effort / costs.output):
+    every = costs.call + 2**count * references * costs.output if count < 64 else math.inf
+    if every <= WITHIN * effort:
         yield AllCoalitions(players), 0.0
         return
-    price = 2 * costs.output * (count - 1) / references  # of an order and its reverse, for each row
-    if (replicates := round(effort / price)) >= references + TWICE:
-        yield Sweeps(players, replicates, seed, replicates * price), OF_ORDERS / math.sqrt(replicates)
+    price = 2 * costs.output * (count - 1)  # of an order and its reverse, for each row
+    prior = effort >= FROM_DEEP_SHAP
+    base = costs.call + prior
+    if (replicates := round((effort - base) / price)) >= references + TWICE:
+        method = Sweeps(players, replicates, seed, base + replicates * price, prior)
+        yield method, _shrunken(0.0, (costs.noise * OF_ORDERS) ** 2 / replicates)
         return
-    prices = {k: costs.pair * (1 + 2 * k) / references for k in range(2, min(count, MOST_SEGMENTS + 1))}
-    prices[count] = costs.pair / references + price
+    prices = {k: costs.pair * (1 + 2 * k) for k in range(2, min(count, MOST_SEGMENTS + 1))}
+    prices[count] = costs.pair + price
     cheapest = min(prices.values())
     for segments, price in prices.items():
-        replicates = max(LEAST, int((effort - 1) / price))
+        number = max(LEAST, int((effort - 1) / price))
         if price == cheapest or LEAST * price <= effort - 1:
-            method = Paths(players, segments, replicates, seed, effort=1 + replicates * price)
-            noise = _noise(replicates, references)
-            yield method, math.hypot(0 if method.by_outputs else 1 / segments, math.sqrt(noise / (1 + noise)))
+            paths = Paths(players, segments, number, seed, effort=1 + number * price)
+            yield paths, _shrunken(part_left(paths), costs.noise**2 * _noise(number, references))
+
+
+def _shrunken(bias: float, noise: float) -> float:
+    """Return the expected distance, where Deep SHAP's is 1, of a correction that leaves a bias and has a variance."""
+    share = (1 - bias) ** 2 / ((1 - bias) ** 2 + noise)
+    return math.hypot(1 - share * (1 - bias), share * math.sqrt(noise))
 
 
 def _noise(replicates: int, references: int) -> float:

@@ -12,6 +12,8 @@ from ..mathematics.additivity import chosen
 from .comparisons import GROUPS, KnownContribution, Uncertainty, WeightedComparison
 from .players import Players
 
+STILL = 1e-6  # of a row's largest value: a player that moves less does not play
+
 
 class RunningEstimate:
     """Attributions of some rows while their contributions come in.
@@ -103,6 +105,37 @@ def uncertainty(spread: np.ndarray, groups: np.ndarray, factor: float, bias: np.
     plain = noise(list(groups))
     scale = np.divide(noise_, plain, out=np.zeros_like(noise_), where=plain > 0)
     return Uncertainty(np.hypot(noise_, bias), (groups - groups.mean(0)) * scale)
+
+
+def shrunken(
+    correction: np.ndarray, noise: np.ndarray, groups: np.ndarray, factor: float, bias: float = 0.0
+) -> tuple[np.ndarray, Uncertainty]:
+    """Draw a correction of Deep SHAP towards 0 as far as its noise demands (James & Stein 1961), and tell its errors.
+
+    What of the correction is not believed for its noise is expected to be missing. Of each value that is taken from its own
+    correction or, where larger, from the root mean square of its row's.
+
+    Parameters
+    ----------
+    correction, noise : array
+        Estimated correction and its standard error, (rows, players, k).
+    groups : array
+        Independent deviations of the correction, (groups, rows, players, k).
+    factor : float
+        What noise from so few draws is widened by.
+    bias : float
+        What is left of Deep SHAP's distance beside the correction, over the correction.
+    """
+    size = (correction**2).sum(1, keepdims=True)
+    share = np.divide(((factor * noise) ** 2).sum(1, keepdims=True), size, out=np.zeros_like(size), where=size > 0)
+    believed = np.clip(1 - share, 0, 1)
+    moved = np.abs(correction) + noise
+    plays = moved > STILL * moved.max(1, keepdims=True)  # padding, say, does not
+    common = np.sqrt(size / np.maximum(plays.sum(1, keepdims=True), 1))
+    left = plays * np.maximum(np.abs(correction), common)
+    noise = plays * noise
+    missing = np.hypot(believed * bias * left, (1 - believed) * np.hypot(left, factor * noise))
+    return believed * correction, uncertainty(believed * noise, groups, factor, missing)
 
 
 def student_factor(degrees: float) -> float:

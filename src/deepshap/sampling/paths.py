@@ -23,10 +23,8 @@ import numpy as np
 from ..engines.api import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
 from .comparisons import GROUPS, Attribution, DeepShap, KnownContribution, Parts, Request, Uncertainty
-from .estimates import student_factor, uncertainty
+from .estimates import shrunken, student_factor, uncertainty
 from .players import Players
-
-STILL = 1e-6  # of a row's largest value: a player that moves less does not play
 
 
 @dataclass(frozen=True)
@@ -181,22 +179,9 @@ class _Corrections:
         return np.sqrt(orders / self._count + (spread - orders) * left)
 
     def result(self, bias: float, shrinks: bool) -> tuple[np.ndarray, Uncertainty]:
-        """Return the correction as far as it is believed, and its errors.
-
-        What the segments have removed of Deep SHAP's distance is the correction; ``bias`` of it is expected to be left, and
-        so is what of it is not believed for its noise. Of each value that is taken from its own correction or, where larger,
-        from the root mean square of its row's.
-        """
-        noise = self.noise()
-        size = (self._mean**2).sum(1, keepdims=True)
-        share = np.divide((noise**2).sum(1, keepdims=True), size, out=np.zeros_like(size), where=size > 0)
-        believed = np.clip(1 - share, 0, 1) if shrinks else np.ones_like(share)
-        moved = np.abs(self._mean) + noise
-        plays = moved > STILL * moved.max(1, keepdims=True)  # padding, say, does not
-        common = np.sqrt((self._mean**2).sum(1, keepdims=True) / np.maximum(plays.sum(1, keepdims=True), 1))
-        left = plays * np.maximum(np.abs(self._mean), common)
-        factor = student_factor(self._count - 1)
-        doubted = (1 - believed) * np.hypot(left, plays * factor * noise)
-        missing = np.hypot(believed * bias * left, doubted)
+        """Return the correction and its errors; what the segments have removed of Deep SHAP's distance leaves ``bias`` of it."""
+        noise, factor = self.noise(), student_factor(self._count - 1)
         groups = self._sums[self._counts > 0] / self._counts[self._counts > 0][:, None, None, None] - self._mean
-        return believed * self._mean, uncertainty(plays * believed * noise, groups, factor, missing)
+        if shrinks:
+            return shrunken(self._mean, noise, groups, factor, bias)
+        return self._mean, uncertainty(noise, groups, factor, bias * np.abs(self._mean))

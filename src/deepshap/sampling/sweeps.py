@@ -2,8 +2,9 @@
 
 In one sweep every (row, reference) pair has a random order of the players and its reverse, a *replicate*. The value of a
 row is the mean over its references of the mean over their replicates. All references count alike, so nothing depends on
-which references are drawn, and the values are unbiased and add up exactly. Deep SHAP is not needed: as a control variate it
-would cancel. Beyond whole sweeps the remaining replicates go to a random part of the references.
+which references are drawn, and the values are unbiased and add up exactly. Beyond whole sweeps the remaining replicates go to
+a random part of the references. Deep SHAP as a control variate would cancel, but where the noise of the orders is large,
+values between the two are nearer to the Shapley values than either (``shrinks``).
 
 The noise is that of the orders. Where a reference has several replicates, it is told by their differences. Where a
 reference has one, by what the order and its reverse differ by, which is too much, since they make up for each other; how
@@ -21,8 +22,8 @@ import numpy as np
 
 from ..engines.api import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
-from .comparisons import GROUPS, KnownContribution, Parts, Request, Uncertainty
-from .estimates import student_factor, uncertainty
+from .comparisons import GROUPS, Attribution, KnownContribution, Parts, Request
+from .estimates import shrunken, student_factor, uncertainty
 from .players import Players
 
 TWICE = 4  # references with a second replicate, at least, from which the noise of the others is told
@@ -38,12 +39,15 @@ class Sweeps:
     replicates : of each row, at least one for each reference.
     seed : of the orders, together with the content of the row.
     effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
+    shrinks : whether the values are drawn towards Deep SHAP as far as their noise demands. That takes the time of Deep SHAP, and
+        matters where the noise of the orders is larger than Deep SHAP's distance to the Shapley values.
     """
 
     players: Players
     replicates: int
     seed: int = 0
     effort: float | None = None
+    shrinks: bool = False
 
     @property
     def description(self) -> str:
@@ -51,7 +55,7 @@ class Sweeps:
         told = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
         return (
             f"permutation sampling, {self.replicates} orders of single players and their reverses for each row, over all "
-            f"references, seed {self.seed}{told}"
+            f"references{', drawn towards Deep SHAP by their noise' if self.shrinks else ''}, seed {self.seed}{told}"
         )
 
     def pairs(self, whole: Comparison) -> int:
@@ -64,7 +68,8 @@ class Sweeps:
         rows, references = len(whole.examples), len(whole.references) if whole.crossed else 1
         draws = Draws(whole, self.players, self.seed)
         ends = yield from endpoints(whole, self.players)
-        noise = _Noise(np.zeros((rows, self.players.count, whole.outputs.shape[1])), references)
+        values = np.zeros((rows, self.players.count, whole.outputs.shape[1]))
+        noise = _Noise(values, references)
         least, more = divmod(max(self.replicates, references), references)
         for number, places in ((least + 1, np.arange(more)), (least, np.arange(more, references))):
             place, row = (a.ravel() for a in np.meshgrid(places, np.arange(rows), indexing="ij"))
@@ -72,9 +77,18 @@ class Sweeps:
             for start in range(0, len(place), size):
                 some = slice(start, start + size)
                 found = yield from self._gains(whole, draws, ends, row[some], place[some], number)
-                yield KnownContribution(found.mean((1, 2)), row[some], np.full(len(found), 1 / references))
+                np.add.at(values, row[some], found.mean((1, 2)) / references)
                 noise.add(found, row[some], place[some])
-        yield noise.uncertainty(self.replicates - references)
+        degrees = self.replicates - references
+        factor = student_factor(degrees) if degrees > 0 else 1.0
+        if not self.shrinks:
+            yield KnownContribution(values, np.arange(rows), np.ones(rows))
+            yield uncertainty(noise.spread, noise.groups, factor)
+            return
+        deep = yield Attribution(whole)
+        correction, errors = shrunken(values - deep / references, noise.spread, noise.groups, factor)
+        yield KnownContribution(deep / references + correction, np.arange(rows), np.ones(rows))
+        yield errors
 
     def _gains(
         self,
@@ -123,8 +137,12 @@ class _Noise:
         between, within = self._between.sum(1, keepdims=True), self._within.sum(1, keepdims=True)
         return np.divide(between, within, out=np.ones_like(within), where=within > 0)
 
-    def uncertainty(self, degrees: int) -> Uncertainty:
-        """Return the standard errors, widened for the few replicates that tell them, and estimates with this spread."""
-        return uncertainty(
-            np.sqrt(self._squares), self._groups * GROUPS, student_factor(degrees) if degrees > 0 else 1.0
-        )
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard error of the values."""
+        return np.sqrt(self._squares)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Independent deviations of the values."""
+        return self._groups * GROUPS
