@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from tiers import mostly_wide
 
 from deepshap.engines.api import Comparison
 from deepshap.sampling import Paths, Players, Sweeps
-from deepshap.sampling.choice import OF_LAYERS, OF_RECURRENCE, choose
+from deepshap.sampling.choice import Costs, choose
 from deepshap.sampling.coalitions import Draws
 from deepshap.sampling.paths import cut
 
@@ -101,7 +103,7 @@ def test_more_effort_comes_nearer():
     exact = explained(players="steps", effort=2.0**STEPS).values
     far = [
         np.mean([np.linalg.norm(explained(players="steps", effort=e, seed=s).values - exact) for s in range(3)])
-        for e in (1, 4, 20)
+        for e in (1, 4, 12)
     ]
     assert far[0] > 1.5 * far[1] > 1.5 * far[2] > 0
 
@@ -212,24 +214,68 @@ def test_orders_are_cut_at_equal_weights():
 
 
 # ---------------------------------------------------------------------- what an effort buys
-@pytest.mark.parametrize("costs", [OF_LAYERS, OF_RECURRENCE])
+@pytest.mark.parametrize("noise", [0.25, 1, 8])
+@pytest.mark.parametrize(("pair", "output"), [(1.8, 0.37), (4.2, 0.55), (2, 0.05)])
 @pytest.mark.parametrize("references", [1, 20, 500])
 @pytest.mark.parametrize("count", [2, 6, 50, 150, 2500])
-def test_an_effort_is_kept_to_unless_it_is_less_than_the_least(count, references, costs):
-    """Counted in pairs of each with each: four replicates of two segments are the least there is to buy."""
-    players = Players((np.arange(count),))
-    least = 1 + 4 * 5 * costs.pair / references
+def test_an_effort_is_kept_to_unless_it_is_less_than_the_least(count, references, pair, output, noise):
+    """Four replicates of two segments are the least there is to buy."""
+    players, pair, output = Players((np.arange(count),)), pair / references, output / references
+    costs = Costs(0.5, 0.2, pair, output, noise)
+    least = 1.2 + 4 * min(5 * pair, pair + 2 * (count - 1) * output)
     for effort in (2, 8, 32, 64):
         method = choose(effort, players, references, 0, costs)
         if isinstance(method, Sweeps):
-            taken = method.replicates * 2 * (count - 1) * costs.output / references
+            taken = 0.5 + method.shrinks + method.replicates * 2 * (count - 1) * output
             assert method.replicates >= references + 4
         elif isinstance(method, Paths):
-            path = (count - 1) * costs.output if method.by_outputs else costs.pair * method.segments
-            taken = 1 + method.replicates * (costs.pair + 2 * path) / references
+            path = (count - 1) * output if method.by_outputs else pair * method.segments
+            taken = 1.2 + method.replicates * (pair + 2 * path)
         else:
-            assert 2**count * costs.output <= 1.4 * effort
+            assert 0.5 + 2**count * references * output <= 1.4 * effort
             continue
         assert taken == pytest.approx(method.effort)
-        assert taken <= max(1.1 * effort, least) * (1 + 1e-12), method
+        assert taken <= max(1.2 * effort, least) * (1 + 1e-12), method
         assert taken >= 0.7 * effort or taken <= least, method
+
+
+# ---------------------------------------------------------------------- measured on the model
+def measured():
+    made = explainer(MODEL, BACKGROUND)
+    made._costs = {}
+    return made
+
+
+def test_costs_are_measured_once_and_go_along_with_the_explainer():
+    made = measured()
+    first = explained(made=made, players="steps")
+    (costs,) = made._costs.values()
+    for other in (made, pickle.loads(pickle.dumps(made))):
+        again = explained(made=other, players="steps")
+        assert list(other._costs.values()) == [costs]
+        assert again.method == first.method
+        np.testing.assert_array_equal(again.values, first.values)
+
+
+def test_what_is_chosen_does_not_depend_on_the_rows():
+    """Beside the clock, which is taken out here: the noise is measured on the background."""
+    found = []
+    for X_ in (X, 5 * X[:1]):
+        made = measured()
+        explained(X_, made=made, players="steps")
+        (costs,) = made._costs.values()
+        found.append(costs.noise)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("references", [1, 12])
+@pytest.mark.parametrize("target", [None, "true"])
+def test_effort_of_a_model_that_is_measured_adds_up(references, target):
+    made = explainer(MODEL, BACKGROUND[:references])
+    made._costs = {}
+    truth = {} if target is None else {"targets": np.array([0, 1, 1])}
+    for effort in (2, 8):
+        found = explained(made=made, effort=effort, target=target, **truth)
+        assert misses(found) < 1e-12
+    found = made(X, tolerance=0.3, target=target, **truth)
+    assert misses(found) < 1e-12

@@ -14,6 +14,7 @@ from torch import nn
 import deepshap
 from deepshap.attribution import run
 from deepshap.outputs import OutputSelection
+from deepshap.sampling.choice import Costs
 from deepshap.sampling.players import Players, players_of
 
 
@@ -145,8 +146,24 @@ def rows(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1000 + seed))
 
 
+class Measured(dict[Any, Any]):
+    """Costs as if they had been measured: what is chosen does not depend on the clock then, and is soon chosen."""
+
+    def __contains__(self, kind: object) -> bool:
+        return True
+
+    def __missing__(self, kind: Any) -> Costs:
+        references = kind[-2]
+        return Costs(0.0, 0.0, 1.8 / references, 0.37 / references)
+
+    def get(self, kind: Any, default: Any = None) -> Costs:
+        return self[kind]
+
+
 def explainer(model: Any, background: Any, **options: Any) -> deepshap.DeepExplainer:
-    return deepshap.DeepExplainer(model, background, progress=False, **options)
+    made = deepshap.DeepExplainer(model, background, progress=False, **options)
+    made._costs = Measured()
+    return made
 
 
 def totals(explanation: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,8 +27,10 @@ WITHIN = 1.3  # times the effort may be taken
 LEAST = 4  # replicates, of which a standard error can be told
 MOST_SEGMENTS = 64
 FROM_DEEP_SHAP = 6.0  # effort from which sweeps are drawn towards Deep SHAP, whose time is little then
+REPEATED, PATIENCE = 3, 0.25  # times that each method is measured, if that takes less seconds
 MEASURED_POINTS = 300  # for each row
 LEAST_DISTANCE = 1 / 16  # squared, of what Deep SHAP is taken to be off, over what it seems to be
+MOST_NOISE = 16.0  # and its reciprocal the least, over what is expected
 STEPS_OF_COSTS = 4  # per doubling: costs are rounded to these, so that they do not change with the noise of the clock
 
 
@@ -39,12 +41,14 @@ class Costs:
     Attributes
     ----------
     call : time of whatever every call takes.
+    pairs : time that pairs of their own take beside Deep SHAP, however few they are.
     pair : time of Deep SHAP for a pair of its own in each row, a reference beside the row.
     output : time of the outputs of one point for each row.
     noise : of replicates, over what is expected where Deep SHAP is off by as much.
     """
 
     call: float
+    pairs: float
     pair: float
     output: float
     noise: float = 1.0
@@ -67,35 +71,45 @@ def measure(timed: Timed, players: Players, references: int) -> Costs:
     """
     count = players.count
     if count < 2:
-        return Costs(1.0, 1.0 / references, 1.0 / references)
+        return Costs(1.0, 0.0, 1.0 / references, 1.0 / references)
     nobody = Players(tuple(np.zeros_like(cells) for cells in players.cells), ("all",), "groups")
 
-    def least(method: Method, times: int) -> tuple[float, np.ndarray, np.ndarray | None]:
-        return min((timed(method) for _ in range(times)), key=lambda found: found[0])
+    def least(method: Method) -> tuple[float, np.ndarray, np.ndarray | None]:
+        found = [timed(method)]
+        while len(found) < REPEATED and sum(one[0] for one in found) < PATIENCE:
+            found.append(timed(method))
+        return min(found, key=lambda one: one[0])
 
-    def paths(segments: int, most: float) -> Paths:
-        return Paths(players, segments, int(np.clip(most, LEAST, max(4 * references, LEAST))), shrinks=False)
+    def paths(segments: int, replicates: float) -> Paths:
+        number = int(np.clip(replicates, 3 * LEAST, max(4 * references, 3 * LEAST)))
+        return Paths(players, segments, number, shrinks=False)
 
-    timed(DeepShap(players))  # records and compiles what later calls use again
+    def cost(method: Paths) -> tuple[float, tuple[float, np.ndarray, np.ndarray | None]]:
+        """Return the seconds of a replicate, and what the method took and found."""
+        fewest = replace(method, replicates=LEAST)
+        timed(fewest)  # compiles what later calls use again
+        less, found = least(fewest)[0], least(method)
+        return max((found[0] - less) / (method.replicates - LEAST), 0.1 * less / LEAST), found
+
+    timed(DeepShap(players))
     single, few = paths(count, MEASURED_POINTS / (count - 1)), paths(2, references / 3)
-    of_single, nearer, errors = least(single, 2)
-    of_few = least(few, 2)[0] if count > 2 else None
-    call = least(Sweeps(nobody, references), 2)[0]
-    deep, values, _ = least(DeepShap(players), 3)
+    by_rules, (of_few, *_) = cost(few)
+    each, (_, nearer, errors) = cost(single)
+    call, (deep, values, _) = least(Sweeps(nobody, references))[0], least(DeepShap(players))
     assert errors is not None
-
-    def replicate(seconds: float, method: Paths) -> float:
-        return max(seconds / deep - 1, 0.01) / method.replicates
-
-    pair = 1 / references if of_few is None else replicate(of_few, few) / 5
-    each = replicate(of_single, single)
+    each, by_rules = each / deep, by_rules / deep
+    pair = by_rules / 5 if count > 2 else each / 3
     output = max(each - pair, 0.2 * each) / 2 / (count - 1)
+    pairs = max(of_few / deep - 1 - few.replicates * by_rules, 0.01)
     number, correction = single.replicates, nearer - values
     expected = math.sqrt(_noise(number, references)) * student_factor(number - 1)
     noise, size = np.square(errors).sum(), np.square(correction).sum()
     away = max(size - noise, LEAST_DISTANCE * size)  # squared distance of Deep SHAP, without what is noise
     found = math.sqrt(noise / away) / expected if away > 0 else 1.0
-    return Costs(min(_rounded(call / deep), 1.0), _rounded(pair), _rounded(output), 2 ** round(math.log2(found)))
+    found = min(max(found, 1 / MOST_NOISE), MOST_NOISE)
+    return Costs(
+        min(_rounded(call / deep), 1.0), _rounded(pairs), _rounded(pair), _rounded(output), 2 ** round(math.log2(found))
+    )
 
 
 def _rounded(cost: float) -> float:
@@ -144,9 +158,9 @@ def candidates(
     prices[count] = costs.pair + price
     cheapest = min(prices.values())
     for segments, price in prices.items():
-        number = max(LEAST, int((effort - 1) / price))
-        if price == cheapest or LEAST * price <= effort - 1:
-            paths = Paths(players, segments, number, seed, effort=1 + number * price)
+        number = max(LEAST, int((effort - 1 - costs.pairs) / price))
+        if price == cheapest or LEAST * price <= effort - 1 - costs.pairs:
+            paths = Paths(players, segments, number, seed, effort=1 + costs.pairs + number * price)
             yield paths, _shrunken(part_left(paths), costs.noise**2 * _noise(number, references))
 
 
