@@ -21,10 +21,11 @@ from .attribution import (
     reliability,
 )
 from .engines.api import Engine, Points
+from .engines.callables import packages, reached
 from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
-from .errors import InputError, NoExpectedValueError, of_user, warn_caller
+from .errors import ControlFlowError, DeepShapError, InputError, NoExpectedValueError, of_user, warn_caller
 from .found import check_transforms, names_of_inputs
 from .memory import MOST_PAIRS, memory_budget
 from .names import check_count, check_whole, listed, name_of, plural, shortened
@@ -85,8 +86,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         example, a list of its inputs without the axis of the rows (a dict for inputs by keyword), and returns that example's
         background.
     output : int, key, tuple or callable, optional
-        Which tensor to explain when the model returns a tuple or dict: its index, its key, a tuple of them for nested
-        results, or a function of the result.
+        Which tensor to explain when the model returns a tuple or dict: its index, its key, the name of a field (of a named
+        tuple) or of a Keras model's output, a tuple of them for nested results, or a function of the result.
     batch_axis : int or sequence of int, default 0
         Where the rows lie in the input (each input); 1 for time-first sequences.
     max_memory : int or str, optional
@@ -131,6 +132,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     ) -> None:
         check_options(progress=progress)
         self.derive_from_shap()
+        check_model(model)
         engine = engine_for(model, data)
         model, layer = parts_of(model)
         if not callable(model) or isinstance(model, type):
@@ -144,7 +146,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             raise InputError("inverse_transform is for the model's input; the input of an inner layer has no raw form.")
         self._references = data if callable(data) else None  # of each example
         self._batch_axis = batch_axis
-        self.engine = engine(model, layer=layer, output=output, batch_axis=batch_axis)
+        self.engine = engine(model, layer=layer, output=_output_key(model, output), batch_axis=batch_axis)
         labels, self._background = Labels(), None
         data, self._weights = _unweighted(data)
         if not callable(data):
@@ -509,6 +511,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns stand in the model's order."""
+        is_series = hasattr(X, "to_frame") and hasattr(X, "index") and not hasattr(X, "columns")
+        if is_series and self._background is not None and len(self._background.inputs[0].shape) > 1:
+            raise InputError("X is a Series, a single row: give a DataFrame of one row, as frame.iloc[[0]] is.")
         return plain(X, "X", self._batch_axis, self.model_features)
 
     @property
@@ -551,7 +556,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         """Explain; return the request, the result in terms of what the user asked for, and the labels of X."""
         check_options(check_additivity=check_additivity)
         X, labels = self._plain(X)
-        with self.engine.session(), _lengths_named(labels, additional_forward_args):
+        with self.engine.session(), _hints(self.engine.model, labels, additional_forward_args):
             engine = self.engine
             examples, references = engine.read(X, additional_forward_args, self._background)
             self._compare_scales(examples)
@@ -655,8 +660,22 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         return [np.moveaxis(d, axis, 0) for d, axis in zip(data, self.engine.layer_axes, strict=True)]
 
 
+def _output_key(model: Any, output: Any) -> Any:
+    """Return the index of a Keras model's output from its name; every other key as it is."""
+    names = getattr(model, "output_names", None)
+    by_key = isinstance(getattr(model, "_outputs_struct", None), Mapping)
+    if not isinstance(output, str) or not isinstance(names, (list, tuple)) or output not in names or by_key:
+        return output
+    return list(names).index(output) if len(names) > 1 else None
+
+
 def _unweighted(data: Any) -> tuple[Any, np.ndarray | None]:
     """Return the rows of shap's weighted summaries of data, and their weights; of all other data no weights."""
+    if type(data).__module__.startswith("shap.maskers"):
+        raise InputError(
+            f"the background is a shap masker ({type(data).__name__}): give its rows, masker.data. DeepExplainer replaces no "
+            "values; it compares with the background."
+        )
     if callable(data) or not (hasattr(data, "data") and hasattr(data, "weights") and hasattr(data, "group_names")):
         return data, None
     weights = np.asarray(data.weights, np.float64)
@@ -684,14 +703,56 @@ def names_of_each(feature_names: Any, points: Points) -> list[Any]:
 
 
 @contextmanager
-def _lengths_named(labels: Any, additional_forward_args: Any) -> Iterator[None]:
-    """Where a model wants an argument more, name the lengths that a table knows."""
+def _hints(model: Any, labels: Any, additional_forward_args: Any) -> Iterator[None]:
+    """Add to errors what is known of their cause: lengths that a table knows, a scaler in the explained function."""
     try:
         yield
     except InputError as error:
         forgotten = isinstance(error.__cause__, TypeError) and additional_forward_args is None
-        if not forgotten or getattr(labels, "lengths", None) is None:
-            raise
-        raise InputError(
-            f"{error} X knows the lengths of its rows: explainer(X, additional_forward_args=(X.lengths,))."
+        if forgotten and getattr(labels, "lengths", None) is not None:
+            raise InputError(
+                f"{error} X knows the lengths of its rows: explainer(X, additional_forward_args=(X.lengths,))."
+            ) from error
+        _name_scaler(model, error)
+        raise
+    except ControlFlowError as error:
+        _name_scaler(model, error)
+        raise
+
+
+def _name_scaler(model: Any, error: DeepShapError) -> None:
+    """Raise an error that names a scaler of scikit-learn which the explained function calls, if it does."""
+    if not any(word in str(error) for word in ("numpy", "__array__", "ndarray")):
+        return
+    scaler = next(reached(model, lambda one: hasattr(one, "inverse_transform") and hasattr(one, "transform"), 4), None)
+    if scaler is not None:
+        raise type(error)(
+            f"the explained function calls {type(scaler).__name__}, which computes with NumPy, outside of what can be "
+            "followed: scale X and the background before, explain the network alone, and pass "
+            f"inverse_transform=scaler.inverse_transform, so that explanations show the raw inputs. ({error})"
         ) from error
+
+
+def check_model(model: Any) -> None:
+    """Raise InputError for models of other libraries, and say what explains them."""
+    owner = getattr(model, "__self__", model)  # of a bound method
+    kinds, kind = packages(owner), type(owner).__name__
+    if kinds & {"torch", "keras", "tensorflow"}:
+        if kind == "RecursiveScriptModule" and not hasattr(owner, "training"):
+            raise InputError(
+                "the model is frozen TorchScript, compiled code that cannot be followed: explain the Python module that it was "
+                "made of."
+            )
+        return
+    if hasattr(owner, "module_"):  # of skorch
+        raise InputError(f"{kind} is a wrapper of a network: explain the network itself, {kind}(...).module_.")
+    if library := kinds & {"sklearn", "xgboost", "lightgbm", "catboost"}:
+        raise InputError(
+            f"{kind} is a model of {', '.join(sorted(library))}; deepshap explains PyTorch, Keras and TensorFlow models alone. "
+            "shap.TreeExplainer explains trees, shap.LinearExplainer linear models, and shap.PermutationExplainer every function."
+        )
+    if library := kinds & {"darts", "neuralforecast", "pytorch_forecasting"}:
+        raise InputError(
+            f"{kind} is a model of {', '.join(library)}: explain its forecasts with "
+            "deepshap.forecasting.explain_forecast(model, series)."
+        )

@@ -22,6 +22,34 @@ def _packages(kind: Any) -> frozenset[str]:
     return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
 
 
+CONTAINERS = ("list", "tuple", "dict", "sequence", "mapping", "mutablemapping", "iterable")
+
+
+def takes_container(model: Any, given: Any, extra: Any = ()) -> bool:
+    """Return whether a callable takes several inputs as one list, or one dict, rather than each as an argument.
+
+    Its signature decides: inputs are arguments where they fit, unless the first parameter is annotated as a container.
+    """
+    try:
+        signature = inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):
+        return False
+    first = next(iter(signature.parameters.values()), None)
+    annotation = "" if first is None or first.annotation is first.empty else first.annotation
+    named = getattr(annotation, "__name__", None) or getattr(annotation, "_name", None) or str(annotation)
+    is_container = named.rpartition(".")[2].partition("[")[0].lower() in CONTAINERS
+
+    def fits(*args: Any, **kwargs: Any) -> bool:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            return False
+        return True
+
+    apart = fits(*extra, **given) if isinstance(given, dict) else fits(*given, *extra)
+    return fits(given, *extra) and (is_container or not apart)
+
+
 def is_keras(layer: Any) -> bool:
     """Whether a model or layer is one of Keras, on whichever backend, or derived from one."""
     return not isinstance(layer, type) and "keras" in packages(layer)

@@ -222,7 +222,7 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
             try:
                 if isinstance(result, tensor) and isinstance(key, str):
                     raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
-                result = part(keyed(result), key)
+                result = getattr(result, key) if is_field(result, key) else part(keyed(result), key)
             except (KeyError, IndexError, TypeError):
                 raise InputError(
                     f"output={output!r} is not among what the model returns: {_outline(result, tensor)}."
@@ -230,6 +230,11 @@ def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], An
     if isinstance(result, (tuple, list)) and len(result) == 1:
         (result,) = result
     return result
+
+
+def is_field(result: Any, key: Any) -> bool:
+    """Return whether a key names a field of a named tuple, of which what ``torch.max`` returns is one."""
+    return isinstance(result, tuple) and isinstance(key, str) and not hasattr(tuple, key) and hasattr(type(result), key)
 
 
 # The fields in which Hugging Face's models return what they predict, beside hidden states and scales.
@@ -284,5 +289,8 @@ def _outline(result: Any, tensor: type) -> str:
     if parts is None:
         return type(result).__name__
     listed = isinstance(result, (tuple, list))
+    if fields := [name for name in dir(type(result)) if name[0] != "_" and is_field(result, name) and listed]:
+        parts = {name: getattr(result, name) for name in fields if not name.startswith("n_")}
+        listed = False
     texts = (f"{key if listed else repr(key)}: {_outline(value, tensor)}" for key, value in parts.items())
     return f"{'(' if listed else '{'}{', '.join(texts)}{')' if listed else '}'}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 
 T = TypeVar("T")
+MOST_TOLD = 600  # letters of a model's error
 MOST_OTHERS = 4  # engines of other outputs that are kept, each with the references' activations
 
 
@@ -181,7 +182,13 @@ class Shell(ABC):
                 self._check_size(points[:at_once], outputs[:at_once])
         finite = np.isfinite(outputs).all(1)
         if not finite.all():
-            raise NonFiniteError(f"the model returns NaN or infinity for row {int(np.argmin(finite))} of {what}.")
+            row = int(np.argmin(finite))
+            masked = (
+                " Where -inf masks an output, such as an action that is not allowed, explain the others with "
+                "output=lambda y: y[:, allowed], or mask with a large finite number."
+            )
+            advice = masked if np.isneginf(outputs[row]).any() else ""
+            raise NonFiniteError(f"the model returns NaN or infinity for row {row} of {what}.{advice}")
         return outputs
 
     def _check_size(self, points: Points, outputs: np.ndarray) -> None:
@@ -203,6 +210,7 @@ class Shell(ABC):
                 raise
             rows = ", ".join(f"{tuple(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}" for x in points.inputs)
             told = " ".join(COLOURS.sub("", str(error)).split())
+            told = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}..."
             hint = _hint(error, points)
             raise InputError(
                 f"the model fails on rows of shape {rows}: {type(error).__name__}: {told.removesuffix('.')}.{hint}"
@@ -277,9 +285,12 @@ class Shell(ABC):
             raise InputError(f"the model's output has shape {tuple(output.shape)}: there is nothing in it to explain.")
         dtype = str(output.dtype).removeprefix("torch.")
         if dtype not in TOLERANCE:
-            raise InputError(
-                f"the model's output has dtype {output.dtype}; explain its logits or probabilities instead."
+            instead = (
+                "its absolute value, real or imaginary part, output=lambda y: abs(y) for instance"
+                if "complex" in dtype
+                else "its logits or probabilities"
             )
+            raise InputError(f"the model's output has dtype {output.dtype}; explain {instead}.")
         self.output_shape, self.dtype = tuple(output.shape[1:]), dtype
         return output.reshape(rows, -1)
 
@@ -389,6 +400,11 @@ def _hint(error: BaseException, points: Points) -> str:
     if any("int" in kind for kind in kinds) and (isinstance(error, IndexError) or "is not in [0, " in str(error)):
         largest = max(int(np.asarray(x).max()) for x in points.inputs if "int" in str(x.dtype))
         return f" If the rows are ids, all ids must be below the vocabulary's size; the largest is {largest}."
+    if re.match(r"Expected hidden\[\d\] size", str(error)):
+        return (
+            " The model holds an initial state for a fixed number of rows: leave the state out, or make it in the forward pass, "
+            "x.new_zeros(layers, len(x), hidden)."
+        )
     layers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     found = [(layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)]
     if not found:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError
+from ..callables import takes_container
 from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
 
 
@@ -90,7 +91,11 @@ class Inputs(InputForm):
             if names:
                 named = dict(zip(self.names or names, [*given, *extra], strict=False))
                 return model(**named)
-        together = takes_one_argument(model)
+        together = takes_one_argument(model) or (
+            not isinstance(model, keras.layers.Layer)
+            and (self.several or self.names is not None)
+            and takes_container(model, dict(zip(self.names, given, strict=True)) if self.names else given, extra)
+        )
         if self.names is not None:
             named = dict(zip(self.names, given, strict=True))
             return model(named, *extra, **options) if together else model(*extra, **named, **options)
