@@ -359,4 +359,4 @@ def test_a_dataset_of_xarray():
 def test_a_single_series_is_told_of_forecasts():
     table().drop(columns="who").sort_values("day").to_csv("x.csv", index=False)
     result = CliRunner().invoke(cli, ["explain", "cli_models:Forecast", "x.csv", "--time", "day"])
-    assert "deepshap.explain_forecast" in result.stderr
+    assert "deepshap.forecasting.explain_forecast" in result.stderr

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.cli import cli
+from deepshap.forecasting import explain_forecast
 
 NAMES = ["a", "b", "c"]
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -167,6 +168,17 @@ def test_frames_of_polars_keep_names_and_refuse_dates():
     assert explainer(frame[["b", "a"]]).feature_names == ["a", "b"]
     with pytest.raises(InputError, match=r"column 'day' is .*not numeric"):
         deepshap.DeepExplainer(linear(1.0, 2.0, 3.0), frame)
+
+
+def test_forecasts_of_frames_of_polars():
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    days = pd.date_range("2024-01-01", periods=30)
+    frame = pl.DataFrame({"day": days, "load": values[:, 0], "wind": values[:, 1]})
+    model = lambda x: x[:, -1:, 0]  # noqa: E731
+    found = explain_forecast(model, frame[["load", "wind"]], lags=3)
+    assert found.feature_names == ["load", "wind"]
+    with pytest.raises(InputError, match=r"'day' is timestamp.*not numeric.*belongs into the index"):
+        explain_forecast(model, frame, lags=3)
 
 
 # ---------------------------------------------------------------------- 5: texts that look like dates

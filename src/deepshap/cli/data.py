@@ -201,7 +201,7 @@ def _columns(table: Table, source: Source, path: Path) -> Columns:
     if source.long and source.id_column is None and not implied:
         raise InputError(
             "a long table needs --id, the column that says which lines belong together. A single series has none: a forecast of "
-            "it is explained in Python, by deepshap.explain_forecast."
+            "it is explained in Python, by deepshap.forecasting.explain_forecast."
         )
     return Columns(
         source.id_column or implied.get("id"),

@@ -14,6 +14,7 @@ from ..engines.registry import takes_keras
 from ..errors import InputError, of_user
 from ..memory import evenly
 from ..names import check_names, check_whole, name_of, numbered
+from ..tables import is_frame, plain
 from .times import rising
 from .units import affine_of
 from .windows import Asked, Input, Outputs, Windows, ids_of
@@ -263,7 +264,11 @@ def _columns(frame: Any) -> list[str]:
 
 def _table(name: str, frame: Any, what: str) -> _Table:
     try:
-        values = np.asarray(frame, dtype=np.float64)
+        values = np.asarray(plain(frame, what)[0] if is_frame(frame) else frame, dtype=np.float64)
+    except InputError as error:
+        raise InputError(
+            f"{error} A column of times belongs into the index: frame.set_index(...), in pandas."
+        ) from error
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} {name} must be a table of numbers: {error}") from error
     values = values[:, None] if values.ndim == 1 else values

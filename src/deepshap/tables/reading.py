@@ -199,7 +199,7 @@ def decide(
     if long and id is None:
         raise InputError(
             f"{table.name} is a long table and needs the id, the column that says which lines belong together. A single series "
-            "has none: explain a forecast of it with deepshap.explain_forecast."
+            "has none: explain a forecast of it with deepshap.forecasting.explain_forecast."
         )
     special = [id, columns.time, columns.lengths, columns.variable, columns.value]
     targets, groups = (resolved(names, known) for names in (columns.targets, columns.groups))
@@ -218,7 +218,7 @@ def decide(
     times = None
     if columns.time is not None:
         pieces = [table.columns[columns.time]] if chunks is None else chunks(columns.time)
-        times = decide_times(schema.field(columns.time).type, pieces, columns.time)
+        times = decide_times(schema.field(columns.time).type, pieces, columns.time, table.decimal or ".")
     dtype = None if columns.variable is not None else _dtype(table, features, nulls)
     shape = None if columns.shape is None else list(map(int, columns.shape))
     return Decided(

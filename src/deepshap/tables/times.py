@@ -102,7 +102,7 @@ class Times:
         return labels, np.unique(labels, return_inverse=True)[1]
 
 
-def decide_times(kind: Any, chunks: Iterable[Any], name: str) -> Times:
+def decide_times(kind: Any, chunks: Iterable[Any], name: str, decimal: str = ".") -> Times:
     """Decide how a column is read, from its type and, of texts, from all its chunks.
 
     Raises
@@ -122,7 +122,7 @@ def decide_times(kind: Any, chunks: Iterable[Any], name: str) -> Times:
     if types.is_time(kind):
         return Times("text")
     if is_text(kind):
-        return _of_texts(chunks, name)
+        return _of_texts(chunks, name, decimal)
     if is_number(kind):
         return Times("number")
     raise InputError(f"column {name!r} is {kind}, which are no times: take one of numbers, dates or texts.")
@@ -153,7 +153,7 @@ def _is_fixed(zone: str) -> bool:
     return len({month.utcoffset() for month in months}) == 1
 
 
-def _of_texts(chunks: Iterable[Any], name: str) -> Times:
+def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
     pc = import_pyarrow().compute
     formats: list[str] | None = None
     numeric, differing = True, None
@@ -161,7 +161,7 @@ def _of_texts(chunks: Iterable[Any], name: str) -> Times:
         texts = pc.unique(decoded(chunk)).drop_null()
         if not len(texts):
             continue
-        numeric = numeric and not parsed(texts, ".")[1].any()
+        numeric = numeric and not parsed(texts, decimal)[1].any()
         if formats is None:
             formats = _formats(texts[0].as_py())
         readings = {form: found for form in formats if (found := _read(texts, form)) is not None}
