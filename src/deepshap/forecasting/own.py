@@ -266,9 +266,8 @@ def _table(name: str, frame: Any, what: str) -> _Table:
     try:
         values = np.asarray(plain(frame, what)[0] if is_frame(frame) else frame, dtype=np.float64)
     except InputError as error:
-        raise InputError(
-            f"{error} A column of times belongs into the index: frame.set_index(...), in pandas."
-        ) from error
+        why = "A column of times belongs into the index: frame.set_index(...), in pandas."
+        raise InputError(f"{what} {name} must be a table of numbers: {error} {why}") from error
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} {name} must be a table of numbers: {error}") from error
     values = values[:, None] if values.ndim == 1 else values
