@@ -676,7 +676,7 @@ def _unweighted(data: Any) -> tuple[Any, np.ndarray | None]:
             f"the background is a shap masker ({type(data).__name__}): give its rows, masker.data. DeepExplainer replaces no "
             "values; it compares with the background."
         )
-    if callable(data) or not (hasattr(data, "data") and hasattr(data, "weights") and hasattr(data, "group_names")):
+    if callable(data) or not (hasattr(data, "weights") and hasattr(data, "group_names")):
         return data, None
     weights = np.asarray(data.weights, np.float64)
     return np.asarray(data.data), None if np.ptp(weights) == 0 else weights / weights.sum()
