@@ -391,12 +391,7 @@ TOOLS_COVER = """[...document.querySelectorAll('.modebar')].filter((bar) => bar.
 )
 def test_tools_of_pictures_cover_nothing(opened, steps, features, width):
     values = np.random.default_rng(0).normal(size=(3, steps, features))
-    report = opened(
-        deepshap.Explanation(values, np.zeros(3), values),
-        "#overview",
-        width=width,
-        groups=["a", "b", "a"],
-    )
+    report = opened(deepshap.Explanation(values, np.zeros(3), values), "#overview", width=width, groups=["a", "b", "a"])
     for address, cards in (("overview", 5 + (features > 1)), ("example=0", 3)):
         report.evaluate(f"location.hash = '{address}'")
         count = "[...document.querySelectorAll('.modebar')].filter((bar) => bar.checkVisibility()).length"

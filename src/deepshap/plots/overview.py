@@ -24,12 +24,7 @@ ORDERS = ((style.RED, "-", "o"), ("0.45", ":", "s"), (style.BLUE, "--", "^"))  #
 
 @picture("rows")
 def importance(
-    explanation: Attributions,
-    *,
-    max_display: int = 20,
-    robust: bool = False,
-    unit: str = "",
-    ax: Axes | None = None,
+    explanation: Attributions, *, max_display: int = 20, robust: bool = False, unit: str = "", ax: Axes | None = None
 ) -> Axes:
     """Draw how much each feature moves one output: the mean over the rows of its |attribution|, summed over time.
 

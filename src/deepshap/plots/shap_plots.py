@@ -98,12 +98,7 @@ def _finish(ax: Axes, label: str, unit: str, *title: str) -> Axes:
 # ---------------------------------------------------------------------- bars
 @picture("rows", ", or there is no such step")
 def bar(
-    explanation: Attributions,
-    *,
-    step: Any = None,
-    max_display: int = 20,
-    unit: str = "",
-    ax: Axes | None = None,
+    explanation: Attributions, *, step: Any = None, max_display: int = 20, unit: str = "", ax: Axes | None = None
 ) -> Axes:
     """Draw shap's bar plot: the mean |attribution| of each feature, of a single row the attributions, with whiskers.
 
@@ -142,12 +137,7 @@ def bar(
 
 @picture("row", ", or there is no such step")
 def waterfall(
-    explanation: Attributions,
-    *,
-    step: Any = None,
-    max_display: int = 10,
-    unit: str = "",
-    ax: Axes | None = None,
+    explanation: Attributions, *, step: Any = None, max_display: int = 10, unit: str = "", ax: Axes | None = None
 ) -> Axes:
     """Draw shap's waterfall plot: how the features of one row lead from the base value to the output.
 
