@@ -598,7 +598,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         for x, reference, key in zip(*some, self._keys(examples) or [None], strict=True):
             if x.dtype.kind != "f" or x.ndim < 2 or not len(x):
                 continue
-            axes = tuple(range(x.ndim - 1))
+            x, reference, axes = x.astype(np.float64), reference.astype(np.float64), tuple(range(x.ndim - 1))
             mean, known, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
             outside = (mean < reference.min(axes)) | (mean > reference.max(axes))  # not so of rare features
             varies = spread > 1e-6 * np.abs(known)  # constants are baselines

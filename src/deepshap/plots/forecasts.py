@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matplotlib import dates as mdates
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.dates import date2num
 from matplotlib.patches import Patch
 
 from ..errors import InputError
@@ -75,56 +75,43 @@ def read_forecasts(
         )
     chosen = explanation.forecast(series, parameter)
     name = str(chosen.forecast_series[0])
-    drivers = _told_apart([(kind, driver) for kind, part in chosen.items() for driver in _drivers(kind, part)])
-    times, dates = _numbers(chosen.forecast_times)
-    first = chosen.items()[0][1]
-    outputs = np.atleast_2d(chosen.outputs)
-    if chosen.outputs is None:
-        outputs = _rows(first.base_values) + sum(driver.sums for driver in drivers)
-    rows = (
-        [str(i) for i in range(len(outputs))]
-        if chosen.row_ids is None
-        else [str(i) for i in np.atleast_1d(chosen.row_ids)]
-    )
+    drivers = _drivers(chosen)
+    times, are_dates = _numbers(chosen.forecast_times)
+    base = np.atleast_2d(np.asarray(chosen.items()[0][1].base_values, np.float64))
+    outputs = base + sum(driver.sums for driver in drivers)
+    outputs = outputs if chosen.outputs is None else np.atleast_2d(chosen.outputs)
     past, past_times = _past(explanation, name)
-    actual = None if chosen.targets is None else np.atleast_2d(chosen.targets)
     return Forecasts(
-        name,
-        _folded(drivers, most),
-        np.asarray(chosen.horizons),
-        times,
-        dates,
-        outputs,
-        np.broadcast_to(_rows(first.base_values), outputs.shape),
-        actual,
-        rows,
-        past,
-        past_times,
-        _band(explanation, name),
+        name=name,
+        drivers=_folded(drivers, most),
+        horizons=np.asarray(chosen.horizons),
+        times=times,
+        dates=are_dates,
+        outputs=outputs,
+        base=np.broadcast_to(base, outputs.shape),
+        actual=None if chosen.targets is None else np.atleast_2d(chosen.targets),
+        rows=[str(i) for i in (range(len(outputs)) if chosen.row_ids is None else np.atleast_1d(chosen.row_ids))],
+        past=past,
+        past_times=past_times,
+        band=_band(explanation, name),
     )
 
 
-def _rows(array: Any) -> np.ndarray:
-    return np.atleast_2d(np.asarray(array, dtype=np.float64))
-
-
-def _drivers(kind: Any, part: Attributions) -> list[Driver]:
-    """The columns of an input; without steps they have one."""
-    values = np.asarray(part.values, dtype=np.float64)
-    values = values if part._rows else values[None]
-    static = values.ndim == 3
-    values = values[:, None] if static else values  # (rows, steps, features, horizons)
-    names = part.feature_names or [f"{kind} {i}" for i in range(values.shape[2])]
-    lags = None if static or part.lags is None else np.asarray(part.lags)
-    return [Driver(str(name), values[:, :, i], lags) for i, name in enumerate(names)]
-
-
-def _told_apart(drivers: list[tuple[Any, Driver]]) -> list[Driver]:
-    """Columns of one name in several inputs, with the inputs' names."""
-    count = Counter(driver.name for _, driver in drivers)
+def _drivers(chosen: Attributions) -> list[Driver]:
+    """The columns of all inputs, with the inputs' names where columns have the same; without steps they have one."""
+    found = []
+    for kind, part in chosen.items():
+        values = np.asarray(part.values, dtype=np.float64)
+        values = values if part._rows else values[None]
+        static = values.ndim == 3
+        values = values[:, None] if static else values  # (rows, steps, features, horizons)
+        lags = None if static or part.lags is None else np.asarray(part.lags)
+        names = part.feature_names or [f"{kind} {i}" for i in range(values.shape[2])]
+        found += [(kind, Driver(str(name), values[:, :, i], lags)) for i, name in enumerate(names)]
+    count = Counter(driver.name for _, driver in found)
     return [
         replace(driver, name=f"{driver.name} ({str(kind).replace('_', ' ')})") if count[driver.name] > 1 else driver
-        for kind, driver in drivers
+        for kind, driver in found
     ]
 
 
@@ -138,12 +125,12 @@ def _folded(drivers: list[Driver], most: int) -> list[Driver]:
 
 
 def _numbers(times: Any) -> tuple[np.ndarray, bool]:
+    """Times as numbers of an axis, and whether these are dates."""
     times = np.atleast_2d(times)
-    if times.dtype.kind == "M":
-        return mdates.date2num(times), True
-    if times.dtype.kind in "iuf":
-        return times.astype(float), False
-    raise InputError("the times of the forecasts are words, and have no place on an axis.")
+    if times.dtype.kind not in "Miuf":
+        raise InputError("the times of the forecasts are words, and have no place on an axis.")
+    are_dates = times.dtype.kind == "M"
+    return (date2num(times) if are_dates else times.astype(float)), are_dates
 
 
 def _past(explanation: Attributions, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -275,63 +262,43 @@ def forecast(
         Which series, where there are several; which quantile or parameter, by default the median or mean.
     """
     found = read_forecasts(explanation, "forecast", series, parameter, max_display)
-    place = _row(found, row)
-    ax = style.new_axes(ax, 9, 6)
-    panels = style.Panels(ax, [3, 2.4], gaps=(0.75, 0.1))
-    top = panels(0, label="forecast")
-    times = found.times[place]
-    if found.past is not None and found.past_times is not None:
-        when = found.past_times[place if len(found.past_times) > 1 else 0]
-        top.plot(when, found.past[place], color="0.45", linewidth=1.2, label=f"{style.short(found.name)}, as it was")
-    if found.band is not None:
-        top.fill_between(times, *found.band[place].T, color=BAND, linewidth=0, label="between the outer quantiles")
-    marker: dict[str, Any] = {"marker": "o", "markersize": 4}
-    if found.actual is not None and np.isfinite(found.actual[place]).any():
-        top.plot(
-            times, found.actual[place], color="0.45", linewidth=1.2, **{**marker, "markersize": 3}, label="what came"
-        )
-    top.plot(times, found.base[place], color=style.GREY, linestyle=":", label="base value")
-    top.plot(times, found.outputs[place], color="black", linewidth=1.8, **marker, label="forecast")
-    _dress(top, found, style.with_unit(style.short(found.name), unit))
-    below = panels(1, label="drivers")
-    _stack(
-        below,
-        found.horizons.astype(float),
-        [d.sums[place] for d in found.drivers],
-        [d.name for d in found.drivers],
-        0.72,
-    )
-    below.set_xticks(found.horizons, [f"+{k}" for k in found.horizons])
-    below.set_xlabel("steps ahead", fontsize=style.SMALL + 1)
-    below.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
-    style.write_title(ax, f"forecast of {found.name}", found.rows[place] if len(found.rows) > 1 else "", pad=24)
-    return ax
-
-
-def _row(found: Forecasts, row: int | None) -> int:
     count = len(found.rows)
     if row is None and count > 1:
         raise InputError("plots.forecast draws a single forecast: say which, plots.forecast(explanation, row=0).")
     if row is not None and not -count <= row < count:
         raise InputError(f"plots.forecast: there is no row {row} among {count}.")
-    return (row or 0) % count
+    place = (row or 0) % count
+    ax = style.new_axes(ax, 9, 6)
+    panels = style.Panels(ax, [3, 2.4], gaps=(0.75, 0.1))
+    top, below = panels(0, label="forecast"), panels(1, label="drivers")
+    if found.past is not None and found.past_times is not None:
+        when = found.past_times[place if len(found.past_times) > 1 else 0]
+        top.plot(when, found.past[place], color="0.45", linewidth=1.2, label=f"{style.short(found.name)}, as it was")
+    _draw_lines(top, found, found.times[place], place, unit, {"marker": "o", "markersize": 4})
+    _stack(below, found.horizons.astype(float), found.drivers, place, 0.72, unit)
+    below.set_xticks(found.horizons, [f"+{k}" for k in found.horizons])
+    below.set_xlabel("steps ahead", fontsize=style.SMALL + 1)
+    style.write_title(ax, f"forecast of {found.name}", found.rows[place] if count > 1 else "", pad=24)
+    return ax
 
 
-def _dress(ax: Axes, found: Forecasts, label: str) -> None:
-    """Label an axis of time, and explain the lines."""
+def _draw_lines(
+    ax: Axes, found: Forecasts, times: np.ndarray, at: Any, unit: str, marker: dict[str, Any] | None = None
+) -> None:
+    """Draw forecasts, their band, their base value and what came, at an index of (rows, horizons)."""
+    marker = marker or {}
+    if found.band is not None:
+        ax.fill_between(times, *found.band[at].T, color=BAND, linewidth=0, label="between the outer quantiles")
+    if found.actual is not None and np.isfinite(found.actual[at]).any():
+        came = marker | ({"markersize": 3} if marker else {})
+        ax.plot(times, found.actual[at], color="0.45", linewidth=1.1, **came, label="what came")
+    ax.plot(times, found.base[at], color=style.GREY, linestyle=":", label="base value")
+    ax.plot(times, found.outputs[at], color="black", linewidth=1.7, **marker, label="forecast")
     if found.dates:
-        _date_axis(ax)
-    ax.set_ylabel(label, fontsize=style.SMALL + 1)
+        style.date_axis(ax, 9)
+    ax.set_ylabel(style.with_unit(style.short(found.name), unit), fontsize=style.SMALL + 1)
     style.open_frame(ax)
     _legend(ax)
-
-
-def _date_axis(ax: Axes) -> None:
-    ax.xaxis_date()
-    locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
-    ax.xaxis.get_offset_text().set_fontsize(style.SMALL)
 
 
 def _legend(ax: Axes, handles: list[Any] | None = None) -> None:
@@ -340,17 +307,19 @@ def _legend(ax: Axes, handles: list[Any] | None = None) -> None:
     ax.legend(handles=handles, **place, ncols=6, fontsize=style.SMALL, handlelength=1.6, columnspacing=1.2)
 
 
-def _stack(ax: Axes, places: np.ndarray, sums: list[np.ndarray], names: list[str], width: float | np.ndarray) -> None:
+def _stack(ax: Axes, places: np.ndarray, drivers: list[Driver], at: Any, width: float, unit: str) -> None:
     """Draw bars that are stacked up and down from zero, one part for each driver, and a line for their sum."""
     up, down, handles = np.zeros(len(places)), np.zeros(len(places)), list[Any]()
-    for i, (values, name) in enumerate(zip(sums, names, strict=True)):
-        color = OTHERS if name.startswith("other ") else style.CURVES[1 + i % (len(style.CURVES) - 1)][0]
+    for i, driver in enumerate(drivers):
+        values = driver.sums[at]
+        color = OTHERS if driver.name.startswith("other ") else style.CURVES[1 + i % (len(style.CURVES) - 1)][0]
         bottom = np.where(values >= 0, up, down)
-        ax.bar(places, values, width, bottom=bottom, color=color, edgecolor="white", linewidth=0.3, label=name)
+        ax.bar(places, values, width, bottom=bottom, color=color, edgecolor="white", linewidth=0.3, label=driver.name)
         up, down = up + np.maximum(values, 0), down + np.minimum(values, 0)
-        handles.append(Patch(color=color, label=style.short(name)))
-    handles += ax.plot(places, np.sum(sums, 0), color="black", marker="o", markersize=3, linewidth=1.2, label="sum")
+        handles.append(Patch(color=color, label=style.short(driver.name)))
+    handles += ax.plot(places, up + down, color="black", marker="o", markersize=3, linewidth=1.2, label="sum")
     ax.axhline(0, color="0.4", linewidth=0.6)
+    ax.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
     style.open_frame(ax)
     _legend(ax, handles)
 
@@ -384,27 +353,19 @@ def forecasts_over_time(
         raise InputError(
             f"there is no horizon {horizon}: forecasts go from +{found.horizons[0]} to +{found.horizons[-1]}."
         )
-    at = int(np.flatnonzero(found.horizons == horizon)[0])
-    order = np.argsort(found.times[:, at], kind="stable")
-    times = found.times[order, at]
+    ahead = int(np.flatnonzero(found.horizons == horizon)[0])
+    order = np.argsort(found.times[:, ahead], kind="stable")
+    at, times = (order, ahead), found.times[order, ahead]
     if (np.diff(times) <= 0).any():
         raise InputError("there are several forecasts of the same time: take the rows of one series.")
     ax = style.new_axes(ax, 10.5, 6)
     panels = style.Panels(ax, [2.7, 2.7], gaps=(0.5, 0.1))
     top = panels(0, label="forecasts")
-    if found.band is not None:
-        top.fill_between(times, *found.band[order, at].T, color=BAND, linewidth=0, label="between the outer quantiles")
-    if found.actual is not None and np.isfinite(found.actual[:, at]).any():
-        top.plot(times, found.actual[order, at], color="0.45", linewidth=1, label="what came")
-    top.plot(times, found.base[order, at], color=style.GREY, linestyle=":", label="base value")
-    top.plot(times, found.outputs[order, at], color="black", linewidth=1.6, label="forecast")
-    _dress(top, found, style.with_unit(style.short(found.name), unit))
     below = panels(1, sharex=top, label="drivers")
-    width = np.diff(times).min() * 0.9 if len(times) > 1 else 0.9
-    _stack(below, times, [d.sums[order, at] for d in found.drivers], [d.name for d in found.drivers], width)
+    _draw_lines(top, found, times, at, unit)
+    _stack(below, times, found.drivers, at, np.diff(times).min() * 0.9 if len(times) > 1 else 0.9, unit)
     if found.dates:
-        _date_axis(below)
+        style.date_axis(below, 9)
     top.tick_params(labelbottom=False)
-    below.set_ylabel(style.with_unit("attribution", unit), fontsize=style.SMALL + 1)
     style.write_title(ax, f"forecasts of {found.name}", f"{horizon} step{'s' * (horizon > 1)} ahead", pad=24)
     return ax

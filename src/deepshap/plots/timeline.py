@@ -10,7 +10,7 @@ from matplotlib import dates, ticker
 from matplotlib.axes import Axes
 
 from deepshap.names import as_texts
-from deepshap.plots.style import SMALL, points, short
+from deepshap.plots.style import SMALL, date_axis, points, short
 
 Align = Literal["start", "end", "relative"]
 MOST_COLUMNS = 400
@@ -69,10 +69,7 @@ class Timeline:
         ax.tick_params(axis="x", labelsize=SMALL)
         if self.dates:
             most = int(np.clip(points(ax)[0] / (6 * SMALL), 3, 8))  # a date has six letters at most: Mar-01, 14:30
-            locator = dates.AutoDateLocator(minticks=3, maxticks=most)
-            ax.xaxis.set_major_locator(locator)
-            ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
-            ax.xaxis.get_offset_text().set_fontsize(SMALL)
+            date_axis(ax, most)
         elif self.names is not None:
             self._dress_with_names(ax, self.names)
         elif len(self.starts) <= 12 and not self.binned and np.allclose(np.diff(self.centers), 1):
