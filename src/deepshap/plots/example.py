@@ -61,7 +61,9 @@ def heatmap(
     style.write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
     style.label_rows(middle, one.features)
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
-    _draw_totals(panels(1, 1, label="sums"), one, robust)
+    sums, limit = one.per_feature[0], style.limit_of(one.per_feature[0, one.named], robust=robust)
+    shown = np.clip(sums, -limit, limit)
+    style.draw_sums(panels(1, 1, label="sums"), sums, (shown.min(), shown.max()), _errors_of_sums(one))
 
     top = panels(0, sharex=middle, label="output")
     _draw_running_output(top, time, one, unit)
@@ -206,8 +208,9 @@ def inputs(
         mesh = style.draw_evidence(left, time.edges, matrices[place], limit, errors)
         left.set_title(f"{name}: {style.number(one.per_feature.sum())}", fontsize=10, loc="left")
         _label_input(left, one, time, time_label)
-        _draw_input_sums(
-            panels(place, 1, label=f"sums of {name}"), one, np.clip([sums.min(), sums.max()], -reach, reach)
+        low, high = np.clip([sums.min(), sums.max()], -reach, reach)
+        style.draw_sums(
+            panels(place, 1, label=f"sums of {name}"), one.per_feature[0], (low, high), _errors_of_sums(one)
         )
     label = style.with_unit("attribution", unit)
     style.evidence_bar(mesh, np.concatenate(named), label, panels.bar(0, 2, "scale of attributions"))
@@ -267,6 +270,10 @@ def output_matrix(
     return ax
 
 
+def _errors_of_sums(one: Sequences) -> np.ndarray | None:
+    return one.error_of(lambda array: array.sum((0, 1)))
+
+
 def _title(ax: Axes, one: Sequences, pad: float = 6) -> None:
     """Say which row and output it is, as far as they have names."""
     style.write_title(ax, one.rows[0], one.output, pad=pad)
@@ -313,20 +320,6 @@ def _write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
     """Write to the right of the axes, at a height of the data."""
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
     ax.annotate(text, (1.01, height), fontsize=style.SMALL, **place, **look)
-
-
-def _draw_totals(ax: Axes, one: Sequences, robust: bool) -> None:
-    """Draw the sum of every feature, with its number; what is far larger than the named ones is cut."""
-    totals, errors = one.per_feature[0], one.error_of(lambda array: array.sum((0, 1)))
-    limit = style.limit_of(totals[one.named], robust=robust)
-    shown = np.clip(totals, -limit, limit)
-    style.leave_room(ax, min(0.0, shown.min()), max(0.0, shown.max()))
-    style.draw_lying_bars(ax, shown, errors)
-    if len(totals) * 8 < 1.2 * style.points(ax)[1]:
-        style.write_at_end(ax, totals)
-    ax.set(xticks=[], yticks=[])
-    ax.set_xlabel("sum", fontsize=style.SMALL)
-    style.bare(ax)
 
 
 def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
@@ -495,12 +488,3 @@ def _label_input(ax: Axes, one: Sequences, time: Timeline, time_label: str | Non
     time.dress(ax)
     if time_label is not None:
         ax.set_xlabel(time_label, fontsize=style.SMALL + 1)
-
-
-def _draw_input_sums(ax: Axes, one: Sequences, reach: Any) -> None:
-    style.leave_room(ax, min(0.0, reach[0]), max(0.0, reach[1]))
-    style.draw_lying_bars(ax, np.clip(one.per_feature[0], *reach), one.error_of(lambda array: array.sum((0, 1))))
-    style.write_at_end(ax, one.per_feature[0])
-    ax.set(xticks=[], yticks=[])
-    ax.set_xlabel("sum", fontsize=style.SMALL)
-    style.bare(ax)

@@ -239,6 +239,20 @@ def draw_lying_bars(ax: Axes, values: np.ndarray, errors: np.ndarray | None = No
     whiskers(ax, places, values, errors, lying=True)
 
 
+def draw_sums(
+    ax: Axes, values: np.ndarray, reach: tuple[float, float], errors: np.ndarray | None = None, label: str = "sum"
+) -> None:
+    """Draw a bare column of bars beside a map, cut where they go beyond the reach, with their numbers if there is room."""
+    low, high = min(0.0, reach[0]), max(0.0, reach[1])
+    leave_room(ax, low, high)
+    draw_lying_bars(ax, np.clip(values, low, high), errors)
+    if len(values) * 8 < 1.2 * points(ax)[1]:
+        write_at_end(ax, values)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(label, fontsize=SMALL)
+    bare(ax)
+
+
 def whiskers(
     ax: Axes, places: np.ndarray, ends: np.ndarray, errors: np.ndarray | None, lying: bool = False, shift: float = 0
 ) -> None:
