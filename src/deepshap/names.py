@@ -11,6 +11,8 @@ import numpy as np
 
 from .errors import InputError
 
+PADDING = ("[pad]", "<pad>", "<|pad|>", "<blank>", "")  # tokens that fill texts up, in small letters
+
 
 def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
     """Raise if names are one text, whose letters would be taken, or in no order, or two are alike: neither could be meant."""

@@ -76,6 +76,12 @@ def test_padding_of_texts_is_left_out():
     assert [text.get_text() for text in plots.text(made[1]).texts] == ["c"]
 
 
+def test_padding_with_attributions_is_a_number_and_no_word():
+    ax = plots.text(words(["<pad>", "so", "good", "[PAD]"], [0.25, 1.0, -2.0, 0.5]))
+    assert [text.get_text() for text in ax.texts] == ["so", "good"]
+    assert ax.get_title(loc="left") == "base value 0.25 · output 0 · padding +0.75"
+
+
 def test_html_of_a_text_is_escaped_and_has_no_script():
     evil = ["<script>alert(1)</script>", "&amp;", '"quoted"', "it's", "</span>"]
     made = words(evil, [1.0, -1.0, 0.5, -0.5, 0.2])

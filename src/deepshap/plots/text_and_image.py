@@ -16,6 +16,7 @@ from matplotlib.textpath import TextPath
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..names import PADDING
 from . import style
 from .reading import Sequences, check_single, checked, picture, read_grid, read_rows
 
@@ -197,10 +198,14 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
         if not rows.complete:
             parts.append(f"sum of what is shown {style.number(rows.shown[row], False)}")
         output = rows.shown if rows.complete or rows.outputs is None else rows.outputs
-        title = " · ".join(part for part in [*parts, f"output {style.number(output[row], False)}"] if part)
+        parts.append(f"output {style.number(output[row], False)}")
+        is_word = ~np.isin(np.char.lower(tokens[row].astype(str)), PADDING)
+        is_word = (is_word | (not is_word.any())) & (np.arange(len(is_word)) < length)
+        padding = per_token[row, ~is_word].sum()
+        title = " · ".join(filter(None, [*parts, f"padding {style.number(padding)}" if padding else ""]))
         title += "" if errors is None else f" · {style.DOTTED}"
-        words = _spaced(list(map(str, tokens[row, :length])))
-        texts.append(_Text(*words, per_token[row, :length], unsure[row, :length], title))
+        words = _spaced(list(map(str, tokens[row, is_word])))
+        texts.append(_Text(*words, per_token[row, is_word], unsure[row, is_word], title))
     return texts
 
 

@@ -14,13 +14,12 @@ from ..explanation.grids import channel_axis
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
 from ..mathematics.additivity import additivity_gap
-from ..names import as_texts, names_for, numbered
+from ..names import PADDING, as_texts, names_for, numbered
 
 Kind = Literal["sequence", "text", "table", "image"]
 BLOCK = 2**22  # values that are summed at a time
 COLOURS = 4  # of an image, at most
 TOLERANCE = 1e-4  # of the check of float32 models
-PADDING = ("[pad]", "<pad>", "<|pad|>", "<blank>", "")  # tokens that fill texts up, in small letters
 
 
 @dataclass(frozen=True)
