@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 from pathlib import Path
@@ -43,6 +42,7 @@ LOOKS = {
     "captum.KernelShap": (COALITIONS, "v"),
     "shap.SamplingExplainer": (COALITIONS, "D"),
     "shap.ExactExplainer": (COALITIONS, "P"),
+    "permutation sampling": ("black", "o"),
     "shapiq.KernelSHAP": (PATHS, "o"),
     "shapiq.PermutationSamplingSV": (PATHS, "s"),
 }
@@ -79,22 +79,21 @@ def draw_accuracy(rows: list[Row], problem: str) -> Figure:
 
 
 def draw_dial(rows: list[Row]) -> Figure:
-    """Distance to the Shapley values against time: a row of panels for each model, a column for each number of players."""
+    """Distance to the Shapley values against time over that of Deep SHAP, a panel for each game."""
     rows = [row for row in rows if "distance" in row]
-    models, counts = (list(dict.fromkeys(row[what] for row in rows)) for what in ("problem", "players"))
-    size = 2.6 * len(counts), 2.2 * len(models) + 0.6
+    games = list(dict.fromkeys((row["problem"], row["players"]) for row in rows))
+    across = min(4, len(games))
+    down = -(-len(games) // across)
     figure, panels = plt.subplots(
-        len(models), len(counts), figsize=size, layout="constrained", sharey="row", squeeze=False
+        down, across, figsize=(2.7 * across, 2.1 * down + 0.6), layout="constrained", squeeze=False
     )
-    for (i, model), (j, count) in itertools.product(enumerate(models), enumerate(counts)):
-        here = [row for row in rows if row["problem"] == model and row["players"] == count]
-        _dial_panel(panels[i, j], here)
-    for ax, count in zip(panels[0], counts, strict=True):
-        ax.set_title(f"{count} players", fontsize=SMALL)
-    for ax in panels[-1]:
-        ax.set_xlabel("seconds, one thread", fontsize=SMALL)
-    for ax, model in zip(panels[:, 0], models, strict=True):
-        ax.set_ylabel(model.replace(" with ", "\nwith "), fontsize=SMALL)
+    for ax in panels.flat[len(games) :]:
+        ax.set_axis_off()
+    for ax, (problem, players) in zip(panels.flat, games, strict=False):
+        _dial_panel(ax, [row for row in rows if row["problem"] == problem])
+        ax.set_title(f"{problem.replace(' of two layers', '')}, {players}", fontsize=SMALL - 1)
+    figure.supxlabel("time over that of Deep SHAP, one thread", fontsize=SMALL)
+    figure.supylabel("distance to the Shapley values", fontsize=SMALL)
     handles = {h.get_label(): h for ax in panels.flat for h in ax.get_lines() if h.get_label() in LOOKS}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
     return figure
@@ -104,7 +103,7 @@ def _dial_panel(ax: Axes, rows: list[Row]) -> None:
     ax.set(xscale="log", yscale="log", ylim=(DISTANCES[0] / 1.3, DISTANCES[1] * 1.3))
     for method in dict.fromkeys(row["method"] for row in rows):
         found = [row for row in rows if row["method"] == method]
-        points = [(row["seconds"], float(np.clip(row["distance"], *DISTANCES))) for row in found]
+        points = [(row["ratio"], float(np.clip(row["distance"], *DISTANCES))) for row in found]
         color, mark = LOOKS[method]
         own = method == DeepShap.name
         look = {"linewidth": 2.0, "markersize": 8, "zorder": 4} if own else {"linewidth": 0.9, "markersize": 3.5}

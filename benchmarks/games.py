@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -125,6 +125,10 @@ class Game:
     examples: int = 8
     batches: int = 300
     groups: Callable[[int, int], np.ndarray] | None = None
+
+    def quick(self) -> Game:
+        """The same, trained and explained little."""
+        return replace(self, batches=2, examples=2, references=6)
 
     @cached_property
     def case(self) -> Case:

@@ -271,7 +271,10 @@ def check_sampling(effort: Any, tolerance: Any, max_effort: Any, players: Any, s
     """Raise InputError for options of a call that make no sense."""
     choice.check_effort(effort, tolerance, max_effort)
     check_whole("seed", seed, 0)
-    if method is not None:
+    if isinstance(method, str):
+        if effort != 1 or tolerance is not None:
+            raise InputError("method= says itself what is run; leave effort= and tolerance= out.")
+    elif method is not None:
         check_method(method)
         if not (effort == 1 and tolerance is None and isinstance(players, str) and players == "cells"):
             raise InputError(

@@ -32,6 +32,7 @@ from .names import check_count, check_whole, listed, name_of, plural, shortened
 from .options import check_options, opened
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
+from .sampling.choice import method_of
 from .sampling.estimates import largest_errors
 from .sampling.players import players_of
 from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
@@ -234,7 +235,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
-        method: Method | None = None,
+        method: Method | str | None = None,
     ) -> Any:
         """Attribute the model's outputs on ``X`` to its inputs.
 
@@ -259,8 +260,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             Further arguments of the model that describe rows and carry no signal (lengths, masks). Tensors and arrays have
             one entry per row; each row's references are evaluated with that row's own. Other values are passed as they are.
         effort : float, default 1
-            How much more time to take than Deep SHAP, for values nearer to the Shapley values; 1 is Deep SHAP itself. Of few
-            references the least above 1 is about ``1 + 40 / references``, of recurrent networks ``1 + 100 / references``.
+            How much more time to take than Deep SHAP, for values nearer to the Shapley values; 1 is Deep SHAP itself. The
+            first call measures on the model what the parts of an effort take. Below 8 the least that can be bought may take
+            more than was asked.
         tolerance : float, optional
             In the place of ``effort``: work until the standard errors of each row are below that share of its largest value,
             or ``max_effort`` is reached.
@@ -273,9 +275,10 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         seed : int, default 0
             Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
             not depend on the other rows.
-        method : deepshap.sampling.Method, optional
-            In the place of ``effort`` and ``players``: which pairs of points are compared, and with which weights. There is one
-            in twenty lines in docs/architecture.md.
+        method : str or deepshap.sampling.Method, optional
+            In the place of ``effort``. ``explanation.method`` of another call, with the same ``players``, repeats what was done
+            there. Or an object that says, in the place of ``players`` too, which pairs of points are compared, and with which
+            weights: there is one in twenty lines in docs/architecture.md.
 
         Returns
         -------
@@ -318,7 +321,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         max_effort: float | None = None,
         players: Any = "cells",
         seed: int = 0,
-        method: Method | None = None,
+        method: Method | str | None = None,
     ) -> Explanation:
         """Explain ``X``; as ``shap_values``, with base values, data and names in one object.
 
@@ -528,7 +531,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         known = self.feature_names is not None or self.engine.layer is not None
         return self.feature_names if known else columns_of(labels)
 
-    def _players(self, players: Any, examples: Points, labels: Any, method: Method | None = None) -> Players:
+    def _players(self, players: Any, examples: Points, labels: Any, method: Method | str | None = None) -> Players:
         """Return who the values belong to."""
         if self.engine.layer is not None:
             raise InputError(
@@ -566,6 +569,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             method, by_cells = sampling["method"], isinstance(players, str) and players == "cells"
             if not (plain_effort and by_cells):
                 found = self._players(players, examples, labels)
+                if isinstance(method, str):
+                    method = sampling["method"] = method_of(method, found)
                 sampling["players"] = found if method is None else method.players
             predictions = None
             if selection.transform is not None:

@@ -85,7 +85,7 @@ def test_weights_that_do_not_add_up_are_told():
     ("options", "match"),
     [
         ({"method": Halves}, "Halves is a class"),
-        ({"method": "paths"}, "str has no description, players"),
+        ({"method": 3}, "int has no description, players"),
         ({"method": Halves(), "effort": 4}, "leave effort="),
         ({"method": Halves(), "players": "features"}, "leave effort="),
     ],

@@ -182,3 +182,39 @@ def test_errors_survive_tables_files_and_pictures(tmp_path):
     assert (again.method, again.players) == (found.method, found.players)
     axes = deepshap.plots.importance(found.output(0))
     assert axes.containers or axes.collections or axes.lines
+
+
+# ---------------------------------------------------------------------- few players
+def of_three(x):
+    return torch.tanh(x[..., 0] * x[..., 1] * x[..., 2]).sum(1, keepdim=True)
+
+
+def test_few_players_are_all_tried():
+    background, examples = rows(20, 8, 3), rows(12, 8, 3, seed=1)
+    made = explainer(of_three, background)
+    exact = made(examples, players="features", effort=ALL).values
+    plain = made(examples, players="features").values
+    true = np.linalg.norm(plain - exact) / np.linalg.norm(exact)
+    whole = made.reliability(examples, players="features", rows=12)
+    assert whole.distance == pytest.approx(true, abs=1e-9)
+    assert whole.error < 1e-9
+    assert f"Distance to the Shapley values {100 * true:.1f} %, from" in str(whole)
+    assert "players" not in whole.verdict
+    assert made(examples, players="features", effort=whole.effort).method.startswith("Shapley values from all 8")
+    some = made.reliability(examples, players="features")
+    assert abs(some.distance - true) <= 2 * some.error
+
+
+@pytest.mark.parametrize(
+    ("distance", "error", "told"),
+    [
+        (0.02, 0.01, "are good to 3 %"),
+        (0.06, 0.03, "are good to 9 %"),
+        (0.1, 0.2, "may be off by up to 30 %; this cannot be told from 4 rows: use rows=16"),
+        (0.4, 0.1, "are off by 50 %: use effort=8 to come within 10 %"),
+    ],
+)
+def test_verdicts(distance, error, told):
+    found = deepshap.sampling.Reliability(distance, error, 4, 20, 8.0, 12)
+    assert found.verdict == f"Deep SHAP's shares {told}"
+    assert "only" not in str(found)

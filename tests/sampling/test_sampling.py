@@ -21,6 +21,7 @@ from games import (
 from planning import chunks_of
 from tiers import mostly_wide
 
+import deepshap
 from deepshap.engines.api import Comparison
 from deepshap.sampling import Paths, Players, Sweeps
 from deepshap.sampling.choice import Costs, choose
@@ -279,3 +280,19 @@ def test_effort_of_a_model_that_is_measured_adds_up(references, target):
         assert misses(found) < 1e-12
     found = made(X, tolerance=0.3, target=target, **truth)
     assert misses(found) < 1e-12
+
+
+# ---------------------------------------------------------------------- again, by method=
+@pytest.mark.parametrize("effort", [1, 3, 8, 200])
+@pytest.mark.parametrize("players", ["cells", "steps"])
+def test_a_method_is_repeated_by_its_description(players, effort):
+    first = explained(players=players, effort=effort)
+    again = explainer(MODEL, BACKGROUND)(X[:2], players=players, method=first.method)
+    np.testing.assert_allclose(again.values, first.values[:2], rtol=0, atol=1e-12)
+    assert again.method.split(", about")[0] == first.method.split(", about")[0]
+
+
+@pytest.mark.parametrize("text", ["paths", "Deep SHAP; Shapley values from all 4 coalitions of 2 players"])
+def test_what_describes_no_method(text):
+    with pytest.raises(deepshap.InputError, match="describes no single method for 6 players"):
+        explainer(MODEL, BACKGROUND)(X, players="steps", method=text)

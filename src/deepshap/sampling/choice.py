@@ -9,6 +9,7 @@ can have an order and its reverse, outputs alone are used (``Sweeps``). Otherwis
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -195,3 +196,28 @@ def check_effort(effort: float, tolerance: float | None, max_effort: float | Non
         raise InputError(f"tolerance must lie between 0 and 1, a share of the row's largest value, not {tolerance!r}.")
     if effort != 1:
         raise InputError("give effort= or tolerance=, not both: a tolerance takes as much effort as it needs.")
+
+
+def method_of(text: str, players: Players) -> Method:
+    """Return the method that a description is of, as ``explanation.method`` holds it.
+
+    Raises
+    ------
+    InputError
+        If it describes no method of deepshap, or several.
+    """
+    if text == DeepShap.description:
+        return DeepShap(players)
+    if text == AllCoalitions(players).description:
+        return AllCoalitions(players)
+    if found := re.fullmatch(
+        r"permutation sampling, (\d+) orders .*(drawn towards .*)?, seed (\d+)(, about .*)?", text
+    ):
+        return Sweeps(players, int(found[1]), int(found[3]), shrinks="drawn towards Deep SHAP" in text)
+    if found := re.fullmatch(r"Deep SHAP corrected by (\d+) paths of (\d+|single) .*, seed (\d+)(, about .*)?", text):
+        segments = players.count if found[2] == "single" else int(found[2])
+        return Paths(players, segments, int(found[1]), int(found[3]))
+    raise InputError(
+        f"method={text!r} describes no single method for {players.count} players: give explanation.method of a call whose rows "
+        "were all explained in one way, and the same players=."
+    )
