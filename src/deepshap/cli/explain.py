@@ -300,6 +300,7 @@ def _import_writers(report: Path | None) -> None:
     needed("pyarrow.parquet", "Parquet files need pyarrow")
     if report is not None:
         needed("plotly", "a report needs plotly", "report")
+        needed("jinja2", "a report needs jinja2", "report")
 
 
 def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
