@@ -187,7 +187,7 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     least, *_, most = [row["distance"] for row in dialled["rows"] if row["method"] == "deepshap"]
     assert 0 < least < 0.1  # Deep SHAP's
     assert most < 1e-6  # all coalitions of five players
-    assert [row["effort"] for row in dialled["efforts"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert [row["effort"] for row in dialled["efforts"]] == [1, 2, 4, 8, 16, 32, 64, 128]
     for name in ("accuracy", "scaling", "dial"):
         assert matplotlib.image.imread(tmp_path / f"benchmark-{name}.png").std() > 0.02
     text = page.read_text()

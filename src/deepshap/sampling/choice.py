@@ -25,6 +25,7 @@ from .sweeps import TWICE, Sweeps
 
 OF_REFERENCES, OF_ORDERS = 3.0, 2.2  # noise of one replicate by what it draws, over the distance of Deep SHAP
 WITHIN = 1.3  # times the effort may be taken
+AT_FIRST = 2.0  # the same for a sweep where the effort is small: little that takes less comes as near
 LEAST = 4  # replicates, of which a standard error can be told
 MOST_SEGMENTS = 64
 FROM_DEEP_SHAP = 6.0  # effort from which sweeps are drawn towards Deep SHAP, whose time is little then
@@ -151,7 +152,9 @@ def candidates(
     price = 2 * costs.output * (count - 1)  # of an order and its reverse, for each row
     prior = effort >= FROM_DEEP_SHAP
     base = costs.call + prior
-    if (replicates := round((effort - base) / price)) >= references + TWICE:
+    replicates = round((effort - base) / price)
+    if base + (references + TWICE) * price <= effort * (WITHIN if prior else AT_FIRST):
+        replicates = max(replicates, references + TWICE)
         method = Sweeps(players, replicates, seed, base + replicates * price, prior)
         yield method, _shrunken(0.0, (costs.noise * OF_ORDERS) ** 2 / replicates)
         return
