@@ -71,7 +71,7 @@ lint: setup
 
 demo: setup
 	@echo "training an LSTM on 270 recordings and explaining 370 others: half a minute"
-	$(BIN)/python -m deepshap.demo
+	$(BIN)/python -m deepshap.datasets.demo
 
 # Time and memory beside the peers, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
 bench: setup

@@ -28,8 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import deepshap
-from deepshap import demo
-from deepshap.datasets import JapaneseVowels, japanese_vowels, seattle_weather
+from deepshap.datasets import JapaneseVowels, demo, japanese_vowels, seattle_weather
 from deepshap.forecasting import explain_forecast
 
 PAGE = Path(__file__).parents[1] / "docs" / "plots.md"

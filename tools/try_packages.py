@@ -34,7 +34,7 @@ PROGRAMS = {  # arguments of Python, by the extra that they need
         "pandas.DataFrame({'a': [1.0, 2.0]}).to_parquet('x.parquet'); assert open_source('x.parquet').rows == 2",
     ],
     "ray": ["-c", "import ray.data, deepshap.ray; print(deepshap.ray.explain.__name__)"],
-    "demo": ["-m", "deepshap.demo", "--utterances", "5", "--background", "5"],
+    "demo": ["-m", "deepshap.datasets.demo", "--utterances", "5", "--background", "5"],
 }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .compat.lstm import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
     from .compat.lstm.handler import LSTMShapHandler
     from .compat.shap import patch_shap, unpatch_shap
+    from .dataset.loading import load
     from .dataset.mapping import BatchExplainer
     from .dataset.run import explain_dataset
     from .dataset.stored import ExplanationDataset, status
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .engines.user_rules import register_rule, unregister_rule
     from .evaluation import Faithfulness, Inspection, check, faithfulness
     from .explainer import DeepExplainer
-    from .loading import load
     from .results import Explanation, JointExplanation
     from .tables import Sequences, sequences
 
@@ -93,11 +93,11 @@ _LAZY = {
     "faithfulness": ".evaluation",
     "forecasting": ".forecasting",
     "gate_attribution": ".compat.lstm",
-    "load": ".loading",
+    "load": ".dataset.loading",
     "patch_captum": ".compat.captum",
     "patch_shap": ".compat.shap",
     "plots": ".plots",
-    "ray": ".ray",
+    "ray": ".dataset.ray",
     "product_attribution": ".compat.lstm",
     "register_lstm_shap_hook": ".compat.lstm",
     "register_rule": ".engines.user_rules",
@@ -109,11 +109,14 @@ _LAZY = {
 }
 
 
+_MODULES = {"captum", "datasets", "forecasting", "plots", "ray"}
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_LAZY[name], __name__)
-    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    return module if module.__name__.rpartition(".")[2] == name and name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -34,11 +34,11 @@ from .errors import (
     MemoryBudgetError,
     NonFiniteError,
     UnsupportedOperationError,
+    check_whole,
     warn_caller,
 )
 from .mathematics.additivity import additivity_gap, chosen, cleared, output_scale
 from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, evenly, plan_for
-from .names import check_whole
 from .outputs import OutputSelection
 from .sampling import (
     Attribution,

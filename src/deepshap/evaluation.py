@@ -15,9 +15,8 @@ import numpy as np
 from .attribution import run
 from .engines.registry import engine_for
 from .engines.uses import Use
-from .errors import InputError
-from .names import check_whole, plural, shortened
-from .options import check_choice, check_number, check_options
+from .errors import InputError, check_choice, check_number, check_options, check_whole
+from .explanation.labels import plural, shortened
 from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
 from .tables import plain
 
@@ -173,7 +172,7 @@ class Faithfulness:
 
     def to_dataframe(self) -> pd.DataFrame:
         """A line for each row, with what was found of it."""
-        from .optional import needed
+        from .errors import needed
 
         columns = ("separation", "agreement", "gap", "doubtful", "noise_changes", "output_changes")
         return needed("pandas", "tables need pandas").DataFrame({name: getattr(self, name) for name in columns})

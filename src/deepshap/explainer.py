@@ -25,17 +25,28 @@ from .engines.callables import packages, reached
 from .engines.handlers import TakesHandlers
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
-from .errors import ControlFlowError, DeepShapError, InputError, NoExpectedValueError, of_user, warn_caller
-from .found import check_transforms, names_of_inputs
+from .errors import (
+    ControlFlowError,
+    DeepShapError,
+    InputError,
+    NoExpectedValueError,
+    check_count,
+    check_options,
+    check_whole,
+    listed,
+    of_user,
+    opened,
+    warn_caller,
+)
+from .explanation.labels import name_of, plural, shortened
 from .memory import MOST_PAIRS, memory_budget
-from .names import check_count, check_whole, listed, name_of, plural, shortened
-from .options import check_options, opened
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
 from .sampling.choice import method_of
 from .sampling.estimates import largest_errors
 from .sampling.players import players_of
 from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
+from .tables.several import check_transforms, names_of_inputs
 
 if TYPE_CHECKING:
     import torch

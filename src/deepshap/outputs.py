@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from .engines.api import Engine, Points, Profile
-from .errors import InputError, NoHeadError
-from .names import as_labels, check_count, is_whole
-from .options import check_choice
+from .errors import InputError, NoHeadError, check_choice, check_count, is_whole
+from .explanation.labels import as_labels
 
 ORDERS = {"max": lambda v: -v, "min": lambda v: v, "max_abs": lambda v: -np.abs(v)}
 LOGITS, LOG_ODDS = "logits", "log-odds"

@@ -22,7 +22,7 @@ import deepshap
 from deepshap.cli import cli, estimate
 from deepshap.cli.dial import with_options
 from deepshap.engines.torch import table
-from deepshap.options import MAX_MEGABYTES
+from deepshap.errors import MAX_MEGABYTES
 
 ROWS, STEPS = 9, 5
 TESTS = Path(__file__).parents[1]
@@ -698,7 +698,7 @@ def test_reports_that_are_not_written(page, message):
 
 def test_demo_hands_its_options_on(monkeypatch):
     calls = []
-    monkeypatch.setattr("deepshap.demo.main", lambda output, report: calls.append((output, report)))
+    monkeypatch.setattr("deepshap.datasets.demo.main", lambda output, report: calls.append((output, report)))
     done("demo")
     done("demo", "-o", "there", "--no-report")
     assert calls == [(Path("demo-output"), True), (Path("there"), False)]

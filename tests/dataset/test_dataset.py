@@ -18,7 +18,7 @@ import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.dataset import run
 from deepshap.engines.torch.recurrent import products
-from deepshap.names import duration
+from deepshap.explanation.labels import duration
 
 COUNT = 23
 

@@ -5,7 +5,7 @@ import pytest
 
 import deepshap
 from deepshap.errors import InputError
-from deepshap.names import as_texts
+from deepshap.explanation.labels import as_texts
 
 
 @pytest.mark.parametrize(

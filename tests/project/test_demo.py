@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import deepshap
-from deepshap import demo
-from deepshap.datasets import JapaneseVowels, japanese_vowels
+from deepshap.datasets import JapaneseVowels, demo, japanese_vowels
 
 pytestmark = pytest.mark.slow
 

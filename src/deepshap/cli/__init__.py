@@ -339,7 +339,7 @@ def report(
     file: Path, output: Path | None, title: str | None, max_megabytes: float, quiet: bool, traceback: bool
 ) -> None:
     """Make a page (.html) of FILE, a Parquet file from `deepshap explain`: for browsers, without network."""
-    from ..loading import load
+    from ..dataset.loading import load
     from .files import REPORT, check_can_write
 
     page = output or file.with_suffix(".html")
@@ -372,7 +372,7 @@ def status(folder: Path, traceback: bool) -> None:
 @traceback_option
 def demo(output: Path, report: bool, traceback: bool) -> None:
     """Train an LSTM on speech recordings, explain it, and write tables, pictures and a report."""
-    from ..demo import main as run_demo
+    from ..datasets.demo import main as run_demo
 
     run_demo(output, report=report)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import check_names
+from ..errors import InputError, check_names
 from ..tables import Columns, Sequences, Table, decide, describe, order_of, read, resolved
 from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
 

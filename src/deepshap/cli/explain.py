@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from ..engines.inputs import keyed, tensors_in
-from ..errors import DeepShapError, InputError
+from ..errors import DeepShapError, InputError, check_names, needed
 from ..evaluation import Faithfulness, faithfulness
 from ..explainer import DeepExplainer
+from ..explanation.labels import duration, plural, shortened
 from ..memory import evenly
-from ..names import check_names, duration, plural, shortened
-from ..optional import needed
 from ..outputs import kind_of
 from ..results import Explanation
 from ..sampling import DeepShap

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from ..options import PAGES
+from ..errors import PAGES, InputError
 
 
 @dataclass(frozen=True)

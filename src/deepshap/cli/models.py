@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..names import plural
+from ..explanation.labels import plural
 
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin"}
 HOW_TO_EXPORT = (

@@ -14,8 +14,8 @@ from ..dataset.run import explain_dataset
 from ..dataset.sources import Batch, open_source
 from ..dataset.stored import status
 from ..errors import InputError
+from ..explanation.labels import plural
 from ..memory import evenly
-from ..names import plural
 from ..tables import Sequences, Wide, describe
 from ..tables.files import PARQUET
 from .data import Data, bounds, read_data, row_array

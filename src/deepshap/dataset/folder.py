@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..optional import import_pyarrow, needed
+from ..errors import InputError, import_pyarrow, needed
 
 DIGEST = re.compile("[0-9a-f]{64}")  # of what cannot be shown in a line
 NAME = re.compile(r"part-(\d{7,})-([0-9a-f]{32})\.parquet")

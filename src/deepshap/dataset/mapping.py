@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import as_labels
-from ..optional import import_pyarrow, needed
+from ..errors import InputError, import_pyarrow, needed
+from ..explanation.labels import as_labels
 from ..tables import check_columns_exist
 from .rows import RowExplainer
 from .sources import Batch, rows_of_table

@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..engines.kernels.worth import take_all
-from ..errors import DeepShapError, InputError
+from ..errors import DeepShapError, InputError, check_choice, import_pyarrow
 from ..explanation.storage import as_column, long_tables, write
-from ..optional import import_pyarrow
-from ..options import check_choice
 from ..results import Explanation, JointExplanation
 from ..tables import Sequences, Wide, columns_of, plain
 from .folder import ABOUT

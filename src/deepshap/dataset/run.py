@@ -15,10 +15,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import InputError
-from ..names import duration
-from ..optional import import_pyarrow
-from ..options import check_options, check_rows
+from ..errors import InputError, check_options, check_rows, import_pyarrow
+from ..explanation.labels import duration
 from ..sampling.choice import check_effort
 from ..tables import order_of
 from .fingerprint import digest, versions

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_labels
+from ..explanation.labels import as_labels
 from ..tables import (
     Columns,
     Decided,

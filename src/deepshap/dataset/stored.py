@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_options, import_pyarrow
 from ..explanation import storage
-from ..optional import import_pyarrow
-from ..options import check_options
 from ..results import Explanation, JointExplanation
 from .folder import about, failures, is_sound, locked, parts_in, read_part
 from .rows import rows_of

@@ -19,8 +19,7 @@ import cloudpickle
 import psutil
 
 from ..engines.user_rules import received, with_rules
-from ..errors import DeepShapError, InputError
-from ..optional import needed
+from ..errors import DeepShapError, InputError, needed
 from .rows import Part, RowExplainer, said
 from .sources import Batch
 

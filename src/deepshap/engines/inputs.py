@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import is_whole
+from ..errors import InputError, is_whole
 
 
 def not_finite(what: str, first: int, rows: int, given: Any = None, dtype: Any = None) -> InputError:

@@ -11,9 +11,8 @@ import numpy as np
 import shap
 from slicer import Alias, Obj
 
-from ..errors import InputError
-from ..names import as_array, as_texts, check_count, check_names, is_whole, names_for, numbered
-from ..options import check_number, check_types
+from ..errors import InputError, check_count, check_names, check_number, check_types, is_whole
+from ..explanation.labels import as_array, as_texts, names_for, numbered
 from .fields import Fields
 
 if TYPE_CHECKING:

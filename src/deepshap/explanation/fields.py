@@ -9,8 +9,8 @@ import numpy as np
 from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
+from ..explanation.labels import as_array, as_labels, with_plain_texts
 from ..mathematics.additivity import cleared
-from ..names import as_array, as_labels, with_plain_texts
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise
 

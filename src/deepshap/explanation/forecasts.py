@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_labels
+from ..explanation.labels import as_labels
 
 if TYPE_CHECKING:
     from typing_extensions import Self

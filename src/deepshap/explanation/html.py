@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..names import as_texts, duration, names_for, numbered, plural
+from ..explanation.labels import as_texts, duration, names_for, numbered, plural
 from .core import Attributions
 from .long_form import axis_names, column_of
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from slicer import Alias, Obj
 
-from ..errors import InputError
-from ..names import as_labels
-from ..optional import needed
+from ..errors import InputError, needed
+from ..explanation.labels import as_labels
 from .core import Attributions
 from .fields import FACTS
 

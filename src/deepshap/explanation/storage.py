@@ -44,8 +44,7 @@ from typing import Any
 import numpy as np
 from slicer import Alias, Obj
 
-from ..errors import InputError
-from ..optional import import_pyarrow
+from ..errors import InputError, import_pyarrow
 from .core import Attributions
 from .long_form import Column, LongForm, facts, in_order, rebuilt
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..engines.callables import packages
-from ..errors import InputError
+from ..errors import InputError, check_whole
 from ..explainer import DeepExplainer
-from ..names import check_whole
 from ..results import JointExplanation
 from .units import check_same
 from .windows import Asked, Forecaster, Input, Windows

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..engines.callables import is_keras
 from ..engines.registry import takes_keras
-from ..errors import InputError, of_user
+from ..errors import InputError, check_names, check_whole, of_user
+from ..explanation.labels import name_of, numbered
 from ..memory import evenly
-from ..names import check_names, check_whole, name_of, numbered
 from ..tables import is_frame, plain
 from .times import rising
 from .units import affine_of

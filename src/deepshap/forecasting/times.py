@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_labels, as_texts, shortened
+from ..explanation.labels import as_labels, as_texts, shortened
 
 WITHOUT_TIMES = "or number the rows instead, frame.reset_index(drop=True)"
 MOST_LISTED = 1000

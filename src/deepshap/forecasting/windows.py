@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_labels, as_texts
+from ..explanation.labels import as_labels, as_texts
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..errors import InputError
+from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
-from ..names import check_whole
 from . import style
 from .overview import Bars, mean_size
 from .reading import Sequences, folding, picture, read_features, read_rows

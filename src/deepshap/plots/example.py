@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
-from ..names import names_for
+from ..explanation.labels import names_for
 from . import style
 from .reading import Sequences, check, picture, read_row
 from .shap_plots import heatmap_of_rows

@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.patches import Patch
 
-from ..errors import InputError
+from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
-from ..names import check_whole
 from . import style
 from .reading import folding, picture
 

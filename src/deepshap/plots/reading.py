@@ -16,13 +16,12 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from deepshap.errors import InputError
+from deepshap.errors import InputError, check_options
 from deepshap.explanation.core import Attributions
 from deepshap.explanation.grids import channel_axis, channels_last
 from deepshap.explanation.joint import JointAttributions
+from deepshap.explanation.labels import names_for, numbered
 from deepshap.explanation.uncertainty import Errors
-from deepshap.names import names_for, numbered
-from deepshap.options import check_options
 from deepshap.plots.style import short
 from deepshap.plots.timeline import mean_of_known
 

@@ -23,8 +23,8 @@ from matplotlib.collections import PathCollection
 
 from ..errors import InputError
 from ..explanation.core import Attributions
+from ..explanation.labels import as_texts
 from ..explanation.uncertainty import Errors
-from ..names import as_texts
 from . import style
 from .reading import Sequences, check_single, checked, folding, picture, read_features
 

@@ -16,7 +16,7 @@ from matplotlib.textpath import TextPath
 
 from ..errors import InputError
 from ..explanation.core import Attributions
-from ..names import PADDING
+from ..explanation.labels import PADDING
 from . import style
 from .reading import Sequences, check_single, checked, picture, read_grid, read_rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import dates, ticker
 from matplotlib.axes import Axes
 
-from deepshap.names import as_texts
+from deepshap.explanation.labels import as_texts
 from deepshap.plots.style import SMALL, date_axis, points, short
 
 Align = Literal["start", "end", "relative"]

@@ -10,10 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import MAX_MEGABYTES, PAGES, InputError, check_options
 from ..explanation.core import Attributions
 from ..explanation.storage import check_folder
-from ..options import MAX_MEGABYTES, PAGES, check_options
 
 
 def write_report(

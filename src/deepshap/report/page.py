@@ -28,7 +28,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..explanation.core import Attributions
-from ..names import duration, plural
+from ..explanation.labels import duration, plural
 from .content import TOLERANCE, Content, Part, read
 from .examples import Judged, judge, outputs_worth_showing, priorities
 from .overview import Beside, Importance, decimal, faithfulness_section, groups_of, importance, in_order, number

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import MAX_MEGABYTES, InputError, check_options
 from ..explanation import html, long_form, storage
 from ..explanation.concat import concatenated
 from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
-from ..options import MAX_MEGABYTES, check_options
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from slicer import Obj
 
-from ..errors import InputError
-from ..found import names_of_inputs, per_input, unscaled
-from ..names import check_count, numbered
+from ..errors import InputError, check_count
+from ..explanation.labels import numbered
 from ..tables import Labels, common_ids
+from ..tables.several import names_of_inputs, per_input, unscaled
 from . import Explanation, JointExplanation
 
 

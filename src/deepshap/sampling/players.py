@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..names import as_array
+from ..explanation.labels import as_array
 
 ALLOWED = (
     "'cells', 'steps', 'features', a window (a whole number of steps), an integer array of one row's shape, or a mapping "

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import as_labels, check_names, shortened
-from ..optional import import_pyarrow, needed
+from ..errors import InputError, check_names, import_pyarrow, needed
+from ..explanation.labels import as_labels, shortened
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-nan", "#n/a", "<na>")  # cells of text files without a number
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?inf(inity)?$"

@@ -22,9 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..names import check_names, shortened
-from ..optional import import_pyarrow, needed
+from ..errors import InputError, check_names, import_pyarrow, needed
+from ..explanation.labels import shortened
 from .columns import NUMBER, Table, counted
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import as_labels, check_names, is_whole, shortened
+from ..errors import InputError, check_names, is_whole
+from ..explanation.labels import as_labels, shortened
 from .columns import as_table, is_frame, joined, matrix
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..optional import import_pyarrow
+from ..errors import InputError, import_pyarrow
 from .columns import Table, counted, decoded, ids
 from .reading import Columns, Decided, Rows, decide, read
 

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..names import as_texts, check_names, shortened
-from ..optional import import_pyarrow
-from ..options import check_options
+from ..errors import InputError, check_names, check_options, import_pyarrow
+from ..explanation.labels import as_texts, shortened
 from .columns import (
     Table,
     as_table,

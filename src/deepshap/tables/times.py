@@ -17,8 +17,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from ..errors import InputError
-from ..optional import import_pyarrow, needed
+from ..errors import InputError, import_pyarrow, needed
 from .columns import Table, decoded, is_number, is_text, parsed
 
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engines.torch.engine import TorchEngine
-from ...errors import InputError, UnsupportedOperationError
-from ...options import check_options
+from ...errors import InputError, UnsupportedOperationError, check_options
 from . import arguments
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import UnsupportedOperationError
-from ...optional import find
+from ...errors import UnsupportedOperationError, find
 
 
 def _missing(path: str, purpose: str) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DeepShapError, UnsupportedOperationError
-from ...names import plural
+from ...explanation.labels import plural
 from ._compat import base_of
 from .operations import Operation
 from .tree import replace, tensors

@@ -1,6 +1,6 @@
 """Who is speaking, and which sounds give him away? Deep SHAP of an LSTM on real speech.
 
-`python -m deepshap.demo` trains an LSTM to tell nine speakers apart by one utterance of the vowels /ae/,
+`python -m deepshap.datasets.demo` trains an LSTM to tell nine speakers apart by one utterance of the vowels /ae/,
 explains all 370 test utterances against 100 training utterances, and writes two tables, four pictures and a report.
 So does `deepshap demo`.
 
@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import deepshap
 from deepshap.datasets import JapaneseVowels, Utterances, japanese_vowels
-from deepshap.names import duration
+from deepshap.explanation.labels import duration
 
 try:
     import matplotlib.pyplot as plt
@@ -273,7 +273,7 @@ def select(utterances: Utterances, rows: np.ndarray | slice) -> Utterances:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m deepshap.demo", description="Who is speaking, and why?")
+    parser = argparse.ArgumentParser(prog="python -m deepshap.datasets.demo", description="Who is speaking, and why?")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where tables and pictures go")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
     parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .dataset.folder import check_same, write_whole
-from .dataset.mapping import BatchExplainer, features_of
-from .dataset.rows import RowExplainer
-from .dataset.run import made_of, plainly
-from .dataset.sources import rows_of_table
-from .engines.user_rules import received, with_rules
-from .errors import InputError
-from .optional import import_pyarrow, import_ray
+from ..engines.user_rules import received, with_rules
+from ..errors import InputError, import_pyarrow, import_ray
+from .folder import check_same, write_whole
+from .mapping import BatchExplainer, features_of
+from .rows import RowExplainer
+from .run import made_of, plainly
+from .sources import rows_of_table
 
 __all__ = ["BatchExplainer", "explain"]
 

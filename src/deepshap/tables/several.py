@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:

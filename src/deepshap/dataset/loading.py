@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from glob import glob
 from typing import Any
 
-from .dataset.stored import ExplanationDataset
-from .errors import InputError
-from .explanation import storage
-from .results import Explanation, JointExplanation
+from ..errors import InputError
+from ..explanation import storage
+from ..results import Explanation, JointExplanation
+from .stored import ExplanationDataset
 
 
 def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any:

@@ -1,0 +1,101 @@
+"""Labels of rows, steps, features and outputs: how they are read, and how labels, counts and times are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+PADDING = ("[pad]", "<pad>", "<|pad|>", "<blank>", "")  # tokens that fill texts up, in small letters
+
+
+def numbered(kind: str, count: int) -> list[str]:
+    """Return names that count."""
+    return [f"{kind} {i}" for i in range(count)]
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its word, which gets an s unless there is one."""
+    return f"{count:,} {word}{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 9.5:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def shortened(names: Sequence[Any]) -> str:
+    """The first of some names, for messages."""
+    return ", ".join(map(str, names[:6])) + (", ..." if len(names) > 6 else "")
+
+
+def names_for(names: Any, size: int) -> list[str] | None:
+    """Names as a list of str if there is one for each place of an axis, else None."""
+    return [str(name) for name in names] if np.ndim(names) == 1 and len(names) == size else None
+
+
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Values as an array, which they must fill."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InputError(f"{what} is ragged: its rows have different lengths. Fill them up.") from None
+
+
+def as_labels(labels: Any, what: str) -> np.ndarray | None:
+    """Labels of any kind as an array of str, numbers or datetime64.
+
+    Raises
+    ------
+    InputError
+        If they are no rectangle.
+    """
+    if labels is None:
+        return None
+    array = as_array(labels, what)
+    if array.dtype != object:
+        return array
+    if array.size and all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in array.flat):
+        return array.astype("datetime64[us]" if isinstance(array.flat[0], datetime) else "datetime64[D]")
+    return np.array([str(v) for v in array.flat], str).reshape(array.shape)
+
+
+def with_plain_texts(labels: Any) -> Any:
+    """Labels whose texts are Python's own str, which every library takes; such an array is a copy, and read only."""
+    texts = np.asarray(labels)
+    if texts.dtype.kind != "U":
+        return labels
+    if not texts.ndim:
+        return texts.item()
+    texts = texts.astype(object)
+    texts.flags.writeable = False
+    return texts
+
+
+def as_texts(labels: Any) -> np.ndarray:
+    """Labels as str: dates without empty hours, numbers without trailing zeros."""
+    array = np.asarray(labels)
+    if array.dtype.kind == "M":
+        units = ("D", "m", "s", "ms", "us", "ns")
+        unit: Any = next((u for u in units if np.array_equal(array.astype(f"M8[{u}]"), array, equal_nan=True)), "ns")
+        return np.char.replace(np.datetime_as_string(array, unit=unit), "T", " ")
+    if array.dtype.kind == "f":
+        return np.array([f"{value:g}" for value in array.flat]).reshape(array.shape)
+    return array.astype(str)
+
+
+def name_of(model: Any) -> str | None:
+    """The class of a model, or the name of a function."""
+    name = getattr(model, "__name__", None) or type(model).__name__
+    return None if name == "<lambda>" else name
