@@ -240,6 +240,14 @@ def test_files_of_the_archive(name, content):
     assert found.feature_names == ["dimension 1", "dimension 2"]
 
 
+def test_a_data_set_of_the_archive(tmp_path):
+    Path("x.ts").write_text(TS)
+    explainer = deepshap.DeepExplainer(cli_models.Ragged(), np.zeros((1, 3, 2), "f4"), progress=False)
+    found = explain_dataset(explainer, "x.ts", tmp_path / "out", lengths=True, targets="class", progress=False)[:]
+    assert found.data[..., 0].tolist() == [[1.5, 2.5, 3.5], [4.5, 0, 0]]
+    assert found.targets.tolist() == ["a", "b"]
+
+
 def test_an_arff_table():
     Path("x.arff").write_text(
         "@relation r\n@attribute 'wind speed' numeric\n@attribute b numeric\n@attribute c real\n"

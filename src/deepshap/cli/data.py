@@ -163,7 +163,7 @@ def _from_table(path: Path, source: Source, pad: float | str, steps: int | None)
     table = read_file(path, source.written, [*named, *(source.features or [])])
     columns = _columns(table, source, path)
     decided = decide(table, columns)
-    if source.lengths not in (None, "table") and columns.lengths is None and columns.long:
+    if source.lengths not in (None, "table") and columns.lengths is None and decided.long:
         raise InputError(
             f"--lengths {source.lengths}: in a long table a row is as long as its id has lines: --lengths table hands that on."
         )
@@ -203,15 +203,15 @@ def _columns(table: Table, source: Source, path: Path) -> Columns:
             "it is explained in Python, by deepshap.forecasting.explain_forecast."
         )
     return Columns(
-        source.id_column or implied.get("id"),
-        source.time_column or implied.get("time"),
+        source.id_column,
+        source.time_column,
         source.features,
         **beside,
         lengths=lengths,
         variable=source.variable,
         value=source.value,
         shape=source.shape,
-        long=source.long or bool(implied),
+        long=None if source.form is None else source.form == "long",
     )
 
 

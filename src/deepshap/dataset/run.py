@@ -61,11 +61,11 @@ def explain_dataset(
     folder : path
         Where the parts go; it is made if it is not there.
     id : str, optional
-        Parquet's column of row ids. Without it the rows are counted from 0.
+        The column of row ids. Without it the rows are counted from 0.
     time : str, optional
         The column of times of a long table, in which several lines of one id are a row. Its lines must be sorted by id.
     features : sequence of str, optional
-        Parquet's columns to explain, by default all others; or one column that holds an array for each row.
+        The columns to explain, by default all others; or one column that holds an array for each row.
     shape : sequence of int, optional
         Shape of one row, such as (30, 4) for 120 columns that are 30 steps of 4 features.
     lengths : bool, str or array (rows,)

@@ -189,6 +189,8 @@ def decide(
         If a column is missing or is not what it is named as, or there are no features.
     """
     schema, known = table.columns.schema, table.names
+    if table.implied and columns.id is None and columns.time is None and columns.long is None:
+        columns = replace(columns, id=table.implied["id"], time=table.implied["time"])
     index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
     long = columns.time is not None if columns.long is None else columns.long
     id = columns.id
