@@ -22,7 +22,7 @@ from processes import write
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.torch.precision import full_float32
+from deepshap.engines.torch.preserve import full_float32
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 MODELS: dict[str, tuple[type[nn.RNNBase], int, int, int, dict[str, Any]]] = {

@@ -64,7 +64,7 @@ def not_compiled(monkeypatch):
 @pytest.fixture(autouse=True)
 def nothing_done_before(monkeypatch):
     """The work of other tests counts for none: whether a recurrent layer's steps are written out does not depend on these."""
-    products = sys.modules.get("deepshap.engines.torch.recurrent.products")
+    products = sys.modules.get("deepshap.engines.torch.recurrent.fused")
     worth = sys.modules.get("deepshap.engines.kernels.worth")
     if worth is not None:
         monkeypatch.setattr(worth, "_all", False)

@@ -17,7 +17,7 @@ from dataset_models import Picky, Table, long_table, ragged_explainer, rows, tab
 import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.dataset import run
-from deepshap.engines.torch.recurrent import products
+from deepshap.engines.torch.recurrent import fused
 from deepshap.explanation.labels import duration
 
 COUNT = 23
@@ -647,7 +647,7 @@ def test_parts_do_not_tell_what_their_process_has_done_before(tmp_path, monkeypa
         return [path.name for path in found.paths]
 
     found = go("early")
-    monkeypatch.setattr(products.WORTH, "done", dict.fromkeys(products.WORTH.done, 10**9))
+    monkeypatch.setattr(fused.WORTH, "done", dict.fromkeys(fused.WORTH.done, 10**9))
     assert found == go("late")
 
 

@@ -14,7 +14,7 @@ from test_oracle import DEEP, oracle_values
 from torch import nn
 
 from deepshap.engines.kernels import steps_on_gpu
-from deepshap.engines.torch.recurrent import fused, products
+from deepshap.engines.torch.recurrent import fused
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 
@@ -30,7 +30,7 @@ def interpreted(monkeypatch):
             runs.append(arguments)
             return original(*arguments)
 
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     monkeypatch.setattr(fused, "run", run)
     monkeypatch.setattr(steps_on_gpu, "TILE", 64)
     monkeypatch.setattr(steps_on_gpu, "WIDTH", 4)

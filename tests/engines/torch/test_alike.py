@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import deepshap
-from deepshap.engines.torch import alike
+from deepshap.engines.torch import engine
 from deepshap.engines.torch import engine as engine_module
-from deepshap.engines.torch.recurrent import begun, layers, loops, products, sequence
+from deepshap.engines.torch.recurrent import context, fused, layers, loops, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -95,7 +95,7 @@ def rows_run(monkeypatch):
         counts.extend(len(x) for x, *_ in together.given[len(together.made) :])
         of_steps(together)
 
-    for module in (begun, layers):
+    for module in (context, layers):
         monkeypatch.setattr(module, "run", run)
     of_steps = loops.Together.make
     monkeypatch.setattr(loops.Together, "make", make)
@@ -109,7 +109,7 @@ LENGTHS = torch.tensor([4, 6, 2, 4, 1, 6, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_pairs_share_what_is_alike(name, compiled, rows_run, monkeypatch):
     """Each example and each reference runs once, and each pair stops at its own end: as if they were cut there."""
-    monkeypatch.setattr(products.WORTH, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0 if compiled else np.inf)
     torch.manual_seed(0)
     model = MODELS[name].double()
     background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
@@ -219,7 +219,7 @@ def test_references_run_once_to_the_longest_end(groups, monkeypatch):
     torch.manual_seed(0)
     steps, original = [], sequence.run
     monkeypatch.setattr(
-        begun, "run", lambda levels, x, states, s: steps.append(len(x)) or original(levels, x, states, s)
+        context, "run", lambda levels, x, states, s: steps.append(len(x)) or original(levels, x, states, s)
     )
     model, background = MODELS["LSTM"].float(), torch.randn(20, STEPS, FEATURES)
     explainer = deepshap.DeepExplainer(model, background)
@@ -316,9 +316,9 @@ def test_groups_of_rows():
     form = deepshap.DeepExplainer(nn.Linear(2, 1), torch.randn(2, 2)).engine.read_background(torch.zeros(4, 2))
     lengths, masks = torch.tensor([3, 5, 3, 5]), torch.tensor([[0, 1], [1, 1], [0, 1], [1, 0]]).bool()
     points = deepshap.engines.api.Points(form.form, form.inputs, (lengths, 2.0, masks))
-    assert [rows.tolist() for rows in alike.groups_of(points)] == [[1], [3], [0, 2]]
+    assert [rows.tolist() for rows in engine.groups_of(points)] == [[1], [3], [0, 2]]
     column = torch.stack([lengths, lengths], 1)[:, 0]  # of a table
     points = deepshap.engines.api.Points(form.form, form.inputs, (column,))
-    assert [rows.tolist() for rows in alike.groups_of(points)] == [[1, 3], [0, 2]]
+    assert [rows.tolist() for rows in engine.groups_of(points)] == [[1, 3], [0, 2]]
     nothing = deepshap.engines.api.Points(form.form, form.inputs, (2.0,))
-    assert [rows.tolist() for rows in alike.groups_of(nothing)] == [[0, 1, 2, 3]]
+    assert [rows.tolist() for rows in engine.groups_of(nothing)] == [[0, 1, 2, 3]]

@@ -13,7 +13,7 @@ from test_oracle import DEEP, oracle_values
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.torch.recurrent import fused, products
+from deepshap.engines.torch.recurrent import fused
 from deepshap.mathematics.additivity import TOLERANCE as BY_NAME
 
 TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
@@ -92,7 +92,7 @@ def test_compiled_recurrent_layers_on_the_device(device, kind, monkeypatch):
         with not_waiting(device):
             level(*arguments)
 
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     monkeypatch.setattr(fused._Block, "_level", watched)
     model = built(Recurrent(kind, "all", "computed", **DEEP))
     X, R = drawn(2, 4, 3, seed=1), drawn(3, 4, 3, seed=2)

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 import deepshap
 from deepshap.engines.kernels import worth
-from deepshap.engines.torch.recurrent import products
+from deepshap.engines.torch.recurrent import fused
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:
@@ -190,7 +190,7 @@ class Summed(nn.Module):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", ["GRU", "RNN", "RNN, relu"])
 def test_recurrent_kernels_equal_the_oracle(kind, seed, monkeypatch):
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     random = np.random.default_rng(seed)
     cls, own = LAYERS[kind]
     units, steps, features = int(random.choice([8, 16, 33, 64])), int(random.integers(1, 7)), int(random.integers(1, 6))

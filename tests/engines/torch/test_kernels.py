@@ -16,8 +16,8 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.kernels import steps
-from deepshap.engines.torch import threads
-from deepshap.engines.torch.recurrent import Weights, cells, fused, products
+from deepshap.engines.torch import kernel_dispatch
+from deepshap.engines.torch.recurrent import Weights, cells, fused
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
 
@@ -28,7 +28,7 @@ def compiled(monkeypatch):
     runs, threads = [], torch.get_num_threads()
     original = fused.run
     torch.set_num_threads(2)
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     monkeypatch.setattr(fused, "run", lambda *arguments: runs.append(arguments) or original(*arguments))
     yield runs
     torch.set_num_threads(threads)
@@ -214,10 +214,10 @@ def test_many_steps_are_worth_a_kernel_however_little_they_hold(monkeypatch):
 def test_work_adds_up_until_a_kernel_is_worth_it(what):
     layer = nn.LSTM(3, 5)
     weights = Weights(layer.weight_ih_l0, layer.weight_hh_l0)
-    half = products.WORTH.beyond // 2
-    found = [products.worthwhile(cells.LSTM, weights, **{"work": 10, what: half}) for _ in range(3)]
+    half = fused.WORTH.beyond // 2
+    found = [fused.worthwhile(cells.LSTM, weights, **{"work": 10, what: half}) for _ in range(3)]
     assert found == [False, True, True]
-    assert products.units_of_kernel(cells.LSTM, weights) == (5 if what == "work" else 0)
+    assert fused.units_of_kernel(cells.LSTM, weights) == (5 if what == "work" else 0)
 
 
 def test_torch_and_the_processor_are_left_as_they_were(compiled):
@@ -241,12 +241,12 @@ def test_errors_in_a_thread_reach_the_user(compiled, monkeypatch):
 
 # ---------------------------------------------------------------------- beside torch's threads
 def test_waiting_threads_are_sent_away_and_come_back(compiled):
-    if threads._openmp() is None:
+    if kernel_dispatch._openmp() is None:
         assert sys.platform != "linux"
         return
     square = torch.ones(500, 500)
     wanted, before = square @ square, psutil.Process().num_threads()
-    threads.dismiss_waiting_threads()
+    kernel_dispatch.dismiss_waiting_threads()
     assert psutil.Process().num_threads() < before
     assert torch.equal(square @ square, wanted)
     assert psutil.Process().num_threads() == before

@@ -15,7 +15,7 @@ from helpers import assert_close, drawn, values
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.torch import state as kept
+from deepshap.engines.torch import preserve as kept
 
 X, R = drawn(3, 4, seed=1), drawn(2, 4, seed=2)
 

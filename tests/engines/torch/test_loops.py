@@ -10,8 +10,8 @@ from helpers import assert_close, drawn, values
 from tiers import mostly_wide
 from torch import Tensor, nn
 
-from deepshap.engines.torch import engine, nodes
-from deepshap.engines.torch.recurrent import products, single
+from deepshap.engines.torch import autograd, engine
+from deepshap.engines.torch.recurrent import fused, single
 
 STEPS = 5
 X, R = drawn(3, STEPS, 4, seed=1), drawn(4, STEPS, 4, seed=2)
@@ -115,7 +115,7 @@ def together(monkeypatch):
         found.append(len(traces))
         return original(level, traces, *rest)
 
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     monkeypatch.setattr(single, "back_through", counted)
     return found
 
@@ -162,7 +162,7 @@ def test_a_pass_for_each_reference(together, monkeypatch):
 
 def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
     """It has found multipliers for steps that it did not reach."""
-    model, original, calls = Loop("GRUCell", USES["the last"][0]), nodes._known, []
+    model, original, calls = Loop("GRUCell", USES["the last"][0]), autograd._known, []
 
     def fails(step):
         calls.append(step)
@@ -171,7 +171,7 @@ def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
         return original(step)
 
     wanted = written_out(model, X[:1], R[:1], monkeypatch)
-    monkeypatch.setattr(nodes, "_known", fails)
+    monkeypatch.setattr(autograd, "_known", fails)
     assert_close(values(model, X[:1], R[:1]), wanted, 1e-12)
     assert len(calls) > 2
 

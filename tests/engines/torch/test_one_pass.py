@@ -9,7 +9,7 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.kernels import attention, pairs, worth
-from deepshap.engines.torch import one_pass
+from deepshap.engines.torch import kernel_dispatch
 from deepshap.mathematics import secants
 
 WEIGHT = torch.linspace(-1, 2, 6)
@@ -61,9 +61,11 @@ class Rows(nn.Module):
 @pytest.fixture
 def passes(monkeypatch):
     """Use kernels for the smallest job and in threads, and count what they run."""
-    runs, original = [], one_pass._run
+    runs, original = [], kernel_dispatch._run
     monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
-    monkeypatch.setattr(one_pass, "_run", lambda *given, **options: runs.append(given) or original(*given, **options))
+    monkeypatch.setattr(
+        kernel_dispatch, "_run", lambda *given, **options: runs.append(given) or original(*given, **options)
+    )
 
     def use(yes):
         monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
@@ -152,9 +154,9 @@ def test_contributions_are_summed_over_references(axis, dtype, passes):
         expected[n, i, j] += 0 if (i, j) == (0, 0) else (m[b, n, i, j] * (x[n, i, j] - r[b, i, j])).double()
     given = m.movedim(1, axis + 1), x.movedim(0, axis), r.movedim(0, axis), axis
     passes[0](False)
-    assert one_pass.contributions(*given) is None
+    assert kernel_dispatch.contributions(*given) is None
     passes[0](True)
-    found = one_pass.contributions(*given)
+    found = kernel_dispatch.contributions(*given)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14 if dtype is torch.float64 else 1e-6)
 
 
@@ -197,7 +199,7 @@ def test_slopes_by_derivatives(name):
     y, y_r, s, s_r = function(x), function(r), *(torch.func.vmap(torch.func.grad(function))(v) for v in (x, r))
     sides = [v[None, None, :] for v in (x, r, y, y_r, s, s_r)]
     m = torch.ones(1, 1, 1, 1, len(x))
-    found = one_pass._run(pairs.regular(), m, torch.empty_like(m), 1, sides).flatten()
+    found = kernel_dispatch._run(pairs.regular(), m, torch.empty_like(m), 1, sides).flatten()
     gap = found.double() * (x.double() - r.double()) - (y.double() - y_r.double())
     size = x.abs() + r.abs() + y.abs() + y_r.abs()
     assert bool((gap.abs() <= 5 * torch.finfo(torch.float32).eps * size).all())
@@ -286,10 +288,10 @@ MASKS = {
 @pytest.mark.parametrize(("heads", "mask"), [(2, name) for name in MASKS] + [(0, "none")])
 def test_attention(heads, mask, dtype, at_once, passes, monkeypatch):
     monkeypatch.setattr(attention, "queries_at_once", lambda *_: at_once)
-    monkeypatch.setattr(one_pass, "FEWEST_QUERIES", 1)
-    original, runs = one_pass._attention, passes[1]
-    monkeypatch.setattr(one_pass, "_attention", lambda *given: runs.append(given) or original(*given))
-    monkeypatch.setitem(one_pass.ELEMENTWISE, secants.tanh, None)  # attention alone
+    monkeypatch.setattr(kernel_dispatch, "FEWEST_QUERIES", 1)
+    original, runs = kernel_dispatch._attention, passes[1]
+    monkeypatch.setattr(kernel_dispatch, "_attention", lambda *given: runs.append(given) or original(*given))
+    monkeypatch.setitem(kernel_dispatch.ELEMENTWISE, secants.tanh, None)  # attention alone
     torch.manual_seed(0)
     model = OfThree(heads, MASKS[mask]).to(dtype)
     background, x = 2 * torch.randn(5, 9, 4, dtype=dtype), 2 * torch.randn(4, 9, 4, dtype=dtype)

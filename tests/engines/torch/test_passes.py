@@ -12,9 +12,9 @@ from torch import nn
 
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
-from deepshap.engines.torch import alike, contributions, engine
-from deepshap.engines.torch.recurrent import begun, cells, fused, products, sequence
-from deepshap.engines.torch.rows import Chosen
+from deepshap.engines.torch import backward, engine
+from deepshap.engines.torch.batch_axes import Chosen
+from deepshap.engines.torch.recurrent import cells, context, fused, sequence
 
 STEPS, FEATURES = 6, 3
 
@@ -58,18 +58,18 @@ def convolutions():
 def passes(monkeypatch):
     """Lets passes be as small as they can be; counts the parts of the references that they took."""
     parts = []
-    original = contributions.Traced._windows
+    original = backward.Traced._windows
 
     def windows(self, width):
         found = original(self, width)
         parts.append([window.stop - window.start for window in found])
         return found
 
-    monkeypatch.setattr(contributions.Traced, "_windows", windows)
+    monkeypatch.setattr(backward.Traced, "_windows", windows)
 
     def small():
-        monkeypatch.setattr(alike, "PASS_BYTES", 1)
-        monkeypatch.setattr(alike, "CALL_BYTES", 0)
+        monkeypatch.setattr(engine, "PASS_BYTES", 1)
+        monkeypatch.setattr(engine, "CALL_BYTES", 0)
         parts.clear()
 
     return small, parts
@@ -98,7 +98,7 @@ def test_what_some_references_contribute_is_added_at_once(passes, monkeypatch):
     small, parts = passes
     small()
     made, living = [], []
-    original = contributions.Traced._of_outputs
+    original = backward.Traced._of_outputs
 
     def of_outputs(self, *given, **options):
         living.append(sum(one() is not None for one in made))
@@ -106,7 +106,7 @@ def test_what_some_references_contribute_is_added_at_once(passes, monkeypatch):
         made.extend(weakref.ref(each) for each in found)
         return found
 
-    monkeypatch.setattr(contributions.Traced, "_of_outputs", of_outputs)
+    monkeypatch.setattr(backward.Traced, "_of_outputs", of_outputs)
     deepshap.DeepExplainer(convolutions(), torch.randn(50, STEPS, FEATURES)).shap_values(
         torch.randn(3, STEPS, FEATURES)
     )
@@ -129,8 +129,8 @@ def test_some_rows_of_a_sequence_are_no_copy():
 
 def test_a_run_that_no_other_begins_with_is_not_kept(monkeypatch):
     """It would be a second copy of the output of each layer."""
-    kept, original = [], begun.Run
-    monkeypatch.setattr(begun, "Run", lambda *given: kept.append(given) or original(*given))
+    kept, original = [], context.Run
+    monkeypatch.setattr(context, "Run", lambda *given: kept.append(given) or original(*given))
     model = nn.Sequential(nn.LSTM(FEATURES, 4, batch_first=True), First(), nn.Flatten(), nn.Linear(STEPS * 4, 2))
     deepshap.DeepExplainer(model, torch.randn(7, STEPS, FEATURES)).shap_values(torch.randn(3, STEPS, FEATURES))
     assert not kept
@@ -148,13 +148,13 @@ def uncollected():
 @pytest.mark.parametrize("make", [Recurrent, convolutions], ids=["recurrent", "convolutions"])
 def test_a_run_leaves_its_memory_with_its_last_line(make, uncollected, monkeypatch):
     """Else the next one takes as much again, until garbage is collected."""
-    steps, original = [], contributions.Traced.contributions
+    steps, original = [], backward.Traced.contributions
 
     def kept(self, *given):
         steps.extend(map(weakref.ref, self.tracer.tape.steps))
         return original(self, *given)
 
-    monkeypatch.setattr(contributions.Traced, "contributions", kept)
+    monkeypatch.setattr(backward.Traced, "contributions", kept)
     explainer = deepshap.DeepExplainer(make().eval(), torch.randn(7, STEPS, FEATURES))
     explainer.shap_values(torch.randn(3, STEPS, FEATURES))
     assert steps
@@ -176,7 +176,7 @@ def test_kernels_get_arrays_without_gaps(passes, monkeypatch):
     """They take others too, but have no vector code for them, and took six times as long."""
     small, parts = passes
     small()
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     given, original = [], fused.on_cpu.kernel_of
 
     def kernel_of(*name):

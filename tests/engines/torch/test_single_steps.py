@@ -11,8 +11,8 @@ from tiers import mostly_wide
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.torch import nodes
-from deepshap.engines.torch.recurrent import fused, products
+from deepshap.engines.torch import autograd
+from deepshap.engines.torch.recurrent import fused
 
 X, R = drawn(3, 6, 3, seed=1), drawn(5, 6, 3, seed=2)
 
@@ -26,7 +26,7 @@ def runs(request, monkeypatch):
         found.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(products.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.WORTH, "beyond", 0)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", int(request.param == "written out"))
     monkeypatch.setattr(fused, "run", run)
     return found if request.param == "kernels" else None
@@ -122,7 +122,7 @@ def test_a_backward_pass_that_failed_leaves_nothing(networks, monkeypatch):
     def fails(*arguments):
         raise RuntimeError("no rule for several")
 
-    monkeypatch.setattr(nodes, "for_several", fails)
+    monkeypatch.setattr(autograd, "for_several", fails)
     assert_close(values(lambda x: head(layer(x)[0][:, -1]), X, R), wanted, 1e-12)
     wanted = values(dense(layer, head, USES["the last"][0]), X[:1], R[:1])
     assert_close(values(lambda x: head(layer(x)[0][:, -1]), X[:1], R[:1]), wanted, 1e-12)

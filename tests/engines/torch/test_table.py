@@ -9,7 +9,7 @@ from helpers import explainer_of
 from deepshap.engines.torch import names
 from deepshap.engines.torch.composites import arithmetic
 from deepshap.engines.torch.table import OPERATIONS
-from deepshap.engines.torch.trace import Tracer
+from deepshap.engines.torch.tracer import Tracer
 
 NEED_A_GPU = {"cuda"}
 IN_A_FILE_OF_THEIR_OWN = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engines.torch.engine import TorchEngine
-from ...engines.torch.state import Contents, preserved
+from ...engines.torch.preserve import Contents, preserved
 from ...errors import InputError
 
 

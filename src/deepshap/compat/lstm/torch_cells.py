@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...engines.torch.state import Contents, preserved
+from ...engines.torch.preserve import Contents, preserved
 from ...engines.torch.tree import tensors
 from ...errors import InputError
 from ...mathematics import cells, rules

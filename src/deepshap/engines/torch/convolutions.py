@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from . import one_pass
+from . import kernel_dispatch
+from .autograd import applied, for_several, several_at_once
 from .calls import Call
-from .nodes import applied, for_several, several_at_once
 
 FEW_CHANNELS = 4  # of which oneDNN's vectors would be mostly empty
 WIDEST = 4  # so many times as many columns as channels may be laid out
@@ -208,6 +208,6 @@ def _folded(of: Geometry, weight: Tensor, m: Tensor) -> Tensor:
         part = slice(start, start + at_once)
         columns = (turned @ m[part].flatten(2)).contiguous()
         seen = columns.view(len(columns), weight.shape[1], *of.kernel, *([1] if line else []), *m.shape[2:])
-        if not one_pass.folded(seen, found[part], (of.stride, of.padding, of.dilation)):
+        if not kernel_dispatch.folded(seen, found[part], (of.stride, of.padding, of.dilation)):
             found[part] = F.fold(columns, of.sizes, of.kernel, of.dilation, of.padding, of.stride)
     return found.squeeze(2) if line else found

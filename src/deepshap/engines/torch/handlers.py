@@ -15,10 +15,9 @@ from ...errors import DeepShapError
 from ...mathematics.rules import Term
 from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
-from .keras_layers import named_modules
 from .operations import CUSTOM, Operation, Step
 from .pairing import misfit
-from .state import modules_of
+from .preserve import modules_of, named_modules
 from .tree import tensors
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .activity import Tag, carrier_of, give, is_lost, is_varying_mask, tag_of, unsettled
 from .calls import Call, place_of_call
-from .carriers import Tag, carrier_of, give, is_lost, is_varying_mask, tag_of, unsettled
 from .composites.places import at_all, present_of
 from .composites.positions import AT_POSITIONS
 from .operations import CAST, COMPOSITE, LINEAR, Operation

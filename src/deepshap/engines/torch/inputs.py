@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from ...errors import InputError
 from ..callables import takes_container
 from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
-from . import keras_layers
+from . import preserve
 from ._compat import interception_off
 
 
@@ -113,8 +113,8 @@ class Inputs(InputForm):
             return model(packed, *extra)
         given = [x if axis == 0 else x.movedim(0, axis) for x, axis in zip(rows, self.axes, strict=True)]
         named = None if self.names is None else dict(zip(self.names, given, strict=True))
-        if keras_layers.is_keras(model):
-            return keras_layers.call(model, given, named, extra)
+        if preserve.is_keras(model):
+            return preserve.call(model, given, named, extra)
         if (self.several or named is not None) and takes_container(model, named or given, extra):
             return model(named or given, *extra)
         return model(*given, *extra) if named is None else model(*extra, **named)

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..api import Points
 from ..uses import UNSUPPORTED, Use, treatment_of
+from .activity import is_active
 from .calls import Call, place_of_call
-from .carriers import is_active
 from .operations import Operation, Pairs
-from .trace import Tracer
+from .tracer import Tracer
 from .tree import tensors
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, not_a_multiplier
-from . import one_pass
-from .operations import Misaligned, Operation, Pairs, Step
-from .rows import (
+from . import kernel_dispatch
+from .batch_axes import (
     Chosen,
     Place,
     from_rows,
@@ -28,6 +27,7 @@ from .rows import (
     to_rows,
     unmerged,
 )
+from .operations import Misaligned, Operation, Pairs, Step
 from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # of multipliers that a rule takes at a time, so that its temporaries stay in the processor's cache
@@ -303,7 +303,7 @@ def _in_one_pass(step: Step, operation: Operation, given: list[Tensor]) -> Found
         return None
     assert step.reference is not None
     axis = row_axis(step.inputs[0], step.reference.inputs[0], step.pairs)
-    return one_pass.multipliers(step, operation, given[0], axis)
+    return kernel_dispatch.multipliers(step, operation, given[0], axis)
 
 
 def _blocks(given: list[Tensor], count: int) -> list[slice]:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..api import Points
 from .operations import Operation
-from .state import Contents, home_of, settings
+from .preserve import Contents, home_of, settings
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
 

@@ -6,7 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from torch.nn import Parameter
 
 from ...errors import UnsupportedOperationError
 from . import _compat
+from .batch_axes import Orders, beside, equal_or_nan, unmerged
 from .calls import Call, place_of_call
 from .operations import Misaligned, Pairs, Step
-from .rows import beside, unmerged
 from .tree import replace
 
 COUNTED = (
@@ -40,16 +40,6 @@ class Constants:
     tensors: tuple[Tensor, ...]
     fingerprints: tuple[Hashable, ...]
     overwritten: bool = False
-
-
-class Orders(NamedTuple):
-    """How often all rows come on the axis that they share with something else, see ``rows.py``; 0 where that is not known.
-
-    In ``constants`` and in ``values`` that Python has seen, by their places in a tape.
-    """
-
-    constants: Sequence[int] = ()
-    values: Sequence[int] = ()
 
 
 @dataclass
@@ -274,11 +264,6 @@ def _agree(own: Tensor, other: Tensor) -> bool:
         return equal_or_nan(_first(own, common), _first(other, common))
     one = _first(other, [n if own.shape[k] == other.shape[k] else 1 for k, n in enumerate(common)])
     return all(equal_or_nan(side, one.expand_as(side)) for side in (own, other))
-
-
-def equal_or_nan(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same, or no numbers in the same places."""
-    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _constant_message(name: str) -> str:

@@ -84,3 +84,8 @@ def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
 def detached(tree: Any) -> Any:
     """Copy the tree with every tensor off the graph."""
     return replace(tree, Tensor.detach)
+
+
+def is_continuous(dtype: torch.dtype) -> bool:
+    """Whether values of this type are followed by autograd."""
+    return dtype.is_floating_point or dtype.is_complex

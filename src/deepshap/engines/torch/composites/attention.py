@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
-from ..carriers import tag_of
+from ..activity import tag_of
 from ..operations import primitive
 
 

@@ -14,8 +14,8 @@ from torch.nn.utils import rnn
 
 from ....errors import UnsupportedOperationError
 from .._compat import interception_off
+from ..activity import tag_of
 from ..calls import is_ours
-from ..carriers import tag_of
 from ..operations import COMPOSITE, Operation
 from . import packing, reductions
 

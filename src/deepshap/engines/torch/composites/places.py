@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import rules
 from .._compat import interception_off
-from ..carriers import Tag, give, is_lost, is_varying_mask, tag_of, unsettled
+from ..activity import Tag, give, is_lost, is_varying_mask, tag_of, unsettled
 from ..operations import COMPOSITE, INDEX, LINEAR, Operation, primitive
 from ..tree import replace
 from .positions import chosen

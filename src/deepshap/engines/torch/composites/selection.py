@@ -12,8 +12,8 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....mathematics.rules import bounded
 from .. import rules
-from ..nodes import is_continuous
 from ..operations import ELEMENTWISE, Operation, linear, primitive
+from ..tree import is_continuous
 from .arithmetic import quotient
 from .positions import lookup
 from .reductions import amax

@@ -1,27 +1,74 @@
-"""The rule of recurrent networks by compiled kernels: Numba's on the CPU, Triton's on a GPU.
+"""The backward recursion of recurrent networks by compiled kernels, on the CPU and on a GPU.
 
-On the CPU, pairs are taken in blocks, each through all levels and steps by itself: what a block needs stays in the
-processor's cache, and blocks run in threads. On a GPU all pairs are one block.
+The CPU takes pairs in blocks that fit into its cache, and blocks run in threads. On a GPU all pairs are one block. A step is
+a kernel and a matrix product, whose operands ``products_of`` lists; ``WORTH`` says when a kernel is worth its compilation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from ....mathematics.cells import Weights
+from ...kernels import steps
 from ...kernels import steps as on_cpu
+from ...kernels.worth import Worth
 from .._compat import triton_is_safe
-from ..threads import in_threads
-from .cells import GRU, LSTM
-from .pairing import Network
-from .products import STEP, Product, products_of, units_of_kernel, worthwhile
+from ..kernel_dispatch import in_threads
+from .cells import GRU, LSTM, Cell
+from .context import Network
 from .sequence import Level, Steps, Trace
+
+STEP = 10_000  # a step without a kernel takes as long as so many of them, however few it has
+WORTH = Worth(1_000_000)  # multipliers of units, about 30 ms without a kernel
+
+
+class Product(NamedTuple):
+    """Takes some columns of ``m_z`` to some columns of the multipliers of (old h, x)."""
+
+    taken: slice
+    weights: Tensor
+    given: slice
+
+
+def products_of(cell: Cell, w: Weights) -> list[Product]:
+    """What the kernel of a cell leaves to do."""
+    units, features = w.w_hh.shape[1], w.w_ih.shape[1]
+    if cell is not GRU:
+        return [Product(slice(0, len(w.w_hh)), torch.cat([w.w_hh, w.w_ih], 1), slice(0, units + features))]
+    # In m_z are n, r, z and q, the share of the old h in n: x makes the first three, the old h the last three.
+    reset, update, new = (slice(k * units, (k + 1) * units) for k in range(3))
+    of_x = torch.cat([w.w_ih[new], w.w_ih[reset], w.w_ih[update]])
+    return [
+        Product(slice(units, 4 * units), w.w_hh, slice(0, units)),
+        Product(slice(0, 3 * units), of_x, slice(units, units + features)),
+    ]
+
+
+def worthwhile(cell: Cell, weights: Weights, work: int, least: int = 0) -> bool:
+    """Whether there is a fused step for a cell, and there has been enough work to be worth its compilation.
+
+    ``work`` is the number of units times steps times pairs at hand, ``least`` what the steps take whatever they hold: that counts
+    for the kernel that takes any number of units.
+    """
+    units, dtype = weights.w_hh.shape[1], weights.w_hh.dtype
+    if not steps.has(cell.__name__) or weights.w_hr is not None or dtype not in (torch.float32, torch.float64):
+        return False
+    of_its_own = WORTH.reached((cell, units, dtype), work)
+    return WORTH.reached((cell, dtype), max(work, least)) or of_its_own
+
+
+def units_of_kernel(cell: Cell, weights: Weights) -> int:
+    """For how many units the kernel is that takes a cell's steps; 0 for any number."""
+    units = weights.w_hh.shape[1]
+    return units if WORTH.reached((cell, units, weights.w_hh.dtype), 0) else 0
+
 
 BLOCK_BYTES = 2**20  # of the multipliers of one step's gates
 Receive = Callable[[int, Tensor, Any, int], None]  # step, products (the array too), the input's first column

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from ....mathematics.cells import Weights
+from ..batch_axes import Place, from_rows, to_rows
 from ..operations import Step, Sums, primitive
-from ..rows import Place, from_rows, to_rows
 from . import fused, single, stepwise
-from .begun import Begun, Result, states_after
 from .cells import Cell
-from .handed import Alike, Handed
-from .pairing import Network, Pairing
+from .context import Alike, Begun, Handed, Network, Pairing, Result, states_after
 from .sequence import Level, Steps, run
 
 

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Weights
-from ..nodes import recurrent_step
+from ..autograd import recurrent_step
+from ..batch_axes import FIRST, Chosen, from_rows, to_rows
 from ..operations import CUSTOM, Operation, Step
-from ..rows import FIRST, Chosen, from_rows, to_rows
 from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
-from .handed import Handed
+from .context import Handed, Network, Pairing
 from .layers import refuse_varying, whole
-from .pairing import Network, Pairing
 from .sequence import Level, Steps, Trace, one_step
 
 

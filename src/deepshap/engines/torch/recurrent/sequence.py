@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ....mathematics.cells import Columns, Weights
-from ..rows import Chosen
+from ..batch_axes import Chosen
 from .cells import LSTM, Cell
 
 FEW = 1024  # units of the rows of a step, of which its calls take longer than its work

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ...kernels import steps
-from ..threads import in_threads
+from ..kernel_dispatch import in_threads
 from .cells import GRU, LSTM
-from .fused import BLOCK_BYTES, THREADS_BEYOND
-from .pairing import Network
-from .products import products_of, units_of_kernel
+from .context import Network
+from .fused import BLOCK_BYTES, THREADS_BEYOND, products_of, units_of_kernel
 from .sequence import Level, Trace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .pairing import Network
+from .context import Network
 from .sequence import Level
 
 

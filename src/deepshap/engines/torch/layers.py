@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from ..api import Points
-from ..shell import Shell
-from .contributions import as_array, as_numpy
-from .derivatives import Derivatives
+from ..shell import Shell, called_twice
+from .backward import as_array, as_numpy
+from .custom_functions import Derivatives
 from .double import InFloat64
 from .inputs import take_output
-from .layer import layer_values_through
-from .tree import replace
+from .tree import replace, tensors
 
 
 class Untouched(Shell):
@@ -72,3 +71,32 @@ class Untouched(Shell):
     def layer_values(self, points: Points) -> list[Tensor]:
         """What is explained of the inner layer."""
         return self._with_layer_values(points)[1]
+
+
+@contextmanager
+def layer_values_through(
+    layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]], output: bool
+) -> Iterator[None]:
+    """Pass the float inputs of a layer, or its float outputs, through a function, once."""
+    calls = 0
+
+    def changed(values: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise called_twice(type(layer).__name__)
+        new = iter(change([t for t in tensors(values) if t.is_floating_point()]))
+        return replace(values, lambda t: next(new) if t.is_floating_point() else t)
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        taken = iter(changed([a for a in args if isinstance(a, Tensor)]))
+        return tuple(next(taken) if isinstance(a, Tensor) else a for a in args)
+
+    def after(_: nn.Module, args: Any, result: Any) -> Any:
+        return changed(result)
+
+    handle = layer.register_forward_hook(after) if output else layer.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,4 +1,8 @@
-"""From a traced run to contributions: multipliers by backward passes, times differences, reduced over the references."""
+"""From a traced run to contributions: multipliers by backward passes, times differences, reduced over the references.
+
+``Traced.contributions`` starts a backward pass with one seed for each explained output and reference. Under ``torch.vmap`` each
+linear operation sees them as one more axis, and nodes (``autograd.py``) apply their rules to all of them at once.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,11 @@ from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
 from ..api import Contributions
-from . import one_pass
+from . import kernel_dispatch
 from ._compat import HAS_VMAP
+from .batch_axes import beside, row_axis
 from .operations import Misaligned, Pairs
-from .rows import beside, row_axis
-from .trace import Tracer
+from .tracer import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
 Reduce = Callable[[Tensor, Tensor], Tensor]
@@ -205,7 +209,7 @@ class Traced:
             return known[k]
         x, r, total = self.leaves[i], self.references[i], None
         if m is not None and self.pairs.crossed:
-            total = one_pass.contributions(m, x, r, row_axis(x, r, self.pairs))
+            total = kernel_dispatch.contributions(m, x, r, row_axis(x, r, self.pairs))
         if total is None:
             d = self._difference(i)
             total = over_references(*(self._of_grid(i, v) for v in (torch.zeros_like(d) if m is None else m, d)))

@@ -1,4 +1,4 @@
-"""The one file that intercepts torch: run a model, look up each call's rule, let autograd carry multipliers.
+"""The one file that intercepts torch: run a model, look up each call's rule, let autograd run.
 
 The model runs once on the references, where the tracer records what the rules need (the tape), and once on the
 examples, where every nonlinear call becomes a node whose backward pass applies its rule to the two sides.
@@ -20,7 +20,23 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from ...errors import UnsupportedOperationError
 from . import calls, names
 from ._compat import base_of, interception_off
-from .activity import Memory, Noted, mark, varies
+from .activity import (
+    Memory,
+    Noted,
+    carried,
+    carrier_of,
+    in_memory_of_its_own,
+    is_active,
+    is_varying_mask,
+    loses_signal,
+    mark,
+    on_carriers,
+    pass_on,
+    tag_of,
+    told_active,
+    varies,
+)
+from .autograd import Node, Selections, Uses, applied, recurrent_step, several_at_once
 from .calls import (
     Call,
     in_distributions,
@@ -30,29 +46,15 @@ from .calls import (
     unsupported_message,
     without_inplace_flag,
 )
-from .carriers import (
-    carried,
-    carrier_of,
-    in_memory_of_its_own,
-    is_active,
-    is_varying_mask,
-    loses_signal,
-    on_carriers,
-    pass_on,
-    tag_of,
-    told_active,
-)
 from .convolutions import by_windows
-from .foreign import CustomFunctionCall, ForeignCall, run_forward
+from .custom_functions import CustomFunctionCall, ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, places_found, settled_indices
-from .nodes import Node, Uses, applied, is_continuous, recurrent_step, several_at_once
+from .inplace import Overwriting, masked
 from .operations import CAST, COMPOSITE, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
-from .recurrent.handed import Handed
-from .selections import Selections
+from .recurrent.context import Handed
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
-from .tree import detached, replace, tensors, told_apart
-from .writing import Overwriting, masked
+from .tree import detached, is_continuous, replace, tensors, told_apart
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")

@@ -1,4 +1,4 @@
-"""What is done where the two sides decide differently: they run on the rows of both, or take all places that a mask may tell."""
+"""Models whose Python code decides by values: examples and references that take different branches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from ...errors import ControlFlowError, DeepShapError
 from ..api import Comparison, Contributions, Points
 from ..shell import control_flow_message, spread
+from .backward import adds_up, as_numpy
 from .composites import lengths
 from .composites.places import all_of_them, as_many_in_each_row, operations
-from .contributions import adds_up, as_numpy
 from .operations import Misaligned, Operation, Unsettled
 from .table import OPERATIONS
 

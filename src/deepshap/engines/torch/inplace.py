@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ...errors import UnsupportedOperationError
 from ._compat import is_view
+from .activity import carried, carrier_of, give, tag_of
 from .calls import place_of_call
-from .carriers import carried, carrier_of, give, tag_of
-from .nodes import is_continuous
 from .operations import Step, Unsettled
 from .tape import Tape
-from .tree import tensors
+from .tree import is_continuous, tensors
 
 
 class Overwriting:
