@@ -201,8 +201,8 @@ def test_what_is_told_at_once_is_told_of_parts_too():
     told = run(*TABLE, "--shards", "out").stdout.splitlines()
     assert told[:2] == ["x.parquet: 17 rows", "id 'key'; features a, b, c, d"]
     assert told[2].startswith("the weights are those that dataset_models:Table gives")
-    assert re.fullmatch(r"reliability: .* from 4 rows with 6 references each\.", told[3])
-    assert told[4] == "method: Deep SHAP"
+    assert told[3] == "method: Deep SHAP"
+    assert re.fullmatch(r"reliability: .* from 4 rows with 6 references each\.", told[4])
     assert len(run(*TABLE, "--shards", "out", "--quiet").stdout.splitlines()) == 1
     dialled = run(*TABLE, "--shards", "more", "--effort", 9).stdout
     assert "reliability" not in dialled

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
-from ..errors import AdditivityError, UnsupportedOperationError
+from ..errors import AdditivityError, InputError, UnsupportedOperationError
 
 EXTRAS = {"torch": "torch", "pandas": "tables", "pyarrow": "tables"}  # by packages that commands import
 FAILED, MISMATCH, SOME_FAILED = 1, 3, 4  # exit codes; click's own for a wrong call is 2
@@ -71,7 +71,7 @@ class Commands(click.Group):
 
 def in_one_line(error: Exception) -> str:
     """What an error says, without line breaks."""
-    from ..errors import DeepShapError, InputError
+    from ..errors import DeepShapError
 
     text = str(error)
     if isinstance(error, InputError):
@@ -280,17 +280,19 @@ deepshap.load("why.parquet") reads it in Python.
 @traceback_option
 def explain(**arguments: Any) -> None:
     """Explain."""
-    from .explain import run, run_in_parts
+    from .files import check_call
 
-    shards = {name: arguments.pop(name) for name in ("workers", "ray", "rows_per_part", "on_error")}
+    parts = {name: arguments.pop(name) for name in ("workers", "ray", "rows_per_part", "on_error")}
     folder = arguments.pop("shards")
-    for name in ["output"] if folder else shards:
+    for name in ["output"] if folder else parts:
         if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
             where = "not for --shards, which writes a folder" if folder else "for --shards"
             raise click.UsageError(f"--{name.replace('_', '-')} is {where}.")
-    if folder is None:
-        run(**arguments)
-    elif not run_in_parts(folder, shards, **arguments):
+    check_call(arguments, folder)
+
+    from .explain import run  # imports what reads tables
+
+    if not run(folder, parts, **arguments):
         sys.exit(SOME_FAILED)
 
 
@@ -318,7 +320,11 @@ has no rule.
 @traceback_option
 def check(**arguments: Any) -> None:
     """Check a model."""
-    from .check import run
+    from .files import check_model
+
+    check_model(arguments["model"], arguments["weights"], arguments["model_options"])
+
+    from .check import run  # imports torch
 
     sys.exit(0 if run(**arguments) else FAILED)
 
@@ -339,11 +345,14 @@ def report(
     file: Path, output: Path | None, title: str | None, max_megabytes: float, quiet: bool, traceback: bool
 ) -> None:
     """Make a page (.html) of FILE, a Parquet file from `deepshap explain`: for browsers, without network."""
-    from ..dataset.loading import load
-    from .files import REPORT, check_can_write
+    from .files import REPORT, check_can_read, check_can_write
 
     page = output or file.with_suffix(".html")
     check_can_write([("--output", page, REPORT)], [file])
+    check_can_read([file])
+
+    from ..dataset.loading import load  # imports shap
+
     written = load(file).report(page, title=title, max_megabytes=max_megabytes)
     if not quiet:
         click.echo(f"the report is in {written}")
@@ -354,9 +363,16 @@ def report(
 @traceback_option
 def status(folder: Path, traceback: bool) -> None:
     """Say how far the run in FOLDER is, as a line of JSON; exits with 1 if parts are missing or damaged."""
-    from .shards import print_status
+    import json
 
-    sys.exit(0 if print_status(folder) else FAILED)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}.")
+
+    from ..dataset.stored import status as status_of  # imports shap
+
+    found = status_of(folder)
+    click.echo(json.dumps({**vars(found), "complete": found.is_complete}))
+    sys.exit(0 if found.is_complete else FAILED)
 
 
 @cli.command(short_help="Explain an LSTM on speech recordings.")

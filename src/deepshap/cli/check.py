@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import InputError
 from ..evaluation import check
 from .data import Data, read_data, sizes
-from .explain import Selection, cast, model_of, source_of
-from .models import Model
+from .explain import model_of, source_of
+from .models import Model, Selection, cast
 
 OPEN_SIZE = 8  # where an exported program leaves a size open
 

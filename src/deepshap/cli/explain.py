@@ -1,208 +1,93 @@
-"""``deepshap explain``: read, explain, write."""
+"""``deepshap explain``: read, explain through the data-set runner, write.
+
+Data that fit into memory are read at once; large ones (--shards: Parquet files and arrays) are read part by part, and some of
+their rows are drawn for the background. Either way ``explain_dataset`` explains them, into the folder of --shards or into a
+temporary one whose parts become the file. Modules that take time to import are imported when the data have been read.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import torch
 
-from ..engines.inputs import keyed, tensors_in
-from ..errors import DeepShapError, InputError, check_names, needed
-from ..evaluation import Faithfulness, faithfulness
-from ..explainer import DeepExplainer
-from ..explanation.labels import duration, plural, shortened
-from ..memory import evenly
-from ..outputs import kind_of
-from ..results import Explanation
-from ..sampling import DeepShap
-from ..tables.files import FileOptions
-from .data import Data, Source, listed, ordered, read_background, read_data, sizes, taken
-from .dial import dial_of, reliability_of, with_options
-from .estimate import estimated
-from .files import ATTRIBUTIONS, REPORT, check_can_write
-from .models import Model, read_model
-from .words import Words, words_of
+from ..errors import DeepShapError, InputError, needed
+from ..explanation.labels import duration, plural
+from ..tables import Sequences, Wide, describe
+from ..tables.files import PARQUET, FileOptions
+from .data import Data, Source, bounds, listed, ordered, read_background, read_data, row_array, sizes, taken
+from .dial import LOOKED_AT, dial_of, reliability_of, with_options
+
+if TYPE_CHECKING:
+    from ..results import Explanation
+    from .models import Model
 
 ASKED = 50  # rows about which the model is asked
 
 
-def run(
-    model: str,
-    data: Path,
-    output: Path,
-    report: Path | None,
-    background: str,
-    seed: int,
-    rows: str | None,
-    classes: tuple[str, ...],
-    class_names: str | None,
-    ranked_outputs: int | None,
-    feature_names: str | None,
-    vocabulary: Path | None,
-    raw: Path | None,
-    max_memory: str | None,
-    quiet: bool,
-    traceback: bool,
-    target: str | None,
-    targets: str | None,
-    groups: str | None,
-    faithfulness: bool,
-    **options: Any,
-) -> None:
-    """Explain the data and write what was asked for; nothing is written if anything fails."""
-    check_beside(report, groups)
-    writes = [("--output", output, ATTRIBUTIONS), ("--report", report, REPORT)]
-    check_can_write(writes, [data, raw, vocabulary, Path(background)])
-    _import_writers(report)
-    source = source_of(options, targets, groups)
-    all_rows = read_data(data, source)
-    chosen = taken(all_rows, rows)
-    reference, description = read_background(background, source, all_rows, data, seed)
-    loaded = model_of(model, options)
-    inputs = cast([*chosen.inputs], loaded, chosen, options["dtype"])
-    shown = None if raw is None else _shown(chosen, inputs, taken(_read_raw(raw, source), rows))
-    words = words_of(vocabulary, inputs, raw, options)
-    reference = cast(reference, loaded, chosen, options["dtype"])
-    names: dict[str, Any] = {"classes": classes, "class_names": class_names, "feature_names": feature_names}
-    explainer, axes = explainer_of(loaded, chosen, reference, max_memory, quiet, options, words=words, **names)
-    asked = {"ranked_outputs": ranked_outputs, "target": target_of(target, classes), **dial_of(options, seed)}
-    if not quiet:
-        for line in all_rows.said:
-            click.echo(line)
-        _tell_weights(model, options)
+def run(folder: Path | None, parts: dict[str, Any], **given: Any) -> bool:
+    """Explain the data and write what was asked for; return whether all rows could be explained."""
+    _import_writers(given["report"])
+    dial = dial_of(given, given["seed"])
+    source, path = source_of(given, given["targets"], given["groups"]), given["data"]
+    streamed = folder is not None and _is_streamed(path, source)
+    rows, chosen, options = _open(source, folder, given) if streamed else _read(source, given)
+    reference, description = read_background(given["background"], source, rows, path, given["seed"])
 
-    def explained(count: int | None = None) -> Explanation:
-        return _explain(explainer, _placed([one[:count] for one in inputs], axes), chosen[:count], asked)
+    from .models import cast  # imports torch
 
-    with explainer.frozen():
-        seconds = None if quiet else estimated(explained, len(chosen))
-        if seconds is not None:
-            click.echo(f"this will take about {duration(seconds)}; --rows 10 explains the first ten alone")
-        explanation = explained()
-        if explanation.method == DeepShap.description and not options["no_reliability"]:
-            explanation.reliability = reliability_of(explainer, _placed(inputs, axes), _arguments(chosen), asked)
-        asking = faithfulness_of(explainer, inputs, axes, chosen, asked, seed) if faithfulness else None
+    loaded = model_of(given["model"], given)
+    inputs = cast([*chosen.inputs], loaded, chosen, given["dtype"])
+    reference = cast(reference, loaded, chosen, given["dtype"])
+    words = words_of(given["vocabulary"], inputs)
+    explainer, axes = explainer_of(loaded, chosen, reference, given, words)
+    data = path
+    if streamed:
+        for one, read in zip(inputs, chosen.inputs, strict=True):
+            if (one.dtype.kind in "iu") != (read.dtype.kind in "iu"):
+                message = f"the data are {read.dtype} and the model takes {one.dtype}: --shards needs them as such."
+                raise InputError(message)
+    else:
+        data = _rows(chosen, inputs)
+        raw = None if given["raw"] is None else _rows(chosen, _raw_inputs(chosen, inputs, source, given))
+        options = {"lengths": _lengths(chosen), "targets": chosen.targets, "raw": raw}
+    asked = {**dial, "ranked_outputs": given["ranked_outputs"], "target": given["target"]}
+    if not given["quiet"]:
+        _tell_sources(rows.said, given)
+    with tempfile.TemporaryDirectory(prefix="deepshap-") as temporary:
+        written = _explain(
+            explainer, data, folder or Path(temporary) / "parts", chosen, {**options, **parts, **asked}, given["quiet"]
+        )
+        explanation = None if folder else written[:]
+    reliability = None
+    if _wants_reliability(given, dial, explanation is not None) and len(chosen):
+        reliability = reliability_of(explainer, _placed(inputs, axes), _arguments(chosen), asked)
+    if explanation is None:
+        return _tell_run(written, reliability, given)
+    explanation.reliability, explanation.model = reliability, loaded.name
     explanation.background = {"rows": len(reference[0]), "description": description}
-    explanation.model = loaded.name
-    _describe(explanation, chosen, shown)
-    explanation.save(output)
-    if report is not None:
-        explanation.report(report, groups=chosen.groups, faithfulness=asking)
-    if not quiet:
-        _tell(explanation, len(reference[0]), output, report)
+    explanation.compute_time = written.statistics["seconds"]
+    _set_lengths(explanation, chosen)
+    asking = _ask(explainer, inputs, axes, chosen, given) if given["faithfulness"] else None
+    explanation.save(given["output"])
+    if given["report"] is not None:
+        explanation.report(given["report"], groups=chosen.groups, faithfulness=asking)
+    if not given["quiet"]:
+        _tell(explanation, len(reference[0]), given)
     if asking is not None:
         click.echo(str(asking))
+    return True
 
 
-def _tell_weights(model: str, options: dict[str, Any]) -> None:
-    """Print whose weights are taken where no file holds any."""
-    if ":" in model and not options["weights"] and not Path(model).exists():
-        click.echo(f"the weights are those that {model} gives the model; others come with --weights")
-
-
-def _tell(explanation: Explanation, references: int, output: Path, report: Path | None) -> None:
-    """Print what was done, and where it is."""
-    pairs = f"{plural(len(explanation.gap), 'row')} × {plural(references, 'reference')}"
-    gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
-    click.echo(f"explained {pairs} in {duration(explanation.compute_time)}; the sums match to {gap}")
-    if explanation.explained is not None:
-        click.echo(f"explained output: {explanation.explained}")
-    click.echo(f"method: {explanation.method}")
-    if explanation.reliability is not None:
-        click.echo(f"reliability: {with_options(explanation.reliability)}")
-    kind = "logits" if explanation.explained or explanation.predictions is None else kind_of(explanation.predictions)
-    if kind == "probabilities":
-        click.echo("the outputs are probabilities; --target log-odds explains odds, on which evidence adds up")
-    elif kind == "unclear":
-        click.echo("the output lies between 0 and 1; of a probability --target logits explains what the sigmoid gets")
-    click.echo(f"the attributions are in {output}")
-    if report is not None:
-        click.echo(f"the report is in {report}")
-
-
-def run_in_parts(folder: Path, shards: dict[str, Any], **given: Any) -> bool:
-    """Explain the data part by part into a folder; whether all rows could be explained."""
-    from ..dataset.sources import check_apart
-    from .shards import read_sharded, run_sharded
-
-    data, background, seed, dtype = (given[name] for name in ("data", "background", "seed", "dtype"))
-    report, raw, vocabulary = (given[name] for name in ("report", "raw", "vocabulary"))
-    check_apart(folder, data)
-    if given["groups"] is not None or given["faithfulness"]:
-        raise InputError(
-            "--groups and --faithfulness look at all rows together: leave out --shards, or take some --rows."
-        )
-    check_can_write([("--report", report, REPORT)], [data, raw, vocabulary, Path(background)])
-    _import_writers(report)
-    source = source_of(given, given["targets"])
-    found = read_sharded(data, source, background, seed, raw, given["rows"])
-    reference, _ = read_background(background, source, found.sample, data, seed)
-    loaded = model_of(given["model"], given)
-    inputs = cast([*found.sample.inputs], loaded, found.sample, dtype)
-    for one, read in zip(inputs, found.sample.inputs, strict=True):
-        if (one.dtype.kind in "iu") != (read.dtype.kind in "iu"):
-            raise InputError(f"the data are {read.dtype} and the model takes {one.dtype}: --shards needs them as such.")
-    reference = cast(reference, loaded, found.sample, dtype)
-    names = {name: given[name] for name in ("classes", "class_names", "feature_names")}
-    names["words"] = words_of(vocabulary, inputs, raw, given)
-    explainer, axes = explainer_of(loaded, found.sample, reference, given["max_memory"], True, given, **names)
-    target = target_of(given["target"], given["classes"])
-    dial = dial_of(given, seed)
-    if not given["quiet"]:
-        for line in found.said:
-            click.echo(line)
-        _tell_weights(given["model"], given)
-    reliability, plain = None, dial.get("effort", 1) == 1 and "tolerance" not in dial and not given["no_reliability"]
-    if plain and len(found.spread) and (report is not None or not given["quiet"]):
-        some = _placed(cast([*found.spread.inputs], loaded, found.spread, dtype), axes)
-        reliability = reliability_of(explainer, some, _arguments(found.spread), dial)
-        if not given["quiet"]:
-            click.echo(f"reliability: {with_options(reliability)}")
-    options = {**shards, **dial, "ranked_outputs": given["ranked_outputs"], "target": target}
-    return run_sharded(explainer, found, folder, report, reliability, given["quiet"], **options)
-
-
-def explainer_of(
-    loaded: Model,
-    data: Data,
-    reference: list[np.ndarray],
-    max_memory: str | None,
-    quiet: bool,
-    options: dict[str, Any],
-    *,
-    classes: tuple[str, ...],
-    class_names: str | None,
-    feature_names: str | None,
-    words: Words | None,
-) -> tuple[DeepExplainer, list[int]]:
-    """The explainer that the options ask for, and where the rows lie in each input."""
-    names = listed(feature_names, "--feature-names")
-    if names is not None and len(data.inputs) > 1:
-        raise InputError("--feature-names is for a model of one input.")
-    selection = Selection(options["tensor"], classes, listed(class_names, "--class-names"))
-    axes = [int(options["time_first"] and one.ndim > 2) for one in reference]
-    explainer = DeepExplainer(
-        loaded.call,
-        _placed(reference, axes),
-        output=selection,
-        batch_axis=axes,
-        max_memory=max_memory,
-        max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
-        progress=False if quiet else None,
-        feature_names=names if names is not None else data.feature_names,
-        output_names=selection.names,
-        inverse_transform=words if len(axes) == 1 or words is None else [words, *[None] * (len(axes) - 1)],
-    )
-    return explainer, axes
-
-
+# ---------------------------------------------------------------------- data
 def source_of(options: dict[str, Any], targets: str | None = None, groups: str | None = None) -> Source:
-    """Take the options that say how files are read."""
+    """Return the options that say how files are read."""
     return Source(
         options["id_column"],
         options["time_column"],
@@ -219,211 +104,95 @@ def source_of(options: dict[str, Any], targets: str | None = None, groups: str |
     )
 
 
-def model_of(model: str, options: dict[str, Any]) -> Model:
-    """Read the model with the options that concern it."""
-    names = ("weights", "model_options", "allow_pickle", "device", "dtype")
-    return read_model(model, **{name: options[name] for name in names}, batch_axis=int(options["time_first"]))
+def _is_streamed(path: Path, source: Source) -> bool:
+    """Return whether a data set is read part by part."""
+    large = path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
+    named = source.variable is not None or source.form is not None
+    if path.is_dir() and named:
+        raise InputError("--variable and --format are for a single file; name one, or leave them out.")
+    return large and not named
 
 
-@runtime_checkable
-class Shaped(Protocol):
-    """A tensor of any framework."""
-
-    shape: Any
-
-
-class Selection:
-    """Takes the explained tensor, and of it the chosen classes, out of what the model returns."""
-
-    def __init__(self, tensor: str | None, classes: Sequence[str], class_names: list[str] | None) -> None:
-        self.tensor = int(tensor) if tensor is not None and tensor.lstrip("-").isdecimal() else tensor
-        self.class_names = class_names
-        self.indexes = [self._index(name) for name in classes]
-        self.names = class_names
-        if self.indexes:
-            self.names = [class_names[i] if class_names else f"Output {i}" for i in self.indexes]
-            check_names("--class", self.names)
-
-    def _index(self, name: str) -> int:
-        if self.class_names and name in self.class_names:
-            return self.class_names.index(name)
-        if name.isdecimal() and (not self.class_names or int(name) < len(self.class_names)):
-            return int(name)
-        known = (
-            f"; they are {', '.join(self.class_names)}" if self.class_names else ": give --class-names, or its index"
-        )
-        raise InputError(f"--class: there is no class {name!r}{known}.")
-
-    def __call__(self, result: Any) -> Any:
-        """Select."""
-        result = self._tensor(result)
-        outputs = result.shape[-1] if len(result.shape) > 1 else 1
-        if self.class_names is not None and len(self.class_names) != outputs:
-            raise InputError(f"--class-names: {len(self.class_names)} names for {outputs} outputs of the model.")
-        if not self.indexes:
-            return result
-        if len(result.shape) < 2 or max(self.indexes) >= outputs:
-            raise InputError(f"--class {max(self.indexes)}: the model has {outputs} outputs, counted from 0.")
-        if isinstance(result, torch.Tensor):
-            return result[..., self.indexes]
-        from keras import ops
-
-        return ops.take(result, self.indexes, axis=-1)
-
-    def _tensor(self, result: Any) -> Any:
-        if self.tensor is not None:
-            try:
-                if hasattr(result, "shape") and isinstance(self.tensor, str):
-                    raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
-                return keyed(result)[self.tensor]
-            except (KeyError, IndexError, TypeError):
-                raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
-        found = list(tensors_in(result, Shaped))
-        if len(found) != 1:
-            raise InputError(f"the model returns {_outline(result)}: choose what to explain with --tensor.")
-        return found[0]
+def _read(source: Source, given: dict[str, Any]) -> tuple[Data, Data, dict[str, Any]]:
+    """Return all rows of a file, and those of --rows."""
+    rows = read_data(given["data"], source)
+    return rows, taken(rows, given["rows"]), {}
 
 
-def _outline(result: Any) -> str:
-    result = keyed(result)
-    if isinstance(result, Mapping):
-        return f"a dict with the keys {', '.join(map(str, result))}"
-    if isinstance(result, (tuple, list)):
-        return f"{len(result)} values, 0 to {len(result) - 1}"
-    return f"a {type(result).__name__}"
+def _open(source: Source, folder: Any, given: dict[str, Any]) -> tuple[Data, Data, dict[str, Any]]:
+    """Open a data set: rows for the background, rows spread over the data set, and the options of ``explain_dataset``."""
+    from ..dataset.sources import check_apart, open_source
+    from ..memory import evenly
+
+    path, background = given["data"], given["background"]
+    if background == "mean":
+        raise InputError("--background mean reads all data at once: with --shards give a file that holds the mean.")
+    check_apart(folder, path)
+    lengths: Any = False if source.lengths is None else source.lengths == "table" or source.lengths
+    if isinstance(lengths, str) and lengths.endswith(".npy"):
+        lengths = row_array(lengths, "--lengths")
+    options: dict[str, Any] = {"shape": source.shape, "lengths": lengths}
+    table = path.suffix.lower() != ".npy"
+    if table:
+        options |= {"id": source.id_column, "time": source.time_column, "features": source.features}
+    if source.targets is not None:
+        columns = table and Path(source.targets).suffix != ".npy"
+        named = [name.strip() for name in source.targets.split(",")]
+        options["targets"] = named if columns else row_array(source.targets, "--targets")
+    if given["raw"] is not None:
+        raw = given["raw"]
+        options["raw"] = raw if _is_streamed(raw, source) else _rows(of_raw := read_data(raw, source), of_raw.inputs)
+    opened = open_source(path, **options)
+    count = opened.rows
+    options["rows"] = None if given["rows"] is None else bounds(given["rows"], count)
+    wanted = min(int(background), count) if background.isdecimal() else 1
+    drawn = np.sort(np.random.default_rng(given["seed"]).choice(count, min(max(wanted, 1), count), replace=False))
+    first, last = options["rows"] or (0, count)
+    read_as = opened.read_as()
+    said = [f"{path}: {plural(count, 'row')}", describe({"long": False, **read_as})] if "features" in read_as else []
+    spread = opened.take(first + evenly(min(last, count) - first, LOOKED_AT))
+    return replace(_described(opened.take(drawn)), said=said), _described(spread), options
 
 
-# ---------------------------------------------------------------------- before
-def _import_writers(report: Path | None) -> None:
-    """Find out before the work whether what writes the files is installed."""
-    needed("pyarrow.parquet", "Parquet files need pyarrow")
-    if report is not None:
-        needed("plotly", "a report needs plotly", "report")
-        needed("jinja2", "a report needs jinja2", "report")
+def _described(batch: Any) -> Data:
+    """Return some rows as the commands know them."""
+    X, passes = batch.X, batch.lengths is not None
+    if isinstance(X, Sequences):
+        data = Data([X.values], X.lengths, X.row_ids, X.step_labels, X.feature_names, time_label=X.time_label)
+        return replace(data, passes_lengths=passes)
+    if isinstance(X, Wide):
+        values = X.values.astype(np.float64)
+        return Data([values], batch.lengths, feature_names=X.feature_names, passes_lengths=passes)
+    inputs = [np.asarray(one) for one in (X if isinstance(X, list) else [X])]
+    return Data(inputs, batch.lengths, passes_lengths=passes)
 
 
-def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
-    """Give inputs the dtypes that the model takes, and check their number and shapes where the model tells them."""
-    if model.inputs is None:
-        return inputs if dtype is None else [_as(one, np.dtype(dtype), "the data") for one in inputs]
-    expected = model.inputs
-    count = len(inputs) + data.passes_lengths
-    if count != len(expected):
-        raise InputError(
-            f"the model takes {len(expected)} inputs ({', '.join(one.name for one in expected)}) and gets {count}"
-            + ("; does it want --lengths," if count == len(expected) - 1 and not data.passes_lengths else ";")
-            + " or an array for each, --array NAME of an .npz file?"
-        )
-    found = []
-    for one, wanted in zip(inputs, expected, strict=False):
-        given, shape, kept = one.shape[1:], wanted.row_shape, str(wanted.dtype).removeprefix("torch.")
-        if dtype not in (None, kept):
-            raise InputError(f"--dtype {dtype}: an exported program keeps its own, {kept} for {wanted.name}.")
-        names = data.feature_names
-        if names is not None and shape and shape[-1] not in (None, len(names)):
-            raise InputError(f"{wanted.name}: {_too_many(names, shape[-1])}")
-        if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
-            described = tuple("any" if size is None else size for size in shape)
-            raise InputError(
-                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; "
-                + (
-                    "they have different lengths, and this program was exported for one: export it for any number of steps."
-                    if data.lengths is not None and len(given) == len(shape)
-                    else "--shape can change it."
-                )
-            )
-        found.append(_as(one, np.dtype(kept.replace("bfloat16", "float32")), wanted.name))
-    return found
+def _rows(data: Data, inputs: list[np.ndarray]) -> Any:
+    """Return rows in memory as ``explain_dataset`` takes them, with their ids and names."""
+    first, *others = inputs
+    if others:
+        return inputs
+    if data.step_labels is not None and data.lengths is not None and data.row_ids is not None:
+        names = data.feature_names or []
+        return Sequences(first, data.lengths, data.row_ids, data.step_labels, names, data.time_label)
+    return Wide(first, data.row_ids, data.feature_names)
 
 
-def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
-    if dtype.kind in "iu" and array.dtype.kind == "f" and (array != np.round(array)).any():
-        raise InputError(f"{name} must be whole numbers ({dtype}), and the data have fractions.")
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = array.astype(dtype)
-    wrong = (found != array) if dtype.kind in "iu" else np.isinf(found) & np.isfinite(array)
-    if wrong.any():
-        raise InputError(f"{name}: {array[wrong][0]} is too large for {dtype}, which the model takes.")
-    return found
-
-
-def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
-    placed = [np.moveaxis(one, 0, axis) for one, axis in zip(inputs, axes, strict=True)]
-    return placed if len(placed) > 1 else placed[0]
-
-
-# ---------------------------------------------------------------------- the run
-def target_of(target: str | None, classes: tuple[str, ...]) -> str | None:
-    """What --target asks for, which leaves nothing to --class."""
-    if target is not None and classes:
-        raise InputError("--target and --class both say which output to explain: give one of them.")
-    return target
+def _lengths(data: Data) -> Any:
+    """Return the lengths that the model gets."""
+    return data.lengths if data.passes_lengths and data.lengths is not None else False
 
 
 def _arguments(data: Data) -> Any:
     return (data.lengths.astype(np.int64),) if data.passes_lengths and data.lengths is not None else None
 
 
-def check_beside(report: Path | None, groups: str | None) -> None:
-    """Raise if groups are to be compared where nothing shows them."""
-    if groups is not None and report is None:
-        raise InputError("--groups are compared in the report: give --report too.")
-
-
-def faithfulness_of(
-    explainer: Any, inputs: list[np.ndarray], axes: list[int], data: Data, asked: dict[str, Any], seed: int
-) -> Faithfulness:
-    """What the model says about explanations of some of the rows, evenly spread."""
-    rows = evenly(len(data), ASKED)
-    options = {} if asked["target"] is None else {"target": asked["target"]}
-    some = data[rows]
-    return faithfulness(
-        explainer,
-        _placed([one[rows] for one in inputs], axes),
-        targets=some.targets,
-        additional_forward_args=_arguments(some),
-        seed=seed,
-        **options,
-    )
-
-
-def _explain(explainer: Any, inputs: Any, data: Data, asked: dict[str, Any]) -> Explanation:
+def _raw_inputs(data: Data, inputs: list[np.ndarray], source: Source, given: dict[str, Any]) -> list[np.ndarray]:
+    """Return the data before scaling, which must be of the same rows."""
     try:
-        return explainer(inputs, additional_forward_args=_arguments(data), targets=data.targets, **asked)
-    except InputError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, DeepShapError):
-            raise
-        raise InputError(f"{error}{_hint(error, data)}") from error.__cause__
-
-
-def _hint(error: InputError, data: Data) -> str:
-    """What may be the matter where a model fails on the data."""
-    names = "" if data.feature_names is None else f" The features are {', '.join(data.feature_names)}."
-    wanted = re.search(r"takes (\d+) features", str(error))
-    if data.feature_names is not None and wanted is not None and int(wanted[1]) < len(data.feature_names):
-        return f" {_too_many(data.feature_names, int(wanted[1]))}"
-    if "vocabulary" in str(error):
-        return names
-    if any(one.dtype.kind in "iub" for one in data.inputs):
-        return f"{names} The data are whole numbers; --dtype float32 changes that."
-    if not isinstance(error.__cause__, TypeError) or data.passes_lengths:
-        return names
-    return f"{names} If it takes lengths, give --lengths; if it takes several inputs, --array NAME for each, of an .npz file."
-
-
-def _too_many(names: Sequence[str], wanted: int) -> str:
-    return f"{len(names)} columns ({shortened(names)}) for {wanted} features: choose with --features."
-
-
-def _read_raw(path: Path, source: Source) -> Data:
-    try:
-        return read_data(path, source)
+        raw = taken(read_data(given["raw"], source), given["rows"])
     except InputError as error:
         raise InputError(f"--raw, which is read with the options of DATA: {error}") from None
-
-
-def _shown(data: Data, inputs: list[np.ndarray], raw: Data) -> list[np.ndarray]:
-    """The data before scaling, which tables and reports show for the inputs; they must be of the same rows."""
     raw = ordered(raw, data, "--raw")
     theirs, mine = ([one.shape for one in each] for each in (raw.inputs, inputs))
     if theirs != mine:
@@ -440,29 +209,189 @@ def _shown(data: Data, inputs: list[np.ndarray], raw: Data) -> list[np.ndarray]:
     return raw.inputs
 
 
-def _describe(explanation: Explanation, data: Data, shown: list[np.ndarray] | None) -> None:
-    """Add what the files say of rows and steps."""
-    if data.row_ids is not None:
-        explanation.row_ids = data.row_ids
-    if explanation.players is not None:
-        return
-    parts = [part for _, part in explanation.items()]
-    for part, display in zip(parts, shown or [], strict=False):
-        part.display_data = display
-    for part in parts:
-        if data.step_labels is not None:
-            part.step_labels = data.step_labels
-            part.time_label = data.time_label
-        if data.lengths is not None and part._steps_at is not None:
-            _set_lengths(part, data.lengths, data.passes_lengths)
+class Words:
+    """The words of token ids, as an inverse transform."""
+
+    def __init__(self, vocabulary: Path) -> None:
+        if not vocabulary.exists():
+            raise InputError(f"there is no file {vocabulary}.")
+        self.words = np.array(vocabulary.read_text(encoding="utf-8").splitlines())
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Look up."""
+        if ids.dtype.kind not in "iu":
+            raise InputError(
+                "--vocabulary is for token ids, and the data are no whole numbers; --dtype int64 changes that."
+            )
+        count = len(self.words)
+        if not 0 <= ids.min() <= ids.max() < count:
+            raise InputError(f"--vocabulary has {count} words, ids 0 to {count - 1}; the data go to {ids.max()}.")
+        return self.words[ids]
 
 
-def _set_lengths(part: Any, lengths: np.ndarray, handed: bool) -> None:
+def words_of(vocabulary: Path | None, inputs: list[np.ndarray]) -> Words | None:
+    """Return what tables and reports show for token ids, tried on the inputs."""
+    if vocabulary is None:
+        return None
+    found = Words(vocabulary)
+    if inputs[0].size:
+        found(inputs[0])
+    return found
+
+
+# ---------------------------------------------------------------------- model
+def model_of(model: str, options: dict[str, Any]) -> Model:
+    """Read the model with the options that concern it."""
+    from .models import read_model
+
+    names = ("weights", "model_options", "allow_pickle", "device", "dtype")
+    return read_model(model, **{name: options[name] for name in names}, batch_axis=int(options["time_first"]))
+
+
+def explainer_of(
+    loaded: Model, data: Data, reference: list[np.ndarray], given: dict[str, Any], words: Words | None
+) -> tuple[Any, list[int]]:
+    """Return the explainer that the options ask for, and where the rows lie in each input."""
+    from ..explainer import DeepExplainer
+    from .models import Selection
+
+    names = listed(given["feature_names"], "--feature-names")
+    if names is not None and len(data.inputs) > 1:
+        raise InputError("--feature-names is for a model of one input.")
+    selection = Selection(given["tensor"], given["classes"], listed(given["class_names"], "--class-names"))
+    axes = [int(given["time_first"] and one.ndim > 2) for one in reference]
+    explainer = DeepExplainer(
+        loaded.call,
+        _placed(reference, axes),
+        output=selection,
+        batch_axis=axes,
+        max_memory=given["max_memory"],
+        max_rows=min([one.most_rows for one in loaded.inputs or [] if one.most_rows], default=None),
+        progress=False,
+        feature_names=names if names is not None else data.feature_names,
+        output_names=selection.names,
+        inverse_transform=words if len(axes) == 1 or words is None else [words, *[None] * (len(axes) - 1)],
+    )
+    return explainer, axes
+
+
+def _placed(inputs: list[np.ndarray], axes: list[int]) -> Any:
+    placed = [np.moveaxis(one, 0, axis) for one, axis in zip(inputs, axes, strict=True)]
+    return placed if len(placed) > 1 else placed[0]
+
+
+# ---------------------------------------------------------------------- the run
+def _import_writers(report: Path | None) -> None:
+    """Find out before the work whether what writes the files is installed."""
+    needed("pyarrow.parquet", "Parquet files need pyarrow")
+    if report is not None:
+        needed("plotly", "a report needs plotly", "report")
+        needed("jinja2", "a report needs jinja2", "report")
+
+
+def _explain(explainer: Any, data: Any, place: Path, chosen: Data, options: dict[str, Any], quiet: bool) -> Any:
+    from ..dataset.run import explain_dataset
+
     try:
-        part.lengths = lengths
-    except InputError:
-        cure = "though it is handed them" if handed else "if it takes lengths, give --lengths"
-        click.echo(
-            f"deepshap: warning: rows have different lengths, and the model reads what stands behind the shorter ones; {cure}",
-            err=True,
-        )
+        return explain_dataset(explainer, data, place, progress=False if quiet else None, **options)
+    except InputError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, DeepShapError):
+            raise
+        raise InputError(f"{error}{_hint(error, chosen)}") from error.__cause__
+
+
+def _hint(error: InputError, data: Data) -> str:
+    """What may be the matter where a model fails on the data."""
+    names = "" if data.feature_names is None else f" The features are {', '.join(data.feature_names)}."
+    from .models import too_many
+
+    wanted = re.search(r"takes (\d+) features", str(error))
+    if data.feature_names is not None and wanted is not None and int(wanted[1]) < len(data.feature_names):
+        return f" {too_many(data.feature_names, int(wanted[1]))}"
+    if "vocabulary" in str(error):
+        return names
+    if any(one.dtype.kind in "iub" for one in data.inputs):
+        return f"{names} The data are whole numbers; --dtype float32 changes that."
+    if not isinstance(error.__cause__, TypeError) or data.passes_lengths:
+        return names
+    return f"{names} If it takes lengths, give --lengths; if it takes several inputs, --array NAME for each, of an .npz file."
+
+
+def _set_lengths(explanation: Explanation, data: Data) -> None:
+    """Take rows of different lengths for padded, unless the model reads what stands behind the shorter ones."""
+    if explanation.players is not None or data.lengths is None or data.passes_lengths:
+        return
+    for part in (part for _, part in explanation.items() if part._steps_at is not None):
+        try:
+            part.lengths = data.lengths
+        except InputError:
+            click.echo(
+                "deepshap: warning: rows have different lengths, and the model reads what stands behind the shorter ones; if it "
+                "takes lengths, give --lengths",
+                err=True,
+            )
+
+
+def _ask(explainer: Any, inputs: list[np.ndarray], axes: list[int], data: Data, given: dict[str, Any]) -> Any:
+    """Return what the model says about explanations of some of the rows, evenly spread."""
+    from ..evaluation import faithfulness
+    from ..memory import evenly
+
+    rows = evenly(len(data), ASKED)
+    options: dict[str, Any] = {} if given["target"] is None else {"target": given["target"]}
+    some = data[rows]
+    options |= {"targets": some.targets, "additional_forward_args": _arguments(some), "seed": given["seed"]}
+    return faithfulness(explainer, _placed([one[rows] for one in inputs], axes), **options)
+
+
+def _wants_reliability(given: dict[str, Any], dial: dict[str, Any], to_file: bool) -> bool:
+    """Return whether anybody is told how far plain Deep SHAP can be trusted."""
+    plain = dial.get("effort", 1) == 1 and "tolerance" not in dial
+    told = to_file or given["report"] is not None or not given["quiet"]
+    return plain and told and not given["no_reliability"]
+
+
+def _tell_sources(said: list[str], given: dict[str, Any]) -> None:
+    """Print how the data were read, and whose weights are taken where no file holds any."""
+    for line in said:
+        click.echo(line)
+    if ":" in given["model"] and not given["weights"] and not Path(given["model"]).exists():
+        click.echo(f"the weights are those that {given['model']} gives the model; others come with --weights")
+
+
+def _tell(explanation: Explanation, references: int, given: dict[str, Any]) -> None:
+    """Print what was done, and where it is."""
+    from ..outputs import kind_of
+
+    pairs = f"{plural(len(explanation.gap), 'row')} × {plural(references, 'reference')}"
+    gap = f"{np.max(explanation.gap):.0e} of the outputs' scale"
+    click.echo(f"explained {pairs} in {duration(explanation.compute_time)}; the sums match to {gap}")
+    if explanation.explained is not None:
+        click.echo(f"explained output: {explanation.explained}")
+    _tell_method(explanation, explanation.reliability)
+    kind = "logits" if explanation.explained or explanation.predictions is None else kind_of(explanation.predictions)
+    if kind == "probabilities":
+        click.echo("the outputs are probabilities; --target log-odds explains odds, on which evidence adds up")
+    elif kind == "unclear":
+        click.echo("the output lies between 0 and 1; of a probability --target logits explains what the sigmoid gets")
+    click.echo(f"the attributions are in {given['output']}")
+    if given["report"] is not None:
+        click.echo(f"the report is in {given['report']}")
+
+
+def _tell_method(explanation: Explanation, reliability: str | None) -> None:
+    click.echo(f"method: {explanation.method}")
+    if reliability is not None:
+        click.echo(f"reliability: {with_options(reliability)}")
+
+
+def _tell_run(written: Any, reliability: str | None, given: dict[str, Any]) -> bool:
+    """Write the report of a run, and say how it went, at last in one line of JSON; return whether all rows are explained."""
+    if len(written) and not given["quiet"]:
+        _tell_method(written[0], reliability)
+    if given["report"] is not None:
+        written.report(given["report"], seed=given["seed"], reliability=reliability)
+        if not given["quiet"]:
+            click.echo(f"the report is in {given['report']}")
+    click.echo(json.dumps(written.statistics))
+    return not written.errors

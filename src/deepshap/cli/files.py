@@ -1,12 +1,16 @@
-"""The files that commands write: what cannot be written is refused before any work."""
+"""What can be told to be wrong with a call before anything is imported that takes time: files and options."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import PAGES, InputError
+
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,71 @@ def check_can_write(writes: Sequence[tuple[str, Path | None, Kind]], reads: Sequ
         if path.suffix.lower() not in kind.endings:
             raise InputError(f"{option} {path}: {kind.what}, so let the name end in {kind.endings[0]}.")
         taken.add(path.resolve())
+
+
+def check_can_read(paths: Sequence[Path | None]) -> None:
+    """Raise unless there are these files."""
+    missing = next((path for path in paths if path is not None and not path.exists()), None)
+    if missing is not None:
+        raise InputError(f"there is no file {missing}.")
+
+
+def check_model(source: str, weights: Path | None, model_options: str | None) -> bool:
+    """Check that MODEL can be read, as far as names tell; return whether it is a factory.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is no model, or its options are of another kind of model.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if ":" in source and not path.exists():
+        if weights is not None and not weights.exists():
+            raise InputError(f"there are no weights {weights}.")
+        try:
+            arguments = json.loads(model_options or "{}")
+        except json.JSONDecodeError as error:
+            raise InputError(f"--model-options is no JSON: {error}.") from None
+        if not isinstance(arguments, dict):
+            raise InputError("""--model-options must be a JSON object, such as '{"hidden": 64}'.""")
+        return True
+    if weights or model_options:
+        raise InputError("--weights and --model-options are for package.module:factory; a file has its own weights.")
+    if not path.exists():
+        hint = "" if suffix else "; a factory is written package.module:factory"
+        raise InputError(f"there is no model {source}{hint}.")
+    if suffix == ".ckpt":
+        raise InputError(
+            f"{source} is a checkpoint, which holds weights without their model: give package.module:factory as MODEL, and "
+            f"--weights {source}."
+        )
+    if suffix not in (".pt2", ".keras", *PICKLES):
+        raise InputError(f"{source} is no model that can be read: give .pt2, .keras or package.module:factory.")
+    return False
+
+
+def check_call(given: dict[str, Any], folder: Path | None) -> None:
+    """Check the options of ``deepshap explain`` and the files that they name.
+
+    Raises
+    ------
+    InputError
+        If options exclude one another, a file is missing, or what is written would overwrite what is read.
+    """
+    data, raw, vocabulary = given["data"], given["raw"], given["vocabulary"]
+    background = Path(given["background"])
+    if given["groups"] is not None and given["report"] is None:
+        raise InputError("--groups are compared in the report: give --report too.")
+    if folder is not None and (given["groups"] is not None or given["faithfulness"]):
+        raise InputError(
+            "--groups and --faithfulness look at all rows together: leave out --shards, or take some --rows."
+        )
+    if given["target"] is not None and given["classes"]:
+        raise InputError("--target and --class both say which output to explain: give one of them.")
+    if (raw or vocabulary) and given["players"] not in (None, "cells"):
+        raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
+    output = [] if folder else [("--output", given["output"], ATTRIBUTIONS)]
+    check_can_write([*output, ("--report", given["report"], REPORT)], [data, raw, vocabulary, background])
+    check_can_read([data, raw, vocabulary, background if background.suffix else None])
+    check_model(given["model"], given["weights"], given["model_options"])

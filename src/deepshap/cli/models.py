@@ -1,4 +1,4 @@
-"""Models from files and factories, without running code that the user did not name."""
+"""Models from files and factories, without running code that the user did not name; what they take, and what they return."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
-from ..errors import InputError
-from ..explanation.labels import plural
+from ..engines.inputs import keyed, tensors_in
+from ..errors import InputError, check_names
+from ..explanation.labels import plural, shortened
+from .data import Data
+from .files import PICKLES, check_model
 
-PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin"}
 HOW_TO_EXPORT = (
     "torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('rows')},)) with two rows or more in x"
 )
@@ -59,26 +62,18 @@ def read_model(
     InputError
         If there is no such model, or it must not or cannot be read.
     """
-    path = Path(source)
+    path, from_factory = Path(source), check_model(source, weights, model_options)
     suffix = path.suffix.lower()
-    from_factory = ":" in source and not path.exists()
-    if not from_factory and (weights or model_options):
-        raise InputError("--weights and --model-options are for package.module:factory; a file has its own weights.")
     if from_factory:
         _make_here_importable()
         model = Model(source.rpartition(":")[2], _from_factory(source, weights, model_options))
-    elif not path.exists():
-        hint = "" if suffix else "; a factory is written package.module:factory"
-        raise InputError(f"there is no model {source}{hint}.")
-    elif suffix == ".pt2":
-        model = _from_program(path, allow_pickle, batch_axis)
     elif suffix == ".keras":
         return Model(path.stem, _from_keras(path))
     elif suffix in PICKLES:
         _make_here_importable()
         model = Model(path.stem, _from_pickle(path, allow_pickle))
     else:
-        raise InputError(f"{source} is no model that can be read: give .pt2, .keras or package.module:factory.")
+        model = _from_program(path, allow_pickle, batch_axis)
     return _moved(model, device, dtype)
 
 
@@ -103,12 +98,7 @@ def _from_factory(source: str, weights: Path | None, model_options: str | None) 
     if factory is None:
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise InputError(f"{module_name} has no {name}; it has {', '.join(names) or 'nothing to call'}.")
-    try:
-        arguments = json.loads(model_options or "{}")
-    except json.JSONDecodeError as error:
-        raise InputError(f"--model-options is no JSON: {error}.") from None
-    if not isinstance(arguments, dict):
-        raise InputError("""--model-options must be a JSON object, such as '{"hidden": 64}'.""")
+    arguments = json.loads(model_options or "{}")
     model = factory if isinstance(factory, torch.nn.Module) else factory(**arguments)
     if not callable(model):
         raise InputError(f"{source} returned a {type(model).__name__}, which is no model.")
@@ -120,8 +110,6 @@ def _from_factory(source: str, weights: Path | None, model_options: str | None) 
 def _load_weights(model: Any, path: Path) -> None:
     if not isinstance(model, torch.nn.Module):
         raise InputError("--weights needs a factory that returns a torch.nn.Module.")
-    if not path.exists():
-        raise InputError(f"there are no weights {path}.")
     if path.suffix.lower() == ".safetensors":
         state: Any = _safetensors(path)
     else:
@@ -238,6 +226,11 @@ def _silenced() -> Iterator[None]:
 
 
 def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
+    if _is_script(path):
+        raise InputError(
+            f"{path} is a TorchScript archive, whose operations nobody can look into: export the Python module instead "
+            "(torch.export.save), or give package.module:factory with --weights."
+        )
     try:
         holds_weights = isinstance(torch.load(path, map_location="cpu", weights_only=True), dict)
     except Exception:  # whatever it is, it is more than weights
@@ -260,6 +253,14 @@ def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
     return model
 
 
+def _is_script(path: Path) -> bool:
+    """Return whether torch.jit.save wrote a file."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+
+
 def _moved(model: Model, device: str | None, dtype: str | None) -> Model:
     """Put the model on a device and into a precision."""
     if not isinstance(model.call, torch.nn.Module):
@@ -276,3 +277,123 @@ def _moved(model: Model, device: str | None, dtype: str | None) -> Model:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+# ---------------------------------------------------------------------- what models take
+def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
+    """Give inputs the dtypes that the model takes, and check their number and shapes where the model tells them."""
+    if model.inputs is None:
+        return inputs if dtype is None else [_as(one, np.dtype(dtype), "the data") for one in inputs]
+    expected = model.inputs
+    count = len(inputs) + data.passes_lengths
+    if count != len(expected):
+        raise InputError(
+            f"the model takes {len(expected)} inputs ({', '.join(one.name for one in expected)}) and gets {count}"
+            + ("; does it want --lengths," if count == len(expected) - 1 and not data.passes_lengths else ";")
+            + " or an array for each, --array NAME of an .npz file?"
+        )
+    found = []
+    for one, wanted in zip(inputs, expected, strict=False):
+        given, shape, kept = one.shape[1:], wanted.row_shape, str(wanted.dtype).removeprefix("torch.")
+        if dtype not in (None, kept):
+            raise InputError(f"--dtype {dtype}: an exported program keeps its own, {kept} for {wanted.name}.")
+        names = data.feature_names
+        if names is not None and shape and shape[-1] not in (None, len(names)):
+            raise InputError(f"{wanted.name}: {too_many(names, shape[-1])}")
+        if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
+            described = tuple("any" if size is None else size for size in shape)
+            raise InputError(
+                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; "
+                + (
+                    "they have different lengths, and this program was exported for one: export it for any number of steps."
+                    if data.lengths is not None and len(given) == len(shape)
+                    else "--shape can change it."
+                )
+            )
+        found.append(_as(one, np.dtype(kept.replace("bfloat16", "float32")), wanted.name))
+    return found
+
+
+def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+    if dtype.kind in "iu" and array.dtype.kind == "f" and (array != np.round(array)).any():
+        raise InputError(f"{name} must be whole numbers ({dtype}), and the data have fractions.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(dtype)
+    wrong = (found != array) if dtype.kind in "iu" else np.isinf(found) & np.isfinite(array)
+    if wrong.any():
+        raise InputError(f"{name}: {array[wrong][0]} is too large for {dtype}, which the model takes.")
+    return found
+
+
+def too_many(names: Sequence[str], wanted: int) -> str:
+    """Say that a table has other columns than the model's features."""
+    return f"{len(names)} columns ({shortened(names)}) for {wanted} features: choose with --features."
+
+
+# ---------------------------------------------------------------------- what models return
+@runtime_checkable
+class Shaped(Protocol):
+    """A tensor of any framework."""
+
+    shape: Any
+
+
+class Selection:
+    """Takes the explained tensor, and of it the chosen classes, out of what the model returns."""
+
+    def __init__(self, tensor: str | None, classes: Sequence[str], class_names: list[str] | None) -> None:
+        self.tensor = int(tensor) if tensor is not None and tensor.lstrip("-").isdecimal() else tensor
+        self.class_names = class_names
+        self.indexes = [self._index(name) for name in classes]
+        self.names = class_names
+        if self.indexes:
+            self.names = [class_names[i] if class_names else f"Output {i}" for i in self.indexes]
+            check_names("--class", self.names)
+
+    def _index(self, name: str) -> int:
+        if self.class_names and name in self.class_names:
+            return self.class_names.index(name)
+        if name.isdecimal() and (not self.class_names or int(name) < len(self.class_names)):
+            return int(name)
+        known = (
+            f"; they are {', '.join(self.class_names)}" if self.class_names else ": give --class-names, or its index"
+        )
+        raise InputError(f"--class: there is no class {name!r}{known}.")
+
+    def __call__(self, result: Any) -> Any:
+        """Select."""
+        result = self._tensor(result)
+        outputs = result.shape[-1] if len(result.shape) > 1 else 1
+        if self.class_names is not None and len(self.class_names) != outputs:
+            raise InputError(f"--class-names: {len(self.class_names)} names for {outputs} outputs of the model.")
+        if not self.indexes:
+            return result
+        if len(result.shape) < 2 or max(self.indexes) >= outputs:
+            raise InputError(f"--class {max(self.indexes)}: the model has {outputs} outputs, counted from 0.")
+        if isinstance(result, torch.Tensor):
+            return result[..., self.indexes]
+        from keras import ops
+
+        return ops.take(result, self.indexes, axis=-1)
+
+    def _tensor(self, result: Any) -> Any:
+        if self.tensor is not None:
+            try:
+                if hasattr(result, "shape") and isinstance(self.tensor, str):
+                    raise TypeError("a tensor has no parts with names")  # torch would warn of its own reading first
+                return keyed(result)[self.tensor]
+            except (KeyError, IndexError, TypeError):
+                raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
+        found = list(tensors_in(result, Shaped))
+        if len(found) != 1:
+            raise InputError(f"the model returns {_outline(result)}: choose what to explain with --tensor.")
+        return found[0]
+
+
+def _outline(result: Any) -> str:
+    result = keyed(result)
+    if isinstance(result, Mapping):
+        return f"a dict with the keys {', '.join(map(str, result))}"
+    if isinstance(result, (tuple, list)):
+        return f"{len(result)} values, 0 to {len(result) - 1}"
+    return f"a {type(result).__name__}"

@@ -169,8 +169,8 @@ class RowExplainer:
         except Exception as error:
             if isinstance(error, InputError) and not self._options_checked:
                 self._explain_background(batch)  # raises what is wrong with the options
-            own = error.__cause__ if isinstance(error, InputError) else None  # of the model, which says more
-            failure = own if isinstance(own, Exception) else error
+            own = error.__cause__ if isinstance(error, InputError) else None  # of the model; it says more, but of ids
+            failure = own if isinstance(own, Exception) and not isinstance(own, IndexError) else error
         if len(rows) > 1:
             half = len(rows) // 2
             yield from self._pieces(batch, rows[:half])
