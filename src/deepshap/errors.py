@@ -348,6 +348,8 @@ OPTIONS: dict[str, Check] = {
     # of files and data sets
     "id": _or_none(_check_column),
     "time": _or_none(_check_column),
+    "variable": _or_none(_check_column),
+    "value": _or_none(_check_column),
     "features": _or_none(_check_features),
     "steps": _or_none(_positive),
     "pad": _check_padding,

@@ -74,6 +74,8 @@ TAKES: dict[str, set[str]] = {
     "max_megabytes": {"number"},
     "id": {"none"},
     "time": {"none"},
+    "variable": {"none"},
+    "value": {"none"},
     "features": {"none"},
     "steps": {"none", *COUNT},
     "pad": {"number", "below", "zero", "fraction", "nan", "yes"},
@@ -169,7 +171,7 @@ CASES: dict[str, Case] = {
     ),
     "check": (deepshap.check, {"model": MODEL, "example": X}, {}),
     "sequences": (deepshap.sequences, {"frame": FRAME, "id": "id"}, {"id": set()}),
-    "status": (deepshap.status, {"folder": None}, {}),
+    "status": (deepshap.status, {"folder": None}, {"folder": {"nothing"}}),  # the folder at hand, which is empty
     "percentile": (
         FOUND.percentile,
         {"q": 50},

@@ -547,7 +547,7 @@ def sequences(
     >>> sequences(table, id="who", time="day").values[..., 0].tolist()
     [[70.0, 71.0], [64.0, 0.0]]
     """
-    check_options(id=id, time=time, features=features, steps=steps, pad=pad)
+    check_options(id=id, time=time, features=features, steps=steps, pad=pad, variable=variable, value=value)
     if isinstance(frame, (str, os.PathLike)):
         table = read_file(Path(frame), named=[str(name) for name in (id, time, variable, value) if name is not None])
     else:
