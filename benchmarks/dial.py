@@ -167,14 +167,15 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         games, options.rounds, options.methods = [games[0].quick()], 1, options.methods[:3]
     warnings.filterwarnings("ignore", "Not all budget is required")  # shapiq says so where players are few
-    kept = json.loads(RESULTS.read_text()).get("rows", []) if RESULTS.exists() and not options.output else []
-    anew = {(game.name, method) for game in games for method in options.methods}
-    rows = [row for row in kept if (row["problem"], row["method"]) not in anew and row["problem"] in NAMES]
+    rows = []
     for game in games:
         print(f"{game.name}, {game.case.players} players", flush=True)
         for row in measure(game, options.rounds, options.methods):
             rows.append(row)
             print(said(row), flush=True)
+    kept = json.loads(RESULTS.read_text()).get("rows", []) if RESULTS.exists() and not options.output else []
+    anew = {(game.name, method) for game in games for method in options.methods}
+    rows += [row for row in kept if (row["problem"], row["method"]) not in anew and row["problem"] in NAMES]
     rows.sort(key=lambda row: (NAMES.index(row["problem"]), list(METHODS).index(row["method"])))
     efforts = [
         {"problem": r["problem"], "players": r["players"], "effort": r["budget"], "ratio": r["ratio"]}
