@@ -20,6 +20,7 @@ from .attribution import (
     check_sampling,
     reliability,
 )
+from .engines._compat import structure_of_outputs
 from .engines.api import Engine, Points
 from .engines.callables import packages, reached
 from .engines.handlers import TakesHandlers
@@ -680,7 +681,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 def _output_key(model: Any, output: Any) -> Any:
     """Return the index of a Keras model's output from its name; every other key as it is."""
     names = getattr(model, "output_names", None)
-    by_key = isinstance(getattr(model, "_outputs_struct", None), Mapping)
+    by_key = isinstance(structure_of_outputs(model), Mapping)
     if not isinstance(output, str) or not isinstance(names, (list, tuple)) or output not in names or by_key:
         return output
     return list(names).index(output) if len(names) > 1 else None

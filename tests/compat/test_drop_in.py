@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import shap
-import shap.explainers._deep
 import torch
 from torch import nn
 
@@ -20,7 +19,6 @@ PLACES = [
     (shap, "DeepExplainer"),
     (shap.explainers, "DeepExplainer"),
     (shap.explainers, "Deep"),
-    (shap.explainers._deep, "DeepExplainer"),
 ]
 ORIGINAL = shap.DeepExplainer
 

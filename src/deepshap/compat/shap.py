@@ -18,7 +18,6 @@ PLACES = (
     ("shap", "DeepExplainer"),
     ("shap.explainers", "DeepExplainer"),
     ("shap.explainers", "Deep"),
-    ("shap.explainers._deep", "DeepExplainer"),
 )
 
 _patch = Patch()

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.callables import closure_of, globals_of
+from ..engines._compat import all_layers
+from ..engines.callables import closure_of, code_of, globals_of
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 BLOCK = 2**24  # bytes that are read at a time
@@ -69,9 +70,9 @@ def _feed(found: Any, value: Any, seen: dict[int, Any]) -> None:
 def _state(value: Any) -> list[Any]:
     """Return what an object is made of: of models weights and settings, of functions code and closure, of others attributes."""
     if isinstance(value, FunctionType):
-        constants = [one for one in value.__code__.co_consts if isinstance(one, PLAIN)]
+        constants = [one for one in code_of(value).co_consts if isinstance(one, PLAIN)]
         named = [one for one in globals_of(value).values() if isinstance(one, PLAIN) or _holds_weights(one)]
-        return [value.__code__.co_code, constants, value.__defaults__, value.__kwdefaults__, closure_of(value), named]
+        return [code_of(value).co_code, constants, value.__defaults__, value.__kwdefaults__, closure_of(value), named]
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, partial):
@@ -81,7 +82,7 @@ def _state(value: Any) -> list[Any]:
         tensors = [*value.named_parameters(), *value.named_buffers(), *value.state_dict().items()]
         return [modules, dict(tensors), str(getattr(value, "code", ""))]
     if all(hasattr(value, name) for name in ("get_config", "weights", "layers")):  # a keras.Model
-        layers = [(type(layer).__qualname__, _settings(layer)) for layer in value._flatten_layers()]
+        layers = [(type(layer).__qualname__, _settings(layer)) for layer in all_layers(value)]
         return [_wiring(value), layers, list(value.weights)]
     if _holds_weights(value):  # a SavedModel or tf.function
         return [list(value.variables)]

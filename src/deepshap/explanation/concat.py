@@ -10,6 +10,7 @@ import numpy as np
 from slicer import Alias, Obj
 
 from ..errors import InputError
+from ._compat import tracked_arrays
 from .core import Attributions
 from .fields import FACTS
 from .joint import JointAttributions
@@ -51,7 +52,7 @@ def _rows_of(parts: Sequence[Attributions]) -> Attributions:
     for name in UNIFORM:
         _check_same(name, [getattr(part, name) for part in parts])
     parts = _with_as_many_replicates(parts)
-    tracked = [dict(part._s._iter_tracked(include_aliases=True)) for part in parts]
+    tracked = [tracked_arrays(part._s) for part in parts]
     names = dict.fromkeys(name for each in tracked for name in each)
     found = copy.copy(parts[0])
     valid = [part._valid for part in parts]
@@ -78,7 +79,7 @@ def _padded(part: Attributions, steps: int) -> Attributions:
     """Return a copy with that many steps; arrays are padded with zeros, labels with what stands for no label."""
     found, axis = copy.copy(part), part._steps_at
     more = steps - part._steps
-    for name, one in dict(part._s._iter_tracked(include_aliases=True)).items():
+    for name, one in tracked_arrays(part._s).items():
         if one.o is None or axis not in one.dim:
             continue
         array = np.asarray(one.o)

@@ -13,6 +13,7 @@ from slicer import Alias, Obj
 
 from ..errors import InputError, check_count, check_names, check_number, check_types, is_whole
 from ..explanation.labels import as_array, as_texts, names_for, numbered
+from ._compat import tracked_arrays, tracked_objects
 from .fields import Fields
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Attributions(Fields, shap.Explanation):
 
     def _of_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
         """A copy with other rows in all arrays that have rows, which are their first axis."""
-        other, arrays = copy.copy(self), dict(self._s._iter_tracked(include_aliases=True))
+        other, arrays = copy.copy(self), tracked_arrays(self._s)
         found = {name: one for name, one in arrays.items() if one.o is not None and 0 in one.dim}
         other._track(**{name: type(one)(function(np.asarray(one.o)), list(one.dim)) for name, one in found.items()})
         return other
@@ -292,7 +293,7 @@ class Attributions(Fields, shap.Explanation):
         if not self.values.size or not axes:
             raise InputError(f"there is nothing to take the {name} of: values have shape {self.values.shape}.")
         axis = axis if axis is None else axis % axes
-        objects = dict(self._s._iter_tracked(include_aliases=True))
+        objects = tracked_arrays(self._s)
         gone = [key for key, one in objects.items() if axis is None or axis in one.dim]
         gone += OF_STEPS if axis in (None, self._steps_at) else ()
         base, dims = self.base_values, objects["base_values"].dim
@@ -339,7 +340,7 @@ class Attributions(Fields, shap.Explanation):
         axes = np.ndim(self.values)
         if self.data is not None:
             return tuple(range(np.ndim(self.data), axes))
-        return tuple(axis for axis in self._s._objects["base_values"].dim if axis)
+        return tuple(axis for axis in tracked_objects(self._s)["base_values"].dim if axis)
 
     @property
     def _output_list(self) -> Sequence[str]:
@@ -357,7 +358,7 @@ class Attributions(Fields, shap.Explanation):
 
     def _step_names(self) -> list[str]:
         labels, positions = self.step_labels, self._tracked("steps")
-        if np.ndim(labels) == 1 and self._s._objects["step_labels"].dim == [self._rows]:
+        if np.ndim(labels) == 1 and tracked_objects(self._s)["step_labels"].dim == [self._rows]:
             return list(map(str, as_texts(labels)))
         return [f"Step {i}" for i in (positions if np.ndim(positions) else range(self.values.shape[self._rows]))]
 

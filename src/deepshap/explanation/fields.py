@@ -11,6 +11,7 @@ from slicer import Alias, Obj, Slicer
 from ..errors import InputError
 from ..explanation.labels import as_array, as_labels, with_plain_texts
 from ..mathematics.additivity import cleared
+from ._compat import tracked_arrays, tracked_labels, tracked_objects
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise
 
@@ -158,7 +159,11 @@ class Fields(Forecasts):
     @property
     def _error_names(self) -> list[str]:
         """The parallel arrays that tell how exact the values are."""
-        known = [name for name, one in self._s._objects.items() if name.startswith("replicate_") and one.o is not None]
+        known = [
+            name
+            for name, one in tracked_objects(self._s).items()
+            if name.startswith("replicate_") and one.o is not None
+        ]
         return ["standard_errors", *sorted(known, key=lambda name: int(name.removeprefix("replicate_")))]
 
     # ------------------------------------------------------------------ steps
@@ -214,7 +219,7 @@ class Fields(Forecasts):
                 "padding. Pass it the lengths (additional_forward_args), or leave them out here: every step counts then."
             )
         for name in ("values", *self._error_names):
-            tracked = self._s._objects[name]
+            tracked = tracked_objects(self._s)[name]
             self._track(**{name: Obj(cleared(np.asarray(tracked.o), behind, axes), list(tracked.dim))})
 
     def _rounding(self, axes: tuple[int, ...]) -> np.ndarray:
@@ -238,26 +243,26 @@ class Fields(Forecasts):
     # ------------------------------------------------------------------ where arrays belong
     def _tracked(self, name: str) -> Any:
         """One of the parallel arrays, or None."""
-        tracked = self._s._objects.get(name)
+        tracked = tracked_objects(self._s).get(name)
         return None if tracked is None else tracked.o
 
     def _track(self, **replaced: Alias | Obj) -> None:
         """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
-        if any(name in self._s._aliases for name in replaced):  # slicer would look names up that are gone
+        if any(name in tracked_labels(self._s) for name in replaced):  # slicer would look names up that are gone
             self._apart(**replaced)
             return
         for name, tracked in replaced.items():
-            if isinstance(tracked, Alias) and name in self._s._objects:  # slicer would still return the object
+            if isinstance(tracked, Alias) and name in tracked_objects(self._s):  # slicer would still return the object
                 delattr(self._s, name)
             setattr(self._s, name, tracked)
 
     def _apart(self, **replaced: Alias | Obj) -> None:
         """Hold the parallel arrays, some of them replaced, apart from an explanation that this one is a copy of."""
-        self._s = Slicer.from_slicer(**{**dict(self._s._iter_tracked(include_aliases=True)), **replaced})
+        self._s = Slicer.from_slicer(**{**tracked_arrays(self._s), **replaced})
 
     def _assign(self, name: str, names: Any) -> None:
         """Leave names to shap that belong to no axis."""
-        before = dict(self._s._iter_tracked(include_aliases=True))
+        before = tracked_arrays(self._s)
         try:
             setattr(self._s, name, names)
         except (AttributeError, TypeError, ValueError):
@@ -291,7 +296,7 @@ class Fields(Forecasts):
     @property
     def _steps_at(self) -> int | None:
         """The axis of the steps; None if there is none."""
-        tracked = self._s._objects.get("steps")
+        tracked = tracked_objects(self._s).get("steps")
         return tracked.dim[0] if tracked is not None and tracked.dim else None
 
     @property

@@ -13,6 +13,7 @@ from slicer import Alias, Obj
 
 from ..errors import InputError, needed
 from ..explanation.labels import as_labels
+from ._compat import tracked_arrays, tracked_objects
 from .core import Attributions
 from .fields import FACTS
 
@@ -76,7 +77,7 @@ class LongForm:
 
     def _columns_of_rows(self) -> Iterator[Column]:
         for name, field in OF_ROWS.items():
-            tracked = self.explanation._s._objects.get(field)
+            tracked = tracked_objects(self.explanation._s).get(field)
             if tracked is not None and tracked.o is not None:
                 array, categories = encoded(np.asarray(tracked.o))
                 place = [size if axis in tracked.dim else 1 for axis, size in enumerate(self.shape)]
@@ -143,7 +144,7 @@ LABELS = {"row": "row_ids", "step": "step_labels", "feature": "feature_names", "
 
 def known_labels(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
     """Labels of an axis, or of the one place of it that was taken, and the axes that they run along, if they are known."""
-    tracked = {**explanation._s._objects, **explanation._s._aliases}.get(LABELS.get(name, ""))
+    tracked = tracked_arrays(explanation._s).get(LABELS.get(name, ""))
     if tracked is None or tracked.o is None:
         return None
     labels, shape = as_labels(tracked.o, name), explanation.values.shape
@@ -219,7 +220,7 @@ def to_xarray(explanation: Attributions) -> xarray.Dataset:
         if array is not None:
             found[name] = (inputs, array)
     for name, field in BESIDE.items():
-        tracked = explanation._s._objects.get(field)
+        tracked = tracked_objects(explanation._s).get(field)
         if tracked is not None and tracked.o is not None:
             found[name] = ([dims[axis] for axis in tracked.dim], tracked.o)
     if explanation.replicates is not None:

@@ -45,6 +45,7 @@ import numpy as np
 from slicer import Alias, Obj
 
 from ..errors import InputError, import_pyarrow
+from ._compat import tracked_arrays
 from .core import Attributions
 from .long_form import Column, LongForm, facts, in_order, rebuilt
 
@@ -142,7 +143,7 @@ def _describe(
     form, columns, tracked = LongForm(part), _columns_of_arrays(part), {}
     if form.valid is not None:
         arrays[f"{prefix}shown"] = form.valid
-    for name, one in part._s._iter_tracked(include_aliases=True):
+    for name, one in tracked_arrays(part._s).items():
         if one.o is None:
             continue
         tracked[name] = entry = {"axes": list(one.dim), "alias": isinstance(one, Alias)}

@@ -65,7 +65,7 @@ def numbers_of(chains: Sequence[Sequence[Step]], dtype: Any) -> tuple[Array, ...
 def without_inference(module: Any) -> Any:
     """Let what a module has kept from runs in inference mode, such as masks, be used where derivatives are taken."""
     for part in module.modules():
-        for held in (vars(part), part._buffers):
+        for held in (vars(part), dict(part.named_buffers(recurse=False))):
             held.update({k: v.clone() for k, v in held.items() if getattr(v, "is_inference", bool)()})
     return module
 

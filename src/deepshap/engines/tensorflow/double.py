@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.python.eager import context
-from tensorflow.python.framework import op_def_registry
+
+from ._compat import add_function, definition_of, remove_function
 
 NARROW = (tf.float32, tf.float16, tf.bfloat16)
 READS = "ReadVariableOp", "ResourceGather", "ResourceGatherNd"  # of variables
@@ -39,7 +38,7 @@ def widened(function: Any, inputs: int) -> Any:
         return tf.graph_util.import_graph_def(wide, named, names, name="")
 
     for definition in wide.library.function:  # TensorFlow knows those alone that it has traced itself
-        context.context().add_function_def(definition)
+        add_function(definition)
     made = tf.function(call, autograph=False).get_concrete_function(*specs)
     weakref.finalize(made, _forgotten, [f.signature.name for f in wide.library.function]).atexit = False
     return made
@@ -47,7 +46,7 @@ def widened(function: Any, inputs: int) -> Any:
 
 def _forgotten(functions: Sequence[str]) -> None:
     for name in functions:
-        context.context().remove_function(name)
+        remove_function(name)
 
 
 # ---------------------------------------------------------------------- graphs and functions rewritten
@@ -123,7 +122,7 @@ class _Rewriting:
         return self._called(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")
 
     def _add(self, name: str, operation: str, inputs: Sequence[str], **types: int) -> str:
-        node = NodeDef(name=name, op=operation, input=inputs)
+        node = tf.compat.v1.NodeDef(name=name, op=operation, input=inputs)
         for key, number in types.items():
             node.attr[key].type = number
         self._nodes.append(node)
@@ -141,12 +140,12 @@ def _copy(message: Any) -> Any:
 
 def _only_output(node: Any) -> str | None:
     """What the output of a node is called, if it has a single one that is a tensor of numbers."""
-    return _output_type(node) and op_def_registry.get(node.op).output_arg[0].name
+    return _output_type(node) and definition_of(node.op).output_arg[0].name
 
 
 def _output_type(node: Any) -> str | None:
     """The attribute with the type of a node's only output."""
-    known = op_def_registry.get(node.op)
+    known = definition_of(node.op)
     if known is None or len(known.output_arg) != 1:
         return None
     output = known.output_arg[0]

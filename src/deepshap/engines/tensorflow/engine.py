@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
@@ -17,6 +16,7 @@ from ..keeping import other_draws
 from ..shell import Shell, called_twice, spread
 from . import heads as output_heads
 from . import inspection
+from ._compat import eager_mode, tapes_recording
 from .contributions import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, widened
 from .graphs import ModelGraph, concrete, shared
@@ -25,7 +25,7 @@ from .inputs import Inputs, take_output
 from .operations import USER_OPERATIONS, Operation
 from .regions import Region, marked, scoped
 from .sameness import State, state_of
-from .state import alone, dtype_of, layers_of, preserved, seeds_kept, tapes_recording, variables_kept
+from .state import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
 
@@ -74,7 +74,7 @@ class TensorFlowEngine(Shell):
 
     def _enter(self, stack: ExitStack) -> None:
         stack.enter_context(tf.init_scope())
-        stack.enter_context(context.eager_mode())
+        stack.enter_context(eager_mode())
         if not self.is_frozen:
             self._current.clear()  # the model may run before it is probed, if it is at all
             self._is_settled = False

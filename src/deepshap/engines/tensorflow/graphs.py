@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
-from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from ...mathematics.traced import created
+from ._compat import definition_of, graph_of
 from .operations import LOOPS, arguments
 
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
@@ -94,7 +93,7 @@ class Library:
         """A function by its name."""
         if name not in self._bodies:
             with self._home.as_default():
-                graph = function_def_to_graph(self._definitions[name])
+                graph = graph_of(self._definitions[name])
             operations = graph.get_operations()
             self._bodies[name] = Body(graph.inputs, graph.outputs, operations, self.writers(operations))
         return self._bodies[name]
@@ -107,7 +106,7 @@ class Library:
         if node.op in READS:
             return False
         if node.op not in self._direct:
-            known = op_def_registry.get(node.op)
+            known = definition_of(node.op)
             self._direct[node.op] = known is not None and any(a.type == RESOURCE for a in known.input_arg)
         called = [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
         return self._direct[node.op] or any(map(self._function_writes, called))

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from ...errors import InputError, NoHeadError
+from .._compat import operation_of
 from ..api import Engine, Points
 from .inputs import take_output
 
@@ -26,9 +27,9 @@ def before_head(model: Any) -> tuple[Any, str] | None:
     graph = type(model) is keras.Sequential or type(model).__name__ == "Functional"  # no code of its own
     if not graph or len(model.outputs) != 1:
         return None
-    layer = model.outputs[0]._keras_history.operation
+    layer = operation_of(model.outputs[0])
     while type(layer) in UNCHANGING and layer.input.shape == layer.output.shape:
-        layer = layer.input._keras_history.operation
+        layer = operation_of(layer.input)
     head = _head(layer)
     if head is None:
         return None
@@ -92,7 +93,7 @@ def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, 
 
 def look(before: Engine, one: Points) -> None:
     """Raise where a handler treats the head together with what comes before it: a head is seen before the model runs."""
-    last = before.model.outputs[0]._keras_history.operation
+    last = operation_of(before.model.outputs[0])
     if isinstance(last, _Linear) and last.dense in before.operations:
         raise InputError(
             f"the layer {last.dense.name!r} has a handler, which treats its {last.dense.activation.__name__} too: what that gets "

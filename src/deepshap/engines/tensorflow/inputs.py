@@ -123,7 +123,7 @@ def _moved(x: Any, axis: int) -> Any:
 
 def takes_training(model: Any) -> bool:
     """Whether a Keras model is told that it is not being trained."""
-    return isinstance(model, keras.layers.Layer) and bool(getattr(model, "_call_has_training_arg", False))
+    return isinstance(model, keras.layers.Layer) and "training" in inspect.signature(model.call).parameters
 
 
 def takes_one_argument(model: Any) -> bool:

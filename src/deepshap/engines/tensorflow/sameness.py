@@ -23,30 +23,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.utils.tracking import Tracker
-from tensorflow.python.trackable import data_structures
-from tensorflow.python.trackable.base import TrackableReference
 
-from ..callables import PLAIN, closure_of, packages
+from ..callables import PLAIN, closure_of, code_of, packages
+from ._compat import FUNCTIONS, TRACKERS, WRAPPERS, keras_settings
 
 OWN = {"keras", "tensorflow", "deepshap"}  # packages whose code reads nothing but what is compared
 BASES = {*OWN, "builtins", "abc", "typing", "collections", "enum", "numpy"}  # whose classes their classes derive from
 # What never changes, what a graph reads when it runs, and the books of those who track objects.
 FIXED = {*PLAIN, object, range, slice, EllipsisType, CodeType, inspect.Signature}
 FIXED |= {type(threading.Lock()), type(threading.RLock())}
-FIXED_BASES = np.generic, np.dtype, tf.DType, tf.TensorShape, tf.Tensor, tf.Variable, Tracker, TrackableReference
+FIXED_BASES = np.generic, np.dtype, tf.DType, tf.TensorShape, tf.Tensor, tf.Variable, *TRACKERS
 # What training keeps on a model, and TensorFlow on what it tracks: no call reads it.
 UNREAD = {"optimizer", "loss", "_loss_tracker", "_compile_loss", "_compile_metrics", "_compile_config", "history"}
 UNREAD |= {"train_function", "test_function", "predict_function", "_tracked"}
-# Modules in which Keras' layers find the functions that they call.
-FUNCTIONS = (
-    "keras.src.activations",
-    "keras.src.ops.",
-    "keras.src.backend.tensorflow.",
-    "tensorflow._api.v2.nn",
-    "tensorflow._api.v2.math",
-)
 MOST_OBJECTS, MOST_BYTES = 2**18, 2**24  # that are compared, bytes of arrays: beyond that a trace is faster
 Parts = Callable[[Any], list[Any]]
 
@@ -130,8 +119,9 @@ def _nothing(_: Any) -> list[Any]:
 
 def _settings() -> list[Any]:
     """The settings of Keras that are not in its modules, but for the numbers that it names new objects by."""
-    found = vars(global_state.GLOBAL_STATE_TRACKER), vars(global_state.GLOBAL_SETTINGS_TRACKER)
-    return [value for each in found for name, value in each.items() if name != "object_name_uids"]
+    if (settings := keras_settings()) is None:
+        raise Foreign("settings of Keras")
+    return [value for each in settings for name, value in each.items() if name != "object_name_uids"]
 
 
 @lru_cache(4096)
@@ -176,7 +166,7 @@ def _of_class(kind: Any) -> list[Any]:
 def _of_function(function: FunctionType) -> list[Any]:
     if _root(function.__globals__.get("__name__")) not in OWN:
         raise Foreign(function)
-    return [function.__code__, function.__defaults__, function.__kwdefaults__, *closure_of(function)]
+    return [code_of(function), function.__defaults__, function.__kwdefaults__, *closure_of(function)]
 
 
 PARTS: dict[type, Parts] = {
@@ -190,6 +180,5 @@ PARTS: dict[type, Parts] = {
     MethodType: lambda m: [m.__self__, m.__func__],
     weakref.ReferenceType: lambda r: [r()],
     partial: lambda p: [p.func, p.args, p.keywords],
-    data_structures._DictWrapper: lambda w: [w.__wrapped__],
-    data_structures._TupleWrapper: lambda w: [w.__wrapped__],
+    **dict.fromkeys(WRAPPERS, lambda w: [w.__wrapped__]),
 }

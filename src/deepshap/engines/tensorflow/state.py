@@ -12,12 +12,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.eager import context
 
 from ...errors import InputError
+from .._compat import inner_layers
 from ..callables import packages, reached
 from ..keeping import Kept, generators_kept
+from ._compat import seed_generator
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
 ENDS = keras.layers.Layer, keras.Variable, tf.Tensor, tf.Variable
@@ -47,7 +47,7 @@ def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tupl
         return
     seen.add(id(layer))
     yield layer, name
-    for inner in getattr(layer, "_layers", ()):
+    for inner in inner_layers(layer):
         yield from _named(inner, f"{name}.{inner.name}" if name else inner.name, seen)
 
 
@@ -146,23 +146,10 @@ def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
 @contextmanager
 def seeds_kept() -> Iterator[None]:
     """Put back the generator from which TensorFlow takes the seeds of random operations that have none of their own."""
-    generator = getattr(context.context(), "_rng", None)
+    generator = seed_generator()
     state = generator and generator.getstate()
     try:
         yield
     finally:
         if generator:
             generator.setstate(state)
-
-
-@contextmanager
-def tapes_recording() -> Iterator[None]:
-    """Let gradient tapes inside of a model record, which ``tf.init_scope`` keeps them from."""
-    stopped = pywrap_tfe.TFE_Py_TapeSetIsStopped()
-    if stopped:
-        pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
-    try:
-        yield
-    finally:
-        if stopped:
-            pywrap_tfe.TFE_Py_TapeSetStopOnThread()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numba
@@ -23,6 +21,7 @@ from ..kernels import attention, worth
 from ..kernels import pairs as kernels
 from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from . import rules
+from ._compat import dismiss_waiting_threads
 from .operations import Operation, Step
 
 ATTENTION, SUMS, FOLDED = -1, -2, -3
@@ -256,7 +255,6 @@ def _in_blocks(kernel: Callable[[int, int], None], m: Tensor) -> None:
     in_threads([partial(kernel, *block) for block in blocks])
 
 
-OMP_PAUSE_SOFT = 1
 TINY, ONE = 1e-310, 1.0  # whose product a processor may take for 0
 
 
@@ -286,25 +284,6 @@ def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
             other.result()
     torch.set_num_threads(threads)  # new threads of the user's take the number that was set last
     return results
-
-
-@cache
-def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP runtime that torch has loaded, if it is GNU's."""
-    try:
-        return ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    except (OSError, AttributeError):
-        return None
-
-
-def dismiss_waiting_threads() -> None:
-    """Let OpenMP's threads go, which wait for torch's next operation by counting, for 10 ms on cores that are needed here.
-
-    They come back with that operation, in a fraction of a millisecond. ``omp_pause_soft`` keeps all settings.
-    """
-    pause = getattr(_openmp(), "omp_pause_resource_all", None)  # since OpenMP 5.0
-    if pause is not None:
-        pause(OMP_PAUSE_SOFT)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ...errors import InputError
+from .._compat import inner_layers, variables_written
 from ..callables import is_keras as is_keras
 from ..callables import reached
 from ..keeping import Kept, generators_kept, note
@@ -23,9 +24,7 @@ from ._compat import (
     backward_hooks,
     called_inside,
     dynamo_is_loaded,
-    keras_layers,
     keras_normalize_replaced,
-    keras_variables_written,
     look_experts_up,
     version_of,
 )
@@ -171,9 +170,7 @@ class _Snapshot:
         of_scripts = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
         self._scripted = [(m, m.training) for m in scripted]
         self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], take)
-        parameters = {
-            id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m._parameters.values() if p is not None
-        }
+        parameters = {id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m.parameters(False)}
         large = sum(p.nbytes for p in parameters.values()) > COPIED_BYTES
         self._tensors = [_HeldTensor(t, copied=not (large and number in parameters)) for number, t in found.items()]
 
@@ -367,7 +364,7 @@ def _children(module: nn.Module, private: bool) -> list[tuple[str, nn.Module]]:
     held = list(module.named_children())
     if not is_keras(module):
         return held
-    layers = [(layer.name, layer) for layer in keras_layers(module)]
+    layers = [(layer.name, layer) for layer in inner_layers(module)]
     return [*layers, *(pair for pair in held if private or not pair[0].startswith("_"))]
 
 
@@ -375,7 +372,7 @@ def written_when_called(module: nn.Module) -> list[Tensor]:
     """What a Keras layer may write to in a call: states that it keeps from call to call, and those of its random generators."""
     if not is_keras(module):
         return []
-    return [variable.value for variable in keras_variables_written(module)]
+    return [variable.value for variable in variables_written(module)]
 
 
 def norms_in_one_step() -> AbstractContextManager[None]:

@@ -105,8 +105,8 @@ class ReferenceCache:
 
     def _read_checksums(self) -> list[Hashable]:
         modules = self._contents.modules
-        tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values())]
-        return [fingerprint(t) for t in tensors if t is not None]
+        tensors = [t for m in modules for t in (*m.parameters(False), *m.buffers(False))]
+        return [fingerprint(t) for t in tensors]
 
     def _kind_of(self, points: Points) -> list[Any]:
         rows = [(x.shape[1:], x.dtype) for x in points.inputs]

@@ -200,7 +200,7 @@ class Tracer(TorchFunctionMode):
         """Return the random call and its place that made one of some tensors, or the tensor that one is a view of."""
         if not self._drawn.some:
             return None
-        return self._drawn.of([*given, *(t._base for t in given if t._base is not None)])
+        return self._drawn.of([*given, *(base for t in given if (base := base_of(t)) is not None)])
 
     def _passive(self, call: Call, follow: bool = True) -> Any:
         """Run a call on constants, or without following what it makes of the signal and random numbers."""
