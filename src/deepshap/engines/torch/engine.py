@@ -165,9 +165,11 @@ class TorchEngine(Untouched):
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
-        if not self.is_frozen:
-            self._sizes.discard(len(references[:at_once]))  # so that a model is found that begins to mix rows
-        return self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
+        outputs = self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
+        if self._references.changed:  # perhaps the model has begun to mix rows
+            self._sizes.clear()
+            self._check_size(references[:at_once], outputs[:at_once])
+        return outputs
 
     # ------------------------------------------------------------------ tracing
     def trace(self, tracer: Tracer, points: Points) -> tuple[Tensor, list[Tensor]]:

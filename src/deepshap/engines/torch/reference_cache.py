@@ -61,6 +61,7 @@ class ReferenceCache:
     def forget(self) -> None:
         """Forget everything about the model."""
         self.used = False  # whether this call relies on anything from an earlier call
+        self.changed = False  # whether outputs or weights are others than in the last call
         self._kind: list[Any] | None = None
         self._outputs_key: Hashable = None  # of the references whose outputs are known
         self._outputs = np.zeros((0, 0))
@@ -84,11 +85,12 @@ class ReferenceCache:
 
     def outputs(self, references: Points, at_once: int, evaluate: Evaluate, frozen: bool, eps: float) -> np.ndarray:
         """Return the untouched model's outputs on the references; drop the recorded run if they have changed."""
-        known = self._outputs_key is not None and self._outputs_key == references.key
+        self.changed, known = False, self._outputs_key is not None and self._outputs_key == references.key
         if frozen and known:
             return self._outputs
         outputs, checksums = evaluate(references, at_once, "the background"), self._read_checksums()
-        if not known or checksums != self._checksums or _distance(outputs, self._outputs) > ROUNDING * eps:
+        self.changed = not known or checksums != self._checksums or _distance(outputs, self._outputs) > ROUNDING * eps
+        if self.changed:
             self.drop()
         self._outputs_key, self._outputs, self._checksums = references.key, outputs, checksums
         return outputs
