@@ -397,10 +397,9 @@ class _Trial:
         return self.against_each(points).mean(1), self._outputs(points)
 
     def _arrays(self, points: Points) -> list[np.ndarray]:
+        """Return the inputs as arrays, rows first."""
         with self.engine.session():
-            return [
-                np.moveaxis(a, at, 0) for a, at in zip(self.engine.explained(points), points.form.axes, strict=True)
-            ]
+            return self.engine.explained(points)
 
     def _pairs(self, examples: Points) -> tuple[Points, Points]:
         """Every example beside every reference, which is described by the row arguments of its example."""

@@ -180,3 +180,18 @@ def test_what_cannot_be_tried(data):
         deepshap.faithfulness(explainer, x, target=lambda y: y)
     with pytest.raises(deepshap.InputError, match="rows as its background"):
         deepshap.faithfulness(deepshap.DeepExplainer(nn.Linear(4, 3).double(), lambda _: background), x)
+
+
+def test_rows_along_the_second_axis():
+    torch.manual_seed(0)
+    lstm, head = nn.LSTM(3, 4), nn.Linear(4, 2)
+    rows, background = torch.randn(4, 5, 3), torch.randn(6, 5, 3)
+
+    def steps_first(x):
+        return head(lstm(x)[0][-1])
+
+    wanted = deepshap.faithfulness(deepshap.DeepExplainer(lambda x: steps_first(x.transpose(0, 1)), background), rows)
+    explainer = deepshap.DeepExplainer(steps_first, background.transpose(0, 1), batch_axis=1)
+    found = deepshap.faithfulness(explainer, rows.transpose(0, 1))
+    for name in ("noise_changes", "output_changes", "separation", "agreement", "gap"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-6)
