@@ -72,11 +72,11 @@ class _Table:
 
     @property
     def unsure(self) -> np.ndarray | None:
-        """Which values are below two standard errors."""
+        """Return which values are below two standard errors."""
         return None if self.errors is None else np.abs(self.values) < style.ERRORS * self.errors.errors
 
     def for_shap(self, row: int | None = None) -> shap.Explanation:
-        """As shap's own, of all rows or of one; names are those of the columns."""
+        """Return the matrix as shap's Explanation, of all rows or of one."""
         at: Any = slice(None) if row is None else row
         bounds = {}
         if self.errors is not None:
@@ -334,7 +334,7 @@ def _colour_by_step(points: PathCollection, steps: np.ndarray, rows: Sequences, 
 
 
 def _same(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Which of the values (rows, 2) each drawn point (points, 2) is; shap draws them in another order."""
+    """Return which of the values (rows, 2) each drawn point (points, 2) is; shap draws them in another order."""
     known, wanted = values @ [1, 1j], drawn @ [1, 1j]
     order = np.argsort(known)
     return order[np.searchsorted(known[order], wanted).clip(max=len(order) - 1)]

@@ -45,11 +45,11 @@ class Part:
 
     @property
     def there(self) -> np.ndarray:
-        """Which steps rows have, (rows, steps)."""
+        """Return which steps each row has, (rows, steps)."""
         return np.arange(self.values.shape[1]) < self.lengths[:, None]
 
     def words(self, row: int) -> list[str]:
-        """The words of a text, without padding; none of another input."""
+        """Return the words of a text, without padding; none of another input."""
         if self.kind != "text" or self.data is None:
             return []
         return [str(word) for word in self.data[row, : self.lengths[row], 0] if word is not None]
@@ -153,7 +153,7 @@ def is_words(array: Any) -> bool:
 
 # ---------------------------------------------------------------------- one input
 def _parts(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> list[Part]:
-    """One part for an input, or one for each channel of a grid that has many."""
+    """Return one part for an input, or one for each channel of a grid that has many."""
     shape = np.shape(explanation.values)
     axes = shape[explanation._rows : len(shape) - len(outputs)]
     is_image = len(axes) == 3 and axes[0] != axes[2] and all(shape)
@@ -161,7 +161,7 @@ def _parts(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> li
 
 
 def _images(name: str, explanation: Attributions, axes: tuple[int, ...]) -> list[Part]:
-    """The channels of an image together, if they are few enough for colours; else each by itself."""
+    """Read the channels of an image together, if they are few enough for colours; else each by itself."""
     axis, rows = channel_axis(axes), len(explanation.values) if explanation._rows else 1
     assert axis is not None
     height, width = (size for place, size in enumerate(axes) if place != axis)
@@ -237,7 +237,7 @@ def _part(name: str, explanation: Attributions, outputs: tuple[int, ...]) -> Par
 
 
 def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray | None) -> tuple[Kind, list[str], Any]:
-    """Kind of the input, the names of its features and the labels of its steps."""
+    """Return the kind of the input, the names of its features and the labels of its steps."""
     names, steps = explanation.feature_names, explanation.step_labels
     if not axes:
         return "table", names_for(names, 1) or [names if isinstance(names, str) else "Feature 0"], None
@@ -253,13 +253,13 @@ def _meaning(explanation: Attributions, axes: tuple[int, ...], data: np.ndarray 
 
 
 def _is_padding(words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Which places of texts (rows, steps, 1) hold padding: those behind the lengths, and tokens that say so."""
+    """Return which places of texts (rows, steps, 1) hold padding: those behind the lengths, and tokens that say so."""
     behind = np.arange(words.shape[1]) >= lengths[:, None]
     return behind[..., None] | np.isin(np.char.lower(words.astype(str)), PADDING)
 
 
 def _last(values: np.ndarray) -> np.ndarray:
-    """How many steps of each row (rows,) have attributions: against longer references some may, behind the row's own end."""
+    """Return how many steps of each row have attributions; longer references give some to steps behind the row's end."""
     reached: np.ndarray = np.any(values != 0, axis=(2, 3))
     return np.where(reached.any(1), reached.shape[1] - reached[:, ::-1].argmax(1), 0)
 
@@ -271,7 +271,7 @@ def _check_finite(part: Part) -> None:
 
 
 def _sums(part: Part) -> np.ndarray:
-    """Sums of the positive and of the negative attributions, (2, rows, outputs)."""
+    """Sum the positive and the negative attributions, (2, rows, outputs)."""
     blocks = [np.stack([v.clip(min=0).sum((1, 2)), v.clip(max=0).sum((1, 2))]) for _, v in part.blocks()]
     return np.concatenate(blocks, axis=1)
 
@@ -282,7 +282,7 @@ def _first(named: list[tuple[Any, Attributions]], attribute: str) -> Any:
 
 
 def _per_row(given: Any, rows: int, outputs: int) -> np.ndarray | None:
-    """Numbers for each row and output, (rows, outputs) float64, from (rows[, outputs]), (outputs,) or a single number."""
+    """Return numbers for each row and output, (rows, outputs) float64, from (rows[, outputs]), (outputs,) or a single number."""
     if given is None:
         return None
     array = np.asarray(given, np.float64)
@@ -294,7 +294,7 @@ def _per_row(given: Any, rows: int, outputs: int) -> np.ndarray | None:
 
 
 def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
-    """True classes or values (rows,), or those of each of several outputs (rows, outputs)."""
+    """Return true classes or values (rows,), or those of each of several outputs (rows, outputs)."""
     if given is None:
         return None
     array = np.asarray(given)
@@ -302,7 +302,7 @@ def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
 
 
 def _predictions(explanation: Attributions, rows: int) -> np.ndarray | None:
-    """All outputs of the model (rows, classes); None if they are not known."""
+    """Return all outputs of the model (rows, classes); None if they are not known."""
     given = explanation.predictions
     return None if given is None else np.asarray(given, np.float64).reshape(rows, -1)
 

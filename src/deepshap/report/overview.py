@@ -45,7 +45,7 @@ def decimal(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def number(value: float, digits: int) -> str:
-    """A number as the scripts write it."""
+    """Write a number as the scripts do."""
     text = f"{value:.{digits}g}" if 1e-4 <= abs(value) < 10**digits or not value else f"{value:.{digits - 1}e}"
     head, _, power = text.partition("e")
     head = head.rstrip("0").rstrip(".") if "." in head else head
@@ -53,7 +53,7 @@ def number(value: float, digits: int) -> str:
 
 
 def in_order(name: str) -> list[Any]:
-    """Key that sorts names with the numbers in them by size."""
+    """Return a key that sorts names with the numbers in them by size."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -83,7 +83,7 @@ class Importance:
     feature_error: np.ndarray | None = None
 
     def packed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """What the page needs for these outputs; what follows the outputs is always kept."""
+        """Return what the page needs for these outputs; what follows the outputs is always kept."""
         kept = np.append(outputs, np.arange(self.outputs, len(self.size)))
         content = {"limit": self.limit[kept].astype(np.float32)}
         for name in ("feature_size", "feature_signed", "step_size", "step_signed", "feature_error"):
@@ -132,7 +132,7 @@ def _with_all(means: np.ndarray, outputs: int) -> np.ndarray:
 
 
 def _by_word(part: Part, highest: np.ndarray | None) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """Attributions by word instead of by feature, those with the largest share first; (words, outputs). Padding is no word."""
+    """Sum attributions by word instead of by feature, the largest share first; (words, outputs). Padding is no word."""
     assert part.data is not None
     found = part.data[..., 0]
     there = part.there & (found != None)  # noqa: E711 (of an array)
@@ -193,7 +193,7 @@ class Beside:
         return cls(part.values.shape[3], _in_groups(part, masks, highest) | drawn, shared)
 
     def packed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """What the page needs for these outputs."""
+        """Return what the page needs for these outputs."""
         if not self.each:
             return self.shared
         kept = np.append(outputs, np.arange(self.outputs, len(next(iter(self.each.values())))))
@@ -201,7 +201,7 @@ class Beside:
 
 
 def _in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Means over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps).
+    """Average over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps).
 
     A step that no row of a group has is NaN. ``feature_error`` are standard errors of ``feature_signed``, if there are any.
     """
@@ -231,7 +231,7 @@ def _in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | N
 
 
 def _points(part: Part, highest: np.ndarray | None, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Values and attributions of steps drawn at random: (outputs, points, features), and what all outputs share."""
+    """Return values and attributions of steps drawn at random: (outputs, points, features), and what all outputs share."""
     if part.data is None or part.data.dtype.kind not in "biuf":
         return {}, {}
     features, outputs = part.values.shape[2:]
@@ -254,7 +254,7 @@ def _points(part: Part, highest: np.ndarray | None, seed: int) -> tuple[dict[str
 
 # ---------------------------------------------------------------------- faithfulness
 def faithfulness_section(result: Any) -> dict[str, Any] | None:
-    """What the page says of a ``deepshap.Faithfulness``: mean curves, and numbers with their names and meanings.
+    """Return what the page says of a ``deepshap.Faithfulness``: mean curves, and numbers with their names and meanings.
 
     Raises
     ------

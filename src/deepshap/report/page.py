@@ -113,7 +113,7 @@ def render(
 
 # ---------------------------------------------------------------------- the file
 def _template() -> Any:
-    """The page's template, which escapes whatever it is given; scripts, the style and JSON are marked as safe in it."""
+    """Return the page's template. It escapes all values; only scripts, the style and JSON are marked as safe in it."""
     environment = Environment(autoescape=True, keep_trailing_newline=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
     return environment.from_string(_asset("page.html.jinja"))
@@ -128,7 +128,7 @@ def _application() -> str:
 
 
 def _policy(scripts: Any) -> list[str]:
-    """A content security policy: these scripts run and no others, and nothing may be fetched."""
+    """Return a content security policy: these scripts run and no others, and nothing may be fetched."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )
@@ -192,7 +192,7 @@ def _size(text: str) -> int:
 
 
 def _outputs_that_fit(content: Content, overall: Overall, order: np.ndarray, budget: int) -> int:
-    """How many outputs leave room for a few rows, from the sizes of a page with one output and with two."""
+    """Return how many outputs leave room for a few rows, from the sizes of a page with one output and with two."""
     sample = order[:: max(1, len(order) // 6)][:6]
 
     def size(outputs: int) -> float:
@@ -232,7 +232,7 @@ def _pack_row(parts: list[Part], row: int, outputs: np.ndarray) -> str:
 
 
 def _plain(item: Any) -> float | str | None:
-    """A number or text that JSON can hold."""
+    """Return a number or text that JSON can hold."""
     if isinstance(item, (bool, str)) or not isinstance(item, (int, float, np.number)):
         return None if item is None else str(item)
     return float(item) if math.isfinite(item) else None
@@ -240,7 +240,7 @@ def _plain(item: Any) -> float | str | None:
 
 # ---------------------------------------------------------------------- what the scripts read
 def _columns(content: Content, judged: Judged, choice: Choice) -> dict[str, Any]:
-    """Numbers of the shown rows, in float64: (rows, outputs) or (rows,)."""
+    """Return numbers of the shown rows, in float64: (rows, outputs) or (rows,)."""
     grid = np.ix_(choice.rows, choice.outputs)
     columns = {"outputs": content.outputs[grid], "total": content.total[grid], "total_abs": content.total_abs[grid]}
     for name, known in (("base", content.base), ("gap", content.gap), ("targets", judged.each)):
@@ -252,7 +252,7 @@ def _columns(content: Content, judged: Judged, choice: Choice) -> dict[str, Any]
 
 
 def _comparable(content: Content, judged: Judged) -> bool:
-    """Whether outputs are scores of classes, of which the highest counts."""
+    """Return whether outputs are scores of classes, of which the highest counts."""
     return content.flat and content.outputs.shape[1] > 1 and judged.each is None
 
 
@@ -284,7 +284,7 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
 
 
 def _confusion(judged: Judged, classes: list[str]) -> dict[str, Any] | None:
-    """How often each true class got each prediction, over all rows: (true, predicted); classes in the model's order."""
+    """Count predictions of each true class over all rows, (true, predicted); classes in the model's order."""
     if judged.predicted is None or judged.true is None:
         return None
     places = {str(name): place for place, name in enumerate(classes)}
@@ -319,7 +319,7 @@ def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]
 
 # ---------------------------------------------------------------------- key facts
 def _facts(content: Content, judged: Judged) -> list[dict[str, str]]:
-    """The cards of key facts: what was explained, how exactly, and how good the model is."""
+    """Return the cards of key facts: what was explained, how exactly, and how good the model is."""
     cards: list[dict[str, str]] = []
 
     def card(name: str, value: str, detail: str = "", state: str = "") -> None:
@@ -363,7 +363,7 @@ def _facts(content: Content, judged: Judged) -> list[dict[str, str]]:
 
 
 def _card_of_gap(gap: np.ndarray | None, card: Any) -> None:
-    """Say whether attributions add up."""
+    """Add the card that says whether attributions add up."""
     name, of = "Largest gap", "of the outputs’ scale: "
     if gap is None:
         card(name, "not checked", "outputs or base values are not part of this explanation")
