@@ -146,6 +146,25 @@ def test_raw_tables_of_data_sets_are_put_beside_their_features(tmp_path):
     np.testing.assert_allclose(found.display_data, x * 2, rtol=1e-6)
 
 
+def test_raw_rows_at_other_times_are_refused(tmp_path):
+    frame = pd.DataFrame({"who": ["x", "x", "y"], "day": [1, 2, 1], "a": [1.0, 2.0, 3.0], "b": 0.0})
+    later = frame.assign(day=frame.day + 1)
+    for name, one in (("x", frame), ("raw", later)):
+        one.to_csv(f"{name}.csv", index=False)
+    options = ["--id", "who", "--time", "day", "-b", "zeros"]
+    assert "--raw: the times of row 0" in refused("cli_models:Forecast", "x.csv", *options, "--raw", "raw.csv")
+    explainer = deepshap.DeepExplainer(cli_models.Forecast(), np.zeros((1, 2, 2), "f4"), progress=False)
+    x, raw = (deepshap.sequences(one, "who", "day") for one in (frame, later))
+    with pytest.raises(InputError, match="its times are others"):
+        explain_dataset(explainer, x, tmp_path / "out", raw=raw, progress=False)
+
+
+def test_names_for_the_columns_of_a_table_are_refused():
+    pd.DataFrame(drawn(), columns=NAMES).to_csv("x.csv", index=False)
+    message = refused("cli_models:Row", "x.csv", "-b", "zeros", "--feature-names", "c,a,b")
+    assert "those of a table are its columns, a, b, c" in message
+
+
 # ---------------------------------------------------------------------- 3: lines that end in a separator
 def test_a_comma_more_at_the_end_of_lines_is_refused():
     Path("x.csv").write_text("a,b,c\n1,2,3,\n4,5,6,\n")
@@ -314,6 +333,9 @@ def test_an_id_beyond_the_integers_of_a_program_is_refused():
     torch.export.save(program, "words.pt2")
     np.save("ids.npy", np.array([[1, 2, 3], [1, 2**32 + 7, 3]]))
     assert "4294967303 is too large for int32" in refused("words.pt2", "ids.npy", "-b", "zeros")
+    explainer = deepshap.DeepExplainer(cli_models.Words().embedding, torch.zeros(1, 3, dtype=torch.int32))
+    with pytest.raises(InputError, match=r"too large for torch.int32"):
+        explainer(np.load("ids.npy"))
 
 
 def test_a_file_without_a_header_loses_no_row():

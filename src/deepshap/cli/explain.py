@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 from ..errors import DeepShapError, InputError, needed
-from ..explanation.labels import duration, plural
+from ..explanation.labels import duration, plural, shortened
 from ..tables import Sequences, Wide, describe
 from ..tables.files import PARQUET, FileOptions
 from .data import Data, Source, bounds, listed, ordered, read_background, read_data, row_array, sizes, taken
@@ -194,15 +194,20 @@ def _raw_inputs(data: Data, inputs: list[np.ndarray], source: Source, given: dic
     except InputError as error:
         raise InputError(f"--raw, which is read with the options of DATA: {error}") from None
     raw = ordered(raw, data, "--raw")
-    theirs, mine = ([one.shape for one in each] for each in (raw.inputs, inputs))
-    if theirs != mine:
+    given_shapes, shapes = ([one.shape for one in each] for each in (raw.inputs, inputs))
+    if given_shapes != shapes:
         raise InputError(
-            f"--raw: shapes {theirs} where the data have {mine}: give the same rows, steps and features, before scaling."
+            f"--raw: shapes {given_shapes} where the data have {shapes}: give the same rows, steps and features, before scaling."
         )
-    for what, other, own in (("id", raw.row_ids, data.row_ids), ("length", raw.lengths, data.lengths)):
+    named: list[tuple[str, Any, Any]] = [("id", raw.row_ids, data.row_ids), ("length", raw.lengths, data.lengths)]
+    if raw.step_labels is not None and data.step_labels is not None:
+        shape = data.inputs[0].shape[:2]
+        theirs, own = (np.broadcast_to(labels, shape).astype(str) for labels in (raw.step_labels, data.step_labels))
+        named.append(("times", theirs, own))
+    for what, other, own in named:
         if other is None or own is None or np.array_equal(other, own):
             continue
-        row = np.flatnonzero(other != own)[0]
+        row = np.argwhere(other != own)[0][0]
         raise InputError(
             f"--raw: the {what} of row {row} is {other[row]}, and {own[row]} in the data: give the same rows in their order."
         )
@@ -258,6 +263,11 @@ def explainer_of(
     names = listed(given["feature_names"], "--feature-names")
     if names is not None and len(data.inputs) > 1:
         raise InputError("--feature-names is for a model of one input.")
+    if names is not None and data.feature_names is not None and names != data.feature_names:
+        raise InputError(
+            "--feature-names names the features of an array; those of a table are its columns, "
+            f"{shortened(data.feature_names)}."
+        )
     selection = Selection(given["tensor"], given["classes"], listed(given["class_names"], "--class-names"))
     axes = [int(given["time_first"] and one.ndim > 2) for one in reference]
     explainer = DeepExplainer(

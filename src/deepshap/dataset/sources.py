@@ -268,6 +268,10 @@ class Window(Source):
 def _with_raw(batch: Batch, other: Batch) -> Batch:
     if not np.array_equal(batch.ids, other.ids):
         raise InputError("raw= must have the rows of the data in their order, and its ids are others.")
+    (_, labels), (_, others) = plain(batch.X, "the data"), plain(other.X, "raw=")
+    times, their_times = (getattr(one, "step_labels", None) for one in (labels, others))
+    if times is not None and their_times is not None and not np.array_equal(times.astype(str), their_times.astype(str)):
+        raise InputError("raw= must have the rows of the data at the same times, and its times are others.")
     return replace(batch, raw=other.X)
 
 

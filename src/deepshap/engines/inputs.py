@@ -138,7 +138,15 @@ class InputForm(ABC):
                     f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
                     "or both floating-point ones: convert one of them."
                 )
-        return tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
+        found = tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
+        for x, as_read in zip(rows, found, strict=True):
+            if x.dtype == as_read.dtype:
+                continue
+            infinite = float("inf")
+            lost = abs(as_read) == infinite if self._is_float(x) else as_read != x
+            if bool(lost.any()):
+                raise InputError(f"X holds {x[lost].reshape(-1)[0].item():g}, which is too large for {as_read.dtype}.")
+        return found
 
     def _differing(self, x: Any, r: Any, axis: int) -> str:
         """Why rows and references do not fit each other, and what to do."""
