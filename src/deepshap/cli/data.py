@@ -102,17 +102,7 @@ def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | N
 def _checked(data: Data, source: Source, path: Path) -> Data:
     if source.shape is not None and kind_of(path) is None:
         data = replace(data, inputs=[_reshaped(one, source.shape) for one in data.inputs], feature_names=None)
-    for one in data.inputs:
-        if not len(one):
-            raise InputError(f"{path} has no rows.")
-        if one.dtype.kind not in "fiub":
-            raise InputError(f"{path} holds {one.dtype}, not numbers.")
-        if one.dtype.kind == "f" and not np.isfinite(one).all():
-            place = np.argwhere(~np.isfinite(one))[0].tolist()
-            name = "" if data.feature_names is None else f", feature {data.feature_names[place[-1]]!r}"
-            raise InputError(
-                f"{path} has a missing or infinite value in {_row(path, data, place[0])}{name}: fill or drop it first."
-            )
+    _check_numbers(data, path)
     if source.lengths == "table" and data.lengths is None:
         raise InputError(
             "--lengths table is for long tables (--id and --time); name a column, an array of the .npz file, or a .npy file."
@@ -128,6 +118,21 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
     if data.passes_lengths and data.lengths is not None:
         _check_lengths(data, data.lengths, path)
     return data
+
+
+def _check_numbers(data: Data, path: Path) -> None:
+    """Raise unless the inputs hold rows of finite numbers."""
+    for one in data.inputs:
+        if not len(one):
+            raise InputError(f"{path} has no rows.")
+        if one.dtype.kind not in "fiub":
+            raise InputError(f"{path} holds {one.dtype}, not numbers.")
+        if one.dtype.kind == "f" and not np.isfinite(one).all():
+            place = np.argwhere(~np.isfinite(one))[0].tolist()
+            name = "" if data.feature_names is None else f", feature {data.feature_names[place[-1]]!r}"
+            raise InputError(
+                f"{path} has a missing or infinite value in {_row(path, data, place[0])}{name}: fill or drop it first."
+            )
 
 
 def _check_lengths(data: Data, lengths: np.ndarray, path: Path) -> None:

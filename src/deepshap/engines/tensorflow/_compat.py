@@ -12,8 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...errors import UnsupportedOperationError
-from ...optional import find
+from ...errors import UnsupportedOperationError, find
 
 
 def _required(path: str, purpose: str) -> Any:
