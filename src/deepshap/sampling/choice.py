@@ -150,11 +150,11 @@ def candidates(
         yield AllCoalitions(players), 0.0
         return
     price = 2 * costs.output * (count - 1)  # of an order and its reverse, for each row
-    prior = effort >= FROM_DEEP_SHAP
-    base = costs.call + prior
-    replicates = round((effort - base) / price)
-    if base + (references + TWICE) * price <= effort * (WITHIN if prior else AT_FIRST):
-        replicates = max(replicates, references + TWICE)
+    sweep, most = (references + TWICE) * price, effort * (WITHIN if effort >= FROM_DEEP_SHAP else AT_FIRST)
+    if costs.call + sweep <= most:
+        prior = effort >= FROM_DEEP_SHAP and costs.call + 1 + sweep <= most
+        base = costs.call + prior
+        replicates = max(round((effort - base) / price), references + TWICE)
         method = Sweeps(players, replicates, seed, base + replicates * price, prior)
         yield method, _shrunken(0.0, (costs.noise * OF_ORDERS) ** 2 / replicates)
         return
