@@ -42,9 +42,11 @@ test-all: setup
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
 
-# Oldest and newest versions, each in an environment of its own: noxfile.py. Takes long, and the network.
+# The wheel with the oldest, the newest and other versions, one environment after the other, removed afterwards: noxfile.py.
+# Needs Python 3.10, 3.12 and 3.13. All of it: an hour, 10 GB on disk at a time. Some of it: make matrix ONLY="newest oldest-keras"
+ONLY :=
 matrix: setup
-	$(BIN)/nox
+	$(BIN)/nox $(if $(ONLY),-s $(ONLY))
 
 # Models of published libraries, in an environment of their own that takes what .venv has; docs/supported-models.md. A
 # quarter of an hour, and the network.
@@ -58,10 +60,12 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 zoo: .venv-zoo/installed
 	PYTHONPATH=src OMP_NUM_THREADS=1 .venv-zoo/bin/python -W ignore tests/zoo/run.py
 
-# The wheel and the sdist, and each extra of them by itself in an environment of its own. Some minutes, and the network.
+# The wheel with each extra by itself, in a new environment without constraints, so with the newest versions: what a new user
+# gets. Half an hour, 8 GB on disk at a time, and the network. Some of it: make packages EXTRAS="torch keras"
+EXTRAS :=
 packages: setup
 	$(BIN)/python -m build --outdir build/packages
-	$(BIN)/python tools/try_packages.py build/packages
+	$(BIN)/python tools/try_packages.py build/packages $(EXTRAS)
 
 lint: setup
 	$(BIN)/ruff check

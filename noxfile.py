@@ -1,33 +1,46 @@
-"""The oldest and the newest versions that pyproject.toml claims: ``make matrix``, or ``nox -s oldest newest``.
+"""The oldest, the newest and other versions that pyproject.toml claims: ``make matrix``, or ``make matrix ONLY="oldest newest"``.
 
-Requirements behind ``--`` replace those of the same name, and ``--force-python`` takes another interpreter:
-``nox -s oldest --force-python 3.11 -- torch==2.13.0``. What was run, and what came of it: docs/versions.md.
+Each environment is made, used and removed before the next one. docs/versions.md has what was run, and what came of it.
+Requirements behind ``--`` replace those of the same name: ``nox -s oldest -- torch==2.5.0``.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
-TORCH = {"oldest": ["torch==2.4.0"], "newest": ["torch"]}
-TENSORFLOW = {"oldest": ["tensorflow==2.16.2", "keras==3.0.5"], "newest": ["tensorflow", "keras"]}
-BOTH = {"oldest": ["numpy==1.26.4", "shap==0.46.0", "pyarrow==15.0.2"], "newest": []}
-TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "filelock>=3.12", "grimp>=3", "safetensors>=0.4"]
-PYTHON = {"oldest": "3.10", "newest": "3.13"}
-
-nox.options.reuse_existing_virtualenvs = True
+ROOT = Path(__file__).parent
+TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "filelock>=3.12", "grimp>=3", "loky>=3.4", "safetensors>=0.4"]
+OLD = ["numpy==1.26.4", "shap==0.46.0", "pyarrow==15.0.2"]
+OLD_KERAS = ["tensorflow==2.16.2", "keras==3.0.5"]
+NEW_KERAS = ["tensorflow", "keras"]
 
 
-def install(session: nox.Session, requirements: list[str]) -> None:
-    """Install requirements, within the bounds of deepshap. torch goes first, so that pip takes the build that it prefers."""
-    given = {name_of(requirement): requirement for requirement in session.posargs}
-    chosen = [given.get(name_of(requirement), requirement) for requirement in requirements]
-    for requirement in chosen:
-        if name_of(requirement) == "torch":
-            session.install(requirement)
-    session.install(*chosen, ".[plots,tables,report]")
+class Environment(NamedTuple):
+    """A Python, what is installed beside deepshap, and what that takes: minutes, and GB on disk with CUDA builds of torch."""
+
+    python: str
+    requirements: list[str]
+    minutes: int
+    gigabytes: int
+
+
+ENVIRONMENTS = {
+    "oldest": Environment("3.10", ["torch==2.4.0", *OLD_KERAS, *OLD], 10, 8),
+    "newest": Environment("3.13", ["torch", *NEW_KERAS], 12, 9),
+    "torch-2.9.1": Environment("3.12", ["torch==2.9.1", *NEW_KERAS], 12, 10),
+    "torch-2.14.1": Environment("3.12", ["torch==2.14.1", *NEW_KERAS], 12, 9),
+    "oldest-torch": Environment("3.10", ["torch==2.4.0", *OLD], 5, 6),
+    "oldest-keras": Environment("3.10", [*OLD_KERAS, *OLD], 3, 3),
+    "newest-torch": Environment("3.13", ["torch"], 5, 7),
+    "newest-keras": Environment("3.13", NEW_KERAS, 3, 3),
+}
+
+nox.options.reuse_existing_virtualenvs = False
 
 
 def name_of(requirement: str) -> str:
@@ -35,25 +48,44 @@ def name_of(requirement: str) -> str:
     return re.split(r"[=<>!~]", requirement, maxsplit=1)[0]
 
 
-def suite(session: nox.Session, age: str) -> None:
-    """What ``make fast`` runs, with both frameworks."""
-    install(session, TORCH[age] + TENSORFLOW[age] + BOTH[age] + TOOLS)
-    files = [str(path) for path in Path("tests").rglob("test_*.py") if "mark.fast" in path.read_text(encoding="utf-8")]
-    session.run("pytest", "-q", "-W", "default", "-n", "2", "-m", "fast", *files, env={"OMP_NUM_THREADS": "1"})
+def check(session: nox.Session, name: str, environment: Environment) -> None:
+    """Install the wheel with some versions and use it as a user would; with both frameworks, run what ``make fast`` runs."""
+    session.log(
+        f"{name}: about {environment.minutes} minutes and {environment.gigabytes} GB on disk, removed afterwards"
+    )
+    given = {name_of(requirement): requirement for requirement in session.posargs}
+    chosen = [given.get(name_of(requirement), requirement) for requirement in environment.requirements]
+    frameworks = [f for f, package in (("torch", "torch"), ("keras", "tensorflow")) if package in map(name_of, chosen)]
+    try:
+        session.install("build")
+        wheels = Path(session.create_tmp()) / "wheels"
+        shutil.rmtree(wheels, ignore_errors=True)
+        session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), silent=True)
+        (wheel,) = wheels.glob("*.whl")
+        for requirement in chosen:  # first and alone, so that pip takes the build that its own configuration prefers
+            if name_of(requirement) == "torch":
+                session.install(requirement)
+        session.install(*chosen, *TOOLS, f"{wheel}[plots,tables,report]")
+        session.run("python", "-m", "pip", "list", "--format=freeze")
+        absent = {"torch": ["tensorflow", "keras"], "keras": ["torch"]}
+        with session.chdir(session.create_tmp()):
+            if "torch" in frameworks:
+                session.run("python", str(ROOT / "tools" / "try_packages.py"), "--readme")
+            for framework in frameworks:
+                session.run(
+                    "python", str(ROOT / "tests" / "support" / "one_framework.py"), framework, *absent[framework]
+                )
+        if len(frameworks) == 2:
+            files = [p for p in Path("tests").rglob("test_*.py") if "mark.fast" in p.read_text(encoding="utf-8")]
+            command = ["pytest", "-q", "-W", "default", "-n", "2", "--dist", "loadfile", "-m", "fast", *map(str, files)]
+            session.run(*command, env={"OMP_NUM_THREADS": "1"})
+    finally:
+        shutil.rmtree(session.virtualenv.location, ignore_errors=True)
 
 
-def alone(session: nox.Session, age: str, framework: str) -> None:
-    """A user's program with one framework, where the other is not installed."""
-    install(session, (TORCH if framework == "torch" else TENSORFLOW)[age] + BOTH[age])
-    absent = ["tensorflow", "keras"] if framework == "torch" else ["torch"]
-    session.run("python", "tests/support/one_framework.py", framework, *absent)
-
-
-for age, python in PYTHON.items():
-    nox.session(lambda session, age=age: suite(session, age), name=age, python=python)
-    for framework in ("torch", "keras"):
-        nox.session(
-            lambda session, age=age, framework=framework: alone(session, age, framework),
-            name=f"{age}-{framework}",
-            python=python,
-        )
+for name, environment in ENVIRONMENTS.items():
+    nox.session(
+        lambda session, name=name, environment=environment: check(session, name, environment),
+        name=name,
+        python=environment.python,
+    )

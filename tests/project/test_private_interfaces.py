@@ -130,9 +130,9 @@ PROGRAM = """
 import sys
 from importlib import import_module
 path = sys.argv[1]
-import deepshap, deepshap.optional
-find = deepshap.optional.find
-deepshap.optional.find = lambda name: None if name == path or name.startswith(path + ".") else find(name)
+import deepshap, deepshap.errors
+find = deepshap.errors.find
+deepshap.errors.find = lambda name: None if name == path or name.startswith(path + ".") else find(name)
 owner, _, name = path.rpartition(".")
 try:
     delattr(find(owner), name)
