@@ -626,7 +626,13 @@ def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, str
         f"(tolerance {tolerance:.1g}). "
     )
     blame = engine.blame(whole.pair(row))
-    if blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
+    if blame is not None and blame.around:
+        message += (
+            f"A part of the output goes around the explained layer: {blame.name} at {blame.place} also takes a value, such as a "
+            "mask, that depends on the model's input without passing through the layer. So the layer's input alone does not "
+            "explain the output: explain the model's input, or rows that have this value in common."
+        )
+    elif blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
         copied = f"explain a float64 copy of it ({engine.in_float64})"
         way_out = copied if engine.tolerance > FLOAT64 else "take out large terms that all rows share"
         message += (

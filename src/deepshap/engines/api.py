@@ -228,12 +228,16 @@ def _joined(multipliers: Sequence[list[np.ndarray] | None], axis: int) -> list[n
 
 @dataclass(frozen=True)
 class Blame:
-    """The operation that explains its own output worst, when the sums do not match."""
+    """The operation that explains its own output worst, when the sums do not match.
+
+    ``around``: no rule is to blame, but the operation takes a value that reaches it around the explained layer.
+    """
 
     name: str
     place: str
     gap: float
     size: float
+    around: bool = False
 
 
 # ---------------------------------------------------------------------- the protocol

@@ -169,6 +169,8 @@ def other_draws(ahead: int) -> Iterator[None]:
         for _ in range(ahead):
             random.random()
             np.random.random_sample()
+            random.gauss(0.0, 1.0)  # the generators keep every other normal number
+            np.random.standard_normal()
         yield
 
 

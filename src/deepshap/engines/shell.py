@@ -209,12 +209,17 @@ class Shell(ABC):
             if isinstance(error, (DeepShapError, MemoryError, *self.exhausted)):
                 raise
             rows = ", ".join(f"{tuple(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}" for x in points.inputs)
-            told = " ".join(COLOURS.sub("", str(error)).split())
+            told = " ".join(COLOURS.sub("", self._message(error)).split())
             told = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}..."
             hint = _hint(error, points)
             raise InputError(
                 f"the model fails on rows of shape {rows}: {type(error).__name__}: {told.removesuffix('.')}.{hint}"
             ) from error
+
+    @staticmethod
+    def _message(error: Exception) -> str:
+        """Return what an error of the framework says."""
+        return str(error)
 
     @abstractmethod
     def _with_layer_values(self, points: Points) -> tuple[Any, Sequence[Any]]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_checks import confirm
 
 import deepshap
-from deepshap.engines.tensorflow import graphs
+from deepshap.engines.tensorflow import engine, graphs
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
 R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
@@ -236,9 +236,23 @@ def test_what_is_kept_goes_with_the_model(as_function):
     assert key not in graphs._KEPT
 
 
-def test_few_graphs_of_a_model_are_kept():
+def test_graphs_used_last_are_kept_as_far_as_memory_allows(monkeypatch):
     network = Scaled()
-    for number in range(graphs.MOST + 2):
-        own = SimpleNamespace(regions=(), library=SimpleNamespace(calls_python=False), signature=number)
-        assert graphs.shared(network, own) is own
-    assert list(graphs._KEPT[id(network)]) == list(range(2, graphs.MOST + 2))
+    library = SimpleNamespace(calls_python=False, size=10)
+    monkeypatch.setattr(graphs, "MOST_KEPT", 35)
+    for number in (0, 1, 2, 0, 3):
+        own = SimpleNamespace(regions=(), library=library, signature=number)
+        assert (graphs.shared(network, own) is own) == ((number, own) in graphs._KEPT[id(network)].items())
+    assert list(graphs._KEPT[id(network)]) == [2, 0, 3]
+
+
+def test_lengths_in_turn_are_traced_for_explaining_once(monkeypatch):
+    """More lengths than there used to be room for, each with an explainer of its own."""
+    made, original = [], engine.explained
+    monkeypatch.setattr(engine, "explained", lambda *a: (made.append(a), original(*a))[1])
+    model = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(2, 2), keras.layers.GlobalMaxPooling1D()])
+    rng, lengths = np.random.default_rng(0), range(3, 13)
+    for length in [*lengths, *lengths]:
+        x = rng.normal(size=(2, length, 2)).astype("float32")
+        deepshap.DeepExplainer(model, x, progress=False)(x)
+    assert len(made) == len(lengths)

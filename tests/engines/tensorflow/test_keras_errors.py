@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from keras import Sequential, ops
 from keras import layers as L
 from keras_checks import snapshot
 from keras_models import draw_weights, functional, precision
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import deepshap
 
@@ -357,6 +359,54 @@ def test_a_way_around_the_explained_layer_is_found_out():
         around = functional((3, 2), lambda x: L.Add()([bend(L.Dense(2)(x)), x]))
     with pytest.raises(deepshap.AdditivityError, match="around the explained layer"):
         deepshap.DeepExplainer((around, bend), SERIES, progress=False).shap_values(SERIES)
+
+
+def reader():
+    return Sequential(
+        [L.Input((4,), dtype="int32"), L.Embedding(10, 3, mask_zero=True), L.LSTM(2, name="memory"), L.Dense(1)]
+    )
+
+
+def test_a_mask_that_goes_around_the_explained_layer_is_named():
+    model, ids = reader(), np.array([[3, 4, 0, 0], [5, 1, 2, 7], [2, 0, 0, 0]])
+    with pytest.raises(deepshap.AdditivityError, match=r"around the explained layer: Select.* at layer 'memory.*mask"):
+        deepshap.DeepExplainer((model, model.layers[1]), ids, progress=False).shap_values(ids)
+    same = ids[:, [0, 0, 0, 0]]  # nothing is masked
+    found = deepshap.DeepExplainer((model, model.layers[1]), same, progress=False).shap_values(same)
+    outputs = model(same).numpy()
+    np.testing.assert_allclose(found.sum((1, 2)), outputs - outputs.mean(0), atol=1e-5)
+
+
+def test_an_id_outside_of_its_table_is_named_in_a_line():
+    with pytest.raises(deepshap.InputError, match=r"indices\[0,0\] = 12 is not in \[0, 10\).*input_dim") as caught:
+        deepshap.DeepExplainer(reader(), np.ones((2, 4), int), progress=False).shap_values(np.full((2, 4), 12))
+    assert len(str(caught.value)) < 300
+
+
+class Noisy(L.Layer):
+    def __init__(self, normal):
+        super().__init__()
+        self.normal = normal
+
+    def call(self, x):
+        return x * (1 + 0.3 * self.normal(0.0, 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("normal", [np.random.normal, random.gauss])
+def test_normal_numbers_drawn_in_python_are_found_out(normal, dtype):
+    """The generators keep every other normal number, so that a draw of another kind before does not change it."""
+    with precision(dtype):
+        model = Sequential([L.Input((3, 2)), Noisy(normal), L.Flatten(), L.Dense(1)])
+    with pytest.raises(deepshap.BatchMixingError, match="random numbers of NumPy"):
+        deepshap.DeepExplainer(model, SERIES, progress=False).shap_values(SERIES)
+
+
+def test_loops_in_the_form_of_tensorflow_1_say_how_to_make_them_anew():
+    call = tf.function(Sequential([L.Input((3, 2)), L.LSTM(2)]).call).get_concrete_function(tf.TensorSpec((None, 3, 2)))
+    frozen = convert_variables_to_constants_v2(call)
+    with pytest.raises(deepshap.UnsupportedOperationError, match=r"NextIteration.*lower_control_flow=False"):
+        deepshap.DeepExplainer(frozen, SERIES.astype("float32"), progress=False).shap_values(SERIES.astype("float32"))
 
 
 def test_a_model_that_does_not_take_the_input_says_so_itself(small):

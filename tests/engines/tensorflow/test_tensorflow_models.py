@@ -14,6 +14,7 @@ from keras import Sequential, ops
 from keras import layers as L
 from keras_checks import distance
 from keras_models import draw_weights, precision
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tiers import mostly_wide
 
 import deepshap
@@ -313,6 +314,29 @@ def test_saved_models(lstm, wanted, tmp_path):
 
 
 @pytest.mark.wide
+@pytest.mark.parametrize("imported", [False, True])
+def test_frozen_functions_with_loops(lstm, wanted, imported):
+    """As they are, and as graph definitions that are imported again."""
+    call = tf.function(lambda x: lstm(x)).get_concrete_function(tf.TensorSpec((None, STEPS, FEATURES), X.dtype))
+    frozen = convert_variables_to_constants_v2(call, lower_control_flow=False)
+    if imported:
+        names = frozen.inputs[0].name, frozen.outputs[0].name
+        definition = frozen.graph.as_graph_def()
+        module = tf.compat.v1.wrap_function(lambda: tf.compat.v1.import_graph_def(definition, name=""), [])
+        frozen = module.prune(*names)
+    assert_close(explain(frozen), wanted)
+
+
+def test_outputs_by_the_names_that_keras_gives_them():
+    given = keras.Input((STEPS, FEATURES), dtype="float64")
+    flat = L.Flatten()(given)
+    heads = [L.Dense(n, name=name, dtype="float64")(flat) for n, name in ((1, "mean"), (2, "scale"))]
+    model = keras.Model(given, heads)
+    assert_close(explain(model, output="scale"), explain(keras.Model(given, heads[1])))
+    with pytest.raises(deepshap.InputError, match=r"'mean': a tensor .*'scale': a tensor"):
+        explain(model, output="variance")
+
+
 def test_symbolic_tensors_as_shap_takes_them(lstm, wanted):
     for inputs in (lstm.inputs, lstm.inputs[0], lstm.layers[0].input):
         for output in (lstm.outputs, lstm.outputs[0], lstm.layers[-1].output):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
 from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
+from ..callables import packages
 from ..keeping import other_draws
 from ..shell import Shell, called_twice, spread
 from . import heads as output_heads
@@ -28,8 +30,10 @@ from .sameness import State, state_of
 from .state import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
+from .trace import AROUND
 
 MOST_BY_ROUNDING = 0.01  # of the output, between a model as it is called and its graph
+OUT_OF_RANGE = re.compile(r"= -?\d+ is not in \[0, \d+\)$")
 MOST_FOUND = 16  # things found of a model that are kept, outputs on references among them
 
 
@@ -50,6 +54,12 @@ class TensorFlowEngine(Shell):
     ) -> None:
         super().__init__(model, layer, output, batch_axis)
         self.layers = layers_of(model)
+        if layer is not None and "tf_keras" in packages(layer):
+            raise InputError(
+                f"{layer!r} is a layer of Keras 2 (tf_keras), and inner layers can be explained of Keras 3 alone. Explain the "
+                "model from the layer's input on, as a function or by symbolic tensors (layer.output, model.output), or build "
+                "the model with Keras 3."
+            )
         if layer is not None and layer not in self.layers:
             raise InputError(
                 f"the layer of (model, layer) must be a layer of the model, such as model.layers[0], not {layer!r}."
@@ -137,7 +147,7 @@ class TensorFlowEngine(Shell):
         def call(*given: Any) -> Any:
             later = iter(given[len(inputs) :])
             arguments = [next(later) if Inputs.has_rows(e) else e for e in points.extra]
-            output = take_output(form.call(self.model, given[: len(inputs)], arguments), self.output)
+            output = self._explained_tensor(form.call(self.model, given[: len(inputs)], arguments))
             return [output, *self._layer_inputs(regions, output)]
 
         with (
@@ -195,6 +205,14 @@ class TensorFlowEngine(Shell):
             raise called_twice(repr(self.layer.name))
         return found
 
+    def _explained_tensor(self, result: Any) -> Any:
+        """Take the explained tensor out of what the model returned; Keras' names of outputs are keys."""
+        first = self.output[0] if isinstance(self.output, tuple) and self.output else self.output
+        names = getattr(self.model, "output_names", None)
+        if isinstance(first, str) and names and isinstance(result, (list, tuple)) and len(names) == len(result):
+            result = dict(zip(names, result, strict=True))
+        return take_output(result, self.output)
+
     def _build(self, points: Points) -> None:
         """Let a model that has no weights yet make them, as its first call would; find its layers as they are now."""
         if isinstance(self.model, keras.layers.Layer) and not self.model.built:
@@ -207,6 +225,15 @@ class TensorFlowEngine(Shell):
         given = [tf.constant(e) if Inputs.has_rows(e) else e for e in points.extra]
         with self.running(points), tapes_recording():
             return points.form.call(self.model, [tf.constant(r) for r in points.inputs], given)
+
+    @staticmethod
+    def _message(error: Exception) -> str:
+        """Return what an error says, without the lines that say where in Keras the graph was made."""
+        text = str(getattr(error, "message", error)).partition("[[{{node")[0].strip()
+        text = text.rpartition("\n\n")[2] if text.startswith("Graph execution error") else text
+        if OUT_OF_RANGE.search(text):
+            text += ": an id is outside of the table that it is looked up in (input_dim of an Embedding)"
+        return text
 
     def _evaluate(self, points: Points) -> np.ndarray:
         return self._flat(self._native(points)[0], len(points))
@@ -237,7 +264,7 @@ class TensorFlowEngine(Shell):
                 seeds_kept(),
                 other_draws(draw),
             ):
-                return self._flat(take_output(self._called(points), self.output).numpy(), len(points))[0]
+                return self._flat(self._explained_tensor(self._called(points)).numpy(), len(points))[0]
 
         once = called(1)
         gap, scale = spread([row, once])
@@ -407,12 +434,17 @@ class TensorFlowEngine(Shell):
         function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True, careful=True)
         extra = [tf.constant(e) for e in pair.examples.extra if Inputs.has_rows(e)]
         row, reference = self._entering(pair.examples), self._entering(pair.references)
-        found: list[Blame] = []
+        found, around = [], []
         for column in pair.outputs.T:
             gaps, sizes = function(row, reference, extra, column.astype(np.int32))
-            worst = zip(function.steps, gaps.numpy(), sizes.numpy(), strict=True)
-            found += [Blame(name, place, float(gap), float(size)) for (name, place), gap, size in worst]
-        return max(found, key=lambda entry: entry.gap if entry.gap == entry.gap else float("inf"), default=None)
+            for (name, place), gap, size in zip(function.steps, gaps.numpy(), sizes.numpy(), strict=True):
+                if not place.startswith(AROUND):
+                    found.append(Blame(name, place, float(gap), float(size)))
+                elif gap:
+                    around.append(Blame(name, place.removeprefix(AROUND), 0.0, 0.0, around=True))
+        worst = max(found, key=lambda entry: entry.gap if entry.gap == entry.gap else float("inf"), default=None)
+        is_to_blame = worst is not None and not worst.gap <= self.tolerance * max(worst.size, 1e-30)
+        return worst if is_to_blame or not around else around[0]
 
     def uses(self, points: Points) -> list[Use]:
         """The operations that the model uses on what depends on its inputs."""

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ...errors import UnsupportedOperationError
 from ...mathematics.traced import created
 from ._compat import definition_of, graph_of
 from .operations import LOOPS, arguments
 
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
+LOWERED = {"Enter", "Exit", "NextIteration", "LoopCond", "Switch", "Merge"}  # loops and branches of TensorFlow 1
 RESOURCE = tf.resource.as_datatype_enum
 
 
@@ -74,7 +76,14 @@ class Library:
         definition = graph.as_graph_def()
         library = definition.library
         self._definitions = {f.signature.name: f for f in library.function}
-        kinds = {node.op for node in itertools.chain(definition.node, *(f.node_def for f in library.function))}
+        nodes = [node.op for node in itertools.chain(definition.node, *(f.node_def for f in library.function))]
+        kinds, self.size = set(nodes), len(nodes) * BYTES_PER_NODE
+        if lowered := sorted(kinds & LOWERED):
+            raise UnsupportedOperationError(
+                f"the graph has loops and branches in the form of TensorFlow 1 ({', '.join(lowered)}), which have no rule. "
+                "Make it anew with control flow as functions: convert_variables_to_constants_v2(function, "
+                "lower_control_flow=False), or explain the model that it was made of."
+            )
         self.calls_python = any("PyFunc" in kind for kind in kinds)
         self.has_loops = not kinds.isdisjoint(LOOPS)
         self._home = tf.Graph()  # knows all functions, for those that call others
@@ -228,15 +237,17 @@ class ModelGraph:
 
 # Of variables that are kept, and compared in every call: of larger models to run a few rows is quicker.
 MOST_BYTES = 2**24
-MOST = 8  # graphs that are kept of a model
-_KEPT: dict[int, dict[Hashable, ModelGraph]] = {}
+BYTES_PER_NODE = 50_000  # that a graph and the functions made of it take, as measured
+MOST_KEPT = 2**29  # bytes of graphs that are kept of a model, the last ones used
+_KEPT: dict[int, dict[Hashable, ModelGraph]] = {}  # by models, and signatures
 
 
 def shared(model: Any, traced: ModelGraph) -> ModelGraph:
     """A graph of this model that another explainer has traced, if it computes the same; else this one, which is kept.
 
-    What is kept goes with the model. Not shared are graphs with rules and handlers of layers, which belong to an explainer,
-    and those that call Python, which may hold the model and is another function at each trace.
+    What is kept goes with the model; of many lengths of sequences, say, those used last. Not shared are graphs with rules and
+    handlers of layers, which belong to an explainer, and those that call Python, which may hold the model and is another function
+    at each trace.
     """
     if traced.regions or traced.library.calls_python:
         return traced
@@ -247,9 +258,12 @@ def shared(model: Any, traced: ModelGraph) -> ModelGraph:
             return traced
         _KEPT[id(model)] = {}
     kept = _KEPT[id(model)]
-    found = kept.setdefault(traced.signature, traced)
-    while len(kept) > MOST:
-        del kept[next(iter(kept))]
+    found = kept[traced.signature] = kept.pop(traced.signature, traced)
+    size = 0
+    for signature in reversed([*kept]):
+        size += kept[signature].library.size
+        if size > MOST_KEPT and kept[signature] is not found:
+            del kept[signature]
     return found
 
 

@@ -87,7 +87,7 @@ class Inputs(InputForm):
         given = [x if axis == 0 else _moved(x, axis) for x, axis in zip(rows, self.axes, strict=True)]
         options = {"training": False} if takes_training(model) else {}
         if isinstance(model, tf.types.experimental.ConcreteFunction):
-            names = list(model.structured_input_signature[1])
+            names = list(_signature(model)[1])
             if names:
                 named = dict(zip(self.names or names, [*given, *extra], strict=False))
                 return model(**named)
@@ -126,11 +126,16 @@ def takes_training(model: Any) -> bool:
     return isinstance(model, keras.layers.Layer) and "training" in inspect.signature(model.call).parameters
 
 
+def _signature(function: Any) -> tuple[Any, Any]:
+    """The positional and named arguments of a traced function; a frozen one, or one of a version-1 graph, does not tell."""
+    return getattr(function, "structured_input_signature", None) or ((), {})
+
+
 def takes_one_argument(model: Any) -> bool:
     """Whether several inputs are handed to a model as one list or dict, as ``keras.Model.predict`` does it."""
     if not isinstance(model, keras.layers.Layer):
         traced = getattr(model, "concrete_functions", None) or [model]  # those of a function of a SavedModel
-        signature: Any = getattr(traced[0], "structured_input_signature", ((), {}))
+        signature = _signature(traced[0])
         return len(signature[0]) == 1 and isinstance(signature[0][0], (list, tuple, dict))
     parameters = list(inspect.signature(model.call).parameters.values())
     wanted = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

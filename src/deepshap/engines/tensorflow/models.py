@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import keras
 
 from ...errors import InputError
+from ..callables import packages
 
 
 def between(inputs: Any, output: Any) -> Any:
@@ -24,6 +26,8 @@ def between(inputs: Any, output: Any) -> Any:
     if isinstance(output, (tuple, list)):
         raise InputError(f"the output to be explained must be a single tensor, not {len(output)} of them.")
     try:
+        if "tf_keras" in packages(output):  # Keras 2
+            return import_module("tf_keras").Model(inputs, output)
         return keras.Model(inputs, output)
     except (TypeError, ValueError) as error:
         raise InputError(

@@ -304,9 +304,11 @@ class Tracer:
 
     def _pull(self, tape: Tape, step: Step, operation: Operation, multipliers: Sequence[Any]) -> None:
         result = self.pull(step, operation, multipliers)
-        if self.diagnosis is not None and not any(_goes_around(v) for v in step.operands):
-            gap, size = rules.local_gap(step, multipliers, result)
-            self.diagnosis.append(Diagnosis([(step.name, step.place)], tf.stack([[gap], [size]])))
+        if self.diagnosis is not None:
+            around = [v for v in step.operands if not v.active and v.r is not v.x and not v.is_list]
+            gap, size = _differing(around) if around else rules.local_gap(step, multipliers, result)
+            place = AROUND + step.place if around else step.place
+            self.diagnosis.append(Diagnosis([(step.name, place)], tf.stack([[gap], [size]])))
         tape.add_all([v for v in step.operands if v.active], result)
 
     def settled(self, value: Value, op: Any) -> Value:
@@ -336,6 +338,7 @@ class Tracer:
 
 
 DIVERGED = "deepshap: "
+AROUND = "around: "  # marks operations that no rule is to blame for
 COUNTS = "Where", "Unique", "UniqueV2"
 
 
@@ -353,9 +356,10 @@ class Diagnosis:
         return Diagnosis([s for d in found for s in d.steps], tf.concat([nothing, *(d.gaps for d in found)], 1))
 
 
-def _goes_around(value: Value) -> bool:
-    """Whether a value changes with the input, but not by way of the explained layer: no rule is to blame for that."""
-    return not value.active and value.r is not value.x and value.x.dtype.is_floating
+def _differing(values: Sequence[Value]) -> tuple[Any, Any]:
+    """How many numbers differ between the sides, of values that reach an operation around the explained layer."""
+    counts = [tf.reduce_sum(tf.cast(tf.not_equal(v.x, v.r), tf.float64)) for v in values]
+    return tf.add_n(counts), tf.zeros([], tf.float64)
 
 
 def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
