@@ -368,9 +368,10 @@ def reader():
 
 
 def test_a_mask_that_goes_around_the_explained_layer_is_named():
-    model, ids = reader(), np.array([[3, 4, 0, 0], [5, 1, 2, 7], [2, 0, 0, 0]])
+    model, ids, whole = reader(), np.array([[3, 4, 0, 0], [5, 0, 0, 0]]), np.array([[5, 1, 2, 7], [2, 3, 4, 4]])
+    draw_weights(model)
     with pytest.raises(deepshap.AdditivityError, match=r"around the explained layer: Select.* at layer 'memory.*mask"):
-        deepshap.DeepExplainer((model, model.layers[1]), ids[::-1], progress=False).shap_values(ids)
+        deepshap.DeepExplainer((model, model.layers[1]), whole, progress=False).shap_values(ids)
     same = ids[:, [0, 0, 0, 0]]  # nothing is masked
     found = deepshap.DeepExplainer((model, model.layers[1]), same, progress=False).shap_values(same)
     outputs = model(same).numpy()
