@@ -635,3 +635,29 @@ def test_other_formats_are_not_written(explanation, tmp_path, name):
     with pytest.raises(deepshap.InputError, match="written as Parquet, or as CSV"):
         explanation.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("feature_names", ["wind"], "feature_names holds 1 names for 3 features"),
+        ("feature_names", np.array(["a", "b", "c", "d"]), "feature_names holds 4 names for 3 features"),
+        ("output_names", ["yes"], "output_names holds 1 names for 2 outputs"),
+        ("base_values", np.zeros(3), r"base_values has shape \(3,\); here it must be \(4, 2\)"),
+        ("base_values", 0.0, r"base_values has shape \(\); here it must be \(4, 2\)"),
+        ("data", np.zeros((4, 3)), r"data has shape \(4, 3\); here it must be \(4, 5, 3\)"),
+        ("featurenames", ["a", "b", "c"], "no attribute 'featurenames'; did you mean feature_names?"),
+        ("colour", "red", "no attribute 'colour'"),
+    ],
+)
+def test_what_does_not_fit_is_not_assigned(name, value, message):
+    random = np.random.default_rng(0)
+    found = deepshap.Explanation(random.normal(size=(4, 5, 3, 2)), np.zeros((4, 2)), random.normal(size=(4, 5, 3)))
+    found.feature_names, found.output_names = ["wind", "rain", "sun"], ["no", "yes"]
+    with pytest.raises(deepshap.InputError, match=message):
+        setattr(found, name, value)
+    found.data, found.base_values = found.data + 1, found.base_values + 2
+    assert found[1, :, 2, 0].base_values == 2
+    assert found[1:3].data.shape == (2, 5, 3)
+    assert (found.feature_names, found.output_names) == (["wind", "rain", "sun"], ["no", "yes"])
+    assert found.output("yes").abs.mean(0).feature_names == ["wind", "rain", "sun"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Summary = Callable[..., Any] | np.ndarray | Sequence[Any] | None
 
+OF_INSTANCES = ("op_history", "compute_time", "output_dims", "parts")  # attributes that no class declares
 REDUCTIONS = ("sum", "mean", "max", "min")  # of shap, which take an axis away
 LINEAR = ("sum", "mean")
 OF_ROWS = ("row_ids", "targets", "predictions", "valid_steps", "converged", "display_data", "forecast_times")
@@ -29,6 +31,8 @@ OF_STEPS = ("steps", "step_labels", "lags", "valid_steps")
 
 class Attributions(Fields, shap.Explanation):
     """What an explanation is without what is made of it: arrays that are sliced, named and summed together."""
+
+    _unchecked = False  # while shap assigns arrays
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -199,6 +203,63 @@ class Attributions(Fields, shap.Explanation):
         both.feature_names = _beside(self.feature_names, other.feature_names, 0)
         return both
 
+    # ------------------------------------------------------------------ what may be assigned
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute that there is."""
+        if not (name.startswith("_") or name in OF_INSTANCES or name in self.__dict__ or hasattr(type(self), name)):
+            near = get_close_matches(name, [each for each in dir(type(self)) if not each.startswith("_")], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"an explanation has no attribute {name!r}{hint}")
+        super().__setattr__(name, value)
+
+    def _by_shap(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of shap, which assigns arrays of a copy one after the other: they fit together in the end."""
+        self._unchecked = True
+        try:
+            result = method(*args, **kwargs)
+        finally:
+            self._unchecked = False
+        if isinstance(result, Attributions):
+            result._unchecked = False
+        return result
+
+    @property
+    def base_values(self) -> Any:
+        """Mean output over the background, (rows, outputs), or (outputs,) of a single row."""
+        return self._s.base_values
+
+    @base_values.setter
+    def base_values(self, values: Any) -> None:
+        if self._unchecked:
+            self._s.base_values = values
+            return
+        tracked, array = self._s._objects["base_values"], np.asarray(values)
+        shape = tuple(self.values.shape[axis] for axis in (*range(self._rows), *self.output_dims))
+        if tracked.o is not None and array.shape != np.shape(tracked.o):
+            raise InputError(f"base_values has shape {array.shape}; here it must be {np.shape(tracked.o)}.")
+        if tracked.o is None and values is not None and array.shape != shape:
+            raise InputError(f"base_values has shape {array.shape}; here it must be {shape}.")
+        dims = list(tracked.dim) if tracked.o is not None else [*range(self._rows), *self.output_dims]
+        self._track(base_values=Obj(None) if values is None else Obj(values, dims))
+
+    @property
+    def data(self) -> Any:
+        """The explained inputs, of the shape of ``values`` without the axes of the outputs."""
+        return self._s.data
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        if self._unchecked:
+            self._s.data = values
+            return
+        if values is None:
+            self._track(data=Obj(None))
+            return
+        shape = self.values.shape[: self._inputs]
+        if np.shape(values) != shape:
+            raise InputError(f"data has shape {np.shape(values)}; here it must be {shape}.")
+        self._track(data=Obj(values, list(range(self._inputs))))
+
     # ------------------------------------------------------------------ names, on the axis they belong to
     @property
     def feature_names(self) -> Any:
@@ -210,7 +271,8 @@ class Attributions(Fields, shap.Explanation):
         if names is None:
             self._track(feature_names=Obj(None))
             return
-        as_array(names, "feature_names")
+        if self._inputs > self._rows and not self._unchecked:
+            _check_size("feature_names", names, "features", self.values.shape[self._inputs - 1])
         if self._inputs > self._rows and names_for(names, self.values.shape[self._inputs - 1]):
             self._track(feature_names=Alias(list(names), self._inputs - 1))
         else:
@@ -226,7 +288,8 @@ class Attributions(Fields, shap.Explanation):
         if names is None:
             self._track(output_names=Obj(None))
             return
-        as_array(names, "output_names")
+        if self.output_dims and not self._unchecked:
+            _check_size("output_names", names, "outputs", self.values.shape[-1])
         if self.output_dims and names_for(names, self.values.shape[-1]):
             self._track(output_names=Alias(list(names), self.output_dims[-1]))
         elif self.output_dims and np.shape(names) == (len(self.values), self.values.shape[-1]):  # each row has its own
@@ -249,7 +312,7 @@ class Attributions(Fields, shap.Explanation):
             one_row = self._of_rows(lambda array: np.zeros((1, *array.shape[1:]), array.dtype))
             part = one_row[(slice(None), *items[1:])]._of_rows(lambda array: array[:0])
         else:
-            part = super().__getitem__(items)
+            part = self._by_shap(super().__getitem__, items)
         if isinstance(part, Attributions):
             part.output_dims = part._find_outputs()
             part._has_rows = bool(self._rows) and not (is_whole(items[0]) or isinstance(items[0], str))
@@ -268,12 +331,12 @@ class Attributions(Fields, shap.Explanation):
 
     # ------------------------------------------------------------------ shap's arithmetic
     def _apply_binary_operator(self, *args: Any) -> Self:
-        return self._changed(super()._apply_binary_operator(*args))
+        return self._changed(self._by_shap(super()._apply_binary_operator, *args))
 
     def _numpy_func(self, fname: str, **kwargs: Any) -> Self:
         if fname in REDUCTIONS and not self._joins_names(kwargs["axis"]):
             return self._reduced(fname, getattr(np, fname), kwargs["axis"])
-        result: Self = self._changed(super()._numpy_func(fname, **kwargs))
+        result: Self = self._changed(self._by_shap(super()._numpy_func, fname, **kwargs))
         if fname != "abs":
             result._forget(*OF_ROWS, "step_labels", "lags", *(() if kwargs.get("axis") == 0 else ("steps",)))
         return result
@@ -282,7 +345,7 @@ class Attributions(Fields, shap.Explanation):
         """As shap's."""
         check_number("q", q, 0, 100)
         if self._joins_names(axis):
-            return self._changed(super().percentile(q, axis))
+            return self._changed(self._by_shap(super().percentile, q, axis))
         return self._reduced("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
 
     def _reduced(self, name: str, function: Callable[..., Any], axis: int | None) -> Self:
@@ -391,6 +454,13 @@ class Attributions(Fields, shap.Explanation):
 
 
 # ---------------------------------------------------------------------- helpers
+def _check_size(what: str, names: Any, of: str, size: int) -> None:
+    """Raise if a list of texts has not one for each place of an axis."""
+    array = as_array(names, what)
+    if array.ndim == 1 and array.dtype.kind in "US" and len(array) != size:
+        raise InputError(f"{what} holds {len(array)} names for {size} {of}.")
+
+
 def _without(axis: int | None, dims: Sequence[int]) -> list[int]:
     """Axes as they are numbered when one of them, or all, are gone."""
     return [] if axis is None else [dim - (dim > axis) for dim in dims if dim != axis]

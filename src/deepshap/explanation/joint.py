@@ -40,7 +40,7 @@ class JointAttributions(Attributions):
         """Pick outputs by their indexes or names, for every input."""
         return type(self)(self._each(lambda part: part.some_outputs(keys)))
 
-    @property
+    @property  # type: ignore[misc]
     def base_values(self) -> Any:
         """Mean output over the background, (rows, outputs)."""
         return self[self.keys()[0]].base_values
