@@ -95,7 +95,7 @@ def draw_dial(rows: list[Row]) -> Figure:
     figure.supxlabel("time over that of Deep SHAP, one thread", fontsize=SMALL)
     figure.supylabel("distance to the Shapley values", fontsize=SMALL)
     handles = {h.get_label(): h for ax in panels.flat for h in ax.get_lines() if h.get_label() in LOOKS}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, frameon=False, fontsize=SMALL)
     return figure
 
 
