@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import deepshap
 from deepshap.engines.kernels import worth
-from deepshap.engines.tensorflow import adjoints, bands, convolutions, one_pass
+from deepshap.engines.tensorflow import adjoints, bands, convolutions, kernel_dispatch
 
 STEPS, FEATURES = 12, 4
 DRAWN = np.random.default_rng(0)
@@ -92,9 +92,9 @@ def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
 
 
 def test_rules_run_on_the_steps_that_are_reached_alone(monkeypatch):
-    seen, original = [], one_pass.elementwise
+    seen, original = [], kernel_dispatch.elementwise
     monkeypatch.setattr(
-        one_pass, "elementwise", lambda secant, step, m: (seen.append(m.shape[1]), original(secant, step, m))[1]
+        kernel_dispatch, "elementwise", lambda secant, step, m: (seen.append(m.shape[1]), original(secant, step, m))[1]
     )
     explained(lambda x: convolved(x, (4, 1, 2))[:, -1], "float32")
     assert seen

@@ -13,7 +13,7 @@ from planning import profile
 from tiers import mostly_wide
 
 import deepshap
-from deepshap.engines.tensorflow import contributions, engine
+from deepshap.engines.tensorflow import backward, engine
 from deepshap.engines.tensorflow.pairing import Unpaired
 
 X, R = (np.random.default_rng(seed).normal(size=(rows, 4, 2)).astype("float32") for seed, rows in ((1, 2), (2, 3)))
@@ -29,7 +29,7 @@ def compiled(monkeypatch):
         return function(*arguments, jit_compile=jit_compile, **options)
 
     monkeypatch.setattr(tf, "function", spied)
-    monkeypatch.setattr(contributions, "PAYS", 0.0)
+    monkeypatch.setattr(backward, "PAYS", 0.0)
     return found
 
 
@@ -62,14 +62,14 @@ def test_products_and_softmax_behind_a_loop_are_those_of_all_pairs(dot, compiled
 
     found = explained_often(model())
     assert len(compiled) == 1
-    explained = contributions.Explained
+    explained = backward.Explained
 
     def on_pairs(*given):
-        if contributions.CROSSED in given:
+        if backward.CROSSED in given:
             raise Unpaired
         return explained(*given)
 
-    monkeypatch.setattr(contributions, "Explained", on_pairs)
+    monkeypatch.setattr(backward, "Explained", on_pairs)
     expected, *_ = explained_often(model())
     assert len(compiled) == 1
     for values in found:
@@ -79,7 +79,7 @@ def test_products_and_softmax_behind_a_loop_are_those_of_all_pairs(dot, compiled
 def test_chunks_leave_room_for_what_is_compiled(compiled, monkeypatch):
     """In a budget for all pairs as they are, and not for all of them compiled."""
     monkeypatch.setattr(engine, "COMPILER", 10_000)
-    monkeypatch.setattr(contributions, "COMPILER", 10_000)
+    monkeypatch.setattr(backward, "COMPILER", 10_000)
     model = keras.Sequential([keras.Input((4, 2)), L.SimpleRNN(3), L.Dense(2)])
     rows, references = (np.random.default_rng(seed).normal(size=(60, 4, 2)).astype("float32") for seed in (1, 2))
     explainer = deepshap.DeepExplainer(model, references, progress=False)
@@ -117,7 +117,7 @@ def test_what_is_sorted_behind_a_loop_is_compiled(axis, compiled):
 
 def test_what_xla_computes_wrongly_stays_as_it_is(compiled, monkeypatch):
     wrong = property(lambda self: lambda *given: [1.01 * v for v in self._function(*given)])
-    monkeypatch.setattr(contributions.Explained, "_by_xla", wrong)
+    monkeypatch.setattr(backward.Explained, "_by_xla", wrong)
     first, *others = explained_often(keras.Sequential([keras.Input((4, 2)), L.LSTM(3), L.Dense(2)]))
     assert all(np.array_equal(values, first) for values in others)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from helpers import assert_close
 
 import deepshap
-from deepshap.engines.tensorflow import contributions
+from deepshap.engines.tensorflow import backward
 
 X, R = (np.random.default_rng(seed).normal(size=(rows, 6, 2)) for seed, rows in ((1, 3), (2, 4)))
 
@@ -31,13 +31,13 @@ def in_rows(function, *blocks, loop=False):
 @pytest.fixture
 def apart(monkeypatch):
     """How the functions that explain lay out the sides."""
-    found, original = [], contributions.Explained.__init__
+    found, original = [], backward.Explained.__init__
 
     def noted(self, *given):
         original(self, *given)
         found.append(self.pairing)
 
-    monkeypatch.setattr(contributions.Explained, "__init__", noted)
+    monkeypatch.setattr(backward.Explained, "__init__", noted)
     return found
 
 
@@ -47,7 +47,7 @@ def test_parts_of_space_as_rows(blocks, loop, apart):
     values = deepshap.DeepExplainer(in_rows(tf.tanh, *blocks, loop=loop), R, progress=False).shap_values(X)
     expected = (np.tanh(X)[:, None] - np.tanh(R)[None]).mean(1)  # every number by itself
     assert_close(values, expected, 1e-12)
-    assert apart == [contributions.CROSSED]
+    assert apart == [backward.CROSSED]
 
 
 def test_parts_that_come_back_in_another_order_are_explained_on_all_pairs(apart):
@@ -58,4 +58,4 @@ def test_parts_that_come_back_in_another_order_are_explained_on_all_pairs(apart)
 
     values = deepshap.DeepExplainer(run, R, progress=False).shap_values(X)
     assert_close(values, (np.tanh(X)[:, None] - np.tanh(R)[None]).mean(1), 1e-12)
-    assert apart == [contributions.ON_ALL_PAIRS]
+    assert apart == [backward.ON_ALL_PAIRS]

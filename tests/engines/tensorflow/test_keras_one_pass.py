@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import deepshap
 from deepshap.engines.kernels import worth
-from deepshap.engines.tensorflow import one_pass
+from deepshap.engines.tensorflow import kernel_dispatch
 
 FEATURES, UNITS = 6, 4
 DRAWN = np.random.default_rng(0)
@@ -47,9 +47,9 @@ FUNCTIONS = {
 @pytest.fixture
 def kernels(monkeypatch):
     """Run kernels for the smallest job and in threads, or none; note which have run."""
-    runs, original = [], one_pass._by_kernel
+    runs, original = [], kernel_dispatch._by_kernel
     monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
-    monkeypatch.setattr(one_pass, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
+    monkeypatch.setattr(kernel_dispatch, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
 
     def use(yes):
         monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)

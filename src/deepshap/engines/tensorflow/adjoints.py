@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...mathematics.rules import mean
-from . import bands, one_pass
+from . import bands, kernel_dispatch
 from .einsums import as_matrices, product
 from .step import Step
 from .values import Value
@@ -113,7 +113,7 @@ def _factor(step: Step, k: int, order: Sequence[int] | None = None) -> Any:
     order = None if order is None or list(order) == sorted(order) else order
     if order is not None and order[0] == 0 and operand.active:
         sides = {side: tf.transpose(getattr(operand, side), order) for side in "xr"}
-        found = one_pass.mean(step, replace(operand, **sides, p=None))
+        found = kernel_dispatch.mean(step, replace(operand, **sides, p=None))
         if found is not None:
             return found
     found = _mean(step, operand) if operand.active else operand.p
@@ -121,7 +121,7 @@ def _factor(step: Step, k: int, order: Sequence[int] | None = None) -> Any:
 
 
 def _mean(step: Step, value: Value) -> Any:
-    found = one_pass.mean(step, value)
+    found = kernel_dispatch.mean(step, value)
     return mean(step.run.pairing.spread(value)) if found is None else found
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ...mathematics import rules
 from ..kernels import worth
-from . import one_pass
+from . import kernel_dispatch
 from .step import Step
 from .values import Value
 
@@ -46,7 +46,7 @@ class Attention:
         values = *self.operands, self.scores, result, product, self.weights
         sizes: dict[str, int] = {}
         for value, name in zip(values, (*self.names, *[self.names[3]] * 2), strict=True):
-            shape = one_pass.rows_alone(value)
+            shape = kernel_dispatch.rows_alone(value)
             if len(shape) != len(name) or value.x.dtype != result.x.dtype:
                 return False
             for axis, size in zip(name, shape, strict=True):
@@ -68,7 +68,7 @@ class Attention:
 def ended_by(step: Step, makers: Mapping[Value, Step]) -> Attention | None:
     """The attention whose last product a step is; ``makers`` are the steps with rules of the table, by what they return."""
     weights = next((v for v in step.operands if v in makers and makers[v].name == "Softmax"), None)
-    if weights is None or not one_pass.has_kernels(weights.x.dtype):
+    if weights is None or not kernel_dispatch.has_kernels(weights.x.dtype):
         return None
     scores = makers[weights].operands[0]
     product, scale = _before(scores, makers)
@@ -168,18 +168,18 @@ def _by_kernel(
     b, n, heads, queries, width = m.shape
     keys, inner = sides[2].shape[-2:]
     pairs = b * n * heads * queries * keys
-    if not (one_pass.are_plain(*sides[6:8], *sides[10:]) and worth.PAIRS.reached(("attention", m.dtype), pairs)):
+    if not (kernel_dispatch.are_plain(*sides[6:8], *sides[10:]) and worth.PAIRS.reached(("attention", m.dtype), pairs)):
         return None
     from ..kernels import attention
 
     at_once = attention.queries_at_once(queries, keys, max(inner, width))
-    if not one_pass.is_compiled() or at_once < min(queries, FEWEST_QUERIES):
+    if not kernel_dispatch.is_compiled() or at_once < min(queries, FEWEST_QUERIES):
         return None
     sizes = {"b": b, "n": n, "h": heads, "t": queries, "s": keys, "i": inner, "w": width}
     found = [_room(name, made, sizes, m.dtype) for name, made in zip(names, MADE, strict=True)]
     placed = [part for v in found for part in _placed(v)]
     kernel, number = attention.kernel_of(m.dtype), m.dtype.type
-    one_pass.in_blocks(partial(kernel, *_placed(m), *sides, *placed, 1, number(scale), at_once), b, m.size)
+    kernel_dispatch.in_blocks(partial(kernel, *_placed(m), *sides, *placed, 1, number(scale), at_once), b, m.size)
     return found
 
 

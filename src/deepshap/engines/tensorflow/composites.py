@@ -14,7 +14,7 @@ from .graphs import Body
 from .operations import CUSTOM, LINEAR, MULTILINEAR, POSITIONS, Operation
 from .pairing import Unpaired
 from .step import Step
-from .trace import Tape, Tracer
+from .tracer import Tape, Tracer
 from .values import Value
 
 CONVOLUTION = Operation(MULTILINEAR)

@@ -17,7 +17,7 @@ from ...errors import UnsupportedOperationError
 from .lists import copied_from, empty_list, item_of, written_once
 from .pairing import Unpaired
 from .survey import ACTIVE, COUNTED, STILL
-from .trace import DIVERGED, Diagnosis, Tape, Tracer
+from .tracer import DIVERGED, Diagnosis, Tape, Tracer
 from .values import Value
 
 KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to

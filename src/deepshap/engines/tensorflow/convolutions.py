@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from . import bands, one_pass
+from . import bands, kernel_dispatch
 from .bands import Ends
 from .step import Step
 from .values import Value
@@ -99,7 +99,7 @@ def _whole(
     operand: Value, pad: Step | None, split: Step | None, conv: Step, joined: Step | None, result: Value
 ) -> Convolution | None:
     """Several operations as one convolution, where all sizes are known, and rows stand by themselves."""
-    given, made = (one_pass.rows_alone(v)[1:-1] for v in (operand, result))
+    given, made = (kernel_dispatch.rows_alone(v)[1:-1] for v in (operand, result))
     axes = len(given)
     if axes not in (1, 2) or len(made) != axes or None in (*given, *made):
         return None

@@ -19,7 +19,7 @@ from ..shell import Shell, called_twice, spread
 from . import heads as output_heads
 from . import inspection
 from ._compat import eager_mode, tapes_recording
-from .contributions import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
+from .backward import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, widened
 from .graphs import ModelGraph, concrete, shared
 from .handlers import Handlers
@@ -30,7 +30,7 @@ from .sameness import State, state_of
 from .state import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
 from .survey import ACTIVE, COUNTED, STILL, Survey
 from .table import OPERATIONS
-from .trace import AROUND
+from .tracer import AROUND
 
 MOST_BY_ROUNDING = 0.01  # of the output, between a model as it is called and its graph
 OUT_OF_RANGE = re.compile(r"= -?\d+ is not in \[0, \d+\)$")

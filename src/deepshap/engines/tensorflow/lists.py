@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from .graphs import Body, source
-from .trace import Tape, Tracer
+from .tracer import Tape, Tracer
 from .values import Value
 
 

@@ -16,7 +16,7 @@ from ...mathematics.rules import SMOOTH_NODES
 from ...mathematics.secants import Secant
 from ...mathematics.traced import once
 from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from . import adjoints, bands, one_pass
+from . import adjoints, bands, kernel_dispatch
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
 from .pairing import Unpaired
 from .step import Step
@@ -46,7 +46,7 @@ def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[A
 
 
 def _elementwise(operation: Operation, step: Step, m: Any) -> list[Any]:
-    if (found := one_pass.elementwise(operation.secant, step, m)) is not None:
+    if (found := kernel_dispatch.elementwise(operation.secant, step, m)) is not None:
         return [found]
     return step.unbroadcast(rescale(_secant(step, operation))(step, m))
 
@@ -257,7 +257,7 @@ def _with_totals(formula: Callable[..., Any]) -> Rule:
     plain, fused = once(formula), once(partial(formula, slope=secants.exponential_fused))
 
     def rule(step: Step, multiplier: Any) -> list[Any]:
-        found = one_pass.softmax(formula.__name__, formula, step, multiplier)
+        found = kernel_dispatch.softmax(formula.__name__, formula, step, multiplier)
         suited = fused if step.run.pairing.compiles else plain
         return [suited(multiplier, *values(step), *_totals(step)) if found is None else found]
 

@@ -14,14 +14,14 @@ from ...errors import ControlFlowError, InputError
 from ...mathematics.additivity import TOLERANCE
 from ..api import Footprint
 from ..shell import control_flow_message
-from . import bands, one_pass
+from . import bands, kernel_dispatch
 from .graphs import ModelGraph, traced
 from .layouts import Layouts
 from .memory import as_footprint, as_vector, is_known
 from .pairing import Crossed, Pairwise, Unpaired
 from .rules import MISFIT
 from .survey import Survey
-from .trace import DIVERGED, Diagnosis, Tape, Tracer
+from .tracer import DIVERGED, Diagnosis, Tape, Tracer
 from .values import ROWS, Value
 
 COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
@@ -263,8 +263,8 @@ def _in_one_pass(multiplier: Any, value: Value) -> Any | None:
     band = bands.band(multiplier)
     part = band and bands.within(value, *band)
     if band is None or part is None:
-        return one_pass.explained(multiplier, value)
-    found = one_pass.explained(band[0], part)
+        return kernel_dispatch.explained(multiplier, value)
+    found = kernel_dispatch.explained(band[0], part)
     return None if found is None else bands.padded(found, band[1])
 
 
