@@ -173,7 +173,6 @@ TORCH = {
     "torch._C._nn": "explained",
     "torch._C._functorch.peek_interpreter_stack": "explained",
     "torch._C._functorch._unwrap_batched": "explained",
-    "torch._functorch.apis.vmap_impl": "explained",
     "torch.utils._python_dispatch._get_current_dispatch_mode_stack": "explained",
     "torch._VF._pack_padded_sequence": "explained",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "explained",
