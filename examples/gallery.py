@@ -13,6 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.datasets import JapaneseVowels, demo, japanese_vowels, seattle_weather
+from deepshap.explanation.interactions import Interactions
 from deepshap.forecasting import explain_forecast
 
 PAGE = Path(__file__).parents[1] / "docs" / "plots.md"
@@ -137,8 +139,8 @@ class Reader(nn.Module):
         return self.head(self.lstm(self.embedding(tokens))[0][:, -1])
 
 
-def review() -> deepshap.Explanation:
-    """Explain what an LSTM makes of a review: "good" and "bad" turn around behind "not" and "never"."""
+def reader() -> tuple[Reader, Tensor]:
+    """Train an LSTM on reviews, in which "good" and "bad" turn around behind "not" and "never"."""
     torch.manual_seed(0)
     tokens = torch.randint(len(WORDS.split()), (3000, 14))
     model = Reader()
@@ -149,11 +151,28 @@ def review() -> deepshap.Explanation:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    words, known = REVIEW.split(), WORDS.split()
-    ids = torch.tensor([[known.index(word) for word in words]])
-    explanation = deepshap.DeepExplainer(model.eval(), tokens[:100], output_names=["favourable"])(ids)
-    explanation.display_data = [words]
+    return model.eval(), tokens[:100]
+
+
+def ids_of(words: str) -> Tensor:
+    """Return the token ids of a review, (1, words)."""
+    return torch.tensor([[WORDS.split().index(word) for word in words.split()]])
+
+
+def review() -> deepshap.Explanation:
+    """Explain what the LSTM makes of a review."""
+    model, background = reader()
+    explanation = deepshap.DeepExplainer(model, background, output_names=["favourable"])(ids_of(REVIEW))
+    explanation.display_data = [REVIEW.split()]
     return explanation
+
+
+def phrase() -> Interactions:
+    """Explain which words of a short review the LSTM reads together."""
+    words = "plot not dull acting not good"
+    model, background = reader()
+    found = deepshap.DeepExplainer(model, background[:, :6]).interactions(ids_of(words), players="steps")
+    return replace(found, names=[f"{k} {word}" for k, word in enumerate(words.split(), 1)])
 
 
 def digit() -> deepshap.Explanation:

@@ -32,6 +32,7 @@ from .errors import (
     InputError,
     NoExpectedValueError,
     check_count,
+    check_number,
     check_options,
     check_whole,
     listed,
@@ -45,6 +46,7 @@ from .outputs import OutputSelection, check_output_names, check_truth, output_se
 from .sampling import Method, Players, Reliability
 from .sampling.choice import method_of
 from .sampling.estimates import largest_errors
+from .sampling.interactions import game_of, interactions_of, names_of
 from .sampling.players import players_of
 from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
 from .tables.several import check_transforms, names_of_inputs
@@ -52,6 +54,7 @@ from .tables.several import check_transforms, names_of_inputs
 if TYPE_CHECKING:
     import torch
 
+    from .explanation.interactions import Interactions
     from .results import Explanation
 
 FAR_APART = (
@@ -435,6 +438,157 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             found = self._players(players, examples, labels)
             request = self._request(examples, references, OutputSelection().columns, players=found, seed=seed)
             return reliability(self.engine, request, rows)
+
+    def game(
+        self,
+        X: Any,
+        *,
+        players: Any = "features",
+        target: Any = None,
+        targets: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        """Return the game of one row: the model's mean output over the background for each coalition of players.
+
+        The players of a coalition have their values of the row, all others those of the references. The game has the
+        interface of shapiq, whose approximators of Shapley values and interactions work on it. It evaluates many
+        coalitions at a time.
+
+        Parameters
+        ----------
+        X : tensor, array, table, list, tuple, dict or PackedSequence
+            A single row, in the form of the background.
+        players, target, targets, additional_forward_args
+            As for ``shap_values``.
+
+        Returns
+        -------
+        shapiq.Game
+            With ``base_value``, the mean output over the background; values are relative to it.
+
+        Raises
+        ------
+        ImportError
+            If shapiq is not installed: ``pip install 'deepshap[interactions]'``.
+        InputError
+            If there are several rows, or several outputs and no target.
+
+        Examples
+        --------
+        >>> game = explainer.game(x[:1], players="features")
+        >>> shapiq.KernelSHAP(n=game.n_players, random_state=0).approximate(budget=100, game=game)
+        """
+        games, _, _ = self._games(X, players, target, targets, additional_forward_args)
+        if len(games) != 1:
+            raise InputError(f"a game is of one row, and X has {len(games)}: explainer.game(X[:1]).")
+        return games[0]
+
+    def interactions(
+        self,
+        X: Any,
+        *,
+        players: Any = "features",
+        order: int = 2,
+        effort: float = 128,
+        target: Any = None,
+        targets: Any = None,
+        additional_forward_args: Any = None,
+        seed: int = 0,
+    ) -> Interactions:
+        """Return what pairs of players add together, beyond what each adds alone: Shapley interaction values.
+
+        All coalitions are evaluated where the effort allows, and the values are exact. Otherwise shapiq's KernelSHAPIQ
+        estimates them (Fumagalli et al. 2024), and standard errors come along; a warning says if these are large.
+
+        Parameters
+        ----------
+        X : tensor, array, table, list, tuple, dict or PackedSequence
+            Rows to explain, in the form of the background.
+        players, target, targets, additional_forward_args
+            As for ``shap_values``. The number of pairs grows with the square of the players, so ``"features"``, windows or
+            groups are better than cells.
+        order : int, default 2
+            2, for pairs. Higher orders: shapiq's approximators on ``explainer.game(row)``.
+        effort : float, default 128
+            How much time to take for each row, as a multiple of that of Deep SHAP: three coalitions on all references
+            count as 1.
+        seed : int, default 0
+            Of the coalitions that are drawn where not all are evaluated.
+
+        Returns
+        -------
+        Interactions
+            ``values`` (rows, players, players), ``errors``, ``names``, ``to_dataframe()``; drawn by
+            ``deepshap.plots.interactions``.
+
+        Raises
+        ------
+        ImportError
+            If shapiq is not installed: ``pip install 'deepshap[interactions]'``.
+        InputError
+            If there are several outputs and no target, or the effort is too small for the number of pairs.
+
+        Examples
+        --------
+        >>> found = explainer.interactions(x, players="features")
+        >>> found.to_dataframe().nlargest(3, "value")
+        """
+        check_whole("seed", seed, 0)
+        check_number("effort", effort, 1)
+        if order != 2:
+            raise InputError(
+                f"order={order!r}: interactions are of pairs, order=2; for others use shapiq on explainer.game(row)."
+            )
+        games, outputs, names = self._games(X, players, target, targets, additional_forward_args)
+        return interactions_of(games, outputs, names, effort, seed)
+
+    def _games(
+        self, X: Any, players: Any, target: Any, targets: Any, additional_forward_args: Any
+    ) -> tuple[list[Any], np.ndarray, list[str]]:
+        """Return the game of each row, the explained outputs of the rows, and the names of the players."""
+        if self._background is None:
+            raise InputError("games and interactions need a background of rows; here it is a function.")
+        selection = output_selection(None, "max", target, targets, self.output_names)
+        X, labels = self._plain(X)
+        with self.engine.session(), _hints(self.engine.model, labels, additional_forward_args):
+            engine = self.engine
+            examples, references = engine.read(X, additional_forward_args, self._background)
+            assert references is not None
+            found = self._players(players, examples, labels)
+            predictions = engine.native_outputs(examples, self._most_rows)
+            if selection.transform is not None:
+                check_output_names(self.output_names, engine.output_shape)
+                engine = with_output_transform(
+                    engine, selection.transform, examples, references, predictions, self._most_rows
+                )
+            profile = engine.probe(examples, references)
+            predictions = engine.outputs(examples, self._most_rows)
+            columns = selection.columns(predictions, profile)
+            selection = selection.resolved(predictions)
+        if not selection.terms and columns.shape[1] != 1:
+            raise InputError(f"the model has {columns.shape[1]} outputs, and a game has one: choose it with target=.")
+
+        def choose_for(row: int) -> Callable[[np.ndarray], np.ndarray]:
+            sign = 1.0 if selection.signs is None else selection.signs[row]
+            return lambda outputs: (
+                outputs[:, columns[row]] @ (selection.weights if selection.terms else np.ones(1)) * sign
+            )
+
+        chosen = [choose_for(row) for row in range(len(examples))]
+        games = [
+            game_of(
+                engine,
+                examples[row : row + 1],
+                references,
+                choose,
+                found,
+                most_rows=self._most_rows,
+                weights=self._weights,
+            )
+            for row, choose in enumerate(chosen)
+        ]
+        outputs = np.array([choose(predictions[row : row + 1])[0] for row, choose in enumerate(chosen)])
+        return games, outputs, names_of(found)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.

@@ -12,7 +12,7 @@ except ImportError as error:
 from .comparisons import cohorts, difference, importance_by_group, outliers
 from .example import buildup, heatmap, inputs, output_matrix, signal
 from .forecasts import forecast, forecasts_over_time, horizons
-from .overview import importance, importance_map, importance_over_time
+from .overview import importance, importance_map, importance_over_time, interactions
 from .shap_plots import bar, beeswarm, force, scatter, waterfall
 from .style import BLUE, RED
 from .text_and_image import image, text, text_html
@@ -36,6 +36,7 @@ __all__ = [
     "importance_map",
     "importance_over_time",
     "inputs",
+    "interactions",
     "outliers",
     "output_matrix",
     "scatter",

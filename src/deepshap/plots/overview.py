@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
 from ..explanation.uncertainty import Errors
 from . import style
 from .reading import Sequences, checked, folding, picture, read_features, read_rows
 from .timeline import Align, Timeline, aligned, mean_of_known
+
+if TYPE_CHECKING:
+    from ..explanation.interactions import Interactions
 
 SPREAD = "0.15"  # colour of what tells how rows differ
 SPAN = "0.62"  # of what tells how exact means are
@@ -280,4 +284,50 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
     if np.isfinite(result.doubtful).all():
         found.append(f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign")
     ax.set_title(f"{result.explained}: {', '.join(found)}", fontsize=10)
+    return ax
+
+
+def interactions(found: Interactions, row: int | None = None, *, most: int = 12, ax: Axes | None = None) -> Axes:
+    """Draw which pairs of players add something together, a map of players by players.
+
+    The diagonal shows what each player adds by itself, a cell beside it the whole interaction of a pair, each pair once.
+
+    Parameters
+    ----------
+    found : Interactions
+        From ``explainer.interactions``.
+    row : int, optional
+        The row to draw; by default the mean size over all rows.
+    most : int, default 12
+        The most players that are shown, those with the largest values.
+    ax : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    InputError
+        If there is no such row.
+    """
+    if row is not None and not -len(found) <= row < len(found):
+        raise InputError(f"there is no row {row} among {len(found)}.")
+    check_whole("most", most, 2)
+    count = len(found.names)
+    whole = found.values * (2 - np.eye(count))
+    matrix = np.abs(whole).mean(0) if row is None else whole[row]
+    sizes = np.abs(matrix).sum(1)
+    shown = np.argsort(-sizes, kind="stable")[:most]
+    matrix = np.where(np.tri(len(shown), dtype=bool), matrix[np.ix_(shown, shown)], np.nan)
+    names = [found.names[k] for k in shown]
+    ax = style.new_axes(ax, 2.5 + 0.55 * len(names), 1.6 + 0.4 * len(names))
+    mesh = style.draw_evidence(ax, np.arange(len(names) + 1) - 0.5, matrix)
+    style.write_in_cells(ax, np.arange(len(names)), matrix, mesh.get_clim()[1], sign=row is not None)
+    style.evidence_bar(mesh, matrix, "mean |interaction|" if row is None else "interaction")
+    style.label_rows(ax, names)
+    style.label_columns(ax, names)
+    more = f"{len(names)} of {count} players" if len(names) < count else ""
+    style.write_title(ax, "" if row is None else f"row {row % len(found)}", "" if found.exact else "estimated", more)
     return ax
