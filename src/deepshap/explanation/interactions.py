@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..optional import needed
+from ..errors import needed
 from .labels import plural
 
 if TYPE_CHECKING:

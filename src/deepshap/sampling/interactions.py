@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..engines.api import Engine, Points
-from ..errors import InputError, warn_caller
+from ..errors import InputError, needed, warn_caller
 from ..explanation.interactions import Interactions
-from ..optional import needed
 from .coalitions import batch_size
 from .players import Players
 
