@@ -15,7 +15,7 @@ import nox
 
 ROOT = Path(__file__).parent
 TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "filelock>=3.12", "grimp>=3", "loky>=3.4", "safetensors>=0.4"]
-OLD = ["numpy==1.26.4", "shap==0.46.0", "pyarrow==15.0.2"]
+OLD = ["numpy==1.26.4", "shap==0.46.0", "pyarrow==16.1.0"]
 OLD_KERAS = ["tensorflow==2.16.2", "keras==3.0.5"]
 NEW_KERAS = ["tensorflow", "keras"]
 
