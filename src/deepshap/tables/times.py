@@ -20,10 +20,11 @@ import numpy as np
 from ..errors import InputError, import_pyarrow, needed
 from .columns import Table, decoded, is_number, is_text, parsed
 
-ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?")
+ISO = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?")
+ONE_DIGIT = re.compile(r"(?<=[-T ])\d(?!\d)")  # a month, day or hour without its zero, which ISO 8601 requires
 CLOCK = re.compile(r"([T ])\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp][Mm])?")
 DATES = {  # the shapes of dates with a year of four digits, and what they may mean
-    r"\d{4}([/.])\d{1,2}\1\d{1,2}": ["%Y{0}%m{0}%d"],
+    r"\d{4}([-/.])\d{1,2}\1\d{1,2}": ["%Y{0}%m{0}%d"],
     r"(19|20)\d{6}": ["%Y%m%d"],
     r"\d{1,2}([-/.])\d{1,2}\1\d{4}": ["%d{0}%m{0}%Y", "%m{0}%d{0}%Y"],
     r"\d{1,2}([- ])[A-Za-z]{3,9}\1\d{4}": ["%d{0}%b{0}%Y", "%d{0}%B{0}%Y"],
@@ -214,6 +215,7 @@ def _read(texts: Any, form: str) -> np.ndarray | None:
         matches = [ISO.fullmatch(text.strip()) for text in values]
         if not all(match and bool(match[4]) == zoned for match in matches):
             return None
+        values = [ONE_DIGIT.sub(r"0\g<0>", text) for text in values]
     try:
         read = pd.to_datetime(pd.Series(values).str.strip(), format=form.replace("8601%z", "8601"), utc="%z" in form)
     except (ValueError, TypeError):
