@@ -57,9 +57,8 @@ if TYPE_CHECKING:
     from .explanation.interactions import Interactions
     from .results import Explanation
 
-FAR_APART = (
-    10  # standard deviations between the means of X and the background, from which they seem to be scaled differently
-)
+FAR_APART = 10  # standard deviations between the means of X and the background, from which their scales seem to differ
+FEWEST_ROWS = 10  # of the background, whose standard deviation says little otherwise
 SOME_ROWS = 200  # that these are taken of
 
 
@@ -766,15 +765,19 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         checked, self._scales_compared = self._scales_compared, True
         if checked or self._background is None or self.engine.layer is not None or examples.form.packed:
             return
+        if len(self._background) < FEWEST_ROWS:
+            return
         some = [self.engine.explained(points[:SOME_ROWS]) for points in (examples, self._background)]
         for x, reference, key in zip(*some, self._keys(examples) or [None], strict=True):
             if x.dtype.kind != "f" or x.ndim < 2 or not len(x):
                 continue
             x, reference, axes = x.astype(np.float64), reference.astype(np.float64), tuple(range(x.ndim - 1))
-            mean, known, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
+            with np.errstate(over="ignore", invalid="ignore"):  # of numbers whose squares are too large
+                mean, known, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
             outside = (mean < reference.min(axes)) | (mean > reference.max(axes))  # not so of rare features
             varies = spread > 1e-6 * np.abs(known)  # constants are baselines
-            apart = np.abs(mean - known) / np.where(varies, spread, np.inf) * outside
+            with np.errstate(over="ignore", invalid="ignore"):
+                apart = np.nan_to_num(np.abs(mean - known) / np.where(varies, spread, np.inf) * outside)
             worst = int(apart.argmax())
             if apart[worst] > FAR_APART:
                 warn_caller(
