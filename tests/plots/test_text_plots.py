@@ -82,6 +82,16 @@ def test_padding_with_attributions_is_a_number_and_no_word():
     assert ax.get_title(loc="left") == "base value 0.25 · output 0 · padding +0.75"
 
 
+def test_padding_that_longer_references_give_attributions_is_a_number():
+    made = words(["so", "good", "zero", "zero"], [1.0, -2.0, 0.5, 0.25])
+    made.lengths = 2
+    ax = plots.text(made)
+    assert [text.get_text() for text in ax.texts] == ["so", "good"]
+    assert ax.get_title(loc="left") == "base value 0.25 · output 0 · padding +0.75"
+    drawn = " ".join(text.get_text() for text in plots.waterfall(made).texts)
+    assert "\N{MINUS SIGN}0.25" in drawn  # all that leads from the base value to the output
+
+
 def test_html_of_a_text_is_escaped_and_has_no_script():
     evil = ["<script>alert(1)</script>", "&amp;", '"quoted"', "it's", "</span>"]
     made = words(evil, [1.0, -1.0, 0.5, -0.5, 0.2])

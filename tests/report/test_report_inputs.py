@@ -73,6 +73,20 @@ def test_text(opened):
     assert ticks[:3] == ["bad", "good", "film"]
 
 
+def test_padding_that_longer_references_give_attributions_is_no_word(opened):
+    text = deepshap.Explanation(np.array([[0.5, -1.0, 3.0, -2.0]]), np.zeros(1), np.array([[3, 1, 0, 0]]))
+    text.display_data = np.array([["good", "film", "zero", "zero"]])
+    text.lengths = [2]
+    assert text.lengths.tolist() == [2]
+    report = opened(text, "#example=0")
+    assert report.text("#words").split() == ["good", "film", "and", "padding", "+1"]
+    report.evaluate("location.hash = 'overview'")
+    report.page.wait_for_selector("#features-lead:not(:empty)")
+    ticks = report.evaluate("[...document.querySelectorAll('#chart-features .ytick text')].map((t) => t.textContent)")
+    assert "zero" not in ticks
+    assert ticks[:2] == ["film", "good"]
+
+
 def test_table(opened):
     random = np.random.default_rng(3)
     data, values = random.normal(size=(20, 30)), random.normal(size=(20, 30))

@@ -239,7 +239,7 @@ class RowExplainer:
             X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
         explanation = explainer(_placed(X, self._axes), **options)
         if batch.lengths is not None and self.of_cells:
-            explanation.lengths = batch.lengths  # an error if the model reads what stands behind
+            explanation._set_lengths(batch.lengths)  # an error if the model reads what stands behind
         if raw is not None:
             features = explainer.model_features or columns_of(plain(X, "the data")[1])
             shown, _ = plain(raw, "raw=", names=features)

@@ -183,7 +183,10 @@ class Fields(Forecasts):
 
     @property
     def lengths(self) -> Any:
-        """Number of valid steps of each row, (rows,) int; what follows is padding, whose attribution is 0."""
+        """Number of valid steps of each row, (rows,) int; what follows is padding.
+
+        The attribution of padding is 0, except in texts (token ids or words), where references may be longer than the row.
+        """
         valid = self._valid
         if valid is None:
             return None
@@ -193,6 +196,12 @@ class Fields(Forecasts):
 
     @lengths.setter
     def lengths(self, lengths: Any) -> None:
+        shown = self.data if self.display_data is None else self.display_data
+        is_text = self._inputs - self._rows == 1 and shown is not None and np.asarray(shown).dtype.kind in "iuOUS"
+        self._set_lengths(lengths, longer_references=is_text)
+
+    def _set_lengths(self, lengths: Any, *, longer_references: bool = False) -> None:
+        """Set the lengths; longer references may give padding an attribution, which otherwise is an error."""
         if lengths is None:
             self._track(valid_steps=Obj(None))
             return
@@ -200,12 +209,15 @@ class Fields(Forecasts):
         if counts.dtype.kind not in "iu" or (counts.size and not 0 <= counts.min() <= counts.max() <= self._steps):
             raise InputError(f"lengths must be whole numbers from 0 to {self._steps}, the number of steps.")
         _check_shape("lengths", counts, self.values.shape[: self._rows])
-        self._clear(np.arange(self._steps) >= counts[..., None], axis)
+        self._clear(np.arange(self._steps) >= counts[..., None], axis, longer_references)
         positions = np.concatenate([[0], self._s.steps + 1])
         self._track(valid_steps=Obj(positions[counts], list(range(self._rows))))
 
-    def _clear(self, padded: np.ndarray, axis: int) -> None:
-        """Take out of padded steps, (rows, steps), what rounding of outputs put there; raise if it is more than that."""
+    def _clear(self, padded: np.ndarray, axis: int, longer_references: bool) -> None:
+        """Take out of padded steps, (rows, steps), what rounding of outputs put there.
+
+        More than that remains where references may be longer than the row, and is an error elsewhere.
+        """
         behind = padded.reshape(
             [size if i < self._rows or i == axis else 1 for i, size in enumerate(self.values.shape)]
         )
@@ -214,9 +226,12 @@ class Fields(Forecasts):
         if not attributions.any():
             return
         if self.standard_errors is None or (attributions.sum(axes, keepdims=True) > self._rounding(axes)).any():
+            if longer_references:
+                return
             raise InputError(
                 f"steps behind the lengths have attributions, up to {attributions.max():.3g}: the model reads its "
-                "padding. Pass it the lengths (additional_forward_args), or leave them out here: every step counts then."
+                "padding, or references are longer than the row. Pass the model the lengths (additional_forward_args), "
+                "or leave them out here: every step counts then."
             )
         for name in ("values", *self._error_names):
             tracked = tracked_objects(self._s)[name]
@@ -309,6 +324,16 @@ class Fields(Forecasts):
         """Which steps are no padding, (rows, steps); None if that is not known."""
         lengths, axis = self._tracked("valid_steps"), self._steps_at
         return None if lengths is None or axis is None else self._s.steps < np.asarray(lengths)[..., None]
+
+    @property
+    def _reached(self) -> Any:
+        """How many steps of each row are valid or have attributions, (rows,); None if the lengths are not known."""
+        lengths, axis = self.lengths, self._steps_at
+        if lengths is None or axis is None:
+            return None
+        used = np.moveaxis(np.asarray(self.values) != 0, axis, self._rows)
+        used = used.any(tuple(range(self._rows + 1, used.ndim)))
+        return np.maximum(lengths, (used * np.arange(1, self._steps + 1)).max(-1, initial=0))
 
     def _axis_of_steps(self) -> int:
         """The axis of the steps; a lone axis behind the rows, as that of token ids, becomes it."""

@@ -144,7 +144,7 @@ def _mean_size(part: Attributions, values: np.ndarray) -> np.ndarray:
 
 def _share_of_padding(part: Attributions, steps: int) -> np.ndarray:
     """Factor that makes a mean over all rows one over the rows that have the step (steps,)."""
-    lengths = np.atleast_1d(steps if part.lengths is None else part.lengths)
+    lengths = np.atleast_1d(steps if part._reached is None else part._reached)
     return len(lengths) / np.maximum((np.arange(steps)[:, None] < lengths).sum(1), 1)
 
 

@@ -288,7 +288,7 @@ def _sequences(explanation: Attributions, lay: Layout, features: list[str]) -> S
         base=per_row(explanation.base_values, rows, 0.0),
         data=_shown_data(explanation, lay),
         features=features,
-        lengths=np.clip(per_row(explanation.lengths, rows, steps).astype(int), 1, steps),
+        lengths=np.clip(per_row(explanation._reached, rows, steps).astype(int), 1, steps),
         labels=_step_labels(explanation, steps),
         time_label=explanation.time_label,
         rows=_row_names(explanation, rows),

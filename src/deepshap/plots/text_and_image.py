@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.labels import PADDING
 from . import style
-from .reading import Sequences, check_single, checked, picture, read_grid, read_rows
+from .reading import Sequences, check_single, checked, per_row, picture, read_grid, read_rows
 
 SIZES = range(11, 5, -1)  # of the font of a text, in points
 LINE = 2.1  # height of a line, in sizes of the font
@@ -193,7 +193,8 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
     unsure = np.zeros(per_token.shape, bool) if errors is None else np.abs(per_token) < style.ERRORS * errors
     tokens = _tokens(explanation, per_token.shape[1 - explanation._rows :], what).reshape(per_token.shape)
     texts = []
-    for row, length in enumerate(rows.lengths):
+    lengths = np.maximum(per_row(explanation.lengths, *per_token.shape).astype(int), 1)
+    for row, length in enumerate(lengths):
         parts = [rows.rows[row], rows.output, f"base value {style.number(rows.base[row], False)}"]
         if not rows.complete:
             parts.append(f"sum of what is shown {style.number(rows.shown[row], False)}")

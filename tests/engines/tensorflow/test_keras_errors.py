@@ -378,6 +378,18 @@ def test_a_mask_that_goes_around_the_explained_layer_is_named():
     np.testing.assert_allclose(found.sum((1, 2)), outputs - outputs.mean(0), atol=1e-5)
 
 
+def test_longer_references_give_padding_of_a_masked_text_attributions():
+    model, ids, longer = reader(), np.array([[3, 4, 0, 0], [5, 0, 0, 0]]), np.array([[5, 1, 2, 7], [2, 3, 4, 4]])
+    draw_weights(model)
+    found = deepshap.DeepExplainer(model, longer, progress=False)(ids)
+    found.lengths = [2, 1]
+    assert found.values[:, 2:].all()
+    assert found.lengths.tolist() == [2, 1]
+    sums = model(ids).numpy()[:, 0] - model(longer).numpy().mean()
+    np.testing.assert_allclose(found.values.sum((1, 2)), sums, atol=1e-5)
+    np.testing.assert_array_equal(found.to_dataframe()["attribution"], found.values.ravel())
+
+
 def test_an_id_outside_of_its_table_is_named_in_a_line():
     with pytest.raises(deepshap.InputError, match=r"indices\[0,0\] = 12 is not in \[0, 10\).*input_dim") as caught:
         deepshap.DeepExplainer(reader(), np.ones((2, 4), int), progress=False).shap_values(np.full((2, 4), 12))
