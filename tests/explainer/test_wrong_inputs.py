@@ -74,7 +74,14 @@ def test_missing_features_and_steps_are_counted():
     )
     frame = pd.DataFrame(R.numpy(), columns=list("abc"))
     refused("'c' is missing. X has 2, a, b; 3 are expected, a, b, c", LINEAR, frame, frame[["a", "b"]])
-    refused("'d' is not among these", LINEAR, frame, frame.assign(d=1.0))
+    more = frame.assign(d=1.0)
+    refused(r"'d' is not among these. Choose the columns: X\[\[\"a\", \"b\", \"c\"\]\]\.", LINEAR, frame, more)
+    long = more.assign(who=range(len(more)))
+    explainer = deepshap.DeepExplainer(LSTM, deepshap.sequences(long, "who", features=list("abc")), progress=False)
+    with pytest.raises(
+        deepshap.InputError, match=r"Choose the columns: deepshap\.sequences\(\.\.\., features=\[\"a\", \"b\""
+    ):
+        explainer(deepshap.sequences(long, "who"))
 
 
 def test_models_that_do_not_take_the_rows():

@@ -371,7 +371,7 @@ def test_one_feature_and_other_tables():
 
 
 def test_longer_rows_than_steps_are_refused():
-    with pytest.raises(deepshap.InputError, match="p0 has 6 lines, more than steps=5"):
+    with pytest.raises(deepshap.InputError, match="p0 has 6 lines, more than 5 steps"):
         deepshap.sequences(table()[0], "place", "day", steps=5)
 
 

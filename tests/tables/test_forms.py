@@ -100,8 +100,10 @@ def test_separators_and_encodings(separator, encoding, end):
 def test_encodings_that_must_be_named(encoding):
     Path("x.csv").write_bytes(text().encode(encoding))
     check_file("x.csv", "--encoding", encoding)
-    with pytest.raises(InputError, match="name its encoding, such as --encoding"):
+    with pytest.raises(InputError, match=r"read it with pandas.read_csv\(path, encoding='"):
         deepshap.sequences("x.csv", "who", "day")
+    message = CliRunner().invoke(cli, ["explain", "cli_models:Row", "x.csv", "-b", "zeros"]).stderr
+    assert "line 2 on: say --encoding cp1252 or another encoding." in message
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -146,8 +148,10 @@ def test_comments_between_the_lines_are_left_out():
 
 def test_two_separators_that_fit_are_refused():
     Path("x.csv").write_text("a,1;b,2;c\n1,2;3,4;5\n1,2;3,4;5\n")
-    with pytest.raises(InputError, match="may be separated by commas or semicolons: say which with --separator"):
+    with pytest.raises(InputError, match=r"may be separated by commas or semicolons: read it with pandas\.read_csv"):
         deepshap.sequences("x.csv", "id")
+    message = CliRunner().invoke(cli, ["explain", "cli_models:Row", "x.csv", "-b", "zeros"]).stderr
+    assert "may be separated by commas or semicolons: say --separator." in message
 
 
 @pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz", ".zip", ".zst"])

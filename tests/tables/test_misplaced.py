@@ -342,7 +342,7 @@ def test_a_file_without_a_header_loses_no_row():
     pd.DataFrame(drawn()).to_csv("x.csv", index=False, header=False)
     message = refused("cli_models:Row", "x.csv", "-b", "zeros")
     assert "line 1 holds numbers where names of columns should stand" in message
-    assert "--header none" in message
+    assert "say --header none; if these are the names, say --header 1." in message
     found = explained("cli_models:Row", "x.csv", "-b", "zeros", "--header", "none")
     np.testing.assert_allclose(found.data, drawn(), rtol=1e-6)
     assert found.feature_names == ["column 1", "column 2", "column 3"]

@@ -25,8 +25,13 @@ OPTIONS = {"output_names": "--class-names"} | {
         "features",
         "shape",
         "lengths",
+        "variable",
+        "value",
+        "time",
     )
 }
+WRITTEN = {"sep": "separator", "skiprows": "header"}  # how a text file is written, by pandas' names
+READ = r"(?:read it with )?pandas\.read_csv\(path, (\w+)=(?:'(.*?)'|(.*?))\)"
 
 
 def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -39,8 +44,15 @@ def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def with_options(text: str) -> str:
     """A message with the command line's options in the place of Python's parameters: ``--effort 8`` for ``effort=8``."""
+    text = re.sub(READ, _as_written, text)
     text = re.sub(rf"\b({'|'.join(OPTIONS)})=(?=[\w'{{])", lambda found: f"{OPTIONS[found[1]]} ", text)
     return re.sub(rf"\b({'|'.join(OPTIONS)})=|\boutput_names\b", lambda found: OPTIONS[found[0].rstrip("=")], text)
+
+
+def _as_written(found: re.Match[str]) -> str:
+    name, value = found[1], found[2] or found[3]
+    value = str(int(value) + 1) if name == "skiprows" else value.replace("...", "").replace("None", "none")
+    return f"say --{WRITTEN.get(name, name)} {value}".rstrip()
 
 
 def players_of(text: str) -> Any:

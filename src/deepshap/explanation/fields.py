@@ -196,7 +196,7 @@ class Fields(Forecasts):
 
     @lengths.setter
     def lengths(self, lengths: Any) -> None:
-        shown = self.data if self.display_data is None else self.display_data
+        shown = self._tracked("data") if self.display_data is None else self.display_data
         is_text = self._inputs - self._rows == 1 and shown is not None and np.asarray(shown).dtype.kind in "iuOUS"
         self._set_lengths(lengths, longer_references=is_text)
 

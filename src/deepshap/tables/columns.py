@@ -172,7 +172,7 @@ def numbers(column: Any, name: str, table: Table) -> np.ndarray:
             cell = column[at].as_py()
             hint = "numbers have no thousands separators, units or currencies"
             if table.decimal == "." and "," in cell and "." not in cell:
-                hint = "if the comma is the decimal mark, say so (--decimal ,)"
+                hint = "if the comma is the decimal mark, read it with pandas.read_csv(path, decimal=',')"
             raise InputError(f"{table.name}: column {name!r} is not numeric: {cell!r} in {table.place(at)}; {hint}.")
         column = found
     if not is_number(column.type):

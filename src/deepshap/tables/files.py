@@ -126,10 +126,13 @@ def _text(path: Path, content: bytes, encoding: str | None) -> tuple[str, str]:
             raise InputError(f"{path} cannot be read in the encoding {encoding!r}: {error}") from None
         line = content[: getattr(error, "start", 0)].count(b"\n") + 1
         raise InputError(
-            f"{path} is not UTF-8, from line {line} on: name its encoding, such as --encoding cp1252 or --encoding utf-16."
+            f"{path} is not UTF-8, from line {line} on: read it with pandas.read_csv(path, encoding='cp1252') or "
+            "another encoding."
         ) from None
     if "\0" in text:
-        raise InputError(f"{path} holds zero bytes: name its encoding, such as --encoding utf-16, if it is a text.")
+        raise InputError(
+            f"{path} holds zero bytes: if it is a text, read it with pandas.read_csv(path, encoding='utf-16')."
+        )
     return text.removeprefix("\ufeff"), found
 
 
@@ -231,7 +234,9 @@ def _separator(path: Path, text: str, options: FileOptions, named: Sequence[str]
         fitting = {fits[0]: fitting[fits[0]]} if len(fits) == 1 else fitting
     if len(fitting) > 1:
         marks = " or ".join(SEPARATORS[mark] for mark in fitting)
-        raise InputError(f"the cells of {path} may be separated by {marks}: say which with --separator.")
+        raise InputError(
+            f"the cells of {path} may be separated by {marks}: read it with pandas.read_csv(path, sep=...)."
+        )
     if fitting:
         return next(iter(fitting))
     return "\t" if ".tsv" in path.name.lower() else ","
@@ -264,13 +269,15 @@ def _header(path: Path, text: str, separator: str, options: FileOptions, named: 
         names[0] = "Unnamed: 0"  # an index that pandas or R has written
     if not all(names):
         raise InputError(
-            f"{path}: column {names.index('') + 1} has no name in line {at}; is that the header? Say --header N."
+            f"{path}: column {names.index('') + 1} has no name in line {at}; is that the header? If not, read it with "
+            "pandas.read_csv(path, header=...)."
         )
     is_named = bool(named) and set(named) <= set(names)
     if options.header is None and not is_named and _holds_numbers(names):
         raise InputError(
             f"{path}: line {at} holds numbers where names of columns should stand ({shortened(names)}). If the file has no "
-            f"header, say --header none; if these are the names, say --header {at}."
+            f"header, read it with pandas.read_csv(path, header=None); if these are the names, read it with "
+            f"pandas.read_csv(path, skiprows={at - 1})."
         )
     check_names(f"the columns of {path}", names)
     end = next((begin for begin, _ in _records(text, separator) if begin > at), len(text.splitlines()) + 1) - 1
@@ -295,7 +302,8 @@ def _decimal(path: Path, body: str, separator: str) -> str:
         return "."
     if all(re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell) for cell in commas):
         raise InputError(
-            f"{path}: {commas[0]!r} may be a number of thousands or have a decimal comma: say --decimal , or ."
+            f"{path}: {commas[0]!r} may be a number of thousands or have a decimal comma: read it with "
+            "pandas.read_csv(path, decimal=...)."
         )
     return ","
 

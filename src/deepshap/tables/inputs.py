@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,15 +105,25 @@ def _plain(value: Any, what: str, axis: int, names: list[str] | None) -> tuple[A
         array, labels = _of_xarray(value, axis, what)
     else:
         return value, Labels()
-    order = order_of(labels.feature_names, names, what)
+    order = order_of(labels.feature_names, names, what, _choice(value, what))
     if order is not None and names is not None:
         at = array.ndim - 1 - (axis == array.ndim - 1 > 0)
         array, labels = array[..., order], replace(labels, feature_names=list(names), order=order, features_at=at)
     return np.moveaxis(array, 0, axis), labels
 
 
-def order_of(own: list[str] | None, names: list[str] | None, what: str) -> list[int] | None:
+def _choice(value: Any, what: str) -> str:
+    """Return what takes the features out of a table, ``{}`` standing for the list of them, for messages."""
+    name = what if what.partition("[")[0].isidentifier() else "table"
+    if not is_frame(value):
+        return "deepshap.sequences(..., features={})" if hasattr(value, "row_ids") else f"{name} with {{}} alone"
+    return f"{name}.select({{}})" if hasattr(value, "num_rows") else f"{name}[{{}}]"
+
+
+def order_of(own: list[str] | None, names: list[str] | None, what: str, choice: str = "features=") -> list[int] | None:
     """Return the places of features among a table's columns; None if they are in order, or one of both has no names.
+
+    ``choice`` says how columns are chosen where the table was handed over; ``{}`` in it stands for the list of them.
 
     Raises
     ------
@@ -132,9 +143,15 @@ def order_of(own: list[str] | None, names: list[str] | None, what: str) -> list[
     if more:
         raise InputError(
             f"{what} has {len(own)} columns ({shortened(own)}) for {len(names)} features ({shortened(names)}): {more[0]!r} is "
-            "not among these. Choose the columns, features=."
+            f"not among these. Choose the columns: {choice.format(_listed(names))}."
         )
     return [own.index(name) for name in names]
+
+
+def _listed(names: list[str]) -> str:
+    return (
+        "[" + ", ".join(json.dumps(name, ensure_ascii=False) for name in names[:6]) + ", ..." * (len(names) > 6) + "]"
+    )
 
 
 def in_own_order(values: Any, labels: Any) -> Any:

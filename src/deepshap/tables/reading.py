@@ -403,7 +403,7 @@ def _read_long(table: Table, decided: Decided, steps: int | None, pad: float | s
     count = int(lengths.max()) if steps is None else steps
     if lengths.max() > count:
         raise InputError(
-            f"{decided.id} {row_ids[lengths.argmax()]} has {lengths.max()} lines, more than steps={count}."
+            f"{decided.id} {row_ids[lengths.argmax()]} has {lengths.max()} lines, more than {count} steps."
         )
     at = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     padded = np.zeros((len(row_ids), count, len(names)))
