@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 # puts the files in order, those first that take long.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Every case once in both engines, and a test of each room; only the files that have such tests are read.
+# Every case once in both engines, and a test of each package; only the files that have such tests are read.
 fast: setup
 	$(PYTEST) -q -m fast $$(grep -rl 'mark\.fast' tests --include='test_*.py')
 

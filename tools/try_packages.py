@@ -44,7 +44,7 @@ PROGRAMS = {  # arguments of Python, by the extra that they need
         "from deepshap.dataset.sources import open_source\n"
         "pandas.DataFrame({'a': [1.0, 2.0]}).to_parquet('x.parquet'); assert open_source('x.parquet').rows == 2",
     ],
-    "ray": ["-c", "import ray.data, deepshap.ray; print(deepshap.ray.explain.__name__)"],
+    "ray": ["-c", "import ray.data, deepshap; print(deepshap.ray.explain.__name__)"],
     "demo": ["-m", "deepshap.datasets.demo", "--utterances", "5", "--background", "5"],
 }
 
