@@ -48,7 +48,7 @@ from .sampling.choice import method_of
 from .sampling.estimates import largest_errors
 from .sampling.interactions import game_of, interactions_of, names_of
 from .sampling.players import players_of
-from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, plain
+from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, is_frame, plain
 from .tables.several import check_transforms, names_of_inputs
 
 if TYPE_CHECKING:
@@ -683,6 +683,11 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         is_series = hasattr(X, "to_frame") and hasattr(X, "index") and not hasattr(X, "columns")
         if is_series and self._background is not None and len(self._background.inputs[0].shape) > 1:
             raise InputError("X is a Series, a single row: give a DataFrame of one row, as frame.iloc[[0]] is.")
+        row = () if self._background is None else tuple(self._background.inputs[0].shape[1:])
+        if is_frame(X) and tuple(X.shape) == row and self._batch_axis == 0:
+            raise InputError(
+                f"X is a table with the shape of one row, {row}, no axis of rows: give X.to_numpy()[None]."
+            )
         return plain(X, "X", self._batch_axis, self.model_features)
 
     @property

@@ -54,6 +54,9 @@ def refused(match, *arguments, **options):
 def test_a_forgotten_axis_of_rows():
     refused(r"X has the shape of one row, \(3,\), .*give x\[None\]", LINEAR, R, R[0])
     refused(r"X has the shape of one row, \(5, 3\), .*give x\[None\]", LSTM, SERIES, SERIES[0].numpy())
+    table = pd.DataFrame(SERIES[0].numpy(), columns=list("abc"))
+    refused(r"X is a table with the shape of one row, \(5, 3\), .*give X\.to_numpy\(\)\[None\]\.$", LSTM, SERIES, table)
+    refused(r"X is a Series, a single row: give a DataFrame of one row", LSTM, SERIES, table["a"])
     refused(r"the background has the shape of one row of X, .*give background\[None\]", LSTM, SERIES[0], SERIES)
     refused(r"input 1: X has the shape of one row", lambda a, b: a + b, [R, R], [X, X[0]])
     turned = SERIES.transpose(0, 1)

@@ -306,7 +306,7 @@ def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) 
                 f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; "
                 + (
                     "they have different lengths, and this program was exported for one: export it for any number of steps."
-                    if data.lengths is not None and len(given) == len(shape)
+                    if data.lengths is not None and len(given) == len(shape) and shape[1:] in (given[1:], (None,))
                     else "--shape can change it."
                 )
             )
