@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 import deepshap
 from deepshap.cli import cli
 from deepshap.cli.dial import with_options
+from deepshap.engines.kernels import worth
 from deepshap.engines.torch import table
+from deepshap.engines.torch.recurrent import fused
 from deepshap.errors import MAX_MEGABYTES
 
 ROWS, STEPS = 9, 5
@@ -128,6 +130,16 @@ def test_a_factory_with_weights(x, weights):
     found = deepshap.load("attributions.parquet")
     np.testing.assert_array_equal(found.values, explained(model, np.zeros((1, STEPS, 2), np.float32), x).values)
     assert found.model == "Forecast"
+
+
+@pytest.mark.usefixtures("x")
+def test_values_do_not_tell_what_the_process_has_explained_before(monkeypatch):
+    """Compiled kernels round otherwise, and a process takes them after some work: commands take them from the start."""
+    monkeypatch.setattr(fused.WORTH, "done", {})
+    for name, has_worked in (("fresh", False), ("later", True)):
+        monkeypatch.setattr(worth, "_all", has_worked)
+        done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", "-o", f"{name}.parquet")
+    np.testing.assert_array_equal(deepshap.load("fresh.parquet").values, deepshap.load("later.parquet").values)
 
 
 def test_a_factory_of_a_plain_function(x):
