@@ -126,6 +126,33 @@ def test_long_tables_are_read_as_sequences(lengths, ragged, tmp_path):
         np.testing.assert_array_equal(found.lengths, wanted.lengths)
 
 
+@pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
+def test_a_line_for_each_value(kind, ragged, tmp_path):
+    table = long_table(COUNT)
+    lines = table.melt(["who", "day"], var_name="what", value_name="much").sort_values(["who", "day"], kind="stable")
+    data = lines if kind == "frame" else tmp_path / f"lines.{kind}"
+    if kind != "frame":
+        lines.to_csv(data, index=False) if kind == "csv" else lines.to_parquet(data)
+    options = {"id": "who", "time": "day", "lengths": True, "rows_per_part": 5, "progress": False}
+    options |= {"variable": "what", "value": "much"}
+    wanted = deepshap.sequences(table, "who", "day")
+    found = explain_dataset(ragged, data, tmp_path / "out", **options)[:]
+    close(found, ragged(wanted.values, additional_forward_args=(wanted.lengths,)))
+    np.testing.assert_array_equal(found.row_ids, wanted.row_ids)
+    assert found.feature_names == ["pulse", "heat"]
+
+
+def test_lines_for_each_value_that_cannot_be_read(ragged, tmp_path):
+    table, options = long_table(COUNT), {"id": "who", "time": "day", "progress": False}
+    with pytest.raises(InputError, match="variable= and value= belong together"):
+        explain_dataset(ragged, table, tmp_path / "out", variable="what", **options)
+    table.to_parquet(tmp_path / "a.parquet")
+    table.to_parquet(tmp_path / "b.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    with pytest.raises(InputError, match="a single file"):
+        explain_dataset(ragged, paths, tmp_path / "out", variable="what", value="much", **options)
+
+
 def test_a_long_table_out_of_order_is_refused(ragged, tmp_path):
     table = long_table(COUNT)
     pd.concat([table.iloc[20:], table.iloc[:20]]).to_parquet(tmp_path / "long.parquet", row_group_size=7)

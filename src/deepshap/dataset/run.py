@@ -43,6 +43,8 @@ def explain_dataset(
     targets: Any = None,
     raw: Any = None,
     rows: tuple[int, int] | None = None,
+    variable: str | None = None,
+    value: str | None = None,
     rows_per_part: int = 1000,
     on_error: str = "raise",
     workers: int = 1,
@@ -80,6 +82,9 @@ def explain_dataset(
         ``inverse_transform`` makes of them.
     rows : (int, int), optional
         Explain only the rows from the first number to before the second, counted from 0.
+    variable, value : str, optional
+        Columns with the name and the value of one feature in each line of a long table, which is read at once: a table in
+        memory or a single file.
     rows_per_part : int
         Rows that are read, explained and written together.
     on_error : "raise" or "keep"
@@ -110,7 +115,7 @@ def explain_dataset(
         On Ctrl-C; the folder holds all parts that were done, and the message says how many.
     """
     import_pyarrow()
-    check_options(id=id, time=time, features=features, shape=shape)
+    check_options(id=id, time=time, features=features, shape=shape, variable=variable, value=value)
     check_options(folder=folder, rows_per_part=rows_per_part, workers=workers, progress=progress)
     if not hasattr(explainer, "depends_on"):
         raise InputError(f"explain_dataset takes a deepshap.DeepExplainer, not a {type(explainer).__name__}.")
@@ -120,7 +125,7 @@ def explain_dataset(
     check_apart(place, data)
     check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
-    reading |= {"targets": targets, "rows": rows}
+    reading |= {"targets": targets, "rows": rows, "variable": variable, "value": value}
     source = open_source(data, raw=raw, **reading)
     explain = RowExplainer(explainer, on_error, options)
     if raw is not None and not explain.of_cells:

@@ -287,6 +287,8 @@ def open_source(
     targets: Any = None,
     raw: Any = None,
     rows: Sequence[int] | None = None,
+    variable: str | None = None,
+    value: str | None = None,
 ) -> Source:
     """Return a source of what a user names; see ``explain_dataset`` for the parameters.
 
@@ -295,7 +297,7 @@ def open_source(
     InputError
         If there is no such file, or the options do not fit the data.
     """
-    reading = (id, time, features, shape, lengths, targets)
+    reading = (id, time, features, shape, lengths, targets, variable, value)
     source = _opened(data, *reading)
     return Window(source, None if raw is None else _opened(raw, *reading), rows)
 
@@ -308,24 +310,34 @@ def _opened(
     shape: Sequence[int] | None,
     lengths: Any,
     targets: Any,
+    variable: str | None,
+    value: str | None,
 ) -> Source:
     paths = _paths(data)
     column = lengths if isinstance(lengths, str) else None
     names = [features] if isinstance(features, str) else features
-    named = any(option is not None for option in (id, time, features))
-    if paths is not None and all(path.suffix.lower() in PARQUET for path in paths):
+    named = any(option is not None for option in (id, time, features, variable, value))
+    if (variable is None) != (value is None):
+        raise InputError(
+            "variable= and value= belong together: the columns of the names and of the values of features."
+        )
+    if paths is not None and variable is None and all(path.suffix.lower() in PARQUET for path in paths):
         if time is not None and shape is not None:
             raise InputError("a long table has its shape from its lines: leave shape= out.")
         return Files(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
     of_file = paths is not None and len(paths) == 1 and kind_of(paths[0]) is not None
     if of_file or (is_frame(data) and (named or isinstance(targets, str))):
-        columns = [name for name in (id, time) if name is not None]
+        columns = [name for name in (id, time, variable, value) if name is not None]
         table = read_file(paths[0], named=columns) if paths and of_file else as_table(data, "the data", columns)
         of_columns = _columns(targets) if isinstance(targets, (str, list)) else []
-        read_as = decide(table, Columns(id, time, names, of_columns, lengths=column, shape=shape))
+        read_as = decide(
+            table, Columns(id, time, names, of_columns, lengths=column, shape=shape, variable=variable, value=value)
+        )
         rows = read(table, read_as, complete=False)
         beside = targets if rows.targets is None else rows.targets
         return Indexed(rows.X, None, lengths if column is None else rows.lengths, beside, read_as)
+    if variable is not None and paths is not None:
+        raise InputError("variable= and value= are for a table or a single file of one, which is read at once.")
     if named:
         raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
     if paths is not None:
