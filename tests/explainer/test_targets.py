@@ -294,7 +294,7 @@ def test_that_outputs_are_logits_is_told_by_the_background_and_by_no_row(tmp_pat
     for row in range(3):
         alone = explainer(LOGITS[[row]], target="log-odds")
         np.testing.assert_allclose(alone.values[0], together.values[row], atol=1e-12)
-    options = {"target": "log-odds", "rows_per_part": 1, "dtype": "float64"}
+    options = {"target": "log-odds", "rows_per_part": 1}
     deepshap.explain_dataset(explainer, LOGITS.numpy(), tmp_path, **options)
     np.testing.assert_allclose(deepshap.load(tmp_path)[:].values, together.values, atol=1e-12)
 
