@@ -1,6 +1,6 @@
 """The interface between methods, engines and attribution.
 
-A *method* (``methods.py``) says which pairs of points are compared and with which weights. An *engine*, one for each
+A *method* (``sampling``) says which pairs of points are compared and with which weights. An *engine*, one for each
 framework, returns the contributions of pairs. *Attribution* (``attribution.py``) divides the pairs into chunks that fit into
 memory, runs them, adds up and checks. What they hand to one another is defined here.
 """

@@ -161,7 +161,7 @@ def scattered(rows: Tensor) -> Tensor:
 
 
 class Orders(NamedTuple):
-    """How often all rows come on the axis that they share with something else, see ``rows.py``; 0 where that is not known.
+    """How often all rows come on the axis that they share with something else, see ``Place``; 0 where that is not known.
 
     In ``constants`` and in ``values`` that Python has seen, by their places in a tape.
     """

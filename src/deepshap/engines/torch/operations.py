@@ -51,7 +51,7 @@ class Pairs(NamedTuple):
 
     Crossed, either side runs on rows of its own, and only their multipliers belong to pairs. Else both sides run on all
     pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. Where rows share
-    an axis with something else, all of them come there ``outer`` times, see ``rows.py``.
+    an axis with something else, all of them come there ``outer`` times, see ``batch_axes.py``.
     """
 
     examples: int
@@ -108,7 +108,7 @@ class Step:
     reference : the same step on the reference side.
     reference_inputs, reference_outputs : its varying inputs and float outputs.
     memory : whatever the operation's forward pass kept for its rule.
-    selections : multipliers of entries of the first output, which come past autograd, see ``selections.py``.
+    selections : multipliers of entries of the first output, which come past autograd, see ``autograd.py``.
     selected : what the last multipliers that a rule gets belong to: an axis of the first output, and an entry of it.
     form : how the outputs are nested, while they are made.
     uses : how often the outputs of a recurrent one were taken by calls; 0 where that is not counted.

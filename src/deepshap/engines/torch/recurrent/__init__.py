@@ -1,8 +1,8 @@
 """Recurrent layers and cells: forward values once per example and once per reference, multipliers per pair.
 
-``cells`` has the formulas of one step, ``sequence`` the run of a network over its steps, ``stepwise`` its rule written
-out in torch and ``fused`` the same by compiled kernels, ``products`` what these leave to do, ``pairing`` which rows make
-the pairs, ``layers`` what torch calls. ``loops`` are those of single steps, whose rule by kernels is ``single``.
+``cells`` has the formulas of one step and ``sequence`` runs a network over its steps. ``stepwise`` writes the backward rule out
+in torch, ``fused`` computes it with compiled kernels. ``context`` tells a layer which of its rows repeat. ``layers`` is what the
+tracer calls for ``torch.lstm`` and its kin; ``loops`` follows loops of single cells, whose rule by kernels is in ``single``.
 """
 
 from ....mathematics.cells import Weights
