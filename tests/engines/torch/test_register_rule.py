@@ -79,6 +79,37 @@ def test_a_custom_autograd_function(register):
         values(lambda x: Squared.apply(x), X, R)  # "quadratic" asks the function's own gradient, which is wrong here
 
 
+class Scaled(torch.autograd.Function):
+    """Something of the input that a rule calls constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach() * 0 + torch.arange(4)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class ScaledApart(Scaled):
+    """The same, with a context that is set up elsewhere."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.detach() * 0 + torch.arange(4)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(output)
+
+
+@pytest.mark.parametrize("function", [Scaled, ScaledApart])
+def test_a_constant_custom_function(function, register):
+    register(function, "constant")
+    found = values(lambda x: x * function.apply(x), X, R)
+    assert_close(found, np.einsum("bi,io->bio", X - R.mean(0), np.diag(np.arange(4.0))))
+
+
 def test_a_module_class(register):
     model = nn.Sequential(nn.Linear(4, 3), Opaque(), nn.Linear(3, 2)).double()
     register(Opaque, "elementwise")

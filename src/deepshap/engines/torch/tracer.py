@@ -133,6 +133,8 @@ class Tracer(TorchFunctionMode):
         spelling = names.resolve(function)
         operation = self._operation(function, spelling)
         if operation is not None and operation.kind == CONSTANT:
+            if isinstance(function, CustomFunctionCall):
+                function.awaiting = []  # torch would give a constant the history of the function's own backward
             return in_grad_mode(False, operation.function or function, args, kwargs)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
         given, words = told_apart((args, kwargs))
