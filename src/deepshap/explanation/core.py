@@ -233,7 +233,7 @@ class Attributions(Fields, shap.Explanation):
         if self._unchecked:
             self._s.base_values = values
             return
-        tracked, array = self._s._objects["base_values"], np.asarray(values)
+        tracked, array = tracked_objects(self._s)["base_values"], np.asarray(values)
         shape = tuple(self.values.shape[axis] for axis in (*range(self._rows), *self.output_dims))
         if tracked.o is not None and array.shape != np.shape(tracked.o):
             raise InputError(f"base_values has shape {array.shape}; here it must be {np.shape(tracked.o)}.")

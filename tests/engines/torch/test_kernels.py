@@ -16,7 +16,7 @@ from torch import nn
 
 import deepshap
 from deepshap.engines.kernels import steps
-from deepshap.engines.torch import kernel_dispatch
+from deepshap.engines.torch import _compat
 from deepshap.engines.torch.recurrent import Weights, cells, fused
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
@@ -241,12 +241,12 @@ def test_errors_in_a_thread_reach_the_user(compiled, monkeypatch):
 
 # ---------------------------------------------------------------------- beside torch's threads
 def test_waiting_threads_are_sent_away_and_come_back(compiled):
-    if kernel_dispatch._openmp() is None:
+    if _compat._openmp() is None:
         assert sys.platform != "linux"
         return
     square = torch.ones(500, 500)
     wanted, before = square @ square, psutil.Process().num_threads()
-    kernel_dispatch.dismiss_waiting_threads()
+    _compat.dismiss_waiting_threads()
     assert psutil.Process().num_threads() < before
     assert torch.equal(square @ square, wanted)
     assert psutil.Process().num_threads() == before
