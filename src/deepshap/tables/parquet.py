@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, import_pyarrow
 from .columns import Table, counted, decoded, ids
-from .reading import Columns, Decided, Rows, decide, read
+from .reading import Columns, Decided, Rows, check_counted, decide, read
 
 LINES_AT_ONCE = 2**16
 Range = tuple[int, int]  # the first row, or line, and the one behind the last
@@ -35,6 +35,9 @@ class ParquetRows:
         self.paths, self._pa = list(paths), import_pyarrow()
         self._schema = self._common_schema()
         self._counts = [self._file(path).metadata.num_rows for path in self.paths]
+        if columns.id is None:
+            for path, before in zip(self.paths, np.cumsum([0, *self._counts]).tolist(), strict=False):
+                check_counted(self._file(path).schema_arrow, str(path), before)
         empty = Table(self._schema.empty_table(), str(self.paths[0]))
         self._names = self._schema.names
         self.decided: Decided = decide(empty, columns, self._chunks, self._with_nulls())
@@ -74,6 +77,9 @@ class ParquetRows:
             missing = [name for name in first.names if name not in schema.names]
             if missing:
                 raise InputError(f"{path} has no column {missing[0]!r}, which {self.paths[0]} has.")
+            extra = [name for name in schema.names if name not in first.names]
+            if extra:
+                raise InputError(f"{path} has a column {extra[0]!r}, which {self.paths[0]} has not.")
             schemas.append(self._pa.schema([schema.field(name) for name in first.names]))
         try:
             schema = self._pa.unify_schemas(schemas, promote_options="permissive")

@@ -167,6 +167,25 @@ def describe(read_as: Mapping[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------------- deciding
+def check_counted(schema: Any, name: str, before: int = 0) -> None:
+    """Raise if pandas left out an index of row numbers that are not those of the lines.
+
+    pandas writes a range as its start and step alone. Rows are counted where there are no ids, so other numbers would be lost.
+
+    Raises
+    ------
+    InputError
+        If the range neither begins at 0 nor at the number of lines before, or has another step than 1.
+    """
+    for index in (schema.pandas_metadata or {}).get("index_columns", []):
+        if isinstance(index, dict) and (index["step"] != 1 or index["start"] not in (0, before)):
+            raise InputError(
+                f"the rows of {name} are numbered from {index['start']} in steps of {index['step']} by their index, which pandas "
+                "did not write as a column: their ids would be lost. Write it with frame.to_parquet(path, index=True), or give "
+                "the ids as a column."
+            )
+
+
 def decide(
     table: Table, columns: Columns, chunks: Callable[[str], Iterable[Any]] | None = None, nulls: Sequence[str] = ()
 ) -> Decided:
@@ -192,6 +211,8 @@ def decide(
     if table.implied and columns.id is None and columns.time is None and columns.long is None:
         columns = replace(columns, id=table.implied["id"], time=table.implied["time"])
     index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
+    if columns.id is None:
+        check_counted(schema, table.name)
     long = columns.time is not None if columns.long is None else columns.long
     id = columns.id
     if id is None and not long and len(index) == 1:

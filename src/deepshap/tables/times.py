@@ -161,7 +161,8 @@ def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
         texts = pc.unique(decoded(chunk)).drop_null()
         if not len(texts):
             continue
-        numeric = numeric and not parsed(texts, decimal)[1].any()
+        padded = pc.any(pc.match_substring_regex(texts, r"^\s*0\d")).as_py()  # 0100 and 01052024 are no quantities
+        numeric = numeric and not padded and not parsed(texts, decimal)[1].any()
         if formats is None:
             formats = _formats(texts[0].as_py())
         readings = {form: found for form in formats if (found := _read(texts, form)) is not None}
