@@ -320,3 +320,8 @@ def test_rules_that_return_something_else(returned, match):
         refused(match, lambda x: Square.apply(LINEAR(x)), R, X)
     finally:
         deepshap.unregister_rule(Square)
+
+
+def test_a_model_on_the_meta_device_has_no_weights():
+    with pytest.raises(deepshap.InputError, match="on the meta device and has no weights"):
+        deepshap.DeepExplainer(torch.nn.Linear(4, 2, device="meta"), torch.zeros(3, 4))

@@ -35,7 +35,6 @@ def with_references_of_their_own():
 
 CASES = {
     "replicates as many as it takes": (by_attention, {"tolerance": 0.15, "max_effort": 12}),
-    "some rows exact": (by_attention, {"tolerance": 0.3, "players": "features"}),
     "references of their own": (with_references_of_their_own, {"effort": 5}),
 }
 

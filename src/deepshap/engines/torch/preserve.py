@@ -51,6 +51,10 @@ def check_weights(modules: list[nn.Module]) -> None:
     parameters = [p for m in modules for p in m.parameters(False)]
     if any(map(is_lazy, parameters)):
         raise InputError("the model has lazy layers without weights yet: run it once on data of the right shape first.")
+    if any(p.is_meta for p in parameters):
+        raise InputError(
+            "the model is on the meta device and has no weights: load them, model.to_empty(device='cpu') first."
+        )
     if any(p.is_inference() for p in parameters):
         raise InputError(
             "the model's weights were made under torch.inference_mode, and torch follows nothing through them. Copy the "

@@ -190,6 +190,11 @@ def rrelu(
     return F.leaky_relu(input, (lower + upper) / 2)
 
 
+def aten_copy(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Return the source in the shape and dtype of the input."""
+    return src.to(input.dtype).expand_as(input)
+
+
 def foreach(function: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
     """Build ``torch._foreach_*`` from the function that it applies to each tensor of a list."""
 
@@ -197,6 +202,7 @@ def foreach(function: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
         lists = [other if isinstance(other, (list, tuple)) else [other] * len(tensors) for other in others]
         return [function(*operands, **kwargs) for operands in zip(tensors, *lists, strict=True)]
 
+    each.__doc__ = f"Apply ``{getattr(function, '__name__', 'copy')}`` to each tensor of a list."
     return each
 
 
@@ -205,4 +211,4 @@ _OF_LISTS = (
     "maximum minimum mul neg norm pow reciprocal round sigmoid sign sin sinh sqrt sub tan tanh trunc"
 )
 FOREACH = {f"_foreach_{name}": foreach(getattr(torch, name)) for name in _OF_LISTS.split()}
-FOREACH["_foreach_copy"] = foreach(lambda target, source: source.to(target.dtype).expand_as(target))
+FOREACH["_foreach_copy"] = foreach(aten_copy)

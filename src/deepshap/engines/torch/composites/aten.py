@@ -158,11 +158,6 @@ def trilinear(
     return product.sum(tuple(sumdim)) if sumdim else product
 
 
-def copy(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-    """Return the source in the shape and dtype of the input."""
-    return src.to(input.dtype).expand_as(input)
-
-
 def rrelu_with_noise(
     input: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any
 ) -> Tensor:
@@ -238,7 +233,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "grid_sampler_2d": grid_sampler,
     "grid_sampler_3d": grid_sampler,
     "_trilinear": trilinear,
-    "copy": copy,
+    "copy": arithmetic.aten_copy,
     "rrelu_with_noise": rrelu_with_noise,
     "rrelu_with_noise_functional": rrelu_with_noise_functional,
     "log_sigmoid_forward": log_sigmoid_forward,
