@@ -16,9 +16,12 @@ from torch import nn
 from deepshap.engines.torch import names
 from deepshap.engines.torch.operations import COMPOSITE, ELEMENTWISE, KINDS, LINEAR, RANDOM, Operation
 from deepshap.engines.torch.table import OPERATIONS
+from deepshap.mathematics import cells
 
 # Shortcuts inside torch's modules, switched off while a model is explained (state.py).
 FUSED = {"_transformer_encoder_layer_fwd", "_native_multi_head_attention"}
+
+ATEN, FOREACH = "aten.", "_foreach_"
 
 TITLES = {
     "constant": "Constant",
@@ -65,6 +68,17 @@ exist:
 These are taken for second names of listed operations:
 """
 
+EXPORTED = """\
+## As exported programs write them
+
+An exported program calls some operations of `torch.ops.aten` with arguments other than those of `torch` or
+`torch.nn.functional`. These have the rules of the operations above:
+"""
+
+LISTS = """\
+These functions apply an operation above to each tensor of a list:
+"""
+
 RECURRENT = """\
 ## Recurrent layers
 
@@ -93,9 +107,12 @@ def document() -> str:
     parts = [INTRODUCTION, SPELLINGS, _aliases()]
     for kind, explanation in KINDS.items():
         members = {name: operation for name, operation in sorted(OPERATIONS.items()) if operation.kind == kind}
-        members = {name: o for name, o in members.items() if not o.recurrent}
+        members = {name: o for name, o in members.items() if not (o.recurrent or name.startswith((ATEN, FOREACH)))}
         if members:
             parts += [f"## {TITLES[kind]}\n", f"{explanation[0].upper()}{explanation[1:]}.\n", *_members(kind, members)]
+    exported = (name.removeprefix(ATEN) for name in sorted(OPERATIONS) if name.startswith(ATEN))
+    lists = (f"torch.{name}" for name in sorted(OPERATIONS) if name.startswith(FOREACH))
+    parts += [EXPORTED, _listed(exported), LISTS, _listed(lists)]
     leaves, containers = _modules()
     version = ".".join(torch.__version__.split(".")[:2])
     parts += [RECURRENT, _recurrent(), MODULES.format(version=version), _listed(leaves)]
@@ -162,7 +179,8 @@ def _recurrent() -> str:
     for name, operation in sorted(OPERATIONS.items()):
         if operation.recurrent:
             cell = inspect.getclosurevars(operation.function).nonlocals["cell"]  # type: ignore[arg-type]
-            rows[name] = cell.__doc__.strip().partition("\n")[0]
+            formulas = next(c for c in cell.__mro__ if c.__module__ == cells.__name__)
+            rows[name] = formulas.__doc__.strip().partition("\n")[0]
     return _table(("Operation", "One step"), rows)
 
 
