@@ -1,11 +1,14 @@
-"""The site is built without a warning, its links lead somewhere, and it fetches nothing from elsewhere."""
+"""The site builds without a warning, its links resolve, it fetches nothing from elsewhere, and its search finds pages."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -66,6 +69,36 @@ def test_every_link_leads_somewhere(site, pages):
 def test_nothing_is_fetched_from_elsewhere(pages):
     elsewhere = {address for page in pages.values() for address in page.fetched if urlsplit(address).netloc}
     assert not elsewhere
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serve files without a line for each request."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(params=["opened from disk", "served"])
+def address(request, site):
+    """The address of the landing page."""
+    if request.param == "opened from disk":
+        yield (site / "index.html").as_uri()
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+        server.shutdown()
+
+
+def test_the_search_finds_pages(browser, address):
+    page = browser.browser.new_page()
+    page.goto(address)
+    page.wait_for_selector(".md-search-result__meta", state="attached")
+    page.locator("input.md-search__input").press_sequentially("max_memory", delay=200)
+    page.wait_for_selector(".md-search-result__article")
+    found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.href)")
+    page.close()
+    assert any("/guide/" in link for link in found)
 
 
 def test_the_reference_names_everything_public(pages):
