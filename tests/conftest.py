@@ -65,9 +65,9 @@ def not_compiled(monkeypatch):
 def nothing_done_before(monkeypatch):
     """The work of other tests counts for none: whether a recurrent layer's steps are written out does not depend on these."""
     products = sys.modules.get("deepshap.engines.torch.recurrent.fused")
-    worth = sys.modules.get("deepshap.engines.kernels.worth")
-    if worth is not None:
-        monkeypatch.setattr(worth, "_all", False)
+    threshold = sys.modules.get("deepshap.kernels.jit_threshold")
+    if threshold is not None:
+        monkeypatch.setattr(threshold, "_all", False)
     if products is not None:
         monkeypatch.setattr(products.WORTH, "done", {})
 

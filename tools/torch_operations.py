@@ -16,7 +16,7 @@ from torch import nn
 from deepshap.engines.torch import names
 from deepshap.engines.torch.operations import COMPOSITE, ELEMENTWISE, KINDS, LINEAR, RANDOM, Operation
 from deepshap.engines.torch.table import OPERATIONS
-from deepshap.mathematics import cells
+from deepshap.formulas import cells
 
 # Shortcuts inside torch's modules, switched off while a model is explained (state.py).
 FUSED = {"_transformer_encoder_layer_fwd", "_native_multi_head_attention"}

@@ -3,7 +3,7 @@
 A call is an ``AttributionRequest``: rows read, the references that they are compared with, which outputs are explained, and
 what may be spent. ``attribute`` carries the request out and returns an ``AttributionResult``. Five steps lead there:
 
-1. The engine analyzes the model on one pair of example and reference (``Engine.probe``).
+1. The engine analyzes the model on one pair of example and reference (``Engine.analyze``).
 2. The method is chosen: Deep SHAP, or with an effort above 1 a method of ``sampling``. A method yields weighted
    comparisons of examples and references, and may ask for outputs and contributions.
 3. Every comparison is run in chunks that fit into the memory budget, and its contributions are added up (``RunningEstimate``).
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .engines.api import Choice, Comparison, Contributions, Engine, Plan, Points, Profile
+from .engines.interface import Choice, Comparison, Contributions, Engine, ModelProfile, Plan, Points
 from .errors import (
     AdditivityError,
     AdditivityWarning,
@@ -37,7 +37,7 @@ from .errors import (
     check_whole,
     warn_caller,
 )
-from .mathematics.additivity import additivity_gap, chosen, cleared, output_scale
+from .formulas.additivity import additivity_gap, chosen, cleared, output_scale
 from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, evenly, plan_for
 from .outputs import OutputSelection
 from .sampling import (
@@ -145,14 +145,14 @@ class AttributionRequest:
         """Return the request for some of the rows."""
         references = self.references if self.all_pairs else self.references[rows]
 
-        def choose(predictions: np.ndarray, profile: Profile) -> np.ndarray:
+        def choose(predictions: np.ndarray, profile: ModelProfile) -> np.ndarray:
             whole = np.zeros((len(self.examples), predictions.shape[1]))  # targets are known by the numbers of the rows
             whole[rows] = predictions
             return self.choose(whole, profile)[rows]
 
         return replace(self, examples=self.examples[rows], references=references, choose=choose)
 
-    def plan(self, profile: Profile) -> Plan:
+    def plan(self, profile: ModelProfile) -> Plan:
         """Return how much is run at a time."""
         counts = len(self.examples), len(self.references)
         return plan_for(profile.footprint, *counts, self.memory, self.most_rows, profile.compiler)
@@ -183,7 +183,7 @@ class AttributionResult:
     gap: np.ndarray
     columns: np.ndarray
     predictions: np.ndarray
-    profile: Profile
+    profile: ModelProfile
     method: Method
     description: str
     errors: list[np.ndarray] | None = None
@@ -417,7 +417,7 @@ def _run_fresh(engine: Engine, request: AttributionRequest) -> AttributionResult
 
 def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
     examples, references = request.examples, request.references
-    profile = engine.probe(examples, references)
+    profile = engine.analyze(examples, references)
     plan = request.plan(profile)
     predictions = engine.outputs(examples, plan.rows)
     if engine.output_shape != profile.output_shape:
@@ -491,7 +491,7 @@ def _answer(
     if isinstance(part, WeightedComparison):
         comparison = part.comparison
         for pairs, at, each in _explained(engine, comparison, plan, bar, collect):
-            share = len(pairs.references) / len(comparison.references) if comparison.crossed else 1.0
+            share = len(pairs.references) / len(comparison.references) if comparison.all_pairs else 1.0
             sums.add(part, at, pairs.outputs, each, share)
     elif isinstance(part, KnownContribution):
         sums.add_known(part)
@@ -552,7 +552,7 @@ def _expected_outputs(
         return sums.expected
     means = []
     for row, columns in enumerate(whole.outputs):
-        own = whole.references if whole.crossed else whole.references[row : row + 1]
+        own = whole.references if whole.all_pairs else whole.references[row : row + 1]
         described = own.described_by(whole.examples[np.full(len(own), row)])
         outputs = engine.outputs(described, plan.rows, "the background")
         means.append(np.average(outputs, 0, weights)[columns])
@@ -562,7 +562,7 @@ def _expected_outputs(
 # ---------------------------------------------------------------------- against the unmodified model
 def _checked(
     whole: Comparison,
-    profile: Profile,
+    profile: ModelProfile,
     method: Method,
     sums: RunningEstimate,
     predictions: np.ndarray,
@@ -625,14 +625,14 @@ def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, str
         f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
         f"(tolerance {tolerance:.1g}). "
     )
-    blame = engine.blame(whole.pair(row))
-    if blame is not None and blame.around:
+    worst = engine.largest_gap(whole.pair(row))
+    if worst is not None and worst.around:
         message += (
-            f"A part of the output goes around the explained layer: {blame.name} at {blame.place} also takes a value, such as a "
+            f"A part of the output goes around the explained layer: {worst.name} at {worst.place} also takes a value, such as a "
             "mask, that depends on the model's input without passing through the layer. So the layer's input alone does not "
             "explain the output: explain the model's input, or rows that have this value in common."
         )
-    elif blame is None or blame.gap <= engine.tolerance * max(blame.size, 1e-30):
+    elif worst is None or worst.gap <= engine.tolerance * max(worst.size, 1e-30):
         copied = f"explain a float64 copy of it ({engine.in_float64})"
         way_out = copied if engine.tolerance > FLOAT64 else "take out large terms that all rows share"
         message += (
@@ -640,11 +640,11 @@ def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, str
             "is not followed (around the explained layer, or through a rule registered as linear or constant for something that "
             f"is not), or large numbers cancel in the model: then {way_out}."
         )
-    elif not np.isfinite(blame.gap):
-        message += f"{blame.name} at {blame.place} has a value, or a share of one, that is NaN or infinite."
+    elif not np.isfinite(worst.gap):
+        message += f"{worst.name} at {worst.place} has a value, or a share of one, that is NaN or infinite."
     else:
         message += (
-            f"Most likely cause: {blame.name} at {blame.place}, whose rule misses {blame.gap:.3g} of {blame.size:.3g}. "
+            f"Most likely cause: {worst.name} at {worst.place}, whose rule misses {worst.gap:.3g} of {worst.size:.3g}. "
         )
         if engine.tolerance <= FLOAT64:
             message += (

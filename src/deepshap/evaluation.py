@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .attribution import run
+from .engines.operation_summary import OperationSummary
 from .engines.registry import engine_for
-from .engines.uses import Use
 from .errors import InputError, check_choice, check_number, check_options, check_whole
 from .explanation.labels import plural, shortened
 from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from .engines.api import Points
+    from .engines.interface import Points
     from .explainer import DeepExplainer
 
 HIGHEST, RANDOM, LOWEST = "highest first", "in random order", "lowest first"
@@ -43,7 +43,7 @@ class Inspection:
         The operations in the order of their first call, those without a rule first.
     """
 
-    uses: list[Use]
+    uses: list[OperationSummary]
 
     @property
     def supported(self) -> bool:
@@ -346,7 +346,7 @@ class _Trial:
                     self.engine, selection.transform, self.examples, known, outputs, AT_ONCE
                 )
             self.references = known[drawn]
-            profile = self.engine.probe(self.examples, self.references)
+            profile = self.engine.analyze(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)
         self.columns = selection.columns(outputs, profile)
         weights, signs = selection.weights if selection.terms else np.ones(1), selection.resolved(outputs).signs

@@ -21,9 +21,9 @@ from .attribution import (
     reliability,
 )
 from .engines._compat import structure_of_outputs
-from .engines.api import Engine, Points
 from .engines.callables import packages, reached
 from .engines.handlers import TakesHandlers
+from .engines.interface import Engine, Points
 from .engines.registry import engine_for, parts_of
 from .engines.user_rules import named, registered
 from .errors import (
@@ -560,7 +560,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 engine = with_output_transform(
                     engine, selection.transform, examples, references, predictions, self._most_rows
                 )
-            profile = engine.probe(examples, references)
+            profile = engine.analyze(examples, references)
             predictions = engine.outputs(examples, self._most_rows)
             columns = selection.columns(predictions, profile)
             selection = selection.resolved(predictions)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import psutil
 
-from .engines.api import Comparison, Footprint, Plan
+from .engines.interface import Comparison, Footprint, Plan
 from .errors import InputError, MemoryBudgetError
 
 MOST_PAIRS = 2**14  # larger chunks are not faster, only larger
@@ -53,9 +53,9 @@ def plan_for(
     engine's compiler takes for itself, if it has one. Compiled code is several times as fast and takes twice as much, so it
     gets chunks that leave room for that, but for very small ones.
     """
-    room = memory - compiler
-    if compiler and room >= LEAST_PAIRS * sum(footprint.compiled):
-        return replace(_planned(footprint.compiled, examples, references, room, most_rows), memory=memory)
+    engine_module = memory - compiler
+    if compiler and engine_module >= LEAST_PAIRS * sum(footprint.compiled):
+        return replace(_planned(footprint.compiled, examples, references, engine_module, most_rows), memory=memory)
     return _planned(footprint, examples, references, memory, most_rows)
 
 
@@ -93,7 +93,7 @@ def _size(count: float) -> str:
 def chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
     """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
-    if not comparison.crossed:
+    if not comparison.all_pairs:
         yield from ((at, slice(None)) for at in slices(count, plan.beside))
         return
     for block in slices(len(comparison.references), plan.references):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .engines.api import Engine, Points, Profile
+from .engines.interface import Engine, ModelProfile, Points
 from .errors import InputError, NoHeadError, check_choice, check_count, is_whole
 from .explanation.labels import as_labels
 
@@ -65,7 +65,7 @@ class OutputSelection:
         return np.array([1.0, -1.0])[: len(self.terms)]
 
     # ------------------------------------------------------------------ which outputs
-    def columns(self, outputs: np.ndarray, profile: Profile) -> np.ndarray:
+    def columns(self, outputs: np.ndarray, profile: ModelProfile) -> np.ndarray:
         """Return the numbers of the explained outputs of each row, (rows, k)."""
         shape = profile.output_shape
         check_output_names(self.names, shape)

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 import deepshap
 from deepshap.cli import cli
 from deepshap.cli.dial import with_options
-from deepshap.engines.kernels import worth
 from deepshap.engines.torch import table
 from deepshap.engines.torch.recurrent import fused
 from deepshap.errors import MAX_MEGABYTES
+from deepshap.kernels import jit_threshold
 
 ROWS, STEPS = 9, 5
 TESTS = Path(__file__).parents[1]
@@ -137,7 +137,7 @@ def test_values_do_not_tell_what_the_process_has_explained_before(monkeypatch):
     """Compiled kernels round otherwise, and a process takes them after some work: commands take them from the start."""
     monkeypatch.setattr(fused.WORTH, "done", {})
     for name, has_worked in (("fresh", False), ("later", True)):
-        monkeypatch.setattr(worth, "_all", has_worked)
+        monkeypatch.setattr(jit_threshold, "_all", has_worked)
         done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", "-o", f"{name}.parquet")
     np.testing.assert_array_equal(deepshap.load("fresh.parquet").values, deepshap.load("later.parquet").values)
 

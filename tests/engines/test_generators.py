@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from deepshap.engines.keeping import generators_kept
+from deepshap.engines.snapshot import generators_kept
 
 
 @pytest.fixture(autouse=True)

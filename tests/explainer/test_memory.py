@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from deepshap.engines.api import Footprint
+from deepshap.engines.interface import Footprint
 from deepshap.memory import evenly, plan_for
 
 FOOTPRINTS = Footprint(157, 147, 12), Footprint(15_681, 14_561, 962), Footprint(0, 0, 40), Footprint(3, 900, 50)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import deepshap
-from deepshap.engines.api import Comparison
+from deepshap.engines.interface import Comparison
 from deepshap.errors import AdditivityError, InputError
 from deepshap.sampling import Attribution, Evaluation, KnownContribution, Uncertainty, WeightedComparison
 from deepshap.sampling.players import players_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from games import carried_out, explainer, keras_twin, reader, rows
 
-from deepshap.engines.api import Comparison
+from deepshap.engines.interface import Comparison
 from deepshap.errors import AdditivityError
 from deepshap.sampling import Evaluation, KnownContribution, WeightedComparison
 

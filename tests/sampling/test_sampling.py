@@ -22,7 +22,7 @@ from planning import chunks_of
 from tiers import mostly_wide
 
 import deepshap
-from deepshap.engines.api import Comparison
+from deepshap.engines.interface import Comparison
 from deepshap.sampling import Paths, Players, Sweeps
 from deepshap.sampling.choice import Costs, choose
 from deepshap.sampling.coalitions import Draws

@@ -32,4 +32,4 @@ def with_background(explainer, background):
 def profile(explainer, X):
     """What the engine finds out about the model."""
     with explainer.engine.session():
-        return explainer.engine.probe(*explainer.engine.read(X, None, explainer._background))
+        return explainer.engine.analyze(*explainer.engine.read(X, None, explainer._background))

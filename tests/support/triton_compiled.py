@@ -7,7 +7,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from deepshap.engines.kernels import steps_on_gpu
+from deepshap.kernels import steps_on_gpu
 
 POINTERS = ("m_h", "m_y", "carry", "m_z", "x", "r", "m")
 ROWS = ("x_rows", "r_rows", "places")

@@ -13,8 +13,8 @@ from test_kernels import OPTIONS, models, step_by_step
 from test_oracle import DEEP, oracle_values
 from torch import nn
 
-from deepshap.engines.kernels import steps_on_gpu
 from deepshap.engines.torch.recurrent import fused
+from deepshap.kernels import steps_on_gpu
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..attribution import AttributionRequest, AttributionResult, attribute
-from ..engines.api import Comparison, Contributions, Engine
+from ..engines.interface import Comparison, Contributions, Engine
 from ..errors import InputError, of_user
 from ..explainer import DeepExplainer as ExactExplainer
 from . import Patch

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.kernels.worth import take_all
 from ..errors import DeepShapError, InputError, check_choice, import_pyarrow
 from ..explanation.storage import as_column, long_tables, write
+from ..kernels.jit_threshold import take_all
 from ..results import Explanation, JointExplanation
 from ..tables import Sequences, Wide, columns_of, plain
 from .folder import ABOUT

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
-from ..mathematics.additivity import EPS, TOLERANCE
-from ..mathematics.namespace import namespace
-from ..mathematics.rules import Term, inner
+from ..formulas.additivity import EPS, TOLERANCE
+from ..formulas.namespace import namespace
+from ..formulas.rules import Term, inner
 
 
 # ---------------------------------------------------------------------- what a handler gets

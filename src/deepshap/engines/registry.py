@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .api import Engine
 from .callables import is_keras, packages, reached
+from .interface import Engine
 
 if TYPE_CHECKING:  # both keep to the protocol
     from .tensorflow.engine import TensorFlowEngine
@@ -35,10 +35,10 @@ def engine_for(model: Any, data: Any) -> Callable[..., Engine]:
         If the framework is not installed; it names the extra.
     """
     framework = framework_of(model, data)
-    return getattr(room(framework, "engine"), ENGINES[framework])
+    return getattr(engine_module(framework, "engine"), ENGINES[framework])
 
 
-def room(framework: str, name: str) -> Any:
+def engine_module(framework: str, name: str) -> Any:
     """A module that the engines of both frameworks have, of one of them."""
     if not any(map(find_spec, ENGINES)):
         raise ImportError(
@@ -56,12 +56,12 @@ def parts_of(model: Any) -> tuple[Any, Any]:
     Symbolic tensors of Keras, ``(inputs, output)`` as shap takes them, are made a model.
     """
     if not callable(model) and hasattr(model, "signatures"):  # a loaded SavedModel
-        return room("tensorflow", "models").served(model), None
+        return engine_module("tensorflow", "models").served(model), None
     if not isinstance(model, (tuple, list)) or len(model) != 2:
         return model, None
     if callable(model[0]):
         return model[0], model[1]
-    return room("tensorflow", "models").between(*model), None
+    return engine_module("tensorflow", "models").between(*model), None
 
 
 def framework_of(model: Any, data: Any = None) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, of_user
-from .registry import ENGINES, framework_of, room
+from .registry import ENGINES, engine_module, framework_of
 
 NAMED_RULES = ("linear", "constant", "elementwise", "quadratic", "smooth", "same")
 POSITIONS = "positions"
@@ -23,10 +23,10 @@ class UserRule:
     rule: Callable[..., Any]
     of: str
 
-    def __call__(self, step: Any, *multipliers: Any) -> Any:
+    def __call__(self, record: Any, *multipliers: Any) -> Any:
         """Call it."""
         with of_user(f"the rule {named(self.rule)} that is registered for {self.of}"):
-            return self.rule(step, *multipliers)
+            return self.rule(record, *multipliers)
 
 
 def named(function: Any) -> str:
@@ -70,7 +70,7 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     if of_positions and rule != "same":
         raise InputError('the only rule for "positions" is "same": without it they are explained.')
     for framework in _frameworks_of(function):
-        own_room, operations = _room(framework), room(framework, "operations")
+        own_room, operations = _room(framework), engine_module(framework, "operations")
         if not of_positions:
             own_room.check(function, rule)
         kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
@@ -91,7 +91,7 @@ def _frameworks_of(function: Any) -> list[str]:
 
 def _room(framework: str) -> Any:
     """Where an engine keeps what is registered (RULES), and what it takes for an operation (``key``, ``check``)."""
-    return room(framework, "registering")
+    return engine_module(framework, "registering")
 
 
 def unregister_rule(function: Any) -> None:

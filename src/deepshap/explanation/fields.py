@@ -10,7 +10,7 @@ from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
 from ..explanation.labels import as_array, as_labels, with_plain_texts
-from ..mathematics.additivity import cleared
+from ..formulas.additivity import cleared
 from ._compat import tracked_arrays, tracked_labels, tracked_objects
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise

@@ -415,18 +415,20 @@ def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, tops: np.ndarra
     if not size.any():
         return
     texts = style.fixed(per_step)
-    room = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
-    places = np.clip(time.centers, time.edges[0] + room / 2, time.edges[-1] - room / 2)  # free: what is beside the axes
+    engine_module = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    places = np.clip(
+        time.centers, time.edges[0] + engine_module / 2, time.edges[-1] - engine_module / 2
+    )  # free: what is beside the axes
     written: list[float] = []
     for i in np.argsort(-size, kind="stable"):
         many = len(size) > FEW_BARS
         if many and (len(written) == 8 or size[i] < size.max() / 20):
             break
-        if any(abs(places[i] - other) < room for other in written):
+        if any(abs(places[i] - other) < engine_module for other in written):
             continue
         written.append(places[i])
         up = per_step[i] >= 0
-        near = np.abs(time.centers - places[i]) < (room + np.diff(time.edges)) / 2
+        near = np.abs(time.centers - places[i]) < (engine_module + np.diff(time.edges)) / 2
         end, shift, va = (tops[near].max(), 2, "bottom") if up else (bottoms[near].min(), -2, "top")
         ax.annotate(
             texts[i], (places[i], end), (0, shift), textcoords="offset points", ha="center", va=va, fontsize=7.5

@@ -14,7 +14,7 @@ from ..explanation.grids import channel_axis
 from ..explanation.labels import PADDING, as_texts, names_for, numbered
 from ..explanation.long_form import facts
 from ..explanation.uncertainty import Errors
-from ..mathematics.additivity import additivity_gap
+from ..formulas.additivity import additivity_gap
 
 Kind = Literal["sequence", "text", "table", "image"]
 BLOCK = 2**22  # values that are summed at a time

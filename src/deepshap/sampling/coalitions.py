@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.api import Comparison, Points
+from ..engines.interface import Comparison, Points
 from .comparisons import GROUPS, Evaluation, KnownContribution, Parts, Request, Uncertainty
 from .players import Players
 
@@ -50,12 +50,12 @@ class AllCoalitions:
         """Evaluate all coalitions of some pairs at a time."""
         count = self.players.count
         inside = (np.arange(2**count)[:, None] >> np.arange(count)) & 1 > 0  # (coalitions, players)
-        weights, references = _shapley_weights(inside), len(whole.references) if whole.crossed else 1
+        weights, references = _shapley_weights(inside), len(whole.references) if whole.all_pairs else 1
         size = max(1, batch_size(self.players) // len(inside))
         for start in range(0, whole.pairs, size):
             number = np.arange(start, min(start + size, whole.pairs))
             rows = number // references
-            others = number % references if whole.crossed else rows
+            others = number % references if whole.all_pairs else rows
             outputs = yield from self._outputs(whole.examples[rows], whole.references[others], inside)
             chosen = np.take_along_axis(outputs, whole.outputs[rows][:, None, :], 2)
             values = np.tensordot(chosen, weights, (1, 1)).swapaxes(1, 2)
@@ -85,14 +85,14 @@ def _shapley_weights(inside: np.ndarray) -> np.ndarray:
 def endpoints(whole: Comparison, players: Players) -> Generator[Request, Any, tuple[np.ndarray, np.ndarray]]:
     """Return the explained outputs of the examples, (rows, k), and of each row's references, (rows, references, k)."""
     examples = np.take_along_axis((yield Evaluation(whole.examples)), whole.outputs, 1)
-    count, references = len(whole.examples), len(whole.references) if whole.crossed else 1
-    if whole.crossed and not whole.examples.extra:
+    count, references = len(whole.examples), len(whole.references) if whole.all_pairs else 1
+    if whole.all_pairs and not whole.examples.extra:
         outputs = yield Evaluation(whole.references)
         return examples, outputs[np.arange(references)[:, None], whole.outputs[:, None, :]]
     found, size = [], batch_size(players)
     for start in range(0, count * references, size):
         row, reference = np.divmod(np.arange(start, min(start + size, count * references)), references)
-        own = whole.references[reference if whole.crossed else row].described_by(whole.examples[row])
+        own = whole.references[reference if whole.all_pairs else row].described_by(whole.examples[row])
         found.append(np.take_along_axis((yield Evaluation(own)), whole.outputs[row], 1))
     return examples, np.concatenate(found).reshape(count, references, -1)
 
@@ -159,7 +159,7 @@ class Draws:
     @cached_property
     def references(self) -> np.ndarray:
         """Numbers of the references in the order in which each row takes them, (rows, references)."""
-        if not self.whole.crossed:
+        if not self.whole.all_pairs:
             return np.arange(len(self.whole.examples))[:, None]
         count = len(self.whole.references)
         return np.stack([np.random.default_rng([seed, 2]).permutation(count) for seed in self._seeds])

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..engines.api import Comparison, Points
+from ..engines.interface import Comparison, Points
 from ..errors import AdditivityError, InputError
 from .players import Players
 
@@ -113,7 +113,7 @@ class DeepShap:
     def parts(self, whole: Comparison) -> Parts:
         """Yield the comparison itself."""
         count = len(whole.examples)
-        share = 1 / len(whole.references) if whole.crossed else 1.0
+        share = 1 / len(whole.references) if whole.all_pairs else 1.0
         yield WeightedComparison(whole, np.arange(count), np.full(count, share))
 
 

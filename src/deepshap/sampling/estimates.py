@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..engines.api import Comparison, Contributions
+from ..engines.interface import Comparison, Contributions
 from ..explanation.uncertainty import noise, spread_over
-from ..mathematics.additivity import chosen
+from ..formulas.additivity import chosen
 from .comparisons import GROUPS, KnownContribution, Uncertainty, WeightedComparison
 from .players import Players
 
@@ -50,7 +50,7 @@ class RunningEstimate:
         """Add the contributions of some examples; ``share`` is the part of the references that they were compared with."""
         rows, weights = term.rows[at], term.weights[at]
         self._add(self.by_players(found), rows, weights)
-        references = len(term.comparison.references) * share if term.comparison.crossed else 1
+        references = len(term.comparison.references) * share if term.comparison.all_pairs else 1
         output = chosen(found.outputs, columns) * weights[:, None]
         reference = chosen(found.reference_outputs, columns) * weights[:, None]
         with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with

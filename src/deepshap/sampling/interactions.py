@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.api import Engine, Points
+from ..engines.interface import Engine, Points
 from ..errors import InputError, needed, warn_caller
 from ..explanation.interactions import Interactions
 from .coalitions import batch_size

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.api import Comparison
+from ..engines.interface import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
 from .comparisons import GROUPS, Attribution, DeepShap, KnownContribution, Parts, Request, Uncertainty
 from .estimates import shrunken, student_factor, uncertainty
@@ -102,7 +102,7 @@ class Paths:
         )
         of_rules = yield Attribution(pairs)
         if ends is not None:
-            own = ends[0][row], ends[1][row, reference if whole.crossed else 0]
+            own = ends[0][row], ends[1][row, reference if whole.all_pairs else 0]
             of_paths = (yield from gains(pairs, own, orders[:, None], self.players))[:, 0]
         else:
             of_paths = yield from self._segments(pairs, orders, np.abs(of_rules).sum(2))

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.api import Comparison
+from ..engines.interface import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
 from .comparisons import GROUPS, Attribution, KnownContribution, Parts, Request
 from .estimates import shrunken, student_factor, uncertainty
@@ -65,7 +65,7 @@ class Sweeps:
 
     def parts(self, whole: Comparison) -> Parts:
         """Evaluate the orders, those of references with more replicates first, and add up."""
-        rows, references = len(whole.examples), len(whole.references) if whole.crossed else 1
+        rows, references = len(whole.examples), len(whole.references) if whole.all_pairs else 1
         draws = Draws(whole, self.players, self.seed)
         ends = yield from endpoints(whole, self.players)
         values = np.zeros((rows, self.players.count, whole.outputs.shape[1]))
@@ -104,7 +104,7 @@ class Sweeps:
         pairs = Comparison(whole.examples[row], whole.references[reference], False, whole.outputs[row])
         references = ends[1].shape[1]
         orders = [draws.orders(r, p + references * np.arange(number)) for r, p in zip(row, place, strict=True)]
-        own = ends[0][row], ends[1][row, reference if whole.crossed else 0]
+        own = ends[0][row], ends[1][row, reference if whole.all_pairs else 0]
         return (yield from gains(pairs, own, np.stack(orders), self.players))
 
 

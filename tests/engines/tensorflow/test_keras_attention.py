@@ -10,8 +10,8 @@ import tensorflow as tf
 from tiers import mostly_wide
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.tensorflow import attention, rules
+from deepshap.kernels import jit_threshold
 
 STEPS, FEATURES, HEADS, WIDTH = 9, 4, 2, 3
 DRAWN = np.random.default_rng(0)
@@ -92,7 +92,7 @@ OTHERS = {
 def kernels(monkeypatch):
     """Run kernels for the smallest job and in threads, or none; note which attention they have done."""
     runs, original = [], attention._by_kernel
-    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(jit_threshold, "THREADS_BEYOND", 0)
 
     def noted(*given):
         found = original(*given)
@@ -102,7 +102,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(attention, "_by_kernel", noted)
 
     def use(yes):
-        monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
+        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
         runs.clear()
         return runs
 

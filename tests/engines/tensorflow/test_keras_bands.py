@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.tensorflow import adjoints, bands, convolutions, kernel_dispatch
+from deepshap.kernels import jit_threshold
 
 STEPS, FEATURES = 12, 4
 DRAWN = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def explained(run, dtype):
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", FORMS)
 def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
-    monkeypatch.setattr(worth.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
     with monkeypatch.context() as patched:
         patched.setattr(convolutions, "ended_by", lambda step, makers: None)
         patched.setattr(bands, "band", lambda m: None)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.tensorflow import kernel_dispatch
+from deepshap.kernels import jit_threshold
 
 FEATURES, UNITS = 6, 4
 DRAWN = np.random.default_rng(0)
@@ -48,11 +48,11 @@ FUNCTIONS = {
 def kernels(monkeypatch):
     """Run kernels for the smallest job and in threads, or none; note which have run."""
     runs, original = [], kernel_dispatch._by_kernel
-    monkeypatch.setattr(worth, "THREADS_BEYOND", 0)
+    monkeypatch.setattr(jit_threshold, "THREADS_BEYOND", 0)
     monkeypatch.setattr(kernel_dispatch, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
 
     def use(yes):
-        monkeypatch.setattr(worth.PAIRS, "beyond", 0 if yes else np.inf)
+        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
         return runs
 
     return use

@@ -67,11 +67,11 @@ def crossed_runs(monkeypatch):
     """Count the examples of every crossed run."""
     sizes, original = [], engine_module.TorchEngine._crossed
 
-    def crossed(engine, comparison, *rest):
+    def all_pairs(engine, comparison, *rest):
         sizes.append(len(comparison.examples))
         return original(engine, comparison, *rest)
 
-    monkeypatch.setattr(engine_module.TorchEngine, "_crossed", crossed)
+    monkeypatch.setattr(engine_module.TorchEngine, "_crossed", all_pairs)
     return sizes
 
 
@@ -97,8 +97,8 @@ def rows_run(monkeypatch):
 
     for module in (context, layers):
         monkeypatch.setattr(module, "run", run)
-    of_steps = loops.Together.make
-    monkeypatch.setattr(loops.Together, "make", make)
+    of_steps = loops.CellSequence.make
+    monkeypatch.setattr(loops.CellSequence, "make", make)
     return counts
 
 
@@ -315,10 +315,10 @@ def test_pairs_of_recurrent_layers_run_together_as_far_as_memory_allows(
 def test_groups_of_rows():
     form = deepshap.DeepExplainer(nn.Linear(2, 1), torch.randn(2, 2)).engine.read_background(torch.zeros(4, 2))
     lengths, masks = torch.tensor([3, 5, 3, 5]), torch.tensor([[0, 1], [1, 1], [0, 1], [1, 0]]).bool()
-    points = deepshap.engines.api.Points(form.form, form.inputs, (lengths, 2.0, masks))
+    points = deepshap.engines.interface.Points(form.form, form.inputs, (lengths, 2.0, masks))
     assert [rows.tolist() for rows in engine.groups_of(points)] == [[1], [3], [0, 2]]
     column = torch.stack([lengths, lengths], 1)[:, 0]  # of a table
-    points = deepshap.engines.api.Points(form.form, form.inputs, (column,))
+    points = deepshap.engines.interface.Points(form.form, form.inputs, (column,))
     assert [rows.tolist() for rows in engine.groups_of(points)] == [[1, 3], [0, 2]]
-    nothing = deepshap.engines.api.Points(form.form, form.inputs, (2.0,))
+    nothing = deepshap.engines.interface.Points(form.form, form.inputs, (2.0,))
     assert [rows.tolist() for rows in engine.groups_of(nothing)] == [[0, 1, 2, 3]]

@@ -12,8 +12,8 @@ from helpers import assert_close, drawn, values
 from torch import nn
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.torch import convolutions
+from deepshap.kernels import jit_threshold
 
 SIZES = 7, 6, 8
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
@@ -38,7 +38,7 @@ def ways(monkeypatch):
 @pytest.mark.parametrize("channels", [(1, 4), (2, 2), (6, 2), (4, 6)], ids=str)
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 def test_the_way_back_is_torchs(axes, channels, compiled, ways, monkeypatch):
-    monkeypatch.setattr(worth.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
     torch.manual_seed(0)
     (ahead, behind), native = channels, CONVOLUTIONS[axes]
     own, expected = convolutions.with_own_way_back(native), set()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import deepshap
 from deepshap.engines.torch.recurrent import fused
-from deepshap.mathematics.additivity import TOLERANCE as BY_NAME
+from deepshap.formulas.additivity import TOLERANCE as BY_NAME
 
 TOLERANCE = {getattr(torch, name): allowed for name, allowed in BY_NAME.items()}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

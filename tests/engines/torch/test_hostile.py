@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.torch.recurrent import fused
+from deepshap.kernels import jit_threshold
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def explainer_of(model: Any, background: Tensor) -> deepshap.DeepExplainer:
 @pytest.mark.parametrize("seed", range(30))
 def test_random_models_equal_the_oracle(seed, kernels_, monkeypatch):
     if kernels_ == "one pass":
-        monkeypatch.setattr(worth.PAIRS, "beyond", 0)
+        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0)
     lines, (x, r) = drawn_program(seed), data(seed)
     explanation = explainer_of(Program(lines), r)(x)
     for row in range(len(x)):

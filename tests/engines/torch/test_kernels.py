@@ -15,9 +15,9 @@ from test_oracle import DEEP, oracle_values
 from torch import nn
 
 import deepshap
-from deepshap.engines.kernels import steps
 from deepshap.engines.torch import _compat
 from deepshap.engines.torch.recurrent import Weights, cells, fused
+from deepshap.kernels import steps
 
 OPTIONS = {"plain": {}, "without bias": {"bias": False}, "bidirectional": {"bidirectional": True}, "deep": DEEP}
 
@@ -178,8 +178,8 @@ def test_saturated_and_equal_values(compiled):
 
 
 def test_the_secants_of_the_kernels_are_those_of_the_rules():
-    from deepshap.engines.kernels import numbers
-    from deepshap.mathematics import secants
+    from deepshap.formulas import secants
+    from deepshap.kernels import numbers
 
     x = torch.cat([torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
     for distance in (0.0, 1e-12, 1e-3, 0.3, 0.4999, 0.5001, 0.999, 1.001, 5.0, 60.0):

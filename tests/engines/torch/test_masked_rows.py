@@ -78,8 +78,8 @@ def probabilities(kept: list[int]) -> np.ndarray:
 def test_every_key_answers_for_itself(framework, number, sides):
     kept, kept_r = sides
     own = VALUES * (probabilities(kept) - probabilities(kept_r))[:, None]
-    jumps = np.not_equal(kept, kept_r)[:, None]
-    wanted = np.where(jumps, own + own[~jumps[:, 0]].sum(0) / jumps.sum(), 0)
+    piecewise_constant = np.not_equal(kept, kept_r)[:, None]
+    wanted = np.where(piecewise_constant, own + own[~piecewise_constant[:, 0]].sum(0) / piecewise_constant.sum(), 0)
     assert_close(explained(framework, flags(kept, 2), flags(kept_r, 3), number), wanted)
 
 

@@ -59,7 +59,7 @@ def runs(monkeypatch):
 
     def run(engine, met, *rest):
         seen.append(met.pairs)
-        assert len(met.points) == (met.pairs.examples if met.pairs.crossed else met.pairs.rows)
+        assert len(met.points) == (met.pairs.examples if met.pairs.all_pairs else met.pairs.rows)
         return original(engine, met, *rest)
 
     monkeypatch.setattr(TorchEngine, "_run", run)
@@ -78,7 +78,7 @@ def test_the_same_as_on_all_pairs(build, block, runs, monkeypatch):
     monkeypatch.setattr(pairing, "BLOCK_BYTES", block)
     model = made(build)
     found = values(model, X, R)
-    assert runs == [Pairs(3, 5, crossed=True)]
+    assert runs == [Pairs(3, 5, all_pairs=True)]
     assert_close(found, pairwise(monkeypatch, model, X, R), 1e-12)
     assert runs[1:] == [Pairs(3, 5)]
 
@@ -87,7 +87,7 @@ def test_the_same_as_on_all_pairs(build, block, runs, monkeypatch):
 def test_any_numbers_of_rows(examples, references, runs, monkeypatch):
     model = made(Normalised)
     found = values(model, X[:examples], R[:references])
-    assert all(pairs.crossed or pairs.rows == 1 for pairs in runs)
+    assert all(pairs.all_pairs or pairs.rows == 1 for pairs in runs)
     assert_close(found, pairwise(monkeypatch, model, X[:examples], R[:references]), 1e-12)
 
 
@@ -119,7 +119,7 @@ def test_a_backward_pass_that_takes_no_several_references_runs_pairwise(runs):
         found = values(lambda x: torch.tanh(Twice.apply(x)).sum(2), X, R)
     finally:
         deepshap.unregister_rule(Twice)
-    assert [pairs.crossed for pairs in runs] == [True, False]
+    assert [pairs.all_pairs for pairs in runs] == [True, False]
     assert_close(found, values(lambda x: torch.tanh(2 * x).sum(2), X, R), 1e-12)
 
 

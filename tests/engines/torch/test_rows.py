@@ -13,10 +13,10 @@ from helpers import assert_close, built, drawn
 from torch import Tensor, nn
 
 import deepshap
-from deepshap.engines.kernels import worth
 from deepshap.engines.torch import engine
 from deepshap.engines.torch.engine import TorchEngine
 from deepshap.engines.torch.recurrent import fused
+from deepshap.kernels import jit_threshold
 
 STEPS, FEATURES, WIDTH = 6, 4, 8
 
@@ -339,12 +339,12 @@ def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_by_kernels(name, ways, monkeypatch):
-    monkeypatch.setattr(worth.PAIRS, "beyond", 0)
+    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0)
     monkeypatch.setattr(fused.WORTH, "beyond", 0)
     model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(150, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
     assert {*ways} == {"_crossed"}
-    monkeypatch.setattr(worth.PAIRS, "beyond", np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", np.inf)
     monkeypatch.setattr(fused.WORTH, "beyond", np.inf)
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from deepshap.engines.torch.recurrent import cells, sequence
-from deepshap.mathematics.cells import Weights, run
+from deepshap.formulas.cells import Weights, run
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6, "check_dtype": False}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...attribution import AttributionRequest, run
-from ...engines.api import Comparison, Contributions, Points
+from ...engines.interface import Comparison, Contributions, Points
 from ...engines.torch.engine import TorchEngine
 from ...memory import memory_budget
 from . import arguments
@@ -23,7 +23,7 @@ AT_ONCE = 4096  # rows of the model by itself
 class Explained:
     """Rows explained against their references.
 
-    ``crossed``: every row is compared with all references, otherwise with the one in its own place. ``shape`` is (rows,
+    ``all_pairs``: every row is compared with all references, otherwise with the one in its own place. ``shape`` is (rows,
     references of each); arrays of pairs have these two axes first.
     """
 
@@ -34,13 +34,13 @@ class Explained:
         references: Sequence[Tensor],
         args: Any,
         target: Any,
-        crossed: bool,
+        all_pairs: bool,
     ) -> None:
         self.engine, self.target = engine, target
         self.references = engine.read_background(list(references))
         self.rows, _ = engine.read(list(inputs), args, self.references)
-        self.crossed = crossed
-        self.shape = (len(self.rows), len(self.references) if self.crossed else 1)
+        self.all_pairs = all_pairs
+        self.shape = (len(self.rows), len(self.references) if self.all_pairs else 1)
         self._sums = np.zeros(())
         self._means: list[np.ndarray] = []
         self._kept: list[np.ndarray] = []
@@ -92,7 +92,7 @@ class Explained:
             self.rows,
             self.references,
             choose,
-            self.crossed,
+            self.all_pairs,
             memory=memory_budget(None, self.engine.free_memory()),
             progress=False,
             collect=collect,
@@ -116,7 +116,7 @@ class Explained:
     @cached_property
     def _beside(self) -> Points:
         """The references of every row, which share the row's arguments, (rows * references, ...)."""
-        if not self.crossed:
+        if not self.all_pairs:
             return self.references.described_by(self.rows)
         rows = np.repeat(np.arange(self.shape[0]), self.shape[1])
         return self.references[np.tile(np.arange(self.shape[1]), self.shape[0])].described_by(self.rows[rows])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from ...engines.callables import is_keras
 from ...engines.handlers import ModuleCall
 from ...errors import InputError
-from ...mathematics.cells import LSTM, Weights, back, run
-from ...mathematics.namespace import Array
+from ...formulas.cells import LSTM, Weights, back, run
+from ...formulas.namespace import Array
 
 
 class LSTMShapHandler:
@@ -17,7 +17,7 @@ class LSTMShapHandler:
 
     LSTMs need no handler. This one is the pattern for layers of your own: both sides forward, then the multipliers back
     through the steps, in the formulas of docs/mathematics.md ("Recurrent cells"). It agrees with the built-in treatment to
-    rounding error. The formulas' code is in ``mathematics/cells.py``, for tensors of every framework.
+    rounding error. The formulas' code is in ``formulas/cells.py``, for tensors of every framework.
 
     Examples
     --------

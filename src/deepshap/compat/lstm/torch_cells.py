@@ -1,6 +1,6 @@
 """The cells of PyTorch for the hook of ``deepshap.compat.lstm``, and the two steps that a cell is made of.
 
-Derivation: docs/tex/lstm_shap_generic.tex; the formulas' code: ``deepshap.mathematics.cells``.
+Derivation: docs/tex/lstm_shap_generic.tex; the formulas' code: ``deepshap.formulas.cells``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ...engines.torch.preserve import Contents, preserved
 from ...engines.torch.tree import tensors
 from ...errors import InputError
-from ...mathematics import cells, rules
-from ...mathematics.cells import Weights
+from ...formulas import cells, rules
+from ...formulas.cells import Weights
 from .rows import Rows
 
 GATES = "ifgo"  # input, forget, cell and output gate, in torch's order

@@ -13,57 +13,57 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...mathematics.rules import mean
+from ...formulas.rules import mean
 from . import bands, kernel_dispatch
 from .einsums import as_matrices, product
-from .step import Step
+from .step import OperationRecord
 from .values import Value
 
 
-def pulled(step: Step, multipliers: Sequence[Any]) -> list[Any] | None:
+def pulled(record: OperationRecord, multipliers: Sequence[Any]) -> list[Any] | None:
     """Multipliers of the varying operands, from those of the output; None where TensorFlow's gradient is to be asked."""
-    adjoint = ADJOINTS.get(step.name)
-    computed = [v.x for v, varies in zip(step.operands, step.varying, strict=True) if varies] + list(multipliers)
+    adjoint = ADJOINTS.get(record.name)
+    computed = [v.x for v, varies in zip(record.operands, record.varying, strict=True) if varies] + list(multipliers)
     if adjoint is None or not all(t.dtype.is_floating and t.dtype == computed[0].dtype for t in computed):
         return None
-    return adjoint(step, multipliers[0])
+    return adjoint(record, multipliers[0])
 
 
-def _in_place(step: Step, multiplier: Any) -> list[Any]:
+def _in_place(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Of what changes the shape alone."""
-    return [tf.reshape(multiplier, step.run.pairing.shape(step.operands[0]))]
+    return [tf.reshape(multiplier, record.run.pairing.shape(record.operands[0]))]
 
 
-def _transposed(step: Step, multiplier: Any) -> list[Any] | None:
-    order = step.static(1)
+def _transposed(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+    order = record.static(1)
     return None if order is None else [tf.transpose(multiplier, np.argsort(np.asarray(order) % len(order)))]
 
 
-def _cut(step: Step, multiplier: Any) -> list[Any] | None:
+def _cut(record: OperationRecord, multiplier: Any) -> list[Any] | None:
     """Of what is padded."""
-    if (padded := step.static(1)) is None:
+    if (padded := record.static(1)) is None:
         return None
-    shape = step.run.pairing.shape(step.operands[0])
+    shape = record.run.pairing.shape(record.operands[0])
     return [tf.slice(multiplier, tf.cast(padded[:, 0], shape.dtype), shape)]
 
 
-def _put_back(step: Step, multiplier: Any) -> list[Any] | None:
+def _put_back(record: OperationRecord, multiplier: Any) -> list[Any] | None:
     """Of a part: zeros around it."""
-    if (found := _around(step, multiplier)) is not None:
+    if (found := _around(record, multiplier)) is not None:
         return [found]
     masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
-    begin, end, strides = (v.p for v in step.operands[1:])
-    shape = tf.cast(step.run.pairing.shape(step.operands[0]), begin.dtype)
+    begin, end, strides = (v.p for v in record.operands[1:])
+    shape = tf.cast(record.run.pairing.shape(record.operands[0]), begin.dtype)
     made = tf.raw_ops.StridedSliceGrad(
-        shape=shape, begin=begin, end=end, strides=strides, dy=multiplier, **{m: step.op.get_attr(m) for m in masks}
+        shape=shape, begin=begin, end=end, strides=strides, dy=multiplier, **{m: record.op.get_attr(m) for m in masks}
     )
     return [made]
 
 
-def _around(step: Step, multiplier: Any) -> Any | None:
+def _around(record: OperationRecord, multiplier: Any) -> Any | None:
     """The same where it is known which steps the part has, in one piece."""
-    given = [step.static(k) for k in (1, 2, 3)]
-    shape, op = step.operands[0].x.shape, step.op
+    given = [record.static(k) for k in (1, 2, 3)]
+    shape, op = record.operands[0].x.shape, record.op
     if shape.rank is None or any(v is None for v in given) or (given[2] != 1).any():
         return None
     if op.get_attr("ellipsis_mask") or op.get_attr("new_axis_mask"):
@@ -81,86 +81,86 @@ def _around(step: Step, multiplier: Any) -> Any | None:
     return bands.put_back(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
 
 
-def _passed(step: Step, multiplier: Any) -> list[Any] | None:
+def _passed(record: OperationRecord, multiplier: Any) -> list[Any] | None:
     """Of a bias that does not vary."""
-    return None if step.varying[1] else [multiplier]
+    return None if record.varying[1] else [multiplier]
 
 
-def _reduced(mean_of: bool) -> Callable[[Step, Any], list[Any] | None]:
+def _reduced(mean_of: bool) -> Callable[[OperationRecord, Any], list[Any] | None]:
     """Build the adjoint of a sum over axes, or of their mean: every element gets the multiplier, or its share."""
 
-    def adjoint(step: Step, multiplier: Any) -> list[Any] | None:
-        operand, axes = step.operands[0], step.static(1)
+    def adjoint(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+        operand, axes = record.operands[0], record.static(1)
         if axes is None or operand.x.shape.rank is None:
             return None
         reduced = sorted({int(axis) % operand.x.shape.rank for axis in np.ravel(axes)})
         sizes = [operand.x.shape[axis] for axis in reduced]
         if mean_of and None in sizes:
             return None
-        if not step.op.get_attr("keep_dims"):
+        if not record.op.get_attr("keep_dims"):
             for axis in reduced:
                 multiplier = tf.expand_dims(multiplier, axis)
-        found = tf.broadcast_to(multiplier, step.run.pairing.shape(operand))
+        found = tf.broadcast_to(multiplier, record.run.pairing.shape(operand))
         return [found / float(np.prod(sizes)) if mean_of else found]
 
     return adjoint
 
 
 # ---------------------------------------------------------------------- products: the gradient at the midpoint
-def _factor(step: Step, k: int, order: Sequence[int] | None = None) -> Any:
+def _factor(record: OperationRecord, k: int, order: Sequence[int] | None = None) -> Any:
     """A factor: the mean of both sides of one that varies; with its axes in another order, which sides take before they meet."""
-    operand = step.operands[k]
+    operand = record.operands[k]
     order = None if order is None or list(order) == sorted(order) else order
     if order is not None and order[0] == 0 and operand.active:
         sides = {side: tf.transpose(getattr(operand, side), order) for side in "xr"}
-        found = kernel_dispatch.mean(step, replace(operand, **sides, p=None))
+        found = kernel_dispatch.mean(record, replace(operand, **sides, p=None))
         if found is not None:
             return found
-    found = _mean(step, operand) if operand.active else operand.p
+    found = _mean(record, operand) if operand.active else operand.p
     return found if order is None else tf.transpose(found, order)
 
 
-def _mean(step: Step, value: Value) -> Any:
-    found = kernel_dispatch.mean(step, value)
-    return mean(step.run.pairing.spread(value)) if found is None else found
+def _mean(record: OperationRecord, value: Value) -> Any:
+    found = kernel_dispatch.mean(record, value)
+    return mean(record.run.pairing.spread(value)) if found is None else found
 
 
-def _matmul(step: Step, m: Any) -> list[Any] | None:
+def _matmul(record: OperationRecord, m: Any) -> list[Any] | None:
     """Where no factor that varies is repeated along other axes."""
-    whole, *batches = (v.x.shape[:-2] for v in (step.results[0], *step.operands))
-    if any(varies and not _alike(whole, batch) for varies, batch in zip(step.varying, batches, strict=True)):
+    whole, *batches = (v.x.shape[:-2] for v in (record.results[0], *record.operands))
+    if any(varies and not _alike(whole, batch) for varies, batch in zip(record.varying, batches, strict=True)):
         return None
-    names = ("transpose_a", "transpose_b") if step.name == "MatMul" else ("adj_x", "adj_y")
-    ta, tb = map(step.op.get_attr, names)
+    names = ("transpose_a", "transpose_b") if record.name == "MatMul" else ("adj_x", "adj_y")
+    ta, tb = map(record.op.get_attr, names)
     found = []
-    if step.varying[0]:
-        b, turned = _as_it_lay(step, 1, tb)
+    if record.varying[0]:
+        b, turned = _as_it_lay(record, 1, tb)
         made = (b, m, turned, True) if ta else (m, b, False, not turned)
         found.append(tf.matmul(*made))
-    if step.varying[1]:
-        a, turned = _as_it_lay(step, 0, ta)
+    if record.varying[1]:
+        a, turned = _as_it_lay(record, 0, ta)
         made = (m, a, True, turned) if tb else (a, m, not turned, False)
         found.append(tf.matmul(*made))
     return found
 
 
-def _as_it_lay(step: Step, k: int, turned: bool) -> tuple[Any, bool]:
+def _as_it_lay(record: OperationRecord, k: int, turned: bool) -> tuple[Any, bool]:
     """A factor, and whether its product takes it turned round; where it has been transposed by itself, as it was before.
 
     Compilers would transpose it for all pairs.
     """
-    operand, layout = step.operands[k], step.operands[k].layout
+    operand, layout = record.operands[k], record.operands[k].layout
     made = {t.op.type for t in (operand.x, operand.r)}
     if not operand.active or made != {"Transpose"} or layout is None or layout.axis >= len(layout.shape) - 2:
-        return _factor(step, k), turned
+        return _factor(record, k), turned
     *before, last = range(len(layout.shape))
     swapped = [*before[:-1], last, before[-1]]
     orders = [tf.get_static_value(t.op.inputs[1]) for t in (operand.x, operand.r)]
     if any(order is None or [*order] != swapped for order in orders):
-        return _factor(step, k), turned
+        return _factor(record, k), turned
     x, r = (t.op.inputs[0] for t in (operand.x, operand.r))
     shape = *layout.shape[:-2], layout.shape[-1], layout.shape[-2]
-    return _mean(step, Value(x, r, True, layout=replace(layout, shape=shape))), not turned
+    return _mean(record, Value(x, r, True, layout=replace(layout, shape=shape))), not turned
 
 
 def _alike(a: tf.TensorShape, b: tf.TensorShape) -> bool:
@@ -168,9 +168,9 @@ def _alike(a: tf.TensorShape, b: tf.TensorShape) -> bool:
     return a.rank is not None and b.rank is not None and a.as_list() == b.as_list() and a.as_list().count(None) <= 1
 
 
-def _einsum(step: Step, m: Any) -> list[Any] | None:
+def _einsum(record: OperationRecord, m: Any) -> list[Any] | None:
     """Where no index is repeated, summed by itself or left to dots."""
-    equation = step.op.get_attr("equation").decode()
+    equation = record.op.get_attr("equation").decode()
     before, _, made = equation.partition("->")
     names = before.split(",")
     if len(names) != 2 or "." in equation or any(len(set(name)) < len(name) for name in names):
@@ -181,14 +181,14 @@ def _einsum(step: Step, m: Any) -> list[Any] | None:
 
     found = []
     for k, (own, other) in enumerate(((a, b), (b, a))):
-        if step.varying[k]:
+        if record.varying[k]:
             order = as_matrices(f"{made},{other}->{own}")
-            factor = _factor(step, 1 - k, [other.index(name) for name in order])
+            factor = _factor(record, 1 - k, [other.index(name) for name in order])
             found.append(product(m, factor, f"{made},{order}->{own}"))
     return found
 
 
-ADJOINTS: dict[str, Callable[[Step, Any], list[Any] | None]] = {
+ADJOINTS: dict[str, Callable[[OperationRecord, Any], list[Any] | None]] = {
     **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _in_place),
     "Transpose": _transposed,
     "Pad": _cut,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...mathematics import rules
-from ..kernels import worth
+from ...formulas import rules
+from ...kernels import jit_threshold
 from . import kernel_dispatch
-from .step import Step
+from .step import OperationRecord
 from .values import Value
 
 SCORES = 1_000_000  # that pairs have at once where rules run one after the other
@@ -65,28 +65,28 @@ class Attention:
 
 
 # ---------------------------------------------------------------------- in the graph
-def ended_by(step: Step, makers: Mapping[Value, Step]) -> Attention | None:
+def ended_by(record: OperationRecord, makers: Mapping[Value, OperationRecord]) -> Attention | None:
     """The attention whose last product a step is; ``makers`` are the steps with rules of the table, by what they return."""
-    weights = next((v for v in step.operands if v in makers and makers[v].name == "Softmax"), None)
+    weights = next((v for v in record.operands if v in makers and makers[v].name == "Softmax"), None)
     if weights is None or not kernel_dispatch.has_kernels(weights.x.dtype):
         return None
     scores = makers[weights].operands[0]
     product, scale = _before(scores, makers)
-    first, last = _terms(product), _terms(step)
+    first, last = _terms(product), _terms(record)
     if product is None or first is None or last is None:
         return None
     *both, z = first
     (q_name, q), (k_name, k) = sorted(zip(both, product.operands, strict=True), key=lambda factor: z[-1] in factor[0])
     *both, y = last
     (p_name, _), (v_name, v) = sorted(
-        zip(both, step.operands, strict=True), key=lambda factor: factor[1] is not weights
+        zip(both, record.operands, strict=True), key=lambda factor: factor[1] is not weights
     )
     names = _named(q_name, k_name, z, p_name, v_name, y)
     found = Attention((q, k, v), scores, weights, scale, names)
-    return found if names and found.fits(product.results[0], step.results[0]) else None
+    return found if names and found.fits(product.results[0], record.results[0]) else None
 
 
-def _before(scores: Value, makers: Mapping[Value, Step]) -> tuple[Step | None, float]:
+def _before(scores: Value, makers: Mapping[Value, OperationRecord]) -> tuple[OperationRecord | None, float]:
     """The step that made scores before masks were added and numbers multiplied them, and what they were multiplied by."""
     scale = 1.0
     while (step := makers.get(scores)) is not None and step.name in ("Mul", "AddV2") and sum(step.varying) == 1:
@@ -100,17 +100,17 @@ def _before(scores: Value, makers: Mapping[Value, Step]) -> tuple[Step | None, f
     return step, scale
 
 
-def _terms(step: Step | None) -> list[str] | None:
+def _terms(record: OperationRecord | None) -> list[str] | None:
     """Names of the axes of two factors that vary, and of their product."""
-    if step is None or step.varying != (True, True):
+    if record is None or record.varying != (True, True):
         return None
-    if step.name == "Einsum":
-        equation = step.op.get_attr("equation").decode()
+    if record.name == "Einsum":
+        equation = record.op.get_attr("equation").decode()
         return None if "." in equation else equation.replace("->", ",").split(",")
-    rank = step.results[0].x.shape.rank or 0
-    if step.name != "BatchMatMulV2" or rank not in (3, 4):
+    rank = record.results[0].x.shape.rank or 0
+    if record.name != "BatchMatMulV2" or rank not in (3, 4):
         return None
-    batch, turned = "nh"[: rank - 2], [step.op.get_attr(side) for side in ("adj_x", "adj_y")]
+    batch, turned = "nh"[: rank - 2], [record.op.get_attr(side) for side in ("adj_x", "adj_y")]
     return [batch + ("ia" if turned[0] else "ai"), batch + ("bi" if turned[1] else "ib"), batch + "ab"]
 
 
@@ -168,9 +168,12 @@ def _by_kernel(
     b, n, heads, queries, width = m.shape
     keys, inner = sides[2].shape[-2:]
     pairs = b * n * heads * queries * keys
-    if not (kernel_dispatch.are_plain(*sides[6:8], *sides[10:]) and worth.PAIRS.reached(("attention", m.dtype), pairs)):
+    if not (
+        kernel_dispatch.are_plain(*sides[6:8], *sides[10:])
+        and jit_threshold.PAIRS.reached(("attention", m.dtype), pairs)
+    ):
         return None
-    from ..kernels import attention
+    from ...kernels import attention
 
     at_once = attention.queries_at_once(queries, keys, max(inner, width))
     if not kernel_dispatch.is_compiled() or at_once < min(queries, FEWEST_QUERIES):

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from ...mathematics import rules
-from ...mathematics.traced import once
-from ..steps import Rule, along_segment, values
+from ...formulas import rules
+from ...formulas.traced import once
+from ..operation_record import Rule, along_segment, values
 from .graphs import known
-from .step import Step
+from .step import OperationRecord
 from .windows import Windows
 
 
@@ -42,32 +42,32 @@ class Folding:
         return tf.reshape(tensor, tf.concat([self.folded[:-1], [1]], 0))
 
 
-def _folding(step: Step) -> Folding:
-    axes = known(step.operands[1].p)
+def _folding(record: OperationRecord) -> Folding:
+    axes = known(record.operands[1].p)
     if axes is None:
         raise UnsupportedOperationError(
-            f"{step.name} in {step.place} over axes that are not known while tracing has no rule."
+            f"{record.name} in {record.place} over axes that are not known while tracing has no rule."
         )
-    return Folding(step.inputs[0], axes)
+    return Folding(record.inputs[0], axes)
 
 
 def greatest(sign: int = 1) -> Rule:
     """Build the cross-max over axes (of the negatives for the least)."""
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        folding = _folding(step)
-        x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        folding = _folding(record)
+        x, r = (sign * folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
         return [folding.unfold(once(rules.maximum)(folding.result(multiplier), x, r))]
 
     return rule
 
 
-def polynomial(step: Step, multiplier: Any) -> list[Any]:
+def polynomial(record: OperationRecord, multiplier: Any) -> list[Any]:
     """The product over axes: a polynomial of their size, exact along the segment."""
-    folding, sizes = _folding(step), step.inputs[0].shape
+    folding, sizes = _folding(record), record.inputs[0].shape
     if all(sizes[k] for k in folding.axes):
-        return along_segment((math.prod(sizes[k] for k in folding.axes) + 1) // 2)(step, multiplier)
-    x, r = (folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
+        return along_segment((math.prod(sizes[k] for k in folding.axes) + 1) // 2)(record, multiplier)
+    x, r = (folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
     return [folding.unfold(folding.result(multiplier) * _slopes_of_product(x, r))]
 
 
@@ -98,19 +98,19 @@ def product(otherwise: Rule) -> Rule:
     TensorFlow and Keras have no operation for that, but compose it.
     """
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        for k, vectors in enumerate(step.op.inputs):
-            over = _norm_of(vectors, step.op.inputs[1 - k].op)
-            if over is not None and all(step.varying):
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        for k, vectors in enumerate(record.op.inputs):
+            over = _norm_of(vectors, record.op.inputs[1 - k].op)
+            if over is not None and all(record.varying):
                 axes, bound = over
-                folding = Folding(step.inputs[k], axes)
+                folding = Folding(record.inputs[k], axes)
                 x, y = (
                     (folding.fold(v), folding.fold(vr))
-                    for v, vr in (step.sides()[k], (step.outputs[0], step.reference_outputs[0]))
+                    for v, vr in (record.sides()[k], (record.outputs[0], record.reference_outputs[0]))
                 )
                 found = folding.unfold(rules.normalised(folding.fold(multiplier), x, y, bound))
                 return [None if k else found, found if k else None]  # the norm's own part is in it
-        return otherwise(step, multiplier)
+        return otherwise(record, multiplier)
 
     return rule
 
@@ -118,12 +118,12 @@ def product(otherwise: Rule) -> Rule:
 def quotient(otherwise: Rule) -> Rule:
     """Build the rule of quotients: ``otherwise``, or ``rules.ratio`` of vectors over norms of theirs of another order."""
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        vectors, norm = step.op.inputs
-        if not (all(step.varying) and _is_norm_of(vectors, norm.op)):
-            return otherwise(step, multiplier)
-        ratios = rules.ratio(multiplier, step.sides()[1], (step.outputs[0], step.reference_outputs[0]))
-        return step.shares(*ratios)
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        vectors, norm = record.op.inputs
+        if not (all(record.varying) and _is_norm_of(vectors, norm.op)):
+            return otherwise(record, multiplier)
+        ratios = rules.ratio(multiplier, record.sides()[1], (record.outputs[0], record.reference_outputs[0]))
+        return record.shares(*ratios)
 
     return rule
 
@@ -161,10 +161,10 @@ def _bounded(op: Any, by: str) -> tuple[Any, Any]:
     return (op, None) if bound is None or bound.ndim or not bound > 0 else (op.inputs[0].op, float(bound))
 
 
-def pooled(step: Step, multiplier: Any) -> list[Any]:
+def pooled(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Cross-max in every window of a max pooling."""
-    x, r = step.inputs[0], step.reference_inputs[0]
-    windows = Windows(step, x)
+    x, r = record.inputs[0], record.reference_inputs[0]
+    windows = Windows(record, x)
     taken = tf.identity(x)
     of_x = windows.take(taken)
     slopes = once(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, windows.take(r))
@@ -175,27 +175,27 @@ def pooled(step: Step, multiplier: Any) -> list[Any]:
 def position(sign: int = 1) -> Rule:
     """Build the rule of the position of the greatest value along an axis (or the least), see ``rules.chosen``."""
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        folding = _folding(step)
-        x, r = (sign * folding.fold(v[0]) for v in (step.inputs, step.reference_inputs))
-        p, pr = (folding.result(v[0]) for v in (step.outputs, step.reference_outputs))
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        folding = _folding(record)
+        x, r = (sign * folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
+        p, pr = (folding.result(v[0]) for v in (record.outputs, record.reference_outputs))
         return [sign * folding.unfold(rules.chosen(folding.result(multiplier), x, r, p, pr))]
 
     return rule
 
 
-def positions(step: Step, multiplier: Any) -> list[Any]:
+def positions(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Positions of the k greatest values, see ``rules.chosen``."""
-    return [rules.chosen(multiplier, *values(step))]
+    return [rules.chosen(multiplier, *values(record))]
 
 
-def ordered(step: Step, multiplier: Any) -> list[Any]:
+def ordered(record: OperationRecord, multiplier: Any) -> list[Any]:
     """The k greatest values in order: the negatives in ascending order."""
-    (x,), (r,) = step.inputs, step.reference_inputs
+    (x,), (r,) = record.inputs, record.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
         return [once(rules.maximum)(multiplier, x, r)]
     if x.shape[-1] is None:
-        raise UnsupportedOperationError(f"{step.name} in {step.place} over an axis of unknown size has no rule.")
+        raise UnsupportedOperationError(f"{record.name} in {record.place} over an axis of unknown size has no rule.")
     rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]
     m = tf.concat([multiplier, tf.zeros(tf.concat([tf.shape(x)[:-1], [rest]], 0), multiplier.dtype)], -1)
     return [rules.ordered(m, -x, -r)]

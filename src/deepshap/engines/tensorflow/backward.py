@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import ControlFlowError, InputError
-from ...mathematics.additivity import TOLERANCE
-from ..api import Footprint
-from ..shell import control_flow_message
+from ...formulas.additivity import TOLERANCE
+from ..base import control_flow_message
+from ..interface import Footprint
 from . import bands, kernel_dispatch
 from .graphs import ModelGraph, traced
 from .layouts import Layouts
@@ -43,11 +43,11 @@ def explained(
     pairing: str,
     multipliers: bool,
     diagnosis: bool,
-    careful: bool,
+    zero_unreached: bool,
 ) -> Explained:
     """Trace the function that explains; examples and references by themselves where their rows can be told."""
     extra = len(graph.body.inputs) - len(graph.captured) - inputs
-    options = (multipliers, diagnosis, careful)
+    options = (multipliers, diagnosis, zero_unreached)
     if pairing != CROSSED:
         return Explained(graph, survey, inputs, output_axis, layer_axes, pairing, *options)
     if not extra and layer_axes is None:
@@ -61,7 +61,7 @@ def explained(
 class Explained:
     """A function that explains examples against references.
 
-    ``multipliers``: those of the pairs are returned too. ``careful``: what nothing reaches gets 0, whatever slope it has.
+    ``multipliers``: those of the pairs are returned too. ``zero_unreached``: what nothing reaches gets 0, whatever slope it has.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Explained:
         pairing: str,
         multipliers: bool,
         diagnosis: bool,
-        careful: bool,
+        zero_unreached: bool,
     ) -> None:
         self.graph, self.survey, self.multipliers = graph, survey, multipliers
-        self.diagnosis, self.careful = diagnosis, careful
-        self._has_kernels = pairing == CROSSED and not (diagnosis or careful or graph.library.has_loops)
+        self.diagnosis, self.zero_unreached = diagnosis, zero_unreached
+        self._has_kernels = pairing == CROSSED and not (diagnosis or zero_unreached or graph.library.has_loops)
         self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
         self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
         self.steps: list[tuple[str, str]] = []
@@ -160,7 +160,9 @@ class Explained:
     def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = Crossed(count, block, self.graph.library.has_loops) if self.apart else Pairwise()
-        tracer = Tracer(self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.careful)
+        tracer = Tracer(
+            self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.zero_unreached
+        )
         tracer.has_kernels = self._has_kernels
         tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
         return tracer

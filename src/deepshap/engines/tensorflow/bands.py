@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .step import Step
+from .step import OperationRecord
 from .values import Value
 
 Ends = list[list[int]]  # numbers of zeros at the beginning and at the end of each axis
@@ -66,17 +66,17 @@ def within(value: Value, inner: Any, ends: Ends) -> Value | None:
     return Value(x, r, value.active, layout=replace(layout, shape=(layout.shape[0], *sizes[1:])))
 
 
-def pulled(step: Step, m: Any, rule: Callable[[Step, Any], list[Any]]) -> list[Any]:
+def pulled(record: OperationRecord, m: Any, rule: Callable[[OperationRecord, Any], list[Any]]) -> list[Any]:
     """What an elementwise rule makes of a multiplier, on its band alone if there is one."""
-    alone = type(step) is Step and len(step.operands) == len(step.results) == 1
+    alone = type(record) is OperationRecord and len(record.operands) == len(record.results) == 1
     found = band(m) if alone else None
     if found is None:
-        return rule(step, m)
-    operand, result = (within(v, *found) for v in (*step.operands, *step.results))
+        return rule(record, m)
+    operand, result = (within(v, *found) for v in (*record.operands, *record.results))
     if operand is None or result is None:
-        return rule(step, m)
+        return rule(record, m)
     inner, ends = found
-    return [padded(made, ends) for made in rule(Step(step.run, step.op, [operand], [result]), inner)]
+    return [padded(made, ends) for made in rule(OperationRecord(record.run, record.op, [operand], [result]), inner)]
 
 
 def added(a: Any, b: Any) -> Any:

@@ -13,7 +13,7 @@ from . import axes, rules
 from .graphs import Body
 from .operations import CUSTOM, LINEAR, MULTILINEAR, POSITIONS, Operation
 from .pairing import Unpaired
-from .step import Step
+from .step import OperationRecord
 from .tracer import Tape, Tracer
 from .values import Value
 
@@ -60,7 +60,7 @@ def top(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list
     made = tracer.active(op, TOP[0], inputs, None)
     if tape is not None:
         for operation, output in zip(TOP, made, strict=True):
-            tracer.record(tape, Step(tracer, op, inputs, [output]), operation)
+            tracer.record(tape, OperationRecord(tracer, op, inputs, [output]), operation)
     return [made[0], _refused(tracer, op, made[1])]
 
 

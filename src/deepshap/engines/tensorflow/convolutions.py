@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from . import bands, kernel_dispatch
 from .bands import Ends
-from .step import Step
+from .step import OperationRecord
 from .values import Value
 
 
@@ -58,15 +58,15 @@ class Convolution:
         return inner, paddings, [*ends, [0, 0]]
 
 
-def ended_by(step: Step, makers: Mapping[Value, Step]) -> Convolution | None:
+def ended_by(record: OperationRecord, makers: Mapping[Value, OperationRecord]) -> Convolution | None:
     """The convolution whose last operation a step is; ``makers`` are the steps with rules of the table, by what they return."""
 
-    def before(at: Step | None, name: str) -> Step | None:
+    def before(at: OperationRecord | None, name: str) -> OperationRecord | None:
         found = None if at is None else makers.get(at.operands[0])
         return found if found is not None and found.name == name else None
 
-    joined = step if step.name == "BatchToSpaceND" else None
-    inner = step if joined is None else makers.get(step.operands[0])
+    joined = record if record.name == "BatchToSpaceND" else None
+    inner = record if joined is None else makers.get(record.operands[0])
     squeezed = inner if inner is not None and inner.name == "Squeeze" else None
     conv = inner if squeezed is None else before(squeezed, "Conv2D")
     if conv is None or conv.name != "Conv2D" or not _is_plain(conv):
@@ -83,10 +83,10 @@ def ended_by(step: Step, makers: Mapping[Value, Step]) -> Convolution | None:
             return None
         first = split
     pad = before(first, "Pad")
-    return _whole((pad or first).operands[0], pad, split, conv, joined, step.results[0])
+    return _whole((pad or first).operands[0], pad, split, conv, joined, record.results[0])
 
 
-def _is_plain(conv: Step) -> bool:
+def _is_plain(conv: OperationRecord) -> bool:
     """Whether it goes step by step, over channels that stand last, with filters that do not vary."""
     x, filters = conv.operands
     if conv.varying != (True, False) or conv.op.get_attr("data_format") != b"NHWC":
@@ -96,7 +96,12 @@ def _is_plain(conv: Step) -> bool:
 
 
 def _whole(
-    operand: Value, pad: Step | None, split: Step | None, conv: Step, joined: Step | None, result: Value
+    operand: Value,
+    pad: OperationRecord | None,
+    split: OperationRecord | None,
+    conv: OperationRecord,
+    joined: OperationRecord | None,
+    result: Value,
 ) -> Convolution | None:
     """Several operations as one convolution, where all sizes are known, and rows stand by themselves."""
     given, made = (kernel_dispatch.rows_alone(v)[1:-1] for v in (operand, result))
@@ -123,13 +128,13 @@ def _whole(
     return Convolution((operand,), conv.operands[1].p, [1] * missing + blocks, [[0, 0]] * missing + paddings)
 
 
-def _numbers(step: Step | None, operand: int, axes: int, nothing: Any) -> list[Any] | None:
+def _numbers(record: OperationRecord | None, operand: int, axes: int, nothing: Any) -> list[Any] | None:
     """What an operand says of each axis, which may be of the first axes alone; None if that is not known."""
-    found = np.array([]) if step is None else step.static(operand)
+    found = np.array([]) if record is None else record.static(operand)
     return None if found is None else [*found.tolist(), *[nothing] * (axes - len(found))]
 
 
-def _own(conv: Step) -> list[int]:
+def _own(conv: OperationRecord) -> list[int]:
     """What a convolution itself pads ahead of each of its two axes."""
     kind = conv.op.get_attr("padding")
     if kind == b"EXPLICIT":

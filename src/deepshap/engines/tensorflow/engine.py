@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import BatchMixingError, DeepShapError, InputError, UnsupportedOperationError
-from ..api import Blame, Comparison, Contributions, Plan, Points, Profile, Use
+from ..base import BaseEngine, called_twice, spread
 from ..callables import packages
-from ..keeping import other_draws
-from ..shell import Shell, called_twice, spread
+from ..interface import Comparison, Contributions, ModelProfile, OperationGap, OperationSummary, Plan, Points
+from ..snapshot import other_draws
 from . import heads as output_heads
 from . import inspection
 from ._compat import eager_mode, tapes_recording
@@ -37,7 +37,7 @@ OUT_OF_RANGE = re.compile(r"= -?\d+ is not in \[0, \d+\)$")
 MOST_FOUND = 16  # things found of a model that are kept, outputs on references among them
 
 
-class TensorFlowEngine(Shell):
+class TensorFlowEngine(BaseEngine):
     """Explains one Keras model, or one callable of TensorFlow's tensors."""
 
     framework = "tensorflow"
@@ -306,7 +306,7 @@ class TensorFlowEngine(Shell):
         """Whether TensorFlow says that the device has no memory left."""
         return isinstance(error, self.exhausted)
 
-    def probe(self, examples: Points, references: Points) -> Profile:
+    def analyze(self, examples: Points, references: Points) -> ModelProfile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not self.is_frozen:
             self._current.clear()
@@ -327,7 +327,7 @@ class TensorFlowEngine(Shell):
         self._values, self._is_settled = values, values is not None
 
     @property
-    def lasts(self) -> bool:
+    def is_cached(self) -> bool:
         """Where it is frozen, and in a call that has found the model unchanged."""
         return self.is_frozen or self._is_settled
 
@@ -352,11 +352,11 @@ class TensorFlowEngine(Shell):
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
-        if multipliers and comparison.crossed:
+        if multipliers and comparison.all_pairs:
             return self._of_pairs(comparison, plan)
         n, outputs = comparison.outputs.shape
-        function = self._function(comparison.examples, CROSSED if comparison.crossed else ROW_BY_ROW, multipliers)
-        pairs = len(comparison.references) if comparison.crossed else 1
+        function = self._function(comparison.examples, CROSSED if comparison.all_pairs else ROW_BY_ROW, multipliers)
+        pairs = len(comparison.references) if comparison.all_pairs else 1
         together = max(1, min(outputs, plan.multipliers // (n * pairs)))  # outputs are explained as further examples
         parts = [
             self._outputs_as_examples(function, comparison, slice(k, k + together), plan)
@@ -373,7 +373,7 @@ class TensorFlowEngine(Shell):
     def _of_pairs(self, comparison: Comparison, plan: Plan) -> Contributions:
         """Attributions and multipliers of every pair, each as a row beside a row."""
         n, b = len(comparison.examples), len(comparison.references)
-        found = self.contributions(comparison.row_by_row(), plan, True)
+        found = self.contributions(comparison.aligned_pairs(), plan, True)
         assert found.multipliers is not None
         both = [m.reshape(*m.shape[:2], n, b, *m.shape[4:]) for m in found.multipliers]
         expected = found.reference_outputs.reshape(n, b, -1).sum(1)
@@ -387,21 +387,28 @@ class TensorFlowEngine(Shell):
         count = columns.shape[1]
         examples = comparison.examples
         extra = _tensors([e for e in examples.extra if Inputs.has_rows(e)], count)
-        others = self._entering(comparison.references, 1 if comparison.crossed else count)
+        others = self._entering(comparison.references, 1 if comparison.all_pairs else count)
         wanted = columns.ravel().astype(np.int32)
         given = self._entering(examples, count), others, extra, wanted, plan.memory
         *found, y, yr = function(*given)
         if not all(np.isfinite(f).all() for f in found):
-            *found, y, yr = self._function(examples, function.pairing, function.multipliers, careful=True)(*given)
+            *found, y, yr = self._function(examples, function.pairing, function.multipliers, zero_unreached=True)(
+                *given
+            )
         values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found]
         return values, *(v.numpy().astype(np.float64)[::count] for v in (y, yr))
 
     def _function(
-        self, points: Points, pairing: str, multipliers: bool = False, diagnosis: bool = False, careful: bool = False
+        self,
+        points: Points,
+        pairing: str,
+        multipliers: bool = False,
+        diagnosis: bool = False,
+        zero_unreached: bool = False,
     ) -> Explained:
         graph = self.graph(points)
         count, layer_axes = len(points.inputs), None if self.layer is None else tuple(self.layer_axes)
-        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis, careful
+        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis, zero_unreached
         key = *options, _rules_of_users()
         if key not in graph.functions:
             graph.functions[key] = explained(graph, self._survey(points), *options)
@@ -429,9 +436,9 @@ class TensorFlowEngine(Shell):
         return other
 
     # ------------------------------------------------------------------ looking at a model
-    def blame(self, pair: Comparison) -> Blame | None:
+    def largest_gap(self, pair: Comparison) -> OperationGap | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
-        function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True, careful=True)
+        function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True, zero_unreached=True)
         extra = [tf.constant(e) for e in pair.examples.extra if Inputs.has_rows(e)]
         row, reference = self._entering(pair.examples), self._entering(pair.references)
         found, around = [], []
@@ -439,14 +446,14 @@ class TensorFlowEngine(Shell):
             gaps, sizes = function(row, reference, extra, column.astype(np.int32))
             for (name, place), gap, size in zip(function.steps, gaps.numpy(), sizes.numpy(), strict=True):
                 if not place.startswith(AROUND):
-                    found.append(Blame(name, place, float(gap), float(size)))
+                    found.append(OperationGap(name, place, float(gap), float(size)))
                 elif gap:
-                    around.append(Blame(name, place.removeprefix(AROUND), 0.0, 0.0, around=True))
+                    around.append(OperationGap(name, place.removeprefix(AROUND), 0.0, 0.0, around=True))
         worst = max(found, key=lambda entry: entry.gap if entry.gap == entry.gap else float("inf"), default=None)
         is_to_blame = worst is not None and not worst.gap <= self.tolerance * max(worst.size, 1e-30)
         return worst if is_to_blame or not around else around[0]
 
-    def uses(self, points: Points) -> list[Use]:
+    def uses(self, points: Points) -> list[OperationSummary]:
         """The operations that the model uses on what depends on its inputs."""
         self._current.clear()
         graph = self.graph(points)

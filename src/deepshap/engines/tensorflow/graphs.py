@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from ...mathematics.traced import created
+from ...formulas.traced import created
 from ._compat import definition_of, graph_of
 from .operations import LOOPS, arguments
 

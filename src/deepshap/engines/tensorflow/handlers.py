@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...mathematics.rules import Term
+from ...formulas.rules import Term
 from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
 from .operations import CUSTOM, Operation
@@ -51,15 +51,15 @@ class LayerRule(HandlerRule):
         """The sum of each row, in double precision."""
         return values.sum(1)
 
-    def __call__(self, step: RegionStep, *multipliers: Any) -> list[Any]:
+    def __call__(self, record: RegionStep, *multipliers: Any) -> list[Any]:
         """Multipliers of the layer's varying inputs."""
-        step.run.checks = True
-        pairing = step.run.pairing
-        given = [pairing.spread(v) if v.active else (v.p, v.p) for v in step.operands]
-        made = [pairing.spread(v) for v in step.results]
+        record.run.checks = True
+        pairing = record.run.pairing
+        given = [pairing.spread(v) if v.active else (v.p, v.p) for v in record.operands]
+        made = [pairing.spread(v) for v in record.results]
         sides = [*zip(*given, strict=True), *zip(*made, strict=True)]
         flat = [t for side in sides for t in side] + list(multipliers)
-        region, varying = step.region, step.varying
+        region, varying = record.region, record.varying
 
         def run(*values: Any) -> list[Any]:
             try:
@@ -71,9 +71,9 @@ class LayerRule(HandlerRule):
                 self.error = self.raised(error)
                 raise
 
-        dtypes = [t.dtype for t in step.inputs]
+        dtypes = [t.dtype for t in record.inputs]
         found = tf.py_function(lambda *v: [tf.cast(m, d) for m, d in zip(run(*v), dtypes, strict=True)], flat, dtypes)
-        for tensor, like in zip(found, step.inputs, strict=True):
+        for tensor, like in zip(found, record.inputs, strict=True):
             tensor.set_shape(like.shape)
         return list(found)
 

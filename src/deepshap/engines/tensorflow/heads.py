@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ...errors import InputError, NoHeadError
 from .._compat import operation_of
-from ..api import Engine, Points
+from ..interface import Engine, Points
 from .inputs import take_output
 
 # Layers that do nothing where the shapes before and after are equal.

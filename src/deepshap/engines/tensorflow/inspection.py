@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..uses import UNSUPPORTED, Use, treatment_of
+from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
 from .graphs import Library
 from .operations import CONSTANT, CONTROL, RANDOM, SAME, Operation
 from .survey import ACTIVE, Flags, Survey
@@ -18,11 +18,11 @@ class Witness(Survey):
         self._noted: dict[Any, tuple[str, str, str]] = {}  # the parts of a loop are met again with other flags
 
     @property
-    def uses(self) -> list[Use]:
+    def uses(self) -> list[OperationSummary]:
         """One for each name and treatment."""
-        found: dict[tuple[str, str], Use] = {}
+        found: dict[tuple[str, str], OperationSummary] = {}
         for name, treatment, place in self._noted.values():
-            found.setdefault((name, treatment), Use(name, treatment)).places.append(place)
+            found.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
         return list(found.values())
 
     def _step(self, op: Any, flags: Flags) -> Flags:

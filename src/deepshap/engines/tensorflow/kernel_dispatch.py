@@ -16,36 +16,36 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...mathematics import secants
-from ...mathematics.rules import MASKED
-from ..kernels import worth
-from .step import Step
+from ...formulas import secants
+from ...formulas.rules import MASKED
+from ...kernels import jit_threshold
+from .step import OperationRecord
 from .values import Value
 
 Sides = tuple[np.ndarray, np.ndarray]
 Plain = Callable[..., Any]  # of a multiplier (examples, references, entries of a row, ...) and of both sides
 
 
-def elementwise(secant: Any, step: Step, m: Any) -> Any:
+def elementwise(secant: Any, record: OperationRecord, m: Any) -> Any:
     """Multipliers of the operand of relu, tanh or sigmoid; None where there is no kernel."""
-    if secant not in (secants.relu, secants.tanh, secants.sigmoid) or not _is_met(step, m):
+    if secant not in (secants.relu, secants.tanh, secants.sigmoid) or not _is_met(record, m):
         return None
-    return _pulled(secant.__name__, _times(secant), step, m, [])
+    return _pulled(secant.__name__, _times(secant), record, m, [])
 
 
-def softmax(name: str, plain: Plain, step: Step, m: Any) -> Any:
+def softmax(name: str, plain: Plain, record: OperationRecord, m: Any) -> Any:
     """Multipliers of the operand of softmax, or of its logarithm; None where there is no kernel."""
-    operand = step.operands[0]
-    if not _is_met(step, m) or (operand.x.shape.rank or 0) < 2:
+    operand = record.operands[0]
+    if not _is_met(record, m) or (operand.x.shape.rank or 0) < 2:
         return None
     return _pulled(
-        name, plain, step, m, [tf.reduce_logsumexp(side, -1, keepdims=True) for side in (operand.x, operand.r)]
+        name, plain, record, m, [tf.reduce_logsumexp(side, -1, keepdims=True) for side in (operand.x, operand.r)]
     )
 
 
-def mean(step: Step, value: Value) -> Any:
+def mean(record: OperationRecord, value: Value) -> Any:
     """The mean of both sides of all pairs; None where it is not made in one pass."""
-    if not _meets(step, value):
+    if not _meets(record, value):
         return None
     made = tf.numpy_function(_mean(_inner(value)), [value.x, value.r], value.x.dtype, stateful=False)
     return tf.ensure_shape(made, [None, *value.x.shape[1:]])
@@ -76,22 +76,22 @@ def _inner(value: Value) -> int:
     return value.layout.inner if value.layout is not None else 1
 
 
-def _meets(step: Step, value: Value) -> bool:
+def _meets(record: OperationRecord, value: Value) -> bool:
     """Whether all examples meet all references in rows of their own, and kernels may run."""
     layout, dtypes = value.layout, {value.x.dtype, value.r.dtype}
     together = layout is not None and layout.axis == 0 and layout.outer == 1
-    return step.run.has_kernels and together and all(map(has_kernels, dtypes))
+    return record.run.has_kernels and together and all(map(has_kernels, dtypes))
 
 
-def _is_met(step: Step, m: Any) -> bool:
-    (operand, *others), (result, *more) = step.operands, step.results
+def _is_met(record: OperationRecord, m: Any) -> bool:
+    (operand, *others), (result, *more) = record.operands, record.results
     alike = operand.layout == result.layout and {m.dtype, operand.x.dtype, result.x.dtype} == {m.dtype}
-    return not others and not more and alike and _meets(step, operand)
+    return not others and not more and alike and _meets(record, operand)
 
 
-def _pulled(name: str, plain: Plain, step: Step, m: Any, more: Sequence[Any]) -> Any:
+def _pulled(name: str, plain: Plain, record: OperationRecord, m: Any, more: Sequence[Any]) -> Any:
     """What a kernel makes of a multiplier, or the plain rule where that is no work for a kernel."""
-    (operand,), (result,) = step.operands, step.results
+    (operand,), (result,) = record.operands, record.results
     run = _rule(name, plain, _inner(operand), int(bool(more)))
     made = tf.numpy_function(run, [m, operand.x, operand.r, result.x, result.r, *more], m.dtype, stateful=False)
     return tf.ensure_shape(made, m.shape)
@@ -111,7 +111,7 @@ def _times(secant: Any) -> Plain:
 def _rule(name: str, plain: Plain, inner: int, last: int) -> Callable[..., np.ndarray]:
     def run(m: np.ndarray, *sides: np.ndarray) -> np.ndarray:
         fits = not last or are_plain(*sides[:2], *sides[4:])
-        if fits and worth.PAIRS.reached((name, m.dtype), m.size) and is_compiled():
+        if fits and jit_threshold.PAIRS.reached((name, m.dtype), m.size) and is_compiled():
             return _by_kernel(name, m, sides, inner, last)
         pairs: list[Any] = [_beside(x, r, inner, last) for x, r in zip(sides[::2], sides[1::2], strict=True)]
         if last:  # the formula chooses places, which are not broadcast
@@ -137,14 +137,14 @@ def _mean(inner: int) -> Callable[..., np.ndarray]:
 def _explained(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray:
     n, b, size = len(x), len(r), math.prod(x.shape[1:])
     sums, arrays = np.zeros((n, size)), (m.reshape(n, b, size), x.reshape(n, size), r.reshape(b, size))
-    if not (worth.PAIRS.reached(("explained", m.dtype), m.size) and is_compiled()):
+    if not (jit_threshold.PAIRS.reached(("explained", m.dtype), m.size) and is_compiled()):
         return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
     in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
     return sums.reshape(x.shape)
 
 
 def _kernels() -> Any:
-    from ..kernels import pairs
+    from ...kernels import pairs
 
     return pairs
 
@@ -194,7 +194,7 @@ def are_plain(x: np.ndarray, r: np.ndarray, *totals: np.ndarray) -> bool:
 def in_blocks(kernel: Callable[[int, int], None], rows: int, work: int) -> None:
     """Some rows in each thread."""
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
-    blocks = worth.blocks(rows, work, threads)
+    blocks = jit_threshold.blocks(rows, work, threads)
     if len(blocks) == 1:
         kernel(0, rows)
         return

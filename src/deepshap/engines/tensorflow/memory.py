@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..api import Footprint
+from ..interface import Footprint
 from .values import Value
 
 RULE = 3  # tensors of the pairs' size that a rule works with for each value: both sides of it, and its multiplier

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...mathematics.secants import Secant
-from ..steps import Rule
+from ...formulas.secants import Secant
+from ..operation_record import Rule
 
 CONSTANT = "constant"
 SAME = "same"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from ...mathematics.traced import once
+from ...formulas.traced import once
 from .values import Layout, Value
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from ...errors import InputError
 from .operations import Operation
 from .state import replaced
-from .step import Run, Step
+from .step import OperationRecord, Run
 from .values import Value
 
 MARK = re.compile(r"deepshap_(enter|leave)_(\d+)(?:_\d+)?$")
@@ -117,7 +117,7 @@ def _through(structure: Any, name: str) -> list[Any]:
     return list(tf.identity_n(tensors, name=name))
 
 
-class RegionStep(Step):
+class RegionStep(OperationRecord):
     """The call of a layer, as a rule sees it."""
 
     def __init__(self, run: Run, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:

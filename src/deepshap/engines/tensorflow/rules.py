@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
-from ...mathematics import rules, secants
-from ...mathematics.rules import SMOOTH_NODES
-from ...mathematics.secants import Secant
-from ...mathematics.traced import once
-from ..steps import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
+from ...formulas import rules, secants
+from ...formulas.rules import SMOOTH_NODES
+from ...formulas.secants import Secant
+from ...formulas.traced import once
+from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, bands, kernel_dispatch
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
 from .pairing import Unpaired
-from .step import Step
+from .step import OperationRecord
 from .values import Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
@@ -28,40 +28,40 @@ product, product_or_zero = of_operands(once(rules.product)), of_operands(once(ru
 quotient, quotient_or_zero = of_operands(once(rules.quotient)), of_operands(once(rules.quotient_or_zero))
 
 
-def pull(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
+def pull(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     """Multipliers of a step's varying inputs, from those of its outputs (None where there is none)."""
     if operation.kind in (LINEAR, SAME, MULTILINEAR):
-        found, varying = adjoints.pulled(step, multipliers), sum(step.varying)
+        found, varying = adjoints.pulled(record, multipliers), sum(record.varying)
         if found is not None:
             return found
         if operation.kind == MULTILINEAR and varying > 1:
-            return along_segment((varying + 1) // 2)(step, *multipliers)
-        return step.vjp(step.points(), multipliers)
+            return along_segment((varying + 1) // 2)(record, *multipliers)
+        return record.vjp(record.points(), multipliers)
     if operation.kind in (QUADRATIC, SMOOTH):
-        return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(step, *multipliers)
+        return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(record, *multipliers)
     if operation.kind == ELEMENTWISE:
-        return bands.pulled(step, multipliers[0], partial(_elementwise, operation))
+        return bands.pulled(record, multipliers[0], partial(_elementwise, operation))
     assert operation.kind == CUSTOM
-    return _own(step, operation, multipliers)
+    return _own(record, operation, multipliers)
 
 
-def _elementwise(operation: Operation, step: Step, m: Any) -> list[Any]:
-    if (found := kernel_dispatch.elementwise(operation.secant, step, m)) is not None:
+def _elementwise(operation: Operation, record: OperationRecord, m: Any) -> list[Any]:
+    if (found := kernel_dispatch.elementwise(operation.secant, record, m)) is not None:
         return [found]
-    return step.unbroadcast(rescale(_secant(step, operation))(step, m))
+    return record.unbroadcast(rescale(_secant(record, operation))(record, m))
 
 
-def _secant(step: Step, operation: Operation) -> Secant | None:
+def _secant(record: OperationRecord, operation: Operation) -> Secant | None:
     """The closed form of an elementwise function's slope, if it has one, as it suits what runs it."""
     secant = operation.secant
-    if secant is not None and step.run.pairing.compiles:
+    if secant is not None and record.run.pairing.compiles:
         secant = secants.FUSED.get(secant, secant)
     return secant and once(secant)
 
 
-def pull_carefully(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
+def pull_carefully(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     """As ``pull``, with 0 where nothing reaches an element whose slope is no number."""
-    found = pull(step, operation, multipliers)
+    found = pull(record, operation, multipliers)
     return [_where_reached(multipliers[0], m) for m in found] if len(multipliers) == 1 else found
 
 
@@ -74,18 +74,22 @@ def _where_reached(given: Any, found: Any) -> Any:
     return tf.cond(alike, lambda: rules.where_reached(given, found), lambda: found)
 
 
-def _own(step: Step, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
+def _own(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     assert operation.rule is not None
     given = [
-        step.run.pairing.blank(v, step.run.float_of(v)) if m is None else m
-        for v, m in zip(step.results, multipliers, strict=True)
+        record.run.pairing.blank(v, record.run.float_of(v)) if m is None else m
+        for v, m in zip(record.results, multipliers, strict=True)
     ]
-    result = operation.rule(step, *given)
+    result = operation.rule(record, *given)
     result = list(result) if isinstance(result, (list, tuple)) else [result]
-    if len(result) != sum(step.varying):
-        raise InputError(f"the rule of {step.name} returned {len(result)} multipliers for {sum(step.varying)} inputs.")
+    if len(result) != sum(record.varying):
+        raise InputError(
+            f"the rule of {record.name} returned {len(result)} multipliers for {sum(record.varying)} inputs."
+        )
     of_user = is_of_user(operation)
-    return [_fitting(step, m, v, of_user) for m, v in zip(result, [v for v in step.operands if v.active], strict=True)]
+    return [
+        _fitting(record, m, v, of_user) for m, v in zip(result, [v for v in record.operands if v.active], strict=True)
+    ]
 
 
 def misfit(found: Any, value: Any) -> str:
@@ -101,18 +105,18 @@ def misfit(found: Any, value: Any) -> str:
 MISFIT = "deepshap, of a rule: "  # marks errors of a run
 
 
-def _fitting(step: Step, m: Any, value: Value, of_user: bool) -> Any:
+def _fitting(record: OperationRecord, m: Any, value: Value, of_user: bool) -> Any:
     """A multiplier that a rule has returned, of its value's shape, which that of a user shows only when it runs."""
     if other := misfit(m, value):
-        raise not_a_multiplier(f"the rule of {step.name}", other)
+        raise not_a_multiplier(f"the rule of {record.name}", other)
     if m is None:
         return m
-    told = f"the rule of {step.name} returned a multiplier of shape", "for an input of shape"
+    told = f"the rule of {record.name} returned a multiplier of shape", "for an input of shape"
     if not value.x.shape.is_compatible_with(m.shape):
         raise InputError(f"{told[0]} {m.shape} {told[1]} {value.x.shape}: they must be equal.")
     if not of_user:
         return m
-    shapes = tf.shape(m), step.run.pairing.shape(value)
+    shapes = tf.shape(m), record.run.pairing.shape(value)
     alike = tf.raw_ops.Equal(x=shapes[0], y=shapes[1], incompatible_shape_error=False)
     check = tf.debugging.Assert(tf.reduce_all(alike), [MISFIT + told[0], shapes[0], told[1], shapes[1]])
     with tf.control_dependencies([check]):
@@ -122,34 +126,34 @@ def _fitting(step: Step, m: Any, value: Value, of_user: bool) -> Any:
 def total(*signs: int) -> Rule:
     """Build the sum of operands with signs: each gets the multiplier."""
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        given = signs or (1,) * len(step.operands)
-        return step.shares(*(multiplier if sign > 0 else -multiplier for sign in given))
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        given = signs or (1,) * len(record.operands)
+        return record.shares(*(multiplier if sign > 0 else -multiplier for sign in given))
 
     return rule
 
 
-def cast(step: Step, multiplier: Any) -> list[Any]:
+def cast(record: OperationRecord, multiplier: Any) -> list[Any]:
     """The identity; a step where it rounds or asks whether a number is not 0."""
-    given, made = step.operands[0].x.dtype, step.results[0].x.dtype
+    given, made = record.operands[0].x.dtype, record.results[0].x.dtype
     rounds = given.is_floating and not (made.is_floating or made.is_complex)
     if rounds or (made == tf.bool and given != tf.bool):
-        return rescale()(step, multiplier)
-    return [tf.cast(multiplier, step.inputs[0].dtype)]
+        return rescale()(record, multiplier)
+    return [tf.cast(multiplier, record.inputs[0].dtype)]
 
 
-def select(step: Step, multiplier: Any) -> list[Any]:
+def select(record: OperationRecord, multiplier: Any) -> list[Any]:
     """See ``rules.select``. The old Select takes a vector as a condition for whole rows."""
-    condition, a, b = step.sides()
-    if step.name == "Select":
+    condition, a, b = record.sides()
+    if record.name == "Select":
         condition = tuple(_as_rows(v, a[0]) for v in condition)
-    if not step.varying[0]:
+    if not record.varying[0]:
         chosen, nothing = condition[0] != 0, tf.zeros_like(multiplier)
-        return step.shares(nothing, tf.where(chosen, multiplier, nothing), tf.where(chosen, nothing, multiplier))
+        return record.shares(nothing, tf.where(chosen, multiplier, nothing), tf.where(chosen, nothing, multiplier))
     of_condition, *of_branches = once(rules.select)(multiplier, condition, a, b)
-    if step.name == "Select" and step.inputs[0].shape.rank != of_condition.shape.rank:
+    if record.name == "Select" and record.inputs[0].shape.rank != of_condition.shape.rank:
         of_condition = tf.reduce_sum(of_condition, list(range(1, of_condition.shape.rank)))
-    return step.shares(of_condition, *of_branches)
+    return record.shares(of_condition, *of_branches)
 
 
 def _as_rows(condition: Any, like: Any) -> Any:
@@ -158,14 +162,14 @@ def _as_rows(condition: Any, like: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- ids and positions
-def lookup(step: Step, multiplier: Any) -> list[Any]:
+def lookup(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
-    if not step.varying[1]:
-        return step.vjp(step.points(), [multiplier])
-    ids, ids_r = step.sides()[1]
-    axis, batch_dims = _gather_axes(step, ids)
-    _apart_from_rows(step, step.operands[0], range(axis, axis + 1))
-    by_table, explained = _at_both(step, multiplier)
+    if not record.varying[1]:
+        return record.vjp(record.points(), [multiplier])
+    ids, ids_r = record.sides()[1]
+    axis, batch_dims = _gather_axes(record, ids)
+    _apart_from_rows(record, record.operands[0], range(axis, axis + 1))
+    by_table, explained = _at_both(record, multiplier)
     own = set(range(batch_dims)) | set(range(axis, axis + ids.shape.rank - batch_dims))
     share = tf.reduce_sum(explained, [k for k in range(explained.shape.rank) if k not in own])
     if axis != batch_dims:
@@ -173,33 +177,33 @@ def lookup(step: Step, multiplier: Any) -> list[Any]:
     return [*by_table, rules.on_change(share, ids, ids_r)]
 
 
-def lookup_nd(step: Step, multiplier: Any) -> list[Any]:
+def lookup_nd(record: OperationRecord, multiplier: Any) -> list[Any]:
     """As ``lookup``, of places that are told by several coordinates."""
-    if not step.varying[1]:
-        return step.vjp(step.points(), [multiplier])
-    ids = step.sides()[1]
-    _apart_from_rows(step, step.operands[0], range(ids[0].shape[-1]))
-    by_table, explained = _at_both(step, multiplier)
+    if not record.varying[1]:
+        return record.vjp(record.points(), [multiplier])
+    ids = record.sides()[1]
+    _apart_from_rows(record, record.operands[0], range(ids[0].shape[-1]))
+    by_table, explained = _at_both(record, multiplier)
     return [*by_table, _by_coordinates(explained, ids)]
 
 
-def _apart_from_rows(step: Step, value: Value, axes: Iterable[int]) -> None:
+def _apart_from_rows(record: OperationRecord, value: Value, axes: Iterable[int]) -> None:
     """What depends on the input cannot choose among rows that run by themselves; where all pairs run it can."""
-    if step.run.pairing.apart and value.layout is not None and value.layout.axis in axes:
+    if record.run.pairing.apart and value.layout is not None and value.layout.axis in axes:
         raise Unpaired(value.x.name)
 
 
-def _at_both(step: Step, multiplier: Any) -> tuple[list[Any], Any]:
+def _at_both(record: OperationRecord, multiplier: Any) -> tuple[list[Any], Any]:
     """The table's multiplier, if it varies, and what the choice of ids explains of each looked-up number."""
-    tables = step.sides()[0] if step.varying[0] or step.name != "ResourceGather" else (step.operands[0].p,) * 2
-    sides = step.run.pairing.spread(step.operands[1])
+    tables = record.sides()[0] if record.varying[0] or record.name != "ResourceGather" else (record.operands[0].p,) * 2
+    sides = record.run.pairing.spread(record.operands[1])
 
     def looked_up(table: Any, ids: Any) -> Any:
-        (found,) = step.run.emit(step.op, [table, ids, *(v.p for v in step.operands[2:])], retyped=True)
+        (found,) = record.run.emit(record.op, [table, ids, *(v.p for v in record.operands[2:])], retyped=True)
         return found
 
     by_table = []
-    if step.varying[0]:
+    if record.varying[0]:
         for side in sides:
             point = tf.identity(tables[0])
             (back,) = tf.gradients(looked_up(point, side), point, multiplier)
@@ -214,41 +218,41 @@ def _by_coordinates(explained: Any, ids: tuple[Any, Any]) -> Any:
     return tf.stack(rules.coordinates(share, list(zip(*(tf.unstack(side, axis=-1) for side in ids), strict=True))), -1)
 
 
-def _gather_axes(step: Step, ids: Any) -> tuple[int, int]:
-    if step.name == "ResourceGather" or len(step.operands) < 3:
+def _gather_axes(record: OperationRecord, ids: Any) -> tuple[int, int]:
+    if record.name == "ResourceGather" or len(record.operands) < 3:
         return 0, 0
-    rank, batch_dims = step.operands[0].x.shape.rank, step.op.get_attr("batch_dims")
-    return int(step.static(2)) % rank, batch_dims % (ids.shape.rank + 1) if batch_dims < 0 else batch_dims
+    rank, batch_dims = record.operands[0].x.shape.rank, record.op.get_attr("batch_dims")
+    return int(record.static(2)) % rank, batch_dims % (ids.shape.rank + 1) if batch_dims < 0 else batch_dims
 
 
 def added(values_at: int, places_at: int, sign: int = 1) -> Rule:
     """Build the rule of values that are added at places: they meet the mean multiplier of both choices of these."""
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        if not step.varying[places_at]:
-            return step.vjp(step.points(), [multiplier])
-        ids, sides = step.sides()[places_at], step.run.pairing.spread(step.operands[places_at])
-        single = step.name.endswith("SegmentSum")  # places without an axis of coordinates
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        if not record.varying[places_at]:
+            return record.vjp(record.points(), [multiplier])
+        ids, sides = record.sides()[places_at], record.run.pairing.spread(record.operands[places_at])
+        single = record.name.endswith("SegmentSum")  # places without an axis of coordinates
         if single:
             (ids, sides) = (tuple(tf.expand_dims(v, -1) for v in pair) for pair in (ids, sides))
-        _apart_from_rows(step, step.results[0], range(ids[0].shape[-1]))
+        _apart_from_rows(record, record.results[0], range(ids[0].shape[-1]))
         at, at_r = (sign * tf.gather_nd(multiplier, side) for side in sides)
-        change = rules.explained(at - at_r, rules.mean(step.sides()[values_at]))
+        change = rules.explained(at - at_r, rules.mean(record.sides()[values_at]))
         by_places = _by_coordinates(change, ids)
         found = {values_at: (at + at_r) / 2, places_at: by_places[..., 0] if single else by_places}
-        return [found.get(k, multiplier) for k, varies in enumerate(step.varying) if varies]
+        return [found.get(k, multiplier) for k, varies in enumerate(record.varying) if varies]
 
     return rule
 
 
-def one_hot(step: Step, multiplier: Any) -> list[Any]:
+def one_hot(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Rows of the identity, chosen by ids: what the multipliers explain of the change, put on the ids' change."""
-    if step.varying != (True, False, False, False):
+    if record.varying != (True, False, False, False):
         raise UnsupportedOperationError(
-            f"OneHot in {step.place} with on or off values that depend on the input has no rule."
+            f"OneHot in {record.place} with on or off values that depend on the input has no rule."
         )
-    ids, ids_r, made, made_r = values(step)
-    return [rules.on_change(tf.reduce_sum(multiplier * (made - made_r), step.op.get_attr("axis")), ids, ids_r)]
+    ids, ids_r, made, made_r = values(record)
+    return [rules.on_change(tf.reduce_sum(multiplier * (made - made_r), record.op.get_attr("axis")), ids, ids_r)]
 
 
 # ---------------------------------------------------------------------- softmax
@@ -256,21 +260,21 @@ def _with_totals(formula: Callable[..., Any]) -> Rule:
     """Build a rule that takes the logsumexp of both sides as well."""
     plain, fused = once(formula), once(partial(formula, slope=secants.exponential_fused))
 
-    def rule(step: Step, multiplier: Any) -> list[Any]:
-        found = kernel_dispatch.softmax(formula.__name__, formula, step, multiplier)
-        suited = fused if step.run.pairing.compiles else plain
-        return [suited(multiplier, *values(step), *_totals(step)) if found is None else found]
+    def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
+        found = kernel_dispatch.softmax(formula.__name__, formula, record, multiplier)
+        suited = fused if record.run.pairing.compiles else plain
+        return [suited(multiplier, *values(record), *_totals(record)) if found is None else found]
 
     return rule
 
 
-def _totals(step: Step) -> Sequence[Any]:
+def _totals(record: OperationRecord) -> Sequence[Any]:
     """Logsumexp of both sides, which is taken before they meet where their rows are not on the last axis."""
-    operand, layout = step.operands[0], step.operands[0].layout
+    operand, layout = record.operands[0], record.operands[0].layout
     if layout is None or layout.axis == len(layout.shape) - 1:
-        return [_total(side) for side in step.sides()[0]]
+        return [_total(side) for side in record.sides()[0]]
     apart = Value(_total(operand.x), _total(operand.r), True, layout=replace(layout, shape=(*layout.shape[:-1], 1)))
-    return step.run.pairing.spread(apart)
+    return record.run.pairing.spread(apart)
 
 
 def _total(z: Any) -> Any:
@@ -280,16 +284,16 @@ def _total(z: Any) -> Any:
 softmax, log_softmax = _with_totals(rules.softmax), _with_totals(rules.log_softmax)
 
 
-def cross_entropy(step: Step, multiplier: Any, _: Any) -> list[Any]:
+def cross_entropy(record: OperationRecord, multiplier: Any, _: Any) -> list[Any]:
     """-sum(labels * log_softmax(logits)): half-splits of the products, then the rule of log_softmax."""
-    (z, zr), (labels, labels_r) = step.sides()[:2]
-    if step.name.startswith("Sparse"):
-        if step.varying[1]:
+    (z, zr), (labels, labels_r) = record.sides()[:2]
+    if record.name.startswith("Sparse"):
+        if record.varying[1]:
             raise UnsupportedOperationError(
-                f"{step.name} in {step.place} with labels that depend on the input has no rule."
+                f"{record.name} in {record.place} with labels that depend on the input has no rule."
             )
-        labels = labels_r = tf.one_hot(step.operands[1].p, tf.shape(z)[-1], dtype=z.dtype)
+        labels = labels_r = tf.one_hot(record.operands[1].p, tf.shape(z)[-1], dtype=z.dtype)
     u, ur = (tf.nn.log_softmax(side) for side in (z, zr))
     by_labels, by_logs = rules.product(-tf.expand_dims(multiplier, -1), (labels, labels_r), (u, ur))
     of_logits = rules.log_softmax(by_logs, z, zr, u, ur, _total(z), _total(zr))
-    return step.shares(of_logits, by_labels * tf.ones_like(labels))
+    return record.shares(of_logits, by_labels * tf.ones_like(labels))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from ...errors import InputError
 from .._compat import inner_layers
 from ..callables import packages, reached
-from ..keeping import Kept, generators_kept
+from ..snapshot import ObjectSnapshot, generators_kept
 from ._compat import seed_generator
 
 DEPTH = 4  # how far layers are looked for inside of functions and objects
@@ -84,7 +84,7 @@ def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
 
     Fused kernels are switched off, and stateful layers begin where they stand. Layers that are not built yet stay built.
     """
-    kept = Kept([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
+    kept = ObjectSnapshot([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
     kept.note_generators()
     try:
         with generators_kept():

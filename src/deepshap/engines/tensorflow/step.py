@@ -33,7 +33,7 @@ class Run(Protocol):
         """Run an operation on other inputs; ``retyped`` where their dtypes differ from its own."""
 
 
-class Step:
+class OperationRecord:
     """One operation of the model on the pairs, as its rule sees it.
 
     Attributes

@@ -1,6 +1,6 @@
 """THE table: what every operation of TensorFlow is, under the type that it has in a graph.
 
-Adding an operation: a function in ``mathematics/`` or a rule in ``rules.py`` if it needs one, a line here, a line in
+Adding an operation: a function in ``formulas/`` or a rule in ``rules.py`` if it needs one, a line here, a line in
 ``tests/support/cases/both.py``, or in ``of_tensorflow.py`` beside it, with the reason why it is for one framework alone.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...mathematics import secants
+from ...formulas import secants
 from . import axes, composites, control, rules
 from .lists import list_operation
 from .operations import (

@@ -35,7 +35,7 @@ from .operations import (
 )
 from .pairing import Pairing, Unpaired
 from .regions import Region, RegionStep, marker
-from .step import Step
+from .step import OperationRecord
 from .survey import Survey
 from .values import Value
 
@@ -47,7 +47,7 @@ class Tape:
         self.tracer = tracer
         self.records: list[tuple[Sequence[Value], Callable[..., None]]] = []
         self.multipliers: dict[Value, Any] = {}
-        self.makers: dict[Value, Step] = {}  # steps with rules of the table, by what they return
+        self.makers: dict[Value, OperationRecord] = {}  # steps with rules of the table, by what they return
 
     def record(self, outputs: Sequence[Value], pull: Callable[..., None]) -> None:
         """Remember how to pull the outputs' multipliers (None where there is none) back."""
@@ -89,7 +89,7 @@ class Tracer:
         layouts: Layouts,
         carrier: tf.DType,
         diagnosis: list[Diagnosis] | None = None,
-        careful: bool = False,
+        zero_unreached: bool = False,
     ) -> None:
         self.library, self.survey, self.pairing, self.layouts = survey.library, survey, pairing, layouts
         self.carrier = carrier  # dtype of the multipliers of what is no float
@@ -101,7 +101,7 @@ class Tracer:
         self.lost: set[Any] = set()  # variables that were written where that cannot be followed
         self.written: dict[Any, Value] = {}  # what the model has written to its variables, by their handles
         self.diagnosis = diagnosis
-        self.pull = rules.pull_carefully if careful else rules.pull
+        self.pull = rules.pull_carefully if zero_unreached else rules.pull
         self.dtypes: set[tf.DType] = set()  # of values that depend on the input
         self.bytes = Bytes()  # what these take
         self.checks = False  # whether something is checked while it runs
@@ -243,23 +243,23 @@ class Tracer:
         x, r = (self.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
         outputs = self.outputs(op, x, r)
         if tape is not None:
-            self.record(tape, Step(self, op, inputs, outputs), operation)
+            self.record(tape, OperationRecord(self, op, inputs, outputs), operation)
         return outputs
 
-    def record(self, tape: Tape, step: Step, operation: Operation) -> None:
+    def record(self, tape: Tape, record: OperationRecord, operation: Operation) -> None:
         """Let the rule of an operation pull the multipliers of a step's outputs back."""
-        whole = self._whole(tape, step) if type(step) is Step and not is_of_user(operation) else None
+        whole = self._whole(tape, record) if type(record) is OperationRecord and not is_of_user(operation) else None
         if whole is None:
-            tape.record(step.results, lambda *m: self._pull(tape, step, operation, m))
+            tape.record(record.results, lambda *m: self._pull(tape, record, operation, m))
         else:
-            tape.record(step.results, lambda m: tape.add_all(whole.operands, whole.pulled(m)))
+            tape.record(record.results, lambda m: tape.add_all(whole.operands, whole.pulled(m)))
 
-    def _whole(self, tape: Tape, step: Step) -> Any:
+    def _whole(self, tape: Tape, record: OperationRecord) -> Any:
         """Several operations that a step ends and that go back as one, where kernels may run."""
-        tape.makers.update(dict.fromkeys(step.results, step))
+        tape.makers.update(dict.fromkeys(record.results, record))
         if not self.has_kernels:
             return None
-        return attention.ended_by(step, tape.makers) or convolutions.ended_by(step, tape.makers)
+        return attention.ended_by(record, tape.makers) or convolutions.ended_by(record, tape.makers)
 
     def outputs(self, op: Any, x: Sequence[Any], r: Sequence[Any]) -> list[Value]:
         """What an operation returns on both sides, as values that depend on the input."""
@@ -302,14 +302,14 @@ class Tracer:
             raise Unpaired(f"{value.x.name} {value.x.shape}")
         return value
 
-    def _pull(self, tape: Tape, step: Step, operation: Operation, multipliers: Sequence[Any]) -> None:
-        result = self.pull(step, operation, multipliers)
+    def _pull(self, tape: Tape, record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> None:
+        result = self.pull(record, operation, multipliers)
         if self.diagnosis is not None:
-            around = [v for v in step.operands if not v.active and v.r is not v.x and not v.is_list]
-            gap, size = _differing(around) if around else rules.local_gap(step, multipliers, result)
-            place = AROUND + step.place if around else step.place
-            self.diagnosis.append(Diagnosis([(step.name, place)], tf.stack([[gap], [size]])))
-        tape.add_all([v for v in step.operands if v.active], result)
+            around = [v for v in record.operands if not v.active and v.r is not v.x and not v.is_list]
+            gap, size = _differing(around) if around else rules.local_gap(record, multipliers, result)
+            place = AROUND + record.place if around else record.place
+            self.diagnosis.append(Diagnosis([(record.name, place)], tf.stack([[gap], [size]])))
+        tape.add_all([v for v in record.operands if v.active], result)
 
     def settled(self, value: Value, op: Any) -> Value:
         """Indices that are about to be used: they must be the same on both sides."""

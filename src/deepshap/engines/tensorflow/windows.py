@@ -15,21 +15,21 @@ from ..windows import joined, within
 class Windows:
     """Takes the elements of every window, padding with the least number."""
 
-    def __init__(self, step: Any, x: Any) -> None:
-        names = [n for n in ("ksize", "strides", "padding", "data_format") if n in step.op.node_def.attr]
-        options = {n: step.op.get_attr(n) for n in names}
+    def __init__(self, record: Any, x: Any) -> None:
+        names = [n for n in ("ksize", "strides", "padding", "data_format") if n in record.op.node_def.attr]
+        options = {n: record.op.get_attr(n) for n in names}
         padding, layout = options["padding"].decode(), options.get("data_format", b"NHWC").decode()
         if padding not in ("SAME", "VALID"):
-            raise UnsupportedOperationError(f"{step.name} in {step.place} with padding {padding} has no rule.")
-        kernel = options["ksize"] if "ksize" in options else step.static(1).tolist()
-        strides = options["strides"] if "strides" in options else step.static(2).tolist()
+            raise UnsupportedOperationError(f"{record.name} in {record.place} with padding {padding} has no rule.")
+        kernel = options["ksize"] if "ksize" in options else record.static(1).tolist()
+        strides = options["strides"] if "strides" in options else record.static(2).tolist()
         self.channels_last = not layout.startswith("NC")
         inner = slice(1, -1) if self.channels_last else slice(2, None)
         sizes = x.shape.as_list()[inner]
         if None in sizes:
-            raise UnsupportedOperationError(f"{step.name} in {step.place} over axes of unknown size has no rule.")
+            raise UnsupportedOperationError(f"{record.name} in {record.place} over axes of unknown size has no rule.")
         if kernel[0] != 1 or kernel[-1 if self.channels_last else 1] != 1:
-            raise UnsupportedOperationError(f"{step.name} in {step.place} over rows or channels has no rule.")
+            raise UnsupportedOperationError(f"{record.name} in {record.place} over rows or channels has no rule.")
         axes = [_positions(*one, padding) for one in zip(sizes, kernel[inner], strides[inner], strict=True)]
         self.size, self.rank = math.prod(sizes), len(sizes)
         self.grid = [len(a) for a in axes]

@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ...errors import UnsupportedOperationError
 from ._compat import base_of, is_view
 from .calls import Call, place_of_call
-from .operations import Unsettled
+from .operations import IndexMismatch
 from .tree import detached, is_continuous, replace, tensors
 
 MARK = "deepshap"  # of nodes of the graph, with the number of the value that they made
@@ -96,7 +96,7 @@ def _reaches_mark(node: Any) -> bool:
     return False
 
 
-class Noted:
+class ActivityTracker:
     """Constants of which something is noted, as long as they live."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ def is_active(tensor: Tensor) -> bool:
     return tag_of(tensor) is not None or is_followed(tensor)
 
 
-def told_active(given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
+def split_active(given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
     """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
     tags = [getattr(tensor, TAG, None) for tensor in given]
     active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
@@ -225,9 +225,9 @@ INSTEAD = {
 }
 
 
-def unsettled(what: str, instead: str = "indices") -> Unsettled:
+def unsettled(what: str, instead: str = "indices") -> IndexMismatch:
     """The error for a selection that differs between the sides."""
-    return Unsettled(
+    return IndexMismatch(
         f"{what} differ between example and reference and are used at {place_of_call()}. {INSTEAD[instead]}"
     )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, Function, once_differentiable
 
 from ...errors import UnsupportedOperationError
-from ...mathematics.rules import where_reached
+from ...formulas.rules import where_reached
 from . import pairing, rules
 from ._compat import (
     entry_of,
@@ -31,7 +31,7 @@ from ._compat import (
     to_vmap,
     version_of,
 )
-from .operations import Operation, Reading, Step
+from .operations import BackwardOptions, Operation, OperationRecord
 from .tree import detached, is_continuous, tensors
 
 Find = Callable[[list[Any]], list[Any]]  # from the multipliers of a step's results to those of its inputs
@@ -42,26 +42,26 @@ class Node(Function):
 
     @staticmethod
     def forward(  # noqa: D102
-        ctx: Any, reading: Reading, step: Step, operation: Operation, *inputs: Tensor
+        ctx: Any, reading: BackwardOptions, record: OperationRecord, operation: Operation, *inputs: Tensor
     ) -> Any:
-        ctx.reading, ctx.step, ctx.operation = reading, step, operation
+        ctx.reading, ctx.step, ctx.operation = reading, record, operation
         ctx.set_materialize_grads(False)
         versions = [version_of(i) for i in inputs]
-        result = step.evaluate(*inputs)  # steps of a loop ask what made them
+        result = record.evaluate(*inputs)  # steps of a loop ask what made them
         if [version_of(i) for i in inputs] != versions:
             raise UnsupportedOperationError(
-                f"{step.name} at {step.place} has a rule or handler of its own and overwrites its input, whose old value that "
-                "needs. Let it work out of place (inplace=False)."
+                f"{record.name} at {record.place} has a rule or handler of its own and overwrites its input, whose old value "
+                "the rule needs. Let it work out of place (inplace=False)."
             )
         if operation.keeps_memory:
-            result, step.memory = result
+            result, record.memory = result
         memory = {i.untyped_storage().data_ptr() for i in inputs}
         outputs = tuple([_fresh(o, memory) for o in tensors(result)])
         ctx.floating = [is_continuous(o.dtype) for o in outputs]
         if not all(ctx.floating):
             ctx.mark_non_differentiable(*[o for o, floating in zip(outputs, ctx.floating, strict=True) if not floating])
-        step.outputs = tuple([o.detach() for o, floating in zip(outputs, ctx.floating, strict=True) if floating])
-        step.form = detached(result)
+        record.outputs = tuple([o.detach() for o, floating in zip(outputs, ctx.floating, strict=True) if floating])
+        record.form = detached(result)
         return outputs
 
     @staticmethod
@@ -76,13 +76,13 @@ def _back(ctx: Any, *multipliers: Tensor) -> Any:
     if step.known is not None:
         return None, None, None, *_known(step)
     given: list[Any] = [m for m, floating in zip(multipliers, ctx.floating, strict=True) if floating]
-    if not ctx.operation.pairs_itself:
+    if not ctx.operation.batched_rule:
         given = [torch.zeros_like(o) if m is None else m for m, o in zip(given, step.outputs, strict=True)]
     find, step, given = _found_by(ctx, given)
     alike = partial(_alike, find, step.inputs)
     several = several_at_once()
     result = for_several(f"{step.name} at {step.place}", alike, given) if several else for_one(alike, given)
-    if reading.careful and len(given) == 1:
+    if reading.zero_unreached and len(given) == 1:
         result = tuple(m if m is None or m.shape != given[0].shape else where_reached(given[0], m) for m in result)
     if reading.diagnosis is not None:
         reading.diagnosis.append((step, *rules.local_gap(step, given[: len(step.outputs)], result)))
@@ -92,21 +92,21 @@ def _back(ctx: Any, *multipliers: Tensor) -> Any:
 _back_once = once_differentiable(_back)
 
 
-def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, Step, list[Any]]:
+def _found_by(ctx: Any, given: list[Any]) -> tuple[Find, OperationRecord, list[Any]]:
     """What goes back through a node, the step as it sees it, and the multipliers that it takes."""
     step, reading, operation = ctx.step, ctx.reading, ctx.operation
-    if operation.pairs_itself:
+    if operation.batched_rule:
         given = _with_selections(step, given)
     if reading.references is not None:
         step = pairing.among(step, reading.references)
     return partial(pairing.multipliers, step, operation), step, given
 
 
-def _known(step: Step) -> tuple[Tensor | None, ...]:
+def _known(record: OperationRecord) -> tuple[Tensor | None, ...]:
     """What another step's rule has found of a step's inputs already."""
-    assert step.known is not None
-    known = [None if m is None else _like(m, i) for m, i in zip(step.known, step.inputs, strict=True)]
-    step.known = None
+    assert record.known is not None
+    known = [None if m is None else _like(m, i) for m, i in zip(record.known, record.inputs, strict=True)]
+    record.known = None
     if not several_at_once():
         return tuple(None if m is None else m.squeeze(0) for m in known)
     return tuple(None if m is None else to_vmap(m) for m in known)
@@ -130,12 +130,13 @@ def _like(multiplier: Tensor, value: Tensor) -> Tensor:
     return (multiplier.real if real else multiplier).to(value.dtype)
 
 
-def _with_selections(step: Step, given: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _with_selections(record: OperationRecord, given: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The multipliers of all outputs but perhaps the first, then those of entries of the first one."""
-    selections, step.selections = step.selections, []
-    step.selected = tuple((axis, index) for axis, index, _ in selections)
+    selections, record.selections = record.selections, []
+    record.selected = tuple((axis, index) for axis, index, _ in selections)
     outputs = [
-        torch.zeros_like(o) if m is None and i else m for i, (m, o) in enumerate(zip(given, step.outputs, strict=True))
+        torch.zeros_like(o) if m is None and i else m
+        for i, (m, o) in enumerate(zip(given, record.outputs, strict=True))
     ]
     return [*outputs, *(m for _, _, m in selections)]
 
@@ -145,11 +146,11 @@ class Uses:
 
     def __init__(self) -> None:
         self.begun = False  # whether there are recurrent networks
-        self._whole: set[Step] = set()  # of whose output not only single steps are used
+        self._whole: set[OperationRecord] = set()  # of whose output not only single steps are used
 
-    def count(self, values: Iterable[Tensor], reading: Reading) -> None:
+    def count(self, values: Iterable[Tensor], reading: BackwardOptions) -> None:
         """Count what a call takes, of all outputs; not where each step is looked at by itself."""
-        for value in () if reading.careful or not self.begun else values:
+        for value in () if reading.zero_unreached or not self.begun else values:
             if (step := made_by(value.grad_fn)) is not None:
                 step.uses += 1
 
@@ -162,16 +163,16 @@ class Uses:
         return sum(step.outputs[0].nbytes for step in steps)
 
 
-def recurrent_step(value: Tensor, position: int = 0) -> Step | None:
+def recurrent_step(value: Tensor, position: int = 0) -> OperationRecord | None:
     """The step of the recurrent network of whose outputs a tensor is the one in some position."""
     return made_by(value.grad_fn) if value.output_nr == position else None
 
 
-def made_by(node: Any) -> Step | None:
+def made_by(node: Any) -> OperationRecord | None:
     """The step of a recurrent network that a node of autograd's graph is."""
-    if not isinstance(node, BackwardCFunction) or not isinstance(step := getattr(node, "step", None), Step):
+    if not isinstance(node, BackwardCFunction) or not isinstance(step := getattr(node, "step", None), OperationRecord):
         return None
-    return step if node.operation.pairs_itself else None  # type: ignore[attr-defined]
+    return step if node.operation.batched_rule else None  # type: ignore[attr-defined]
 
 
 def several_at_once() -> bool:

@@ -19,11 +19,11 @@ from torch.autograd import Function
 from torch.utils.checkpoint import CheckpointError
 
 from ...errors import BatchMixingError, NonFiniteError, UnsupportedOperationError
-from ..api import Contributions
+from ..interface import Contributions
 from . import kernel_dispatch
 from ._compat import HAS_VMAP
 from .batch_axes import beside, row_axis
-from .operations import Misaligned, Pairs
+from .operations import Pairs, TraceMismatch
 from .tracer import Tracer
 
 # Makes of multipliers and differences, both (examples, references, ...), what is wanted of every pair.
@@ -76,7 +76,7 @@ class Traced:
         references, and of all outputs if it can, so that rules compute what outputs share once.
         """
         chosen = torch.as_tensor(columns, device=self.output.device)
-        windows = self._windows(most // chosen.numel()) if self.pairs.crossed else [slice(0, self.pairs.references)]
+        windows = self._windows(most // chosen.numel()) if self.pairs.all_pairs else [slice(0, self.pairs.references)]
         widest = max(window.stop - window.start for window in windows)
         at_once = max(1, most // (self.pairs.examples * widest))
         found: list[list[Tensor]] = []
@@ -105,7 +105,7 @@ class Traced:
             return self
         axes = [row_axis(x, r, self.pairs) for x, r in zip(self.leaves, self.references, strict=True)]
         references = [r.narrow(axis, window.start, count) for r, axis in zip(self.references, axes, strict=True)]
-        return replace(self, references=references, pairs=Pairs(n, count, crossed=True))
+        return replace(self, references=references, pairs=Pairs(n, count, all_pairs=True))
 
     def _of_outputs(self, chosen: Tensor, reduce: Reduce, at_once: int, last: bool) -> list[Tensor]:
         """For every leaf, (outputs, ...); ``last`` says that no further backward pass follows."""
@@ -129,7 +129,7 @@ class Traced:
         """Multipliers of each leaf: (outputs, *its shape), and of crossed sides (outputs, references, *its shape)."""
         if not self.output.requires_grad:
             return [None] * len(self.leaves)
-        if not self.pairs.crossed:
+        if not self.pairs.all_pairs:
             return self._gradients(seeds, retain)
         references = self.pairs.references
         found = self._gradients(seeds.repeat_interleave(references, 0), retain)
@@ -147,15 +147,15 @@ class Traced:
             return torch.autograd.grad(start, self.leaves, retain_graph=keep, allow_unused=True)
 
         try:
-            if len(seeds) == 1 and not self.pairs.crossed:
+            if len(seeds) == 1 and not self.pairs.all_pairs:
                 return [None if m is None else m.unsqueeze(0) for m in backward(seeds[0])]
             try:
                 return _at_once(backward, seeds)
             except RuntimeError as error:
                 if not _only_at_once(error):
                     raise
-                if self.pairs.crossed:
-                    raise Misaligned(f"no backward pass for several references at once ({error})") from error
+                if self.pairs.all_pairs:
+                    raise TraceMismatch(f"no backward pass for several references at once ({error})") from error
                 return self._one_by_one(backward, seeds)
         except CheckpointError as error:
             raise UnsupportedOperationError(
@@ -194,12 +194,12 @@ class Traced:
             x, r = self.leaves[i].detach(), self.references[i]
             x, r = beside(x, r, self.pairs)
             d = (x - r).masked_fill(x == r, 0)
-            self._differences[i] = d if self.pairs.crossed else d[0]
+            self._differences[i] = d if self.pairs.all_pairs else d[0]
         return self._differences[i]
 
     def _of_grid(self, i: int, values: Tensor) -> Tensor:
         """From the layout of a leaf's multipliers to (examples, references, ...)."""
-        if self.pairs.crossed:
+        if self.pairs.all_pairs:
             return values.movedim(row_axis(self.leaves[i], self.references[i], self.pairs) + 1, 0)
         return values.movedim(self.axes[i], 0).unflatten(0, self.pairs.grid)
 
@@ -208,7 +208,7 @@ class Traced:
         if m is None and known is not None:
             return known[k]
         x, r, total = self.leaves[i], self.references[i], None
-        if m is not None and self.pairs.crossed:
+        if m is not None and self.pairs.all_pairs:
             total = kernel_dispatch.contributions(m, x, r, row_axis(x, r, self.pairs))
         if total is None:
             d = self._difference(i)
@@ -230,7 +230,7 @@ class Traced:
         assert self.around is not None
         total = total.double()
         for i, (values, one) in enumerate(zip(contributions, self.around, strict=True), len(self.axes)):
-            if self.pairs.crossed:
+            if self.pairs.all_pairs:
                 total = total + self._of_grid(i, values).double().reshape(*self.pairs.grid, -1).sum(2)
             else:
                 total = total + _sum_over_rows(values, one, self.pairs.rows).unflatten(0, self.pairs.grid)

@@ -2,9 +2,9 @@
 
 The two sides ran on different numbers of rows, n and b. So the axis on which their shapes differ is the axis of the rows. It may
 hold more than rows, where a model joined rows with steps or channels, ``x.reshape(rows * channels, steps)``: then it has k n and
-k b entries, laid out as (outer, rows, inner). ``Place`` says where the rows are; ``beside`` and ``repeated`` lay both sides out
-for a rule. Sizes do not tell ``outer``: ``Merged`` finds it by comparing a run on two rows with runs of each alone. A model that
-joins rows in any other order runs on all pairs.
+k b entries, laid out as (outer, rows, inner). ``BatchAxis`` says where the rows are; ``beside`` and ``repeated`` lay both
+sides out for a rule. Sizes do not tell ``outer``: ``FoldedBatch`` finds it by comparing a run on two rows with runs of each
+alone. A model that joins rows in any other order runs on all pairs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..api import Points
-from .operations import Misaligned, Pairs, Step
+from ..interface import Points
+from .operations import OperationRecord, Pairs, TraceMismatch
 from .tree import is_continuous, tensors
 
 
-class Place(NamedTuple):
+class BatchAxis(NamedTuple):
     """Where the rows of a value lie: an axis, where all come ``outer`` times, each time with ``inner`` entries of each."""
 
     axis: int
@@ -57,7 +57,7 @@ class Chosen(NamedTuple):
     parts: int = 1
 
 
-FIRST = Place(0)  # where most models have them
+FIRST = BatchAxis(0)  # where most models have them
 
 
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
@@ -68,7 +68,7 @@ def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
     return place.axis
 
 
-def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> Place:
+def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> BatchAxis:
     """Where the rows lie of sides that ran apart."""
     own, other, (n, b) = x.shape, r.shape, pairs.grid
     if own and other and (own[0], other[0]) == (n, b) and own[1:] == other[1:]:
@@ -83,11 +83,11 @@ def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> Place:
     outer = pairs.outer if entries > 1 else 1
     if not outer or entries % outer:
         raise _misaligned(x, r)
-    return Place(axis, outer, entries // outer)
+    return BatchAxis(axis, outer, entries // outer)
 
 
-def _misaligned(x: Tensor, r: Tensor) -> Misaligned:
-    return Misaligned(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
+def _misaligned(x: Tensor, r: Tensor) -> TraceMismatch:
+    return TraceMismatch(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
 
 
 def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
 
 def rows_first(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, Tensor]:
     """The reference side with its rows on the first axis, and the axis to be put in for it to broadcast."""
-    if not pairs.crossed:
+    if not pairs.all_pairs:
         return 0, _alike(x, r)[1]
     axis = row_axis(x, r, pairs)
     return axis + 1, r.movedim(axis, 0) if axis else r
@@ -106,7 +106,7 @@ def rows_first(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, Tensor]:
 
 def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Repeat both sides to all pairs, examples outermost."""
-    if not pairs.crossed:
+    if not pairs.all_pairs:
         return _alike(x, r)
     axis, outer, inner = place = row_place(x, r, pairs)
     shape = [*x.shape[:axis], outer, *pairs.grid, inner, *x.shape[axis + 1 :]]
@@ -127,7 +127,7 @@ def unmerged(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     return place.apart(x), place.apart(r)
 
 
-def some_of(r: Tensor, place: Place, chosen: slice) -> Tensor:
+def some_of(r: Tensor, place: BatchAxis, chosen: slice) -> Tensor:
     """Some rows of the reference side."""
     count = chosen.stop - chosen.start
     if place.entries == 1:
@@ -135,14 +135,14 @@ def some_of(r: Tensor, place: Place, chosen: slice) -> Tensor:
     return place.spread(r).narrow(place.axis + 1, chosen.start, count).flatten(place.axis, place.axis + 2)
 
 
-def to_rows(m: Tensor, place: Place | None) -> Tensor:
+def to_rows(m: Tensor, place: BatchAxis | None) -> Tensor:
     """From (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
     if place is None:
         return m.squeeze(1)
     return place.spread(m, 2).movedim(1, place.axis + 3).flatten(place.axis + 1, place.axis + 4)
 
 
-def from_rows(m: Tensor, pairs: Pairs, place: Place | None) -> Tensor:
+def from_rows(m: Tensor, pairs: Pairs, place: BatchAxis | None) -> Tensor:
     """The way back."""
     if place is None:
         return m.unsqueeze(1)
@@ -161,7 +161,7 @@ def scattered(rows: Tensor) -> Tensor:
 
 
 class Orders(NamedTuple):
-    """How often all rows come on the axis that they share with something else, see ``Place``; 0 where that is not known.
+    """How often all rows come on the axis that they share with something else, see ``BatchAxis``; 0 where that is not known.
 
     In ``constants`` and in ``values`` that Python has seen, by their places in a tape.
     """
@@ -179,7 +179,7 @@ Fits = set[int] | None  # of a value, how often all rows may come on their axis;
 
 
 @dataclass
-class Merged:
+class FoldedBatch:
     """Rows that share an axis with something else, as a run on two rows shows them: with the ``calls`` of that run.
 
     Attributes
@@ -193,12 +193,14 @@ class Merged:
     orders: Orders
 
     @classmethod
-    def find(cls, both: Points, alone: Sequence[Any], record: Callable[[Points], Any], eps: float) -> Merged | None:
+    def find(
+        cls, both: Points, alone: Sequence[Any], record: Callable[[Points], Any], eps: float
+    ) -> FoldedBatch | None:
         """Look at a run on two rows, and where entries are alike, at one on others; None where all rows have axes of their own.
 
         Raises
         ------
-        Misaligned
+        TraceMismatch
             If the rows lie in no order that is known.
         """
         merged = cls._shown_by(record(both), alone, eps)
@@ -216,21 +218,21 @@ class Merged:
         return merged
 
     @classmethod
-    def _shown_by(cls, both: Any, alone: Sequence[Any], eps: float) -> Merged:
+    def _shown_by(cls, both: Any, alone: Sequence[Any], eps: float) -> FoldedBatch:
         """Compare a run on two rows with those of each alone.
 
         Raises
         ------
-        Misaligned
+        TraceMismatch
             If the rows lie in no order that is known, each with all of its entries, or if a single row takes another way.
         """
         calls, one = both.names, alone[-1]  # which keeps its constants, as the other one may not: they are the same
         if any(tape.names != calls for tape in alone):
-            raise Misaligned("a single row makes other calls than two")
+            raise TraceMismatch("a single row makes other calls than two")
         runs = [both.steps, *(tape.steps for tape in alone)]
         steps = [_fits([*map(_values, each)], eps) for each in zip(*runs, strict=True)]
         if any(fits is not None and not fits for step in steps for fits in step):
-            raise Misaligned("rows lie in no order that is known")
+            raise TraceMismatch("rows lie in no order that is known")
         constants = [
             _first(_fits([own.tensors, single.tensors, single.tensors], eps))
             for own, single in zip(both.constants, one.constants, strict=True)
@@ -248,12 +250,12 @@ class Merged:
 
         Raises
         ------
-        Misaligned
+        TraceMismatch
             If they are not, or the run is another one than that which showed the order.
         """
         assert own.reference is not None
         if own.names != self.calls:
-            raise Misaligned("other calls than those of two rows")
+            raise TraceMismatch("other calls than those of two rows")
         for step, found in zip(own.steps, self.steps, strict=True):
             if any(found):
                 step.pairs = step.pairs._replace(outer=_common(found))
@@ -265,13 +267,13 @@ class Merged:
 def _check_alike(x: Tensor, r: Tensor, pairs: Pairs) -> None:
     side = r.movedim(row_place(x, r, pairs).axis, 0)
     if not equal_or_nan(side, side[:1].expand_as(side)):
-        raise Misaligned(f"how the rows of shape {tuple(x.shape)} lie is not known")
+        raise TraceMismatch(f"how the rows of shape {tuple(x.shape)} lie is not known")
 
 
-def _values(step: Step | None) -> tuple[Tensor, ...]:
+def _values(record: OperationRecord | None) -> tuple[Tensor, ...]:
     """All that a rule looks at."""
-    assert step is not None
-    return *step.inputs, *step.outputs
+    assert record is not None
+    return *record.inputs, *record.outputs
 
 
 def _common(found: Sequence[Fits]) -> int:
@@ -279,13 +281,13 @@ def _common(found: Sequence[Fits]) -> int:
 
     Raises
     ------
-    Misaligned
+    TraceMismatch
         If they lie in different orders.
     """
     if not (known := [fits for fits in found if fits is not None]):
         return 1
     if not (common := set.intersection(*known)):
-        raise Misaligned("the rows of what a call takes and returns lie in different orders")
+        raise TraceMismatch("the rows of what a call takes and returns lie in different orders")
     return min(common)
 
 
@@ -306,9 +308,11 @@ def _orders(both: Tensor, alone: Sequence[Tensor], eps: float) -> Fits:
         return None
     try:
         place = row_place(both, alone[0], Pairs(2, 1))
-    except Misaligned:  # for other reasons, which show when it matters
+    except TraceMismatch:  # for other reasons, which show when it matters
         return None
-    places = [Place(place.axis, n, place.entries // n) for n in range(1, place.entries + 1) if place.entries % n == 0]
+    places = [
+        BatchAxis(place.axis, n, place.entries // n) for n in range(1, place.entries + 1) if place.entries % n == 0
+    ]
     rows = [(p, p.spread(both).unbind(p.axis + 1)) for p in places]
     fits = {p.outer for p, each in rows if all(_is_close(eps, p.axis, *two) for two in zip(each, alone, strict=True))}
     return None if fits and place.entries == 1 else fits

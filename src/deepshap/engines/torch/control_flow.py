@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from ...errors import ControlFlowError, DeepShapError
-from ..api import Comparison, Contributions, Points
-from ..shell import control_flow_message, spread
+from ..base import control_flow_message, spread
+from ..interface import Comparison, Contributions, Points
 from .backward import adds_up, as_numpy
 from .composites import lengths
 from .composites.places import all_of_them, as_many_in_each_row, operations
-from .operations import Misaligned, Operation, Unsettled
+from .operations import IndexMismatch, Operation, TraceMismatch
 from .table import OPERATIONS
 
 T = TypeVar("T")
 Run = Callable[[Comparison], Contributions]
 
 
-class Agreement:
+class ControlFlowComparison:
     """Finds how both sides of a model take the same way.
 
     What a model decides by all of its rows, by the greatest of their lengths or by whether one of them is padded, does not
@@ -62,9 +62,9 @@ class Agreement:
                 found = run()
                 self._refusal = refusal
                 return found
-            except Misaligned as error:
+            except TraceMismatch as error:
                 refusal = refusal or _refusal(error)
-                another = self._another_way(isinstance(error, Unsettled))
+                another = self._another_way(isinstance(error, IndexMismatch))
             except torch.OutOfMemoryError:
                 raise
             except (DeepShapError, RuntimeError, IndexError, ValueError):
@@ -110,8 +110,8 @@ class Agreement:
             raise self._failed("rows meet others")
         return found
 
-    def _failed(self, why: str) -> Misaligned:
-        return Unsettled(why) if self._places else Misaligned(why)
+    def _failed(self, why: str) -> TraceMismatch:
+        return IndexMismatch(why) if self._places else TraceMismatch(why)
 
     def check(self, outputs: Sequence[Tensor], examples: Points, references: Points, eps: float) -> None:
         """Outputs of both sides must be those of the rows by themselves."""
@@ -126,24 +126,24 @@ class Agreement:
 
 
 def _add_up(found: Contributions, whole: Comparison, eps: float) -> bool:
-    return adds_up(found, whole.outputs, eps**0.5, len(whole.references) if whole.crossed else 1)
+    return adds_up(found, whole.outputs, eps**0.5, len(whole.references) if whole.all_pairs else 1)
 
 
 def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions | None:
     """What runs on single pairs find; None where that does not add up, or the sides of one do not fit together."""
-    parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.crossed else 1)]
+    parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.all_pairs else 1)]
     for n in range(len(whole.examples)):
         of_example = whole.part(slice(n, n + 1))
         try:
             parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
-        except Misaligned:
+        except TraceMismatch:
             return None
         if not _add_up(parts[-1], of_example, eps):
             return None
     return Contributions.of_examples(parts)
 
 
-def _refusal(error: Misaligned) -> ControlFlowError:
-    if isinstance(error, Unsettled):
+def _refusal(error: TraceMismatch) -> ControlFlowError:
+    if isinstance(error, IndexMismatch):
         return ControlFlowError(str(error))
     return ControlFlowError(control_flow_message(str(error), "torch.where"))

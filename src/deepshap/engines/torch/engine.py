@@ -1,9 +1,10 @@
 """The PyTorch engine: run the model on pairs of points and return their contributions.
 
-``TorchEngine.probe`` analyzes a model on one example and one reference: where its rows lie, how much memory a pair takes, whether
-the two sides can run on rows of their own. ``contributions`` explains a comparison in one of two ways. Crossed (``_crossed``): N
-examples and B references run once each, and only multipliers belong to pairs. Side by side (``_on_all_pairs``): both sides run on
-all pairs. Either way ends in ``_run``: trace the examples beside the recorded references, then go back with the multipliers.
+``TorchEngine.analyze`` looks at a model with one example and one reference: where its rows lie, how much memory a pair takes,
+whether the two sides can run on rows of their own. ``contributions`` explains a comparison in one of two ways. Crossed
+(``_crossed``): N examples and B references run once each, and only multipliers belong to pairs. Side by side
+(``_on_all_pairs``): both sides run on all pairs. Either way ends in ``_run``: trace the examples beside the recorded
+references, then go back with the multipliers.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
-from ..api import Blame, Comparison, Contributions, Footprint, Plan, Points, Profile, Use
+from ..interface import Comparison, Contributions, Footprint, ModelProfile, OperationGap, OperationSummary, Plan, Points
 from . import heads as output_heads
 from . import inspection
 from .backward import Reduce, Traced, adds_up, as_numpy, gathered, of_pairs, over_references, row_by_row
-from .batch_axes import Merged
+from .batch_axes import FoldedBatch
 from .calls import errors_told
-from .control_flow import Agreement
+from .control_flow import ControlFlowComparison
 from .custom_functions import Derivatives, foreign_visible
 from .double import InFloat64
 from .handlers import Handlers
 from .inputs import Inputs
-from .layers import Untouched, layer_values_through
-from .operations import Misaligned, Pairs, Reading
+from .layers import UnmodifiedModel, layer_values_through
+from .operations import BackwardOptions, Pairs, TraceMismatch
 from .preserve import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
 from .recurrent import LEFT
-from .recurrent.context import Begun, Handed
+from .recurrent.context import PrefixCache, RecurrentContext
 from .reference_cache import Recorded, ReferenceCache
 from .tape import Tape
 from .tracer import Tracer
@@ -51,7 +52,7 @@ class Meeting(NamedTuple):
     reduce: Reduce
 
 
-class TorchEngine(Untouched):
+class TorchEngine(UnmodifiedModel):
     """Explains one torch model.
 
     Parameters
@@ -120,8 +121,8 @@ class TorchEngine(Untouched):
         self._references.forget()
         self._footprint: Footprint | None = None
         self._pairwise = False  # whether references must be run beside every example
-        self._merged: Merged | None = None  # rows that share an axis with something else
-        self._agreement = Agreement(self._evaluate, self.operations)
+        self._merged: FoldedBatch | None = None  # rows that share an axis with something else
+        self._agreement = ControlFlowComparison(self._evaluate, self.operations)
         return used
 
     def _wide(self) -> TorchEngine:
@@ -145,7 +146,7 @@ class TorchEngine(Untouched):
             torch.cuda.empty_cache()
         return True
 
-    def probe(self, examples: Points, references: Points) -> Profile:
+    def analyze(self, examples: Points, references: Points) -> ModelProfile:
         """Check on an example and a reference that the model can be explained, once for rows of one kind."""
         if not self._references.fits(examples):
             self.forget()
@@ -196,10 +197,10 @@ class TorchEngine(Untouched):
             tracer.finish()
             return self._flat(output, len(points)), leaves
 
-    def record(self, references: Points, begun: Begun | None = None, each: int | None = None) -> Recorded:
+    def record(self, references: Points, begun: PrefixCache | None = None, each: int | None = None) -> Recorded:
         """Run the references, of which ``each`` may come again and again, and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
-        tracer.handed = Handed.of_references(len(references), each, begun)
+        tracer.handed = RecurrentContext.of_references(len(references), each, begun)
         tracer.tape.weights = frozenset(id(p) for m in self.modules for p in m.parameters(False))
         with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
@@ -216,7 +217,7 @@ class TorchEngine(Untouched):
         if not self._pairwise:
             both, alone = Points.joined([example, reference]), [tracer.tape, recorded.tape]
             try:
-                self._merged = Merged.find(both, alone, lambda rows: self.record(rows).tape, self.eps)
+                self._merged = FoldedBatch.find(both, alone, lambda rows: self.record(rows).tape, self.eps)
             except Exception:  # of a model that does not take such rows, too
                 self._pairwise = True
         footprint, self._recurrent = footprint_of(recorded.tape, tracer.tape, recorded.leaves)
@@ -234,15 +235,15 @@ class TorchEngine(Untouched):
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
-        reduce = of_pairs if multipliers else over_references if comparison.crossed else row_by_row
-        if comparison.crossed and comparison.examples.extra:
+        reduce = of_pairs if multipliers else over_references if comparison.all_pairs else row_by_row
+        if comparison.all_pairs and comparison.examples.extra:
             fit = plan.memory // max(1, len(comparison.references) * sum(self._footprint or ()))
             if self._recurrent and 0 < fit < len(comparison.examples):  # pairs of all lengths run together, in parts
                 parts = [comparison.part(slice(at, at + fit)) for at in range(0, len(comparison.examples), fit)]
                 return Contributions.of_examples([self.contributions(part, plan, multipliers) for part in parts])
             if (found := self._by_arguments(comparison, plan, reduce)) is not None:
                 return found
-        elif comparison.crossed and self._can_be_crossed(comparison):
+        elif comparison.all_pairs and self._can_be_crossed(comparison):
             for _ in range(2):
                 try:
                     found = self._crossed(comparison, plan, reduce)
@@ -251,11 +252,11 @@ class TorchEngine(Untouched):
                     ):
                         return found
                     break
-                except Misaligned:
+                except TraceMismatch:
                     if not self._references.drop():  # the activations may have been those of another model
                         break
             self._pairwise = True
-        beside = self._on_all_pairs if comparison.crossed else self._beside
+        beside = self._on_all_pairs if comparison.all_pairs else self._beside
         return self._agreement.explained(lambda part: beside(part, plan, reduce), comparison, self.eps)
 
     def _can_be_crossed(self, comparison: Comparison) -> bool:
@@ -264,12 +265,12 @@ class TorchEngine(Untouched):
         return not self._pairwise and (examples != references or examples == 1)
 
     def _crossed(
-        self, comparison: Comparison, plan: Plan | None, reduce: Reduce, begun: Begun | None = None
+        self, comparison: Comparison, plan: Plan | None, reduce: Reduce, begun: PrefixCache | None = None
     ) -> Contributions:
         """Either side runs on rows of its own."""
         n, b = len(comparison.examples), len(comparison.references)
         recorded = self._references.recorded(comparison.references, partial(self.record, begun=begun))
-        pairs = Pairs(n, b, crossed=n * b > 1)
+        pairs = Pairs(n, b, all_pairs=n * b > 1)
         found, output = self._run(Meeting(comparison.examples, recorded, pairs, comparison.outputs, reduce), plan)
         expected = as_numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
         return gathered(found, output, np.repeat(expected, n, 0), reduce)
@@ -284,14 +285,14 @@ class TorchEngine(Untouched):
         if self._pairwise or (fit and quicker_together(comparison.pairs, len(groups), self._recurrent)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
-        found, begun = [], Begun([])
+        found, begun = [], PrefixCache([])
         try:
             for rows in halves:
                 examples = comparison.examples[rows]
                 references = comparison.references.described_by(examples[np.zeros(b, int)])
                 part = Comparison(examples, references, True, comparison.outputs[rows])
                 found.append(self._crossed(part, plan, reduce, begun))
-        except (Misaligned, UnsupportedOperationError):
+        except (TraceMismatch, UnsupportedOperationError):
             self._pairwise = True
             return None
         whole = Contributions.of_examples(found).of_rows(np.argsort(np.concatenate(halves)))
@@ -300,7 +301,7 @@ class TorchEngine(Untouched):
 
     def _on_all_pairs(self, comparison: Comparison, plan: Plan, reduce: Reduce) -> Contributions:
         """Both sides run on all pairs."""
-        n, b, rows = len(comparison.examples), len(comparison.references), comparison.row_by_row()
+        n, b, rows = len(comparison.examples), len(comparison.references), comparison.aligned_pairs()
         recorded, pairs, found, output = self._side_by_side(
             rows.examples, rows.references, rows.outputs, b, reduce, plan
         )
@@ -335,20 +336,20 @@ class TorchEngine(Untouched):
     ) -> tuple[list[np.ndarray], Tensor]:
         """Multipliers and differences of every pair, reduced, with the explained outputs first; and the points' outputs."""
         most = multipliers_of_pass(plan, self._footprint, self._calls, self.device) if plan else met.pairs.rows
-        for careful in (False, True):
-            reading = Reading(diagnosis=diagnosis, careful=careful or diagnosis is not None)
+        for zero_unreached in (False, True):
+            reading = BackwardOptions(diagnosis=diagnosis, zero_unreached=zero_unreached or diagnosis is not None)
             found, output = self._followed(met, most, reading)
-            if reading.careful or all(np.isfinite(f).all() for f in found):
+            if reading.zero_unreached or all(np.isfinite(f).all() for f in found):
                 break
         return found, output
 
-    def _followed(self, met: Meeting, most: int, reading: Reading) -> tuple[list[np.ndarray], Tensor]:
+    def _followed(self, met: Meeting, most: int, reading: BackwardOptions) -> tuple[list[np.ndarray], Tensor]:
         """As ``_run``."""
         points, recorded, pairs, columns, reduce = met
         summing = self.layer is None and reduce is over_references and reading.diagnosis is None
         tracer = Tracer(pairs, recorded.tape, self._agreement.operations(points), summing)
         tracer.reading = replace(reading)  # which the way back writes to
-        if (merged := self._merged if pairs.crossed else None) is not None:
+        if (merged := self._merged if pairs.all_pairs else None) is not None:
             tracer.tape.orders = merged.orders
         with preserved(self._contents), errors_told():
             output, leaves = self.trace(tracer, points)
@@ -361,18 +362,18 @@ class TorchEngine(Untouched):
         return found, output.detach()
 
     # ------------------------------------------------------------------ looking at a model
-    def blame(self, pair: Comparison) -> Blame | None:
+    def largest_gap(self, pair: Comparison) -> OperationGap | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
         found: list[Any] = []
         try:
             recorded = self.record(pair.references.described_by(pair.examples))
             self._run(Meeting(pair.examples, recorded, Pairs(1, 1), pair.outputs, row_by_row), None, found)
-        except (Misaligned, ValueError):
+        except (TraceMismatch, ValueError):
             return None
         worst = max(reversed(found), key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
-        return worst and Blame(worst[0].name, worst[0].place, *worst[1:])
+        return worst and OperationGap(worst[0].name, worst[0].place, *worst[1:])
 
-    def uses(self, points: Points) -> list[Use]:
+    def uses(self, points: Points) -> list[OperationSummary]:
         """The operations that the model uses on what depends on its inputs."""
         self._find_axes(points[[0, 0]])
         with preserved(self._contents):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DeepShapError
-from ...mathematics.rules import Term
+from ...formulas.rules import Term
 from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
-from .operations import CUSTOM, Operation, Step
+from .operations import CUSTOM, Operation, OperationRecord
 from .pairing import misfit
 from .preserve import modules_of, named_modules
 from .tree import tensors
@@ -77,8 +77,8 @@ class _HandlerRule(HandlerRule):
         """The sum of each row, in double precision."""
         return values.reshape(len(values), -1).sum(1, dtype=torch.float64).numpy(force=True)
 
-    def __call__(self, step: Step, *multipliers: Tensor) -> list[Tensor | None]:
-        call = self._call(step, multipliers)
+    def __call__(self, record: OperationRecord, *multipliers: Tensor) -> list[Tensor | None]:
+        call = self._call(record, multipliers)
         try:
             found = self.handler(call)
         except DeepShapError:
@@ -89,15 +89,15 @@ class _HandlerRule(HandlerRule):
         sides = zip(call.inputs, call.reference_inputs, strict=True)
         kept = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
         given = [(m, *pair) for m, pair in kept if m is not None]
-        made = list(zip(multipliers, step.outputs, step.reference_outputs, strict=True))
-        floats = (t.dtype for t in (*step.inputs, *step.outputs) if t.is_floating_point())
+        made = list(zip(multipliers, record.outputs, record.reference_outputs, strict=True))
+        floats = (t.dtype for t in (*record.inputs, *record.outputs) if t.is_floating_point())
         names = [str(dtype).removeprefix("torch.") for dtype in floats]
-        self.check_sums(_rows_first([*given, *made], step.pairs.rows), len(given), names)
+        self.check_sums(_rows_first([*given, *made], record.pairs.rows), len(given), names)
         return [m for m, _ in kept]
 
-    def _call(self, step: Step, multipliers: tuple[Tensor, ...]) -> ModuleCall:
-        both = zip(step.inputs, step.reference_inputs, strict=True)
-        given = zip(tensors((step.arguments, step.keywords)), step.varying, strict=True)
+    def _call(self, record: OperationRecord, multipliers: tuple[Tensor, ...]) -> ModuleCall:
+        both = zip(record.inputs, record.reference_inputs, strict=True)
+        given = zip(tensors((record.arguments, record.keywords)), record.varying, strict=True)
         sides = [
             (*(next(both) if varies else (t, t)), varies) for t, varies in given if varies or t.is_floating_point()
         ]
@@ -108,11 +108,11 @@ class _HandlerRule(HandlerRule):
             inputs,
             reference_inputs,
             varying,
-            step.outputs,
-            step.reference_outputs,
+            record.outputs,
+            record.reference_outputs,
             multipliers,
-            step.arguments,
-            step.keywords,
+            record.arguments,
+            record.keywords,
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...errors import NoHeadError
-from ..api import Engine, Points
+from ..interface import Engine, Points
 from .inputs import take_output
 from .names import resolve
 

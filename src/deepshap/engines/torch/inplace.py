@@ -12,17 +12,17 @@ from ...errors import UnsupportedOperationError
 from ._compat import is_view
 from .activity import carried, carrier_of, give, tag_of
 from .calls import place_of_call
-from .operations import Step, Unsettled
+from .operations import IndexMismatch, OperationRecord
 from .tape import Tape
 from .tree import is_continuous, tensors
 
 
-class Overwriting:
+class InplaceWrites:
     """Knows which steps, and which constants on a tape, have values in which memory."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._steps_at: defaultdict[int, list[Step]] = defaultdict(list)
+        self._steps_at: defaultdict[int, list[OperationRecord]] = defaultdict(list)
         self._looked_at = 0  # steps of the tape whose memory is known; most models overwrite nothing
 
     def _look_at_steps(self) -> None:
@@ -76,7 +76,7 @@ class Overwriting:
 def masked(target: Tensor, mask: Tensor, value: Any) -> Tensor:
     """What ``target[mask] = value`` makes of the target, by a mask that depends on the input."""
     if isinstance(value, Tensor) and value.dim():
-        raise Unsettled(
+        raise IndexMismatch(
             f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."
         )
     return torch.where(mask.reshape(*mask.shape, *[1] * (target.dim() - mask.dim())), value, target)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..api import Points
-from ..uses import UNSUPPORTED, Use, treatment_of
+from ..interface import Points
+from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
 from .activity import is_active
 from .calls import Call, place_of_call
 from .operations import Operation, Pairs
@@ -19,7 +19,7 @@ class Witness(Tracer):
 
     def __init__(self, operations: dict[Any, Operation]) -> None:
         super().__init__(Pairs(1, 1), operations=operations)
-        self.uses: dict[tuple[str, str], Use] = {}
+        self.uses: dict[tuple[str, str], OperationSummary] = {}
         self._depth = 0
         self._refused: str | None = None
 
@@ -43,13 +43,15 @@ class Witness(Tracer):
         return super()._refuse(name, call)
 
     def _note(self, name: str, treatment: str, place: str) -> None:
-        self.uses.setdefault((name, treatment), Use(name, treatment)).places.append(place)
+        self.uses.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
 
     def finish(self) -> None:
         """Let calls without a rule pass: they are among the uses."""
 
 
-def uses(operations: dict[Any, Operation], trace: Callable[[Tracer, Points], Any], points: Points) -> list[Use]:
+def uses(
+    operations: dict[Any, Operation], trace: Callable[[Tracer, Points], Any], points: Points
+) -> list[OperationSummary]:
     """What a run under a tracer uses."""
     witness = Witness(operations)
     trace(witness, points)

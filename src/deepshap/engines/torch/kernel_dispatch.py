@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...mathematics import secants
-from ...mathematics.rules import MASKED
-from ..kernels import attention, worth
-from ..kernels import pairs as kernels
-from ..kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
+from ...formulas import secants
+from ...formulas.rules import MASKED
+from ...kernels import attention, jit_threshold
+from ...kernels import pairs as kernels
+from ...kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
 from . import rules
 from ._compat import dismiss_waiting_threads
-from .operations import Operation, Step
+from .operations import Operation, OperationRecord
 
 ATTENTION, SUMS, FOLDED = -1, -2, -3
 ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
@@ -39,22 +39,22 @@ NUMBERS = {torch.float32, torch.float64}  # that kernels take
 
 
 # ---------------------------------------------------------------------- when, and on what
-def multipliers(step: Step, operation: Operation, m: Tensor, axis: int) -> list[Tensor | None] | None:
+def multipliers(record: OperationRecord, operation: Operation, m: Tensor, axis: int) -> list[Tensor | None] | None:
     """Those of a step's inputs, from its output's (outputs, references, *shape of y), which has the rows on an axis.
 
     None where there is no kernel, or has not been enough work to be worth its compilation.
     """
-    kind = _worthwhile(step, operation, m)
-    if kind is None or m.shape[2:] != step.outputs[0].shape:
+    kind = _worthwhile(record, operation, m)
+    if kind is None or m.shape[2:] != record.outputs[0].shape:
         return None
     if kind == ATTENTION:
-        return _attention(step, m, axis)
-    if len(step.inputs) > 1:
+        return _attention(record, m, axis)
+    if len(record.inputs) > 1:
         return None
     if kind in OVER_LAST.values():
-        found = _by_last_axis(kind, step, m, axis)
+        found = _by_last_axis(kind, record, m, axis)
     else:
-        found = _by_element(kind, step, m, axis) if step.inputs[0].shape == step.outputs[0].shape else None
+        found = _by_element(kind, record, m, axis) if record.inputs[0].shape == record.outputs[0].shape else None
     return None if found is None else [found]
 
 
@@ -82,11 +82,11 @@ def folded(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -
     return True
 
 
-def _worthwhile(step: Step, operation: Operation, m: Tensor) -> int | None:
+def _worthwhile(record: OperationRecord, operation: Operation, m: Tensor) -> int | None:
     """The kind of an operation for which there is a kernel, and has been work enough for it."""
     if (kind := _kind(operation)) is None:
         return None
-    return kind if _is_worthwhile(kind, m, (*step.inputs, step.outputs[0])) else None
+    return kind if _is_worthwhile(kind, m, (*record.inputs, record.outputs[0])) else None
 
 
 def _is_worthwhile(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
@@ -94,42 +94,42 @@ def _is_worthwhile(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
     dtype = m.dtype
     if not m.is_cpu or dtype not in NUMBERS or {v.dtype for v in values} != {dtype}:
         return False
-    if not worth.PAIRS.reached((kind, dtype), m.numel() * WEIGHTS.get(kind, 1)):
+    if not jit_threshold.PAIRS.reached((kind, dtype), m.numel() * WEIGHTS.get(kind, 1)):
         return False
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def _kind(operation: Operation) -> int | None:
-    if operation.regular:
+    if operation.finite_everywhere:
         return REGULAR
     if operation.rule is rules.attention:
         return ATTENTION
     return ELEMENTWISE.get(operation.secant, OVER_LAST.get(operation.rule))  # type: ignore[arg-type]
 
 
-def _attention(step: Step, m: Tensor, axis: int) -> list[Tensor | None] | None:
+def _attention(record: OperationRecord, m: Tensor, axis: int) -> list[Tensor | None] | None:
     """Where rows come first, of all operands alike, and products are not so large that queries go one by one."""
-    assert step.reference is not None
-    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _sides_of(step))
+    assert record.reference is not None
+    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _sides_of(record))
     queries, keys, width = q[0].shape[-2], k[0].shape[-2], max(q[0].shape[-1], v[0].shape[-1])
     at_once = attention.queries_at_once(queries, keys, width)
     alike = q[0].dim() > 2 and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
     if axis or not alike or at_once < min(queries, FEWEST_QUERIES) or not _are_plain(axis, *z, *total):
         return None
-    found = [_like(i, m.shape[:2]) for i in step.inputs]
+    found = [_like(i, m.shape[:2]) for i in record.inputs]
     turned = [side.mT for side in v]
     sides = [_by_heads(s).contiguous().numpy() for both in (q, k, turned, z, p) for s in both]
     sides += [_by_heads(s).squeeze(-1).contiguous().numpy() for s in total]
     placed = [part for values in found for part in _placed(values)]
     kernel, number = attention.kernel_of(sides[0].dtype), sides[0].dtype.type
-    given = *_placed(m), *sides, *placed, len(m), number(step.arguments[3]), at_once
+    given = *_placed(m), *sides, *placed, len(m), number(record.arguments[3]), at_once
     _in_blocks(partial(kernel, *given), m)
     return list(found)
 
 
-def _sides_of(step: Step) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    assert step.reference is not None
-    return (step.inputs, step.reference.inputs), (step.memory, step.reference.memory)
+def _sides_of(record: OperationRecord) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    assert record.reference is not None
+    return (record.inputs, record.reference.inputs), (record.memory, record.reference.memory)
 
 
 def _by_heads(v: Tensor, ahead: int = 0) -> Tensor:
@@ -155,62 +155,65 @@ def _like(value: Tensor, ahead: torch.Size) -> Tensor:
     return made.permute(0, 1, *(axis + 2 for axis in back), -1)
 
 
-def _by_element(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
-    assert step.reference is not None
-    sides = [step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0]]
+def _by_element(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Tensor | None:
+    assert record.reference is not None
+    sides = [record.inputs[0], record.reference.inputs[0], record.outputs[0], record.reference.outputs[0]]
     if kind != REGULAR:
         return _run(kernels.elementwise(kind), m, torch.empty_like(m), axis, sides)
-    slopes = [_derivative(side) for side in (step, step.reference)]
+    slopes = [_derivative(side) for side in (record, record.reference)]
     if not all(bool(torch.isfinite(v).all()) for v in (*sides, *slopes)):
         return None
-    return _run(kernels.regular(), m, torch.empty_like(m), axis, [*sides, *slopes])
+    return _run(kernels.finite_everywhere(), m, torch.empty_like(m), axis, [*sides, *slopes])
 
 
-def _derivative(side: Step) -> Tensor:
+def _derivative(side: OperationRecord) -> Tensor:
     """Of an elementwise function, on one side."""
     (found,) = side.vjp(side.inputs, [torch.ones_like(side.outputs[0])])
     return torch.zeros_like(side.inputs[0]) if found is None else found
 
 
-def _by_last_axis(kind: int, step: Step, m: Tensor, axis: int) -> Tensor | None:
+def _by_last_axis(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Tensor | None:
     """Of functions of the whole last axis."""
-    assert step.reference is not None
-    sides, memories = [step.inputs[0], step.reference.inputs[0]], [step.memory, step.reference.memory]
+    assert record.reference is not None
+    sides, memories = [record.inputs[0], record.reference.inputs[0]], [record.memory, record.reference.memory]
     if axis == m.dim() - 3:
         return None
     if kind == GREATEST:
-        return _greatest(step, m, axis)
+        return _greatest(record, m, axis)
     if kind == STANDARDISED:
-        return _standardised(step, m, axis)
+        return _standardised(record, m, axis)
     if not _are_plain(axis, *sides, *memories):
         return None
-    sides += [step.outputs[0], step.reference.outputs[0], *memories]
+    sides += [record.outputs[0], record.reference.outputs[0], *memories]
     return _run(kernels.over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
 
 
-def _greatest(step: Step, m: Tensor, axis: int) -> Tensor:
+def _greatest(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
     """Rows of few windows, as of small pictures of many channels, several at once."""
-    assert step.reference is not None
-    windows, size, behind = m.shape[-1], step.inputs[0].shape[-1], math.prod(m.shape[axis + 3 : -1])
+    assert record.reference is not None
+    windows, size, behind = m.shape[-1], record.inputs[0].shape[-1], math.prod(m.shape[axis + 3 : -1])
     count = max(n for n in range(1, max(1, WINDOWS_AT_ONCE // max(1, windows)) + 1) if behind % n == 0)
     begin = np.arange(count)[:, None, None] * size
-    places, shift = step.arguments[1].positions, torch.as_tensor(begin).flatten().repeat_interleave(windows)
+    places, shift = record.arguments[1].positions, torch.as_tensor(begin).flatten().repeat_interleave(windows)
 
     def joined(v: Tensor, ahead: int = 0) -> Tensor:
         return v.reshape(*v.shape[: ahead + axis + 1], behind // count, count * v.shape[-1])
 
-    sides = [joined(v) for v in (step.inputs[0], step.reference.inputs[0], step.outputs[0], step.reference.outputs[0])]
-    for marked in (joined(step.memory), joined(step.reference.memory)):
+    sides = [
+        joined(v)
+        for v in (record.inputs[0], record.reference.inputs[0], record.outputs[0], record.reference.outputs[0])
+    ]
+    for marked in (joined(record.memory), joined(record.reference.memory)):
         sides.append(torch.where(marked < 0, marked - shift, marked + shift).int())
     elements = np.where(places < 0, -1, places + begin).reshape(-1, places.shape[1])
     found = m.new_empty(*m.shape[: axis + 3], behind // count, count * size)
     return _run(kernels.greatest(), joined(m, 2), found, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
 
 
-def _standardised(step: Step, m: Tensor, axis: int) -> Tensor:
-    assert step.reference is not None
-    _, weight, _, _, centred = step.arguments
-    sides = [v for both in zip(step.memory, step.reference.memory, strict=True) for v in both]
+def _standardised(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
+    assert record.reference is not None
+    _, weight, _, _, centred = record.arguments
+    sides = [v for both in zip(record.memory, record.reference.memory, strict=True) for v in both]
     weights = m.new_ones(m.shape[-1]) if weight is None else weight.detach().to(m.dtype)
     kernel = kernels.standardised(centred)
     return _run(kernel, m, torch.empty_like(m), axis, sides, 1, [weights.numpy()])
@@ -251,7 +254,7 @@ def _laid_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray
 
 def _in_blocks(kernel: Callable[[int, int], None], m: Tensor) -> None:
     """Some references in each thread."""
-    blocks = worth.blocks(m.shape[1], m.numel(), torch.get_num_threads())
+    blocks = jit_threshold.blocks(m.shape[1], m.numel(), torch.get_num_threads())
     in_threads([partial(kernel, *block) for block in blocks])
 
 

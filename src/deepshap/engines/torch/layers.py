@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..api import Points
-from ..shell import Shell, called_twice
+from ..base import BaseEngine, called_twice
+from ..interface import Points
 from .backward import as_array, as_numpy
 from .custom_functions import Derivatives
 from .double import InFloat64
@@ -19,7 +19,7 @@ from .inputs import take_output
 from .tree import replace, tensors
 
 
-class Untouched(Shell):
+class UnmodifiedModel(BaseEngine):
     """The part of the engine that follows nothing."""
 
     layer_output: bool

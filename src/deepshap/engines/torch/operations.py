@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedOperationError
-from ...mathematics import secants
-from ...mathematics.rules import SMOOTH_NODES
-from ...mathematics.secants import Secant
-from ..steps import Rule, along_segment, rescale
+from ...formulas import secants
+from ...formulas.rules import SMOOTH_NODES
+from ...formulas.secants import Secant
+from ..operation_record import Rule, along_segment, rescale
 from .tree import replace, tensors
 
 CONSTANT = "constant"
@@ -56,7 +56,7 @@ class Pairs(NamedTuple):
 
     examples: int
     references: int
-    crossed: bool = False
+    all_pairs: bool = False
     outer: int = 1
 
     @property
@@ -70,11 +70,11 @@ class Pairs(NamedTuple):
         return self.examples, self.references
 
 
-class Misaligned(Exception):
+class TraceMismatch(Exception):
     """The recorded reference cannot be laid beside the example: other calls, or rows that cannot be matched."""
 
 
-class Unsettled(Misaligned):
+class IndexMismatch(TraceMismatch):
     """The sides select by indices that differ."""
 
 
@@ -95,7 +95,7 @@ class Sums:
 
 
 @dataclass(eq=False)
-class Step:
+class OperationRecord:
     """One nonlinear operation of the model, as its rule sees it.
 
     Attributes
@@ -122,7 +122,7 @@ class Step:
     keywords: dict[str, Any]
     varying: tuple[bool, ...]
     pairs: Pairs
-    reference: Step | None = None
+    reference: OperationRecord | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     memory: Any = None
@@ -132,9 +132,9 @@ class Step:
     uses: int = 0
     known: list[Tensor | None] | None = None
 
-    def changed(self, **own: Any) -> Step:
+    def changed(self, **own: Any) -> OperationRecord:
         """A copy with some attributes of its own; ``dataclasses.replace`` takes ten times as long."""
-        other = object.__new__(Step)
+        other = object.__new__(OperationRecord)
         other.__dict__.update(self.__dict__, **own)
         return other
 
@@ -230,13 +230,15 @@ class Operation:
     function : stands in for the called function (composites, and functions that hide a dependence).
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
-    pairs_itself : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
+    batched_rule : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
         references, *shape of an example's value), and sees both sides as they ran. The first output's is None where nothing
-        reaches it, and after those of all outputs come those of single entries of the first one, see ``Step.selected``.
-    broadcasts : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
+        reaches it, and after those of all outputs come those of single entries of the first one, see
+        ``OperationRecord.selected``.
+    broadcastable : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
         that are still to be summed over axes along which an operand was broadcast.
-    jumps : elementwise, and constant between jumps.
-    regular : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its slopes.
+    piecewise_constant : elementwise, and constant between jumps.
+    finite_everywhere : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its
+        slopes.
     masks : what does the operation's work where a mask among its indices depends on the input.
     recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
         wanted summed over references.
@@ -249,34 +251,36 @@ class Operation:
     indices: bool = False
     masks: Callable[..., Any] | None = None
     keeps_memory: bool = False
-    pairs_itself: bool = False
-    broadcasts: bool = False
-    jumps: bool = False
-    regular: bool = False
+    batched_rule: bool = False
+    broadcastable: bool = False
+    piecewise_constant: bool = False
+    finite_everywhere: bool = False
     recurrent: bool = False
 
     @cached_property
     def of_one(self) -> Operation:
         """What an elementwise operation does where one of its operands varies."""
-        secant = None if self.rule else secants.jump if self.jumps else self.secant
+        secant = None if self.rule else secants.jump if self.piecewise_constant else self.secant
         rule = self.rule or rescale(secant)
-        return Operation(CUSTOM, rule, secant, broadcasts=self.broadcasts, regular=self.regular)
+        return Operation(
+            CUSTOM, rule, secant, broadcastable=self.broadcastable, finite_everywhere=self.finite_everywhere
+        )
 
     @cached_property
     def of_several(self) -> Operation:
         """What an elementwise operation does where several vary."""
-        rule = self.rule or rescale(secants.jump if self.jumps else None)
-        return Operation(CUSTOM, rule, broadcasts=self.broadcasts)
+        rule = self.rule or rescale(secants.jump if self.piecewise_constant else None)
+        return Operation(CUSTOM, rule, broadcastable=self.broadcastable)
 
     @cached_property
     def of_two(self) -> Operation:
         """What a product of two does where both vary."""
-        return Operation(CUSTOM, self.rule, broadcasts=True)
+        return Operation(CUSTOM, self.rule, broadcastable=True)
 
     @property
     def rounds(self) -> bool:
         """Whether it may make integers of floats: what has a slope does not."""
-        return self.kind in (ELEMENTWISE, CAST) and self.secant is None and not self.regular
+        return self.kind in (ELEMENTWISE, CAST) and self.secant is None and not self.finite_everywhere
 
     def on(self, args: Any, kwargs: Any, varying: int) -> Operation | None:
         """What it is where so many of its operands vary; None where it is linear in these."""
@@ -297,19 +301,19 @@ def along(nodes: int) -> Operation:
 
 
 @dataclass
-class Reading:
+class BackwardOptions:
     """How a backward pass reads the steps.
 
     Attributes
     ----------
     references : those whose pairs it takes, of all that an example is crossed with; None for all.
     diagnosis : collects each step with how far it is from explaining its own outputs, and the size of what it explains.
-    careful : whether what nothing reaches gets 0, also where a slope is no number.
+    zero_unreached : whether what nothing reaches gets 0, also where a slope is no number.
     """
 
     references: slice | None = None
-    diagnosis: list[tuple[Step, float, float]] | None = None
-    careful: bool = False
+    diagnosis: list[tuple[OperationRecord, float, float]] | None = None
+    zero_unreached: bool = False
 
 
 def primitive(rule: Rule, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

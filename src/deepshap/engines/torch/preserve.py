@@ -19,7 +19,7 @@ from ...errors import InputError
 from .._compat import inner_layers, variables_written
 from ..callables import is_keras as is_keras
 from ..callables import reached
-from ..keeping import Kept, generators_kept, note
+from ..snapshot import ObjectSnapshot, generators_kept, note
 from ._compat import (
     backward_hooks,
     called_inside,
@@ -173,7 +173,7 @@ class _Snapshot:
         scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # whose contents are no attributes
         of_scripts = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
         self._scripted = [(m, m.training) for m in scripted]
-        self._kept = Kept([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], take)
+        self._kept = ObjectSnapshot([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], take)
         parameters = {id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m.parameters(False)}
         large = sum(p.nbytes for p in parameters.values()) > COPIED_BYTES
         self._tensors = [_HeldTensor(t, copied=not (large and number in parameters)) for number, t in found.items()]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..api import Points
+from ..interface import Points
 from .operations import Operation
 from .preserve import Contents, home_of, settings
 from .table import USER_OPERATIONS

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...mathematics import rules, secants
-from ...mathematics.namespace import namespace
-from ...mathematics.rules import SMOOTH_NODES
-from .. import steps
-from ..steps import along_segment, of_operands, polynomial, rescale, values
+from ...formulas import rules, secants
+from ...formulas.namespace import namespace
+from ...formulas.rules import SMOOTH_NODES
+from .. import operation_record
+from ..operation_record import along_segment, of_operands, polynomial, rescale, values
 from . import windows
-from .operations import Step
+from .operations import OperationRecord
 
 __all__ = ["SMOOTH_NODES", "along_segment", "polynomial", "product", "quotient", "ratio", "rescale", "select"]
 
@@ -32,9 +32,9 @@ _BY_EXPONENT = {
 _POWERS = {exponent: rescale(secant) for exponent, secant in _BY_EXPONENT.items()}
 
 
-def matrix_product(step: Step, multiplier: Tensor) -> list[Tensor]:
+def matrix_product(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """y = a b over the last two axes: m mean(b)^H and mean(a)^H m."""
-    a, b = (_turned(rules.mean(side)) for side in step.sides())
+    a, b = (_turned(rules.mean(side)) for side in record.sides())
     return [multiplier @ b, a @ multiplier]
 
 
@@ -43,10 +43,10 @@ def _turned(matrix: Any) -> Any:
     return namespace(matrix).conj(matrix.swapaxes(-2, -1))
 
 
-def quotient(step: Step, multiplier: Any) -> list[Any]:
+def quotient(record: OperationRecord, multiplier: Any) -> list[Any]:
     """See ``rules.quotient``; either operand may be a number, or of integers."""
-    a, b = (tuple(_in_dtype_of(multiplier, v) for v in sides) for sides in step.sides())
-    return step.shares(*rules.quotient(multiplier, a, b))
+    a, b = (tuple(_in_dtype_of(multiplier, v) for v in sides) for sides in record.sides())
+    return record.shares(*rules.quotient(multiplier, a, b))
 
 
 def _in_dtype_of(like: Any, values: Any) -> Any:
@@ -56,116 +56,116 @@ def _in_dtype_of(like: Any, values: Any) -> Any:
     return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
 
-def power(step: Step, multiplier: Tensor) -> list[Tensor]:
+def power(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """By the closed form, where the exponent has one."""
-    exponent = step.arguments[1] if len(step.arguments) == 2 else None
-    closed = isinstance(exponent, (int, float)) and not hasattr(step.function, "wraps_around")
-    return _POWERS.get(exponent if closed else None, _POWERS[None])(step, multiplier)
+    exponent = record.arguments[1] if len(record.arguments) == 2 else None
+    closed = isinstance(exponent, (int, float)) and not hasattr(record.function, "wraps_around")
+    return _POWERS.get(exponent if closed else None, _POWERS[None])(record, multiplier)
 
 
-def ratio(step: Step, multiplier: Tensor) -> list[Tensor]:
+def ratio(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """See ``rules.ratio``."""
-    _, norm = step.sides()
-    return step.shares(*rules.ratio(multiplier, norm, (step.outputs[0], step.reference_outputs[0])))
+    _, norm = record.sides()
+    return record.shares(*rules.ratio(multiplier, norm, (record.outputs[0], record.reference_outputs[0])))
 
 
-def lookup(step: Step, multiplier: Tensor) -> list[Tensor]:
+def lookup(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
-    (table, table_r), (ids, ids_r) = step.sides()
+    (table, table_r), (ids, ids_r) = record.sides()
     i, j = ids.long(), ids_r.long()
     jump = rules.jump_of_lookup([[t[i], t[j]] for t in (table, table_r)])
     explained = rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
     half = multiplier.flatten(0, -2) / 2
     back = torch.zeros_like(table).index_add(0, i.flatten(), half).index_add(0, j.flatten(), half)
-    return step.shares(back, explained)
+    return record.shares(back, explained)
 
 
-def rows(step: Step, multiplier: Tensor) -> Tensor:
+def rows(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """As ``lookup``, in a table that does not depend on what is explained."""
-    (table, _), sides = step.sides()
+    (table, _), sides = record.sides()
     ids, ids_r = (side.flatten(0, table.dim() - 1) for side in sides)  # without the axes for which ids have none
     jump = table[ids.long()] - table[ids_r.long()]
     return rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
 
 
-def chosen(step: Step, multiplier: Tensor) -> Tensor:
+def chosen(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """See ``rules.chosen``."""
-    return rules.chosen(multiplier, *values(step))
+    return rules.chosen(multiplier, *values(record))
 
 
-def coordinates(step: Step, multiplier: Tensor) -> list[Tensor]:
+def coordinates(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """See ``rules.coordinates``."""
-    explained = multiplier * (step.outputs[0] - step.reference_outputs[0])
-    return step.shares(*rules.coordinates(explained, step.sides()))
+    explained = multiplier * (record.outputs[0] - record.reference_outputs[0])
+    return record.shares(*rules.coordinates(explained, record.sides()))
 
 
-def gathered(step: Step, multiplier: Tensor) -> list[Tensor]:
+def gathered(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Values at positions along an axis: as ``lookup``, with a table for each row."""
-    (v, v_r), (p, p_r), (dim, _) = step.sides()
+    (v, v_r), (p, p_r), (dim, _) = record.sides()
     i, j = p.long(), p_r.long()
     jump = rules.jump_of_lookup([[t.gather(dim, i), t.gather(dim, j)] for t in (v, v_r)])
     half = multiplier / 2
     back = half.new_zeros(v.shape)
     back = back.scatter_add(dim, i, half).scatter_add(dim, j, half)
-    return step.shares(back, rules.on_change(rules.explained(multiplier, jump), p, p_r))
+    return record.shares(back, rules.on_change(rules.explained(multiplier, jump), p, p_r))
 
 
-def added(step: Step, multiplier: Tensor) -> list[Tensor]:
+def added(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Values added at positions along an axis: the values meet the mean multiplier of both choices."""
-    values_, (p, p_r), (dim, _), _ = step.sides()
+    values_, (p, p_r), (dim, _), _ = record.sides()
     at, at_r = (multiplier.gather(dim, q.long()) for q in (p, p_r))
-    return step.shares((at + at_r) / 2, rules.on_change(rules.explained(at - at_r, rules.mean(values_)), p, p_r))
+    return record.shares((at + at_r) / 2, rules.on_change(rules.explained(at - at_r, rules.mean(values_)), p, p_r))
 
 
-def logsumexp(step: Step, multiplier: Tensor) -> Tensor:
+def logsumexp(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis."""
-    z, r, *totals = values(step)
+    z, r, *totals = values(record)
     return rules.logsumexp(multiplier[..., None], z, r, *[t[..., None] for t in totals])
 
 
-def log_softmax(step: Step, multiplier: Tensor) -> Tensor:
+def log_softmax(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis; the step's memory is logsumexp(z)."""
-    return rules.log_softmax(multiplier, *values(step), *step.memories)
+    return rules.log_softmax(multiplier, *values(record), *record.memories)
 
 
-def softmax(step: Step, multiplier: Tensor) -> Tensor:
+def softmax(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis; the step's memory is logsumexp(z)."""
-    return rules.softmax(multiplier, *values(step), *step.memories)
+    return rules.softmax(multiplier, *values(record), *record.memories)
 
 
-def standardised(step: Step, multiplier: Tensor) -> Tensor:
+def standardised(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis, times a weight; the step's memory is the standardised values and what they were divided by."""
-    _, weight, _, _, centred = step.arguments
+    _, weight, _, _, centred = record.arguments
     m = multiplier if weight is None else multiplier * weight
-    y, size = zip(*step.memories, strict=True)
+    y, size = zip(*record.memories, strict=True)
     return rules.standardised(m, y, size, centred)
 
 
-def attention(step: Step, multiplier: Tensor) -> list[Tensor]:
+def attention(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """y = softmax(scale q k^T + mask) v: the rules of two products and of softmax, one after the other."""
-    (q, k, v), (z, *rest) = (list(map(rules.mean, step.sides()[:3])), zip(*step.memories, strict=True))
+    (q, k, v), (z, *rest) = (list(map(rules.mean, record.sides()[:3])), zip(*record.memories, strict=True))
     p, total = rest
-    m = rules.softmax(multiplier @ v.swapaxes(-2, -1), *z, *p, *total) * step.arguments[3]
-    return step.shares(m @ k, m.swapaxes(-2, -1) @ q, rules.mean(p).swapaxes(-2, -1) @ multiplier)
+    m = rules.softmax(multiplier @ v.swapaxes(-2, -1), *z, *p, *total) * record.arguments[3]
+    return record.shares(m @ k, m.swapaxes(-2, -1) @ q, rules.mean(p).swapaxes(-2, -1) @ multiplier)
 
 
-def greatest(step: Step, multiplier: Tensor) -> Tensor:
+def greatest(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """In windows of the last axis; the step's memory is ``Windows.marked``."""
-    x, r, y, yr = values(step)
-    (i, several), (j, several_r) = map(windows.told, step.memories)
+    x, r, y, yr = values(record)
+    (i, several), (j, several_r) = map(windows.told, record.memories)
     if not (several & (y >= yr) | several_r & (y <= yr)).any():
         return rules.greatest(multiplier, x, r, i, j)
     found = multiplier.new_zeros(*multiplier.shape[:-1], x.shape[-1])
-    for at, positions in step.arguments[1].parts(x):
+    for at, positions in record.arguments[1].parts(x):
         sides = (windows.taken(v, positions) for v in (x, r))
         windows.given_back(found, positions, rules.maximum(multiplier[..., at, None], *sides))
     return found
 
 
-def greatest_of_groups(step: Step, multiplier: Tensor) -> Tensor:
+def greatest_of_groups(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Along the last axis; the step's memory is the number of each element's group."""
-    x, r, y, yr = values(step)
-    groups, _ = step.memories
+    x, r, y, yr = values(record)
+    groups, _ = record.memories
 
     def of_own(v: Tensor) -> Tensor:
         return torch.take_along_dim(v, groups[(None,) * (v.dim() - groups.dim())], -1)
@@ -176,17 +176,19 @@ def greatest_of_groups(step: Step, multiplier: Tensor) -> Tensor:
     return of_own(multiplier) * rules.slopes_of_greatest(x, r, of_own(y), of_own(yr), counted)
 
 
-def maximum(step: Step, multiplier: Tensor) -> Tensor:
+def maximum(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis, which is gone."""
-    return rules.maximum(multiplier[..., None], step.inputs[0], step.reference_inputs[0])
+    return rules.maximum(multiplier[..., None], record.inputs[0], record.reference_inputs[0])
 
 
-def ordered(step: Step, multiplier: Tensor) -> Tensor:
+def ordered(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Along the last axis."""
-    return rules.ordered(multiplier, step.inputs[0], step.reference_inputs[0])
+    return rules.ordered(multiplier, record.inputs[0], record.reference_inputs[0])
 
 
-def local_gap(step: Step, multipliers: Sequence[Tensor | None], result: Sequence[Tensor | None]) -> tuple[float, float]:
+def local_gap(
+    record: OperationRecord, multipliers: Sequence[Tensor | None], result: Sequence[Tensor | None]
+) -> tuple[float, float]:
     """How far one step is from explaining its own outputs, and the size of what it explains."""
-    gap, size = steps.local_gap(step, multipliers, result)
+    gap, size = operation_record.local_gap(record, multipliers, result)
     return float(gap), float(size)

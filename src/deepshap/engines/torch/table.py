@@ -1,6 +1,6 @@
 """THE table: what every operation of torch is, under its canonical name (``names.py``).
 
-Adding an operation: a function in ``mathematics/`` or ``composites/`` if it needs one, a line here, a line in
+Adding an operation: a function in ``formulas/`` or ``composites/`` if it needs one, a line here, a line in
 ``tests/support/cases/both.py``, or in ``of_torch.py`` beside it, with the reason why it is for one framework alone.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...mathematics import secants
+from ...formulas import secants
 from . import recurrent, rules
 from .composites import (
     algebra,
@@ -123,10 +123,10 @@ for _name in ("scatter", "scatter_add"):
 _of_kind(
     CAST,
     "as_tensor to type type_as float double half bfloat16 long int short byte char bool cpu cuda _to_copy",
-    broadcasts=True,
-    jumps=True,
+    broadcastable=True,
+    piecewise_constant=True,
 )
-_of_kind(CAST, "asarray", function=_as_array, broadcasts=True, jumps=True)
+_of_kind(CAST, "asarray", function=_as_array, broadcastable=True, piecewise_constant=True)
 _of_kind(
     RANDOM,
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout gumbel_softmax "
@@ -163,14 +163,14 @@ for _name, _secant in {
     "relu": secants.relu,
     "tanhshrink": secants.tanhshrink,
 }.items():
-    _of_kind(ELEMENTWISE, _name, secant=_secant, broadcasts=True)
-_of_kind(ELEMENTWISE, "pow", rule=rules.power, broadcasts=True)
-_of_kind(ELEMENTWISE, "silu", secant=secants.silu, function=arithmetic.silu, broadcasts=True, regular=True)
+    _of_kind(ELEMENTWISE, _name, secant=_secant, broadcastable=True)
+_of_kind(ELEMENTWISE, "pow", rule=rules.power, broadcastable=True)
+_of_kind(ELEMENTWISE, "silu", secant=secants.silu, function=arithmetic.silu, broadcastable=True, finite_everywhere=True)
 _of_kind(
     ELEMENTWISE,
     "leaky_relu relu6 elu selu celu mish softplus softsign logsigmoid log_sigmoid hardsigmoid hardswish hardtanh",
-    broadcasts=True,
-    regular=True,
+    broadcastable=True,
+    finite_everywhere=True,
 )
 _of_kind(
     ELEMENTWISE,
@@ -179,15 +179,15 @@ _of_kind(
     "lgamma digamma logit rpow float_power remainder fmod heaviside i0 i0e i1 i1e "
     "ndtr ndtri log_ndtr entr xlogy xlog1py maximum minimum fmax fmin atan2 copysign nextafter polygamma mvlgamma "
     "multigammaln",
-    broadcasts=True,
+    broadcastable=True,
 )
 _of_kind(
     ELEMENTWISE,
     "eq ne lt le gt ge logical_and logical_or logical_xor logical_not "
     "bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite isposinf isneginf "
     "signbit isclose bucketize ",
-    broadcasts=True,
-    jumps=True,
+    broadcastable=True,
+    piecewise_constant=True,
 )
 
 # ---------------------------------------------------------------------- composed of smaller operations

@@ -17,7 +17,7 @@ from ...errors import UnsupportedOperationError
 from . import _compat
 from .batch_axes import Orders, beside, equal_or_nan, unmerged
 from .calls import Call, place_of_call
-from .operations import Misaligned, Pairs, Step
+from .operations import OperationRecord, Pairs, TraceMismatch
 from .tree import replace
 
 COUNTED = (
@@ -55,7 +55,7 @@ class Tape:
     inside: list[str] = field(default_factory=list)  # names of the composed operations that are running
     takes_python_values: bool = False  # whether Python gets numbers of what depends on the input
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # name, name that the user knows, place
-    steps: list[Step] = field(default_factory=list)
+    steps: list[OperationRecord] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
     numbers: list[tuple[str, list[Any]]] = field(default_factory=list)
     constants: list[Constants] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Tape:
             position, recorded = len(self.calls), self.reference.calls
             if position >= len(recorded) or recorded[position][0] != name:
                 other = "is finished" if position >= len(recorded) else "calls {1} at {2}".format(*recorded[position])
-                raise Misaligned(
+                raise TraceMismatch(
                     f"the example calls {self.known_as(name)} at {place_of_call()}, where the reference {other}"
                 )
             made = recorded[position]
@@ -96,7 +96,7 @@ class Tape:
         """Check that the reference made no further calls."""
         if self.reference is not None and len(self.calls) < len(self.reference.calls):
             _, name, place = self.reference.calls[len(self.calls)]
-            raise Misaligned(f"the reference goes on with {name} at {place}, the example is finished")
+            raise TraceMismatch(f"the reference goes on with {name} at {place}, the example is finished")
 
     def must_be_same(self, name: str, value: Any, what: str) -> None:
         """Record a value that must not differ between the sides, or compare it with the recorded one."""
@@ -104,7 +104,7 @@ class Tape:
         place = self.call(name)
         if not self.is_same(name, value):
             several = not isinstance(value, (bool, int, float, complex))
-            raise Misaligned(f"{what} at {place} differs between example and reference{COUNTED if several else ''}")
+            raise TraceMismatch(f"{what} at {place} differs between example and reference{COUNTED if several else ''}")
 
     def is_same(self, name: str, value: Any) -> bool:
         """Record a value, or tell whether it equals the recorded one."""
@@ -113,7 +113,7 @@ class Tape:
         if self.reference is None:
             return True
         if position >= len(self.reference.values):
-            raise Misaligned(f"{self.known_as(name)} at {place_of_call()} has no counterpart on the reference side")
+            raise TraceMismatch(f"{self.known_as(name)} at {place_of_call()} has no counterpart on the reference side")
         return _equal(value, self.reference.values[position], self._pairs_at(position, self.orders.values))
 
     def _pairs_at(self, position: int, orders: Sequence[int]) -> Pairs:
@@ -132,7 +132,7 @@ class Tape:
             return
         other, recorded = self.reference.numbers[position]
         if other == name and own != recorded and not self._as_rows(own, recorded):  # other calls are found next
-            raise Misaligned(
+            raise TraceMismatch(
                 f"{self.known_as(name)} at {place_of_call()} takes other numbers ({_listed(own)}) than for the reference "
                 f"({_listed(recorded)}), which depend on the input, or on state that the model changes when it runs"
             )
@@ -140,7 +140,7 @@ class Tape:
     def _as_rows(self, own: list[Any], recorded: list[Any]) -> bool:
         """Whether numbers differ as those of the rows do."""
         n, b = self.pairs.grid
-        if len(own) != len(recorded) or not self.pairs.crossed:
+        if len(own) != len(recorded) or not self.pairs.all_pairs:
             return False
         return all(x == r or (type(x) is type(r) is int and x * b == r * n) for x, r in zip(own, recorded, strict=True))
 
@@ -191,7 +191,7 @@ class Tape:
         if same:
             return
         # it may differ with the number of rows: where the sides ran on different ones, they are run on the same next
-        kind = Misaligned if self.pairs.crossed else UnsupportedOperationError
+        kind = TraceMismatch if self.pairs.all_pairs else UnsupportedOperationError
         raise kind(_constant_message(self.known_as(name)))
 
     def _count_rows(self, own: Tensor, other: Tensor) -> bool:
@@ -200,7 +200,7 @@ class Tape:
         What depends on them depends on the batch, which the outputs of single rows tell.
         """
         n, b = self.pairs.grid
-        return self.pairs.crossed and own.shape == other.shape and torch.equal(own * b, other * n)
+        return self.pairs.all_pairs and own.shape == other.shape and torch.equal(own * b, other * n)
 
     def overwrites(self, target: Tensor) -> None:
         """Keep the old values of constants whose memory the model is about to write to."""
@@ -250,8 +250,8 @@ def _address(tensor: Tensor) -> int:
 def _apart(own: Tensor, other: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Constants whose rows have an axis of their own, if they have rows."""
     try:
-        return unmerged(own, other, pairs) if pairs.crossed else (own, other)
-    except Misaligned:
+        return unmerged(own, other, pairs) if pairs.all_pairs else (own, other)
+    except TraceMismatch:
         return own, other
 
 
@@ -287,7 +287,7 @@ def _equal(value: Any, recorded: Any, pairs: Pairs) -> bool:
             return False
         if value.shape == recorded.shape:
             return torch.equal(value, recorded)
-        if not pairs.crossed:
+        if not pairs.all_pairs:
             return False
         x, r = beside(*unmerged(value, recorded, pairs), pairs)
         return bool((x == r).all())

@@ -21,8 +21,8 @@ from ...errors import UnsupportedOperationError
 from . import calls, names
 from ._compat import base_of, interception_off
 from .activity import (
+    ActivityTracker,
     Memory,
-    Noted,
     carried,
     carrier_of,
     in_memory_of_its_own,
@@ -32,8 +32,8 @@ from .activity import (
     mark,
     on_carriers,
     pass_on,
+    split_active,
     tag_of,
-    told_active,
     varies,
 )
 from .autograd import Node, Selections, Uses, applied, recurrent_step, several_at_once
@@ -49,12 +49,24 @@ from .calls import (
 from .convolutions import by_windows
 from .custom_functions import CustomFunctionCall, ForeignCall, run_forward
 from .indexing import at_positions, only_passes_on, places_found, settled_indices
-from .inplace import Overwriting, masked
-from .operations import CAST, COMPOSITE, CONSTANT, LINEAR, RANDOM, VALUE, Operation, Pairs, Reading, Step, Sums
-from .recurrent.context import Handed
+from .inplace import InplaceWrites, masked
+from .operations import (
+    CAST,
+    COMPOSITE,
+    CONSTANT,
+    LINEAR,
+    RANDOM,
+    VALUE,
+    BackwardOptions,
+    Operation,
+    OperationRecord,
+    Pairs,
+    Sums,
+)
+from .recurrent.context import RecurrentContext
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
-from .tree import detached, is_continuous, replace, tensors, told_apart
+from .tree import detached, is_continuous, replace, split_tensors, tensors
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
@@ -73,15 +85,15 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.summing = summing  # whether only contributions summed over references are wanted of the leaves
         self.pairs, self._is_example = pairs, tape is not None
-        self.handed, self.tape = Handed(pairs), Tape(pairs, tape)
+        self.handed, self.tape = RecurrentContext(pairs), Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
-        self.reading = Reading()
+        self.reading = BackwardOptions()
         # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
         self.around: list[Tensor] | None = None
-        self._from_input = Noted()
-        self._drawn = Noted()  # random numbers, and what is made of them: their call and its place
-        self._memory, self._overwriting = Memory(), Overwriting(self.tape)
+        self._from_input = ActivityTracker()
+        self._drawn = ActivityTracker()  # random numbers, and what is made of them: their call and its place
+        self._memory, self._overwriting = Memory(), InplaceWrites(self.tape)
         self._uses, self.selections = Uses(), Selections()
         # outputs of custom functions without history, and as they were traced
         self._awaiting: list[tuple[Tensor, Tensor]] = []
@@ -137,8 +149,8 @@ class Tracer(TorchFunctionMode):
                 function.awaiting = []  # torch would give a constant the history of the function's own backward
             return in_grad_mode(False, operation.function or function, args, kwargs)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
-        given, words = told_apart((args, kwargs))
-        active, passive, tagged = told_active(given)
+        given, words = split_tensors((args, kwargs))
+        active, passive, tagged = split_active(given)
         call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, tagged)
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
@@ -177,7 +189,7 @@ class Tracer(TorchFunctionMode):
     def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
         """What an active call returns."""
         entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
-        passive = passive if entered is call else told_active(entered.given)[1]
+        passive = passive if entered is call else split_active(entered.given)[1]
         self.tape.takes_numbers(call.name, words)
         return self._active(self.tape.with_constants(entered, passive))
 
@@ -368,12 +380,12 @@ class Tracer(TorchFunctionMode):
         self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, given: list[Tensor], flags: Any
     ) -> Any:
         place, known = self.tape.call(name), self.tape.known_as(name)
-        step = Step(known, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
+        step = OperationRecord(known, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
         step.inputs = tuple(compress(tensors((step.arguments, step.keywords)), flags))
         if self.tape.reference is not None:
             step.reference = self.tape.reference.steps[len(self.tape.steps)]
         self.tape.steps.append(step)
-        self._uses.begun |= operation.pairs_itself
+        self._uses.begun |= operation.batched_rule
         outputs = iter(applied(Node, self.reading, step, operation, *compress(given, flags)))
         result = next(outputs) if isinstance(step.form, Tensor) else replace(step.form, lambda _: next(outputs))
         step.form = None

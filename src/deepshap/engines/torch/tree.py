@@ -20,10 +20,10 @@ NUMBERS = (int, float, complex, str, np.generic)
 
 def tensors(tree: Any) -> list[Tensor]:
     """All tensors."""
-    return [tree] if isinstance(tree, Tensor) else told_apart(tree)[0]
+    return [tree] if isinstance(tree, Tensor) else split_tensors(tree)[0]
 
 
-def told_apart(tree: Any) -> tuple[list[Tensor], list[Any]]:
+def split_tensors(tree: Any) -> tuple[list[Tensor], list[Any]]:
     """All tensors; and all numbers, flags and words."""
     found: tuple[list[Tensor], list[Any]] = [], []
     _tell_apart(tree if type(tree) is tuple else (tree,), *found)

@@ -13,28 +13,28 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from .._compat import interception_off
 from ..calls import place_of_call
-from ..operations import LINEAR, Operation, Step, primitive
+from ..operations import LINEAR, Operation, OperationRecord, primitive
 from ..tree import detached
 from .arithmetic import det
 
 _RESULTS: Any = torch.return_types
 
 
-def _inverse_rule(step: Step, m: Tensor) -> Tensor:
+def _inverse_rule(record: OperationRecord, m: Tensor) -> Tensor:
     """From A_r^-1 - A^-1 = A^-1 (A - A_r) A_r^-1, and the same with the sides exchanged: the mean of the two."""
-    (y,), (yr,) = step.outputs, step.reference_outputs
+    (y,), (yr,) = record.outputs, record.reference_outputs
     return -(y.mH @ m @ yr.mH + yr.mH @ m @ y.mH) / 2
 
 
-@primitive(_inverse_rule, broadcasts=True)
+@primitive(_inverse_rule, broadcastable=True)
 def inverse(A: Tensor) -> Tensor:
     """The inverse of a matrix."""
     return torch.linalg.inv(A)
 
 
-def _cholesky_rule(step: Step, m: Tensor) -> Tensor:
+def _cholesky_rule(record: OperationRecord, m: Tensor) -> Tensor:
     """A = L L^H is quadratic in L, so that dA = dL M^H + M dL^H holds exactly at the mean M of both sides."""
-    (y,), (yr,) = step.outputs, step.reference_outputs
+    (y,), (yr,) = record.outputs, record.reference_outputs
     mean = (y + yr) / 2
     with torch.enable_grad():
         point = (mean @ mean.mH).requires_grad_()
@@ -42,12 +42,12 @@ def _cholesky_rule(step: Step, m: Tensor) -> Tensor:
     return torch.autograd.grad(factor, point, m)[0]
 
 
-def _matrix_exp_rule(step: Step, m: Tensor) -> Tensor:
+def _matrix_exp_rule(record: OperationRecord, m: Tensor) -> Tensor:
     """exp(A) - exp(B) is the integral of exp(s A) (A - B) exp((1 - s) B), and the same with the sides exchanged: the mean.
 
     The transpose of the integral is the upper right block of the exponential of [[A^H, m], [0, B^H]].
     """
-    (x,), (r,) = step.inputs, step.reference_inputs
+    (x,), (r,) = record.inputs, record.reference_inputs
 
     def of(a: Tensor, b: Tensor) -> Tensor:
         a, b, middle = torch.broadcast_tensors(a.mH, b.mH, m)
@@ -57,7 +57,7 @@ def _matrix_exp_rule(step: Step, m: Tensor) -> Tensor:
     return (of(x, r) + of(r, x)) / 2
 
 
-@primitive(_matrix_exp_rule, broadcasts=True)
+@primitive(_matrix_exp_rule, broadcastable=True)
 def matrix_exp(A: Tensor) -> Tensor:
     """The exponential of a matrix."""
     return torch.linalg.matrix_exp(A)
@@ -76,7 +76,7 @@ def cholesky(input: Tensor, upper: bool = False, *, out: None = None) -> Tensor:
 def _linear_in(name: str, function: Any) -> Any:
     """Make an operation of a solver for a system whose matrix does not depend on the input."""
 
-    @primitive(lambda step, m: None)
+    @primitive(lambda record, m: None)
     def solved(*args: Any, **options: Any) -> Tensor:
         return function(*args, **options)
 

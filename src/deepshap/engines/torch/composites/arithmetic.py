@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
-from ....mathematics import secants
+from ....formulas import secants
 from .. import rules
 from .._compat import interception_off
 from ..operations import linear, primitive
@@ -22,7 +22,7 @@ def quotient(a: Any, b: Any) -> Tensor:
     return _over_number(a, b) if isinstance(b, (int, float)) and b != 0 else _quotient(a, b)
 
 
-@primitive(rules.quotient, broadcasts=True)
+@primitive(rules.quotient, broadcastable=True)
 def _quotient(a: Any, b: Any) -> Tensor:
     return a / b
 
@@ -58,7 +58,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return input + value * quotient(tensor1, tensor2)
 
 
-@primitive(rules.rescale(), broadcasts=True)
+@primitive(rules.rescale(), broadcastable=True)
 def _absolute(x: Tensor) -> Tensor:
     return x.abs()
 
@@ -80,12 +80,12 @@ def angle(input: Tensor) -> Tensor:
     return (input < 0).to(input.dtype) * math.pi
 
 
-@primitive(rules.rescale(secants.gelu), broadcasts=True, regular=True)
+@primitive(rules.rescale(secants.gelu), broadcastable=True, finite_everywhere=True)
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-@primitive(rules.rescale(secants.gelu_tanh), broadcasts=True, regular=True)
+@primitive(rules.rescale(secants.gelu_tanh), broadcastable=True, finite_everywhere=True)
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 

@@ -16,13 +16,13 @@ from ..activity import tag_of
 from ..operations import primitive
 
 
-@primitive(rules.log_softmax, keeps_memory=True, broadcasts=True)
+@primitive(rules.log_softmax, keeps_memory=True, broadcastable=True)
 def log_softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
     """Over the last axis; keeps logsumexp(z)."""
     return torch.log_softmax(z, -1), z.logsumexp(-1, True)
 
 
-@primitive(rules.softmax, keeps_memory=True, broadcasts=True)
+@primitive(rules.softmax, keeps_memory=True, broadcastable=True)
 def softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
     """Over the last axis; keeps logsumexp(z)."""
     return torch.softmax(z, -1), z.logsumexp(-1, True)
@@ -93,7 +93,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, hidden: 
     return torch.matmul(torch.softmax(_scores(query, key, scale, hidden), -1), value)
 
 
-@primitive(rules.attention, keeps_memory=True, broadcasts=True)
+@primitive(rules.attention, keeps_memory=True, broadcastable=True)
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *hidden: Tensor) -> Any:
     """softmax(q k^T scale + masks) v; keeps the scores, their softmax and logsumexp."""
     scores = _scores(query, key, scale, hidden)

@@ -119,12 +119,12 @@ def cell_of(cell: Any) -> Callable[..., list[Tensor]]:
 
 
 def along(
-    step: Callable[..., list[Tensor]], x: Tensor, there: list[Tensor], states: list[Tensor], backwards: bool
+    record: Callable[..., list[Tensor]], x: Tensor, there: list[Tensor], states: list[Tensor], backwards: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs of all steps in one direction, and the last states of each row."""
     made: dict[int, Tensor] = {}
     for t in reversed(range(len(x))) if backwards else range(len(x)):
-        new = step(x[t], states)
+        new = record(x[t], states)
         states = [torch.where(there[t], *pair) for pair in zip(new, states, strict=True)]
         made[t] = torch.where(there[t], new[0], 0.0)
     return torch.stack([made[t] for t in range(len(x))]), states

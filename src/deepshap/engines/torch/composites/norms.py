@@ -22,7 +22,7 @@ from .selection import where
 IN_ONE_CALL = torch.float32, torch.float64
 
 
-@primitive(rules.ratio, broadcasts=True)
+@primitive(rules.ratio, broadcastable=True)
 def over_norm(a: Tensor, norm: Tensor) -> Tensor:
     """Vectors over their norms."""
     return a / norm
@@ -106,7 +106,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     return input * where(size > maxnorm, maxnorm / (size + 1e-7), torch.ones_like(size))
 
 
-@primitive(rules.standardised, keeps_memory=True, broadcasts=True)
+@primitive(rules.standardised, keeps_memory=True, broadcastable=True)
 def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
     """Over the last axis, of zero mean or not; keeps what it was before weight and bias, and what it was divided by."""
     if centred and x.dtype in IN_ONE_CALL:

@@ -77,7 +77,7 @@ def _lookup(table: Tensor, ids: Tensor) -> Tensor:
     return table[ids.long()]
 
 
-@primitive(rules.rows, broadcasts=True)
+@primitive(rules.rows, broadcastable=True)
 def _of_constant(table: Tensor, ids: Tensor) -> Tensor:
     return table[ids.long()]
 

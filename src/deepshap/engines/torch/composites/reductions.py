@@ -18,13 +18,13 @@ from ..windows import Options, Windows, told
 from .positions import chosen, in_windows
 
 
-@primitive(rules.logsumexp, broadcasts=True)
+@primitive(rules.logsumexp, broadcastable=True)
 def logsumexp_last(z: Tensor) -> Tensor:
     """Over the last axis."""
     return z.logsumexp(-1)
 
 
-@primitive(rules.greatest, keeps_memory=True, broadcasts=True)
+@primitive(rules.greatest, keeps_memory=True, broadcastable=True)
 def greatest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The greatest value of each window of the last axis."""
     marked = windows.marked(x)
@@ -45,7 +45,7 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     return logsumexp_last(torch.stack(torch.broadcast_tensors(input, other), -1))
 
 
-@primitive(rules.rescale(), broadcasts=True)
+@primitive(rules.rescale(), broadcastable=True)
 def _of_two_complex(input: Tensor, other: Tensor) -> Tensor:
     return torch.logaddexp(input, other)
 
@@ -75,7 +75,7 @@ def axes_of(input: Tensor, dim: Any) -> tuple[int, ...]:
     return tuple(d % max(input.dim(), 1) for d in dims) if input.dim() else ()
 
 
-@primitive(rules.maximum, broadcasts=True)
+@primitive(rules.maximum, broadcastable=True)
 def _maximum_last(x: Tensor) -> Tensor:
     return x.amax(-1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from .. import rules
 from ..calls import place_of_call
-from ..operations import LINEAR, VALUE, Operation, Step, primitive
+from ..operations import LINEAR, VALUE, Operation, OperationRecord, primitive
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
@@ -34,7 +34,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     return torch.scatter_add(input, dim, index, _covered(src, index))
 
 
-@primitive(lambda step, m: m)
+@primitive(lambda record, m: m)
 def _summed(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool) -> Tensor:
     return torch.scatter_reduce(input, dim, index, _covered(src, index), reduce, include_self=include_self)
 
@@ -42,7 +42,7 @@ def _summed(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, in
 _summed.operation = Operation(LINEAR, function=_summed.operation.function, indices=True)  # type: ignore[attr-defined]
 
 
-@primitive(lambda step, m: m)
+@primitive(lambda record, m: m)
 def settled(index: Tensor) -> Tensor:
     """An index that must be the same for example and reference."""
     return index
@@ -76,13 +76,13 @@ def scatter_reduce(
     return found.movedim(-1, dim)
 
 
-def _of_products(step: Step, multiplier: Tensor) -> Any:
+def _of_products(record: OperationRecord, multiplier: Tensor) -> Any:
     """A polynomial, whose degree is the number of factors of the product that has most."""
-    input, dim, index, *_ = step.arguments
+    input, dim, index, *_ = record.arguments
     counts = torch.ones(input.shape, device=index.device).scatter_add(
         dim, index, torch.ones(index.shape, device=index.device)
     )
-    return rules.along_segment((int(counts.max()) + 1) // 2)(step, multiplier)
+    return rules.along_segment((int(counts.max()) + 1) // 2)(record, multiplier)
 
 
 @primitive(_of_products)
@@ -126,7 +126,7 @@ def segment_reduce(
 _NEUTRAL = {"sum": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
 
 
-@primitive(rules.greatest_of_groups, keeps_memory=True, broadcasts=True)
+@primitive(rules.greatest_of_groups, keeps_memory=True, broadcastable=True)
 def _greatest_of_groups(x: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The greatest value of each group along the last axis; of one without elements -inf."""
     groups = groups.expand(x.shape)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
-from ....mathematics.rules import bounded
+from ....formulas.rules import bounded
 from .. import rules
 from ..operations import ELEMENTWISE, Operation, linear, primitive
 from ..tree import is_continuous
@@ -19,7 +19,7 @@ from .positions import lookup
 from .reductions import amax
 
 
-@primitive(rules.select, broadcasts=True)
+@primitive(rules.select, broadcastable=True)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Take a where the condition holds, else b; the condition is the float carrier of a mask.
 
@@ -80,13 +80,13 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return select(condition.to(torch.float64), *branches)
 
 
-@primitive(lambda step, m: step.shares(m, *_branches(step, m)), broadcasts=True)
+@primitive(lambda record, m: record.shares(m, *_branches(record, m)), broadcastable=True)
 def _where(condition: Tensor, a: Any, b: Any) -> Tensor:
     return torch.where(condition, a, b)
 
 
-def _branches(step: Any, m: Tensor) -> tuple[Tensor, Tensor]:
-    condition = step.arguments[0]
+def _branches(record: Any, m: Tensor) -> tuple[Tensor, Tensor]:
+    condition = record.arguments[0]
     return torch.where(condition, m, 0.0), torch.where(condition, 0.0, m)
 
 

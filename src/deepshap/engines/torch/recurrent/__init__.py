@@ -5,7 +5,7 @@ in torch, ``fused`` computes it with compiled kernels. ``context`` tells a layer
 tracer calls for ``torch.lstm`` and its kin; ``loops`` follows loops of single cells, whose rule by kernels is in ``single``.
 """
 
-from ....mathematics.cells import Weights
+from ....formulas.cells import Weights
 from .cells import GRU, LSTM, ReluRNN, TanhRNN
 from .layers import layer
 from .loops import OfStep, single_step

@@ -1,4 +1,4 @@
-"""The cells of ``mathematics.cells`` with their forward step in place, into the trace.
+"""The cells of ``formulas.cells`` with their forward step in place, into the trace.
 
 The columns that a step leaves lie side by side in a row of the trace, which the fused kernels read. So a step takes no memory
 and no pass of its own; the mathematics' own ``forward`` is what it is tested against. With few rows each call of torch takes
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....mathematics import cells
-from ....mathematics.cells import Columns, Weights
+from ....formulas import cells
+from ....formulas.cells import Columns, Weights
 
 Cell = Any  # one of the classes below
 PRODUCT_BYTES = 2**23  # of a product into columns of the trace, which torch makes elsewhere first
@@ -53,7 +53,7 @@ class _Traced:
 
 
 class LSTM(_Traced, cells.LSTM):
-    """See ``mathematics.cells``."""
+    """See ``formulas.cells``."""
 
     @staticmethod
     def views(rows: Tensor) -> list[Tensor]:
@@ -104,7 +104,7 @@ class LSTM(_Traced, cells.LSTM):
 
 
 class GRU(_Traced, cells.GRU):
-    """See ``mathematics.cells``."""
+    """See ``formulas.cells``."""
 
     @staticmethod
     def bias(w: Weights) -> Tensor | None:
@@ -163,8 +163,8 @@ class _RNN(_Traced):
 
 
 class TanhRNN(_RNN, cells.TanhRNN):
-    """See ``mathematics.cells``."""
+    """See ``formulas.cells``."""
 
 
 class ReluRNN(_RNN, cells.ReluRNN):
-    """See ``mathematics.cells``."""
+    """See ``formulas.cells``."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....mathematics.cells import Columns
+from ....formulas.cells import Columns
 from .._compat import base_of, interception_off, is_view, version_of
-from ..operations import Misaligned, Pairs, Sums
+from ..operations import Pairs, Sums, TraceMismatch
 from .cells import LSTM
 from .sequence import Left, Level, Memory, Steps, Trace, run
 
@@ -54,7 +54,7 @@ class Run:
 
 
 @dataclass
-class Begun:
+class PrefixCache:
     """The runs so far; None where no other run of the model follows, so that none is kept."""
 
     runs: list[Run] | None = None
@@ -87,7 +87,7 @@ def _weights(levels: list[list[Level]]) -> list[object]:
 
 
 @dataclass(frozen=True)
-class Alike:
+class RepeatedRows:
     """Which rows of a run are alike: ``each`` consecutive ones, or, where ``every`` is given, all that are so far apart.
 
     Rows of packed sequences are alike as far as they both go.
@@ -121,7 +121,7 @@ class Alike:
 
 
 @dataclass
-class Handed:
+class RecurrentContext:
     """The values that the model was handed, with where their contributions go, summed over references.
 
     ``begun`` are runs of recurrent layers in other runs of the model on the same rows. ``again``: the rows are all references,
@@ -131,7 +131,7 @@ class Handed:
     pairs: Pairs
     again: bool = False
     sums: list[tuple[Tensor, Sums]] = field(default_factory=list)
-    begun: Begun = field(default_factory=Begun)
+    begun: PrefixCache = field(default_factory=PrefixCache)
     together: dict[Any, Any] = field(default_factory=dict)
 
     def finish(self) -> None:
@@ -140,23 +140,23 @@ class Handed:
             steps.make()
 
     @classmethod
-    def of_references(cls, rows: int, each: int | None, begun: Begun | None) -> Handed:
+    def of_references(cls, rows: int, each: int | None, begun: PrefixCache | None) -> RecurrentContext:
         """Of a run on so many references, ``each`` of which come again and again if that is given."""
         again = each is not None and each < rows
-        return cls(Pairs(rows // each, each) if each and again else Pairs(rows, 1), again, begun=begun or Begun())
+        return cls(Pairs(rows // each, each) if each and again else Pairs(rows, 1), again, begun=begun or PrefixCache())
 
-    def alike(self, *values: tuple[Tensor, int], sizes: Sequence[int] | None = None) -> Alike:
+    def alike(self, *values: tuple[Tensor, int], sizes: Sequence[int] | None = None) -> RepeatedRows:
         """Which rows are the same example or reference, so that forward values are computed once for all.
 
         ``values`` are tensors, each with the axis of its rows; of packed sequences, with ``sizes``, the first one is flat.
         """
         references, rows = self.pairs.references, self.pairs.rows
-        if self.pairs.crossed or references == 1:
-            return Alike()
+        if self.pairs.all_pairs or references == 1:
+            return RepeatedRows()
         ends = list(sizes or ())
         whole = all(t.shape[axis] == rows for t, axis in values[1 if ends else 0 :]) and ends[:1] in ([], [rows])
         if not whole or any(size % references for size in ends):
-            return Alike()
+            return RepeatedRows()
         with interception_off():
             pieces = [*((step, 0) for step in values[0][0].split(ends)), *values[1:]] if ends else values
             # What was handed to the model to be summed over references was made of repeated rows.
@@ -165,12 +165,12 @@ class Handed:
             if all(
                 _are_alike(t.detach().unflatten(axis, (-1, references)), axis + (not self.again)) for t, axis in unsure
             ):
-                return Alike(every=references) if self.again else Alike(references)
-            return Alike()
+                return RepeatedRows(every=references) if self.again else RepeatedRows(references)
+            return RepeatedRows()
 
     def sums_of(self, data: Tensor, batch_first: bool, repeats: int) -> Sums | None:
         """Where contributions of an explained input go, if ``data`` is one, as it came or with rows and steps exchanged."""
-        if repeats != (1 if self.pairs.crossed else self.pairs.references):
+        if repeats != (1 if self.pairs.all_pairs else self.pairs.references):
             return None
         with interception_off():
             return next((sums for inside, sums in self.sums if _is_untouched(inside, data, batch_first)), None)
@@ -208,18 +208,18 @@ class Pairing:
     def of(cls, pairs: Pairs, steps: Steps, example: Steps, reference: Steps, again: bool = False) -> Pairing:
         """Lay the reference beside the example; ``again``: it ran once for all pairs, as far as the longest goes."""
         if len(example) != len(reference):
-            raise Misaligned(f"{len(example)} recurrent steps beside {len(reference)}")
+            raise TraceMismatch(f"{len(example)} recurrent steps beside {len(reference)}")
         rows, n, b = steps.rows, example.rows, reference.rows
         per = rows // n
         padded = again or min(steps.sizes) == rows
-        if pairs.crossed and padded:
+        if pairs.all_pairs and padded:
             inner = n // (pairs.outer * pairs.examples)
             if (n, b) != tuple(pairs.outer * inner * count for count in pairs.grid):
-                raise Misaligned(f"{n} recurrent rows beside {b}")
+                raise TraceMismatch(f"{n} recurrent rows beside {b}")
             return cls(steps, per, pairs.references, pairs.outer, inner)
         fits = b in (per, rows) or (again and per == 1) if padded else reference.sizes == steps.sizes
         if not fits or any(size != per * own for size, own in zip(steps.sizes, example.sizes, strict=True)):
-            raise Misaligned(f"{rows} recurrent rows beside {n} and {b}")
+            raise TraceMismatch(f"{rows} recurrent rows beside {n} and {b}")
         return cls(steps, per, b)
 
     def rows_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

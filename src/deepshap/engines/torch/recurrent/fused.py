@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....mathematics.cells import Weights
-from ...kernels import steps
-from ...kernels import steps as on_cpu
-from ...kernels.worth import Worth
+from ....formulas.cells import Weights
+from ....kernels import steps
+from ....kernels import steps as on_cpu
+from ....kernels.jit_threshold import Worth
 from .._compat import triton_is_safe
 from ..kernel_dispatch import in_threads
 from .cells import GRU, LSTM, Cell
@@ -92,7 +92,7 @@ def _kernels_for(device: torch.device) -> Kernels | None:
         return None if numba.config.DISABLE_JIT else on_cpu  # type: ignore[attr-defined]
     if device.type != "cuda" or not triton_is_safe():
         return None
-    from ...kernels import steps_on_gpu
+    from ....kernels import steps_on_gpu
 
     return steps_on_gpu if steps_on_gpu.works(device) else None
 

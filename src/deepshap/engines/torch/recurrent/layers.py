@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
-from ....mathematics.cells import Weights
-from ..batch_axes import Place, from_rows, to_rows
-from ..operations import Step, Sums, primitive
+from ....formulas.cells import Weights
+from ..batch_axes import BatchAxis, from_rows, to_rows
+from ..operations import OperationRecord, Sums, primitive
 from . import fused, single, stepwise
 from .cells import Cell
-from .context import Alike, Begun, Handed, Network, Pairing, Result, states_after
+from .context import Network, Pairing, PrefixCache, RecurrentContext, RepeatedRows, Result, states_after
 from .sequence import Level, Steps, run
 
 
@@ -36,8 +36,8 @@ class Settings:
     levels: list[list[Level]]
     sizes: tuple[int, ...] | None = None
     batch_first: bool = False
-    alike: Alike = field(default_factory=Alike)
-    begun: Begun = field(default_factory=Begun)
+    alike: RepeatedRows = field(default_factory=RepeatedRows)
+    begun: PrefixCache = field(default_factory=PrefixCache)
     sums: Sums | None = None
 
     @property
@@ -51,13 +51,13 @@ class Settings:
         return 1 - self.time_axis
 
 
-def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+def _rule(step: OperationRecord, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
     """Multipliers (outputs, references, ...) from the network's results to what it was given."""
     settings: Settings = step.arguments[-1]
     network = _network(step, settings)
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
     shape = *m_states[0].shape[:2], *step.outputs[0].shape
-    place, of_states = (Place(settings.row_axis), Place(1)) if step.pairs.crossed else (None, None)
+    place, of_states = (BatchAxis(settings.row_axis), BatchAxis(1)) if step.pairs.all_pairs else (None, None)
     states = [to_rows(m, of_states) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     compiled = fused.available(network, shape[0])
@@ -81,7 +81,7 @@ def _rule(step: Step, m_output: Tensor | None, *others: Tensor) -> list[Tensor |
 
 
 def _flat(
-    step: Step, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
+    step: OperationRecord, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
 ) -> tuple[Tensor, dict[int, int] | None]:
     """The output's multipliers (outputs, references, flat, features); if they came step by step, only those, and which."""
     only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in step.selected)
@@ -94,7 +94,7 @@ def _flat(
     return torch.cat([nothing, *found.values()], 2), {t: k for k, t in enumerate(found)}
 
 
-def whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
+def whole(step: OperationRecord, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]) -> Tensor:
     """The output's multipliers at all steps, with those of single entries of it in their places."""
     if m_output is not None and not selected:
         return m_output
@@ -104,12 +104,12 @@ def whole(step: Step, shape: Sequence[int], m_output: Tensor | None, selected: S
     return whole
 
 
-def _network(step: Step, settings: Settings) -> Network:
+def _network(step: OperationRecord, settings: Settings) -> Network:
     """The network with what its runs on both sides left."""
     assert step.reference is not None
     data, sizes = step.arguments[0], settings.sizes
     if sizes is None:
-        rows = data.shape[settings.row_axis] * (step.pairs.references if step.pairs.crossed else 1)
+        rows = data.shape[settings.row_axis] * (step.pairs.references if step.pairs.all_pairs else 1)
         sizes = (rows,) * data.shape[settings.time_axis]
     example, reference = step.memory, step.reference.memory
     steps = Steps(sizes, settings.batch_first)
@@ -118,7 +118,7 @@ def _network(step: Step, settings: Settings) -> Network:
     return Network(settings.levels, example, reference, pairing)
 
 
-@primitive(_rule, keeps_memory=True, pairs_itself=True)
+@primitive(_rule, keeps_memory=True, batched_rule=True)
 def recurrence(data: Tensor, *rest: Any) -> Any:
     """Run a network on a sequence, then one tensor (layers * directions, rows, units) per state, then the settings.
 
@@ -157,7 +157,7 @@ def _packed(settings: Settings, sizes: tuple[int, ...], data: Tensor, states: li
 def layer(cell: Cell) -> Callable[..., Any]:
     """Build ``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` or ``torch.rnn_relu``, padded and packed."""
 
-    def call(*args: Any, handed: Handed) -> Any:
+    def call(*args: Any, handed: RecurrentContext) -> Any:
         packed = isinstance(args[1], Tensor) and not args[1].is_floating_point() and not args[1].is_complex()
         if packed:
             data, batch_sizes, hx, weights, biases, layers, dropout, training, bidirectional = args
@@ -174,7 +174,9 @@ def layer(cell: Cell) -> Callable[..., Any]:
         if packed:
             each_step = tuple(batch_sizes.tolist())
             grouped = handed.alike((data, 0), *((s, 1) for s in states), sizes=each_step)
-            grouped = Alike() if grouped.every and bidirectional else grouped  # backwards they begin where they end
+            grouped = (
+                RepeatedRows() if grouped.every and bidirectional else grouped
+            )  # backwards they begin where they end
             return recurrence(data, *states, Settings(levels, each_step, alike=grouped))
         grouped = handed.alike((data, 0 if batch_first else 1), *((s, 1) for s in states))
         summed = handed.sums_of(data, batch_first, grouped.each)

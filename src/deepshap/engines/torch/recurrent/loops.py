@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....mathematics.cells import Weights
+from ....formulas.cells import Weights
 from ..autograd import recurrent_step
 from ..batch_axes import FIRST, Chosen, from_rows, to_rows
-from ..operations import CUSTOM, Operation, Step
+from ..operations import CUSTOM, Operation, OperationRecord
 from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
-from .context import Handed, Network, Pairing
+from .context import Network, Pairing, RecurrentContext
 from .layers import refuse_varying, whole
 from .sequence import Level, Steps, Trace, one_step
 
 
 @dataclass
-class Together:
+class CellSequence:
     """Steps of one cell in one run of a model: what they took, and their traces, all made at once when the run is over.
 
     A trace of a few rows is twenty calls of torch, whose own cell is one.
@@ -65,10 +65,10 @@ class OfStep:
     chosen : which rows these are, if not all.
     """
 
-    together: Together
+    together: CellSequence
     place: int
     nbytes: int
-    before: Step | None = None
+    before: OperationRecord | None = None
     again: bool = False
     chosen: Chosen | None = None
 
@@ -92,7 +92,7 @@ class OfStep:
         self.together.make()
 
 
-Chain = list[tuple[Step, tuple[OfStep, OfStep]]]
+Chain = list[tuple[OperationRecord, tuple[OfStep, OfStep]]]
 
 
 def single_step(cell: Cell, native: Callable[..., Any]) -> Operation:
@@ -101,12 +101,18 @@ def single_step(cell: Cell, native: Callable[..., Any]) -> Operation:
     def call(*args: Any, **named: Any) -> Any:
         return _forward(cell, native, *args, **named)
 
-    return Operation(CUSTOM, _rule, function=call, keeps_memory=True, pairs_itself=True, recurrent=True)
+    return Operation(CUSTOM, _rule, function=call, keeps_memory=True, batched_rule=True, recurrent=True)
 
 
 # ---------------------------------------------------------------------- forward
 def _forward(
-    cell: Cell, native: Callable[..., Any], input: Tensor, hx: Any, *weights: Any, handed: Handed, **named: Any
+    cell: Cell,
+    native: Callable[..., Any],
+    input: Tensor,
+    hx: Any,
+    *weights: Any,
+    handed: RecurrentContext,
+    **named: Any,
 ) -> Any:
     """As torch's function, and what the rule needs."""
     states = [hx] if cell.states == 1 else list(hx)
@@ -118,7 +124,7 @@ def _forward(
     new = native(x, once[0] if cell.states == 1 else once, *weights, **named)
     key = cell, *named, *[w if w is None else (w.data_ptr(), w.shape, w.stride()) for w in own]
     if key not in handed.together:
-        handed.together[key] = Together(_level(cell, weights, named))
+        handed.together[key] = CellSequence(_level(cell, weights, named))
     together = handed.together[key]
     # Constants may lie in memory that others change without torch's knowing.
     together.given.append([v if t.requires_grad else v.clone() for t, v in zip(given, (x, *once), strict=True)])
@@ -135,7 +141,7 @@ def _level(cell: Cell, weights: Any, named: dict[str, Any]) -> Level:
     return Level(cell, Weights(*now, **others))
 
 
-def _step_before(states: list[Tensor]) -> Step | None:
+def _step_before(states: list[Tensor]) -> OperationRecord | None:
     """The step of a cell that made all states, each in its place."""
     made = [recurrent_step(s, k) for k, s in enumerate(states)]
     before = made[0]
@@ -143,7 +149,7 @@ def _step_before(states: list[Tensor]) -> Step | None:
 
 
 # ---------------------------------------------------------------------- the rule
-def _rule(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+def _rule(step: OperationRecord, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
     """Multipliers (outputs, references, ...) from the new states of a single step to what it was given."""
     count = len(step.outputs)
     shape = [*(others[0] if m_h is None else m_h).shape[:2], *step.outputs[0].shape]
@@ -153,27 +159,27 @@ def _rule(step: Step, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None
     if fused.available(network, shape[0]) and single.is_possible(network):
         found = _by_kernels(network, _alone(step, sides), states)
     else:
-        place = FIRST if step.pairs.crossed else None
+        place = FIRST if step.pairs.all_pairs else None
         rows = [to_rows(m, place) for m in states]
         m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
         found = [from_rows(m, step.pairs, place) for m in (m_x, *(m.squeeze(1) for m in first))]
     return _of_varying(step, found)
 
 
-def _of_varying(step: Step, found: list[Any]) -> list[Tensor | None]:
+def _of_varying(step: OperationRecord, found: list[Any]) -> list[Tensor | None]:
     return [m for m, varies in zip(found, step.varying, strict=False) if varies]
 
 
-def _network(step: Step, example: OfStep, reference: OfStep) -> Network:
+def _network(step: OperationRecord, example: OfStep, reference: OfStep) -> Network:
     """One layer of one step, with what it left on both sides."""
-    rows = len(step.outputs[0]) * (step.pairs.references if step.pairs.crossed else 1)
+    rows = len(step.outputs[0]) * (step.pairs.references if step.pairs.all_pairs else 1)
     steps = Steps((rows,)), example.traces[0].steps, reference.traces[0].steps
     beside = Pairing.of(step.pairs, *steps, reference.again)
     _, _, *weights = step.arguments
     return Network([[_level(example.cell, weights, step.keywords)]], example, reference, beside)
 
 
-def _sides(step: Step, chosen: Chosen | None = None) -> tuple[OfStep, OfStep]:
+def _sides(step: OperationRecord, chosen: Chosen | None = None) -> tuple[OfStep, OfStep]:
     assert step.reference is not None
     reference = step.reference
     return step.memory, reference.memory if chosen is None else reference.memory.among(chosen)
@@ -194,7 +200,7 @@ def _by_kernels(network: Network, chain: Chain, m_states: list[Tensor]) -> list[
     return [None if v is None else v.unflatten(0, (outputs, references, examples)) for v in (m_x[0], *of_states)]
 
 
-def _alone(step: Step, sides: tuple[OfStep, OfStep]) -> Chain:
+def _alone(step: OperationRecord, sides: tuple[OfStep, OfStep]) -> Chain:
     """A step, and those before it of the same cell that hand their states on to the next one alone, with their sides."""
     chain, chosen, before = [(step, sides)], sides[1].chosen, sides[0].before
     while before is not None and before.uses == len(before.outputs) and before.memory.together is step.memory.together:

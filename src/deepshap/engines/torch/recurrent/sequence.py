@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ....mathematics.cells import Columns, Weights
+from ....formulas.cells import Columns, Weights
 from ..batch_axes import Chosen
 from .cells import LSTM, Cell
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels import steps
+from ....kernels import steps
 from ..kernel_dispatch import in_threads
 from .cells import GRU, LSTM
 from .context import Network

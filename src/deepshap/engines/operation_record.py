@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..mathematics import rules
-from ..mathematics.namespace import Array, namespace
-from ..mathematics.secants import Secant
+from ..formulas import rules
+from ..formulas.namespace import Array, namespace
+from ..formulas.secants import Secant
 
 
-class Step(Protocol):
+class OperationRecord(Protocol):
     """What the rules of every engine see of an operation.
 
     Attributes
@@ -57,12 +57,12 @@ Rule = Callable[..., Any]  # maps (step, *multipliers of the outputs) to the mul
 
 def of_operands(rule: Callable[..., list[Array]]) -> Rule:
     """Build the rule of an operation that looks at all its operands: ``rule(m, a, b, ...)`` returns all their multipliers."""
-    return lambda step, m: step.shares(*rule(m, *step.sides()))
+    return lambda record, m: record.shares(*rule(m, *record.sides()))
 
 
-def values(step: Step) -> tuple[Array, Array, Array, Array]:
+def values(record: OperationRecord) -> tuple[Array, Array, Array, Array]:
     """Input and output of an operation of one operand: ``(x, r, y, y_r)``."""
-    (x,), (r,), (y,), (yr,) = step.inputs, step.reference_inputs, step.outputs, step.reference_outputs
+    (x,), (r,), (y,), (yr,) = record.inputs, record.reference_inputs, record.outputs, record.reference_outputs
     return x, r, y, yr
 
 
@@ -72,45 +72,47 @@ def rescale(secant: Secant | None = None) -> Rule:
     Closed forms are of one operand, but that of jumps, and for real numbers.
     """
 
-    def rule(step: Step, multiplier: Array) -> list[Array]:
-        xp, inputs = namespace(multiplier), step.inputs
+    def rule(record: OperationRecord, multiplier: Array) -> list[Array]:
+        xp, inputs = namespace(multiplier), record.inputs
         if secant is None or len(inputs) > 1 or xp.is_complex(inputs[0]):
             own = None if any(map(xp.is_complex, inputs)) else secant
-            slopes = [xp.conj(slope) for slope in _slopes(step, own)]
+            slopes = [xp.conj(slope) for slope in _slopes(record, own)]
         else:
-            (x,), (r,), (y,), (yr,) = inputs, step.reference_inputs, step.outputs, step.reference_outputs
+            (x,), (r,), (y,), (yr,) = inputs, record.reference_inputs, record.outputs, record.reference_outputs
             slopes = [secant(x, r, xp.matched(y, x), xp.matched(yr, x))]
         return [xp.matched(multiplier, slope) * slope for slope in slopes]
 
     return rule
 
 
-def _slopes(step: Step, secant: Secant | None) -> list[Array]:
+def _slopes(record: OperationRecord, secant: Secant | None) -> list[Array]:
     """Of an elementwise function of any number of operands, by its values."""
-    (y,), (yr,), inputs = step.outputs, step.reference_outputs, step.inputs
-    operands, xp = list(zip(inputs, step.reference_inputs, strict=True)), namespace(y)
-    if len(operands) == 1 and len(step.varying) > 1:
+    (y,), (yr,), inputs = record.outputs, record.reference_outputs, record.inputs
+    operands, xp = list(zip(inputs, record.reference_inputs, strict=True)), namespace(y)
+    if len(operands) == 1 and len(record.varying) > 1:
         operands = [(xp.broadcast(operands[0][0], y), xp.broadcast(operands[0][1], yr))]
-    return rules.rescale(step.evaluate, operands, xp.matched(y, inputs[0]), xp.matched(yr, inputs[0]), secant)
+    return rules.rescale(record.evaluate, operands, xp.matched(y, inputs[0]), xp.matched(yr, inputs[0]), secant)
 
 
 def along_segment(nodes: int) -> Rule:
     """Build the rule of smooth functions, see ``rules.along_segment``."""
 
-    def rule(step: Step, *multipliers: Array) -> list[Array | None]:
-        operands = list(zip(step.inputs, step.reference_inputs, strict=True))
-        return rules.along_segment(lambda points: step.vjp(points, multipliers), operands, nodes)
+    def rule(record: OperationRecord, *multipliers: Array) -> list[Array | None]:
+        operands = list(zip(record.inputs, record.reference_inputs, strict=True))
+        return rules.along_segment(lambda points: record.vjp(points, multipliers), operands, nodes)
 
     return rule
 
 
-def polynomial(step: Step, multiplier: Array) -> list[Array | None]:
+def polynomial(record: OperationRecord, multiplier: Array) -> list[Array | None]:
     """A polynomial whose degree is the size of the last axis (products, determinants), exact along the segment."""
-    return along_segment((step.inputs[0].shape[-1] + 1) // 2)(step, multiplier)
+    return along_segment((record.inputs[0].shape[-1] + 1) // 2)(record, multiplier)
 
 
-def local_gap(step: Step, multipliers: Sequence[Array | None], result: Sequence[Array | None]) -> tuple[Array, Array]:
+def local_gap(
+    record: OperationRecord, multipliers: Sequence[Array | None], result: Sequence[Array | None]
+) -> tuple[Array, Array]:
     """How far one step is from explaining its own outputs, and the size of what it explains."""
-    inputs = zip(result, step.inputs, step.reference_inputs, strict=True)
-    outputs = zip(multipliers, step.outputs, step.reference_outputs, strict=True)
+    inputs = zip(result, record.inputs, record.reference_inputs, strict=True)
+    outputs = zip(multipliers, record.outputs, record.reference_outputs, strict=True)
     return rules.local_gap(*([term for term in terms if term[0] is not None] for terms in (inputs, outputs)))

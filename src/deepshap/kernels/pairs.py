@@ -60,7 +60,7 @@ def elementwise(kind: int) -> Any:
 
 
 @cache
-def regular() -> Any:
+def finite_everywhere() -> Any:
     """Of any function by its derivatives: their mean where it explains the difference to rounding, else the quotient."""
 
     @compiled

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import numpy as np
 
 from ..errors import BatchMixingError, DeepShapError, InputError, NonFiniteError
-from ..mathematics.additivity import EPS, TOLERANCE
-from .api import Footprint, Points, Profile
+from ..formulas.additivity import EPS, TOLERANCE
 from .inputs import InputForm
-from .keeping import drawing_kept, other_draws
+from .interface import Footprint, ModelProfile, Points
+from .snapshot import drawing_kept, other_draws
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,7 +30,7 @@ MOST_TOLD = 600  # letters of a model's error
 MOST_OTHERS = 4  # engines of other outputs that are kept, each with the references' activations
 
 
-class Shell(ABC):
+class BaseEngine(ABC):
     """An engine but for what is particular to a framework."""
 
     framework: ClassVar[str]
@@ -107,13 +107,13 @@ class Shell(ABC):
         return False
 
     @property
-    def lasts(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether what was found of the model holds from call to call."""
         return self.is_frozen
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
         """What is found of the model: in every call anew, and once while it does not change."""
-        if not self.lasts or key is None:
+        if not self.is_cached or key is None:
             return find()
         if key not in self._found:
             self._found[key] = find()
@@ -334,10 +334,12 @@ class Shell(ABC):
         """Shape of the output for a row, where a model says it without a run."""
         return None
 
-    def _profile(self, footprint: Footprint, form: InputForm, compiler: int = 0) -> Profile:
+    def _profile(self, footprint: Footprint, form: InputForm, compiler: int = 0) -> ModelProfile:
         axes = tuple(form.axes if self.layer is None else self.layer_axes)
         dtype = np.dtype("float64" if self.dtype == "float64" else "float32")
-        return Profile(self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrent, compiler)
+        return ModelProfile(
+            self.output_shape, axes, dtype, self.tolerance, self.eps, footprint, self._recurrent, compiler
+        )
 
 
 def _copied(array: Any) -> Any:

@@ -12,7 +12,7 @@ import tensorflow as tf
 import torch
 from scipy import special as scipy_special
 
-from deepshap.mathematics import on_numpy, on_tensorflow, on_torch, secants
+from deepshap.formulas import on_numpy, on_tensorflow, on_torch, secants
 
 FRAMEWORKS = pytest.mark.parametrize("framework", [torch, tf, np], ids=["torch", "tensorflow", "numpy"])
 EPS = np.finfo(float).eps

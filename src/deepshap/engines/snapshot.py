@@ -1,7 +1,7 @@
 """Preserve what Python objects hold while a model runs: attributes, containers and arrays, and random generators.
 
-``Kept`` copies every container that some values reach (one copy each, not of the items) and puts the copies back. It follows
-attributes, ``__slots__`` and items, and stops at code and at what its ``take`` claims, such as tensors.
+``ObjectSnapshot`` copies every container that some values reach (one copy each, not of the items) and puts the copies back.
+It follows attributes, ``__slots__`` and items, and stops at code and at what its ``take`` claims, such as tensors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MISSING = object()
 Undo = Callable[[], None]
 
 
-class Kept:
+class ObjectSnapshot:
     """What everything that some values reach holds, to be put back.
 
     ``take`` is shown every object that is no container; where it returns True, the caller looks after it. Random generators
@@ -77,7 +77,7 @@ class Kept:
         attributes = getattr(value, "__dict__", None)
         return [*([attributes] if isinstance(attributes, dict) else []), *(content for *_, content in own)]
 
-    def again(self) -> Kept:
+    def again(self) -> ObjectSnapshot:
         """The same objects as they are now."""
         other = copy.copy(self)
         other._contents = [(held, _copied(held)) for held, _ in self._contents]

@@ -26,7 +26,7 @@ TREATMENTS = {
 
 
 @dataclass
-class Use:
+class OperationSummary:
     """An operation that a model uses on what depends on its input.
 
     Attributes

@@ -11,7 +11,7 @@ import tensorflow as tf
 import torch
 from arrays import every_framework, frameworks_of_models
 
-from deepshap.mathematics import rules, secants
+from deepshap.formulas import rules, secants
 
 RANDOM = np.random.default_rng(0)
 INFINITIES = {

@@ -11,7 +11,7 @@ import tensorflow as tf
 import torch
 from arrays import every_framework, frameworks_of_models
 
-from deepshap.mathematics import cells, rules
+from deepshap.formulas import cells, rules
 
 RANDOM = np.random.default_rng(0)
 M, X, R = RANDOM.normal(size=(3, 4, 5))

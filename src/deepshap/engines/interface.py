@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from .inputs import InputForm
-from .uses import Use as Use
+from .operation_summary import OperationSummary as OperationSummary
 
 
 # ---------------------------------------------------------------------- points and pairs of them
@@ -75,33 +75,33 @@ class Comparison:
     Attributes
     ----------
     examples, references : the two sides.
-    crossed : whether every example is compared with every reference, or row k with row k alone.
+    all_pairs : whether every example is compared with every reference, or row k with row k alone.
     outputs : numbers of the explained outputs of each example, (examples, k).
     """
 
     examples: Points
     references: Points
-    crossed: bool
+    all_pairs: bool
     outputs: np.ndarray
 
     @property
     def pairs(self) -> int:
         """Number of pairs."""
-        return len(self.examples) * (len(self.references) if self.crossed else 1)
+        return len(self.examples) * (len(self.references) if self.all_pairs else 1)
 
     def part(self, examples: Any, references: slice = slice(None)) -> Comparison:
         """Some examples, and some references if every example is compared with all."""
-        of_references = references if self.crossed else examples
-        whole = self.crossed and references == slice(None)
+        of_references = references if self.all_pairs else examples
+        whole = self.all_pairs and references == slice(None)
         return Comparison(
             self.examples[examples],
             self.references if whole else self.references[of_references],
-            self.crossed,
+            self.all_pairs,
             self.outputs[examples],
         )
 
-    def row_by_row(self) -> Comparison:
-        """Every pair of a crossed comparison as a row beside a row, examples outermost."""
+    def aligned_pairs(self) -> Comparison:
+        """Every pair of an all-pairs comparison as a row beside a row, examples outermost."""
         n, b = len(self.examples), len(self.references)
         examples, references = self.examples[np.repeat(np.arange(n), b)], self.references[np.tile(np.arange(b), n)]
         return Comparison(examples, references, False, self.outputs.repeat(b, 0))
@@ -109,7 +109,7 @@ class Comparison:
     def pair(self, row: int) -> Comparison:
         """One example and a reference of its own."""
         at = slice(row, row + 1)
-        return replace(self.part(at, slice(0, 1)), crossed=False)
+        return replace(self.part(at, slice(0, 1)), all_pairs=False)
 
 
 # ---------------------------------------------------------------------- what engines say
@@ -127,7 +127,7 @@ class Footprint(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Profile:
+class ModelProfile:
     """What an engine found out about a model on one pair.
 
     Attributes
@@ -227,7 +227,7 @@ def _joined(multipliers: Sequence[list[np.ndarray] | None], axis: int) -> list[n
 
 
 @dataclass(frozen=True)
-class Blame:
+class OperationGap:
     """The operation that explains its own output worst, when the sums do not match.
 
     ``around``: no rule is to blame, but the operation takes a value that reaches it around the explained layer.
@@ -275,7 +275,7 @@ class Engine(Protocol):
     ) -> tuple[Points, Points | None]:
         """Rows in the form of the background, if there is one, and the background laid out as they are."""
 
-    def probe(self, examples: Points, references: Points) -> Profile:
+    def analyze(self, examples: Points, references: Points) -> ModelProfile:
         """Check on an example and a reference that the model can be explained, and describe it."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
@@ -302,7 +302,7 @@ class Engine(Protocol):
     def forget(self) -> bool:
         """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
 
-    def blame(self, pair: Comparison) -> Blame | None:
+    def largest_gap(self, pair: Comparison) -> OperationGap | None:
         """The operation that explains its own output worst on a single pair."""
 
     def in_double(self) -> Engine | None:
@@ -314,7 +314,7 @@ class Engine(Protocol):
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """What is found of the model: in every call anew, and once while it does not change, where there is a key."""
 
-    def uses(self, points: Points) -> list[Use]:
+    def uses(self, points: Points) -> list[OperationSummary]:
         """The operations that the model uses on what depends on its inputs."""
 
     def free_memory(self) -> int | None:
@@ -333,5 +333,5 @@ class Engine(Protocol):
 
 
 Choice = Callable[
-    [np.ndarray, Profile], np.ndarray
+    [np.ndarray, ModelProfile], np.ndarray
 ]  # from outputs (rows, outputs) to the numbers of the explained ones
