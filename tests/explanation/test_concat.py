@@ -134,6 +134,17 @@ def test_shorter_sequences_are_padded(labels):
     assert again.step_labels.ndim == (1 if labels == "shared" else 2)
 
 
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[h]"])
+def test_padding_has_no_time(kind):
+    one, two = explanation(padded=False), explanation(seed=1, padded=False)
+    one.step_labels, two.step_labels = np.arange(STEPS).astype(kind), np.arange(1, STEPS + 1).astype(kind)
+    labels = deepshap.Explanation.concat([one[:, :3], two]).step_labels
+    assert labels.dtype == kind
+    assert np.isnat(labels[:ROWS, 3:]).all()
+    np.testing.assert_array_equal(labels[:ROWS, :3], np.tile(one.step_labels[:3], (ROWS, 1)))
+    np.testing.assert_array_equal(labels[ROWS:], np.tile(two.step_labels, (ROWS, 1)))
+
+
 def test_methods_are_named_one_after_the_other():
     one, two, three = (explanation(seed=seed) for seed in range(3))
     one.method, two.method, three.method = "A", "B", None

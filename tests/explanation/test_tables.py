@@ -314,6 +314,9 @@ def test_rows_with_other_times_have_labels_of_their_own():
     assert found.step_labels.shape == (ROWS, STEPS)
     assert found.step_labels[1, 0] == np.datetime64("2024-01-31")
     assert np.isnat(found.step_labels[1, 4:]).all()
+    frame["day"] -= pd.Timestamp("2024-01-01")
+    durations = deepshap.sequences(frame, "place", "day").step_labels
+    np.testing.assert_array_equal(durations, found.step_labels - np.datetime64("2024-01-01"))
 
 
 @pytest.mark.parametrize("written", ["%Y-%m-%d", "%Y%m%d", "%Y/%m/%d %H:%M", "%d %b %Y", "%Y-%m-%dT%H:%M:%SZ"])

@@ -16,7 +16,7 @@ from .fields import FACTS
 from .joint import JointAttributions
 from .uncertainty import spread_over
 
-NO_LABEL = {"M": np.datetime64("NaT"), "m": np.timedelta64("NaT"), "f": np.nan, "i": -1, "U": ""}
+NO_LABEL = {"M": "NaT", "m": "NaT", "f": np.nan, "i": -1, "U": ""}
 BETWEEN = "; "  # sentences of a method's description
 UNIFORM = (*FACTS[:-3], "output_dims")
 

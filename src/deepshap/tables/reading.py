@@ -508,7 +508,7 @@ def _pad(values: np.ndarray, lengths: np.ndarray, pad: float | str) -> None:
 
 def _step_labels(codes: np.ndarray, at: np.ndarray, stamps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return times in their places: one label for each step where all rows agree, else one for each row and step."""
-    fillers = {"M": np.datetime64("NaT"), "m": np.timedelta64("NaT"), "f": np.nan, "i": -1, "U": ""}
+    fillers = {"M": "NaT", "m": "NaT", "f": np.nan, "i": -1, "U": ""}
     labels = np.full(shape, fillers.get(stamps.dtype.kind, 0), stamps.dtype)
     labels[codes, at] = stamps
     longest = labels[np.bincount(codes).argmax()]
