@@ -165,6 +165,8 @@ class _Snapshot:
                 if value.layout == torch.strided and not value.is_inference() and not value.is_meta:
                     found[id(value)] = value
                 return True
+            if isinstance(value, torch.fx.Graph):  # a program, not a state; exports note tensors without values in it
+                return True
             if type(value) is not torch.Generator:
                 return False
             self._generators.append(value)
