@@ -156,10 +156,12 @@ def read_part(path: Path) -> Any:
     InputError
         If it is not what was written.
     """
-    content, match = path.read_bytes(), NAME.fullmatch(path.name)
+    with import_pyarrow().OSFile(os.fspath(path)) as file:  # not bytes of Python's: see storage.parse
+        content = file.read_buffer()
+    match = NAME.fullmatch(path.name)
     if match is None or _digest_of(content) != match[2]:
         raise InputError(f"{path} {DAMAGED}.")
-    return import_pyarrow().py_buffer(content)
+    return content
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -227,12 +227,15 @@ def as_column(values: np.ndarray, kind: Any) -> Any:
 # ---------------------------------------------------------------------- read
 def read(path: str | os.PathLike[str], kind: type[Attributions]) -> Any:
     """Read a file: an explanation of that kind, or a list or dict of them if it holds those of several inputs."""
-    with open(path, "rb") as stream:  # a missing file is Python's own error
+    with import_pyarrow().OSFile(os.fspath(path)) as stream:  # a missing file is Python's own error
         return parse(stream, kind, path)
 
 
 def parse(stream: Any, kind: type[Attributions], path: Any) -> Any:
-    """Read an open file; ``path`` names it in errors."""
+    """Read a stream of pyarrow over memory of its own or a file; ``path`` names it in errors.
+
+    Threads of pyarrow may let a stream go when the program has ended. If it holds an object of Python, that aborts the process.
+    """
     pa = import_pyarrow()
     try:
         file = pa.parquet.ParquetFile(stream, page_checksum_verification=True)

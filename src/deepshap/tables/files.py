@@ -80,7 +80,7 @@ def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] 
         content = _content(path)
         if kind in (".feather", ".arrow"):
             feather = needed("pyarrow.feather", "Feather files need pyarrow")
-            return Table(feather.read_table(BytesIO(content)), str(path))
+            return Table(feather.read_table(BytesIO(content), use_threads=False), str(path))
         if kind == ".xlsx":
             return _from_excel(path, content)
         text, encoding = _text(path, content, options.encoding)
@@ -163,7 +163,11 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
         if body:
             columns = needed("pyarrow.csv", "text files need pyarrow").read_csv(
                 BytesIO(body.encode("utf-8", "surrogatepass")),
-                pa.csv.ReadOptions(column_names=names, block_size=max(2**20, 2 * max(map(len, body.splitlines())))),
+                pa.csv.ReadOptions(
+                    use_threads=False,  # they may let an object of Python go when the program has ended, which aborts it
+                    column_names=names,
+                    block_size=max(2**20, 2 * max(map(len, body.splitlines()))),
+                ),
                 pa.csv.ParseOptions(
                     delimiter=separator,
                     newlines_in_values=True,
