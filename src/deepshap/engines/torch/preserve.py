@@ -403,16 +403,26 @@ def start_from_states(module: nn.Module) -> None:
     attributes = module.__dict__
     if not (is_keras(module) and attributes.get("stateful") and attributes.get("states") is not None):
         return
-    from keras import tree
 
-    states = tree.map_structure(lambda state: state.value.detach().clone(), attributes["states"])
-    if any(bool((state != state[:1]).any()) for state in tree.flatten(states)):
-        raise InputError(
-            f"the stateful layer {module.name!r} keeps another state for each row of the batch that it saw last. Call "
-            "its reset_state() first: then all rows start from zero."
-        )
+    def first_of(state: Any) -> Any:  # keras.tree does as much, but Keras 3.0 has none
+        if isinstance(state, (list, tuple)):
+            return [first_of(part) for part in state]
+        value = state.value.detach().clone()
+        if bool((value != value[:1]).any()):
+            raise InputError(
+                f"the stateful layer {module.name!r} keeps another state for each row of the batch that it saw last. Call "
+                "its reset_state() first: then all rows start from zero."
+            )
+        return value[:1]
+
+    def expanded(state: Any, rows: Any) -> Any:
+        if isinstance(state, list):
+            return [expanded(part, rows) for part in state]
+        return state.expand(rows, *state.shape[1:])
+
+    states = first_of(attributes["states"])
 
     def initial(batch_size: Any) -> Any:
-        return tree.map_structure(lambda state: state[:1].expand(batch_size, *state.shape[1:]), states)
+        return expanded(states, batch_size)
 
     attributes.update(stateful=False, get_initial_state=initial)
