@@ -48,7 +48,17 @@ from .sampling.choice import method_of
 from .sampling.estimates import largest_errors
 from .sampling.interactions import game_of, interactions_of, names_of
 from .sampling.players import players_of
-from .tables import Labels, check_same_order, columns_of, common_ids, in_own_order, is_frame, plain
+from .tables import (
+    Labels,
+    check_columns_count,
+    check_same_order,
+    collected,
+    columns_of,
+    common_ids,
+    in_own_order,
+    is_frame,
+    plain,
+)
 from .tables.several import check_transforms, names_of_inputs
 
 if TYPE_CHECKING:
@@ -165,7 +175,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         labels, self._background = Labels(), None
         data, self._weights = _unweighted(data)
         if not callable(data):
-            data, labels = plain(data, "the background", batch_axis)
+            data, labels = plain(data, "the background", batch_axis, complete=True)
             with self.engine.session():
                 self._background = self.engine.read_background(data)
         if max_rows is not None:
@@ -680,6 +690,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
         """Arrays and their labels, whose columns stand in the model's order."""
+        X = collected(X)
         is_series = hasattr(X, "to_frame") and hasattr(X, "index") and not hasattr(X, "columns")
         if is_series and self._background is not None and len(self._background.inputs[0].shape) > 1:
             raise InputError("X is a Series, a single row: give a DataFrame of one row, as frame.iloc[[0]] is.")
@@ -688,7 +699,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             raise InputError(
                 f"X is a table with the shape of one row, {row}, no axis of rows: give X.to_numpy()[None]."
             )
-        return plain(X, "X", self._batch_axis, self.model_features)
+        values, labels = plain(X, "X", self._batch_axis, self.model_features, complete=True)
+        check_columns_count(X, labels, "X", row)
+        return values, labels
 
     @property
     def model_features(self) -> Any:

@@ -353,3 +353,27 @@ def test_arrays_of_different_lengths_in_a_column_are_refused(tmp_path):
     explainer = deepshap.DeepExplainer(linear(1.0, 2.0), drawn(4, 2), progress=False)
     with pytest.raises(InputError, match=r"'x' holds 1 number in row 1"):
         explain_dataset(explainer, "x.parquet", tmp_path / "out", shape=(2,), progress=False)
+
+
+# ---------------------------------------------------------------------- seasons
+@pytest.mark.parametrize("times", [["2010/11", "2011/12"], ["2010-11", "2011-12", "2012-13"], ["2009/10"], ["1999/00"]])
+@pytest.mark.parametrize("written", ["frame", "csv", "parquet"])
+def test_seasons_stay_texts(times, written, tmp_path):
+    frame = long(times).assign(y=1.0)
+    if written == "parquet":
+        frame.to_parquet("x.parquet")
+        explainer = deepshap.DeepExplainer(cli_models.Forecast(), np.zeros((1, len(times), 2), "f4"), progress=False)
+        found = explain_dataset(explainer, "x.parquet", tmp_path / "o", id="who", time="when", progress=False)[:]
+    elif written == "csv":
+        frame.to_csv("x.csv", index=False)
+        found = explained("cli_models:Forecast", "x.csv", "--id", "who", "--time", "when", "-b", "zeros")
+    else:
+        found = deepshap.sequences(frame, "who", "when")
+    assert np.asarray(found.step_labels).tolist() == times
+
+
+def test_months_that_are_no_seasons_are_dates():
+    found = deepshap.sequences(long(["2010/12", "2010/11", "2010/10"]), "who", "when")
+    assert found.values[0, :, 0].tolist() == [2, 1, 0]
+    with pytest.raises(InputError, match="stands before"):
+        deepshap.sequences(long(["2011/12", "2010/11"]), "who", "when")

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 import deepshap
 from deepshap import InputError, explain_dataset
+from deepshap.dataset.sources import ParquetRows
 from deepshap.tables import Columns, as_table, decide, read
 from deepshap.tables.files import FileOptions, read_file
-from deepshap.tables.parquet import ParquetRows
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 TEXT_IDS = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_names
+from ..explanation.labels import plural, shortened
 from ..tables import Columns, Sequences, Table, decide, describe, order_of, read, resolved
 from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
 
@@ -88,7 +89,7 @@ def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | N
     """
     if not path.exists():
         raise InputError(f"there is no file {path}.")
-    if kind_of(path) is not None:
+    if kind_of(path) is not None or path.is_dir():
         data = _from_table(path, source, pad, steps)
     elif path.suffix.lower() in (".npy", ".npz"):
         data = _from_arrays(path, source)
@@ -100,7 +101,7 @@ def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | N
 
 
 def _checked(data: Data, source: Source, path: Path) -> Data:
-    if source.shape is not None and kind_of(path) is None:
+    if source.shape is not None and kind_of(path) is None and not path.is_dir():
         data = replace(data, inputs=[_reshaped(one, source.shape) for one in data.inputs], feature_names=None)
     _check_numbers(data, path)
     if source.lengths == "table" and data.lengths is None:
@@ -164,8 +165,8 @@ def _reshaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _from_table(path: Path, source: Source, pad: float | str, steps: int | None) -> Data:
     if source.arrays:
         raise InputError("--array is for .npz files; choose the columns of a table with --features.")
-    named = [name for name in (source.id_column, source.time_column, source.variable, source.value) if name is not None]
-    table = read_file(path, source.written, [*named, *(source.features or [])])
+    named = [name for name in (source.id_column, source.time_column, source.variable) if name is not None]
+    table = read_file(path, source.written, named, source.features or [])
     columns = _columns(table, source, path)
     decided = decide(table, columns)
     if source.lengths not in (None, "table") and columns.lengths is None and decided.long:
@@ -359,6 +360,13 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
 
 def ordered(data: Data, like: Data, what: str) -> Data:
     """Data with their features in the order of others, which must have the same names."""
+    if data.feature_names is None and like.feature_names is not None and data.inputs[0].ndim > 1:
+        features, names = data.inputs[0].shape[-1], like.feature_names
+        if features != len(names):
+            raise InputError(
+                f"the data have {len(names)} columns ({shortened(names)}) for the {plural(features, 'feature')} of {what}: "
+                "choose with --features."
+            )
     if (data.feature_names is None) != (like.feature_names is None):
         named, other = ("has", "have none") if like.feature_names is None else ("has no", "have some")
         raise InputError(f"{what} {named} names of features, and the data {other}: give both in one form.")

@@ -20,7 +20,8 @@ import numpy as np
 from ..errors import DeepShapError, InputError, needed
 from ..explanation.labels import duration, plural, shortened
 from ..tables import Sequences, Wide, describe
-from ..tables.files import PARQUET, FileOptions
+from ..tables.files import FileOptions
+from ..tables.parquet import PARQUET
 from .data import Data, Source, bounds, listed, ordered, read_background, read_data, row_array, sizes, taken
 from .dial import LOOKED_AT, dial_of, reliability_of, with_options
 
@@ -107,10 +108,7 @@ def source_of(options: dict[str, Any], targets: str | None = None, groups: str |
 def _is_streamed(path: Path, source: Source) -> bool:
     """Return whether a data set is read part by part."""
     large = path.is_dir() or path.suffix.lower() in (*PARQUET, ".npy")
-    named = source.variable is not None or source.form is not None
-    if path.is_dir() and named:
-        raise InputError("--variable and --format are for a single file; name one, or leave them out.")
-    return large and not named
+    return large and source.variable is None and source.form is None
 
 
 def _read(source: Source, given: dict[str, Any]) -> tuple[Data, Data, dict[str, Any]]:

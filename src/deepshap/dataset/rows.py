@@ -302,7 +302,7 @@ def padded_to(length: int, most: int) -> int:
 
 
 def _steps(X: Any) -> int:
-    return (X.values if isinstance(X, Sequences) else X).shape[1]
+    return (X.values if isinstance(X, (Sequences, Wide)) else X).shape[1]
 
 
 def shortened(X: Any, steps: int) -> Any:
@@ -311,6 +311,8 @@ def shortened(X: Any, steps: int) -> Any:
         return None
     if isinstance(X, Sequences):
         return replace(X, values=X.values[:, :steps], step_labels=X.step_labels[..., :steps])
+    if isinstance(X, Wide):
+        return replace(X, values=X.values[:, :steps])
     return X[:, :steps]
 
 

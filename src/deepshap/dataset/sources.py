@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, import_pyarrow
 from ..explanation.labels import as_labels
 from ..tables import (
     Columns,
@@ -31,11 +32,11 @@ from ..tables import (
     plain,
     read,
 )
-from ..tables.files import PARQUET, kind_of, read_file
-from ..tables.parquet import ParquetRows
+from ..tables.columns import decoded, ids
+from ..tables.files import kind_of, read_file
+from ..tables.parquet import PARQUET, ParquetLines, Range, list_files
+from ..tables.reading import check_counted
 from .fingerprint import digest, source_digest
-
-Range = tuple[int, int]  # the first row, or line, and the one behind the last
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,6 @@ def batch_of(X: Any, start: int, lengths: Any, targets: Any = None) -> Batch:
             raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
         lengths = X.lengths
     found = np.arange(start, start + _counts(X)[0]) if ids is None else np.asarray(ids)
-    X = X.values if isinstance(X, Wide) and X.feature_names is None else X
     return Batch(0, X, found, None if lengths is False else lengths, targets)
 
 
@@ -201,37 +201,79 @@ class Indexed(Source):
         return batch_of(_take(self.X, rows), start, lengths, _take(self.targets, rows))
 
 
-class Files(Source):
-    """Parquet files larger than memory."""
+class ParquetRows(Source):
+    """The rows of Parquet files larger than memory, one file after the other.
 
-    def __init__(self, paths: Sequence[Path], columns: Columns, lengths: Any) -> None:
+    A line is a row; or, with a column of times, the lines of one id are. Such lines must be sorted by id. Every row of a long
+    table is padded to the longest one, since results must not depend on the part.
+    """
+
+    def __init__(self, paths: Sequence[Path], columns: Columns, lengths: Any = False) -> None:
         if lengths is not False and not (isinstance(lengths, str) or (lengths is True and columns.time is not None)):
             raise InputError(
                 "lengths of a table with a line per row: name their column; of a long table name time= too."
             )
-        self.table, self.lengths = ParquetRows(paths, columns), lengths
-        self.rows = self.table.rows
+        self.lengths, self.lines = lengths, ParquetLines(paths, [columns.id, columns.time])
+        if columns.id is None:
+            for path, before in zip(paths, np.cumsum([0, *self.lines.counts]).tolist(), strict=False):
+                check_counted(self.lines.file(path).schema_arrow, str(path), before)
+        empty = Table(self.lines.schema.empty_table(), str(paths[0]))
+        chunks = lambda name: (table[name] for table in self.lines.chunks([name]))  # noqa: E731
+        self.decided: Decided = decide(empty, columns, chunks, self.lines.columns_with_nulls())
+        self._starts = self._find_rows() if self.decided.long else np.arange(len(self.lines) + 1)
+        self.rows = len(self._starts) - 1
+        self.steps = int(np.diff(self._starts).max(initial=0)) if self.decided.long else None
 
     def digest(self) -> str:
         """Of the files' contents."""
-        return digest((source_digest(self.table.paths), self.table.steps))
+        return digest((source_digest(self.lines.paths), self.steps))
 
     def read_as(self) -> dict[str, Any]:
         """Return what was decided of the columns."""
-        return self.table.decided.as_dict()
+        return self.decided.as_dict()
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
         """Yield the rows of some ranges."""
-        for (first, _), rows in zip(ranges, self.table.read(ranges), strict=True):
-            yield self._batch(rows, first)
+        lines = self._lines_of(ranges)
+        tables = self.lines.read(lines, self.decided.columns)
+        for (row, _), (line, _), table in zip(ranges, lines, tables, strict=True):
+            yield self._batch(table, partial(self.lines.place, line), row)
 
     def take(self, rows: np.ndarray) -> Batch:
         """Return the rows at some places, which must ascend."""
-        return self._batch(self.table.take(rows), 0)
+        lines = self._lines_of([(int(row), int(row) + 1) for row in rows])
+        places = np.concatenate([np.arange(*ends) for ends in lines] or [np.zeros(0, int)])
+        tables = list(self.lines.read(lines or [(0, 0)], self.decided.columns))
+        return self._batch(import_pyarrow().concat_tables(tables), lambda at: self.lines.place(int(places[at])), 0)
 
-    def _batch(self, rows: Any, start: int) -> Batch:
+    def _batch(self, table: Any, place: Callable[[int], str], start: int) -> Batch:
+        rows = read(Table(table, self.lines.name, place), self.decided, self.steps, complete=False)
         lengths = rows.lengths if isinstance(self.lengths, str) else self.lengths
         return batch_of(rows.X, start, lengths, as_labels(rows.targets, "targets"))
+
+    def _lines_of(self, ranges: Sequence[Range]) -> list[Range]:
+        return [(int(self._starts[first]), int(self._starts[last])) for first, last in ranges]
+
+    def _find_rows(self) -> np.ndarray:
+        """Return where the lines of each id begin, and the end of all: one pass over the ids, which must ascend."""
+        pa, count, name = import_pyarrow(), len(self.lines), str(self.decided.id)
+        starts, last, line = [np.zeros(1, np.int64)], None, 0
+        for table in self.lines.chunks([name]):
+            column = decoded(table[name])
+            ids(column, name, Table(table, self.lines.name, partial(self.lines.place, line)))
+            column = column if last is None else pa.concat_arrays([last, column])
+            before, after = column.slice(0, len(column) - 1), column.slice(1)
+            down = np.asarray(pa.compute.less(after, before))
+            if down.any():
+                at = int(down.argmax())
+                raise InputError(
+                    f"the lines are not sorted by {name!r}: {before[at]} stands before {after[at]}. Sort them, so that the "
+                    "lines of a row can be read together."
+                )
+            changes = np.flatnonzero(np.asarray(pa.compute.not_equal(after, before)))
+            starts.append(changes + line + (last is None))
+            last, line = column.slice(len(column) - 1), line + len(table)
+        return np.concatenate([*starts, [count]]) if count else starts[0]
 
 
 class Window(Source):
@@ -321,14 +363,20 @@ def _opened(
         raise InputError(
             "variable= and value= belong together: the columns of the names and of the values of features."
         )
-    if paths is not None and variable is None and all(path.suffix.lower() in PARQUET for path in paths):
+    are_parquet = paths is not None and all(path.suffix.lower() in PARQUET for path in paths)
+    if paths is not None and are_parquet and variable is None:
         if time is not None and shape is not None:
             raise InputError("a long table has its shape from its lines: leave shape= out.")
-        return Files(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
-    of_file = paths is not None and len(paths) == 1 and kind_of(paths[0]) is not None
+        return ParquetRows(paths, Columns(id, time, names, _columns(targets), lengths=column, shape=shape), lengths)
+    of_file = paths is not None and (are_parquet or (len(paths) == 1 and kind_of(paths[0]) is not None))
     if of_file or (is_frame(data) and (named or isinstance(targets, str))):
-        columns = [name for name in (id, time, variable, value) if name is not None]
-        table = read_file(paths[0], named=columns) if paths and of_file else as_table(data, "the data", columns)
+        columns = [name for name in (id, time, variable) if name is not None]
+        if paths is None or not of_file:
+            table = as_table(data, "the data", columns)
+        elif are_parquet:
+            table = ParquetLines(paths, columns).table()
+        else:
+            table = read_file(paths[0], named=columns, features=names or [])
         of_columns = _columns(targets) if isinstance(targets, (str, list)) else []
         read_as = decide(
             table, Columns(id, time, names, of_columns, lengths=column, shape=shape, variable=variable, value=value)
@@ -337,7 +385,7 @@ def _opened(
         beside = targets if rows.targets is None else rows.targets
         return Indexed(rows.X, None, lengths if column is None else rows.lengths, beside, read_as)
     if variable is not None and paths is not None:
-        raise InputError("variable= and value= are for a table or a single file of one, which is read at once.")
+        raise InputError("variable= and value= are for a table in memory, a single file or several Parquet files.")
     if named:
         raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
     if paths is not None:
@@ -378,18 +426,9 @@ def _columns(targets: Any) -> list[str]:
 def _paths(data: Any) -> list[Path] | None:
     """Return the files that data name: themselves, those in a list, or all Parquet files below a folder; else None."""
     if isinstance(data, (str, os.PathLike)):
-        path = Path(data)
-        if path.is_dir():
-            files = (p for p in path.rglob("*") if p.suffix.lower() in PARQUET and not p.name.startswith((".", "_")))
-            found = sorted(files)
-            if not found:
-                raise InputError(f"there are no Parquet files in {path}.")
-            return found
-        if not path.exists():
-            raise InputError(f"there is no file {path}.")
-        return [path]
+        return list_files(Path(data))
     if isinstance(data, (list, tuple)) and data and all(isinstance(one, (str, os.PathLike)) for one in data):
-        return [path for one in data for path in _paths(one) or []]
+        return [path for one in data for path in list_files(Path(one))]
     return None
 
 

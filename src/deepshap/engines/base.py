@@ -405,7 +405,12 @@ def _hint(error: BaseException, points: Points) -> str:
     if "dtype" in str(error) and kinds != {"float32"}:
         return f" The rows are {', '.join(sorted(kinds))}: give them as the model's own type of numbers, most often float32."
     if any("int" in kind for kind in kinds) and (isinstance(error, IndexError) or "is not in [0, " in str(error)):
-        largest = max(int(np.asarray(x).max()) for x in points.inputs if "int" in str(x.dtype))
+        whole = [np.asarray(x) for x in points.inputs if "int" in str(x.dtype)]
+        least, largest = min(int(x.min()) for x in whole), max(int(x.max()) for x in whole)
+        if least < 0:
+            return (
+                f" If the rows are ids, none may be negative; the smallest is {least}. Give padding an id of its own."
+            )
         return f" If the rows are ids, all ids must be below the vocabulary's size; the largest is {largest}."
     if re.match(r"Expected hidden\[\d\] size", str(error)):
         return (

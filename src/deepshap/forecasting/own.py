@@ -14,7 +14,7 @@ from ..engines.registry import takes_keras
 from ..errors import InputError, check_names, check_whole, of_user
 from ..explanation.labels import name_of, numbered
 from ..memory import evenly
-from ..tables import is_frame, plain
+from ..tables import collected, is_frame, plain
 from .times import rising
 from .units import affine_of
 from .windows import Asked, Input, Outputs, Windows, ids_of
@@ -247,6 +247,7 @@ def _tables(given: Any, what: str) -> tuple[list[str], list[_Table]]:
     several = given if isinstance(given, Mapping) else {what: given}
     if not several:
         raise InputError(f"{what} is an empty dict.")
+    several = {name: collected(series) for name, series in several.items()}
     found = [(_columns(one), _table(str(name), one, what)) for name, one in several.items()]
     if any(columns != found[0][0] for columns, _ in found):
         raise InputError(f"{what}: all must have the same columns.")

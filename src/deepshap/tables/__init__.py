@@ -4,8 +4,18 @@
 makes rows of lines, ``inputs`` takes what users hand to an explainer, ``files`` and ``parquet`` read files.
 """
 
-from .columns import Table, as_table, check_columns_exist, is_frame, labels, matrix, nested
-from .inputs import Labels, check_same_order, columns_of, common_ids, in_own_order, names_by_input, order_of, plain
+from .columns import Table, as_table, check_columns_exist, collected, is_frame, labels, matrix, nested
+from .inputs import (
+    Labels,
+    check_columns_count,
+    check_same_order,
+    columns_of,
+    common_ids,
+    in_own_order,
+    names_by_input,
+    order_of,
+    plain,
+)
 from .reading import Columns, Decided, Rows, Sequences, Wide, decide, describe, read, resolved, sequences
 
 __all__ = [
@@ -17,8 +27,10 @@ __all__ = [
     "Table",
     "Wide",
     "as_table",
+    "check_columns_count",
     "check_columns_exist",
     "check_same_order",
+    "collected",
     "columns_of",
     "common_ids",
     "decide",

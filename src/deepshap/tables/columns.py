@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Table:
         How the file was read: separator, encoding, lines that were passed over.
     implied : dict
         Columns that the format itself names: "id", "time", "label".
+    mixed : dict
+        Of columns in which texts stand among other values, the place of the first such cell.
     """
 
     columns: Any
@@ -50,6 +53,7 @@ class Table:
     decimal: str | None = None
     said: list[str] = field(default_factory=list)
     implied: dict[str, str] = field(default_factory=dict)
+    mixed: dict[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -59,8 +63,19 @@ class Table:
 
 # ---------------------------------------------------------------------- frames
 def is_frame(value: Any) -> bool:
-    """Return whether a value is a table with named columns."""
-    return hasattr(value, "columns") and hasattr(value, "shape" if not hasattr(value, "num_rows") else "schema")
+    """Return whether a value is a table with named columns, in memory or yet to be computed."""
+    has_columns = hasattr(type(value), "columns") and not is_lazy(value)
+    return is_lazy(value) or (has_columns and hasattr(value, "schema" if hasattr(value, "num_rows") else "shape"))
+
+
+def is_lazy(value: Any) -> bool:
+    """Return whether a value is a frame of polars or narwhals whose lines are yet to be computed."""
+    return hasattr(value, "collect_schema") and callable(getattr(value, "collect", None))
+
+
+def collected(value: Any) -> Any:
+    """Return a lazy frame as a frame in memory, and any other value as it is."""
+    return value.collect() if is_lazy(value) else value
 
 
 def joined(names: Any) -> list[str]:
@@ -77,6 +92,7 @@ def as_table(frame: Any, what: str = "the table", index: Sequence[Any] = ()) -> 
         If it is no frame in memory, two columns have one name, or a column holds values of several kinds.
     """
     pa, nw = import_pyarrow(), needed("narwhals", "tables need narwhals")
+    frame = collected(frame)
     if isinstance(frame, pa.RecordBatch):
         frame = pa.Table.from_batches([frame])
     if isinstance(frame, pa.Table):
@@ -103,11 +119,30 @@ def as_table(frame: Any, what: str = "the table", index: Sequence[Any] = ()) -> 
 def _as_arrow(column: Any, name: str, what: str) -> Any:
     try:
         return column.to_arrow()
-    except (import_pyarrow().ArrowException, TypeError):
-        kinds = list(dict.fromkeys(type(value).__name__ for value in column.to_list() if value is not None))
+    except (import_pyarrow().ArrowException, TypeError, OverflowError):
+        cells = column.to_list()
+        at = first_of_another_kind(cells)
+        kinds = list(dict.fromkeys(type(cell).__name__ for cell in cells if not _is_missing(cell)))
         raise InputError(
-            f"{what}: column {name!r} holds values of several kinds ({', '.join(kinds[:4])}): make them one kind."
+            f"{what}: column {name!r} holds values of several kinds ({', '.join(kinds[:4])}), the first of another kind is "
+            f"{cells[at]!r} in {counted(at)}: make them one kind."
         ) from None
+
+
+def first_of_another_kind(cells: Sequence[Any]) -> int:
+    """Return the place of the first cell that is no number in a column that holds some, or else is of another type."""
+    present = [(at, cell) for at, cell in enumerate(cells) if not _is_missing(cell)]
+    are_numbers = [isinstance(cell, Number) and not isinstance(cell, (bool, np.bool_)) for _, cell in present]
+    first = type(present[0][1])
+    odd = [
+        not number if any(are_numbers) else type(cell) is not first
+        for (_, cell), number in zip(present, are_numbers, strict=True)
+    ]
+    return present[odd.index(True) if True in odd else 0][0]
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and cell != cell)
 
 
 # ---------------------------------------------------------------------- kinds of columns
@@ -179,7 +214,8 @@ def numbers(column: Any, name: str, table: Table) -> np.ndarray:
         kind, first = str(column.type), ""
         if is_text(column.type):
             wrong = parsed(column, ".")[1]
-            kind, at = "text", int(wrong.argmax()) if wrong.any() else int(np.asarray(column.is_valid()).argmax())
+            at = int(wrong.argmax()) if wrong.any() else int(np.asarray(column.is_valid()).argmax())
+            kind, at = "text", table.mixed.get(name, at)
             first = f", {column[at].as_py()!r} in {table.place(at)}" if column.null_count < len(column) else ""
         raise InputError(
             f"{table.name}: column {name!r} is {kind}{first}, not numeric. Encode it, or choose the columns to explain."
@@ -246,24 +282,36 @@ def nested(column: Any, name: str, shape: Sequence[int] | None, table: Table) ->
     Raises
     ------
     InputError
-        If the shape is not given, or an array has another number of values.
+        If the shape is not given, or an array has another one.
     """
     pa = import_pyarrow()
     column = decoded(column)
     if shape is None:
         raise InputError(f"{table.name}: column {name!r} holds arrays: give their shape=, which all rows must have.")
-    sizes, level, count = np.ones(len(column), np.int64), column, int(np.prod(shape))
-    owner = np.arange(len(column))  # the line of each value
+    level, lengths = column, []  # of the lists at each depth, with the line in which each stands
+    lines = np.arange(len(column))
     while pa.types.is_nested(level.type) and not pa.types.is_struct(level.type):
-        each = np.asarray(pa.compute.fill_null(pa.compute.list_value_length(level), 0))
-        owner, level = np.repeat(owner, each), level.flatten()
-    sizes = np.bincount(owner, minlength=len(column))
-    if (sizes != count).any():
-        at = int((sizes != count).argmax())
+        sizes = np.asarray(pa.compute.fill_null(pa.compute.list_value_length(level), 0))
+        lengths.append((lines, sizes))
+        lines, level = np.repeat(lines, sizes), level.flatten()
+    count = int(np.prod(shape))
+    wanted = [count] if len(lengths) == 1 else list(shape)
+    if len(lengths) not in (1, len(shape)):
         raise InputError(
-            f"{table.name}: column {name!r} holds {sizes[at]} number{'s' * int(sizes[at] != 1)} in {table.place(at)}, and "
-            f"the shape {tuple(shape)} has {count}."
+            f"{table.name}: column {name!r} holds arrays of {len(lengths)} axes, and the shape {tuple(shape)} has {len(shape)}."
         )
+    for depth, ((owners, sizes), size) in enumerate(zip(lengths, wanted, strict=True)):
+        if (sizes != size).any():
+            at = int((sizes != size).argmax())
+            what = (
+                f"{sizes[at]} number{'s' * int(sizes[at] != 1)}" if depth == len(lengths) - 1 else f"{sizes[at]} lists"
+            )
+            whole = "" if depth == 0 else "a list of "
+            raise InputError(
+                f"{table.name}: column {name!r} holds {whole}{what} in {table.place(int(owners[at]))}, and the shape "
+                f"{tuple(shape)} has {size}. If rows have different lengths, write a line for each step, with columns of ids and "
+                "times."
+            )
     return numbers(level, name, table).reshape(len(column), *shape)
 
 

@@ -24,11 +24,11 @@ from typing import Any
 
 from ..errors import InputError, check_names, import_pyarrow, needed
 from ..explanation.labels import shortened
-from .columns import NUMBER, Table, counted
+from .columns import NUMBER, Table, counted, first_of_another_kind
+from .parquet import PARQUET, ParquetLines, list_files
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 TEXTS = (".csv", ".tsv")
-PARQUET = (".parquet", ".pq")
 TABLES = (*TEXTS, *PARQUET, ".feather", ".arrow", ".jsonl", ".ndjson", ".json", ".xlsx", ".ts", ".arff")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLE = 2**17  # characters of a text file that its separator is found in
@@ -54,8 +54,10 @@ def kind_of(path: Path) -> str | None:
     return next((ending for ending in TABLES if name.endswith(ending)), None)
 
 
-def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] = ()) -> Table:
-    """Read a file.
+def read_file(
+    path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] = (), features: Sequence[str] = ()
+) -> Table:
+    """Read a file, or all Parquet files below a folder, at once.
 
     Parameters
     ----------
@@ -64,7 +66,9 @@ def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] 
     options : FileOptions
         How a text file is written.
     named : sequence of str
-        Columns that the user names: a line in which they stand is the header.
+        The columns of ids, times and variables that the user names: a line in which they stand is the header.
+    features : sequence of str
+        The columns of values that the user names.
 
     Raises
     ------
@@ -74,9 +78,9 @@ def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] 
     if not path.exists():
         raise InputError(f"there is no file {path}.")
     kind, pa = kind_of(path), import_pyarrow()
+    if kind in PARQUET or path.is_dir():
+        return ParquetLines(list_files(path), named).table()
     try:
-        if kind in PARQUET:
-            return Table(pa.parquet.read_table(path, partitioning=None), str(path))
         content = _content(path)
         if kind in (".feather", ".arrow"):
             feather = needed("pyarrow.feather", "Feather files need pyarrow")
@@ -94,7 +98,7 @@ def read_file(path: Path, options: FileOptions = AS_FOUND, named: Sequence[str] 
         return _from_ts(path, text)
     if kind == ".arff":
         return _from_arff(path, text)
-    return _from_text(path, text, encoding, options, named)
+    return _from_text(path, text, encoding, options, [*named, *features])
 
 
 def _content(path: Path) -> bytes:
@@ -191,7 +195,9 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
     said.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     said += [] if decimal == "." else [f"decimal {SEPARATORS.get(decimal, decimal).removesuffix('s')}"]
     said += [] if encoding == "utf-8" else [f"encoding {encoding}"]
+    are_numbers = begin == 1 and any(re.match(NUMBER, name) for name in names)
     said += [] if begin == 1 else [f"names in line {begin}" if begin else "no header"]
+    said += [f"names in line 1 ({shortened(names)})"] if are_numbers else []
     said += [f"{len(comments)} lines of comments left out"] if comments else []
     return Table(columns, str(path), place, decimal, said)
 
@@ -276,24 +282,40 @@ def _header(path: Path, text: str, separator: str, options: FileOptions, named: 
             f"{path}: column {names.index('') + 1} has no name in line {at}; is that the header? If not, read it with "
             "pandas.read_csv(path, header=...)."
         )
-    is_named = bool(named) and set(named) <= set(names)
-    if options.header is None and not is_named and _holds_numbers(names):
-        raise InputError(
-            f"{path}: line {at} holds numbers where names of columns should stand ({shortened(names)}). If the file has no "
-            f"header, read it with pandas.read_csv(path, header=None); if these are the names, read it with "
-            f"pandas.read_csv(path, skiprows={at - 1})."
-        )
+    if options.header is None and not set(names) <= set(named):
+        _check_is_header(path, text, separator, at, names, named)
     check_names(f"the columns of {path}", names)
     end = next((begin for begin, _ in _records(text, separator) if begin > at), len(text.splitlines()) + 1) - 1
     return end, names
 
 
-def _holds_numbers(names: list[str]) -> bool:
-    """Return whether cells may be those of a row: numbers that neither count from 0, three at least, nor are years."""
-    numbers = [name for name in names if re.match(NUMBER, name)]
-    whole = [int(name) for name in numbers if name.isdecimal()]
-    counts = len(whole) == len(numbers) > 1 and whole == list(range(whole[0], whole[0] + len(whole)))
-    return bool(numbers) and not (counts and ((whole[0] == 0 and len(whole) > 2) or 1900 <= whole[0] < 2100))
+def _check_is_header(path: Path, text: str, separator: str, at: int, names: list[str], named: Sequence[str]) -> None:
+    """Raise if the line that is taken for the names of columns may be a row, which would be lost.
+
+    Numbers are names only if they count all columns from 0, as pandas' own, or two columns that the user names stand beside.
+    """
+    digits = [name for name in names if re.match(NUMBER, name)]
+    counted_by_pandas = len(names) > 2 and names in (
+        [str(i) for i in range(len(names))],
+        ["Unnamed: 0", *map(str, range(len(names) - 1))],
+    )
+    if not digits or counted_by_pandas or len(set(named) & set(names)) > 1:
+        return
+    above = [
+        record for record in _sample(text, separator, True) if record[0] < at and record[1][0].lstrip().startswith("#")
+    ]
+    comment = next((record for record in reversed(above) if len(record[1]) == len(names)), None)
+    if comment is not None:
+        raise InputError(
+            f"{path}: line {comment[0]} ({shortened(comment[1])}) begins with '#' and is taken for a comment, and line {at} "
+            f"holds numbers ({shortened(names)}). If line {comment[0]} names the columns, read it with "
+            f"pandas.read_csv(path, skiprows={comment[0] - 1})."
+        )
+    raise InputError(
+        f"{path}: line {at} holds numbers where names of columns should stand ({shortened(names)}). If the file has no "
+        f"header, read it with pandas.read_csv(path, header=None); if these are the names, read it with "
+        f"pandas.read_csv(path, skiprows={at - 1})."
+    )
 
 
 def _decimal(path: Path, body: str, separator: str) -> str:
@@ -316,7 +338,7 @@ def _decimal(path: Path, body: str, separator: str) -> str:
 def _typed(path: Path, columns: dict[str, list[Any]], place: Callable[[int], str]) -> Table:
     """Return a table of Python's values; a column of several kinds becomes texts, which must differ as its values do."""
     pa = import_pyarrow()
-    arrays = {}
+    arrays, mixed = {}, {}
     check_names(f"the columns of {path}", list(columns))
     for name, values in columns.items():
         try:
@@ -325,8 +347,8 @@ def _typed(path: Path, columns: dict[str, list[Any]], place: Callable[[int], str
             texts = [None if value is None else str(value) for value in values]
             if len(set(texts)) < len({(type(value), value) for value in values}):
                 raise InputError(f"{path}: column {name!r} holds numbers and the same numbers as texts.") from None
-            arrays[name] = pa.array(texts, pa.string())
-    return Table(pa.table(arrays), str(path), place)
+            arrays[name], mixed[name] = pa.array(texts, pa.string()), first_of_another_kind(values)
+    return Table(pa.table(arrays), str(path), place, mixed=mixed)
 
 
 def _from_excel(path: Path, content: bytes) -> Table:
@@ -373,25 +395,32 @@ def _from_json(path: Path, text: str) -> Table:
     return _typed(path, {name: [record.get(name) for _, record in records] for name in names}, place)
 
 
-def _cases(path: Path, cases: Iterable[tuple[int, list[list[float]], str | None]]) -> Table:
+Case = tuple[int, list[list[float]], list[str] | None, str | None]  # line, dimensions, times, class
+
+
+def _cases(path: Path, cases: Iterable[Case]) -> Table:
     """Return cases, each some dimensions of as many steps, as a long table."""
     columns: dict[str, list[Any]] = {"case": [], "step": []}
     lines, classes = [], []
-    for case, (line, dimensions, label) in enumerate(cases):
-        if len({len(one) for one in dimensions}) > 1:
+    for case, (line, dimensions, times, label) in enumerate(cases):
+        if len(set(map(len, dimensions))) > 1:
             raise InputError(f"{path}: the dimensions in line {line} have different lengths.")
         steps = len(dimensions[0])
         columns["case"] += [case] * steps
-        columns["step"] += range(steps)
-        for i, one in enumerate(dimensions):
-            columns.setdefault(f"dimension {i + 1}", []).extend(one)
+        columns["step"] += range(steps) if times is None else times
+        for i, values in enumerate(dimensions):
+            columns.setdefault(f"dimension {i + 1}", []).extend(values)
+        if len({len(column) for name, column in columns.items()}) > 1:
+            raise InputError(
+                f"{path}: line {line} has {len(dimensions)} dimensions, and other lines have another number."
+            )
         lines += [line] * steps
         classes += [label] * steps
     if classes and classes[0] is not None:
         columns["class"] = classes
-    found = _typed(path, columns, lambda position: f"line {lines[position]}")
-    found.implied.update({"id": "case", "time": "step", "label": "class"})
-    return found
+    table = _typed(path, columns, lambda position: f"line {lines[position]}")
+    table.implied.update({"id": "case", "time": "step", "label": "class"})
+    return table
 
 
 def _values(path: Path, text: str, line: int) -> list[float]:
@@ -402,9 +431,13 @@ def _values(path: Path, text: str, line: int) -> list[float]:
 
 
 def _from_ts(path: Path, text: str) -> Table:
-    """Return the cases of a .ts file: dimensions between colons, steps between commas, the class last."""
+    """Return the cases of a .ts file: dimensions between colons, steps between commas, the class last.
+
+    With ``@timeStamps true`` each step is a pair ``(time,value)``.
+    """
     header: dict[str, str] = {}
-    cases, in_data = [], False
+    cases: list[Case] = []
+    in_data = False
     for at, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -413,15 +446,27 @@ def _from_ts(path: Path, text: str) -> Table:
             name, _, rest = stripped.lower().partition(" ")
             header[name], in_data = rest.strip(), name == "@data"
             continue
-        if header.get("@timestamps") == "true":
-            raise InputError(f"{path}: .ts files with @timeStamps are not read: write a table with a column of times.")
-        parts = stripped.split(":")
+        parts = re.split(r":(?![^()]*\))", stripped)  # a colon in a time separates nothing
         has_label = any(header.get(name, "").startswith("true") for name in ("@classlabel", "@targetlabel"))
         label = parts.pop().strip() if has_label else None
-        cases.append((at, [_values(path, part, at) for part in parts], label))
+        times = None
+        if header.get("@timestamps") == "true":
+            pairs = [_stamped(path, part, at) for part in parts]
+            times, parts = pairs[0][0], [values for _, values in pairs]
+            if any(stamps != times for stamps, _ in pairs):
+                raise InputError(f"{path}: the dimensions in line {at} have different times.")
+        cases.append((at, [_values(path, part, at) for part in parts], times, label))
     if not in_data:
         raise InputError(f"{path} has no line @data: it is no .ts file.")
     return _cases(path, cases)
+
+
+def _stamped(path: Path, text: str, line: int) -> tuple[list[str], str]:
+    """Return times and values, between commas, of steps that are written as pairs."""
+    if re.fullmatch(r"\s*\([^(),]*,[^(),]*\)(\s*,\s*\([^(),]*,[^(),]*\))*\s*", text) is None:
+        raise InputError(f"{path}: line {line} must hold steps as (time,value), as @timeStamps says: {text[:30]!r}.")
+    pairs = re.findall(r"\(([^(),]*),([^(),]*)\)", text)
+    return [time.strip() for time, _ in pairs], ",".join(value for _, value in pairs)
 
 
 def _from_arff(path: Path, text: str) -> Table:
@@ -445,7 +490,7 @@ def _from_arff(path: Path, text: str) -> Table:
             quote = line.strip()[0]
             inner, _, label = line.strip()[1:].rpartition(quote)
             dimensions = [_values(path, one, at) for one in inner.replace("\\n", "\n").split("\n")]
-            cases.append((at, dimensions, label.strip(" ,'\"") or None))
+            cases.append((at, dimensions, None, label.strip(" ,'\"") or None))
         return _cases(path, cases)
     records = [(at, next(csv.reader([line], quotechar="'", skipinitialspace=True))) for at, line in rows]
     wrong = next(((at, cells) for at, cells in records if len(cells) != len(names)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError, check_names, is_whole
 from ..explanation.labels import as_labels, shortened
-from .columns import as_table, is_frame, joined, matrix
+from .columns import as_table, collected, is_frame, joined, matrix
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Labels:
     features_at: int = -1
 
 
-def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0, names: Any = None) -> tuple[Any, Any]:
+def plain(
+    inputs: Any, what: str, batch_axis: int | Sequence[int] = 0, names: Any = None, complete: bool = False
+) -> tuple[Any, Any]:
     """Take the labels off an input (each of several): what remains are tensors and arrays.
 
     Parameters
@@ -44,6 +47,8 @@ def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0, names: An
         Where the model wants the rows; tables that know their axes are turned that way.
     names : list of str, or list or dict of them, optional
         The features in the model's order. Columns that have these names are put into it; columns with other names are refused.
+    complete : bool
+        Refuse tables in which values are missing or infinite, and name the column.
 
     Returns
     -------
@@ -59,17 +64,17 @@ def plain(inputs: Any, what: str, batch_axis: int | Sequence[int] = 0, names: An
     if isinstance(inputs, Mapping) and not hasattr(inputs, "data_vars"):
         axes, each = _axes(batch_axis, len(inputs)), names_by_input(names, list(inputs))
         both = {
-            key: _plain(inputs[key], f"{what}[{key!r}]", axis, each[key])
+            key: _plain(inputs[key], f"{what}[{key!r}]", axis, each[key], complete)
             for key, axis in zip(inputs, axes, strict=True)
         }
         found: Any = {key: labels for key, (_, labels) in both.items()}
         values: Any = {key: value for key, (value, _) in both.items()}
     elif isinstance(inputs, (list, tuple)) and not hasattr(inputs, "batch_sizes"):
         axes, each = _axes(batch_axis, len(inputs)), names_by_input(names, list(range(len(inputs))))
-        pairs = [_plain(value, f"{what}[{i}]", axes[i], each[i]) for i, value in enumerate(inputs)]
+        pairs = [_plain(value, f"{what}[{i}]", axes[i], each[i], complete) for i, value in enumerate(inputs)]
         values, found = [value for value, _ in pairs], [labels for _, labels in pairs]
     else:
-        return _plain(inputs, what, _axes(batch_axis, 1)[0], names if _is_names(names) else None)
+        return _plain(inputs, what, _axes(batch_axis, 1)[0], names if _is_names(names) else None, complete)
     ids = [labels.row_ids for labels in (found.values() if isinstance(found, dict) else found)]
     known = [i for i in ids if i is not None]
     if any(not np.array_equal(known[0], other) for other in known):
@@ -94,7 +99,8 @@ def names_by_input(names: Any, keys: list[Any]) -> dict[Any, list[str] | None]:
     return {key: list(each[key]) if key in each and _is_names(list(each[key] or [0])) else None for key in keys}
 
 
-def _plain(value: Any, what: str, axis: int, names: list[str] | None) -> tuple[Any, Labels]:
+def _plain(value: Any, what: str, axis: int, names: list[str] | None, complete: bool) -> tuple[Any, Labels]:
+    value = collected(value)
     if hasattr(value, "batch_sizes"):  # a PackedSequence
         return value, Labels(lengths=_packed_lengths(value))
     if hasattr(value, "values") and isinstance(getattr(value, "labels", None), Labels):  # Sequences, Wide
@@ -102,14 +108,36 @@ def _plain(value: Any, what: str, axis: int, names: list[str] | None) -> tuple[A
     elif is_frame(value):
         array, labels = _of_frame(value, what)
     elif hasattr(value, "dims") and hasattr(value, "coords"):
-        array, labels = _of_xarray(value, axis, what)
+        array, labels = _of_xarray(value, axis, what, names)
     else:
         return value, Labels()
     order = order_of(labels.feature_names, names, what, _choice(value, what))
     if order is not None and names is not None:
         at = array.ndim - 1 - (axis == array.ndim - 1 > 0)
         array, labels = array[..., order], replace(labels, feature_names=list(names), order=order, features_at=at)
+    if complete and labels.feature_names is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, *_, column = np.argwhere(~np.isfinite(array))[0].tolist()
+        where = f", first in row {row}, column" if len(array) > 1 else " in column"
+        raise InputError(
+            f"{what} has NaN or infinite values{where} {labels.feature_names[column]!r}. Fill or drop them before explaining."
+        )
     return np.moveaxis(array, 0, axis), labels
+
+
+def check_columns_count(table: Any, labels: Any, what: str, row: Sequence[int]) -> None:
+    """Raise if a table has more columns than a row of the background, of shape ``row``, has features.
+
+    Raises
+    ------
+    InputError
+        If it has; it names the columns.
+    """
+    names = labels.feature_names if isinstance(labels, Labels) else None
+    if names is not None and len(row) in (1, 2) and len(names) > row[-1]:
+        choice = _choice(table, what).format(_listed(names[-row[-1] :]))
+        raise InputError(
+            f"{what} has {len(names)} columns ({shortened(names)}) for {row[-1]} features: choose the columns, as {choice} does."
+        )
 
 
 def _choice(value: Any, what: str) -> str:
@@ -195,32 +223,89 @@ def _packed_lengths(packed: Any) -> np.ndarray:
     return lengths if packed.unsorted_indices is None else lengths[np.asarray(packed.unsorted_indices.cpu())]
 
 
-def _of_xarray(value: Any, axis: int, what: str) -> tuple[np.ndarray, Labels]:
-    """A DataArray (row, step, feature) or (row, feature), by these names or else in this order, but the rows at ``axis``.
+ROW, STEP, FEATURE = "row", "step", "feature"
+ROLES = {  # names of dimensions that tell what lies along them, in small letters and in the singular
+    **dict.fromkeys(
+        ("row", "sample", "batch", "batches", "case", "instance", "example", "observation", "obs", "id"), ROW
+    ),
+    **dict.fromkeys(("step", "timestep", "time_step", "time", "timestamp", "t", "date", "datetime", "lag"), STEP),
+    **dict.fromkeys(("second", "minute", "hour", "day", "week", "month", "quarter", "year"), STEP),
+    **dict.fromkeys(("feature", "variable", "channel", "band", "column"), FEATURE),
+}
 
-    The variables of a Dataset are the features.
+
+def _of_xarray(value: Any, axis: int, what: str, names: list[str] | None) -> tuple[np.ndarray, Labels]:
+    """Return the values of a DataArray with the rows first; the variables of a Dataset are the features.
+
+    The names of dimensions say what lies along them. Without such names they lie as the axes of an array do.
     """
     if hasattr(value, "data_vars"):
-        shapes = {variable.dims for variable in value.data_vars.values()}
-        if len(shapes) != 1:
+        dims = list(dict.fromkeys(dim for variable in value.data_vars.values() for dim in variable.dims))
+        if any(set(variable.dims) != set(dims) for variable in value.data_vars.values()) or not dims:
             raise InputError(f"{what}: the variables of a dataset are its features, and need the same dimensions.")
         check_names(f"the variables of {what}", joined(value.data_vars))
-        value, axis = value.to_array("feature").transpose(*shapes.pop(), "feature"), 0 if len(value.dims) < 2 else axis
-    standard = ("row", "step", "feature")
-    if set(value.dims) <= set(standard):
-        dims = [dim for dim in standard if dim in value.dims]
-    else:
-        dims = list(value.dims)
-        dims.insert(0, dims.pop(axis))
-    value, last = value.transpose(*dims), dims[-1]
-    named: dict[str, Any] = {"row_ids": _coordinate(value, dims[0])}
-    if value.ndim > 1 and last != "step":
-        names = _coordinate(value, last)
-        named["feature_names"] = None if names is None else [str(name) for name in names]
-    if value.ndim == 3 or (value.ndim == 2 and last == "step"):
-        named["step_labels"] = _coordinate(value, dims[1])
-        named["time_label"] = None if dims[1] == "step" else str(dims[1])
-    return value.to_numpy(), Labels(**named)
+        value, axis = value.to_array(FEATURE).transpose(*dims, FEATURE), 0 if len(dims) < 2 else axis
+    if not value.ndim:
+        raise InputError(f"{what} is a single value without dimensions.")
+    roles = _roles(value, axis, what, names)
+    value = value.transpose(*roles)
+    row_ids, *others = (_coordinate(value, dim) for dim in roles)
+    labels: dict[str, Any] = {"row_ids": row_ids}
+    for (dim, role), coordinate in zip(list(roles.items())[1:], others, strict=True):
+        if role == FEATURE and coordinate is not None:
+            labels["feature_names"] = [str(name) for name in coordinate]
+        elif role == STEP:
+            labels["step_labels"] = coordinate
+            labels["time_label"] = None if dim == STEP else str(dim)
+    return value.to_numpy(), Labels(**labels)
+
+
+def _roles(value: Any, axis: int, what: str, names: list[str] | None) -> dict[Any, str]:
+    """Return what lies along each dimension, in the order (rows, steps, features) of the arrays that models take.
+
+    Raises
+    ------
+    InputError
+        If names tell of some dimensions what is at odds with their order, and leave open what the others are.
+    """
+    dims = list(value.dims)
+    roles = {dim: role for dim in dims if (role := _role(value, dim, names)) is not None}
+    counts = Counter(roles.values())
+    known = {dim: role for dim, role in roles.items() if counts[role] == 1}
+    in_order = list(dims)
+    in_order.insert(0, in_order.pop(axis if -value.ndim <= axis < value.ndim else 0))
+    if value.ndim > 3:  # images and the like: of their other dimensions the order alone tells
+        in_order.sort(key=lambda dim: known.get(dim) != ROW)
+        return dict(zip(in_order, [ROW, *[""] * (value.ndim - 2), FEATURE], strict=True))
+    wanted = {1: [ROW], 2: [ROW, FEATURE], 3: [ROW, STEP, FEATURE]}[value.ndim]
+    if value.ndim == 2 and STEP in known.values():  # a series in each row, or times that are the rows themselves
+        wanted = [STEP, FEATURE] if FEATURE in known.values() else [ROW, STEP]
+    known = {dim: role for dim, role in known.items() if role in wanted}
+    by_place = dict(zip(in_order, wanted, strict=True))
+    if any(by_place[dim] != role for dim, role in known.items()):
+        free = [role for role in wanted if role not in known.values()]
+        others = [dim for dim in dims if dim not in known]
+        if len(free) > 1 or (wanted == [ROW, STEP] and others):
+            rename = f"{what if what.isidentifier() else 'data'}.rename({{{str(others[0])!r}: 'row'}})"
+            raise InputError(
+                f"{what} has the dimensions {', '.join(map(str, dims))}, and which of them holds the rows is not clear. Rename "
+                f"them to row, step and feature, as {rename} does."
+            )
+        by_place = known | dict(zip(others, free, strict=True))
+    return {dim: role for role in wanted for dim, of_dim in by_place.items() if of_dim == role}
+
+
+def _role(value: Any, dim: Any, names: list[str] | None) -> str | None:
+    """Return what lies along a dimension, by its name or its coordinate; None if neither tells."""
+    name = str(dim).lower()
+    coordinate = value.coords[dim].to_numpy() if dim in value.coords else None
+    if name in ROLES or name.removesuffix("s") in ROLES:
+        return ROLES.get(name) or ROLES[name.removesuffix("s")]
+    if coordinate is None:
+        return None
+    if names is not None and set(map(str, coordinate.tolist())) == set(names):
+        return FEATURE
+    return STEP if coordinate.dtype.kind in "mM" else None
 
 
 def _coordinate(value: Any, dim: Any) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Parquet files larger than memory as rows, read as a stream: what they hold is decided once, from all of them."""
+"""The lines of Parquet files, read as a stream: several files have one schema, which is decided before the first line is read."""
 
 from __future__ import annotations
 
@@ -9,130 +9,108 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, import_pyarrow
-from .columns import Table, counted, decoded, ids
-from .reading import Columns, Decided, Rows, check_counted, decide, read
+from .columns import Table, counted
 
+PARQUET = (".parquet", ".pq")
 LINES_AT_ONCE = 2**16
 Range = tuple[int, int]  # the first row, or line, and the one behind the last
 
 
-class ParquetRows:
-    """The rows of some Parquet files, one after the other.
+def list_files(path: Path) -> list[Path]:
+    """Return a file, or all Parquet files below a folder in the order of their names.
 
-    A line is a row; or, with a column of times, the lines of one id are. Such lines must be sorted by id.
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}.")
+    if not path.is_dir():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in PARQUET and not p.name.startswith((".", "_")))
+    if not files:
+        raise InputError(f"there are no Parquet files in {path}.")
+    return files
+
+
+class ParquetLines:
+    """The lines of some Parquet files, one file after the other.
 
     Attributes
     ----------
-    rows : int
-        How many there are.
-    decided : Decided
-        How they are read.
-    steps : int or None
-        Of a long table, the most lines of an id: every row is padded to them, since results must not depend on the part.
+    paths : list of Path
+        The files.
+    name : str
+        What they are, for errors.
+    schema : pyarrow.Schema
+        The columns, with one type for all files.
+    counts : list of int
+        The lines of each file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files, of which all have the columns of the first.
+    labels : sequence of str
+        The columns of ids and times, whose types must be of one kind in all files.
     """
 
-    def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
+    def __init__(self, paths: Sequence[Path], labels: Sequence[str | None]) -> None:
         self.paths, self._pa = list(paths), import_pyarrow()
-        self._schema = self._common_schema()
-        self._counts = [self._file(path).metadata.num_rows for path in self.paths]
-        if columns.id is None:
-            for path, before in zip(self.paths, np.cumsum([0, *self._counts]).tolist(), strict=False):
-                check_counted(self._file(path).schema_arrow, str(path), before)
-        empty = Table(self._schema.empty_table(), str(self.paths[0]))
-        self._names = self._schema.names
-        self.decided: Decided = decide(empty, columns, self._chunks, self._with_nulls())
-        self._names, self.steps = self.decided.columns, None
-        self._starts = self._find_rows() if self.decided.long else np.arange(sum(self._counts) + 1)
-        self.rows = len(self._starts) - 1
-        if self.decided.long:
-            self.steps = int(np.diff(self._starts).max(initial=0))
+        self.name = str(self.paths[0]) if len(self.paths) == 1 else "the files"
+        self.schema = self._common_schema(labels)
+        self.counts = [self.file(path).metadata.num_rows for path in self.paths]
 
-    def read(self, ranges: Sequence[Range]) -> Iterator[Rows]:
-        """Return the rows of some ranges, which must ascend."""
-        lines = self._lines_of(ranges)
-        for (first, _), table in zip(lines, self._read(lines, self._names), strict=True):
-            yield self._rows(table, lambda at, first=first: counted(first + at))
+    def __len__(self) -> int:
+        return sum(self.counts)
 
-    def take(self, rows: np.ndarray) -> Rows:
-        """Return the rows at some places, which must ascend."""
-        lines = self._lines_of([(int(row), int(row) + 1) for row in rows])
-        places = np.concatenate([np.arange(*one) for one in lines] or [np.zeros(0, int)])
-        table = self._pa.concat_tables(self._read(lines or [(0, 0)], self._names))
-        return self._rows(table, lambda at: counted(int(places[at])))
+    def file(self, path: Path) -> Any:
+        """Open one of the files.
 
-    def _rows(self, table: Any, place: Any) -> Rows:
-        name = str(self.paths[0]) if len(self.paths) == 1 else "the files"
-        return read(Table(table, name, place), self.decided, self.steps, complete=False)
-
-    def _lines_of(self, ranges: Sequence[Range]) -> list[Range]:
-        return [(int(self._starts[first]), int(self._starts[last])) for first, last in ranges]
-
-    # ------------------------------------------------------------------ what is in the files
-    def _common_schema(self) -> Any:
-        """Return one schema for all files, whose columns are found by name."""
-        first, types = self._file(self.paths[0]).schema_arrow, self._pa.types
-        schemas = [first]
-        for path in self.paths[1:]:
-            schema = self._file(path).schema_arrow
-            missing = [name for name in first.names if name not in schema.names]
-            if missing:
-                raise InputError(f"{path} has no column {missing[0]!r}, which {self.paths[0]} has.")
-            extra = [name for name in schema.names if name not in first.names]
-            if extra:
-                raise InputError(f"{path} has a column {extra[0]!r}, which {self.paths[0]} has not.")
-            schemas.append(self._pa.schema([schema.field(name) for name in first.names]))
+        Raises
+        ------
+        InputError
+            If it is no Parquet file.
+        """
         try:
-            schema = self._pa.unify_schemas(schemas, promote_options="permissive")
-        except self._pa.ArrowInvalid as error:
-            raise InputError(f"columns of the files have different types: {error}") from None
-        nothing = self._pa.float64()  # whoever wrote no lines may not have known the types
-        fields = [field.with_type(nothing) if types.is_null(field.type) else field for field in schema]
-        return self._pa.schema(fields, metadata=first.metadata)
+            return self._pa.parquet.ParquetFile(path)
+        except (self._pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} cannot be read as a table: {error}") from None
 
-    def _with_nulls(self) -> list[str]:
+    def place(self, line: int, behind: int = 0) -> str:
+        """Return where a line stands, given so many lines behind another: its file, and its place there counted from 1."""
+        line += behind
+        if len(self.paths) == 1:
+            return counted(line)
+        ends = np.cumsum(self.counts)
+        file = int(np.searchsorted(ends, line, side="right"))
+        return f"row {line - ends[file] + self.counts[file] + 1} of {self.paths[file]} (counted from 1)"
+
+    def table(self) -> Table:
+        """Return all lines at once."""
+        (lines,) = self.read([(0, len(self))], self.schema.names)
+        return Table(lines, self.name, self.place)
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Any]:
+        """Yield some columns of all lines, a table after the other."""
+        return self.read([(a, min(a + LINES_AT_ONCE, len(self))) for a in range(0, len(self), LINES_AT_ONCE)], names)
+
+    def columns_with_nulls(self) -> list[str]:
         """Return the columns in which, as far as the files say, values may be missing."""
-        found: set[str] = set()
+        nullable: set[str] = set()
         for path in self.paths:
-            metadata = self._file(path).metadata
+            metadata = self.file(path).metadata
             for group in (metadata.row_group(at) for at in range(metadata.num_row_groups)):
                 for column in (group.column(at) for at in range(group.num_columns)):
-                    known = column.statistics is not None and column.statistics.has_null_count
-                    if not known or column.statistics.null_count:
-                        found.add(column.path_in_schema)
-        return list(found)
+                    is_counted = column.statistics is not None and column.statistics.has_null_count
+                    if not is_counted or column.statistics.null_count:
+                        nullable.add(column.path_in_schema)
+        return list(nullable)
 
-    def _chunks(self, name: str) -> Iterator[Any]:
-        return (table[name] for table in self._tables([name]))
-
-    def _tables(self, names: Sequence[str]) -> Iterator[Any]:
-        count = sum(self._counts)
-        return self._read([(a, min(a + LINES_AT_ONCE, count)) for a in range(0, count, LINES_AT_ONCE)], names)
-
-    def _find_rows(self) -> np.ndarray:
-        """Return where the lines of each id begin, and the end of all: one pass over the ids, which must ascend."""
-        pa, count, name = self._pa, sum(self._counts), str(self.decided.id)
-        starts, last, line = [np.zeros(1, np.int64)], None, 0
-        for table in self._tables([name]):
-            each, before = decoded(table[name]), line
-            ids(each, name, Table(table, str(self.paths[0]), lambda at, before=before: counted(before + at)))  # type: ignore[misc]
-            known = each if last is None else pa.concat_arrays([last, each])
-            one, other = known.slice(0, len(known) - 1), known.slice(1)
-            down = np.asarray(pa.compute.less(other, one))
-            if down.any():
-                at = int(down.argmax())
-                raise InputError(
-                    f"the lines are not sorted by {name!r}: {one[at]} stands before {other[at]}. Sort them, so that the "
-                    "lines of a row can be read together."
-                )
-            changes = np.flatnonzero(np.asarray(pa.compute.not_equal(other, one)))
-            starts.append(changes + line + (last is None))
-            last, line = known.slice(len(known) - 1), line + len(each)
-        return np.concatenate([*starts, [count]]) if count else starts[0]
-
-    # ------------------------------------------------------------------ lines
-    def _read(self, ranges: Iterable[Range], names: Sequence[str]) -> Iterator[Any]:
-        """Return a table for each of some ranges of lines, which must ascend."""
-        schema = self._pa.schema([self._schema.field(name) for name in names])
+    def read(self, ranges: Iterable[Range], names: Sequence[str]) -> Iterator[Any]:
+        """Yield a table for each of some ranges of lines, which must ascend."""
+        schema = self._pa.schema([self.schema.field(name) for name in names], metadata=self.schema.metadata)
         wanted = [0]
         pieces = self._pieces(names, wanted)
         start, piece = 0, None
@@ -142,18 +120,25 @@ class ParquetRows:
                 if piece is None or start + piece.num_rows <= first:
                     start, piece = next(pieces)
                     continue
-                parts.append(self._pa.Table.from_batches([piece.slice(first - start, last - first)]).cast(schema))
+                lines = piece.slice(first - start, last - first)
+                arrays = [self._cast(lines.column(name), schema.field(name).type) for name in names]
+                parts.append(self._pa.Table.from_arrays(arrays, schema=schema))
                 first += parts[-1].num_rows
             yield self._pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def _cast(self, array: Any, kind: Any) -> Any:
+        """Return a column in the type of all files: whole numbers as the nearest fractions, where these are in other files."""
+        to_fractions = self._pa.types.is_integer(array.type) and self._pa.types.is_floating(kind)
+        return array.cast(kind, safe=not to_fractions)
 
     def _pieces(self, names: Sequence[str], wanted: list[int]) -> Iterator[tuple[int, Any]]:
         """Return lines with the place of their first; row groups that end before the wanted line are passed over unread."""
         start = 0
-        for path, count in zip(self.paths, self._counts, strict=True):
+        for path, count in zip(self.paths, self.counts, strict=True):
             if start + count <= wanted[0]:
                 start += count
                 continue
-            file = self._file(path)
+            file = self.file(path)
             for group in range(file.num_row_groups):
                 at, start = start, start + file.metadata.row_group(group).num_rows
                 if start > wanted[0]:
@@ -161,8 +146,50 @@ class ParquetRows:
                         yield at, piece.select(list(names))
                         at += piece.num_rows
 
-    def _file(self, path: Path) -> Any:
-        try:
-            return self._pa.parquet.ParquetFile(path)
-        except self._pa.ArrowInvalid as error:
-            raise InputError(f"{path} is no Parquet file that can be read: {error}") from None
+    # ------------------------------------------------------------------ one schema
+    def _common_schema(self, labels: Sequence[str | None]) -> Any:
+        """Return one schema for all files, whose columns are found by name; ``labels`` are the columns of ids and times."""
+        first, *others = [self.file(path).schema_arrow for path in self.paths]
+        for path, schema in zip(self.paths[1:], others, strict=True):
+            missing = [name for name in first.names if name not in schema.names]
+            if missing:
+                raise InputError(f"{path} has no column {missing[0]!r}, which {self.paths[0]} has.")
+            extra = [name for name in schema.names if name not in first.names]
+            if extra:
+                raise InputError(f"{path} has a column {extra[0]!r}, which {self.paths[0]} has not.")
+        fields = [
+            self._pa.field(
+                name, self._common_type(name, [s.field(name).type for s in (first, *others)], name in labels)
+            )
+            for name in first.names
+        ]
+        return self._pa.schema(fields, metadata=first.metadata)
+
+    def _common_type(self, name: str, kinds: list[Any], is_label: bool) -> Any:
+        """Return the type of a column in all files; ids and times must be of one kind, since a conversion could change them.
+
+        Raises
+        ------
+        InputError
+            If there is none; it says which files differ.
+        """
+        pa, types = self._pa, self._pa.types
+        if not all(map(types.is_dictionary, kinds)):
+            kinds = [kind.value_type if types.is_dictionary(kind) else kind for kind in kinds]
+        common, first = pa.null(), self.paths[0]
+        for path, kind in zip(self.paths, kinds, strict=True):
+            try:
+                both = [pa.schema([(name, other)]) for other in (common, kind)]
+                unified = pa.unify_schemas(both, promote_options="permissive").field(name).type
+                tests = (types.is_floating, types.is_unsigned_integer, types.is_signed_integer, types.is_decimal)
+                if is_label and not types.is_null(common) and any(test(common) != test(kind) for test in tests):
+                    raise pa.ArrowTypeError("two kinds of numbers")
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                zones = {getattr(other, "tz", None) for other in (common, kind)}
+                hint = "one time zone, such as UTC" if types.is_timestamp(kind) and len(zones) > 1 else "one type"
+                raise InputError(
+                    f"column {name!r} is {common} in {first} and {kind} in {path}: write it in {hint}, in all files."
+                ) from None
+            first = path if types.is_null(common) else first
+            common = unified
+        return pa.float64() if types.is_null(common) else common  # whoever wrote no lines may not have known the types

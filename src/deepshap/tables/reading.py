@@ -476,7 +476,7 @@ def _pivoted(table: Table, decided: Decided, codes: np.ndarray, ranks: np.ndarra
     if (counts > 1).any():
         twice = np.flatnonzero(wanted)[keys == unique[counts.argmax()]][:2].tolist()
         raise InputError(
-            f"{table.name} has two values of {names[twice[0]]!r} for one {decided.id} and {decided.time}: "
+            f"{table.name} has two values of {str(names[twice[0]])!r} for one {decided.id} and {decided.time}: "
             f"{table.place(twice[0])} and {table.place(twice[1])}. Drop one of them."
         )
     found = np.full((len(first), len(places)), np.nan)
@@ -570,7 +570,7 @@ def sequences(
     """
     check_options(id=id, time=time, features=features, steps=steps, pad=pad, variable=variable, value=value)
     if isinstance(frame, (str, os.PathLike)):
-        table = read_file(Path(frame), named=[str(name) for name in (id, time, variable, value) if name is not None])
+        table = read_file(Path(frame), named=[str(name) for name in (id, time, variable) if name is not None])
     else:
         table = as_table(frame, index=[name for name in (id, time) if name is not None])
     columns = Columns(_text(id), _text(time), features, variable=variable, value=value, long=True)

@@ -156,13 +156,14 @@ def _is_fixed(zone: str) -> bool:
 def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
     pc = import_pyarrow().compute
     formats: list[str] | None = None
-    numeric, differing = True, None
+    numeric, seasons, differing = True, True, None
     for chunk in chunks:
         texts = pc.unique(decoded(chunk)).drop_null()
         if not len(texts):
             continue
         padded = pc.any(pc.match_substring_regex(texts, r"^\s*0\d")).as_py()  # 0100 and 01052024 are no quantities
         numeric = numeric and not padded and not parsed(texts, decimal)[1].any()
+        seasons = seasons and all(map(_is_season, texts.to_pylist()))
         if formats is None:
             formats = _formats(texts[0].as_py())
         readings = {form: found for form in formats if (found := _read(texts, form)) is not None}
@@ -173,7 +174,7 @@ def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
             differing = (texts[int(at[0])].as_py(), one[at[0]], two[at[0]]) if len(at) else None
         if not formats and not numeric:
             break
-    if not formats:
+    if not formats or seasons:
         return Times("number") if numeric and formats is not None else Times("text")
     if len(formats) == 2 and differing is not None:
         text, *dates = (str(value) for value in differing)
@@ -182,6 +183,12 @@ def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
             f"month and day (2024-03-01), or convert the column: pandas.to_datetime(..., dayfirst=True)."
         )
     return Times("date", formats[0], "UTC" if formats[0].endswith("%z") else None)
+
+
+def _is_season(text: str) -> bool:
+    """Return whether a text may name two years, as 2010/11 does, which is no month then."""
+    match = re.fullmatch(r"\s*(\d{4})[-/](\d{2})\s*", text)
+    return match is not None and (int(match[1]) + 1) % 100 == int(match[2])
 
 
 def _formats(text: str) -> list[str]:

@@ -1,0 +1,218 @@
+"""Files that could be read in two ways, or hold a cell that does not fit: the error says where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cli_models
+import numpy as np
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import deepshap
+from deepshap import InputError, explain_dataset
+from deepshap.cli import cli
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
+
+
+def explainer(steps=None):
+    background = np.zeros((1, 3), "f4") if steps is None else np.zeros((1, steps, 2), "f4")
+    return deepshap.DeepExplainer(
+        cli_models.Row() if steps is None else cli_models.Forecast(), background, progress=False
+    )
+
+
+def run(*arguments, background="zeros"):
+    command = ["explain", *map(str, arguments), "-b", background, "-o", "why.parquet"]
+    return CliRunner().invoke(cli, command)
+
+
+def explained(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return deepshap.load("why.parquet"), result.stdout
+
+
+def refused(*arguments, **options):
+    result = run(*arguments, **options)
+    assert result.exit_code == 1, result.output
+    assert not Path("why.parquet").exists()
+    return result.stderr
+
+
+# ---------------------------------------------------------------------- headers
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("2019,2020,2021", []),
+        ("1,2,3", []),
+        ("p,1,2,3", ["--id", "p"]),
+        ("p,2019,2020,2021", ["--id", "p"]),
+        ("a,0.5,c", []),
+        ("-1,b,c", []),
+    ],
+)
+def test_a_first_line_with_numbers_is_not_taken_for_names(header, options):
+    names = header.split(",")
+    rows = [[f"id {row}"] * (len(names) - 3) + [1.5, 2.5, row] for row in range(2)]
+    Path("x.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+    message = refused("cli_models:Row", "x.csv", *options)
+    assert f"line 1 holds numbers where names of columns should stand ({', '.join(names)})" in message
+    assert "say --header none; if these are the names, say --header 1." in message
+    with pytest.raises(InputError, match=r"read it with pandas\.read_csv\(path, header=None\)"):
+        explain_dataset(explainer(), "x.csv", "out", id=options[1] if options else None, progress=False)
+    assert not Path("out").exists()
+    found, said = explained("cli_models:Row", "x.csv", *options, "--header", "1")
+    assert found.feature_names == names[-3:]
+    assert len(found.data) == 2
+    assert f"names in line 1 ({', '.join(names)})" in said
+
+
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("0,1,2", []),
+        (",0,1,2", ["--features", "0,1,2"]),
+        ("who,t,1,2", ["--id", "who", "--time", "t"]),
+        ("who,7,8,9", ["--id", "who", "--features", "7,8,9"]),
+    ],
+)
+def test_numbers_are_names_where_nothing_else_can_be_meant(header, options):
+    Path("x.csv").write_text(f"{header}\n" + "".join(f"{row}{',1' * header.count(',')}\n" for row in range(2)))
+    model = "cli_models:Forecast" if "--time" in options else "cli_models:Row"
+    found, said = explained(model, "x.csv", *options)
+    assert len(found.data) == 2
+    assert f"names in line 1 ({', '.join(header.split(',')) if header[0] != ',' else 'Unnamed: 0, 0, 1, 2'})" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--id", "id"], ["--id", "#id"]])
+def test_names_behind_a_mark_of_comments_are_asked_for(options):
+    Path("x.csv").write_text("#id,a,b,c\n1,1,2,3\n2,4,5,6\n")
+    message = refused("cli_models:Row", "x.csv", *options)
+    assert "line 1 (#id, a, b, c) begins with '#' and is taken for a comment" in message
+    assert "If line 1 names the columns, say --header 1." in message
+    found, _ = explained("cli_models:Row", "x.csv", "--id", "id", "--header", "1")
+    assert (found.row_ids.tolist(), found.feature_names) == (["1", "2"], ["a", "b", "c"])
+
+
+def test_a_column_more_than_an_array_background_is_named():
+    pd.DataFrame(np.ones((2, 3)), columns=list("abc")).to_csv("x.csv")
+    np.save("b.npy", np.zeros((2, 3)))
+    message = refused("cli_models:Row", "x.csv", background="b.npy")
+    assert "4 columns (Unnamed: 0, a, b, c) for the 3 features of b.npy: choose with --features." in message
+
+
+# ---------------------------------------------------------------------- cells
+@pytest.mark.parametrize(
+    ("cells", "cell", "row"),
+    [
+        ([1, 2, "x"], "'x'", 4),
+        ([1, "5", 7], "'5'", 3),
+        ([1, None, "NA"], "'NA'", 4),
+        (["1,5", 2, 3], "'1,5'", 2),
+        ([1, 2, True], "'True'", 4),
+        (["5", "x", 3], "'5'", 2),
+    ],
+)
+@pytest.mark.parametrize("above", [0, 2])
+def test_the_first_text_among_the_numbers_of_a_sheet(cells, cell, row, above):
+    book = openpyxl.Workbook()
+    for _ in range(above):
+        book.active.append([])
+    for line in [["a", "b", "c"], *([value, 1, 2] for value in cells)]:
+        book.active.append(line)
+    book.save("x.xlsx")
+    message = f"x.xlsx: column 'a' is text, {cell} in row {row + above}, not numeric"
+    assert message in refused("cli_models:Row", "x.xlsx")
+    with pytest.raises(InputError, match=message):
+        explain_dataset(explainer(), "x.xlsx", "out", progress=False)
+
+
+def test_the_first_text_among_the_numbers_of_json_lines():
+    Path("x.jsonl").write_text("".join(f'{{"a": {cell}, "b": 1, "c": 2}}\n' for cell in ("1", "null", '"2"', '"x"')))
+    assert "column 'a' is text, '2' in line 3" in refused("cli_models:Row", "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("cells", "shape", "message"),
+    [
+        ([[[1.0, 2], [3.0]], [[1.0, 2], [3, 4]]], "2,2", "holds a list of 1 number in row 1 "),
+        ([[[1.0, 2, 3], [4.0]], [[1.0, 2], [3, 4]]], "2,2", "holds a list of 3 numbers in row 1 "),
+        ([[[1.0, 2], [3, 4]], [[1.0, 2]]], "2,2", "holds 1 lists in row 2 "),
+        ([[[1.0, 2, 3], [4, 5, 6]]] * 2, "3,2", "holds 2 lists in row 1 "),  # features before steps
+        ([[1.0, 2, 3, 4], [1.0]], "2,2", "holds 1 number in row 2 "),
+        ([[[1.0], [2], [3], [4]]] * 2, "4", "arrays of 2 axes, and the shape (4,) has 1"),
+        ([[1.0, 2, 3, 4], None], "2,2", "holds 0 numbers in row 2 "),
+    ],
+)
+def test_arrays_of_another_shape_in_a_column_are_refused(cells, shape, message):
+    pq.write_table(pa.table({"x": cells}), "x.parquet")
+    assert message in refused("cli_models:Forecast", "x.parquet", "--shape", shape)
+    sizes = tuple(map(int, shape.split(",")))
+    for data in ("x.parquet", pa.table({"x": cells})):
+        options = {"features": ["x"], "shape": sizes, "progress": False, "rows_per_part": 1}
+        with pytest.raises(InputError, match=message.partition("(")[0]):
+            explain_dataset(explainer(2), data, "out", **options)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_whole_numbers_with_a_shape(nested):
+    numbers = np.arange(8).reshape(2, 2, 2)
+    frame = pd.DataFrame(numbers.reshape(2, 4), columns=list("abcd"))
+    (pd.DataFrame({"x": [row.tolist() for row in numbers]}) if nested else frame).to_parquet("x.parquet")
+    assert "whole numbers; --dtype float32 changes that" in refused(
+        "cli_models:Forecast", "x.parquet", "--shape", "2,2"
+    )
+    found = explain_dataset(explainer(2), "x.parquet", "out", shape=(2, 2), progress=False)[:]
+    np.testing.assert_array_equal(found.data, numbers)
+
+
+# ---------------------------------------------------------------------- .ts files with times
+TS = "@problemName p\n@timeStamps true\n@univariate false\n@dimensions 2\n@classLabel true a b\n@data\n"
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [["0", "2", "10"], ["2006-01-01 00:00:00", "2006-01-01 09:30:00", "2006-01-02 10:00:00"], ["1.5", "2.5", "9"]],
+)
+def test_ts_files_with_times(stamps):
+    def line(values, label):
+        dimensions = (",".join(f"({time},{value + k})" for time, value in values) for k in (0, 10))
+        return ":".join([*dimensions, label])
+
+    values = list(zip(stamps, [1.5, 2.5, 3.5], strict=True))
+    Path("x.ts").write_text(TS + line(values[::-1], "a") + "\n" + line(values[:1], "b") + "\n")
+    found, said = explained("cli_models:Ragged", "x.ts", "--lengths", "table", "--targets", "class")
+    assert "time 'step' as" in said
+    np.testing.assert_allclose(found.data[0], [[1.5, 11.5], [2.5, 12.5], [3.5, 13.5]])
+    assert (found.lengths.tolist(), found.targets.tolist()) == ([3, 1], ["a", "b"])
+    texts = [stamp.replace(" ", "T") for stamp in stamps]
+    wanted = np.array(texts, "M8[s]") if "T" in texts[0] else np.array(texts, float)
+    np.testing.assert_array_equal(found.step_labels, wanted)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("(0,1),(1,2):(0,1),(2,2):a", "the dimensions in line 7 have different times"),
+        ("1,2:3,4:a", "line 7 must hold steps as (time,value)"),
+        ("(0,1),(1,2:(0,1),(1,2):a", "line 7 must hold steps as (time,value)"),
+        ("(0,1),(0,2):(0,1),(0,2):a", "two lines for step 0"),
+        ("(0,x):(0,1):a", "line 7"),
+    ],
+)
+def test_ts_files_with_wrong_times(line, message):
+    Path("x.ts").write_text(TS + line + "\n")
+    assert message in refused("cli_models:Forecast", "x.ts")
