@@ -56,12 +56,12 @@ def parts_of(model: Any) -> tuple[Any, Any]:
     Symbolic tensors of Keras, ``(inputs, output)`` as shap takes them, are made a model.
     """
     if not callable(model) and hasattr(model, "signatures"):  # a loaded SavedModel
-        return engine_module("tensorflow", "models").served(model), None
+        return engine_module("tensorflow", "inputs").served(model), None
     if not isinstance(model, (tuple, list)) or len(model) != 2:
         return model, None
     if callable(model[0]):
         return model[0], model[1]
-    return engine_module("tensorflow", "models").between(*model), None
+    return engine_module("tensorflow", "inputs").between(*model), None
 
 
 def framework_of(model: Any, data: Any = None) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tiers import mostly_wide
 
 import deepshap
-from deepshap.engines.tensorflow import attention, rules
+from deepshap.engines.tensorflow import fused_adjoints, rules, tracer
 from deepshap.kernels import jit_threshold
 
 STEPS, FEATURES, HEADS, WIDTH = 9, 4, 2, 3
@@ -91,7 +91,7 @@ OTHERS = {
 @pytest.fixture
 def kernels(monkeypatch):
     """Run kernels for the smallest job and in threads, or none; note which attention they have done."""
-    runs, original = [], attention._by_kernel
+    runs, original = [], fused_adjoints._by_kernel
     monkeypatch.setattr(jit_threshold, "THREADS_BEYOND", 0)
 
     def noted(*given):
@@ -99,7 +99,7 @@ def kernels(monkeypatch):
         runs.append(found is not None)
         return found
 
-    monkeypatch.setattr(attention, "_by_kernel", noted)
+    monkeypatch.setattr(fused_adjoints, "_by_kernel", noted)
 
     def use(yes):
         monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
@@ -124,7 +124,7 @@ def explained(run, dtype):
 def product_by_product(run, monkeypatch):
     """The same in float64, of the rules of single operations."""
     with monkeypatch.context() as patched:
-        patched.setattr(attention, "ended_by", lambda step, makers: None)
+        patched.setattr(tracer, "match_attention", lambda step, makers: None)
         return explained(run, "float64")
 
 
@@ -148,7 +148,7 @@ def test_parts_of_the_pairs_give_what_all_give(name, pairs, kernels, monkeypatch
     """Of 3 examples and 5 references: one pair at a time, then two examples, then three with two references."""
     runs = kernels(False)
     whole, heads = explained(FORMS[name], "float64"), 1 if name == "one head" else HEADS
-    monkeypatch.setattr(attention, "SCORES", pairs * heads * STEPS**2)
+    monkeypatch.setattr(fused_adjoints, "SCORES", pairs * heads * STEPS**2)
     np.testing.assert_allclose(explained(FORMS[name], "float64"), whole, atol=1e-14 * abs(whole).max(), rtol=0)
     assert runs == [False, False]
 
@@ -162,10 +162,10 @@ def test_what_the_plain_rules_take_does_not_grow_with_the_pairs(monkeypatch):
     ]
     m = DRAWN.normal(size=(references, examples, heads, steps, width)).astype("float32")
     scores = references * examples * heads * steps**2
-    monkeypatch.setattr(attention, "SCORES", scores // 20)
+    monkeypatch.setattr(fused_adjoints, "SCORES", scores // 20)
     tracemalloc.start()
     try:
-        made = attention._plainly(m, sides, 1.0)
+        made = fused_adjoints._plainly(m, sides, 1.0)
         taken = tracemalloc.get_traced_memory()[1] - sum(v.nbytes for v in made)
     finally:
         tracemalloc.stop()

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.tensorflow import adjoints, bands, convolutions, kernel_dispatch
+from deepshap.engines.tensorflow import adjoints, kernel_dispatch, tracer
 from deepshap.kernels import jit_threshold
 
 STEPS, FEATURES = 12, 4
@@ -81,8 +81,8 @@ def explained(run, dtype):
 def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
     monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
     with monkeypatch.context() as patched:
-        patched.setattr(convolutions, "ended_by", lambda step, makers: None)
-        patched.setattr(bands, "band", lambda m: None)
+        patched.setattr(tracer, "match_convolution", lambda step, makers: None)
+        patched.setattr(adjoints, "band", lambda m: None)
         for adjoint in ("Pad", "StridedSlice"):
             patched.delitem(adjoints.ADJOINTS, adjoint)
         expected = explained(FORMS[name], "float64")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.tensorflow import adjoints, convolutions
+from deepshap.engines.tensorflow import adjoints, fused_adjoints, tracer
 
 DRAWN = np.random.default_rng(0)
 X, REFERENCES = DRAWN.normal(size=(3, 30, 4)), DRAWN.normal(size=(5, 30, 4))
@@ -74,8 +74,8 @@ OTHERS = {  # with how many of their convolutions are pulled back as a whole, wi
 @pytest.fixture
 def wholes(monkeypatch):
     """Note what has been pulled back as a whole."""
-    found, original = [], convolutions.Convolution.pulled
-    monkeypatch.setattr(convolutions.Convolution, "pulled", lambda *given: (found.append(given), original(*given))[1])
+    found, original = [], fused_adjoints.Convolution.pulled
+    monkeypatch.setattr(fused_adjoints.Convolution, "pulled", lambda *given: (found.append(given), original(*given))[1])
     return found
 
 
@@ -94,7 +94,7 @@ def explained(run, dtype):
 def one_by_one(run, monkeypatch):
     """The same in float64, of TensorFlow's own gradients of single operations."""
     with monkeypatch.context() as patched:
-        patched.setattr(convolutions, "ended_by", lambda step, makers: None)
+        patched.setattr(tracer, "match_convolution", lambda step, makers: None)
         for name in ("Pad", "StridedSlice"):
             patched.delitem(adjoints.ADJOINTS, name)
         return explained(run, "float64")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepshap.engines.tensorflow.einsums import product
+from deepshap.engines.tensorflow.adjoints import product
 
 SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "e": 6}
 EQUATIONS = (  # of attention, of dense layers, and with nothing in a role

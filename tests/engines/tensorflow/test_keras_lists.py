@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deepshap
-from deepshap.engines.tensorflow import control, lists
+from deepshap.engines.tensorflow import control_flow
 
 STEPS, SIZE = 4, 3
 X = np.random.default_rng(1).normal(size=(2, STEPS, SIZE))
@@ -63,8 +63,8 @@ def unrolled(place, begun=False, reads=False, still=False):
 @pytest.fixture
 def once(monkeypatch):
     """What lists that are written once hand back."""
-    found, original = [], lists._set_item_once
-    monkeypatch.setattr(lists, "_set_item_once", lambda *a: (found.append(a), original(*a))[1])
+    found, original = [], control_flow._set_item_once
+    monkeypatch.setattr(control_flow, "_set_item_once", lambda *a: (found.append(a), original(*a))[1])
     return found
 
 
@@ -155,9 +155,9 @@ COPIES = {  # whether a variable takes what reaches the list
 def test_what_a_variable_holds_too_is_left_to_it(name, monkeypatch):
     options, copied = COPIES[name]
     model, copies = kept_at(**options), []
-    original = control.Loop._without_copies
+    original = control_flow.Loop._without_copies
     monkeypatch.setattr(
-        control.Loop, "_without_copies", lambda loop, *m: (copies.append(loop.copies), original(loop, *m))[1]
+        control_flow.Loop, "_without_copies", lambda loop, *m: (copies.append(loop.copies), original(loop, *m))[1]
     )
     values = [
         deepshap.DeepExplainer(lambda x, listed=listed: model(x, listed), R).shap_values(X) for listed in (True, False)

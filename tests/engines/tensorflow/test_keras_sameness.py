@@ -13,8 +13,8 @@ import tensorflow as tf
 from keras_checks import confirm
 
 import deepshap
-from deepshap.engines.tensorflow import engine, sameness
-from deepshap.engines.tensorflow.sameness import state_of
+from deepshap.engines.tensorflow import engine, model_state
+from deepshap.engines.tensorflow.model_state import state_of
 
 X = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
 R = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_what_takes_longer_to_compare_than_to_trace_has_no_state(monkeypatch):
     assert state_of(model) is not None
     for limit in ("MOST_OBJECTS", "MOST_BYTES"):
         with monkeypatch.context() as patch:
-            patch.setattr(sameness, limit, 4)
+            patch.setattr(model_state, limit, 4)
             assert state_of(model) is None
 
 

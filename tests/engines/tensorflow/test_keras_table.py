@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases.rare_of_tensorflow import CASES
 
 from deepshap.engines.tensorflow.engine import TensorFlowEngine
-from deepshap.engines.tensorflow.survey import ACTIVE, STILL, Survey
+from deepshap.engines.tensorflow.graph_analysis import ACTIVE, STILL, Survey
 from deepshap.engines.tensorflow.table import OPERATIONS
 
 # Other spellings of operations that are met, which TensorFlow itself no longer writes into graphs.

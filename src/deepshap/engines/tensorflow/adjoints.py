@@ -1,23 +1,26 @@
 """The adjoints of common linear and bilinear operations, in few operations.
 
-TensorFlow's own gradients do the same. They run the operation once more, and look at shapes, which are known here: that
-takes several times as long to trace. Where a case is not met here, they are asked.
+TensorFlow's own gradients compute the same. They run the operation once more and look at shapes at run time, which takes
+several times as long to trace; the shapes are known here. ``pulled`` returns None for a case that it does not cover, and
+the caller asks TensorFlow.
+
+A multiplier that is zero outside of a slice, as behind ``x[:, -1]``, is kept as the ``tf.pad`` of the slice. The tensor
+itself shows that, and rules run on the slice alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ...formulas.rules import mean
-from . import bands, kernel_dispatch
-from .einsums import as_matrices, product
-from .step import OperationRecord
-from .values import Value
+from . import kernel_dispatch
+from .pairing import OperationRecord, Value
 
 
 def pulled(record: OperationRecord, multipliers: Sequence[Any]) -> list[Any] | None:
@@ -78,7 +81,7 @@ def _around(record: OperationRecord, multiplier: Any) -> Any | None:
             slices.append(slice(first, first + 1 or None))
         else:
             slices.append(slice(None if masks[0] else first, None if masks[1] else last))
-    return bands.put_back(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
+    return put_back(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
 
 
 def _passed(record: OperationRecord, multiplier: Any) -> list[Any] | None:
@@ -199,3 +202,133 @@ ADJOINTS: dict[str, Callable[[OperationRecord, Any], list[Any] | None]] = {
     **dict.fromkeys(("MatMul", "BatchMatMulV2"), _matmul),
     "Einsum": _einsum,
 }
+
+
+# ---------------------------------------------------------------------- einsums as matrix products
+def product(left: Any, right: Any, equation: str) -> Any:
+    """The product of two tensors by an equation such as ``"abc,acd->abd"``.
+
+    No index is repeated in a tensor, and each is in two tensors at least: in both factors and the product (``batch``), in both
+    factors alone (``summed``), or in one of them and the product.
+    """
+    a, b, made = equation.replace("->", ",").split(",")
+    batch, summed, rows, columns = _roles(a, b, made)
+    sizes = {k: size for names, t in ((a, left), (b, right)) for k, size in zip(names, _sizes(t), strict=True)}
+    first, turned = _as_matrix(left, a, batch, rows, summed, sizes)
+    second, other_turned = _as_matrix(right, b, batch, summed, columns, sizes)
+    if made.startswith(batch + columns) and made != batch + rows + columns:
+        found = tf.matmul(second, first, transpose_a=not other_turned, transpose_b=not turned)
+        rows, columns = columns, rows
+    else:
+        found = tf.matmul(first, second, transpose_a=turned, transpose_b=other_turned)
+    order = batch + rows + columns
+    return _ordered(tf.reshape(found, [sizes[k] for k in order]), order, made)
+
+
+def as_matrices(equation: str) -> str:
+    """The order of axes in which a product takes its second factor without work."""
+    a, b, made = equation.replace("->", ",").split(",")
+    batch, summed, _, columns = _roles(a, b, made)
+    return b if b == batch + columns + summed else batch + summed + columns
+
+
+def _roles(a: str, b: str, made: str) -> tuple[str, str, str, str]:
+    """Indices of all three, of the factors alone, of the first and of the second factor and the product."""
+    batch, summed = ("".join(k for k in a if k in b and (k in made) == kept) for kept in (True, False))
+    rows, columns = ("".join(k for k in made if k in own and k not in batch) for own in (a, b))
+    return batch, summed, rows, columns
+
+
+def _sizes(tensor: Any) -> list[Any]:
+    """Sizes of axes, numbers where they are known."""
+    return [tf.shape(tensor)[k] if size is None else size for k, size in enumerate(tensor.shape)]
+
+
+def _as_matrix(tensor: Any, names: str, batch: str, rows: str, columns: str, sizes: dict[str, Any]) -> tuple[Any, bool]:
+    """A tensor as matrices, and whether they lie there transposed, which needs no work."""
+    turned = names == batch + columns + rows
+    if turned:
+        rows, columns = columns, rows
+    tensor = _ordered(tensor, names, batch + rows + columns)
+    shape = [*(sizes[k] for k in batch), prod(sizes[k] for k in rows), prod(sizes[k] for k in columns)]
+    return tf.reshape(tensor, shape), turned
+
+
+def _ordered(tensor: Any, names: str, wanted: str) -> Any:
+    """A tensor with its axes in another order."""
+    return tensor if names == wanted else tf.transpose(tensor, [names.index(k) for k in wanted])
+
+
+# ---------------------------------------------------------------------- multipliers that are 0 outside of a slice
+Ends = list[list[int]]  # numbers of zeros at the beginning and at the end of each axis
+MOST_AXES = 6  # that ``tf.pad`` takes
+
+
+def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[int]) -> Any | None:
+    """The multiplier of what a part was taken from, without the ``dropped`` axes.
+
+    None where the part is not known, is empty, or is one of the channels.
+    """
+    ends: Ends = []
+    for part, size in zip(slices, sizes, strict=False):
+        if size is None and part != slice(None):
+            return None
+        first, last, _ = part.indices(1 if size is None else size)
+        if first >= last:
+            return None
+        ends.append([first, (1 if size is None else size) - last])
+    ends += [[0, 0]] * (len(sizes) - len(ends))
+    channels = len(ends) > 2 and any(ends[-1])  # TensorFlow joins convolutions with what pads these, and fails
+    if channels or len(ends) > MOST_AXES:
+        return None
+    for axis in sorted(dropped):
+        m = tf.expand_dims(m, axis)
+    return padded(m, ends)
+
+
+def padded(m: Any, ends: Ends) -> Any:
+    """A multiplier with zeros around it."""
+    return tf.pad(m, ends) if np.any(ends) else m
+
+
+def band(m: Any) -> tuple[Any, Ends] | None:
+    """What is not 0 in a multiplier, whose rows are its first axis, and the zeros around it; None where none are known."""
+    if m is None or m.op.type != "Pad":
+        return None
+    inner, ends = m.op.inputs[0], tf.get_static_value(m.op.inputs[1])
+    if ends is None or ends[0].any() or inner.shape.rank is None or None in inner.shape[1:]:
+        return None
+    return inner, ends.tolist()
+
+
+def within(value: Value, inner: Any, ends: Ends) -> Value | None:
+    """The steps of a value that a band covers; None where its rows are not its first axis."""
+    layout = value.layout
+    if layout is None or layout.axis != 0 or len(layout.shape) != len(ends):
+        return None
+    first, sizes = [lead for lead, _ in ends], [-1, *inner.shape[1:]]
+    x, r = (tf.slice(side, first, sizes) for side in (value.x, value.r))
+    return Value(x, r, value.active, layout=replace(layout, shape=(layout.shape[0], *sizes[1:])))
+
+
+def pull_on_slice(record: OperationRecord, m: Any, rule: Callable[[OperationRecord, Any], list[Any]]) -> list[Any]:
+    """What an elementwise rule makes of a multiplier, on its band alone if there is one."""
+    alone = type(record) is OperationRecord and len(record.operands) == len(record.results) == 1
+    found = band(m) if alone else None
+    if found is None:
+        return rule(record, m)
+    operand, result = (within(v, *found) for v in (*record.operands, *record.results))
+    if operand is None or result is None:
+        return rule(record, m)
+    inner, ends = found
+    return [padded(made, ends) for made in rule(OperationRecord(record.run, record.op, [operand], [result]), inner)]
+
+
+def added(a: Any, b: Any) -> Any:
+    """The sum of two multipliers, in the band that covers both."""
+    one, two = band(a), band(b)
+    if one is None or two is None or len(one[1]) != len(two[1]):
+        return a + b
+    ends = np.minimum(one[1], two[1])
+    made = sum(padded(inner, (np.array(own) - ends).tolist()) for inner, own in (one, two))
+    return padded(made, ends.tolist())

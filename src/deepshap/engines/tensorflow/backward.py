@@ -14,15 +14,13 @@ from ...errors import ControlFlowError, InputError
 from ...formulas.additivity import TOLERANCE
 from ..base import control_flow_message
 from ..interface import Footprint
-from . import bands, kernel_dispatch
+from . import adjoints, kernel_dispatch
+from .batch_axes import Layouts
+from .graph_analysis import Survey
 from .graphs import ModelGraph, traced
-from .layouts import Layouts
-from .memory import as_footprint, as_vector, is_known
-from .pairing import Crossed, Pairwise, Unpaired
+from .pairing import ROWS, Crossed, Pairwise, Unpaired, Value
 from .rules import MISFIT
-from .survey import Survey
-from .tracer import DIVERGED, Diagnosis, Tape, Tracer
-from .values import ROWS, Value
+from .tracer import DIVERGED, Diagnosis, Tape, Tracer, as_footprint, as_vector, is_known
 
 COMPILER = 150 * 2**20  # bytes that XLA takes for itself, whatever it compiles
 PAYS = 0.1  # seconds after which a function is compiled; compiling takes some seconds, and halves the time
@@ -262,12 +260,12 @@ class Explained:
 
 def _in_one_pass(multiplier: Any, value: Value) -> Any | None:
     """Attributions of one explained value by a kernel, if it has one, on the band of its multiplier alone."""
-    band = bands.band(multiplier)
-    part = band and bands.within(value, *band)
+    band = adjoints.band(multiplier)
+    part = band and adjoints.within(value, *band)
     if band is None or part is None:
         return kernel_dispatch.explained(multiplier, value)
     found = kernel_dispatch.explained(band[0], part)
-    return None if found is None else bands.padded(found, band[1])
+    return None if found is None else adjoints.padded(found, band[1])
 
 
 def _told(error: tf.errors.OpError, mark: str) -> str:

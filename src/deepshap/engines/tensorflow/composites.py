@@ -12,10 +12,8 @@ from ...errors import UnsupportedOperationError
 from . import axes, rules
 from .graphs import Body
 from .operations import CUSTOM, LINEAR, MULTILINEAR, POSITIONS, Operation
-from .pairing import Unpaired
-from .step import OperationRecord
+from .pairing import OperationRecord, Unpaired, Value
 from .tracer import Tape, Tracer
-from .values import Value
 
 CONVOLUTION = Operation(MULTILINEAR)
 UPDATE = Operation(LINEAR)

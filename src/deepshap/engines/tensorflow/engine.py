@@ -17,18 +17,16 @@ from ..callables import packages
 from ..interface import Comparison, Contributions, ModelProfile, OperationGap, OperationSummary, Plan, Points
 from ..snapshot import other_draws
 from . import heads as output_heads
-from . import inspection
 from ._compat import eager_mode, tapes_recording
 from .backward import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
 from .double import NARROW, widened
+from .graph_analysis import ACTIVE, COUNTED, STILL, Survey, Witness
 from .graphs import ModelGraph, concrete, shared
-from .handlers import Handlers
+from .handlers import Handlers, Region, marked, scoped
 from .inputs import Inputs, take_output
+from .model_state import State, state_of
 from .operations import USER_OPERATIONS, Operation
-from .regions import Region, marked, scoped
-from .sameness import State, state_of
-from .state import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
-from .survey import ACTIVE, COUNTED, STILL, Survey
+from .preserve import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
 from .table import OPERATIONS
 from .tracer import AROUND
 
@@ -457,7 +455,7 @@ class TensorFlowEngine(BaseEngine):
         """The operations that the model uses on what depends on its inputs."""
         self._current.clear()
         graph = self.graph(points)
-        witness = inspection.Witness(graph.library, {**OPERATIONS, **USER_OPERATIONS})
+        witness = Witness(graph.library, {**OPERATIONS, **USER_OPERATIONS})
         count = len(points.inputs)
         witness.run(graph.body, [ACTIVE] * count + [STILL] * (len(graph.body.inputs) - count))
         return witness.uses

@@ -1,9 +1,14 @@
-"""Inputs as people have them (array, tensor, list, tuple, dict), rows first and NumPy arrays inside deepshap."""
+"""Inputs and models in the forms that people hand over.
+
+Inputs (arrays, tensors, lists, tuples, dicts) are NumPy arrays with the rows first inside deepshap. Models may be
+symbolic tensors, functions or loaded SavedModels.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -11,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError
-from ..callables import takes_container
+from ..callables import packages, takes_container
 from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
 
 
@@ -154,3 +159,46 @@ def _part(result: Any, key: Any) -> Any:
         return result[key]
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise IndexError(str(error)) from error
+
+
+# ---------------------------------------------------------------------- models
+def between(inputs: Any, output: Any) -> Any:
+    """The model from symbolic inputs to a symbolic output.
+
+    Raises
+    ------
+    InputError
+        If they are not Keras' symbolic tensors, or nothing connects them.
+    """
+    if isinstance(output, (tuple, list)) and len(output) == 1:
+        (output,) = output
+    if isinstance(inputs, (tuple, list)) and len(inputs) == 1:
+        (inputs,) = inputs
+    if isinstance(output, (tuple, list)):
+        raise InputError(f"the output to be explained must be a single tensor, not {len(output)} of them.")
+    try:
+        if "tf_keras" in packages(output):  # Keras 2
+            return import_module("tf_keras").Model(inputs, output)
+        return keras.Model(inputs, output)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "a model is given as (model, layer), or by Keras' symbolic tensors as (inputs, output), such as "
+            f"(model.inputs, model.layers[-1].output). Keras says: {error}"
+        ) from error
+
+
+def served(model: Any) -> Any:
+    """The function of a loaded SavedModel that is not callable itself: what it serves.
+
+    Raises
+    ------
+    InputError
+        If it serves nothing.
+    """
+    signatures = dict(getattr(model, "signatures", {}))
+    function = (
+        getattr(model, "serve", None) or signatures.get("serving_default") or next(iter(signatures.values()), None)
+    )
+    if function is None:
+        raise InputError("the SavedModel has no function to call; pass one of its functions instead.")
+    return function

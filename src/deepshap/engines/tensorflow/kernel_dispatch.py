@@ -19,8 +19,7 @@ import tensorflow as tf
 from ...formulas import secants
 from ...formulas.rules import MASKED
 from ...kernels import jit_threshold
-from .step import OperationRecord
-from .values import Value
+from .pairing import OperationRecord, Value
 
 Sides = tuple[np.ndarray, np.ndarray]
 Plain = Callable[..., Any]  # of a multiplier (examples, references, entries of a row, ...) and of both sides

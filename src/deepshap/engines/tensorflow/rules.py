@@ -16,11 +16,9 @@ from ...formulas.rules import SMOOTH_NODES
 from ...formulas.secants import Secant
 from ...formulas.traced import once
 from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
-from . import adjoints, bands, kernel_dispatch
+from . import adjoints, kernel_dispatch
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
-from .pairing import Unpaired
-from .step import OperationRecord
-from .values import Value
+from .pairing import OperationRecord, Unpaired, Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
 
@@ -40,7 +38,7 @@ def pull(record: OperationRecord, operation: Operation, multipliers: Sequence[An
     if operation.kind in (QUADRATIC, SMOOTH):
         return along_segment(1 if operation.kind == QUADRATIC else SMOOTH_NODES)(record, *multipliers)
     if operation.kind == ELEMENTWISE:
-        return bands.pulled(record, multipliers[0], partial(_elementwise, operation))
+        return adjoints.pull_on_slice(record, multipliers[0], partial(_elementwise, operation))
     assert operation.kind == CUSTOM
     return _own(record, operation, multipliers)
 

@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from ...formulas import secants
-from . import axes, composites, control, rules
-from .lists import list_operation
+from . import axes, composites, control_flow, rules
+from .control_flow import list_operation
 from .operations import (
     COMPOSITE,
     CONSTANT,
@@ -147,11 +147,11 @@ _of_kind(COMPOSITE, "ArgMin", function=composites.greatest(-1), positions=(0,))
 _of_kind(INDEX, "Where UniqueV2 Unique LowerBound UpperBound InvertPermutation")
 
 # ---------------------------------------------------------------------- control
-_of_kind(VARIABLE, "ReadVariableOp", function=control.read)
-_of_kind(VARIABLE, "AssignVariableOp AssignAddVariableOp AssignSubVariableOp", function=control.write)
-_of_kind(CONTROL, "PartitionedCall StatefulPartitionedCall", function=control.call)
-_of_kind(CONTROL, "While StatelessWhile", function=control.loop)
-_of_kind(CONTROL, "If StatelessIf Case StatelessCase", function=control.branch)
+_of_kind(VARIABLE, "ReadVariableOp", function=control_flow.read)
+_of_kind(VARIABLE, "AssignVariableOp AssignAddVariableOp AssignSubVariableOp", function=control_flow.write)
+_of_kind(CONTROL, "PartitionedCall StatefulPartitionedCall", function=control_flow.call)
+_of_kind(CONTROL, "While StatelessWhile", function=control_flow.loop)
+_of_kind(CONTROL, "If StatelessIf Case StatelessCase", function=control_flow.branch)
 _of_kind(
     CONTROL,
     "TensorListReserve EmptyTensorList TensorListGetItem TensorListSetItem TensorListStack TensorListFromTensor "

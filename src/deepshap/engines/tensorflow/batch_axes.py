@@ -1,7 +1,7 @@
 """Where the rows lie in the values of a traced model.
 
-The axis is found by giving the model's inputs a number of rows that nothing else has, and letting TensorFlow infer the
-shapes of all values.
+The model's inputs get a number of rows that no other size has, a prime, and TensorFlow infers the shapes of all values.
+The axis whose size is a multiple of that prime holds the rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .graph_analysis import Survey
 from .graphs import Body, emit
 from .operations import LOOPS
-from .survey import Survey
-from .values import ROWS, Layout
+from .pairing import ROWS, Layout
 
 
 class Layouts:

@@ -1,4 +1,7 @@
-"""Look through a traced model before it is run: what depends on the inputs, and what of that has no rule."""
+"""Analyze a traced model before it runs: which values depend on the inputs, and which operations on these have no rule.
+
+``deepshap.check`` lists the operations by the same analysis.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
+from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
 from .graphs import READS, Body, Library
+from .handlers import Region, marker
 from .operations import (
     CONSTANT,
     CONTROL,
@@ -24,7 +29,6 @@ from .operations import (
     Operation,
     places,
 )
-from .regions import Region, marker
 
 # Flags of a value: a constant, depends on the inputs, on the number of rows, is an index, is random.
 STILL, ACTIVE, COUNTED, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
@@ -174,3 +178,32 @@ class Survey:
 def _either(ways: Sequence[Flags]) -> Flags:
     order = (ACTIVE, POSITION, COUNTED)
     return tuple(next((f for f in order if f in flags), max(flags)) for flags in zip(*ways, strict=True))
+
+
+class Witness(Survey):
+    """Notes every operation on what depends on the inputs; functions and loops by their parts."""
+
+    def __init__(self, library: Library, operations: dict[str, Operation]) -> None:
+        super().__init__(library, operations)
+        self._noted: dict[Any, tuple[str, str, str]] = {}  # the parts of a loop are met again with other flags
+
+    @property
+    def uses(self) -> list[OperationSummary]:
+        """One for each name and treatment."""
+        found: dict[tuple[str, str], OperationSummary] = {}
+        for name, treatment, place in self._noted.values():
+            found.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
+        return list(found.values())
+
+    def _step(self, op: Any, flags: Flags) -> Flags:
+        before = set(self.unsupported)
+        outputs = super()._step(op, flags)
+        operation, place = self.operation(op), self.library.place(op)
+        kind = operation.kind if operation else None
+        if kind == CONTROL:
+            return outputs
+        for refused in set(self.unsupported) - before:
+            self._noted[refused] = (refused[0], UNSUPPORTED, refused[1])
+        if ACTIVE in flags and kind not in (CONSTANT, SAME, RANDOM) and (op.type, place) not in self.unsupported:
+            self._noted[id(op)] = (op.type, treatment_of(kind, flags.count(ACTIVE)), place)
+        return outputs

@@ -1,10 +1,10 @@
-"""Tell without a trace whether a Keras model is unchanged, where all of its code is Keras' own.
+"""Tell without a trace whether a Keras model is unchanged, if all of its code is part of Keras.
 
-What the code of Keras' layers computes depends on the objects that the model consists of, on Keras' settings, and on Keras'
-functions and classes. A ``State`` lists the objects that the model reaches: attributes, items of containers, closures. While
-the model is unchanged, all of them hold the very same objects as before, which takes a millisecond to see. The values of
-variables are no part of the state: a graph reads variables when it runs. A model that reaches code of others (a layer, a
-function, a class of the user's own) has no state, because such code may read anything. It is traced anew in every call.
+The code of Keras' layers computes from the objects that the model consists of, Keras' settings, and Keras' functions and
+classes. A ``State`` lists the objects that the model reaches: attributes, items of containers, closures. While the model
+is unchanged, all of them hold the very same objects as before; the comparison takes about a millisecond. Values of
+variables are not part of the state: a graph reads variables when it runs. A model that reaches other code (a user's layer,
+function or class) has no state, because such code may read anything. Such a model is traced again in every call.
 """
 
 from __future__ import annotations
