@@ -35,7 +35,7 @@ def apart(monkeypatch):
 
     def noted(self, *given):
         original(self, *given)
-        found.append(self.pairing)
+        found.append(self.options.pairing)
 
     monkeypatch.setattr(backward.Explained, "__init__", noted)
     return found

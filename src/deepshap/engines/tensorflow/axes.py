@@ -6,6 +6,7 @@ Each rule maps a record and its output multipliers to the multipliers of the ope
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,47 +21,34 @@ from .graphs import known
 from .pairing import OperationRecord
 
 
-class Windows:
-    """Takes the elements of every window, padding with the least number."""
+def _windows(record: OperationRecord, x: Any) -> Callable[[Any], Any]:
+    """Return the function that takes the elements of every window, on a new last axis, and the least number for padding."""
+    names = [n for n in ("ksize", "strides", "padding", "data_format") if n in record.op.node_def.attr]
+    options = {n: record.op.get_attr(n) for n in names}
+    padding, channels_last = options["padding"].decode(), not options.get("data_format", b"NHWC").startswith(b"NC")
+    if padding not in ("SAME", "VALID"):
+        raise UnsupportedOperationError(f"{record.name} in {record.place} with padding {padding} has no rule.")
+    kernel = options["ksize"] if "ksize" in options else record.static(1).tolist()
+    strides = options["strides"] if "strides" in options else record.static(2).tolist()
+    space = slice(1, -1) if channels_last else slice(2, None)
+    sizes = x.shape.as_list()[space]
+    if None in sizes:
+        raise UnsupportedOperationError(f"{record.name} in {record.place} over axes of unknown size has no rule.")
+    if kernel[0] != 1 or kernel[-1 if channels_last else 1] != 1:
+        raise UnsupportedOperationError(f"{record.name} in {record.place} over rows or channels has no rule.")
+    axes = [_positions(*axis, padding) for axis in zip(sizes, kernel[space], strides[space], strict=True)]
+    positions, rank = joined(axes, sizes), x.shape.rank  # (windows, elements of each), -1 outside
 
-    def __init__(self, record: Any, x: Any) -> None:
-        names = [n for n in ("ksize", "strides", "padding", "data_format") if n in record.op.node_def.attr]
-        options = {n: record.op.get_attr(n) for n in names}
-        padding, layout = options["padding"].decode(), options.get("data_format", b"NHWC").decode()
-        if padding not in ("SAME", "VALID"):
-            raise UnsupportedOperationError(f"{record.name} in {record.place} with padding {padding} has no rule.")
-        kernel = options["ksize"] if "ksize" in options else record.static(1).tolist()
-        strides = options["strides"] if "strides" in options else record.static(2).tolist()
-        self.channels_last = not layout.startswith("NC")
-        inner = slice(1, -1) if self.channels_last else slice(2, None)
-        sizes = x.shape.as_list()[inner]
-        if None in sizes:
-            raise UnsupportedOperationError(f"{record.name} in {record.place} over axes of unknown size has no rule.")
-        if kernel[0] != 1 or kernel[-1 if self.channels_last else 1] != 1:
-            raise UnsupportedOperationError(f"{record.name} in {record.place} over rows or channels has no rule.")
-        axes = [_positions(*one, padding) for one in zip(sizes, kernel[inner], strides[inner], strict=True)]
-        self.size, self.rank = math.prod(sizes), len(sizes)
-        self.grid = [len(a) for a in axes]
-        self.positions = joined(axes, sizes)
+    def take(x: Any) -> Any:
+        x = tf.transpose(x, [0, rank - 1, *range(1, rank - 1)]) if channels_last else x
+        rows = tf.shape(x)[:2]
+        taken = tf.gather(tf.reshape(x, tf.concat([rows, [-1]], 0)), np.maximum(positions, 0), axis=2)
+        if (positions < 0).any():
+            taken = tf.where(positions >= 0, taken, tf.cast(-math.inf, x.dtype))
+        taken = tf.reshape(taken, tf.concat([rows, [*map(len, axes), positions.shape[1]]], 0))
+        return tf.transpose(taken, [0, *range(2, rank), 1, rank]) if channels_last else taken
 
-    def take(self, x: Any) -> Any:
-        """The elements of the windows on a new last axis."""
-        shape = tf.shape(x)
-        rows, axis = shape[:1], 1 if self.channels_last else 2
-        grid = self.grid
-        if self.channels_last:
-            flat = tf.reshape(x, tf.concat([rows, [self.size], shape[-1:]], 0))
-        else:
-            flat = tf.reshape(x, tf.concat([shape[:2], [self.size]], 0))
-        found = tf.gather(flat, np.maximum(self.positions, 0), axis=axis)
-        if self.channels_last:
-            found = tf.transpose(found, (0, 1, 3, 2))
-            found = tf.reshape(found, tf.concat([rows, grid, shape[-1:], [self.positions.shape[1]]], 0))
-            inside = (self.positions >= 0).reshape(*grid, 1, -1)
-        else:
-            found = tf.reshape(found, tf.concat([shape[:2], grid, [self.positions.shape[1]]], 0))
-            inside = (self.positions >= 0).reshape(*grid, -1)
-        return found if inside.all() else tf.where(inside, found, tf.cast(-math.inf, x.dtype))
+    return take
 
 
 def _positions(size: int, kernel: int, stride: int, padding: str) -> np.ndarray:
@@ -218,12 +206,10 @@ def _bounded(op: Any, by: str) -> tuple[Any, Any]:
 def pooled(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Cross-max in every window of a max pooling."""
     x, r = record.inputs[0], record.reference_inputs[0]
-    windows = Windows(record, x)
-    taken = tf.identity(x)
-    of_x = windows.take(taken)
-    slopes = once(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, windows.take(r))
-    (result,) = tf.gradients(of_x, taken, slopes)
-    return [result]
+    take, point = _windows(record, x), tf.identity(x)
+    of_x = take(point)
+    slopes = once(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, take(r))
+    return tf.gradients(of_x, point, slopes)
 
 
 def position(sign: int = 1) -> Rule:

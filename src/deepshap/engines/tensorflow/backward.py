@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,7 @@ from . import adjoints, kernel_dispatch
 from .batch_axes import Layouts
 from .graph_analysis import Survey
 from .graphs import ModelGraph, traced
-from .pairing import ROWS, Crossed, Pairwise, Unpaired, Value
+from .pairing import ROWS, Crossed, Pairing, Unpaired, Value
 from .rules import MISFIT
 from .tracer import DIVERGED, Diagnosis, Tape, Tracer, as_footprint, as_vector, is_known
 
@@ -32,53 +32,49 @@ ON_ALL_PAIRS = "on all pairs"  # the same, both sides repeated to all pairs
 ROW_BY_ROW = "row by row"
 
 
-def explained(
-    graph: ModelGraph,
-    survey: Survey,
-    inputs: int,
-    output_axis: int,
-    layer_axes: tuple[int, ...] | None,
-    pairing: str,
-    multipliers: bool,
-    diagnosis: bool,
-    zero_unreached: bool,
-) -> Explained:
+class Options(NamedTuple):
+    """What a function that explains is traced for.
+
+    Attributes
+    ----------
+    inputs : the number of inputs that are explained, or that the rows of an inner layer's inputs come from.
+    output_axis : the axis of the output that holds the rows.
+    layer_axes : those axes of an inner layer's inputs; None where the model's inputs are explained.
+    pairing : how the two sides lie beside each other.
+    multipliers : return those of the pairs too.
+    diagnosis : return the gap of every rule instead.
+    zero_unreached : what nothing reaches gets 0, whatever slope it has.
+    """
+
+    inputs: int
+    output_axis: int
+    layer_axes: tuple[int, ...] | None
+    pairing: str
+    multipliers: bool = False
+    diagnosis: bool = False
+    zero_unreached: bool = False
+
+
+def explained(graph: ModelGraph, survey: Survey, options: Options) -> Explained:
     """Trace the function that explains; examples and references by themselves where their rows can be told."""
-    extra = len(graph.body.inputs) - len(graph.captured) - inputs
-    options = (multipliers, diagnosis, zero_unreached)
-    if pairing != CROSSED:
-        return Explained(graph, survey, inputs, output_axis, layer_axes, pairing, *options)
-    if not extra and layer_axes is None:
-        try:
-            return Explained(graph, survey, inputs, output_axis, None, CROSSED, *options)
-        except Unpaired:
-            pass
-    return Explained(graph, survey, inputs, output_axis, layer_axes, ON_ALL_PAIRS, *options)
+    if options.pairing == CROSSED:
+        extra = len(graph.body.inputs) - len(graph.captured) - options.inputs
+        if not extra and options.layer_axes is None:
+            try:
+                return Explained(graph, survey, options)
+            except Unpaired:
+                pass
+        options = options._replace(pairing=ON_ALL_PAIRS)
+    return Explained(graph, survey, options)
 
 
 class Explained:
-    """A function that explains examples against references.
+    """A function that explains examples against references."""
 
-    ``multipliers``: those of the pairs are returned too. ``zero_unreached``: what nothing reaches gets 0, whatever slope it has.
-    """
-
-    def __init__(
-        self,
-        graph: ModelGraph,
-        survey: Survey,
-        inputs: int,
-        output_axis: int,
-        layer_axes: tuple[int, ...] | None,
-        pairing: str,
-        multipliers: bool,
-        diagnosis: bool,
-        zero_unreached: bool,
-    ) -> None:
-        self.graph, self.survey, self.multipliers = graph, survey, multipliers
-        self.diagnosis, self.zero_unreached = diagnosis, zero_unreached
-        self._has_kernels = pairing == CROSSED and not (diagnosis or zero_unreached or graph.library.has_loops)
-        self.output_axis, self.layer_axes = output_axis, layer_axes  # where the rows lie
-        self.pairing, self.apart, self.layouts = pairing, pairing == CROSSED, Layouts()
+    def __init__(self, graph: ModelGraph, survey: Survey, options: Options) -> None:
+        self.graph, self.survey, self.options = graph, survey, options
+        self.apart, self.layouts = options.pairing == CROSSED, Layouts()
+        self._has_kernels = self.apart and not (options.diagnosis or options.zero_unreached or graph.library.has_loops)
         self.steps: list[tuple[str, str]] = []
         self.dtypes: set[tf.DType] = set()
         self._footprint: Footprint | None = None  # where shapes alone tell it
@@ -86,7 +82,7 @@ class Explained:
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
         if self.apart:
             traced(self._scan)
-        rows, extra = specs[:inputs], specs[inputs:]
+        rows, extra = specs[: options.inputs], specs[options.inputs :]
         columns = tf.TensorSpec([None], tf.int32)
         self._function = traced(self._explain, rows, list(rows), extra, columns)
         self._compiled: dict[tuple[int, ...], Any] = {}
@@ -157,12 +153,11 @@ class Explained:
 
     def _tracer(self, count: Any, block: Any) -> Tracer:
         carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
-        pairing = Crossed(count, block, self.graph.library.has_loops) if self.apart else Pairwise()
-        tracer = Tracer(
-            self.survey, pairing, self.layouts, carrier, [] if self.diagnosis else None, self.zero_unreached
-        )
+        pairing = Crossed(count, block, self.graph.library.has_loops) if self.apart else Pairing()
+        diagnoses: list[Diagnosis] | None = [] if self.options.diagnosis else None
+        tracer = Tracer(self.survey, pairing, self.layouts, carrier, diagnoses, self.options.zero_unreached)
         tracer.has_kernels = self._has_kernels
-        tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.layer_axes is not None
+        tracer.regions, tracer.constants_differ = self.graph.regions, self.apart or self.options.layer_axes is not None
         return tracer
 
     def _constants(self, extra: Any, block: Any) -> list[Value]:
@@ -170,8 +165,8 @@ class Explained:
 
     def _explain(self, rows: Any, references: Any, extra: Any, columns: Any) -> list[Any]:
         count = tf.shape(rows[0])[0]
-        block = tf.constant(1) if self.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
-        tracer, inner = self._tracer(count, block), self.layer_axes is not None
+        block = tf.constant(1) if self.options.pairing == ROW_BY_ROW else tf.shape(references[0])[0]
+        tracer, inner = self._tracer(count, block), self.options.layer_axes is not None
         tape, pairing, diagnoses = Tape(tracer), tracer.pairing, tracer.diagnosis
         values = self._values(rows, references, count, block)
         tracer.count_inputs(values)
@@ -191,7 +186,7 @@ class Explained:
             diagnosis = Diagnosis.of_all(diagnoses)
             self.steps = diagnosis.steps
             return [diagnosis.gaps[0], diagnosis.gaps[1]]
-        axes = self.layer_axes or (0,) * len(explained)
+        axes = self.options.layer_axes or (0,) * len(explained)
         found = [
             self._explained(tape.multipliers.get(value), value, axis, count, block)
             for value, axis in zip(explained, axes, strict=True)
@@ -209,7 +204,7 @@ class Explained:
                 return [found]
         m, d = self._of_pairs(multiplier, value, axis, count, block)
         total = tf.reduce_sum(tf.cast(m * d, tf.float64), 1)
-        return [total, tf.cast(m[:, 0], tf.float64)] if self.multipliers else [total]
+        return [total, tf.cast(m[:, 0], tf.float64)] if self.options.multipliers else [total]
 
     def _results(self, totals: list[Any], y: Any, yr: Any, grouped: Any) -> list[Any]:
         """What was found, and outputs of both sides."""
@@ -219,11 +214,11 @@ class Explained:
         return [*totals, tf.reshape(y, grouped)[:, 0], tf.reduce_sum(tf.reshape(yr, grouped), 1)]
 
     def _values(self, rows: Sequence[Any], references: Sequence[Any], count: Any, block: Any) -> list[Value]:
-        active = self.layer_axes is None
+        active = self.options.layer_axes is None
         if self.apart:
             layouts = [self.layouts.of(t) for t in self.graph.body.inputs]
             return [Value(x, r, active, layout=k) for x, r, k in zip(rows, references, layouts, strict=False)]
-        if self.pairing == ROW_BY_ROW:
+        if self.options.pairing == ROW_BY_ROW:
             return [Value(x, r, active) for x, r in zip(rows, references, strict=True)]
         several = [tf.concat([[count], tf.ones_like(tf.shape(r)[1:])], 0) for r in references]
         return [
@@ -245,14 +240,14 @@ class Explained:
 
     # ------------------------------------------------------------------ rows first
     def _flat(self, output: Any) -> Any:
-        output = tf.transpose(output, self._order(output.shape.rank)) if self.output_axis else output
+        output = tf.transpose(output, self._order(output.shape.rank)) if self.options.output_axis else output
         return tf.reshape(output, tf.stack([tf.shape(output)[0], -1]))
 
     def _order(self, rank: int) -> list[int]:
-        return [self.output_axis, *(k for k in range(rank) if k != self.output_axis)]
+        return [self.options.output_axis, *(k for k in range(rank) if k != self.options.output_axis)]
 
     def _unflat(self, seed: Any, shape: Any) -> Any:
-        if not self.output_axis:
+        if not self.options.output_axis:
             return tf.reshape(seed, shape)
         order = self._order(self.graph.output.shape.rank)
         return tf.transpose(tf.reshape(seed, tf.gather(shape, order)), np.argsort(order).tolist())

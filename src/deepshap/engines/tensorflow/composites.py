@@ -77,7 +77,9 @@ def _refused(tracer: Tracer, op: Any, chosen: Value) -> Value:
     """Positions; not to be used where they differ between the sides, if that is what users want."""
     if POSITIONS not in tracer.survey.operations:
         return chosen
-    return replace(chosen, active=False, p=tracer.pairing.spread(chosen)[0], origin=f"{op.type} in {tracer.place(op)}")
+    return replace(
+        chosen, active=False, p=tracer.pairing.spread(chosen)[0], origin=f"{op.type} in {tracer.library.place(op)}"
+    )
 
 
 def written(function: Callable[..., Any]) -> Callable[..., list[Value]]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from .graph_analysis import ACTIVE, COUNTED, STILL
-from .graphs import Body, source
+from .graphs import Body, emit, source
 from .pairing import Unpaired, Value
 from .tracer import DIVERGED, Diagnosis, Tape, Tracer
 
@@ -39,13 +39,13 @@ def read(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> lis
     handle = inputs[0].x.ref()
     if handle in tracer.lost:
         raise UnsupportedOperationError(
-            f"{tracer.place(op)} reads a variable that the model writes to in a loop or a branch, which cannot be followed. "
-            "Keep such a state in the loop's own variables."
+            f"{tracer.library.place(op)} reads a variable that the model writes to in a loop or a branch, which cannot be "
+            "followed. Keep such a state in the loop's own variables."
         )
     written = tracer.written.get(handle)
     if written is not None:
         return [written]
-    value = tracer.emit(op, [inputs[0].x])[0]
+    value = emit(op, [inputs[0].x])[0]
     return [Value(value, value)]
 
 
@@ -59,7 +59,7 @@ def write(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> li
             before = Value(kept, kept)
         if before.active or value.active:
             raise UnsupportedOperationError(
-                f"{op.type} in {tracer.place(op)} adds what depends on the input to a variable."
+                f"{op.type} in {tracer.library.place(op)} adds what depends on the input to a variable."
             )
         change = 1 if op.type == "AssignAddVariableOp" else -1
         x, r, p = (getattr(before, side) + change * getattr(value, side) for side in "xrp")
@@ -144,7 +144,7 @@ def _condition(tracer: Tracer, op: Any, which: Value) -> Value:
         raise Unpaired(which.x.name)  # the branch depends on the number of rows
     if not op.type.endswith("Case"):
         which = replace(which, **{side: tf.cast(getattr(which, side), tf.bool) for side in "xrp"})
-    text = f"a condition ({op.type}) in {tracer.place(op)} takes another branch for the example than for the reference"
+    text = f"a condition ({op.type}) in {tracer.library.place(op)} takes another branch for the example than for the reference"
     return tracer.agreed(which, text)
 
 
@@ -282,7 +282,9 @@ class Loop:
         with self.tracer.counted():
             (decision,) = self.tracer.run(self.condition, arguments, None)
         self.tracer.checks = True
-        text = f"{DIVERGED}a loop in {self.tracer.place(self.op)} makes more turns on one side than on the other"
+        text = (
+            f"{DIVERGED}a loop in {self.tracer.library.place(self.op)} makes more turns on one side than on the other"
+        )
         return [tf.debugging.Assert(tf.reduce_all(tf.equal(decision.r, expected)), [text])]
 
     # ------------------------------------------------------------------ backward
@@ -379,9 +381,9 @@ def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | No
     adjoint = _set_item_once if once else ADJOINTS.get(op.type)
     if adjoint is None or (places and op.type in ("TensorListGetItem", "TensorListGather")):
         raise UnsupportedOperationError(
-            f"{op.type} in {tracer.place(op)} of values that depend on the input has no rule."
+            f"{op.type} in {tracer.library.place(op)} of values that depend on the input has no rule."
         )
-    x, r = (tracer.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
+    x, r = (emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
     outputs = tracer.outputs(op, x, r)
     length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
     for item in inputs:

@@ -18,7 +18,7 @@ from ..interface import Comparison, Contributions, ModelProfile, OperationGap, O
 from ..snapshot import other_draws
 from . import heads as output_heads
 from ._compat import eager_mode, tapes_recording
-from .backward import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, explained
+from .backward import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, Options, explained
 from .double import NARROW, widened
 from .graph_analysis import ACTIVE, COUNTED, STILL, Survey, Witness
 from .graphs import ModelGraph, concrete, shared
@@ -390,26 +390,17 @@ class TensorFlowEngine(BaseEngine):
         given = self._entering(examples, count), others, extra, wanted, plan.memory
         *found, y, yr = function(*given)
         if not all(np.isfinite(f).all() for f in found):
-            *found, y, yr = self._function(examples, function.pairing, function.multipliers, zero_unreached=True)(
-                *given
-            )
+            options = function.options
+            *found, y, yr = self._function(examples, options.pairing, options.multipliers, zero_unreached=True)(*given)
         values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found]
         return values, *(v.numpy().astype(np.float64)[::count] for v in (y, yr))
 
-    def _function(
-        self,
-        points: Points,
-        pairing: str,
-        multipliers: bool = False,
-        diagnosis: bool = False,
-        zero_unreached: bool = False,
-    ) -> Explained:
-        graph = self.graph(points)
-        count, layer_axes = len(points.inputs), None if self.layer is None else tuple(self.layer_axes)
-        options = count, self.output_axis or 0, layer_axes, pairing, multipliers, diagnosis, zero_unreached
-        key = *options, _rules_of_users()
+    def _function(self, points: Points, pairing: str, multipliers: bool = False, **flags: bool) -> Explained:
+        graph, layer_axes = self.graph(points), None if self.layer is None else tuple(self.layer_axes)
+        options = Options(len(points.inputs), self.output_axis or 0, layer_axes, pairing, multipliers, **flags)
+        key = options, _rules_of_users()
         if key not in graph.functions:
-            graph.functions[key] = explained(graph, self._survey(points), *options)
+            graph.functions[key] = explained(graph, self._survey(points), options)
         self._dtypes |= {dtype.name for dtype in graph.functions[key].dtypes}
         return graph.functions[key]
 

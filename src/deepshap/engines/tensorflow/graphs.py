@@ -144,10 +144,10 @@ def concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         return tf.function(call, autograph=True).get_concrete_function(*specs)
 
 
-def traced(call: Callable[..., Any], *specs: Any, by_xla: bool | None = None) -> Any:
+def traced(call: Callable[..., Any], *specs: Any) -> Any:
     """Trace a call of our own, which writes nothing: so the order in which operations run is left to their inputs."""
     attributes = {"_disable_acd": True}  # automatic control dependencies take a tenth of the time of tracing
-    made = tf.function(call, autograph=False, jit_compile=by_xla, experimental_attributes=attributes)
+    made = tf.function(call, autograph=False, experimental_attributes=attributes)
     return made.get_concrete_function(*specs)
 
 

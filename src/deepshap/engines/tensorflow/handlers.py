@@ -21,7 +21,7 @@ from ...formulas.rules import Term
 from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
 from .operations import CUSTOM, Operation
-from .pairing import OperationRecord, Run, Value
+from .pairing import OperationRecord, Value
 from .preserve import in_session, replaced
 from .rules import misfit
 
@@ -128,7 +128,7 @@ def _through(structure: Any, name: str) -> list[Any]:
 class RegionStep(OperationRecord):
     """The call of a layer, as a rule sees it."""
 
-    def __init__(self, run: Run, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:
+    def __init__(self, run: Any, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:
         self.run, self.region, self.operands, self.results = run, region, list(operands), list(results)
         self.name, self.place = type(region.layer).__name__, f"layer {region.name!r}"
         self.varying = tuple(v.active for v in operands)

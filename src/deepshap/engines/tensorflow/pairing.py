@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...formulas.traced import once
+from .graphs import emit
 
 ROWS = 7919  # a prime, for a number of rows that nothing else has
 
@@ -82,52 +83,33 @@ class Unpaired(Exception):
     """It is not known where the rows of a value lie. Then the whole model runs on pairs, where that is never asked."""
 
 
-class Pairing(Protocol):
-    """Lays the two sides of a value beside each other, one row for each pair.
+class Pairing:
+    """Lays the two sides of a value beside each other, one row for each pair. Here both run on the pairs from the start.
 
     ``apart``: whether examples and references run by themselves. ``compiles``: whether XLA may compile what is made of them,
     whose vector code fuses and broadcasts, and gathers number by number.
     """
 
-    apart: bool
-    compiles: bool
-
-    def spread(self, value: Value) -> tuple[Any, Any]:
-        """Both sides, row by row of the pairs."""
-
-    def blank(self, value: Value, dtype: tf.DType) -> Any:
-        """A tensor of the pairs' shape, whose values do not matter."""
-
-    def shape(self, value: Value) -> Any:
-        """The pairs' shape."""
-
-    def element_shape(self, value: Value) -> Any:
-        """That of the elements of a list, if it is known."""
-
-
-class Pairwise:
-    """Both sides run on the pairs from the start."""
-
     apart = compiles = False
 
     def spread(self, value: Value) -> tuple[Any, Any]:
-        """Both sides, as they are."""
+        """Both sides, row by row of the pairs."""
         return value.x, value.r
 
     def blank(self, value: Value, dtype: tf.DType) -> Any:
-        """The example side itself."""
+        """A tensor of the pairs' shape, whose values do not matter."""
         return tf.cast(value.x, dtype) if value.x.dtype != dtype else tf.identity(value.x)
 
     def shape(self, value: Value) -> Any:
-        """Of the example side."""
+        """The pairs' shape."""
         return tf.shape(value.x)
 
     def element_shape(self, value: Value) -> Any:
-        """Not known."""
+        """That of the elements of a list, if it is known."""
         return None
 
 
-class Crossed:
+class Crossed(Pairing):
     """Examples and references run by themselves; every example meets every reference."""
 
     apart = True
@@ -236,26 +218,6 @@ def _shaped(value: Value) -> Layout | Value:
     return value if layout.numbers is None else layout
 
 
-class Run(Protocol):
-    """What a step asks of the run that it belongs to."""
-
-    pairing: Pairing
-    checks: bool
-    has_kernels: bool
-
-    def floating(self, tensor: Any) -> Any:
-        """Integers and booleans as floats."""
-
-    def float_of(self, value: Value) -> tf.DType:
-        """Dtype of a value's multipliers."""
-
-    def place(self, op: Any) -> str:
-        """The layer of an operation."""
-
-    def emit(self, op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
-        """Run an operation on other inputs; ``retyped`` where their dtypes differ from its own."""
-
-
 class OperationRecord:
     """One operation of the model on the pairs, as its rule sees it.
 
@@ -267,9 +229,9 @@ class OperationRecord:
     varying : of each operand, whether it depends on what is explained.
     """
 
-    def __init__(self, run: Run, op: Any, operands: Sequence[Value], results: Sequence[Value]) -> None:
+    def __init__(self, run: Any, op: Any, operands: Sequence[Value], results: Sequence[Value]) -> None:
         self.run, self.op, self.operands, self.results = run, op, list(operands), list(results)
-        self.name, self.place = op.type, run.place(op)
+        self.name, self.place = op.type, run.library.place(op)
         self.varying = tuple(v.active for v in operands)
 
     @cached_property
@@ -324,12 +286,12 @@ class OperationRecord:
     def evaluate(self, *inputs: Any) -> Any:
         """The operation as a function of its varying inputs alone; its output, or a list of several."""
         cast = [tf.cast(t, v.x.dtype) for t, v in zip(self._filled(inputs), self.operands, strict=True)]
-        floats = [self.run.floating(r) for r in self.run.emit(self.op, cast)]
+        floats = [self.run.floating(r) for r in emit(self.op, cast)]
         return floats[0] if len(floats) == 1 else floats
 
     def linearised(self, *inputs: Any) -> list[Any]:
         """As ``evaluate``, computed in floats throughout, so that gradients reach the inputs."""
-        return self.run.emit(self.op, self._filled(inputs), retyped=True)
+        return emit(self.op, self._filled(inputs), retyped=True)
 
     def vjp(self, points: Sequence[Any], multipliers: Sequence[Any]) -> list[Any]:
         """The gradient at some points, from the multipliers of the outputs, of those that have one."""

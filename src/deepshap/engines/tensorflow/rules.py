@@ -17,6 +17,7 @@ from ...formulas.secants import Secant
 from ...formulas.traced import once
 from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, kernel_dispatch
+from .graphs import emit
 from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_of_user
 from .pairing import OperationRecord, Unpaired, Value
 
@@ -197,7 +198,7 @@ def _at_both(record: OperationRecord, multiplier: Any) -> tuple[list[Any], Any]:
     sides = record.run.pairing.spread(record.operands[1])
 
     def looked_up(table: Any, ids: Any) -> Any:
-        (found,) = record.run.emit(record.op, [table, ids, *(v.p for v in record.operands[2:])], retyped=True)
+        (found,) = emit(record.op, [table, ids, *(v.p for v in record.operands[2:])], retyped=True)
         return found
 
     by_table = []

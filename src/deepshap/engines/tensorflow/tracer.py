@@ -213,14 +213,6 @@ class Tracer:
         """Dtype of a value's multipliers."""
         return value.x.dtype if value.x.dtype.is_floating or value.x.dtype.is_complex else self.carrier
 
-    def place(self, op: Any) -> str:
-        """The layer of an operation."""
-        return self.library.place(op)
-
-    def emit(self, op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
-        """Run an operation of the traced graph on other inputs; ``retyped`` where their dtypes differ from its own."""
-        return emit(op, inputs, retyped)
-
     # ------------------------------------------------------------------ running functions
     def run(self, body: Body, arguments: Sequence[Value], tape: Tape | None) -> list[Value]:
         """Run a function; returns its outputs."""
@@ -247,7 +239,9 @@ class Tracer:
         """Run one operation."""
         operation = self.survey.operation(op)
         if op.type.startswith("ResourceGather") and inputs[0].x.ref() in {*self.written, *self.lost}:
-            raise UnsupportedOperationError(f"{op.type} in {self.place(op)} reads a variable that the model writes to.")
+            raise UnsupportedOperationError(
+                f"{op.type} in {self.library.place(op)} reads a variable that the model writes to."
+            )
         if operation is None or operation.kind == RANDOM:  # the survey has seen that no signal passes
             return self.constant(op, [self.settled(v, op) for v in inputs])
         if operation.kind == CONSTANT:
@@ -316,13 +310,13 @@ class Tracer:
     def constant(self, op: Any, inputs: Sequence[Value], origin: str = "") -> list[Value]:
         """Run an operation that carries no signal."""
         sides = [[v.x for v in inputs], [v.r for v in inputs], [self.at_pairs(v) for v in inputs]]
-        x = self.emit(op, sides[0])
-        r, p = (x if _same(side, sides[0]) else self.emit(op, side) for side in sides[1:])
+        x = emit(op, sides[0])
+        r, p = (x if _same(side, sides[0]) else emit(op, side) for side in sides[1:])
         return [Value(*t, origin="" if r is x else origin) for t in zip(x, r, [False] * len(x), p, strict=True)]
 
     def _positions(self, op: Any, inputs: Sequence[Value]) -> list[Value]:
         """Indices, which may be used where they are the same on both sides."""
-        origin = f"{op.type} in {self.place(op)}"
+        origin = f"{op.type} in {self.library.place(op)}"
         found = self.constant(op, inputs, origin=origin)
         sized = origin if op.type in COUNTS else next((v.sized for v in inputs if v.sized), "")
         return [replace(v, layout=self.layouts.of(t), sized=sized) for v, t in zip(found, op.outputs, strict=True)]
@@ -333,7 +327,7 @@ class Tracer:
 
     def active(self, op: Any, operation: Operation, inputs: list[Value], tape: Tape | None) -> list[Value]:
         """Run an operation on both sides, and let its rule pull multipliers back."""
-        x, r = (self.emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
+        x, r = (emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
         outputs = self.outputs(op, x, r)
         if tape is not None:
             self.record(tape, OperationRecord(self, op, inputs, outputs), operation)
@@ -409,7 +403,7 @@ class Tracer:
         if not value.origin:
             return value
         text = f"the positions from {value.origin} differ between example and reference, and {op.type} in "
-        return self.agreed(self.counted_alike(value, op), text + f"{self.place(op)} uses them")
+        return self.agreed(self.counted_alike(value, op), text + f"{self.library.place(op)} uses them")
 
     def counted_alike(self, value: Value, op: Any) -> Value:
         """What values have counted, and is about to be used: its size must be the same on both sides."""
@@ -419,7 +413,9 @@ class Tracer:
             raise Unpaired(f"{value.x.name} {value.x.shape}")
         text = f"the number of entries from {value.sized} differs between example and reference, and {op.type} in "
         sides, self.checks = (tf.shape(value.x), tf.shape(value.r)), True
-        alike = tf.debugging.Assert(tf.reduce_all(tf.equal(*sides)), [DIVERGED + text + f"{self.place(op)} uses it"])
+        alike = tf.debugging.Assert(
+            tf.reduce_all(tf.equal(*sides)), [DIVERGED + text + f"{self.library.place(op)} uses it"]
+        )
         with tf.control_dependencies([alike]):
             return replace(value, x=tf.identity(value.x), r=tf.identity(value.r), p=None, sized="")
 
