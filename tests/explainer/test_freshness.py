@@ -395,9 +395,9 @@ def found_out(monkeypatch):
     from deepshap.engines.torch.engine import TorchEngine
 
     times = []
-    record, explained = TorchEngine.record, of_keras.explained
+    record, explained = TorchEngine.record, of_keras.trace_explanation
     monkeypatch.setattr(TorchEngine, "record", lambda *a, **k: (times.append("torch"), record(*a, **k))[1])
-    monkeypatch.setattr(of_keras, "explained", lambda *a: (times.append("keras"), explained(*a))[1])
+    monkeypatch.setattr(of_keras, "trace_explanation", lambda *a: (times.append("keras"), explained(*a))[1])
     return times
 
 

@@ -165,7 +165,7 @@ def test_what_the_plain_rules_take_does_not_grow_with_the_pairs(monkeypatch):
     monkeypatch.setattr(fused_adjoints, "SCORES", scores // 20)
     tracemalloc.start()
     try:
-        made = fused_adjoints._plainly(m, sides, 1.0)
+        made = fused_adjoints._by_formulas(m, sides, 1.0)
         taken = tracemalloc.get_traced_memory()[1] - sum(v.nbytes for v in made)
     finally:
         tracemalloc.stop()

@@ -12,7 +12,7 @@ from helpers import assert_close
 
 import deepshap
 from deepshap.engines.tensorflow.axes import gauss_legendre
-from deepshap.engines.tensorflow.graphs import emit, known
+from deepshap.engines.tensorflow.graphs import emit, static_value
 
 
 def aumann_shapley(x: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -62,8 +62,8 @@ def test_what_depends_on_no_data_is_known_and_the_rest_is_not():
     @tf.function
     def model(x):
         axes = tf.constant([0, -1]) + tf.cast(tf.constant([0, -1]) >= 0, tf.int32)
-        found["axes"], found["rank"] = known(axes), known(tf.rank(x) - 1)
-        found["rows"], found["data"] = known(tf.shape(x)[0] + 1), known(tf.cast(x[0, 0], tf.int32) + 1)
+        found["axes"], found["rank"] = static_value(axes), static_value(tf.rank(x) - 1)
+        found["rows"], found["data"] = static_value(tf.shape(x)[0] + 1), static_value(tf.cast(x[0, 0], tf.int32) + 1)
         return x
 
     model.get_concrete_function(tf.TensorSpec([None, 2], tf.float32))

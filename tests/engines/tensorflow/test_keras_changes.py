@@ -98,13 +98,13 @@ def traces(monkeypatch):
     """Count functions that explain, which take long to make."""
     from deepshap.engines.tensorflow import engine
 
-    made, original = [], engine.explained
+    made, original = [], engine.trace_explanation
 
     def explained(*arguments):
         made.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(engine, "explained", explained)
+    monkeypatch.setattr(engine, "trace_explanation", explained)
     return made
 
 
@@ -224,7 +224,7 @@ def explained_once(as_function):
     network = Scaled()
     model = tf.function(lambda x: network(x)) if as_function else network
     deepshap.DeepExplainer(model, R, progress=False).shap_values(X)  # without shap, whose import keeps frames alive
-    return weakref.ref(model), id(model), len(graphs._KEPT[id(model)])
+    return weakref.ref(model), id(model), len(graphs._GRAPHS[id(model)])
 
 
 @pytest.mark.parametrize("as_function", [False, True])
@@ -233,23 +233,23 @@ def test_what_is_kept_goes_with_the_model(as_function):
     gc.collect()
     assert count == 1
     assert model() is None
-    assert key not in graphs._KEPT
+    assert key not in graphs._GRAPHS
 
 
 def test_graphs_used_last_are_kept_as_far_as_memory_allows(monkeypatch):
     network = Scaled()
     library = SimpleNamespace(calls_python=False, size=10)
-    monkeypatch.setattr(graphs, "MOST_KEPT", 35)
+    monkeypatch.setattr(graphs, "MOST_BYTES_OF_GRAPHS", 35)
     for number, is_new in ((0, True), (1, True), (2, True), (0, False), (3, True)):
-        own = SimpleNamespace(regions=(), library=library, signature=number)
-        assert (graphs.shared(network, own) is own) == is_new
-    assert list(graphs._KEPT[id(network)]) == [2, 0, 3]
+        own = SimpleNamespace(layer_calls=(), library=library, signature=number)
+        assert (graphs.share_graph(network, own) is own) == is_new
+    assert list(graphs._GRAPHS[id(network)]) == [2, 0, 3]
 
 
 def test_lengths_in_turn_are_traced_for_explaining_once(monkeypatch):
     """More lengths than there used to be room for, each with an explainer of its own."""
-    made, original = [], engine.explained
-    monkeypatch.setattr(engine, "explained", lambda *a: (made.append(a), original(*a))[1])
+    made, original = [], engine.trace_explanation
+    monkeypatch.setattr(engine, "trace_explanation", lambda *a: (made.append(a), original(*a))[1])
     model = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(2, 2), keras.layers.GlobalMaxPooling1D()])
     rng, lengths = np.random.default_rng(0), range(3, 13)
     for length in [*lengths, *lengths]:

@@ -62,14 +62,14 @@ def test_products_and_softmax_behind_a_loop_are_those_of_all_pairs(dot, compiled
 
     found = explained_often(model())
     assert len(compiled) == 1
-    explained = backward.Explained
+    explained = backward.ExplanationFunction
 
-    def on_pairs(graph, survey, options):
-        if options.pairing == backward.CROSSED:
+    def on_pairs(graph, analysis, options):
+        if options.pairing == backward.ALL_PAIRS:
             raise Unpaired
-        return explained(graph, survey, options)
+        return explained(graph, analysis, options)
 
-    monkeypatch.setattr(backward, "Explained", on_pairs)
+    monkeypatch.setattr(backward, "ExplanationFunction", on_pairs)
     expected, *_ = explained_often(model())
     assert len(compiled) == 1
     for values in found:
@@ -117,7 +117,7 @@ def test_what_is_sorted_behind_a_loop_is_compiled(axis, compiled):
 
 def test_what_xla_computes_wrongly_stays_as_it_is(compiled, monkeypatch):
     wrong = property(lambda self: lambda *given: [1.01 * v for v in self._function(*given)])
-    monkeypatch.setattr(backward.Explained, "_by_xla", wrong)
+    monkeypatch.setattr(backward.ExplanationFunction, "_by_xla", wrong)
     first, *others = explained_often(keras.Sequential([keras.Input((4, 2)), L.LSTM(3), L.Dense(2)]))
     assert all(np.array_equal(values, first) for values in others)
 

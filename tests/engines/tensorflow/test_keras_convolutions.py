@@ -74,8 +74,8 @@ OTHERS = {  # with how many of their convolutions are pulled back as a whole, wi
 @pytest.fixture
 def wholes(monkeypatch):
     """Note what has been pulled back as a whole."""
-    found, original = [], fused_adjoints.Convolution.pulled
-    monkeypatch.setattr(fused_adjoints.Convolution, "pulled", lambda *given: (found.append(given), original(*given))[1])
+    found, original = [], fused_adjoints.Convolution.pull
+    monkeypatch.setattr(fused_adjoints.Convolution, "pull", lambda *given: (found.append(given), original(*given))[1])
     return found
 
 

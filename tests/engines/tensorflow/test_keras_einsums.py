@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepshap.engines.tensorflow.adjoints import product
+from deepshap.engines.tensorflow.adjoints import einsum
 
 SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "e": 6}
 EQUATIONS = (  # of attention, of dense layers, and with nothing in a role
@@ -24,7 +24,7 @@ def test_as_numpy(equation, known):
     factors = [draw.normal(size=[SIZES[k] for k in name]) for name in names]
     shapes = [[SIZES[k] if known or k != "a" else None for k in name] for name in names]
     run = tf.function(
-        lambda left, right: product(left, right, equation),
+        lambda left, right: einsum(left, right, equation),
         input_signature=[tf.TensorSpec(shape, tf.float64) for shape in shapes],
     )
     np.testing.assert_allclose(run(*factors).numpy(), np.einsum(equation, *factors), rtol=0, atol=1e-12)

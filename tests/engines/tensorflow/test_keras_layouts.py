@@ -31,13 +31,13 @@ def in_rows(function, *blocks, loop=False):
 @pytest.fixture
 def apart(monkeypatch):
     """How the functions that explain lay out the sides."""
-    found, original = [], backward.Explained.__init__
+    found, original = [], backward.ExplanationFunction.__init__
 
     def noted(self, *given):
         original(self, *given)
         found.append(self.options.pairing)
 
-    monkeypatch.setattr(backward.Explained, "__init__", noted)
+    monkeypatch.setattr(backward.ExplanationFunction, "__init__", noted)
     return found
 
 
@@ -47,7 +47,7 @@ def test_parts_of_space_as_rows(blocks, loop, apart):
     values = deepshap.DeepExplainer(in_rows(tf.tanh, *blocks, loop=loop), R, progress=False).shap_values(X)
     expected = (np.tanh(X)[:, None] - np.tanh(R)[None]).mean(1)  # every number by itself
     assert_close(values, expected, 1e-12)
-    assert apart == [backward.CROSSED]
+    assert apart == [backward.ALL_PAIRS]
 
 
 def test_parts_that_come_back_in_another_order_are_explained_on_all_pairs(apart):
@@ -58,4 +58,4 @@ def test_parts_that_come_back_in_another_order_are_explained_on_all_pairs(apart)
 
     values = deepshap.DeepExplainer(run, R, progress=False).shap_values(X)
     assert_close(values, (np.tanh(X)[:, None] - np.tanh(R)[None]).mean(1), 1e-12)
-    assert apart == [backward.ON_ALL_PAIRS]
+    assert apart == [backward.BROADCAST]

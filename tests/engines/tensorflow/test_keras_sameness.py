@@ -34,8 +34,8 @@ def network():
 @pytest.fixture
 def traces(monkeypatch):
     """Count traces of the model."""
-    made, original = [], engine.concrete
-    monkeypatch.setattr(engine, "concrete", lambda *a: (made.append(a), original(*a))[1])
+    made, original = [], engine.trace_model
+    monkeypatch.setattr(engine, "trace_model", lambda *a: (made.append(a), original(*a))[1])
     return made
 
 
@@ -94,8 +94,8 @@ def test_probed_again_when_values_have_changed(monkeypatch):
     flat = keras.layers.Flatten()(given)
     together = keras.layers.Dense(1, kernel_initializer="zeros")(keras.ops.mean(flat, 0, keepdims=True))
     model = keras.Model(given, keras.layers.Dense(1)(flat) + together)
-    probes, original = [], engine.TensorFlowEngine._probed
-    monkeypatch.setattr(engine.TensorFlowEngine, "_probed", lambda *a: (probes.append(a), original(*a))[1])
+    probes, original = [], engine.TensorFlowEngine._probe
+    monkeypatch.setattr(engine.TensorFlowEngine, "_probe", lambda *a: (probes.append(a), original(*a))[1])
     explainer = deepshap.DeepExplainer(model, R, progress=False)
     for _ in range(3):
         explainer(X)
@@ -199,4 +199,4 @@ def test_a_module_in_the_place_of_another_is_a_change(monkeypatch):
     model = network()
     state = state_of(model)
     monkeypatch.setitem(sys.modules, "keras.src.activations", types.ModuleType("keras.src.activations"))
-    assert not state.is_still(model)
+    assert not state.is_unchanged(model)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases.rare_of_tensorflow import CASES
 
 from deepshap.engines.tensorflow.engine import TensorFlowEngine
-from deepshap.engines.tensorflow.graph_analysis import ACTIVE, STILL, Survey
+from deepshap.engines.tensorflow.graph_analysis import ACTIVE, STATIC, GraphAnalysis
 from deepshap.engines.tensorflow.table import OPERATIONS
 
 # Other spellings of operations that are met, which TensorFlow itself no longer writes into graphs.
@@ -25,10 +25,10 @@ def met(model, rows):
     with engine.session():
         points, _ = engine.read(rows, None)
         graph = engine.graph(points)
-        survey = Survey(graph.library, OPERATIONS)
+        analysis = GraphAnalysis(graph.library, OPERATIONS)
         given = len(points.inputs)
-        survey.run(graph.body, [ACTIVE] * given + [STILL] * (len(graph.body.inputs) - given))
-    return survey.met
+        analysis.run(graph.body, [ACTIVE] * given + [STATIC] * (len(graph.body.inputs) - given))
+    return analysis.met
 
 
 def test_the_operations_of_the_table_are_tensorflows():

@@ -40,12 +40,12 @@ _context = _required("tensorflow.python.eager.context.context", "explain in floa
 
 
 def add_function(definition: Any) -> None:
-    """Let TensorFlow know a function that was made by rewriting another. Without it: an error where float64 is needed."""
+    """Add a rewritten function to TensorFlow's context. Without this: an error if float64 is needed."""
     _context().add_function_def(definition)
 
 
 def remove_function(name: str) -> None:
-    """Let TensorFlow forget a function."""
+    """Remove a function from TensorFlow's context."""
     _context().remove_function(name)
 
 
@@ -87,14 +87,14 @@ def tapes_recording() -> Iterator[None]:
 # A traced model is compared to what it was. These are books of Keras and TensorFlow, which no call reads, and wrappers of what
 # layers hold. Without one of them, models that hold such an object are traced anew in every call.
 TRACKERS = tuple(
-    found
+    wrapper
     for path in ("keras.src.utils.tracking.Tracker", "tensorflow.python.trackable.base.TrackableReference")
-    if (found := find(path)) is not None
+    if (wrapper := find(path)) is not None
 )
 WRAPPERS = tuple(
-    found
+    wrapper
     for name in ("_DictWrapper", "_TupleWrapper")
-    if (found := find(f"tensorflow.python.trackable.data_structures.{name}")) is not None
+    if (wrapper := find(f"tensorflow.python.trackable.data_structures.{name}")) is not None
 )
 # Modules in which Keras' layers find the functions that they call; by the names of modules alone.
 FUNCTIONS = (

@@ -1,7 +1,7 @@
 """The adjoints of common linear and bilinear operations, in few operations.
 
 TensorFlow's own gradients compute the same. They run the operation once more and look at shapes at run time, which takes
-several times as long to trace; the shapes are known here. ``pulled`` returns None for a case that it does not cover, and
+several times as long to trace; the shapes are known here. ``pull`` returns None for a case that it does not cover, and
 the caller asks TensorFlow.
 
 A multiplier that is zero outside of a slice, as behind ``x[:, -1]``, is kept as the ``tf.pad`` of the slice. The tensor
@@ -23,8 +23,8 @@ from . import kernel_dispatch
 from .pairing import OperationRecord, Value
 
 
-def pulled(record: OperationRecord, multipliers: Sequence[Any]) -> list[Any] | None:
-    """Multipliers of the varying operands, from those of the output; None where TensorFlow's gradient is to be asked."""
+def pull(record: OperationRecord, multipliers: Sequence[Any]) -> list[Any] | None:
+    """Return the multipliers of the varying operands, from those of the output; None if TensorFlow's gradient has to be used."""
     adjoint = ADJOINTS.get(record.name)
     computed = [v.x for v, varies in zip(record.operands, record.varying, strict=True) if varies] + list(multipliers)
     if adjoint is None or not all(t.dtype.is_floating and t.dtype == computed[0].dtype for t in computed):
@@ -32,65 +32,65 @@ def pulled(record: OperationRecord, multipliers: Sequence[Any]) -> list[Any] | N
     return adjoint(record, multipliers[0])
 
 
-def _in_place(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """Of what changes the shape alone."""
+def _reshape(record: OperationRecord, multiplier: Any) -> list[Any]:
+    """Return the multiplier of an operand of which only the shape changes."""
     return [tf.reshape(multiplier, record.run.pairing.shape(record.operands[0]))]
 
 
-def _transposed(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+def _transpose(record: OperationRecord, multiplier: Any) -> list[Any] | None:
     order = record.static(1)
     return None if order is None else [tf.transpose(multiplier, np.argsort(np.asarray(order) % len(order)))]
 
 
-def _cut(record: OperationRecord, multiplier: Any) -> list[Any] | None:
-    """Of what is padded."""
-    if (padded := record.static(1)) is None:
+def _crop(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+    """Return the multiplier of what is padded."""
+    if (pad := record.static(1)) is None:
         return None
     shape = record.run.pairing.shape(record.operands[0])
-    return [tf.slice(multiplier, tf.cast(padded[:, 0], shape.dtype), shape)]
+    return [tf.slice(multiplier, tf.cast(pad[:, 0], shape.dtype), shape)]
 
 
-def _put_back(record: OperationRecord, multiplier: Any) -> list[Any] | None:
-    """Of a part: zeros around it."""
-    if (found := _around(record, multiplier)) is not None:
-        return [found]
+def _unslice_step(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+    """Return the multiplier of what a slice is taken from: zeros around that of the slice."""
+    if (padded_part := _unslice_static(record, multiplier)) is not None:
+        return [padded_part]
     masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
     begin, end, strides = (v.p for v in record.operands[1:])
     shape = tf.cast(record.run.pairing.shape(record.operands[0]), begin.dtype)
-    made = tf.raw_ops.StridedSliceGrad(
+    gradient = tf.raw_ops.StridedSliceGrad(
         shape=shape, begin=begin, end=end, strides=strides, dy=multiplier, **{m: record.op.get_attr(m) for m in masks}
     )
-    return [made]
+    return [gradient]
 
 
-def _around(record: OperationRecord, multiplier: Any) -> Any | None:
-    """The same where it is known which steps the part has, in one piece."""
-    given = [record.static(k) for k in (1, 2, 3)]
+def _unslice_static(record: OperationRecord, multiplier: Any) -> Any | None:
+    """Return the same as one ``tf.pad`` if the bounds of the slice are known while tracing, else None."""
+    bounds = [record.static(k) for k in (1, 2, 3)]
     shape, op = record.operands[0].x.shape, record.op
-    if shape.rank is None or any(v is None for v in given) or (given[2] != 1).any():
+    if shape.rank is None or any(v is None for v in bounds) or (bounds[2] != 1).any():
         return None
     if op.get_attr("ellipsis_mask") or op.get_attr("new_axis_mask"):
         return None
     begins, ends, drops = (
-        [bool(op.get_attr(name) >> axis & 1) for axis in range(len(given[0]))]
+        [bool(op.get_attr(name) >> axis & 1) for axis in range(len(bounds[0]))]
         for name in ("begin_mask", "end_mask", "shrink_axis_mask")
     )
     slices = []
-    for first, last, *masks in zip(given[0].tolist(), given[1].tolist(), begins, ends, drops, strict=True):
+    for begin, end, *masks in zip(bounds[0].tolist(), bounds[1].tolist(), begins, ends, drops, strict=True):
         if masks[2]:
-            slices.append(slice(first, first + 1 or None))
+            slices.append(slice(begin, begin + 1 or None))
         else:
-            slices.append(slice(None if masks[0] else first, None if masks[1] else last))
-    return put_back(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
+            slices.append(slice(None if masks[0] else begin, None if masks[1] else end))
+    return unslice(multiplier, slices, shape.as_list(), {axis for axis, drop in enumerate(drops) if drop})
 
 
-def _passed(record: OperationRecord, multiplier: Any) -> list[Any] | None:
-    """Of a bias that does not vary."""
+def _bias(record: OperationRecord, multiplier: Any) -> list[Any] | None:
+    """Pass the multiplier on, if the bias does not vary."""
     return None if record.varying[1] else [multiplier]
 
 
-def _reduced(mean_of: bool) -> Callable[[OperationRecord, Any], list[Any] | None]:
-    """Build the adjoint of a sum over axes, or of their mean: every element gets the multiplier, or its share."""
+def _reduction(mean_of: bool) -> Callable[[OperationRecord, Any], list[Any] | None]:
+    """Build the adjoint of a sum over axes, or of a mean: every element gets the multiplier, or its share."""
 
     def adjoint(record: OperationRecord, multiplier: Any) -> list[Any] | None:
         operand, axes = record.operands[0], record.static(1)
@@ -103,58 +103,63 @@ def _reduced(mean_of: bool) -> Callable[[OperationRecord, Any], list[Any] | None
         if not record.op.get_attr("keep_dims"):
             for axis in reduced:
                 multiplier = tf.expand_dims(multiplier, axis)
-        found = tf.broadcast_to(multiplier, record.run.pairing.shape(operand))
-        return [found / float(np.prod(sizes)) if mean_of else found]
+        spread_out = tf.broadcast_to(multiplier, record.run.pairing.shape(operand))
+        return [spread_out / float(np.prod(sizes)) if mean_of else spread_out]
 
     return adjoint
 
 
 # ---------------------------------------------------------------------- products: the gradient at the midpoint
 def _factor(record: OperationRecord, k: int, order: Sequence[int] | None = None) -> Any:
-    """A factor: the mean of both sides of one that varies; with its axes in another order, which sides take before they meet."""
+    """Return a factor of a product: the mean of both sides if it varies.
+
+    With ``order``, its axes are permuted. Sides are permuted before they are laid out for all pairs.
+    """
     operand = record.operands[k]
     order = None if order is None or list(order) == sorted(order) else order
     if order is not None and order[0] == 0 and operand.active:
         sides = {side: tf.transpose(getattr(operand, side), order) for side in "xr"}
-        found = kernel_dispatch.mean(record, replace(operand, **sides, p=None))
-        if found is not None:
-            return found
-    found = _mean(record, operand) if operand.active else operand.p
-    return found if order is None else tf.transpose(found, order)
+        factor = kernel_dispatch.mean(record, replace(operand, **sides, p=None))
+        if factor is not None:
+            return factor
+    factor = _mean(record, operand) if operand.active else operand.p
+    return factor if order is None else tf.transpose(factor, order)
 
 
 def _mean(record: OperationRecord, value: Value) -> Any:
-    found = kernel_dispatch.mean(record, value)
-    return mean(record.run.pairing.spread(value)) if found is None else found
+    averaged = kernel_dispatch.mean(record, value)
+    return mean(record.run.pairing.spread(value)) if averaged is None else averaged
 
 
 def _matmul(record: OperationRecord, m: Any) -> list[Any] | None:
-    """Where no factor that varies is repeated along other axes."""
-    whole, *batches = (v.x.shape[:-2] for v in (record.results[0], *record.operands))
-    if any(varies and not _alike(whole, batch) for varies, batch in zip(record.varying, batches, strict=True)):
+    """Return the multipliers of a matrix product, unless a factor that varies is broadcast along other axes."""
+    result_batch, *batches = (v.x.shape[:-2] for v in (record.results[0], *record.operands))
+    if any(
+        varies and not _equal_shapes(result_batch, batch) for varies, batch in zip(record.varying, batches, strict=True)
+    ):
         return None
     names = ("transpose_a", "transpose_b") if record.name == "MatMul" else ("adj_x", "adj_y")
     ta, tb = map(record.op.get_attr, names)
-    found = []
+    multipliers = []
     if record.varying[0]:
-        b, turned = _as_it_lay(record, 1, tb)
-        made = (b, m, turned, True) if ta else (m, b, False, not turned)
-        found.append(tf.matmul(*made))
+        b, turned = _untransposed_factor(record, 1, tb)
+        factors = (b, m, turned, True) if ta else (m, b, False, not turned)
+        multipliers.append(tf.matmul(*factors))
     if record.varying[1]:
-        a, turned = _as_it_lay(record, 0, ta)
-        made = (m, a, True, turned) if tb else (a, m, not turned, False)
-        found.append(tf.matmul(*made))
-    return found
+        a, turned = _untransposed_factor(record, 0, ta)
+        factors = (m, a, True, turned) if tb else (a, m, not turned, False)
+        multipliers.append(tf.matmul(*factors))
+    return multipliers
 
 
-def _as_it_lay(record: OperationRecord, k: int, turned: bool) -> tuple[Any, bool]:
-    """A factor, and whether its product takes it turned round; where it has been transposed by itself, as it was before.
+def _untransposed_factor(record: OperationRecord, k: int, turned: bool) -> tuple[Any, bool]:
+    """Return a factor, and whether its product takes it transposed.
 
-    Compilers would transpose it for all pairs.
+    If the model has transposed the factor itself, use it as it was before. Compilers would transpose it for all pairs.
     """
     operand, layout = record.operands[k], record.operands[k].layout
-    made = {t.op.type for t in (operand.x, operand.r)}
-    if not operand.active or made != {"Transpose"} or layout is None or layout.axis >= len(layout.shape) - 2:
+    operations = {t.op.type for t in (operand.x, operand.r)}
+    if not operand.active or operations != {"Transpose"} or layout is None or layout.axis >= len(layout.shape) - 2:
         return _factor(record, k), turned
     *before, last = range(len(layout.shape))
     swapped = [*before[:-1], last, before[-1]]
@@ -166,110 +171,110 @@ def _as_it_lay(record: OperationRecord, k: int, turned: bool) -> tuple[Any, bool
     return _mean(record, Value(x, r, True, layout=replace(layout, shape=shape))), not turned
 
 
-def _alike(a: tf.TensorShape, b: tf.TensorShape) -> bool:
-    """Whether shapes are the same, of which one size at most, the number of rows, is unknown."""
+def _equal_shapes(a: tf.TensorShape, b: tf.TensorShape) -> bool:
+    """Return whether shapes are equal and at most one size, the number of rows, is unknown."""
     return a.rank is not None and b.rank is not None and a.as_list() == b.as_list() and a.as_list().count(None) <= 1
 
 
 def _einsum(record: OperationRecord, m: Any) -> list[Any] | None:
-    """Where no index is repeated, summed by itself or left to dots."""
+    """Return the multipliers of an einsum, if no index is repeated, summed within one factor, or left to dots."""
     equation = record.op.get_attr("equation").decode()
-    before, _, made = equation.partition("->")
-    names = before.split(",")
+    operands, _, result = equation.partition("->")
+    names = operands.split(",")
     if len(names) != 2 or "." in equation or any(len(set(name)) < len(name) for name in names):
         return None
     a, b = names
-    if not set(a) <= set(b + made) or not set(b) <= set(a + made):
+    if not set(a) <= set(b + result) or not set(b) <= set(a + result):
         return None
 
-    found = []
-    for k, (own, other) in enumerate(((a, b), (b, a))):
+    multipliers = []
+    for k, (wanted, factor_names) in enumerate(((a, b), (b, a))):
         if record.varying[k]:
-            order = as_matrices(f"{made},{other}->{own}")
-            factor = _factor(record, 1 - k, [other.index(name) for name in order])
-            found.append(product(m, factor, f"{made},{order}->{own}"))
-    return found
+            order = matrix_order(f"{result},{factor_names}->{wanted}")
+            factor = _factor(record, 1 - k, [factor_names.index(name) for name in order])
+            multipliers.append(einsum(m, factor, f"{result},{order}->{wanted}"))
+    return multipliers
 
 
 ADJOINTS: dict[str, Callable[[OperationRecord, Any], list[Any] | None]] = {
-    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _in_place),
-    "Transpose": _transposed,
-    "Pad": _cut,
-    "StridedSlice": _put_back,
-    "BiasAdd": _passed,
-    "Sum": _reduced(False),
-    "Mean": _reduced(True),
+    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _reshape),
+    "Transpose": _transpose,
+    "Pad": _crop,
+    "StridedSlice": _unslice_step,
+    "BiasAdd": _bias,
+    "Sum": _reduction(False),
+    "Mean": _reduction(True),
     **dict.fromkeys(("MatMul", "BatchMatMulV2"), _matmul),
     "Einsum": _einsum,
 }
 
 
 # ---------------------------------------------------------------------- einsums as matrix products
-def product(left: Any, right: Any, equation: str) -> Any:
-    """The product of two tensors by an equation such as ``"abc,acd->abd"``.
+def einsum(left: Any, right: Any, equation: str) -> Any:
+    """Return the product of two tensors by an equation such as ``"abc,acd->abd"``, as a matrix product.
 
-    No index is repeated in a tensor, and each is in two tensors at least: in both factors and the product (``batch``), in both
-    factors alone (``summed``), or in one of them and the product.
+    TensorFlow's own operation takes three to six times as long. No index is repeated in a tensor, and each is in at least two
+    tensors: in both factors and the product (``batch``), in both factors only (``summed``), or in one factor and the product.
     """
-    a, b, made = equation.replace("->", ",").split(",")
-    batch, summed, rows, columns = _roles(a, b, made)
+    a, b, result = equation.replace("->", ",").split(",")
+    batch, summed, rows, columns = _roles(a, b, result)
     sizes = {k: size for names, t in ((a, left), (b, right)) for k, size in zip(names, _sizes(t), strict=True)}
-    first, turned = _as_matrix(left, a, batch, rows, summed, sizes)
-    second, other_turned = _as_matrix(right, b, batch, summed, columns, sizes)
-    if made.startswith(batch + columns) and made != batch + rows + columns:
-        found = tf.matmul(second, first, transpose_a=not other_turned, transpose_b=not turned)
+    first, first_turned = _to_matrix(left, a, batch, rows, summed, sizes)
+    second, second_turned = _to_matrix(right, b, batch, summed, columns, sizes)
+    if result.startswith(batch + columns) and result != batch + rows + columns:
+        matrices = tf.matmul(second, first, transpose_a=not second_turned, transpose_b=not first_turned)
         rows, columns = columns, rows
     else:
-        found = tf.matmul(first, second, transpose_a=turned, transpose_b=other_turned)
+        matrices = tf.matmul(first, second, transpose_a=first_turned, transpose_b=second_turned)
     order = batch + rows + columns
-    return _ordered(tf.reshape(found, [sizes[k] for k in order]), order, made)
+    return _transpose_to(tf.reshape(matrices, [sizes[k] for k in order]), order, result)
 
 
-def as_matrices(equation: str) -> str:
-    """The order of axes in which a product takes its second factor without work."""
-    a, b, made = equation.replace("->", ",").split(",")
-    batch, summed, _, columns = _roles(a, b, made)
+def matrix_order(equation: str) -> str:
+    """Return the order of axes in which ``einsum`` takes its second factor without a transposition."""
+    a, b, result = equation.replace("->", ",").split(",")
+    batch, summed, _, columns = _roles(a, b, result)
     return b if b == batch + columns + summed else batch + summed + columns
 
 
-def _roles(a: str, b: str, made: str) -> tuple[str, str, str, str]:
-    """Indices of all three, of the factors alone, of the first and of the second factor and the product."""
-    batch, summed = ("".join(k for k in a if k in b and (k in made) == kept) for kept in (True, False))
-    rows, columns = ("".join(k for k in made if k in own and k not in batch) for own in (a, b))
+def _roles(a: str, b: str, result: str) -> tuple[str, str, str, str]:
+    """Return the indices of all three tensors, of the factors only, and of either factor and the product."""
+    batch, summed = ("".join(k for k in a if k in b and (k in result) == in_result) for in_result in (True, False))
+    rows, columns = ("".join(k for k in result if k in factor and k not in batch) for factor in (a, b))
     return batch, summed, rows, columns
 
 
 def _sizes(tensor: Any) -> list[Any]:
-    """Sizes of axes, numbers where they are known."""
+    """Return the sizes of axes, as numbers where they are known."""
     return [tf.shape(tensor)[k] if size is None else size for k, size in enumerate(tensor.shape)]
 
 
-def _as_matrix(tensor: Any, names: str, batch: str, rows: str, columns: str, sizes: dict[str, Any]) -> tuple[Any, bool]:
-    """A tensor as matrices, and whether they lie there transposed, which needs no work."""
-    turned = names == batch + columns + rows
-    if turned:
+def _to_matrix(tensor: Any, names: str, batch: str, rows: str, columns: str, sizes: dict[str, Any]) -> tuple[Any, bool]:
+    """Return a tensor as a batch of matrices, and whether they are transposed, which needs no work."""
+    is_transposed = names == batch + columns + rows
+    if is_transposed:
         rows, columns = columns, rows
-    tensor = _ordered(tensor, names, batch + rows + columns)
+    tensor = _transpose_to(tensor, names, batch + rows + columns)
     shape = [*(sizes[k] for k in batch), prod(sizes[k] for k in rows), prod(sizes[k] for k in columns)]
-    return tf.reshape(tensor, shape), turned
+    return tf.reshape(tensor, shape), is_transposed
 
 
-def _ordered(tensor: Any, names: str, wanted: str) -> Any:
-    """A tensor with its axes in another order."""
+def _transpose_to(tensor: Any, names: str, wanted: str) -> Any:
+    """Return a tensor with its axes in another order."""
     return tensor if names == wanted else tf.transpose(tensor, [names.index(k) for k in wanted])
 
 
 # ---------------------------------------------------------------------- multipliers that are 0 outside of a slice
-Ends = list[list[int]]  # numbers of zeros at the beginning and at the end of each axis
+Margins = list[list[int]]  # numbers of zeros at the beginning and at the end of each axis
 MOST_AXES = 6  # that ``tf.pad`` takes
 
 
-def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[int]) -> Any | None:
-    """The multiplier of what a part was taken from, without the ``dropped`` axes.
+def unslice(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[int]) -> Any | None:
+    """Return the multiplier of what a slice without the ``dropped`` axes is taken from.
 
-    None where the part is not known, is empty, or is one of the channels.
+    None if the slice is not known, is empty, or cuts the channels.
     """
-    ends: Ends = []
+    ends: Margins = []
     for part, size in zip(slices, sizes, strict=False):
         if size is None and part != slice(None):
             return None
@@ -283,16 +288,19 @@ def put_back(m: Any, slices: list[slice], sizes: list[int | None], dropped: set[
         return None
     for axis in sorted(dropped):
         m = tf.expand_dims(m, axis)
-    return padded(m, ends)
+    return pad(m, ends)
 
 
-def padded(m: Any, ends: Ends) -> Any:
-    """A multiplier with zeros around it."""
+def pad(m: Any, ends: Margins) -> Any:
+    """Return a multiplier with zeros around it."""
     return tf.pad(m, ends) if np.any(ends) else m
 
 
-def band(m: Any) -> tuple[Any, Ends] | None:
-    """What is not 0 in a multiplier, whose rows are its first axis, and the zeros around it; None where none are known."""
+def nonzero_slice(m: Any) -> tuple[Any, Margins] | None:
+    """Return the part of a multiplier that is not 0, and the zeros around it; None if no zeros are known.
+
+    The rows are the first axis.
+    """
     if m is None or m.op.type != "Pad":
         return None
     inner, ends = m.op.inputs[0], tf.get_static_value(m.op.inputs[1])
@@ -301,8 +309,8 @@ def band(m: Any) -> tuple[Any, Ends] | None:
     return inner, ends.tolist()
 
 
-def within(value: Value, inner: Any, ends: Ends) -> Value | None:
-    """The steps of a value that a band covers; None where its rows are not its first axis."""
+def slice_value(value: Value, inner: Any, ends: Margins) -> Value | None:
+    """Return the part of a value that a slice of a multiplier covers; None if the rows are not its first axis."""
     layout = value.layout
     if layout is None or layout.axis != 0 or len(layout.shape) != len(ends):
         return None
@@ -312,23 +320,25 @@ def within(value: Value, inner: Any, ends: Ends) -> Value | None:
 
 
 def pull_on_slice(record: OperationRecord, m: Any, rule: Callable[[OperationRecord, Any], list[Any]]) -> list[Any]:
-    """What an elementwise rule makes of a multiplier, on its band alone if there is one."""
-    alone = type(record) is OperationRecord and len(record.operands) == len(record.results) == 1
-    found = band(m) if alone else None
-    if found is None:
+    """Apply an elementwise rule to a multiplier, on its nonzero slice only if there is one."""
+    single = type(record) is OperationRecord and len(record.operands) == len(record.results) == 1
+    part = nonzero_slice(m) if single else None
+    if part is None:
         return rule(record, m)
-    operand, result = (within(v, *found) for v in (*record.operands, *record.results))
+    operand, result = (slice_value(v, *part) for v in (*record.operands, *record.results))
     if operand is None or result is None:
         return rule(record, m)
-    inner, ends = found
-    return [padded(made, ends) for made in rule(OperationRecord(record.run, record.op, [operand], [result]), inner)]
+    inner, ends = part
+    return [
+        pad(multiplier, ends) for multiplier in rule(OperationRecord(record.run, record.op, [operand], [result]), inner)
+    ]
 
 
-def added(a: Any, b: Any) -> Any:
-    """The sum of two multipliers, in the band that covers both."""
-    one, two = band(a), band(b)
-    if one is None or two is None or len(one[1]) != len(two[1]):
+def add_multipliers(a: Any, b: Any) -> Any:
+    """Return the sum of two multipliers, on the smallest slice that covers both."""
+    first, second = nonzero_slice(a), nonzero_slice(b)
+    if first is None or second is None or len(first[1]) != len(second[1]):
         return a + b
-    ends = np.minimum(one[1], two[1])
-    made = sum(padded(inner, (np.array(own) - ends).tolist()) for inner, own in (one, two))
-    return padded(made, ends.tolist())
+    common = np.minimum(first[1], second[1])
+    total = sum(pad(inner, (np.array(margins) - common).tolist()) for inner, margins in (first, second))
+    return pad(total, common.tolist())

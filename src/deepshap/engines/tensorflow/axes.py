@@ -17,7 +17,7 @@ from ...formulas import rules
 from ...formulas.traced import once
 from ..operation_record import Rule, along_segment, values
 from ..windows import joined, within
-from .graphs import known
+from .graphs import static_value
 from .pairing import OperationRecord
 
 
@@ -52,7 +52,7 @@ def _windows(record: OperationRecord, x: Any) -> Callable[[Any], Any]:
 
 
 def _positions(size: int, kernel: int, stride: int, padding: str) -> np.ndarray:
-    """Positions along one axis, (windows, kernel), -1 outside."""
+    """Return positions along one axis, (windows, elements of each), -1 outside."""
     count = -(-size // stride) if padding == "SAME" else (size - kernel) // stride + 1
     before = max((count - 1) * stride + kernel - size, 0) // 2 if padding == "SAME" else 0
     positions = np.arange(count)[:, None] * stride - before + np.arange(kernel)
@@ -60,32 +60,32 @@ def _positions(size: int, kernel: int, stride: int, padding: str) -> np.ndarray:
 
 
 class Folding:
-    """Brings the axes of a reduction to the end, as one."""
+    """Move the axes of a reduction to the end, as one axis."""
 
     def __init__(self, tensor: Any, axes: Any) -> None:
         rank = tensor.shape.rank
         self.axes = sorted({int(a) % rank for a in np.reshape(axes, -1)}) if rank else []
-        kept = [k for k in range(rank) if k not in self.axes]
-        self.order = kept + self.axes
+        remaining = [k for k in range(rank) if k not in self.axes]
+        self.order = remaining + self.axes
         moved = tf.shape(tensor)
         self.shape = tf.gather(moved, self.order)
-        self.folded = tf.concat([tf.gather(moved, kept), [-1]], 0)
+        self.folded = tf.concat([tf.gather(moved, remaining), [-1]], 0)
 
     def fold(self, tensor: Any) -> Any:
-        """(kept axes, reduced axes as one)."""
+        """Return a tensor as (other axes, reduced axes as one)."""
         return tf.reshape(tf.transpose(tensor, self.order), self.folded)
 
     def unfold(self, tensor: Any) -> Any:
-        """The way back."""
+        """Undo ``fold``."""
         return tf.transpose(tf.reshape(tensor, self.shape), np.argsort(self.order).tolist())
 
     def result(self, tensor: Any) -> Any:
-        """What the reduction returned, or its multiplier, (kept axes, 1)."""
+        """Return what the reduction returned, or its multiplier, as (other axes, 1)."""
         return tf.reshape(tensor, tf.concat([self.folded[:-1], [1]], 0))
 
 
 def _folding(record: OperationRecord) -> Folding:
-    axes = known(record.operands[1].p)
+    axes = static_value(record.operands[1].p)
     if axes is None:
         raise UnsupportedOperationError(
             f"{record.name} in {record.place} over axes that are not known while tracing has no rule."
@@ -93,8 +93,8 @@ def _folding(record: OperationRecord) -> Folding:
     return Folding(record.inputs[0], axes)
 
 
-def greatest(sign: int = 1) -> Rule:
-    """Build the cross-max over axes (of the negatives for the least)."""
+def cross_max(sign: int = 1) -> Rule:
+    """Build the cross-max rule over axes (of the negatives for the minimum)."""
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         folding = _folding(record)
@@ -104,17 +104,17 @@ def greatest(sign: int = 1) -> Rule:
     return rule
 
 
-def polynomial(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """The product over axes: a polynomial of their size, exact along the segment."""
+def product_over_axes(record: OperationRecord, multiplier: Any) -> list[Any]:
+    """Apply the rule of a product over axes: a polynomial of their size, exact along the segment."""
     folding, sizes = _folding(record), record.inputs[0].shape
     if all(sizes[k] for k in folding.axes):
         return along_segment((math.prod(sizes[k] for k in folding.axes) + 1) // 2)(record, multiplier)
     x, r = (folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
-    return [folding.unfold(folding.result(multiplier) * _slopes_of_product(x, r))]
+    return [folding.unfold(folding.result(multiplier) * _product_slopes(x, r))]
 
 
-def _slopes_of_product(x: Any, r: Any) -> Any:
-    """Of each element along the last axis, of any size: the product of all others, averaged along the segment."""
+def _product_slopes(x: Any, r: Any) -> Any:
+    """Return the slope of each element along the last axis: the product of all others, averaged along the segment."""
     positions, weights = gauss_legendre((tf.shape(x)[-1] + 1) // 2)
 
     def at(k: Any, total: Any) -> Any:
@@ -126,7 +126,7 @@ def _slopes_of_product(x: Any, r: Any) -> Any:
 
 
 def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
-    """Nodes in [0, 1] and weights that sum to 1, for a number of nodes that a tensor holds (Golub & Welsch 1969)."""
+    """Return nodes in [0, 1] and weights that sum to 1, for a number of nodes in a tensor (Golub & Welsch 1969)."""
     k = tf.range(tf.maximum(nodes, 1), dtype=tf.int32)
     later = tf.cast(tf.maximum(k[:, None], k), tf.float64)
     beside = 1 / tf.sqrt(4 - 1 / tf.square(tf.maximum(later, 1)))
@@ -134,15 +134,15 @@ def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
     return (1 + values) / 2, tf.square(vectors[0])
 
 
-def product(otherwise: Rule) -> Rule:
-    """Build the rule of products: ``otherwise``, or ``rules.normalised`` of vectors times the reciprocals of their own norms.
+def product_or_normalization(otherwise: Rule) -> Rule:
+    """Build the rule of products: ``otherwise``, or ``rules.normalised`` for vectors times the reciprocals of their norms.
 
-    TensorFlow and Keras have no operation for that, but compose it.
+    TensorFlow and Keras compose the normalization of other operations.
     """
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         for k, vectors in enumerate(record.op.inputs):
-            over = _norm_of(vectors, record.op.inputs[1 - k].op)
+            over = _match_euclidean_norm(vectors, record.op.inputs[1 - k].op)
             if over is not None and all(record.varying):
                 axes, bound = over
                 folding = Folding(record.inputs[k], axes)
@@ -150,19 +150,22 @@ def product(otherwise: Rule) -> Rule:
                     (folding.fold(v), folding.fold(vr))
                     for v, vr in (record.sides()[k], (record.outputs[0], record.reference_outputs[0]))
                 )
-                found = folding.unfold(rules.normalised(folding.fold(multiplier), x, y, bound))
-                return [None if k else found, found if k else None]  # the norm's own part is in it
+                input_multiplier = folding.unfold(rules.normalised(folding.fold(multiplier), x, y, bound))
+                return [
+                    None if k else input_multiplier,
+                    input_multiplier if k else None,
+                ]  # the norm's own part is in it
         return otherwise(record, multiplier)
 
     return rule
 
 
-def quotient(otherwise: Rule) -> Rule:
-    """Build the rule of quotients: ``otherwise``, or ``rules.ratio`` of vectors over norms of theirs of another order."""
+def quotient_or_normalization(otherwise: Rule) -> Rule:
+    """Build the rule of quotients: ``otherwise``, or ``rules.ratio`` for vectors over their norms of another order."""
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         vectors, norm = record.op.inputs
-        if not (all(record.varying) and _is_norm_of(vectors, norm.op)):
+        if not (all(record.varying) and _is_norm(vectors, norm.op)):
             return otherwise(record, multiplier)
         ratios = rules.ratio(multiplier, record.sides()[1], (record.outputs[0], record.reference_outputs[0]))
         return record.shares(*ratios)
@@ -170,9 +173,9 @@ def quotient(otherwise: Rule) -> Rule:
     return rule
 
 
-def _is_norm_of(vectors: Any, op: Any) -> bool:
-    """Whether an operation is max(sum(|x|^p)^(1/p), c) of some vectors, as Keras writes it."""
-    op, bound = _bounded(op, "Maximum")
+def _is_norm(vectors: Any, op: Any) -> bool:
+    """Return whether an operation is max(sum(|x|^p)^(1/p), c) of some vectors, as Keras writes a norm."""
+    op, bound = _split_bound(op, "Maximum")
     for kind in ("Pow", "Sum", "Pow", "Abs"):
         if op.type != kind:
             return False
@@ -180,31 +183,31 @@ def _is_norm_of(vectors: Any, op: Any) -> bool:
     return bound is not None and before is vectors
 
 
-def _norm_of(vectors: Any, reciprocal: Any) -> tuple[Any, float] | None:
-    """The axes of some vectors, and the least norm, where an operation is the reciprocal of their Euclidean norm.
+def _match_euclidean_norm(vectors: Any, reciprocal: Any) -> tuple[Any, float] | None:
+    """Return the axes of vectors and their least norm if an operation is the reciprocal of their Euclidean norm.
 
-    Either 1 / sqrt(max(sum(x^2), c)), as ``tf.math.l2_normalize`` writes it, or min(1 / sqrt(sum(x^2)), c), as Keras does.
+    That is 1 / sqrt(max(sum(x^2), c)), as ``tf.math.l2_normalize`` writes it, or min(1 / sqrt(sum(x^2)), c), as Keras does.
     """
-    bounded, bound = _bounded(reciprocal, "Minimum")
+    bounded, bound = _split_bound(reciprocal, "Minimum")
     if bounded.type != "Rsqrt" or not vectors.dtype.is_floating:
         return None
-    squares, least = _bounded(bounded.inputs[0].op, "Maximum")
+    squares, least = _split_bound(bounded.inputs[0].op, "Maximum")
     if squares.type != "Sum" or not squares.get_attr("keep_dims") or squares.inputs[0].op.type != "Square":
         return None
     if squares.inputs[0].op.inputs[0] is not vectors or (bound is None) == (least is None):
         return None
-    axes = known(squares.inputs[1])
+    axes = static_value(squares.inputs[1])
     return None if axes is None else (axes, least**0.5 if bound is None else 1 / bound)
 
 
-def _bounded(op: Any, by: str) -> tuple[Any, Any]:
-    """What is bounded by a positive number, and the number; the operation itself and None if it is no such bound."""
-    bound = known(op.inputs[1]) if op.type == by else None
+def _split_bound(op: Any, by: str) -> tuple[Any, Any]:
+    """Return the operation that a positive number bounds, and the number; the operation itself and None without a bound."""
+    bound = static_value(op.inputs[1]) if op.type == by else None
     return (op, None) if bound is None or bound.ndim or not bound > 0 else (op.inputs[0].op, float(bound))
 
 
-def pooled(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """Cross-max in every window of a max pooling."""
+def max_pool(record: OperationRecord, multiplier: Any) -> list[Any]:
+    """Apply the cross-max rule to every window of a max pooling."""
     x, r = record.inputs[0], record.reference_inputs[0]
     take, point = _windows(record, x), tf.identity(x)
     of_x = take(point)
@@ -212,8 +215,8 @@ def pooled(record: OperationRecord, multiplier: Any) -> list[Any]:
     return tf.gradients(of_x, point, slopes)
 
 
-def position(sign: int = 1) -> Rule:
-    """Build the rule of the position of the greatest value along an axis (or the least), see ``rules.chosen``."""
+def arg_position(sign: int = 1) -> Rule:
+    """Build the rule of the position of the maximum along an axis (or of the minimum), see ``rules.chosen``."""
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         folding = _folding(record)
@@ -224,13 +227,13 @@ def position(sign: int = 1) -> Rule:
     return rule
 
 
-def positions(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """Positions of the k greatest values, see ``rules.chosen``."""
+def top_positions(record: OperationRecord, multiplier: Any) -> list[Any]:
+    """Apply the rule of the positions of the k largest values, see ``rules.chosen``."""
     return [rules.chosen(multiplier, *values(record))]
 
 
-def ordered(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """The k greatest values in order: the negatives in ascending order."""
+def top_values(record: OperationRecord, multiplier: Any) -> list[Any]:
+    """Apply the rule of the k largest values in order: their negatives ascend."""
     (x,), (r,) = record.inputs, record.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
         return [once(rules.maximum)(multiplier, x, r)]

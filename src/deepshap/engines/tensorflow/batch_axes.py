@@ -13,61 +13,61 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .graph_analysis import Survey
+from .graph_analysis import GraphAnalysis
 from .graphs import Body, emit
 from .operations import LOOPS
 from .pairing import ROWS, Layout
 
 
 class Layouts:
-    """The layouts of the tensors of traced graphs."""
+    """Store the layouts of tensors of traced graphs."""
 
     def __init__(self) -> None:
         self._found: dict[int, Layout | None] = {}
         self._kept: list[Any] = []  # keeps ids unique
 
     def of(self, tensor: Any) -> Layout | None:
-        """The layout of a tensor of a traced graph."""
+        """Return the layout of a tensor of a traced graph."""
         return self._found.get(id(tensor))
 
     def note(self, tensor: Any, layout: Layout | None) -> None:
-        """Remember a layout; a function that is called with different layouts has none."""
+        """Store a layout; a function that is called with different layouts has none."""
         self._kept.append(tensor)
         before = self._found.setdefault(id(tensor), layout)
         if before != layout:
             self._found[id(tensor)] = None
 
-    def scan(self, survey: Survey, body: Body, inputs: Sequence[Any]) -> None:
-        """Find the layouts of all values of a function, from tensors for its inputs, made for this, with ``ROWS`` rows."""
-        _Scan(self, survey).run(body, list(inputs))
+    def scan(self, analysis: GraphAnalysis, body: Body, inputs: Sequence[Any]) -> None:
+        """Find the layouts of all values of a function, from placeholders for its inputs with ``ROWS`` rows."""
+        _Scan(self, analysis).run(body, list(inputs))
 
 
 @dataclass
 class _List:
-    """A list of tensors, while layouts are looked for."""
+    """A list of tensors, while layouts are searched for."""
 
     element: Any = None  # a tensor like its elements
     length: int | None = None
 
 
 class _Scan:
-    """Walks through graphs with tensors that have ``ROWS`` rows."""
+    """Walk through graphs with tensors that have ``ROWS`` rows."""
 
-    def __init__(self, layouts: Layouts, survey: Survey) -> None:
-        self.layouts, self.survey, self.library = layouts, survey, survey.library
+    def __init__(self, layouts: Layouts, analysis: GraphAnalysis) -> None:
+        self.layouts, self.analysis, self.library = layouts, analysis, analysis.library
 
     def run(self, body: Body, inputs: list[Any]) -> list[Any]:
-        found: dict[int, Any] = {}
+        tensors: dict[int, Any] = {}
         for tensor, value in zip(body.inputs, inputs, strict=True):
-            found[id(tensor)] = value
+            tensors[id(tensor)] = value
             self._note(tensor, value, ())
         for op in body.operations:
-            given = [found[id(t)] for t in op.inputs]
-            outputs = self._step(op, given)
+            inputs_of_op = [tensors[id(t)] for t in op.inputs]
+            outputs = self._step(op, inputs_of_op)
             for tensor, value in zip(op.outputs, outputs, strict=True):
-                found[id(tensor)] = value
-                self._note(tensor, value, given, op)
-        return [found[id(t)] for t in body.outputs]
+                tensors[id(tensor)] = value
+                self._note(tensor, value, inputs_of_op, op)
+        return [tensors[id(t)] for t in body.outputs]
 
     def _note(self, tensor: Any, value: Any, inputs: Sequence[Any], op: Any = None) -> None:
         element = value.element if isinstance(value, _List) else value
@@ -86,7 +86,7 @@ class _Scan:
         if op.type in LOOPS:
             return self._loop(op, inputs)
         if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
-            ways = [self.run(body, inputs[1:]) for body in self.survey.branches(op)]
+            ways = [self.run(body, inputs[1:]) for body in self.analysis.branches(op)]
             return [_merged(values) for values in zip(*ways, strict=True)]
         if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             return self.run(self.library.body(op, "f"), inputs)
@@ -112,7 +112,7 @@ class _Scan:
 
 
 def _merged(values: Sequence[Any]) -> Any:
-    """What two ways or turns have in common; the first of them where they agree."""
+    """Return what the results of two branches or turns have in common; the first result if they agree."""
     first, *rest = values
     if isinstance(first, _List):
         elements = [v.element for v in values if isinstance(v, _List) and v.element is not None]
@@ -133,7 +133,7 @@ def _unknown(tensor: Any) -> Any:
 
 
 def _axis(tensor: Any) -> int | None:
-    """The one axis that has the rows."""
+    """Return the axis that holds the rows, if there is exactly one."""
     sizes = tensor.shape.as_list() if tensor.shape.rank is not None else []
     axes = [k for k, size in enumerate(sizes) if size and size % ROWS == 0]
     return axes[0] if len(axes) == 1 else None
@@ -144,16 +144,16 @@ def _layout(tensor: Any, several: set[tuple[int, int]]) -> Layout | None:
     if axis is None:
         return None
     sizes = tensor.shape.as_list()
-    found = [(inner, outer) for inner, outer in several if inner * outer * ROWS == sizes[axis]]
-    return Layout(tuple(sizes), axis, *found[0]) if len(found) == 1 else None
+    fitting = [(inner, outer) for inner, outer in several if inner * outer * ROWS == sizes[axis]]
+    return Layout(tuple(sizes), axis, *fitting[0]) if len(fitting) == 1 else None
 
 
-def _reshaped(before: Layout | None, made: Any, *_: Any) -> Layout | None:
-    """The layout behind a reshape: rows stay rows if what lies before and behind them stays together."""
-    axis = _axis(made)
+def _reshaped(before: Layout | None, after: Any, *_: Any) -> Layout | None:
+    """Return the layout after a reshape: rows stay rows if the sizes before and after their axis stay together."""
+    axis = _axis(after)
     if before is None or before.outer > 1 or axis is None:
         return None
-    sizes = made.shape.as_list()
+    sizes = after.shape.as_list()
     ahead: list[Any] = sizes[:axis]
     ahead_before: list[Any] = list(before.shape[: before.axis])
     if None in ahead or None in ahead_before or np.prod(ahead) != np.prod(ahead_before):
@@ -161,20 +161,20 @@ def _reshaped(before: Layout | None, made: Any, *_: Any) -> Layout | None:
     return Layout(tuple(sizes), axis, sizes[axis] // ROWS)
 
 
-def _to_rows(before: Layout | None, made: Any, block: Any) -> Layout | None:
-    """Parts of space become rows, ahead of those that there are."""
+def _to_rows(before: Layout | None, after: Any, block: Any) -> Layout | None:
+    """Return the layout after ``space_to_batch``: parts of space become rows, ahead of those that there are."""
     block = tf.get_static_value(block)
-    if block is None or before is None or before.axis or _axis(made) != 0:
+    if block is None or before is None or before.axis or _axis(after) != 0:
         return None
-    return replace(before, shape=tuple(made.shape.as_list()), outer=before.outer * int(np.prod(block)))
+    return replace(before, shape=tuple(after.shape.as_list()), outer=before.outer * int(np.prod(block)))
 
 
-def _from_rows(before: Layout | None, made: Any, block: Any) -> Layout | None:
-    """The way back."""
+def _from_rows(before: Layout | None, after: Any, block: Any) -> Layout | None:
+    """Return the layout after ``batch_to_space``."""
     block = tf.get_static_value(block)
-    if block is None or before is None or before.axis or before.outer % np.prod(block) or _axis(made) != 0:
+    if block is None or before is None or before.axis or before.outer % np.prod(block) or _axis(after) != 0:
         return None
-    return replace(before, shape=tuple(made.shape.as_list()), outer=before.outer // int(np.prod(block)))
+    return replace(before, shape=tuple(after.shape.as_list()), outer=before.outer // int(np.prod(block)))
 
 
 MOVED = {"Reshape": _reshaped, "SpaceToBatchND": _to_rows, "BatchToSpaceND": _from_rows}

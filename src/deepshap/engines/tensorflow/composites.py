@@ -1,4 +1,8 @@
-"""Operations written out in smaller ones, each of which has a rule."""
+"""Composite operations: written out in smaller operations, each of which has a rule.
+
+``compose`` makes a handler for the table of a Python function of smaller operations. The handler traces the function,
+finds the rows in it, and runs it like a part of the model.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +22,20 @@ from .tracer import Tape, Tracer
 CONVOLUTION = Operation(MULTILINEAR)
 UPDATE = Operation(LINEAR)
 SELECT = Operation(CUSTOM, rules.select)
-TOP = Operation(CUSTOM, axes.ordered), Operation(CUSTOM, axes.positions)
+TOP = Operation(CUSTOM, axes.top_values), Operation(CUSTOM, axes.top_positions)
 INFINITE = {tf.float64: 1e30, tf.float32: 1e30, tf.bfloat16: 1e30, tf.float16: 3e4}  # what stands for infinity
 
 
 def select(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A choice. Infinite constants under a condition that depends on the input become finite.
+    """Run a choice. Infinite constants under a condition that depends on the input become finite.
 
-    -inf under such a mask becomes a number whose exponential is 0: a jump of infinity has no share. So do the largest
-    numbers of a dtype, which Keras' attention uses in its place.
+    -inf under such a mask becomes a number whose exponential is 0: a jump of infinity has no share. So do the largest numbers
+    of a dtype, which Keras' attention uses instead of -inf.
     """
     condition, *branches = inputs
     if condition.active:
         branches = [_finite(v) if not v.active and _may_be_infinite(v.x) else v for v in branches]
-    return tracer.active(op, SELECT, [condition, *branches], tape)
+    return tracer.run_active(op, SELECT, [condition, *branches], tape)
 
 
 def _finite(value: Value) -> Value:
@@ -41,72 +45,73 @@ def _finite(value: Value) -> Value:
 
 
 def _may_be_infinite(value: Any) -> bool:
-    """Whether a constant is made of numbers that stand for infinity, or of what is not known while tracing."""
+    """Return whether a constant consists of numbers that represent infinity, or of what is not known while tracing."""
     if not value.dtype.is_floating:
         return False
-    known = tf.get_static_value(value)
-    if known is not None:
-        return bool((abs(known.astype(float)) > INFINITE[value.dtype]).any())
+    constant = tf.get_static_value(value)
+    if constant is not None:
+        return bool((abs(constant.astype(float)) > INFINITE[value.dtype]).any())
     if value.op.type == "Placeholder":
         outside = [t for t, inside in getattr(value.graph, "captures", ()) if inside is value]
         return not outside or any(map(_may_be_infinite, outside))
     return any(map(_may_be_infinite, value.op.inputs))
 
 
-def top(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """The k greatest values, and their positions, each with a rule of its own."""
-    made = tracer.active(op, TOP[0], inputs, None)
+def top_k(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
+    """Run the selection of the k largest values and of their positions, each with its own rule."""
+    outputs = tracer.run_active(op, TOP[0], inputs, None)
     if tape is not None:
-        for operation, output in zip(TOP, made, strict=True):
+        for operation, output in zip(TOP, outputs, strict=True):
             tracer.record(tape, OperationRecord(tracer, op, inputs, [output]), operation)
-    return [made[0], _refused(tracer, op, made[1])]
+    return [outputs[0], _as_required(tracer, op, outputs[1])]
 
 
-def greatest(sign: int = 1) -> Callable[..., list[Value]]:
-    """Build the position of the greatest value, or of the least."""
-    operation = Operation(CUSTOM, axes.position(sign))
+def arg_extreme(sign: int = 1) -> Callable[..., list[Value]]:
+    """Build the handler of the position of the maximum, or of the minimum."""
+    operation = Operation(CUSTOM, axes.arg_position(sign))
 
     def run(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-        """Position of the greatest value, or of the least."""
-        return [_refused(tracer, op, *tracer.active(op, operation, inputs, tape))]
+        return [_as_required(tracer, op, *tracer.run_active(op, operation, inputs, tape))]
 
     return run
 
 
-def _refused(tracer: Tracer, op: Any, chosen: Value) -> Value:
-    """Positions; not to be used where they differ between the sides, if that is what users want."""
-    if POSITIONS not in tracer.survey.operations:
+def _as_required(tracer: Tracer, op: Any, chosen: Value) -> Value:
+    """Return positions, which must not be used if they differ between the sides and the user forbids that."""
+    if POSITIONS not in tracer.analysis.operations:
         return chosen
     return replace(
         chosen, active=False, p=tracer.pairing.spread(chosen)[0], origin=f"{op.type} in {tracer.library.place(op)}"
     )
 
 
-def written(function: Callable[..., Any]) -> Callable[..., list[Value]]:
-    """Make code of smaller operations, ``function(op, *inputs)``, what stands for an operation."""
+def compose(function: Callable[..., Any]) -> Callable[..., list[Value]]:
+    """Make a handler for the table of ``function(op, *inputs)``, which computes an operation by smaller ones."""
 
     def run(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
         with tf.Graph().as_default() as graph:
-            given = [tf.compat.v1.placeholder(v.x.dtype, v.x.shape) for v in inputs]
-            known = [v if v is None else tf.constant(v) for v in (tf.get_static_value(v.p) for v in inputs)]
-            outputs = tf.nest.flatten(function(op, *(g if k is None else k for g, k in zip(given, known, strict=True))))
-        body = Body(given, outputs, graph.get_operations())
-        if tracer.pairing.apart:
+            placeholders = [tf.compat.v1.placeholder(v.x.dtype, v.x.shape) for v in inputs]
+            constants = [v if v is None else tf.constant(v) for v in (tf.get_static_value(v.p) for v in inputs)]
+            outputs = tf.nest.flatten(
+                function(op, *(g if k is None else k for g, k in zip(placeholders, constants, strict=True)))
+            )
+        body = Body(placeholders, outputs, graph.get_operations())
+        if tracer.pairing.is_separate:
             with tf.Graph().as_default():
-                tracer.layouts.scan(tracer.survey, body, [_like(v) for v in inputs])
+                tracer.layouts.scan(tracer.analysis, body, [_placeholder_like(v) for v in inputs])
         return tracer.run(body, inputs, tape)
 
     run.__doc__ = function.__doc__
     return run
 
 
-def _like(value: Value) -> Any:
-    """A tensor with the shape of a value, for finding layouts."""
+def _placeholder_like(value: Value) -> Any:
+    """Return a placeholder with the shape of a value, to find layouts with."""
     if value.active and value.layout is None:
         raise Unpaired
-    known = None if value.active else tf.get_static_value(value.p)
+    constant = None if value.active else tf.get_static_value(value.p)
     shape = value.layout.shape if value.active and value.layout else value.p.shape
-    return tf.compat.v1.placeholder(value.x.dtype, shape) if known is None else tf.constant(known)
+    return tf.compat.v1.placeholder(value.x.dtype, shape) if constant is None else tf.constant(constant)
 
 
 def _scan(op: Any, x: Any, axis: Any, combine: Callable[[Any, Any], Any], start: float) -> Any:
@@ -123,15 +128,15 @@ def _scan(op: Any, x: Any, axis: Any, combine: Callable[[Any, Any], Any], start:
     return tf.stack(parts[::-1] if op.get_attr("reverse") else parts, int(axis))
 
 
-@written
+@compose
 def running_product(op: Any, x: Any, axis: Any) -> Any:
-    """Running product, one half-split after the other."""
+    """Compute a running product, one half-split after the other."""
     return _scan(op, x, axis, tf.multiply, 1)
 
 
-@written
+@compose
 def running_logsumexp(op: Any, x: Any, axis: Any) -> Any:
-    """Running logsumexp: of two, z - log_softmax(z)."""
+    """Compute a running logsumexp: that of two numbers is z - log_softmax(z)."""
 
     def combine(a: Any, b: Any) -> Any:
         both = tf.stack([a, b], -1)
@@ -140,18 +145,18 @@ def running_logsumexp(op: Any, x: Any, axis: Any) -> Any:
     return _scan(op, x, axis, combine, x.dtype.min)
 
 
-@written
+@compose
 def local_response_norm(op: Any, x: Any) -> Any:
-    """Input over a power of the squares of neighbouring channels, summed."""
+    """Divide the input by a power of the summed squares of neighbouring channels."""
     radius, channels = op.get_attr("depth_radius"), x.shape[-1]
     sums = tf.cumsum(tf.pad(tf.square(x), [[0, 0]] * 3 + [[radius + 1, radius]]), -1)
     total = sums[..., 2 * radius + 1 :] - sums[..., :channels]
     return x / tf.pow(op.get_attr("bias") + op.get_attr("alpha") * total, op.get_attr("beta"))
 
 
-@written
-def convolution(op: Any, x: Any, filters: Any) -> Any:
-    """A convolution without dilation, in groups of channels one after the other: CPUs have the gradient of no other."""
+@compose
+def grouped_convolution(op: Any, x: Any, filters: Any) -> Any:
+    """Compute a convolution without dilation, one group of channels after the other: CPUs have no other gradient."""
     filters = _stretched(filters, op.get_attr("dilations"), op.get_attr("data_format") == b"NHWC")
     axis = -1 if op.get_attr("data_format") == b"NHWC" else 1
     groups = x.shape[axis] // filters.shape[-2]
@@ -161,7 +166,7 @@ def convolution(op: Any, x: Any, filters: Any) -> Any:
 
 
 def _stretched(filters: Any, dilations: list[int], channels_last: bool) -> Any:
-    """Filters with zeros between their elements, in place of a dilation."""
+    """Return filters with zeros between their elements, which replace a dilation."""
     dilations = dilations[1:3] if channels_last else dilations[2:]
     sizes = filters.shape.as_list()
     if dilations == [1, 1]:
@@ -180,41 +185,43 @@ def _decoded(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def conv2d(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A convolution."""
+    """Run a convolution, group by group if CPUs have no gradient for it as a whole."""
     x, filters = (v.x.shape for v in inputs)
     axis = -1 if op.get_attr("data_format") == b"NHWC" else 1
     grouped = x.rank == filters.rank == 4 and filters[-2] is not None and x[axis] != filters[-2]
     grouped = grouped or (filters.is_fully_defined() and max(op.get_attr("dilations")) > 1)
-    return convolution(tracer, op, inputs, tape) if grouped else tracer.active(op, CONVOLUTION, inputs, tape)
+    return (
+        grouped_convolution(tracer, op, inputs, tape) if grouped else tracer.run_active(op, CONVOLUTION, inputs, tape)
+    )
 
 
-@written
-def counted(op: Any, ids: Any, size: Any, weights: Any) -> Any:
-    """How often each id occurs (or with which weights, or whether): a sum (or the greatest) of one-hot vectors."""
+@compose
+def bincount(op: Any, ids: Any, size: Any, weights: Any) -> Any:
+    """Count how often each id occurs (or with which weights, or whether): a sum (or maximum) of one-hot vectors."""
     rows = tf.one_hot(ids, size, dtype=weights.dtype)
     if weights.shape.num_elements() != 0:
         rows = rows * tf.expand_dims(weights, -1)
     return tf.reduce_max(rows, -2) if op.get_attr("binary_output") else tf.reduce_sum(rows, -2)
 
 
-@written
+@compose
 def modulus(op: Any, x: Any) -> Any:
-    """Root of the sum of two squares."""
+    """Compute the root of the sum of two squares."""
     return tf.sqrt(tf.square(tf.math.real(x)) + tf.square(tf.math.imag(x)))
 
 
-@written
+@compose
 def put(op: Any, x: Any, places: Any, values: Any) -> Any:
-    """Values put at places, each at one of its own: what is added there is the difference from what there was."""
+    """Put values at distinct positions: add there the difference from the previous values."""
     return tf.tensor_scatter_nd_add(x, places, values - tf.gather_nd(x, places))
 
 
 def update(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """Values put at places."""
-    return put(tracer, op, inputs, tape) if inputs[1].active else tracer.active(op, UPDATE, inputs, tape)
+    """Run a scatter update."""
+    return put(tracer, op, inputs, tape) if inputs[1].active else tracer.run_active(op, UPDATE, inputs, tape)
 
 
-@written
+@compose
 def norm(op: Any, x: Any, axes: Any) -> Any:
-    """Root of the sum of squares."""
+    """Compute the root of the sum of squares."""
     return tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdims=op.get_attr("keep_dims")))

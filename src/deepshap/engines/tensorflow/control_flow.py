@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from .graph_analysis import ACTIVE, COUNTED, STILL
+from .graph_analysis import ACTIVE, ROW_COUNT, STATIC
 from .graphs import Body, emit, source
 from .pairing import Unpaired, Value
 from .tracer import DIVERGED, Diagnosis, Tape, Tracer
@@ -23,19 +23,19 @@ from .tracer import DIVERGED, Diagnosis, Tape, Tracer
 KEEPS = ("TensorListSetItem", "TensorListPushBack", "TensorListResize")  # of a list that they write to
 
 
-def flags_of(values: Sequence[Value]) -> list[str]:
-    """What the survey calls these values."""
-    return [ACTIVE if v.active else STILL if v.x is v.r else COUNTED for v in values]
+def analysis_flags(values: Sequence[Value]) -> list[str]:
+    """Return the flags of the graph analysis for these values."""
+    return [ACTIVE if v.active else STATIC if v.x is v.r else ROW_COUNT for v in values]
 
 
 def call(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A function is what it consists of."""
+    """Run a function as a part of the graph that calls it."""
     return tracer.run(tracer.library.body(op, "f"), inputs, tape)
 
 
 # ---------------------------------------------------------------------- variables
 def read(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A variable's value, or what the model has written to it before."""
+    """Return a variable's value, or what the model has written to it before."""
     handle = inputs[0].x.ref()
     if handle in tracer.lost:
         raise UnsupportedOperationError(
@@ -50,13 +50,13 @@ def read(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> lis
 
 
 def write(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """Writing to a variable is noted for later reads; the variable stays as it is."""
+    """Note what is written to a variable, for later reads; the variable itself does not change."""
     handle, value = inputs[0].x.ref(), inputs[1]
     if op.type != "AssignVariableOp":
         before = tracer.written.get(handle)
         if before is None:
-            kept = tf.raw_ops.ReadVariableOp(resource=inputs[0].x, dtype=value.x.dtype)
-            before = Value(kept, kept)
+            stored = tf.raw_ops.ReadVariableOp(resource=inputs[0].x, dtype=value.x.dtype)
+            before = Value(stored, stored)
         if before.active or value.active:
             raise UnsupportedOperationError(
                 f"{op.type} in {tracer.library.place(op)} adds what depends on the input to a variable."
@@ -69,51 +69,51 @@ def write(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> li
 
 
 # ---------------------------------------------------------------------- values as tensors
-class Form:
-    """How values are handed through a loop or a branch as plain tensors: as many of each as it takes."""
+class ValuePacking:
+    """Pass values through a loop or a branch as plain tensors: as many for each as it needs."""
 
     def __init__(self, tracer: Tracer, flags: Sequence[str], layouts: Sequence[Any]) -> None:
         self.tracer, self.active, self.layouts = tracer, [f == ACTIVE for f in flags], list(layouts)
         several = 3 if tracer.constants_differ else 1
-        self.counts = [2 if f == ACTIVE else 1 if f == STILL else several for f in flags]
+        self.counts = [2 if f == ACTIVE else 1 if f == STATIC else several for f in flags]
 
-    def parts(self, values: Sequence[Value], op: Any) -> list[Any]:
-        """Tensors of all values."""
-        return [t for v, count in zip(values, self.counts, strict=True) for t in self.of(v, count, op)]
+    def pack(self, values: Sequence[Value], op: Any) -> list[Any]:
+        """Return the tensors of all values."""
+        return [t for v, count in zip(values, self.counts, strict=True) for t in self.pack_value(v, count, op)]
 
-    def of(self, value: Value, count: int, op: Any) -> list[Any]:
-        """Tensors of one value."""
-        value = self.tracer.settled(value, op)
+    def pack_value(self, value: Value, count: int, op: Any) -> list[Any]:
+        """Return the tensors of one value."""
+        value = self.tracer.require_equal_positions(value, op)
         return [tf.identity(t) for t in (value.x, value.r, value.p)[:count]]
 
-    def values(self, parts: Sequence[Any]) -> list[Value]:
-        """The way back."""
+    def unpack(self, parts: Sequence[Any]) -> list[Value]:
+        """Return the values of tensors."""
         waiting = iter(parts)
-        found = []
+        values = []
         for active, count, layout in zip(self.active, self.counts, self.layouts, strict=True):
             x, *rest = (next(waiting) for _ in range(count))
             r, p = (*rest, *((x,) * 2))[:2] if count == 1 else (*rest, None)[:2]
-            found.append(self.tracer.placed(Value(x, r, active, p, layout if active else None)))
-        return found
+            values.append(self.tracer.require_layout(Value(x, r, active, p, layout if active else None)))
+        return values
 
 
 # ---------------------------------------------------------------------- branches
 def branch(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A condition takes the same branch on both sides, which is checked."""
+    """Run a condition, which must take the same branch on both sides; that is checked."""
     which, arguments = _condition(tracer, op, inputs[0]), inputs[1:]
-    bodies, choose = tracer.survey.branches(op), partial(_choose, op, which.x)
-    flags = tracer.survey.run_all(bodies, flags_of(arguments))
-    form = Form(tracer, flags, [tracer.layouts.of(t) for t in op.outputs])
+    bodies, choose = tracer.analysis.branches(op), partial(_choose, op, which.x)
+    flags = tracer.analysis.run_all(bodies, analysis_flags(arguments))
+    packing = ValuePacking(tracer, flags, [tracer.layouts.of(t) for t in op.outputs])
 
     def forward(body: Any) -> list[Any]:
-        with tracer.counted() as inside:
-            parts = form.parts(tracer.run_inside(body, arguments, None), op)
-        return [*parts, inside.of_turn([])]
+        with tracer.count_separately() as inside:
+            parts = packing.pack(tracer.run_inside(body, arguments, None), op)
+        return [*parts, inside.turn_vector([])]
 
     *parts, taken = choose([partial(forward, b) for b in bodies])
-    outputs = form.values(parts)
-    tracer.bytes.branch(taken)
-    if tape is not None and any(form.active):
+    outputs = packing.unpack(parts)
+    tracer.bytes.add_branch(taken)
+    if tape is not None and any(packing.active):
         varying = [v for v in arguments if v.active]
 
         def pull(*multipliers: Any) -> None:
@@ -122,30 +122,30 @@ def branch(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> l
             def backward(body: Any) -> list[Any]:
                 entries = [replace(v) for v in arguments]
                 inner = Tape(tracer)
-                with tracer.counted():
+                with tracer.count_separately():
                     for value, m in zip(tracer.run_inside(body, entries, inner), multipliers, strict=True):
                         inner.add(value, m)
                     inner.pull()
-                return [_found(tracer, inner, e) for e in entries if e.active]
+                return [_multiplier_or_zero(tracer, inner, e) for e in entries if e.active]
 
-            found = choose([partial(backward, b) for b in bodies])
+            input_multipliers = choose([partial(backward, b) for b in bodies])
             tracer.diagnosis = outside
-            tape.add_all(varying, found)
+            tape.add_all(varying, input_multipliers)
 
         tape.record(outputs, pull)
     return outputs
 
 
 def _condition(tracer: Tracer, op: Any, which: Value) -> Value:
-    """What decides between the branches, the same on both sides; checked where it may differ."""
+    """Return the value that decides between the branches, with a check that it is equal on both sides."""
     if which.x is which.r:
         return which
-    if tracer.pairing.apart and not (which.active or which.origin):
+    if tracer.pairing.is_separate and not (which.active or which.origin):
         raise Unpaired(which.x.name)  # the branch depends on the number of rows
     if not op.type.endswith("Case"):
         which = replace(which, **{side: tf.cast(getattr(which, side), tf.bool) for side in "xrp"})
     text = f"a condition ({op.type}) in {tracer.library.place(op)} takes another branch for the example than for the reference"
-    return tracer.agreed(which, text)
+    return tracer.require_equal(which, text)
 
 
 def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
@@ -155,48 +155,48 @@ def _choose(op: Any, which: Any, ways: list[Any]) -> list[Any]:
 
 
 # ---------------------------------------------------------------------- multipliers that may be nothing yet
-def nothing(tracer: Tracer, value: Value) -> Any:
-    """A multiplier of 0."""
+def zero_multiplier(tracer: Tracer, value: Value) -> Any:
+    """Return a multiplier of 0."""
     return empty_list(tracer, value) if value.is_list else tf.zeros(tracer.pairing.shape(value), tracer.float_of(value))
 
 
-def _found(tracer: Tracer, tape: Tape, value: Value) -> Any:
-    found = tape.multipliers.get(value)
-    return nothing(tracer, value) if found is None else found
+def _multiplier_or_zero(tracer: Tracer, tape: Tape, value: Value) -> Any:
+    multiplier = tape.multipliers.get(value)
+    return zero_multiplier(tracer, value) if multiplier is None else multiplier
 
 
 # ---------------------------------------------------------------------- loops
 class Loop:
-    """A loop of the traced graph."""
+    """Run a loop of the traced graph on both sides, and pull multipliers through it."""
 
     def __init__(self, tracer: Tracer, op: Any, inputs: list[Value]) -> None:
         self.tracer, self.op = tracer, op
-        self.inputs = [tracer.settled(v, op) for v in inputs]
+        self.inputs = [tracer.require_equal_positions(v, op) for v in inputs]
         self.body, self.condition = (tracer.library.body(op, name) for name in ("body", "cond"))
-        self.flags = tracer.survey.loop(op, flags_of(self.inputs))
+        self.flags = tracer.analysis.loop(op, analysis_flags(self.inputs))
         self.active = [f == ACTIVE for f in self.flags]
         fixed = [self.body.position(k) == k for k in range(len(inputs))]
         self.varying = [k for k in range(len(inputs)) if not fixed[k]]
         self.moving = [k for k in self.varying if self.active[k]]
         self.constant = [k for k in range(len(inputs)) if fixed[k] and self.active[k]]
-        self.kept = [k for k in self.varying if self.body.reads(k, KEEPS if self.inputs[k].is_list else ())]
-        self.form, self.kept_form = self._form(self.varying), self._form(self.kept)
+        self.saved = [k for k in self.varying if self.body.reads(k, KEEPS if self.inputs[k].is_list else ())]
+        self.packing, self.saved_packing = self._packing(self.varying), self._packing(self.saved)
         for k in (k for k in self.moving if self.inputs[k].is_list):  # one body may be that of several loops
-            (tracer.writes_over if self.inputs[k].active else tracer.writes_once).add(written_once(self.body, k))
+            (tracer.writes_over if self.inputs[k].active else tracer.writes_once).add(single_write(self.body, k))
         # Lists that hold what a variable holds, at one place: that variable takes what reaches it, before the way back.
         self.copies = {
-            k: found
+            k: copied
             for k in self.moving
             if self.inputs[k].is_list
             and not self.inputs[k].active
-            and (found := copied_from(self.body, k)) is not None
-            and found[1] in self.moving
+            and (copied := copied_variable(self.body, k)) is not None
+            and copied[1] in self.moving
         }
         self.turns: Any = None
         self.stacks: list[Any] = []
 
-    def _form(self, which: list[int]) -> Form:
-        return Form(self.tracer, [self.flags[k] for k in which], [self._layout(k) for k in which])
+    def _packing(self, which: list[int]) -> ValuePacking:
+        return ValuePacking(self.tracer, [self.flags[k] for k in which], [self._layout(k) for k in which])
 
     def _layout(self, k: int) -> Any:
         return self.tracer.layouts.of(self.body.inputs[k])
@@ -206,80 +206,84 @@ class Loop:
         return replace(value, active=self.active[k], layout=self._layout(k) if self.active[k] else None)
 
     def _arguments(self, which: list[int], values: Sequence[Value]) -> list[Value]:
-        """All inputs of the body: what varies, and what does not."""
-        found = dict(zip(which, values, strict=True))
-        return [found.get(k) or self._entry(k) for k in range(len(self.inputs))]
+        """Return all inputs of the body: those that vary, and those that do not."""
+        by_position = dict(zip(which, values, strict=True))
+        return [by_position.get(k) or self._entry(k) for k in range(len(self.inputs))]
 
     def _chosen(self, values: Sequence[Value], which: list[int]) -> list[Value]:
         return [values[k] for k in which]
 
     def _shapes(self, which: list[int], counts: Sequence[int]) -> list[tf.TensorShape]:
-        """Shapes that hold in every turn."""
+        """Return shapes that hold in every turn."""
         return [self.op.outputs[k].shape for k, count in zip(which, counts, strict=True) for _ in range(count)]
 
     # ------------------------------------------------------------------ forward
-    def forward(self, keep: bool) -> list[Value]:
-        """Run the loop on both sides; with ``keep``, note what every turn begins with."""
-        parts = self.form.parts([self._entry(k) for k in self.varying], self.op)
-        stacks = self._new_stacks() if keep else []
+    def forward(self, save: bool) -> list[Value]:
+        """Run the loop on both sides; with ``save``, store what every turn begins with."""
+        parts = self.packing.pack([self._entry(k) for k in self.varying], self.op)
+        stacks = self._new_stacks() if save else []
 
         def goes_on(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
-            with self.tracer.counted():
-                (found,) = self.tracer.run(self.condition, self._arguments(self.varying, self.form.values(parts)), None)
-            return found.x
+            with self.tracer.count_separately():
+                (decision,) = self.tracer.run(
+                    self.condition, self._arguments(self.varying, self.packing.unpack(parts)), None
+                )
+            return decision.x
 
         def turn_of(turn: Any, parts: Any, stacks: Any, taken: Any) -> Any:
-            arguments = self._arguments(self.varying, self.form.values(parts))
-            with tf.control_dependencies(self._agreement(arguments, True)):
+            arguments = self._arguments(self.varying, self.packing.unpack(parts))
+            with tf.control_dependencies(self._checks(arguments, True)):
                 turn = tf.identity(turn)
-            kept = self._chosen(arguments, self.kept)
-            if keep:
-                stacks = [s.write(turn, t) for s, t in zip(stacks, self.kept_form.parts(kept, self.op), strict=True)]
-            with self.tracer.counted(of_loop=True) as inside:
+            saved = self._chosen(arguments, self.saved)
+            if save:
+                stacks = [
+                    s.write(turn, t) for s, t in zip(stacks, self.saved_packing.pack(saved, self.op), strict=True)
+                ]
+            with self.tracer.count_separately(of_loop=True) as inside:
                 outputs = self.tracer.run_inside(self.body, arguments, None)
-            taken = tf.maximum(taken, inside.of_turn([v.x for v in kept if v.active and not v.is_list]))
-            return turn + 1, self.form.parts(self._chosen(outputs, self.varying), self.op), stacks, taken
+            taken = tf.maximum(taken, inside.turn_vector([v.x for v in saved if v.active and not v.is_list]))
+            return turn + 1, self.packing.pack(self._chosen(outputs, self.varying), self.op), stacks, taken
 
-        shapes = self._shapes(self.varying, self.form.counts)
+        shapes = self._shapes(self.varying, self.packing.counts)
         self.turns, parts, self.stacks, taken = tf.while_loop(
             goes_on,
             turn_of,
             (tf.constant(0), parts, stacks, tf.zeros([4], tf.float64)),
             shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None) for _ in stacks], tf.TensorShape([4])),
         )
-        self.tracer.bytes.turns(self.turns, taken)
-        values = self.form.values(parts)
-        checks = self._agreement(self._arguments(self.varying, values), False)
+        self.tracer.bytes.add_loop(self.turns, taken)
+        values = self.packing.unpack(parts)
+        checks = self._checks(self._arguments(self.varying, values), False)
         if checks:
             with tf.control_dependencies(checks):
                 self.turns = tf.identity(self.turns)
-                values = self.form.values([tf.identity(t) for t in parts])
-        found = dict(zip(self.varying, values, strict=True))
-        return [found.get(k, v) for k, v in enumerate(self.inputs)]
+                values = self.packing.unpack([tf.identity(t) for t in parts])
+        by_position = dict(zip(self.varying, values, strict=True))
+        return [by_position.get(k, v) for k, v in enumerate(self.inputs)]
 
     def _new_stacks(self) -> list[tf.TensorArray]:
         limit = self.inputs[1].x
         size = tf.maximum(limit, 0) if limit.dtype == tf.int32 and limit.shape.rank == 0 else tf.constant(0)
-        shapes = self._shapes(self.kept, self.kept_form.counts)
-        kept = [
+        shapes = self._shapes(self.saved, self.saved_packing.counts)
+        dtypes = [
             self.inputs[k].x.dtype
-            for k, count in zip(self.kept, self.kept_form.counts, strict=True)
+            for k, count in zip(self.saved, self.saved_packing.counts, strict=True)
             for _ in range(count)
         ]
         return [
             tf.TensorArray(d, size, dynamic_size=True, clear_after_read=False, infer_shape=False, element_shape=s)
-            for d, s in zip(kept, shapes, strict=True)
+            for d, s in zip(dtypes, shapes, strict=True)
         ]
 
-    def _agreement(self, arguments: list[Value], expected: bool) -> list[Any]:
-        """Checks that the reference goes on (or stops) when the example does."""
-        (found,) = self.tracer.survey.run(self.condition, self.flags)
-        if found != ACTIVE:
-            if found != STILL and self.tracer.pairing.apart:
+    def _checks(self, arguments: list[Value], expected: bool) -> list[Any]:
+        """Return checks that the reference continues (or stops) when the example does."""
+        (flag,) = self.tracer.analysis.run(self.condition, self.flags)
+        if flag != ACTIVE:
+            if flag != STATIC and self.tracer.pairing.is_separate:
                 raise Unpaired(self.op.name)  # turns that depend on the number of rows
-            if found == STILL or not self.tracer.constants_differ:
+            if flag == STATIC or not self.tracer.constants_differ:
                 return []
-        with self.tracer.counted():
+        with self.tracer.count_separately():
             (decision,) = self.tracer.run(self.condition, arguments, None)
         self.tracer.checks = True
         text = (
@@ -289,11 +293,11 @@ class Loop:
 
     # ------------------------------------------------------------------ backward
     def backward(self, multipliers: Sequence[Any], final: list[Value]) -> list[Any]:
-        """Multipliers of the loop's inputs, None where there is none."""
+        """Return the multipliers of the loop's inputs, None where there is none."""
         entries, moving = {k: self._entry(k) for k in self.constant}, [k for k in self.moving if k not in self.copies]
         multipliers = self._without_copies(multipliers, final)
         carried, summed = (
-            [nothing(self.tracer, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
+            [zero_multiplier(self.tracer, values[k]) if multipliers[k] is None else multipliers[k] for k in which]
             for which, values in ((moving, final), (self.constant, entries))
         )
 
@@ -301,17 +305,18 @@ class Loop:
 
         def turn_of(turn: Any, carried: Any, summed: Any, gaps: Any) -> Any:
             turn = turn - 1
-            arguments = self._arguments(self.kept, self._kept_values(turn))
+            arguments = self._arguments(self.saved, self._saved_values(turn))
             tape = Tape(self.tracer)
             for k, m in zip(self.constant, summed, strict=True):
                 tape.add(arguments[k], m)
-            with self.tracer.counted():
+            with self.tracer.count_separately():
                 outputs = self.tracer.run_inside(self.body, arguments, tape)
                 for k, m in zip(moving, carried, strict=True):
                     tape.add(outputs[k], m)
                 tape.pull()
             before, constant = (
-                [_found(self.tracer, tape, arguments[k]) for k in which] for which in (moving, self.constant)
+                [_multiplier_or_zero(self.tracer, tape, arguments[k]) for k in which]
+                for which in (moving, self.constant)
             )
             return turn, before, constant, self._diagnosed(gaps)
 
@@ -326,39 +331,39 @@ class Loop:
         if outside is not None:
             outside.append(Diagnosis([step for d in self.tracer.diagnosis or () for step in d.steps], gaps))
         self.tracer.diagnosis = outside
-        found = dict(zip([*moving, *self.constant], [*carried, *summed], strict=True))
-        return [found.get(k) for k in range(len(self.inputs))]
+        by_position = dict(zip([*moving, *self.constant], [*carried, *summed], strict=True))
+        return [by_position.get(k) for k in range(len(self.inputs))]
 
     def _without_copies(self, multipliers: Sequence[Any], final: list[Value]) -> list[Any]:
-        """The multipliers of all variables, those of lists added to what they have copied, if there was a turn."""
-        found = list(multipliers)
+        """Return the multipliers of all variables; those of lists are added to the variables that the lists copy."""
+        totals = list(multipliers)
         for k, (place, j) in self.copies.items():
-            if found[k] is not None:
+            if totals[k] is not None:
                 # Without a turn the list may be empty.
-                copied = partial(item_of, self.tracer, found[k], place, final[j])
-                item = tf.cond(self.turns > 0, copied, partial(nothing, self.tracer, final[j]))
-                found[j] = item if found[j] is None else found[j] + item
-        return found
+                copied = partial(list_item, self.tracer, totals[k], place, final[j])
+                item = tf.cond(self.turns > 0, copied, partial(zero_multiplier, self.tracer, final[j]))
+                totals[j] = item if totals[j] is None else totals[j] + item
+        return totals
 
     def _diagnosed(self, before: Any) -> Any:
-        """The largest gaps of all turns so far."""
+        """Return the largest gaps of all turns so far."""
         if self.tracer.diagnosis is None:
             return before
         now = Diagnosis.of_all(self.tracer.diagnosis).gaps
         before = tf.pad(before, [[0, 0], [0, tf.shape(now)[1] - tf.shape(before)[1]]])
         return tf.where(now[:1] > before[:1], now, before)
 
-    def _kept_values(self, turn: Any) -> list[Value]:
+    def _saved_values(self, turn: Any) -> list[Value]:
         parts = [stack.read(turn) for stack in self.stacks]
-        for part, shape in zip(parts, self._shapes(self.kept, self.kept_form.counts), strict=True):
+        for part, shape in zip(parts, self._shapes(self.saved, self.saved_packing.counts), strict=True):
             part.set_shape(shape)
-        return self.kept_form.values(parts)
+        return self.saved_packing.unpack(parts)
 
 
 def loop(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """A while loop."""
+    """Run a while loop."""
     run, tracer.loops = Loop(tracer, op, inputs), True
-    outputs = run.forward(keep=tape is not None and any(run.active))
+    outputs = run.forward(save=tape is not None and any(run.active))
     if tape is not None and any(run.active):
         # what passes a loop unchanged is another value behind it: its multiplier goes through the loop
         outputs = [replace(v) for v in outputs]
@@ -373,9 +378,9 @@ def loop(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> lis
 
 # ---------------------------------------------------------------------- lists of tensors
 def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | None) -> list[Value]:
-    """Lists of tensors are linear; the multipliers of a list are a list, of the tracer's float dtype."""
+    """Run an operation on lists of tensors; the multipliers of a list are a list, of the tracer's float dtype."""
     if not any(v.active for v in inputs):
-        return tracer.constant(op, inputs)
+        return tracer.run_constant(op, inputs)
     places = [v for v in inputs[1:] if v.active and v.x.dtype == tf.int32]
     once = op in tracer.writes_once and op not in tracer.writes_over
     adjoint = _set_item_once if once else ADJOINTS.get(op.type)
@@ -384,18 +389,18 @@ def list_operation(tracer: Tracer, op: Any, inputs: list[Value], tape: Tape | No
             f"{op.type} in {tracer.library.place(op)} of values that depend on the input has no rule."
         )
     x, r = (emit(op, [getattr(v, side) for v in inputs]) for side in "xr")
-    outputs = tracer.outputs(op, x, r)
+    outputs = tracer.active_values(op, x, r)
     length = tf.raw_ops.TensorListLength(input_handle=x[0]) if op.type == "TensorListSetItem" else None
     for item in inputs:
         if item.active and not item.is_list:
-            tracer.bytes.item(item.x, length)
+            tracer.bytes.add_item(item.x, length)
     if tape is not None:
         tape.record(outputs, lambda *m: adjoint(tracer, tape, inputs, outputs, m))
     return outputs
 
 
 def empty_list(tracer: Tracer, items: Value) -> Any:
-    """A list of multipliers that are 0."""
+    """Return a list of multipliers that are 0."""
     length = tf.raw_ops.TensorListLength(input_handle=items.x)
     shape = tracer.pairing.element_shape(items)
     if shape is None:
@@ -409,8 +414,8 @@ def _item(tracer: Tracer, multipliers: Any, index: Any, like: Value) -> Any:
     )
 
 
-def item_of(tracer: Tracer, multipliers: Any, place: int, like: Value) -> Any:
-    """The multiplier of what is at a place of a list."""
+def list_item(tracer: Tracer, multipliers: Any, place: int, like: Value) -> Any:
+    """Return the multiplier of the item at a position of a list."""
     return tf.cast(_item(tracer, multipliers, place, like), tracer.float_of(like))
 
 
@@ -431,13 +436,13 @@ def _set_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Val
 
 
 def _set_item_once(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
-    """As ``_set_item``, where nobody reads this place again: XLA would copy the list in every turn to write a 0 to it."""
+    """Pull like ``_set_item`` if nobody reads this position again; XLA would copy the list in every turn to write a 0."""
     tape.add(inputs[2], _item(tracer, m[0], inputs[1].x, inputs[2]))
     tape.add(inputs[0], m[0])
 
 
 def _writer(body: Body, k: int) -> Any:
-    """The operation by which alone a loop touches its variable k, a list, and writes to it; else None."""
+    """Return the operation by which alone a loop touches its variable k, a list, and writes to it; else None."""
     entering = {id(t) for t in body.inputs}
 
     def users(tensor: Any) -> list[Any]:
@@ -445,26 +450,26 @@ def _writer(body: Body, k: int) -> Any:
         return [op for op in used for t in op.inputs if source(t, entering) is tensor]
 
     op = body.sources[k].op
-    made = body.sources[k]
-    if op.type != "TensorListSetItem" or users(body.inputs[k]) != [op] or users(made):
+    written = body.sources[k]
+    if op.type != "TensorListSetItem" or users(body.inputs[k]) != [op] or users(written):
         return None
-    if source(op.inputs[0], entering) is not body.inputs[k] or sum(made is s for s in body.sources) > 1:
+    if source(op.inputs[0], entering) is not body.inputs[k] or sum(written is s for s in body.sources) > 1:
         return None
     return op
 
 
-def copied_from(body: Body, k: int) -> tuple[int, int] | None:
-    """A place to which a loop writes, in each turn and to no other, what its variable j takes too, and j; else None."""
+def copied_variable(body: Body, k: int) -> tuple[int, int] | None:
+    """Return a position of list k to which a loop writes the new value of variable j in each turn, and j; else None."""
     op, entering = _writer(body, k), {id(t) for t in body.inputs}
     place = op and tf.get_static_value(op.inputs[1])
     if place is None:
         return None
     item = source(op.inputs[2], entering)
-    return next(((int(place), j) for j, made in enumerate(body.sources) if made is item and j != k), None)
+    return next(((int(place), j) for j, result in enumerate(body.sources) if result is item and j != k), None)
 
 
-def written_once(body: Body, k: int) -> Any:
-    """The operation by which alone a loop touches its variable k, a list, and writes each place of it once; else None."""
+def single_write(body: Body, k: int) -> Any:
+    """Return the operation by which alone a loop touches its list k and writes each position once; else None."""
     op, entering = _writer(body, k), {id(t) for t in body.inputs}
     if op is None:
         return None
@@ -518,10 +523,10 @@ def _gather(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value
 
 def _scatter(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     value, indices = inputs[0], inputs[1].x
-    found = tf.raw_ops.TensorListGather(
+    items = tf.raw_ops.TensorListGather(
         input_handle=m[0], indices=indices, element_shape=tracer.pairing.shape(value)[1:], element_dtype=tracer.carrier
     )
-    tape.add(value, found)
+    tape.add(value, items)
 
 
 ADJOINTS = {

@@ -1,6 +1,6 @@
-"""A model computed in float64, whatever it computes in: its graph with the wider type in the place of the narrower ones.
+"""Compute a model in float64, whatever it computes in: rewrite its graph with the wider type in place of the narrower ones.
 
-Variables stay what they are; their values are widened where they are read.
+Variables keep their type; their values are widened where they are read.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ WRITES = "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"
 WIDE = tf.float64.as_datatype_enum
 
 
-def widened(function: Any, inputs: int) -> Any:
-    """A traced function with the same inputs, of which the first ones are wide, and outputs in float64."""
+def widen_graph(function: Any, inputs: int) -> Any:
+    """Return a traced function with the same inputs, of which the first ones are wide, and outputs in float64."""
     graph, captured = function.graph, function.captured_inputs
-    wide = _in_float64(graph.as_graph_def(add_shapes=True))
-    given = graph.inputs[: len(graph.inputs) - len(captured)]
+    wide = _widen_definition(graph.as_graph_def(add_shapes=True))
+    entries = graph.inputs[: len(graph.inputs) - len(captured)]
     specs = [
-        tf.TensorSpec(t.shape, tf.float64 if t.dtype in NARROW and k < inputs else t.dtype) for k, t in enumerate(given)
+        tf.TensorSpec(t.shape, tf.float64 if t.dtype in NARROW and k < inputs else t.dtype)
+        for k, t in enumerate(entries)
     ]
 
     def call(*arguments: Any) -> Any:
@@ -39,75 +40,75 @@ def widened(function: Any, inputs: int) -> Any:
 
     for definition in wide.library.function:  # TensorFlow knows those alone that it has traced itself
         add_function(definition)
-    made = tf.function(call, autograph=False).get_concrete_function(*specs)
-    weakref.finalize(made, _forgotten, [f.signature.name for f in wide.library.function]).atexit = False
-    return made
+    wide_function = tf.function(call, autograph=False).get_concrete_function(*specs)
+    weakref.finalize(wide_function, _remove_functions, [f.signature.name for f in wide.library.function]).atexit = False
+    return wide_function
 
 
-def _forgotten(functions: Sequence[str]) -> None:
+def _remove_functions(functions: Sequence[str]) -> None:
     for name in functions:
         remove_function(name)
 
 
 # ---------------------------------------------------------------------- graphs and functions rewritten
-def _in_float64(definition: Any) -> Any:
-    """A graph and its functions, which get names of their own."""
+def _widen_definition(definition: Any) -> Any:
+    """Return a graph and its functions in float64; the functions get new names."""
     names = {f.signature.name: f"{f.signature.name}_in_float64" for f in definition.library.function}
     wide = type(definition)(versions=definition.versions)
     wide.node.extend(_Rewriting(names, in_function=False).nodes(definition.node))
     for function in definition.library.function:
-        made = wide.library.function.add()
-        made.CopyFrom(function)
-        made.signature.name = names[function.signature.name]
-        for argument in (*made.signature.input_arg, *made.signature.output_arg):
+        wide_body = wide.library.function.add()
+        wide_body.CopyFrom(function)
+        wide_body.signature.name = names[function.signature.name]
+        for argument in (*wide_body.signature.input_arg, *wide_body.signature.output_arg):
             argument.type = _wide_type(argument.type)
             argument.ClearField("experimental_full_type")
         rewriting = _Rewriting(names, in_function=True)
-        del made.node_def[:]
-        made.node_def.extend(rewriting.nodes(function.node_def))
+        del wide_body.node_def[:]
+        wide_body.node_def.extend(rewriting.nodes(function.node_def))
         for key, name in function.ret.items():
-            made.ret[key] = rewriting.renamed.get(name, name)
+            wide_body.ret[key] = rewriting.renamed.get(name, name)
     return wide
 
 
 class _Rewriting:
-    """Puts float64 into the nodes of a graph, or of a function, where outputs are called by their arguments' names."""
+    """Put float64 into the nodes of a graph, or of a function, in which outputs are called by their arguments' names."""
 
     def __init__(self, names: Mapping[str, str], in_function: bool) -> None:
         self._names, self._in_function = names, in_function
         self.renamed: dict[str, str] = {}
         self._nodes: list[Any] = []
 
-    def nodes(self, given: Sequence[Any]) -> list[Any]:
-        """The nodes, with the casts that they need."""
-        for node in given:
+    def nodes(self, definitions: Sequence[Any]) -> list[Any]:
+        """Return the nodes, with the casts that they need."""
+        for node in definitions:
             self._rewrite(node)
         for node in self._nodes:
             node.input[:] = [self.renamed.get(name, name) for name in node.input]
         return self._nodes
 
     def _rewrite(self, node: Any) -> None:
-        made = _copy(node)
-        made.op = self._names.get(node.op, node.op)
-        made.attr.pop("_class", None)
-        made.ClearField("experimental_type")
+        rewritten = _copy(node)
+        rewritten.op = self._names.get(node.op, node.op)
+        rewritten.attr.pop("_class", None)
+        rewritten.ClearField("experimental_type")
         narrow = node.op in (*READS, *WRITES) and tf.as_dtype(node.attr["dtype"].type) in NARROW
         if not narrow:
-            for value in made.attr.values():
+            for value in rewritten.attr.values():
                 self._widen(value)
         elif node.op in WRITES:
-            made.input[1] = self._cast(f"{node.name}/narrow", node.input[1], WIDE, node.attr["dtype"].type)
-        self._nodes.append(made)
-        output = _only_output(made)
+            rewritten.input[1] = self._cast(f"{node.name}/narrow", node.input[1], WIDE, node.attr["dtype"].type)
+        self._nodes.append(rewritten)
+        output = _only_output(rewritten)
         if output is None or not narrow:
             return
-        made.name += "/raw"
-        at = self._cast(node.name, self._called(made.name, output), node.attr["dtype"].type, WIDE)
+        rewritten.name += "/raw"
+        at = self._cast(node.name, self._output_reference(rewritten.name, output), node.attr["dtype"].type, WIDE)
         if self._in_function:
             self.renamed[f"{node.name}:{output}:0"] = at
 
     def _widen(self, value: Any) -> None:
-        """Put float64 in the place of narrower types, and new names of functions, into an attribute."""
+        """Replace narrower types by float64, and functions by their new names, in an attribute."""
         kind = value.WhichOneof("value")
         if kind == "type":
             value.type = _wide_type(value.type)
@@ -119,7 +120,7 @@ class _Rewriting:
             function.name = self._names.get(function.name, function.name)
 
     def _cast(self, name: str, at: str, before: int, after: int) -> str:
-        return self._called(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")
+        return self._output_reference(self._add(name, "Cast", [at], SrcT=before, DstT=after), "y")
 
     def _add(self, name: str, operation: str, inputs: Sequence[str], **types: int) -> str:
         node = tf.compat.v1.NodeDef(name=name, op=operation, input=inputs)
@@ -128,27 +129,27 @@ class _Rewriting:
         self._nodes.append(node)
         return name
 
-    def _called(self, name: str, output: str) -> str:
+    def _output_reference(self, name: str, output: str) -> str:
         return f"{name}:{output}:0" if self._in_function else name
 
 
 def _copy(message: Any) -> Any:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
+    duplicate = type(message)()
+    duplicate.CopyFrom(message)
+    return duplicate
 
 
 def _only_output(node: Any) -> str | None:
-    """What the output of a node is called, if it has a single one that is a tensor of numbers."""
+    """Return the name of a node's output, if it has exactly one and that is a tensor of numbers."""
     return _output_type(node) and definition_of(node.op).output_arg[0].name
 
 
 def _output_type(node: Any) -> str | None:
-    """The attribute with the type of a node's only output."""
-    known = definition_of(node.op)
-    if known is None or len(known.output_arg) != 1:
+    """Return the attribute with the type of a node's only output."""
+    definition = definition_of(node.op)
+    if definition is None or len(definition.output_arg) != 1:
         return None
-    output = known.output_arg[0]
+    output = definition.output_arg[0]
     return None if output.number_attr or output.type_list_attr else output.type_attr or None
 
 

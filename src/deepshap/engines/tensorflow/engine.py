@@ -18,15 +18,15 @@ from ..interface import Comparison, Contributions, ModelProfile, OperationGap, O
 from ..snapshot import other_draws
 from . import heads as output_heads
 from ._compat import eager_mode, tapes_recording
-from .backward import COMPILER, CROSSED, ON_ALL_PAIRS, ROW_BY_ROW, Explained, Options, explained
-from .double import NARROW, widened
-from .graph_analysis import ACTIVE, COUNTED, STILL, Survey, Witness
-from .graphs import ModelGraph, concrete, shared
-from .handlers import Handlers, Region, marked, scoped
+from .backward import ALIGNED, ALL_PAIRS, BROADCAST, COMPILER, ExplanationFunction, Options, trace_explanation
+from .double import NARROW, widen_graph
+from .graph_analysis import ACTIVE, ROW_COUNT, STATIC, GraphAnalysis, OperationCollector
+from .graphs import ModelGraph, share_graph, trace_model
+from .handlers import Handlers, LayerCall, mark_layers, note_scopes
 from .inputs import Inputs, take_output
 from .model_state import State, state_of
 from .operations import USER_OPERATIONS, Operation
-from .preserve import alone, dtype_of, layers_of, preserved, seeds_kept, variables_kept
+from .preserve import alone, dtype_of, layers_of, preserve_model, preserve_seeds, preserve_variables
 from .table import OPERATIONS
 from .tracer import AROUND
 
@@ -36,7 +36,7 @@ MOST_FOUND = 16  # things found of a model that are kept, outputs on references 
 
 
 class TensorFlowEngine(BaseEngine):
-    """Explains one Keras model, or one callable of TensorFlow's tensors."""
+    """Explain one Keras model, or one callable that takes TensorFlow's tensors."""
 
     framework = "tensorflow"
     heads: ClassVar[Any] = output_heads
@@ -67,10 +67,10 @@ class TensorFlowEngine(BaseEngine):
         self.handlers = Handlers(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Graphs cannot be pickled, and layers are found anew: a copy of the model has copies of them."""
+        """Return the state without graphs, which cannot be pickled, and layers, which are searched for in the copy."""
         layer = self.layers.get(self.layer)
         state = {**super().__getstate__(), "layer": layer, "layers": {}, "operations": {}}
-        return {k: v for k, v in state.items() if k not in ("_graphs", "_current", "_compared")}
+        return {k: v for k, v in state.items() if k not in ("_graphs", "_confirmed", "_compared")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -84,27 +84,27 @@ class TensorFlowEngine(BaseEngine):
         stack.enter_context(tf.init_scope())
         stack.enter_context(eager_mode())
         if not self.is_frozen:
-            self._current.clear()  # the model may run before it is probed, if it is at all
-            self._is_settled = False
+            self._confirmed.clear()  # the model may run before it is probed, if it is at all
+            self._is_unchanged = False
 
     def _form(self, values: Any, what: str) -> Inputs:
         return Inputs(values, self.batch_axis, what, dtype_of(self.model, list(self.layers)))
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model."""
+        """Forget all that is stored of the model."""
         self._graphs: dict[Any, tuple[ModelGraph, State | None]] = {}  # with the model's state when they were traced
-        self._current: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
+        self._confirmed: set[Any] = set()  # keys of the graphs that are known to be those of the model in this call
         self._compared: set[ModelGraph] = set()  # graphs that compute what the model returns as it is called
-        self._is_known = False  # whether all that the model's code reads can be compared
-        self._is_settled = False  # whether what was found once is known to be of the model as it is in this call
+        self._is_comparable = False  # whether all that the model's code reads can be compared
+        self._is_unchanged = False  # whether what was found once is known to be of the model as it is in this call
         self._values: Any = None  # of the model's variables when it was found out what is found once
         return super().forget()
 
     # ------------------------------------------------------------------ the model as a graph
     def graph(self, points: Points) -> ModelGraph:
-        """The model's graph for rows of this shape, kept where it is what it was.
+        """Return the model's graph for rows of this shape; it is kept while the model is unchanged.
 
-        In every call the model's state is compared, or it is traced anew where that could not tell all of it.
+        Every call compares the model's state, or traces the model again if its state cannot be compared.
         """
         self._build(points)
         tensors = [e for e in points.extra if Inputs.has_rows(e)]
@@ -115,47 +115,47 @@ class TensorFlowEngine(BaseEngine):
             tuple((r.shape[1:], r.dtype.name) for r in (*points.inputs, *tensors)),
             tuple(repr(e) for e in points.extra if not Inputs.has_rows(e)),
         )
-        if key not in self._current:
-            self._renew(key, points, marks)
-            self._current.add(key)
+        if key not in self._confirmed:
+            self._update_graph(key, points, marks)
+            self._confirmed.add(key)
         return self._graphs[key][0]
 
-    def _renew(self, key: Any, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> None:
-        """Trace the model, unless it is as it was when it was traced; keep what was made of a graph that is the same."""
-        before, known = self._graphs.get(key, (None, None))
-        if known is not None and known.is_still(self.model, self.output):
-            self._is_known = True
+    def _update_graph(self, key: Any, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> None:
+        """Trace the model, unless it is unchanged; keep the earlier graph, with all that was made of it, if both are equal."""
+        graph_before, state = self._graphs.get(key, (None, None))
+        if state is not None and state.is_unchanged(self.model, self.output):
+            self._is_comparable = True
             return
         self._found.clear()
-        graph = self._traced(points, marks)
+        graph = self._trace(points, marks)
         state = state_of(self.model, self.output)  # after the trace, which loads modules
-        self._is_known = state is not None
-        if before is None or before.signature != graph.signature:
-            before = shared(self.model, graph)
+        self._is_comparable = state is not None
+        if graph_before is None or graph_before.signature != graph.signature:
+            graph_before = share_graph(self.model, graph)
             self._sizes.clear()
-        self._graphs[key] = before, state
+        self._graphs[key] = graph_before, state
 
-    def _traced(self, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> ModelGraph:
+    def _trace(self, points: Points, marks: dict[Any, tuple[str, Operation | None]]) -> ModelGraph:
         form, inputs = points.form, points.inputs
         specs = [tf.TensorSpec((None, *r.shape[1:]), r.dtype) for r in inputs]
         specs += [tf.TensorSpec((None, *e.shape[1:]), e.dtype) for e in points.extra if Inputs.has_rows(e)]
-        regions: list[Region] = []
+        layer_calls: list[LayerCall] = []
         scopes: dict[str, str] = {}
 
-        def call(*given: Any) -> Any:
-            later = iter(given[len(inputs) :])
-            arguments = [next(later) if Inputs.has_rows(e) else e for e in points.extra]
-            output = self._explained_tensor(form.call(self.model, given[: len(inputs)], arguments))
-            return [output, *self._layer_inputs(regions, output)]
+        def call(*tensors: Any) -> Any:
+            rest = iter(tensors[len(inputs) :])
+            arguments = [next(rest) if Inputs.has_rows(e) else e for e in points.extra]
+            output = self._explained_tensor(form.call(self.model, tensors[: len(inputs)], arguments))
+            return [output, *self._layer_inputs(layer_calls, output)]
 
         with (
-            preserved(self.model, list(self.layers)),
-            scoped(self.layers, scopes),
-            marked(marks, regions),
+            preserve_model(self.model, list(self.layers)),
+            note_scopes(self.layers, scopes),
+            mark_layers(marks, layer_calls),
             tapes_recording(),
         ):
             try:
-                return self._in_precision(ModelGraph(concrete(call, specs), scopes, regions), len(inputs))
+                return self._in_precision(ModelGraph(trace_model(call, specs), scopes, layer_calls), len(inputs))
             except DeepShapError:
                 raise
             except Exception as error:
@@ -163,17 +163,17 @@ class TensorFlowEngine(BaseEngine):
                 raise
 
     def _in_precision(self, graph: ModelGraph, inputs: int) -> ModelGraph:
-        """The graph in the precision that the engine computes in."""
+        """Return the graph in the precision that the engine computes in."""
         if not self._in_float64:
             return graph
-        wide = ModelGraph(widened(graph.function, inputs), graph.library.scopes, graph.regions)
+        wide = ModelGraph(widen_graph(graph.function, inputs), graph.library.scopes, graph.layer_calls)
         wide.written = graph.written
         return wide
 
     def _refuse(self, error: Exception, points: Points) -> None:
         """Raise for a model that cannot be traced: its own error if it does not run at all."""
-        with variables_kept([v for layer in self.layers for v in layer.variables]), seeds_kept():
-            self._called(points[:1])
+        with preserve_variables([v for layer in self.layers for v in layer.variables]), preserve_seeds():
+            self._call_model(points[:1])
         raise UnsupportedOperationError(
             f"the model runs, but TensorFlow cannot make a graph of it ({type(error).__name__}: {str(error).strip()}). Values of "
             "tensors that go through Python or NumPy (float(x), x.numpy(), `if` and loops that depend on them) cannot be "
@@ -182,7 +182,7 @@ class TensorFlowEngine(BaseEngine):
         ) from error
 
     def _marks(self) -> dict[Any, tuple[str, Operation | None]]:
-        """Layers that are treated as a whole, and the one whose inputs are explained."""
+        """Return the layers that are treated as one operation, and the one whose inputs are explained."""
         rules = {layer: self.operations.get(layer) or USER_OPERATIONS.get(layer) for layer in self.layers}
         rules = {layer: rule or USER_OPERATIONS.get(type(layer)) for layer, rule in rules.items()}
         return {
@@ -191,17 +191,17 @@ class TensorFlowEngine(BaseEngine):
             if layer is self.layer or rules[layer] is not None
         }
 
-    def _layer_inputs(self, regions: list[Region], output: Any) -> list[Any]:
-        """What is explained of the inner layer."""
+    def _layer_inputs(self, layer_calls: list[LayerCall], output: Any) -> list[Any]:
+        """Return the explained inputs of the inner layer."""
         if self.layer is None:
             return []
-        calls = [region for region in regions if region.layer is self.layer]
-        found = [t for region in calls for t in region.inside if t.dtype.is_floating]
-        if not found:
+        calls = [layer_call for layer_call in layer_calls if layer_call.layer is self.layer]
+        tensors = [t for layer_call in calls for t in layer_call.inside if t.dtype.is_floating]
+        if not tensors:
             raise InputError(f"the layer {self.layer.name!r} is not called by the model, or has no float input.")
-        if len(calls) > 1 or any(t.graph is not output.graph for t in found):
+        if len(calls) > 1 or any(t.graph is not output.graph for t in tensors):
             raise called_twice(repr(self.layer.name))
-        return found
+        return tensors
 
     def _explained_tensor(self, result: Any) -> Any:
         """Take the explained tensor out of what the model returned; Keras' names of outputs are keys."""
@@ -212,17 +212,17 @@ class TensorFlowEngine(BaseEngine):
         return take_output(result, self.output)
 
     def _build(self, points: Points) -> None:
-        """Let a model that has no weights yet make them, as its first call would; find its layers as they are now."""
+        """Build a model that has no weights yet, as its first call does; update its layers."""
         if isinstance(self.model, keras.layers.Layer) and not self.model.built:
-            self._called(points[:1])
+            self._call_model(points[:1])
         self.layers = layers_of(self.model)
 
     # ------------------------------------------------------------------ the model by itself
-    def _called(self, points: Points) -> Any:
+    def _call_model(self, points: Points) -> Any:
         """Call the model as its user does, without a graph."""
-        given = [tf.constant(e) if Inputs.has_rows(e) else e for e in points.extra]
+        arguments = [tf.constant(e) if Inputs.has_rows(e) else e for e in points.extra]
         with self.running(points), tapes_recording():
-            return points.form.call(self.model, [tf.constant(r) for r in points.inputs], given)
+            return points.form.call(self.model, [tf.constant(r) for r in points.inputs], arguments)
 
     @staticmethod
     def _message(error: Exception) -> str:
@@ -237,32 +237,32 @@ class TensorFlowEngine(BaseEngine):
         return self._flat(self._native(points)[0], len(points))
 
     def _native(self, points: Points) -> list[np.ndarray]:
-        """The model's output, and the inputs of the inner layer."""
+        """Return the model's output, and the inputs of the inner layer."""
         graph = self.graph(points)
-        tensors = [*self._entering(points), *(tf.constant(e) for e in points.extra if Inputs.has_rows(e))]
-        with variables_kept(graph.written):
+        tensors = [*self._input_tensors(points), *(tf.constant(e) for e in points.extra if Inputs.has_rows(e))]
+        with preserve_variables(graph.written):
             return [t.numpy() for t in graph.function(*tensors)]
 
-    def _entering(self, points: Points, repeats: int = 1) -> list[Any]:
-        """The values of some points as tensors, in the precision that the engine computes in; each row several times."""
+    def _input_tensors(self, points: Points, repeats: int = 1) -> list[Any]:
+        """Return the inputs of points as tensors in the precision of the engine, each row repeated."""
         wide = [self._in_float64 and tf.as_dtype(r.dtype) in NARROW for r in points.inputs]
         values = [r.astype(np.float64) if w else r for r, w in zip(points.inputs, wide, strict=True)]
         return _tensors(values, repeats)
 
     def _compare(self, points: Points, row: np.ndarray) -> None:
-        """The graph must compute what the model returns when it is called, of the first of some rows."""
+        """Check on the first of some rows that the graph computes what the model returns when it is called."""
         graph = self.graph(points)
         if graph in self._compared or self._in_float64:
             return
 
         def called(draw: int) -> np.ndarray:
             with (
-                preserved(self.model, list(self.layers)),
-                variables_kept(graph.written),
-                seeds_kept(),
+                preserve_model(self.model, list(self.layers)),
+                preserve_variables(graph.written),
+                preserve_seeds(),
                 other_draws(draw),
             ):
-                return self._flat(self._explained_tensor(self._called(points)).numpy(), len(points))[0]
+                return self._flat(self._explained_tensor(self._call_model(points)).numpy(), len(points))[0]
 
         once = called(1)
         gap, scale = spread([row, once])
@@ -286,178 +286,186 @@ class TensorFlowEngine(BaseEngine):
         return output, layers
 
     def explained(self, points: Points) -> list[np.ndarray]:
-        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
+        """Return the explained arrays, the inputs or those of the inner layer, with the rows where the model has them."""
         return list(points.inputs) if self.layer is None else self._native(points)[1:]
 
     # ------------------------------------------------------------------ what is known of the model
     @property
     def declared_shape(self) -> tuple[int, ...] | None:
-        """Shape of the output for a row, of Keras models that say it."""
+        """Shape of the output for a row, if a Keras model declares it."""
         shape = getattr(self.model, "output_shape", None) if isinstance(self.model, keras.Model) else None
         return shape[1:] if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape[1:]) else None
 
     def free_memory(self) -> int | None:
-        """Free memory as the budget's default counts it: that of the machine."""
+        """Return None: the budget's default is the free memory of the machine."""
         return None
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether TensorFlow says that the device has no memory left."""
+        """Return whether TensorFlow says that the device has no memory left."""
         return isinstance(error, self.exhausted)
 
     def analyze(self, examples: Points, references: Points) -> ModelProfile:
         """Check on an example and a reference that the model can be explained, once while it does not change."""
         if not self.is_frozen:
-            self._current.clear()
-        self._survey(examples)  # before a model is run that will be refused
-        self._settle(examples)
+            self._confirmed.clear()
+        self._analysis(examples)  # before a model is run that will be refused
+        self._confirm_cache(examples)
         key = self.graph(examples), _rules_of_users()
-        found = self.once(key, lambda: self._probed(examples, references))
-        self.output_axis, self.layer_axes, self._recurrent, footprint, compiler, self.output_shape, self.dtype = found
+        properties = self.once(key, lambda: self._probe(examples, references))
+        self.output_axis, self.layer_axes, self._recurrent, footprint, compiler, self.output_shape, self.dtype = (
+            properties
+        )
         return self._profile(footprint, examples.form, compiler)
 
-    def _settle(self, points: Points) -> None:
-        """Forget what was found of the model if it is not known to be as it was, its variables' values among it."""
+    def _confirm_cache(self, points: Points) -> None:
+        """Forget the stored properties of the model unless it and the values of its variables are known to be unchanged."""
         if self.is_frozen:
             return
-        values = self.graph(points).values() if self._is_known else None
+        values = self.graph(points).values() if self._is_comparable else None
         if values is None or values != self._values or len(self._found) > MOST_FOUND:
             self._found.clear()
-        self._values, self._is_settled = values, values is not None
+        self._values, self._is_unchanged = values, values is not None
 
     @property
     def is_cached(self) -> bool:
-        """Where it is frozen, and in a call that has found the model unchanged."""
-        return self.is_frozen or self._is_settled
+        """Whether the model is frozen, or found unchanged in this call."""
+        return self.is_frozen or self._is_unchanged
 
-    def _probed(self, examples: Points, references: Points) -> tuple[Any, ...]:
-        """What is found on an example and a reference: axes, whether there are loops, memory, and the output's form."""
-        one, two = examples[:1], references[:1].described_by(examples[:1])
-        both = Points.joined([one, two])
+    def _probe(self, examples: Points, references: Points) -> tuple[Any, ...]:
+        """Return what an example and a reference show: axes, whether there are loops, memory, and the output's form."""
+        example, reference = examples[:1], references[:1].described_by(examples[:1])
+        both = Points.joined([example, reference])
         runs = [run.reshape(-1) for run in self._find_axes(both)]
-        function = self._function(both, CROSSED)
+        function = self._function(both, ALL_PAIRS)
         self._check_among_others(both, runs)
         self._compare(both, runs[0])
-        extra = tuple(tf.constant(e) for e in one.extra if Inputs.has_rows(e))
-        footprint = function.footprint(tuple(self._entering(one)), tuple(self._entering(two)), extra)
+        extra = tuple(tf.constant(e) for e in example.extra if Inputs.has_rows(e))
+        footprint = function.footprint(
+            tuple(self._input_tensors(example)), tuple(self._input_tensors(reference)), extra
+        )
         compiler = COMPILER if function.compiles else 0
         return self.output_axis, self.layer_axes, function.loops, footprint, compiler, self.output_shape, self.dtype
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``, once while the model does not change; activations are not kept from call to call."""
+        """Return ``outputs`` of references, computed once while the model does not change."""
         key = None if references.key is None else ("outputs", references.key, at_once)
         return self.once(key, lambda: self.outputs(references, at_once, "the background"))
 
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
-        """Attribute each example's explained outputs, minus those of its references, to what is explained."""
+        """Attribute each example's explained outputs, minus those of its references, to the explained inputs."""
         if multipliers and comparison.all_pairs:
             return self._of_pairs(comparison, plan)
         n, outputs = comparison.outputs.shape
-        function = self._function(comparison.examples, CROSSED if comparison.all_pairs else ROW_BY_ROW, multipliers)
+        function = self._function(comparison.examples, ALL_PAIRS if comparison.all_pairs else ALIGNED, multipliers)
         pairs = len(comparison.references) if comparison.all_pairs else 1
         together = max(1, min(outputs, plan.multipliers // (n * pairs)))  # outputs are explained as further examples
         parts = [
             self._outputs_as_examples(function, comparison, slice(k, k + together), plan)
             for k in range(0, outputs, together)
         ]
-        found = [np.concatenate(each) for each in zip(*(values for values, _, _ in parts), strict=True)]
+        arrays = [np.concatenate(part) for part in zip(*(values for values, _, _ in parts), strict=True)]
         y, yr = parts[-1][1:]
         if not multipliers:
-            return Contributions(found, y, yr)
-        half = len(found) // 2
-        both = [np.stack(pair)[:, :, :, None] for pair in zip(found[:half], found[half:], strict=True)]
-        return Contributions(found[:half], y, yr, both)
+            return Contributions(arrays, y, yr)
+        half = len(arrays) // 2
+        both = [np.stack(pair)[:, :, :, None] for pair in zip(arrays[:half], arrays[half:], strict=True)]
+        return Contributions(arrays[:half], y, yr, both)
 
     def _of_pairs(self, comparison: Comparison, plan: Plan) -> Contributions:
-        """Attributions and multipliers of every pair, each as a row beside a row."""
+        """Return attributions and multipliers of every pair, each explained as an aligned row."""
         n, b = len(comparison.examples), len(comparison.references)
-        found = self.contributions(comparison.aligned_pairs(), plan, True)
-        assert found.multipliers is not None
-        both = [m.reshape(*m.shape[:2], n, b, *m.shape[4:]) for m in found.multipliers]
-        expected = found.reference_outputs.reshape(n, b, -1).sum(1)
-        return Contributions([m[0].sum(2) for m in both], found.outputs[::b], expected, both)
+        aligned = self.contributions(comparison.aligned_pairs(), plan, True)
+        assert aligned.multipliers is not None
+        both = [m.reshape(*m.shape[:2], n, b, *m.shape[4:]) for m in aligned.multipliers]
+        expected = aligned.reference_outputs.reshape(n, b, -1).sum(1)
+        return Contributions([m[0].sum(2) for m in both], aligned.outputs[::b], expected, both)
 
     def _outputs_as_examples(
-        self, function: Explained, comparison: Comparison, some: slice, plan: Plan
+        self, function: ExplanationFunction, comparison: Comparison, selected: slice, plan: Plan
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Contributions to some outputs, (k, examples, ...), and the outputs of both sides."""
-        columns = comparison.outputs[:, some]
+        """Return contributions to some outputs, (k, examples, ...), and the outputs of both sides."""
+        columns = comparison.outputs[:, selected]
         count = columns.shape[1]
         examples = comparison.examples
         extra = _tensors([e for e in examples.extra if Inputs.has_rows(e)], count)
-        others = self._entering(comparison.references, 1 if comparison.all_pairs else count)
-        wanted = columns.ravel().astype(np.int32)
-        given = self._entering(examples, count), others, extra, wanted, plan.memory
-        *found, y, yr = function(*given)
-        if not all(np.isfinite(f).all() for f in found):
+        others = self._input_tensors(comparison.references, 1 if comparison.all_pairs else count)
+        indices = columns.ravel().astype(np.int32)
+        arguments = self._input_tensors(examples, count), others, extra, indices, plan.memory
+        *sums, y, yr = function(*arguments)
+        if not all(np.isfinite(f).all() for f in sums):
             options = function.options
-            *found, y, yr = self._function(examples, options.pairing, options.multipliers, zero_unreached=True)(*given)
-        values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in found]
+            *sums, y, yr = self._function(examples, options.pairing, options.multipliers, zero_unreached=True)(
+                *arguments
+            )
+        values = [np.moveaxis(f.numpy().reshape(*columns.shape, *f.shape[1:]), 1, 0) for f in sums]
         return values, *(v.numpy().astype(np.float64)[::count] for v in (y, yr))
 
-    def _function(self, points: Points, pairing: str, multipliers: bool = False, **flags: bool) -> Explained:
+    def _function(self, points: Points, pairing: str, multipliers: bool = False, **flags: bool) -> ExplanationFunction:
         graph, layer_axes = self.graph(points), None if self.layer is None else tuple(self.layer_axes)
         options = Options(len(points.inputs), self.output_axis or 0, layer_axes, pairing, multipliers, **flags)
         key = options, _rules_of_users()
         if key not in graph.functions:
-            graph.functions[key] = explained(graph, self._survey(points), options)
+            graph.functions[key] = trace_explanation(graph, self._analysis(points), options)
         self._dtypes |= {dtype.name for dtype in graph.functions[key].dtypes}
         return graph.functions[key]
 
-    def _survey(self, points: Points) -> Survey:
-        """What depends on the inputs; an error if some of it has no rule."""
+    def _analysis(self, points: Points) -> GraphAnalysis:
+        """Return which values depend on the inputs; raise an error if some of these have no rule."""
         graph = self.graph(points)
         count = len(points.inputs)
         key = count, _rules_of_users()
-        if key not in graph.surveys:
-            of_rows = ACTIVE if self.layer is None else COUNTED
-            flags = [of_rows] * count + [STILL] * (len(graph.body.inputs) - count)
-            survey = Survey(graph.library, {**OPERATIONS, **USER_OPERATIONS}, graph.regions)
-            survey.run(graph.body, flags)
-            survey.refuse()
-            graph.surveys[key] = survey
-        return graph.surveys[key]
+        if key not in graph.analyses:
+            of_rows = ACTIVE if self.layer is None else ROW_COUNT
+            flags = [of_rows] * count + [STATIC] * (len(graph.body.inputs) - count)
+            analysis = GraphAnalysis(graph.library, {**OPERATIONS, **USER_OPERATIONS}, graph.layer_calls)
+            analysis.run(graph.body, flags)
+            analysis.refuse()
+            graph.analyses[key] = analysis
+        return graph.analyses[key]
 
     # ------------------------------------------------------------------ in float64
     def _wide(self) -> TensorFlowEngine:
-        other = self._twin()
-        other._in_float64 = True
-        return other
+        twin = self._twin()
+        twin._in_float64 = True
+        return twin
 
     # ------------------------------------------------------------------ looking at a model
     def largest_gap(self, pair: Comparison) -> OperationGap | None:
         """Explain a single pair once more, with every rule checked by itself; return the worst."""
-        function = self._function(pair.examples, ON_ALL_PAIRS, diagnosis=True, zero_unreached=True)
+        function = self._function(pair.examples, BROADCAST, diagnosis=True, zero_unreached=True)
         extra = [tf.constant(e) for e in pair.examples.extra if Inputs.has_rows(e)]
-        row, reference = self._entering(pair.examples), self._entering(pair.references)
-        found, around = [], []
+        row, reference = self._input_tensors(pair.examples), self._input_tensors(pair.references)
+        gaps_of_rules, around = [], []
         for column in pair.outputs.T:
             gaps, sizes = function(row, reference, extra, column.astype(np.int32))
             for (name, place), gap, size in zip(function.steps, gaps.numpy(), sizes.numpy(), strict=True):
                 if not place.startswith(AROUND):
-                    found.append(OperationGap(name, place, float(gap), float(size)))
+                    gaps_of_rules.append(OperationGap(name, place, float(gap), float(size)))
                 elif gap:
                     around.append(OperationGap(name, place.removeprefix(AROUND), 0.0, 0.0, around=True))
-        worst = max(found, key=lambda entry: entry.gap if entry.gap == entry.gap else float("inf"), default=None)
+        worst = max(
+            gaps_of_rules, key=lambda entry: entry.gap if entry.gap == entry.gap else float("inf"), default=None
+        )
         is_to_blame = worst is not None and not worst.gap <= self.tolerance * max(worst.size, 1e-30)
         return worst if is_to_blame or not around else around[0]
 
     def uses(self, points: Points) -> list[OperationSummary]:
-        """The operations that the model uses on what depends on its inputs."""
-        self._current.clear()
+        """Return the operations that the model uses on values that depend on its inputs."""
+        self._confirmed.clear()
         graph = self.graph(points)
-        witness = Witness(graph.library, {**OPERATIONS, **USER_OPERATIONS})
+        witness = OperationCollector(graph.library, {**OPERATIONS, **USER_OPERATIONS})
         count = len(points.inputs)
-        witness.run(graph.body, [ACTIVE] * count + [STILL] * (len(graph.body.inputs) - count))
+        witness.run(graph.body, [ACTIVE] * count + [STATIC] * (len(graph.body.inputs) - count))
         return witness.uses
 
 
 # ---------------------------------------------------------------------- helpers
 def _tensors(arrays: Sequence[Any], repeats: int) -> list[Any]:
-    """Arrays as tensors, each row several times."""
+    """Return arrays as tensors, each row repeated."""
     return [tf.constant(np.repeat(a, repeats, 0) if repeats > 1 else a) for a in arrays]
 
 
 def _rules_of_users() -> Hashable:
-    """What a run through a graph depends on; rules of layers are in the graph itself."""
+    """Return the registered rules of operations; those of layers are in the graph itself."""
     return tuple((name, rule) for name, rule in USER_OPERATIONS.items() if isinstance(name, str))

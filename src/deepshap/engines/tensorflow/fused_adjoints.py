@@ -23,7 +23,7 @@ import tensorflow as tf
 from ...formulas import rules
 from ...kernels import jit_threshold
 from . import adjoints, kernel_dispatch
-from .adjoints import Ends
+from .adjoints import Margins
 from .pairing import OperationRecord, Value
 
 SCORES = 1_000_000  # that pairs have at once where rules run one after the other
@@ -34,10 +34,10 @@ MADE = "bnhti", "bnhsi", "bnhsw"  # and what it makes; b are the references
 
 @dataclass(frozen=True)
 class Attention:
-    """Queries, keys and values, scores as softmax sees them, and weights.
+    """Queries, keys and values, scores as softmax gets them, and weights.
 
-    ``names`` are the axes of the first four and of the result: rows n, heads h (if there are any), queries t, keys s, and what
-    products sum up or keep, i and w.
+    ``names`` are the axes of the first four and of the result: rows n, heads h (if there are any), queries t, keys s, and the
+    axes i and w, which the products sum over or keep.
     """
 
     operands: tuple[Value, Value, Value]
@@ -47,11 +47,11 @@ class Attention:
     names: tuple[str, ...]
 
     def fits(self, product: Value, result: Value) -> bool:
-        """Whether all have rows of their own, and sizes that are known, and the same wherever the name is."""
+        """Return whether all values have the rows first, and sizes that are known and equal for equal names."""
         values = *self.operands, self.scores, result, product, self.weights
         sizes: dict[str, int] = {}
         for value, name in zip(values, (*self.names, *[self.names[3]] * 2), strict=True):
-            shape = kernel_dispatch.rows_alone(value)
+            shape = kernel_dispatch.row_shape(value)
             if len(shape) != len(name) or value.x.dtype != result.x.dtype:
                 return False
             for axis, size in zip(name, shape, strict=True):
@@ -59,40 +59,42 @@ class Attention:
                     return False
         return True
 
-    def pulled(self, m: Any) -> list[Any]:
-        """Multipliers of the operands, from those of the result."""
+    def pull(self, m: Any) -> list[Any]:
+        """Return the multipliers of the operands, from that of the result."""
         values = *self.operands, self.scores, self.weights
         sides = [side for v in values for side in (v.x, v.r)]
         sides += [tf.reduce_logsumexp(side, -1) for side in (self.scores.x, self.scores.r)]
         run = _rule(self.names, self.scale)
-        made = tf.numpy_function(run, [m, *sides], [m.dtype] * 3, stateful=False)
-        return [tf.ensure_shape(g, [None, *v.x.shape[1:]]) for g, v in zip(made, self.operands, strict=True)]
+        multipliers = tf.numpy_function(run, [m, *sides], [m.dtype] * 3, stateful=False)
+        return [tf.ensure_shape(g, [None, *v.x.shape[1:]]) for g, v in zip(multipliers, self.operands, strict=True)]
 
 
 # ---------------------------------------------------------------------- in the graph
 def match_attention(record: OperationRecord, makers: Mapping[Value, OperationRecord]) -> Attention | None:
-    """The attention whose last product a step is; ``makers`` are the steps with rules of the table, by what they return."""
+    """Return the attention that a record ends, or None; ``makers`` are the records with rules of the table, by results."""
     weights = next((v for v in record.operands if v in makers and makers[v].name == "Softmax"), None)
     if weights is None or not kernel_dispatch.has_kernels(weights.x.dtype):
         return None
     scores = makers[weights].operands[0]
-    product, scale = _before(scores, makers)
-    first, last = _terms(product), _terms(record)
+    product, scale = _scores_product(scores, makers)
+    first, last = _axis_names(product), _axis_names(record)
     if product is None or first is None or last is None:
         return None
-    *both, z = first
-    (q_name, q), (k_name, k) = sorted(zip(both, product.operands, strict=True), key=lambda factor: z[-1] in factor[0])
-    *both, y = last
-    (p_name, _), (v_name, v) = sorted(
-        zip(both, record.operands, strict=True), key=lambda factor: factor[1] is not weights
+    *factors, z = first
+    (q_name, q), (k_name, k) = sorted(
+        zip(factors, product.operands, strict=True), key=lambda factor: z[-1] in factor[0]
     )
-    names = _named(q_name, k_name, z, p_name, v_name, y)
-    found = Attention((q, k, v), scores, weights, scale, names)
-    return found if names and found.fits(product.results[0], record.results[0]) else None
+    *factors, y = last
+    (p_name, _), (v_name, v) = sorted(
+        zip(factors, record.operands, strict=True), key=lambda factor: factor[1] is not weights
+    )
+    names = _canonical_names(q_name, k_name, z, p_name, v_name, y)
+    attention = Attention((q, k, v), scores, weights, scale, names)
+    return attention if names and attention.fits(product.results[0], record.results[0]) else None
 
 
-def _before(scores: Value, makers: Mapping[Value, OperationRecord]) -> tuple[OperationRecord | None, float]:
-    """The step that made scores before masks were added and numbers multiplied them, and what they were multiplied by."""
+def _scores_product(scores: Value, makers: Mapping[Value, OperationRecord]) -> tuple[OperationRecord | None, float]:
+    """Return the product before masks were added to scores and numbers multiplied them, and these numbers' product."""
     scale = 1.0
     while (step := makers.get(scores)) is not None and step.name in ("Mul", "AddV2") and sum(step.varying) == 1:
         at = step.varying.index(True)
@@ -105,8 +107,8 @@ def _before(scores: Value, makers: Mapping[Value, OperationRecord]) -> tuple[Ope
     return step, scale
 
 
-def _terms(record: OperationRecord | None) -> list[str] | None:
-    """Names of the axes of two factors that vary, and of their product."""
+def _axis_names(record: OperationRecord | None) -> list[str] | None:
+    """Return names of the axes of two factors that vary, and of their product."""
     if record is None or record.varying != (True, True):
         return None
     if record.name == "Einsum":
@@ -119,46 +121,46 @@ def _terms(record: OperationRecord | None) -> list[str] | None:
     return [batch + ("ia" if turned[0] else "ai"), batch + ("bi" if turned[1] else "ib"), batch + "ab"]
 
 
-def _named(q: str, k: str, z: str, p: str, v: str, y: str) -> tuple[str, ...]:
-    """The names of ``Attention``, from those of two products; none where these are other products."""
+def _canonical_names(q: str, k: str, z: str, p: str, v: str, y: str) -> tuple[str, ...]:
+    """Return the names of ``Attention``, from those of two products; nothing if these are other products."""
 
     def alone(names: str, others: str) -> str:
         return "".join(c for c in names if c not in others)
 
     queries, inner, width = alone(q, k), alone(q, z), alone(v, p)
     heads = alone(z[1:-1], queries)
-    known = dict(zip(z[:1] + heads + queries + z[-1:] + inner, "n" + "h" * len(heads) + "tsi", strict=False))
-    scores = ["".join(known.get(c, "?") for c in name) for name in (q, k, z)]
-    known = dict(zip(p + width, scores[2] + "w", strict=False))
-    values = ["".join(known.get(c, "?") for c in name) for name in (v, y)]
-    found = *scores[:2], values[0], scores[2], values[1]
+    letters = dict(zip(z[:1] + heads + queries + z[-1:] + inner, "n" + "h" * len(heads) + "tsi", strict=False))
+    scores = ["".join(letters.get(c, "?") for c in name) for name in (q, k, z)]
+    letters = dict(zip(p + width, scores[2] + "w", strict=False))
+    values = ["".join(letters.get(c, "?") for c in name) for name in (v, y)]
+    renamed = *scores[:2], values[0], scores[2], values[1]
     wanted = [alone(name, "" if heads else "h") for name in (*WANTED, "nhtw")]
-    return found if [*map(sorted, found)] == [*map(sorted, wanted)] else ()
+    return renamed if [*map(sorted, renamed)] == [*map(sorted, wanted)] else ()
 
 
 # ---------------------------------------------------------------------- when it runs
 @cache
 def _rule(names: tuple[str, ...], scale: float) -> Callable[..., list[np.ndarray]]:
-    """Of arrays as they come; TensorFlow keeps it for ever."""
+    """Return the rule for arrays whose axes have these names; TensorFlow stores it for ever."""
     *of_operands, z, y = names
 
     def run(m: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
         of_sides = [name for name in (*of_operands, z, z) for _ in "xr"]
         wanted = [name for name in (*WANTED, WANTED[3]) for _ in "xr"]
-        sides = [np.ascontiguousarray(_ordered(*v)) for v in zip(arrays, of_sides, wanted, strict=False)]
-        sides += [np.ascontiguousarray(_ordered(total, z[:-1], "nht")) for total in arrays[-2:]]
+        sides = [np.ascontiguousarray(_transpose_to(*v)) for v in zip(arrays, of_sides, wanted, strict=False)]
+        sides += [np.ascontiguousarray(_transpose_to(total, z[:-1], "nht")) for total in arrays[-2:]]
         n, b = len(arrays[0]), len(arrays[1])
-        given = _ordered(m.reshape(n, b, *m.shape[1:]), "nb" + y[1:], "bnhtw")
-        found = _by_kernel(given, sides, scale, of_operands)
-        found = _plainly(given, sides, scale) if found is None else found
-        made = [_ordered(v, w, "nb" + name[1:]) for v, w, name in zip(found, MADE, of_operands, strict=True)]
-        return [np.ascontiguousarray(v).reshape(n * b, *v.shape[2:]) for v in made]
+        grid = _transpose_to(m.reshape(n, b, *m.shape[1:]), "nb" + y[1:], "bnhtw")
+        multipliers = _by_kernel(grid, sides, scale, of_operands)
+        multipliers = _by_formulas(grid, sides, scale) if multipliers is None else multipliers
+        flat = [_transpose_to(v, w, "nb" + name[1:]) for v, w, name in zip(multipliers, MADE, of_operands, strict=True)]
+        return [np.ascontiguousarray(v).reshape(n * b, *v.shape[2:]) for v in flat]
 
     return run
 
 
-def _ordered(array: np.ndarray, names: str, wanted: str) -> np.ndarray:
-    """With axes in another order; a single head has no axis where its name is missing."""
+def _transpose_to(array: np.ndarray, names: str, wanted: str) -> np.ndarray:
+    """Return an array with its axes in another order; a single head has no axis if its name is missing."""
     if "h" in wanted and "h" not in names:
         array, names = array[None], "h" + names
     if "h" in names and "h" not in wanted:
@@ -169,12 +171,12 @@ def _ordered(array: np.ndarray, names: str, wanted: str) -> np.ndarray:
 def _by_kernel(
     m: np.ndarray, sides: Sequence[np.ndarray], scale: float, names: Sequence[str]
 ) -> list[np.ndarray] | None:
-    """Multipliers of queries, keys and values, whose axes lie as theirs do; None where that is no work for the kernel."""
+    """Return multipliers of queries, keys and values, in the memory order of these; None if there is too little work."""
     b, n, heads, queries, width = m.shape
     keys, inner = sides[2].shape[-2:]
     pairs = b * n * heads * queries * keys
     if not (
-        kernel_dispatch.are_plain(*sides[6:8], *sides[10:])
+        kernel_dispatch.is_unmasked(*sides[6:8], *sides[10:])
         and jit_threshold.PAIRS.reached(("attention", m.dtype), pairs)
     ):
         return None
@@ -184,66 +186,68 @@ def _by_kernel(
     if not kernel_dispatch.is_compiled() or at_once < min(queries, FEWEST_QUERIES):
         return None
     sizes = {"b": b, "n": n, "h": heads, "t": queries, "s": keys, "i": inner, "w": width}
-    found = [_room(name, made, sizes, m.dtype) for name, made in zip(names, MADE, strict=True)]
-    placed = [part for v in found for part in _placed(v)]
+    multipliers = [_allocate(name, produced, sizes, m.dtype) for name, produced in zip(names, MADE, strict=True)]
+    locations = [part for v in multipliers for part in _flat_and_strides(v)]
     kernel, number = attention.kernel_of(m.dtype), m.dtype.type
-    kernel_dispatch.in_blocks(partial(kernel, *_placed(m), *sides, *placed, 1, number(scale), at_once), b, m.size)
-    return found
+    kernel_dispatch.in_blocks(
+        partial(kernel, *_flat_and_strides(m), *sides, *locations, 1, number(scale), at_once), b, m.size
+    )
+    return multipliers
 
 
-def _room(name: str, made: str, sizes: Mapping[str, int], dtype: Any) -> np.ndarray:
-    """Memory for multipliers, whose axes lie as those of a value, but for the last one, which kernels want there."""
-    order = "nb" + name[1:].replace(made[-1], "") + made[-1]
-    return _ordered(np.empty([sizes[k] for k in order], dtype), order, made)
+def _allocate(name: str, wanted: str, sizes: Mapping[str, int], dtype: Any) -> np.ndarray:
+    """Allocate multipliers in the memory order of a value, but with the last axis that kernels want."""
+    order = "nb" + name[1:].replace(wanted[-1], "") + wanted[-1]
+    return _transpose_to(np.empty([sizes[k] for k in order], dtype), order, wanted)
 
 
-def _placed(v: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The numbers as they lie in memory, those of the last axis together, and the strides along one output and the other axes."""
+def _flat_and_strides(v: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the numbers as they lie in memory, and the strides along one output and the axes but the last."""
     v = v if v.strides[-1] == v.itemsize else np.ascontiguousarray(v)
     reach = 1 + sum((size - 1) * stride // v.itemsize for size, stride in zip(v.shape, v.strides, strict=True))
     flat = np.lib.stride_tricks.as_strided(v, (reach,), (v.itemsize,))
     return flat, (0, *(stride // v.itemsize for stride in v.strides[:-1]))
 
 
-def _plainly(m: np.ndarray, sides: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
-    """The rules of both products and of softmax, one after the other, of a part of the pairs at a time."""
+def _by_formulas(m: np.ndarray, sides: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
+    """Apply the rules of both products and of softmax, to a part of the pairs at a time."""
     (b, n), scores, xs, rs = m.shape[:2], sides[6][0].size, sides[::2], sides[1::2]
-    found = [np.empty((b, n, *x.shape[1:]), m.dtype) for x in (*xs[:2], xs[2].swapaxes(-1, -2))]
+    multipliers = [np.empty((b, n, *x.shape[1:]), m.dtype) for x in (*xs[:2], xs[2].swapaxes(-1, -2))]
     examples = max(1, min(n, SCORES // scores))
     references = max(1, SCORES // (examples * scores))
     for k, j in product(range(0, b, references), range(0, n, examples)):
         of_k, of_j = slice(k, k + references), slice(j, j + examples)
         pairs = [(x[None, of_j], r[of_k, None]) for x, r in zip(xs, rs, strict=True)]
-        for all_pairs, made in zip(found, _of_part(m[of_k, of_j], pairs, scale), strict=True):
-            all_pairs[of_k, of_j] = made
-    return found
+        for all_pairs, part in zip(multipliers, _part_by_formulas(m[of_k, of_j], pairs, scale), strict=True):
+            all_pairs[of_k, of_j] = part
+    return multipliers
 
 
-def _of_part(m: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> list[np.ndarray]:
+def _part_by_formulas(m: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> list[np.ndarray]:
     *pairs, p, total = pairs
     q, k, v, z = [(x + r) / 2 for x, r in pairs[:3]] + pairs[3:]
     scores = [np.broadcast_arrays(*pair) for pair in (z, p, [side[..., None] for side in total])]
     with tf.init_scope():
-        given = map(tf.constant, (m @ v, *(side for pair in scores for side in pair)))
-        found: np.ndarray = rules.softmax(*given).numpy() * m.dtype.type(scale)
-    return [found @ k, found.swapaxes(-1, -2) @ q, ((p[0] + p[1]) / 2).swapaxes(-1, -2) @ m]
+        tensors = map(tf.constant, (m @ v, *(side for pair in scores for side in pair)))
+        of_scores: np.ndarray = rules.softmax(*tensors).numpy() * m.dtype.type(scale)
+    return [of_scores @ k, of_scores.swapaxes(-1, -2) @ q, ((p[0] + p[1]) / 2).swapaxes(-1, -2) @ m]
 
 
 # ---------------------------------------------------------------------- convolutions
 @dataclass(frozen=True)
 class Convolution:
-    """What is convolved, the filters (high, wide, channels, filters), their dilations, and how multipliers are padded."""
+    """A value, filters (height, width, channels, filters), their dilations, and the padding of multipliers."""
 
     operands: tuple[Value]
     filters: Any
     dilations: list[int]
-    paddings: Ends
+    paddings: Margins
 
-    def pulled(self, m: Any) -> list[Any]:
-        """The multiplier of the operand, from that of the result."""
+    def pull(self, m: Any) -> list[Any]:
+        """Return the multiplier of the operand, from that of the result."""
         single = m.shape.rank == 3
-        inner, paddings, ends = self._within(m, single)
-        made = tf.raw_ops.Conv2D(
+        inner, paddings, ends = self._clip_padding(m, single)
+        convolved = tf.raw_ops.Conv2D(
             input=tf.expand_dims(inner, 1) if single else inner,
             filter=tf.reverse(tf.transpose(self.filters, [0, 1, 3, 2]), [0, 1]),
             strides=[1] * 4,
@@ -251,30 +255,34 @@ class Convolution:
             explicit_paddings=[0, 0, *(size for both in paddings for size in both), 0, 0],
             dilations=[1, *self.dilations, 1],
         )
-        return [adjoints.padded(tf.squeeze(made, 1) if single else made, ends)]
+        return [adjoints.pad(tf.squeeze(convolved, 1) if single else convolved, ends)]
 
-    def _within(self, m: Any, single: bool) -> tuple[Any, Ends, Ends]:
-        """What is not 0 in a multiplier, how that is padded, and the zeros around what is made of it."""
-        band = adjoints.band(m)
-        if band is None or np.any(band[1][-1]):
+    def _clip_padding(self, m: Any, single: bool) -> tuple[Any, Margins, Margins]:
+        """Return the nonzero slice of a multiplier, its padding, and the zeros around the result."""
+        part = adjoints.nonzero_slice(m)
+        if part is None or np.any(part[1][-1]):
             return m, self.paddings, [[0, 0]] * m.shape.rank
-        inner, zeros = band
+        inner, zeros = part
         axes = len(zeros) - 2
         paddings, ends = self.paddings[: 2 - axes], [[0, 0]]
-        for k, (around, own) in enumerate(zip(zeros[1:-1], self.paddings[2 - axes :], strict=True), 2 - axes):
+        for k, (outer_zeros, inner_padding) in enumerate(
+            zip(zeros[1:-1], self.paddings[2 - axes :], strict=True), 2 - axes
+        ):
             reach = (self.filters.shape[k] - 1) * self.dilations[k]
-            spare = [max(0, outer + size - reach) for outer, size in zip(around, own, strict=True)]
-            paddings.append([outer + size - more for outer, size, more in zip(around, own, spare, strict=True)])
+            spare = [max(0, outer + size - reach) for outer, size in zip(outer_zeros, inner_padding, strict=True)]
+            paddings.append(
+                [outer + size - more for outer, size, more in zip(outer_zeros, inner_padding, spare, strict=True)]
+            )
             ends.append(spare)
         return inner, paddings, [*ends, [0, 0]]
 
 
 def match_convolution(record: OperationRecord, makers: Mapping[Value, OperationRecord]) -> Convolution | None:
-    """The convolution whose last operation a step is; ``makers`` are the steps with rules of the table, by what they return."""
+    """Return the convolution that a record ends, or None; ``makers`` are the records with rules of the table, by results."""
 
     def before(at: OperationRecord | None, name: str) -> OperationRecord | None:
-        found = None if at is None else makers.get(at.operands[0])
-        return found if found is not None and found.name == name else None
+        previous = None if at is None else makers.get(at.operands[0])
+        return previous if previous is not None and previous.name == name else None
 
     joined = record if record.name == "BatchToSpaceND" else None
     inner = record if joined is None else makers.get(record.operands[0])
@@ -294,19 +302,19 @@ def match_convolution(record: OperationRecord, makers: Mapping[Value, OperationR
             return None
         first = split
     pad = before(first, "Pad")
-    return _whole((pad or first).operands[0], pad, split, conv, joined, record.results[0])
+    return _convolution((pad or first).operands[0], pad, split, conv, joined, record.results[0])
 
 
 def _is_plain(conv: OperationRecord) -> bool:
-    """Whether it goes step by step, over channels that stand last, with filters that do not vary."""
+    """Return whether a convolution has no strides, its channels last, and filters that do not vary."""
     x, filters = conv.operands
     if conv.varying != (True, False) or conv.op.get_attr("data_format") != b"NHWC":
         return False
-    each = *conv.op.get_attr("strides"), *conv.op.get_attr("dilations")
-    return set(each) == {1} and filters.x.shape.is_fully_defined() and x.x.shape[-1] == filters.x.shape[2]
+    steps = *conv.op.get_attr("strides"), *conv.op.get_attr("dilations")
+    return set(steps) == {1} and filters.x.shape.is_fully_defined() and x.x.shape[-1] == filters.x.shape[2]
 
 
-def _whole(
+def _convolution(
     operand: Value,
     pad: OperationRecord | None,
     split: OperationRecord | None,
@@ -314,39 +322,39 @@ def _whole(
     joined: OperationRecord | None,
     result: Value,
 ) -> Convolution | None:
-    """Several operations as one convolution, where all sizes are known, and rows stand by themselves."""
-    given, made = (kernel_dispatch.rows_alone(v)[1:-1] for v in (operand, result))
-    axes = len(given)
-    if axes not in (1, 2) or len(made) != axes or None in (*given, *made):
+    """Return several operations as one convolution, if all sizes are known and the rows are the first axis."""
+    sizes_in, sizes_out = (kernel_dispatch.row_shape(v)[1:-1] for v in (operand, result))
+    axes = len(sizes_in)
+    if axes not in (1, 2) or len(sizes_out) != axes or None in (*sizes_in, *sizes_out):
         return None
-    blocks, again = (_numbers(step, 1, axes, 1) for step in (split, joined))
+    blocks, again = (_per_axis(step, 1, axes, 1) for step in (split, joined))
     padded = None if pad is None else pad.static(1)
-    added, cut = (_numbers(step, 2, axes, [0, 0]) for step in (split, joined))
+    added, cut = (_per_axis(step, 2, axes, [0, 0]) for step in (split, joined))
     if blocks is None or blocks != again or added is None or cut is None:
         return None
     if pad is not None and (padded is None or padded[[0, -1]].any()):
         return None
-    of_pad: Ends = [[0, 0]] * axes if padded is None else padded[1:-1].tolist()
+    of_pad: Margins = [[0, 0]] * axes if padded is None else padded[1:-1].tolist()
     sizes = conv.operands[1].x.shape.as_list()[2 - axes : 2]
     paddings = []
-    for k, (own, size) in enumerate(zip(_own(conv)[-axes:], sizes, strict=True)):
+    for k, (padding, size) in enumerate(zip(_own_padding(conv)[-axes:], sizes, strict=True)):
         reach = (size - 1) * blocks[k]
-        lead = own + of_pad[k][0] + added[k][0] - cut[k][0]
-        paddings.append([reach - lead, lead + given[k] - made[k]])
+        lead = padding + of_pad[k][0] + added[k][0] - cut[k][0]
+        paddings.append([reach - lead, lead + sizes_in[k] - sizes_out[k]])
     if min(map(min, paddings)) < 0:
         return None
     missing = 2 - axes
     return Convolution((operand,), conv.operands[1].p, [1] * missing + blocks, [[0, 0]] * missing + paddings)
 
 
-def _numbers(record: OperationRecord | None, operand: int, axes: int, nothing: Any) -> list[Any] | None:
-    """What an operand says of each axis, which may be of the first axes alone; None if that is not known."""
-    found = np.array([]) if record is None else record.static(operand)
-    return None if found is None else [*found.tolist(), *[nothing] * (axes - len(found))]
+def _per_axis(record: OperationRecord | None, operand: int, axes: int, default: Any) -> list[Any] | None:
+    """Return what an operand says of each axis, which may be of the first axes only; None if that is not known."""
+    numbers = np.array([]) if record is None else record.static(operand)
+    return None if numbers is None else [*numbers.tolist(), *[default] * (axes - len(numbers))]
 
 
-def _own(conv: OperationRecord) -> list[int]:
-    """What a convolution itself pads ahead of each of its two axes."""
+def _own_padding(conv: OperationRecord) -> list[int]:
+    """Return the padding that a convolution itself has ahead of each of its two axes."""
     kind = conv.op.get_attr("padding")
     if kind == b"EXPLICIT":
         return list(conv.op.get_attr("explicit_paddings"))[2:6:2]

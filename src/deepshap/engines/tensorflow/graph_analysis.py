@@ -13,7 +13,7 @@ import tensorflow as tf
 from ...errors import UnsupportedOperationError
 from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
 from .graphs import READS, Body, Library
-from .handlers import Region, marker
+from .handlers import LayerCall, parse_mark
 from .operations import (
     CONSTANT,
     CONTROL,
@@ -27,20 +27,22 @@ from .operations import (
     SIZES,
     VARIABLE,
     Operation,
-    places,
+    fixed_operands,
 )
 
 # Flags of a value: a constant, depends on the inputs, on the number of rows, is an index, is random.
-STILL, ACTIVE, COUNTED, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
+STATIC, ACTIVE, ROW_COUNT, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
 Flags = tuple[str, ...]
 IS_RANDOM = " (random)"  # behind an operation's name
 
 
-class Survey:
-    """Follows which values depend on the explained inputs through graphs; collects what has no rule."""
+class GraphAnalysis:
+    """Follow through graphs which values depend on the explained inputs; collect the operations that have no rule."""
 
-    def __init__(self, library: Library, operations: dict[str, Operation], regions: Sequence[Region] = ()) -> None:
-        self.library, self.operations, self.regions = library, operations, regions
+    def __init__(
+        self, library: Library, operations: dict[str, Operation], layer_calls: Sequence[LayerCall] = ()
+    ) -> None:
+        self.library, self.operations, self.layer_calls = library, operations, layer_calls
         self._entered: dict[int, Flags] = {}
         self._outside: dict[int, dict[tuple[str, str], None]] = {}
         self.unsupported: dict[tuple[str, str], None] = {}
@@ -50,46 +52,46 @@ class Survey:
         self._written: dict[int, str] = {}
 
     def operation(self, op: Any) -> Operation | None:
-        """The line of the table."""
+        """Return the line of the table, if there is one."""
         return self.operations.get(op.type)
 
     def refuse(self) -> None:
-        """Raise for what has no rule, all of it."""
+        """Raise an error that lists all operations without a rule."""
         if not self.unsupported:
             return
         listed = "\n".join(f"  {name} in {place}" for name, place in self.unsupported)
         ruleless = [name for name, _ in self.unsupported if not name.endswith(IS_RANDOM)]
-        told = ["the model cannot be explained with these operations in it, nothing was computed:", listed]
+        lines = ["the model cannot be explained with these operations in it, nothing was computed:", listed]
         if ruleless:
-            told = [
+            lines = [
                 "the model uses operations for which no rule is known:",
                 listed,
                 f'Say how to explain them with deepshap.register_rule("{ruleless[0]}", rule), where rule is "linear", '
                 '"constant", "elementwise", "quadratic", "smooth" or a function; see docs/adding-a-rule.md.',
             ]
         if len(ruleless) < len(self.unsupported):
-            told.append(
+            lines.append(
                 "Random operations must be switched off or moved out of the model, since example and reference have to see the "
                 "same function: a layer such as keras.layers.Dropout draws only where it is called with training=True, and "
                 "tf.nn.dropout always."
             )
-        raise UnsupportedOperationError("\n".join(told))
+        raise UnsupportedOperationError("\n".join(lines))
 
     def run(self, body: Body, flags: Sequence[str]) -> Flags:
-        """Flags of a function's outputs, from those of its inputs."""
+        """Return flags of a function's outputs, from those of its inputs."""
         key = id(body), tuple(flags)
         if key not in self._known:
-            found = {id(t): f for t, f in zip(body.inputs, flags, strict=True)}
+            analysis_flags = {id(t): f for t, f in zip(body.inputs, flags, strict=True)}
             for op in body.operations:
-                given, mark = tuple(found[id(t)] for t in op.inputs), marker(op)
-                outputs = self._step(op, given) if mark is None else self._mark(*mark, op, given)
-                found.update((id(t), f) for t, f in zip(op.outputs, outputs, strict=True))
-            self._known[key] = tuple(found[id(t)] for t in body.outputs)
+                flags_in, mark = tuple(analysis_flags[id(t)] for t in op.inputs), parse_mark(op)
+                outputs = self._step(op, flags_in) if mark is None else self._mark(*mark, op, flags_in)
+                analysis_flags.update((id(t), f) for t, f in zip(op.outputs, outputs, strict=True))
+            self._known[key] = tuple(analysis_flags[id(t)] for t in body.outputs)
         return self._known[key]
 
     def _mark(self, enters: bool, number: int, op: Any, flags: Flags) -> Flags:
-        """Layers that are treated as a whole may hold what has no rule."""
-        operation = self.regions[number].operation
+        """Return flags at a mark of a layer; a layer that is one operation may contain operations without a rule."""
+        operation = self.layer_calls[number].operation
         if operation is None:
             return tuple(ACTIVE if t.dtype.is_floating else f for t, f in zip(op.inputs, flags, strict=True))
         if enters:
@@ -98,7 +100,7 @@ class Survey:
             return flags
         self.unsupported = self._outside[number]
         varies = ACTIVE in self._entered[number] and operation.kind != CONSTANT
-        return (ACTIVE if varies else COUNTED,) * len(flags)
+        return (ACTIVE if varies else ROW_COUNT,) * len(flags)
 
     def _step(self, op: Any, flags: Flags) -> Flags:
         operation = self.operation(op)
@@ -113,15 +115,17 @@ class Survey:
         if kind == SAME and len(flags) == len(op.outputs):
             return flags
         if kind == CONSTANT:
-            return (COUNTED if any(flags) else STILL,) * len(op.outputs)
+            return (ROW_COUNT if any(flags) else STATIC,) * len(op.outputs)
         if kind == RANDOM and ACTIVE not in flags:
             return (f"{DRAWN}{op.type}{IS_RANDOM}|{self.library.place(op)}",) * len(op.outputs)
         # where to look must be the same on both sides
         if (kind in (LINEAR, MULTILINEAR) or op.type in SIZES) and ACTIVE in flags:
-            flags = tuple(COUNTED if fixed and f == ACTIVE else f for f, fixed in zip(flags, places(op), strict=True))
-        drawn = next((f for f in flags if f.startswith(DRAWN)), STILL)
+            flags = tuple(
+                ROW_COUNT if fixed and f == ACTIVE else f for f, fixed in zip(flags, fixed_operands(op), strict=True)
+            )
+        drawn = next((f for f in flags if f.startswith(DRAWN)), STATIC)
         if ACTIVE not in flags:
-            flag = POSITION if POSITION in flags and kind == LINEAR else drawn or (COUNTED if any(flags) else STILL)
+            flag = POSITION if POSITION in flags and kind == LINEAR else drawn or (ROW_COUNT if any(flags) else STATIC)
             return (flag,) * len(op.outputs)
         if drawn:
             name, _, place = drawn.removeprefix(DRAWN).partition("|")
@@ -133,16 +137,16 @@ class Survey:
         return tuple(POSITION if k in positions else ACTIVE for k in range(len(op.outputs)))
 
     def _check_resources(self, op: Any, kind: str | None) -> None:
-        """What is written to a part of a variable, or to a table, would reach later reads unseen."""
+        """Refuse writes to a part of a variable, or to a table: later reads would not see them."""
         if kind is None and op.type not in READS and any(t.dtype == tf.resource for t in op.inputs):
             self.unsupported[op.type, self.library.place(op)] = None
 
     def _variable(self, op: Any, flags: Flags) -> Flags:
         if op.type == "ReadVariableOp":
-            return (self._written.get(id(op.inputs[0]), STILL),)
-        if len(flags) > 1 and flags[0] == STILL:
+            return (self._written.get(id(op.inputs[0]), STATIC),)
+        if len(flags) > 1 and flags[0] == STATIC:
             self._written[id(op.inputs[0])] = flags[1]
-        return (STILL,) * len(op.outputs)
+        return (STATIC,) * len(op.outputs)
 
     def _control(self, op: Any, flags: Flags) -> Flags:
         if op.type in LOOPS:
@@ -151,21 +155,21 @@ class Survey:
             return self.run_all(self.branches(op), flags[1:])
         if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             return self.run(self.library.body(op, "f"), flags)
-        flag = next((f for f in (ACTIVE, POSITION) if f in flags), max(flags, default=STILL))
+        flag = next((f for f in (ACTIVE, POSITION) if f in flags), max(flags, default=STATIC))
         return (flag,) * len(op.outputs)  # lists of tensors
 
     def run_all(self, bodies: Sequence[Body], flags: Sequence[str]) -> Flags:
-        """Flags of outputs that come from any of several functions."""
+        """Return flags of outputs that come from any of several functions."""
         return _either([self.run(body, flags) for body in bodies])
 
     def branches(self, op: Any) -> list[Body]:
-        """The branches of a condition, the one for true (or 0) first."""
+        """Return the branches of a condition, the one for true (or 0) first."""
         if op.type.endswith("Case"):
             return [self.library.named(f.name) for f in op.get_attr("branches")]
         return [self.library.body(op, name) for name in ("then_branch", "else_branch")]
 
     def loop(self, op: Any, flags: Sequence[str]) -> Flags:
-        """Flags of a loop's variables, once they do not change any more."""
+        """Return flags of a loop's variables, once they do not change any more."""
         key = id(op), tuple(flags)
         if key not in self._loops:
             body, before = self.library.body(op, "body"), tuple(flags)
@@ -176,12 +180,12 @@ class Survey:
 
 
 def _either(ways: Sequence[Flags]) -> Flags:
-    order = (ACTIVE, POSITION, COUNTED)
+    order = (ACTIVE, POSITION, ROW_COUNT)
     return tuple(next((f for f in order if f in flags), max(flags)) for flags in zip(*ways, strict=True))
 
 
-class Witness(Survey):
-    """Notes every operation on what depends on the inputs; functions and loops by their parts."""
+class OperationCollector(GraphAnalysis):
+    """Collect every operation on values that depend on the inputs; functions and loops by their parts."""
 
     def __init__(self, library: Library, operations: dict[str, Operation]) -> None:
         super().__init__(library, operations)
@@ -189,11 +193,11 @@ class Witness(Survey):
 
     @property
     def uses(self) -> list[OperationSummary]:
-        """One for each name and treatment."""
-        found: dict[tuple[str, str], OperationSummary] = {}
+        """One summary for each name and treatment."""
+        summaries: dict[tuple[str, str], OperationSummary] = {}
         for name, treatment, place in self._noted.values():
-            found.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
-        return list(found.values())
+            summaries.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
+        return list(summaries.values())
 
     def _step(self, op: Any, flags: Flags) -> Flags:
         before = set(self.unsupported)

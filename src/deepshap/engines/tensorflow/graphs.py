@@ -30,17 +30,17 @@ class Body:
     ) -> None:
         self.inputs, self.outputs = list(inputs), list(outputs)
         entering = {id(t) for t in self.inputs}
-        found = needed(operations, [*(t.op for t in self.outputs), *writers])
-        self.operations = [op for op in found if op.type != "Placeholder"]
+        used = select_needed(operations, [*(t.op for t in self.outputs), *writers])
+        self.operations = [op for op in used if op.type != "Placeholder"]
         self.constants = [op for op in self.operations if op.type == "Const"]
         self.sources = [source(t, entering) for t in self.outputs]
 
     def position(self, output: int) -> int | None:
-        """Which input an output passes on unchanged."""
+        """Return which input an output passes on unchanged, or None."""
         return next((k for k, t in enumerate(self.inputs) if t is self.sources[output]), None)
 
     def reads(self, k: int, apart_from: Iterable[str]) -> bool:
-        """Whether an input is used by other operations than these, as their first operand, and by the outputs."""
+        """Return whether other operations than these use an input, or outputs do; these may use it as their first operand."""
         return any(
             t is self.inputs[k] and not (place == 0 and op.type in apart_from)
             for op in self.operations
@@ -49,27 +49,27 @@ class Body:
 
 
 def source(tensor: Any, inputs: set[int]) -> Any:
-    """What a tensor is, before identities."""
+    """Return the tensor that identities pass on."""
     while id(tensor) not in inputs and tensor.op.type == "Identity":
         tensor = tensor.op.inputs[0]
     return tensor
 
 
-def needed(operations: Sequence[Any], wanted: Iterable[Any]) -> list[Any]:
-    """The operations that some of them are computed from, and these."""
-    waiting, found = list(wanted), set()
+def select_needed(operations: Sequence[Any], wanted: Iterable[Any]) -> list[Any]:
+    """Return the operations that the wanted ones are computed from, and these."""
+    waiting, selected = list(wanted), set()
     while waiting:
         op = waiting.pop()
-        if op not in found:
-            found.add(op)
+        if op not in selected:
+            selected.add(op)
             waiting += [t.op for t in op.inputs]
-    return [op for op in operations if op in found]
+    return [op for op in operations if op in selected]
 
 
 class Library:
-    """The functions that a traced graph calls, as bodies; and the layers that its operations belong to.
+    """The functions that a traced graph calls, as bodies, and the layers that its operations belong to.
 
-    ``scopes``: the qualified names of layers, by the name scopes that they were called in.
+    ``scopes``: the qualified names of layers, by the name scopes that they are called in.
     """
 
     def __init__(self, graph: Any, scopes: Mapping[str, str]) -> None:
@@ -95,11 +95,11 @@ class Library:
         self.scopes = scopes
 
     def body(self, op: Any, attribute: str) -> Body:
-        """The function that an attribute of an operation names."""
+        """Return the function that an attribute of an operation names."""
         return self.named(op.get_attr(attribute).name)
 
     def named(self, name: str) -> Body:
-        """A function by its name."""
+        """Return a function by its name."""
         if name not in self._bodies:
             with self._home.as_default():
                 graph = graph_of(self._definitions[name])
@@ -108,15 +108,15 @@ class Library:
         return self._bodies[name]
 
     def writers(self, operations: Sequence[Any]) -> list[Any]:
-        """Those of some operations that write to variables, tables and the like, or call a function that does."""
+        """Return the operations that write to variables, tables and the like, or call a function that does."""
         return [op for op in operations if self._writes(op.node_def)]
 
     def _writes(self, node: Any) -> bool:
         if node.op in READS:
             return False
         if node.op not in self._direct:
-            known = definition_of(node.op)
-            self._direct[node.op] = known is not None and any(a.type == RESOURCE for a in known.input_arg)
+            definition = definition_of(node.op)
+            self._direct[node.op] = definition is not None and any(a.type == RESOURCE for a in definition.input_arg)
         called = [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
         return self._direct[node.op] or any(map(self._function_writes, called))
 
@@ -127,7 +127,7 @@ class Library:
         return self._writing[name]
 
     def place(self, op: Any) -> str:
-        """The layer that an operation belongs to, from its name."""
+        """Return the layer that an operation belongs to, from its name."""
         scope = at = op.name.rpartition("/")[0]
         while at and at not in self.scopes:
             at = at.rpartition("/")[0]
@@ -136,7 +136,7 @@ class Library:
         return "the model" if at or not scope else repr(scope)
 
 
-def concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
+def trace_model(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
     """Trace a call; Python branches on tensors are rewritten if there are any."""
     try:
         return tf.function(call, autograph=False).get_concrete_function(*specs)
@@ -144,22 +144,22 @@ def concrete(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         return tf.function(call, autograph=True).get_concrete_function(*specs)
 
 
-def traced(call: Callable[..., Any], *specs: Any) -> Any:
-    """Trace a call of our own, which writes nothing: so the order in which operations run is left to their inputs."""
+def trace_function(call: Callable[..., Any], *specs: Any) -> Any:
+    """Trace a call of deepshap, which writes nothing: only inputs determine the order of operations."""
     attributes = {"_disable_acd": True}  # automatic control dependencies take a tenth of the time of tracing
-    made = tf.function(call, autograph=False, experimental_attributes=attributes)
-    return made.get_concrete_function(*specs)
+    function = tf.function(call, autograph=False, experimental_attributes=attributes)
+    return function.get_concrete_function(*specs)
 
 
 def signature(function: Any) -> Hashable:
-    """What a traced function computes, but for the values of its variables: equal for two traces of the same code.
+    """Return what a traced function computes, without the values of its variables: equal for two traces of the same code.
 
-    Names are left out where TensorFlow numbers them anew at each trace.
+    Names that TensorFlow numbers anew at each trace are left out.
     """
     graph = function.graph
     definition = graph.as_graph_def()
     library = {f.signature.name: f for f in definition.library.function}
-    known: dict[str, Hashable] = {}
+    functions: dict[str, Hashable] = {}
 
     def attribute(value: Any) -> Hashable:
         if value.HasField("func"):
@@ -168,46 +168,46 @@ def signature(function: Any) -> Hashable:
             return tuple(of(f.name) for f in value.list.func)
         return value.SerializeToString(deterministic=True)
 
-    def nodes(given: Sequence[Any], entries: Mapping[str, str]) -> Hashable:
-        numbered = [(place, n.name) for place, n in enumerate(given) if n.name.rpartition("/")[2].isdigit()]
+    def nodes(definitions: Sequence[Any], entries: Mapping[str, str]) -> Hashable:
+        numbered = [(place, n.name) for place, n in enumerate(definitions) if n.name.rpartition("/")[2].isdigit()]
         places = {**entries, **{name: f"#{place}" for place, name in numbered}}
 
         def node(n: Any) -> Hashable:
             attributes = ((k, attribute(n.attr[k])) for k in sorted(n.attr) if not k.startswith("_"))
             return n.op, places.get(n.name, n.name), tuple(places.get(i, i) for i in n.input), tuple(attributes)
 
-        return tuple(map(node, given))
+        return tuple(map(node, definitions))
 
     def of(name: str) -> Hashable:
-        if name not in known and name in library:
+        if name not in functions and name in library:
             body = library[name]
             entries = {a.name: f"${place}" for place, a in enumerate(body.signature.input_arg)}
             returned = (body.ret[a.name] for a in body.signature.output_arg)
-            known[name] = (nodes(body.node_def, entries), tuple(entries.get(r, r) for r in returned))
-        return known.get(name, name)
+            functions[name] = (nodes(body.node_def, entries), tuple(entries.get(r, r) for r in returned))
+        return functions.get(name, name)
 
     captured = tuple(id(external) for external, _ in graph.captures)
     return nodes(definition.node, {}), tuple(t.name for t in graph.outputs), captured
 
 
 class ModelGraph:
-    """A model as a graph; its first output is explained.
+    """A model as a graph, whose first output is explained.
 
-    ``surveys`` and ``functions`` hold what was made of it (``Survey``, ``Explained``), by all that they depend on. Most traces
-    are compared with one that is known, by their signature, and are asked for nothing else.
+    ``analyses`` and ``functions`` store a ``GraphAnalysis`` and an ``ExplanationFunction`` by all that they depend on. Most
+    traces are only compared with an earlier graph, by signature; everything else is computed on demand.
     """
 
-    def __init__(self, function: Any, scopes: Mapping[str, str], regions: Sequence[Any]) -> None:
-        self.function, self.regions, self.scopes = function, regions, scopes
+    def __init__(self, function: Any, scopes: Mapping[str, str], layer_calls: Sequence[Any]) -> None:
+        self.function, self.layer_calls, self.scopes = function, layer_calls, scopes
         self.signature = signature(function)
         self.output = function.graph.outputs[0]
         self.captured = list(self.function.captured_inputs)
-        self.surveys: dict[Hashable, Any] = {}
+        self.analyses: dict[Hashable, Any] = {}
         self.functions: dict[Hashable, Any] = {}
 
     @cached_property
     def library(self) -> Library:
-        """The functions that it calls."""
+        """The functions that the graph calls."""
         return Library(self.function.graph, self.scopes)
 
     @cached_property
@@ -222,7 +222,7 @@ class ModelGraph:
         return list(self.function.graph.variables) if self._writers else []
 
     def values(self) -> list[bytes] | None:
-        """The values that it reads; None where they are many, or not of variables alone."""
+        """Return the values of the variables that it reads; None if they are large, or if it reads anything else."""
         variables = self.function.graph.variables
         others = {id(t) for t in self.captured if t.dtype == tf.resource} - {id(v.handle) for v in variables}
         if others or sum(v.shape.num_elements() * v.dtype.size for v in variables) > MOST_BYTES:
@@ -238,58 +238,57 @@ class ModelGraph:
 # Of variables that are kept, and compared in every call: of larger models to run a few rows is quicker.
 MOST_BYTES = 2**24
 BYTES_PER_NODE = 50_000  # that a graph and the functions made of it take, as measured
-MOST_KEPT = 2**29  # bytes of graphs that are kept of a model, the last ones used
-_KEPT: dict[int, dict[Hashable, ModelGraph]] = {}  # by models, and signatures
+MOST_BYTES_OF_GRAPHS = 2**29  # bytes of graphs that are kept of a model, the last ones used
+_GRAPHS: dict[int, dict[Hashable, ModelGraph]] = {}  # by models, and signatures
 
 
-def shared(model: Any, traced: ModelGraph) -> ModelGraph:
-    """A graph of this model that another explainer has traced, if it computes the same; else this one, which is kept.
+def share_graph(model: Any, graph_now: ModelGraph) -> ModelGraph:
+    """Return an equal graph of this model that another explainer has traced; else store this one and return it.
 
-    What is kept goes with the model; of many lengths of sequences, say, those used last. Not shared are graphs with rules and
-    handlers of layers, which belong to an explainer, and those that call Python, which may hold the model and is another function
-    at each trace.
+    Graphs are stored as long as their model lives, the last used ones if they exceed ``MOST_BYTES_OF_GRAPHS``. Graphs with
+    rules and handlers of layers belong to one explainer and are not shared. Nor are those that call Python, which may hold the
+    model and is another function at each trace.
     """
-    if traced.regions or traced.library.calls_python:
-        return traced
-    if id(model) not in _KEPT:
+    if graph_now.layer_calls or graph_now.library.calls_python:
+        return graph_now
+    if id(model) not in _GRAPHS:
         try:
-            weakref.finalize(model, _KEPT.pop, id(model)).atexit = False
+            weakref.finalize(model, _GRAPHS.pop, id(model)).atexit = False
         except TypeError:  # nothing tells when it goes
-            return traced
-        _KEPT[id(model)] = {}
-    kept = _KEPT[id(model)]
-    found = kept[traced.signature] = kept.pop(traced.signature, traced)
+            return graph_now
+        _GRAPHS[id(model)] = {}
+    graphs = _GRAPHS[id(model)]
+    graph = graphs[graph_now.signature] = graphs.pop(graph_now.signature, graph_now)
     size = 0
-    for signature in reversed([*kept]):
-        size += kept[signature].library.size
-        if size > MOST_KEPT and kept[signature] is not found:
-            del kept[signature]
-    return found
+    for signature in reversed([*graphs]):
+        size += graphs[signature].library.size
+        if size > MOST_BYTES_OF_GRAPHS and graphs[signature] is not graph:
+            del graphs[signature]
+    return graph
 
 
-def known(tensor: Any, found: dict[Any, Any] | None = None) -> Any:
-    """The value of a tensor that depends on no data, as an array; else None.
+def static_value(tensor: Any, cache: dict[Any, Any] | None = None) -> Any:
+    """Return the value of a tensor that depends on no data, as an array; else None.
 
-    It looks further than ``tf.get_static_value``: axes that TensorFlow itself computes, as ``tf.vectorized_map`` does, are
-    computed here.
+    Unlike ``tf.get_static_value``, it computes axes that TensorFlow itself computes, as ``tf.vectorized_map`` does.
     """
     value = tf.get_static_value(tensor)
     if value is not None:
         return value
-    found = {} if found is None else found
-    if tensor.ref() not in found:
-        found[tensor.ref()] = _computed(tensor, found)
-    return found[tensor.ref()]
+    cache = {} if cache is None else cache
+    if tensor.ref() not in cache:
+        cache[tensor.ref()] = _computed(tensor, cache)
+    return cache[tensor.ref()]
 
 
-def _computed(tensor: Any, found: dict[Any, Any]) -> Any:
+def _computed(tensor: Any, cache: dict[Any, Any]) -> Any:
     op = tensor.op
     calls = any(value.HasField("func") or value.list.func for value in op.node_def.attr.values())
     if not op.inputs or calls or op.op_def.is_stateful:
         return None
     inputs = []
-    for given in op.inputs:
-        inputs.append(known(given, found))
+    for operand in op.inputs:
+        inputs.append(static_value(operand, cache))
         if inputs[-1] is None:
             return None
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
@@ -298,19 +297,19 @@ def _computed(tensor: Any, found: dict[Any, Any]) -> Any:
 
 # ---------------------------------------------------------------------- emitting
 def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
-    """Run an operation of a traced graph on other inputs; ``retyped`` where their dtypes differ from its own."""
+    """Run an operation of a traced graph on other inputs; ``retyped`` if their dtypes differ from its own."""
     attributes = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
     if retyped:
         inputs = _retype(op, list(inputs), attributes)
     outputs = created(op.type, inputs, attributes)
-    for made, before in zip(outputs, op.outputs, strict=True):
-        if made.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
-            made.set_shape(before.shape)
+    for output, original in zip(outputs, op.outputs, strict=True):
+        if output.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
+            output.set_shape(original.shape)
     return outputs
 
 
 def _retype(op: Any, inputs: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    """Set the type attributes to what inputs of other types want, and cast the inputs that share them."""
+    """Set the type attributes to the dtypes of the inputs, and cast the inputs that share them."""
     typed = [argument.type_attr for argument in arguments(op)]
     wanted: dict[str, Any] = {}
     for name, x in zip(typed, inputs, strict=True):

@@ -22,14 +22,14 @@ from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
 from .operations import CUSTOM, Operation
 from .pairing import OperationRecord, Value
-from .preserve import in_session, replaced
+from .preserve import in_session, replace_attribute
 from .rules import misfit
 
 MARK = re.compile(r"deepshap_(enter|leave)_(\d+)(?:_\d+)?$")
 
 
 @dataclass
-class Region:
+class LayerCall:
     """One call of a marked layer.
 
     Attributes
@@ -46,29 +46,29 @@ class Region:
     inside: tuple[Any, ...] = ()
 
     def call(self, tensors: Sequence[Any]) -> list[Any]:
-        """Call the layer on other tensors; its output tensors."""
+        """Call the layer on other tensors and return its output tensors."""
         args, kwargs = self.filled(tensors)
         return [t for t in tf.nest.flatten(self.layer(*args, **kwargs)) if tf.is_tensor(t)]
 
     def filled(self, tensors: Sequence[Any]) -> Any:
-        """Arguments and keywords with other tensors in them."""
-        given = iter(tensors)
-        return tf.nest.map_structure(lambda v: next(given) if tf.is_tensor(v) else v, self.form)
+        """Return arguments and keywords with other tensors in them."""
+        replacements = iter(tensors)
+        return tf.nest.map_structure(lambda v: next(replacements) if tf.is_tensor(v) else v, self.form)
 
 
-def marker(op: Any) -> tuple[bool, int] | None:
-    """Whether an operation marks the beginning (or the end) of a region, and of which."""
-    found = MARK.search(op.name) if op.type == "IdentityN" else None
-    return (found[1] == "enter", int(found[2])) if found else None
+def parse_mark(op: Any) -> tuple[bool, int] | None:
+    """Return whether an operation marks the beginning (or the end) of a call, and the number of the call; None for others."""
+    match = MARK.search(op.name) if op.type == "IdentityN" else None
+    return (match[1] == "enter", int(match[2])) if match else None
 
 
 @contextmanager
-def marked(layers: Mapping[Any, tuple[str, Operation | None]], regions: list[Region]) -> Iterator[None]:
-    """Mark the calls of layers; each call adds a region."""
+def mark_layers(layers: Mapping[Any, tuple[str, Operation | None]], layer_calls: list[LayerCall]) -> Iterator[None]:
+    """Mark the calls of layers; each call is appended to ``layer_calls``."""
     restore: list[Callable[[], Any]] = []
     try:
         for layer, (name, operation) in layers.items():
-            restore.append(replaced(layer, "call", _marking(layer, layer.call, name, operation, regions)))
+            restore.append(replace_attribute(layer, "call", _marking(layer, layer.call, name, operation, layer_calls)))
         yield
     finally:
         for undo in restore:
@@ -76,12 +76,12 @@ def marked(layers: Mapping[Any, tuple[str, Operation | None]], regions: list[Reg
 
 
 @contextmanager
-def scoped(layers: Mapping[Any, str], scopes: dict[str, str]) -> Iterator[None]:
+def note_scopes(layers: Mapping[Any, str], scopes: dict[str, str]) -> Iterator[None]:
     """Note the name scopes in which layers are called, for messages: TensorFlow numbers the layers' names anew."""
     restore: list[Callable[[], Any]] = []
     try:
         for layer, name in layers.items():
-            restore.append(replaced(layer, "call", _noting(layer.call, name, scopes)))
+            restore.append(replace_attribute(layer, "call", _noting(layer.call, name, scopes)))
         yield
     finally:
         for undo in restore:
@@ -100,15 +100,15 @@ def _noting(call: Callable[..., Any], name: str, scopes: dict[str, str]) -> Call
 
 
 def _marking(
-    layer: Any, call: Callable[..., Any], name: str, operation: Operation | None, regions: list[Region]
+    layer: Any, call: Callable[..., Any], name: str, operation: Operation | None, layer_calls: list[LayerCall]
 ) -> Callable[..., Any]:
     @functools.wraps(call)
     def marking(*args: Any, **kwargs: Any) -> Any:
-        number = len(regions)
-        region = Region(layer, name, operation, (args, kwargs))
-        regions.append(region)
-        args, kwargs = region.filled(_through(region.form, f"deepshap_enter_{number}"))
-        region.inside = tuple(t for t in tf.nest.flatten((args, kwargs)) if tf.is_tensor(t))
+        number = len(layer_calls)
+        layer_call = LayerCall(layer, name, operation, (args, kwargs))
+        layer_calls.append(layer_call)
+        args, kwargs = layer_call.filled(_through(layer_call.form, f"deepshap_enter_{number}"))
+        layer_call.inside = tuple(t for t in tf.nest.flatten((args, kwargs)) if tf.is_tensor(t))
         result = call(*args, **kwargs)
         if operation is None:
             return result
@@ -125,23 +125,23 @@ def _through(structure: Any, name: str) -> list[Any]:
     return list(tf.identity_n(tensors, name=name))
 
 
-class RegionStep(OperationRecord):
+class LayerRecord(OperationRecord):
     """The call of a layer, as a rule sees it."""
 
-    def __init__(self, run: Any, region: Region, operands: Sequence[Value], results: Sequence[Value]) -> None:
-        self.run, self.region, self.operands, self.results = run, region, list(operands), list(results)
-        self.name, self.place = type(region.layer).__name__, f"layer {region.name!r}"
+    def __init__(self, run: Any, layer_call: LayerCall, operands: Sequence[Value], results: Sequence[Value]) -> None:
+        self.run, self.layer_call, self.operands, self.results = run, layer_call, list(operands), list(results)
+        self.name, self.place = type(layer_call.layer).__name__, f"layer {layer_call.name!r}"
         self.varying = tuple(v.active for v in operands)
 
     def evaluate(self, *inputs: Any) -> Any:
-        """The layer as a function of its varying inputs alone; its output, or a list of several."""
+        """Return the layer's output for varying inputs, or a list of several outputs."""
         results = self.linearised(*inputs)
         return results[0] if len(results) == 1 else results
 
     def linearised(self, *inputs: Any) -> list[Any]:
-        """The layer's outputs."""
+        """Return the layer's outputs."""
         cast = [tf.cast(t, v.x.dtype) for t, v in zip(self._filled(inputs), self.operands, strict=True)]
-        return [self.run.floating(t) for t in self.region.call(cast)]
+        return [self.run.floating(t) for t in self.layer_call.call(cast)]
 
 
 # ---------------------------------------------------------------------- handlers
@@ -154,7 +154,7 @@ class Handlers(AnyHandlers):
         return dict(self.engine.layers)
 
     def apply(self) -> None:
-        """Make each handled layer one operation; once more for an engine that has a copy of the model."""
+        """Make each handled layer one operation; repeated for an engine that has a copy of the model."""
         self.engine.operations.clear()
         for layer, name in self.names.items():
             handler = self.handler_of(layer, name)
@@ -165,9 +165,9 @@ class Handlers(AnyHandlers):
 
 @dataclass(eq=False)
 class LayerRule(HandlerRule):
-    """Shows a call to a handler, outside of the graph, and checks what comes back.
+    """Show a call to a handler, outside of the graph, and check what it returns.
 
-    ``error`` holds what the handler raised, which TensorFlow would pass on as text only.
+    ``error`` holds what the handler raised; TensorFlow would pass on only its text.
     """
 
     misfit = staticmethod(misfit)
@@ -175,38 +175,42 @@ class LayerRule(HandlerRule):
 
     @staticmethod
     def row_sums(values: np.ndarray) -> np.ndarray:
-        """The sum of each row, in double precision."""
+        """Return the sum of each row, in double precision."""
         return values.sum(1)
 
-    def __call__(self, record: RegionStep, *multipliers: Any) -> list[Any]:
-        """Multipliers of the layer's varying inputs."""
+    def __call__(self, record: LayerRecord, *multipliers: Any) -> list[Any]:
+        """Return the multipliers of the layer's varying inputs."""
         record.run.checks = True
         pairing = record.run.pairing
-        given = [pairing.spread(v) if v.active else (v.p, v.p) for v in record.operands]
-        made = [pairing.spread(v) for v in record.results]
-        sides = [*zip(*given, strict=True), *zip(*made, strict=True)]
+        operands = [pairing.spread(v) if v.active else (v.p, v.p) for v in record.operands]
+        results = [pairing.spread(v) for v in record.results]
+        sides = [*zip(*operands, strict=True), *zip(*results, strict=True)]
         flat = [t for side in sides for t in side] + list(multipliers)
-        region, varying = record.region, record.varying
+        layer_call, varying = record.layer_call, record.varying
 
         def run(*values: Any) -> list[Any]:
             try:
                 taken = iter(values)
                 inputs, reference_inputs, outputs, reference_outputs = ([next(taken) for _ in side] for side in sides)
                 with in_session():  # the handler may ask another explainer
-                    return self._run(region, varying, inputs, reference_inputs, outputs, reference_outputs, list(taken))
+                    return self._run(
+                        layer_call, varying, inputs, reference_inputs, outputs, reference_outputs, list(taken)
+                    )
             except BaseException as error:
                 self.error = self.raised(error)
                 raise
 
         dtypes = [t.dtype for t in record.inputs]
-        found = tf.py_function(lambda *v: [tf.cast(m, d) for m, d in zip(run(*v), dtypes, strict=True)], flat, dtypes)
-        for tensor, like in zip(found, record.inputs, strict=True):
+        returned = tf.py_function(
+            lambda *v: [tf.cast(m, d) for m, d in zip(run(*v), dtypes, strict=True)], flat, dtypes
+        )
+        for tensor, like in zip(returned, record.inputs, strict=True):
             tensor.set_shape(like.shape)
-        return list(found)
+        return list(returned)
 
     def _run(
         self,
-        region: Region,
+        layer_call: LayerCall,
         varying: Sequence[bool],
         inputs: list[Any],
         reference_inputs: list[Any],
@@ -215,7 +219,7 @@ class LayerRule(HandlerRule):
         multipliers: list[Any],
     ) -> list[Any]:
         shown = [k for k, x in enumerate(inputs) if varying[k] or x.dtype.is_floating]
-        args, kwargs = region.filled(inputs)
+        args, kwargs = layer_call.filled(inputs)
         call = ModuleCall(
             self.module,
             self.name,
@@ -228,8 +232,8 @@ class LayerRule(HandlerRule):
             args,
             kwargs,
         )
-        found = [m if m is None else tf.convert_to_tensor(m) for m in self.read(self.handler(call), call)]
-        read = [m for m, varies in zip(found, call.varying, strict=True) if varies]
+        answered = [m if m is None else tf.convert_to_tensor(m) for m in self.read(self.handler(call), call)]
+        read = [m for m, varies in zip(answered, call.varying, strict=True) if varies]
         pairs = [p for p, v in zip(zip(inputs, reference_inputs, strict=True), varying, strict=True) if v]
         self._check(
             [(m, *pair) for m, pair in zip(read, pairs, strict=True) if m is not None],
@@ -238,7 +242,7 @@ class LayerRule(HandlerRule):
         return [tf.zeros(tf.shape(x)) if m is None else m for m, (x, _) in zip(read, pairs, strict=True)]
 
     def _check(self, inputs: list[Term], outputs: list[Term]) -> None:
-        """The handler must keep the sums, row by row where all values have their rows first."""
+        """Check that the handler keeps the sums, row by row if all values have their rows first."""
         terms = [*inputs, *outputs]
         rows = {m.shape[0] if m.shape.rank else 1 for m, _, _ in terms}
         count = rows.pop() if len(rows) == 1 else 1
@@ -248,6 +252,6 @@ class LayerRule(HandlerRule):
 
 
 def _numbers(tensor: Any, rows: int) -> np.ndarray:
-    """In double precision, rows first."""
+    """Return a tensor in double precision, rows first."""
     array = np.asarray(tensor)
     return array.astype(complex if array.dtype.kind == "c" else float).reshape(rows, -1)

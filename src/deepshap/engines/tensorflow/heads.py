@@ -1,4 +1,4 @@
-"""What a Keras model computes before its last softmax or sigmoid, and log-odds."""
+"""Return what a Keras model computes before its last softmax or sigmoid, and log-odds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSED = (
 
 
 def before_head(model: Any) -> tuple[Any, str] | None:
-    """The function that a model computes before its head, and what that is; None if there is none to be seen."""
+    """Return the function that a model computes before its head, and the head's name; None if no head is visible."""
     graph = type(model) is keras.Sequential or type(model).__name__ == "Functional"  # no code of its own
     if not graph or len(model.outputs) != 1:
         return None
@@ -54,8 +54,8 @@ class _Linear(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         """Apply the layer's weights."""
-        found = keras.ops.matmul(x, self.dense.kernel)
-        return found if self.dense.bias is None else keras.ops.add(found, self.dense.bias)
+        product = keras.ops.matmul(x, self.dense.kernel)
+        return product if self.dense.bias is None else keras.ops.add(product, self.dense.bias)
 
 
 def _head(layer: Any) -> str | None:
@@ -63,24 +63,24 @@ def _head(layer: Any) -> str | None:
         return "softmax" if layer.axis == -1 else None
     if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
         return None
-    return next((one.__name__ for one in HEADS if layer.activation is one), None)
+    return next((activation.__name__ for activation in HEADS if layer.activation is activation), None)
 
 
 def against_others(logits: Any) -> Any:
-    """Log-odds of each class against all others together: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
+    """Return log-odds of each class against all others together: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
     count = logits.shape[-1]
     others = [[j for j in range(count) if j != k] for k in range(count)]
     return logits - tf.reduce_logsumexp(tf.gather(logits, others, axis=-1), -1)
 
 
 def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, Any]:
-    """A model, and ``output``, whose explained tensor is what a change makes of another's."""
+    """Return a model and ``output`` whose explained tensor is a transform of the given model's."""
     if callable(change):
         return model, lambda result: change(take_output(result, output))
-    found = before_head(model) if output is None else None
-    if found is None and otherwise == "refuse":
+    split = before_head(model) if output is None else None
+    if split is None and otherwise == "refuse":
         raise NoHeadError(REFUSED)
-    inner, head = found or (model, "")
+    inner, head = split or (model, "")
 
     def read(result: Any) -> Any:
         logits = take_output(result, None if head else output)
@@ -91,8 +91,8 @@ def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, 
     return inner, read
 
 
-def look(before: Engine, one: Points) -> None:
-    """Raise where a handler treats the head together with what comes before it: a head is seen before the model runs."""
+def look(before: Engine, points: Points) -> None:
+    """Raise an error if a handler treats the head together with the layer before it."""
     last = operation_of(before.model.outputs[0])
     if isinstance(last, _Linear) and last.dense in before.operations:
         raise InputError(

@@ -31,7 +31,7 @@ class Inputs(InputForm):
 
     # ------------------------------------------------------------------ reading
     def _array(self, value: Any, axis: int, what: str) -> np.ndarray:
-        given = value
+        original = value
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
         _check_dense(value, what)
@@ -44,7 +44,7 @@ class Inputs(InputForm):
         if not isinstance(value, np.ndarray):
             raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
         value = readable(value, what)
-        if not isinstance(given, tf.Tensor) and self._is_float(value) and self.dtype is not None:
+        if not isinstance(original, tf.Tensor) and self._is_float(value) and self.dtype is not None:
             value = value.astype(self.dtype)  # NumPy's float64 is a habit, not a choice
         if not -value.ndim <= axis < value.ndim:
             raise InputError(f"{what} has shape {value.shape}: there is no batch axis {axis}.")
@@ -52,7 +52,7 @@ class Inputs(InputForm):
         if self._is_float(value):
             finite = np.isfinite(value.astype(np.float64)).all(tuple(range(1, value.ndim)))
             if not finite.all():
-                raise not_finite(what, int(np.argmin(finite)), len(value), given, self.dtype)
+                raise not_finite(what, int(np.argmin(finite)), len(value), original, self.dtype)
         return value
 
     @staticmethod
@@ -60,13 +60,13 @@ class Inputs(InputForm):
         return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
     @staticmethod
-    def _like(array: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return array.astype(other.dtype, copy=False)
+    def _like(array: np.ndarray, like: np.ndarray) -> np.ndarray:
+        return array.astype(like.dtype, copy=False)
 
     # ------------------------------------------------------------------ row arguments
     @staticmethod
     def has_rows(value: Any) -> bool:
-        """Whether a row argument has one entry per row."""
+        """Return whether a row argument has one entry per row."""
         return isinstance(value, np.ndarray) and value.ndim > 0
 
     @staticmethod
@@ -78,40 +78,42 @@ class Inputs(InputForm):
 
     @staticmethod
     def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Elements of one array where a condition holds, else those of another."""
+        """Return elements of one array where a condition holds, else those of another."""
         return np.where(condition, a, b)
 
     @staticmethod
     def concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Arrays one after the other, along their rows."""
+        """Return arrays one after the other, along their rows."""
         return np.concatenate(arrays)
 
     # ------------------------------------------------------------------ calling
     def call(self, model: Callable[..., Any], rows: Sequence[Any], extra: Sequence[Any]) -> Any:
         """Call the model with the rows in the form its user gives them."""
-        given = [x if axis == 0 else _moved(x, axis) for x, axis in zip(rows, self.axes, strict=True)]
+        arguments = [x if axis == 0 else _moved(x, axis) for x, axis in zip(rows, self.axes, strict=True)]
         options = {"training": False} if takes_training(model) else {}
         if isinstance(model, tf.types.experimental.ConcreteFunction):
             names = list(_signature(model)[1])
             if names:
-                named = dict(zip(self.names or names, [*given, *extra], strict=False))
+                named = dict(zip(self.names or names, [*arguments, *extra], strict=False))
                 return model(**named)
         together = takes_one_argument(model) or (
             not isinstance(model, keras.layers.Layer)
             and (self.several or self.names is not None)
-            and takes_container(model, dict(zip(self.names, given, strict=True)) if self.names else given, extra)
+            and takes_container(
+                model, dict(zip(self.names, arguments, strict=True)) if self.names else arguments, extra
+            )
         )
         if self.names is not None:
-            named = dict(zip(self.names, given, strict=True))
+            named = dict(zip(self.names, arguments, strict=True))
             return model(named, *extra, **options) if together else model(*extra, **named, **options)
         if together and (self.several or extra):
-            together_given = [*given, *extra]
-            return model(together_given if len(together_given) > 1 or self.several else given[0], **options)
-        return model(*given, *extra, **options)
+            together_arguments = [*arguments, *extra]
+            return model(together_arguments if len(together_arguments) > 1 or self.several else arguments[0], **options)
+        return model(*arguments, *extra, **options)
 
 
 def _check_dense(value: Any, what: str) -> None:
-    """Raise for tensors that have not a number in each place."""
+    """Raise an error for tensors that do not have a number in each position."""
     if isinstance(value, (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)):
         raise InputError(f"{what} is a {type(value).__name__}; pass a dense tensor, padded, and mask the padding.")
     if isinstance(value, keras.KerasTensor) or (isinstance(value, tf.Tensor) and not hasattr(value, "numpy")):
@@ -127,20 +129,20 @@ def _moved(x: Any, axis: int) -> Any:
 
 
 def takes_training(model: Any) -> bool:
-    """Whether a Keras model is told that it is not being trained."""
+    """Return whether a Keras model takes ``training``."""
     return isinstance(model, keras.layers.Layer) and "training" in inspect.signature(model.call).parameters
 
 
 def _signature(function: Any) -> tuple[Any, Any]:
-    """The positional and named arguments of a traced function; a frozen one, or one of a version-1 graph, does not tell."""
+    """Return the positional and named arguments of a traced function; a frozen function has no signature."""
     return getattr(function, "structured_input_signature", None) or ((), {})
 
 
 def takes_one_argument(model: Any) -> bool:
-    """Whether several inputs are handed to a model as one list or dict, as ``keras.Model.predict`` does it."""
+    """Return whether a model takes several inputs as one list or dict, as ``keras.Model.predict`` does."""
     if not isinstance(model, keras.layers.Layer):
-        traced = getattr(model, "concrete_functions", None) or [model]  # those of a function of a SavedModel
-        signature = _signature(traced[0])
+        functions = getattr(model, "concrete_functions", None) or [model]  # those of a function of a SavedModel
+        signature = _signature(functions[0])
         return len(signature[0]) == 1 and isinstance(signature[0][0], (list, tuple, dict))
     parameters = list(inspect.signature(model.call).parameters.values())
     wanted = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -163,7 +165,7 @@ def _part(result: Any, key: Any) -> Any:
 
 # ---------------------------------------------------------------------- models
 def between(inputs: Any, output: Any) -> Any:
-    """The model from symbolic inputs to a symbolic output.
+    """Return the model from symbolic inputs to a symbolic output.
 
     Raises
     ------
@@ -188,7 +190,7 @@ def between(inputs: Any, output: Any) -> Any:
 
 
 def served(model: Any) -> Any:
-    """The function of a loaded SavedModel that is not callable itself: what it serves.
+    """Return the function that a loaded SavedModel serves, if it is not callable itself.
 
     Raises
     ------

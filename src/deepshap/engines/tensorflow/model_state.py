@@ -40,12 +40,12 @@ MOST_OBJECTS, MOST_BYTES = 2**18, 2**24  # that are compared, bytes of arrays: b
 Parts = Callable[[Any], list[Any]]
 
 
-class Foreign(Exception):
-    """A model reaches what may read anything, or what cannot be looked into."""
+class NotComparable(Exception):
+    """A model reaches code that may read anything, or objects that cannot be inspected."""
 
 
 class State:
-    """What the code of a model reads, as it was: objects and what they hold, contents of arrays, classes and functions."""
+    """What the code of a model reads: objects and what they hold, contents of arrays, classes and functions."""
 
     def __init__(self, *roots: Any) -> None:
         self._roots = [*roots, *_settings()]
@@ -78,10 +78,10 @@ class State:
                 size += value.nbytes
             count += len(parts)
             if size > MOST_BYTES or count > MOST_OBJECTS:
-                raise Foreign(value)
+                raise NotComparable(value)
             waiting += parts
 
-    def is_still(self, *roots: Any) -> bool:
+    def is_unchanged(self, *roots: Any) -> bool:
         """Return whether these are the same objects and hold the same, however deep."""
         try:
             return (
@@ -93,7 +93,7 @@ class State:
                 and sum(map(len, self._spaces)) == len(self._code)
                 and all(map(is_, chain.from_iterable(space.values() for space in self._spaces), self._code))
             )
-        except Foreign:
+        except NotComparable:
             return False
 
 
@@ -101,12 +101,12 @@ def state_of(*roots: Any) -> State | None:
     """Return what a model's code reads, or None if it can read what cannot be compared."""
     try:
         return State(*roots)
-    except Foreign:
+    except NotComparable:
         return None
 
 
-def _same(some: list[Any], others: list[Any]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
+def _same(objects: list[Any], before: list[Any]) -> bool:
+    return len(objects) == len(before) and all(map(is_, objects, before))
 
 
 def _content(array: Any) -> Any:
@@ -118,10 +118,10 @@ def _nothing(_: Any) -> list[Any]:
 
 
 def _settings() -> list[Any]:
-    """The settings of Keras that are not in its modules, but for the numbers that it names new objects by."""
-    if (settings := keras_settings()) is None:
-        raise Foreign("settings of Keras")
-    return [value for each in settings for name, value in each.items() if name != "object_name_uids"]
+    """Return the settings of Keras that are not in its modules, except the numbers for the names of new objects."""
+    if (trackers := keras_settings()) is None:
+        raise NotComparable("settings of Keras")
+    return [value for settings in trackers for name, value in settings.items() if name != "object_name_uids"]
 
 
 @lru_cache(4096)
@@ -131,7 +131,7 @@ def _root(module: Any) -> str:
 
 @lru_cache(4096)
 def _parts_of(kind: type) -> Parts:
-    """The function that lists what objects of a class hold."""
+    """Return the function that lists what objects of a class hold."""
     if issubclass(kind, FIXED_BASES):
         return _nothing
     if issubclass(kind, type):
@@ -140,21 +140,21 @@ def _parts_of(kind: type) -> Parts:
         return PARTS[kind]
     content = next((parts for base, parts in PARTS.items() if issubclass(kind, base)), None)
     slots = any(vars(base).get("__slots__") for base in kind.__mro__)
-    own = _root(kind.__module__) in OWN and packages(kind) <= BASES
-    if slots or not own or not (content or hasattr(kind, "__dict__")):
+    is_own = _root(kind.__module__) in OWN and packages(kind) <= BASES
+    if slots or not is_own or not (content or hasattr(kind, "__dict__")):
         return _refuse
     return partial(_of_object, content or _nothing)
 
 
 def _refuse(value: Any) -> list[Any]:
-    raise Foreign(type(value))
+    raise NotComparable(type(value))
 
 
 def _of_object(content: Parts, value: Any) -> list[Any]:
-    """What an object of Keras' own holds; layers that keep states check these while they are traced."""
+    """Return what an object of Keras holds; layers that keep states compare these while they are traced."""
     attributes = getattr(value, "__dict__", {})
     if attributes.get("stateful"):
-        raise Foreign(type(value))
+        raise NotComparable(type(value))
     names = [name for name in attributes if name not in UNREAD and not name.startswith("_self_")]
     return [*content(value), *names, *map(attributes.__getitem__, names)]
 
@@ -165,7 +165,7 @@ def _of_class(kind: Any) -> list[Any]:
 
 def _of_function(function: FunctionType) -> list[Any]:
     if _root(function.__globals__.get("__name__")) not in OWN:
-        raise Foreign(function)
+        raise NotComparable(function)
     return [code_of(function), function.__defaults__, function.__kwdefaults__, *closure_of(function)]
 
 

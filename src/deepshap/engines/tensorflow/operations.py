@@ -67,8 +67,8 @@ POSITIONS = "positions"  # under which users refuse that positions differ
 USER_OPERATIONS: dict[Any, Operation] = {}
 
 
-def is_of_user(operation: Operation) -> bool:
-    """Whether users have registered it."""
+def is_registered(operation: Operation) -> bool:
+    """Return whether users have registered an operation."""
     return any(operation is registered for registered in USER_OPERATIONS.values())
 
 
@@ -82,8 +82,8 @@ SIZES = {
 }  # operands that are sizes
 
 
-def places(op: Any) -> list[bool]:
-    """Of each input, whether it says where or how (shapes, axes, indices), and not what to compute with."""
+def fixed_operands(op: Any) -> list[bool]:
+    """Return for each input whether it says where or how (shapes, axes, indices), and not what to compute with."""
     if op.type in SIZES:
         return [position in SIZES[op.type] for position in range(len(op.inputs))]
     return [
@@ -93,9 +93,9 @@ def places(op: Any) -> list[bool]:
 
 
 def arguments(op: Any) -> list[Any]:
-    """Of each input, the argument in the operation's definition; an argument may be several inputs."""
-    found = []
+    """Return for each input the argument in the operation's definition; an argument may be several inputs."""
+    per_input = []
     for argument in op.op_def.input_arg:
         number = op.get_attr(argument.number_attr) if argument.number_attr else 1
-        found += [argument] * (len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number)
-    return found
+        per_input += [argument] * (len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number)
+    return per_input

@@ -25,9 +25,9 @@ ROWS = 7919  # a prime, for a number of rows that nothing else has
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a value with ``ROWS`` rows, their axis, and how often each row has how many entries on that axis.
+    """The shape of a value with ``ROWS`` rows, the axis of the rows, and how many entries each row has on that axis.
 
-    The axis is (outer, rows, inner), as one. Of a list of tensors: the shape of its elements.
+    The axis is (outer, rows, inner), as one axis. For a list of tensors: the shape of its elements.
     """
 
     shape: tuple[int | None, ...]
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def numbers(self) -> int | None:
-        """How many numbers a row has, if that is known."""
+        """The number of elements of a row, if it is known."""
         if None in self.shape:
             return None
         return self.outer * self.inner * math.prod(1 if size is None else size for size in self.static)
@@ -80,39 +80,39 @@ class Value:
 
 
 class Unpaired(Exception):
-    """It is not known where the rows of a value lie. Then the whole model runs on pairs, where that is never asked."""
+    """The axis of the rows of a value is not known. Then the whole model runs on all pairs, where no axis is needed."""
 
 
 class Pairing:
-    """Lays the two sides of a value beside each other, one row for each pair. Here both run on the pairs from the start.
+    """Lay the two sides of a value beside each other, one row for each pair. Here both run on the pairs from the start.
 
-    ``apart``: whether examples and references run by themselves. ``compiles``: whether XLA may compile what is made of them,
-    whose vector code fuses and broadcasts, and gathers number by number.
+    ``is_separate``: whether each side runs on its own rows. ``compiles``: whether XLA may compile the graph; its vector code
+    fuses and broadcasts, but gathers number by number.
     """
 
-    apart = compiles = False
+    is_separate = compiles = False
 
     def spread(self, value: Value) -> tuple[Any, Any]:
-        """Both sides, row by row of the pairs."""
+        """Return both sides, row by row of the pairs."""
         return value.x, value.r
 
     def blank(self, value: Value, dtype: tf.DType) -> Any:
-        """A tensor of the pairs' shape, whose values do not matter."""
+        """Return a tensor of the pairs' shape, whose values do not matter."""
         return tf.cast(value.x, dtype) if value.x.dtype != dtype else tf.identity(value.x)
 
     def shape(self, value: Value) -> Any:
-        """The pairs' shape."""
+        """Return the pairs' shape."""
         return tf.shape(value.x)
 
     def element_shape(self, value: Value) -> Any:
-        """That of the elements of a list, if it is known."""
+        """Return the shape of the elements of a list, if it is known."""
         return None
 
 
-class Crossed(Pairing):
-    """Examples and references run by themselves; every example meets every reference."""
+class AllPairs(Pairing):
+    """Run each side on its own rows; every example meets every reference."""
 
-    apart = True
+    is_separate = True
 
     def __init__(self, examples: Any, references: Any, compiles: bool) -> None:
         self.compiles = compiles
@@ -122,14 +122,14 @@ class Crossed(Pairing):
         self._made: dict[Any, Any] = {}  # what several steps ask for
 
     def _once(self, make: Callable[[], Any], *key: Any) -> Any:
-        """What is made once in each graph."""
+        """Return what is computed once in each graph."""
         key = tf.compat.v1.get_default_graph(), *key
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     def spread(self, value: Value) -> tuple[Any, Any]:
-        """Both sides, repeated: examples outermost."""
+        """Return both sides, repeated: examples outermost."""
         if value.x is value.r:
             return value.x, value.r
         layout = _known(value)
@@ -144,7 +144,7 @@ class Crossed(Pairing):
         return x, r
 
     def _places(self, layout: Layout) -> tuple[Any, ...]:
-        """Of the entries of pairs, those of either side."""
+        """Return the entries of both sides for the entries of pairs."""
         sides = (self.of_example, self.examples), (self.of_reference, self.references)
         return tuple(tf.reshape(self._entries(*side, layout), [-1]) for side in sides)
 
@@ -156,30 +156,30 @@ class Crossed(Pairing):
         return row
 
     def blank(self, value: Value, dtype: tf.DType) -> Any:
-        """Zeros."""
+        """Return zeros."""
         return tf.identity(self._once(lambda: tf.zeros(self.shape(value), dtype), "blank", _shaped(value), dtype))
 
     def shape(self, value: Value) -> Any:
-        """That of the example side, with as many rows as there are pairs."""
-        layout, told = _known(value), _shaped(value)
+        """Return the shape of the example side, with as many rows as there are pairs."""
+        layout, source = _known(value), _shaped(value)
         return self._once(
-            lambda: self._sizes(layout, tf.shape(value.x) if told is value else layout.shape), "shape", told
+            lambda: self._sizes(layout, tf.shape(value.x) if source is value else layout.shape), "shape", source
         )
 
     def _sizes(self, layout: Layout, sizes: Any) -> Any:
-        each = layout.inner * layout.outer
-        rows = self.pairs if each == 1 else self.pairs * each
+        entries = layout.inner * layout.outer
+        rows = self.pairs if entries == 1 else self.pairs * entries
         return tf.stack([rows if k == layout.axis else sizes[k] for k in range(len(layout.shape))])
 
     def element_shape(self, value: Value) -> Any:
-        """From its layout."""
+        """Return the shape of elements from their layout."""
         layout = value.layout
         return None if layout is None or layout.numbers is None else self.shape(value)
 
 
 @cache
 def _taken(axis: int) -> Callable[..., Any]:
-    """Entries of both sides on an axis."""
+    """Build the function that gathers entries of both sides on an axis."""
 
     def taken(x: Any, r: Any, at: Any, at_r: Any) -> list[Any]:
         return [tf.gather(x, at, axis=axis), tf.gather(r, at_r, axis=axis)]
@@ -189,7 +189,7 @@ def _taken(axis: int) -> Callable[..., Any]:
 
 @cache
 def _broadcast(axis: int, inner: int, outer: int) -> Callable[..., Any]:
-    """Both sides repeated along an axis, which is (outer, rows, inner), as one."""
+    """Build the function that repeats both sides along an axis, which is (outer, rows, inner), as one axis."""
 
     def repeated(x: Any, r: Any) -> list[Any]:
         sizes = [tf.shape(v) for v in (x, r)]
@@ -213,7 +213,7 @@ def _known(value: Value) -> Layout:
 
 
 def _shaped(value: Value) -> Layout | Value:
-    """What tells a value's shape: its layout, if all of its sizes are known."""
+    """Return what determines a value's shape: its layout, if all of its sizes are known, else the value."""
     layout = _known(value)
     return value if layout.numbers is None else layout
 
@@ -252,7 +252,7 @@ class OperationRecord:
 
     @property
     def reference_inputs(self) -> tuple[Any, ...]:
-        """The same on the reference side."""
+        """The varying operands on the reference side."""
         return tuple(r for _, r in self._inputs)
 
     @property
@@ -266,35 +266,35 @@ class OperationRecord:
         return tuple(yr for _, yr in self._outputs)
 
     def sides(self) -> list[tuple[Any, Any]]:
-        """Both sides of every operand, floats; a constant is the same on both."""
+        """Return both sides of every operand as floats; a constant is the same on both."""
         varying = iter(self._inputs)
         constants = (self.run.floating(v.p) for v in self.operands)
         return [next(varying) if v.active else (c, c) for v, c in zip(self.operands, constants, strict=True)]
 
     def static(self, k: int) -> Any:
-        """The value of a constant operand that is known while tracing, as an array; else None."""
+        """Return the value of a constant operand that is known while tracing, as an array; else None."""
         return tf.get_static_value(self.operands[k].p)
 
     def points(self) -> list[Any]:
-        """Tensors of the shapes of the varying operands, whose values do not matter."""
+        """Return tensors of the shapes of the varying operands, whose values do not matter."""
         return [self.run.pairing.blank(v, self.run.float_of(v)) for v in self.operands if v.active]
 
     def _filled(self, inputs: Sequence[Any]) -> list[Any]:
-        given = iter(inputs)
-        return [next(given) if v.active else v.p for v in self.operands]
+        replacements = iter(inputs)
+        return [next(replacements) if v.active else v.p for v in self.operands]
 
     def evaluate(self, *inputs: Any) -> Any:
-        """The operation as a function of its varying inputs alone; its output, or a list of several."""
+        """Return the operation's output for varying inputs, or a list of several outputs."""
         cast = [tf.cast(t, v.x.dtype) for t, v in zip(self._filled(inputs), self.operands, strict=True)]
         floats = [self.run.floating(r) for r in emit(self.op, cast)]
         return floats[0] if len(floats) == 1 else floats
 
     def linearised(self, *inputs: Any) -> list[Any]:
-        """As ``evaluate``, computed in floats throughout, so that gradients reach the inputs."""
+        """Return the same, computed in floats throughout, so that gradients reach the inputs."""
         return emit(self.op, self._filled(inputs), retyped=True)
 
     def vjp(self, points: Sequence[Any], multipliers: Sequence[Any]) -> list[Any]:
-        """The gradient at some points, from the multipliers of the outputs, of those that have one."""
+        """Return the gradient at some points, from the multipliers of the outputs that have one."""
         pairs = zip(self.linearised(*points), multipliers, strict=True)
         reached = [(v, tf.cast(m, v.dtype)) for v, m in pairs if m is not None]
         try:
@@ -307,7 +307,7 @@ class OperationRecord:
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     def shares(self, *multipliers: Any) -> list[Any]:
-        """Of the multipliers of all operands, keep those of the varying ones, summed over broadcast axes."""
+        """Keep the multipliers of the varying operands, summed over broadcast axes."""
         return self.unbroadcast([m for m, v in zip(multipliers, self.operands, strict=False) if v.active])
 
     def unbroadcast(self, multipliers: Sequence[Any]) -> list[Any]:
@@ -317,19 +317,24 @@ class OperationRecord:
         return [m if single else self._unbroadcast(m, v) for m, v in zip(multipliers, varying, strict=True)]
 
     def _unbroadcast(self, multiplier: Any, operand: Value) -> Any:
-        made, own = self.results[0].layout, operand.layout
-        if made and own and None not in (made.numbers, own.numbers) and multiplier.shape.rank == len(made.shape):
-            return _summed(multiplier, made.static, own.static, lambda: self.run.pairing.shape(operand))
-        wanted, given = operand.x.shape, multiplier.shape
-        if wanted.is_fully_defined() and given.is_fully_defined() and wanted == given:
+        result, wanted = self.results[0].layout, operand.layout
+        if (
+            result
+            and wanted
+            and None not in (result.numbers, wanted.numbers)
+            and multiplier.shape.rank == len(result.shape)
+        ):
+            return _summed(multiplier, result.static, wanted.static, lambda: self.run.pairing.shape(operand))
+        shape_wanted, actual = operand.x.shape, multiplier.shape
+        if shape_wanted.is_fully_defined() and actual.is_fully_defined() and shape_wanted == actual:
             return multiplier
         shape = self.run.pairing.shape(operand)
         _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(multiplier), s1=shape)
         return tf.reshape(tf.reduce_sum(multiplier, axes), shape)
 
 
-def _summed(tensor: Any, made: Sequence[Any], own: Sequence[Any], shape: Callable[[], Any]) -> Any:
-    """A tensor summed over the axes along which a shape was broadcast to another one; None are the rows."""
-    missing = len(made) - len(own)
-    axes = [k for k, size in enumerate(made) if k < missing or size != own[k - missing]]
+def _summed(tensor: Any, result: Sequence[Any], wanted: Sequence[Any], shape: Callable[[], Any]) -> Any:
+    """Return a tensor summed over the axes along which a shape was broadcast to another one; None are the rows."""
+    missing = len(result) - len(wanted)
+    axes = [k for k, size in enumerate(result) if k < missing or size != wanted[k - missing]]
     return tf.reshape(tf.reduce_sum(tensor, axes), shape()) if axes else tensor

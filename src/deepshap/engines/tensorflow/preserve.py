@@ -26,11 +26,11 @@ _in_session: ContextVar[bool] = ContextVar("_in_session", default=False)  # of t
 
 
 def layers_of(model: Any) -> dict[Any, str]:
-    """All layers of a model, or of those that a callable refers to, with their qualified names; "" is the model."""
+    """Return all layers of a model, or of those that a callable refers to, with their qualified names; "" is the model."""
     if isinstance(model, keras.layers.Layer):
         return dict(_named(model, ""))
-    found = reached(model, lambda one: isinstance(one, ENDS), DEPTH)
-    roots = [one for one in found if isinstance(one, keras.layers.Layer)]
+    objects = reached(model, lambda value: isinstance(value, ENDS), DEPTH)
+    roots = [value for value in objects if isinstance(value, keras.layers.Layer)]
     inside = {layer for root in roots for layer, _ in _named(root, "") if layer is not root}
     roots = [root for root in roots if root not in inside]
     if len(roots) == 1:
@@ -52,7 +52,7 @@ def _named(layer: Any, name: str, seen: set[int] | None = None) -> Iterator[tupl
 
 
 def dtype_of(model: Any, layers: list[Any]) -> str | None:
-    """Float dtype in which a model computes, from its variables; None when it has none."""
+    """Return the float dtype in which a model computes, from its variables; None if it has none."""
     variables = [w for layer in layers for w in layer.variables]
     variables += list(getattr(model, "variables", ())) if not layers else []
     floats = [keras.backend.standardize_dtype(v.dtype) for v in variables]
@@ -62,14 +62,14 @@ def dtype_of(model: Any, layers: list[Any]) -> str | None:
 # ---------------------------------------------------------------------- one at a time
 @contextmanager
 def alone() -> Iterator[None]:
-    """No other session in the process meanwhile, but those that begin within this one."""
+    """Exclude other sessions in the process, except those that begin within this one."""
     with nullcontext() if _in_session.get() else _one_at_a_time:
         yield
 
 
 @contextmanager
 def in_session() -> Iterator[None]:
-    """What TensorFlow has a thread of its own do, while the session waits for it, belongs to the session."""
+    """Let a thread of TensorFlow, for which the session waits, belong to the session."""
     token = _in_session.set(True)
     try:
         yield
@@ -79,42 +79,50 @@ def in_session() -> Iterator[None]:
 
 # ---------------------------------------------------------------------- leaving all as it was
 @contextmanager
-def preserved(model: Any, layers: Sequence[Any]) -> Iterator[None]:
-    """Put back what running or tracing a model changes of it: attributes, whatever they reach, random generators.
+def preserve_model(model: Any, layers: Sequence[Any]) -> Iterator[None]:
+    """Restore what running or tracing a model changes of it: attributes and what they reach, random generators.
 
-    Fused kernels are switched off, and stateful layers begin where they stand. Layers that are not built yet stay built.
+    Fused kernels are switched off, and stateful layers begin with their current states. Layers that are not built yet stay
+    built.
     """
-    kept = ObjectSnapshot([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
-    kept.note_generators()
+    snapshot = ObjectSnapshot([*(vars(layer) for layer in layers if layer.built), model], _is_of_frameworks)
+    snapshot.note_generators()
     try:
         with generators_kept():
             for layer in layers:
                 attributes = vars(layer)
                 if getattr(layer, "stateful", False) and getattr(layer, "states", None):
-                    attributes["get_initial_state"] = _remembered(layer)
+                    attributes["get_initial_state"] = _initial_state(layer)
                     layer.stateful = False
                 if "use_cudnn" in attributes:
                     layer.use_cudnn = False
             yield
     finally:
-        kept.restore()
+        snapshot.restore()
 
 
 def _is_of_frameworks(value: Any) -> bool:
-    """Whether an object looks after itself: layers are kept one by one, and variables by their values."""
+    """Return whether an object is preserved otherwise: layers one by one, and variables by their values."""
     return bool(packages(value) & {"keras", "tensorflow"})
 
 
-def replaced(layer: Any, name: str, value: Any) -> Callable[[], Any]:
-    """Put an attribute on a layer, unseen by Keras; returns what puts back the layer's own, or takes it away."""
+def replace_attribute(layer: Any, name: str, value: Any) -> Callable[[], Any]:
+    """Set an attribute of a layer, unseen by Keras; return the function that restores the previous one."""
     attributes = vars(layer)
-    own = attributes.get(name)
+    before = attributes.get(name)
     attributes[name] = value
-    return functools.partial(attributes.pop, name) if own is None else functools.partial(setitem, attributes, name, own)
+    return (
+        functools.partial(attributes.pop, name)
+        if before is None
+        else functools.partial(setitem, attributes, name, before)
+    )
 
 
-def _remembered(layer: Any) -> Callable[..., Any]:
-    """The states that a stateful layer begins its next call with, for any number of rows; the call leaves them alone."""
+def _initial_state(layer: Any) -> Callable[..., Any]:
+    """Return the function for the initial states of a stateful layer's next call, for any number of rows.
+
+    The call does not change the layer's states.
+    """
     for state in tf.nest.flatten(layer.states):
         if (state.numpy() != state.numpy()[:1]).any():
             raise InputError(
@@ -133,8 +141,8 @@ def _remembered(layer: Any) -> Callable[..., Any]:
 
 
 @contextmanager
-def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
-    """Put back variables that a run of the model writes to."""
+def preserve_variables(variables: Sequence[Any]) -> Iterator[None]:
+    """Restore variables that a run of the model writes to."""
     values = [(v, v.numpy()) for v in variables]
     try:
         yield
@@ -144,8 +152,8 @@ def variables_kept(variables: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def seeds_kept() -> Iterator[None]:
-    """Put back the generator from which TensorFlow takes the seeds of random operations that have none of their own."""
+def preserve_seeds() -> Iterator[None]:
+    """Restore the generator of the seeds of random operations that have no seed."""
     generator = seed_generator()
     state = generator and generator.getstate()
     try:

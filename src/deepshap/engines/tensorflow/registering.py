@@ -1,4 +1,4 @@
-"""What of TensorFlow's and Keras' a user may register a rule for, and under what it is kept."""
+"""Operations and layers of TensorFlow and Keras for which users register rules."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["RULES", "check", "key"]
 
 
 def key(function: Any) -> Any:
-    """The type of an operation, a layer or a class of layers."""
+    """Return the key of a rule: the type of an operation, a layer or a class of layers."""
     return function
 
 
 def check(function: Any, rule: Any) -> None:
-    """Refuse what no graph shows."""
+    """Raise an error for functions that no graph shows."""
     if rule == "same":
         raise InputError('the rule "same" is for "positions", and for functions of PyTorch.')
     if isinstance(function, str) and not table.is_known(function):

@@ -33,7 +33,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def is_known(kind: str) -> bool:
-    """Whether TensorFlow has operations of this type."""
+    """Return whether TensorFlow has operations of this type."""
     return hasattr(tf.raw_ops, kind)
 
 
@@ -79,9 +79,9 @@ _of_kind(
 )
 _of_kind(COMPOSITE, "Conv2D", function=composites.conv2d)
 _of_kind(QUADRATIC, "SquaredDifference L2Loss")
-_of_kind(CUSTOM, "Mul", rule=axes.product(rules.product))
+_of_kind(CUSTOM, "Mul", rule=axes.product_or_normalization(rules.product))
 _of_kind(CUSTOM, "MulNoNan", rule=rules.product_or_zero)
-_of_kind(CUSTOM, "RealDiv Div", rule=axes.quotient(rules.quotient))
+_of_kind(CUSTOM, "RealDiv Div", rule=axes.quotient_or_normalization(rules.quotient))
 _of_kind(CUSTOM, "DivNoNan", rule=rules.quotient_or_zero)
 
 # ---------------------------------------------------------------------- elementwise
@@ -126,24 +126,24 @@ _of_kind(CUSTOM, "TensorScatterAdd", rule=rules.added(2, 1))
 _of_kind(CUSTOM, "TensorScatterSub", rule=rules.added(2, 1, -1))
 _of_kind(COMPOSITE, "TensorScatterUpdate", function=composites.update)
 _of_kind(CUSTOM, "OneHot", rule=rules.one_hot)
-_of_kind(COMPOSITE, "DenseBincount", function=composites.counted)
+_of_kind(COMPOSITE, "DenseBincount", function=composites.bincount)
 
 # ---------------------------------------------------------------------- along axes
 _of_kind(CUSTOM, "Softmax", rule=rules.softmax)
 _of_kind(CUSTOM, "LogSoftmax", rule=rules.log_softmax)
 _of_kind(CUSTOM, "SoftmaxCrossEntropyWithLogits SparseSoftmaxCrossEntropyWithLogits", rule=rules.cross_entropy)
-_of_kind(CUSTOM, "Max Any", rule=axes.greatest())
-_of_kind(CUSTOM, "Min All", rule=axes.greatest(-1))
-_of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=axes.pooled)
+_of_kind(CUSTOM, "Max Any", rule=axes.cross_max())
+_of_kind(CUSTOM, "Min All", rule=axes.cross_max(-1))
+_of_kind(CUSTOM, "MaxPool MaxPoolV2 MaxPool3D", rule=axes.max_pool)
 _of_kind(COMPOSITE, "EuclideanNorm", function=composites.norm)
-_of_kind(CUSTOM, "Prod", rule=axes.polynomial)
+_of_kind(CUSTOM, "Prod", rule=axes.product_over_axes)
 _of_kind(CUSTOM, "MatrixDeterminant", rule=rules.polynomial)
-_of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top, positions=(1,))
+_of_kind(COMPOSITE, "TopKV2 TopK", function=composites.top_k, positions=(1,))
 _of_kind(COMPOSITE, "Cumprod", function=composites.running_product)
 _of_kind(COMPOSITE, "CumulativeLogsumexp", function=composites.running_logsumexp)
 _of_kind(COMPOSITE, "LRN", function=composites.local_response_norm)
-_of_kind(COMPOSITE, "ArgMax", function=composites.greatest(), positions=(0,))
-_of_kind(COMPOSITE, "ArgMin", function=composites.greatest(-1), positions=(0,))
+_of_kind(COMPOSITE, "ArgMax", function=composites.arg_extreme(), positions=(0,))
+_of_kind(COMPOSITE, "ArgMin", function=composites.arg_extreme(-1), positions=(0,))
 _of_kind(INDEX, "Where UniqueV2 Unique LowerBound UpperBound InvertPermutation")
 
 # ---------------------------------------------------------------------- control
