@@ -55,7 +55,7 @@ def no_figures_of_other_tests():
 
 @pytest.fixture(autouse=True)
 def not_compiled(monkeypatch):
-    """XLA takes seconds, where a busy machine lets a small function look slow: test_keras_compiled.py looks at it."""
+    """XLA takes seconds, where a busy machine lets a small function look slow: test_keras_backward.py looks at it."""
     contributions = sys.modules.get("deepshap.engines.tensorflow.backward")
     if contributions is not None:
         monkeypatch.setattr(contributions, "PAYS", float("inf"))

@@ -1,203 +1,187 @@
-"""Rules that users register for operations of TensorFlow and for Keras layers."""
+"""Positions chosen by value in TensorFlow: held to the oracle of ``positions.py``, as PyTorch's engine is."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close
-from keras import Sequential
+from keras import Input, Model, ops
 from keras import layers as L
-from keras_models import functional, precision
+from positions import ROWS, SCORES, SIZE, TIED, VALUES, WEIGHTS, averaged
+from tiers import mostly_wide
 
 import deepshap
 
-X, R = (np.random.default_rng(seed).normal(size=(rows, 4)) for seed, rows in ((1, 2), (2, 3)))
-TRIANGLE = np.tril(np.random.default_rng(3).normal(size=(4, 4))) + 2 * np.eye(4)
+TABLE = tf.constant(WEIGHTS)
 
 
-def explain(model: Any, **options: Any) -> np.ndarray:
-    return deepshap.DeepExplainer(model, tf.constant(R), progress=False).shap_values(tf.constant(X), **options)
+def explained(model, scores=SCORES) -> list[np.ndarray]:
+    """Values of both inputs, summed to be what the outputs differ by."""
+    x, r = ([v[rows] for v in (VALUES, scores)] for rows in (slice(ROWS), slice(ROWS, None)))
+    found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
+    total = sum(f.reshape(ROWS, -1, f.shape[-1]).sum(1) for f in found)
+    y, y_r = (np.asarray(model(*map(tf.constant, side))) for side in (x, r))
+    assert_close(total, (y - y_r.mean(0)).reshape(ROWS, -1))
+    return found
 
 
-def fake_quantised(x: Any) -> Any:
-    """An elementwise operation that deepshap does not know, for float32 only."""
-    return tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), -2, 2, 4)
+def at(v, places):
+    """Of each row the values at places."""
+    return tf.gather(v, places, batch_dims=1)
 
 
-QUANTISED = "FakeQuantWithMinMaxArgs"
+def of_rows(places):
+    """Places with the rows that they are of, as coordinates."""
+    rows = tf.repeat(tf.range(tf.shape(places)[0])[:, None], tf.shape(places)[1], 1)
+    return tf.stack([rows, tf.cast(places, tf.int32)], -1)
 
 
-class Energy(L.Layer):
-    """A layer that is quadratic."""
-
-    def call(self, x: Any) -> Any:
-        return keras.ops.sum(x * x, -1, keepdims=True)
-
-
-def energy_rule(step: Any, multiplier: Any) -> Any:
-    """The rule of ``Energy``: x^2 - r^2 = (x + r) (x - r)."""
-    (x,), (r,) = step.inputs, step.reference_inputs
-    return multiplier * (x + r)
-
-
-# ---------------------------------------------------------------------- operations
-def test_elementwise(register):
-    with pytest.raises(deepshap.UnsupportedOperationError, match=QUANTISED):
-        explain(fake_quantised)
-    register(QUANTISED, "elementwise")
-    found = explain(fake_quantised)
-    wanted = np.asarray(fake_quantised(X)) - np.asarray(fake_quantised(R)).mean(0)
-    assert_close(np.diagonal(found, 0, 1, 2), wanted, 1e-5)
-    assert (found[:, 0, 1:] == 0).all()
+TAKEN = {
+    "gather of argmax": (0, lambda v, s: at(v, tf.argmax(s, 1)[:, None])),
+    "gather of argmin": (0, lambda v, s: at(v, tf.argmin(-s, 1)[:, None])),
+    "argmax over the first axis of a row": (0, lambda v, s: at(v, tf.argmax(s[:, :, None], 1))),
+    "gather of argsort": (2, lambda v, s: at(v, tf.argsort(s, direction="DESCENDING"))[:, 2:3]),
+    "top_k": (1, lambda v, s: at(v, tf.math.top_k(s, 3).indices)[:, 1:2]),
+    "gather_nd of top_k": (1, lambda v, s: tf.gather_nd(v, of_rows(tf.math.top_k(s, 3).indices))[:, 1:2]),
+    "one-hot of top_k": (
+        1,
+        lambda v, s: tf.reduce_sum(tf.one_hot(tf.math.top_k(s, 3).indices, SIZE, dtype=v.dtype)[:, 1] * v, 1, True),
+    ),
+    "keras.ops": (SIZE - 2, lambda v, s: ops.take_along_axis(v, ops.argsort(s, axis=1)[:, 1:2], axis=1)),
+}
 
 
-def test_linear(register):
-    def solved(x: Any) -> Any:
-        return tf.transpose(tf.linalg.triangular_solve(tf.constant(TRIANGLE), tf.transpose(x)))
-
-    register("MatrixTriangularSolve", "linear")
-    assert_close(explain(solved), (X - R.mean(0))[:, :, None] * np.linalg.inv(TRIANGLE).T)
+@pytest.mark.parametrize(("rank", "model"), TAKEN.values(), ids=TAKEN.keys())
+def test_a_value_at_a_chosen_position(rank, model):
+    for found, wanted in zip(explained(model), averaged(rank), strict=True):
+        assert_close(found[..., 0], wanted)
 
 
-def test_smooth(register):
-    def inverted(x: Any) -> Any:
-        return tf.reshape(tf.linalg.inv(5 * tf.eye(2, dtype=x.dtype) + tf.reshape(x, (-1, 2, 2))), (-1, 4))
+def test_scattering_to_positions_is_the_transpose_of_taking():
+    """<w, scatter(v, p)> = <w[p], v>: with fixed weights the values are explained alike in both forms."""
 
-    register("MatrixInverse", "smooth")
-    assert_close(explain(inverted).sum(1), np.asarray(inverted(X)) - np.asarray(inverted(R)).mean(0))
+    def scattered(v, s):
+        put = tf.scatter_nd(of_rows(tf.argsort(s)), v, tf.shape(v))
+        return tf.reduce_sum(put * TABLE[0], 1, True)
 
+    def taken(v, s):
+        return tf.reduce_sum(tf.gather(TABLE[0], tf.argsort(s)) * v, 1, True)
 
-def test_smooth_asks_for_a_derivative(register):
-    register("SoftsignGrad", "smooth")
-    with pytest.raises(deepshap.UnsupportedOperationError, match=r"SoftsignGrad.*derivative"):
-        explain(lambda x: tf.raw_ops.SoftsignGrad(gradients=x, features=tf.ones_like(x)))
-
-
-def test_a_rule_in_a_loop_and_in_a_function(register):
-    def looping(x: Any) -> Any:
-        step = tf.function(lambda h: tf.cast(fake_quantised(h), x.dtype) * x)
-        return tf.while_loop(lambda t, h: t < 3, lambda t, h: (t + 1, step(h)), (0, x))[1]
-
-    register(QUANTISED, "elementwise")
-    found = explain(looping)
-    assert_close(found.sum(1), np.asarray(looping(tf.constant(X))) - np.asarray(looping(tf.constant(R))).mean(0), 1e-5)
+    for a, b in zip(explained(scattered), explained(taken), strict=True):
+        assert_close(a, b)
 
 
-def test_what_a_rule_gets_to_see(register):
-    seen = []
-
-    def rule(step: Any, multiplier: Any) -> Any:
-        seen.append((step.name, step.place, step.varying))
-        y, y_r = step.evaluate(step.inputs[0]), step.evaluate(step.reference_inputs[0])
-        return multiplier * (y - y_r) / (step.inputs[0] - step.reference_inputs[0])
-
-    with precision("float64"):
-        model = Sequential([keras.Input((4,)), L.Activation("tanh", name="bend")])
-        wanted = explain(model)
-        register("Tanh", rule)
-        assert_close(explain(model), wanted)
-    assert {(name, varying) for name, _, varying in seen} == {("Tanh", (True,))}
-    assert all("bend" in place for _, place, _ in seen)
+def experts(v, s):
+    """Two of five experts for each row, mixed by the softmax of their scores: weights looked up, batched products."""
+    weights, chosen = tf.math.top_k(tf.nn.softmax(s), 2)
+    hidden = tf.gather(tf.tanh(TABLE[:, :, None] * TABLE), chosen) @ v[:, None, :, None]
+    return tf.reduce_sum(tf.nn.relu(hidden[..., 0]) * weights[..., None], 1)
 
 
-def test_a_rule_replaces_the_built_in_one_and_is_blamed(register):
-    register("Tanh", lambda step, m: m * 2)
-    with pytest.raises(deepshap.AdditivityError, match=r"(?s)do not add up.*Tanh.*register_rule"):
-        explain(tf.tanh)
-    with pytest.warns(deepshap.AdditivityWarning, match="Tanh"):
-        explain(tf.tanh, check_additivity=False)
+def all_experts(v, s):
+    """The same, with every expert computed and the others' weights 0."""
+    weights, chosen = tf.math.top_k(tf.nn.softmax(s), 2)
+    routing = tf.reduce_sum(tf.one_hot(chosen, SIZE, dtype=v.dtype) * weights[..., None], 1)
+    hidden = tf.nn.relu(tf.einsum("eij,nj->nei", tf.tanh(TABLE[:, :, None] * TABLE), v))
+    return tf.einsum("nei,ne->ni", hidden, routing)
 
 
-def test_a_rule_that_takes_too_much_for_linear_is_found_out(register):
-    register(QUANTISED, "constant")
-    with pytest.raises(deepshap.AdditivityError, match="do not add up"):
-        explain(lambda x: fake_quantised(x) + tf.cast(x, tf.float32))
-
-
-def test_a_rule_that_returns_too_little_or_another_shape(register):
-    register("Tanh", lambda step, m: ())
-    with pytest.raises((TypeError, deepshap.DeepShapError), match="Tanh"):
-        explain(tf.tanh)
-    register("Sin", lambda step, m: tf.reduce_sum(m, -1))
-    with pytest.raises((TypeError, deepshap.DeepShapError), match=r"Sin.*shape"):
-        explain(tf.sin)
-
-
-@pytest.mark.parametrize(
-    ("rule", "words"),
-    [
-        (lambda step, m: m[:1], r"of shape \d+ 4 for an input of shape \d+ 4"),
-        (lambda step, m: tf.boolean_mask(m, m[:, 0] > 0), r"of shape \d+ 4 for an input of shape \d+ 4"),
-        (lambda step, m: m > 0, "a tensor of bool"),
-        (lambda step, m: tf.strings.as_string(m), "a tensor of string"),
-        (lambda step, m: "m", "str;"),
-    ],
-    ids=["the first row", "some rows", "booleans", "texts", "a text"],
-)
-def test_what_is_no_multiplier_is_named(register, rule, words):
-    register("Softsign", rule)
-    with pytest.raises(deepshap.InputError, match=f"the rule of Softsign returned .*{words}"):
-        explain(tf.nn.softsign)
-
-
-# ---------------------------------------------------------------------- layers
-@pytest.mark.parametrize("rule", ["quadratic", energy_rule], ids=["quadratic", "a function"])
-def test_a_layer_class_an_instance_and_where_it_is(register, rule):
-    with precision("float64"):
-        layer = Energy(name="energy")
-        inner = Sequential([keras.Input((4,)), L.Dense(3), layer])
-        model = functional((4,), lambda x: L.Subtract()([inner(x), inner(x[:, ::-1])]))
-        wanted = explain(model)
-        for key in (Energy, layer):
-            register(key, rule)
-            assert_close(explain(model), wanted)
-        assert not any("call" in vars(one) for one in model._flatten_layers())
-
-
-def test_a_layer_that_cannot_be_followed(register):
-    class Opaque(L.Layer):
-        def call(self, x: Any) -> Any:
-            found = tf.numpy_function(lambda v: np.tanh(v) * 2, [x], x.dtype)
-            found.set_shape(x.shape)
-            return found
-
-    with precision("float64"):
-        model = Sequential([keras.Input((4,)), L.Dense(3), Opaque(name="opaque"), L.Dense(2)])
-        with pytest.raises(deepshap.UnsupportedOperationError, match="opaque"):
-            explain(model)
-        register(Opaque, "elementwise")
-        outputs, expected = (model.predict(side, verbose=0) for side in (X, R))
-        assert_close(explain(model).sum(1), outputs - expected.mean(0))
-
-
-def test_the_last_registration_counts_and_an_unregistered_one_is_forgotten(register):
-    register(QUANTISED, "linear")
-    deepshap.register_rule(QUANTISED, "elementwise")
-    assert np.isfinite(explain(fake_quantised)).all()
-    explainer = deepshap.DeepExplainer(fake_quantised, tf.constant(R), progress=False)
-    explainer.shap_values(tf.constant(X))
-    deepshap.unregister_rule(QUANTISED)
-    with pytest.raises(deepshap.UnsupportedOperationError):
-        explainer.shap_values(tf.constant(X))
-    with pytest.raises(deepshap.InputError, match=QUANTISED):
-        deepshap.unregister_rule(QUANTISED)
-    deepshap.register_rule(QUANTISED, "elementwise")
+FORMS = {
+    "experts": experts,
+    "all experts": all_experts,
+    "a table of rows": lambda v, s: tf.gather(TABLE, tf.argmax(s, 1)) * v,
+    "two axes": lambda v, s: tf.gather_nd(TABLE, tf.stack([tf.argmax(v, 1), tf.argmax(s, 1)], -1))[:, None] + v,
+    "rows of all": lambda v, s: tf.gather(tf.reshape(v, [-1]), of_rows(tf.argsort(s))[..., 0] * SIZE + tf.argsort(s)),
+    "a mask of the best": lambda v, s: tf.where(
+        tf.reduce_any(tf.one_hot(tf.math.top_k(s, 2).indices, SIZE, True, False, dtype=tf.bool), 1), tf.zeros_like(v), v
+    ),
+    "overwritten": lambda v, s: tf.tensor_scatter_nd_update(
+        tf.sin(v), of_rows(tf.math.top_k(s, 2).indices), v[:, :2] * 3
+    ),
+    "added": lambda v, s: tf.tensor_scatter_nd_add(v, of_rows(tf.math.top_k(s, 2).indices), tf.sin(v[:, :2])),
+    "subtracted": lambda v, s: tf.tensor_scatter_nd_sub(v, of_rows(tf.math.top_k(s, 2).indices), tf.sin(v[:, :2])),
+    "segments": lambda v, s: tf.reshape(
+        tf.math.unsorted_segment_sum(
+            tf.reshape(v, [-1]),
+            tf.reshape(of_rows(s)[..., 0] * SIZE + tf.argsort(s) // 2, [-1]),
+            tf.size(v),
+        ),
+        tf.shape(v),
+    ),
+    "computed positions": lambda v, s: at(v, (tf.argsort(s) * 2 + 1) % SIZE),
+    "ranks": lambda v, s: tf.cast(tf.argsort(tf.argsort(s)), v.dtype) * v,
+    "integers looked up": lambda v, s: tf.cast(tf.gather(tf.range(0, 50, 10), tf.argmax(s, 1)), v.dtype)[:, None] * v,
+    "compared": lambda v, s: sum(
+        tf.cast(tf.argmax(s, 1)[:, None] == k, v.dtype) * tf.sin((k + 1.0) * v) for k in range(SIZE)
+    ),
+    "scores with infinities": lambda v, s: at(
+        v, tf.argsort(tf.where(tf.range(SIZE) > 3, tf.constant(-np.inf, s.dtype), s))
+    ),
+    "one after the other": lambda v, s: tf.while_loop(
+        lambda k, *_: k < 3,
+        lambda k, left, found: (
+            k + 1,
+            tf.where(tf.range(SIZE, dtype=tf.int64) == tf.argmax(left, 1)[:, None], tf.constant(-9.0, v.dtype), left),
+            found + tf.cast(k + 1, v.dtype) * at(v, tf.argmax(left, 1)[:, None]),
+        ),
+        (0, s, v[:, :1]),
+    )[2],
+}
 
 
 @pytest.mark.parametrize(
-    ("function", "rule", "words"),
-    [
-        ("Tanhh", "linear", "no operation 'Tanhh'"),
-        (tf.tanh, "linear", "tanh is a Python function.*Register the type"),
-        ("Tanh", "magic", "magic"),
-        ("Tanh", 3, "int"),
-        (Energy, "magic", "magic"),
-    ],
+    "name", mostly_wide(FORMS, {"experts", "overwritten", "segments", "ranks", "one after the other"})
 )
-def test_what_cannot_be_registered(function, rule, words):
-    with pytest.raises(deepshap.InputError, match=words):
-        deepshap.register_rule(function, rule)
+def test_every_form_adds_up(name):
+    assert np.abs(explained(FORMS[name])[1]).max() > 0
+
+
+def test_experts_computed_or_masked_are_explained_alike():
+    """Where one expert is chosen: routing by a mask is the product with it, and the lookup of its weights its average."""
+    for form in (experts, all_experts):
+        found = explained(form, np.where(np.arange(SIZE) == 2, 50.0, SCORES))
+        assert_close(
+            found[0], explained(lambda v, s: tf.nn.relu(tf.linalg.matvec(tf.tanh(TABLE[2][:, None] * TABLE), v)))[0]
+        )
+
+
+def test_positions_of_the_greatest_of_ties():
+    explained(lambda v, s: at(v, tf.argmax(s, 1)[:, None]), TIED)
+
+
+def test_a_layer_of_experts_in_float32():
+    """Weights of experts chosen in a Keras model, in the precision that models have."""
+    tokens = Input((4, 3))
+    weights, chosen = ops.top_k(L.Dense(SIZE, activation="softmax")(tokens), 2)
+    routing = ops.sum(ops.one_hot(chosen, SIZE) * weights[..., None], 2)
+    hidden = ops.reshape(L.Dense(SIZE * 3, activation="silu")(tokens), (-1, 4, SIZE, 3))
+    model = Model(tokens, L.Dense(2)(L.Flatten()(ops.einsum("btei,bte->bti", hidden, routing))))
+    rows = np.random.default_rng(0).normal(size=(7, 4, 3)).astype(np.float32)
+    found = deepshap.DeepExplainer(model, rows[3:], progress=False)(rows[:3])
+    np.testing.assert_allclose(found.values.sum((1, 2)), model(rows[:3]) - np.mean(model(rows[3:]), 0), atol=1e-5)
+
+
+def test_they_can_be_refused():
+    deepshap.register_rule("positions", "same")
+    try:
+        for model in (TAKEN["gather of argmax"][1], TAKEN["top_k"][1], FORMS["compared"]):
+            with pytest.raises(deepshap.ControlFlowError, match="positions from"):
+                explained(model)
+        explained(lambda v, s: at(v, tf.argsort(s + 100 * tf.range(SIZE, dtype=s.dtype))))
+    finally:
+        deepshap.unregister_rule("positions")
+    explained(TAKEN["top_k"][1])
+
+
+def test_nothing_else_can_be_registered_for_them():
+    with pytest.raises(deepshap.InputError, match='the only rule for "positions"'):
+        deepshap.register_rule("positions", "linear")
+    with pytest.raises(deepshap.InputError, match="no rule is registered for positions"):
+        deepshap.unregister_rule("positions")
+
+
+def test_writing_twice_to_one_position_is_an_error():
+    places = lambda s: of_rows(tf.argsort(s) // 2)  # noqa: E731
+    with pytest.raises(deepshap.DeepShapError):
+        explained(lambda v, s: tf.tensor_scatter_nd_update(tf.zeros_like(v), places(s), v))

@@ -2,7 +2,7 @@
 
 All run between two fixed linear maps with the same weights in every framework, so that every operand depends on every feature
 and the function meets multipliers that differ from element to element. They are tested for all that cases of one framework are,
-and ``test_keras_cases.py`` finds that the frameworks' values are the same.
+and ``test_keras_table.py`` finds that the frameworks' values are the same.
 """
 
 from __future__ import annotations

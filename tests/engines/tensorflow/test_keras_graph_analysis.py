@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import deque
-
 import keras
 import numpy as np
 import pytest
@@ -143,58 +140,3 @@ def test_values_written_where_no_output_comes_from_are_refused_or_followed(way):
     with pytest.raises(deepshap.DeepShapError):
         explained(tf.function(model))
     assert (memory.numpy() == 1).all()
-
-
-# ---------------------------------------------------------------------- left as it was
-class Holder:
-    """An object of the user's own."""
-
-    def __init__(self):
-        self.count, self.seen = 0, [1]
-
-
-class Writing(keras.layers.Layer):
-    """Writes to everything that it holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = self.add_weight(shape=(4,), initializer="ones")
-        self.nested = {"a": {"b": [1, 2]}}
-        self.holder, self.array, self.recent, self.bytes = Holder(), np.zeros(4), deque([1], maxlen=9), bytearray(4)
-
-    def call(self, x):
-        self.nested["a"]["b"].append(3)
-        self.nested["a"]["c"] = 1
-        self.holder.count += 1
-        self.holder.seen.append(2)
-        self.holder.more = x
-        self.array += 1
-        self.recent.append(2)
-        self.bytes[0] += 1
-        self.last = x
-        np.random.rand()
-        random.random()
-        return tf.tanh(x * self.scale)
-
-
-def contents(layer):
-    python = layer.nested, layer.holder.count, layer.holder.seen, layer.recent, bytes(layer.bytes), sorted(vars(layer))
-    generators = np.random.get_state()
-    return repr((python, sorted(vars(layer.holder)), layer.array.tolist())), generators[1].tolist(), random.getstate()
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_what_a_layer_writes_to_is_left_as_it_was(fails):
-    layer = Writing()
-    model = keras.Sequential([keras.Input((4,)), layer])
-    if fails:
-        model.add(keras.layers.Lambda(lambda x: tf.raw_ops.PopulationCount(x=tf.cast(x, tf.int32))))
-    before = contents(layer)
-    explainer = deepshap.DeepExplainer(model, ZEROS, progress=False)
-    for _ in range(2):
-        if fails:
-            with pytest.raises(deepshap.DeepShapError):
-                explainer.shap_values(X)
-        else:
-            explainer.shap_values(X)
-        assert contents(layer) == before
