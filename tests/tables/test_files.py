@@ -179,6 +179,47 @@ def test_whole_numbers_with_a_shape(nested):
     np.testing.assert_array_equal(found.data, numbers)
 
 
+def test_an_index_in_a_sheet_is_a_column_without_a_name():
+    pd.DataFrame(np.ones((2, 3)), columns=list("abc")).to_excel("x.xlsx")
+    assert "4 columns (Unnamed: 0, a, b, c) for 3 features" in refused("cli_models:Row", "x.xlsx")
+    assert explained("cli_models:Row", "x.xlsx", "--features", "a,b,c")[0].feature_names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("a::b::c\n1::2::3\n", ["--separator", "::"], "--separator is a single character or tab, not '::'"),
+        ("Station,North\nUnits,mm\na,b,c\n1,2,3\n2,3,4\n", [], "stand in another line, say --header."),
+    ],
+)
+def test_files_that_cannot_be_taken_apart(content, options, message):
+    Path("x.csv").write_text(content)
+    assert message in refused("cli_models:Row", "x.csv", *options)
+
+
+def test_a_name_that_a_record_holds_twice_is_refused():
+    Path("x.jsonl").write_text('{"a": 1, "b": 2, "c": 3, "a": 5}\n')
+    assert "'a' is there twice" in refused("cli_models:Row", "x.jsonl")
+
+
+@pytest.mark.parametrize("codes", [["01234", "1234"], ["007", "7"], ["+01", "1"]])
+def test_labels_that_begin_with_zeros_stay_texts(codes):
+    pd.DataFrame({"a": [1.0, 2], "b": 1, "c": 2, "z": codes}).to_csv("x.csv", index=False)
+    found, _ = explained("cli_models:Row", "x.csv", "--targets", "z")
+    assert found.targets.tolist() == codes
+
+
+@pytest.mark.parametrize("time", ["NA", "nan", "null", "NaT", " ", "?"])
+@pytest.mark.parametrize("others", [["1", "2"], ["2024-01-01", "2024-01-02"], ["x", "y"]])
+def test_a_missing_time_is_refused(time, others):
+    frame = pd.DataFrame({"k": ["p", "p", "p"], "t": [others[0], time, others[1]], "a": 1.0, "b": 2.0})
+    frame.to_csv("x.csv", index=False)
+    assert "column 't' is empty in line 3" in refused("cli_models:Forecast", "x.csv", "--id", "k", "--time", "t")
+    frame.to_parquet("x.parquet")
+    with pytest.raises(InputError, match="column 't' is empty in row 2"):
+        explain_dataset(explainer(3), "x.parquet", "out", id="k", time="t", progress=False)
+
+
 # ---------------------------------------------------------------------- .ts files with times
 TS = "@problemName p\n@timeStamps true\n@univariate false\n@dimensions 2\n@classLabel true a b\n@data\n"
 

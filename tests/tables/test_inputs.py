@@ -132,6 +132,41 @@ def test_rows_of_images_are_found_by_name():
         np.testing.assert_array_equal(explainer(turned).data, pixels)
 
 
+@pytest.mark.parametrize("kind", ["DataArray", "Dataset", "without names"])
+def test_arrays_of_xarray_are_data_sets(kind, tmp_path):
+    values = np.random.default_rng(2).normal(size=(4, 3, 3)).astype("f4")
+    dims, coordinates = ("sample", "time", "feature"), {"sample": list("wxyz"), "time": TIMES, "feature": NAMES}
+    data = xarray.DataArray(values, coordinates, dims).transpose("time", "feature", "sample")
+    if kind == "Dataset":
+        data = xarray.Dataset({name: data.sel(feature=name, drop=True) for name in NAMES})
+    if kind == "without names":
+        data = data.drop_vars(["sample", "feature"])
+    explainer = deepshap.DeepExplainer(summed, np.zeros((1, 3, 3), "f4"), progress=False)
+    found = explain_dataset(explainer, data, tmp_path / "out", rows_per_part=3, progress=False)[:]
+    np.testing.assert_array_equal(found.data, values)
+    assert found.step_labels.tolist() == TIMES
+    if kind != "without names":
+        assert (found.row_ids.tolist(), found.feature_names) == (list("wxyz"), NAMES)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_several_tables_are_a_data_set(kind, tmp_path):
+    first = pd.DataFrame(VALUES[0], columns=NAMES)
+    second = pd.DataFrame(VALUES[1][:, :2], columns=["u", "v"])
+    together = {dict: {"p": first, "q": second}, list: [first, second]}[kind]
+    turned = {
+        dict: {"p": first[["c", "b", "a"]], "q": second[["v", "u"]]},
+        list: [first[["c", "b", "a"]], second[["v", "u"]]],
+    }
+    weights = torch.tensor([[1.0], [10], [100]])
+    models = {dict: lambda x: x["p"] @ weights + x["q"][:, :1], list: lambda p, q: p @ weights + q[:, :1]}
+    explainer = deepshap.DeepExplainer(models[kind], together, progress=False)
+    found = explain_dataset(explainer, turned[kind], tmp_path / "out", progress=False)[:]
+    for part, table in zip(dict(found.items()).values(), (first, second), strict=True):
+        assert part.feature_names == list(table.columns)
+        np.testing.assert_array_equal(part.data, table)
+
+
 # ---------------------------------------------------------------------- errors that name the column
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]})
 
@@ -175,6 +210,15 @@ def test_a_column_of_several_kinds_is_said_with_its_first_cell(cells, message):
     for read in (explainer, lambda frame: deepshap.sequences(frame.assign(who=1), "who")):
         with pytest.raises(InputError, match=rf"column 'b' holds values of several kinds {message}"):
             read(frame)
+
+
+@pytest.mark.parametrize("index", [[1.0, None], [("x", 1), ("y", None)], ["x", np.nan]])
+def test_a_missing_id_in_an_index_is_refused(index):
+    tuples = isinstance(index[0], tuple)
+    frame = FRAME[:2].set_index(pd.MultiIndex.from_tuples(index) if tuples else pd.Index(index))
+    explainer = deepshap.DeepExplainer(linear(1.0, 2.0), np.zeros((1, 2)), progress=False)
+    with pytest.raises(InputError, match="id empty in row 2"):
+        explainer(frame)
 
 
 def test_a_column_more_than_an_array_has_is_named():

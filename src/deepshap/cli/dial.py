@@ -51,7 +51,11 @@ def with_options(text: str) -> str:
 
 def _as_written(found: re.Match[str]) -> str:
     name, value = found[1], found[2] or found[3]
-    value = str(int(value) + 1) if name == "skiprows" else value.replace("...", "").replace("None", "none")
+    value = (
+        str(int(value) + 1)
+        if name == "skiprows" and value.isdecimal()
+        else value.replace("...", "").replace("None", "none")
+    )
     return f"say --{WRITTEN.get(name, name)} {value}".rstrip()
 
 

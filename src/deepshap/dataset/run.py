@@ -6,7 +6,7 @@ import json
 import sys
 import time as clock
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
@@ -132,7 +132,9 @@ def explain_dataset(
         raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
     depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest()}
     depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading), "read_as": source.read_as()}
-    order_of(source.read_as().get("features"), explainer.model_features, "the data")
+    features = source.read_as().get("features")
+    if not isinstance(explainer.model_features, Mapping) and features and isinstance(features[0], str):
+        order_of(features, explainer.model_features, "the data")  # of several inputs, when they are read
     place.mkdir(parents=True, exist_ok=True)
     with locked(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)

@@ -390,9 +390,7 @@ def _opened(
         raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
     if paths is not None:
         data = _mapped(paths)
-    if is_frame(data):
-        values, labels = plain(data, "the data")
-        data = Wide(values, labels.row_ids, labels.feature_names)
+    data = _rows_first(data)
     if not _is_indexed(data):
         raise InputError(
             f"a {type(data).__name__} is no data set: give arrays, tables or paths. Put batches together first, or write them "
@@ -446,6 +444,22 @@ def _mapped(paths: list[Path]) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"{paths[0]} is no array that can be read: {error}") from None
     return found
+
+
+def _rows_first(data: Any) -> Any:
+    """Return tables and arrays of xarray as rows with their names, of each of several inputs; other data as they are."""
+    if isinstance(data, Mapping) and not hasattr(data, "data_vars"):
+        return {key: _rows_first(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_rows_first(value) for value in data]
+    if not is_frame(data) and not (hasattr(data, "dims") and hasattr(data, "coords")):
+        return data
+    values, labels = plain(data, "the data")
+    if labels.step_labels is None:
+        return Wide(values, labels.row_ids, labels.feature_names)
+    ids = np.arange(len(values)) if labels.row_ids is None else labels.row_ids
+    lengths = np.full(len(values), values.shape[1])
+    return Sequences(values, lengths, ids, labels.step_labels, labels.feature_names, labels.time_label)
 
 
 def _is_indexed(data: Any) -> bool:

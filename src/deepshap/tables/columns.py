@@ -121,6 +121,8 @@ def _as_arrow(column: Any, name: str, what: str) -> Any:
         return column.to_arrow()
     except (import_pyarrow().ArrowException, TypeError, OverflowError):
         cells = column.to_list()
+        if all(isinstance(cell, np.ndarray) for cell in cells):  # of several axes, which pyarrow takes as lists alone
+            return import_pyarrow().array([cell.tolist() for cell in cells])
         at = first_of_another_kind(cells)
         kinds = list(dict.fromkeys(type(cell).__name__ for cell in cells if not _is_missing(cell)))
         raise InputError(
@@ -236,8 +238,8 @@ def matrix(table: Table, names: Sequence[str]) -> np.ndarray:
     return np.stack([array.astype(kind, copy=False) for array in arrays], 1)
 
 
-def ids(column: Any, name: str, table: Table) -> np.ndarray:
-    """Return a column as the ids of rows, none of which is missing.
+def ids(column: Any, name: str, table: Table, what: str = "id") -> np.ndarray:
+    """Return a column as the ids of rows, or what else stands in each line, none of which is missing.
 
     Raises
     ------
@@ -251,18 +253,32 @@ def ids(column: Any, name: str, table: Table) -> np.ndarray:
         empty |= np.asarray(pa.compute.fill_null(pa.compute.equal(pa.compute.utf8_trim_whitespace(column), ""), True))
     if empty.any():
         raise InputError(
-            f"{table.name}: id empty in {table.place(int(empty.argmax()))} (column {name!r}): every line needs one."
+            f"{table.name}: {what} empty in {table.place(int(empty.argmax()))} (column {name!r}): every line needs one."
         )
     return _array(column, name, table)
 
 
 def labels(column: Any, name: str, table: Table) -> np.ndarray:
-    """Return a column as labels of rows, such as classes: numbers where all cells are numbers."""
+    """Return a column as labels of rows, such as classes: numbers where all cells are numbers, none of which begins with 0s."""
     column = decoded(column)
-    if is_text(column.type) and table.decimal is not None:
-        found, _ = parsed(column, table.decimal)
-        column = column if found is None else found
+    if is_text(column.type) and table.decimal is not None and not has_codes(column):
+        values, _ = parsed(column, table.decimal)
+        column = column if values is None else values
     return numbers(column, name, table) if is_number(column.type) else _array(column, name, table)
+
+
+def has_codes(texts: Any) -> bool:
+    """Return whether some texts begin with a 0 and another digit: 0100 and 01052024 are no quantities."""
+    pc = import_pyarrow().compute
+    return bool(pc.any(pc.match_substring_regex(texts, r"^\s*[+-]?0\d")).as_py())
+
+
+def is_missing(texts: Any) -> np.ndarray:
+    """Return which texts are none: empty, or a word for a missing value."""
+    pa = import_pyarrow()
+    pc = pa.compute
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(texts.cast(pa.string())))
+    return np.asarray(pc.fill_null(pc.is_in(words, pa.array((*MISSING, "nat"))), True))
 
 
 def _array(column: Any, name: str, table: Table) -> np.ndarray:

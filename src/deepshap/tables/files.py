@@ -189,7 +189,8 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
         head = "the options name" if options.header == "none" else f"the header (line {begin}) has"
         raise InputError(
             f"{path}: line {begin + wrong[0]} has {len(wrong[1])} cells, and {head} {len(names)}: "
-            f"{shortened(wrong[1])} for {shortened(names)}. Each line needs a cell for each column."
+            f"{shortened(wrong[1])} for {shortened(names)}. Each line needs a cell for each column. If the names of the columns "
+            "stand in another line, read it with pandas.read_csv(path, skiprows=...)."
         ) from None
     decimal = options.decimal or _decimal(path, body, separator)
     said.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
@@ -230,7 +231,10 @@ def _sample(text: str, separator: str, comments: bool = False) -> list[tuple[int
 def _separator(path: Path, text: str, options: FileOptions, named: Sequence[str]) -> str:
     """Return what stands between the cells: what makes as many of every line, more than one."""
     if options.separator is not None:
-        return {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
+        separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
+        if len(separator) != 1 or separator in '"\r\n':
+            raise InputError(f"--separator is a single character or tab, not {options.separator!r}.")
+        return separator
     fitting = {}  # separator: whether names of columns stand in the header, whether no line stands above it
     for separator in SEPARATORS:
         cells = [record for _, record in _sample(text, separator)]
@@ -363,6 +367,8 @@ def _from_excel(path: Path, content: bytes) -> Table:
     (at, names), rows = lines[0], lines[1:]
     while names and names[-1] is None and all(row[len(names) - 1 :][:1] in ([], [None]) for _, row in rows):
         names.pop()
+    if names[0] is None and len(names) > 1:
+        names[0] = "Unnamed: 0"  # an index that pandas has written
     if any(not isinstance(name, str) or not name.strip() for name in names):
         raise InputError(
             f"{path}: the first line of its first sheet (row {at}) must name each column: {shortened(names)}."
@@ -379,12 +385,21 @@ def _from_excel(path: Path, content: bytes) -> Table:
 
 def _from_json(path: Path, text: str) -> Table:
     """Return a table of JSON Lines, or of a list of objects."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        check_names(f"the values of a record of {path}", [name for name, _ in pairs])
+        return dict(pairs)
+
     try:
         if text.lstrip().startswith("["):
-            records = list(enumerate(json.loads(text), 1))
+            records = list(enumerate(json.loads(text, object_pairs_hook=once), 1))
             place: Callable[[int], str] = counted
         else:
-            records = [(at, json.loads(line)) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+            records = [
+                (at, json.loads(line, object_pairs_hook=once))
+                for at, line in enumerate(text.split("\n"), 1)
+                if line.strip()
+            ]
             place = lambda position: f"line {records[position][0]}"  # noqa: E731
     except json.JSONDecodeError as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None

@@ -144,7 +144,9 @@ def _choice(value: Any, what: str) -> str:
     """Return what takes the features out of a table, ``{}`` standing for the list of them, for messages."""
     name = what if what.partition("[")[0].isidentifier() else "table"
     if not is_frame(value):
-        return "deepshap.sequences(..., features={})" if hasattr(value, "row_ids") else f"{name} with {{}} alone"
+        if hasattr(value, "lengths"):
+            return "deepshap.sequences(..., features={})"
+        return "features={}" if hasattr(value, "row_ids") else f"{name} with {{}} alone"
     return f"{name}.select({{}})" if hasattr(value, "num_rows") else f"{name}[{{}}]"
 
 
@@ -210,10 +212,10 @@ def _index_ids(index: Any) -> np.ndarray | None:
     """Return an index as row ids; None if it only counts."""
     if not len(index) or (getattr(index, "start", None) == 0 and getattr(index, "step", None) == 1):
         return None
-    if index.hasnans if not isinstance(index[0], tuple) else False:
-        raise InputError(
-            f"id empty in row {int(np.asarray(index.isna()).argmax()) + 1} (the index): every row needs one."
-        )
+    levels = [index.get_level_values(level) for level in range(index.nlevels)]
+    empty = np.any([np.asarray(level.isna()) for level in levels], axis=0)
+    if empty.any():
+        raise InputError(f"id empty in row {int(empty.argmax()) + 1} (the index): every row needs one.")
     return as_labels(joined(index) if isinstance(index[0], tuple) else index, "the index")
 
 

@@ -276,9 +276,7 @@ def _variables(table: Table, columns: Columns, chunks: Callable[[str], Iterable[
         raise InputError("a table with a column of variables needs value=, the column of their values, and time=.")
     found: dict[str, None] = {}
     for chunk in [table.columns[name]] if chunks is None else chunks(name):
-        found.update(
-            dict.fromkeys(ids(import_pyarrow().compute.unique(decoded(chunk)), name, table).astype(str).tolist())
-        )
+        found.update(dict.fromkeys(ids(decoded(chunk), name, table, "variable").astype(str).tolist()))
     if columns.features is None:
         return list(found)
     wanted = resolved(columns.features, list(found))
@@ -464,7 +462,7 @@ def _check_in_order(codes: np.ndarray, ranks: np.ndarray, stamps: np.ndarray, na
 def _pivoted(table: Table, decided: Decided, codes: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of all variables at each id and time, NaN where there is none, and a line of each."""
     variable, value = str(decided.variable), str(decided.value)
-    names = ids(table.columns[variable], variable, table).astype(str)
+    names = ids(table.columns[variable], variable, table, "variable").astype(str)
     cells = numbers(table.columns[value], value, table)
     places = {name: at for at, name in enumerate(decided.features)}
     column = np.array([places.get(name, -1) for name in names.tolist()], np.int64)

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from ..errors import InputError, import_pyarrow, needed
-from .columns import Table, decoded, is_number, is_text, parsed
+from .columns import Table, decoded, has_codes, is_missing, is_number, is_text, parsed
 
 ISO = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?")
 ONE_DIGIT = re.compile(r"(?<=[-T ])\d(?!\d)")  # a month, day or hour without its zero, which ISO 8601 requires
@@ -80,7 +80,7 @@ class Times:
         column = decoded(column)
         empty = np.asarray(column.is_null(nan_is_null=True))
         if is_text(column.type):
-            empty |= np.asarray(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
+            empty |= is_missing(column)
         if empty.any():
             raise InputError(f"column {name!r} is empty in {table.place(int(empty.argmax()))}.")
         if categories is not None:
@@ -161,8 +161,7 @@ def _of_texts(chunks: Iterable[Any], name: str, decimal: str) -> Times:
         texts = pc.unique(decoded(chunk)).drop_null()
         if not len(texts):
             continue
-        padded = pc.any(pc.match_substring_regex(texts, r"^\s*0\d")).as_py()  # 0100 and 01052024 are no quantities
-        numeric = numeric and not padded and not parsed(texts, decimal)[1].any()
+        numeric = numeric and not has_codes(texts) and not parsed(texts, decimal)[1].any()
         seasons = seasons and all(map(_is_season, texts.to_pylist()))
         if formats is None:
             formats = _formats(texts[0].as_py())
