@@ -23,9 +23,10 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "notebooks"
-NAMES = ("speakers", "weather")
+NAMES = ("speakers", "weather", "weather_keras")
 FORECASTING = ("darts_weather", "neuralforecast_weather")
 MARK = re.compile(r"^# %%(.*)\n", re.MULTILINE)
+LOG = re.compile(r"[IWE]\d{4} \d\d:|WARNING: All log messages before absl")
 
 
 def main() -> None:
@@ -55,10 +56,20 @@ def run(notebook: NotebookNode, timeout: int = 300) -> NotebookNode:
     """Run all cells; the first error ends it."""
     quiet = {
         **os.environ,
-        "PYTHONWARNINGS": "ignore:IProgress not found",
-    }  # tqdm wants ipywidgets, which nothing here needs
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm wants ipywidgets, which nothing here needs
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow reports processors and missing GPUs
+    }
     NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False).execute(env=quiet)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_log(output)]
     return notebook
+
+
+def _is_log(output: NotebookNode) -> bool:
+    """Return whether an output consists of what TensorFlow logs while it is imported, whatever its log level."""
+    lines = output.text.splitlines() if output.get("name") == "stderr" else [""]
+    return all(LOG.match(line) for line in lines)
 
 
 def shrink(notebook: NotebookNode) -> None:

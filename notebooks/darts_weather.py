@@ -1,9 +1,9 @@
 # %% [markdown]
-# # A forecast of darts, explained in three lines
+# # Tutorial: explain a darts model
 #
-# A GRU of darts forecasts the highest temperature of the next five days from three weeks of weather. What do its forecasts rest
-# on? `explain_forecast` takes the fitted model as it is, with the scalers as darts keeps them: everything below is in °C. It runs
-# in half a minute on a laptop.
+# This tutorial is for people who forecast with darts. A GRU forecasts the highest temperature of the next five days from three weeks
+# of weather. `explain_forecast` explains the fitted model and undoes the scaling by darts, so all values on this page are in °C.
+# The notebook takes half a minute on a laptop. [Forecasting libraries](../guide/forecasting-libraries.md) describes all options.
 
 # %%
 import logging
@@ -33,7 +33,7 @@ train, rest = temp[:1096], temp[:-60]
 # %% [markdown]
 # ## The model
 #
-# A GRU with quantiles, fitted to three years. Scalers stand outside of it, as is usual with darts.
+# The model is a GRU that forecasts quantiles, fitted to three years. The scalers are separate objects, as is usual in darts.
 
 # %%
 scalers = {"series": Scaler(), "past_covariates": Scaler()}
@@ -50,8 +50,8 @@ model.fit(
 # %% [markdown]
 # ## Why these forecasts?
 #
-# The last forty forecasts, each as if it were made on its evening. The forecasts that are explained are those of `model.predict`,
-# or it would be an error.
+# We explain the last forty forecasts. `explain_forecast` raises an error if the explained forecasts differ from those of
+# `model.predict`.
 
 # %%
 explanation = explain_forecast(
@@ -61,7 +61,7 @@ explanation = explain_forecast(
 explanation
 
 # %% [markdown]
-# Everything adds up, in °C:
+# The attributions of all inputs add up, in °C:
 
 # %%
 sums = sum(part.values.reshape(40, -1, 15).sum(1) for _, part in explanation.items())
@@ -69,14 +69,14 @@ gap = np.abs(explanation["target"].base_values + sums - explanation.outputs).max
 print(f"difference from the model's output: {gap:.1e}")
 
 # %% [markdown]
-# Which lags drive which horizon? Here of the median; `parameter="q0.9"` asks for the upper quantile.
+# Which lags drive which horizon? The plot shows the median; `parameter="q0.9"` selects the upper quantile.
 
 # %%
 ax = plots.horizons(explanation, unit="°C")
 
 # %% [markdown]
-# The white corner says that the forecast of tomorrow knows nothing of the last four days: darts decodes the horizons from the
-# GRU's last five states, one for each. Its own `predict` agrees: with another value today, only the last horizon moves.
+# The white corner shows that tomorrow's forecast does not use the last four days. darts decodes the five horizons from the
+# GRU's last five states, one state per horizon. `predict` confirms this: if today's value changes, only the last horizon changes.
 
 # %%
 scaled, covariates = scalers["series"].transform(rest), scalers["past_covariates"].transform(sky)
@@ -90,19 +90,20 @@ moved, as_it_was = (
 print("moved by today's value:", np.abs(moved - as_it_was) > 1e-6)
 
 # %% [markdown]
-# One of the forecasts, between its quantiles, and what each column adds to each horizon:
+# The next plot shows one forecast between its quantiles, and the contribution of each column to each horizon:
 
 # %%
 ax = plots.forecast(explanation, row=20, unit="°C")
 
 # %% [markdown]
-# And from day to day, three days ahead:
+# The next plot shows forecasts three days ahead, from day to day:
 
 # %%
 ax = plots.forecasts_over_time(explanation, horizon=3, unit="°C")
 
 # %% [markdown]
-# What makes the forecast uncertain? The difference of two quantiles is explained by the difference of their explanations.
+# What makes the forecast uncertain? The difference of two explanations explains the difference of two quantiles, which is the width of
+# the interval.
 
 # %%
 upper, lower = (explanation.forecast("temp", name) for name in ("q0.9", "q0.1"))
@@ -114,4 +115,4 @@ width = {
 pd.Series(width, name="mean effect on the width (°C)").round(2).to_frame()
 
 # %% [markdown]
-# Everything in one page, for people without Python: `explanation.report("why.html")`.
+# `explanation.report("why.html")` writes a report for people who do not use Python.

@@ -1,9 +1,10 @@
 # %% [markdown]
-# # A recurrent model of neuralforecast, explained in three lines
+# # Tutorial: explain a neuralforecast model
 #
-# neuralforecast's own explanations leave recurrent models out with integrated gradients. Here an LSTM forecasts three series of
-# Seattle's weather, at very different scales, five days ahead. `explain_forecast` makes the library's own windows, undoes the
-# scaling of each series, and returns attributions in the units of the data. It runs in half a minute on a laptop.
+# This tutorial is for people who forecast with neuralforecast. An LSTM forecasts three series of Seattle's weather five days ahead. The
+# series have very different scales. `explain_forecast` uses the library's windows, undoes the scaling of each series, and returns
+# attributions in the units of the data. The notebook takes half a minute on a laptop.
+# [Forecasting libraries](../guide/forecasting-libraries.md) describes all options.
 
 # %%
 import logging
@@ -47,7 +48,7 @@ known = table[table["ds"] < "2015-11-01"]
 # %% [markdown]
 # ## The model
 #
-# One LSTM for all series. Rain is known up to today, the time of the year beforehand.
+# One LSTM forecasts all series. Rain is known up to today. The time of the year is known in advance.
 
 # %%
 quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "enable_model_summary": False}
@@ -84,7 +85,8 @@ gap = np.abs(explanation["target"].base_values + sums - explanation.outputs).max
 print(f"difference from the model's output: {gap:.1e}")
 
 # %% [markdown]
-# Rows are forecasts of all series. The mean sizes of what the columns add to the median, in each series' own unit:
+# The rows contain the forecasts of all series. The table has the mean absolute contribution of each column to the median, in the unit
+# of each series:
 
 # %%
 of_series = np.array([name.rsplit(" ", 1)[0] for name in explanation.row_ids])
@@ -97,25 +99,25 @@ sizes = {
 pd.Series(sizes, name="mean |attribution|").unstack().round(2)
 
 # %% [markdown]
-# The map of horizons over lags, of the mean sizes over all rows. Its white corner is no mistake: the library decodes the horizons
-# from the LSTM's last five states, one for each, so the forecast of tomorrow knows nothing of the last four days. With
+# The map shows mean absolute attributions over all rows. The white corner is correct: the library decodes the five horizons from the
+# LSTM's last five states, one state per horizon. Tomorrow's forecast therefore does not use the last four days. With
 # `recurrent=True` it does.
 
 # %%
 ax = plots.horizons(explanation)
 
 # %% [markdown]
-# One forecast of the highest temperature, between its quantiles:
+# The next plot shows one forecast of the highest temperature between its quantiles:
 
 # %%
 ax = plots.forecast(explanation, row=int(np.flatnonzero(of_series == "highest (°F)")[0]), unit="°F")
 
 # %% [markdown]
-# And how one lag after another makes it up, of the first horizon:
+# The last plot shows the contribution of each lag to the first horizon:
 
 # %%
 row = explanation["target"].forecast(parameter="q0.5")[0].output("+1 q0.5")
 ax = plots.signal(row, unit="°F")
 
 # %% [markdown]
-# Everything in one page, for people without Python: `explanation.report("why.html")`.
+# `explanation.report("why.html")` writes a report for people who do not use Python.

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # Who is speaking, and which sounds give him away?
+# # Tutorial: explain a speaker recognizer (PyTorch)
 #
-# Nine men say the Japanese vowels /ae/, a fifth of a second each. An LSTM reads the recording, frame by frame, and says who it
-# is. It is nearly always right, and nobody can see why: the answer comes from a few hundred numbers in time.
+# This tutorial is for people who want to follow a whole analysis of a classifier of sequences. Nine men say the Japanese vowels /ae/,
+# a fifth of a second each. An LSTM reads the recording frame by frame and predicts the speaker.
 #
-# This notebook trains the LSTM, explains it with deepshap, finds out what misled it where it is wrong, and checks the
-# explanation by taking away what it calls important. It runs in half a minute on a laptop.
+# You train the LSTM, explain its predictions, find the cause of a mistake, and check the explanation by replacing the inputs that it
+# calls important. The notebook takes half a minute on a laptop.
 
 # %%
 import matplotlib.pyplot as plt
@@ -25,13 +25,13 @@ NAMES = [f"speaker {k}" for k in range(1, 10)]
 print(train.signal.shape, test.signal.shape, "frames per recording:", test.lengths.min(), "to", test.lengths.max())
 
 # %% [markdown]
-# Each recording is a sequence of 7 to 29 frames, padded with zeros to 29. A frame, 6.4 ms after the last one, is described by
-# twelve cepstrum coefficients: the shape of the voice's spectrum at that moment.
+# Each recording is a sequence of 7 to 29 frames, padded with zeros to 29. Frames are 6.4 ms apart. Twelve cepstrum coefficients
+# describe a frame: the shape of the voice's spectrum at that moment.
 #
 # ## The model
 #
-# An LSTM over the real frames, without the padding, and a linear layer on its last state. What it returns are *log-odds*, the
-# scale on which evidence adds up: +0.7 doubles the odds, +2.3 makes them ten times as large.
+# The model is an LSTM over the frames without the padding, and a linear layer on its last state. It returns *log-odds*. Evidence adds
+# up on this scale: +0.7 doubles the odds, +2.3 makes them ten times as large.
 
 
 # %%
@@ -81,8 +81,9 @@ print(f"right: {(predicted == test.speaker).mean():.1%} of {len(test)} recording
 # %% [markdown]
 # ## The explanation
 #
-# Deep SHAP compares each recording with a background, recordings that stand for "nothing known": here five of each speaker. They
-# hold their last frame to the end, so that a reference can be read for as many frames as the recording that it is compared with.
+# Deep SHAP compares each recording with a background, a set of recordings that represents the absence of information. The background
+# has five recordings of each speaker. Each of them repeats its last frame to the end, because the model reads a reference for
+# as many frames as the explained recording has ([details](../guide/lengths.md)).
 
 # %%
 random = np.random.default_rng(0)
@@ -115,9 +116,8 @@ explanation = explain(some)
 explanation
 
 # %% [markdown]
-# Every frame, coefficient and speaker has a number: what it contributed to the log-odds of that speaker. The promise of the
-# method is that these numbers **add up**: for each recording and speaker they sum to the output of the model, less its mean over
-# the background. So it is.
+# Each frame, coefficient and speaker has an attribution: its contribution to the log-odds of that speaker. The attributions **add
+# up**: for each recording and speaker they sum to the model's output minus its mean over the background. The next cell checks this.
 
 # %%
 total = explanation.base_values + explanation.values.sum((1, 2))
@@ -129,8 +129,8 @@ print("largest attribution to padding:", np.abs(explanation.values[padding]).max
 # %% [markdown]
 # ## One recording
 #
-# What speaks for speaker 3 in a recording of his? The output starts at the base value, where nothing is known, and builds up over
-# time. Each cell below says which coefficient did it, and when.
+# What speaks for speaker 3 in one of his recordings? Each cell of the map shows the contribution of a coefficient at a moment. The next
+# plot shows how the output builds up over time, from the base value, which is the mean output over the background.
 
 # %%
 third = explanation.output("speaker 3")
@@ -141,10 +141,10 @@ plots.heatmap(third[row], unit="log-odds", time_label="time (ms)");
 plots.buildup(third[row], unit="log-odds", time_label="time (ms)");
 
 # %% [markdown]
-# ## A mistake, and what caused it
+# ## The cause of a mistake
 #
-# Of the mistakes, let us take the one that the model is most sure of. What made it prefer the wrong speaker to the right one? The
-# explanation of the *difference* of the two outputs is the difference of their explanations.
+# We take the mistake that the model is most certain of. Why did it prefer the wrong speaker to the right speaker? The explanation of
+# the *difference* of two outputs is the difference of their explanations.
 
 # %%
 wrong = np.flatnonzero(predicted[some] != test.speaker[some])
@@ -157,7 +157,7 @@ misled.data, misled.output_names = explanation.data, f"{heard} (wrong) rather th
 plots.heatmap(misled[row], unit="log-odds", time_label="time (ms)");
 
 # %% [markdown]
-# Is that so? Let us replace the three coefficients that misled it most by their averages, and listen again.
+# To check this, we replace the three coefficients with the largest contributions to the mistake by their averages, and predict again.
 
 # %%
 blame = pd.Series(misled[row].values.sum(0), misled.feature_names, name="speaks for the wrong one").sort_values()
@@ -175,7 +175,7 @@ blame[::-1].round(2).to_frame().head(4)
 # %% [markdown]
 # ## All recordings
 #
-# By what is each speaker recognised? For every recording we explain the speaker that the model hears: `ranked_outputs=1`.
+# What does the model use to recognize each speaker? For each recording we explain the predicted speaker: `ranked_outputs=1`.
 
 # %%
 own = explain(np.arange(370), ranked_outputs=1)
@@ -186,8 +186,8 @@ plots.importance_by_group(own, groups, unit="log-odds", ax=left)
 plots.importance_by_group(own, groups, per="step", unit="log-odds", ax=right);
 
 # %% [markdown]
-# The evidence comes late: an LSTM that is asked at the end remembers the end best. Aligned at the end, and with the spread over
-# the recordings:
+# The last frames matter most, because the model predicts from the LSTM's last state. The next plot aligns the recordings at their ends
+# and shows the spread over the recordings:
 
 # %%
 plots.importance_over_time(own, align="end", unit="log-odds");
@@ -196,17 +196,16 @@ plots.importance_over_time(own, align="end", unit="log-odds");
 plots.beeswarm(third, unit="log-odds");
 
 # %% [markdown]
-# Coefficient 6 tells speaker 3 apart: the lower it is, the more it speaks for him. And which recordings does the model understand
-# in a way of their own?
+# Coefficient 6 distinguishes speaker 3: the lower it is, the more it speaks for him. Which recordings have unusual explanations?
 
 # %%
 plots.outliers(own, rows=6, unit="log-odds");
 
 # %% [markdown]
-# ## Does the model need what the explanation calls important?
+# ## Does the model need the important coefficients?
 #
-# A picture convinces; a test proves. In each recording we replace three of the twelve coefficients by their average: those with
-# the highest attributions, any three, and those with the lowest.
+# In each recording we replace three of the twelve coefficients by their averages: the three with the highest attributions, a random
+# three, and the three with the lowest attributions. `deepshap.faithfulness` automates [such tests](../guide/faithfulness.md).
 
 # %%
 support = own.output(0).values.sum(1)  # (recordings, coefficients)
@@ -223,9 +222,9 @@ for name, score in orders.items():
 pd.DataFrame({"answers that stay the same": kept}).rename_axis("attribution of what is replaced")
 
 # %% [markdown]
-# ## To take away
+# ## Save and report
 #
-# Everything is also a table, a file and a page for colleagues who do not program:
+# An explanation is also available as a table, as a file, and as a report for people who do not program:
 
 # %%
 table = third.to_dataframe()

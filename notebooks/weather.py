@@ -1,14 +1,11 @@
 # %% [markdown]
-# # What does a weather forecast rest on?
+# # Tutorial: from your time series to a report (PyTorch)
 #
-# A GRU reads thirty days of Seattle's weather and the time of the year, and forecasts the highest temperature of each of the next
-# seven days. How does it come to its forecasts, and does it look at the right things?
-#
-# Its inputs are sequences with time stamps, it has two inputs and seven outputs: explanations have the shape (rows, steps,
-# features, outputs). This notebook shows how to look at that. It runs in half a minute on a laptop.
+# This tutorial is for people who have a table of measurements over time and want to know what a forecast of them depends on. You
+# train a GRU in PyTorch, explain its forecasts, check the explanation, draw it, and write a report. The notebook takes half a
+# minute on a laptop. The [same tutorial for Keras](weather_keras.md) differs in the model only.
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -18,49 +15,67 @@ import deepshap
 from deepshap import plots
 from deepshap.datasets import seattle_weather
 
-HISTORY, HORIZON = 30, 7
-COLUMNS = ["temp_max", "temp_min", "precipitation", "wind"]
-
-weather = seattle_weather()
-frame = pd.DataFrame({name: getattr(weather, name) for name in COLUMNS}, index=weather.date)
-frame.describe().loc[["mean", "std", "min", "max"]].round(1)
-
 # %% [markdown]
-# ## The model
+# ## 1. Load the table
 #
-# It learns from three years and forecasts the fourth.
+# The table has one line per day and one column per measurement. To use your own data, replace the next cell with
+# `frame = pd.read_csv("yours.csv", index_col=0, parse_dates=True)`, and set `TARGET` to the column to forecast.
 
 # %%
+weather = seattle_weather()
+columns = ["temp_max", "temp_min", "precipitation", "wind"]
+frame = pd.DataFrame({name: getattr(weather, name) for name in columns}, index=pd.DatetimeIndex(weather.date))
+TARGET = "temp_max"
+
+angle = 2 * np.pi * frame.index.day_of_year / 365.25
+frame["sine of year"], frame["cosine of year"] = np.sin(angle), np.cos(angle)
+frame.head(3).round(2)
+
+# %% [markdown]
+# ## 2. Cut windows
+#
+# Each row of the model's input is a window of 30 days. The model forecasts the target on the seven days after the window. The
+# last year is for testing.
+
+# %%
+HISTORY, HORIZON = 30, 7
 windows = np.lib.stride_tricks.sliding_window_view
-history = windows(frame.to_numpy(), HISTORY, axis=0)[:-HORIZON].transpose(0, 2, 1).copy()  # (days, 30, 4)
-coming = windows(weather.temp_max[HISTORY:], HORIZON).copy()  # (days, 7)
-today = weather.date[HISTORY - 1 : -HORIZON]
-angle = 2 * np.pi * (today - today.astype("datetime64[Y]")).astype(int) / 365.25
-season = np.stack([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
-past, test = np.flatnonzero(today < np.datetime64("2014-12-25")), np.flatnonzero(today >= np.datetime64("2014-12-31"))
+x = windows(frame.to_numpy("float32"), HISTORY, axis=0)[:-HORIZON].transpose(0, 2, 1).copy()
+y = windows(frame[TARGET].to_numpy("float32")[HISTORY:], HORIZON).copy()
+dates = windows(frame.index.to_numpy(), HISTORY)[:-HORIZON]
+train, test = np.arange(len(x) - 365 - HORIZON), np.arange(len(x) - 365, len(x))
+print(x.shape, "rows, days, columns;", y.shape, "rows, days ahead")
+
+# %% [markdown]
+# ## 3. Train the model
+#
+# The model scales its inputs and its output itself. Inputs, forecasts and attributions then have the units of the table.
 
 
+# %%
 class Forecaster(nn.Module):
-    def __init__(self, mean, scale):
+    def __init__(self, mean, scale, target):
         super().__init__()
-        self.gru, self.dropout = nn.GRU(4, 24, batch_first=True), nn.Dropout(0.1)
-        self.head = nn.Sequential(nn.Linear(26, 24), nn.Tanh(), nn.Linear(24, HORIZON))
+        self.target = target
         self.register_buffer("mean", torch.as_tensor(mean))
         self.register_buffer("scale", torch.as_tensor(scale))
+        self.gru, self.dropout = nn.GRU(len(mean), 24, batch_first=True), nn.Dropout(0.1)
+        self.head = nn.Linear(24, HORIZON)
 
-    def forward(self, history, season):
-        state = self.gru((history - self.mean) / self.scale)[0][:, -1]
-        return self.head(self.dropout(torch.cat([state, season], 1))) * self.scale[0] + self.mean[0]
+    def forward(self, x):
+        states, _ = self.gru((x - self.mean) / self.scale)
+        scaled = self.head(self.dropout(states[:, -1]))
+        return scaled * self.scale[self.target] + self.mean[self.target]
 
 
 torch.manual_seed(0)
-model = Forecaster(history[past].mean((0, 1)), history[past].std((0, 1)))
+model = Forecaster(x[train].mean((0, 1)), x[train].std((0, 1)), list(frame).index(TARGET))
 optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=1e-2)
-schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
-x, s, y = (torch.as_tensor(array[past]) for array in (history, season, coming))
-for epoch in range(30):
-    for rows in torch.randperm(len(past)).split(64):
-        loss = nn.functional.l1_loss(model(x[rows], s[rows]), y[rows])
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+inputs, targets = torch.as_tensor(x[train]), torch.as_tensor(y[train])
+for epoch in range(20):
+    for rows in torch.randperm(len(train)).split(64):
+        loss = nn.functional.l1_loss(model(inputs[rows]), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -68,141 +83,108 @@ for epoch in range(30):
 model.eval()
 
 with torch.no_grad():
-    forecast = model(torch.as_tensor(history[test]), torch.as_tensor(season[test])).numpy()
-error = {"GRU": np.abs(forecast - coming[test]).mean(0), "as today": np.abs(history[test, -1:, 0] - coming[test]).mean(0)}
-days = ["in 1 day"] + [f"in {k} days" for k in range(2, HORIZON + 1)]
-pd.DataFrame(error, index=days).T.rename_axis("mean absolute error (°C)").round(2)
+    forecast = model(torch.as_tensor(x[test])).numpy()
 
 # %% [markdown]
-# ## The explanation
+# Explain a model only if it is useful. From two days ahead on, this model is better than a forecast that repeats today's
+# temperature. For the next day, both are about equally good.
+
+# %%
+ahead = [f"+{days} days" for days in range(1, HORIZON + 1)]
+today = x[test, -1:, list(frame).index(TARGET)]
+errors = {"GRU": np.abs(forecast - y[test]).mean(0), "as today": np.abs(today - y[test]).mean(0)}
+pd.DataFrame(errors, index=ahead).T.rename_axis("mean absolute error (°C)").round(2)
+
+# %% [markdown]
+# ## 4. Explain
 #
-# Every second day of 2015, all seven outputs, against 60 days of the past. The model has two inputs, so the explanation has two
-# parts. The dates of the steps go into the first one: pictures and tables show them.
+# The background is a sample of the training data. Each forecast is explained relative to the mean forecast for the background. See
+# [how to choose a background](../guide/background.md).
 
 # %%
-shown = test[::2]
-background = np.random.default_rng(0).choice(past, 60, replace=False)
-explainer = deepshap.DeepExplainer(
-    model,
-    [history[background], season[background]],
-    feature_names=[COLUMNS, ["season (sine)", "season (cosine)"]],
-    output_names=days,
-    progress=False,
-)
-explanation = explainer([history[shown], season[shown]])
-explanation.row_ids = today[shown].astype(str)
+background = x[np.random.default_rng(0).choice(train, 60, replace=False)]
+explainer = deepshap.DeepExplainer(model, background, feature_names=list(frame), output_names=ahead, progress=False)
 
-by_weather, by_season = explanation
-by_weather.step_labels = today[shown, None] - np.arange(HISTORY)[::-1]
-print(by_weather.values.shape, "(days, steps, features, outputs) and", by_season.values.shape)
+shown = test[::3]  # every third day
+explanation = explainer(x[shown])
+explanation.row_ids = np.datetime_as_string(dates[shown, -1], unit="D")
+explanation.step_labels = dates[shown]
+explanation.targets = y[shown]
+print(explanation.values.shape, "rows, days, columns, days ahead")
 
 # %% [markdown]
-# Attributions are in °C, and they **add up**: weather and season together make the difference between a forecast and the average
-# forecast.
-
-# %%
-total = by_weather.values.sum((1, 2)) + by_season.values.sum(1)
-difference = forecast[::2] - by_weather.base_values
-print(f"forecasts are up to {np.abs(difference).max():.1f} °C from the average")
-print(f"sums of attributions miss that by {np.abs(total - difference).max():.1e} °C at most")
-
-# %% [markdown]
-# ## One forecast
+# ## 5. Check
 #
-# 29 June 2015, in a heat wave. What lifts the forecast for the next day above the average?
+# The attributions of each forecast sum to the forecast minus the base value. deepshap checks the sums in each call.
 
 # %%
-tomorrow = by_weather.output("in 1 day")
-row = int(np.flatnonzero(today[shown] == np.datetime64("2015-06-29"))[0])
+total = explanation.base_values + explanation.values.sum((1, 2))
+print(f"largest difference from the model's output: {np.abs(total - forecast[::3]).max():.1e} °C")
+
+# %% [markdown]
+# Correct sums do not show that the model needs the inputs with high attributions. `faithfulness` replaces inputs by those of the
+# background and measures the change of the output ([details](../guide/faithfulness.md)).
+
+# %%
+deepshap.faithfulness(explainer, x[shown[::6]], target="+1 days")
+
+# %% [markdown]
+# ## 6. Look at one forecast
+#
+# What raises or lowers the forecast for the next day? Red raises it, blue lowers it. We take the highest forecast.
+
+# %%
+tomorrow = explanation.output("+1 days")
+row = int(forecast[::3, 0].argmax())
+plots.heatmap(tomorrow[row], unit="°C");
+
+# %%
 plots.buildup(tomorrow[row], unit="°C");
 
 # %% [markdown]
-# Above all the heat of the day itself; the warm nights of the month before add to it. What is missing from the sum of what is
-# shown to the output is the season, the other input. The same on the signals themselves:
+# The next map has one line per day ahead and one column per day of the past. It shows one measurement:
 
 # %%
-plots.signal(tomorrow[row], unit="°C");
+plots.output_matrix(explanation[row], "temp_max", unit="°C");
 
 # %% [markdown]
-# How does that change for the days to come? A row for each day ahead, a column for each day of the past:
-
-# %%
-plots.output_matrix(by_weather[row], "temp_max", unit="°C");
-
-# %% [markdown]
-# ## The whole year
+# ## 7. Look at all forecasts
 #
-# The further the model looks, the less today's weather counts, and the more the weeks before and the season. Nobody told it to;
-# a meteorologist would do the same.
+# Which columns matter, and on which days? A bar has the mean absolute attribution of a column.
 
 # %%
-parts = {
-    "today's weather": by_weather.values[:, -1].sum(1),
-    "the 29 days before": by_weather.values[:, :-1].sum((1, 2)),
-    "the season": by_season.values.sum(1),
-}  # each (days, outputs)
-strength = pd.DataFrame({name: np.abs(values).mean(0) for name, values in parts.items()}, index=days)
-
-ax = strength.plot(marker="o", color=[plots.RED, "#d55e00", "black"], figsize=(8, 3.6))
-ax.set(ylabel="mean |attribution| (°C)", ylim=0)
-ax.spines[["top", "right"]].set_visible(False)
+plots.importance(tomorrow, unit="°C");
 
 # %%
-strength.round(2)
+plots.importance_over_time(tomorrow, unit="°C");
+
+# %%
+plots.importance_over_time(explanation.output("+7 days"), unit="°C");
 
 # %% [markdown]
-# What is it in the weather? Red parts of a bar lift the forecast, hatched blue ones lower it. For the next day it is the last
-# maximum; for the day in a week, the minima of the weeks before, which change more slowly.
+# Summer and winter differ in what they use. For the forecast seven days ahead:
 
 # %%
-week = by_weather.output("in 7 days")
-figure, axes = plt.subplots(2, 2, figsize=(14, 8), layout="constrained")
-for (left, right), part in zip(axes, (tomorrow, week), strict=True):
-    plots.importance(part, unit="°C", ax=left)
-    plots.importance_over_time(part, align="end", unit="°C", ax=right)
-
-# %% [markdown]
-# Do summer and winter differ in what they make of it? For the day in a week:
-
-# %%
-month = pd.DatetimeIndex(today[shown]).month
+month = pd.DatetimeIndex(dates[shown, -1]).month
 plots.difference(
-    week,
-    np.isin(month, (6, 7, 8)),
-    np.isin(month, (12, 1, 2)),
-    names=("summer", "winter"),
-    align="end",
-    unit="°C",
+    explanation.output("+7 days"), np.isin(month, (6, 7, 8)), np.isin(month, (12, 1, 2)), names=("summer", "winter"), unit="°C"
 );
 
 # %% [markdown]
-# Both inputs in one picture, with shap's own beeswarm: sums over time are a matrix that it can draw.
-
-# %%
-import shap
-
-both = week.over_time().hstack(by_season.output("in 7 days"))
-shap.plots.beeswarm(both, show=False)
-plt.gcf().axes[0].set_xlabel("attribution for the temperature in 7 days (°C)");
-
-# %% [markdown]
-# ## To take away
+# ## 8. Save, and write the report
 #
-# A table of every attribution, with dates, for whatever comes next:
+# `to_dataframe` returns one line per attribution. `save` writes Parquet, and `deepshap.load` reads it. `report` writes one HTML
+# file that opens in a browser without a network connection ([what it shows](../report.md)).
 
 # %%
-table = by_weather.to_dataframe()
-heat = table[(table["row"] == "2015-06-29") & (table["output"] == "in 1 day")]
-heat.nlargest(5, "attribution")
-
-# %% [markdown]
-# A file, and a page for colleagues who do not program:
+table = tomorrow.to_dataframe()
+table.nlargest(3, "attribution")
 
 # %%
 import tempfile
 from pathlib import Path
 
-with tempfile.TemporaryDirectory() as folder:
-    explanation.save(Path(folder) / "forecasts.parquet")
-    page = explanation.report(Path(folder) / "forecasts.html", title="What the forecasts rest on")
-    print(f"a page for the browser, without network: {page.stat().st_size / 1e6:.1f} MB")
+folder = Path(tempfile.mkdtemp())  # your folder
+explanation.save(folder / "forecasts.parquet")
+page = explanation.report(folder / "forecasts.html", title="What the forecasts depend on (°C)")
+print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB")

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "plots.md": "plots/test_plot_shapes.py::test_every_picture_of_the_gallery_is_drawn_and_shown",
     "speakers.md": "project/test_notebooks.py::test_notebook_runs",
     "weather.md": "project/test_notebooks.py::test_notebook_runs",
+    "weather_keras.md": "project/test_notebooks.py::test_notebook_runs",
     "a-million-rows.md": "dataset/test_ray.py::test_the_recipes_of_the_page_run",
     "forecasting-libraries.md": "forecasting_libraries/test_pages.py::test_the_page_runs",
     "darts_weather.md": "forecasting_libraries/test_forecasting_notebooks.py::test_notebook_runs",
