@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Tutorial: explain a darts model
 #
-# This tutorial is for people who forecast with darts. A GRU forecasts the highest temperature of the next five days from three weeks
-# of weather. `explain_forecast` explains the fitted model and undoes the scaling by darts, so all values on this page are in °C.
-# The notebook takes half a minute on a laptop. [Forecasting libraries](../guide/forecasting-libraries.md) describes all options.
+# This tutorial is for people who forecast with darts. A GRU forecasts the highest temperature of the next five days from three
+# weeks of weather. `explain_forecast` explains the fitted model and undoes the scaling by darts, so all values on this page are
+# in °C. The notebook takes half a minute on a laptop. [Forecasting libraries](../guide/forecasting-libraries.md) describes all
+# options.
 
 # %%
 import logging
@@ -76,7 +77,8 @@ ax = plots.horizons(explanation, unit="°C")
 
 # %% [markdown]
 # The white corner shows that tomorrow's forecast does not use the last four days. darts decodes the five horizons from the
-# GRU's last five states, one state per horizon. `predict` confirms this: if today's value changes, only the last horizon changes.
+# GRU's last five states, one state per horizon. `predict` confirms this: if today's value changes, only the last horizon
+# changes.
 
 # %%
 scaled, covariates = scalers["series"].transform(rest), scalers["past_covariates"].transform(sky)
@@ -102,8 +104,8 @@ ax = plots.forecast(explanation, row=20, unit="°C")
 ax = plots.forecasts_over_time(explanation, horizon=3, unit="°C")
 
 # %% [markdown]
-# What makes the forecast uncertain? The difference of two explanations explains the difference of two quantiles, which is the width of
-# the interval.
+# What makes the forecast uncertain? The difference of two explanations explains the difference of two quantiles, which is the
+# width of the interval.
 
 # %%
 upper, lower = (explanation.forecast("temp", name) for name in ("q0.9", "q0.1"))

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Tutorial: explain a neuralforecast model
 #
-# This tutorial is for people who forecast with neuralforecast. An LSTM forecasts three series of Seattle's weather five days ahead. The
-# series have very different scales. `explain_forecast` uses the library's windows, undoes the scaling of each series, and returns
-# attributions in the units of the data. The notebook takes half a minute on a laptop.
-# [Forecasting libraries](../guide/forecasting-libraries.md) describes all options.
+# This tutorial is for people who forecast with neuralforecast. An LSTM forecasts three series of Seattle's weather five days
+# ahead. The series have very different scales. `explain_forecast` uses the library's windows, undoes the scaling of each
+# series, and returns attributions in the units of the data. The notebook takes half a minute on a laptop. [Forecasting
+# libraries](../guide/forecasting-libraries.md) describes all options.
 
 # %%
 import logging
@@ -85,8 +85,8 @@ gap = np.abs(explanation["target"].base_values + sums - explanation.outputs).max
 print(f"difference from the model's output: {gap:.1e}")
 
 # %% [markdown]
-# The rows contain the forecasts of all series. The table has the mean absolute contribution of each column to the median, in the unit
-# of each series:
+# The rows contain the forecasts of all series. The table has the mean absolute contribution of each column to the median, in
+# the unit of each series:
 
 # %%
 of_series = np.array([name.rsplit(" ", 1)[0] for name in explanation.row_ids])
@@ -99,8 +99,8 @@ sizes = {
 pd.Series(sizes, name="mean |attribution|").unstack().round(2)
 
 # %% [markdown]
-# The map shows mean absolute attributions over all rows. The white corner is correct: the library decodes the five horizons from the
-# LSTM's last five states, one state per horizon. Tomorrow's forecast therefore does not use the last four days. With
+# The map shows mean absolute attributions over all rows. The white corner is correct: the library decodes the five horizons
+# from the LSTM's last five states, one state per horizon. Tomorrow's forecast therefore does not use the last four days. With
 # `recurrent=True` it does.
 
 # %%

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Tutorial: explain a speaker recognizer (PyTorch)
 #
-# This tutorial is for people who want to follow a whole analysis of a classifier of sequences. Nine men say the Japanese vowels /ae/,
-# a fifth of a second each. An LSTM reads the recording frame by frame and predicts the speaker.
+# This tutorial is for people who want to follow a whole analysis of a classifier of sequences. Nine men say the Japanese vowels
+# /ae/, a fifth of a second each. An LSTM reads the recording frame by frame and predicts the speaker.
 #
-# You train the LSTM, explain its predictions, find the cause of a mistake, and check the explanation by replacing the inputs that it
-# calls important. The notebook takes half a minute on a laptop.
+# You train the LSTM, explain its predictions, find the cause of a mistake, and check the explanation by replacing the inputs
+# that it calls important. The notebook takes half a minute on a laptop.
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,8 +30,8 @@ print(train.signal.shape, test.signal.shape, "frames per recording:", test.lengt
 #
 # ## The model
 #
-# The model is an LSTM over the frames without the padding, and a linear layer on its last state. It returns *log-odds*. Evidence adds
-# up on this scale: +0.7 doubles the odds, +2.3 makes them ten times as large.
+# The model is an LSTM over the frames without the padding, and a linear layer on its last state. It returns *log-odds*.
+# Evidence adds up on this scale: +0.7 doubles the odds, +2.3 makes them ten times as large.
 
 
 # %%
@@ -81,9 +81,9 @@ print(f"right: {(predicted == test.speaker).mean():.1%} of {len(test)} recording
 # %% [markdown]
 # ## The explanation
 #
-# Deep SHAP compares each recording with a background, a set of recordings that represents the absence of information. The background
-# has five recordings of each speaker. Each of them repeats its last frame to the end, because the model reads a reference for
-# as many frames as the explained recording has ([details](../guide/lengths.md)).
+# Deep SHAP compares each recording with a background, a set of recordings that represents the absence of information. The
+# background has five recordings of each speaker. Each of them repeats its last frame to the end, because the model reads a
+# reference for as many frames as the explained recording has ([details](../guide/lengths.md)).
 
 # %%
 random = np.random.default_rng(0)
@@ -116,8 +116,9 @@ explanation = explain(some)
 explanation
 
 # %% [markdown]
-# Each frame, coefficient and speaker has an attribution: its contribution to the log-odds of that speaker. The attributions **add
-# up**: for each recording and speaker they sum to the model's output minus its mean over the background. The next cell checks this.
+# Each frame, coefficient and speaker has an attribution: its contribution to the log-odds of that speaker. The attributions
+# **add up**: for each recording and speaker they sum to the model's output minus its mean over the background. The next cell
+# checks this.
 
 # %%
 total = explanation.base_values + explanation.values.sum((1, 2))
@@ -129,8 +130,8 @@ print("largest attribution to padding:", np.abs(explanation.values[padding]).max
 # %% [markdown]
 # ## One recording
 #
-# What speaks for speaker 3 in one of his recordings? Each cell of the map shows the contribution of a coefficient at a moment. The next
-# plot shows how the output builds up over time, from the base value, which is the mean output over the background.
+# What speaks for speaker 3 in one of his recordings? Each cell of the map shows the contribution of a coefficient at a moment.
+# The next plot shows how the output builds up over time, from the base value, which is the mean output over the background.
 
 # %%
 third = explanation.output("speaker 3")
@@ -143,8 +144,8 @@ plots.buildup(third[row], unit="log-odds", time_label="time (ms)");
 # %% [markdown]
 # ## The cause of a mistake
 #
-# We take the mistake that the model is most certain of. Why did it prefer the wrong speaker to the right speaker? The explanation of
-# the *difference* of two outputs is the difference of their explanations.
+# We take the mistake that the model is most certain of. Why did it prefer the wrong speaker to the right speaker? The
+# explanation of the *difference* of two outputs is the difference of their explanations.
 
 # %%
 wrong = np.flatnonzero(predicted[some] != test.speaker[some])
@@ -157,7 +158,8 @@ misled.data, misled.output_names = explanation.data, f"{heard} (wrong) rather th
 plots.heatmap(misled[row], unit="log-odds", time_label="time (ms)");
 
 # %% [markdown]
-# To check this, we replace the three coefficients with the largest contributions to the mistake by their averages, and predict again.
+# To check this, we replace the three coefficients with the largest contributions to the mistake by their averages, and predict
+# again.
 
 # %%
 blame = pd.Series(misled[row].values.sum(0), misled.feature_names, name="speaks for the wrong one").sort_values()
@@ -186,8 +188,8 @@ plots.importance_by_group(own, groups, unit="log-odds", ax=left)
 plots.importance_by_group(own, groups, per="step", unit="log-odds", ax=right);
 
 # %% [markdown]
-# The last frames matter most, because the model predicts from the LSTM's last state. The next plot aligns the recordings at their ends
-# and shows the spread over the recordings:
+# The last frames matter most, because the model predicts from the LSTM's last state. The next plot aligns the recordings at
+# their ends and shows the spread over the recordings:
 
 # %%
 plots.importance_over_time(own, align="end", unit="log-odds");
@@ -196,7 +198,8 @@ plots.importance_over_time(own, align="end", unit="log-odds");
 plots.beeswarm(third, unit="log-odds");
 
 # %% [markdown]
-# Coefficient 6 distinguishes speaker 3: the lower it is, the more it speaks for him. Which recordings have unusual explanations?
+# Coefficient 6 distinguishes speaker 3: the lower it is, the more it speaks for him. Which recordings have unusual
+# explanations?
 
 # %%
 plots.outliers(own, rows=6, unit="log-odds");
@@ -204,8 +207,9 @@ plots.outliers(own, rows=6, unit="log-odds");
 # %% [markdown]
 # ## Does the model need the important coefficients?
 #
-# In each recording we replace three of the twelve coefficients by their averages: the three with the highest attributions, a random
-# three, and the three with the lowest attributions. `deepshap.faithfulness` automates [such tests](../guide/faithfulness.md).
+# In each recording we replace three of the twelve coefficients by their averages: the three with the highest attributions, a
+# random three, and the three with the lowest attributions. `deepshap.faithfulness` automates [such
+# tests](../guide/faithfulness.md).
 
 # %%
 support = own.output(0).values.sum(1)  # (recordings, coefficients)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Tutorial: from your time series to a report (PyTorch)
 #
-# This tutorial is for people who have a table of measurements over time and want to know what a forecast of them depends on. You
-# train a GRU in PyTorch, explain its forecasts, check the explanation, draw it, and write a report. The notebook takes half a
-# minute on a laptop. The [same tutorial for Keras](weather_keras.md) differs in the model only.
+# This tutorial is for people who have a table of measurements over time and want to know what a forecast of them depends on.
+# You train a GRU in PyTorch, explain its forecasts, check the explanation, draw it, and write a report. The notebook takes half
+# a minute on a laptop. The [same tutorial for Keras](weather_keras.md) differs in the model only.
 
 # %%
 import numpy as np
@@ -98,8 +98,8 @@ pd.DataFrame(errors, index=ahead).T.rename_axis("mean absolute error (°C)").rou
 # %% [markdown]
 # ## 4. Explain
 #
-# The background is a sample of the training data. Each forecast is explained relative to the mean forecast for the background. See
-# [how to choose a background](../guide/background.md).
+# The background is a sample of the training data. Each forecast is explained relative to the mean forecast for the background.
+# See [how to choose a background](../guide/background.md).
 
 # %%
 background = x[np.random.default_rng(0).choice(train, 60, replace=False)]
@@ -122,8 +122,8 @@ total = explanation.base_values + explanation.values.sum((1, 2))
 print(f"largest difference from the model's output: {np.abs(total - forecast[::3]).max():.1e} °C")
 
 # %% [markdown]
-# Correct sums do not show that the model needs the inputs with high attributions. `faithfulness` replaces inputs by those of the
-# background and measures the change of the output ([details](../guide/faithfulness.md)).
+# Correct sums do not show that the model needs the inputs with high attributions. `faithfulness` replaces inputs by those of
+# the background and measures the change of the output ([details](../guide/faithfulness.md)).
 
 # %%
 deepshap.faithfulness(explainer, x[shown[::6]], target="+1 days")
