@@ -18,7 +18,7 @@ from deepshap.datasets import seattle_weather
 # %% [markdown]
 # ## 1. Load the table
 #
-# The table has one line per day and one column per measurement. To use your own data, replace the next cell with
+# The table has one line per day and one column per measurement. To use your own data, replace the definition of `frame` by
 # `frame = pd.read_csv("yours.csv", index_col=0, parse_dates=True)`, and set `TARGET` to the column to forecast.
 
 # %%
