@@ -959,3 +959,31 @@ def test_advice_names_options(said, told):
 )
 def test_nonsense_about_the_dial(x, options, message):
     assert message in refused("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", *options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--tolerance", "-1", "--tolerance must lie between 0 and 1"),
+        ("--effort", "-1", "--effort must be a number of at least 1, not -1"),
+        ("--effort", "nan", "--effort must be a number of at least 1, not nan"),
+        ("--max-effort", "0", "--max-effort must be a number of at least 1, not 0"),
+        ("--players", "foo", "not 'foo'"),
+    ],
+)
+def test_wrong_sampling_options_are_refused_without_importing_a_framework(tmp_path, option, value, said):
+    """Neither torch nor TensorFlow is imported before the error."""
+    import subprocess
+    import sys
+
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    code = (
+        "import sys; from deepshap.cli import cli\n"
+        "try: cli(sys.argv[1:])\n"
+        "finally: print([m for m in ('torch', 'tensorflow') if m in sys.modules])"
+    )
+    call = [sys.executable, "-c", code, "explain", "m:f", str(tmp_path / "x.csv"), option, value]
+    run = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert run.stdout.strip() == "[]"

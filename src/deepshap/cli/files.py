@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,53 @@ def check_model(source: str, weights: Path | None, model_options: str | None) ->
             f"{source} is a checkpoint, which holds weights without their model: give package.module:factory as MODEL, and "
             f"--weights {source}."
         )
+    if suffix in PICKLES and is_script(path):
+        raise InputError(
+            f"{source} is a TorchScript archive, whose operations nobody can look into: export the Python module instead "
+            "(torch.export.save), or give package.module:factory with --weights."
+        )
     if suffix not in (".pt2", ".keras", *PICKLES):
         raise InputError(f"{source} is no model that can be read: give .pt2, .keras or package.module:factory.")
     return False
+
+
+def check_sampling(given: dict[str, Any]) -> None:
+    """Check the numbers and words of --effort, --tolerance, --max-effort and --players without importing NumPy.
+
+    Raises
+    ------
+    InputError
+        If one of them can be meant by no model and no data.
+    """
+    effort, tolerance, players = given["effort"], given["tolerance"], given["players"]
+    for name in ("effort", "max_effort"):
+        value = given[name]
+        if value is not None and not 1 <= value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must be a number of at least 1, not {value:g}.")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise InputError(
+            f"--tolerance must lie between 0 and 1, a share of the row's largest value, not {tolerance:g}."
+        )
+    if given["max_effort"] is not None and tolerance is None:
+        raise InputError("--max-effort is the most effort for --tolerance, which is missing.")
+    if tolerance is not None and effort not in (None, 1):
+        raise InputError("give --effort or --tolerance, not both: a tolerance takes as much effort as it needs.")
+    if players is None or players in ("cells", "steps", "features") or players.isdecimal() or players.startswith("{"):
+        return
+    if not players.endswith(".npy"):
+        raise InputError(
+            "--players must be 'cells', 'steps', 'features', a number of steps, a .npy file with the number of each cell's "
+            f"group, or groups of features as JSON, not {players!r}."
+        )
+    check_can_read([Path(players)])
+
+
+def is_script(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
 def check_call(given: dict[str, Any], folder: Path | None) -> None:
@@ -96,6 +141,7 @@ def check_call(given: dict[str, Any], folder: Path | None) -> None:
     InputError
         If options exclude one another, a file is missing, or what is written would overwrite what is read.
     """
+    check_sampling(given)
     data, raw, vocabulary = given["data"], given["raw"], given["vocabulary"]
     background = Path(given["background"])
     if given["groups"] is not None and given["report"] is None:

@@ -226,11 +226,6 @@ def _silenced() -> Iterator[None]:
 
 
 def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
-    if _is_script(path):
-        raise InputError(
-            f"{path} is a TorchScript archive, whose operations nobody can look into: export the Python module instead "
-            "(torch.export.save), or give package.module:factory with --weights."
-        )
     try:
         holds_weights = isinstance(torch.load(path, map_location="cpu", weights_only=True), dict)
     except Exception:  # whatever it is, it is more than weights
@@ -251,14 +246,6 @@ def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"{path} holds a {type(model).__name__}, not a torch.nn.Module.")
     return model
-
-
-def _is_script(path: Path) -> bool:
-    """Return whether torch.jit.save wrote a file."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
 def _moved(model: Model, device: str | None, dtype: str | None) -> Model:
