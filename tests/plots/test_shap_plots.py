@@ -326,3 +326,17 @@ def test_text_of_an_embedding(sentences):
     drawn = shown_words(shap.plots.text(one, display=False))
     assert [word for word, _ in drawn] == list(WORDS[0])
     np.testing.assert_allclose([value for _, value in drawn], one.values, atol=0.00051)
+
+
+@pytest.mark.parametrize("name", ["bar", "beeswarm", "heatmap"])
+def test_show_is_an_option_as_in_shap(name, rows, monkeypatch):
+    """A picture is shown with ``show=True`` alone, and another value than True and False is refused."""
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(name))
+    draw = getattr(deepshap.plots, name)
+    draw(rows, show=False)
+    assert not shown
+    draw(rows, show=True)
+    assert shown == [name]
+    with pytest.raises(deepshap.InputError, match="show must be True or False, not 'yes'"):
+        draw(rows, show="yes")

@@ -1,7 +1,7 @@
 """Pictures of explanations of sequences (they need matplotlib: the extra `deepshap[plots]`). docs/plots.md shows them all.
 
 Each function takes an ``Explanation``, draws into the ``ax`` it is given or else into a new figure, and returns the axes. None
-calls ``plt.show``. Red pushes the output up; blue, hatched, pushes it down.
+calls ``plt.show`` unless you pass ``show=True``, as in shap. Red pushes the output up; blue, hatched, pushes it down.
 """
 
 try:

@@ -14,6 +14,7 @@ from functools import wraps
 from textwrap import fill, indent
 from typing import Any, TypeVar, cast
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from deepshap.errors import InputError, check_options
@@ -87,6 +88,9 @@ def checked(function: Function) -> Function:
 
     @wraps(function)
     def draw(*given: Any, **options: Any) -> Any:
+        show = options.pop("show", False)  # an option of all of shap's plots
+        if not isinstance(show, bool):
+            raise InputError(f"plots.{name}: show must be True or False, not {show!r}.")
         try:
             arguments = known.bind(*given, **options).arguments
         except TypeError as error:
@@ -94,7 +98,10 @@ def checked(function: Function) -> Function:
         check_options(f"plots.{name}: ", **arguments)
         if "explanation" in arguments:
             check_attributions(arguments["explanation"], name)
-        return function(*given, **options)
+        drawn = function(*given, **options)
+        if show:
+            plt.show()
+        return drawn
 
     return cast(Function, draw)
 

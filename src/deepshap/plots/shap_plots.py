@@ -209,7 +209,7 @@ def heatmap_of_rows(explanation: Attributions, max_display: int, unit: str, ax: 
     bar.set_ylabel(style.with_unit(f"{ALL} {table.when}".strip(), unit), fontsize=style.SMALL)
     bar.tick_params(labelsize=style.SMALL)
     _finish(ax, "rows, in the order of a clustering", "", table.rows.output)
-    ax.set_yticks([-1.5, *order], ["sum", *table.names], fontsize=style.SMALL)
+    ax.set_yticks([-1.5, *order], ["output − base value", *table.names], fontsize=style.SMALL)
     return ax
 
 
