@@ -968,7 +968,7 @@ def test_nonsense_about_the_dial(x, options, message):
         ("--effort", "-1", "--effort must be a number of at least 1, not -1"),
         ("--effort", "nan", "--effort must be a number of at least 1, not nan"),
         ("--max-effort", "0", "--max-effort must be a number of at least 1, not 0"),
-        ("--players", "foo", "not 'foo'"),
+        ("--players", "foo", "--players 'foo' is none of"),
     ],
 )
 def test_wrong_sampling_options_are_refused_without_importing_a_framework(tmp_path, option, value, said):

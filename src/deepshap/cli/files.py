@@ -119,8 +119,8 @@ def check_sampling(given: dict[str, Any]) -> None:
         return
     if not players.endswith(".npy"):
         raise InputError(
-            "--players must be 'cells', 'steps', 'features', a number of steps, a .npy file with the number of each cell's "
-            f"group, or groups of features as JSON, not {players!r}."
+            f"--players {players!r} is none of 'cells', 'steps', 'features', a number of steps, a .npy file with the number of "
+            "each cell's group, or groups of features as JSON."
         )
     check_can_read([Path(players)])
 
