@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from explainers import YARDSTICKS, DeepShap, Floor, Native
+from explainers import YARDSTICKS, DeepShap, Native
 
 Row = dict[str, Any]
 SUMMARY = (  # of the README
@@ -21,6 +21,8 @@ SUMMARY = (  # of the README
     "captum.GradientShap",
     "captum.IntegratedGradients",
 )
+BY_GRADIENTS = "shap.DeepExplainer", "captum.DeepLiftShap", "captum.GradientShap"
+SHOWN_EFFORTS = 1, 4, 16, 64
 LEAST = 1e-4  # distances below are taken for that
 EXACT = 1e-3  # gaps below are rounding
 PATIENCE = 10  # times deepshap's time, in which others are looked for that come closer
@@ -43,21 +45,19 @@ def contents(found: dict[str, Row]) -> dict[str, str]:
     return {
         "machine": machine(peers["machine"], peers["rounds"]),
         "summary": summary(peers["speed"]),
-        "speed": speed(peers["speed"]),
-        "home": beside(peers["home"]),
-        "small": beside(peers["small"]),
+        "speed": speed([*peers["speed"], *peers["home"]]),
         "first-calls": first_calls(peers["first_calls"]),
         "accuracy": accuracy(near["accuracy"]),
-        "gradients": gradient_table(found["gradients"]["rows"]),
+        "gradients": gradient_table(
+            found["gradients"]["rows"], {row["problem"] for row in peers["speed"] + peers["home"]}
+        ),
         "gradients-keras": keras_table(found["gradients_keras"]["figures"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "budgets": budgets(scaling["budgets"]),
-        "threads": threads(scaling["threads"]),
         "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], near["accuracy"]),
         "ground-truth": ground_truth(found["ground_truth"]),
         "dial": of_dial(dial["rows"]),
-        "dial-peers": beside_dial(dial["rows"]),
         "dial-losses": dial_losses(dial["rows"]),
         "dial-efforts": dial_efforts(dial["efforts"]),
     }
@@ -92,56 +92,43 @@ def _short(row: Row) -> str:
 
 
 def speed(rows: list[Row]) -> str:
-    """Everything that was measured about each problem."""
-    parts = []
+    """Return ratios to the gradient, with gaps above rounding in brackets: a line for each problem."""
+    peers = [Native.name, DeepShap.name, *BY_GRADIENTS]
+    lines = [["", *peers]]
     for problem in names(rows):
-        lines = [["", "time", "ratio", "peak memory", "gap"]]
-        notes = []
-        for row in (row for row in rows if row["problem"] == problem):
-            if "failure" in row:
-                lines.append([_with_budget(row), "fails", "", "", ""])
-                notes.append(f"{row['peer']}: `{row['failure']}`")
-                continue
-            gap = small(row["gap"]) if "gap" in row else ""
-            figures = [seconds(row["seconds"]), ratio(row["ratio"]), memory(row["memory_bytes"]), gap]
-            lines.append([_with_budget(row), *figures])
-        parts.append("\n\n".join([f"### {problem}", table(lines), *notes]))
-    return "\n\n".join(parts)
-
-
-def beside(rows: list[Row]) -> str:
-    """Times, and in brackets those of the others over deepshap's: a line for each problem."""
-    lines = [["", *(peers := dict.fromkeys(row["peer"] for row in rows))]]
-    for problem in names(rows):
-        found = {row["peer"]: row for row in rows if row["problem"] == problem}
-        ours = found[DeepShap.name]["seconds"]
-        cells = (_times(found.get(peer), ours) for peer in peers)
-        lines.append([problem, *cells])
+        of_peer = {row["peer"]: row for row in rows if row["problem"] == problem}
+        lines.append([problem, *(_ratio_and_gap(of_peer.get(peer)) for peer in peers)])
     return table(lines)
 
 
-def _times(row: Row | None, ours: float) -> str:
+def _ratio_and_gap(row: Row | None) -> str:
     if row is None or "failure" in row:
         return "" if row is None else "fails"
-    told = seconds(row["seconds"])
-    return f"**{told}**" if row["peer"] == DeepShap.name else f"{told} ({ratio(row['seconds'] / ours)})"
+    if row["peer"] == Native.name:
+        return seconds(row["seconds"])
+    text = ratio(row["ratio"]) + (f" ({small(row['gap'])})" if row.get("gap", 0) > EXACT else "")
+    return f"**{text}**" if row["peer"] == DeepShap.name else text
 
 
 def first_calls(rows: list[Row]) -> str:
-    head = ["first call of a process", "with kernels to compile", "with compiled kernels"]
-    lines = [[*head, "with imports too", "shap.DeepExplainer, with imports"]]
-    forms = ("compiling", "reading", "process", "shap")
+    """Return the time of the first call of a process: a line for each problem."""
+    lines = [["", "compiling kernels", "loading kernels", "shap.DeepExplainer"]]
+    forms = ("compiling", "process", "shap")
     lines += [[row["problem"], *(seconds(row[f"{form}_seconds"]) for form in forms)] for row in rows]
     return table(lines)
 
 
 def accuracy(rows: list[Row]) -> str:
-    """Distances and, in brackets, ratios of time: a line for each method and budget, a column for each problem."""
+    """Return distances and, in brackets, ratios of time: a line for each method, at the middle one of its budgets."""
     problems = names(rows)
-    found = {(row["peer"], row["budget"], row["problem"]): row for row in rows if row["peer"] not in YARDSTICKS}
+    by_cell = {(row["peer"], row["budget"], row["problem"]): row for row in rows if row["peer"] not in YARDSTICKS}
+    budgets: dict[str, list[Any]] = {}
+    for peer, budget in dict.fromkeys((peer, budget) for peer, budget, _ in by_cell):
+        budgets.setdefault(peer, []).append(budget)
     lines = [["", *problems]]
-    for peer, budget in dict.fromkeys((peer, budget) for peer, budget, _ in found):
-        cells = [found.get((peer, budget, problem)) for problem in problems]
+    for peer, tried in budgets.items():
+        budget = tried[len(tried) // 2]
+        cells = [by_cell.get((peer, budget, problem)) for problem in problems]
         lines.append([_with_budget({"peer": peer, "budget": budget}), *(_distance(row) for row in cells)])
     return table(lines)
 
@@ -153,63 +140,45 @@ def _distance(row: Row | None) -> str:
 
 
 def budgets(rows: list[Row]) -> str:
-    """Time and memory under each budget: a line for each budget, two columns for each problem."""
-    problems = names(rows)
-    lines = [["max_memory", *(cell for problem in problems for cell in (problem, ""))]]
-    for budget in dict.fromkeys(row["budget"] for row in rows):
-        of_problem = {row["problem"]: row for row in rows if row["budget"] == budget}
-        lines.append([budget, *(cell for problem in problems for cell in _point(of_problem.get(problem)))])
-    return table(lines)
-
-
-def threads(rows: list[Row]) -> str:
-    """Time in some threads."""
-    counts = list(dict.fromkeys(row["threads"] for row in rows))
-    lines = [["", *(counted(count, "thread") for count in counts)]]
+    """Return time and memory under the smallest and the largest budget: a line for each problem."""
+    lines = []
     for problem in names(rows):
-        of_count = {row["threads"]: row["seconds"] for row in rows if row["problem"] == problem}
-        lines.append([problem, *(seconds(of_count[count]) for count in counts)])
-    return table(lines)
+        measured = [row for row in rows if row["problem"] == problem and "failure" not in row]
+        ends = dict.fromkeys((row["budget"], *_point(row)) for row in (measured[0], measured[-1]))
+        told = "; ".join(f"{budget}: {time}, {used}" for budget, time, used in ends)
+        lines.append(f"- {problem}: {told}")
+    return "\n".join(lines)
 
 
 def growth(rows: list[Row]) -> str:
-    """Time and memory along each axis, of both sides."""
-    parts = []
+    """Return time and memory at the largest size of each axis that both sides reached."""
+    lines = [["", DeepShap.name, "", Native.name, ""]]
     for axis in dict.fromkeys(row["axis"] for row in rows):
-        lines = [[axis, DeepShap.name, "", Native.name, ""]]
         points = {(row["peer"], row["size"]): row for row in rows if row["axis"] == axis}
-        for size in dict.fromkeys(size for _, size in points):
-            pairs = (_point(points.get((peer, size))) for peer in (DeepShap.name, Native.name))
-            lines.append([f"{size}", *(cell for pair in pairs for cell in pair)])
-        parts.append(table(lines))
-    return "\n\n".join(parts)
+        size = max(size for peer, size in points if peer == Native.name)
+        pairs = (_point(points.get((peer, size))) for peer in (DeepShap.name, Native.name))
+        lines.append([counted(size, axis.removesuffix("s")), *(cell for pair in pairs for cell in pair)])
+    return table(lines)
 
 
-def gradient_table(rows: list[Row]) -> str:
-    """Of every model the time as a multiple of the gradient's: as it is, and within ``explainer.frozen()``."""
-    sizes = list(dict.fromkeys((row["examples"], row["references"]) for row in rows))
-    lines = [["", *(f"{examples} × {references}" for examples, references in sizes)]]
-    found = {(row["problem"], row["examples"], row["references"]): row for row in rows}
-    for problem in dict.fromkeys(row["problem"] for row in rows):
-        lines.append([problem, *(_ratios(found.get((problem, *size))) for size in sizes)])
+def gradient_table(rows: list[Row], shown: set[str]) -> str:
+    """Return ratios to the gradient, by default and within ``frozen()``, of each model not shown elsewhere."""
+    size = rows[0]["examples"], rows[0]["references"]
+    here = [row for row in rows if (row["examples"], row["references"]) == size and row["problem"] not in shown]
+    lines = [[f"{size[0]} × {size[1]}", "default", "frozen"]]
+    lines += [
+        [row["problem"], *(f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))] for row in here
+    ]
     return table(lines)
 
 
 def keras_table(rows: list[Row]) -> str:
-    """Of Keras models: first calls, and the others as multiples of the compiled gradient."""
-    lines = [["Model", "operations", "first call", "of another explainer", "gradient", "default", "frozen"]]
+    """Return the first call of each Keras model, and later calls as multiples of the compiled gradient."""
+    lines = [["", "first call", "default", "frozen"]]
     for row in rows:
-        times = (seconds(row[form]) for form in ("first", "second", "gradient"))
         ratios = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
-        lines.append([row["model"], str(row["operations"]), *times, *ratios])
+        lines.append([row["model"], seconds(row["first"]), *ratios])
     return table(lines)
-
-
-def _ratios(row: Row | None) -> str:
-    if row is None:
-        return ""
-    default, frozen = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
-    return f"{default}, {frozen} ({seconds(row['gradient'])})"
 
 
 def _point(row: Row | None) -> tuple[str, str]:
@@ -223,51 +192,48 @@ def large(row: Row) -> str:
     what = f"{row['examples']} examples × {row['references']} references, {row['problem']}, T = {row['steps']}"
     if "failure" in row:
         return f"{what}: fails (`{row['failure']}`)."
-    budget = f"with a budget that asks for {row['max_memory']}"
+    budget = f"budget {row['max_memory']}"
     return f"{what}, {budget}: {seconds(row['seconds'])}, {memory(row['memory_bytes'])} of extra memory."
 
 
 def losses(speeds: list[Row], accuracies: list[Row]) -> str:
-    """Where another method is better, from the figures themselves."""
-    found = []
+    """Return where another method is faster, or the fastest that is closer to the exact values."""
+    slower, closer = [], []
     for problem in names(speeds):
         rows = {row["peer"]: row for row in speeds if row["problem"] == problem and "failure" not in row}
-        ours = rows[DeepShap.name]
-        faster = sorted((row for row in rows.values() if row["peer"] != Floor.name), key=lambda row: row["ratio"])
-        faster = faster[: faster.index(ours)]
-        if faster:
-            who = ", ".join(f"{row['peer']} ({ratio(row['ratio'])}{_remark(row)})" for row in faster)
-            found.append(f"- {problem}: deepshap takes {ratio(ours['ratio'])} times the gradient. Faster: {who}.")
+        ours = rows[DeepShap.name]["ratio"]
+        faster = [row for row in rows.values() if row["peer"] not in YARDSTICKS and row["ratio"] < ours]
+        who = "".join(f"; {row['peer']} {ratio(row['ratio'])}{_remark(row)}" for row in faster)
+        slower += [f"- {problem}: {ratio(ours)}{who}"] if faster or ours > 1 else []
     for problem in names(accuracies):
         rows = [row for row in accuracies if row["problem"] == problem and "distance" in row]
         ours = next(row for row in rows if row["peer"] == DeepShap.name)
-        closer: dict[str, Row] = {}
-        for row in sorted(rows, key=lambda row: row["ratio"]):
-            if row["distance"] < ours["distance"] and row["seconds"] <= PATIENCE * ours["seconds"]:
-                closer.setdefault(row["peer"], row)
-        if closer:
-            who = ", ".join(
-                f"{_with_budget(row)} ({row['distance']:.3f}, {ratio(row['seconds'] / ours['seconds'])} times the time)"
-                for row in closer.values()
-            )
-            found.append(f"- {problem}: deepshap is {ours['distance']:.3f} from the exact values. Closer: {who}.")
-    return "\n".join(found) or "Nowhere in these figures."
+        better = [row for row in rows if row["distance"] < ours["distance"]]
+        best = min(better, key=lambda row: row["seconds"], default=None)
+        if best and best["seconds"] <= PATIENCE * ours["seconds"]:
+            times = f"{best['distance']:.3f} in {ratio(best['seconds'] / ours['seconds'])} times the time"
+            closer.append(f"- {problem}: {ours['distance']:.3f}; {_with_budget(best)}: {times}")
+    parts = ["Ratios to the gradient, where the gradient or another method is faster:\n\n" + "\n".join(slower)] * bool(
+        slower
+    ) + [
+        "Distances to the Shapley values, where another method is closer in at most ten times the time (the fastest):\n\n"
+        + "\n".join(closer)
+    ] * bool(closer)
+    return "\n\n".join(parts) or "Nowhere in these figures."
 
 
 def _remark(row: Row) -> str:
-    return f", gap {small(row['gap'])}" if row.get("gap", 0) > EXACT else ""
+    return f" (gap {small(row['gap'])})" if row.get("gap", 0) > EXACT else ""
 
 
 def ground_truth(made: Row) -> str:
-    """A table for each measure: a line for each method, a column for each task, mean and deviation over the seeds."""
+    """Return the mean AUPRC of each method on each task, and the largest deviation over the seeds."""
     tasks = list(dict.fromkeys(row["task"] for row in made["found"]))
-    parts = []
-    for measure in ("AUPRC", "AUP", "AUR"):
-        cells = {(row["method"], row["task"]): spread(row[measure]) for row in made["found"]}
-        methods = dict.fromkeys(method for method, _ in cells)
-        parts.append(table([[measure, *tasks], *([name, *(cells[name, task] for task in tasks)] for name in methods)]))
-    scores = ", ".join(f"{spread(scores)} ({task})" for task, scores in made["models"].items())
-    return "\n\n".join([*parts, f"Areas under the networks' own characteristics, on new rows: {scores}."])
+    cells = {(row["method"], row["task"]): row["AUPRC"] for row in made["found"]}
+    methods = dict.fromkeys(method for method, _ in cells)
+    lines = [[name, *(f"{statistics.mean(cells[name, task]):.2f}" for task in tasks)] for name in methods]
+    largest = max((statistics.stdev(scores) for scores in cells.values() if len(scores) > 1), default=0.0)
+    return table([["AUPRC", *tasks], *lines]) + f"\n\nThe standard deviation over the seeds is at most {largest:.2f}."
 
 
 def dataset(made: Row) -> str:
@@ -305,59 +271,49 @@ def _grouping(made: Row) -> str:
 
 # ---------------------------------------------------------------------- words and numbers
 def of_dial(rows: list[Row]) -> str:
-    """The dial's own line: for each problem the time of Deep SHAP, and at each effort distance and time over that."""
-    own = [row for row in rows if row["method"] == "deepshap" and "distance" in row]
-    efforts = list(dict.fromkeys(row["budget"] for row in own))
-    lines = [["", "Deep SHAP takes", *(f"effort {effort}" for effort in efforts)]]
-    for problem, players in dict.fromkeys((row["problem"], row["players"]) for row in own):
-        of = {row["budget"]: row for row in own if (row["problem"], row["players"]) == (problem, players)}
-        cells = [f"{of[e]['distance']:.3f} ({of[e]['ratio']:.3g})" if e in of else "–" for e in efforts]
-        lines.append([f"{problem}, {players} players", seconds(of[1]["seconds"]), *cells])
-    return table(lines)
-
-
-def beside_dial(rows: list[Row]) -> str:
-    """How much more time the others take for a distance, over that of the dial: medians over their budgets."""
-    found = [row for row in rows if "distance" in row]
-    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != "deepshap"]
-    lines = [["", *methods]]
-    for problem in dict.fromkeys((row["problem"], row["players"]) for row in found):
-        here = [row for row in found if (row["problem"], row["players"]) == problem]
-        line = _line([row for row in here if row["method"] == "deepshap"])
-        cells = []
-        for method in methods:
+    """Return deepshap's distance and time for some efforts, and how much longer the other methods take."""
+    measured = [row for row in rows if "distance" in row]
+    others = [method for method in dict.fromkeys(row["method"] for row in rows) if method != "deepshap"]
+    efforts = [effort for effort in SHOWN_EFFORTS if any(row["budget"] == effort for row in measured)]
+    lines = [["network, players", "Deep SHAP", *(f"effort {effort}" for effort in efforts), *others]]
+    for problem, players in dict.fromkeys((row["problem"], row["players"]) for row in measured):
+        here = [row for row in measured if (row["problem"], row["players"]) == (problem, players)]
+        own = {row["budget"]: row for row in here if row["method"] == "deepshap"}
+        cells = [f"{own[e]['distance']:.3f} ({own[e]['ratio']:.3g})" if e in own else "–" for e in efforts]
+        curve = _line(list(own.values()))
+        for method in others:
             reached = [(row["seconds"], max(row["distance"], LEAST)) for row in here if row["method"] == method]
-            times = [seconds / _time_for(line, distance) for seconds, distance in reached]
+            times = [seconds / _time_for(curve, distance) for seconds, distance in reached]
             cells.append(ratio(statistics.median(times)) if times else "–")
-        lines.append([f"{problem[0]}, {problem[1]} players", *cells])
+        lines.append([f"{problem}, {players}", seconds(own[1]["seconds"]), *cells])
     return table(lines)
 
 
 def dial_losses(rows: list[Row]) -> str:
-    """Where a method comes nearer than deepshap by more than a tenth in the same time, or none does."""
-    found, told = [row for row in rows if "distance" in row], []
-    for row in found:
-        here = [r for r in found if (r["problem"], r["players"]) == (row["problem"], row["players"])]
-        line = _line([r for r in here if r["method"] == "deepshap"])
-        own = _distance_at(line, row["seconds"])
-        known = row["seconds"] <= line[-1][0]  # by the largest effort
+    """Return where another method is closer than deepshap by more than a tenth in the same time, the worst of each game."""
+    measured = [row for row in rows if "distance" in row]
+    worst: dict[tuple[str, int], tuple[float, str]] = {}
+    for row in measured:
+        game = row["problem"], row["players"]
+        curve = _line([r for r in measured if (r["problem"], r["players"]) == game and r["method"] == "deepshap"])
+        own = _distance_at(curve, row["seconds"])
+        known = row["seconds"] <= curve[-1][0]  # by the largest effort
         if known and row["method"] != "deepshap" and 1.1 * row["distance"] + (row["noise"] or 0.0) + LEAST < own:
-            told.append(
-                f"- {row['problem']}, {row['players']} players: {row['method']} comes to {row['distance']:.3f} in "
-                f"{row['ratio']:.3g} times the time of Deep SHAP, deepshap to {own:.3f}."
-            )
-    return (
-        "\n".join(told) or "Nowhere: in the same time deepshap is at most a tenth farther off than each of the others."
-    )
+            factor = own / max(row["distance"], LEAST)
+            text = f"- {game[0]}, {game[1]}: {row['method']} {row['distance']:.3f}, deepshap {own:.3f}, time {row['ratio']:.3g}"
+            worst[game] = max(worst.get(game, (0.0, "")), (factor, text))
+    return "\n".join(text for _, text in worst.values()) or "Nowhere."
 
 
 def dial_efforts(rows: list[Row]) -> str:
-    """How the time taken compares with what was asked, unless everything was tried before."""
+    """Return how the time taken compares with the requested time, for problems of more than six players."""
     asked = [row for row in rows if 8 <= row["effort"] <= 64]
     shares = sorted(row["ratio"] / row["effort"] for row in asked if row["players"] > 6)  # else all coalitions
+    if not shares:
+        return "Every problem was small enough for all coalitions."
     within = sum(0.7 <= share <= 1.4 for share in shares)
     return (
-        f"Of {len(shares)} settings {within} took 0.7 to 1.4 times what was asked; the least {shares[0]:.2g} and the most "
+        f"Of {len(shares)} settings, {within} took 0.7 to 1.4 times the requested time. The extremes were {shares[0]:.2g} and "
         f"{shares[-1]:.2g} times."
     )
 
@@ -400,12 +356,6 @@ def names(rows: Iterable[Row]) -> list[str]:
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def _with_budget(row: Row) -> str:
