@@ -149,12 +149,13 @@ class Draws:
     def _seeds(self) -> list[int]:
         return [content(self.whole.examples, row) ^ self.seed for row in range(len(self.whole.examples))]
 
-    def orders(self, row: int, replicates: np.ndarray) -> np.ndarray:
-        """Return orders of the players, (replicates, players).
+    def orders(self, rows: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+        """Return the order of the players in replicates of rows, (..., players), from the numbers of both, (...).
 
         Each player draws a number: more players behind the others (padding) leave the order of the others as it is.
         """
-        return np.argsort(_drawn(self._seeds[row], replicates, self.players.count), 1, kind="stable")
+        seeds = np.array([seed % 2**64 for seed in self._seeds], np.uint64)[rows]
+        return np.argsort(_random_numbers(seeds, replicates, self.players.count), -1, kind="stable")
 
     @cached_property
     def references(self) -> np.ndarray:
@@ -165,8 +166,8 @@ class Draws:
         return np.stack([np.random.default_rng([seed, 2]).permutation(count) for seed in self._seeds])
 
 
-def _drawn(seed: int, replicates: np.ndarray, players: int) -> np.ndarray:
-    """Return random numbers (replicates, players), each a function of the seed and its own two numbers alone.
+def _random_numbers(seeds: np.ndarray, replicates: np.ndarray, players: int) -> np.ndarray:
+    """Return random numbers (..., players), each a function of a seed, a replicate, both (...), and a player alone.
 
     The finalizer of SplitMix64 (Steele, Lea & Flood 2014), once for each replicate and once for each of its players.
     """
@@ -177,8 +178,8 @@ def _drawn(seed: int, replicates: np.ndarray, players: int) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
     step = np.uint64(0x9E3779B97F4A7C15)
-    own = mixed(np.uint64(seed % 2**64) + step * (replicates.astype(np.uint64) + np.uint64(1)))
-    return mixed(own[:, None] + step * (np.arange(players, dtype=np.uint64) + np.uint64(1)))
+    streams = mixed(seeds + step * (replicates.astype(np.uint64) + np.uint64(1)))
+    return mixed(streams[..., None] + step * (np.arange(players, dtype=np.uint64) + np.uint64(1)))
 
 
 def content(points: Points, row: int) -> int:

@@ -92,8 +92,7 @@ class Paths:
         row = np.tile(np.arange(len(whole.examples)), len(replicates))
         place = np.repeat(replicates % draws.references.shape[1], len(whole.examples))
         reference = draws.references[row, place]
-        orders = np.stack([draws.orders(r, replicates) for r in range(len(whole.examples))], 1)
-        orders = orders.reshape(len(row), -1)
+        orders = draws.orders(row, np.repeat(replicates, len(whole.examples)))
         pairs = Comparison(
             whole.examples[row],
             whole.references[reference].described_by(whole.examples[row]),

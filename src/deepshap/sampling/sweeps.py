@@ -103,9 +103,9 @@ class Sweeps:
         reference = draws.references[row, place]
         pairs = Comparison(whole.examples[row], whole.references[reference], False, whole.outputs[row])
         references = ends[1].shape[1]
-        orders = [draws.orders(r, p + references * np.arange(number)) for r, p in zip(row, place, strict=True)]
+        orders = draws.orders(row[:, None], place[:, None] + references * np.arange(number))
         own = ends[0][row], ends[1][row, reference if whole.all_pairs else 0]
-        return (yield from gains(pairs, own, np.stack(orders), self.players))
+        return (yield from gains(pairs, own, orders, self.players))
 
 
 class _Noise:
