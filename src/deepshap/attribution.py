@@ -486,8 +486,13 @@ def _answer(
         bar.update(len(part.points))
         return outputs
     if isinstance(part, Attribution):
-        found = [sums.by_players(each)[0] for _, _, each in _explained(engine, part.comparison, plan, bar, None)]
-        return np.concatenate(found)
+        contributions: np.ndarray | None = None
+        for _, at, each in _explained(engine, part.comparison, plan, bar, None):
+            values = sums.by_players(each)[0]  # summed over the references of the chunk
+            if contributions is None:
+                contributions = np.zeros((len(part.comparison.examples), *values.shape[1:]))
+            contributions[at] += values
+        return contributions
     if isinstance(part, WeightedComparison):
         comparison = part.comparison
         for pairs, at, each in _explained(engine, comparison, plan, bar, collect):

@@ -177,6 +177,15 @@ def test_values_do_not_depend_on_other_rows_their_order_or_chunks(players, monke
     np.testing.assert_allclose(found.standard_errors, whole.standard_errors, rtol=0, atol=1e-12)
 
 
+def test_sweeps_drawn_towards_deep_shap_do_not_depend_on_blocks_of_references():
+    method = Sweeps(steps_of((STEPS, 2)), 20, seed=1, shrinks=True)
+    whole = carried_out(explainer(MODEL, BACKGROUND), method, X)
+    with chunks_of(2, 3):
+        part = carried_out(explainer(MODEL, BACKGROUND), method, X)
+    np.testing.assert_allclose(part.values[0], whole.values[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(part.errors[0], whole.errors[0], rtol=0, atol=1e-12)
+
+
 def test_equal_rows_get_equal_values():
     twice = explained(X[[0, 0]])
     np.testing.assert_allclose(twice.values[0], twice.values[1], rtol=0, atol=1e-13)
