@@ -69,7 +69,8 @@ MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
 MEASURED_ROWS = 6  # on which costs are measured
-MOST_POINTS = 1024  # that a processor evaluates at a time: more fall out of its cache
+FEWEST_POINTS, MOST_POINTS = 1024, 4096  # that a processor evaluates at a time: more fall out of its cache
+MOST_CELLS = 2**16  # of these points together, if there are more than the fewest
 PROBING = 16.0  # effort at which it is told how far Deep SHAP is off
 # a chunk, its examples and references, and its contributions
 Collect = Callable[[Comparison, slice, slice, Contributions], None]
@@ -481,7 +482,7 @@ def _answer(
 ) -> np.ndarray | None:
     """Do what a method asks for, and answer it."""
     if isinstance(part, Evaluation):
-        at_once = plan.beside if engine.free_memory() is not None else min(plan.beside, MOST_POINTS)
+        at_once = plan.beside if engine.free_memory() is not None else min(plan.beside, _points_at_once(part.points))
         outputs = engine.outputs(part.points, at_once, "the points between example and reference")
         bar.update(len(part.points))
         return outputs
@@ -505,6 +506,12 @@ def _answer(
     else:
         raise InputError(f"a method yielded {type(part).__name__}, none of the requests of deepshap.sampling.")
     return None
+
+
+def _points_at_once(points: Points) -> int:
+    """Return how many points a processor evaluates at a time: more of short rows, whose calls take longer than their values."""
+    cells = sum(int(np.prod(x.shape[1:])) for x in points.inputs)
+    return min(max(MOST_CELLS // max(cells, 1), FEWEST_POINTS), MOST_POINTS)
 
 
 def _explained(
