@@ -47,32 +47,34 @@ def heatmap(
     """
     if not isinstance(explanation, JointAttributions) and explanation._rows and len(explanation.values) > 1:
         return heatmap_of_rows(explanation, max_display, unit, ax)
-    one = read_row(explanation, "heatmap").folded(max_display)
-    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label)
-    matrix = time.sums(one.values[0]).T  # (features, columns)
+    sequence = read_row(explanation, "heatmap").folded(max_display)
+    time = timeline(sequence.labels, sequence.values.shape[1], time_label, sequence.time_label)
+    matrix = time.sums(sequence.values[0]).T  # (features, columns)
     height = float(np.clip(0.23 * len(matrix), 0.9, 8))
-    heights = [0.9, height] if one.data is None else [0.9, height, max(0.9, 0.75 * height)]
+    heights = [0.9, height] if sequence.data is None else [0.9, height, max(0.9, 0.75 * height)]
     ax = style.new_axes(ax, 10, sum(heights) + 1.2)
     panels = style.Panels(ax, heights, style.with_steady_sides(ax, [7.2, 1.2, 0.14], 0.1), gaps=(0.2, 0.1))
 
     middle = panels(1, label="attributions")
-    errors = one.error_of(lambda array: time.sums(array[0]).T)
-    mesh = style.draw_evidence(middle, time.edges, matrix, style.limit_of(matrix[one.named], robust=robust), errors)
+    errors = sequence.error_of(lambda array: time.sums(array[0]).T)
+    mesh = style.draw_evidence(
+        middle, time.edges, matrix, style.limit_of(matrix[sequence.named], robust=robust), errors
+    )
     style.write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
-    style.label_rows(middle, one.features)
+    style.label_rows(middle, sequence.features)
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
-    sums, limit = one.per_feature[0], style.limit_of(one.per_feature[0, one.named], robust=robust)
+    sums, limit = sequence.per_feature[0], style.limit_of(sequence.per_feature[0, sequence.named], robust=robust)
     shown = np.clip(sums, -limit, limit)
-    style.draw_sums(panels(1, 1, label="sums"), sums, (shown.min(), shown.max()), _errors_of_sums(one))
+    style.draw_sums(panels(1, 1, label="sums"), sums, (shown.min(), shown.max()), _errors_of_sums(sequence))
 
     top = panels(0, sharex=middle, label="output")
-    _draw_running_output(top, time, one, unit)
-    _title(top, one)
-    if one.data is None:
+    _draw_running_output(top, time, sequence, unit)
+    _title(top, sequence)
+    if sequence.data is None:
         time.dress(middle)
         return ax
     bottom = panels(2, sharex=middle, label="inputs")
-    _draw_inputs(bottom, panels.bar(2, 2, "scale of inputs"), time, one)
+    _draw_inputs(bottom, panels.bar(2, 2, "scale of inputs"), time, sequence)
     time.dress(bottom)
     middle.tick_params(labelbottom=False)
     return ax
@@ -94,41 +96,43 @@ def signal(
     are the last bars, on a scale of their own. A step without neighbours is a dot. With more steps than there is room for,
     a line is the average of some steps, with their range around it.
     """
-    one = read_row(explanation, "signal").folded(max_display)
-    if one.data is None:
+    sequence = read_row(explanation, "signal").folded(max_display)
+    if sequence.data is None:
         raise InputError(
             "plots.signal draws the inputs, and this explanation has none that are numbers: set explanation.display_data "
             "to an array of the shape of the values."
         )
-    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label)
-    matrix = time.sums(one.values[0]).T
-    errors = one.error_of(lambda array: time.sums(array[0]).T)
+    time = timeline(sequence.labels, sequence.values.shape[1], time_label, sequence.time_label)
+    matrix = time.sums(sequence.values[0]).T
+    errors = sequence.error_of(lambda array: time.sums(array[0]).T)
     span = 0 if errors is None else style.ERRORS * errors
     reach = np.stack([matrix - span, matrix + span])
-    has_line = [bool(np.isfinite(series).any()) for series in one.data[0].T]  # not for the sum of the other features
-    limit = style.limit_of(matrix[one.named], robust=robust)
-    scale = np.clip(reach[:, one.named], -limit, limit) if robust else reach[:, one.named]
+    has_line = [
+        bool(np.isfinite(series).any()) for series in sequence.data[0].T
+    ]  # not for the sum of the other features
+    limit = style.limit_of(matrix[sequence.named], robust=robust)
+    scale = np.clip(reach[:, sequence.named], -limit, limit) if robust else reach[:, sequence.named]
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
     ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
     panels = style.Panels(ax, heights, style.with_steady_sides(ax, [8.2, 0.14], 1.0), gaps=(0.04, 1.0))
 
-    base = panels(len(heights) - 1, label=f"attributions of {one.features[-1]}")
-    for i, name in enumerate(one.features):
+    base = panels(len(heights) - 1, label=f"attributions of {sequence.features[-1]}")
+    for i, name in enumerate(sequence.features):
         last = i == len(has_line) - 1
         bars = base if last else panels(3 * i + 1, sharex=base, label=f"attributions of {name}")
-        others = i >= len(matrix[one.named])
+        others = i >= len(matrix[sequence.named])
         style.draw_signed_bars(bars, time.edges, matrix[i], None if errors is None else errors[i])
-        _scale_bars(bars, reach[:, i] if others else scale, one.per_feature[0, i])
+        _scale_bars(bars, reach[:, i] if others else scale, sequence.per_feature[0, i])
         style.mark_cut(bars, time.centers, np.nan_to_num(matrix[i]))
         bars.tick_params(labelbottom=last)
         top = bars
         if has_line[i]:
             top = panels(3 * i, sharex=base, label=f"inputs of {name}")
-            line = _draw_coloured_line(top, time, one.data[0, :, i], matrix[i], limit)
+            line = _draw_coloured_line(top, time, sequence.data[0, :, i], matrix[i], limit)
         label = f"{style.short(name, 22)}\n(own scale)" if others else style.short(name, 22)
         top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=style.SMALL + 1)
         if i == 0:
-            _title(top, one)
+            _title(top, sequence)
     time.dress(base)
     if time.binned:
         base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=style.SMALL + 1)
@@ -150,20 +154,20 @@ def buildup(
 
     Up to 5 features have a curve of their own. Whiskers show two standard errors of the steps, where these are known.
     """
-    one = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
-    time = timeline(one.labels, one.values.shape[1], time_label, one.time_label, style.MOST_BARS)
-    single = len(one.features) == 1
+    sequence = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
+    time = timeline(sequence.labels, sequence.values.shape[1], time_label, sequence.time_label, style.MOST_BARS)
+    single = len(sequence.features) == 1
     heights = [2.6] if single else [2.6, 2.2]
     ax = style.new_axes(ax, 10, sum(heights) + 1.3)
     panels = style.Panels(ax, heights, [8.2, 1.4], gaps=(0.3, 0))
     top = panels(0, label="output")
-    _draw_waterfall(top, time, one, unit)
-    _title(top, one, pad=20)
+    _draw_waterfall(top, time, sequence, unit)
+    _title(top, sequence, pad=20)
     if single:
         time.dress(top)
         return ax
     bottom = panels(1, sharex=top, label="features")
-    _draw_running_sums(bottom, time, one, unit)
+    _draw_running_sums(bottom, time, sequence, unit)
     time.dress(bottom)
     top.tick_params(labelbottom=False)
     return ax
@@ -194,30 +198,30 @@ def inputs(
         The row that is drawn, if there are several.
     """
     parts = _inputs_of(explanation, row, max_display)
-    heights = [max(0.5, 0.24 * len(one.features)) for one, _ in parts.values()]
+    heights = [max(0.5, 0.24 * len(sequence.features)) for sequence, _ in parts.values()]
     ax = style.new_axes(ax, 10, sum(heights) + 0.75 * len(heights) + 0.8)
     panels = style.Panels(ax, heights, [6.4, 2.0, 0.14], gaps=(0.75, 0.15))
-    matrices = [time.sums(one.values[0]).T for one, time in parts.values()]
-    named = [matrix[one.named].ravel() for matrix, (one, _) in zip(matrices, parts.values(), strict=True)]
+    matrices = [time.sums(sequence.values[0]).T for sequence, time in parts.values()]
+    named = [matrix[sequence.named].ravel() for matrix, (sequence, _) in zip(matrices, parts.values(), strict=True)]
     limit = style.limit_of(*named, robust=robust)
-    sums = np.concatenate([one.per_feature[0, one.named] for one, _ in parts.values()])
+    sums = np.concatenate([sequence.per_feature[0, sequence.named] for sequence, _ in parts.values()])
     reach = style.limit_of(sums, robust=robust)
-    for place, (name, (one, time)) in enumerate(parts.items()):
+    for place, (name, (sequence, time)) in enumerate(parts.items()):
         left = panels(place, label=name)
-        errors = one.error_of(lambda array, time=time: time.sums(array[0]).T)  # type: ignore[misc]
+        errors = sequence.error_of(lambda array, time=time: time.sums(array[0]).T)  # type: ignore[misc]
         mesh = style.draw_evidence(left, time.edges, matrices[place], limit, errors)
-        left.set_title(f"{name}: {style.number(one.per_feature.sum())}", fontsize=10, loc="left")
-        _label_input(left, one, time, time_label)
+        left.set_title(f"{name}: {style.number(sequence.per_feature.sum())}", fontsize=10, loc="left")
+        _label_input(left, sequence, time, time_label)
         low, high = np.clip([sums.min(), sums.max()], -reach, reach)
         style.draw_sums(
-            panels(place, 1, label=f"sums of {name}"), one.per_feature[0], (low, high), _errors_of_sums(one)
+            panels(place, 1, label=f"sums of {name}"), sequence.per_feature[0], (low, high), _errors_of_sums(sequence)
         )
     label = style.with_unit("attribution", unit)
     style.evidence_bar(mesh, np.concatenate(named), label, panels.bar(0, 2, "scale of attributions"))
-    one, total = next(iter(parts.values()))[0], sum(float(part.per_feature.sum()) for part, _ in parts.values())
-    base = f"base value {style.number(one.base[0], False)}"
-    output = one.base[0] + total if one.outputs is None else one.outputs[0]
-    style.write_title(ax, one.rows[0], one.output, base, f"output {style.number(output, False)}", pad=24)
+    sequence, total = next(iter(parts.values()))[0], sum(float(part.per_feature.sum()) for part, _ in parts.values())
+    base = f"base value {style.number(sequence.base[0], False)}"
+    output = sequence.base[0] + total if sequence.outputs is None else sequence.outputs[0]
+    style.write_title(ax, sequence.rows[0], sequence.output, base, f"output {style.number(output, False)}", pad=24)
     return ax
 
 
@@ -245,11 +249,11 @@ def output_matrix(
             f"{np.shape(explanation.values)}, the outputs {len(explanation.output_dims)} axes. Choose among several "
             "outputs per step by index, explanation[..., 0]; for one output in all use plots.heatmap."
         )
-    one = read_row(explanation.output(0), "output_matrix")
-    _, steps, features = one.values.shape
-    chosen = range(features) if feature is None else [one.index_of(feature)]
+    sequence = read_row(explanation.output(0), "output_matrix")
+    _, steps, features = sequence.values.shape
+    chosen = range(features) if feature is None else [sequence.index_of(feature)]
     count, errors = explanation.values.shape[-1], explanation._errors
-    inputs, outputs = timeline(one.labels, steps, time_label, one.time_label), timeline(None, count, "output")
+    inputs, outputs = timeline(sequence.labels, steps, time_label, sequence.time_label), timeline(None, count, "output")
 
     def in_cells(array: np.ndarray) -> np.ndarray:  # (outputs, steps)
         row = (array[0] if explanation._rows else array)[:steps].reshape(steps, features, count)
@@ -266,30 +270,32 @@ def output_matrix(
     inputs.dress(ax)
     averaged = "" if len(matrix) == count else f" (averages of {int(np.ceil(count / len(matrix)))})"
     ax.set_ylabel(f"output{averaged}", fontsize=style.SMALL + 1)
-    style.write_title(ax, "all features" if feature is None else one.features[chosen[0]], length=style.LONGEST_NAME)
+    style.write_title(
+        ax, "all features" if feature is None else sequence.features[chosen[0]], length=style.LONGEST_NAME
+    )
     return ax
 
 
-def _errors_of_sums(one: Sequences) -> np.ndarray | None:
-    return one.error_of(lambda array: array.sum((0, 1)))
+def _errors_of_sums(sequence: Sequences) -> np.ndarray | None:
+    return sequence.error_of(lambda array: array.sum((0, 1)))
 
 
-def _title(ax: Axes, one: Sequences, pad: float = 6) -> None:
+def _title(ax: Axes, sequence: Sequences, pad: float = 6) -> None:
     """Say which row and output it is, as far as they have names."""
-    style.write_title(ax, one.rows[0], one.output, pad=pad)
+    style.write_title(ax, sequence.rows[0], sequence.output, pad=pad)
 
 
 # ---------------------------------------------------------------------- parts of the heat map
-def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+def _draw_running_output(ax: Axes, time: Timeline, sequence: Sequences, unit: str) -> None:
     """Draw how the output builds up from the base value, and write both beside it."""
-    per_step = time.sums(one.values[0]).sum(1)
-    base = float(one.base[0])
+    per_step = time.sums(sequence.values[0]).sum(1)
+    base = float(sequence.base[0])
     curve = base + np.concatenate([[0.0], np.cumsum(per_step)])
     ax.plot(time.edges, curve, color="black", linewidth=1.2)
     ax.axhline(base, color="0.5", linewidth=0.8, linestyle=":")
     for above, look in ((curve >= base, style.UP), (curve <= base, style.DOWN)):
         ax.fill_between(time.edges, base, curve, where=above, interpolate=True, alpha=0.35, **look)
-    _write_ends(ax, one)
+    _write_ends(ax, sequence)
     ax.set_ylabel(
         style.with_unit("base value\n+ attributions\nso far", unit).replace(" (", "\n("), fontsize=style.SMALL
     )
@@ -298,15 +304,15 @@ def _draw_running_output(ax: Axes, time: Timeline, one: Sequences, unit: str) ->
     ax.tick_params(labelbottom=False)
 
 
-def _write_ends(ax: Axes, one: Sequences) -> None:
+def _write_ends(ax: Axes, sequence: Sequences) -> None:
     """Write the base value and the output to the right, at their heights; also the sum of what is shown if it is less."""
-    base, shown = float(one.base[0]), float(one.shown[0])
+    base, shown = float(sequence.base[0]), float(sequence.shown[0])
     ends = [(base, "base value", "normal")]
-    if one.complete:
+    if sequence.complete:
         ends.append((shown, "output", "bold"))
     else:
-        assert one.outputs is not None
-        output = float(one.outputs[0])
+        assert sequence.outputs is not None
+        output = float(sequence.outputs[0])
         ends += [(shown, "sum of what is shown", "normal"), (output, "output", "bold")]
         ax.axhline(output, color="black", linewidth=0.8, linestyle=":")
     low, high = ax.get_ylim()
@@ -322,19 +328,19 @@ def _write_beside(ax: Axes, height: float, text: str, **look: Any) -> None:
     ax.annotate(text, (1.01, height), fontsize=style.SMALL, **place, **look)
 
 
-def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, one: Sequences) -> None:
+def _draw_inputs(ax: Axes, cax: Axes, time: Timeline, sequence: Sequences) -> None:
     """Draw the inputs in greys, each feature from its lowest to its highest value in this sequence."""
-    assert one.data is not None
-    series = time.means(one.data[0]).T
-    known = np.isfinite(series).any(1)
+    assert sequence.data is not None
+    series = time.means(sequence.data[0]).T
+    finite = np.isfinite(series).any(1)
     low, span = np.zeros((len(series), 1)), np.ones((len(series), 1))
-    low[known] = np.nanmin(series[known], 1, keepdims=True)
-    span[known] = np.nanmax(series[known], 1, keepdims=True) - low[known]
+    low[finite] = np.nanmin(series[finite], 1, keepdims=True)
+    span[finite] = np.nanmax(series[finite], 1, keepdims=True) - low[finite]
     scaled = np.where(span > 0, (series - low) / np.where(span > 0, span, 1), 0.5)
     mesh = style.draw_map(
         ax, time.edges, np.where(np.isfinite(series), scaled, np.nan), cmap="Greys", vmin=0, vmax=1.15
     )
-    style.label_rows(ax, one.features)
+    style.label_rows(ax, sequence.features)
     bar = style.color_bar(mesh, "input, per feature", cax)
     bar.ax.set_ylim(0, 1)
     bar.set_ticks([0, 1], labels=["lowest", "highest"])
@@ -356,8 +362,8 @@ def _draw_coloured_line(
     line = LineCollection(list(pieces), linewidth=2.2, capstyle="round", **colours)
     line.set_array(values)
     ax.add_collection(line)
-    known = np.pad(np.isfinite(heights), 1)
-    lone = known[1:-1] & ~known[:-2] & ~known[2:]
+    finite = np.pad(np.isfinite(heights), 1)
+    lone = finite[1:-1] & ~finite[:-2] & ~finite[2:]
     ax.scatter(centers[lone], heights[lone], 36, values[lone], linewidth=0, **colours)
     ax.autoscale_view()
     ax.margins(y=0.08)
@@ -383,9 +389,9 @@ def _scale_bars(ax: Axes, all_values: np.ndarray, total: float) -> None:
 
 
 # ---------------------------------------------------------------------- parts of the build-up
-def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
-    per_step = time.sums(one.values[0]).sum(1)
-    base = float(one.base[0])
+def _draw_waterfall(ax: Axes, time: Timeline, sequence: Sequences, unit: str) -> None:
+    per_step = time.sums(sequence.values[0]).sum(1)
+    base = float(sequence.base[0])
     after = base + np.cumsum(per_step)
     before = after - per_step
     widths = np.diff(time.edges)
@@ -399,13 +405,13 @@ def _draw_waterfall(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None
     ax.margins(x=0, y=0.12)
     if not per_step.any():  # otherwise the rounding errors of bars without height set the scale
         ax.set_ylim(base - (abs(base) or 1), base + (abs(base) or 1))
-    errors = one.error_of(lambda array: time.sums(array[0]).sum(1))
+    errors = sequence.error_of(lambda array: time.sums(array[0]).sum(1))
     style.whiskers(ax, time.centers, after, errors)
     reach = 0 if errors is None else style.ERRORS * errors
     _write_steps(ax, time, per_step, np.maximum(before, after + reach), np.minimum(before, after - reach))
     style.open_frame(ax)
     ax.set_ylabel(style.with_unit("output", unit), fontsize=style.SMALL + 1)
-    _write_ends(ax, one)
+    _write_ends(ax, sequence)
     style.sign_legend(ax, *([] if errors is None else [style.WHISKER]))
 
 
@@ -415,29 +421,29 @@ def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, tops: np.ndarra
     if not size.any():
         return
     texts = style.fixed(per_step)
-    engine_module = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
+    width = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
     places = np.clip(
-        time.centers, time.edges[0] + engine_module / 2, time.edges[-1] - engine_module / 2
+        time.centers, time.edges[0] + width / 2, time.edges[-1] - width / 2
     )  # free: what is beside the axes
     written: list[float] = []
     for i in np.argsort(-size, kind="stable"):
         many = len(size) > FEW_BARS
         if many and (len(written) == 8 or size[i] < size.max() / 20):
             break
-        if any(abs(places[i] - other) < engine_module for other in written):
+        if any(abs(places[i] - position) < width for position in written):
             continue
         written.append(places[i])
         up = per_step[i] >= 0
-        near = np.abs(time.centers - places[i]) < (engine_module + np.diff(time.edges)) / 2
+        near = np.abs(time.centers - places[i]) < (width + np.diff(time.edges)) / 2
         end, shift, va = (tops[near].max(), 2, "bottom") if up else (bottoms[near].min(), -2, "top")
         ax.annotate(
             texts[i], (places[i], end), (0, shift), textcoords="offset points", ha="center", va=va, fontsize=7.5
         )
 
 
-def _draw_running_sums(ax: Axes, time: Timeline, one: Sequences, unit: str) -> None:
+def _draw_running_sums(ax: Axes, time: Timeline, sequence: Sequences, unit: str) -> None:
     """Draw the running sum of each feature; their last values add up to the output minus the base value."""
-    curves = np.cumsum(time.sums(one.values[0]), 0)
+    curves = np.cumsum(time.sums(sequence.values[0]), 0)
     curves = np.concatenate([np.zeros((1, curves.shape[1])), curves])
     ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
     for curve, (color, dashes) in zip(curves.T, style.CURVES, strict=False):
@@ -445,7 +451,7 @@ def _draw_running_sums(ax: Axes, time: Timeline, one: Sequences, unit: str) -> N
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
     places = style.apart(curves[-1], (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1))
-    for place, name, value, (color, _) in zip(places, one.features, curves[-1], style.CURVES, strict=False):
+    for place, name, value, (color, _) in zip(places, sequence.features, curves[-1], style.CURVES, strict=False):
         _write_beside(ax, place, f"{style.short(name, 18)} {style.number(value)}", color=color)
     style.open_frame(ax)
     ax.set_ylabel(style.with_unit("running sum\nof attributions", unit), fontsize=style.SMALL + 1)
@@ -466,25 +472,26 @@ def _inputs_of(explanation: Attributions, row: int | None, max_display: int) -> 
         )
         for key, part in explanation.items()
     }
-    sizes = np.sort(np.concatenate([np.abs(one.values[0]).mean(0) for one in read.values()]))[::-1]
+    sizes = np.sort(np.concatenate([np.abs(sequence.values[0]).mean(0) for sequence in read.values()]))[::-1]
     least = sizes[min(max_display, len(sizes)) - 1]
     parts = {}
-    for name, one in read.items():
-        one = one.folded(max(1, int((np.abs(one.values[0]).mean(0) >= least).sum())))
-        parts[name] = (one, timeline(one.labels, one.values.shape[1], None, one.time_label))
+    for name, sequence in read.items():
+        sequence = sequence.folded(max(1, int((np.abs(sequence.values[0]).mean(0) >= least).sum())))
+        parts[name] = (sequence, timeline(sequence.labels, sequence.values.shape[1], None, sequence.time_label))
     return parts
 
 
-def _label_input(ax: Axes, one: Sequences, time: Timeline, time_label: str | None) -> None:
+def _label_input(ax: Axes, sequence: Sequences, time: Timeline, time_label: str | None) -> None:
     """Name the features of an input and its steps; without steps, say what values they have."""
-    names = one.features
-    if not one.has_steps and one.data is not None:
-        told = [style.equals(value) for value in one.data[0, 0]]
+    names = sequence.features
+    if not sequence.has_steps and sequence.data is not None:
+        numbers = [style.equals(value) for value in sequence.data[0, 0]]
         names = [
-            style.short(name, style.LONGEST_NAME - len(value)) + value for name, value in zip(names, told, strict=True)
+            style.short(name, style.LONGEST_NAME - len(value)) + value
+            for name, value in zip(names, numbers, strict=True)
         ]
     style.label_rows(ax, names)
-    if not one.has_steps:
+    if not sequence.has_steps:
         ax.set_xticks([])
         return
     time.dress(ax)
