@@ -70,8 +70,8 @@ def figure_of(ax: Axes) -> Figure:
 def with_steady_sides(ax: Axes, widths: Sequence[float], gap: float) -> list[float]:
     """Widths of panels such that in narrower axes the first one gives way, and those beside it keep their sizes."""
     sides = sum(widths[1:]) + gap * (len(widths) - 1)
-    engine_module = (widths[0] + sides) * min(1.0, points(ax)[0] / NEW_WIDTH)
-    return [max(engine_module - sides, 0.5 * sides), *widths[1:]]
+    width = (widths[0] + sides) * min(1.0, points(ax)[0] / NEW_WIDTH)
+    return [max(width - sides, 0.5 * sides), *widths[1:]]
 
 
 class Panels:
@@ -373,10 +373,8 @@ def label_rows(ax: Axes, names: Sequence[str]) -> None:
 def label_columns(ax: Axes, names: Sequence[str]) -> None:
     """Name the columns of a map that lie at 0, 1, ..., aslant if they are too long."""
     longest = max(len(short(name, 20)) for name in names)
-    engine_module = points(ax)[0] / len(names) / (0.6 * SMALL)  # characters
-    slant: dict[str, Any] = (
-        {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if longest > engine_module else {}
-    )
+    limit = points(ax)[0] / len(names) / (0.6 * SMALL)  # characters
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if longest > limit else {}
     ax.set_xticks(range(len(names)), [short(name, 20) for name in names], fontsize=SMALL, **slant)
 
 
