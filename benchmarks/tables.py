@@ -213,13 +213,12 @@ def losses(speeds: list[Row], accuracies: list[Row]) -> str:
         if best and best["seconds"] <= PATIENCE * ours["seconds"]:
             times = f"{best['distance']:.3f} in {ratio(best['seconds'] / ours['seconds'])} times the time"
             closer.append(f"- {problem}: {ours['distance']:.3f}; {_with_budget(best)}: {times}")
-    parts = ["Ratios to the gradient, where the gradient or another method is faster:\n\n" + "\n".join(slower)] * bool(
-        slower
-    ) + [
-        "Distances to the Shapley values, where another method is closer in at most ten times the time (the fastest):\n\n"
-        + "\n".join(closer)
-    ] * bool(closer)
-    return "\n\n".join(parts) or "Nowhere in these figures."
+    parts = {
+        "Ratios to the gradient, where the gradient or another method is faster:": slower,
+        "Distances to the Shapley values, where another method is closer in at most ten times the time (the fastest):": closer,
+    }
+    told = [head + "\n\n" + "\n".join(lines) for head, lines in parts.items() if lines]
+    return "\n\n".join(told) or "Nowhere in these figures."
 
 
 def _remark(row: Row) -> str:
