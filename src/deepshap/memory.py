@@ -53,9 +53,9 @@ def plan_for(
     engine's compiler takes for itself, if it has one. Compiled code is several times as fast and takes twice as much, so it
     gets chunks that leave room for that, but for very small ones.
     """
-    engine_module = memory - compiler
-    if compiler and engine_module >= LEAST_PAIRS * sum(footprint.compiled):
-        return replace(_planned(footprint.compiled, examples, references, engine_module, most_rows), memory=memory)
+    available = memory - compiler
+    if compiler and available >= LEAST_PAIRS * sum(footprint.compiled):
+        return replace(_planned(footprint.compiled, examples, references, available, most_rows), memory=memory)
     return _planned(footprint, examples, references, memory, most_rows)
 
 

@@ -70,16 +70,16 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
     if of_positions and rule != "same":
         raise InputError('the only rule for "positions" is "same": without it they are explained.')
     for framework in _frameworks_of(function):
-        own_room, operations = _room(framework), engine_module(framework, "operations")
+        registry, operations = _registry(framework), engine_module(framework, "operations")
         if not of_positions:
-            own_room.check(function, rule)
+            registry.check(function, rule)
         kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
         own = (
             None
             if isinstance(rule, str)
             else UserRule(rule, function if isinstance(function, str) else named(function))
         )
-        own_room.RULES[own_room.key(function)] = operations.Operation(kind, own)
+        registry.RULES[registry.key(function)] = operations.Operation(kind, own)
 
 
 def _frameworks_of(function: Any) -> list[str]:
@@ -89,7 +89,7 @@ def _frameworks_of(function: Any) -> list[str]:
     return [framework_of(function)]
 
 
-def _room(framework: str) -> Any:
+def _registry(framework: str) -> Any:
     """Where an engine keeps what is registered (RULES), and what it takes for an operation (``key``, ``check``)."""
     return engine_module(framework, "registering")
 
@@ -102,15 +102,15 @@ def unregister_rule(function: Any) -> None:
     InputError
         If none is registered.
     """
-    rooms = map(_room, _frameworks_of(function))
-    if None in [own.RULES.pop(own.key(function), None) for own in rooms]:
+    registries = map(_registry, _frameworks_of(function))
+    if None in [registry.RULES.pop(registry.key(function), None) for registry in registries]:
         raise InputError(f"no rule is registered for {getattr(function, '__name__', function)}.")
 
 
 def registered() -> dict[str, dict[Any, Any]]:
     """All registered rules, by the engine that they are for."""
-    rooms = {engine: sys.modules.get(f"{__package__}.{engine}.registering") for engine in ENGINES}
-    return {engine: dict(own.RULES) for engine, own in rooms.items() if own and own.RULES}
+    registries = {engine: sys.modules.get(f"{__package__}.{engine}.registering") for engine in ENGINES}
+    return {engine: dict(registry.RULES) for engine, registry in registries.items() if registry and registry.RULES}
 
 
 def with_rules(what: Any) -> dict[str, Any]:
@@ -121,5 +121,5 @@ def with_rules(what: Any) -> dict[str, Any]:
 def received(sent: dict[str, Any]) -> Any:
     """What was sent ``with_rules``, which are registered here."""
     for engine, rules in sent["rules"].items():
-        _room(engine).RULES.update(rules)
+        _registry(engine).RULES.update(rules)
     return sent["what"]
