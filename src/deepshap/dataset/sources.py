@@ -28,7 +28,9 @@ from ..tables import (
     columns_of,
     common_ids,
     decide,
+    is_dataset,
     is_frame,
+    is_xarray,
     plain,
     read,
 )
@@ -218,8 +220,7 @@ class ParquetRows(Source):
             for path, before in zip(paths, np.cumsum([0, *self.lines.counts]).tolist(), strict=False):
                 check_counted(self.lines.file(path).schema_arrow, str(path), before)
         empty = Table(self.lines.schema.empty_table(), str(paths[0]))
-        chunks = lambda name: (table[name] for table in self.lines.chunks([name]))  # noqa: E731
-        self.decided: Decided = decide(empty, columns, chunks, self.lines.columns_with_nulls())
+        self.decided: Decided = decide(empty, columns, self._chunks, self.lines.columns_with_nulls())
         self._starts = self._find_rows() if self.decided.long else np.arange(len(self.lines) + 1)
         self.rows = len(self._starts) - 1
         self.steps = int(np.diff(self._starts).max(initial=0)) if self.decided.long else None
@@ -250,6 +251,9 @@ class ParquetRows(Source):
         rows = read(Table(table, self.lines.name, place), self.decided, self.steps, complete=False)
         lengths = rows.lengths if isinstance(self.lengths, str) else self.lengths
         return batch_of(rows.X, start, lengths, as_labels(rows.targets, "targets"))
+
+    def _chunks(self, name: str) -> Iterator[Any]:
+        return (table[name] for table in self.lines.chunks([name]))
 
     def _lines_of(self, ranges: Sequence[Range]) -> list[Range]:
         return [(int(self._starts[first]), int(self._starts[last])) for first, last in ranges]
@@ -448,11 +452,11 @@ def _mapped(paths: list[Path]) -> np.ndarray:
 
 def _rows_first(data: Any) -> Any:
     """Return tables and arrays of xarray as rows with their names, of each of several inputs; other data as they are."""
-    if isinstance(data, Mapping) and not hasattr(data, "data_vars"):
+    if isinstance(data, Mapping) and not is_dataset(data):
         return {key: _rows_first(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [_rows_first(value) for value in data]
-    if not is_frame(data) and not (hasattr(data, "dims") and hasattr(data, "coords")):
+    if not is_frame(data) and not is_xarray(data):
         return data
     values, labels = plain(data, "the data")
     if labels.step_labels is None:

@@ -61,7 +61,7 @@ def plain(
         If a table is not numeric or has two columns of one name, its names are not those of the model, or the rows of two
         inputs have different ids.
     """
-    if isinstance(inputs, Mapping) and not hasattr(inputs, "data_vars"):
+    if isinstance(inputs, Mapping) and not is_dataset(inputs):
         axes, each = _axes(batch_axis, len(inputs)), names_by_input(names, list(inputs))
         both = {
             key: _plain(inputs[key], f"{what}[{key!r}]", axis, each[key], complete)
@@ -107,7 +107,7 @@ def _plain(value: Any, what: str, axis: int, names: list[str] | None, complete: 
         array, labels = value.values, value.labels
     elif is_frame(value):
         array, labels = _of_frame(value, what)
-    elif hasattr(value, "dims") and hasattr(value, "coords"):
+    elif is_xarray(value):
         array, labels = _of_xarray(value, axis, what, names)
     else:
         return value, Labels()
@@ -225,6 +225,16 @@ def _packed_lengths(packed: Any) -> np.ndarray:
     return lengths if packed.unsorted_indices is None else lengths[np.asarray(packed.unsorted_indices.cpu())]
 
 
+def is_xarray(value: Any) -> bool:
+    """Return whether a value is a DataArray or a Dataset of xarray."""
+    return hasattr(value, "dims") and hasattr(value, "coords")
+
+
+def is_dataset(value: Any) -> bool:
+    """Return whether a value is a Dataset of xarray, which is a mapping too."""
+    return hasattr(value, "data_vars")
+
+
 ROW, STEP, FEATURE = "row", "step", "feature"
 ROLES = {  # names of dimensions that tell what lies along them, in small letters and in the singular
     **dict.fromkeys(
@@ -241,7 +251,7 @@ def _of_xarray(value: Any, axis: int, what: str, names: list[str] | None) -> tup
 
     The names of dimensions say what lies along them. Without such names they lie as the axes of an array do.
     """
-    if hasattr(value, "data_vars"):
+    if is_dataset(value):
         dims = list(dict.fromkeys(dim for variable in value.data_vars.values() for dim in variable.dims))
         if any(set(variable.dims) != set(dims) for variable in value.data_vars.values()) or not dims:
             raise InputError(f"{what}: the variables of a dataset are its features, and need the same dimensions.")
