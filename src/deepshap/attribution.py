@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from .errors import (
     NonFiniteError,
     UnsupportedOperationError,
     check_whole,
+    of_user,
     warn_caller,
 )
 from .formulas.additivity import additivity_gap, chosen, cleared, output_scale
@@ -309,6 +310,51 @@ def attribute(engine: Engine, request: AttributionRequest) -> AttributionResult:
             rows.append(left[done])
         left, effort = left[~done], min(4 * effort, limit)
     return _in_cells(AttributionResult.joined(parts, rows), request)
+
+
+def attribute_combined(
+    engine: Engine, request: AttributionRequest, combine: Callable[..., Sequence[Any]]
+) -> AttributionResult:
+    """Carry a request of Deep SHAP out; a user's function of multipliers, rows and references takes the place of the values.
+
+    The attributions themselves are checked as always; what the function returns need not add up.
+
+    Parameters
+    ----------
+    engine, request
+        As for ``attribute``.
+    combine : callable
+        ``combine_mult_and_diffref`` of ``DeepExplainer``.
+    """
+    if request.players is not None or request.weights is not None:
+        raise InputError(
+            "combine_mult_and_diffref takes the multipliers of Deep SHAP, cell by cell and against rows that count alike: "
+            "leave effort=, tolerance=, players= and method= out."
+        )
+    totals: list[np.ndarray] = []
+
+    def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
+        assert found.multipliers is not None
+        multipliers = [m[1] for m in found.multipliers]  # (k, examples, references, ...)
+        x, references = engine.explained(part.examples), engine.explained(part.references)
+        if not (at.start or block.start):  # also where it begins again in float64
+            totals[:] = [np.zeros((len(request.examples), *m.shape[3:], len(m))) for m in multipliers]
+        for output, example in np.ndindex(multipliers[0].shape[:2]):
+            mult = [m[output, example] for m in multipliers]
+            with of_user("combine_mult_and_diffref"):
+                values = [np.asarray(each) for each in combine(mult, [v[example] for v in x], references)]
+            shapes = [m.shape for m in mult]
+            if [value.shape for value in values] != shapes:
+                raise InputError(
+                    f"combine_mult_and_diffref must return a list of arrays of the multipliers' shapes, {shapes}, not "
+                    f"{[value.shape for value in values]}."
+                )
+            for total, value in zip(totals, values, strict=True):
+                total[at.start + example, ..., output] += value.sum(0) / len(request.references)
+
+    result = attribute(engine, replace(request, collect=collect))
+    name = getattr(combine, "__name__", type(combine).__name__)
+    return replace(result, values=totals, description=f"{result.description}, combined by {name}")
 
 
 def _in_cells(result: AttributionResult, request: AttributionRequest) -> AttributionResult:

@@ -17,6 +17,7 @@ from .attribution import (
     AttributionRequest,
     AttributionResult,
     attribute,
+    attribute_combined,
     check_sampling,
     reliability,
 )
@@ -128,6 +129,11 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     inverse_transform : callable, list or dict of them, optional
         Undoes the scaling of the input, (n, features) to (n, features), as a fitted scaler's ``inverse_transform`` does:
         explanations then show the raw inputs, in ``display_data``. For several inputs one, or None, for each.
+    combine_mult_and_diffref : callable, optional
+        For hypothetical contributions, as in the fork of shap for genomics: a function ``(mult, orig_inp, bg_data)`` of lists
+        with an array for each input, multipliers (references, ...), the example (...) and its references (references, ...).
+        It returns a list of contributions, arrays of the multipliers' shapes. Their mean over the references takes the place
+        of the attributions, and need not sum to the output.
 
     Raises
     ------
@@ -154,6 +160,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         feature_names: Sequence[Any] | Mapping[str, Sequence[str]] | None = None,
         output_names: Sequence[str] | None = None,
         inverse_transform: Any = None,
+        combine_mult_and_diffref: Callable[..., Sequence[Any]] | None = None,
     ) -> None:
         check_options(progress=progress)
         self.derive_from_shap()
@@ -169,6 +176,13 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             )
         if layer is not None and inverse_transform is not None:
             raise InputError("inverse_transform is for the model's input; the input of an inner layer has no raw form.")
+        if combine_mult_and_diffref is not None and not callable(combine_mult_and_diffref):
+            raise InputError(f"combine_mult_and_diffref must be a function, not {combine_mult_and_diffref!r}.")
+        if layer is not None and combine_mult_and_diffref is not None:
+            raise InputError(
+                "combine_mult_and_diffref is for the model's inputs; an inner layer is explained without it."
+            )
+        self._combine = combine_mult_and_diffref
         self._references = data if callable(data) else None  # of each example
         self._batch_axis = batch_axis
         self.engine = engine(model, layer=layer, output=_output_key(model, output), batch_axis=batch_axis)
@@ -403,6 +417,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         explanation.model, explanation.explained = name_of(self.engine.model), selection.described(shape)
         if len(shape) < 2:
             explanation.predictions, explanation.classes = result.predictions, self.output_names
+        if self._combine is not None:  # its values are no shares of the output
+            explanation._each(lambda part: part._forget("gap"))
         if targets is not None:
             explanation.targets = targets
         if self.engine.layer is None and by_cells:
@@ -635,6 +651,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             feature_names=self.feature_names,
             output_names=self.output_names,
             inverse_transform=self.inverse_transform,
+            combine_mult_and_diffref=self._combine,
         )
         for layer, handler in self.custom_handlers.items():
             other.register_custom_handler(layer, handler)
@@ -650,6 +667,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             "output": engine.output,
             "background": self._references if self._background is None else list(self._background.inputs),
             "weights": self._weights,
+            "combine": self._combine,
             "batch_axis": self._batch_axis,
             "handlers": dict(self.custom_handlers),
             "rules": registered().get(engine.framework, {}),
@@ -806,7 +824,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 return
 
     def _carry_out(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
-        return attribute(engine, request)
+        return (
+            attribute(engine, request) if self._combine is None else attribute_combined(engine, request, self._combine)
+        )
 
     def _attribute_to_own(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
         """Explain every row against the references that the background, a function, returns for it."""

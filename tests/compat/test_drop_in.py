@@ -360,6 +360,35 @@ def test_multipliers_are_combined_by_the_users_function(framework, function):
     np.testing.assert_allclose((found * x[..., None]).sum(2), wanted.values.sum(2), atol=1e-6)
     assert np.abs(found[x == 0]).max() > 1e-3
     np.testing.assert_allclose(explainer.shap_values(given, target=1), found[..., 1], atol=1e-6)
+    own = deepshap.DeepExplainer(net, data, combine_mult_and_diffref=hypothetical)
+    explanation = own(given)
+    np.testing.assert_allclose(explanation.values, found, atol=1e-6)
+    assert explanation.gap is None  # hypothetical contributions need not add up
+    assert "combined by hypothetical" in explanation.method
+    if not function:
+        np.testing.assert_allclose(own.against(background[:2]).against(data).shap_values(given), found, atol=1e-6)
+
+
+def test_hypothetical_contributions_are_those_of_captums_multipliers():
+    """Captum's DeepLift knows this network: a multiplier times an exchanged letter is what that letter would contribute."""
+    captum = pytest.importorskip("captum.attr")
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 1)).eval()
+    letters = torch.eye(4)[torch.randint(4, (5, 6))].transpose(1, 2)
+    row, references = letters[:1], letters[1:]
+
+    def of_bases(mult, orig_inp, bg_data):
+        bases = np.eye(4)[:, None, :, None]
+        return [np.stack([((base - bg) * m).sum(1) for base in bases], 1) for m, bg in zip(mult, bg_data, strict=True)]
+
+    explainer = deepshap.DeepExplainer(net, references, combine_mult_and_diffref=of_bases)
+    found = explainer.shap_values(row, target=0)[0]
+    multipliers = captum.DeepLift(net, multiply_by_inputs=False).attribute(row.expand(4, 4, 6), references).detach()
+    for base in range(4):
+        exchanged = torch.zeros(1, 4, 6)
+        exchanged[:, base] = 1
+        wanted = (multipliers * (exchanged - references)).sum(1).mean(0)
+        np.testing.assert_allclose(found[base], wanted, atol=1e-6)
 
 
 def test_what_cannot_be_combined(model, background, rows):
@@ -372,6 +401,8 @@ def test_what_cannot_be_combined(model, background, rows):
         few.shap_values(rows)
     with pytest.raises(deepshap.InputError, match="leave effort="):
         fine.shap_values(rows, effort=4)
+    with pytest.raises(deepshap.InputError, match="inner layer"):
+        deepshap.DeepExplainer((model, next(model.children())), background, combine_mult_and_diffref=of_multipliers)
 
 
 # ---------------------------------------------------------------------- captum

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from ..attribution import AttributionRequest, AttributionResult, attribute
-from ..engines.interface import Comparison, Contributions, Engine
-from ..errors import InputError, of_user
+from ..errors import InputError
 from ..explainer import DeepExplainer as ExactExplainer
 from . import Patch
 
@@ -34,12 +29,8 @@ class DeepExplainer(ExactExplainer):
         The background.
     session, learning_phase_flags : None
         For graphs of TensorFlow 1 only; not used.
-    combine_mult_and_diffref : callable, optional
-        As in the fork of shap for genomics: a function ``(mult, orig_inp, bg_data)`` of lists with an array for each input,
-        multipliers (references, ...), the example (...) and its references (references, ...), that returns such a list of
-        contributions. Their mean over the references takes the place of the attributions, and need not add up.
-    **options : Any
-        The other options of ``deepshap.DeepExplainer``.
+    combine_mult_and_diffref, **options
+        As in ``deepshap.DeepExplainer``.
 
     Raises
     ------
@@ -62,14 +53,7 @@ class DeepExplainer(ExactExplainer):
                 "no learning phase. For shap's own explainer of TensorFlow 1 graphs call deepshap.unpatch_shap() first, or leave "
                 "the `with deepshap.patch_shap():` block."
             )
-        super().__init__(model, data, **options)
-        if combine_mult_and_diffref is not None and not callable(combine_mult_and_diffref):
-            raise InputError(f"combine_mult_and_diffref must be a function, not {combine_mult_and_diffref!r}.")
-        if combine_mult_and_diffref is not None and self.engine.layer is not None:
-            raise InputError(
-                "combine_mult_and_diffref is for the model's inputs; an inner layer is explained without it."
-            )
-        self._combine = combine_mult_and_diffref
+        super().__init__(model, data, combine_mult_and_diffref=combine_mult_and_diffref, **options)
 
     @property
     def model(self) -> Any:
@@ -111,46 +95,6 @@ class DeepExplainer(ExactExplainer):
             return found
         values, indexes = found
         return values, self.engine.as_numbers(indexes)
-
-    def _carry_out(self, engine: Engine, request: AttributionRequest) -> AttributionResult:
-        if self._combine is None:
-            return attribute(engine, request)
-        if request.players is not None or request.weights is not None:
-            raise InputError(
-                "combine_mult_and_diffref takes the multipliers of Deep SHAP, cell by cell and against rows that count alike: "
-                "leave effort=, tolerance=, players= and method= out."
-            )
-        totals: list[np.ndarray] = []
-
-        def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
-            assert found.multipliers is not None
-            multipliers = [m[1] for m in found.multipliers]  # (k, examples, references, ...)
-            x, r = engine.explained(part.examples), engine.explained(part.references)
-            if not (at.start or block.start):  # also where it begins again in float64
-                rows = len(request.examples)
-                totals[:] = [np.zeros((rows, *m.shape[3:], len(m))) for m in multipliers]
-            for output, example in np.ndindex(multipliers[0].shape[:2]):
-                mult = [m[output, example] for m in multipliers]
-                for total, value in zip(totals, self._combined(mult, [v[example] for v in x], r), strict=True):
-                    total[at.start + example, ..., output] += value.sum(0) / len(request.references)
-
-        result = attribute(engine, replace(request, collect=collect))
-        return replace(result, values=totals)
-
-    def _combined(
-        self, mult: list[np.ndarray], example: list[np.ndarray], references: list[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Call the user's function."""
-        assert self._combine is not None
-        with of_user("combine_mult_and_diffref"):
-            found = [np.asarray(one) for one in self._combine(mult, example, references)]
-        shapes = [one.shape for one in found]
-        if shapes != [m.shape for m in mult]:
-            raise InputError(
-                f"combine_mult_and_diffref must return a list of arrays of the multipliers' shapes, "
-                f"{[m.shape for m in mult]}, not {shapes}."
-            )
-        return found
 
 
 def patch_shap() -> Patch:
