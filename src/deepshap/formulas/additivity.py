@@ -1,27 +1,31 @@
-"""How far attributions miss the sum that they should have, and sums that stay."""
+"""Additivity: the gap between the sum of a row's attributions and the change of its output.
+
+Attributions are complete if their sum equals the output minus the expected output. ``additivity_gap`` measures how far they
+are from it, relative to the size of the outputs, and ``TOLERANCE`` says how large that gap may be in each dtype.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-# How far sums may be off, by the names of dtypes: float32 and float64 as the rules promise, the lower precisions as their own
-# rounding allows. The least precise dtype that the signal passes through decides.
+# The largest relative gap by the name of the dtype: the promise of the rules for float32 and float64, and what rounding allows
+# for lower precisions. The least precise dtype between inputs and outputs decides.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
-# The distance of neighbouring numbers at 1.
+# The rounding unit: the distance between 1 and the next larger number.
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-SMALL = 1e-3  # of the largest output of a row and its references: a smaller one is measured against that
+SMALL = 1e-3  # outputs below this fraction of the largest output are measured against the fraction
 
 
 def output_scale(outputs: np.ndarray, expected: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Size of each row's outputs and what they are compared with, (rows, k), not less than a thousandth of the largest."""
+    """Return the scale of each output and its expected value, (rows, k), at least a thousandth of the largest output."""
     scale = np.maximum(np.maximum(np.abs(outputs), np.abs(expected)), SMALL * largest[:, None])
     return scale + np.finfo(np.float32).tiny
 
 
 def chosen(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Of each row's outputs, (rows, outputs), those of its own columns, (rows, k)."""
-    found: np.ndarray = values[np.arange(values.shape[0])[:, None], columns]
-    return found
+    """Return for each row the values, (rows, outputs), in its columns, (rows, k)."""
+    selected: np.ndarray = values[np.arange(values.shape[0])[:, None], columns]
+    return selected
 
 
 def additivity_gap(
@@ -32,37 +36,37 @@ def additivity_gap(
     tolerance: float,
     eps: float,
 ) -> np.ndarray:
-    """|sum of attributions - (output - expected output)| over the scale of the outputs, (rows, k).
+    """Return |sum of attributions - (output - expected output)| divided by the scale of the outputs, (rows, k).
 
-    The scale depends on the row, the model and the background alone. To it comes what rounding of the summands can make of
-    their sum, so that outputs of 0 have a scale too; but never more than ``largest``, so that attributions which explode do
-    not excuse themselves.
+    The scale depends only on the row, the model and the background. The rounding error of the sum is added to it, so that
+    outputs of 0 have a scale too. This error counts up to ``largest``, so that exploding attributions do not widen
+    their own tolerance.
 
     Parameters
     ----------
-    values : list of arrays
+    values : list of array
         Attributions of each input, (rows, ..., k).
     outputs, expected : array
-        Of the model, (rows, k).
+        Outputs of the model for the rows, and their expected values, (rows, k).
     largest : array
-        Of all outputs of each row and its references, (rows,).
+        The largest absolute output of each row and its references, (rows,).
     tolerance, eps : float
-        What the dtype allows, and its rounding unit.
+        Tolerance and rounding unit of the dtype.
     """
-    flat = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
-    explained, summands = sum(v.sum(1) for v in flat), sum(np.abs(v).sum(1) for v in flat)
-    most = np.where(largest > 0, largest, np.inf)[:, None]
-    rounding = np.minimum(64 * eps / tolerance * summands, most)
+    flattened = [v.reshape(len(v), -1, v.shape[-1]) for v in values]
+    explained, summands = sum(v.sum(1) for v in flattened), sum(np.abs(v).sum(1) for v in flattened)
+    limit = np.where(largest > 0, largest, np.inf)[:, None]
+    rounding = np.minimum(64 * eps / tolerance * summands, limit)
     return np.abs(explained - (outputs - expected)) / (output_scale(outputs, expected, largest) + rounding)
 
 
-def cleared(values: np.ndarray, nothing: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Values that are exactly 0 where ``nothing`` holds, with the same sums over the axes.
+def cleared(values: np.ndarray, mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Set values to 0 where ``mask`` holds and keep the sums over the axes.
 
-    What rounding had put there goes to the other values, by their size.
+    The removed rounding errors are distributed over the remaining values in proportion to their size.
     """
-    kept = np.where(nothing, 0, values)
-    size, lost = np.abs(kept), np.where(nothing, values, 0).sum(axes, keepdims=True)
+    remaining = np.where(mask, 0, values)
+    size, removed = np.abs(remaining), np.where(mask, values, 0).sum(axes, keepdims=True)
     total = size.sum(axes, keepdims=True)
     share: np.ndarray = np.divide(size, total, out=np.zeros_like(size), where=total > 0)
-    return kept + lost * share
+    return remaining + removed * share

@@ -1,7 +1,9 @@
-"""Recurrent cells: a step forward on one side, and back with the multipliers of pairs. Formulas: docs/mathematics.md.
+"""Recurrent cells: one time step forward, and the rule that carries multipliers back through it.
 
-What a step leaves for its rule are the *columns* of its cell, by name; ``columns`` says how many times the units each is wide.
-Weights are laid out as PyTorch lays them out.
+``forward`` computes a step for the examples or for the references and returns the values that the rule needs, the *columns*
+of the cell. ``Cell.columns`` maps the name of each column to its width in units. ``multipliers`` maps the multipliers of the
+new state of (example, reference) pairs to those of the gates' inputs and of the old state. Weights have PyTorch's layout.
+Formulas: docs/mathematics.md.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from . import secants
 from .namespace import Array, namespace
 
 Columns = dict[str, Array]
-AnyCell = Any  # one of the classes below
+AnyCell = Any  # a class below
 
 
 class Weights(NamedTuple):
-    """Parameters of one layer and direction, named as torch names them; ``w_ih`` is (gates * units, input)."""
+    """Parameters of one layer and direction, under torch's names; ``w_ih`` is (gates * units, input)."""
 
     w_ih: Array
     w_hh: Array
@@ -29,7 +31,7 @@ class Weights(NamedTuple):
 
 
 class Cell:
-    """What all cells have in common: numbers of states and of gates, and what a step leaves."""
+    """Attributes of every cell: the numbers of states and gates, and the columns of a step."""
 
     states: ClassVar[int] = 1
     gates: ClassVar[int] = 1
@@ -37,7 +39,7 @@ class Cell:
 
 
 class LSTM(Cell):
-    """c = f c- + i g and h = o tanh c, with gates i, f, g, o in torch's order; a projection makes h smaller."""
+    """LSTM: c = f c- + i g and h = o tanh c, with gates i, f, g, o in torch's order, and h projected if there is ``w_hr``."""
 
     states = 2
     gates = 4
@@ -45,18 +47,18 @@ class LSTM(Cell):
 
     @staticmethod
     def forward(x: Array, state: Sequence[Array], w: Weights) -> tuple[list[Array], Columns]:
-        """The new state, and what the step leaves."""
+        """Return the new state, and the columns of the step."""
         xp, (h, c) = namespace(x), state
         z = xp.linear(x, w.w_ih, w.b_ih) + xp.linear(h, w.w_hh, w.b_hh)
         i, f, g, o = (xp.tanh(v) if k == 2 else xp.sigmoid(v) for k, v in enumerate(xp.split(z, 4)))
-        new = f * c + i * g
-        tanh_c = xp.tanh(new)
+        c_new = f * c + i * g
+        tanh_c = xp.tanh(c_new)
         h = o * tanh_c if w.w_hr is None else xp.linear(o * tanh_c, w.w_hr)
-        return [h, new], {"a": xp.concat([i, f, g, o]), "z": z, "c_before": c, "tanh_c": tanh_c, "c": new}
+        return [h, c_new], {"a": xp.concat([i, f, g, o]), "z": z, "c_before": c, "tanh_c": tanh_c, "c": c_new}
 
     @staticmethod
     def multipliers(m: Sequence[Array], x: Columns, r: Columns, w: Weights) -> tuple[Array, Array, list[Array]]:
-        """From the multipliers of h and c to those of the gates' inputs, of the old h, and of the old c."""
+        """Return the multipliers of the gates' inputs, of the old h and of the old c from those of the new h and c."""
         m_h, m_c = m
         m_h = m_h if w.w_hr is None else m_h @ w.w_hr
         xp, activations = namespace(m_h), (x["a"] + r["a"]) / 2
@@ -75,14 +77,14 @@ class LSTM(Cell):
 
 
 class GRU(Cell):
-    """n = tanh(x_n + r q) with q = U_n h + b, and h = (1 - z) n + z h-, with gates r, z, n in torch's order."""
+    """GRU: n = tanh(x_n + r q) with q = U_n h- + b, and h = (1 - z) n + z h-, with gates r, z, n in torch's order."""
 
     gates = 3
     columns: ClassVar = {"a": 3, "z": 3, "q": 1, "h_before": 1}
 
     @staticmethod
     def forward(x: Array, state: Sequence[Array], w: Weights) -> tuple[list[Array], Columns]:
-        """The new state, and what the step leaves."""
+        """Return the new state, and the columns of the step."""
         xp, (h,) = namespace(x), state
         (x_r, x_z, x_n), (h_r, h_z, q) = (
             xp.split(xp.linear(v, *wb), 3) for v, wb in ((x, (w.w_ih, w.b_ih)), (h, (w.w_hh, w.b_hh)))
@@ -91,12 +93,12 @@ class GRU(Cell):
         reset, update = (xp.sigmoid(v) for v in z)
         z.append(x_n + reset * q)
         new = xp.tanh(z[2])
-        kept = {"a": xp.concat([reset, update, new]), "z": xp.concat(z), "q": q, "h_before": h}
-        return [new + update * (h - new)], kept
+        columns = {"a": xp.concat([reset, update, new]), "z": xp.concat(z), "q": q, "h_before": h}
+        return [new + update * (h - new)], columns
 
     @staticmethod
     def multipliers(m: Sequence[Array], x: Columns, r: Columns, w: Weights) -> tuple[Array, Array, list[Array]]:
-        """From the multiplier of h to those of the gates' inputs and of the old h."""
+        """Return the multipliers of the gates' inputs and of the old h from those of the new h."""
         (m_h,) = m
         xp, activations = namespace(m_h), (x["a"] + r["a"]) / 2
         reset, update, new = xp.split(activations, 3)
@@ -109,7 +111,7 @@ class GRU(Cell):
 
 
 class RNN(Cell):
-    """h = activation(W x + U h-): a single gate."""
+    """Plain recurrent cell with a single gate: h = activation(W x + U h-)."""
 
     columns: ClassVar = {"a": 1, "z": 1}
     activation: ClassVar[str]
@@ -117,7 +119,7 @@ class RNN(Cell):
 
     @classmethod
     def forward(cls, x: Array, state: Sequence[Array], w: Weights) -> tuple[list[Array], Columns]:
-        """The new state, and what the step leaves."""
+        """Return the new state, and the columns of the step."""
         xp, (h,) = namespace(x), state
         z = xp.linear(x, w.w_ih, w.b_ih) + xp.linear(h, w.w_hh, w.b_hh)
         a = getattr(xp, cls.activation)(z)
@@ -125,36 +127,36 @@ class RNN(Cell):
 
     @classmethod
     def multipliers(cls, m: Sequence[Array], x: Columns, r: Columns, w: Weights) -> tuple[Array, Array, list[Array]]:
-        """From the multiplier of h to those of the gate's input and of the old h."""
+        """Return the multipliers of the gate's input and of the old h from those of the new h."""
         m_z = m[0] * cls.secant(x["z"], r["z"], x["a"], r["a"])
         return m_z, m_z @ w.w_hh, []
 
 
 class TanhRNN(RNN):
-    """h = tanh(W x + U h-)."""
+    """Recurrent cell with tanh: h = tanh(W x + U h-)."""
 
     activation = "tanh"
     secant = staticmethod(secants.tanh)
 
 
 class ReluRNN(RNN):
-    """h = relu(W x + U h-)."""
+    """Recurrent cell with relu: h = relu(W x + U h-)."""
 
     activation = "relu"
     secant = staticmethod(secants.relu)
 
 
 class SigmoidRNN(RNN):
-    """h = sigmoid(W x + U h-): the gate of other cells."""
+    """Recurrent cell with sigmoid: h = sigmoid(W x + U h-), for the gates of composed cells."""
 
     activation = "sigmoid"
     secant = staticmethod(secants.sigmoid)
 
 
 def _gate_slopes(x: Columns, r: Columns, gates: int) -> list[Array]:
-    """Secants of all gates at once: sigmoid gates, and in third place the tanh gate, with one tanhc for all."""
+    """Return the secant slopes of the gates; the third is the tanh gate, the others are sigmoids. One tanhc serves all gates."""
     xp, units = namespace(x["z"]), x["z"].shape[-1] // gates
-    halves = np.repeat([0.5, 0.5, 1.0, 0.5][:gates], units)  # sigmoid takes half the distance, tanh the whole
+    halves = np.repeat([0.5, 0.5, 1.0, 0.5][:gates], units)  # sigmoid needs half the distance, tanh all of it
     shared = xp.split(secants.tanhc((x["z"] - r["z"]) * xp.constant(halves, x["z"])), gates)
     y, yr = xp.split(x["a"], gates), xp.split(r["a"], gates)
     slopes = [s * ((a + b) / 2 - a * b) for s, a, b in zip(shared, y, yr, strict=True)]
@@ -164,20 +166,20 @@ def _gate_slopes(x: Columns, r: Columns, gates: int) -> list[Array]:
 
 # ---------------------------------------------------------------------- sequences
 def run(cell: AnyCell, xs: Sequence[Array], state: Sequence[Array], w: Weights) -> list[Columns]:
-    """Take the steps of one side; returns what each leaves."""
-    kept = []
+    """Run the steps of the examples or of the references; return the columns of each step."""
+    all_columns = []
     for x in xs:
         state, columns = cell.forward(x, state, w)
-        kept.append(columns)
-    return kept
+        all_columns.append(columns)
+    return all_columns
 
 
 def back(
     cell: AnyCell, m_h: Sequence[Array], m_state: Sequence[Array], x: list[Columns], r: list[Columns], w: Weights
 ) -> tuple[list[Array], list[Array]]:
-    """From the multipliers of h at every step, and of the last state, to those of every input and of the first state."""
-    m_x, (last_h, *rest) = [], m_state
+    """Return the multipliers of every input and of the first state from those of h at every step and of the last state."""
+    m_x, (last_h, *others) = [], m_state
     for m, *sides in zip(reversed(m_h), reversed(x), reversed(r), strict=True):
-        m_z, last_h, rest = cell.multipliers([last_h + m, *rest], *sides, w)
+        m_z, last_h, others = cell.multipliers([last_h + m, *others], *sides, w)
         m_x.append(m_z @ w.w_ih)
-    return m_x[::-1], [last_h, *rest]
+    return m_x[::-1], [last_h, *others]

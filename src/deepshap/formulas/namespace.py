@@ -1,10 +1,9 @@
-"""The operations on arrays that the mathematics stands on, and where those of an array's framework are.
+"""The array functions that the formulas use, one module of them per framework.
 
-Each framework has a module of the same functions: ``on_torch`` and ``on_tensorflow``; ``on_numpy`` has those that rules of few
-numbers ask for.
-Beside these the mathematics uses operators only. A function whose name ends in ``_`` may overwrite its first argument, so that
-torch needs no memory for the result: it is given what nobody else holds. "Last" means the last axis. A test holds the modules
-against each other.
+``on_torch`` and ``on_tensorflow`` define the same functions. ``on_numpy`` defines a subset, for rules that the TensorFlow
+engine runs on small NumPy arrays. Apart from these functions, formulas use operators only. A function whose name ends in
+``_`` may overwrite its first argument, which saves memory in torch; pass only arrays that nothing else uses. "Last" in a name
+means the last axis. A test compares the modules.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ FRAMEWORKS = ("torch", "tensorflow", "numpy")
 
 
 def namespace(array: Array) -> Any:
-    """The module of functions for an array."""
+    """Return the module of functions for an array."""
     kind: Any = type(array)
     return _module(kind)
 
@@ -26,7 +25,7 @@ def namespace(array: Array) -> Any:
 @cache
 def _module(kind: type) -> Any:
     roots = [base.__module__.partition(".")[0] for base in kind.__mro__]
-    found = [root for root in roots if root in FRAMEWORKS]
-    if not found:
+    frameworks = [root for root in roots if root in FRAMEWORKS]
+    if not frameworks:
         raise TypeError(f"a {kind.__name__} is an array of none of {', '.join(FRAMEWORKS)}")
-    return import_module(f".on_{found[0]}", __package__)
+    return import_module(f".on_{frameworks[0]}", __package__)

@@ -1,6 +1,7 @@
-"""What the mathematics asks of NumPy's arrays; see ``namespace``. Of few numbers each function takes half of what torch's takes.
+"""Array functions of the formulas for NumPy, see ``namespace``.
 
-The caller wants no warnings (``np.errstate``). torch is imported by what needs it alone: TensorFlow's engine works without it.
+Callers silence NumPy's warnings with ``np.errstate``. Only the functions that need torch import it, because the TensorFlow
+engine works without torch.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ Array = Any
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """Return 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def erfc(x: Array) -> Array:
-    """The complementary error function, which NumPy does not have."""
+    """Return the complementary error function, which NumPy lacks."""
     import torch
 
     return torch.erfc(torch.from_numpy(x)).numpy()
 
 
 def conj(x: Array) -> Array:
-    """The complex conjugate."""
+    """Return the complex conjugate."""
     return x.conj() if is_complex(x) else x
 
 
@@ -45,136 +46,136 @@ def _numbers(dtype: Any) -> tuple[float, float, float]:
 
 
 def tiny(x: Array) -> float:
-    """The least normal number."""
+    """Return the smallest positive normal number of the dtype."""
     return _numbers(x.dtype)[0]
 
 
 def eps(x: Array) -> float:
-    """The rounding unit."""
+    """Return the rounding unit of the dtype."""
     return _numbers(x.dtype)[1]
 
 
 def lowest(x: Array) -> float:
-    """The number below all others but -inf."""
+    """Return the lowest finite number of the dtype."""
     return _numbers(x.dtype)[2]
 
 
 def is_complex(x: Array) -> bool:
-    """Whether its numbers are complex."""
+    """Return whether the dtype is complex."""
     return x.dtype.kind == "c"
 
 
 def cast(x: Array, like: Array) -> Array:
-    """In the dtype of another."""
+    """Cast an array to the dtype of another."""
     return x.astype(like.dtype)
 
 
 def matched(x: Array, like: Array) -> Array:
-    """As it can be combined with another: NumPy promotes by itself."""
+    """Return the array: NumPy promotes dtypes by itself."""
     return x
 
 
 def where(condition: Array, a: Any, b: Any) -> Array:
-    """Chosen element by element; numbers take the dtype of the other."""
+    """Select elements of a or b by a condition; a number gets the dtype of the other argument."""
     if isinstance(a, float):
         return np.where(condition, b.dtype.type(a), b)
     return np.where(condition, a, a.dtype.type(b) if isinstance(b, float) else b)
 
 
 def broadcast(x: Array, *like: Array) -> Array:
-    """Repeated to the shape that others have together."""
+    """Broadcast an array to the common shape of others."""
     return np.array(np.broadcast_to(x, np.broadcast_shapes(*(v.shape for v in like))))
 
 
 # ---------------------------------------------------------------------- in place
 def clip(x: Array, low: float | None = None, high: float | None = None) -> Array:
-    """Within bounds."""
+    """Limit values to bounds."""
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
 def at_least_tiny_(x: Array) -> Array:
-    """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
+    """Raise values to the smallest normal number, NaN too, the difference of equal infinities."""
     return np.fmax(x, tiny(x), out=x)
 
 
 def neg_(x: Array) -> Array:
-    """-x."""
+    """Return -x."""
     return np.negative(x, out=x)
 
 
 def mul_(x: Array, y: Array) -> Array:
-    """x y."""
+    """Return x y."""
     return np.multiply(x, y, out=x)
 
 
 def div_(x: Array, y: Array) -> Array:
-    """x / y."""
+    """Return x / y."""
     return np.divide(x, y, out=x)
 
 
 def finite_(x: Array) -> Array:
-    """0 for infinities; NaN stays."""
+    """Replace infinities by 0 and keep NaN."""
     np.copyto(x, 0, where=np.isinf(x))
     return x
 
 
 def half_sum(x: Array, r: Array) -> Array:
-    """(x + r) / 2."""
+    """Return (x + r) / 2."""
     return x if x is r else x * 0.5 + r * 0.5
 
 
 # ---------------------------------------------------------------------- the last axis
 def sum_last(x: Array) -> Array:
-    """The sum, its axis kept."""
+    """Return the sum over the last axis, with the axis."""
     return np.add.reduce(x, -1, keepdims=True)
 
 
 def mean_last(x: Array) -> Array:
-    """The mean, its axis kept."""
+    """Return the mean over the last axis, with the axis."""
     return sum_last(x) / x.shape[-1]
 
 
 def softmax(x: Array) -> Array:
-    """Over the last axis."""
+    """Return the softmax over the last axis."""
     return np.exp(log_softmax(x))
 
 
 def log_softmax(x: Array) -> Array:
-    """Over the last axis."""
+    """Return the logarithm of the softmax over the last axis."""
     below = x - max_last(x)
     return below - np.log(sum_last(np.exp(below)))
 
 
 def max_last(x: Array) -> Array:
-    """The greatest value, its axis kept."""
+    """Return the maximum over the last axis, with the axis."""
     return np.maximum.reduce(x, -1, keepdims=True)
 
 
-# ---------------------------------------------------------------------- formulas made once
+# ---------------------------------------------------------------------- tracing
 def once(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """The formula itself: nothing has to be made."""
+    """Return the formula: NumPy traces nothing."""
     return formula
 
 
 # ---------------------------------------------------------------------- control and derivatives
 def anywhere(condition: Array) -> bool:
-    """Whether a condition holds for any element."""
+    """Return whether a condition holds for any element."""
     return bool(condition.any())
 
 
 def all_finite(x: Array) -> bool:
-    """Whether all numbers are finite; False for some whose sum is beyond all numbers, too."""
+    """Return whether all numbers are finite; also False if their sum overflows."""
     return math.isfinite(np.add.reduce(x, None))
 
 
 def cond(condition: bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """One value if a single condition holds, else another; only one of them is computed."""
+    """Compute one value if a scalar condition holds, else the other."""
     return if_true() if condition else if_false()
 
 
 def derivative(function: Callable[[Any], Any], at: Array) -> Array:
-    """Elementwise derivative of a function that takes torch's tensors; 0 where it is a step."""
+    """Return the elementwise derivative of a function of torch tensors, 0 for piecewise constant functions."""
     import torch
 
     from . import on_torch

@@ -1,4 +1,4 @@
-"""What the mathematics asks of TensorFlow's tensors; see ``namespace``."""
+"""Array functions of the formulas for TensorFlow, see ``namespace``."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ def _numbers(x: Any) -> Any:
 
 
 def isnan(x: Any) -> Any:
-    """Whether it is no number."""
+    """Return whether each element is NaN."""
     return tf.math.is_nan(tf.abs(x))
 
 
 def isfinite(x: Any) -> Any:
-    """Whether a number is finite."""
+    """Return whether each element is finite."""
     return tf.math.is_finite(tf.abs(x))
 
 
 def tiny(x: Any) -> Any:
-    """The least normal number."""
+    """Return the smallest positive normal number of the dtype."""
     return tf.constant(_numbers(x).tiny, x.dtype)
 
 
 def rounding(dtype: tf.DType) -> float:
-    """The rounding unit of a dtype."""
+    """Return the rounding unit of a dtype."""
     return float(ml_dtypes.finfo(dtype.real_dtype.as_numpy_dtype).eps)
 
 
 def eps(x: Any) -> float:
-    """The rounding unit."""
+    """Return the rounding unit of the dtype."""
     return rounding(x.dtype)
 
 
 def lowest(x: Any) -> float:
-    """The number below all others but -inf."""
+    """Return the lowest finite number of the dtype."""
     return float(_numbers(x).min)
 
 
 def is_complex(x: Any) -> bool:
-    """Whether its numbers are complex."""
+    """Return whether the dtype is complex."""
     return x.dtype.is_complex
 
 
 def cast(x: Any, like: Any) -> Any:
-    """In the dtype of another."""
+    """Cast a tensor to the dtype of another."""
     return tf.cast(x, like.dtype)
 
 
@@ -69,27 +69,27 @@ matched = cast  # TensorFlow promotes nothing
 
 
 def constant(values: np.ndarray, like: Any) -> Any:
-    """Numbers, in the dtype of another."""
+    """Return numbers as a tensor with the dtype of another."""
     return tf.constant(values, like.dtype)
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """Chosen element by element; numbers take the dtype of the other."""
+    """Select elements of a or b by a condition; a number gets the dtype of the other argument."""
     dtype = a.dtype if tf.is_tensor(a) else b.dtype
     return tf.where(condition, *(v if tf.is_tensor(v) else tf.constant(v, dtype) for v in (a, b)))
 
 
 def broadcast(x: Any, *like: Any) -> Any:
-    """Repeated to the shape that others have together."""
+    """Broadcast a tensor to the common shape of others."""
     shape = tf.shape(like[0])
-    for other in like[1:]:
-        shape = tf.broadcast_dynamic_shape(shape, tf.shape(other))
+    for tensor in like[1:]:
+        shape = tf.broadcast_dynamic_shape(shape, tf.shape(tensor))
     return tf.broadcast_to(x, shape)
 
 
-# ---------------------------------------------------------------------- nothing is in place here
+# ---------------------------------------------------------------------- in place in torch, not here
 def clip(x: Any, low: Any = None, high: Any = None) -> Any:
-    """Within bounds."""
+    """Limit values to bounds."""
     x = x if low is None else tf.maximum(x, low)
     return x if high is None else tf.minimum(x, high)
 
@@ -98,18 +98,18 @@ neg_, mul_, div_ = tf.negative, tf.multiply, tf.divide
 
 
 def at_least_tiny_(x: Any) -> Any:
-    """At least the least normal number; that number for NaN too, which is how far equal infinities are apart."""
+    """Raise values to the smallest normal number, NaN too, the difference of equal infinities."""
     least = tiny(x)
     return tf.where(x > least, x, least)
 
 
 def finite_(x: Any) -> Any:
-    """0 for infinities; NaN stays."""
+    """Replace infinities by 0 and keep NaN."""
     return tf.where(tf.math.is_inf(tf.abs(x)), tf.zeros_like(x), x)
 
 
 def half_sum(x: Any, r: Any) -> Any:
-    """(x + r) / 2."""
+    """Return (x + r) / 2."""
     return x if x is r else once(_half_sum)(x, r)
 
 
@@ -118,111 +118,111 @@ def _half_sum(x: Any, r: Any) -> Any:
 
 
 def lerp(r: Any, x: Any, t: Any) -> Any:
-    """r + t (x - r)."""
+    """Return r + t (x - r)."""
     return r + t * (x - r)
 
 
 # ---------------------------------------------------------------------- the last axis
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """Product with a matrix (outputs, inputs), and a bias."""
-    made = tf.matmul(x, weight, transpose_b=True)
-    return made if bias is None else made + bias
+    """Return the product with a matrix (outputs, inputs), plus a bias."""
+    product = tf.matmul(x, weight, transpose_b=True)
+    return product if bias is None else product + bias
 
 
 def concat(parts: list[Any]) -> Any:
-    """Parts side by side."""
+    """Concatenate along the last axis."""
     return tf.concat(parts, -1)
 
 
 def split(x: Any, count: int) -> list[Any]:
-    """Equal parts."""
+    """Split the last axis into equal parts."""
     return tf.split(x, count, -1)
 
 
 def sum_last(x: Any) -> Any:
-    """The sum, its axis kept."""
+    """Return the sum over the last axis, with the axis."""
     return tf.reduce_sum(x, -1, keepdims=True)
 
 
 def mean_last(x: Any) -> Any:
-    """The mean, its axis kept."""
+    """Return the mean over the last axis, with the axis."""
     return tf.reduce_mean(x, -1, keepdims=True)
 
 
 def sum_rows(x: Any) -> Any:
-    """The sum over the last axis but one."""
+    """Return the sum over the second to last axis."""
     return tf.reduce_sum(x, -2)
 
 
 def take(x: Any, index: Any) -> Any:
-    """The elements at positions; all other axes are equal."""
+    """Return the elements at positions of the last axis; the other axes must be equal."""
     return tf.gather(x, index, batch_dims=x.shape.rank - 1)
 
 
 def put(like: Any, *parts: tuple[Any, Any]) -> Any:
-    """Sums of (positions, values) on a last axis as long as another's."""
+    """Add up values at their positions of a last axis as long as that of ``like``, for parts (positions, values)."""
     size = tf.shape(like)[-1]
     placed = [tf.one_hot(index, size, dtype=values.dtype) * values[..., None] for index, values in parts]
     return tf.reduce_sum(tf.concat(placed, -2), -2)
 
 
 def columns(x: Any, index: np.ndarray) -> Any:
-    """The same positions of all rows."""
+    """Return the same positions of the last axis for all rows."""
     return tf.gather(x, index, axis=-1)
 
 
 def max_last(x: Any) -> Any:
-    """The greatest value, its axis kept."""
+    """Return the maximum over the last axis, with the axis."""
     return tf.reduce_max(x, -1, keepdims=True)
 
 
 def count_up(x: Any) -> Any:
-    """How many conditions hold up to each position."""
+    """Return the cumulative sum over the last axis; for conditions, how many hold up to each position."""
     return tf.cumsum(tf.cast(x, tf.int32), -1)
 
 
 def argsort(x: Any) -> Any:
-    """The ascending order; of equal ones the first comes first."""
+    """Return the positions that sort the last axis in ascending order, stable for equal values."""
     return tf.argsort(x, stable=True)
 
 
 def unsorted(order: Any, values: Any) -> Any:
-    """Each value at the position that an order names for it."""
+    """Put each value at the position that an order, see ``argsort``, names for it."""
     return tf.gather(values, tf.argsort(order, stable=True), batch_dims=values.shape.rank - 1)
 
 
 # ---------------------------------------------------------------------- control and derivatives
 def anywhere(condition: Any) -> Any:
-    """Whether a condition holds for any element."""
+    """Return whether a condition holds for any element."""
     return tf.reduce_any(condition)
 
 
 def all_finite(x: Any) -> Any:
-    """Whether all numbers are finite."""
+    """Return whether all numbers are finite."""
     return tf.reduce_all(isfinite(x))
 
 
 def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """One value if a single condition holds, else another; only one of them is computed."""
+    """Compute one value if a scalar condition holds, else the other."""
     return tf.cond(condition, if_true, if_false)
 
 
-def fold(turn: Callable[[Any, Any], Any], count: int, start: Any) -> Any:
-    """``turn(k, value)``, again and again, for k below a count."""
-    return tf.while_loop(lambda k, _: k < count, lambda k, value: (k + 1, turn(k, value)), (0, start))[1]
+def fold(body: Callable[[Any, Any], Any], count: int, start: Any) -> Any:
+    """Return the value after ``value = body(k, value)`` for k = 0, ..., count - 1."""
+    return tf.while_loop(lambda k, _: k < count, lambda k, value: (k + 1, body(k, value)), (0, start))[1]
 
 
 def total(x: Any) -> Any:
-    """The sum of all elements, in double precision."""
+    """Return the sum of all elements in double precision."""
     return tf.reduce_sum(tf.cast(x, tf.float64))
 
 
 def derivative(function: Callable[[Any], Any], at: Any) -> Any:
-    """Elementwise derivative, of complex functions too; 0 where the function is a step."""
+    """Return the elementwise derivative of a real or complex function, 0 for piecewise constant functions."""
     point = tf.identity(at)
     try:
         value = function(point)
         (slope,) = tf.gradients(value, point, tf.ones_like(value))
-    except LookupError:  # TensorFlow knows no derivative
+    except LookupError:  # TensorFlow has no derivative for it
         slope = None
     return tf.zeros_like(at) if slope is None else tf.math.conj(slope)
