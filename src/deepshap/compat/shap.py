@@ -90,10 +90,10 @@ class DeepExplainer(ExactExplainer):
         numpy.ndarray, list, dict or tuple
             The same, but with ``ranked_outputs`` the indexes are a tensor for PyTorch models, as shap returns them.
         """
-        found = super().shap_values(X, ranked_outputs, output_rank_order, check_additivity, **options)
+        result = super().shap_values(X, ranked_outputs, output_rank_order, check_additivity, **options)
         if ranked_outputs is None:
-            return found
-        values, indexes = found
+            return result
+        values, indexes = result
         return values, self.engine.as_numbers(indexes)
 
 

@@ -21,15 +21,15 @@ class NoDistribution(InputError, AssertionError):
 
 def read_inputs(inputs: Any) -> tuple[Tensor, ...]:
     """Return a tensor, or a tuple of them, as a tuple of tensors with the same number of rows."""
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
-    if not given or not all(isinstance(x, Tensor) and x.dim() for x in given):
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not tensors or not all(isinstance(x, Tensor) and x.dim() for x in tensors):
         raise InputError(
             f"inputs must be a tensor with one row per example, or a tuple of such tensors, not {_outline(inputs)}. "
             "torch.as_tensor makes one of an array, tuple(...) makes a tuple of a list."
         )
-    if len({len(x) for x in given}) > 1:
-        raise InputError(f"the inputs have different numbers of rows: {[len(x) for x in given]}.")
-    return tuple(x.detach() for x in given)
+    if len({len(x) for x in tensors}) > 1:
+        raise InputError(f"the inputs have different numbers of rows: {[len(x) for x in tensors]}.")
+    return tuple(x.detach() for x in tensors)
 
 
 # ---------------------------------------------------------------------- baselines
@@ -51,8 +51,8 @@ def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[
         with of_user("the function that returns the baselines"):
             copies = tuple(x.clone() for x in form) if isinstance(form, tuple) else form.clone()  # to be written to
             baselines = baselines(copies) if signature(baselines).parameters else baselines()
-    given = baselines if isinstance(baselines, tuple) else (baselines,)
-    if not all(isinstance(r, Tensor) and r.dim() for r in given):
+    parts = baselines if isinstance(baselines, tuple) else (baselines,)
+    if not all(isinstance(r, Tensor) and r.dim() for r in parts):
         raise NoDistribution(
             "DeepLiftShap compares with a distribution of baselines: a tensor with one row per baseline (for several inputs a "
             f"tuple of them), or a function that returns it, not {_outline(baselines)}. For a single one take DeepLift."
@@ -61,14 +61,14 @@ def distribution(inputs: tuple[Tensor, ...], baselines: Any, form: Any) -> list[
 
 
 def _read(inputs: tuple[Tensor, ...], baselines: Any) -> list[Tensor]:
-    given = (
+    parts = (
         baselines
         if isinstance(baselines, tuple)
         else (baselines,) * (1 if isinstance(baselines, Tensor) else len(inputs))
     )
-    if len(given) != len(inputs):
-        raise InputError(f"{len(given)} baselines for {len(inputs)} inputs: give a tuple with one for each input.")
-    return [_baseline(x, r) for x, r in zip(inputs, given, strict=True)]
+    if len(parts) != len(inputs):
+        raise InputError(f"{len(parts)} baselines for {len(inputs)} inputs: give a tuple with one for each input.")
+    return [_baseline(x, r) for x, r in zip(inputs, parts, strict=True)]
 
 
 def _baseline(x: Tensor, baseline: Any) -> Tensor:
@@ -96,12 +96,12 @@ def columns(target: Any, shape: tuple[int, ...], rows: int) -> np.ndarray:
     """Return the place of each row's target in its flattened output of the given shape, (rows, 1)."""
     if isinstance(target, Tensor):
         target = target.reshape(()).item() if target.numel() == 1 else target.tolist()
-    each = target if isinstance(target, list) else [() if target is None else target] * rows
-    if len(each) != rows:
+    targets = target if isinstance(target, list) else [() if target is None else target] * rows
+    if len(targets) != rows:
         raise InputError(
-            f"{len(each)} targets for {rows} rows: give one target for all rows, or a list with one for each."
+            f"{len(targets)} targets for {rows} rows: give one target for all rows, or a list with one for each."
         )
-    return np.array([[_column(one, shape)] for one in each])
+    return np.array([[_column(row_target, shape)] for row_target in targets])
 
 
 def _column(target: Any, shape: tuple[int, ...]) -> int:
@@ -134,13 +134,15 @@ def custom(function: Callable[..., Any], axes: Sequence[int], *sides: Sequence[T
     with of_user("custom_attribution_func"):
         result = function(*(tuple(side) for side in sides[:count]))
     rows = [m.shape[axis] for m, axis in zip(sides[0], axes, strict=True)]
-    found = result if isinstance(result, tuple) else ()
-    if len(found) != len(rows) or any(_size(a, axis) != n for a, axis, n in zip(found, axes, rows, strict=True)):
+    attributions = result if isinstance(result, tuple) else ()
+    if len(attributions) != len(rows) or any(
+        _size(a, axis) != n for a, axis, n in zip(attributions, axes, rows, strict=True)
+    ):
         raise InputError(
             f"custom_attribution_func must return a tuple of tensors, one for each of its multipliers, with {rows[0]} rows as "
             f"they have; it returned {_outline(result)}."
         )
-    return tuple(a.detach() for a in found)
+    return tuple(a.detach() for a in attributions)
 
 
 def _size(value: Any, axis: int) -> int | None:

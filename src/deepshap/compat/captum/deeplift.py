@@ -25,11 +25,11 @@ WITHOUT_EFFECT = {"allow_unused", "materialize_grads", "retain_graph"}  # option
 
 def _unwrappable(attribute: Callable[..., Any]) -> Callable[..., Any]:
     """Give a method ``__wrapped__``, by which captum's NoiseTunnel calls it, and have its options checked."""
-    known = signature(attribute)
+    parameters = signature(attribute)
 
     @wraps(attribute)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check_options(**known.bind(self, *args, **kwargs).arguments)
+        check_options(**parameters.bind(self, *args, **kwargs).arguments)
         return attribute(self, *args, **kwargs)
 
     return call
@@ -129,7 +129,7 @@ class DeepLift(GradientAttribution):
 
         ``end_point`` are inputs and ``start_point`` baselines as in ``DeepLift.attribute``: one for all rows or one for each.
         """
-        ends, given = arguments.read_inputs(end_point), arguments.read_inputs(attributions)
+        ends, values = arguments.read_inputs(end_point), arguments.read_inputs(attributions)
         engine = TorchEngine(self.model)
         with engine.session():
             references = engine.read_background(arguments.one_for_each(ends, start_point))
@@ -137,9 +137,9 @@ class DeepLift(GradientAttribution):
             sides = (rows, references.described_by(rows))
             end, start = (engine.native_outputs(side, AT_ONCE) for side in sides)
         columns = arguments.columns(target, engine.output_shape, len(end))
-        if len(given[0]) != len(end):
-            raise InputError(f"attributions of {len(given[0])} rows for {len(end)} rows of end_point.")
-        sums = sum(a.to("cpu", torch.float64).reshape(len(a), -1).sum(1).numpy() for a in given)
+        if len(values[0]) != len(end):
+            raise InputError(f"attributions of {len(values[0])} rows for {len(end)} rows of end_point.")
+        sums = sum(a.to("cpu", torch.float64).reshape(len(a), -1).sum(1).numpy() for a in values)
         return _tensor(sums - np.take_along_axis(end - start, columns, 1)[:, 0], ends[0], getattr(torch, engine.dtype))
 
     # ------------------------------------------------------------------ what the variants share
@@ -156,21 +156,21 @@ class DeepLift(GradientAttribution):
         custom: Custom | None,
         **layer: Any,
     ) -> Any:
-        given = arguments.read_inputs(inputs)
+        tensors = arguments.read_inputs(inputs)
         engine = TorchEngine(self.model, **layer)
         with engine.session():
             explained = Explained(
-                engine, given, self._baselines(given, baselines, inputs), args, target, self._crosswise
+                engine, tensors, self._baselines(tensors, baselines, inputs), args, target, self._crosswise
             )
             means, sums = explained.attributions(self.multiply_by_inputs, custom)
             missed = sums - explained.differences() if with_delta else None
         dtype = getattr(torch, engine.dtype)
-        likes = [given[0]] * len(means) if layer else given
+        likes = [tensors[0]] * len(means) if layer else tensors
         dtypes = [dtype if layer or not x.is_floating_point() else x.dtype for x in likes]
         placed = [np.moveaxis(mean, 0, axis) for mean, axis in zip(means, explained.axes, strict=True)]
-        found = tuple(_tensor(*one) for one in zip(placed, likes, dtypes, strict=True))
-        result = found if (isinstance(inputs, tuple) and not layer) or len(found) > 1 else found[0]
-        return result if missed is None else (result, _tensor(missed.reshape(-1), given[0], dtype))
+        attributions = tuple(_tensor(*entry) for entry in zip(placed, likes, dtypes, strict=True))
+        result = attributions if (isinstance(inputs, tuple) and not layer) or len(attributions) > 1 else attributions[0]
+        return result if missed is None else (result, _tensor(missed.reshape(-1), tensors[0], dtype))
 
 
 def _tensor(values: np.ndarray, like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -58,9 +58,9 @@ class Explained:
             return [mean[kind] for mean in self._means], self._sums[kind]
         like = torch.empty((), dtype=getattr(torch, self.engine.dtype), device=self.rows.inputs[0].device)
         sides = [torch.from_numpy(m).flatten(0, 1).to(like) for m in self._kept], *self._sides()
-        given = [[t.movedim(0, axis) for t, axis in zip(side, self.axes, strict=True)] for side in sides]
-        made = arguments.custom(custom, self.axes, *given)
-        pairs = [a.movedim(axis, 0).unflatten(0, self.shape) for a, axis in zip(made, self.axes, strict=True)]
+        placed_sides = [[t.movedim(0, axis) for t, axis in zip(side, self.axes, strict=True)] for side in sides]
+        contributions = arguments.custom(custom, self.axes, *placed_sides)
+        pairs = [a.movedim(axis, 0).unflatten(0, self.shape) for a, axis in zip(contributions, self.axes, strict=True)]
         arrays = [p.to("cpu", torch.float64).numpy() for p in pairs]
         return [a.mean(1) for a in arrays], np.sum([a.reshape(*self.shape, -1).sum(2) for a in arrays], 0)
 
@@ -72,9 +72,9 @@ class Explained:
     def _run(self, keep: bool) -> None:
         """Run everything, with the checks of ``DeepExplainer``."""
 
-        def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
-            assert found.multipliers is not None
-            explained = [m[:, 0] for m in found.multipliers[: self._explained_tensors]]
+        def collect(part: Comparison, at: slice, block: slice, contributions: Contributions) -> None:
+            assert contributions.multipliers is not None
+            explained = [m[:, 0] for m in contributions.multipliers[: self._explained_tensors]]
             if not (at.start or block.start):  # once more, where it begins again in float64
                 self._sums = np.zeros((2, *self.shape))
                 self._means = [np.zeros((2, self.shape[0], *v.shape[3:])) for v in explained]
@@ -82,8 +82,8 @@ class Explained:
             for mean, value in zip(self._means, explained, strict=True):
                 mean[:, at] += value.sum(2) / self.shape[1]
                 self._sums[:, at, block] += value.reshape(*value.shape[:3], -1).sum(3)
-            for whole, value in zip(self._kept, explained, strict=False):
-                whole[at, block] = value[MULTIPLIERS]
+            for pairs, value in zip(self._kept, explained, strict=False):
+                pairs[at, block] = value[MULTIPLIERS]
 
         def choose(outputs: np.ndarray, profile: Any) -> np.ndarray:
             return arguments.columns(self.target, profile.output_shape, len(outputs))
@@ -131,5 +131,5 @@ class Explained:
         if self.engine.layer is None:
             return list(points.inputs)
         parts = [self.engine.layer_values(points[i : i + AT_ONCE]) for i in range(0, len(points), AT_ONCE)]
-        each = zip(zip(*parts, strict=True), self.axes, strict=True)
-        return [torch.cat([v.movedim(axis, 0) for v in part]) for part, axis in each]
+        tensors = zip(zip(*parts, strict=True), self.axes, strict=True)
+        return [torch.cat([v.movedim(axis, 0) for v in part]) for part, axis in tensors]

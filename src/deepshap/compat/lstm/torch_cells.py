@@ -60,11 +60,11 @@ def find_cell(module: nn.Module) -> Cell:
         plain = cells.ReluRNN if getattr(module, "nonlinearity", "tanh") == "relu" else cells.TanhRNN
         return Cell(cells.GRU if isinstance(module, nn.GRUCell) else plain, weights, ("h",), ("x", "h"), module)
     gates = {name: getattr(module, name, None) for name in _linear_names(GATES)}
-    found = [name for name, gate in gates.items() if isinstance(gate, nn.Linear)]
-    complete = GATES if set(found) == set(gates) else GATES[:3]
-    if found != _linear_names(complete):
-        raise InputError(_unrecognised(module, found))
-    return _gathered({name: gates[name] for name in found}, complete)._replace(module=module)
+    names = [name for name, gate in gates.items() if isinstance(gate, nn.Linear)]
+    complete = GATES if set(names) == set(gates) else GATES[:3]
+    if names != _linear_names(complete):
+        raise InputError(_unrecognised(module, names))
+    return _gathered({name: gates[name] for name in names}, complete)._replace(module=module)
 
 
 def _linear_names(gates: str) -> list[str]:
@@ -77,10 +77,10 @@ def _gathered(linears: dict[str, Any], gates: str) -> Cell:
     size = len(weights[0][0])
     shapes = [{tuple(w.shape) for w in side} for side in weights]
     if [len(s) for s in shapes] != [1, 1] or shapes[1] != {(size, size)}:
-        found = ", ".join(f"{name} {tuple(linear.weight.shape)}" for name, linear in linears.items())
+        shapes_by_name = ", ".join(f"{name} {tuple(linear.weight.shape)}" for name, linear in linears.items())
         raise InputError(
             "the weights of the cell's gates must have the shape (hidden, input) for all fc_i* and (hidden, hidden) for all "
-            f"fc_h*; they are {found}."
+            f"fc_h*; they are {shapes_by_name}."
         )
     missing = [size * (len(GATES) - len(gates))]
     stacked = [torch.cat([*side, side[0].new_zeros(*missing, side[0].shape[1])]) for side in weights]
@@ -93,11 +93,11 @@ def _gathered(linears: dict[str, Any], gates: str) -> Cell:
     return Cell(cells.LSTM, Weights(*stacked, *shifts), yields, ("x", "h", "c"))
 
 
-def _unrecognised(module: Any, found: list[str]) -> str:
+def _unrecognised(module: Any, names: list[str]) -> str:
     return (
         f"the weights of {type(module).__name__} could not be found. Looked for a torch.nn.LSTMCell, GRUCell or RNNCell, and "
         f"for one nn.Linear per gate and side, {', '.join(_linear_names(GATES[:3]))} and, for an output gate, both fc_io and "
-        f"fc_ho; found {', '.join(found) or 'none of them'}. Rename the layers, or use deepshap.DeepExplainer, which follows "
+        f"fc_ho; found {', '.join(names) or 'none of them'}. Rename the layers, or use deepshap.DeepExplainer, which follows "
         "the forward pass of any module."
     )
 
@@ -179,11 +179,11 @@ def _by_unit(
     ``example`` and ``base`` hold x and the states, each (batch, features). Returns both sides' new state (batch, units),
     and per input its attributions (batch, units, features).
     """
-    (new, kept), (new_base, kept_base) = (formula.forward(x, state, weights) for x, *state in (example, base))
+    (new, values), (new_base, base_values) = (formula.forward(x, state, weights) for x, *state in (example, base))
     rows, units = new[which].shape
     ones = torch.eye(units, dtype=new[which].dtype, device=new[which].device).expand(rows, units, units)
     seeds = [ones if state == which else torch.zeros_like(ones) for state in range(len(new))]
-    sides = ({name: v.unsqueeze(1) for name, v in side.items()} for side in (kept, kept_base))
+    sides = ({name: v.unsqueeze(1) for name, v in side.items()} for side in (values, base_values))
     m_z, m_h, rest = formula.multipliers(seeds, *sides, weights)
     multipliers = (m_z @ weights.w_ih, m_h, *rest)
     attributions = [m * (a - b).unsqueeze(1) for m, a, b in zip(multipliers, example, base, strict=True)]
