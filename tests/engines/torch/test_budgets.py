@@ -52,3 +52,13 @@ def test_allocations_stay_within_the_budget(name):
     explain()
     taken = peak(explain)
     assert BUDGET / 4 < taken <= BUDGET
+
+
+def test_memory_that_torch_has_cached_counts_as_free(monkeypatch):
+    """Else a call after a training loop would be cut into tiny chunks."""
+    engine = deepshap.DeepExplainer(nn.Linear(2, 1), torch.zeros(1, 2), progress=False).engine
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 60 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 20 * 2**30)
+    assert engine.free_memory() == 43 * 2**30

@@ -135,7 +135,11 @@ class TorchEngine(UnmodifiedModel):
     # ------------------------------------------------------------------ what is known of the model
     def free_memory(self) -> int | None:
         """Free memory of the model's GPU; None on the CPU."""
-        return torch.cuda.mem_get_info(self.device)[0] if self.device and self.device.type == "cuda" else None
+        if self.device is None or self.device.type != "cuda":
+            return None
+        # What PyTorch has reserved and not allocated is free for its next tensors.
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return torch.cuda.mem_get_info(self.device)[0] + cached
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the model's GPU has no memory left; the background's activations and what torch keeps are freed then."""
