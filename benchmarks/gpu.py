@@ -31,7 +31,7 @@ MODELS: dict[str, tuple[type[nn.RNNBase], int, int, int, dict[str, Any]]] = {
     "2-layer bidirectional LSTM 16→64, T=50": (nn.LSTM, 16, 64, 50, {"num_layers": 2, "bidirectional": True}),
     "GRU 16→64, T=50": (nn.GRU, 16, 64, 50, {}),
 }
-PAIRS = ((8, 100), (32, 200), (64, 500), (128, 1000))
+PAIRS = ((8, 100), (32, 200), (64, 500), (100, 500))
 QUICK = ((2, 3),)
 
 
