@@ -9,7 +9,7 @@ from torch import nn
 import deepshap
 from deepshap.errors import InputError
 from deepshap.forecasting import explain_forecast
-from deepshap.forecasting.windows import Asked
+from deepshap.forecasting.windows import ForecastRequest
 
 LAGS, AHEAD, DAYS = 5, 3, 60
 DATES = pd.date_range("2024-01-01", periods=DAYS, freq="D")
@@ -246,7 +246,7 @@ def test_hours_are_neighbours_where_clocks_are_changed(frame):
 
 def test_an_adapter_without_options_says_so():
     with pytest.raises(InputError, match="knows no option 'lags'; it takes none beside the parameters"):
-        Asked(options={"lags": 3}).known("a library")
+        ForecastRequest(options={"lags": 3}).read_options("a library")
 
 
 def test_scalers_that_are_not_affine_are_refused(frame):

@@ -13,7 +13,7 @@ from ..errors import InputError, check_whole
 from ..explainer import DeepExplainer
 from ..results import JointExplanation
 from .units import check_same
-from .windows import Asked, Forecaster, Input, Windows
+from .windows import Forecaster, ForecastRequest, Input, Windows
 
 # Roots of packages in the order in which a model's classes are asked for them, and the modules that adapt them.
 ADAPTERS = {"darts": "on_darts", "neuralforecast": "on_neuralforecast", "pytorch_forecasting": "on_pytorch_forecasting"}
@@ -82,17 +82,17 @@ def explain_forecast(
     """
     for name, value in (("forecasts", forecasts), ("stride", stride), ("references", references)):
         check_whole(name, value, 1)
-    forecaster = adapter_of(model)(model, series, Asked(forecasts, stride, background, options))
+    forecaster = adapter_of(model)(model, series, ForecastRequest(forecasts, stride, background, options))
     windows = forecaster.windows()
     outputs = forecaster.outputs
     explainer = DeepExplainer(
         forecaster.function,
         forecaster.references(references),
-        feature_names={kind: one.features for kind, one in windows.inputs.items()},
+        feature_names={kind: entry.features for kind, entry in windows.inputs.items()},
         output_names=outputs.names,
         progress=progress,
     )
-    values = {kind: one.values for kind, one in windows.inputs.items()}
+    values = {kind: entry.values for kind, entry in windows.inputs.items()}
     explanation = explainer(
         values, additional_forward_args=windows.extra or None, effort=effort, tolerance=tolerance, seed=seed
     )
@@ -105,16 +105,16 @@ def adapter_of(model: Any) -> Callable[..., Forecaster]:
     if isinstance(model, type):
         raise InputError(f"explain_forecast takes a fitted model, not the class {model.__name__}.")
     roots = packages(model)
-    found = next((module for root, module in ADAPTERS.items() if root in roots), "own")
-    return import_module(f".{found}", __package__).forecaster
+    adapter = next((module for root, module in ADAPTERS.items() if root in roots), "own")
+    return import_module(f".{adapter}", __package__).forecaster
 
 
 def _described(explanation: Any, forecaster: Forecaster, windows: Windows) -> JointExplanation:
     """Put on an explanation what is known of its rows, steps and outputs."""
     outputs = forecaster.outputs
-    for kind, one in windows.inputs.items():
+    for kind, windows_input in windows.inputs.items():
         part = explanation[kind]
-        _describe_steps(part, one)
+        _describe_steps(part, windows_input)
         part.horizons, part.forecast_series = outputs.horizon_of, outputs.series_of
         part.forecast_parameters = outputs.parameter_of
         part.forecast_times = np.repeat(windows.times, len(outputs.names) // outputs.horizons, 1)
@@ -126,10 +126,10 @@ def _described(explanation: Any, forecaster: Forecaster, windows: Windows) -> Jo
     return explanation
 
 
-def _describe_steps(part: Any, one: Input) -> None:
+def _describe_steps(part: Any, source: Input) -> None:
     """Lags, time stamps and values in the units of the data."""
-    if one.times is not None:
-        part.lags, part.step_labels = one.lags, one.times
+    if source.times is not None:
+        part.lags, part.step_labels = source.lags, source.times
         part.time_label = "time"
-    if not np.array_equal(one.values, one.shown):
-        part.display_data = one.shown
+    if not np.array_equal(source.values, source.shown):
+        part.display_data = source.shown

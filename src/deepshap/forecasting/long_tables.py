@@ -18,7 +18,7 @@ class Row:
     table: pd.DataFrame | None = None
     end: int = 0
 
-    def known(self) -> pd.DataFrame:
+    def past(self) -> pd.DataFrame:
         """Its table up to there."""
         assert self.table is not None
         return self.table.iloc[: self.end]
@@ -26,16 +26,16 @@ class Row:
     def coming(self, column: str, h: int) -> np.ndarray:
         """What came behind the end, (h,), NaN where it is not known."""
         assert self.table is not None
-        found = self.table[column].to_numpy(np.float64)[self.end : self.end + h]
-        return np.concatenate([found, np.full(h - len(found), np.nan)])
+        values = self.table[column].to_numpy(np.float64)[self.end : self.end + h]
+        return np.concatenate([values, np.full(h - len(values), np.nan)])
 
     def coming_table(self, futr: pd.DataFrame | None, library: Any, columns: list[str]) -> pd.DataFrame:
         """Covariates that are known beforehand, behind the end: of the series itself, then of the user's table."""
         assert self.table is not None
         names = [library.time_col, *columns]
-        own = self.table.iloc[self.end : self.end + library.h][names]
+        own_rows = self.table.iloc[self.end : self.end + library.h][names]
         if futr is None:
-            return own
-        mine = futr[futr[library.id_col].astype(str) == self.name].sort_values(library.time_col)[names]
-        mine = mine[mine[library.time_col] > self.table[library.time_col].iloc[-1]]
-        return pd.concat([own, mine]).iloc[: library.h]
+            return own_rows
+        given_rows = futr[futr[library.id_col].astype(str) == self.name].sort_values(library.time_col)[names]
+        given_rows = given_rows[given_rows[library.time_col] > self.table[library.time_col].iloc[-1]]
+        return pd.concat([own_rows, given_rows]).iloc[: library.h]

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..memory import evenly
-from .units import Step, affine_of, numbers_of, on_torch, scaling, undone, without_inference
-from .windows import Asked, Input, Outputs, Windows, ids_of, stacked
+from .units import Step, affine_of, numbers_of, on_torch, scaling, undo_steps, without_inference
+from .windows import ForecastRequest, Input, Outputs, Windows, ids_of, stacked
 
 COVARIATES = ("past_covariates", "future_covariates")
 # Likelihoods whose parameters move and stretch with the data, and which of these parameters only stretch.
 SPREADS = {"gaussian": ("sigma",), "laplace": ("b",), "cauchy": ("gamma",), "gumbel": ("beta",), "quantile": ()}
 
 
-def forecaster(model: Any, series: Any, asked: Asked) -> DartsForecaster:
+def forecaster(model: Any, series: Any, request: ForecastRequest) -> DartsForecaster:
     """The adapter of a fitted model.
 
     Raises
@@ -39,16 +39,16 @@ def forecaster(model: Any, series: Any, asked: Asked) -> DartsForecaster:
         raise InputError(f"explain_forecast takes darts' torch models; {type(model).__name__} is none of them.")
     if model.model is None:
         raise InputError(f"the {type(model).__name__} is not fitted.")
-    return DartsForecaster(model, series, asked)
+    return DartsForecaster(model, series, request)
 
 
 class DartsForecaster:
     """See ``windows.Forecaster``."""
 
-    def __init__(self, model: Any, series: Any, asked: Asked) -> None:
+    def __init__(self, model: Any, series: Any, request: ForecastRequest) -> None:
         names = ("horizon", *COVARIATES, *(f"background_{name}" for name in COVARIATES), "data_transformers")
-        self.options = asked.known("darts", *names)
-        self.model, self.asked = model, asked
+        self.options = request.read_options("darts", *names)
+        self.model, self.request = model, request
         self.name = type(model).__name__
         self.horizon = self.options["horizon"] or model.output_chunk_length
         self.raw = _listed(model.training_series if series is None else series, "series")
@@ -62,7 +62,9 @@ class DartsForecaster:
         parameters = ("forecast",) if likelihood is None else tuple(map(_shorter, likelihood.parameter_names))
         self.outputs = Outputs(self.horizon, list(self.raw[0].components), parameters, model.output_chunk_shift)
 
-        if self.outputs.gap and any(isinstance(one, Diff) for one in self.transformers.get("series", ())):
+        if self.outputs.gap and any(
+            isinstance(transformer, Diff) for transformer in self.transformers.get("series", ())
+        ):
             raise InputError(
                 "differences of the target are summed from the last known step on, and output_chunk_shift leaves out the steps "
                 "after it: leave the Diff out."
@@ -73,15 +75,15 @@ class DartsForecaster:
         """The windows to explain."""
         read: dict[str, Any] = {"series": self._transformed("series", self.raw)}
         for name in COVARIATES:
-            given = self.options[name]
-            read[name] = None if given is None else self._transformed(name, _listed(given, name))
-        rows = [(k, end) for k, one in enumerate(read["series"]) for end in self.asked.ends(len(one))]
+            covariates = self.options[name]
+            read[name] = None if covariates is None else self._transformed(name, _listed(covariates, name))
+        rows = [(k, end) for k, series in enumerate(read["series"]) for end in self.request.ends(len(series))]
         cut = self._cut(read, rows)
         samples, names = self._samples(cut)
         inputs = {kind: self._input(kind, samples, cut, names) for kind in self.kinds}
-        last = [one.end_time() for one in cut["series"]]
-        times = stacked([_ahead(one, self.horizon, self.outputs.gap) for one in cut["series"]])
-        ids = ids_of([f"series {k}" for k, _ in rows], last, len(self.raw) > 1, self.asked.forecasts > 1)
+        last = [series.end_time() for series in cut["series"]]
+        times = stacked([_ahead(series, self.horizon, self.outputs.gap) for series in cut["series"]])
+        ids = ids_of([f"series {k}" for k, _ in rows], last, len(self.raw) > 1, self.request.forecasts > 1)
         shown = self._shown(inputs, rows)
         predicted = self._predicted(cut, rows)
         numbers = numbers_of(self._chains(cut, rows), self._dtype)
@@ -91,13 +93,16 @@ class DartsForecaster:
         """Windows of the training series."""
         read: dict[str, Any] = {}
         for name in ("series", *COVARIATES):
-            option = self.asked.background if name == "series" else self.options[f"background_{name}"]
-            kept = {"series": "training_series", **{c: c.replace("covariates", "covariate_series") for c in COVARIATES}}
+            option = self.request.background if name == "series" else self.options[f"background_{name}"]
+            stored_as = {
+                "series": "training_series",
+                **{c: c.replace("covariates", "covariate_series") for c in COVARIATES},
+            }
             if option is not None:
                 read[name] = self._transformed(name, _listed(option, name))
             else:
-                trained = getattr(self.model, kept[name])
-                read[name] = None if trained is None or self.asked.background is not None else [trained]
+                trained = getattr(self.model, stored_as[name])
+                read[name] = None if trained is None or self.request.background is not None else [trained]
         if read["series"] is None:
             raise InputError(
                 "darts keeps the training series of models that were trained on one; give background=, one or several "
@@ -105,7 +110,9 @@ class DartsForecaster:
             )
         horizon = self.outputs.gap + max(self.horizon, self.model.output_chunk_length)
         longest = self.model.input_chunk_length
-        rows = [(k, end) for k, one in enumerate(read["series"]) for end in range(longest, len(one) - horizon + 1)]
+        rows = [
+            (k, end) for k, series in enumerate(read["series"]) for end in range(longest, len(series) - horizon + 1)
+        ]
         if not rows:
             raise InputError(f"no series of the background has {longest + horizon} steps.")
         cut = self._cut(read, [rows[i] for i in evenly(len(rows), most)])
@@ -135,9 +142,9 @@ class DartsForecaster:
         """Series as the model reads them."""
         pipeline = self.transformers.get(name)
         if pipeline is None:
-            return [one.astype(self._dtype) for one in series]
-        gone = sum(sum(one._lags) for one in pipeline if isinstance(one, Diff) and not one._dropna)
-        return [one[gone:].astype(self._dtype) for one in pipeline.transform(series)]
+            return [entry.astype(self._dtype) for entry in series]
+        gone = sum(sum(entry._lags) for entry in pipeline if isinstance(entry, Diff) and not entry._dropna)
+        return [entry[gone:].astype(self._dtype) for entry in pipeline.transform(series)]
 
     def _cut(self, read: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """A series for each row, which ends where its forecast begins, and its covariates."""
@@ -145,15 +152,15 @@ class DartsForecaster:
         early = next((k for k, end in rows if end < shortest), None)
         if early is not None:
             raise InputError(
-                f"series {early} is too short for {self.asked.forecasts} forecasts, {self.asked.stride} steps apart: each reads "
-                f"{shortest} steps."
+                f"series {early} is too short for {self.request.forecasts} forecasts, {self.request.stride} steps apart: each "
+                f"reads {shortest} steps."
             )
         cut: dict[str, Any] = {"series": [read["series"][k][:end] for k, end in rows]}
         for name in COVARIATES:
-            known = read[name]
-            if known is not None and len(known) not in (1, len(read["series"])):
-                raise InputError(f"{name}: {len(known)} of them for {len(read['series'])} series.")
-            cut[name] = None if known is None else [known[k if len(known) > 1 else 0] for k, _ in rows]
+            covariates = read[name]
+            if covariates is not None and len(covariates) not in (1, len(read["series"])):
+                raise InputError(f"{name}: {len(covariates)} of them for {len(read['series'])} series.")
+            cut[name] = None if covariates is None else [covariates[k if len(covariates) > 1 else 0] for k, _ in rows]
         return cut
 
     def _samples(self, cut: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[str]]]:
@@ -184,45 +191,47 @@ class DartsForecaster:
             raise InputError(f"{kind}: there are gaps (NaN) in the windows that are read; fill them first.")
         if kind == "static_covariates":
             return Input(values, values, names[kind])
-        known = self.model.input_chunk_length
-        ahead = values.shape[1] - known
+        lags = self.model.input_chunk_length
+        ahead = values.shape[1] - lags
         gap = self.outputs.gap
-        times = [np.concatenate([one.time_index[-known:], _ahead(one, ahead, gap)]) for one in cut["series"]]
+        times = [np.concatenate([part.time_index[-lags:], _ahead(part, ahead, gap)]) for part in cut["series"]]
         return Input(values, values, names[kind], stacked(times), ahead, gap)
 
     # ------------------------------------------------------------------ units of the data
     def _shown(self, inputs: dict[str, Input], rows: Sequence[tuple[int, int]]) -> dict[str, Input]:
         """Inputs with values in the units of the data, where these were transformed."""
         shown = dict(inputs)
-        for kind, one in inputs.items():
+        for kind, entry in inputs.items():
             name = "series" if kind == "target" else kind
             if name not in self.transformers:
                 continue
             raw = self.raw if kind == "target" else _listed(self.options[kind], kind)
-            if one.times is None or raw[0].n_components != one.values.shape[2]:
+            if entry.times is None or raw[0].n_components != entry.values.shape[2]:
                 continue
-            values = [_at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, one.times, strict=True)]
-            shown[kind] = replace(one, shown=np.stack(values))
+            values = [
+                _at(raw[k if len(raw) > 1 else 0], times) for (k, _), times in zip(rows, entry.times, strict=True)
+            ]
+            shown[kind] = replace(entry, shown=np.stack(values))
         return shown
 
     @cached_property
     def _stages(self) -> list[list[Any]]:
         """The series that each transformer of the target is given, and last what becomes of them."""
-        stages = [[one.astype(np.float64) for one in self.raw]]
+        stages = [[part.astype(np.float64) for part in self.raw]]
         for transformer in self.transformers.get("series", ()):
             stages.append(transformer.transform(stages[-1]))
         return stages
 
     def _chains(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> list[list[Step]]:
         """What undoes the transforms of the target in each row."""
-        return [self._chain(k, one.end_time()) for (k, _), one in zip(rows, cut["series"], strict=True)]
+        return [self._chain(k, series.end_time()) for (k, _), series in zip(rows, cut["series"], strict=True)]
 
     def _chain(self, k: int, last: Any) -> list[Step]:
         """What undoes the transforms of the target of a series whose last known step is at this time."""
         steps: list[Step] = []
-        for transformer, given in zip(self.transformers.get("series", ()), self._stages, strict=False):
+        for transformer, stage in zip(self.transformers.get("series", ()), self._stages, strict=False):
             summed = isinstance(transformer, Diff) and self.model.likelihood is None
-            steps += _sums(transformer, _until(given[k], last), k) if summed else [self._step(transformer, k)]
+            steps += _sums(transformer, _until(stage[k], last), k) if summed else [self._step(transformer, k)]
         return steps[::-1]
 
     def _step(self, transformer: Any, k: int) -> Step:
@@ -241,9 +250,9 @@ class DartsForecaster:
             power = np.asarray(fitted[k if len(fitted) > 1 else 0], dtype=np.float64)
             return Step(_unboxed, (np.repeat(power[None, :, None], len(parameters), 2),))
         if isinstance(transformer, Scaler):
-            found = affine_of(lambda values: self._inverse_of(transformer, values, k), len(self.outputs.series))
-            if found is not None:
-                return scaling(*found, spreads)
+            affine = affine_of(lambda values: self._inverse_of(transformer, values, k), len(self.outputs.series))
+            if affine is not None:
+                return scaling(*affine, spreads)
         raise InputError(
             f"the transform {type(transformer).__name__} of the target cannot be made part of the explained function: it must be "
             "an affine Scaler or, of quantiles and models without likelihood, an InvertibleMapper or BoxCox, or, of models "
@@ -260,7 +269,7 @@ class DartsForecaster:
     def _predicted(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> np.ndarray:
         """(rows, outputs), in the units of the data."""
         likelihood = self.model.likelihood is not None
-        found = self._with_library(
+        forecasts = self._with_library(
             self.model.predict,
             self.horizon,
             **cut,
@@ -270,27 +279,29 @@ class DartsForecaster:
         )
         pipeline = self.transformers.get("series")
         if pipeline is None:
-            return np.stack([one.values().reshape(-1) for one in found])
+            return np.stack([forecast.values().reshape(-1) for forecast in forecasts])
         if not likelihood:
-            last = [one.end_time() for one in cut["series"]]
-            known = [_until(self._stages[-1][k], end) for (k, _), end in zip(rows, last, strict=True)]
+            last = [series.end_time() for series in cut["series"]]
+            pasts = [_until(self._stages[-1][k], end) for (k, _), end in zip(rows, last, strict=True)]
             joined = (
-                found if self.outputs.gap else [past.append(ahead) for past, ahead in zip(known, found, strict=True)]
+                forecasts
+                if self.outputs.gap
+                else [past.append(ahead) for past, ahead in zip(pasts, forecasts, strict=True)]
             )
             back = self._with_library(pipeline.inverse_transform, joined, series_idx=[k for k, _ in rows])
-            return np.stack([one.values()[-self.horizon :].reshape(-1) for one in back])
+            return np.stack([series.values()[-self.horizon :].reshape(-1) for series in back])
         shape = (len(rows), self.horizon, len(self.outputs.series), -1)
-        y = torch.as_tensor(np.stack([one.values() for one in found]).reshape(shape), dtype=torch.float64)
+        y = torch.as_tensor(np.stack([forecast.values() for forecast in forecasts]).reshape(shape), dtype=torch.float64)
         chains = self._chains(cut, rows)
         numbers = [torch.as_tensor(number) for number in numbers_of(chains, np.float64)]
-        return undone(y, chains[0], numbers).numpy().reshape(len(rows), -1)
+        return undo_steps(y, chains[0], numbers).numpy().reshape(len(rows), -1)
 
     def _actual(self, rows: Sequence[tuple[int, int]], times: np.ndarray) -> np.ndarray | None:
         """What came, (rows, outputs), NaN where it is not known."""
-        came = np.stack([_at(self.raw[k], row) for (k, _), row in zip(rows, times, strict=True)])
-        if np.isnan(came).all():
+        actual = np.stack([_at(self.raw[k], row) for (k, _), row in zip(rows, times, strict=True)])
+        if np.isnan(actual).all():
             return None
-        return np.repeat(came[..., None], len(self.outputs.parameters), -1).reshape(len(rows), -1)
+        return np.repeat(actual[..., None], len(self.outputs.parameters), -1).reshape(len(rows), -1)
 
     @staticmethod
     def _with_library(function: Any, *arguments: Any, **options: Any) -> Any:
@@ -307,7 +318,7 @@ class _Function(nn.Module):
     def __init__(self, model: Any, outputs: Outputs, steps: list[Step]) -> None:
         super().__init__()
         self.module = without_inference(model.model)
-        self.outputs, self.steps, self.known = outputs, steps, model.input_chunk_length
+        self.outputs, self.steps, self.input_length = outputs, steps, model.input_chunk_length
         self.likelihood, self.chunk = model.likelihood is not None, model.output_chunk_length
         self.components = len(model.static_covariates) if model.uses_static_covariates else 1
 
@@ -317,18 +328,18 @@ class _Function(nn.Module):
         self.module.set_predict_parameters(n, 1, self.chunk, len(inputs["target"]), self.likelihood, False)
         y = self.module._get_batch_prediction(n, self._batch(inputs), self.chunk)
         y = y.reshape(len(y), n, len(self.outputs.series), len(self.outputs.parameters))
-        return undone(y, self.steps, numbers).flatten(1)
+        return undo_steps(y, self.steps, numbers).flatten(1)
 
     def _batch(self, inputs: Mapping[str, Tensor]) -> Any:
         past, future = inputs.get("past_covariates"), inputs.get("future_covariates")
         static = inputs.get("static_covariates")
-        rolled = past is not None and past.shape[1] > self.known
+        rolled = past is not None and past.shape[1] > self.input_length
         return TorchInferenceBatch(
             past_target=inputs["target"],
-            past_covariates=None if past is None else past[:, : self.known],
-            future_past_covariates=past[:, self.known :] if past is not None and rolled else None,
-            historic_future_covariates=None if future is None else future[:, : self.known],
-            future_covariates=None if future is None else future[:, self.known :],
+            past_covariates=None if past is None else past[:, : self.input_length],
+            future_past_covariates=past[:, self.input_length :] if past is not None and rolled else None,
+            historic_future_covariates=None if future is None else future[:, : self.input_length],
+            future_covariates=None if future is None else future[:, self.input_length :],
             static_covariates=None if static is None else static.reshape(len(static), self.components, -1),
         )
 
@@ -340,25 +351,27 @@ def _unboxed(y: Tensor, power: Tensor) -> Tensor:
     return torch.where(power == 0, torch.exp(y), (y * safe + 1) ** (1 / safe))
 
 
-def _sums(transformer: Any, known: Any, k: int) -> list[Step]:
+def _sums(transformer: Any, past: Any, k: int) -> list[Step]:
     """What undoes the differences of a series, known to its last step, in the order in which they were taken."""
     fitted = transformer._fitted_params
-    chosen = fitted[k if len(fitted) > 1 else 0][1]
-    taken = torch.ones(known.n_components, dtype=torch.bool) if chosen is None else torch.as_tensor(chosen)
-    steps, values = [], known.values()
+    component_mask = fitted[k if len(fitted) > 1 else 0][1]
+    differenced = (
+        torch.ones(past.n_components, dtype=torch.bool) if component_mask is None else torch.as_tensor(component_mask)
+    )
+    steps, values = [], past.values()
     for lag in transformer._lags:
-        steps.append(Step(partial(_summed, taken=taken[:, None]), (values[-lag:, :, None],)))
+        steps.append(Step(partial(_summed, differenced=differenced[:, None]), (values[-lag:, :, None],)))
         values = values[lag:] - values[:-lag]
     return steps
 
 
-def _summed(y: Tensor, known: Tensor, taken: Tensor) -> Tensor:
+def _summed(y: Tensor, last_values: Tensor, differenced: Tensor) -> Tensor:
     """Undo differences, where they were taken, from the last steps, as many as the lag."""
-    blocks, before = [], known
-    for block in y.split(known.shape[1], 1):
+    blocks, before = [], last_values
+    for block in y.split(last_values.shape[1], 1):
         before = before[:, : block.shape[1]] + block
         blocks.append(before)
-    return torch.where(taken.to(y.device), torch.cat(blocks, 1), y)
+    return torch.where(differenced.to(y.device), torch.cat(blocks, 1), y)
 
 
 def _shorter(parameter: str) -> str:
@@ -369,21 +382,26 @@ def _shorter(parameter: str) -> str:
 def _listed(series: Any, what: str) -> list[Any]:
     if series is None:
         raise InputError("give the series to explain: darts keeps those of models that were trained on a single one.")
-    found = [series] if isinstance(series, TimeSeries) else list(series)
-    if not found or not all(isinstance(one, TimeSeries) for one in found):
+    listed = [series] if isinstance(series, TimeSeries) else list(series)
+    if not listed or not all(isinstance(entry, TimeSeries) for entry in listed):
         raise InputError(f"{what} must be a darts TimeSeries or a list of them.")
-    return found
+    return listed
 
 
-def _transformers(given: Any) -> dict[str, Any]:
+def _transformers(pipelines: Any) -> dict[str, Any]:
     """A pipeline for each kind of series, as ``historical_forecasts`` takes them."""
-    known = ("series", *COVARIATES)
-    if given is not None and (not isinstance(given, Mapping) or not set(given) <= set(known)):
-        raise InputError(f"data_transformers must be a dict of fitted transformers, by {', '.join(known)}.")
-    found = {name: one if isinstance(one, Pipeline) else Pipeline([one]) for name, one in dict(given or {}).items()}
-    if "series" in found and not all(isinstance(one, InvertibleDataTransformer) for one in found["series"]):
+    kinds = ("series", *COVARIATES)
+    if pipelines is not None and (not isinstance(pipelines, Mapping) or not set(pipelines) <= set(kinds)):
+        raise InputError(f"data_transformers must be a dict of fitted transformers, by {', '.join(kinds)}.")
+    by_kind = {
+        name: pipeline if isinstance(pipeline, Pipeline) else Pipeline([pipeline])
+        for name, pipeline in dict(pipelines or {}).items()
+    }
+    if "series" in by_kind and not all(
+        isinstance(pipeline, InvertibleDataTransformer) for pipeline in by_kind["series"]
+    ):
         raise InputError("the transforms of the target must have inverses.")
-    return found
+    return by_kind
 
 
 def _until(series: Any, last: Any) -> Any:
@@ -412,5 +430,5 @@ def _values(kind: str, samples: list[Any]) -> np.ndarray:
         "static_covariates": ("static_covariates",),
     }[kind]
     rows = [[getattr(sample, field) for field in fields if getattr(sample, field) is not None] for sample in samples]
-    found = stacked([np.concatenate(row) for row in rows])
-    return found.reshape(len(found), -1) if kind == "static_covariates" else found
+    values = stacked([np.concatenate(row) for row in rows])
+    return values.reshape(len(values), -1) if kind == "static_covariates" else values

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..memory import evenly
 from .long_tables import Row
-from .units import Step, affine_of, numbers_of, scaling, undone, without_inference
-from .windows import Asked, Input, Outputs, Windows, ids_of
+from .units import Step, affine_of, numbers_of, scaling, undo_steps, without_inference
+from .windows import ForecastRequest, Input, Outputs, Windows, ids_of
 
 MASK = "available_mask"
 
 
-def forecaster(model: Any, series: Any, asked: Asked) -> NeuralForecaster:
+def forecaster(model: Any, series: Any, request: ForecastRequest) -> NeuralForecaster:
     """The adapter of a fitted NeuralForecast.
 
     Raises
@@ -33,11 +33,11 @@ def forecaster(model: Any, series: Any, asked: Asked) -> NeuralForecaster:
         If it is none, or not fitted, or its model is multivariate.
     """
     if not isinstance(model, NeuralForecast):
-        given = type(model).__name__
-        raise InputError(f"explain_forecast takes the NeuralForecast that holds a model, not a {given}.")
+        kind = type(model).__name__
+        raise InputError(f"explain_forecast takes the NeuralForecast that holds a model, not a {kind}.")
     if not getattr(model, "_fitted", False):
         raise InputError("the NeuralForecast is not fitted.")
-    return NeuralForecaster(model, series, asked)
+    return NeuralForecaster(model, series, request)
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class _Recorded:
 class NeuralForecaster:
     """See ``windows.Forecaster``."""
 
-    def __init__(self, library: Any, series: Any, asked: Asked) -> None:
-        self.options = asked.known("neuralforecast", "alias", "futr_df", "static_df", "background_static_df")
-        self.library, self.asked, self.series = library, asked, series
+    def __init__(self, library: Any, series: Any, request: ForecastRequest) -> None:
+        self.options = request.read_options("neuralforecast", "alias", "futr_df", "static_df", "background_static_df")
+        self.library, self.request, self.series = library, request, series
         self.model, self.name = _chosen(library, self.options["alias"])
         if self.model.MULTIVARIATE:
             raise InputError(
@@ -76,42 +76,42 @@ class NeuralForecaster:
         self.outputs = Outputs(library.h, [library.target_col], _parameters(loss, self.drawn))
         self.past = [c for c in self.model.hist_exog_list if c not in self.model.futr_exog_list]
         self.future, self.static = list(self.model.futr_exog_list), list(self.model.stat_exog_list)
-        for name, given in (("series", series), ("background", asked.background)):
-            if given is not None and not isinstance(given, pd.DataFrame):
+        for name, table in (("series", series), ("background", request.background)):
+            if table is not None and not isinstance(table, pd.DataFrame):
                 raise InputError(
-                    f"{name} must be a pandas.DataFrame in long form, as fit takes it, not a {type(given).__name__}."
+                    f"{name} must be a pandas.DataFrame in long form, as fit takes it, not a {type(table).__name__}."
                 )
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
         """The windows to explain."""
         rows = self._stored_rows() if self.series is None else self._rows(self.series)
-        found = self._recorded(rows)
-        h, known = self.library.h, found.temporal.shape[1] - self.library.h
-        short = (found.temporal[:, :known, found.columns.index(MASK)] == 0).any(1)
+        recorded = self._recorded(rows)
+        h, lags = self.library.h, recorded.temporal.shape[1] - self.library.h
+        short = (recorded.temporal[:, :lags, recorded.columns.index(MASK)] == 0).any(1)
         if short.any():
             raise InputError(
-                f"series {rows[int(short.argmax())].name} has fewer than the {known} steps that {self.name} reads, or gaps: "
+                f"series {rows[int(short.argmax())].name} has fewer than the {lags} steps that {self.name} reads, or gaps: "
                 "what is not there cannot be explained."
             )
-        forecasts = found.forecasts
+        forecasts = recorded.forecasts
         times = forecasts[self.library.time_col].to_numpy().reshape(len(rows), h)
-        before = [np.asarray(row.times)[-known:] for row in rows]
+        before = [np.asarray(row.times)[-lags:] for row in rows]
         full = np.concatenate([np.stack(before), times], 1)
-        scales = {column: self._scale(found, column, len(rows)) for column in self._columns}
-        inputs = {kind: self._input(kind, found, scales, full, known) for kind in self.kinds}
+        scales = {column: self._scale(recorded, column, len(rows)) for column in self._columns}
+        inputs = {kind: self._input(kind, recorded, scales, full, lags) for kind in self.kinds}
         spread = np.zeros(len(self.outputs.parameters), bool)
         target = [[scaling(scale[[k]], shift[[k]], spread)] for scale, shift in [scales["y"]] for k in range(len(rows))]
         chains: list[list[Step]] = target if self.library.scalers_ else [[] for _ in rows]
         several = len({row.name for row in rows}) > 1
-        ids = ids_of([row.name for row in rows], [row.times[-1] for row in rows], several, self.asked.forecasts > 1)
+        ids = ids_of([row.name for row in rows], [row.times[-1] for row in rows], several, self.request.forecasts > 1)
         predicted = forecasts.drop(columns=[self.library.id_col, self.library.time_col]).to_numpy(np.float64)
         predicted = predicted[:, -len(self.outputs.parameters) :].reshape(len(rows), -1)
         return Windows(inputs, ids, times, predicted, self._actual(rows), numbers_of(chains, np.float32))
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
         """Windows of what the model was trained on."""
-        if self.asked.background is None:
+        if self.request.background is None:
             dataset: Any = getattr(self.library, "dataset", None)
             if not hasattr(dataset, "indptr"):
                 raise InputError(
@@ -119,8 +119,8 @@ class NeuralForecaster:
                 )
         else:
             with self._scalers_kept():
-                dataset = self._prepared(self.asked.background, self.options["background_static_df"])
-        length, mask = self.function.known + self.library.h, list(dataset.temporal_cols).index(MASK)
+                dataset = self._prepared(self.request.background, self.options["background_static_df"])
+        length, mask = self.function.input_length + self.library.h, list(dataset.temporal_cols).index(MASK)
         temporal, indptr = dataset.temporal.numpy(), dataset.indptr
         there = np.concatenate([[0], np.cumsum(temporal[:, mask] > 0)])
         ends = [(g, end) for g in range(len(indptr) - 1) for end in range(indptr[g] + length, indptr[g + 1] + 1)]
@@ -130,10 +130,10 @@ class NeuralForecaster:
         chosen = [ends[i] for i in evenly(len(ends), most)]
         windows = np.stack([temporal[end - length : end] for _, end in chosen])
         static = None if dataset.static is None else dataset.static.numpy()[[g for g, _ in chosen]]
-        found = _Recorded(
+        recorded = _Recorded(
             windows, list(dataset.temporal_cols), static, _listed(dataset.static_cols), {}, {}, pd.DataFrame()
         )
-        return {kind: self._values(kind, found, self.function.known) for kind in self.kinds}
+        return {kind: self._values(kind, recorded, self.function.input_length) for kind in self.kinds}
 
     @cached_property
     def function(self) -> _Function:
@@ -161,31 +161,31 @@ class NeuralForecaster:
     def _columns(self) -> list[str]:
         return ["y", *self.past, *self.future]
 
-    def _values(self, kind: str, found: _Recorded, known: int) -> np.ndarray:
+    def _values(self, kind: str, recorded: _Recorded, lags: int) -> np.ndarray:
         """One kind of input of all rows, as the model reads it."""
         names = self.names(kind)
         if kind == "static_covariates":
-            assert found.static is not None
-            return found.static[:, [found.static_columns.index(name) for name in names]].astype(np.float32)
-        places = [_place(found.columns, name, self.library.target_col) for name in names]
-        steps = slice(None) if kind == "future_covariates" else slice(known)
-        return found.temporal[:, steps, places].astype(np.float32)
+            assert recorded.static is not None
+            return recorded.static[:, [recorded.static_columns.index(name) for name in names]].astype(np.float32)
+        places = [_place(recorded.columns, name, self.library.target_col) for name in names]
+        steps = slice(None) if kind == "future_covariates" else slice(lags)
+        return recorded.temporal[:, steps, places].astype(np.float32)
 
-    def _input(self, kind: str, found: _Recorded, scales: Mapping[str, Any], times: np.ndarray, known: int) -> Input:
-        values, names = self._values(kind, found, known), self.names(kind)
+    def _input(self, kind: str, recorded: _Recorded, scales: Mapping[str, Any], times: np.ndarray, lags: int) -> Input:
+        values, names = self._values(kind, recorded, lags), self.names(kind)
         if kind == "static_covariates":
-            return Input(values, self._unscaled_static(values, found), names)
+            return Input(values, self._unscaled_static(values, recorded), names)
         shown = np.stack(
             [values[..., i] * scales[n][0][:, None] + scales[n][1][:, None] for i, n in enumerate(names)], -1
         )
         features = [self.library.target_col] if kind == "target" else names
-        ahead = values.shape[1] - known
+        ahead = values.shape[1] - lags
         return Input(values, shown.astype(values.dtype), features, times[:, : values.shape[1]], ahead)
 
     # ------------------------------------------------------------------ units of the data
-    def _scale(self, found: _Recorded, column: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    def _scale(self, recorded: _Recorded, column: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift of a column of each row, (rows,)."""
-        scaler = found.scalers.get(self.library.target_col if column == "y" else column)
+        scaler = recorded.scalers.get(self.library.target_col if column == "y" else column)
         if scaler is None:
             return np.ones(rows), np.zeros(rows)
         affine = affine_of(lambda values: _unscaled(scaler, values), rows)
@@ -195,10 +195,10 @@ class NeuralForecaster:
             )
         return affine
 
-    def _unscaled_static(self, values: np.ndarray, found: _Recorded) -> np.ndarray:
+    def _unscaled_static(self, values: np.ndarray, recorded: _Recorded) -> np.ndarray:
         shown = values.copy()
         for i, name in enumerate(self.static):
-            scaler = found.static_scalers.get(name)
+            scaler = recorded.static_scalers.get(name)
             if scaler is not None:
                 shown[:, i] = scaler.inverse_transform(GroupedArray(values[:, i].copy(), np.array([0, len(values)])))
         return shown
@@ -206,17 +206,17 @@ class NeuralForecaster:
     # ------------------------------------------------------------------ rows
     def _rows(self, frame: pd.DataFrame) -> list[Row]:
         """A row for each forecast of each series."""
-        library, known = self.library, []
+        library, rows = self.library, []
         for name, part in frame.sort_values(library.time_col).groupby(library.id_col, sort=True):
-            for end in self.asked.ends(len(part)):
+            for end in self.request.ends(len(part)):
                 if end < 1:
-                    raise InputError(f"series {name} is too short for {self.asked.forecasts} forecasts.")
-                known.append(Row(str(name), part[library.time_col].to_numpy()[:end], part, end))
-        return known
+                    raise InputError(f"series {name} is too short for {self.request.forecasts} forecasts.")
+                rows.append(Row(str(name), part[library.time_col].to_numpy()[:end], part, end))
+        return rows
 
     def _stored_rows(self) -> list[Row]:
         library = self.library
-        if self.asked.forecasts > 1 or not hasattr(getattr(library, "dataset", None), "indptr"):
+        if self.request.forecasts > 1 or not hasattr(getattr(library, "dataset", None), "indptr"):
             raise InputError(
                 "give the series to explain: a NeuralForecast can only forecast once from what it has stored."
             )
@@ -225,12 +225,12 @@ class NeuralForecaster:
 
     def _actual(self, rows: Sequence[Row]) -> np.ndarray | None:
         """What came, (rows, outputs), NaN where it is not known."""
-        h, came = self.library.h, []
+        h, actual = self.library.h, []
         for row in rows:
             coming = np.full(h, np.nan) if row.table is None else row.coming(self.library.target_col, h)
-            came.append(np.repeat(coming, len(self.outputs.parameters)))
-        found = np.stack(came)
-        return None if np.isnan(found).all() else found
+            actual.append(np.repeat(coming, len(self.outputs.parameters)))
+        outputs = np.stack(actual)
+        return None if np.isnan(outputs).all() else outputs
 
     # ------------------------------------------------------------------ the library's own forecast
     def _recorded(self, rows: Sequence[Row]) -> _Recorded:
@@ -242,23 +242,25 @@ class NeuralForecaster:
         library, model = self.library, self.model
         original = model._create_windows
 
-        def noted(batch: Any, step: str) -> Any:
-            made = original(batch, step)
-            seen.append((made[0].clone(), made[1], made[2], made[5], library.scalers_, library.static_scalers_))
-            return made
+        def record(batch: Any, step: str) -> Any:
+            windows = original(batch, step)
+            seen.append(
+                (windows[0].clone(), windows[1], windows[2], windows[5], library.scalers_, library.static_scalers_)
+            )
+            return windows
 
         models = library.models
         try:
-            library.models, model._create_windows = [one for one in models if _inner(one) is model], noted
-            with _parameters_told(model.loss, self.drawn):
+            library.models, model._create_windows = [entry for entry in models if _inner(entry) is model], record
+            with _returning_parameters(model.loss, self.drawn):
                 forecasts = library.predict(**arguments)
         except (ValueError, KeyError) as error:
             raise InputError(f"neuralforecast: {error}") from error
         finally:
             library.models = models
             del model._create_windows
-        temporal = np.concatenate([one[0].squeeze(-1).cpu().numpy() for one in seen])
-        statics = [one[1].cpu().numpy() for one in seen if one[1] is not None]
+        temporal = np.concatenate([entry[0].squeeze(-1).cpu().numpy() for entry in seen])
+        statics = [entry[1].cpu().numpy() for entry in seen if entry[1] is not None]
         _, _, names, columns, scalers, static_scalers = seen[0]
         return _Recorded(
             temporal,
@@ -274,17 +276,17 @@ class NeuralForecaster:
         """Tables for the library's predict: each row is a series of its own, which ends where its forecast begins."""
         library, futr, static = self.library, self.options["futr_df"], self.options["static_df"]
         ids = [f"{i:09d}" for i in range(len(rows))]
-        known = [row.known().assign(**{library.id_col: name}) for name, row in zip(ids, rows, strict=True)]
-        tables: dict[str, Any] = {"df": pd.concat(known, ignore_index=True)}
+        pasts = [row.past().assign(**{library.id_col: name}) for name, row in zip(ids, rows, strict=True)]
+        tables: dict[str, Any] = {"df": pd.concat(pasts, ignore_index=True)}
         if self.future:
             coming = [row.coming_table(futr, library, self.future) for row in rows]
-            named = [one.assign(**{library.id_col: name}) for name, one in zip(ids, coming, strict=True)]
+            named = [table.assign(**{library.id_col: name}) for name, table in zip(ids, coming, strict=True)]
             tables["futr_df"] = pd.concat(named, ignore_index=True)
         if static is not None:
-            table = static.set_index(library.id_col)
-            table.index = table.index.astype(str)
+            static_table = static.set_index(library.id_col)
+            static_table.index = static_table.index.astype(str)
             tables["static_df"] = (
-                table.loc[[row.name for row in rows]].assign(**{library.id_col: ids}).reset_index(drop=True)
+                static_table.loc[[row.name for row in rows]].assign(**{library.id_col: ids}).reset_index(drop=True)
             )
         return tables
 
@@ -294,11 +296,11 @@ class NeuralForecaster:
 
     @contextmanager
     def _scalers_kept(self) -> Iterator[None]:
-        kept = self.library.scalers_, self.library.static_scalers_
+        scalers = self.library.scalers_, self.library.static_scalers_
         try:
             yield
         finally:
-            self.library.scalers_, self.library.static_scalers_ = kept
+            self.library.scalers_, self.library.static_scalers_ = scalers
 
 
 class _Function(nn.Module):
@@ -308,15 +310,15 @@ class _Function(nn.Module):
         super().__init__()
         self.model, self.h = without_inference(adapter.model), adapter.library.h
         recurrent = self.model.RECURRENT
-        self.known = self.model.inference_input_size if recurrent else self.model.input_size
+        self.input_length = self.model.inference_input_size if recurrent else self.model.input_size
         self.past, self.future, self.static = adapter.past, adapter.future, adapter.static
-        self.drawn, self.told = adapter.drawn, len(adapter.outputs.parameters)
+        self.drawn, self.parameter_count = adapter.drawn, len(adapter.outputs.parameters)
         self.steps = [scaling(np.ones(1), np.zeros(1), np.zeros(1, bool))]
 
     def forward(self, *numbers: Tensor, **inputs: Tensor) -> Tensor:
         """Forecast (rows, outputs)."""
         model = self.model
-        model.explain, model.input_size, model.predict_horizon = False, self.known, self.h
+        model.explain, model.input_size, model.predict_horizon = False, self.input_length, self.h
         columns = pd.Index(["y", *self.past, *self.future, MASK])
         windows = {
             "temporal": self._temporal(inputs)[..., None],
@@ -329,20 +331,20 @@ class _Function(nn.Module):
         windows = model._normalization(windows=windows, y_idx=0)
         y, mask, _, _, past, future, static = model._parse_windows({"y_idx": 0}, windows)
         forecast = model._predict_step_recurrent_batch if model.RECURRENT else model._predict_step_direct_batch
-        with _parameters_told(model.loss, self.drawn, empty=True):
-            found = forecast(
+        with _returning_parameters(model.loss, self.drawn, empty=True):
+            forecasts = forecast(
                 insample_y=y, insample_mask=mask, futr_exog=future, hist_exog=past, stat_exog=static, y_idx=0
             )
-        found = found.reshape(len(found), self.h, 1, -1)[..., -self.told :]
-        return undone(found, self.steps if numbers else [], numbers).flatten(1)
+        forecasts = forecasts.reshape(len(forecasts), self.h, 1, -1)[..., -self.parameter_count :]
+        return undo_steps(forecasts, self.steps if numbers else [], numbers).flatten(1)
 
     def _temporal(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The table of a window, (rows, lags + horizon, columns)."""
         first = next(iter(inputs.values()))
-        target = inputs.get("target", first.new_zeros(len(first), self.known, 1))
+        target = inputs.get("target", first.new_zeros(len(first), self.input_length, 1))
         coming = target.new_zeros(len(target), self.h, 1 + len(self.past))
-        known = torch.cat([target, *([inputs["past_covariates"]] if self.past else [])], 2)
-        parts = [torch.cat([known, coming], 1)]
+        past = torch.cat([target, *([inputs["past_covariates"]] if self.past else [])], 2)
+        parts = [torch.cat([past, coming], 1)]
         if self.future:
             parts.append(inputs["future_covariates"])
         return torch.cat([*parts, torch.ones_like(parts[0][..., :1])], 2)
@@ -358,10 +360,10 @@ def _chosen(library: Any, name: str | None) -> tuple[Any, str]:
     names = list(library._get_model_names())
     if name is None and len(library.models) == 1:
         return _inner(library.models[0]), repr(library.models[0])
-    known = {repr(model): model for model in library.models}
-    if name not in known:
+    by_name = {repr(model): model for model in library.models}
+    if name not in by_name:
         raise InputError(f"this NeuralForecast holds {names}: say which, alias={names[0]!r}.")
-    return _inner(known[name]), str(name)
+    return _inner(by_name[name]), str(name)
 
 
 def _parameters(loss: Any, drawn: bool) -> tuple[str, ...]:
@@ -377,25 +379,25 @@ def _parameters(loss: Any, drawn: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def _parameters_told(loss: Any, drawn: bool, empty: bool = False) -> Iterator[None]:
+def _returning_parameters(loss: Any, drawn: bool, empty: bool = False) -> Iterator[None]:
     """Let a distribution tell its parameters; if ``empty``, nothing is drawn from it."""
     if not drawn:
         yield
         return
-    kept, names = loss.return_params, list(loss.output_names)
-    told = names if kept else [*names, *loss.param_names]
+    original, names = loss.return_params, list(loss.output_names)
+    output_names = names if original else [*names, *loss.param_names]
     try:
-        loss.return_params, loss.output_names = True, ["", *loss.param_names] if empty else told
+        loss.return_params, loss.output_names = True, ["", *loss.param_names] if empty else output_names
         if empty:
-            loss.sample = lambda distr_args, num_samples=None: _not_drawn(loss, distr_args)
+            loss.sample = lambda distr_args, num_samples=None: _distribution_mean(loss, distr_args)
         yield
     finally:
-        loss.return_params, loss.output_names = kept, names
+        loss.return_params, loss.output_names = original, names
         if empty:
             del loss.sample
 
 
-def _not_drawn(loss: Any, arguments: Sequence[Tensor]) -> tuple[None, Tensor, Tensor]:
+def _distribution_mean(loss: Any, arguments: Sequence[Tensor]) -> tuple[None, Tensor, Tensor]:
     """In the place of samples, their mean and quantiles: the mean of the distribution."""
     mean = loss._base_distribution(*arguments, validate_args=False, **loss.distribution_kwargs).mean
     loss.distr_mean = mean

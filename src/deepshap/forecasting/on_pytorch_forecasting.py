@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..memory import evenly
 from .units import without_inference
-from .windows import Asked, Input, Outputs, Windows, ids_of
+from .windows import ForecastRequest, Input, Outputs, Windows, ids_of
 
 SCALE = "target_scale"  # the input that tells centre and scale of a window, where these come from the window itself
 TRAINER: dict[str, Any] = {
@@ -36,7 +36,7 @@ TRAINER: dict[str, Any] = {
 }
 
 
-def forecaster(model: Any, series: Any, asked: Asked) -> PyTorchForecaster:
+def forecaster(model: Any, series: Any, request: ForecastRequest) -> PyTorchForecaster:
     """The adapter of a model.
 
     Raises
@@ -50,17 +50,17 @@ def forecaster(model: Any, series: Any, asked: Asked) -> PyTorchForecaster:
         )
     if isinstance(model.loss, MultiLoss):
         raise InputError("models of several targets are not supported: explain one model for each of them.")
-    return PyTorchForecaster(model, series, asked)
+    return PyTorchForecaster(model, series, request)
 
 
 class PyTorchForecaster:
     """See ``windows.Forecaster``."""
 
-    def __init__(self, model: Any, series: Any, asked: Asked) -> None:
-        asked.known("pytorch_forecasting")
-        self.model, self.asked, self.name = model, asked, type(model).__name__
+    def __init__(self, model: Any, series: Any, request: ForecastRequest) -> None:
+        request.read_options("pytorch_forecasting")
+        self.model, self.request, self.name = model, request, type(model).__name__
         self.training = self._background()
-        self.data = self._data(self.training if series is None else series, asked.forecasts == 1)
+        self.data = self._data(self.training if series is None else series, request.forecasts == 1)
         self.horizon = 1 if isinstance(model, DeepAR) else self.data.max_prediction_length
         self.outputs = Outputs(self.horizon, list(self.data.target_names), _parameters(model))
         normalizer = self.data.target_normalizer
@@ -76,30 +76,30 @@ class PyTorchForecaster:
         """The windows to explain."""
         chosen = self._chosen()
         extra = {"n_samples": None} if isinstance(self.model, DeepAR) else {}
-        made = self.model.predict(chosen, mode="raw", return_x=True, trainer_kwargs=dict(TRAINER), **extra)
-        index, x = chosen.decoded_index, {k: v.cpu() if isinstance(v, Tensor) else v for k, v in made.x.items()}
+        raw = self.model.predict(chosen, mode="raw", return_x=True, trainer_kwargs=dict(TRAINER), **extra)
+        index, x = chosen.decoded_index, {k: v.cpu() if isinstance(v, Tensor) else v for k, v in raw.x.items()}
         first = index["time_idx_first"].to_numpy()
         length = self.data.max_encoder_length + self.data.max_prediction_length
         times = first[:, None] + np.arange(length)
         inputs = {kind: self._input(kind, x, times) for kind in self.kinds}
-        told = _told(self.model, made.output.prediction, x["target_scale"])[:, : self.horizon]
+        predicted = _parameter_forecasts(self.model, raw.output.prediction, x["target_scale"])[:, : self.horizon]
         names = index[list(self.data.group_ids)].astype(str).agg(" ".join, axis=1).to_numpy()
         start = self.data.max_encoder_length
-        ids = ids_of(names, times[:, start - 1], len(set(names)) > 1, self.asked.forecasts > 1)
-        came = x["decoder_target"][:, : self.horizon, None].expand(told.shape)
+        ids = ids_of(names, times[:, start - 1], len(set(names)) > 1, self.request.forecasts > 1)
+        actual = x["decoder_target"][:, : self.horizon, None].expand(predicted.shape)
         return Windows(
             inputs,
             ids,
             times[:, start : start + self.horizon],
-            told.reshape(len(told), -1).double().numpy(),
-            came.reshape(len(told), -1).double().numpy(),
+            predicted.reshape(len(predicted), -1).double().numpy(),
+            actual.reshape(len(predicted), -1).double().numpy(),
             () if self.own_scale else (x["target_scale"].numpy(),),
         )
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
         """Windows of what the model was trained on."""
         full = self._full(self.training)
-        x = _batch(self._of(self.training, full[evenly(len(full), most)]))
+        x = _batch(self._subset(self.training, full[evenly(len(full), most)]))
         return {kind: self._values(kind, x) for kind in self.kinds}
 
     @cached_property
@@ -109,24 +109,24 @@ class PyTorchForecaster:
 
     # ------------------------------------------------------------------ data sets
     def _background(self) -> Any:
-        given = self.asked.background
-        if given is None:
+        dataset = self.request.background
+        if dataset is None:
             loader = getattr(getattr(self.model, "_trainer", None), "train_dataloader", None)
-            given = getattr(loader, "dataset", None)
-        if given is None:
+            dataset = getattr(loader, "dataset", None)
+        if dataset is None:
             raise InputError(
                 "the model no longer knows what it was trained on: give background=, the TimeSeriesDataSet."
             )
-        return self._data(given, False)
+        return self._data(dataset, False)
 
-    def _data(self, given: Any, last: bool) -> Any:
+    def _data(self, source: Any, last: bool) -> Any:
         """A data set whose windows are not of random lengths."""
-        if isinstance(given, pd.DataFrame):
+        if isinstance(source, pd.DataFrame):
             parameters = self.model.dataset_parameters
-            return TimeSeriesDataSet.from_parameters(parameters, given, predict=last, stop_randomization=True)
-        if not isinstance(given, TimeSeriesDataSet):
-            raise InputError(f"series must be a TimeSeriesDataSet or a DataFrame, not a {type(given).__name__}.")
-        calm = copy.copy(given)
+            return TimeSeriesDataSet.from_parameters(parameters, source, predict=last, stop_randomization=True)
+        if not isinstance(source, TimeSeriesDataSet):
+            raise InputError(f"series must be a TimeSeriesDataSet or a DataFrame, not a {type(source).__name__}.")
+        calm = copy.copy(source)
         calm.randomize_length = None
         return calm
 
@@ -145,17 +145,17 @@ class PyTorchForecaster:
         index = self.data.decoded_index.iloc[full].assign(place=full)
         rows: list[int] = []
         for name, part in index.sort_values("time_idx_last").groupby(list(self.data.group_ids)):
-            ends = self.asked.ends(len(part) - 1)
+            ends = self.request.ends(len(part) - 1)
             if ends[0] < 0:
                 raise InputError(f"series {' '.join(map(str, name))} has {len(part)} windows, fewer than are asked.")
             rows += part["place"].to_numpy()[ends].tolist()
-        return self._of(self.data, np.asarray(rows))
+        return self._subset(self.data, np.asarray(rows))
 
     @staticmethod
-    def _of(data: Any, rows: np.ndarray) -> Any:
-        some = copy.copy(data)
-        some.index = data.index.iloc[rows]
-        return some
+    def _subset(data: Any, rows: np.ndarray) -> Any:
+        selection = copy.copy(data)
+        selection.index = data.index.iloc[rows]
+        return selection
 
     # ------------------------------------------------------------------ inputs
     @cached_property
@@ -163,21 +163,24 @@ class PyTorchForecaster:
         """Names of variables by the kinds of inputs; ``*_categories`` are whole numbers."""
         data = self.data
         reals, flat, targets = data.reals, data.flat_categoricals, data.target_names
-        static, known = set(data._static_reals), set(data._time_varying_known_reals)
-        fixed, coming = set(data._static_categoricals), set(data._time_varying_known_categoricals)
+        static, known_reals = set(data._static_reals), set(data._time_varying_known_reals)
+        static_categoricals, known_categoricals = (
+            set(data._static_categoricals),
+            set(data._time_varying_known_categoricals),
+        )
         groups = data._variable_groups
-        fixed |= {name for group in fixed & set(groups) for name in groups[group]}
-        coming |= {name for group in coming & set(groups) for name in groups[group]}
-        found = {
+        static_categoricals |= {name for group in static_categoricals & set(groups) for name in groups[group]}
+        known_categoricals |= {name for group in known_categoricals & set(groups) for name in groups[group]}
+        names_by_kind = {
             "target": [n for n in reals if n in targets],
-            "past_covariates": [n for n in reals if n not in static | known | set(targets)],
-            "future_covariates": [n for n in reals if n in known],
+            "past_covariates": [n for n in reals if n not in static | known_reals | set(targets)],
+            "future_covariates": [n for n in reals if n in known_reals],
             "static_covariates": [n for n in reals if n in static],
-            "past_categories": [n for n in flat if n not in fixed | coming],
-            "future_categories": [n for n in flat if n in coming],
-            "static_categories": [n for n in flat if n in fixed],
+            "past_categories": [n for n in flat if n not in static_categoricals | known_categoricals],
+            "future_categories": [n for n in flat if n in known_categoricals],
+            "static_categories": [n for n in flat if n in static_categoricals],
         }
-        return {kind: names for kind, names in found.items() if names}
+        return {kind: names for kind, names in names_by_kind.items() if names}
 
     @property
     def kinds(self) -> list[str]:
@@ -190,10 +193,10 @@ class PyTorchForecaster:
             return x[SCALE].numpy()
         side, names = ("cat", self.data.flat_categoricals) if kind.endswith("categories") else ("cont", self.data.reals)
         places = [names.index(name) for name in self.variables[kind]]
-        known = x[f"encoder_{side}"][..., places]
+        encoded = x[f"encoder_{side}"][..., places]
         if kind.startswith("static"):
-            return known[:, 0].numpy()
-        parts = [known, x[f"decoder_{side}"][..., places]] if kind.startswith("future") else [known]
+            return encoded[:, 0].numpy()
+        parts = [encoded, x[f"decoder_{side}"][..., places]] if kind.startswith("future") else [encoded]
         return torch.cat(parts, 1).numpy()
 
     def _input(self, kind: str, x: Mapping[str, Tensor], times: np.ndarray) -> Input:
@@ -210,20 +213,20 @@ class PyTorchForecaster:
 
     def _shown(self, kind: str, values: np.ndarray) -> np.ndarray:
         """Values before scaling; words for the numbers of categories."""
-        found = []
+        columns = []
         for i, name in enumerate(self.variables[kind]):
             column = values[..., i]
             if kind.endswith("categories"):
-                found.append(
+                columns.append(
                     self.data.transform_values(name, column.reshape(-1), inverse=True).reshape(column.shape).astype(str)
                 )
             else:
                 scaler = self.data.scalers.get(name)
                 inverse = getattr(scaler, "inverse_transform", None) if hasattr(scaler, "mean_") else None
-                found.append(
+                columns.append(
                     column if inverse is None else np.asarray(inverse(column.reshape(-1, 1))).reshape(column.shape)
                 )
-        return np.stack(found, -1)
+        return np.stack(columns, -1)
 
 
 class _Function(nn.Module):
@@ -234,7 +237,7 @@ class _Function(nn.Module):
         data, self.horizon = adapter.data, adapter.horizon
         self.model, self.variables = without_inference(adapter.model), adapter.variables
         self.names = {"cont": list(data.reals), "cat": list(data.flat_categoricals)}
-        self.known, self.ahead = data.max_encoder_length, data.max_prediction_length
+        self.encoder_length, self.decoder_length = data.max_encoder_length, data.max_prediction_length
 
     def forward(self, *scale: Tensor, **inputs: Tensor) -> Tensor:
         """Forecast (rows, outputs)."""
@@ -242,13 +245,19 @@ class _Function(nn.Module):
         x: dict[str, Any] = {SCALE: target_scale}
         rows = len(target_scale)
         for side in ("cont", "cat"):
-            whole = self._whole(side, inputs, rows)
-            x |= {f"encoder_{side}": whole[:, : self.known], f"decoder_{side}": whole[:, self.known :]}
-        x["encoder_lengths"], x["decoder_lengths"] = torch.full((rows,), self.known), torch.full((rows,), self.ahead)
-        found = _told(self.model, self.model(x).prediction, target_scale)
-        return found[:, : self.horizon].flatten(1)
+            table = self._all_steps(side, inputs, rows)
+            x |= {
+                f"encoder_{side}": table[:, : self.encoder_length],
+                f"decoder_{side}": table[:, self.encoder_length :],
+            }
+        x["encoder_lengths"], x["decoder_lengths"] = (
+            torch.full((rows,), self.encoder_length),
+            torch.full((rows,), self.decoder_length),
+        )
+        forecast = _parameter_forecasts(self.model, self.model(x).prediction, target_scale)
+        return forecast[:, : self.horizon].flatten(1)
 
-    def _whole(self, side: str, inputs: Mapping[str, Tensor], rows: int) -> Tensor:
+    def _all_steps(self, side: str, inputs: Mapping[str, Tensor], rows: int) -> Tensor:
         """All variables of a side over all steps, in the order of the library."""
         columns: dict[str, Tensor] = {}
         for kind, names in self.variables.items():
@@ -256,12 +265,14 @@ class _Function(nn.Module):
                 for i, name in enumerate(names):
                     columns[name] = self._column(inputs[kind][..., i], rows)
         if not columns:
-            return torch.zeros(rows, self.known + self.ahead, 0, dtype=torch.long if side == "cat" else torch.float32)
+            return torch.zeros(
+                rows, self.encoder_length + self.decoder_length, 0, dtype=torch.long if side == "cat" else torch.float32
+            )
         return torch.stack([columns[name] for name in self.names[side]], -1)
 
     def _column(self, values: Tensor, rows: int) -> Tensor:
         """A variable over all steps; 0 where it is not known beforehand."""
-        length = self.known + self.ahead
+        length = self.encoder_length + self.decoder_length
         if values.dim() == 1:
             return values[:, None].expand(rows, length)
         return torch.cat([values, values.new_zeros(rows, length - values.shape[1])], 1)
@@ -294,7 +305,7 @@ def _parameters(model: Any) -> tuple[str, ...]:
     return ("forecast",)
 
 
-def _told(model: Any, prediction: Tensor, scale: Tensor) -> Tensor:
+def _parameter_forecasts(model: Any, prediction: Tensor, scale: Tensor) -> Tensor:
     """What a network tells of each step, (rows, steps, parameters), in the units of the data."""
     if isinstance(model.loss, NormalDistributionLoss):  # its location and scale are told beside those of the target
         return (

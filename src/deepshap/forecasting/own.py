@@ -15,15 +15,15 @@ from ..errors import InputError, check_names, check_whole, of_user
 from ..explanation.labels import name_of, numbered
 from ..memory import evenly
 from ..tables import collected, is_frame, plain
-from .times import rising
+from .times import read_times
 from .units import affine_of
-from .windows import Asked, Input, Outputs, Windows, ids_of
+from .windows import ForecastRequest, Input, Outputs, Windows, ids_of
 
 OPTIONS = ("lags", "horizon", "target", "known", "scaler", "parameters")
 PAST, FUTURE = "past", "future_covariates"
 
 
-def forecaster(model: Any, series: Any, asked: Asked) -> OwnForecaster:
+def forecaster(model: Any, series: Any, request: ForecastRequest) -> OwnForecaster:
     """The adapter of a model that is not of a library.
 
     Raises
@@ -38,7 +38,7 @@ def forecaster(model: Any, series: Any, asked: Asked) -> OwnForecaster:
         )
     if series is None:
         raise InputError("give the series to forecast: a DataFrame or an array (times, columns), or a dict of them.")
-    return OwnForecaster(model, series, asked)
+    return OwnForecaster(model, series, request)
 
 
 @dataclass(frozen=True)
@@ -48,37 +48,37 @@ class _Table:
     name: str
     values: np.ndarray
     times: np.ndarray
-    rhythm: Any = None
+    frequency: Any = None
 
     def ahead(self, end: int, steps: int) -> np.ndarray:
         """Times of the steps behind an end; beyond the table as the calendar goes on, or as far apart as its last ones."""
-        known, missing = self.times[end : end + steps], max(0, end + steps - len(self.times))
-        if self.rhythm is not None:
+        in_table, missing = self.times[end : end + steps], max(0, end + steps - len(self.times))
+        if self.frequency is not None:
             import pandas as pd
 
-            coming = pd.date_range(self.times[-1], periods=missing + 1, freq=self.rhythm)[1:]
-            return np.concatenate([known, coming.to_numpy(self.times.dtype)])
+            coming = pd.date_range(self.times[-1], periods=missing + 1, freq=self.frequency)[1:]
+            return np.concatenate([in_table, coming.to_numpy(self.times.dtype)])
         step = self.times[-1] - self.times[-2]
-        return np.concatenate([known, self.times[-1] + step * np.arange(1, missing + 1)])
+        return np.concatenate([in_table, self.times[-1] + step * np.arange(1, missing + 1)])
 
 
 class OwnForecaster:
     """See ``windows.Forecaster``."""
 
-    def __init__(self, model: Any, series: Any, asked: Asked) -> None:
-        self.model, self.asked, self.name = model, asked, name_of(model) or "the model"
-        options = asked.known("models of one's own", *OPTIONS)
+    def __init__(self, model: Any, series: Any, request: ForecastRequest) -> None:
+        self.model, self.request, self.name = model, request, name_of(model) or "the model"
+        options = request.read_options("models of one's own", *OPTIONS)
         check_whole("lags, the steps that the model reads,", options["lags"], 1)
         self.lags, self.scaler = options["lags"], options["scaler"]
         self.columns, self.tables = _tables(series, "series")
-        background = series if asked.background is None else asked.background
+        background = series if request.background is None else request.background
         columns, self.training = _tables(background, "background")
         if columns != self.columns:
             raise InputError(f"the background has columns {columns}, the series {self.columns}.")
         self.target = self._places("target", options["target"] or self.columns[:1])
-        self.known = self._places("known", options["known"] or [])
+        self.future_columns = self._places("known", options["known"] or [])
         self.horizon = options["horizon"]
-        if self.known:
+        if self.future_columns:
             check_whole("horizon, as far ahead as known columns are read,", self.horizon, 1)
         shape = self._run(self._cut(self.training[0], self.lags)).shape[1:]
         self.outputs = _outputs(shape, [self.columns[i] for i in self.target], options["parameters"], self.horizon)
@@ -89,11 +89,13 @@ class OwnForecaster:
         """The windows to explain."""
         rows = []
         for table in self.tables:
-            ends = self.asked.ends(len(table.values), len(table.values) - (self.horizon if self.known else 0))
+            ends = self.request.ends(
+                len(table.values), len(table.values) - (self.horizon if self.future_columns else 0)
+            )
             if ends[0] < self.lags:
                 raise InputError(
-                    f"series {table.name} is too short for {self.asked.forecasts} forecasts, {self.asked.stride} steps apart, of "
-                    f"windows of {self.lags} steps."
+                    f"series {table.name} is too short for {self.request.forecasts} forecasts, {self.request.stride} steps "
+                    f"apart, of windows of {self.lags} steps."
                 )
             rows += [(table, end) for end in ends]
         read = {kind: np.stack([self._cut(*row)[kind][0] for row in rows]) for kind in self.kinds}
@@ -101,21 +103,21 @@ class OwnForecaster:
         past = np.stack([table.times[end - self.lags : end] for table, end in rows])
         times = np.stack([table.ahead(end, self.horizon) for table, end in rows])
         inputs = {PAST: Input(read[PAST], shown[PAST], self.columns, past)}
-        if self.known:
-            named = [self.columns[i] for i in self.known]
+        if self.future_columns:
+            named = [self.columns[i] for i in self.future_columns]
             inputs[FUTURE] = Input(read[FUTURE], shown[FUTURE], named, times, self.horizon)
         several = len(self.tables) > 1
-        ids = ids_of([table.name for table, _ in rows], list(past[:, -1]), several, self.asked.forecasts > 1)
+        ids = ids_of([table.name for table, _ in rows], list(past[:, -1]), several, self.request.forecasts > 1)
         return Windows(inputs, ids, times, self._predicted(read), self._actual(rows))
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
         """Windows of the background."""
-        ahead = self.horizon if self.known else 0
+        ahead = self.horizon if self.future_columns else 0
         rows = [(table, end) for table in self.training for end in range(self.lags, len(table.values) - ahead + 1)]
         if not rows:
             raise InputError(f"no series of the background has {self.lags + ahead} steps.")
         cut = [self._cut(*rows[i]) for i in evenly(len(rows), most)]
-        return {kind: np.concatenate([one[kind] for one in cut]) for kind in self.kinds}
+        return {kind: np.concatenate([window[kind] for window in cut]) for kind in self.kinds}
 
     @cached_property
     def function(self) -> Any:
@@ -143,7 +145,7 @@ class OwnForecaster:
     @property
     def kinds(self) -> list[str]:
         """The kinds of inputs that the model has."""
-        return [PAST, FUTURE] if self.known else [PAST]
+        return [PAST, FUTURE] if self.future_columns else [PAST]
 
     def _places(self, option: str, names: Any) -> list[int]:
         names = [names] if isinstance(names, str) else names
@@ -155,14 +157,14 @@ class OwnForecaster:
 
     def _cut(self, table: _Table, end: int, scaled: bool = True) -> dict[str, np.ndarray]:
         """The window that ends there, as one row of each input."""
-        values = table.values[end - self.lags : end + (self.horizon or 0 if self.known else 0)]
+        values = table.values[end - self.lags : end + (self.horizon or 0 if self.future_columns else 0)]
         if np.isnan(values).any():
             raise InputError(f"series {table.name} has gaps (NaN) in a window that is read; fill them first.")
         if scaled and self.scaler is not None:
             values = np.asarray(self.scaler.transform(values))
         values = values.astype(self.dtype)[None]
-        found = {PAST: values[:, : self.lags]}
-        return {**found, FUTURE: values[:, self.lags :, self.known]} if self.known else found
+        window = {PAST: values[:, : self.lags]}
+        return {**window, FUTURE: values[:, self.lags :, self.future_columns]} if self.future_columns else window
 
     # ------------------------------------------------------------------ units of the data
     @cached_property
@@ -177,12 +179,12 @@ class OwnForecaster:
         shape = (self.horizon, len(self.outputs.series), len(self.outputs.parameters))
         if self.scaler is None:
             return np.ones(shape, self.dtype), np.zeros(shape, self.dtype)
-        found = affine_of(self.scaler.inverse_transform, len(self.columns))
-        if found is None:
+        affine = affine_of(self.scaler.inverse_transform, len(self.columns))
+        if affine is None:
             raise InputError(
                 "the scaler is not affine: make its inverse the last step of the model, so that it is part of what is explained."
             )
-        scale, shift = (np.broadcast_to(one[self.target][:, None], shape).astype(self.dtype) for one in found)
+        scale, shift = (np.broadcast_to(numbers[self.target][:, None], shape).astype(self.dtype) for numbers in affine)
         return scale, shift
 
     # ------------------------------------------------------------------ what the model forecasts, and what came
@@ -216,13 +218,13 @@ class OwnForecaster:
 
     def _actual(self, rows: list[tuple[_Table, int]]) -> np.ndarray | None:
         """What came, (rows, outputs), NaN where it is not known."""
-        came = np.full((len(rows), self.horizon, len(self.target)), np.nan)
+        actual = np.full((len(rows), self.horizon, len(self.target)), np.nan)
         for row, (table, end) in enumerate(rows):
-            found = table.values[end : end + self.horizon, self.target]
-            came[row, : len(found)] = found
-        if np.isnan(came).all():
+            values = table.values[end : end + self.horizon, self.target]
+            actual[row, : len(values)] = values
+        if np.isnan(actual).all():
             return None
-        return np.repeat(came[..., None], len(self.outputs.parameters), -1).reshape(len(rows), -1)
+        return np.repeat(actual[..., None], len(self.outputs.parameters), -1).reshape(len(rows), -1)
 
 
 class _OfKeras:
@@ -237,21 +239,21 @@ class _OfKeras:
         from keras import ops
 
         values = list(inputs.values())
-        given = [values] if is_keras(self.model) and len(values) > 1 else values
-        return ops.reshape(self.model(*given), (-1, len(self.scale))) * self.scale + self.shift
+        arguments = [values] if is_keras(self.model) and len(values) > 1 else values
+        return ops.reshape(self.model(*arguments), (-1, len(self.scale))) * self.scale + self.shift
 
 
 # ---------------------------------------------------------------------- helpers
-def _tables(given: Any, what: str) -> tuple[list[str], list[_Table]]:
+def _tables(series: Any, what: str) -> tuple[list[str], list[_Table]]:
     """The names of the columns, and the series."""
-    several = given if isinstance(given, Mapping) else {what: given}
+    several = series if isinstance(series, Mapping) else {what: series}
     if not several:
         raise InputError(f"{what} is an empty dict.")
     several = {name: collected(series) for name, series in several.items()}
-    found = [(_columns(one), _table(str(name), one, what)) for name, one in several.items()]
-    if any(columns != found[0][0] for columns, _ in found):
+    tables = [(_columns(frame), _table(str(name), frame, what)) for name, frame in several.items()]
+    if any(columns != tables[0][0] for columns, _ in tables):
         raise InputError(f"{what}: all must have the same columns.")
-    return found[0][0], [table for _, table in found]
+    return tables[0][0], [table for _, table in tables]
 
 
 def _columns(frame: Any) -> list[str]:
@@ -279,7 +281,7 @@ def _table(name: str, frame: Any, what: str) -> _Table:
     index = getattr(frame, "index", None)
     if index is None or callable(index):  # of a list it is a method
         return _Table(name, values, np.arange(len(values)))
-    return _Table(name, values, *rising(index, f"{what} {name}" if name != what else what))
+    return _Table(name, values, *read_times(index, f"{what} {name}" if name != what else what))
 
 
 def _outputs(shape: tuple[int, ...], series: list[str], parameters: Any, horizon: int | None) -> Outputs:
@@ -290,12 +292,14 @@ def _outputs(shape: tuple[int, ...], series: list[str], parameters: Any, horizon
     InputError
         If they do not fit the series and parameters.
     """
-    told = ["forecast"] if parameters is None else list(parameters)
-    wanted = [axis for axis, size in ((len(series), len(series)), (len(told), len(told))) if size > 1]
+    parameter_names = ["forecast"] if parameters is None else list(parameters)
+    wanted = [
+        axis for axis, size in ((len(series), len(series)), (len(parameter_names), len(parameter_names))) if size > 1
+    ]
     sizes = [size for size in shape[1:] if size > 1] if len(shape) > 1 else []
     if not shape or sizes != wanted or (horizon is not None and shape[0] != horizon):
         raise InputError(
             f"the model returns {shape} for each window; it must be (horizons,), (horizons, series) or (horizons, series, "
-            f"parameters) of {len(series)} series (target=) and {len(told)} parameters (parameters=)."
+            f"parameters) of {len(series)} series (target=) and {len(parameter_names)} parameters (parameters=)."
         )
-    return Outputs(shape[0], series, told)
+    return Outputs(shape[0], series, parameter_names)

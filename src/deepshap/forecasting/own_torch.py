@@ -19,7 +19,7 @@ class OfTorch(nn.Module):
         super().__init__()
         self.model = model
         kind = _like(model)
-        self.scale, self.shift = (torch.as_tensor(one.reshape(-1)).to(kind) for one in (scale, shift))
+        self.scale, self.shift = (torch.as_tensor(array.reshape(-1)).to(kind) for array in (scale, shift))
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Forecast (rows, outputs)."""
@@ -29,10 +29,10 @@ class OfTorch(nn.Module):
 def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
     """The model's own output, in evaluation mode as it forecasts; the mode is put back."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes, kind = [one.training for one in modules], _like(model)
+    modes, kind = [module.training for module in modules], _like(model)
     try:
-        for one in modules:
-            one.training = False
+        for module in modules:
+            module.training = False
         with torch.no_grad():
             forecast = model(*(torch.as_tensor(value).to(kind) for value in values))
         if not isinstance(forecast, Tensor):
@@ -42,8 +42,8 @@ def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
             )
         return forecast.cpu().numpy()
     finally:
-        for one, mode in zip(modules, modes, strict=True):
-            one.training = mode
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
 
 
 def dtype_of(model: Any) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ WITHOUT_TIMES = "or number the rows instead, frame.reset_index(drop=True)"
 MOST_LISTED = 1000
 
 
-def rising(index: Any, where: str) -> tuple[np.ndarray, Any]:
+def read_times(index: Any, where: str) -> tuple[np.ndarray, Any]:
     """The times of an index of pandas, and its frequency as pandas knows it.
 
     Raises
@@ -36,7 +36,7 @@ def rising(index: Any, where: str) -> tuple[np.ndarray, Any]:
             f"{where}: the index must rise from row to row, and {how}. Windows take neighbouring rows for neighbouring times: "
             "sort them, frame.sort_index(), and leave one row for each time."
         )
-    return times, _rhythm(times, where) if times.dtype.kind == "M" and len(times) > 2 else None
+    return times, _frequency(times, where) if times.dtype.kind == "M" and len(times) > 2 else None
 
 
 def _read(index: Any) -> np.ndarray:
@@ -51,7 +51,7 @@ def _read(index: Any) -> np.ndarray:
     return labels
 
 
-def _rhythm(times: np.ndarray, where: str) -> Any:
+def _frequency(times: np.ndarray, where: str) -> Any:
     """The frequency of dates, such as that of months or working days; None where there is none.
 
     Raises
@@ -63,9 +63,9 @@ def _rhythm(times: np.ndarray, where: str) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # versions of pandas differ in what they return
-        found = pd.infer_freq(pd.DatetimeIndex(times))
-    if found is not None:
-        return found
+        frequency = pd.infer_freq(pd.DatetimeIndex(times))
+    if frequency is not None:
+        return frequency
     apart = np.diff(times)
     step, gaps = apart.min(), np.flatnonzero(apart > apart.min())
     days = times.astype("M8[D]")

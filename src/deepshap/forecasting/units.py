@@ -19,7 +19,7 @@ LIKE_TORCH = {"power": "pow", "float_power": "pow"}  # NumPy's functions that to
 
 @dataclass(frozen=True)
 class Step:
-    """A transform of forecasts, undone.
+    """A transform of forecasts, undo_steps.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ def _rescaled(y: Any, scale: Any, shift: Any) -> Any:
     return y * scale + shift
 
 
-def undone(y: Any, steps: Sequence[Step], numbers: Sequence[Any]) -> Any:
+def undo_steps(y: Any, steps: Sequence[Step], numbers: Sequence[Any]) -> Any:
     """Undo transforms, the last one first; ``numbers`` are those of all steps, of each row."""
     left = list(numbers)
     for step in steps:
@@ -59,7 +59,7 @@ def undone(y: Any, steps: Sequence[Step], numbers: Sequence[Any]) -> Any:
 def numbers_of(chains: Sequence[Sequence[Step]], dtype: Any) -> tuple[Array, ...]:
     """What the transforms of each row are fitted to, as arrays with one entry per row."""
     rows = [[number for step in chain for number in step.numbers] for chain in chains]
-    return tuple(np.stack(each).astype(dtype) for each in zip(*rows, strict=True))
+    return tuple(np.stack(values).astype(dtype) for values in zip(*rows, strict=True))
 
 
 def without_inference(module: Any) -> Any:
@@ -79,10 +79,10 @@ class _OnTorch(NDArrayOperatorsMixin):
     def __array_ufunc__(self, function: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         import torch
 
-        found = getattr(torch, LIKE_TORCH.get(function.__name__, function.__name__), None)
-        if method != "__call__" or options or found is None:
+        operation = getattr(torch, LIKE_TORCH.get(function.__name__, function.__name__), None)
+        if method != "__call__" or options or operation is None:
             return NotImplemented
-        return _OnTorch(found(*(o.tensor if isinstance(o, _OnTorch) else o for o in operands)))
+        return _OnTorch(operation(*(o.tensor if isinstance(o, _OnTorch) else o for o in operands)))
 
 
 def on_torch(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
@@ -96,14 +96,14 @@ def on_torch(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
 
     def of_tensor(tensor: Any) -> Any:
         try:
-            found = function(_OnTorch(tensor))
+            result = function(_OnTorch(tensor))
         except Exception as error:
             raise InputError(
                 f"{what} cannot be followed ({error}): make it of operators and NumPy functions."
             ) from error
-        if not isinstance(found, _OnTorch):
+        if not isinstance(result, _OnTorch):
             raise InputError(f"{what} cannot be followed: make it of operators and NumPy functions such as np.exp.")
-        return found.tensor
+        return result.tensor
 
     return of_tensor
 
@@ -114,11 +114,13 @@ def affine_of(inverse: Callable[[Array], Array], width: int) -> tuple[Array, Arr
     It is asked at 0 and 1, and believed where it is affine at other points too.
     """
     probes = np.array([0.0, 1.0, -2.0, 0.5, 7.0])
-    found = np.asarray(inverse(np.repeat(probes[:, None], width, 1)), dtype=np.float64)
-    shift, scale = found[0], found[1] - found[0]
+    values = np.asarray(inverse(np.repeat(probes[:, None], width, 1)), dtype=np.float64)
+    shift, scale = values[0], values[1] - values[0]
     expected = probes[:, None] * scale + shift
-    close = np.abs(found - expected) <= ROUNDINGS * np.finfo(np.float32).eps * (np.abs(expected).max(0) + np.abs(scale))
-    return (scale, shift) if np.isfinite(found).all() and close.all() else None
+    close = np.abs(values - expected) <= ROUNDINGS * np.finfo(np.float32).eps * (
+        np.abs(expected).max(0) + np.abs(scale)
+    )
+    return (scale, shift) if np.isfinite(values).all() and close.all() else None
 
 
 def check_same(predicted: Array, explained: Array, what: str, dtype: Any) -> None:

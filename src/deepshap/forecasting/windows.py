@@ -110,11 +110,11 @@ class Outputs:
     @property
     def names(self) -> list[str]:
         """A name for each output, as short as it can be."""
-        several, told = len(self.series) > 1, len(self.parameters) > 1
-        each = zip(self.series_of, self.horizon_of, self.parameter_of, strict=True)
+        several, has_parameters = len(self.series) > 1, len(self.parameters) > 1
+        described = zip(self.series_of, self.horizon_of, self.parameter_of, strict=True)
         return [
-            (f"{series} " if several else "") + f"+{horizon}" + (f" {parameter}" if told else "")
-            for series, horizon, parameter in each
+            (f"{series} " if several else "") + f"+{horizon}" + (f" {parameter}" if has_parameters else "")
+            for series, horizon, parameter in described
         ]
 
 
@@ -137,7 +137,7 @@ class Forecaster(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ForecastRequest:
     """Which forecasts are to be explained, and against what.
 
     Attributes
@@ -155,7 +155,7 @@ class Asked:
     background: Any = None
     options: Mapping[str, Any] | None = None
 
-    def known(self, library: str, *names: str) -> dict[str, Any]:
+    def read_options(self, library: str, *names: str) -> dict[str, Any]:
         """The options by their names, None where they are not given.
 
         Raises
@@ -163,12 +163,12 @@ class Asked:
         InputError
             If there are others.
         """
-        given = dict(self.options or {})
-        unknown = sorted(set(given) - set(names))
+        options = dict(self.options or {})
+        unknown = sorted(set(options) - set(names))
         if unknown:
-            known = f"it takes {', '.join(names)}" if names else "it takes none beside the parameters that it names"
-            raise InputError(f"explain_forecast of {library} knows no option {unknown[0]!r}; {known}.")
-        return {name: given.get(name) for name in names}
+            accepted = f"it takes {', '.join(names)}" if names else "it takes none beside the parameters that it names"
+            raise InputError(f"explain_forecast of {library} knows no option {unknown[0]!r}; {accepted}.")
+        return {name: options.get(name) for name in names}
 
     def ends(self, length: int, most: int | None = None) -> list[int]:
         """Where the known parts of a series of so many steps end, one for each forecast, the earliest first.
