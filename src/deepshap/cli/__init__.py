@@ -320,8 +320,11 @@ has no rule.
 @traceback_option
 def check(**arguments: Any) -> None:
     """Check a model."""
-    from .files import check_model
+    from .files import check_device, check_model, sizes
 
+    check_device(arguments["device"])
+    for shape in arguments["shapes"]:
+        sizes(shape, "--input-shape")
     check_model(arguments["model"], arguments["weights"], arguments["model_options"])
 
     from .check import run  # imports torch

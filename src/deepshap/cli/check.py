@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..evaluation import check
-from .data import Data, read_data, sizes
+from .data import Data, read_data
 from .explain import model_of, source_of
+from .files import sizes
 from .models import Model, Selection, cast
 
 OPEN_SIZE = 8  # where an exported program leaves a size open

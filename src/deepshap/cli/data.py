@@ -297,19 +297,6 @@ def listed(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
-    """Numbers between commas."""
-    if text is None:
-        return None
-    try:
-        found = tuple(int(size) for size in text.replace("x", ",").split(","))
-    except ValueError:
-        found = ()
-    if not found or min(found) < 1:
-        raise InputError(f"{option} must be whole numbers between commas, such as 30,4, not {text!r}.")
-    return found
-
-
 def taken(data: Data, rows: str | None) -> Data:
     """The rows N (that many) or A:B."""
     return data if rows is None else data[slice(*bounds(rows, len(data)))]

@@ -22,8 +22,9 @@ from ..explanation.labels import duration, plural, shortened
 from ..tables import Sequences, Wide, describe
 from ..tables.files import FileOptions
 from ..tables.parquet import PARQUET
-from .data import Data, Source, bounds, listed, ordered, read_background, read_data, row_array, sizes, taken
+from .data import Data, Source, bounds, listed, ordered, read_background, read_data, row_array, taken
 from .dial import LOOKED_AT, dial_of, reliability_of, with_options
+from .files import sizes
 
 if TYPE_CHECKING:
     from ..results import Explanation

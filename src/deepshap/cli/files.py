@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import PAGES, InputError
 
+DEVICES = ("cpu", "cuda", "hpu", "meta", "mps", "mtia", "xla", "xpu")  # what torch.device takes
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
 
 
@@ -125,6 +126,26 @@ def check_sampling(given: dict[str, Any]) -> None:
     check_can_read([Path(players)])
 
 
+def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Return the numbers between the commas of an option; None without the option."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(size) for size in text.replace("x", ",").split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"{option} must be whole numbers between commas, such as 30,4, not {text!r}.")
+    return numbers
+
+
+def check_device(device: str | None) -> None:
+    """Check that --device names a kind of device, without asking PyTorch which there are."""
+    kind, colon, number = (device or "cpu").partition(":")
+    if kind not in DEVICES or (colon and not number.isdecimal()):
+        raise InputError(f"--device {device!r} is no device: give one such as cpu, cuda, cuda:1 or mps.")
+
+
 def is_script(path: Path) -> bool:
     """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
@@ -142,6 +163,12 @@ def check_call(given: dict[str, Any], folder: Path | None) -> None:
         If options exclude one another, a file is missing, or what is written would overwrite what is read.
     """
     check_sampling(given)
+    check_device(given["device"])
+    sizes(given["shape"], "--shape")
+    if given["max_memory"] is not None:
+        from ..memory import memory_budget  # imports NumPy
+
+        memory_budget(given["max_memory"])
     data, raw, vocabulary = given["data"], given["raw"], given["vocabulary"]
     background = Path(given["background"])
     if given["groups"] is not None and given["report"] is None:
