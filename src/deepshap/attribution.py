@@ -38,7 +38,7 @@ from .errors import (
     of_user,
     warn_caller,
 )
-from .formulas.additivity import additivity_gap, chosen, cleared, output_scale
+from .formulas.additivity import additivity_gap, output_scale, select_columns, zero_and_redistribute
 from .memory import DEFAULT_BUDGET, MOST_PAIRS, chunks, evenly, plan_for
 from .outputs import OutputSelection
 from .sampling import (
@@ -368,7 +368,7 @@ def _in_cells(result: AttributionResult, request: AttributionRequest) -> Attribu
     valid = np.arange(x.shape[1]) < lengths[:, None]
     cells = np.broadcast_to(valid.reshape(*valid.shape, *[1] * (len(x.shape) - 1)), (*x.shape, 1))
     padding = players.summed([cells]) == 0  # where no model reads
-    return result.map(lambda values: players.by_input(cleared(values, padding, (1,))))
+    return result.map(lambda values: players.by_input(zero_and_redistribute(values, padding, (1,))))
 
 
 def _measure_costs(engine: Engine, request: AttributionRequest) -> None:
@@ -633,7 +633,7 @@ def _checked(
     both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
     """
     columns = whole.outputs
-    outputs = chosen(predictions, columns)
+    outputs = select_columns(predictions, columns)
     if not np.isfinite(expected).all():
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
     of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)

@@ -63,7 +63,7 @@ def test_log_likelihoods_are_no_masks(shift, array):
 
 
 def ordered(array: Any, m: Any, x: Any, r: Any) -> np.ndarray:
-    return np.asarray(rules.ordered(*map(array, (m, x, r))))
+    return np.asarray(rules.sort(*map(array, (m, x, r))))
 
 
 def maximum(array: Any, m: Any, x: Any, r: Any) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_ties_are_shared(rule, array):
 def test_values_without_ties_are_as_before(array):
     m, x, r = RANDOM.normal(size=(3, 40, 4))
     positions = (v.argmax(-1, keepdims=True) for v in (x, r))
-    wanted = np.asarray(rules.greatest(*map(array, (m[:, -1:], x, r, *positions))))
+    wanted = np.asarray(rules.window_max(*map(array, (m[:, -1:], x, r, *positions))))
     assert np.allclose(maximum(array, m, x, r), wanted, rtol=0, atol=1e-12)
 
 
@@ -98,7 +98,7 @@ def test_complex_secants(array):
     x, r = RANDOM.normal(size=(2, 50)) + 1j * RANDOM.normal(size=(2, 50))
     r[:20] = x[:20] * (1 + 1e-12)
     function = torch.exp if array is torch.tensor else tf.exp
-    secant = secants.of(function)
+    secant = secants.from_function(function)
     run = secant if array is torch.tensor else tf.function(secant)
     found = np.asarray(run(*map(array, (x, r, np.exp(x), np.exp(r)))))
     d = x - r

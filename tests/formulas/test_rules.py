@@ -109,7 +109,7 @@ def test_products_and_quotients(array, kind):
         by_a, by_b = map(np.asarray, found)
         explained = (by_a.conj() * (a - ar) + by_b.conj() * (b - br)).real
         assert np.abs(explained - (m.conj() * (function(a, b) - function(ar, br))).real).max() <= 1e-12
-    assert np.asarray(rules.inner(array(m), array(a), array(ar))) == pytest.approx((m.conj() * (a - ar)).real)
+    assert np.asarray(rules.contribution(array(m), array(a), array(ar))) == pytest.approx((m.conj() * (a - ar)).real)
 
 
 @every_framework
@@ -134,7 +134,7 @@ def test_a_vector_over_its_norm_where_one_side_is_zero(array):
     by_a, by_b = map(np.asarray, rules.ratio(array(M[:1]), (array(b), array(br)), (array(a / b), array(ar / br))))
     assert by_a * (a - ar) + by_b * (b - br) == pytest.approx(M[:1] * (a / b - ar / br))
     assert np.abs(by_b).max() < 1e3
-    whole = np.asarray(rules.normalised(array(M[:1]), (array(a), array(ar)), (array(a / b), array(ar / br)), 1e-12))
+    whole = np.asarray(rules.normalize(array(M[:1]), (array(a), array(ar)), (array(a / b), array(ar / br)), 1e-12))
     assert (whole * (a - ar)).sum(-1) == pytest.approx((M[:1] * (a / b - ar / br)).sum(-1))
     assert np.abs(whole).max() < 1e3
 
@@ -165,7 +165,7 @@ def test_standardised_values_are_a_product_a_root_and_squares(centred, array):
     wanted = M * (1 / q + 1 / q_r) / 2 + by_mean_square * (c + c_r) / 5
     wanted = wanted - wanted.mean(-1, keepdims=True) if centred else wanted
     m, *sides = map(array, (M, y, y_r, q, q_r))
-    found = np.asarray(rules.standardised(m, sides[:2], sides[2:], centred))
+    found = np.asarray(rules.standardize(m, sides[:2], sides[2:], centred))
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
     np.testing.assert_allclose((found * (X - R)).sum(-1), (M * (y - y_r)).sum(-1), rtol=1e-10)
 
@@ -191,10 +191,10 @@ def test_the_greatest_and_the_order(array, ties):
     x, r = (np.maximum(v, 0) for v in (X, R)) if ties else (X, R)
     positions = [np.argmax(v, -1)[:, None] for v in (x, r)]
     m = M[:, :1]
-    found = np.asarray(rules.greatest(*map(array, (m, x, r, *positions))))
+    found = np.asarray(rules.window_max(*map(array, (m, x, r, *positions))))
     assert (found * (x - r)).sum(-1) == pytest.approx(m[:, 0] * (x.max(-1) - r.max(-1)))
     assert np.abs(found / m).max() <= 1 + 1e-12
-    found = np.asarray(rules.ordered(*map(array, (M, x, r))))
+    found = np.asarray(rules.sort(*map(array, (M, x, r))))
     assert (found * (x - r)).sum(-1) == pytest.approx((M * (np.sort(x) - np.sort(r))).sum(-1))
 
 

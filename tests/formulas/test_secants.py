@@ -21,7 +21,7 @@ FUNCTIONS = {  # by the names of their secants, in double precision
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "reciprocal": np.reciprocal,
     "relu": lambda x: np.maximum(x, 0), "silu": lambda x: x * scipy_special.expit(x), "gelu": lambda x: x * scipy_special.ndtr(x),
     "gelu_tanh": lambda x: x * scipy_special.expit(2 * (2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)),
-    "cube": lambda x: x * x * x, "jump": np.floor,
+    "cube": lambda x: x * x * x, "piecewise_constant": np.floor,
     "tanhshrink": lambda x: x - np.tanh(x), "tanh_fused": np.tanh, "sigmoid_fused": scipy_special.expit,
 }  # fmt: skip
 NOT_NEGATIVE, POSITIVE = ("sqrt", "log1p"), ("log", "rsqrt", "reciprocal")
@@ -75,7 +75,16 @@ def test_every_secant_is_here():
     closed = {
         name for name, f in vars(secants).items() if callable(f) and getattr(f, "__module__", "") == secants.__name__
     }
-    helpers = {"exponential", "exponential_fused", "tanhc", "decay", "log1pc", "quotient_where", "of", "finite"}
+    helpers = {
+        "exponential",
+        "exponential_fused",
+        "tanhc",
+        "decay",
+        "log1pc",
+        "quotient_where",
+        "from_function",
+        "zero_infinities",
+    }
     assert {name for name in closed if not name.startswith("_")} - helpers == set(FUNCTIONS)
 
 
@@ -125,9 +134,11 @@ def test_the_secant_of_any_function(of_torch, of_tensorflow, exact, framework):
     x, r = map(np.array, zip(*itertools.product([-3.0, -1e-9, 0.0, 0.3, 0.3 + 1e-14, 2.5], repeat=2), strict=True))
     if framework is torch:
         given = [torch.tensor(v) for v in (x, r)]
-        found = secants.of(of_torch)(*given, *map(of_torch, given)).numpy()
+        found = secants.from_function(of_torch)(*given, *map(of_torch, given)).numpy()
     else:
-        compiled = tf.function(lambda x, r: secants.of(of_tensorflow)(x, r, of_tensorflow(x), of_tensorflow(r)))
+        compiled = tf.function(
+            lambda x, r: secants.from_function(of_tensorflow)(x, r, of_tensorflow(x), of_tensorflow(r))
+        )
         found = compiled(tf.constant(x), tf.constant(r)).numpy()
     change = np.array([float(exact(mpmath.mpf(a)) - exact(mpmath.mpf(b))) for a, b in zip(x, r, strict=True)])
     assert np.abs(found * (x - r) - change).max() <= 16 * EPS * 5

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
 from ..formulas.additivity import EPS, TOLERANCE
 from ..formulas.namespace import namespace
-from ..formulas.rules import Term, inner
+from ..formulas.rules import Term, contribution
 
 
 # ---------------------------------------------------------------------- what a handler gets
@@ -197,7 +197,7 @@ class HandlerRule(ABC):
     def _worst(self, terms: Sequence[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
         """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
         with np.errstate(all="ignore"):
-            differences = [inner(m, v, r) for m, v, r in terms]
+            differences = [contribution(m, v, r) for m, v, r in terms]
             size = sum(self.row_sums(abs(d)) for d in differences[inputs:])
             operands = sum(self.row_sums(abs(m) * (abs(v) + abs(r))) for m, v, r in terms)
         scale = size + 64 * rounding * operands + np.finfo(np.float32).tiny

@@ -79,8 +79,8 @@ def rescale(secant: Secant | None = None) -> Rule:
             slopes = [xp.conj(slope) for slope in _slopes(record, own)]
         else:
             (x,), (r,), (y,), (yr,) = inputs, record.reference_inputs, record.outputs, record.reference_outputs
-            slopes = [secant(x, r, xp.matched(y, x), xp.matched(yr, x))]
-        return [xp.matched(multiplier, slope) * slope for slope in slopes]
+            slopes = [secant(x, r, xp.match_dtype(y, x), xp.match_dtype(yr, x))]
+        return [xp.match_dtype(multiplier, slope) * slope for slope in slopes]
 
     return rule
 
@@ -91,7 +91,7 @@ def _slopes(record: OperationRecord, secant: Secant | None) -> list[Array]:
     operands, xp = list(zip(inputs, record.reference_inputs, strict=True)), namespace(y)
     if len(operands) == 1 and len(record.varying) > 1:
         operands = [(xp.broadcast(operands[0][0], y), xp.broadcast(operands[0][1], yr))]
-    return rules.rescale(record.evaluate, operands, xp.matched(y, inputs[0]), xp.matched(yr, inputs[0]), secant)
+    return rules.rescale(record.evaluate, operands, xp.match_dtype(y, inputs[0]), xp.match_dtype(yr, inputs[0]), secant)
 
 
 def along_segment(nodes: int) -> Rule:

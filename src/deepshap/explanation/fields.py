@@ -10,7 +10,7 @@ from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
 from ..explanation.labels import as_array, as_labels, with_plain_texts
-from ..formulas.additivity import cleared
+from ..formulas.additivity import zero_and_redistribute
 from ._compat import tracked_arrays, tracked_labels, tracked_objects
 from .forecasts import Forecasts
 from .uncertainty import Errors, noise
@@ -235,7 +235,7 @@ class Fields(Forecasts):
             )
         for name in ("values", *self._error_names):
             tracked = tracked_objects(self._s)[name]
-            self._track(**{name: Obj(cleared(np.asarray(tracked.o), behind, axes), list(tracked.dim))})
+            self._track(**{name: Obj(zero_and_redistribute(np.asarray(tracked.o), behind, axes), list(tracked.dim))})
 
     def _rounding(self, axes: tuple[int, ...]) -> np.ndarray:
         """What rounding of a row's outputs amounts to in values that differences of outputs estimate."""

@@ -22,7 +22,7 @@ def output_scale(outputs: np.ndarray, expected: np.ndarray, largest: np.ndarray)
     return scale + np.finfo(np.float32).tiny
 
 
-def chosen(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def select_columns(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return for each row the values, (rows, outputs), in its columns, (rows, k)."""
     selected: np.ndarray = values[np.arange(values.shape[0])[:, None], columns]
     return selected
@@ -60,7 +60,7 @@ def additivity_gap(
     return np.abs(explained - (outputs - expected)) / (output_scale(outputs, expected, largest) + rounding)
 
 
-def cleared(values: np.ndarray, mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def zero_and_redistribute(values: np.ndarray, mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Set values to 0 where ``mask`` holds and keep the sums over the axes.
 
     The removed rounding errors are distributed over the remaining values in proportion to their size.

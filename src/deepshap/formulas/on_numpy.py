@@ -70,7 +70,7 @@ def cast(x: Array, like: Array) -> Array:
     return x.astype(like.dtype)
 
 
-def matched(x: Array, like: Array) -> Array:
+def match_dtype(x: Array, like: Array) -> Array:
     """Return the array: NumPy promotes dtypes by itself."""
     return x
 
@@ -114,7 +114,7 @@ def div_(x: Array, y: Array) -> Array:
     return np.divide(x, y, out=x)
 
 
-def finite_(x: Array) -> Array:
+def zero_infinities_(x: Array) -> Array:
     """Replace infinities by 0 and keep NaN."""
     np.copyto(x, 0, where=np.isinf(x))
     return x
@@ -153,13 +153,13 @@ def max_last(x: Array) -> Array:
 
 
 # ---------------------------------------------------------------------- tracing
-def once(formula: Callable[..., Any]) -> Callable[..., Any]:
+def cached(formula: Callable[..., Any]) -> Callable[..., Any]:
     """Return the formula: NumPy traces nothing."""
     return formula
 
 
 # ---------------------------------------------------------------------- control and derivatives
-def anywhere(condition: Array) -> bool:
+def any_element(condition: Array) -> bool:
     """Return whether a condition holds for any element."""
     return bool(condition.any())
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
-from .traced import once
+from .traced import cached
 
 exp, expm1, log1p, tanh, sigmoid, sqrt, erfc = (
     tf.exp, tf.math.expm1, tf.math.log1p, tf.tanh, tf.sigmoid, tf.sqrt, tf.math.erfc,
@@ -65,7 +65,7 @@ def cast(x: Any, like: Any) -> Any:
     return tf.cast(x, like.dtype)
 
 
-matched = cast  # TensorFlow promotes nothing
+match_dtype = cast  # TensorFlow promotes nothing
 
 
 def constant(values: np.ndarray, like: Any) -> Any:
@@ -103,14 +103,14 @@ def at_least_tiny_(x: Any) -> Any:
     return tf.where(x > least, x, least)
 
 
-def finite_(x: Any) -> Any:
+def zero_infinities_(x: Any) -> Any:
     """Replace infinities by 0 and keep NaN."""
     return tf.where(tf.math.is_inf(tf.abs(x)), tf.zeros_like(x), x)
 
 
 def half_sum(x: Any, r: Any) -> Any:
     """Return (x + r) / 2."""
-    return x if x is r else once(_half_sum)(x, r)
+    return x if x is r else cached(_half_sum)(x, r)
 
 
 def _half_sum(x: Any, r: Any) -> Any:
@@ -159,7 +159,7 @@ def take(x: Any, index: Any) -> Any:
     return tf.gather(x, index, batch_dims=x.shape.rank - 1)
 
 
-def put(like: Any, *parts: tuple[Any, Any]) -> Any:
+def scatter_add(like: Any, *parts: tuple[Any, Any]) -> Any:
     """Add up values at their positions of a last axis as long as that of ``like``, for parts (positions, values)."""
     size = tf.shape(like)[-1]
     placed = [tf.one_hot(index, size, dtype=values.dtype) * values[..., None] for index, values in parts]
@@ -176,7 +176,7 @@ def max_last(x: Any) -> Any:
     return tf.reduce_max(x, -1, keepdims=True)
 
 
-def count_up(x: Any) -> Any:
+def cumsum(x: Any) -> Any:
     """Return the cumulative sum over the last axis; for conditions, how many hold up to each position."""
     return tf.cumsum(tf.cast(x, tf.int32), -1)
 
@@ -186,13 +186,13 @@ def argsort(x: Any) -> Any:
     return tf.argsort(x, stable=True)
 
 
-def unsorted(order: Any, values: Any) -> Any:
+def unsort(order: Any, values: Any) -> Any:
     """Put each value at the position that an order, see ``argsort``, names for it."""
     return tf.gather(values, tf.argsort(order, stable=True), batch_dims=values.shape.rank - 1)
 
 
 # ---------------------------------------------------------------------- control and derivatives
-def anywhere(condition: Any) -> Any:
+def any_element(condition: Any) -> Any:
     """Return whether a condition holds for any element."""
     return tf.reduce_any(condition)
 
@@ -207,7 +207,7 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
     return tf.cond(condition, if_true, if_false)
 
 
-def fold(body: Callable[[Any, Any], Any], count: int, start: Any) -> Any:
+def fori_loop(body: Callable[[Any, Any], Any], count: int, start: Any) -> Any:
     """Return the value after ``value = body(k, value)`` for k = 0, ..., count - 1."""
     return tf.while_loop(lambda k, _: k < count, lambda k, value: (k + 1, body(k, value)), (0, start))[1]
 

@@ -48,7 +48,7 @@ def cast(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype)
 
 
-def matched(x: Tensor, like: Tensor) -> Tensor:
+def match_dtype(x: Tensor, like: Tensor) -> Tensor:
     """Return the tensor: torch promotes dtypes by itself."""
     return x
 
@@ -89,7 +89,7 @@ def div_(x: Tensor, y: Tensor) -> Tensor:
     return x.div_(y)
 
 
-def finite_(x: Tensor) -> Tensor:
+def zero_infinities_(x: Tensor) -> Tensor:
     """Replace infinities by 0 and keep NaN."""
     return x.masked_fill_(torch.isinf(x), 0) if x.is_complex() else x.nan_to_num_(math.nan, 0.0, 0.0)
 
@@ -145,7 +145,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return torch.take_along_dim(x, index, -1)
 
 
-def put(like: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor:
+def scatter_add(like: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor:
     """Add up values at their positions of a last axis as long as that of ``like``, for parts (positions, values)."""
     _, values = parts[0]
     sums = values.new_zeros(*values.shape[:-1], like.shape[-1])
@@ -164,7 +164,7 @@ def max_last(x: Tensor) -> Tensor:
     return x.amax(-1, keepdim=True)
 
 
-def count_up(x: Tensor) -> Tensor:
+def cumsum(x: Tensor) -> Tensor:
     """Return the cumulative sum over the last axis; for conditions, how many hold up to each position."""
     return x.cumsum(-1)
 
@@ -179,19 +179,19 @@ def argsort(x: Tensor) -> Tensor:
     return torch.argsort(x, dim=-1, stable=True)
 
 
-def unsorted(order: Tensor, values: Tensor) -> Tensor:
+def unsort(order: Tensor, values: Tensor) -> Tensor:
     """Put each value at the position that an order, see ``argsort``, names for it."""
     return torch.empty_like(values).scatter_(-1, order, values)
 
 
 # ---------------------------------------------------------------------- tracing
-def once(formula: Callable[..., Any]) -> Callable[..., Any]:
+def cached(formula: Callable[..., Any]) -> Callable[..., Any]:
     """Return the formula: torch runs it eagerly."""
     return formula
 
 
 # ---------------------------------------------------------------------- control and derivatives
-def anywhere(condition: Tensor) -> bool:
+def any_element(condition: Tensor) -> bool:
     """Return whether a condition holds for any element."""
     return bool(condition.any())
 
@@ -206,7 +206,7 @@ def cond(condition: bool, if_true: Callable[[], Any], if_false: Callable[[], Any
     return if_true() if condition else if_false()
 
 
-def fold(body: Callable[[Any, Any], Any], count: int, value: Tensor) -> Tensor:
+def fori_loop(body: Callable[[Any, Any], Any], count: int, value: Tensor) -> Tensor:
     """Return the value after ``value = body(k, value)`` for k = 0, ..., count - 1."""
     for k in range(count):
         value = body(k, value)

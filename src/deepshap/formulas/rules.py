@@ -38,10 +38,10 @@ def rescale(
     """Return the slopes of an elementwise function for each operand (Shrikumar et al. 2017).
 
     Several operands get Shapley values: the slope of an operand is the secant of the function averaged over the sides of the
-    other operands with Shapley weights. ``secant`` must hold for these averages too; the default is ``secants.of``.
+    other operands with Shapley weights. ``secant`` must hold for these averages too; the default is ``secants.from_function``.
     """
     if len(operands) == 1:
-        return [(secant or secants.of(evaluate))(*operands[0], y, yr)]
+        return [(secant or secants.from_function(evaluate))(*operands[0], y, yr)]
     values = {(0,) * len(operands): y, (1,) * len(operands): yr}
 
     def value_at(sides: Choice) -> Array:
@@ -63,7 +63,7 @@ def _share(
         total = 0
         for others in itertools.product((0, 1), repeat=players - 1):
             weight = 1 / (players * comb(players - 1, sum(others)))
-            total = total + weight * xp.matched(value(others), like)
+            total = total + weight * xp.match_dtype(value(others), like)
         return total
 
     def function(operand_value: Array) -> Array:
@@ -78,7 +78,7 @@ def _share(
 
     y, yr = value_at((0,) * players), value_at((1,) * players)
     x, r = (xp.broadcast(side, y, yr) for side in operands[player])
-    return (secant or secants.of(function))(x, r, end(0, x), end(1, r))
+    return (secant or secants.from_function(function))(x, r, end(0, x), end(1, r))
 
 
 def along_segment(
@@ -168,10 +168,10 @@ def _mean_of_branch(sides: Sides, taken: Array) -> tuple[Array, Array]:
     """Return the mean of both sides where it is finite, else the side that takes the branch, and where the mean is finite."""
     xp, average = namespace(sides[0]), mean(sides)
     is_finite = xp.isfinite(average)
-    return bounded(xp.where(is_finite, average, xp.where(taken, *sides))), is_finite
+    return clip_infinities(xp.where(is_finite, average, xp.where(taken, *sides))), is_finite
 
 
-def bounded(x: Array) -> Array:
+def clip_infinities(x: Array) -> Array:
     """Clip infinities, and the finite numbers near the limit of a dtype that stand for them; the exponential of either is 0."""
     xp = namespace(x)
     if xp.is_complex(x):
@@ -180,13 +180,13 @@ def bounded(x: Array) -> Array:
     return xp.clip(x, -bound, bound)
 
 
-def on_change(explained: Array, x: Array, r: Array) -> Array:
+def per_change(explained: Array, x: Array, r: Array) -> Array:
     """Return the multiplier of a change from r to x that explains ``explained``: for ids, which have no slope."""
     xp = namespace(x)
-    return secants.quotient_where(~xp.equal(x, r), xp.matched(explained, x), x - r)
+    return secants.quotient_where(~xp.equal(x, r), xp.match_dtype(explained, x), x - r)
 
 
-def jump_of_lookup(rows: Sequence[Sequence[Array]]) -> Array:
+def lookup_change(rows: Sequence[Sequence[Array]]) -> Array:
     """Return the share of the ids in a change of looked-up rows; ``rows[t][i]`` are the rows of table t at ids i, example first.
 
     This is the Shapley value of the ids in a game of table and ids: their change, averaged over both tables.
@@ -231,7 +231,7 @@ def log_softmax(
     xp = namespace(z)
     weights = _weights(_difference(z, r), xp.exp(u), xp.exp(ur), total - total_r, slope)
     multipliers = _normalise(m, weights)
-    any_masked = xp.anywhere((total < -MASKED) | (total_r < -MASKED))
+    any_masked = xp.any_element((total < -MASKED) | (total_r < -MASKED))
     return xp.cond(any_masked, lambda: _where_masked(m, z, r, total, total_r, multipliers), lambda: multipliers)
 
 
@@ -251,7 +251,7 @@ def softmax(
         return _where_masked(m_u, z, r, total, total_r, _normalise(m_u, weights))
 
     # A single conditional around the formulas: XLA computes both branches of smaller ones.
-    return xp.cond(xp.anywhere(masked), with_masks, lambda: _normalise(of_logs(d - D), weights))
+    return xp.cond(xp.any_element(masked), with_masks, lambda: _normalise(of_logs(d - D), weights))
 
 
 def _change(z: Array, r: Array) -> Array:
@@ -293,7 +293,7 @@ def _of_masked_rows(m: Array, z: Array, r: Array, masked: Sides, otherwise: Arra
 
 
 # ---------------------------------------------------------------------- vectors over their size, along the last axis
-def standardised(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
+def standardize(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
     """Return the multipliers of x for y = c / q with q = sqrt(mean(c^2) + eps), where c is x, or x - mean(x) if ``centred``.
 
     They combine the half-split of the product of c and 1 / q with the secants of the reciprocal root and of squares. With
@@ -307,7 +307,7 @@ def standardised(m: Array, y: Sides, size: Sides, centred: bool) -> Array:
     return result * xp.half_sum(1 / q, 1 / qr)
 
 
-def normalised(m: Array, x: Sides, y: Sides, bound: float) -> Array:
+def normalize(m: Array, x: Sides, y: Sides, bound: float) -> Array:
     """Return the multipliers of x for y = x / b with the norm b = max(sqrt(sum(x^2)), bound).
 
     They combine ``ratio`` with the secants of maximum, root and squares. The half-split of the product of x and 1 / b would
@@ -322,7 +322,7 @@ def normalised(m: Array, x: Sides, y: Sides, bound: float) -> Array:
 
 
 # ---------------------------------------------------------------------- order, along the last axis
-def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
+def window_max(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
     """Return the multipliers of the maximum of each window without ties (cross-max); x is greatest at positions i, r at j.
 
     With ``y = x_i`` and ``y_r = r_j``, i explains a rise and j a fall. The input there changed at least as much as
@@ -333,16 +333,16 @@ def greatest(m: Array, x: Array, r: Array, i: Array, j: Array) -> Array:
     change = y - yr
     to_i = xp.where(unmoved, 1.0, secants.quotient_where(change > 0, change, y - xp.take(r, i)))
     to_j = xp.where(unmoved, 0.0, secants.quotient_where(change < 0, change, xp.take(x, j) - yr))
-    return xp.put(x, (i, m * to_i), (j, m * to_j))
+    return xp.scatter_add(x, (i, m * to_i), (j, m * to_j))
 
 
 def maximum(m: Array, x: Array, r: Array) -> Array:
     """Return the multipliers of the maximum over the last axis (cross-max); tied elements share it, whatever their order."""
     xp = namespace(x)
-    return m * slopes_of_greatest(x, r, xp.max_last(x), xp.max_last(r), xp.sum_last)
+    return m * max_slopes(x, r, xp.max_last(x), xp.max_last(r), xp.sum_last)
 
 
-def slopes_of_greatest(x: Array, r: Array, y: Array, yr: Array, count: Callable[[Array], Array]) -> Array:
+def max_slopes(x: Array, r: Array, y: Array, yr: Array, count: Callable[[Array], Array]) -> Array:
     """Return the slopes of the maximum, y of x and yr of r (cross-max), shared by the elements that attain the larger of both.
 
     ``count`` sums over the elements that a maximum is taken of.
@@ -354,7 +354,7 @@ def slopes_of_greatest(x: Array, r: Array, y: Array, yr: Array, count: Callable[
     return secants.quotient_where(decisive & ~unchanged, y - yr, x - r, 1.0) * share / xp.clip(count(share), 1.0)
 
 
-def ordered(m: Array, x: Array, r: Array) -> Array:
+def sort(m: Array, x: Array, r: Array) -> Array:
     """Return the multipliers of x for its values in ascending order.
 
     Along the segment from r to x, sorting is a permutation that changes where two elements cross. Between crossings the slope
@@ -373,14 +373,14 @@ def ordered(m: Array, x: Array, r: Array) -> Array:
         def held() -> Array:
             point = xp.lerp(r, x, (start + end) / 2)
             order = xp.argsort(point)
-            return total + (end - start) * xp.unsorted(order, _shared(m, xp.take(point, order)))
+            return total + (end - start) * xp.unsort(order, _shared(m, xp.take(point, order)))
 
-        return xp.cond(xp.anywhere(end > start), held, lambda: total)
+        return xp.cond(xp.any_element(end > start), held, lambda: total)
 
-    return xp.fold(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
+    return xp.fori_loop(between, size * (size - 1) // 2 + 1, xp.zeros_like(x))
 
 
-def chosen(m: Array, x: Array, r: Array, p: Array, pr: Array) -> Array:
+def topk_indices(m: Array, x: Array, r: Array, p: Array, pr: Array) -> Array:
     """Return the multipliers of x for the positions of its K greatest values in descending order, p of x and pr of r.
 
     The effect of a position's change goes to the values that caused it, in proportion to their changes: to those that grew
@@ -388,7 +388,7 @@ def chosen(m: Array, x: Array, r: Array, p: Array, pr: Array) -> Array:
     """
     xp, limit = namespace(x), -namespace(x).lowest(x) / 2
     d = xp.clip(x, -limit, limit) - xp.clip(r, -limit, limit)  # equal infinities do not differ
-    level, effect = xp.count_up(xp.ones_like(m)) - 1, xp.matched(m, x) * xp.matched(p - pr, x)
+    level, effect = xp.cumsum(xp.ones_like(m)) - 1, xp.match_dtype(m, x) * xp.match_dtype(p - pr, x)
     level, effect, rank, rank_r = level[..., None], effect[..., None], _ranks(x)[..., None, :], _ranks(r)[..., None, :]
     rose = ((rank <= level) & (rank_r > level)) | ((rank < level) & (rank_r >= level))
     fell = ((rank_r <= level) & (rank > level)) | ((rank_r < level) & (rank >= level))
@@ -401,22 +401,22 @@ def chosen(m: Array, x: Array, r: Array, p: Array, pr: Array) -> Array:
 def _ranks(x: Array) -> Array:
     """Return the rank of each value in descending order, stable for equal values."""
     xp = namespace(x)
-    return xp.unsorted(xp.argsort(-x), xp.count_up(xp.ones_like(x)) - 1)
+    return xp.unsort(xp.argsort(-x), xp.cumsum(xp.ones_like(x)) - 1)
 
 
-def coordinates(explained: Array, sides: Sequence[Sides]) -> list[Array]:
+def share_coordinates(explained: Array, sides: Sequence[Sides]) -> list[Array]:
     """Return the multipliers of coordinates of a position: those that differ share equally what the position explains."""
     xp = namespace(explained)
     differing = sum(xp.cast(~xp.equal(p, q), explained) for p, q in sides)
-    return [on_change(secants.quotient_where(differing > 0, explained, differing), p, q) for p, q in sides]
+    return [per_change(secants.quotient_where(differing > 0, explained, differing), p, q) for p, q in sides]
 
 
 def _shared(m: Array, ascending: Array) -> Array:
     """Average the multipliers of ranks over groups of equal values."""
     xp = namespace(m)
     steps = ~xp.equal(ascending[..., 1:], ascending[..., :-1])
-    group = xp.count_up(xp.concat([steps[..., :1] & False, steps]))
-    sums, counts = (xp.put(m, (group, values)) for values in (m, xp.ones_like(m)))
+    group = xp.cumsum(xp.concat([steps[..., :1] & False, steps]))
+    sums, counts = (xp.scatter_add(m, (group, values)) for values in (m, xp.ones_like(m)))
     return xp.take(sums, group) / xp.take(counts, group)
 
 
@@ -436,13 +436,13 @@ def where_reached(m: Array, result: Array) -> Array:
     return xp.where(xp.equal(m, 0) & xp.isnan(result), 0.0, result)
 
 
-def inner(m: Array, x: Array, r: Array) -> Array:
+def contribution(m: Array, x: Array, r: Array) -> Array:
     """Return the contribution m * (x - r), real; multipliers of complex values are conjugated like gradients."""
     xp = namespace(m)
-    return explained(m, xp.matched(xp.where(xp.equal(x, r) | xp.equal(m, 0), 0.0, x - r), m))
+    return contribution_of(m, xp.match_dtype(xp.where(xp.equal(x, r) | xp.equal(m, 0), 0.0, x - r), m))
 
 
-def explained(m: Array, difference: Array) -> Array:
+def contribution_of(m: Array, difference: Array) -> Array:
     """Return the contribution of a difference, real."""
     xp = namespace(m)
     return xp.real(xp.conj(m) * difference)
@@ -453,6 +453,6 @@ Term = tuple[Array, Array, Array]  # a multiplier, and both sides of its operand
 
 def local_gap(inputs: Sequence[Term], outputs: Sequence[Term]) -> tuple[Array, Array]:
     """Return the gap between the contributions of an operation's inputs and outputs, and the outputs' size, in float64."""
-    explained, expected = ([inner(*term) for term in terms] for terms in (inputs, outputs))
+    explained, expected = ([contribution(*term) for term in terms] for terms in (inputs, outputs))
     gap = sum(namespace(e).total(e) for e in explained) - sum(namespace(w).total(w) for w in expected)
     return abs(gap), sum(namespace(w).total(abs(w)) for w in expected)

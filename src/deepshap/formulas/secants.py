@@ -2,7 +2,7 @@
 
 Each secant takes the example's and the reference's value and output, ``(x, r, y, y_r)``, in any shapes that broadcast, and
 returns the slope, which tends to the derivative as x tends to r. The closed forms lose no digits, however close x and r are;
-``of`` is for functions without a closed form. Formulas: docs/mathematics.md.
+``from_function`` is for functions without a closed form. Formulas: docs/mathematics.md.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ FUSED: dict[Secant, Secant] = {tanh: tanh_fused, sigmoid: sigmoid_fused}
 
 def exp(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return the larger of the two exponentials times ``decay(x - r)``."""
-    return finite(exponential(x - r, y, yr))
+    return zero_infinities(exponential(x - r, y, yr))
 
 
 def exponential(d: Array, y: Array, yr: Array) -> Array:
@@ -139,7 +139,7 @@ def log(x: Array, r: Array, y: Array, yr: Array) -> Array:
 def _log_secant(lower: Array, distance: Array, difference: Array) -> Array:
     near = distance <= lower  # elsewhere the quotient is exact, and the ratio might overflow
     ratio = namespace(lower).where(near, distance / lower, 0.0)
-    return finite(quotient_where(~near, difference, distance, log1pc(ratio) / lower))
+    return zero_infinities(quotient_where(~near, difference, distance, log1pc(ratio) / lower))
 
 
 def log1p(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -149,13 +149,13 @@ def log1p(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def sqrt(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return 1 / (y + y_r)."""
-    return finite(1 / (y + yr))
+    return zero_infinities(1 / (y + yr))
 
 
 def rsqrt(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return -y y_r / (sqrt x + sqrt r), where y = 1 / sqrt x."""
     xp = namespace(x)
-    return finite(-y * yr / (xp.sqrt(x) + xp.sqrt(r)))
+    return zero_infinities(-y * yr / (xp.sqrt(x) + xp.sqrt(r)))
 
 
 def square(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -165,7 +165,7 @@ def square(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def reciprocal(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return -1 / (x r)."""
-    return finite(-y * yr)
+    return zero_infinities(-y * yr)
 
 
 def relu(x: Array, r: Array, y: Array, yr: Array) -> Array:
@@ -184,7 +184,7 @@ def silu(x: Array, r: Array, y: Array, yr: Array) -> Array:
 
 def gelu(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return the secant of the product x Phi(x), where Phi is the normal distribution function, as in ``silu``."""
-    return namespace(x).once(_gelu)(x, r, y, yr, _normal(x), _normal(r))
+    return namespace(x).cached(_gelu)(x, r, y, yr, _normal(x), _normal(r))
 
 
 def _gelu(x: Array, r: Array, y: Array, yr: Array, s: Array, sr: Array) -> Array:
@@ -227,12 +227,12 @@ def cube(x: Array, r: Array, y: Array, yr: Array) -> Array:
     return x * x + (x + r) * r
 
 
-def jump(x: Array, r: Array, y: Array, yr: Array) -> Array:
+def piecewise_constant(x: Array, r: Array, y: Array, yr: Array) -> Array:
     """Return the quotient of differences, the secant of a piecewise constant function."""
-    return finite(quotient_where(~namespace(x).equal(y, yr), y - yr, x - r))
+    return zero_infinities(quotient_where(~namespace(x).equal(y, yr), y - yr, x - r))
 
 
-def of(function: Callable[[Array], Array]) -> Secant:
+def from_function(function: Callable[[Array], Array]) -> Secant:
     """Return the secant of any elementwise function.
 
     The slope is the derivative at the midpoint where that explains the difference of the outputs to rounding error, else the
@@ -243,7 +243,7 @@ def of(function: Callable[[Array], Array]) -> Secant:
 
     def secant(x: Array, r: Array, y: Array, yr: Array) -> Array:
         xp = namespace(x)
-        return xp.once(_slope_or_quotient)(xp.derivative(function, (x + r) / 2), x, r, y, yr)
+        return xp.cached(_slope_or_quotient)(xp.derivative(function, (x + r) / 2), x, r, y, yr)
 
     return secant
 
@@ -254,9 +254,9 @@ def _slope_or_quotient(slope: Array, x: Array, r: Array, y: Array, yr: Array) ->
     rounding = 8 * xp.eps(y) * (abs(y) + abs(yr))
     explained, equal = abs(difference - slope * distance) <= rounding, xp.equal(distance, 0)
     slope = xp.where(explained, slope, difference / distance)
-    return finite(xp.where(equal & xp.isnan(slope), 0.0, slope))
+    return zero_infinities(xp.where(equal & xp.isnan(slope), 0.0, slope))
 
 
-def finite(slope: Array) -> Array:
+def zero_infinities(slope: Array) -> Array:
     """Replace infinite slopes by 0: their operand did not change, as of sqrt at 0 on both sides, and explains nothing."""
-    return namespace(slope).finite_(slope)
+    return namespace(slope).zero_infinities_(slope)

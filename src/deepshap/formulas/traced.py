@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 
-def created(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
+def create_operation(op_type: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
     """Add an operation to the current graph and return its outputs.
 
     Calls ``create_op`` without its decorators: they read the signature at every call, which takes a tenth of the time of
@@ -39,7 +39,7 @@ class _Formula:
     def __call__(self, tensors: Sequence[Any]) -> Any:
         if self._kind:  # known from the first call; TensorFlow's checks take five times as long
             self._function.add_to_graph(tf.compat.v1.get_default_graph())
-            outputs = created(self._kind, tensors, self._attributes)
+            outputs = create_operation(self._kind, tensors, self._attributes)
             return outputs if self._several else outputs[0]
         results = self._function(*tensors)
         self._several = isinstance(results, (list, tuple))
@@ -54,7 +54,7 @@ _tracing: list[Hashable] = []  # a formula called while another is traced become
 
 
 @functools.cache
-def once(formula: Callable[..., Any]) -> Callable[..., Any]:
+def cached(formula: Callable[..., Any]) -> Callable[..., Any]:
     """Make a formula of tensors, or of pairs of tensors, one operation in graphs, traced once per process and dtype.
 
     The formula may depend on dtypes, on ranks and on which arguments are the same tensor, but not on sizes.

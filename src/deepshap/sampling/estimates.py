@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engines.interface import Comparison, Contributions
 from ..explanation.uncertainty import noise, spread_over
-from ..formulas.additivity import chosen
+from ..formulas.additivity import select_columns
 from .comparisons import GROUPS, KnownContribution, Uncertainty, WeightedComparison
 from .players import Players
 
@@ -51,8 +51,8 @@ class RunningEstimate:
         rows, weights = term.rows[at], term.weights[at]
         self._add(self.by_players(found), rows, weights)
         references = len(term.comparison.references) * share if term.comparison.all_pairs else 1
-        output = chosen(found.outputs, columns) * weights[:, None]
-        reference = chosen(found.reference_outputs, columns) * weights[:, None]
+        output = select_columns(found.outputs, columns) * weights[:, None]
+        reference = select_columns(found.reference_outputs, columns) * weights[:, None]
         with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with
             np.add.at(self.difference, rows, output * references - reference)
         if term.comparison is self._whole:

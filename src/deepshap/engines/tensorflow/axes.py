@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...formulas import rules
-from ...formulas.traced import once
+from ...formulas.traced import cached
 from ..operation_record import Rule, along_segment, values
 from ..windows import joined, within
 from .graphs import static_value
@@ -99,7 +99,7 @@ def cross_max(sign: int = 1) -> Rule:
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         folding = _folding(record)
         x, r = (sign * folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
-        return [folding.unfold(once(rules.maximum)(folding.result(multiplier), x, r))]
+        return [folding.unfold(cached(rules.maximum)(folding.result(multiplier), x, r))]
 
     return rule
 
@@ -135,7 +135,7 @@ def gauss_legendre(nodes: Any) -> tuple[Any, Any]:
 
 
 def product_or_normalization(otherwise: Rule) -> Rule:
-    """Build the rule of products: ``otherwise``, or ``rules.normalised`` for vectors times the reciprocals of their norms.
+    """Build the rule of products: ``otherwise``, or ``rules.normalize`` for vectors times the reciprocals of their norms.
 
     TensorFlow and Keras compose the normalization of other operations.
     """
@@ -150,7 +150,7 @@ def product_or_normalization(otherwise: Rule) -> Rule:
                     (folding.fold(v), folding.fold(vr))
                     for v, vr in (record.sides()[k], (record.outputs[0], record.reference_outputs[0]))
                 )
-                input_multiplier = folding.unfold(rules.normalised(folding.fold(multiplier), x, y, bound))
+                input_multiplier = folding.unfold(rules.normalize(folding.fold(multiplier), x, y, bound))
                 return [
                     None if k else input_multiplier,
                     input_multiplier if k else None,
@@ -211,34 +211,34 @@ def max_pool(record: OperationRecord, multiplier: Any) -> list[Any]:
     x, r = record.inputs[0], record.reference_inputs[0]
     take, point = _windows(record, x), tf.identity(x)
     of_x = take(point)
-    slopes = once(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, take(r))
+    slopes = cached(rules.maximum)(tf.expand_dims(multiplier, -1), of_x, take(r))
     return tf.gradients(of_x, point, slopes)
 
 
 def arg_position(sign: int = 1) -> Rule:
-    """Build the rule of the position of the maximum along an axis (or of the minimum), see ``rules.chosen``."""
+    """Build the rule of the position of the maximum along an axis (or of the minimum), see ``rules.topk_indices``."""
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         folding = _folding(record)
         x, r = (sign * folding.fold(v[0]) for v in (record.inputs, record.reference_inputs))
         p, pr = (folding.result(v[0]) for v in (record.outputs, record.reference_outputs))
-        return [sign * folding.unfold(rules.chosen(folding.result(multiplier), x, r, p, pr))]
+        return [sign * folding.unfold(rules.topk_indices(folding.result(multiplier), x, r, p, pr))]
 
     return rule
 
 
 def top_positions(record: OperationRecord, multiplier: Any) -> list[Any]:
-    """Apply the rule of the positions of the k largest values, see ``rules.chosen``."""
-    return [rules.chosen(multiplier, *values(record))]
+    """Apply the rule of the positions of the k largest values, see ``rules.topk_indices``."""
+    return [rules.topk_indices(multiplier, *values(record))]
 
 
 def top_values(record: OperationRecord, multiplier: Any) -> list[Any]:
     """Apply the rule of the k largest values in order: their negatives ascend."""
     (x,), (r,) = record.inputs, record.reference_inputs
     if int(multiplier.shape[-1] or 0) == 1:
-        return [once(rules.maximum)(multiplier, x, r)]
+        return [cached(rules.maximum)(multiplier, x, r)]
     if x.shape[-1] is None:
         raise UnsupportedOperationError(f"{record.name} in {record.place} over an axis of unknown size has no rule.")
     rest = tf.shape(x)[-1] - tf.shape(multiplier)[-1]
     m = tf.concat([multiplier, tf.zeros(tf.concat([tf.shape(x)[:-1], [rest]], 0), multiplier.dtype)], -1)
-    return [rules.ordered(m, -x, -r)]
+    return [rules.sort(m, -x, -r)]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from ...formulas.traced import created
+from ...formulas.traced import create_operation
 from ._compat import definition_of, graph_of
 from .operations import LOOPS, arguments
 
@@ -301,7 +301,7 @@ def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
     attributes = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
     if retyped:
         inputs = _retype(op, list(inputs), attributes)
-    outputs = created(op.type, inputs, attributes)
+    outputs = create_operation(op.type, inputs, attributes)
     for output, original in zip(outputs, op.outputs, strict=True):
         if output.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
             output.set_shape(original.shape)

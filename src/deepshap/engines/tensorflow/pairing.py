@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from ...formulas.traced import once
+from ...formulas.traced import cached
 from .graphs import emit
 
 ROWS = 7919  # a prime, for a number of rows that nothing else has
@@ -184,7 +184,7 @@ def _taken(axis: int) -> Callable[..., Any]:
     def taken(x: Any, r: Any, at: Any, at_r: Any) -> list[Any]:
         return [tf.gather(x, at, axis=axis), tf.gather(r, at_r, axis=axis)]
 
-    return once(taken)
+    return cached(taken)
 
 
 @cache
@@ -203,7 +203,7 @@ def _broadcast(axis: int, inner: int, outer: int) -> Callable[..., Any]:
 
         return [laid_out(v, s, a) for v, s, a in zip((x, r), sizes, ([-1, 1], [1, -1]), strict=True)]
 
-    return once(repeated)
+    return cached(repeated)
 
 
 def _known(value: Value) -> Layout:

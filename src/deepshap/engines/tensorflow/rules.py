@@ -19,7 +19,7 @@ from ...errors import InputError, UnsupportedOperationError, not_a_multiplier
 from ...formulas import rules, secants
 from ...formulas.rules import SMOOTH_NODES
 from ...formulas.secants import Secant
-from ...formulas.traced import once
+from ...formulas.traced import cached
 from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, kernel_dispatch
 from .graphs import emit
@@ -28,8 +28,8 @@ from .pairing import OperationRecord, Unpaired, Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
 
-product, product_or_zero = of_operands(once(rules.product)), of_operands(once(rules.product_or_zero))
-quotient, quotient_or_zero = of_operands(once(rules.quotient)), of_operands(once(rules.quotient_or_zero))
+product, product_or_zero = of_operands(cached(rules.product)), of_operands(cached(rules.product_or_zero))
+quotient, quotient_or_zero = of_operands(cached(rules.quotient)), of_operands(cached(rules.quotient_or_zero))
 
 
 def pull(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
@@ -60,7 +60,7 @@ def _secant(record: OperationRecord, operation: Operation) -> Secant | None:
     secant = operation.secant
     if secant is not None and record.run.pairing.compiles:
         secant = secants.FUSED.get(secant, secant)
-    return secant and once(secant)
+    return secant and cached(secant)
 
 
 def pull_zero_unreached(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
@@ -154,7 +154,7 @@ def select(record: OperationRecord, multiplier: Any) -> list[Any]:
     if not record.varying[0]:
         chosen, zeros = condition[0] != 0, tf.zeros_like(multiplier)
         return record.shares(zeros, tf.where(chosen, multiplier, zeros), tf.where(chosen, zeros, multiplier))
-    of_condition, *of_branches = once(rules.select)(multiplier, condition, a, b)
+    of_condition, *of_branches = cached(rules.select)(multiplier, condition, a, b)
     if record.name == "Select" and record.inputs[0].shape.rank != of_condition.shape.rank:
         of_condition = tf.reduce_sum(of_condition, list(range(1, of_condition.shape.rank)))
     return record.shares(of_condition, *of_branches)
@@ -178,7 +178,7 @@ def lookup(record: OperationRecord, multiplier: Any) -> list[Any]:
     share = tf.reduce_sum(explained, [k for k in range(explained.shape.rank) if k not in of_ids])
     if axis != batch_dims:
         share = tf.reshape(share, tf.shape(ids))
-    return [*by_table, rules.on_change(share, ids, ids_r)]
+    return [*by_table, rules.per_change(share, ids, ids_r)]
 
 
 def lookup_nd(record: OperationRecord, multiplier: Any) -> list[Any]:
@@ -212,14 +212,16 @@ def _at_both_sides(record: OperationRecord, multiplier: Any) -> tuple[list[Any],
             point = tf.identity(tables[0])
             (back,) = tf.gradients(look_up(point, side), point, multiplier)
             by_table.append(tf.convert_to_tensor(back) / 2)
-    jump = rules.jump_of_lookup([[look_up(table, side) for side in sides] for table in tables])
-    return [sum(by_table)] if by_table else [], rules.explained(multiplier, tf.cast(jump, multiplier.dtype))
+    jump = rules.lookup_change([[look_up(table, side) for side in sides] for table in tables])
+    return [sum(by_table)] if by_table else [], rules.contribution_of(multiplier, tf.cast(jump, multiplier.dtype))
 
 
 def _by_coordinates(explained: Any, ids: tuple[Any, Any]) -> Any:
     """Return the multipliers of coordinates, from the share of each number that lies there."""
     share = tf.reduce_sum(explained, list(range(ids[0].shape.rank - 1, explained.shape.rank)))
-    return tf.stack(rules.coordinates(share, list(zip(*(tf.unstack(side, axis=-1) for side in ids), strict=True))), -1)
+    return tf.stack(
+        rules.share_coordinates(share, list(zip(*(tf.unstack(side, axis=-1) for side in ids), strict=True))), -1
+    )
 
 
 def _gather_axes(record: OperationRecord, ids: Any) -> tuple[int, int]:
@@ -241,7 +243,7 @@ def added(values_at: int, places_at: int, sign: int = 1) -> Rule:
             (ids, sides) = (tuple(tf.expand_dims(v, -1) for v in pair) for pair in (ids, sides))
         _require_no_row_axis(record, record.results[0], range(ids[0].shape[-1]))
         at, at_r = (sign * tf.gather_nd(multiplier, side) for side in sides)
-        change = rules.explained(at - at_r, rules.mean(record.sides()[values_at]))
+        change = rules.contribution_of(at - at_r, rules.mean(record.sides()[values_at]))
         by_places = _by_coordinates(change, ids)
         by_operand = {values_at: (at + at_r) / 2, places_at: by_places[..., 0] if single else by_places}
         return [by_operand.get(k, multiplier) for k, varies in enumerate(record.varying) if varies]
@@ -256,13 +258,13 @@ def one_hot(record: OperationRecord, multiplier: Any) -> list[Any]:
             f"OneHot in {record.place} with on or off values that depend on the input has no rule."
         )
     ids, ids_r, rows, rows_r = values(record)
-    return [rules.on_change(tf.reduce_sum(multiplier * (rows - rows_r), record.op.get_attr("axis")), ids, ids_r)]
+    return [rules.per_change(tf.reduce_sum(multiplier * (rows - rows_r), record.op.get_attr("axis")), ids, ids_r)]
 
 
 # ---------------------------------------------------------------------- softmax
 def _softmax_rule(formula: Callable[..., Any]) -> Rule:
     """Build a rule whose formula also takes the logsumexp of both sides."""
-    plain, fused = once(formula), once(partial(formula, slope=secants.exponential_fused))
+    plain, fused = cached(formula), cached(partial(formula, slope=secants.exponential_fused))
 
     def rule(record: OperationRecord, multiplier: Any) -> list[Any]:
         by_kernel = kernel_dispatch.softmax(formula.__name__, formula, record, multiplier)

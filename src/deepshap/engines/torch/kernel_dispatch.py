@@ -29,8 +29,8 @@ ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
 OVER_LAST: dict[Any, int] = {
     rules.softmax: SOFTMAX,
     rules.log_softmax: LOG_SOFTMAX,
-    rules.greatest: GREATEST,
-    rules.standardised: STANDARDISED,
+    rules.window_max: GREATEST,
+    rules.standardize: STANDARDISED,
 }
 FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
 WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences

@@ -260,7 +260,7 @@ class Operation:
     @cached_property
     def of_one(self) -> Operation:
         """What an elementwise operation does where one of its operands varies."""
-        secant = None if self.rule else secants.jump if self.piecewise_constant else self.secant
+        secant = None if self.rule else secants.piecewise_constant if self.piecewise_constant else self.secant
         rule = self.rule or rescale(secant)
         return Operation(
             CUSTOM, rule, secant, broadcastable=self.broadcastable, finite_everywhere=self.finite_everywhere
@@ -269,7 +269,7 @@ class Operation:
     @cached_property
     def of_several(self) -> Operation:
         """What an elementwise operation does where several vary."""
-        rule = self.rule or rescale(secants.jump if self.piecewise_constant else None)
+        rule = self.rule or rescale(secants.piecewise_constant if self.piecewise_constant else None)
         return Operation(CUSTOM, rule, broadcastable=self.broadcastable)
 
     @cached_property

@@ -73,8 +73,8 @@ def lookup(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Rows of a table, chosen by ids: two-player Shapley of table and ids, the ids' share put on their change."""
     (table, table_r), (ids, ids_r) = record.sides()
     i, j = ids.long(), ids_r.long()
-    jump = rules.jump_of_lookup([[t[i], t[j]] for t in (table, table_r)])
-    explained = rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
+    jump = rules.lookup_change([[t[i], t[j]] for t in (table, table_r)])
+    explained = rules.per_change(rules.contribution_of(multiplier, jump).sum(-1), ids, ids_r)
     half = multiplier.flatten(0, -2) / 2
     back = torch.zeros_like(table).index_add(0, i.flatten(), half).index_add(0, j.flatten(), half)
     return record.shares(back, explained)
@@ -85,36 +85,38 @@ def rows(record: OperationRecord, multiplier: Tensor) -> Tensor:
     (table, _), sides = record.sides()
     ids, ids_r = (side.flatten(0, table.dim() - 1) for side in sides)  # without the axes for which ids have none
     jump = table[ids.long()] - table[ids_r.long()]
-    return rules.on_change(rules.explained(multiplier, jump).sum(-1), ids, ids_r)
+    return rules.per_change(rules.contribution_of(multiplier, jump).sum(-1), ids, ids_r)
 
 
-def chosen(record: OperationRecord, multiplier: Tensor) -> Tensor:
-    """See ``rules.chosen``."""
-    return rules.chosen(multiplier, *values(record))
+def topk_indices(record: OperationRecord, multiplier: Tensor) -> Tensor:
+    """See ``rules.topk_indices``."""
+    return rules.topk_indices(multiplier, *values(record))
 
 
-def coordinates(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
-    """See ``rules.coordinates``."""
+def share_coordinates(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
+    """See ``rules.share_coordinates``."""
     explained = multiplier * (record.outputs[0] - record.reference_outputs[0])
-    return record.shares(*rules.coordinates(explained, record.sides()))
+    return record.shares(*rules.share_coordinates(explained, record.sides()))
 
 
 def gathered(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Values at positions along an axis: as ``lookup``, with a table for each row."""
     (v, v_r), (p, p_r), (dim, _) = record.sides()
     i, j = p.long(), p_r.long()
-    jump = rules.jump_of_lookup([[t.gather(dim, i), t.gather(dim, j)] for t in (v, v_r)])
+    jump = rules.lookup_change([[t.gather(dim, i), t.gather(dim, j)] for t in (v, v_r)])
     half = multiplier / 2
     back = half.new_zeros(v.shape)
     back = back.scatter_add(dim, i, half).scatter_add(dim, j, half)
-    return record.shares(back, rules.on_change(rules.explained(multiplier, jump), p, p_r))
+    return record.shares(back, rules.per_change(rules.contribution_of(multiplier, jump), p, p_r))
 
 
 def added(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     """Values added at positions along an axis: the values meet the mean multiplier of both choices."""
     values_, (p, p_r), (dim, _), _ = record.sides()
     at, at_r = (multiplier.gather(dim, q.long()) for q in (p, p_r))
-    return record.shares((at + at_r) / 2, rules.on_change(rules.explained(at - at_r, rules.mean(values_)), p, p_r))
+    return record.shares(
+        (at + at_r) / 2, rules.per_change(rules.contribution_of(at - at_r, rules.mean(values_)), p, p_r)
+    )
 
 
 def logsumexp(record: OperationRecord, multiplier: Tensor) -> Tensor:
@@ -133,12 +135,12 @@ def softmax(record: OperationRecord, multiplier: Tensor) -> Tensor:
     return rules.softmax(multiplier, *values(record), *record.memories)
 
 
-def standardised(record: OperationRecord, multiplier: Tensor) -> Tensor:
+def standardize(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Over the last axis, times a weight; the step's memory is the standardised values and what they were divided by."""
     _, weight, _, _, centred = record.arguments
     m = multiplier if weight is None else multiplier * weight
     y, size = zip(*record.memories, strict=True)
-    return rules.standardised(m, y, size, centred)
+    return rules.standardize(m, y, size, centred)
 
 
 def attention(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
@@ -149,12 +151,12 @@ def attention(record: OperationRecord, multiplier: Tensor) -> list[Tensor]:
     return record.shares(m @ k, m.swapaxes(-2, -1) @ q, rules.mean(p).swapaxes(-2, -1) @ multiplier)
 
 
-def greatest(record: OperationRecord, multiplier: Tensor) -> Tensor:
+def window_max(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """In windows of the last axis; the step's memory is ``Windows.marked``."""
     x, r, y, yr = values(record)
     (i, several), (j, several_r) = map(windows.told, record.memories)
     if not (several & (y >= yr) | several_r & (y <= yr)).any():
-        return rules.greatest(multiplier, x, r, i, j)
+        return rules.window_max(multiplier, x, r, i, j)
     found = multiplier.new_zeros(*multiplier.shape[:-1], x.shape[-1])
     for at, positions in record.arguments[1].parts(x):
         sides = (windows.taken(v, positions) for v in (x, r))
@@ -162,7 +164,7 @@ def greatest(record: OperationRecord, multiplier: Tensor) -> Tensor:
     return found
 
 
-def greatest_of_groups(record: OperationRecord, multiplier: Tensor) -> Tensor:
+def group_max(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Along the last axis; the step's memory is the number of each element's group."""
     x, r, y, yr = values(record)
     groups, _ = record.memories
@@ -173,7 +175,7 @@ def greatest_of_groups(record: OperationRecord, multiplier: Tensor) -> Tensor:
     def counted(v: Tensor) -> Tensor:
         return of_own(v.new_zeros(*v.shape[:-1], y.shape[-1]).scatter_add_(-1, groups.expand_as(v), v))
 
-    return of_own(multiplier) * rules.slopes_of_greatest(x, r, of_own(y), of_own(yr), counted)
+    return of_own(multiplier) * rules.max_slopes(x, r, of_own(y), of_own(yr), counted)
 
 
 def maximum(record: OperationRecord, multiplier: Tensor) -> Tensor:
@@ -181,9 +183,9 @@ def maximum(record: OperationRecord, multiplier: Tensor) -> Tensor:
     return rules.maximum(multiplier[..., None], record.inputs[0], record.reference_inputs[0])
 
 
-def ordered(record: OperationRecord, multiplier: Tensor) -> Tensor:
+def sort(record: OperationRecord, multiplier: Tensor) -> Tensor:
     """Along the last axis."""
-    return rules.ordered(multiplier, record.inputs[0], record.reference_inputs[0])
+    return rules.sort(multiplier, record.inputs[0], record.reference_inputs[0])
 
 
 def local_gap(

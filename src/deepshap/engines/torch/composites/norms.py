@@ -106,7 +106,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     return input * where(size > maxnorm, maxnorm / (size + 1e-7), torch.ones_like(size))
 
 
-@primitive(rules.standardised, keeps_memory=True, broadcastable=True)
+@primitive(rules.standardize, keeps_memory=True, broadcastable=True)
 def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
     """Over the last axis, of zero mean or not; keeps what it was before weight and bias, and what it was divided by."""
     if centred and x.dtype in IN_ONE_CALL:

@@ -18,7 +18,7 @@ from ..windows import Windows, taken
 from .scatter import along
 
 
-@primitive(rules.chosen)
+@primitive(rules.topk_indices)
 def positions(x: Tensor, count: int) -> Tensor:
     """Of the greatest values along the last axis, in descending order, as floats."""
     index = (
@@ -87,7 +87,7 @@ def _gathered(values: Tensor, index: Tensor, dim: int) -> Tensor:
     return values.gather(dim, index.long())
 
 
-@primitive(rules.coordinates)
+@primitive(rules.share_coordinates)
 def _place(*coordinates: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """The place in the flattened axes; coordinates may count from the end."""
     steps = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]

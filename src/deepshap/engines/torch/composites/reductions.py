@@ -24,7 +24,7 @@ def logsumexp_last(z: Tensor) -> Tensor:
     return z.logsumexp(-1)
 
 
-@primitive(rules.greatest, keeps_memory=True, broadcastable=True)
+@primitive(rules.window_max, keeps_memory=True, broadcastable=True)
 def greatest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The greatest value of each window of the last axis."""
     marked = windows.marked(x)
@@ -159,7 +159,7 @@ def _pooling(
     return each(kernel_size), each(stride or kernel_size), each(padding), each(dilation)
 
 
-@primitive(rules.ordered)
+@primitive(rules.sort)
 def ordered(x: Tensor) -> Tensor:
     """Ascending along the last axis."""
     return x.sort(-1)[0]

@@ -126,7 +126,7 @@ def segment_reduce(
 _NEUTRAL = {"sum": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
 
 
-@primitive(rules.greatest_of_groups, keeps_memory=True, broadcastable=True)
+@primitive(rules.group_max, keeps_memory=True, broadcastable=True)
 def _greatest_of_groups(x: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The greatest value of each group along the last axis; of one without elements -inf."""
     groups = groups.expand(x.shape)

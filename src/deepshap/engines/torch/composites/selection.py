@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UnsupportedOperationError
-from ....formulas.rules import bounded
+from ....formulas.rules import clip_infinities
 from .. import rules
 from ..operations import ELEMENTWISE, Operation, linear, primitive
 from ..tree import is_continuous
@@ -25,7 +25,7 @@ def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     -inf becomes a number whose exponential is 0: a jump of infinity has no share.
     """
-    return torch.where(condition != 0, bounded(a), bounded(b))
+    return torch.where(condition != 0, clip_infinities(a), clip_infinities(b))
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
