@@ -25,7 +25,11 @@ NOT_YET = {
     "supported-operations.md",
     "compat.md",
 }  # pages with such a phrase; take a page out when it is rewritten
-LIMITS = {"README.md": 900, "docs/architecture.md": 3000}  # words
+LIMITS = {
+    "README.md": 900,
+    "docs/architecture.md": 3000,
+    "docs/keras.md": 1100,
+}  # words
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NOT_YET], ids=lambda page: page.stem)
