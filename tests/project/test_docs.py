@@ -9,8 +9,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import tensorflow_operations
 import torch
-import torch_operations as document
+import torch_operations
 from tiers import mostly_wide
 
 from deepshap.cli import cli
@@ -133,13 +134,20 @@ def anchors(page: Path) -> set[str]:
 
 def test_operations_with_exchanged_operands_name_another_operation():
     rows = dict(
-        re.findall(r"^\| `([^`]+)` \| As `([^`]+)`, with its first two operands", document.document(), re.MULTILINE)
+        re.findall(
+            r"^\| `([^`]+)` \| As `([^`]+)`, with its first two operands", torch_operations.document(), re.MULTILINE
+        )
     )
     assert rows["Tensor.where"] == "where"
     assert rows["rfloor_divide"] == "floor_divide"
     assert set(rows.values()) <= set(table.OPERATIONS)
 
 
-def test_supported_operations_are_up_to_date():
-    written = (ROOT / "docs" / "supported-operations.md").read_text(encoding="utf-8")
-    assert written == document.document(), "run: make docs"
+@pytest.mark.parametrize(
+    ("page", "generator"),
+    [("supported-operations.md", torch_operations), ("supported-keras.md", tensorflow_operations)],
+    ids=["torch", "tensorflow"],
+)
+def test_supported_operations_are_up_to_date(page, generator):
+    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert written == generator.document(), "run: make docs"
