@@ -49,6 +49,7 @@ TAKES: dict[str, set[str]] = {
     "feature_names": {"none"},
     "output_names": {"none"},
     "inverse_transform": {"none"},
+    "combine_mult_and_diffref": {"none"},
     "ranked_outputs": {"none"},
     "check_additivity": FLAG,
     "target": {"below", "zero", "none"},
