@@ -23,8 +23,9 @@ from problems import ACCURACY
 from deepshap.plots.style import CURVES, GREY, RED, SMALL, apart, open_frame
 
 ROOT = Path(__file__).parent.parent
-FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras"
-PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "time-against-accuracy.md"
+FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras", "gpu"
+DOCS = ROOT / "docs"
+PAGES = ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "time-against-accuracy.md", DOCS / "guide" / "gpu.md"
 Row = dict[str, Any]
 
 # Colours for kinds of methods, marks for the methods of a kind.

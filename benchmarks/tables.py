@@ -52,6 +52,7 @@ def contents(found: dict[str, Row]) -> dict[str, str]:
             found["gradients"]["rows"], {row["problem"] for row in peers["speed"] + peers["home"]}
         ),
         "gradients-keras": keras_table(found["gradients_keras"]["figures"]),
+        "gpu": gpu_table(found["gpu"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "budgets": budgets(scaling["budgets"]),
@@ -179,6 +180,17 @@ def keras_table(rows: list[Row]) -> str:
         ratios = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
         lines.append([row["model"], seconds(row["first"]), *ratios])
     return table(lines)
+
+
+def gpu_table(measured: Row) -> str:
+    """Return times on a GPU and, in brackets, ratios to cuDNN's gradient: a line for each model, a column for each size."""
+    by_cell = {(row["model"], row["examples"], row["references"]): row for row in measured["figures"]}
+    models, sizes = dict.fromkeys(key[0] for key in by_cell), dict.fromkeys(key[1:] for key in by_cell)
+    lines = [["", *(f"{examples} × {references} pairs" for examples, references in sizes)]]
+    for model in models:
+        cells = (by_cell[(model, *size)] for size in sizes)
+        lines.append([model, *(f"{seconds(row['deepshap'])} ({ratio(row['ratio'])})" for row in cells)])
+    return f"{measured['device']}, torch {measured['machine']['torch']}:\n\n{table(lines)}"
 
 
 def _point(row: Row | None) -> tuple[str, str]:

@@ -148,9 +148,14 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
         "frozen": 0.05,
     }
     (tmp_path / "gradients_keras.json").write_text(json.dumps({"figures": [keras]}))
+    on_gpu = {"model": "GRU", "examples": 8, "references": 100, "deepshap": 0.016, "ratio": 16.3}
+    (tmp_path / "gpu.json").write_text(
+        json.dumps({"device": "A GPU", "machine": {"torch": "2.11.0"}, "figures": [on_gpu]})
+    )
     page = tmp_path / "page.md"
     places = (
         "speed",
+        "gpu",
         "gradients-keras",
         "large",
         "gradients",
@@ -194,6 +199,7 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     assert "budget 16 MB: " in text
     assert "| AUPRC | hidden states, GRU |" in text
     assert "| LSTM | 2.00 s | 2.00 | 0.50 |" in text
+    assert "A GPU, torch 2.11.0:\n\n|  | 8 × 100 pairs |\n| --- | ---: |\n| GRU | 16 ms (16) |" in text
 
 
 def test_measures_of_salient_cells_are_areas_over_all_thresholds():
