@@ -323,8 +323,7 @@ def check(**arguments: Any) -> None:
     from .files import check_device, check_model, sizes
 
     check_device(arguments["device"])
-    for shape in arguments["shapes"]:
-        sizes(shape, "--input-shape")
+    arguments["shapes"] = [sizes(shape, "--input-shape") for shape in arguments["shapes"]]
     check_model(arguments["model"], arguments["weights"], arguments["model_options"])
 
     from .check import run  # imports torch

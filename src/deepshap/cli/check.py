@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from ..errors import InputError
 from ..evaluation import check
 from .data import Data, read_data
 from .explain import model_of, source_of
-from .files import sizes
 from .models import Model, Selection, cast
 
 OPEN_SIZE = 8  # where an exported program leaves a size open
 
 
-def run(model: str, shapes: tuple[str, ...], data: Path | None, traceback: bool, **options: Any) -> bool:
+def run(model: str, shapes: Sequence[tuple[int, ...]], data: Path | None, traceback: bool, **options: Any) -> bool:
     """Print the table; whether all operations have a rule."""
     loaded = model_of(model, options)
     example = _example(loaded, shapes, data, options)
@@ -43,20 +43,19 @@ def run(model: str, shapes: tuple[str, ...], data: Path | None, traceback: bool,
     return not missing
 
 
-def _example(model: Model, shapes: tuple[str, ...], data: Path | None, options: dict[str, Any]) -> Data:
+def _example(model: Model, shapes: Sequence[tuple[int, ...]], data: Path | None, options: dict[str, Any]) -> Data:
     """Two rows of data, or random numbers."""
     if data is not None:
         return read_data(data, source_of(options))[:2]
     random = np.random.default_rng(0)
-    wanted = [sizes(text, "--input-shape") or () for text in shapes]
-    if wanted or model.inputs is None:
-        if not wanted:
+    if shapes or model.inputs is None:
+        if not shapes:
             raise InputError(
                 "the shape of the input is not known: give --input-shape (of one row, such as 30,4) or --data."
             )
         whole = options["dtype"] == "int64"
-        inputs = [np.zeros((2, *s), np.int64) if whole else random.standard_normal((2, *s)) for s in wanted]
-        lengths = np.full(2, wanted[0][0]) if options["lengths"] else None
+        inputs = [np.zeros((2, *s), np.int64) if whole else random.standard_normal((2, *s)) for s in shapes]
+        lengths = np.full(2, shapes[0][0]) if options["lengths"] else None
         return Data(inputs, lengths, passes_lengths=lengths is not None)
     found: list[np.ndarray] = []
     lengths = None

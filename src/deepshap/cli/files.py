@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import PAGES, InputError
 
-DEVICES = ("cpu", "cuda", "hpu", "meta", "mps", "mtia", "xla", "xpu")  # what torch.device takes
+# What PyTorch and its extensions call devices; asking torch.device would import torch.
+DEVICES = ("cpu", "cuda", "hip", "hpu", "ipu", "maia", "meta", "mps", "mtia", "npu", "privateuseone", "xla", "xpu")  # fmt: skip
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
 
 
