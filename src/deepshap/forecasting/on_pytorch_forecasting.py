@@ -164,10 +164,8 @@ class PyTorchForecaster:
         data = self.data
         reals, flat, targets = data.reals, data.flat_categoricals, data.target_names
         static, known_reals = set(data._static_reals), set(data._time_varying_known_reals)
-        static_categoricals, known_categoricals = (
-            set(data._static_categoricals),
-            set(data._time_varying_known_categoricals),
-        )
+        static_categoricals = set(data._static_categoricals)
+        known_categoricals = set(data._time_varying_known_categoricals)
         groups = data._variable_groups
         static_categoricals |= {name for group in static_categoricals & set(groups) for name in groups[group]}
         known_categoricals |= {name for group in known_categoricals & set(groups) for name in groups[group]}
@@ -250,10 +248,8 @@ class _Function(nn.Module):
                 f"encoder_{side}": table[:, : self.encoder_length],
                 f"decoder_{side}": table[:, self.encoder_length :],
             }
-        x["encoder_lengths"], x["decoder_lengths"] = (
-            torch.full((rows,), self.encoder_length),
-            torch.full((rows,), self.decoder_length),
-        )
+        x["encoder_lengths"] = torch.full((rows,), self.encoder_length)
+        x["decoder_lengths"] = torch.full((rows,), self.decoder_length)
         forecast = _parameter_forecasts(self.model, self.model(x).prediction, target_scale)
         return forecast[:, : self.horizon].flatten(1)
 

@@ -21,9 +21,7 @@ from .namespace import Array, namespace
 Sides = tuple[Array, Array]
 Function = Callable[..., Array]
 Choice = tuple[int, ...]  # the side of each operand: 0 for the example, 1 for the reference
-Slope = Callable[
-    [Array, Array, Array], Array
-]  # secant of exp: from the difference of the arguments, and both exponentials
+Slope = Callable[[Array, Array, Array], Array]  # the secant of exp, of z - r, exp(z) and exp(r)
 
 SMOOTH_NODES = 32
 # Models mask rows of logits by a large negative number. A row with logsumexp below -MASKED counts as masked if its logits are
