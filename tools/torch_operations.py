@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -163,8 +164,8 @@ def _summary(function: Any) -> str:
     builder = getattr(function, "__qualname__", "").partition(".<locals>")[0]
     text = function.__doc__ or getattr(inspect.getmodule(function), builder, function).__doc__ or ""
     line = text.strip().partition("\n")[0].replace("|", "\\|")
-    built = line.removeprefix("Build the ").removeprefix("Build a ")
-    return line if built == line else built[0].upper() + built[1:]
+    line = re.sub(r"^(Build|Return) ((the|an?) )?(?!whether)", "", line)
+    return line[:1].upper() + line[1:]
 
 
 def _aliases() -> str:

@@ -14,7 +14,7 @@ from ..base import control_flow_message, spread
 from ..interface import Comparison, Contributions, Points
 from .backward import adds_up, as_numpy
 from .composites import lengths
-from .composites.places import all_of_them, as_many_in_each_row, operations
+from .composites.mask_indices import all_positions, equal_count_positions, position_operations
 from .operations import IndexMismatch, Operation, TraceMismatch
 from .table import OPERATIONS
 
@@ -51,8 +51,8 @@ class ControlFlowComparison:
         """The engine's own operations, and those that find places in rows that run."""
         if not self._places:
             return self._own
-        places = as_many_in_each_row(len(points)) if self._places == 1 else all_of_them
-        return {**operations(places), **lengths.operations(OPERATIONS), **self._own}
+        places = equal_count_positions(len(points)) if self._places == 1 else all_positions
+        return {**position_operations(places), **lengths.length_operations(OPERATIONS), **self._own}
 
     def find(self, run: Callable[[], T]) -> T:
         """Run both sides; where they differ, by other ways, of which the first that works is kept."""

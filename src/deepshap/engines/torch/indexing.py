@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .activity import Tag, carrier_of, give, is_lost, is_varying_mask, tag_of, unsettled
 from .calls import Call, place_of_call
-from .composites.places import at_all, present_of
+from .composites.mask_indices import at_all_positions, presence_of
 from .composites.positions import AT_POSITIONS
 from .operations import CAST, COMPOSITE, LINEAR, Operation
 from .tape import Tape
@@ -27,8 +27,8 @@ def at_positions(call: Call) -> Call:
     indices = _indices(call)
     if any(i.dtype == torch.bool for i in indices):
         own = _at_masks(call, indices)
-    elif any(present_of(i) is not None for i in indices):
-        own = Operation(COMPOSITE, function=at_all(call.name, call.function))
+    elif any(presence_of(i) is not None for i in indices):
+        own = Operation(COMPOSITE, function=at_all_positions(call.name, call.function))
     elif not any(map(_has_carrier, indices)):
         own = None
     return call if own is None else call._replace(operation=own)
@@ -38,7 +38,7 @@ def only_passes_on(call: Call, active: list[Tensor]) -> bool:
     """Whether a call reshapes indices that differ, or takes some of them: only their use is an error."""
     if not call.tagged or call.operation is None or call.kind not in (LINEAR, CAST) or not all(map(is_lost, active)):
         return False
-    return not call.operation.indices or all(present_of(i) is None for i in _indices(call))
+    return not call.operation.indices or all(presence_of(i) is None for i in _indices(call))
 
 
 def _at_masks(call: Call, indices: list[Tensor]) -> Operation | None:

@@ -1,4 +1,4 @@
-"""Linear systems, inverses and products of groups."""
+"""Linear systems, inverses, factorizations and grouped matrix products."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _RESULTS: Any = torch.return_types
 
 
 def _inverse_rule(record: OperationRecord, m: Tensor) -> Tensor:
-    """From A_r^-1 - A^-1 = A^-1 (A - A_r) A_r^-1, and the same with the sides exchanged: the mean of the two."""
+    """Apply A_r^-1 - A^-1 = A^-1 (A - A_r) A_r^-1, averaged with the equation for exchanged sides."""
     (y,), (yr,) = record.outputs, record.reference_outputs
     return -(y.mH @ m @ yr.mH + yr.mH @ m @ y.mH) / 2
 
 
 @primitive(_inverse_rule, broadcastable=True)
 def inverse(A: Tensor) -> Tensor:
-    """The inverse of a matrix."""
+    """Return the inverse of a matrix."""
     return torch.linalg.inv(A)
 
 
 def _cholesky_rule(record: OperationRecord, m: Tensor) -> Tensor:
-    """A = L L^H is quadratic in L, so that dA = dL M^H + M dL^H holds exactly at the mean M of both sides."""
+    """Apply dA = dL M^H + M dL^H, exact at the mean M of both factors because A = L L^H is quadratic in L."""
     (y,), (yr,) = record.outputs, record.reference_outputs
     mean = (y + yr) / 2
     with torch.enable_grad():
@@ -43,38 +43,38 @@ def _cholesky_rule(record: OperationRecord, m: Tensor) -> Tensor:
 
 
 def _matrix_exp_rule(record: OperationRecord, m: Tensor) -> Tensor:
-    """exp(A) - exp(B) is the integral of exp(s A) (A - B) exp((1 - s) B), and the same with the sides exchanged: the mean.
+    """Apply exp(A) - exp(B) = integral of exp(s A) (A - B) exp((1 - s) B) over s, averaged with exchanged sides.
 
     The transpose of the integral is the upper right block of the exponential of [[A^H, m], [0, B^H]].
     """
     (x,), (r,) = record.inputs, record.reference_inputs
 
-    def of(a: Tensor, b: Tensor) -> Tensor:
+    def transposed_integral(a: Tensor, b: Tensor) -> Tensor:
         a, b, middle = torch.broadcast_tensors(a.mH, b.mH, m)
         blocks = torch.cat([torch.cat([a, middle], -1), torch.cat([torch.zeros_like(a), b], -1)], -2)
         return torch.linalg.matrix_exp(blocks)[..., : a.shape[-1], a.shape[-1] :]
 
-    return (of(x, r) + of(r, x)) / 2
+    return (transposed_integral(x, r) + transposed_integral(r, x)) / 2
 
 
 @primitive(_matrix_exp_rule, broadcastable=True)
 def matrix_exp(A: Tensor) -> Tensor:
-    """The exponential of a matrix."""
+    """Return the exponential of a matrix."""
     return torch.linalg.matrix_exp(A)
 
 
 @primitive(_cholesky_rule)
-def _lower(A: Tensor) -> Tensor:
+def _cholesky(A: Tensor) -> Tensor:
     return torch.linalg.cholesky(A)
 
 
 def cholesky(input: Tensor, upper: bool = False, *, out: None = None) -> Tensor:
-    """The triangular factor of a matrix."""
-    return _lower(input).mH if upper else _lower(input)
+    """Return the triangular factor of a matrix."""
+    return _cholesky(input).mH if upper else _cholesky(input)
 
 
-def _linear_in(name: str, function: Any) -> Any:
-    """Make an operation of a solver for a system whose matrix does not depend on the input."""
+def _linear_solver(name: str, function: Any) -> Any:
+    """Build an operation that solves a system whose matrix does not depend on the explained input."""
 
     @primitive(lambda record, m: None)
     def solved(*args: Any, **options: Any) -> Tensor:
@@ -85,30 +85,30 @@ def _linear_in(name: str, function: Any) -> Any:
     return solved
 
 
-_solve = _linear_in("solve", torch.linalg.solve)
-_solve_triangular = _linear_in("solve_triangular", torch.linalg.solve_triangular)
-_cholesky_solve = _linear_in("cholesky_solve", torch.cholesky_solve)
-_lu_solve = _linear_in("lu_solve", torch.linalg.lu_solve)
+_solve = _linear_solver("solve", torch.linalg.solve)
+_solve_triangular = _linear_solver("solve_triangular", torch.linalg.solve_triangular)
+_cholesky_solve = _linear_solver("cholesky_solve", torch.cholesky_solve)
+_lu_solve = _linear_solver("lu_solve", torch.linalg.lu_solve)
 
 
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: None = None) -> Tensor:
-    """Solution of A X = B, or of X A = B: a product with the inverse, where the matrix depends on the input."""
+    """Solve A X = B, or X A = B; if A depends on the explained input, multiply by the inverse."""
     if A.grad_fn is None:
         return _solve(A, B, left=left)
     right = _columns(A, B)
-    found = inverse(A) @ right if left else right @ inverse(A)
-    return found.squeeze(-1) if right is not B else found
+    solution = inverse(A) @ right if left else right @ inverse(A)
+    return solution.squeeze(-1) if right is not B else solution
 
 
 def _columns(A: Tensor, B: Tensor) -> Tensor:
-    """Right sides as columns, also where they are vectors."""
+    """Return the right sides as columns, also if they are vectors."""
     return B.unsqueeze(-1) if B.dim() == 1 or (B.dim() == A.dim() - 1 and B.shape == A.shape[:-1]) else B
 
 
 def solve_triangular(
     A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False, out: None = None
 ) -> Tensor:
-    """Solution with the upper or lower triangle of A."""
+    """Solve with the upper or lower triangle of A."""
     if A.grad_fn is None:
         return _solve_triangular(A, B, upper=upper, left=left, unitriangular=unitriangular)
     triangle = (torch.triu if upper else torch.tril)(A, (1 if upper else -1) if unitriangular else 0)
@@ -118,28 +118,28 @@ def solve_triangular(
 
 
 def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False, *, out: None = None) -> Tensor:
-    """Solution with the matrix whose factor is L."""
+    """Solve with the matrix whose Cholesky factor is L."""
     if L.grad_fn is None:
         return _cholesky_solve(B, L, upper)
     return cholesky_inverse(L, upper) @ B
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False, *, out: None = None) -> Tensor:
-    """The inverse of the matrix whose factor is L."""
+    """Return the inverse of the matrix whose Cholesky factor is L."""
     return inverse(L.mH @ L if upper else L @ L.mH)
 
 
 def triangular_solve(
     b: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The older spelling of ``solve_triangular``, with a copy of the matrix."""
+    """Solve with a triangle of A, in the older form that also returns a copy of the matrix."""
     matrix, is_upper = (A.mT, not upper) if transpose else (A, upper)
-    found = solve_triangular(matrix, b, upper=is_upper, unitriangular=unitriangular)
-    return _RESULTS.triangular_solve((found, A.clone()))
+    solution = solve_triangular(matrix, b, upper=is_upper, unitriangular=unitriangular)
+    return _RESULTS.triangular_solve((solution, A.clone()))
 
 
 def lu_solve(*args: Tensor, left: bool = True, adjoint: bool = False, out: None = None) -> Tensor:
-    """Solution with a matrix that was factored before: torch.linalg's (LU, pivots, B), and torch's (B, LU, pivots)."""
+    """Solve with a factored matrix, in the order of torch.linalg (LU, pivots, B) or of torch (B, LU, pivots)."""
     LU, pivots, B = args if not args[1].is_floating_point() else (*args[1:], args[0])
     if LU.grad_fn is not None:
         raise UnsupportedOperationError(
@@ -149,7 +149,7 @@ def lu_solve(*args: Tensor, left: bool = True, adjoint: bool = False, out: None 
 
 
 def matrix_power(input: Tensor, n: int, *, out: None = None) -> Tensor:
-    """Products of a matrix with itself, or of its inverse."""
+    """Return a power of a matrix by repeated squaring; negative powers are those of its inverse."""
     if n == 0:
         return torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
     base = input if n > 0 else inverse(input)
@@ -159,20 +159,20 @@ def matrix_power(input: Tensor, n: int, *, out: None = None) -> Tensor:
 
 
 def logdet(input: Tensor) -> Tensor:
-    """Logarithm of a determinant."""
+    """Return the logarithm of a determinant."""
     return det(input).log()
 
 
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Sign of a determinant, and the logarithm of its size."""
-    found = det(A)
-    return _RESULTS.linalg_slogdet((found.sgn(), found.abs().log()))
+    """Return the sign of a determinant and the logarithm of its absolute value."""
+    determinant = det(A)
+    return _RESULTS.linalg_slogdet((determinant.sgn(), determinant.abs().log()))
 
 
 def pinv(
     A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None, out: None = None
 ) -> Tensor:
-    """The pseudoinverse of a matrix of full rank: where the rank is less, it jumps."""
+    """Return the pseudoinverse of a matrix of full rank; it is discontinuous where the rank changes."""
     with interception_off():
         rank = torch.linalg.matrix_rank(
             A.detach(), atol=atol, rtol=rcond if rtol is None else rtol, hermitian=hermitian
@@ -188,22 +188,22 @@ def pinv(
 
 
 def lstsq(A: Tensor, B: Tensor, rcond: Any = None, *, driver: str | None = None) -> tuple[Tensor, ...]:
-    """Least squares: a product with the pseudoinverse."""
+    """Return the least squares solution, a product with the pseudoinverse."""
     with interception_off():
         native = torch.linalg.lstsq(A.detach(), B.detach(), rcond, driver=driver)
     right = _columns(A, B)
-    found = (torch.linalg.pinv(A) if A.grad_fn is None else pinv(A)) @ right
-    left_over = (A @ found - right).abs().square().sum(-2) if native.residuals.numel() else native.residuals
-    solution = found.squeeze(-1) if right is not B else found
+    columns = (torch.linalg.pinv(A) if A.grad_fn is None else pinv(A)) @ right
+    residuals = (A @ columns - right).abs().square().sum(-2) if native.residuals.numel() else native.residuals
+    solution = columns.squeeze(-1) if right is not B else columns
     if native.singular_values.numel() and A.grad_fn is not None:
         raise UnsupportedOperationError(
             f"lstsq at {place_of_call()} with driver={driver!r} has no rule; 'gelsy' has one."
         )
-    return _RESULTS.linalg_lstsq((solution, left_over, native.rank, native.singular_values))
+    return _RESULTS.linalg_lstsq((solution, residuals, native.rank, native.singular_values))
 
 
-def with_info(own: Callable[..., Tensor], native: Callable[..., Any]) -> Callable[..., Any]:
-    """Build a function that tells whether it succeeded, which is taken only where it did."""
+def with_info(function: Callable[..., Tensor], native: Callable[..., Any]) -> Callable[..., Any]:
+    """Build the ``_ex`` variant of a function, which also returns whether it succeeded; a failure raises an error."""
 
     def checked(*args: Any, check_errors: bool = False, out: None = None, **options: Any) -> Any:
         with interception_off():
@@ -213,7 +213,7 @@ def with_info(own: Callable[..., Tensor], native: Callable[..., Any]) -> Callabl
                 f"{native.__name__} at {place_of_call()} fails: the matrix is singular, or not positive definite, and what is "
                 "returned then has no rule."
             )
-        return getattr(_RESULTS, native.__name__)((own(*args, **options), info))
+        return getattr(_RESULTS, native.__name__)((function(*args, **options), info))
 
     return checked
 
@@ -233,15 +233,18 @@ def sparse_addmm(mat: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1.0, 
 def grouped_mm(
     mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:
-    """Matrix products of groups, whose ends are given where a matrix has all of them one after the other."""
+    """Return matrix products of groups; ``offs`` holds the ends of groups that are concatenated in one matrix."""
     if bias is not None:
         raise UnsupportedOperationError("grouped_mm with a bias has no rule: add the bias to the result.")
-    result = torch.bmm(mat_a, mat_b) if offs is None else _of_groups(mat_a, mat_b, [0, *offs.tolist()])
+    result = torch.bmm(mat_a, mat_b) if offs is None else _multiply_groups(mat_a, mat_b, [0, *offs.tolist()])
     return result if out_dtype is None else result.to(out_dtype)
 
 
-def _of_groups(a: Tensor, b: Tensor, ends: list[int]) -> Tensor:
-    """The rows of ``a``, the columns of ``b``, or where both are matrices what is summed over, belong to groups."""
+def _multiply_groups(a: Tensor, b: Tensor, ends: list[int]) -> Tensor:
+    """Multiply group by group.
+
+    ``ends`` divides the rows of ``a``, the columns of ``b`` or, if both are matrices, the axis that is summed over.
+    """
     axes = (-2 if b.dim() == 3 else -1), (-1 if a.dim() == 3 else -2)
     products = [
         torch.matmul(

@@ -18,7 +18,10 @@ from ..operations import linear, primitive
 
 
 def quotient(a: Any, b: Any) -> Tensor:
-    """First over second; over a number it is linear. What is divided by 0 may be masked later, which a rule knows of."""
+    """Return a / b, which is linear if ``b`` is a number.
+
+    The rule of division accepts a divisor of 0, because the model may mask the result later.
+    """
     return _over_number(a, b) if isinstance(b, (int, float)) and b != 0 else _quotient(a, b)
 
 
@@ -33,18 +36,18 @@ def _over_number(a: Any, b: Any) -> Tensor:
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
-    """Quotient, rounded on request."""
+    """Return the quotient, rounded if ``rounding_mode`` is given."""
     exact = quotient(input, other)
     return exact if rounding_mode is None else {"floor": torch.floor, "trunc": torch.trunc}[rounding_mode](exact)
 
 
 def rdiv(input: Tensor, other: Any) -> Tensor:
-    """The other over this one."""
+    """Return ``other / input``."""
     return div(other, input)
 
 
 def floor_divide(input: Any, other: Any) -> Tensor:
-    """Quotient rounded down."""
+    """Return the quotient rounded down."""
     dtype = torch.result_type(input, other)
     if dtype.is_floating_point:
         return torch.floor(quotient(input, other))
@@ -54,7 +57,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """A scaled quotient added."""
+    """Return the input plus a scaled quotient."""
     return input + value * quotient(tensor1, tensor2)
 
 
@@ -64,17 +67,17 @@ def _absolute(x: Tensor) -> Tensor:
 
 
 def absolute(input: Tensor) -> Tensor:
-    """|x|, of complex numbers too."""
+    """Return the absolute value, also of complex numbers."""
     return torch.sqrt(squared(input)) if input.is_complex() else _absolute(input)
 
 
 def squared(input: Tensor) -> Tensor:
-    """|x| ** 2, of complex numbers too."""
+    """Return the squared absolute value, also of complex numbers."""
     return input.real.square() + input.imag.square() if input.is_complex() else input.square()
 
 
 def angle(input: Tensor) -> Tensor:
-    """Phase of a complex number; 0 or pi for real ones."""
+    """Return the phase of a complex number; 0 or pi for a real one."""
     if input.is_complex():
         return torch.atan2(input.imag, input.real)
     return (input < 0).to(input.dtype) * math.pi
@@ -91,81 +94,81 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """Input times its sigmoid: of complex numbers torch has the value and no derivative."""
+    """Return the input times its sigmoid; torch computes it for complex numbers, but has no derivative there."""
     return input * torch.sigmoid(input) if input.is_complex() else F.silu(input)
 
 
 def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
-    """Input times the normal distribution function, exactly or by its tanh approximation."""
+    """Return the input times the normal distribution function, exactly or by its tanh approximation."""
     return _gelu(input) if approximate == "none" else _gelu_tanh(input)
 
 
 def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
-    """Numbers in the place of what is missing or infinite, which must be so on both sides."""
+    """Replace NaN and infinite values by numbers; they must be at the same positions in example and reference."""
     with interception_off(), torch.no_grad():
-        filled = ~input.detach().isfinite()
-        numbers = torch.nan_to_num(input.detach(), nan, posinf, neginf).masked_fill(~filled, 0)
-    return torch.where(filled, numbers, input)
+        nonfinite = ~input.detach().isfinite()
+        numbers = torch.nan_to_num(input.detach(), nan, posinf, neginf).masked_fill(~nonfinite, 0)
+    return torch.where(nonfinite, numbers, input)
 
 
 def rremainder(input: Tensor, other: Any) -> Tensor:
-    """What is left of the other over this one: the quotient's steps times this one."""
+    """Return the remainder of ``other`` divided by ``input``."""
     return other - torch.floor(quotient(other, input)) * input
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
-    """Powers of x along a new last axis."""
+    """Return the powers of x along a new last axis."""
     powers = torch.arange(len(x) if N is None else N, device=x.device)
     return x.unsqueeze(-1).pow(powers if increasing else powers.flip(0))
 
 
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """Root of the sum of two squares."""
+    """Return the square root of the sum of two squares."""
     return torch.sqrt(input.square() + other.square())
 
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """Times a power of two."""
+    """Return the input times a power of two."""
     return input * torch.exp2(other)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """First half times the sigmoid of the second."""
+    """Return the first half times the sigmoid of the second."""
     a, b = input.chunk(2, dim)
     return a * torch.sigmoid(b)
 
 
 def full_like(input: Tensor, fill_value: Any, **options: Any) -> Tensor:
-    """A constant, or a value that depends on the input."""
+    """Return a tensor filled with a value, which may depend on the explained input."""
     return torch.zeros_like(input, **options) + fill_value
 
 
 def new_full(input: Tensor, size: Any, fill_value: Any, **options: Any) -> Tensor:
-    """A constant, or a value that depends on the input."""
+    """Return a tensor filled with a value, which may depend on the explained input."""
     return input.new_zeros(size, **options) + fill_value
 
 
 def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
-    """A copy of a tensor keeps its dependence on the input."""
+    """Return a tensor with the data; a copy of a tensor still depends on the explained input."""
     if isinstance(data, Tensor):
         return data.clone().to(options.get("dtype", data.dtype))
     return torch.tensor(data, **{"dtype": input.dtype, "device": input.device, **options})
 
 
 def new(input: Tensor, *size_or_data: Any, **options: Any) -> Tensor:
-    """A new tensor of a size, or with data."""
+    """Return a new tensor of a size, or with data."""
     if len(size_or_data) == 1 and not isinstance(size_or_data[0], int | torch.Size):
         return new_tensor(input, *size_or_data, **options)
     return input.new_zeros(*(size_or_data or (0,)), **options)
 
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
-    """A complex number by modulus and phase."""
+    """Return a complex number from modulus and phase."""
     return torch.complex(abs * torch.cos(angle), abs * torch.sin(angle))
 
 
 def det(input: Tensor) -> Tensor:
-    """Determinant: a polynomial of the matrix's size."""
+    """Return the determinant, a polynomial whose degree is the size of the matrix."""
     return _determinant(input)
 
 
@@ -175,7 +178,7 @@ def _determinant(input: Tensor) -> Tensor:
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """relu(x) plus weight times the negative part, the weight per channel."""
+    """Return relu(x) plus a weight per channel times the negative part."""
     weight = weight.reshape(1, -1, *[1] * (input.dim() - 2)) if weight.numel() > 1 else weight.reshape(())
     positive = torch.relu(input)
     return positive + weight * (input - positive)
@@ -184,7 +187,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 def rrelu(
     input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """Leaky ReLU with the mean slope; random in training."""
+    """Return the leaky ReLU with the mean slope; training mode is random and raises an error."""
     if training:
         raise UnsupportedOperationError("rrelu in training mode is random: put the model into eval mode.")
     return F.leaky_relu(input, (lower + upper) / 2)
@@ -198,17 +201,17 @@ def aten_copy(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
 def foreach(function: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
     """Build ``torch._foreach_*`` from the function that it applies to each tensor of a list."""
 
-    def each(tensors: Sequence[Tensor], *others: Any, **kwargs: Any) -> list[Tensor]:
-        lists = [other if isinstance(other, (list, tuple)) else [other] * len(tensors) for other in others]
+    def apply_to_list(tensors: Sequence[Tensor], *others: Any, **kwargs: Any) -> list[Tensor]:
+        lists = [v if isinstance(v, (list, tuple)) else [v] * len(tensors) for v in others]
         return [function(*operands, **kwargs) for operands in zip(tensors, *lists, strict=True)]
 
-    each.__doc__ = f"Apply ``{getattr(function, '__name__', 'copy')}`` to each tensor of a list."
-    return each
+    apply_to_list.__doc__ = f"Apply ``{getattr(function, '__name__', 'copy')}`` to each tensor of a list."
+    return apply_to_list
 
 
-_OF_LISTS = (
+_LIST_FUNCTIONS = (
     "abs add addcdiv addcmul ceil clamp_max clamp_min cos cosh div erf erfc exp expm1 floor lerp log log10 log1p log2 "
     "maximum minimum mul neg norm pow reciprocal round sigmoid sign sin sinh sqrt sub tan tanh trunc"
 )
-FOREACH = {f"_foreach_{name}": foreach(getattr(torch, name)) for name in _OF_LISTS.split()}
+FOREACH = {f"_foreach_{name}": foreach(getattr(torch, name)) for name in _LIST_FUNCTIONS.split()}
 FOREACH["_foreach_copy"] = foreach(aten_copy)

@@ -51,7 +51,7 @@ def instance_norm(
 
 
 def native_batch_norm(input: Tensor, weight: Any, bias: Any, *rest: Any) -> tuple[Tensor, ...]:
-    """Return the batch norm with its statistics, which are empty where the running ones are used."""
+    """Return the batch norm and its statistics, which are empty if the running statistics are used."""
     statistics, (training, momentum, eps) = (rest[:2] or (None, None)) if len(rest) == 5 else (None, None), rest[-3:]
     y = norms.batch_norm(input, *statistics, weight, bias, training, momentum, eps)
     if not training:
@@ -77,7 +77,7 @@ def native_group_norm(
 
 
 def max_pool_with_indices(axes: int, adaptive: bool = False) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Build the max pooling that always returns its indices."""
+    """Build a max pooling that always returns its indices."""
     pool = reductions.max_pool(axes, adaptive)
 
     def pool_with_indices(input: Tensor, *args: Any, return_indices: bool = True, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ def max_pool_with_indices(axes: int, adaptive: bool = False) -> Callable[..., tu
 
 
 def pointwise_loss(loss: Callable[..., Tensor], *names: str) -> Callable[..., Tensor]:
-    """Build a loss whose arguments behind the target are those of the names, the reduction among them."""
+    """Build a loss whose arguments after the target have these names, the reduction among them."""
 
     def run(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         options = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -124,9 +124,11 @@ def nll_loss_forward(
     input: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Return the loss and the sum of the weights that it was divided by."""
-    counted = target != ignore_index
-    each = counted.to(input.dtype) if weight is None else torch.where(counted, weight[target.where(counted, 0)], 0)
-    total = each.sum() if reduction == 1 else input.new_zeros(())
+    included = target != ignore_index
+    weights = (
+        included.to(input.dtype) if weight is None else torch.where(included, weight[target.where(included, 0)], 0)
+    )
+    total = weights.sum() if reduction == 1 else input.new_zeros(())
     return nll_loss(input, target, weight, reduction, ignore_index), total
 
 
@@ -148,7 +150,7 @@ def trilinear(
     sumdim: Sequence[int],
     unroll_dim: int = 1,
 ) -> Tensor:
-    """Return the product of three tensors, each with new axes, summed over some axes."""
+    """Return the product of three tensors, each expanded along new axes, summed over some axes."""
     operands = []
     for operand, axes in ((i1, expand1), (i2, expand2), (i3, expand3)):
         for axis in sorted(axes):

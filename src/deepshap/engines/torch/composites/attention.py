@@ -1,4 +1,4 @@
-"""Softmax, its kin and attention."""
+"""Softmax, log-softmax, softmin and attention."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..operations import primitive
 
 @primitive(rules.log_softmax, keeps_memory=True, broadcastable=True)
 def log_softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the last axis; keeps logsumexp(z)."""
+    """Return log_softmax over the last axis, and logsumexp(z) for the rule."""
     return torch.log_softmax(z, -1), z.logsumexp(-1, True)
 
 
 @primitive(rules.softmax, keeps_memory=True, broadcastable=True)
 def softmax_last(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the last axis; keeps logsumexp(z)."""
+    """Return softmax over the last axis, and logsumexp(z) for the rule."""
     return torch.softmax(z, -1), z.logsumexp(-1, True)
 
 
@@ -38,24 +38,24 @@ def _over_last(function: Callable[[Tensor], Tensor], input: Tensor, dim: int, dt
 def _dim_and_dtype(input: Tensor, dim: int | None, rest: tuple[Any, ...], dtype: Any) -> tuple[int, Any]:
     if dim is None:
         dim = 0 if input.dim() in (0, 1, 3) else 1  # the choice that torch makes, with a warning
-    found = [r for r in rest if isinstance(r, torch.dtype)]
-    return dim, dtype or (found[0] if found else None)
+    dtypes = [r for r in rest if isinstance(r, torch.dtype)]
+    return dim, dtype or (dtypes[0] if dtypes else None)
 
 
 def softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """Exponential of log_softmax."""
+    """Return the exponential of log_softmax."""
     dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
     return _over_last(softmax_last, input, dim, dtype)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """The input minus its logsumexp."""
+    """Return the input minus its logsumexp."""
     dim, dtype = _dim_and_dtype(input, dim, rest, dtype)
     return _over_last(log_softmax_last, input, dim, dtype)
 
 
 def softmin(input: Tensor, dim: int | None = None, *rest: Any, dtype: Any = None, **_: Any) -> Tensor:
-    """Softmax of the negative."""
+    """Return the softmax of the negative input."""
     return softmax(-input, dim, *rest, dtype=dtype)
 
 
@@ -71,40 +71,40 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     **_: Any,
 ) -> Tensor:
-    """softmax(q k^T scale + mask) v."""
+    """Return softmax(q k^T scale + mask) v."""
     if dropout_p:
         raise UnsupportedOperationError("attention dropout is random: pass dropout_p=0 when the model is evaluated.")
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
-    hidden = [] if attn_mask is None else [~attn_mask if attn_mask.dtype == torch.bool else attn_mask]
+    masks = [] if attn_mask is None else [~attn_mask if attn_mask.dtype == torch.bool else attn_mask]
     if is_causal:
-        hidden.append(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1))
+        masks.append(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1))
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return _attention(query, key, value, scale, hidden)
+    return _attention(query, key, value, scale, masks)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, hidden: Sequence[Tensor]) -> Tensor:
-    """At once where all three depend on what is explained, and no mask does; else product by product."""
+def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, masks: Sequence[Tensor]) -> Tensor:
+    """Apply one rule to all three operands if they all depend on the explained input and no mask does; else multiply in steps."""
     operands = query, key, value
     varying = all(t.grad_fn is not None for t in operands)
-    masked = any(h.grad_fn is not None or tag_of(h) is not None for h in hidden)  # by what is explained
-    if varying and not masked and len({t.dim() for t in operands}) == 1:
-        return attend(*operands, scale, *hidden)
-    return torch.matmul(torch.softmax(_scores(query, key, scale, hidden), -1), value)
+    masks_vary = any(h.grad_fn is not None or tag_of(h) is not None for h in masks)
+    if varying and not masks_vary and len({t.dim() for t in operands}) == 1:
+        return attend(*operands, scale, *masks)
+    return torch.matmul(torch.softmax(_scores(query, key, scale, masks), -1), value)
 
 
 @primitive(rules.attention, keeps_memory=True, broadcastable=True)
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *hidden: Tensor) -> Any:
-    """softmax(q k^T scale + masks) v; keeps the scores, their softmax and logsumexp."""
-    scores = _scores(query, key, scale, hidden)
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *masks: Tensor) -> Any:
+    """Return softmax(q k^T scale + masks) v, and for the rule the scores, their softmax and logsumexp."""
+    scores = _scores(query, key, scale, masks)
     weights = torch.softmax(scores, -1)
     return torch.matmul(weights, value), (scores, weights, scores.logsumexp(-1, True))
 
 
-def _scores(query: Tensor, key: Tensor, scale: float, hidden: Sequence[Tensor]) -> Tensor:
-    """Of queries with keys; float masks are added, what boolean ones hide is -inf."""
+def _scores(query: Tensor, key: Tensor, scale: float, masks: Sequence[Tensor]) -> Tensor:
+    """Return the scores of queries and keys. Float masks are added; boolean masks set entries to -inf."""
     scores = torch.matmul(query, key.mT) * scale
-    for mask in hidden:
+    for mask in masks:
         scores = torch.masked_fill(scores, mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     return scores
 
@@ -136,12 +136,12 @@ def multi_head_attention_forward(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Multi-head attention, time first: query (T, N, E), key and value (S, N, E)."""
+    """Return multi-head attention, time first: query (T, N, E), key and value (S, N, E)."""
     if training and dropout_p:
         raise UnsupportedOperationError("attention dropout is random: put the model into eval mode.")
     if query.dim() == 2:
         raise UnsupportedOperationError("attention on an unbatched sequence mixes the rows; give it a batch axis.")
-    # With rows first and in that order in memory, products take all rows and steps of all pairs at once.
+    # With rows first in memory, one product covers all rows and steps of all pairs.
     operands = [t.transpose(0, 1).contiguous() for t in (query, key, value)]
     weights = (
         (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_proj_weight.chunk(3)  # type: ignore[union-attr]
@@ -154,20 +154,20 @@ def multi_head_attention_forward(
     k, v = k if static_k is None else static_k, v if static_v is None else static_v
     if add_zero_attn:
         k, v = (torch.cat([t, torch.zeros_like(t[..., :1, :])], -2) for t in (k, v))
-    hidden = []
+    masks = []
     if attn_mask is not None:
         attn_mask = attn_mask.unflatten(0, (len(q), num_heads)) if attn_mask.dim() == 3 else attn_mask
-        hidden.append(_widened(attn_mask, k.shape[-2]))
+        masks.append(_pad_mask(attn_mask, k.shape[-2]))
     if key_padding_mask is not None:
-        hidden.append(_widened(key_padding_mask, k.shape[-2])[:, None, None, :])
-    mixed = _attention(q, k, v, q.shape[-1] ** -0.5, hidden)
+        masks.append(_pad_mask(key_padding_mask, k.shape[-2])[:, None, None, :])
+    mixed = _attention(q, k, v, q.shape[-1] ** -0.5, masks)
     output = F.linear(mixed.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
     if not need_weights:
         return output, None
-    attention = torch.softmax(_scores(q, k, q.shape[-1] ** -0.5, hidden), -1)
+    attention = torch.softmax(_scores(q, k, q.shape[-1] ** -0.5, masks), -1)
     return output, attention.mean(1) if average_attn_weights else attention
 
 
-def _widened(mask: Tensor, width: int) -> Tensor:
-    """Columns for the appended bias and zero positions are never masked."""
+def _pad_mask(mask: Tensor, width: int) -> Tensor:
+    """Pad a mask for the appended bias and zero positions, which are never masked."""
     return F.pad(mask, (0, width - mask.shape[-1])) if mask.shape[-1] < width else mask

@@ -1,4 +1,7 @@
-"""Packed sequences whose lengths depend on the input: padded ones, of which what is behind the end changes nothing."""
+"""Packed sequences whose lengths depend on the explained input.
+
+They run as padded sequences, in which the steps beyond the length of a row change nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ CELLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def operations(layers: dict[str, Operation]) -> dict[Any, Operation]:
-    """What stands in for packing, recurrent layers and unpacking, where lengths differ."""
+def length_operations(layers: dict[str, Operation]) -> dict[Any, Operation]:
+    """Return the operations that replace packing, recurrent layers and unpacking where lengths differ."""
     return {
         "sort": Operation(COMPOSITE, function=sort),
         "_pack_padded_sequence": Operation(COMPOSITE, function=pack),
@@ -41,25 +44,25 @@ def operations(layers: dict[str, Operation]) -> dict[Any, Operation]:
 
 
 def lengths_of(sizes: Any) -> Tensor | None:
-    """The lengths that belong to sizes of all rows at every step."""
+    """Return the lengths that belong to batch sizes, if they depend on the explained input."""
     return getattr(sizes, "_deepshap_lengths", None)
 
 
 def sort(input: Tensor, *args: Any, **options: Any) -> Any:
-    """Sort values, but leave the lengths that are to be packed in their order: ``pack`` needs none."""
+    """Sort values, except lengths that are about to be packed: ``pack`` needs no order."""
     if tag_of(input) is None or not _is_packing():
         return reductions.sort(input, *args, **options)
     return input.clone(), torch.arange(len(input), device=input.device)
 
 
 def _is_packing() -> bool:
-    """Return whether ``torch.nn.utils.rnn.pack_padded_sequence`` makes the call that is traced."""
+    """Return whether ``torch.nn.utils.rnn.pack_padded_sequence`` makes the traced call."""
     caller = next((frame for frame, _ in walk_stack(inspect.currentframe()) if not is_ours(frame)), None)
     return caller is not None and caller.f_code.co_name == "pack_padded_sequence" and caller.f_globals is vars(rnn)
 
 
 def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """Put all steps of all rows one after the other; the sizes hold the lengths where these depend on the input."""
+    """Concatenate all steps of all rows; the batch sizes hold the lengths if these depend on the explained input."""
     if tag_of(lengths) is None:
         return packing.pack(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
@@ -70,7 +73,7 @@ def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Ten
 
 
 def unpack(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int) -> Any:
-    """The steps of each row, and padding behind its end."""
+    """Return the steps of each row, and padding after its end."""
     lengths = lengths_of(batch_sizes)
     if lengths is None:
         return packing.unpack(data, batch_sizes, batch_first, padding_value, total_length)
@@ -78,13 +81,13 @@ def unpack(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: 
         data, batch_sizes.new_full((len(data) // len(lengths),), len(lengths)), False, padding_value, total_length
     )
     padded = padded[:total_length]
-    there = (torch.arange(total_length, device=lengths.device)[:, None] < lengths).to(data.device)
-    padded = torch.where(there.reshape(*there.shape, *[1] * (padded.dim() - 2)), padded, padding_value)
+    inside = (torch.arange(total_length, device=lengths.device)[:, None] < lengths).to(data.device)
+    padded = torch.where(inside.reshape(*inside.shape, *[1] * (padded.dim() - 2)), padded, padding_value)
     return padded.transpose(0, 1) if batch_first else padded, lengths
 
 
 def run(cell: Any, layer: Any, data: Tensor, sizes: Any, *rest: Any, **options: Any) -> Any:
-    """A recurrent network, step by step: behind the end of a row its states stay as they are."""
+    """Run a recurrent network step by step; after the end of a row its states stay constant."""
     lengths = lengths_of(sizes)
     if lengths is None:
         return layer(data, sizes, *rest, **options)
@@ -95,21 +98,23 @@ def run(cell: Any, layer: Any, data: Tensor, sizes: Any, *rest: Any, **options: 
             "an LSTM with proj_size has no rule where lengths of packed rows depend on the input."
         )
     steps = data.unflatten(0, (-1, len(lengths)))
-    there = [(lengths > t).to(data.device).unsqueeze(-1) for t in range(len(steps))]
+    inside = [(lengths > t).to(data.device).unsqueeze(-1) for t in range(len(steps))]
     states, last = (list(hx) if isinstance(hx, (tuple, list)) else [hx]), []
     for depth in range(layers):
-        found = []
+        outputs = []
         for k in range(depth * directions, (depth + 1) * directions):
-            own = partial(cell_of(cell), weights=weights[k * per_layer : (k + 1) * per_layer])
-            output, state = along(own, steps, there, [s[k] for s in states], backwards=k % directions == 1)
-            found.append(output)
+            layer_cell = partial(cell_of(cell), weights=weights[k * per_layer : (k + 1) * per_layer])
+            output, state = run_direction(
+                layer_cell, steps, inside, [s[k] for s in states], backwards=k % directions == 1
+            )
+            outputs.append(output)
             last.append(state)
-        steps = torch.cat(found, -1)
+        steps = torch.cat(outputs, -1)
     return (steps.flatten(0, 1), *(torch.stack(s) for s in zip(*last, strict=True)))
 
 
 def cell_of(cell: Any) -> Callable[..., list[Tensor]]:
-    """A cell, from a list of states to a list of states."""
+    """Return the cell as a function from a list of states to a list of states."""
 
     def step(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
         new = cell(x, tuple(states) if len(states) > 1 else states[0], *weights)
@@ -118,13 +123,13 @@ def cell_of(cell: Any) -> Callable[..., list[Tensor]]:
     return step
 
 
-def along(
-    record: Callable[..., list[Tensor]], x: Tensor, there: list[Tensor], states: list[Tensor], backwards: bool
+def run_direction(
+    record: Callable[..., list[Tensor]], x: Tensor, inside: list[Tensor], states: list[Tensor], backwards: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs of all steps in one direction, and the last states of each row."""
-    made: dict[int, Tensor] = {}
+    """Return the outputs of all steps in one direction, and the last states of each row."""
+    outputs: dict[int, Tensor] = {}
     for t in reversed(range(len(x))) if backwards else range(len(x)):
         new = record(x[t], states)
-        states = [torch.where(there[t], *pair) for pair in zip(new, states, strict=True)]
-        made[t] = torch.where(there[t], new[0], 0.0)
-    return torch.stack([made[t] for t in range(len(x))]), states
+        states = [torch.where(inside[t], *pair) for pair in zip(new, states, strict=True)]
+        outputs[t] = torch.where(inside[t], new[0], 0.0)
+    return torch.stack([outputs[t] for t in range(len(x))]), states

@@ -1,4 +1,4 @@
-"""Losses."""
+"""Losses, elementwise and reduced, and cross entropy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..operations import primitive
 
 
 def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Build a loss of two tensors: elementwise, then reduced."""
+    """Build a loss of two tensors that is elementwise, then reduced."""
 
     @primitive(rules.rescale())
     def pointwise(input: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
@@ -39,7 +39,7 @@ def pointwise_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def difference_loss(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Build a loss of the difference of two tensors: elementwise in the difference, then reduced."""
+    """Build a loss that is elementwise in the difference of two tensors, then reduced."""
 
     @primitive(rules.rescale())
     def of_difference(difference: Tensor, options: dict[str, Any]) -> Tensor:
@@ -89,7 +89,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross entropy of logits: linear in their log-softmax."""
+    """Return the cross entropy of logits, which is linear in their log-softmax."""
     reduction = _reduction(size_average, reduce, reduction)
     classes = 0 if input.dim() == 1 else 1
     log_probabilities = F.log_softmax(input, classes)

@@ -1,4 +1,4 @@
-"""Norms, distances and normalisations."""
+"""Norms, distances and normalizations."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .arithmetic import squared
 from .reductions import amax, amin, axes_of
 from .selection import where
 
-# What torch standardises: of lower precisions some devices keep more than they return.
+# For lower precisions some devices compute with more digits than they return.
 IN_ONE_CALL = torch.float32, torch.float64
 
 
 @primitive(rules.ratio, broadcastable=True)
-def over_norm(a: Tensor, norm: Tensor) -> Tensor:
-    """Vectors over their norms."""
+def divide_by_norm(a: Tensor, norm: Tensor) -> Tensor:
+    """Divide vectors by their norms."""
     return a / norm
 
 
 def std(*args: Any, **kwargs: Any) -> Tensor:
-    """Square root of the variance."""
+    """Return the square root of the variance."""
     return torch.sqrt(torch.var(*args, **kwargs))
 
 
 def std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean."""
+    """Return standard deviation and mean."""
     variance, mean = torch.var_mean(*args, **kwargs)
     return torch.sqrt(variance), mean
 
@@ -42,7 +42,7 @@ def std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: None = None
 ) -> Tensor:
-    """The p-norm, for any p."""
+    """Return the p-norm, for any p."""
     x = x if dtype is None else x.to(dtype)
     dims, ord = axes_of(x, dim), float(ord)
     if ord == 2:
@@ -57,7 +57,7 @@ def vector_norm(
 
 
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
-    """torch.norm and torch.linalg.norm of vectors, and the Frobenius norm."""
+    """Return a vector norm or the Frobenius norm, for ``torch.norm`` and ``torch.linalg.norm``."""
     p = kwargs.pop("ord", p)
     if p in (None, "fro"):
         p = 2
@@ -69,46 +69,49 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
 def matrix_norm(
     input: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None, out: None = None
 ) -> Tensor:
-    """The Frobenius norm."""
+    """Return the Frobenius norm."""
     return norm(input, ord if ord == "fro" else str(ord), dim, keepdim, dtype=dtype)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
-    """Input over its norm."""
-    return over_norm(input, vector_norm(input, p, dim, True).clamp_min(eps))
+    """Return the input divided by its norm."""
+    return divide_by_norm(input, vector_norm(input, p, dim, True).clamp_min(eps))
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Product of the two directions."""
+    """Return the inner product of the two directions."""
     x1, x2 = torch.broadcast_tensors(x1, x2)
     return (normalize(x1, 2, dim, eps) * normalize(x2, 2, dim, eps)).sum(dim)
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """Norm of the difference."""
+    """Return the norm of the difference."""
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, *_: Any, **__: Any) -> Tensor:
-    """All distances between two sets of vectors."""
+    """Return all distances between two sets of vectors."""
     return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
-    """Norm of the difference of two tensors."""
+    """Return the norm of the difference of two tensors."""
     return vector_norm(input - other, p)
 
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
-    """Scale down the slices whose norm is above the bound."""
+    """Scale down the slices whose norm exceeds the bound."""
     dims = tuple(d for d in range(input.dim()) if d != dim % input.dim())
     size = vector_norm(input, p, dims, True)
     return input * where(size > maxnorm, maxnorm / (size + 1e-7), torch.ones_like(size))
 
 
 @primitive(rules.standardize, keeps_memory=True, broadcastable=True)
-def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
-    """Over the last axis, of zero mean or not; keeps what it was before weight and bias, and what it was divided by."""
+def standardize_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Any:
+    """Divide by the root mean square over the last axis, after centring if ``centred``.
+
+    For the rule it also returns the values before weight and bias, and the divisor.
+    """
     if centred and x.dtype in IN_ONE_CALL:
         y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
         return _affine(y, weight, bias), (y, inverse.reciprocal())
@@ -118,19 +121,19 @@ def standardised_last(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
     return _affine(y, weight, bias), (y, size)
 
 
-def _standardised(
+def _standardize(
     input: Tensor, axes: int, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, centred: bool = True
 ) -> Tensor:
-    """Over the last axes, with parameters of their shape."""
+    """Standardize over the last axes, with weight and bias of their shape."""
     flat, parameters = input, [weight, bias]
     if axes > 1:
         flat, parameters = input.flatten(-axes), [None if p is None else p.flatten() for p in parameters]
-    with interception_off():  # a tracer would look at each question
+    with interception_off():  # a question about the graph, not part of the model
         varying = any(p is not None and p.grad_fn is not None for p in parameters)
     if varying:
-        y = _affine(standardised_last(flat, None, None, eps, centred), *parameters)
+        y = _affine(standardize_last(flat, None, None, eps, centred), *parameters)
     else:
-        y = standardised_last(flat, *parameters, eps, centred)
+        y = standardize_last(flat, *parameters, eps, centred)
     return y.unflatten(-1, input.shape[-axes:]) if axes > 1 else y
 
 
@@ -146,28 +149,28 @@ def _per_channel(parameter: Any, like: Tensor) -> Any:
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
-    """Minus the mean and over the standard deviation of the last axes."""
-    return _standardised(input, len(normalized_shape), eps, weight, bias)
+    """Subtract the mean of the last axes and divide by their standard deviation."""
+    return _standardize(input, len(normalized_shape), eps, weight, bias)
 
 
 def native_layer_norm(input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """layer_norm with its statistics."""
+    """Return layer_norm with its statistics."""
     dims = tuple(range(-len(normalized_shape), 0))
     variance, mean = torch.var_mean(input, dims, correction=0, keepdim=True)
     return layer_norm(input, normalized_shape, weight, bias, eps), mean, torch.rsqrt(variance + eps)
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    """Over the root mean square of the last axes."""
+    """Divide by the root mean square of the last axes."""
     eps = torch.finfo(input.dtype).eps if eps is None else eps
-    return _standardised(input, len(normalized_shape), eps, weight, centred=False)
+    return _standardize(input, len(normalized_shape), eps, weight, centred=False)
 
 
 def group_norm(
     input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
-    """Standardised over groups of channels."""
-    x = _standardised(input.unflatten(1, (num_groups, -1)).flatten(2), 1, eps).reshape(input.shape)
+    """Standardize over groups of channels."""
+    x = _standardize(input.unflatten(1, (num_groups, -1)).flatten(2), 1, eps).reshape(input.shape)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
@@ -182,10 +185,10 @@ def instance_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Standardised over space, per row and channel."""
+    """Standardize over the spatial axes, for each row and channel."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    x = _standardised(input, input.dim() - 2, eps)
+    x = _standardize(input, input.dim() - 2, eps)
     return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
 
 
@@ -200,9 +203,9 @@ def batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Affine with the running statistics; with those of the batch where the model asks for it."""
+    """Apply the running statistics, an affine function; or those of the batch, if the model uses them."""
     if training or running_mean is None:
-        x = _standardised(input.transpose(0, 1), input.dim() - 1, eps).transpose(0, 1)
+        x = _standardize(input.transpose(0, 1), input.dim() - 1, eps).transpose(0, 1)
         return _affine(x, _per_channel(weight, input), _per_channel(bias, input))
     mean, scale = _per_channel(running_mean, input), _per_channel(torch.rsqrt(running_var + eps), input)
     x = _affine(input - mean, scale, None)
@@ -210,7 +213,7 @@ def batch_norm(
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
-    """Input over a power of the mean square of neighbouring channels."""
+    """Divide the input by a power of the mean square of neighbouring channels."""
     flat = input.square().flatten(2).unsqueeze(1)
     padded = F.pad(flat, (0, 0, size // 2, (size - 1) // 2))
     mean = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1).reshape(input.shape)
@@ -218,7 +221,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
 
 
 def lp_pool(spatial: int) -> Callable[..., Tensor]:
-    """Build the power-average pooling, for even or positive input as torch defines it."""
+    """Build the power-average pooling as torch defines it, for even powers or positive input."""
 
     def pool(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
         average = getattr(F, f"avg_pool{spatial}d")

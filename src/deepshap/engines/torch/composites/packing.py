@@ -1,5 +1,7 @@
-"""Packing of sequences: those that end together are padded ones in another layout, which torch can take back for several
-references at once.
+"""Packed sequences of equal length, as padded sequences in another layout.
+
+torch packs and unpacks in native code, for one batch. When all rows of a batch have the same length, packing is a
+transposition, which also works for a batch of several references at once.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from .._compat import pack_padded_sequence, pad_packed_sequence
 
 
 def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """The steps of padded rows one after the other, and how many rows each has."""
-    steps, there = int(lengths[0]), input.shape[1 if batch_first else 0]
-    if not 0 < steps <= there or bool((lengths != steps).any()):
+    """Return the time steps of padded rows one after the other, and the number of rows at each step."""
+    steps, padded_steps = int(lengths[0]), input.shape[1 if batch_first else 0]
+    if not 0 < steps <= padded_steps or bool((lengths != steps).any()):
         return pack_padded_sequence(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
     return by_step[:steps].flatten(0, 1), torch.full((steps,), len(lengths), dtype=torch.int64)
@@ -22,7 +24,7 @@ def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Ten
 def unpack(
     data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
 ) -> tuple[Tensor, Tensor]:
-    """The way back, and the length of each row."""
+    """Return the padded rows of a packed batch, and the length of each row."""
     rows, steps = int(batch_sizes[0]), len(batch_sizes)
     if bool((batch_sizes != rows).any()):
         return pad_packed_sequence(data, batch_sizes, batch_first, padding_value, total_length)

@@ -1,4 +1,8 @@
-"""Values at positions that depend on the input: values and positions are two players, as in a table and its ids."""
+"""Indexing by positions that depend on the explained input.
+
+Values and positions share a change as two players (Shapley values), like a table and its ids in an embedding. The
+functions here replace torch's wherever an index is a surrogate, see ``activity.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from .. import rules
 from .._compat import interception_off
 from ..operations import COMPOSITE, Operation, primitive
 from ..windows import Windows, taken
-from .scatter import along
+from .scatter import expand_index
 
 
 @primitive(rules.topk_indices)
 def positions(x: Tensor, count: int) -> Tensor:
-    """Of the greatest values along the last axis, in descending order, as floats."""
+    """Return the positions of the largest values along the last axis, in descending order, as floats."""
     index = (
         x.argmax(-1, keepdim=True)
         if count == 1
@@ -29,47 +33,47 @@ def positions(x: Tensor, count: int) -> Tensor:
     return index.to(torch.float64)
 
 
-def chosen(input: Tensor, count: int, largest: bool = True) -> Tensor:
-    """Positions of the greatest values, or of the least, along the last axis."""
+def top_positions(input: Tensor, count: int, largest: bool = True) -> Tensor:
+    """Return the positions of the largest or smallest values along the last axis."""
     floats = input if input.is_floating_point() else input.to(torch.float64)
     return positions(floats if largest else -floats, count).to(torch.int64)
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, largest: bool = True) -> Tensor:
-    """Position of the greatest value."""
+    """Return the position of the largest value."""
     if dim is None:
-        found = chosen(input.flatten(), 1, largest)
-        return found.reshape([1] * input.dim()) if keepdim else found.squeeze(0)
+        position = top_positions(input.flatten(), 1, largest)
+        return position.reshape([1] * input.dim()) if keepdim else position.squeeze(0)
     if not input.dim():
-        return chosen(input.unsqueeze(0), 1, largest).squeeze(0)
-    found = chosen(input.movedim(dim, -1), 1, largest).movedim(-1, dim)
-    return found if keepdim else found.squeeze(dim)
+        return top_positions(input.unsqueeze(0), 1, largest).squeeze(0)
+    position = top_positions(input.movedim(dim, -1), 1, largest).movedim(-1, dim)
+    return position if keepdim else position.squeeze(dim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Position of the least value."""
+    """Return the position of the smallest value."""
     return argmax(input, dim, keepdim, largest=False)
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
-    """Positions of the sorted values."""
+    """Return the positions of the sorted values."""
     last = input.movedim(dim, -1) if input.dim() else input.unsqueeze(0)
-    return chosen(last, last.shape[-1], descending).movedim(-1, dim).reshape(input.shape)
+    return top_positions(last, last.shape[-1], descending).movedim(-1, dim).reshape(input.shape)
 
 
-def in_windows(x: Tensor, windows: Windows) -> Tensor:
-    """Position of the greatest value of each window of the last axis."""
+def window_argmax(x: Tensor, windows: Windows) -> Tensor:
+    """Return the position of the maximum of each window of the last axis."""
     members = torch.as_tensor(windows.positions, device=x.device)
-    within = chosen(taken(x, members), 1)
-    return torch.gather(members.expand(*within.shape[:-1], -1), -1, within).squeeze(-1)
+    best = top_positions(taken(x, members), 1)
+    return torch.gather(members.expand(*best.shape[:-1], -1), -1, best).squeeze(-1)
 
 
 # ---------------------------------------------------------------------- taking
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a table."""
-    with interception_off():  # a tracer would look at each question
+    """Return rows of a table."""
+    with interception_off():  # a question about the graph, not part of the model
         varies = table.grad_fn is not None
-    return _lookup(table, ids) if varies else _of_constant(table, ids)
+    return _lookup(table, ids) if varies else _lookup_constant(table, ids)
 
 
 @primitive(rules.lookup)
@@ -78,156 +82,161 @@ def _lookup(table: Tensor, ids: Tensor) -> Tensor:
 
 
 @primitive(rules.rows, broadcastable=True)
-def _of_constant(table: Tensor, ids: Tensor) -> Tensor:
+def _lookup_constant(table: Tensor, ids: Tensor) -> Tensor:
     return table[ids.long()]
 
 
 @primitive(rules.gathered)
-def _gathered(values: Tensor, index: Tensor, dim: int) -> Tensor:
+def _gather(values: Tensor, index: Tensor, dim: int) -> Tensor:
     return values.gather(dim, index.long())
 
 
 @primitive(rules.share_coordinates)
-def _place(*coordinates: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The place in the flattened axes; coordinates may count from the end."""
+def _flat_position(*coordinates: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the position in the flattened axes; coordinates may be negative."""
     steps = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
     return sum(torch.remainder(c, n) * s for c, n, s in zip(coordinates, sizes, steps, strict=True))  # type: ignore[return-value]
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
-    """Values at positions along an axis."""
-    return _typed(_gathered(_float(input), index.to(torch.float64), dim), input)
+    """Return the values at positions along an axis."""
+    return _cast_like(_gather(_to_float(input), index.to(torch.float64), dim), input)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """As ``gather``, broadcast over the other axes."""
+    """Return the values at positions along an axis, broadcast over the other axes."""
     if dim is None:
         return gather(input.flatten(), 0, indices.flatten())
     dim %= input.dim()
     common = torch.broadcast_shapes(*((*t.shape[:dim], 1, *t.shape[dim + 1 :]) for t in (input, indices)))
-    whole = [t.expand(*common[:dim], t.shape[dim], *common[dim + 1 :]) for t in (input, indices)]
-    return gather(whole[0], dim, whole[1])
+    expanded = [t.expand(*common[:dim], t.shape[dim], *common[dim + 1 :]) for t in (input, indices)]
+    return gather(expanded[0], dim, expanded[1])
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Slices at positions."""
+    """Return the slices at positions."""
     return getitem(input, (*[slice(None)] * (dim % max(input.dim(), 1)), index.reshape(-1)))
 
 
 def select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slice at a position."""
+    """Return the slice at a position."""
     return getitem(input, (*[slice(None)] * (dim % input.dim()), index))
 
 
 def narrow(input: Tensor, dim: int, start: Tensor, length: int) -> Tensor:
-    """Slices from a position on."""
+    """Return the slices from a position on."""
     return index_select(input, dim, start + torch.arange(length, device=start.device))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
-    """Values at positions of the flattened tensor."""
+    """Return the values at positions of the flattened tensor."""
     return getitem(input.flatten(), index)
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """``input[index]``, where some of the indices are positions: a lookup in the axes that they stand for."""
-    entries = _spelled_out(input, index)
+    """Return ``input[index]``, a lookup in those axes whose indices are positions."""
+    entries = _normalize_index(input, index)
     advanced = [k for k, e in enumerate(entries) if isinstance(e, (Tensor, int))]
-    left = input[tuple(slice(None) if isinstance(e, Tensor) else e for e in entries)]
-    kept = [e for e in entries if isinstance(e, Tensor) or not isinstance(e, int)]  # the axes of what is left
-    axes = [k for k, e in enumerate(kept) if isinstance(e, Tensor)]
-    moved, size = left.movedim(axes, tuple(range(len(axes)))), [left.shape[a] for a in axes]
+    sliced = input[tuple(slice(None) if isinstance(e, Tensor) else e for e in entries)]
+    axis_entries = [
+        e for e in entries if isinstance(e, Tensor) or not isinstance(e, int)
+    ]  # one for each axis of sliced
+    axes = [k for k, e in enumerate(axis_entries) if isinstance(e, Tensor)]
+    moved, size = sliced.movedim(axes, tuple(range(len(axes)))), [sliced.shape[a] for a in axes]
     rest = moved.shape[len(axes) :]
-    places = _joined([kept[a] for a in axes], size)
+    places = _join_indices([axis_entries[a] for a in axes], size)
     shape = places.shape
-    found = lookup(_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(places))
-    found = found.reshape((*shape, *rest))
-    if advanced == list(range(advanced[0], advanced[-1] + 1)):  # else the positions' axes come first
-        found = found.movedim(tuple(range(len(shape))), tuple(range(axes[0], axes[0] + len(shape))))
-    return _typed(found, input)
+    values = lookup(_to_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(places))
+    values = values.reshape((*shape, *rest))
+    if advanced == list(range(advanced[0], advanced[-1] + 1)):  # otherwise the axes of the positions come first
+        values = values.movedim(tuple(range(len(shape))), tuple(range(axes[0], axes[0] + len(shape))))
+    return _cast_like(values, input)
 
 
-def _joined(indices: list[Tensor], sizes: list[int]) -> Tensor:
+def _join_indices(indices: list[Tensor], sizes: list[int]) -> Tensor:
     floats = [i.to(torch.float64) for i in torch.broadcast_tensors(*indices)]
-    return _place(*floats, sizes=tuple(sizes))
+    return _flat_position(*floats, sizes=tuple(sizes))
 
 
-def _spelled_out(input: Tensor, index: Any) -> list[Any]:
-    """One entry for each axis; the ellipsis stands for whole ones, and a list among others for a tensor."""
+def _normalize_index(input: Tensor, index: Any) -> list[Any]:
+    """Return one entry per axis, with the ellipsis expanded and lists converted to tensors."""
     entries = list(index) if isinstance(index, (tuple, list)) else [index]
     entries = [
         torch.stack([torch.as_tensor(i, device=input.device) for i in e]) if isinstance(e, list) else e for e in entries
     ]
-    whole = [slice(None)] * (input.dim() - sum(e is not None and e is not Ellipsis for e in entries))
+    full_slices = [slice(None)] * (input.dim() - sum(e is not None and e is not Ellipsis for e in entries))
     at = next((k for k, e in enumerate(entries) if e is Ellipsis), None)
-    return [*entries, *whole] if at is None else [*entries[:at], *whole, *entries[at + 1 :]]
+    return [*entries, *full_slices] if at is None else [*entries[:at], *full_slices, *entries[at + 1 :]]
 
 
 # ---------------------------------------------------------------------- putting
 @primitive(rules.added)
-def _added(source: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
-    """Sums of values at positions along an axis."""
+def _scatter_sum(source: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
+    """Sum values at positions along an axis."""
     shape = [size if axis == dim else n for axis, n in enumerate(index.shape)]
     return source.new_zeros(shape).scatter_add(dim, index.long(), source)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """Values added at positions along an axis."""
+    """Add values at positions along an axis."""
     dim %= input.dim()
-    sums = _added(_float(src)[tuple(map(slice, index.shape))], index.to(torch.float64), dim, input.shape[dim])
+    sums = _scatter_sum(_to_float(src)[tuple(map(slice, index.shape))], index.to(torch.float64), dim, input.shape[dim])
     inner = tuple(slice(None) if axis == dim else slice(n) for axis, n in enumerate(index.shape))
-    return _typed(_with(input, inner, sums), input)
+    return _cast_like(_add_inside(input, inner, sums), input)
 
 
-def _with(input: Tensor, inner: tuple[slice, ...], sums: Tensor) -> Tensor:
+def _add_inside(input: Tensor, inner: tuple[slice, ...], sums: Tensor) -> Tensor:
     if sums.shape == input.shape:
-        return _float(input) + sums
-    whole = _float(input).clone()
-    whole[inner] = whole[inner] + sums
-    return whole
+        return _to_float(input) + sums
+    result = _to_float(input).clone()
+    result[inner] = result[inner] + sums
+    return result
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
-    """Slices added at positions."""
-    return scatter_add(input, dim, along(index, dim, source), source * alpha)
+    """Add slices at positions."""
+    return scatter_add(input, dim, expand_index(index, dim, source), source * alpha)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
-    """Values put at positions, each at a place of its own: what is added there is the difference from what there was."""
+    """Write values at distinct positions, by adding the difference from the previous values."""
     source: Any = kwargs.get("src", kwargs.get("value", args[0] if args else None))
     if reduce not in (None, "add"):
         raise UnsupportedOperationError(
             f"scatter with reduce={reduce!r} at positions that depend on the input has no rule."
         )
     if not isinstance(source, Tensor):
-        source = torch.full(index.shape, source, dtype=_float(input).dtype, device=input.device)
-    source = _float(source)[tuple(map(slice, index.shape))]
+        source = torch.full(index.shape, source, dtype=_to_float(input).dtype, device=input.device)
+    source = _to_float(source)[tuple(map(slice, index.shape))]
     if reduce is None:
-        if _twice(index, dim):
+        if _has_duplicates(index, dim):
             raise UnsupportedOperationError(
                 "scatter to one position twice has no rule where positions depend on the input."
             )
-        if bool(input.isinf().any()):  # of which there are no differences
-            hit, zeros = torch.ones_like(source), torch.zeros_like(_float(input))
+        if bool(input.isinf().any()):  # differences from infinity are NaN
+            hit, zeros = torch.ones_like(source), torch.zeros_like(_to_float(input))
             hit, put = (scatter_add(zeros, dim, index, values) for values in (hit, source))
-            return _typed(torch.where(hit > 0, put, _float(input)), input)
-        source = source - _float(gather(input, dim, index))
+            return _cast_like(torch.where(hit > 0, put, _to_float(input)), input)
+        source = source - _to_float(gather(input, dim, index))
     return scatter_add(input, dim, index, source)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """Slices put at positions."""
-    return scatter(input, dim, along(index, dim, source), source)
+    """Write slices at positions."""
+    return scatter(input, dim, expand_index(index, dim, source), source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """One value put at positions."""
+    """Write one value at positions."""
     shape = [index.numel() if axis == dim % input.dim() else n for axis, n in enumerate(input.shape)]
     return index_copy(input, dim, index, torch.as_tensor(value, dtype=input.dtype).expand(shape))
 
 
 def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
-    """Values put or added at positions along several axes: the places are what the same index takes of all places."""
+    """Write or add values at positions along several axes.
+
+    The flat positions are found by indexing a tensor of all flat positions in the same way.
+    """
     places = torch.arange(input.numel(), device=input.device).reshape(input.shape)[tuple(indices)]
     values = torch.as_tensor(values, dtype=input.dtype, device=input.device).expand(places.shape).flatten()
     put = scatter_add if accumulate else scatter
@@ -235,12 +244,12 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """``input[index] = value``."""
+    """Run ``input[index] = value``."""
     input[...] = index_put(input, index if isinstance(index, (tuple, list)) else (index,), value)
 
 
 def max_unpool(native: Callable[..., Tensor], spatial: int) -> Callable[..., Tensor]:
-    """Build what puts values at the positions of a pooling."""
+    """Build the function that writes values at the positions of a max pooling."""
 
     def unpool(input: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with interception_off(), torch.no_grad():
@@ -255,7 +264,7 @@ def max_unpool(native: Callable[..., Tensor], spatial: int) -> Callable[..., Ten
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    """Sums, means and extremes of values at positions."""
+    """Reduce values at positions by sum, mean, maximum or minimum."""
     if reduce == "amin":
         return -scatter_reduce(-input, dim, index, -src, "amax", include_self=include_self)
     if reduce not in ("sum", "mean", "amax"):
@@ -264,36 +273,36 @@ def scatter_reduce(
         )
     src, ones = src[tuple(map(slice, index.shape))], torch.ones(index.shape, dtype=input.dtype, device=input.device)
     counts = scatter_add(torch.zeros_like(input), dim, index, ones)
-    own = input if include_self else torch.where(counts > 0, -torch.inf if reduce == "amax" else 0.0, input)
+    initial = input if include_self else torch.where(counts > 0, -torch.inf if reduce == "amax" else 0.0, input)
     if reduce == "amax":
-        return _greatest_at(own, dim, index, src)
-    total = scatter_add(own, dim, index, src)
+        return _scatter_max(initial, dim, index, src)
+    total = scatter_add(initial, dim, index, src)
     if reduce == "sum":
         return total
     return total / (counts + 1 if include_self else counts.clamp_min(1))
 
 
-def _greatest_at(own: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """The greatest of the value that is at each position along an axis and of those scattered to it."""
-    inner = tuple(slice(None) if axis == dim % own.dim() else slice(n) for axis, n in enumerate(index.shape))
+def _scatter_max(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """Return the maximum of the value at each position along an axis and the values scattered to it."""
+    inner = tuple(slice(None) if axis == dim % input.dim() else slice(n) for axis, n in enumerate(index.shape))
     at, values = index.movedim(dim, -1).unsqueeze(-2), src.movedim(dim, -1).unsqueeze(-2)
-    places = torch.arange(own.shape[dim], device=own.device).unsqueeze(-1)
+    places = torch.arange(input.shape[dim], device=input.device).unsqueeze(-1)
     scattered = torch.where(at == places, values, -torch.inf)
-    whole = own.clone()
-    whole[inner] = torch.cat([own[inner].movedim(dim, -1).unsqueeze(-1), scattered], -1).amax(-1).movedim(-1, dim)
-    return whole
+    result = input.clone()
+    result[inner] = torch.cat([input[inner].movedim(dim, -1).unsqueeze(-1), scattered], -1).amax(-1).movedim(-1, dim)
+    return result
 
 
-def _twice(index: Tensor, dim: int) -> bool:
-    with interception_off():  # a look at the numbers, which the tracer need not follow
+def _has_duplicates(index: Tensor, dim: int) -> bool:
+    with interception_off():  # a question about the values, not part of the model
         return bool((index.sort(dim)[0].diff(dim=dim) == 0).any())
 
 
-def _float(values: Tensor) -> Tensor:
+def _to_float(values: Tensor) -> Tensor:
     return values if values.is_floating_point() or values.is_complex() else values.to(torch.float64)
 
 
-def _typed(values: Tensor, like: Tensor) -> Tensor:
+def _cast_like(values: Tensor, like: Tensor) -> Tensor:
     return values if values.dtype == like.dtype else values.to(like.dtype)
 
 

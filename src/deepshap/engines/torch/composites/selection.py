@@ -1,4 +1,4 @@
-"""Views, choices by conditions, indices and ids."""
+"""Views, choices by conditions, and lookups by fixed indices and ids."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .reductions import amax
 
 @primitive(rules.select, broadcastable=True)
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Take a where the condition holds, else b; the condition is the float carrier of a mask.
+    """Return ``a`` where the condition holds and ``b`` elsewhere; the condition is the floating-point surrogate of a mask.
 
-    -inf becomes a number whose exponential is 0: a jump of infinity has no share.
+    -inf becomes a number whose exponential is 0, because an infinite difference has no multiplier.
     """
     return torch.where(condition != 0, clip_infinities(a), clip_infinities(b))
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Consecutive parts."""
+    """Return consecutive parts."""
     size = tensor.shape[dim]
     if isinstance(split_size_or_sections, int):
         starts = list(range(0, size, max(split_size_or_sections, 1)))
@@ -38,12 +38,12 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """A number of equal parts."""
+    """Return a number of equal parts."""
     return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
 
 
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Parts between positions, or a number of nearly equal parts."""
+    """Return the parts between positions, or a number of nearly equal parts."""
     size = input.shape[dim]
     if isinstance(indices_or_sections, int):
         small, larger = divmod(size, indices_or_sections)
@@ -54,20 +54,23 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """All slices along an axis."""
+    """Return all slices along an axis."""
     return views(input, dim, None)
 
 
 @linear
 def views(tensor: Tensor, dim: int, bounds: list[int] | None) -> tuple[Tensor, ...]:
-    """All entries of an axis, or all parts between bounds, one by one: torch forbids in-place code on those made together."""
+    """Return all entries of an axis, or all parts between bounds, as separate views.
+
+    torch forbids in-place operations on views that one call made together.
+    """
     if bounds is None:
         return tuple([tensor.select(dim, k) for k in range(tensor.shape[dim])])
     return tuple([tensor.narrow(dim, a, max(b - a, 0)) for a, b in itertools.pairwise(bounds)])
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
-    """Choice between two branches; the condition may depend on the input."""
+    """Choose between two branches; the condition may depend on the explained input."""
     if input is None:
         return torch.nonzero(condition, as_tuple=True)
     if not getattr(condition, "_deepshap", None):
@@ -91,7 +94,7 @@ def _branches(record: Any, m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def searchsorted(sorted_sequence: Tensor, input: Any, **options: Any) -> Tensor:
-    """Where values fall between fixed bounds."""
+    """Return the positions at which values sort into fixed bounds."""
     if sorted_sequence.grad_fn is not None:
         raise UnsupportedOperationError("searchsorted in bounds that depend on the input has no rule.")
     return _searchsorted(sorted_sequence, input, options)
@@ -106,7 +109,7 @@ _searchsorted.operation = Operation(ELEMENTWISE, function=_searchsorted.operatio
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """Value where the mask holds."""
+    """Return the value where the mask is true, else the input."""
     return where(mask, value, input)
 
 
@@ -119,13 +122,13 @@ def embedding(
     *_: Any,
     **__: Any,
 ) -> Tensor:
-    """Rows of the table; ``F.embedding(ids, weight)`` and ``torch.embedding(weight, ids)`` alike."""
+    """Return rows of the table, for both ``F.embedding(ids, weight)`` and ``torch.embedding(weight, ids)``."""
     ids, table = (weight, input) if input.is_floating_point() else (input, weight)
     return lookup(torch.renorm(table, norm_type, 0, max_norm) if max_norm else table, ids)
 
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """Rows of the identity; a number of classes that is not given must be the same for example and reference."""
+    """Return rows of the identity matrix; without ``num_classes`` their number must be the same in example and reference."""
     if num_classes < 0:
         num_classes = int(input.max()) + 1
     return lookup(torch.eye(num_classes, dtype=torch.float64, device=input.device), input).to(torch.int64)
@@ -144,22 +147,22 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Sum, mean or maximum of the rows of each bag."""
+    """Return the sum, mean or maximum of the rows of each bag."""
     if offsets is not None or (mode == "max" and padding_idx is not None):
         raise UnsupportedOperationError("embedding_bag: pass ids (rows, bag size), and no padding_idx with mode 'max'.")
     rows = embedding(input, weight, None, max_norm, norm_type)
     if mode == "max":
         return amax(rows, -2)
-    counted = torch.ones_like(rows[..., 0])
+    included = torch.ones_like(rows[..., 0])
     if padding_idx is not None:
-        counted = (input != padding_idx).to(rows.dtype)
-    weights = counted if per_sample_weights is None else counted * per_sample_weights
+        included = (input != padding_idx).to(rows.dtype)
+    weights = included if per_sample_weights is None else included * per_sample_weights
     total = (rows * weights.unsqueeze(-1)).sum(-2)
-    return total if mode == "sum" else quotient(total, counted.sum(-1, keepdim=True).clamp_min(1))
+    return total if mode == "sum" else quotient(total, included.sum(-1, keepdim=True).clamp_min(1))
 
 
 def grid_sample(input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Interpolated at fixed points."""
+    """Interpolate at fixed points."""
     if grid.grad_fn is not None:
         raise UnsupportedOperationError("grid_sample at points that depend on the input has no exact rule.")
     return _grid_sample(input, grid, *args, **kwargs)
