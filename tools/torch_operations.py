@@ -165,7 +165,7 @@ def _summary(function: Any) -> str:
     text = function.__doc__ or getattr(inspect.getmodule(function), builder, function).__doc__ or ""
     line = text.strip().partition("\n")[0].replace("|", "\\|")
     line = re.sub(r"^(Build|Return) ((the|an?) )?(?!whether)", "", line)
-    return line[:1].upper() + line[1:]
+    return line[:1].upper() + line[1:] if re.match("[a-z]{2,}[-, .]", line) else line  # no formula
 
 
 def _aliases() -> str:

@@ -27,7 +27,7 @@ class ControlFlowComparison:
 
     What a model decides by all of its rows, by the greatest of their lengths or by whether one of them is padded, does not
     differ where either side has the rows of both, if in another order. Places that it finds by conditions are positions, or all
-    places are taken (``composites/places.py``).
+    places are taken (``composites/mask_indices.py``).
 
     Parameters
     ----------
