@@ -69,7 +69,7 @@ def nothing_done_before(monkeypatch):
     if threshold is not None:
         monkeypatch.setattr(threshold, "_all", False)
     if products is not None:
-        monkeypatch.setattr(products.WORTH, "done", {})
+        monkeypatch.setattr(products.THRESHOLD, "done", {})
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ class Summed(nn.Module):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", ["GRU", "RNN", "RNN, relu"])
 def test_recurrent_kernels_equal_the_oracle(kind, seed, monkeypatch):
-    monkeypatch.setattr(fused.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
     random = np.random.default_rng(seed)
     cls, own = LAYERS[kind]
     units, steps, features = int(random.choice([8, 16, 33, 64])), int(random.integers(1, 7)), int(random.integers(1, 6))

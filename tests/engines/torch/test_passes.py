@@ -13,7 +13,7 @@ from torch import nn
 import deepshap
 from deepshap.captum import LayerDeepLiftShap
 from deepshap.engines.torch import backward, engine
-from deepshap.engines.torch.batch_axes import Chosen
+from deepshap.engines.torch.batch_axes import RowSelection
 from deepshap.engines.torch.recurrent import cells, context, fused, sequence
 
 STEPS, FEATURES = 6, 3
@@ -118,7 +118,7 @@ def test_some_rows_of_a_sequence_are_no_copy():
     level = sequence.Level(cells.LSTM, cells.Weights(torch.zeros(8, 3), torch.zeros(8, 2)))
     width = cells.LSTM.width(level.units)
     trace = sequence.Trace(sequence.Steps((5,) * 4), torch.randn(20, 3), torch.randn(20, width))
-    part = trace.among(Chosen(slice(1, 4)))
+    part = trace.among(RowSelection(slice(1, 4)))
     assert part.rows is trace.rows
     assert part.inputs is trace.inputs
     rows = trace.rows.unflatten(0, (4, 5))[:, 1:4]
@@ -176,7 +176,7 @@ def test_kernels_get_arrays_without_gaps(passes, monkeypatch):
     """They take others too, but have no vector code for them, and took six times as long."""
     small, parts = passes
     small()
-    monkeypatch.setattr(fused.WORTH, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
     given, original = [], fused.on_cpu.kernel_of
 
     def kernel_of(*name):

@@ -18,7 +18,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6, "check_dtype": False}
 def test_what_the_steps_of_an_lstm_leave(monkeypatch, few, backwards, bias):
     """Of few rows torch's own layer tells the states."""
     torch.manual_seed(0)
-    monkeypatch.setattr(sequence, "FEW", few)
+    monkeypatch.setattr(sequence, "FEW_UNITS", few)
     own = nn.LSTM(3, 5, bias=bias)
     weights = Weights(*(p.detach() for p in own.parameters()))
     x, states = torch.randn(7, 2, 3), [torch.randn(2, 5) for _ in range(2)]

@@ -114,7 +114,7 @@ class Traced:
             some = chosen[:, start : start + at_once].T.unsqueeze(-1)
             seeds = self.output.new_zeros(len(some), *self.output.shape).scatter_(2, some, 1.0)
             multipliers = self._multipliers(seeds, retain=not last or start + at_once < chosen.shape[1])
-            known = [sums.take() for _, sums in self.tracer.handed.sums]
+            known = [sums.take() for _, sums in self.tracer.context.sums]
             for k in range(len(some)):
                 of_output = [None if m is None else m[k] for m in multipliers]
                 if known:
@@ -174,7 +174,7 @@ class Traced:
         """For the few linear operations whose gradients know no further axis."""
         known: list[list[Tensor | None]] = []
         found = []
-        for _, sums in self.tracer.handed.sums:
+        for _, sums in self.tracer.context.sums:
             sums.take()  # of the attempt to take all at once
         self.tracer.selections.forget()
         for step in self.tracer.tape.steps:
@@ -182,8 +182,8 @@ class Traced:
             step.known = None
         for seed in seeds:
             found.append(backward(seed))
-            known.append([sums.take() for _, sums in self.tracer.handed.sums])
-        for (_, sums), each in zip(self.tracer.handed.sums, zip(*known, strict=True), strict=True):
+            known.append([sums.take() for _, sums in self.tracer.context.sums])
+        for (_, sums), each in zip(self.tracer.context.sums, zip(*known, strict=True), strict=True):
             if each[0] is not None:
                 sums.add(torch.cat(each))
         return [None if m[0] is None else torch.stack(m) for m in zip(*found, strict=True)]

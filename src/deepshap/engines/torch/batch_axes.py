@@ -50,7 +50,7 @@ class BatchAxis(NamedTuple):
         return [size for size in (self.outer, -1, self.inner) if size != 1]
 
 
-class Chosen(NamedTuple):
+class RowSelection(NamedTuple):
     """Some rows of several parts, the same of each."""
 
     rows: slice

@@ -35,7 +35,7 @@ from .inputs import Inputs
 from .layers import UnmodifiedModel, layer_values_through
 from .operations import BackwardOptions, Pairs, TraceMismatch
 from .preserve import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
-from .recurrent import LEFT
+from .recurrent import MEMORY_TYPES
 from .recurrent.context import PrefixCache, RecurrentContext
 from .reference_cache import Recorded, ReferenceCache
 from .tape import Tape
@@ -171,7 +171,7 @@ class TorchEngine(UnmodifiedModel):
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
         outputs = self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
-        if self._references.changed:  # perhaps the model has begun to mix rows
+        if self._references.changed:  # perhaps the model has prefix_cache to mix rows
             self._sizes.clear()
             self._check_size(references[:at_once], outputs[:at_once])
         return outputs
@@ -201,10 +201,10 @@ class TorchEngine(UnmodifiedModel):
             tracer.finish()
             return self._flat(output, len(points)), leaves
 
-    def record(self, references: Points, begun: PrefixCache | None = None, each: int | None = None) -> Recorded:
+    def record(self, references: Points, prefix_cache: PrefixCache | None = None, each: int | None = None) -> Recorded:
         """Run the references, of which ``each`` may come again and again, and keep what the rules need."""
         tracer = Tracer(Pairs(1, len(references)), operations=self._agreement.operations(references))
-        tracer.handed = RecurrentContext.of_references(len(references), each, begun)
+        tracer.context = RecurrentContext.of_references(len(references), each, prefix_cache)
         tracer.tape.weights = frozenset(id(p) for m in self.modules for p in m.parameters(False))
         with preserved(self._contents):
             output, leaves = self.trace(tracer, references)
@@ -269,11 +269,11 @@ class TorchEngine(UnmodifiedModel):
         return not self._pairwise and (examples != references or examples == 1)
 
     def _crossed(
-        self, comparison: Comparison, plan: Plan | None, reduce: Reduce, begun: PrefixCache | None = None
+        self, comparison: Comparison, plan: Plan | None, reduce: Reduce, prefix_cache: PrefixCache | None = None
     ) -> Contributions:
         """Either side runs on rows of its own."""
         n, b = len(comparison.examples), len(comparison.references)
-        recorded = self._references.recorded(comparison.references, partial(self.record, begun=begun))
+        recorded = self._references.recorded(comparison.references, partial(self.record, prefix_cache=prefix_cache))
         pairs = Pairs(n, b, all_pairs=n * b > 1)
         found, output = self._run(Meeting(comparison.examples, recorded, pairs, comparison.outputs, reduce), plan)
         expected = as_numpy(recorded.outputs.sum(0, keepdim=True, dtype=torch.float64))
@@ -289,13 +289,13 @@ class TorchEngine(UnmodifiedModel):
         if self._pairwise or (fit and quicker_together(comparison.pairs, len(groups), self._recurrent)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
-        found, begun = [], PrefixCache([])
+        found, prefix_cache = [], PrefixCache([])
         try:
             for rows in halves:
                 examples = comparison.examples[rows]
                 references = comparison.references.described_by(examples[np.zeros(b, int)])
                 part = Comparison(examples, references, True, comparison.outputs[rows])
-                found.append(self._crossed(part, plan, reduce, begun))
+                found.append(self._crossed(part, plan, reduce, prefix_cache))
         except (TraceMismatch, UnsupportedOperationError):
             self._pairwise = True
             return None
@@ -412,7 +412,7 @@ def footprint_of(reference: Tape, example: Tape, leaves: list[Tensor]) -> tuple[
     same time, and rules make some more. What a recurrent layer returns was in another order before.
     """
     kept, own, entered = reference.memory, example.nbytes, sum(leaf.nbytes for leaf in leaves)
-    recurrent = [s for s in reference.steps if isinstance(s.memory, LEFT)]
+    recurrent = [s for s in reference.steps if isinstance(s.memory, MEMORY_TYPES)]
     most = sum(s.memory.nbytes for s in recurrent) > reference.nbytes
     twice = max((s.outputs[0].nbytes for s in recurrent), default=0)
     return Footprint(reference.nbytes + kept + twice, own + kept, 2 * (own + entered)), most

@@ -17,7 +17,7 @@ from ...errors import InputError, not_a_multiplier
 from . import kernel_dispatch
 from .batch_axes import (
     BatchAxis,
-    Chosen,
+    RowSelection,
     from_rows,
     repeated,
     row_axis,
@@ -101,7 +101,7 @@ def among(record: OperationRecord, chosen: slice) -> OperationRecord:
     given, memory = iter(tensors((record.arguments, record.keywords))), _kept(part, record.memory, reference.memory)
     if hasattr(memory, "among"):  # of a recurrent network, whose rows may be several of each reference
         inner = memory.traces[0].steps.rows // (pairs.references * pairs.outer)
-        memory = memory.among(Chosen(slice(chosen.start * inner, chosen.stop * inner), pairs.outer))
+        memory = memory.among(RowSelection(slice(chosen.start * inner, chosen.stop * inner), pairs.outer))
     arguments, keywords = replace(
         (reference.arguments, reference.keywords), lambda t: t if (x := next(given)).shape == t.shape else part(x, t)
     )

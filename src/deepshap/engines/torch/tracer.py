@@ -85,7 +85,7 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.summing = summing  # whether only contributions summed over references are wanted of the leaves
         self.pairs, self._is_example = pairs, tape is not None
-        self.handed, self.tape = RecurrentContext(pairs), Tape(pairs, tape)
+        self.context, self.tape = RecurrentContext(pairs), Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
         self.reading = BackwardOptions()
@@ -107,7 +107,7 @@ class Tracer(TorchFunctionMode):
             inside = leaf.requires_grad_().clone()
             self._mark(inside)
             if self.summing:
-                self.handed.sums.append((inside, Sums()))
+                self.context.sums.append((inside, Sums()))
             entered = inside if value.is_floating_point() else carried(value.clone(), inside)
             return entered, leaf
 
@@ -135,7 +135,7 @@ class Tracer(TorchFunctionMode):
         if self.unsupported:
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported)))
         self.tape.finish()
-        self.handed.finish()
+        self.context.finish()
 
     # ------------------------------------------------------------------ interception
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -305,7 +305,7 @@ class Tracer(TorchFunctionMode):
         operation = call.operation
         assert operation is not None
         if operation.recurrent:
-            call = call._replace(function=partial(call.own, handed=self.handed), operation=None)
+            call = call._replace(function=partial(call.own, context=self.context), operation=None)
 
         def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
             varying = tuple(varies(given))
@@ -333,7 +333,7 @@ class Tracer(TorchFunctionMode):
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
-        function = partial(call.own, handed=self.handed) if call.operation.recurrent else call.own
+        function = partial(call.own, context=self.context) if call.operation.recurrent else call.own
         result = self._compose(call.name, function, call.args, call.kwargs)
         return result
 

@@ -91,14 +91,14 @@ def rows_run(monkeypatch):
         counts.append(steps.rows)
         return original(levels, x, states, steps)
 
-    def make(together):
-        counts.extend(len(x) for x, *_ in together.given[len(together.made) :])
-        of_steps(together)
+    def build_traces(steps):
+        counts.extend(len(x) for x, *_ in steps.operands[len(steps.traces) :])
+        original_build(steps)
 
     for module in (context, layers):
         monkeypatch.setattr(module, "run", run)
-    of_steps = loops.CellSequence.make
-    monkeypatch.setattr(loops.CellSequence, "make", make)
+    original_build = loops.CellSequence.build_traces
+    monkeypatch.setattr(loops.CellSequence, "build_traces", build_traces)
     return counts
 
 
@@ -109,7 +109,7 @@ LENGTHS = torch.tensor([4, 6, 2, 4, 1, 6, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_pairs_share_what_is_alike(name, compiled, rows_run, monkeypatch):
     """Each example and each reference runs once, and each pair stops at its own end: as if they were cut there."""
-    monkeypatch.setattr(fused.WORTH, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0 if compiled else np.inf)
     torch.manual_seed(0)
     model = MODELS[name].double()
     background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))
