@@ -45,10 +45,10 @@ from .explanation.labels import name_of, plural, shortened
 from .memory import MOST_PAIRS, memory_budget
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
-from .sampling.choice import method_of
+from .sampling.choice import parse_method
 from .sampling.estimates import largest_errors
-from .sampling.interactions import game_of, interactions_of, names_of
-from .sampling.players import players_of
+from .sampling.interactions import compute_interactions, make_game, player_names
+from .sampling.players import parse_players
 from .tables import (
     Labels,
     check_columns_count,
@@ -565,7 +565,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 f"order={order!r}: interactions are of pairs, order=2; for others use shapiq on explainer.game(row)."
             )
         games, outputs, names = self._games(X, players, target, targets, additional_forward_args)
-        return interactions_of(games, outputs, names, effort, seed)
+        return compute_interactions(games, outputs, names, effort, seed)
 
     def _games(
         self, X: Any, players: Any, target: Any, targets: Any, additional_forward_args: Any
@@ -601,7 +601,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         chosen = [choose_for(row) for row in range(len(examples))]
         games = [
-            game_of(
+            make_game(
                 engine,
                 examples[row : row + 1],
                 references,
@@ -613,7 +613,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             for row, choose in enumerate(chosen)
         ]
         outputs = np.array([choose(predictions[row : row + 1])[0] for row, choose in enumerate(chosen)])
-        return games, outputs, names_of(found)
+        return games, outputs, player_names(found)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
@@ -742,7 +742,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             )
         keys = list(examples.form.names or range(len(examples.inputs)))
         shapes = [tuple(x.shape[1:]) for x in examples.inputs]
-        return players_of(players, shapes, keys, names_of_each(self._features(labels), examples))
+        return parse_players(players, shapes, keys, names_of_each(self._features(labels), examples))
 
     def _request(self, examples: Points, references: Points, choose: Any, **options: Any) -> AttributionRequest:
         limits: dict[str, Any] = {"memory": self._memory, "most_rows": self._most_rows, "progress": self._progress}
@@ -772,7 +772,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             if not (plain_effort and by_cells):
                 found = self._players(players, examples, labels)
                 if isinstance(method, str):
-                    method = sampling["method"] = method_of(method, found)
+                    method = sampling["method"] = parse_method(method, found)
                 sampling["players"] = found if method is None else method.players
             predictions = None
             if selection.transform is not None:

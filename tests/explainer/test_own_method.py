@@ -12,7 +12,7 @@ import torch
 
 import deepshap
 from deepshap.sampling import WeightedComparison
-from deepshap.sampling.players import players_of
+from deepshap.sampling.players import parse_players
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 (CODE,) = re.findall(r"```python\n(.*?class InOrder.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -59,14 +59,14 @@ class Halves:
     description = "halves"
 
     def __init__(self, weight=1.0):
-        self.weight, self.players = weight, players_of("features", [(6,)], [0], [None])
+        self.weight, self.players = weight, parse_players("features", [(6,)], [0], [None])
 
-    def pairs(self, whole):
-        return whole.pairs
+    def pairs(self, comparison):
+        return comparison.pairs
 
-    def parts(self, whole):
-        count, weight = len(whole.examples), self.weight / len(whole.references)
-        yield WeightedComparison(whole, np.arange(count), np.full(count, weight))
+    def parts(self, comparison):
+        count, weight = len(comparison.examples), self.weight / len(comparison.references)
+        yield WeightedComparison(comparison, np.arange(count), np.full(count, weight))
 
 
 def test_a_method_may_have_players():

@@ -12,10 +12,10 @@ import deepshap
 from deepshap.engines.interface import Comparison
 from deepshap.errors import AdditivityError, InputError
 from deepshap.sampling import Attribution, Evaluation, KnownContribution, Uncertainty, WeightedComparison
-from deepshap.sampling.players import players_of
+from deepshap.sampling.players import parse_players
 
 X, R = np.random.default_rng(0).normal(size=(2, 3)), np.random.default_rng(1).normal(size=(1, 3))
-CELLS = players_of("cells", [(3,)], [0], [None])
+CELLS = parse_players("cells", [(3,)], [0], [None])
 
 
 def model(x):
@@ -34,23 +34,23 @@ class Own:
     def __init__(self, parts, players=CELLS):
         self.parts, self.players = parts, players
 
-    def pairs(self, whole):
-        return whole.pairs
+    def pairs(self, comparison):
+        return comparison.pairs
 
 
-def of_orders(whole, weight=1.0):
+def of_orders(comparison, weight=1.0):
     """All orders of three cells, segment by segment, as corrections of Deep SHAP."""
     rows = np.arange(2)
-    yield WeightedComparison(whole, rows, np.full(2, weight))
-    x, r = whole.examples, whole.references[np.zeros(2, int)]
-    of_rules = yield Attribution(Comparison(x, r, False, whole.outputs))
+    yield WeightedComparison(comparison, rows, np.full(2, weight))
+    x, r = comparison.examples, comparison.references[np.zeros(2, int)]
+    of_rules = yield Attribution(Comparison(x, r, False, comparison.outputs))
     found = []
     for order in itertools.permutations(range(3)):
         inside, before, values = np.zeros((2, 3), bool), r, 0
         for cell in order:
             inside[:, cell] = True
             after = x.mixed(r, [inside.copy()])
-            values = values + (yield Attribution(Comparison(after, before, False, whole.outputs)))
+            values = values + (yield Attribution(Comparison(after, before, False, comparison.outputs)))
             before = after
         found.append(values - of_rules)
     yield KnownContribution(np.mean(found, 0), rows, np.ones(2))
@@ -77,9 +77,9 @@ def test_all_orders_are_the_shapley_values():
 
 
 def test_what_is_no_request():
-    def parts(whole):
-        yield WeightedComparison(whole, np.arange(2), np.ones(2))
-        yield whole
+    def parts(comparison):
+        yield WeightedComparison(comparison, np.arange(2), np.ones(2))
+        yield comparison
 
     with pytest.raises(InputError, match="a method yielded Comparison, none of the requests"):
         explain(Own(parts))
@@ -88,13 +88,13 @@ def test_what_is_no_request():
 @pytest.mark.parametrize("weight", [0.7, np.nan])
 def test_parts_that_do_not_add_up(weight):
     with pytest.raises(AdditivityError, match=r"^the parts of the method \(of my own\) sum to .* Look at the weights"):
-        explain(Own(lambda whole: of_orders(whole, weight)))
+        explain(Own(lambda comparison: of_orders(comparison, weight)))
 
 
 def test_a_contribution_too_much():
-    def parts(whole):
-        yield WeightedComparison(whole, np.arange(2), np.ones(2))
-        outputs = yield Evaluation(whole.examples)
+    def parts(comparison):
+        yield WeightedComparison(comparison, np.arange(2), np.ones(2))
+        outputs = yield Evaluation(comparison.examples)
         yield KnownContribution(np.repeat(outputs[:, None], 3, 1), np.arange(2), np.ones(2))
 
     with pytest.raises(AdditivityError, match=r"the parts of the method \(of my own\) sum to"):

@@ -25,21 +25,24 @@ class StraightLine:
     players = None
     description = "straight lines"
 
-    def pairs(self, whole):
-        return whole.pairs * self.segments
+    def pairs(self, comparison):
+        return comparison.pairs * self.segments
 
-    def parts(self, whole):
-        rows, references = np.indices((len(whole.examples), len(whole.references))).reshape(2, -1)
-        ends, starts = whole.examples[rows], whole.references[references].described_by(whole.examples[rows])
+    def parts(self, comparison):
+        rows, references = np.indices((len(comparison.examples), len(comparison.references))).reshape(2, -1)
+        ends, starts = (
+            comparison.examples[rows],
+            comparison.references[references].described_by(comparison.examples[rows]),
+        )
 
         def point(share):
             mixed = tuple(share * x + (1 - share) * r for x, r in zip(ends.inputs, starts.inputs, strict=True))
             return replace(ends, inputs=mixed)
 
-        weights = np.full(len(rows), 1 / len(whole.references))
+        weights = np.full(len(rows), 1 / len(comparison.references))
         for k in range(self.segments):
             end, start = point((k + 1) / self.segments), point(k / self.segments)
-            yield WeightedComparison(Comparison(end, start, False, whole.outputs[rows]), rows, weights)
+            yield WeightedComparison(Comparison(end, start, False, comparison.outputs[rows]), rows, weights)
 
 
 @pytest.fixture(params=["torch", "tensorflow"])

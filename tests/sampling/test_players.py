@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import deepshap
-from deepshap.sampling.players import players_of
+from deepshap.sampling.players import parse_players
 
 ALL = 2.0**8
 STEPS = 4
@@ -272,7 +272,7 @@ def test_lengths_of_padded_sequences_may_be_said_afterwards(options):
 def test_every_cell_has_exactly_one_player():
     shapes, keys, names = [(4, 2), (3,)], ["a", "b"], [None, ["x", "y", "z"]]
     for spec in ("cells", "steps", "features", 2, {"one": {"a": [1], "b": ["z"]}}):
-        players = players_of(spec, shapes, keys, names)
+        players = parse_players(spec, shapes, keys, names)
         assert [c.shape for c in players.cells] == shapes
         assert sorted(set(players.flat)) == list(range(players.count))
         assert players.names is None or len(players.names) == players.count

@@ -15,7 +15,7 @@ import deepshap
 from deepshap.attribution import run
 from deepshap.outputs import OutputSelection
 from deepshap.sampling.choice import Costs
-from deepshap.sampling.players import Players, players_of
+from deepshap.sampling.players import Players, parse_players
 
 
 class Game(NamedTuple):
@@ -223,4 +223,4 @@ def carried_out(made: deepshap.DeepExplainer, method: Any, X: Any, args: Any = N
 
 
 def steps_of(shape: Sequence[int]) -> Players:
-    return players_of("steps", [tuple(shape)], [0], [None])
+    return parse_players("steps", [tuple(shape)], [0], [None])

@@ -38,7 +38,7 @@ def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
     """What explainers are asked for, of options that are not left as they are."""
     asked = {name: options[name] for name in ("effort", "tolerance", "max_effort") if options[name] is not None}
     if options["players"] is not None:
-        asked["players"] = players_of(options["players"])
+        asked["players"] = parse_players(options["players"])
     return {**asked, "seed": seed} if asked else {}
 
 
@@ -59,7 +59,7 @@ def _as_written(found: re.Match[str]) -> str:
     return f"say --{WRITTEN.get(name, name)} {value}".rstrip()
 
 
-def players_of(text: str) -> Any:
+def parse_players(text: str) -> Any:
     """Read --players: a word, a number of steps, a .npy file of numbers of groups, or names of groups as JSON."""
     if text.endswith(".npy"):
         return np.load(Path(text), allow_pickle=False)

@@ -77,10 +77,10 @@ def measure(timed: Timed, players: Players, references: int) -> Costs:
     nobody = Players(tuple(np.zeros_like(cells) for cells in players.cells), ("all",), "groups")
 
     def least(method: Method) -> tuple[float, np.ndarray, np.ndarray | None]:
-        found = [timed(method)]
-        while len(found) < REPEATED and sum(one[0] for one in found) < PATIENCE:
-            found.append(timed(method))
-        return min(found, key=lambda one: one[0])
+        measurements = [timed(method)]
+        while len(measurements) < REPEATED and sum(measurement[0] for measurement in measurements) < PATIENCE:
+            measurements.append(timed(method))
+        return min(measurements, key=lambda measurement: measurement[0])
 
     def paths(segments: int, replicates: float) -> Paths:
         number = int(np.clip(replicates, 3 * LEAST, max(4 * references, 3 * LEAST)))
@@ -90,27 +90,31 @@ def measure(timed: Timed, players: Players, references: int) -> Costs:
         """Return the seconds of a replicate, and what the method took and found."""
         fewest = replace(method, replicates=LEAST)
         timed(fewest)  # compiles what later calls use again
-        less, found = least(fewest)[0], least(method)
-        return max((found[0] - less) / (method.replicates - LEAST), 0.1 * less / LEAST), found
+        less, result = least(fewest)[0], least(method)
+        return max((result[0] - less) / (method.replicates - LEAST), 0.1 * less / LEAST), result
 
     timed(DeepShap(players))
     single, few = paths(count, MEASURED_POINTS / (count - 1)), paths(2, references / 3)
     by_rules, (of_few, *_) = cost(few)
-    each, (_, nearer, errors) = cost(single)
+    by_outputs, (_, nearer, errors) = cost(single)
     call, (deep, values, _) = least(Sweeps(nobody, references))[0], least(DeepShap(players))
     assert errors is not None
-    each, by_rules = each / deep, by_rules / deep
-    pair = by_rules / 5 if count > 2 else each / 3
-    output = max(each - pair, 0.2 * each) / 2 / (count - 1)
+    by_outputs, by_rules = by_outputs / deep, by_rules / deep
+    pair = by_rules / 5 if count > 2 else by_outputs / 3
+    output = max(by_outputs - pair, 0.2 * by_outputs) / 2 / (count - 1)
     pairs = max(of_few / deep - 1 - few.replicates * by_rules, 0.01)
     number, correction = single.replicates, nearer - values
     expected = math.sqrt(_noise(number, references)) * student_factor(number - 1)
     noise, size = np.square(errors).sum(), np.square(correction).sum()
     away = max(size - noise, LEAST_DISTANCE * size)  # squared distance of Deep SHAP, without what is noise
-    found = math.sqrt(noise / away) / expected if away > 0 else 1.0
-    found = min(max(found, 1 / MOST_NOISE), MOST_NOISE)
+    noise_ratio = math.sqrt(noise / away) / expected if away > 0 else 1.0
+    noise_ratio = min(max(noise_ratio, 1 / MOST_NOISE), MOST_NOISE)
     return Costs(
-        min(_rounded(call / deep), 1.0), _rounded(pairs), _rounded(pair), _rounded(output), 2 ** round(math.log2(found))
+        min(_rounded(call / deep), 1.0),
+        _rounded(pairs),
+        _rounded(pair),
+        _rounded(output),
+        2 ** round(math.log2(noise_ratio)),
     )
 
 
@@ -136,8 +140,8 @@ def choose(effort: float, players: Players, references: int, seed: int, costs: C
     """
     if effort == 1 or costs is None:
         return DeepShap(players)
-    found = candidates(effort, players, references, seed, costs)
-    return min(found, key=lambda one: one[1])[0]
+    expected_distances = candidates(effort, players, references, seed, costs)
+    return min(expected_distances, key=lambda candidate: candidate[1])[0]
 
 
 def candidates(
@@ -201,7 +205,7 @@ def check_effort(effort: float, tolerance: float | None, max_effort: float | Non
         raise InputError("give effort= or tolerance=, not both: a tolerance takes as much effort as it needs.")
 
 
-def method_of(text: str, players: Players) -> Method:
+def parse_method(text: str, players: Players) -> Method:
     """Return the method that a description is of, as ``explanation.method`` holds it.
 
     Raises
@@ -213,13 +217,13 @@ def method_of(text: str, players: Players) -> Method:
         return DeepShap(players)
     if text == AllCoalitions(players).description:
         return AllCoalitions(players)
-    if found := re.fullmatch(
+    if match := re.fullmatch(
         r"permutation sampling, (\d+) orders .*(drawn towards .*)?, seed (\d+)(, about .*)?", text
     ):
-        return Sweeps(players, int(found[1]), int(found[3]), shrinks="drawn towards Deep SHAP" in text)
-    if found := re.fullmatch(r"Deep SHAP corrected by (\d+) paths of (\d+|single) .*, seed (\d+)(, about .*)?", text):
-        segments = players.count if found[2] == "single" else int(found[2])
-        return Paths(players, segments, int(found[1]), int(found[3]))
+        return Sweeps(players, int(match[1]), int(match[3]), shrinks="drawn towards Deep SHAP" in text)
+    if match := re.fullmatch(r"Deep SHAP corrected by (\d+) paths of (\d+|single) .*, seed (\d+)(, about .*)?", text):
+        segments = players.count if match[2] == "single" else int(match[2])
+        return Paths(players, segments, int(match[1]), int(match[3]))
     raise InputError(
         f"method={text!r} describes no single method for {players.count} players: give explanation.method of a call whose rows "
         "were all explained in one way, and the same players=."

@@ -42,59 +42,63 @@ class AllCoalitions:
         """What is done, in a sentence."""
         return f"Shapley values from all {2**self.players.count} coalitions of {self.players.count} players"
 
-    def pairs(self, whole: Comparison) -> int:
+    def pairs(self, comparison: Comparison) -> int:
         """Return the number of points."""
-        return whole.pairs * 2**self.players.count
+        return comparison.pairs * 2**self.players.count
 
-    def parts(self, whole: Comparison) -> Parts:
+    def parts(self, comparison: Comparison) -> Parts:
         """Evaluate all coalitions of some pairs at a time."""
         count = self.players.count
         inside = (np.arange(2**count)[:, None] >> np.arange(count)) & 1 > 0  # (coalitions, players)
-        weights, references = _shapley_weights(inside), len(whole.references) if whole.all_pairs else 1
+        weights, references = _shapley_weights(inside), len(comparison.references) if comparison.all_pairs else 1
         size = max(1, batch_size(self.players) // len(inside))
-        for start in range(0, whole.pairs, size):
-            number = np.arange(start, min(start + size, whole.pairs))
+        for start in range(0, comparison.pairs, size):
+            number = np.arange(start, min(start + size, comparison.pairs))
             rows = number // references
-            others = number % references if whole.all_pairs else rows
-            outputs = yield from self._outputs(whole.examples[rows], whole.references[others], inside)
-            chosen = np.take_along_axis(outputs, whole.outputs[rows][:, None, :], 2)
+            others = number % references if comparison.all_pairs else rows
+            outputs = yield from self._outputs(comparison.examples[rows], comparison.references[others], inside)
+            chosen = np.take_along_axis(outputs, comparison.outputs[rows][:, None, :], 2)
             values = np.tensordot(chosen, weights, (1, 1)).swapaxes(1, 2)
             yield KnownContribution(values, rows, np.full(len(rows), 1 / references))
-        nothing = np.zeros((len(whole.examples), count, whole.outputs.shape[1]))
+        nothing = np.zeros((len(comparison.examples), count, comparison.outputs.shape[1]))
         yield Uncertainty(nothing, np.zeros((GROUPS, *nothing.shape)))
 
     def _outputs(self, examples: Points, references: Points, inside: np.ndarray) -> Generator[Request, Any, np.ndarray]:
         """Return the outputs of each coalition of each pair, (pairs, coalitions, outputs)."""
-        pairs, coalitions, found, size = len(examples), len(inside), [], batch_size(self.players)
+        pairs, coalitions, outputs, size = len(examples), len(inside), [], batch_size(self.players)
         for start in range(0, pairs * coalitions, size):
             pair, coalition = np.divmod(np.arange(start, min(start + size, pairs * coalitions)), coalitions)
-            own = self.players.spread(inside[coalition])
-            found.append((yield Evaluation(examples[pair].mixed(references[pair], own))))
-        return np.concatenate(found).reshape(pairs, coalitions, -1)
+            cells = self.players.spread(inside[coalition])
+            outputs.append((yield Evaluation(examples[pair].mixed(references[pair], cells))))
+        return np.concatenate(outputs).reshape(pairs, coalitions, -1)
 
 
 def _shapley_weights(inside: np.ndarray) -> np.ndarray:
     """Return the weight of each coalition's value for each player, (players, coalitions)."""
     count, sizes = inside.shape[1], inside.sum(1)
-    own = np.array([math.factorial(s - 1) * math.factorial(count - s) if s else 0 for s in range(count + 1)])
-    others = np.array([math.factorial(s) * math.factorial(count - s - 1) if s < count else 0 for s in range(count + 1)])
-    return (np.where(inside, own[sizes][:, None], -others[sizes][:, None]) / math.factorial(count)).T
+    of_members = np.array([math.factorial(s - 1) * math.factorial(count - s) if s else 0 for s in range(count + 1)])
+    of_others = np.array(
+        [math.factorial(s) * math.factorial(count - s - 1) if s < count else 0 for s in range(count + 1)]
+    )
+    return (np.where(inside, of_members[sizes][:, None], -of_others[sizes][:, None]) / math.factorial(count)).T
 
 
 # ---------------------------------------------------------------------- gains along orders
-def endpoints(whole: Comparison, players: Players) -> Generator[Request, Any, tuple[np.ndarray, np.ndarray]]:
+def endpoints(comparison: Comparison, players: Players) -> Generator[Request, Any, tuple[np.ndarray, np.ndarray]]:
     """Return the explained outputs of the examples, (rows, k), and of each row's references, (rows, references, k)."""
-    examples = np.take_along_axis((yield Evaluation(whole.examples)), whole.outputs, 1)
-    count, references = len(whole.examples), len(whole.references) if whole.all_pairs else 1
-    if whole.all_pairs and not whole.examples.extra:
-        outputs = yield Evaluation(whole.references)
-        return examples, outputs[np.arange(references)[:, None], whole.outputs[:, None, :]]
-    found, size = [], batch_size(players)
+    examples = np.take_along_axis((yield Evaluation(comparison.examples)), comparison.outputs, 1)
+    count, references = len(comparison.examples), len(comparison.references) if comparison.all_pairs else 1
+    if comparison.all_pairs and not comparison.examples.extra:
+        outputs = yield Evaluation(comparison.references)
+        return examples, outputs[np.arange(references)[:, None], comparison.outputs[:, None, :]]
+    reference_outputs, size = [], batch_size(players)
     for start in range(0, count * references, size):
         row, reference = np.divmod(np.arange(start, min(start + size, count * references)), references)
-        own = whole.references[reference if whole.all_pairs else row].described_by(whole.examples[row])
-        found.append(np.take_along_axis((yield Evaluation(own)), whole.outputs[row], 1))
-    return examples, np.concatenate(found).reshape(count, references, -1)
+        points = comparison.references[reference if comparison.all_pairs else row].described_by(
+            comparison.examples[row]
+        )
+        reference_outputs.append(np.take_along_axis((yield Evaluation(points)), comparison.outputs[row], 1))
+    return examples, np.concatenate(reference_outputs).reshape(count, references, -1)
 
 
 def gains(
@@ -120,8 +124,8 @@ def gains(
     """
     orders = np.stack([orders, orders[:, :, ::-1]], 2)  # (pairs, orders, 2, players)
     count, number, _, size = orders.shape
-    place = np.argsort(orders, -1)
-    joined = place[..., None, :] < np.arange(1, size)[:, None]  # (pairs, orders, 2, points between, players)
+    position = np.argsort(orders, -1)
+    joined = position[..., None, :] < np.arange(1, size)[:, None]  # (pairs, orders, 2, points between, players)
     flat, at = joined.reshape(-1, size), np.repeat(np.arange(count), 2 * number * (size - 1))
     between = np.empty((count, number, 2, size + 1, pairs.outputs.shape[1]))
     between[..., 0, :], between[..., -1, :] = (end[:, None, None] for end in ends[::-1])
@@ -129,7 +133,7 @@ def gains(
         points = pairs.examples[at].mixed(pairs.references[at], players.spread(flat))
         outputs = np.take_along_axis((yield Evaluation(points)), pairs.outputs[at], 1)
         between[..., 1:-1, :] = outputs.reshape(count, number, 2, size - 1, -1)
-    return np.take_along_axis(np.diff(between, axis=3), place[..., None], 3)
+    return np.take_along_axis(np.diff(between, axis=3), position[..., None], 3)
 
 
 # ---------------------------------------------------------------------- random draws
@@ -141,13 +145,13 @@ class Draws:
     once; behind the last reference the sequence begins again.
     """
 
-    whole: Comparison
+    comparison: Comparison
     players: Players
     seed: int
 
     @cached_property
     def _seeds(self) -> list[int]:
-        return [content(self.whole.examples, row) ^ self.seed for row in range(len(self.whole.examples))]
+        return [content(self.comparison.examples, row) ^ self.seed for row in range(len(self.comparison.examples))]
 
     def orders(self, rows: np.ndarray, replicates: np.ndarray) -> np.ndarray:
         """Return the order of the players in replicates of rows, (..., players), from the numbers of both, (...).
@@ -160,9 +164,9 @@ class Draws:
     @cached_property
     def references(self) -> np.ndarray:
         """Numbers of the references in the order in which each row takes them, (rows, references)."""
-        if not self.whole.all_pairs:
-            return np.arange(len(self.whole.examples))[:, None]
-        count = len(self.whole.references)
+        if not self.comparison.all_pairs:
+            return np.arange(len(self.comparison.examples))[:, None]
+        count = len(self.comparison.references)
         return np.stack([np.random.default_rng([seed, 2]).permutation(count) for seed in self._seeds])
 
 
@@ -191,13 +195,13 @@ def content(points: Points, row: int) -> int:
     described = [_plain(e[row]) for e in points.extra if points.form.has_rows(e)]
     lengths = [int(e) for e in described if e.ndim == 0 and e >= 1 and e == np.floor(e)]
     digest = hashlib.blake2b(digest_size=8)
-    for one in (*(_plain(array[row]) for array in points.inputs), *described):
-        fitting = [length for length in lengths if one.ndim and length <= len(one)]
-        known = one[: max(fitting, default=None)] if one.ndim else one
-        digest.update(np.trim_zeros(known.ravel(), "b").tobytes() + b"|")
+    for entry in (*(_plain(array[row]) for array in points.inputs), *described):
+        fitting = [length for length in lengths if entry.ndim and length <= len(entry)]
+        unpadded = entry[: max(fitting, default=None)] if entry.ndim else entry
+        digest.update(np.trim_zeros(unpadded.ravel(), "b").tobytes() + b"|")
     return int.from_bytes(digest.digest(), "little")
 
 
-def _plain(one: Any) -> np.ndarray:
+def _plain(entry: Any) -> np.ndarray:
     """Return an entry of a row as numbers, without negative zeros."""
-    return (one.detach().cpu().double().numpy() if hasattr(one, "detach") else np.asarray(one, np.float64)) + 0.0
+    return (entry.detach().cpu().double().numpy() if hasattr(entry, "detach") else np.asarray(entry, np.float64)) + 0.0

@@ -92,11 +92,11 @@ class Method(Protocol):
     def players(self) -> Players | None:
         """Whose contributions are added up; None for each cell of what is explained by itself."""
 
-    def pairs(self, whole: Comparison) -> int:
-        """Return how many pairs and points are run, for the progress bar."""
+    def pairs(self, comparison: Comparison) -> int:
+        """Return the number of pairs and points that are run, for the progress bar."""
 
-    def parts(self, whole: Comparison) -> Parts:
-        """Yield requests and contributions; the contributions sum to the differences of outputs of the whole comparison."""
+    def parts(self, comparison: Comparison) -> Parts:
+        """Yield requests and contributions; the contributions sum to the differences of outputs of the comparison."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class DeepShap:
     players: Players | None = None
     description: str = "Deep SHAP"
 
-    def pairs(self, whole: Comparison) -> int:
+    def pairs(self, comparison: Comparison) -> int:
         """Return the number of pairs."""
-        return whole.pairs
+        return comparison.pairs
 
-    def parts(self, whole: Comparison) -> Parts:
+    def parts(self, comparison: Comparison) -> Parts:
         """Yield the comparison itself."""
-        count = len(whole.examples)
-        share = 1 / len(whole.references) if whole.all_pairs else 1.0
-        yield WeightedComparison(whole, np.arange(count), np.full(count, share))
+        count = len(comparison.examples)
+        share = 1 / len(comparison.references) if comparison.all_pairs else 1.0
+        yield WeightedComparison(comparison, np.arange(count), np.full(count, share))
 
 
 @dataclass(frozen=True)
@@ -125,16 +125,16 @@ class WeightedDeepShap:
     players: Players | None = None
     description: str = "Deep SHAP with a weighted background"
 
-    def pairs(self, whole: Comparison) -> int:
+    def pairs(self, comparison: Comparison) -> int:
         """Return the number of pairs."""
-        return whole.pairs
+        return comparison.pairs
 
-    def parts(self, whole: Comparison) -> Parts:
+    def parts(self, comparison: Comparison) -> Parts:
         """Yield the references one weight after the other."""
-        rows, changes = np.arange(len(whole.examples)), np.flatnonzero(np.diff(self.weights)) + 1
+        rows, changes = np.arange(len(comparison.examples)), np.flatnonzero(np.diff(self.weights)) + 1
         for start, stop in zip([0, *changes], [*changes, len(self.weights)], strict=True):
-            some = Comparison(whole.examples, whole.references[start:stop], True, whole.outputs)
-            yield WeightedComparison(some, rows, np.full(len(rows), self.weights[start]))
+            same_weight = Comparison(comparison.examples, comparison.references[start:stop], True, comparison.outputs)
+            yield WeightedComparison(same_weight, rows, np.full(len(rows), self.weights[start]))
 
 
 def check_method(method: Any) -> None:
@@ -146,16 +146,16 @@ def check_method(method: Any) -> None:
         raise InputError(f"method must be an object with all that deepshap.sampling.Method has: {why}.")
 
 
-def check_sums(method: Method, found: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> None:
+def check_sums(method: Method, sums: np.ndarray, differences: np.ndarray, allowed: np.ndarray) -> None:
     """Raise AdditivityError if the contributions of a user's method do not sum to the differences of outputs, (rows, k)."""
     if type(method).__module__.startswith(f"{__package__}."):
         return  # of these the model is the cause, which has a message of its own
-    missed = np.nan_to_num(np.abs(found - wanted) - allowed, nan=np.inf)
+    missed = np.nan_to_num(np.abs(sums - differences) - allowed, nan=np.inf)
     if (missed > 0).any():
         at = np.unravel_index(np.argmax(missed), missed.shape)
         raise AdditivityError(
-            f"the parts of the method ({method.description}) sum to {found[at]:.6g} for row {at[0]}, output {at[1]}, where the "
-            f"outputs differ by {wanted[at]:.6g}: weighted, the contributions must add up to the row's output minus the mean "
-            "output of its references. Look at the weights and rows. (If they are right, the model's output depends on the "
-            "batch, on random numbers or on state kept between calls.)"
+            f"the parts of the method ({method.description}) sum to {sums[at]:.6g} for row {at[0]}, output {at[1]}, where the "
+            f"outputs differ by {differences[at]:.6g}: weighted, the contributions must add up to the row's output minus the "
+            "mean output of its references. Look at the weights and rows. (If they are right, the model's output depends on "
+            "the batch, on random numbers or on state kept between calls.)"
         )

@@ -32,37 +32,39 @@ class RunningEstimate:
     standard_errors : of the values, (rows, players, k); None where nothing is said of them.
     """
 
-    def __init__(self, whole: Comparison, players: Players | None) -> None:
-        self.difference = np.zeros(whole.outputs.shape)
+    def __init__(self, comparison: Comparison, players: Players | None) -> None:
+        self.difference = np.zeros(comparison.outputs.shape)
         self.expected: np.ndarray | None = None
         self.standard_errors: np.ndarray | None = None
         self._deviations: Sequence[np.ndarray] = ()
-        self._whole, self._players = whole, players
+        self._comparison, self._players = comparison, players
         self._values: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
 
     # ------------------------------------------------------------------ adding
-    def by_players(self, found: Contributions) -> list[np.ndarray]:
+    def by_players(self, contributions: Contributions) -> list[np.ndarray]:
         """Return contributions (examples, ..., k), summed over the cells of each player if there are players."""
-        values = [value.transpose(*range(1, value.ndim), 0) for value in found.values]
+        values = [value.transpose(*range(1, value.ndim), 0) for value in contributions.values]
         return values if self._players is None else [self._players.summed(values)]
 
-    def add(self, term: WeightedComparison, at: slice, columns: np.ndarray, found: Contributions, share: float) -> None:
+    def add(
+        self, term: WeightedComparison, at: slice, columns: np.ndarray, contributions: Contributions, share: float
+    ) -> None:
         """Add the contributions of some examples; ``share`` is the part of the references that they were compared with."""
         rows, weights = term.rows[at], term.weights[at]
-        self._add(self.by_players(found), rows, weights)
+        self._add(self.by_players(contributions), rows, weights)
         references = len(term.comparison.references) * share if term.comparison.all_pairs else 1
-        output = select_columns(found.outputs, columns) * weights[:, None]
-        reference = select_columns(found.reference_outputs, columns) * weights[:, None]
+        output = select_columns(contributions.outputs, columns) * weights[:, None]
+        reference = select_columns(contributions.reference_outputs, columns) * weights[:, None]
         with np.errstate(invalid="ignore"):  # of infinite outputs, which the model's own are compared with
             np.add.at(self.difference, rows, output * references - reference)
-        if term.comparison is self._whole:
+        if term.comparison is self._comparison:
             self.expected = np.zeros_like(self.difference) if self.expected is None else self.expected
             np.add.at(self.expected, rows, reference)
 
-    def add_known(self, known: KnownContribution) -> None:
+    def add_known(self, contribution: KnownContribution) -> None:
         """Add contributions that a method has computed."""
-        self._add([known.values], known.rows, known.weights)
-        np.add.at(self.difference, known.rows, known.values.sum(1) * known.weights[:, None])
+        self._add([contribution.values], contribution.rows, contribution.weights)
+        np.add.at(self.difference, contribution.rows, contribution.values.sum(1) * contribution.weights[:, None])
 
     def _add(self, values: list[np.ndarray], rows: np.ndarray, weights: np.ndarray) -> None:
         if not self._values:
@@ -70,9 +72,9 @@ class RunningEstimate:
         for total, value in zip(self._values, values, strict=True):
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
-    def add_uncertainty(self, known: Uncertainty) -> None:
+    def add_uncertainty(self, errors: Uncertainty) -> None:
         """Take what a method knows about the errors of its values."""
-        self.standard_errors, self._deviations = known.standard_errors, list(known.deviations)
+        self.standard_errors, self._deviations = errors.standard_errors, list(errors.deviations)
 
     # ------------------------------------------------------------------ results
     def values(self) -> list[np.ndarray]:

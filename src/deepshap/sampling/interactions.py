@@ -1,8 +1,8 @@
 """Interactions of players, by the approximators of shapiq.
 
 A row x, a background and some players make a game: the value of a coalition S is the model's output where the players of S
-have their values of x and all others those of a reference, averaged over the references. ``game_of`` gives that game the
-interface of shapiq, so that each of shapiq's approximators works on it. ``interactions_of`` uses them for pairs.
+have their values of x and all others those of a reference, averaged over the references. ``make_game`` gives that game the
+interface of shapiq, so that each of shapiq's approximators works on it. ``compute_interactions`` uses them for pairs.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def _game_class() -> Any:
     return CoalitionGame
 
 
-def names_of(players: Players) -> list[str]:
+def player_names(players: Players) -> list[str]:
     """Return a name for each player; cells are numbered."""
     return list(players.names or (f"Cell {k}" for k in range(players.count)))
 
 
-def game_of(
+def make_game(
     engine: Engine,
     row: Points,
     references: Points,
@@ -71,21 +71,21 @@ def game_of(
     count = len(references)
 
     def evaluate(coalitions: np.ndarray) -> np.ndarray:
-        found, size = [], max(1, batch_size(players) // count)
+        values, size = [], max(1, batch_size(players) // count)
         for start in range(0, len(coalitions), size):
-            some = coalitions[start : start + size]
-            each = np.tile(np.arange(count), len(some))
-            inside = players.spread(np.repeat(some, count, 0))
-            points = row[np.zeros(len(each), int)].mixed(references[each], inside)
+            chunk = coalitions[start : start + size]
+            reference = np.tile(np.arange(count), len(chunk))
+            inside = players.spread(np.repeat(chunk, count, 0))
+            points = row[np.zeros(len(reference), int)].mixed(references[reference], inside)
             with engine.session():
                 outputs = choose(engine.outputs(points, most_rows))
-            found.append(np.average(outputs.reshape(-1, count), 1, weights))
-        return np.concatenate(found)
+            values.append(np.average(outputs.reshape(-1, count), 1, weights))
+        return np.concatenate(values)
 
-    return _game_class()(evaluate, names_of(players))
+    return _game_class()(evaluate, player_names(players))
 
 
-def interactions_of(
+def compute_interactions(
     games: Sequence[Any], outputs: np.ndarray, names: list[str], effort: float, seed: int
 ) -> Interactions:
     """Return the pairwise interactions of some games, exactly where the effort allows all coalitions.
@@ -124,17 +124,17 @@ def interactions_of(
             approximator = shapiq.KernelSHAPIQ(count, max_order=2, index="k-SII", random_state=2 * seed + half)
             halves[half, row] = _matrix(approximator.approximate(budget // 2, game))
     errors = np.abs(halves[0] - halves[1]) / 2
-    found = Interactions(halves.mean(0), names, outputs, base_values, False, 2 * (budget // 2), errors)
-    if found.relative_error > UNSURE:
+    interactions = Interactions(halves.mean(0), names, outputs, base_values, False, 2 * (budget // 2), errors)
+    if interactions.relative_error > UNSURE:
         warn_caller(
-            f"the interactions of {count} players have a standard error of {found.relative_error:.0%} of their size. "
+            f"the interactions of {count} players have a standard error of {interactions.relative_error:.0%} of their size. "
             "Raise effort=, or take fewer players."
         )
-    return found
+    return interactions
 
 
-def _matrix(found: Any) -> np.ndarray:
+def _matrix(interactions: Any) -> np.ndarray:
     """Return shapiq's values of single players and pairs as a symmetric matrix that sums to the whole game."""
-    matrix = found.get_n_order_values(2) / 2
-    matrix[np.diag_indices(len(matrix))] = found.get_n_order_values(1)
+    matrix = interactions.get_n_order_values(2) / 2
+    matrix[np.diag_indices(len(matrix))] = interactions.get_n_order_values(1)
     return matrix

@@ -58,54 +58,54 @@ class Paths:
     def description(self) -> str:
         """What is done, in a sentence."""
         segments = "single players (permutation sampling)" if self.by_outputs else f"{self.segments} segments"
-        told = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
+        time = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
         return (
             f"Deep SHAP corrected by {self.replicates} paths of {segments} and their reverses for each row, "
-            f"seed {self.seed}{told}"
+            f"seed {self.seed}{time}"
         )
 
-    def pairs(self, whole: Comparison) -> int:
+    def pairs(self, comparison: Comparison) -> int:
         """Return the number of pairs of Deep SHAP, and those of the replicates."""
-        each = 2 * (self.players.count - 1) if self.by_outputs else 2 * self.segments
-        return whole.pairs + len(whole.examples) * self.replicates * (1 + each)
+        points = 2 * (self.players.count - 1) if self.by_outputs else 2 * self.segments
+        return comparison.pairs + len(comparison.examples) * self.replicates * (1 + points)
 
-    def parts(self, whole: Comparison) -> Parts:
+    def parts(self, comparison: Comparison) -> Parts:
         """Explain all references by Deep SHAP, and then correct it by paths minus Deep SHAP on some references."""
-        yield from DeepShap(self.players).parts(whole)
-        rows = len(whole.examples)
-        draws = Draws(whole, self.players, self.seed)
-        ends = (yield from endpoints(whole, self.players)) if self.by_outputs else None
-        found = _Corrections((rows, self.players.count, whole.outputs.shape[1]), draws.references.shape[1])
-        each = 2 * (self.players.count - 1 if self.by_outputs else self.segments)
-        size = max(1, batch_size(self.players) // max(rows * each, 1))
+        yield from DeepShap(self.players).parts(comparison)
+        rows = len(comparison.examples)
+        draws = Draws(comparison, self.players, self.seed)
+        ends = (yield from endpoints(comparison, self.players)) if self.by_outputs else None
+        corrections = _Corrections((rows, self.players.count, comparison.outputs.shape[1]), draws.references.shape[1])
+        points = 2 * (self.players.count - 1 if self.by_outputs else self.segments)
+        size = max(1, batch_size(self.players) // max(rows * points, 1))
         for start in range(0, self.replicates, size):
-            some = np.arange(start, min(start + size, self.replicates))
-            found.add(some, (yield from self._corrections(whole, draws, ends, some)))
-        correction, errors = found.result(0.0 if self.by_outputs else 1 / max(self.segments - 1, 1), self.shrinks)
+            replicates = np.arange(start, min(start + size, self.replicates))
+            corrections.add(replicates, (yield from self._corrections(comparison, draws, ends, replicates)))
+        correction, errors = corrections.result(0.0 if self.by_outputs else 1 / max(self.segments - 1, 1), self.shrinks)
         yield KnownContribution(correction, np.arange(rows), np.ones(rows))
         yield errors
 
     def _corrections(
-        self, whole: Comparison, draws: Draws, ends: tuple[np.ndarray, np.ndarray] | None, replicates: np.ndarray
+        self, comparison: Comparison, draws: Draws, ends: tuple[np.ndarray, np.ndarray] | None, replicates: np.ndarray
     ) -> Generator[Request, Any, np.ndarray]:
         """Return paths minus Deep SHAP for an order and its reverse, (replicates, rows, 2, players, k)."""
-        row = np.tile(np.arange(len(whole.examples)), len(replicates))
-        place = np.repeat(replicates % draws.references.shape[1], len(whole.examples))
-        reference = draws.references[row, place]
-        orders = draws.orders(row, np.repeat(replicates, len(whole.examples)))
+        row = np.tile(np.arange(len(comparison.examples)), len(replicates))
+        position = np.repeat(replicates % draws.references.shape[1], len(comparison.examples))
+        reference = draws.references[row, position]
+        orders = draws.orders(row, np.repeat(replicates, len(comparison.examples)))
         pairs = Comparison(
-            whole.examples[row],
-            whole.references[reference].described_by(whole.examples[row]),
+            comparison.examples[row],
+            comparison.references[reference].described_by(comparison.examples[row]),
             False,
-            whole.outputs[row],
+            comparison.outputs[row],
         )
         of_rules = yield Attribution(pairs)
         if ends is not None:
-            own = ends[0][row], ends[1][row, reference if whole.all_pairs else 0]
-            of_paths = (yield from gains(pairs, own, orders[:, None], self.players))[:, 0]
+            explained = ends[0][row], ends[1][row, reference if comparison.all_pairs else 0]
+            of_paths = (yield from gains(pairs, explained, orders[:, None], self.players))[:, 0]
         else:
             of_paths = yield from self._segments(pairs, orders, np.abs(of_rules).sum(2))
-        return (of_paths - of_rules[:, None]).reshape(len(replicates), len(whole.examples), *of_paths.shape[1:])
+        return (of_paths - of_rules[:, None]).reshape(len(replicates), len(comparison.examples), *of_paths.shape[1:])
 
     def _segments(
         self, pairs: Comparison, orders: np.ndarray, weights: np.ndarray
@@ -121,9 +121,9 @@ class Paths:
             for inside in (block <= segment[:, None], block < segment[:, None])
         )
         values = yield Attribution(Comparison(after, before, False, pairs.outputs[pair]))
-        found = np.zeros((len(orders), 2, *values.shape[1:]))
-        np.add.at(found, (pair, half), values)
-        return found
+        contributions = np.zeros((len(orders), 2, *values.shape[1:]))
+        np.add.at(contributions, (pair, half), values)
+        return contributions
 
 
 def cut(orders: np.ndarray, weights: np.ndarray, segments: int) -> np.ndarray:
@@ -138,9 +138,9 @@ def cut(orders: np.ndarray, weights: np.ndarray, segments: int) -> np.ndarray:
     along = np.where(total > 0, along, even)
     middle = (np.cumsum(along, 1) - along / 2) / along.sum(1, keepdims=True)
     blocks = np.minimum((middle * segments).astype(int), segments - 1)
-    placed = np.empty_like(blocks)
-    np.put_along_axis(placed, orders, blocks, 1)
-    return placed
+    block_numbers = np.empty_like(blocks)
+    np.put_along_axis(block_numbers, orders, blocks, 1)
+    return block_numbers
 
 
 class _Corrections:
@@ -151,15 +151,15 @@ class _Corrections:
         self._mean, self._squares, self._orders = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self._sums, self._counts = np.zeros((GROUPS, *shape)), np.zeros(GROUPS, int)
 
-    def add(self, numbers: np.ndarray, found: np.ndarray) -> None:
+    def add(self, numbers: np.ndarray, corrections: np.ndarray) -> None:
         """Add replicates (replicates, rows, 2, players, k)."""
-        for number, (one, reverse) in zip(numbers, found.swapaxes(1, 2), strict=True):
-            value = (one + reverse) / 2
+        for number, (forward, reverse) in zip(numbers, corrections.swapaxes(1, 2), strict=True):
+            value = (forward + reverse) / 2
             self._count += 1
             away = value - self._mean
             self._mean += away / self._count
             self._squares += away * (value - self._mean)
-            self._orders += (one - reverse) ** 2 / 4
+            self._orders += (forward - reverse) ** 2 / 4
             self._sums[number % GROUPS] += value
             self._counts[number % GROUPS] += 1
 

@@ -50,7 +50,7 @@ class Players:
         return int(self.flat.max(initial=-1)) + 1
 
     def summed(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Contributions of cells, (n, ..., k) for each input, summed over each player's: (n, players, k)."""
+        """Return the contributions of cells, (n, ..., k) for each input, summed over each player: (n, players, k)."""
         flat = np.concatenate([v.reshape(len(v), -1, v.shape[-1]) for v in values], 1)
         if self.are_cells:
             return flat
@@ -58,12 +58,12 @@ class Players:
         np.add.at(totals.swapaxes(0, 1), self.flat, flat.swapaxes(0, 1))
         return totals
 
-    def spread(self, own: np.ndarray) -> list[np.ndarray]:
-        """Of players that take part, (n, players), their cells: (n, ...) for each input."""
-        return [own[:, c] for c in self.cells]
+    def spread(self, members: np.ndarray) -> list[np.ndarray]:
+        """Return the cells, (n, ...) for each input, of the players that take part, (n, players)."""
+        return [members[:, c] for c in self.cells]
 
     def by_input(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values of players that are cells, (n, players, k), in the shapes of the inputs."""
+        """Return values of players that are cells, (n, players, k), in the shapes of the inputs."""
         if not self.are_cells:
             return [values]
         parts, start = [], 0
@@ -73,13 +73,13 @@ class Players:
         return parts
 
     def means(self, data: Sequence[np.ndarray]) -> np.ndarray:
-        """Mean of each player's cells, (n, players)."""
+        """Return the mean of each player's cells, (n, players)."""
         sizes = np.bincount(self.flat, minlength=self.count)
         return self.summed([np.asarray(d, np.float64)[..., None] for d in data])[..., 0] / sizes
 
 
-def players_of(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
-    """Read what a user says of players.
+def parse_players(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
+    """Return the players that the argument ``players=`` describes.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def _steps(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequen
 
 
 def _windows(length: int, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
-    """Steps by windows, the same of all sequences; an input without steps is a player of its own."""
+    """Return a player for each window of steps, shared by all sequences, and one for each input without steps."""
     if length < 1:
         raise InputError(f"players={length}: a window has at least one step.")
     sequences = [len(shape) >= 2 or (len(shape) == 1 and len(shapes) == 1) for shape in shapes]
@@ -138,15 +138,15 @@ def _windows(length: int, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]
     if length > longest:
         raise InputError(f"players={length}: a window of so many steps is longer than the sequences, of {longest}.")
     count = -(-longest // length)
-    told, arrays = _window_names(longest, length), []
+    player_names, arrays = _window_names(longest, length), []
     for shape, key, is_one in zip(shapes, keys, sequences, strict=True):
         if is_one:
             steps = np.arange(shape[0]) // length
             arrays.append(np.broadcast_to(steps.reshape(-1, *[1] * (len(shape) - 1)), shape).copy())
         else:
-            arrays.append(np.full(shape, count + len(told) - -(-longest // length)))
-            told.append(str(key))
-    return Players(tuple(arrays), tuple(told), "steps" if length == 1 else f"window of {length} steps")
+            arrays.append(np.full(shape, count + len(player_names) - -(-longest // length)))
+            player_names.append(str(key))
+    return Players(tuple(arrays), tuple(player_names), "steps" if length == 1 else f"window of {length} steps")
 
 
 def _window_names(steps: int, length: int) -> list[str]:
@@ -157,23 +157,25 @@ def _window_names(steps: int, length: int) -> list[str]:
 
 
 def _features(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
-    """The features of each input, over all steps."""
+    """Return a player for each feature of each input, over all steps."""
     arrays: list[np.ndarray] = []
-    told: list[str] = []
-    for shape, key, known in zip(shapes, keys, names, strict=True):
+    player_names: list[str] = []
+    for shape, key, input_names in zip(shapes, keys, names, strict=True):
         size = shape[-1] if shape else 1
-        arrays.append(np.broadcast_to((np.arange(size) + len(told)).reshape(shape[-1:]), shape).copy())
-        each = known if known is not None else [f"Feature {i}" for i in range(size)]
-        told += [f"{key}, {name}" if len(shapes) > 1 and known is None else str(name) for name in each]
-    return Players(tuple(arrays), tuple(told), "features")
+        arrays.append(np.broadcast_to((np.arange(size) + len(player_names)).reshape(shape[-1:]), shape).copy())
+        feature_names = input_names if input_names is not None else [f"Feature {i}" for i in range(size)]
+        player_names += [
+            f"{key}, {name}" if len(shapes) > 1 and input_names is None else str(name) for name in feature_names
+        ]
+    return Players(tuple(arrays), tuple(player_names), "features")
 
 
 def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]) -> Players:
-    """A number for each cell; the players are told by the numbers, in their order."""
-    given = [spec[key] for key in keys] if isinstance(spec, Mapping) else spec if len(shapes) > 1 else [spec]
-    if not isinstance(given, (list, tuple)) or len(given) != len(shapes):
+    """Return the players that an array of numbers for each input describes, in the order of the numbers."""
+    arrays = [spec[key] for key in keys] if isinstance(spec, Mapping) else spec if len(shapes) > 1 else [spec]
+    if not isinstance(arrays, (list, tuple)) or len(arrays) != len(shapes):
         raise InputError(f"players: give one array of numbers for each of the inputs {list(keys)}.")
-    arrays = [as_array(a, "players") for a in given]
+    arrays = [as_array(a, "players") for a in arrays]
     for array, shape, key in zip(arrays, shapes, keys, strict=True):
         if array.dtype.kind not in "iu" or array.shape != shape:
             of_input = f" of {key}" if len(keys) > 1 else ""
@@ -191,7 +193,7 @@ def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any])
 def _groups(
     spec: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]
 ) -> Players:
-    """Named groups; what is in none of them is one more, "others"."""
+    """Return the named groups; the cells that belong to none of them are one more player, "others"."""
     if not spec:
         raise InputError("players={} names no groups.")
     arrays = [np.full(shape, -1) for shape in shapes]
@@ -211,14 +213,14 @@ def _groups(
             arrays[at][mask] = number
         if not any((a == number).any() for a in arrays):
             raise InputError(f"players[{name!r}] is empty.")
-    told = [str(name) for name in spec]
+    player_names = [str(name) for name in spec]
     if any((a < 0).any() for a in arrays):
-        told.append("others")
-    return Players(tuple(np.where(a < 0, len(spec), a) for a in arrays), tuple(told), "groups")
+        player_names.append("others")
+    return Players(tuple(np.where(a < 0, len(spec), a) for a in arrays), tuple(player_names), "groups")
 
 
 def _mask(members: Any, shape: tuple[int, ...], names: Names, what: str) -> np.ndarray:
-    """The cells of some features, or of a boolean array."""
+    """Return the cells of these features, or of a boolean array."""
     if isinstance(members, np.ndarray) and members.dtype == bool:
         if members.shape != shape:
             raise InputError(f"{what} has shape {members.shape}; a row has shape {shape}.")
@@ -226,21 +228,21 @@ def _mask(members: Any, shape: tuple[int, ...], names: Names, what: str) -> np.n
     listed = list(members) if isinstance(members, (list, tuple, set, np.ndarray, range)) else [members]
     mask = np.zeros(shape, bool)
     for member in listed:
-        place = _feature(member, shape[-1] if shape else 1, names, what)
-        mask[(..., place) if shape else ...] = True
+        column = _feature(member, shape[-1] if shape else 1, names, what)
+        mask[(..., column) if shape else ...] = True
     return mask
 
 
 def _feature(member: Any, size: int, names: Names, what: str) -> int:
-    known = [] if names is None else list(names)
-    if member in known:
-        return known.index(member)
+    feature_names = [] if names is None else list(names)
+    if member in feature_names:
+        return feature_names.index(member)
     if isinstance(member, (int, np.integer)) and not isinstance(member, bool) and -size <= member < size:
         return int(member) % size
-    listed = f" named {known}" if known else ""
+    listed = f" named {feature_names}" if feature_names else ""
     raise InputError(f"{what} names the feature {member!r}, which is not among {size} features{listed}.")
 
 
 def _are_arrays(spec: Mapping[Any, Any], keys: Sequence[Any]) -> bool:
-    """Whether a mapping holds an array of numbers for each input."""
+    """Return whether a mapping holds an array of numbers for each input."""
     return set(spec) == set(keys) and all(np.asarray(v).dtype.kind in "iu" and np.ndim(v) > 0 for v in spec.values())

@@ -47,19 +47,21 @@ class Reliability:
     def verdict(self) -> str:
         """In plain words, with the error taken for the worse."""
         most = self.distance + self.error
-        told = f"{100 * most:.0f} %" if most >= 0.01 else "1 %"
+        percent = f"{100 * most:.0f} %" if most >= 0.01 else "1 %"
         if most <= GOOD:
-            return f"Deep SHAP's shares are good to {told}"
+            return f"Deep SHAP's shares are good to {percent}"
         if self.error > self.distance:
             return (
-                f"Deep SHAP's shares may be off by up to {told}; this cannot be told from {self.rows} rows: use "
+                f"Deep SHAP's shares may be off by up to {percent}; this cannot be told from {self.rows} rows: use "
                 f"rows={4 * self.rows}"
             )
         if self.effort <= 64:
-            return f"Deep SHAP's shares are off by {told}: use effort={self.effort:g} to come within {100 * GOOD:.0f} %"
+            return (
+                f"Deep SHAP's shares are off by {percent}: use effort={self.effort:g} to come within {100 * GOOD:.0f} %"
+            )
         return (
-            f"Deep SHAP's shares are off by {told}: to come within {100 * GOOD:.0f} % takes effort={self.effort:g}; fewer than "
-            f"{self.players} players (players=) take less"
+            f"Deep SHAP's shares are off by {percent}: to come within {100 * GOOD:.0f} % takes effort={self.effort:g}; fewer "
+            f"than {self.players} players (players=) take less"
         )
 
     def __repr__(self) -> str:
@@ -90,14 +92,14 @@ def distance(
     looked_at : float
         The part of the rows in question that the arrays hold.
     """
-    found = np.stack(estimates)
+    stacked = np.stack(estimates)
 
     def squared(parts: np.ndarray, rows: np.ndarray) -> float:
-        size = _squared_mean(found[parts][:, rows])
+        size = _squared_mean(stacked[parts][:, rows])
         size = size if size > 0 else max((values[rows] ** 2).sum(), np.finfo(float).tiny)
-        return _squared_mean((found - deep)[parts][:, rows]) / size / (1 - left) ** 2
+        return _squared_mean((stacked - deep)[parts][:, rows]) / size / (1 - left) ** 2
 
-    parts, rows = np.arange(len(found)), np.arange(len(values))
+    parts, rows = np.arange(len(stacked)), np.arange(len(values))
     square = max(squared(parts, rows), 0.0)
     without_row = [squared(parts, np.delete(rows, row)) for row in rows if len(rows) > 1]
     without_part = [squared(np.delete(parts, part), rows) for part in parts]

@@ -52,60 +52,61 @@ class Sweeps:
     @property
     def description(self) -> str:
         """What is done, in a sentence."""
-        told = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
+        time = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
         return (
             f"permutation sampling, {self.replicates} orders of single players and their reverses for each row, over all "
-            f"references{', drawn towards Deep SHAP by their noise' if self.shrinks else ''}, seed {self.seed}{told}"
+            f"references{', drawn towards Deep SHAP by their noise' if self.shrinks else ''}, seed {self.seed}{time}"
         )
 
-    def pairs(self, whole: Comparison) -> int:
+    def pairs(self, comparison: Comparison) -> int:
         """Return the number of points."""
-        each = 2 * self.replicates * max(self.players.count - 1, 1)
-        return len(whole.examples) * (each + 1) + (whole.pairs if whole.examples.extra else len(whole.references))
+        points = 2 * self.replicates * max(self.players.count - 1, 1)
+        of_references = comparison.pairs if comparison.examples.extra else len(comparison.references)
+        return len(comparison.examples) * (points + 1) + of_references
 
-    def parts(self, whole: Comparison) -> Parts:
-        """Evaluate the orders, those of references with more replicates first, and add up."""
-        rows, references = len(whole.examples), len(whole.references) if whole.all_pairs else 1
-        draws = Draws(whole, self.players, self.seed)
-        ends = yield from endpoints(whole, self.players)
-        values = np.zeros((rows, self.players.count, whole.outputs.shape[1]))
+    def parts(self, comparison: Comparison) -> Parts:
+        """Evaluate the orders, starting with the references that have more replicates, and sum the gains."""
+        rows, references = len(comparison.examples), len(comparison.references) if comparison.all_pairs else 1
+        draws = Draws(comparison, self.players, self.seed)
+        ends = yield from endpoints(comparison, self.players)
+        values = np.zeros((rows, self.players.count, comparison.outputs.shape[1]))
         noise = _Noise(values, references)
         least, more = divmod(max(self.replicates, references), references)
-        for number, places in ((least + 1, np.arange(more)), (least, np.arange(more, references))):
-            place, row = (a.ravel() for a in np.meshgrid(places, np.arange(rows), indexing="ij"))
+        for number, positions in ((least + 1, np.arange(more)), (least, np.arange(more, references))):
+            position, row = (a.ravel() for a in np.meshgrid(positions, np.arange(rows), indexing="ij"))
             size = max(1, batch_size(self.players) // (2 * number * max(self.players.count - 1, 1)))
-            for start in range(0, len(place), size):
-                some = slice(start, start + size)
-                found = yield from self._gains(whole, draws, ends, row[some], place[some], number)
-                np.add.at(values, row[some], found.mean((1, 2)) / references)
-                noise.add(found, row[some], place[some])
+            for start in range(0, len(position), size):
+                chunk = slice(start, start + size)
+                player_gains = yield from self._gains(comparison, draws, ends, row[chunk], position[chunk], number)
+                np.add.at(values, row[chunk], player_gains.mean((1, 2)) / references)
+                noise.add(player_gains, row[chunk], position[chunk])
         degrees = self.replicates - references
         factor = student_factor(degrees) if degrees > 0 else 1.0
         if not self.shrinks:
             yield KnownContribution(values, np.arange(rows), np.ones(rows))
             yield uncertainty(noise.spread, noise.groups, factor)
             return
-        deep = yield Attribution(whole)
+        deep = yield Attribution(comparison)
         correction, errors = shrunken(values - deep / references, noise.spread, noise.groups, factor)
         yield KnownContribution(deep / references + correction, np.arange(rows), np.ones(rows))
         yield errors
 
     def _gains(
         self,
-        whole: Comparison,
+        comparison: Comparison,
         draws: Draws,
         ends: tuple[np.ndarray, np.ndarray],
         row: np.ndarray,
-        place: np.ndarray,
+        position: np.ndarray,
         number: int,
     ) -> Generator[Request, Any, np.ndarray]:
-        """Return the gains of so many replicates for the references at some places of their rows' sequences."""
-        reference = draws.references[row, place]
-        pairs = Comparison(whole.examples[row], whole.references[reference], False, whole.outputs[row])
+        """Return the gains of ``number`` replicates for the references at these positions of their rows' sequences."""
+        reference = draws.references[row, position]
+        pairs = Comparison(comparison.examples[row], comparison.references[reference], False, comparison.outputs[row])
         references = ends[1].shape[1]
-        orders = draws.orders(row[:, None], place[:, None] + references * np.arange(number))
-        own = ends[0][row], ends[1][row, reference if whole.all_pairs else 0]
-        return (yield from gains(pairs, own, orders, self.players))
+        orders = draws.orders(row[:, None], position[:, None] + references * np.arange(number))
+        explained = ends[0][row], ends[1][row, reference if comparison.all_pairs else 0]
+        return (yield from gains(pairs, explained, orders, self.players))
 
 
 class _Noise:
@@ -116,12 +117,12 @@ class _Noise:
         self._between, self._within = nothing.copy(), nothing.copy()  # replicates; orders and their reverses
         self._references = references
 
-    def add(self, found: np.ndarray, row: np.ndarray, place: np.ndarray) -> None:
+    def add(self, player_gains: np.ndarray, row: np.ndarray, position: np.ndarray) -> None:
         """Add gains (pairs, orders, 2, players, k)."""
-        number = found.shape[1]
-        half = (found[:, :, 0] - found[:, :, 1]) / 2
+        number = player_gains.shape[1]
+        half = (player_gains[:, :, 0] - player_gains[:, :, 1]) / 2
         if number > 1:
-            values = found.mean(2)
+            values = player_gains.mean(2)
             away = (values - values.mean(1, keepdims=True)) / math.sqrt(number * (number - 1))
             np.add.at(self._between, row, number * (away**2).sum(1))
             np.add.at(self._within, row, (half**2).mean(1))
@@ -129,7 +130,7 @@ class _Noise:
             away = half * np.sqrt(self._share())[row][:, None]
         away = away / self._references
         np.add.at(self._squares, row, (away**2).sum(1))
-        group = (place[:, None] + np.arange(number)) % GROUPS
+        group = (position[:, None] + np.arange(number)) % GROUPS
         np.add.at(self._groups, (group, row[:, None]), away)
 
     def _share(self) -> np.ndarray:
