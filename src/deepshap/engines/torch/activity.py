@@ -1,8 +1,8 @@
-"""Which values depend on the explained input ("active" values), floats by autograd's graph and integers by their carriers.
+"""Which values depend on the explained input ("active" values).
 
-A float is active if autograd made it from the input by calls that the tracer has seen: the tracer marks the graph's nodes.
-Autograd follows floats alone, so an integer or boolean tensor that depends on the input has a float tensor beside it, its
-carrier, on which the same operations run.
+A floating-point tensor is active if autograd computed it from the input in calls that the tracer saw: the tracer marks
+the nodes of autograd's graph. Autograd does not follow integers and booleans. An integer tensor that depends on the
+input therefore has a surrogate, a float tensor with the same values on which the same operations run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .calls import Call, place_of_call
 from .operations import IndexMismatch
 from .tree import detached, is_continuous, replace, tensors
 
-MARK = "deepshap"  # of nodes of the graph, with the number of the value that they made
+MARK = "deepshap"  # key in the metadata of marked nodes
 _numbers = count()
-# What autograd puts between a view and its base when it makes a view's node anew, because the base was overwritten.
+# Nodes that autograd inserts between a view and its base when the base was overwritten.
 _VIEWS = (
     "Alias AsStrided Conj Diagonal Expand NegView Permute Real Imag Select Slice Split SplitWithSizes Squeeze "
     "Transpose T Unbind Unfold Unsqueeze View ViewAs ViewAsComplex ViewAsReal"
@@ -35,18 +35,18 @@ _VIEWS = (
 _VIEW_NODES = frozenset(f"{name}Backward{n}" for name in _VIEWS.split() for n in range(4))
 
 
-def depends(tensor: Tensor) -> bool:
-    """Whether autograd has made a tensor from something."""
+def has_history(tensor: Tensor) -> bool:
+    """Return whether autograd computed a tensor from others."""
     return tensor.requires_grad and tensor.grad_fn is not None
 
 
-def varies(given: Iterable[Tensor]) -> list[bool]:
-    """Of each tensor, whether autograd has made it from something."""
-    return [t.requires_grad and t.grad_fn is not None for t in given]
+def have_history(values: Iterable[Tensor]) -> list[bool]:
+    """Return for each tensor whether autograd computed it from others."""
+    return [t.requires_grad and t.grad_fn is not None for t in values]
 
 
-def mark(tensor: Tensor) -> None:
-    """Note that the tracer has seen a tensor being made, and number it; a base changes with its views."""
+def mark_active(tensor: Tensor) -> None:
+    """Mark the node of a tensor that the tracer saw, and that of its base, which changes with its views."""
     for changed in (tensor, base_of(tensor)):
         node: Any = None if changed is None else changed.grad_fn
         if node is not None:
@@ -54,12 +54,12 @@ def mark(tensor: Tensor) -> None:
 
 
 def next_number() -> int:
-    """A number between those of the values that were made before and those of the ones to come."""
+    """Return a number after those of earlier values and before those of later ones."""
     return next(_numbers)
 
 
-def is_followed(tensor: Tensor) -> bool:
-    """Whether a tensor depends on the explained input by ways that the tracer has seen; by others it is an error."""
+def is_traced(tensor: Tensor) -> bool:
+    """Return whether a tensor depends on the explained input through traced calls; raise an error if through other code."""
     node: Any = tensor.grad_fn if tensor.requires_grad else None
     if node is None or MARK in node.metadata:
         return node is not None
@@ -97,38 +97,38 @@ def _reaches_mark(node: Any) -> bool:
 
 
 class ActivityTracker:
-    """Constants of which something is noted, as long as they live."""
+    """Notes about constants, kept as long as the tensors live."""
 
     def __init__(self) -> None:
-        self._known = WeakTensorKeyDictionary()
-        self.some = False  # whether anything has been noted
+        self._notes = WeakTensorKeyDictionary()
+        self.any_noted = False
 
-    def note(self, tensors: Iterable[Tensor], what: Any = True) -> None:
-        """Note something of some."""
-        self.some = True
-        self._known.update(dict.fromkeys(tensors, what))
+    def note(self, tensors: Iterable[Tensor], content: Any = True) -> None:
+        """Attach a note to tensors."""
+        self.any_noted = True
+        self._notes.update(dict.fromkeys(tensors, content))
 
-    def of(self, given: Iterable[Tensor]) -> Any:
-        """What is noted of the first of some of which anything is; None for others."""
-        return next((self._known[t] for t in given if t in self._known), None) if self.some else None
+    def of(self, tensors: Iterable[Tensor]) -> Any:
+        """Return the note of the first tensor that has one, or None."""
+        return next((self._notes[t] for t in tensors if t in self._notes), None) if self.any_noted else None
 
 
-class Memory:
-    """The memory that holds values that depend on the input, to find tensors that share it behind autograd's back."""
+class StorageRegistry:
+    """The storages of active values, to find tensors that share their memory without autograd's knowledge."""
 
     def __init__(self) -> None:
         self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
-    def hold(self, tensor: Tensor) -> None:
-        """Note where a followed tensor lies."""
+    def add(self, tensor: Tensor) -> None:
+        """Register the storage of an active tensor."""
         if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel():
             storage = tensor.untyped_storage()
-            held = self._held.get(place := storage.data_ptr())
-            if held is None or held() is not storage:  # that of a view is known
-                self._held[place] = weakref.ref(storage)
+            held = self._held.get(address := storage.data_ptr())
+            if held is None or held() is not storage:  # a view has the storage of its base
+                self._held[address] = weakref.ref(storage)
 
     def check(self, name: str, passive: Iterable[Tensor]) -> None:
-        """Raise if a tensor that is not followed lies where one that is followed does."""
+        """Raise an error if a tensor that is not active shares its storage with one that is."""
         for tensor in passive:
             if tensor.layout is not torch.strided or tensor.is_meta:
                 continue
@@ -142,80 +142,83 @@ class Memory:
                 )
 
 
-TAG = "_deepshap"
+ATTRIBUTE = "_deepshap"
 
 
 @dataclass
-class Tag:
-    """What is known of an integer or boolean tensor that depends on the input.
+class Surrogate:
+    """Stands for an integer or boolean tensor that depends on the explained input.
 
-    ``carrier`` is its value as floats, through which multipliers flow. Without one, ``origin`` says where the tensor
-    came from, and using it is an error: it differs between example and reference and nothing can be attributed to it.
-
-    ``present``: the tensor is a constant after all, an index of all places, and this tells, as floats, which of them the
-    model means.
+    Attributes
+    ----------
+    values : the tensor's values as floats, through which multipliers flow. If None, using the tensor is an error: it differs
+        between example and reference, and nothing can be attributed to it.
+    origin : the call that returned a tensor without ``values``.
+    present : set for an index of all positions, which is constant: floats that say which positions the model selects.
     """
 
-    carrier: Tensor | None = None
+    values: Tensor | None = None
     origin: str = ""
     present: Tensor | None = None
 
 
-def tag_of(tensor: Any) -> Tag | None:
-    """The tag of a tensor, if it has one."""
-    return getattr(tensor, TAG, None)
+def surrogate_of(tensor: Any) -> Surrogate | None:
+    """Return the surrogate of a tensor, or None."""
+    return getattr(tensor, ATTRIBUTE, None)
 
 
 def is_active(tensor: Tensor) -> bool:
-    """Whether a value depends on the input."""
-    return tag_of(tensor) is not None or is_followed(tensor)
+    """Return whether a tensor depends on the explained input."""
+    return surrogate_of(tensor) is not None or is_traced(tensor)
 
 
-def split_active(given: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
-    """Arguments that depend on the input, and those that do not; and whether any are integers that do."""
-    tags = [getattr(tensor, TAG, None) for tensor in given]
-    active = [tag is not None or is_followed(tensor) for tensor, tag in zip(given, tags, strict=True)]
-    return [*compress(given, active)], [*compress(given, map(not_, active))], any(tags)
+def split_active(operands: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
+    """Split tensors into active and passive ones, and return whether any of them have surrogates."""
+    surrogates = [getattr(tensor, ATTRIBUTE, None) for tensor in operands]
+    active = [
+        surrogate is not None or is_traced(tensor) for tensor, surrogate in zip(operands, surrogates, strict=True)
+    ]
+    return [*compress(operands, active)], [*compress(operands, map(not_, active))], any(surrogates)
 
 
 def loses_signal(args: Any, result: Any) -> bool:
-    """Whether torch stops following the signal here; a constant that only takes its shape is none."""
-    if not isinstance(result, Tensor) or result.grad_fn is not None or tag_of(result) is not None:
+    """Return whether torch loses track of the signal in a call; a constant that only has its shape is none."""
+    if not isinstance(result, Tensor) or result.grad_fn is not None or surrogate_of(result) is not None:
         return False
     signal = args[0] if args else None
     return isinstance(signal, Tensor) and is_active(signal)
 
 
-def give(tensor: Tensor, tag: Tag) -> Tensor:
-    """Attach a tag."""
-    tensor._deepshap = tag  # type: ignore[attr-defined]
+def attach(tensor: Tensor, surrogate: Surrogate) -> Tensor:
+    """Attach a surrogate to a tensor."""
+    tensor._deepshap = surrogate  # type: ignore[attr-defined]
     return tensor
 
 
-def carried(tensor: Tensor, carrier: Tensor) -> Tensor:
-    """Attach a carrier to a tensor, of which there are views where there are views of the tensor."""
-    carrier = carrier.contiguous() if tensor.is_contiguous() else carrier
-    mark(carrier)
-    return give(tensor, Tag(carrier))
+def with_surrogate(tensor: Tensor, values: Tensor) -> Tensor:
+    """Attach a surrogate with these values; it has views where the tensor has views."""
+    values = values.contiguous() if tensor.is_contiguous() else values
+    mark_active(values)
+    return attach(tensor, Surrogate(values))
 
 
-def is_lost(tensor: Tensor) -> bool:
-    """Whether a tensor differs between the sides and has no carrier."""
-    tag = tag_of(tensor)
-    return tag is not None and tag.carrier is None
+def lacks_values(tensor: Tensor) -> bool:
+    """Return whether a tensor differs between the sides and has no surrogate values."""
+    surrogate = surrogate_of(tensor)
+    return surrogate is not None and surrogate.values is None
 
 
-def carrier_of(tensor: Any) -> Tensor | None:
-    """The carrier of a tensor; None for one that does not depend on the input, or is followed itself."""
-    tag = tag_of(tensor)
-    if tag is None or tag.present is not None:
+def surrogate_values(tensor: Any) -> Tensor | None:
+    """Return the surrogate values of a tensor; None for a constant or a float."""
+    surrogate = surrogate_of(tensor)
+    if surrogate is None or surrogate.present is not None:
         return None
-    if tag.carrier is None:
-        raise unsettled(f"the indices from {tag.origin}")
-    return tag.carrier
+    if surrogate.values is None:
+        raise index_mismatch(f"the indices from {surrogate.origin}")
+    return surrogate.values
 
 
-INSTEAD = {
+ADVICE = {
     "sizes": "A size has no attribution: let it be the same for all rows, or pass it as additional_forward_args.",
     "indices": "A selection that depends on the input in this way cannot be attributed: take the values themselves (max, topk, "
     "sort return them), or pass the indices as additional_forward_args.",
@@ -225,85 +228,85 @@ INSTEAD = {
 }
 
 
-def unsettled(what: str, instead: str = "indices") -> IndexMismatch:
-    """The error for a selection that differs between the sides."""
+def index_mismatch(what: str, advice: str = "indices") -> IndexMismatch:
+    """Return the error for a selection that differs between the sides."""
     return IndexMismatch(
-        f"{what} differ between example and reference and are used at {place_of_call()}. {INSTEAD[instead]}"
+        f"{what} differ between example and reference and are used at {place_of_call()}. {ADVICE[advice]}"
     )
 
 
-def on_carriers(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
-    """Run a call's function with integer and boolean inputs replaced by their carriers, and tag what it returns."""
+def run_on_surrogates(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
+    """Run a call with integer and boolean inputs replaced by their surrogates, and attach surrogates to its results."""
     function = call.own
-    tagged = call.tagged and any(map(tag_of, tensors((args, kwargs))))
-    if not (rounds or tagged):  # most calls have none at all
+    has_surrogates = call.has_surrogates and any(map(surrogate_of, tensors((args, kwargs))))
+    if not (rounds or has_surrogates):  # most calls
         return run(function, args, kwargs, call.given)
     with torch.no_grad():
         native = function(*detached(args), **kwargs)
-    if not tagged and isinstance(native, Tensor) and is_continuous(native.dtype):
+    if not has_surrogates and isinstance(native, Tensor) and is_continuous(native.dtype):
         return run(function, args, kwargs, call.given)
     if not isinstance(native, Tensor):
-        substituted = replace((args, kwargs), _as_float)
-        return _tagged_again(native, run(function, *substituted, tensors(substituted)))
+        substituted = replace((args, kwargs), _substitute)
+        return _restore_dtypes(native, run(function, *substituted, tensors(substituted)))
     if is_continuous(native.dtype):
-        substituted = replace((args, kwargs), lambda t: _as_float(t, native.dtype))
+        substituted = replace((args, kwargs), lambda t: _substitute(t, native.dtype))
         return run(function, *substituted, tensors(substituted))
     on_floats = _through_integers(function, args, kwargs) if rounds else function
     kwargs = {k: v for k, v in kwargs.items() if k != "dtype"}
-    substituted = replace((args, kwargs), _as_float)
-    return carried(native, run(on_floats, *substituted, tensors(substituted)))
+    substituted = replace((args, kwargs), _substitute)
+    return with_surrogate(native, run(on_floats, *substituted, tensors(substituted)))
 
 
-def _as_float(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    carrier = carrier_of(tensor)
-    if carrier is None:
+def _substitute(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    values = surrogate_values(tensor)
+    if values is None:
         return tensor
-    return carrier if dtype is None else carrier.to(dtype)
+    return values if dtype is None else values.to(dtype)
 
 
 def _through_integers(function: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
-    """Evaluate on carriers as the model does on integers and booleans, and return floats."""
+    """Return a function that computes on integers and booleans as the model does, from floats to floats."""
     dtypes = [t.dtype for t in tensors((args, kwargs))]
 
     def evaluate(*positional: Any, **keywords: Any) -> Tensor:
         original = iter(dtypes)
-        back = replace((positional, keywords), lambda t: t.to(next(original)))
-        return function(*back[0], **{**kwargs, **back[1]}).double()
+        cast = replace((positional, keywords), lambda t: t.to(next(original)))
+        return function(*cast[0], **{**kwargs, **cast[1]}).double()
 
-    evaluate.wraps_around = True  # type: ignore[attr-defined] # as integers do that are too large for their dtype
+    evaluate.wraps_around = True  # type: ignore[attr-defined] # integers overflow in their dtype
     return evaluate
 
 
-def _tagged_again(native: Any, result: Any) -> Any:
-    """Give each tensor of a multi-output result its native dtype back, with carriers where it is no float."""
+def _restore_dtypes(native: Any, result: Any) -> Any:
+    """Give each tensor of a result its native dtype, with a surrogate if that is no float."""
     if isinstance(native, Tensor):
         if is_continuous(native.dtype):
             return result.to(native.dtype)
-        return carried(native, result) if depends(result) else native
+        return with_surrogate(native, result) if has_history(result) else native
     if isinstance(native, (tuple, list)):
-        joined = [_tagged_again(a, b) for a, b in zip(native, result, strict=True)]
-        return type(native)(joined) if type(native) in (tuple, list) else tuple(joined)
+        items = [_restore_dtypes(a, b) for a, b in zip(native, result, strict=True)]
+        return type(native)(items) if type(native) in (tuple, list) else tuple(items)
     return result
 
 
-def pass_on(call: Call, lost: Tensor) -> Any:
-    """Reshape or select indices that differ between the sides: only their use is an error."""
+def pass_without_values(call: Call, source: Tensor) -> Any:
+    """Reshape or select indices that differ between the sides; only their use is an error."""
     result = call.function(*detached(call.args), **call.kwargs)
     for tensor in tensors(result):
-        give(tensor, lost._deepshap)  # type: ignore[attr-defined]
+        attach(tensor, source._deepshap)  # type: ignore[attr-defined]
     return result
 
 
-def is_varying_mask(index: Any) -> bool:
-    """Whether an index is a mask that depends on the input."""
-    return isinstance(index, Tensor) and index.dtype == torch.bool and tag_of(index) is not None
+def is_active_mask(index: Any) -> bool:
+    """Return whether an index is a mask that depends on the explained input."""
+    return isinstance(index, Tensor) and index.dtype == torch.bool and surrogate_of(index) is not None
 
 
-def in_memory_of_its_own(tensor: Tensor) -> Tensor:
-    """Torch's own function would return new memory in order, on which views and in-place code work."""
+def as_new_tensor(tensor: Tensor) -> Tensor:
+    """Copy a view or a tensor that is not contiguous, because torch's own function would return new contiguous memory."""
     if tensor.is_contiguous() and not is_view(tensor):
         return tensor
-    copy, tag = tensor.clone(memory_format=torch.contiguous_format), tag_of(tensor)
-    if tag is None or tag.carrier is None:
-        return copy if tag is None else give(copy, tag)
-    return carried(copy, tag.carrier)
+    copy, surrogate = tensor.clone(memory_format=torch.contiguous_format), surrogate_of(tensor)
+    if surrogate is None or surrogate.values is None:
+        return copy if surrogate is None else attach(copy, surrogate)
+    return with_surrogate(copy, surrogate.values)

@@ -47,11 +47,11 @@ class Call(NamedTuple):
     args: Any
     kwargs: Any
     given: list[Tensor]  # all tensors among these
-    tagged: bool = True  # whether one of them may be an integer that depends on the input
+    has_surrogates: bool = True  # whether one of them may have a surrogate
 
-    def taking(self, args: Any, kwargs: Any) -> Call:
+    def with_arguments(self, args: Any, kwargs: Any) -> Call:
         """The same call with other arguments."""
-        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)), tagged=True)
+        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)), has_surrogates=True)
 
     @property
     def kind(self) -> str | None:
@@ -96,7 +96,7 @@ def with_ordinary_tensors(call: Call) -> Call:
     """Copies in the place of constants that were made in inference mode, which autograd does not take."""
     if not any(map(Tensor.is_inference, call.given)):
         return call
-    return call.taking(*replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t))
+    return call.with_arguments(*replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t))
 
 
 @cache

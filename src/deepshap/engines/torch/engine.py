@@ -171,7 +171,7 @@ class TorchEngine(UnmodifiedModel):
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """As ``outputs``, of references whose activations are kept."""
         outputs = self._references.outputs(references, at_once, self.outputs, self.is_frozen, self.eps)
-        if self._references.changed:  # perhaps the model has prefix_cache to mix rows
+        if self._references.changed:  # perhaps the model has begun to mix rows
             self._sizes.clear()
             self._check_size(references[:at_once], outputs[:at_once])
         return outputs

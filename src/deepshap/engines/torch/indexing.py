@@ -1,4 +1,4 @@
-"""Selection by indices that depend on the input."""
+"""Selection by indices that depend on the explained input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .activity import Tag, carrier_of, give, is_lost, is_varying_mask, tag_of, unsettled
+from .activity import Surrogate, attach, index_mismatch, is_active_mask, lacks_values, surrogate_of, surrogate_values
 from .calls import Call, place_of_call
 from .composites.mask_indices import at_all_positions, presence_of
 from .composites.positions import AT_POSITIONS
@@ -15,93 +15,100 @@ from .operations import CAST, COMPOSITE, LINEAR, Operation
 from .tape import Tape
 from .tree import detached, replace, tensors
 
-# Whose further arguments are sizes, which may be counts that depend on the input.
+# Operations whose further arguments are sizes, which may be counts that depend on the input.
 SIZED = {"view", "reshape", "expand", "broadcast_to", "repeat", "tile", "unflatten"}
 
 
 def at_positions(call: Call) -> Call:
-    """Let a call that selects by integers which depend on the input follow what it is composed of."""
-    own = AT_POSITIONS.get(call.name) if call.tagged else None
-    if own is None or call.operation is None or not call.operation.indices:
+    """Replace the operation of a call that selects by indices which depend on the input."""
+    operation = AT_POSITIONS.get(call.name) if call.has_surrogates else None
+    if operation is None or call.operation is None or not call.operation.indices:
         return call
     indices = _indices(call)
     if any(i.dtype == torch.bool for i in indices):
-        own = _at_masks(call, indices)
+        operation = _at_masks(call, indices)
     elif any(presence_of(i) is not None for i in indices):
-        own = Operation(COMPOSITE, function=at_all_positions(call.name, call.function))
-    elif not any(map(_has_carrier, indices)):
-        own = None
-    return call if own is None else call._replace(operation=own)
+        operation = Operation(COMPOSITE, function=at_all_positions(call.name, call.function))
+    elif not any(map(_has_values, indices)):
+        operation = None
+    return call if operation is None else call._replace(operation=operation)
 
 
 def only_passes_on(call: Call, active: list[Tensor]) -> bool:
-    """Whether a call reshapes indices that differ, or takes some of them: only their use is an error."""
-    if not call.tagged or call.operation is None or call.kind not in (LINEAR, CAST) or not all(map(is_lost, active)):
+    """Return whether a call only reshapes or selects indices that differ between the sides."""
+    if (
+        not call.has_surrogates
+        or call.operation is None
+        or call.kind not in (LINEAR, CAST)
+        or not all(map(lacks_values, active))
+    ):
         return False
     return not call.operation.indices or all(presence_of(i) is None for i in _indices(call))
 
 
 def _at_masks(call: Call, indices: list[Tensor]) -> Operation | None:
-    """Masks that are not taken as they are; one that chooses where a single number is written is a condition."""
+    """Return the operation for active masks; None for a mask that selects where a single number is written."""
     assert call.operation is not None
-    if call.operation.masks is None or not any(map(is_varying_mask, indices)):
+    if call.operation.masks is None or not any(map(is_active_mask, indices)):
         return None
-    if call.name == "__setitem__" and is_varying_mask(call.args[1]) and not getattr(call.args[2], "shape", ()):
+    if call.name == "__setitem__" and is_active_mask(call.args[1]) and not getattr(call.args[2], "shape", ()):
         return None
     return Operation(COMPOSITE, function=call.operation.masks)
 
 
 def _indices(call: Call) -> list[Tensor]:
-    """The tensors that a call selects by; none where they are bounds of slices, which cannot differ."""
+    """Return the tensors that a call selects by; none for bounds of slices, which cannot differ."""
     if call.name in ("__getitem__", "__setitem__"):
         entries = call.args[1] if isinstance(call.args[1], (tuple, list)) else (call.args[1],)
-        own = [t for e in entries if isinstance(e, (Tensor, list)) for t in tensors(e)]
-        return own if len(own) == len(tensors(entries)) else []
+        index_tensors = [t for e in entries if isinstance(e, (Tensor, list)) for t in tensors(e)]
+        return index_tensors if len(index_tensors) == len(tensors(entries)) else []
     by_name = [call.kwargs[key] for key in ("index", "indices") if key in call.kwargs]
     return tensors((call.args[1:2] if call.name == "index_put" else call.args[1:3], by_name))
 
 
-def _has_carrier(index: Tensor) -> bool:
-    tag = tag_of(index)
-    return tag is not None and tag.carrier is not None
+def _has_values(index: Tensor) -> bool:
+    surrogate = surrogate_of(index)
+    return surrogate is not None and surrogate.values is not None
 
 
-def _is_of_counts(call: Call) -> bool:
-    """Whether it is ``repeat_interleave(counts)``, which has no signal."""
+def _repeats_by_counts(call: Call) -> bool:
+    """Return whether the call is ``repeat_interleave(counts)``, which has no signal."""
     return call.name == "repeat_interleave" and len(call.args) == 1 and "repeats" not in call.kwargs
 
 
-def settled_indices(call: Call, tape: Tape) -> Any:
-    """Indices that depend on the input must select the same on both sides; then they are constants."""
+def equal_indices(call: Call, tape: Tape) -> Any:
+    """Return the arguments with active indices checked to be equal on both sides, and then constant."""
     args, kwargs = call.args, call.kwargs
     sized = call.name in SIZED
-    if not call.tagged or call.operation is None or not (sized or call.operation.indices):
+    if not call.has_surrogates or call.operation is None or not (sized or call.operation.indices):
         return args, kwargs
-    signal = [] if _is_of_counts(call) else [0, 2] if call.name in ("__setitem__", "index_put") else [0]
+    signal = [] if _repeats_by_counts(call) else [0, 2] if call.name in ("__setitem__", "index_put") else [0]
 
-    def settle(tensor: Tensor) -> Any:
-        if carrier_of(tensor) is not None:
+    def check_equal(tensor: Tensor) -> Any:
+        if surrogate_values(tensor) is not None:
             tape.call(call.name)
             if not tape.is_same(call.name, tensor.detach()):
                 kind = "sizes" if sized else "lengths" if call.name == "_pack_padded_sequence" else "indices"
-                raise unsettled(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
+                raise index_mismatch(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
             tensor = tensor.detach()
         return int(tensor) if sized else tensor
 
-    settled = tuple(a if i in signal else replace(a, settle) for i, a in enumerate(args))
-    kept = {k: v if k in ("value", "values", "src", "source") else replace(v, settle) for k, v in kwargs.items()}
-    return settled, kept
+    new_args = tuple(a if i in signal else replace(a, check_equal) for i, a in enumerate(args))
+    new_kwargs = {
+        k: v if k in ("value", "values", "src", "source") else replace(v, check_equal) for k, v in kwargs.items()
+    }
+    return new_args, new_kwargs
 
 
-def places_found(call: Call, tape: Tape) -> Any:
-    """What a call finds that returns places, as ``nonzero`` does; where they are not those of the reference, they say so."""
+def find_positions(call: Call, tape: Tape) -> Any:
+    """Return the result of a call that finds positions, such as ``nonzero``; mark it if it differs from the reference's."""
     with torch.no_grad():
         result = call.function(*detached(call.args), **call.kwargs)
     tape.call(call.name)
     origin = f"{tape.known_as(call.name)} at {place_of_call()}"
     same, as_many = (tape.is_same(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
-    if not (same or as_many):  # their number may be used, which nothing shows
-        raise unsettled(f"the numbers of what {origin} finds")
+    if not (same or as_many):  # the model may use their number without a traced call
+        raise index_mismatch(f"the numbers of what {origin} finds")
     for tensor in () if same else tensors(result):
-        give(tensor, Tag(origin=origin))
+        attach(tensor, Surrogate(origin=origin))
     return result

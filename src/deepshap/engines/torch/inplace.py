@@ -1,4 +1,4 @@
-"""In-place code: what it writes to, and old values that are still needed."""
+"""In-place writes, and the old values that rules still need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import UnsupportedOperationError
 from ._compat import is_view
-from .activity import carried, carrier_of, give, tag_of
+from .activity import attach, surrogate_of, surrogate_values, with_surrogate
 from .calls import place_of_call
 from .operations import IndexMismatch, OperationRecord
 from .tape import Tape
@@ -18,35 +18,35 @@ from .tree import is_continuous, tensors
 
 
 class InplaceWrites:
-    """Knows which steps, and which constants on a tape, have values in which memory."""
+    """Tracks which operation records, and which constants on a tape, have values in which storage."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._steps_at: defaultdict[int, list[OperationRecord]] = defaultdict(list)
-        self._looked_at = 0  # steps of the tape whose memory is known; most models overwrite nothing
+        self._registered = 0  # number of records whose storages are known; most models overwrite nothing
 
-    def _look_at_steps(self) -> None:
-        for step in self._tape.steps[self._looked_at :]:
+    def _register_steps(self) -> None:
+        for step in self._tape.steps[self._registered :]:
             for tensor in tensors(step.kept()):
                 self._steps_at[tensor.untyped_storage().data_ptr()].append(step)
-        self._looked_at = len(self._tape.steps)
+        self._registered = len(self._tape.steps)
 
     def before(self, target: Tensor) -> None:
-        """Let steps and tape copy what is about to be overwritten."""
+        """Copy what is about to be overwritten, in records and tape."""
         self._tape.overwrites(target)
-        self._look_at_steps()
+        self._register_steps()
         storage = target.untyped_storage().data_ptr()
         for step in self._steps_at.pop(storage, ()):
             step.save_from_overwriting(storage)
 
     def overwrite(self, target: Tensor, result: Tensor) -> Tensor:
-        """Copy a result into its target, and let autograd follow the copy."""
+        """Copy a result into its target, so that autograd follows the copy."""
         self.before(target)
         if target.shape != result.shape and not target.numel():  # out=torch.empty(0)
             with torch.no_grad():
                 target.resize_(result.shape)
-        tag = tag_of(result)
-        if tag is None:
+        surrogate = surrogate_of(result)
+        if surrogate is None:
             target.copy_(result)
             return target
         if is_view(target):
@@ -56,25 +56,25 @@ class InplaceWrites:
             )
         with torch.no_grad():
             target.copy_(result)
-        return give(target, tag)
+        return attach(target, surrogate)
 
     def set_item(self, function: Any, target: Tensor, index: Any, value: Any) -> None:
-        """``target[index] = value``."""
-        carrier = carrier_of(value) if isinstance(value, Tensor) else None
+        """Run ``target[index] = value``."""
+        new_values = surrogate_values(value) if isinstance(value, Tensor) else None
         if is_continuous(target.dtype):
-            function(target, index, value if carrier is None else carrier.to(target.dtype))
+            function(target, index, value if new_values is None else new_values.to(target.dtype))
             return
         replaced = target.clone()
-        tagged = carrier_of(target)
-        floats = target.double() if tagged is None else tagged.clone()
+        old_values = surrogate_values(target)
+        floats = target.double() if old_values is None else old_values.clone()
         with torch.no_grad():
             function(replaced, index, value)
-        function(floats, index, value if carrier is None else carrier)
-        self.overwrite(target, carried(replaced, floats))
+        function(floats, index, value if new_values is None else new_values)
+        self.overwrite(target, with_surrogate(replaced, floats))
 
 
 def masked(target: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """What ``target[mask] = value`` makes of the target, by a mask that depends on the input."""
+    """Return the target after ``target[mask] = value``, for a mask that depends on the input."""
     if isinstance(value, Tensor) and value.dim():
         raise IndexMismatch(
             f"an assignment of several values through a mask that depends on the input at {place_of_call()}: use torch.where."

@@ -154,7 +154,7 @@ class Tape:
         if not self.takes(call.name, passive):
             return call
         kept = {id(t): t.clone() for t in passive}
-        return call.taking(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
+        return call.with_arguments(*replace((call.args, call.kwargs), lambda t: kept.get(id(t), t)))
 
     def takes(self, name: str, passive: Sequence[Tensor]) -> bool:
         """Note what an active call takes as constants; returns whether the model writes to one of them later.

@@ -22,19 +22,19 @@ from . import calls, names
 from ._compat import base_of, interception_off
 from .activity import (
     ActivityTracker,
-    Memory,
-    carried,
-    carrier_of,
-    in_memory_of_its_own,
+    StorageRegistry,
+    as_new_tensor,
+    have_history,
     is_active,
-    is_varying_mask,
+    is_active_mask,
     loses_signal,
-    mark,
-    on_carriers,
-    pass_on,
+    mark_active,
+    pass_without_values,
+    run_on_surrogates,
     split_active,
-    tag_of,
-    varies,
+    surrogate_of,
+    surrogate_values,
+    with_surrogate,
 )
 from .autograd import Node, Selections, Uses, applied, recurrent_step, several_at_once
 from .calls import (
@@ -48,7 +48,7 @@ from .calls import (
 )
 from .convolutions import by_windows
 from .custom_functions import CustomFunctionCall, ForeignCall, run_forward
-from .indexing import at_positions, only_passes_on, places_found, settled_indices
+from .indexing import at_positions, equal_indices, find_positions, only_passes_on
 from .inplace import InplaceWrites, masked
 from .operations import (
     CAST,
@@ -93,7 +93,7 @@ class Tracer(TorchFunctionMode):
         self.around: list[Tensor] | None = None
         self._from_input = ActivityTracker()
         self._drawn = ActivityTracker()  # random numbers, and what is made of them: their call and its place
-        self._memory, self._overwriting = Memory(), InplaceWrites(self.tape)
+        self._storages, self._overwriting = StorageRegistry(), InplaceWrites(self.tape)
         self._uses, self.selections = Uses(), Selections()
         # outputs of custom functions without history, and as they were traced
         self._awaiting: list[tuple[Tensor, Tensor]] = []
@@ -108,7 +108,7 @@ class Tracer(TorchFunctionMode):
             self._mark(inside)
             if self.summing:
                 self.context.sums.append((inside, Sums()))
-            entered = inside if value.is_floating_point() else carried(value.clone(), inside)
+            entered = inside if value.is_floating_point() else with_surrogate(value.clone(), inside)
             return entered, leaf
 
     def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
@@ -124,11 +124,11 @@ class Tracer(TorchFunctionMode):
             self.unsupported[drawn] = None
         output = self._joined(output)
         if not is_active(output):
-            self._memory.check("the output", [output])
-        carrier = carrier_of(output)
+            self._storages.check("the output", [output])
+        values = surrogate_values(output)
         self._uses.count([output], self.reading)
         self.tape.nbytes += self._uses.whole([output])
-        return output if carrier is None else carrier
+        return output if values is None else values
 
     def finish(self) -> None:
         """Raise for unsupported calls, and for calls that the reference made and the example did not."""
@@ -150,13 +150,13 @@ class Tracer(TorchFunctionMode):
             return in_grad_mode(False, operation.function or function, args, kwargs)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
         given, words = split_tensors((args, kwargs))
-        active, passive, tagged = split_active(given)
-        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, tagged)
+        active, passive, has_surrogates = split_active(given)
+        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, has_surrogates)
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
         if passive:
-            fixed = [t for t in passive if not self._drawn_by([t])] if self._drawn.some else passive
-            self._memory.check(self.tape.known_as(name), fixed)
+            fixed = [t for t in passive if not self._drawn_by([t])] if self._drawn.any_noted else passive
+            self._storages.check(self.tape.known_as(name), fixed)
         if not active:
             return self._passive(call)
         return self._anew(call, active, passive, words)
@@ -177,7 +177,7 @@ class Tracer(TorchFunctionMode):
             return self._passive(call, follow=False)
         self._uses.count(active, self.reading)
         if only_passes_on(call, active):
-            return pass_on(call, active[0])
+            return pass_without_values(call, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{call.name} under torch.inference_mode", call)
         result = in_grad_mode(True, self._followed, (call, passive, words), {})
@@ -212,7 +212,7 @@ class Tracer(TorchFunctionMode):
 
     def _drawn_by(self, given: list[Tensor]) -> Any:
         """Return the random call and its place that made one of some tensors, or the tensor that one is a view of."""
-        if not self._drawn.some:
+        if not self._drawn.any_noted:
             return None
         return self._drawn.of([*given, *(base for t in given if (base := base_of(t)) is not None)])
 
@@ -244,7 +244,7 @@ class Tracer(TorchFunctionMode):
                 self._overwrite(target, entered)
         out = {"out": call.kwargs["out"]} if "out" in call.kwargs else {}
         args, kwargs = replace((call.args, call.kwargs), self._joined)
-        return call.taking(args, {**kwargs, **out})
+        return call.with_arguments(args, {**kwargs, **out})
 
     def _joined(self, value: Tensor) -> Tensor:
         if self.around is None or not self._from_input.of([value]) or is_active(value):
@@ -257,7 +257,7 @@ class Tracer(TorchFunctionMode):
     def _active(self, call: Call) -> Any:
         if call.kwargs and isinstance(out := call.kwargs.get("out"), Tensor):
             rest = {k: v for k, v in call.kwargs.items() if k != "out"}
-            return self._overwrite(out, self._active(call._replace(inplace=False).taking(call.args, rest)))
+            return self._overwrite(out, self._active(call._replace(inplace=False).with_arguments(call.args, rest)))
         args, kwargs, flagged = without_inplace_flag(call.function, call.args, call.kwargs)
         call = call._replace(args=args, kwargs=kwargs) if flagged else call
         if call.operation is None:
@@ -273,11 +273,11 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ one method per kind
     def _linear(self, call: Call) -> Any:
-        if call.name == "__setitem__" and is_varying_mask(call.args[1]):
+        if call.name == "__setitem__" and is_active_mask(call.args[1]):
             return self._set_where(*call.args)
         if call.inplace or call.name == "__setitem__":
             self._overwriting.before(call.args[0])
-        args, kwargs = settled_indices(call, self.tape)
+        args, kwargs = equal_indices(call, self.tape)
         if call.name == "__setitem__":
             self.tape.call(call.name)
             self._overwriting.set_item(call.own, *args)
@@ -308,12 +308,12 @@ class Tracer(TorchFunctionMode):
             call = call._replace(function=partial(call.own, context=self.context), operation=None)
 
         def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
-            varying = tuple(varies(given))
+            varying = tuple(have_history(given))
             rule = None if linear else operation.on(args, kwargs, sum(varying))
             result = self._by_rule(call.name, function, rule, args, kwargs, given, varying)
             return result
 
-        return on_carriers(call, args, kwargs, run, operation.rounds and not linear)
+        return run_on_surrogates(call, args, kwargs, run, operation.rounds and not linear)
 
     def _by_rule(
         self,
@@ -342,7 +342,7 @@ class Tracer(TorchFunctionMode):
         with self:
             result = function(*args, **{KEYWORDS.get(key, key): value for key, value in kwargs.items()})
         self.tape.inside.pop()
-        return result if name in VIEWS else replace(result, in_memory_of_its_own)
+        return result if name in VIEWS else replace(result, as_new_tensor)
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():
@@ -350,18 +350,18 @@ class Tracer(TorchFunctionMode):
         if not isinstance(native, Tensor):  # x.type() names the dtype
             return native
         source = call.args[0]
-        carrier = carrier_of(source)
-        if carrier is None and is_continuous(native.dtype):
+        values = surrogate_values(source)
+        if values is None and is_continuous(native.dtype):
             return self._linear(call)
-        if carrier is not None and is_continuous(native.dtype):
+        if values is not None and is_continuous(native.dtype):
             self.tape.call(call.name)
-            return carrier.to(native.dtype).to(native.device)
-        if carrier is not None and native.dtype != torch.bool:
-            return carried(native if native is not source else native.view_as(native), carrier)
+            return values.to(native.dtype).to(native.device)
+        if values is not None and native.dtype != torch.bool:
+            return with_surrogate(native if native is not source else native.view_as(native), values)
         return self._elementwise(call)
 
     def _value(self, call: Call) -> Any:
-        list(map(carrier_of, call.given))  # an error where one differs and nothing tells how
+        list(map(surrogate_values, call.given))  # an error where one differs and nothing tells how
         with torch.no_grad():
             value = call.function(*detached(call.args), **call.kwargs)
         value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
@@ -370,7 +370,7 @@ class Tracer(TorchFunctionMode):
         return value
 
     def _index(self, call: Call) -> Any:
-        return places_found(call, self.tape)
+        return find_positions(call, self.tape)
 
     def _random(self, call: Call) -> Any:
         return self._linear(call)
@@ -399,12 +399,12 @@ class Tracer(TorchFunctionMode):
     def _mark(self, result: Any) -> None:
         for tensor in tensors(result):
             self._count(tensor)
-            tag = tag_of(tensor)
+            tag = surrogate_of(tensor)
             if tag is not None or tensor.grad_fn is not None:
-                mark(tensor)
-                self._memory.hold(tensor)
-            if tag is not None and tag.carrier is not None:
-                self._count(tag.carrier)
+                mark_active(tensor)
+                self._storages.add(tensor)
+            if tag is not None and tag.values is not None:
+                self._count(tag.values)
 
     def _count(self, tensor: Tensor) -> None:
         self.tape.dtypes.add(tensor.dtype)

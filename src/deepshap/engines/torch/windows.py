@@ -1,4 +1,4 @@
-"""The windows of a max pooling, and which of their elements are the greatest."""
+"""The windows of a max pooling, and which of their elements are maximal."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ Options = tuple[tuple[int, ...], ...]  # kernel, stride, padding and dilation al
 
 
 class Windows:
-    """Pools values that hold the pooled axes as one, the last.
+    """The windows of a pooling over values whose pooled axes are flattened into the last one.
 
     Parameters
     ----------
-    pool : torch's function; it returns the greatest values and their positions.
-    sizes : of the pooled axes.
-    options : of the pooling; None where it is adaptive.
+    pool : torch's function; it returns the maxima and their positions.
+    sizes : sizes of the pooled axes.
+    options : of the pooling; None if it is adaptive.
     """
 
     def __init__(self, pool: Callable[[Tensor], Any], sizes: tuple[int, ...], options: Options | None) -> None:
         self._pool, self.sizes, self._options = pool, sizes, options
-        self.grid: tuple[int, ...] = ()  # of the windows, known when something was pooled
+        self.grid: tuple[int, ...] = ()  # numbers of windows, known after the first pooling
 
     def first(self, x: Tensor) -> Tensor:
-        """Position of the first greatest element of each window, (..., windows)."""
+        """Return the position of the first maximal element of each window, (..., windows)."""
         index = self._pool(x.unflatten(-1, self.sizes))[1]
         self.grid = tuple(index.shape[-len(self.sizes) :])
         return index.flatten(-len(self.sizes))
 
     def marked(self, x: Tensor) -> Tensor:
-        """As ``first``, of several greatest ones the complement of it, which is negative; see ``told``."""
+        """Return the positions of ``first``; where several elements tie, its (negative) complement, see ``split_ties``."""
         first = self.first(x)
-        greatest = x.gather(-1, first)
-        counts = [taken(x, own).eq(greatest[..., at, None]).sum(-1) for at, own in self.parts(x)]
+        maxima = x.gather(-1, first)
+        counts = [gather_positions(x, positions).eq(maxima[..., at, None]).sum(-1) for at, positions in self.parts(x)]
         return torch.where(torch.cat(counts, -1) > 1, ~first, first)
 
     @property
     def positions(self) -> np.ndarray:
-        """Of the elements of each window, (windows, elements), -1 outside."""
+        """Return the positions of the elements of each window, (windows, elements), -1 outside."""
         return _positions(self.sizes, self.grid, self._options)
 
     def parts(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Some windows and the positions of their elements, about as many elements as there are to pool at a time."""
+        """Yield blocks of windows with the positions of their elements, about as many elements per block as are pooled."""
         positions = self.positions
         count = max(1, x.shape[-1] // max(1, positions.shape[1]))
         for start in range(0, len(positions), count):
@@ -56,19 +56,19 @@ class Windows:
             yield at, torch.as_tensor(positions[at], device=x.device)
 
 
-def taken(x: Tensor, positions: Tensor) -> Tensor:
-    """Elements along the last axis, the least number outside."""
+def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Return elements along the last axis, -inf outside."""
     return x[..., positions.clamp(0)].masked_fill(positions < 0, -torch.inf)
 
 
-def given_back(found: Tensor, positions: Tensor, values: Tensor) -> None:
+def scatter_back(target: Tensor, positions: Tensor, values: Tensor) -> None:
     """Add values to elements along the last axis."""
     inside = values.masked_fill(positions < 0, 0)
-    found.index_add_(-1, positions.clamp(0).flatten(), inside.flatten(-2))
+    target.index_add_(-1, positions.clamp(0).flatten(), inside.flatten(-2))
 
 
-def told(marked: Tensor) -> tuple[Tensor, Tensor]:
-    """First positions, and whether there are several."""
+def split_ties(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first positions, and whether several elements tie."""
     several = marked < 0
     return torch.where(several, ~marked, marked), several
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .. import rules
-from ..activity import tag_of
+from ..activity import surrogate_of
 from ..operations import primitive
 
 
@@ -87,7 +87,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, masks: S
     """Apply one rule to all three operands if they all depend on the explained input and no mask does; else multiply in steps."""
     operands = query, key, value
     varying = all(t.grad_fn is not None for t in operands)
-    masks_vary = any(h.grad_fn is not None or tag_of(h) is not None for h in masks)
+    masks_vary = any(h.grad_fn is not None or surrogate_of(h) is not None for h in masks)
     if varying and not masks_vary and len({t.dim() for t in operands}) == 1:
         return attend(*operands, scale, *masks)
     return torch.matmul(torch.softmax(_scores(query, key, scale, masks), -1), value)

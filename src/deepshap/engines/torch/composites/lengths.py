@@ -17,7 +17,7 @@ from torch.nn.utils import rnn
 
 from ....errors import UnsupportedOperationError
 from .._compat import interception_off
-from ..activity import tag_of
+from ..activity import surrogate_of
 from ..calls import is_ours
 from ..operations import COMPOSITE, Operation
 from . import packing, reductions
@@ -50,7 +50,7 @@ def lengths_of(sizes: Any) -> Tensor | None:
 
 def sort(input: Tensor, *args: Any, **options: Any) -> Any:
     """Sort values, except lengths that are about to be packed: ``pack`` needs no order."""
-    if tag_of(input) is None or not _is_packing():
+    if surrogate_of(input) is None or not _is_packing():
         return reductions.sort(input, *args, **options)
     return input.clone(), torch.arange(len(input), device=input.device)
 
@@ -63,7 +63,7 @@ def _is_packing() -> bool:
 
 def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
     """Concatenate all steps of all rows; the batch sizes hold the lengths if these depend on the explained input."""
-    if tag_of(lengths) is None:
+    if surrogate_of(lengths) is None:
         return packing.pack(input, lengths, batch_first)
     by_step = input.transpose(0, 1) if batch_first else input
     with interception_off():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import rules
 from .._compat import interception_off
-from ..activity import Tag, give, is_lost, is_varying_mask, tag_of, unsettled
+from ..activity import Surrogate, attach, index_mismatch, is_active_mask, lacks_values, surrogate_of
 from ..operations import COMPOSITE, INDEX, LINEAR, Operation, primitive
 from ..tree import replace
 from .positions import top_positions
@@ -41,8 +41,8 @@ def equal_count_positions(rows: int) -> Positions:
     def positions(mask: Tensor) -> tuple[Tensor, ...]:
         flat = mask.reshape(len(mask), -1)
         counts = _counts(flat)
-        if len(mask) != rows or is_lost(counts):
-            raise unsettled("the numbers of places of a mask")
+        if len(mask) != rows or lacks_values(counts):
+            raise index_mismatch("the numbers of places of a mask")
         inside = torch.arange(int(counts.max()), device=mask.device) < counts[:, None]
         row = torch.arange(rows, device=mask.device)[:, None].expand(inside.shape)[inside]
         if mask.dim() == 1:
@@ -62,7 +62,7 @@ def all_positions(mask: Tensor) -> tuple[Tensor, ...]:
     present = mask.to(torch.float64).flatten()
     with interception_off():
         coordinates = torch.ones_like(mask, dtype=torch.bool).nonzero(as_tuple=True)
-    return tuple(give(coordinate, Tag(present=present)) for coordinate in coordinates)
+    return tuple(attach(coordinate, Surrogate(present=present)) for coordinate in coordinates)
 
 
 def position_operations(positions: Positions) -> dict[Any, Operation]:
@@ -81,16 +81,16 @@ def nonzero(positions: Positions, input: Tensor, *, as_tuple: bool = False) -> A
     coordinates = positions(input if input.dtype == torch.bool else input != 0)
     if as_tuple:
         return coordinates
-    if (tag := tag_of(coordinates[0])) is None or tag.present is None:
+    if (surrogate := surrogate_of(coordinates[0])) is None or surrogate.present is None:
         return torch.stack(coordinates, 1)
     with interception_off():
-        return give(torch.stack(coordinates, 1), tag)
+        return attach(torch.stack(coordinates, 1), surrogate)
 
 
 def by_mask(positions: Positions, input: Tensor, index: Any, *value: Any, **options: Any) -> Any:
     """Run ``input[index]`` or ``input[index] = value`` with the masks of the index replaced by their positions."""
     entries = index if isinstance(index, (tuple, list)) else (index,)
-    indices = tuple(p for e in entries for p in (positions(e) if is_varying_mask(e) else (e,)))
+    indices = tuple(p for e in entries for p in (positions(e) if is_active_mask(e) else (e,)))
     if value:
         input[indices] = value[0]
         return None
@@ -103,8 +103,8 @@ def by_mask(positions: Positions, input: Tensor, index: Any, *value: Any, **opti
 # ---------------------------------------------------------------------- all places as indices
 def presence_of(index: Any) -> Tensor | None:
     """Return the mask, as floats, of an index of all positions; None for another index."""
-    tag = tag_of(index)
-    return None if tag is None else tag.present
+    surrogate = surrogate_of(index)
+    return None if surrogate is None else surrogate.present
 
 
 def at_all_positions(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def at_all_positions(name: str, function: Callable[..., Any]) -> Callable[..., A
             *replace(args, _without_surrogate), **replace(kwargs, _without_surrogate)
         )
     if name not in WRITING:
-        raise unsettled(f"the places that {name} takes")
+        raise index_mismatch(f"the places that {name} takes")
     return WRITING[name]
 
 
@@ -127,7 +127,7 @@ def _without_surrogate(index: Tensor) -> Tensor:
 
 def _presence_mask(present: Any, axis: int, values: Tensor) -> Tensor:
     if present is None or values.shape[axis] != len(present):
-        raise unsettled("places that are not in their order")
+        raise index_mismatch("places that are not in their order")
     return present.reshape([-1 if k == axis else 1 for k in range(values.dim())]) != 0
 
 

@@ -18,7 +18,7 @@ from ....errors import UnsupportedOperationError
 from .. import rules
 from .._compat import interception_off
 from ..operations import COMPOSITE, Operation, primitive
-from ..windows import Windows, taken
+from ..windows import Windows, gather_positions
 from .scatter import expand_index
 
 
@@ -64,7 +64,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def window_argmax(x: Tensor, windows: Windows) -> Tensor:
     """Return the position of the maximum of each window of the last axis."""
     members = torch.as_tensor(windows.positions, device=x.device)
-    best = top_positions(taken(x, members), 1)
+    best = top_positions(gather_positions(x, members), 1)
     return torch.gather(members.expand(*best.shape[:-1], -1), -1, best).squeeze(-1)
 
 

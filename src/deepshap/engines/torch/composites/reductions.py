@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import rules
 from .._compat import interception_off
 from ..operations import primitive
-from ..windows import Options, Windows, told
+from ..windows import Options, Windows, split_ties
 from .positions import top_positions, window_argmax
 
 
@@ -28,7 +28,7 @@ def logsumexp_last(z: Tensor) -> Tensor:
 def window_max(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """Return the maximum of each window of the last axis, and the mask of its elements for the rule."""
     maximal = windows.marked(x)
-    return x.gather(-1, told(maximal)[0]), maximal
+    return x.gather(-1, split_ties(maximal)[0]), maximal
 
 
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
