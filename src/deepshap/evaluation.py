@@ -16,7 +16,7 @@ from .attribution import run
 from .engines.operation_summary import OperationSummary
 from .engines.registry import engine_for
 from .errors import InputError, check_choice, check_number, check_options, check_whole
-from .explanation.labels import plural, shortened
+from .explanation.labels import first_few, plural
 from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
 from .tables import plain
 
@@ -55,7 +55,7 @@ class Inspection:
         if not missing:
             return f"supported: each of {plural(len(self.uses), 'operation')} has a rule; print it for the table"
         verb = "has" if len(missing) == 1 else "have"
-        return f"not supported: {len(missing)} of {plural(len(self.uses), 'operation')} {verb} no rule: {shortened(missing)}"
+        return f"not supported: {len(missing)} of {plural(len(self.uses), 'operation')} {verb} no rule: {first_few(missing)}"
 
     def __str__(self) -> str:
         rows = [("operation", "times", "treatment", "where")]

@@ -41,7 +41,7 @@ from .errors import (
     opened,
     warn_caller,
 )
-from .explanation.labels import name_of, plural, shortened
+from .explanation.labels import first_few, model_name, plural
 from .memory import MOST_PAIRS, memory_budget
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
@@ -217,8 +217,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         else:
             shapes = ", ".join(str(tuple(x.shape[1:])) for x in self._background.inputs)
             background = f"{plural(len(self._background), 'reference')} of shape {shapes}"
-        names = "" if self.output_names is None else f"; outputs: {shortened(self.output_names)}"
-        return f"DeepExplainer of {name_of(self.engine.model) or 'a function'} against {background}{names}"
+        names = "" if self.output_names is None else f"; outputs: {first_few(self.output_names)}"
+        return f"DeepExplainer of {model_name(self.engine.model) or 'a function'} against {background}{names}"
 
     @property
     def max_memory(self) -> int:
@@ -414,7 +414,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         explanation.background = {"description": "references of its own for each row"}
         if self._background is not None:
             explanation.background = {"rows": len(self._background)}
-        explanation.model, explanation.explained = name_of(self.engine.model), selection.described(shape)
+        explanation.model, explanation.explained = model_name(self.engine.model), selection.described(shape)
         if len(shape) < 2:
             explanation.predictions, explanation.classes = result.predictions, self.output_names
         if self._combine is not None:  # its values are no shares of the output

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_names
-from ..explanation.labels import plural, shortened
+from ..explanation.labels import first_few, plural
 from ..tables import Columns, Sequences, Table, decide, describe, order_of, read, resolved
 from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
 
@@ -351,7 +351,7 @@ def ordered(data: Data, like: Data, what: str) -> Data:
         features, names = data.inputs[0].shape[-1], like.feature_names
         if features != len(names):
             raise InputError(
-                f"the data have {len(names)} columns ({shortened(names)}) for the {plural(features, 'feature')} of {what}: "
+                f"the data have {len(names)} columns ({first_few(names)}) for the {plural(features, 'feature')} of {what}: "
                 "choose with --features."
             )
     if (data.feature_names is None) != (like.feature_names is None):

@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 from ..errors import DeepShapError, InputError, needed
-from ..explanation.labels import duration, plural, shortened
+from ..explanation.labels import duration, first_few, plural
 from ..tables import Sequences, Wide, describe
 from ..tables.files import FileOptions
 from ..tables.parquet import PARQUET
@@ -265,7 +265,7 @@ def explainer_of(
     if names is not None and data.feature_names is not None and names != data.feature_names:
         raise InputError(
             "--feature-names names the features of an array; those of a table are its columns, "
-            f"{shortened(data.feature_names)}."
+            f"{first_few(data.feature_names)}."
         )
     selection = Selection(given["tensor"], given["classes"], listed(given["class_names"], "--class-names"))
     axes = [int(given["time_first"] and one.ndim > 2) for one in reference]

@@ -18,7 +18,7 @@ import torch
 
 from ..engines.inputs import keyed, tensors_in
 from ..errors import InputError, check_names
-from ..explanation.labels import plural, shortened
+from ..explanation.labels import first_few, plural
 from .data import Data
 from .files import PICKLES, check_model
 
@@ -314,7 +314,7 @@ def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
 
 def too_many(names: Sequence[str], wanted: int) -> str:
     """Say that a table has other columns than the model's features."""
-    return f"{len(names)} columns ({shortened(names)}) for {wanted} features: choose with --features."
+    return f"{len(names)} columns ({first_few(names)}) for {wanted} features: choose with --features."
 
 
 # ---------------------------------------------------------------------- what models return

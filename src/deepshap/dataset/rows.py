@@ -233,7 +233,7 @@ class RowExplainer:
             if batch.lengths.max() > most:
                 raise InputError(f"a row of {most} steps cannot have {batch.lengths.max()} valid ones.")
             steps = padded_to(int(batch.lengths.max()), most) if self.of_cells else most
-            X, raw, explainer = shortened(X, steps), shortened(raw, steps), self._explainer(steps % most)
+            X, raw, explainer = first_few(X, steps), first_few(raw, steps), self._explainer(steps % most)
             options["additional_forward_args"] = (batch.lengths.astype(np.int64),)
         elif isinstance(X, Sequences):  # the model reads the padding, which is none then
             X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
@@ -305,7 +305,7 @@ def _steps(X: Any) -> int:
     return (X.values if isinstance(X, (Sequences, Wide)) else X).shape[1]
 
 
-def shortened(X: Any, steps: int) -> Any:
+def first_few(X: Any, steps: int) -> Any:
     """Return sequences without the padding behind some step."""
     if X is None:
         return None

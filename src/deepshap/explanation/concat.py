@@ -21,8 +21,8 @@ BETWEEN = "; "  # sentences of a method's description
 UNIFORM = (*FACTS[:-3], "output_dims")
 
 
-def concatenated(parts: Sequence[Any]) -> Any:
-    """See ``Explanation.concat``."""
+def concat_explanations(parts: Sequence[Any]) -> Any:
+    """Return the rows of several explanations below each other; see ``Explanation.concat``."""
     if not parts:
         raise InputError("concat needs at least one explanation.")
     kinds = {type(part) for part in parts}
@@ -31,18 +31,18 @@ def concatenated(parts: Sequence[Any]) -> Any:
             f"concat puts explanations of one kind together, not {sorted(kind.__name__ for kind in kinds)}."
         )
     if not isinstance(parts[0], JointAttributions):
-        return _rows_of(parts)
+        return _join_rows(parts)
     keys = parts[0].keys()
     if any(part.keys() != keys for part in parts):
         raise InputError(f"concat: the inputs differ, {' and '.join(str(part.keys()) for part in parts)}.")
-    found = copy.copy(parts[0])
-    joined = {key: _rows_of([part[key] for part in parts]) for key in keys}
-    found.parts = joined if isinstance(found.parts, dict) else list(joined.values())
-    found.compute_time = _seconds(parts)
-    return found
+    result = copy.copy(parts[0])
+    joined = {key: _join_rows([part[key] for part in parts]) for key in keys}
+    result.parts = joined if isinstance(result.parts, dict) else list(joined.values())
+    result.compute_time = _seconds(parts)
+    return result
 
 
-def _rows_of(parts: Sequence[Attributions]) -> Attributions:
+def _join_rows(parts: Sequence[Attributions]) -> Attributions:
     parts = _equally_long(parts)
     shapes = [np.shape(part.values) for part in parts]
     if not all(part._rows for part in parts):
@@ -53,45 +53,49 @@ def _rows_of(parts: Sequence[Attributions]) -> Attributions:
         _check_same(name, [getattr(part, name) for part in parts])
     parts = _with_as_many_replicates(parts)
     tracked = [tracked_arrays(part._s) for part in parts]
-    names = dict.fromkeys(name for each in tracked for name in each)
-    found = copy.copy(parts[0])
+    names = dict.fromkeys(name for arrays in tracked for name in arrays)
+    result = copy.copy(parts[0])
     valid = [part._valid for part in parts]
-    joined = {name: _joined(name, [each.get(name, Obj(None)) for each in tracked], shapes, valid) for name in names}
-    found._track(**joined)
-    found.compute_time = _seconds(parts)
+    joined = {
+        name: _join_arrays(name, [arrays.get(name, Obj(None)) for arrays in tracked], shapes, valid) for name in names
+    }
+    result._track(**joined)
+    result.compute_time = _seconds(parts)
     methods = [text for part in parts if part.method is not None for text in part.method.split(BETWEEN)]
-    found.method = BETWEEN.join(dict.fromkeys(methods)) or None
-    found.reliability = " ".join(dict.fromkeys(p.reliability for p in parts if p.reliability is not None)) or None
-    return found
+    result.method = BETWEEN.join(dict.fromkeys(methods)) or None
+    result.reliability = " ".join(dict.fromkeys(p.reliability for p in parts if p.reliability is not None)) or None
+    return result
 
 
 def _equally_long(parts: Sequence[Attributions]) -> Sequence[Attributions]:
     """Pad sequences to the longest of all, if their lengths are known."""
     steps = [part._steps for part in parts]
-    known = all(part._rows and part.lengths is not None for part in parts)
-    whole = known and all(np.array_equal(part._s.steps, np.arange(part._steps)) for part in parts)  # none was cut off
-    if len(set(steps)) == 1 or not whole:
+    have_lengths = all(part._rows and part.lengths is not None for part in parts)
+    are_complete = have_lengths and all(
+        np.array_equal(part._s.steps, np.arange(part._steps)) for part in parts
+    )  # none was cut off
+    if len(set(steps)) == 1 or not are_complete:
         return parts
-    return [_padded(part, max(steps)) for part in parts]
+    return [_pad_steps(part, max(steps)) for part in parts]
 
 
-def _padded(part: Attributions, steps: int) -> Attributions:
+def _pad_steps(part: Attributions, steps: int) -> Attributions:
     """Return a copy with that many steps; arrays are padded with zeros, labels with what stands for no label."""
-    found, axis = copy.copy(part), part._steps_at
+    result, axis = copy.copy(part), part._steps_at
     more = steps - part._steps
-    for name, one in tracked_arrays(part._s).items():
-        if one.o is None or axis not in one.dim:
+    for name, tracked in tracked_arrays(part._s).items():
+        if tracked.o is None or axis not in tracked.dim:
             continue
-        array = np.asarray(one.o)
+        array = np.asarray(tracked.o)
         fill: Any = NO_LABEL.get(array.dtype.kind, 0) if name == "step_labels" else "" if array.dtype.kind == "U" else 0
-        widths = [(0, more if at == axis else 0) for at in one.dim]
+        widths = [(0, more if at == axis else 0) for at in tracked.dim]
         padded = np.pad(array, widths, constant_values=fill)
-        found._track(**{name: type(one)(np.arange(steps) if name == "steps" else padded, list(one.dim))})
-    return found
+        result._track(**{name: type(tracked)(np.arange(steps) if name == "steps" else padded, list(tracked.dim))})
+    return result
 
 
 def _with_as_many_replicates(parts: Sequence[Attributions]) -> Sequence[Attributions]:
-    """The same parts, with as many replicates as that which has the most; where one has none, as they are."""
+    """Return the parts with equally many replicates, as many as the most that one has; unchanged if one has none."""
     counts = [len(part._replicates) for part in parts]
     if len(set(counts)) == 1 or not all(counts):
         return parts
@@ -101,41 +105,42 @@ def _with_as_many_replicates(parts: Sequence[Attributions]) -> Sequence[Attribut
     return alike
 
 
-def _joined(name: str, ones: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> Alias | Obj:
-    """One of the parallel arrays, of all rows."""
-    known = [one.o is not None for one in ones]
-    if not any(known):
-        return ones[0]
-    if not all(known):
+def _join_arrays(name: str, tracked: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> Alias | Obj:
+    """Return one of the parallel arrays for the rows of all parts."""
+    is_present = [entry.o is not None for entry in tracked]
+    if not any(is_present):
+        return tracked[0]
+    if not all(is_present):
         raise InputError(
             f"concat: {name} is known of some of the explanations and not of others; set it in all or none."
         )
-    if name == "step_labels" and not _same([one.o for one in ones]):
-        ones = _labels(ones, shapes, valid)
-    _check_same(f"the axes of {name}", [(list(one.dim), isinstance(one, Alias)) for one in ones])
-    one = ones[0]
-    if 0 not in one.dim:
-        _check_same(name, [one.o for one in ones])
-        return one
-    axis = list(one.dim).index(0)
-    arrays = [each.o for each in ones]
-    whole = [item for array in arrays for item in array] if isinstance(one, Alias) else np.concatenate(arrays, axis)
-    return type(one)(whole, list(one.dim))
+    if name == "step_labels" and not _same([entry.o for entry in tracked]):
+        tracked = _labels(tracked, shapes, valid)
+    _check_same(f"the axes of {name}", [(list(entry.dim), isinstance(entry, Alias)) for entry in tracked])
+    first = tracked[0]
+    if 0 not in first.dim:
+        _check_same(name, [entry.o for entry in tracked])
+        return first
+    axis = list(first.dim).index(0)
+    arrays = [entry.o for entry in tracked]
+    joined = [item for array in arrays for item in array] if isinstance(first, Alias) else np.concatenate(arrays, axis)
+    return type(first)(joined, list(first.dim))
 
 
-def _labels(ones: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> list[Alias | Obj]:
+def _labels(tracked: list[Alias | Obj], shapes: list[tuple[int, ...]], valid: list[Any]) -> list[Alias | Obj]:
     """Return labels that all rows share, (steps,), where those of the longest row hold for all; else labels of each row.
 
     Labels of padding, NaT and NaN hold for nobody.
     """
-    if all(len(one.dim) == 1 and 0 not in one.dim for one in ones):
-        known = [
-            one.o == one.o if v is None else v.any(0) & (one.o == one.o) for one, v in zip(ones, valid, strict=True)
+    if all(len(labels.dim) == 1 and 0 not in labels.dim for labels in tracked):
+        is_label = [
+            labels.o == labels.o if v is None else v.any(0) & (labels.o == labels.o)
+            for labels, v in zip(tracked, valid, strict=True)
         ]
-        longest = ones[int(np.argmax([one.sum() for one in known]))]
-        if all((one.o == longest.o)[there].all() for one, there in zip(ones, known, strict=True)):
-            return [longest] * len(ones)
-    return [_for_each_row(*each) for each in zip(ones, shapes, strict=True)]
+        longest = tracked[int(np.argmax([labels.sum() for labels in is_label]))]
+        if all((labels.o == longest.o)[there].all() for labels, there in zip(tracked, is_label, strict=True)):
+            return [longest] * len(tracked)
+    return [_for_each_row(*row_labels) for row_labels in zip(tracked, shapes, strict=True)]
 
 
 def _for_each_row(labels: Obj, shape: tuple[int, ...]) -> Obj:
@@ -154,8 +159,8 @@ def _same(values: Sequence[Any]) -> bool:
 
 def _check_same(what: str, values: Sequence[Any]) -> None:
     if not _same(values):
-        other = next(value for value in values if not _same([values[0], value]))
-        raise InputError(f"concat: {what} must be the same in all, not {_short(values[0])} and {_short(other)}.")
+        different = next(value for value in values if not _same([values[0], value]))
+        raise InputError(f"concat: {what} must be the same in all, not {_short(values[0])} and {_short(different)}.")
 
 
 def _short(value: Any) -> str:

@@ -153,7 +153,7 @@ class Attributions(Fields, shap.Explanation):
         return self[(..., [_output_index(key, self.values.shape[-1], self._output_list) for key in keys])]
 
     def items(self) -> list[tuple[Any, Attributions]]:
-        """Pairs of an input's index or name and its attributions; a single input has the name None."""
+        """Return pairs of an input's index or name and its attributions; a single input has the name None."""
         return [(None, self)]
 
     def _each(self, function: Callable[[Any], Any]) -> Any:
@@ -193,21 +193,23 @@ class Attributions(Fields, shap.Explanation):
         both._forget("steps", "step_labels", "valid_steps", "lags", "display_data", *self._error_names)
         both._track(feature_names=Obj(None))
         both.values = np.concatenate([self.values, other.values], axis)
-        both._track(data=Obj(_beside(self.data, other.data, axis)))
+        both._track(data=Obj(_append_arrays(self.data, other.data, axis)))
         if isinstance(other, Attributions):
-            both.standard_errors = _beside(self.standard_errors, other.standard_errors, axis)
+            both.standard_errors = _append_arrays(self.standard_errors, other.standard_errors, axis)
             if both.standard_errors is not None and len(self._replicates) == len(other._replicates):
                 both.replicates = [
-                    _beside(*pair, axis) for pair in zip(self._replicates, other._replicates, strict=True)
+                    _append_arrays(*pair, axis) for pair in zip(self._replicates, other._replicates, strict=True)
                 ]
-        both.feature_names = _beside(self.feature_names, other.feature_names, 0)
+        both.feature_names = _append_arrays(self.feature_names, other.feature_names, 0)
         return both
 
     # ------------------------------------------------------------------ what may be assigned
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute that there is."""
         if not (name.startswith("_") or name in OF_INSTANCES or name in self.__dict__ or hasattr(type(self), name)):
-            near = get_close_matches(name, [each for each in dir(type(self)) if not each.startswith("_")], 1)
+            near = get_close_matches(
+                name, [attribute for attribute in dir(type(self)) if not attribute.startswith("_")], 1
+            )
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InputError(f"an explanation has no attribute {name!r}{hint}")
         super().__setattr__(name, value)
@@ -303,7 +305,7 @@ class Attributions(Fields, shap.Explanation):
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__, op_history=list(self.op_history))
-        twin._apart()
+        twin._copy_arrays()
         return twin
 
     def __getitem__(self, item: Any) -> Any:
@@ -323,11 +325,16 @@ class Attributions(Fields, shap.Explanation):
         return part
 
     def _of_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
-        """A copy with other rows in all arrays that have rows, which are their first axis."""
-        other, arrays = copy.copy(self), tracked_arrays(self._s)
-        found = {name: one for name, one in arrays.items() if one.o is not None and 0 in one.dim}
-        other._track(**{name: type(one)(function(np.asarray(one.o)), list(one.dim)) for name, one in found.items()})
-        return other
+        """Return a copy with ``function`` applied to all arrays that have rows, which are their first axis."""
+        result, arrays = copy.copy(self), tracked_arrays(self._s)
+        with_rows = {name: tracked for name, tracked in arrays.items() if tracked.o is not None and 0 in tracked.dim}
+        result._track(
+            **{
+                name: type(tracked)(function(np.asarray(tracked.o)), list(tracked.dim))
+                for name, tracked in with_rows.items()
+            }
+        )
+        return result
 
     # ------------------------------------------------------------------ shap's arithmetic
     def _apply_binary_operator(self, *args: Any) -> Self:
@@ -342,14 +349,14 @@ class Attributions(Fields, shap.Explanation):
         return result
 
     def percentile(self, q: float, axis: int | None = None) -> Self:
-        """As shap's."""
+        """Return a percentile along an axis, as shap's method does."""
         check_number("q", q, 0, 100)
         if self._joins_names(axis):
             return self._changed(self._by_shap(super().percentile, q, axis))
         return self._reduced("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
 
     def _reduced(self, name: str, function: Callable[..., Any], axis: int | None) -> Self:
-        """Aggregate an axis, or all: what belonged to its places is gone, the rest stays, base values as far as they hold."""
+        """Aggregate an axis, or all: drop what belonged to its positions, and keep the base values as far as they hold."""
         axes = self._inputs + len(self.output_dims)
         if axis is not None and not (is_whole(axis) and -axes <= axis < axes):
             raise InputError(f"axis must be one of values of shape {self.values.shape}, not {axis!r}.")
@@ -357,7 +364,7 @@ class Attributions(Fields, shap.Explanation):
             raise InputError(f"there is nothing to take the {name} of: values have shape {self.values.shape}.")
         axis = axis if axis is None else axis % axes
         objects = tracked_arrays(self._s)
-        gone = [key for key, one in objects.items() if axis is None or axis in one.dim]
+        gone = [key for key, tracked in objects.items() if axis is None or axis in tracked.dim]
         gone += OF_STEPS if axis in (None, self._steps_at) else ()
         base, dims = self.base_values, objects["base_values"].dim
         if axis is not None and axis in dims and (axis == 0 or name in LINEAR):
@@ -376,7 +383,7 @@ class Attributions(Fields, shap.Explanation):
         return left
 
     def _aggregated(self, function: Callable[..., Any], axis: int | None) -> Any:
-        """What a function makes of an axis of the data, which they may not have; None of what it cannot be taken of."""
+        """Return the data aggregated along an axis; None if the function does not apply to the data."""
         if axis is not None and axis >= self._inputs:
             return self.data
         try:
@@ -385,7 +392,7 @@ class Attributions(Fields, shap.Explanation):
             return None
 
     def _joins_names(self, axis: Any) -> bool:
-        """Whether rows are aggregated that have features of their own each, as texts in shap: by their names, which shap does."""
+        """Return whether rows are aggregated whose features differ, as texts in shap, which joins them by name."""
         names = self.feature_names
         if not is_whole(axis) or axis != 0:
             return False
@@ -393,13 +400,13 @@ class Attributions(Fields, shap.Explanation):
 
     @staticmethod
     def _changed(result: Any) -> Any:
-        """Forget what does not hold of other values."""
+        """Forget the fields that do not hold for other values."""
         result._forget("outputs", "gap", *result._error_names)
         return result
 
     # ------------------------------------------------------------------ axes
     def _find_outputs(self) -> tuple[int, ...]:
-        """Axes of the output: those that the data do not have, or else those of the base values but the rows."""
+        """Return the axes of the output: those that the data lack, or else those of the base values without the rows."""
         axes = np.ndim(self.values)
         if self.data is not None:
             return tuple(range(np.ndim(self.data), axes))
@@ -442,15 +449,17 @@ class Attributions(Fields, shap.Explanation):
         return summed
 
     def _summary(self, function: Callable[..., Any], source: Any, axis: int) -> Any:
-        """What a function makes of the data along an axis; along the steps, of those that are no padding."""
+        """Return the data summarised along an axis; along the steps without padding."""
         if source is None or np.asarray(source).dtype.kind not in "fiub":
             return None
         valid = self._valid if axis == self._steps_at else None
         if valid is None or not valid.size:
             return function(source, axis=axis)
         rows = zip(source, valid, strict=True) if self._rows else [(source, valid)]
-        found = [function(row[mask], axis=0) if mask.any() else np.full(row.shape[1:], np.nan) for row, mask in rows]
-        return np.stack(found) if self._rows else found[0]
+        summaries = [
+            function(row[mask], axis=0) if mask.any() else np.full(row.shape[1:], np.nan) for row, mask in rows
+        ]
+        return np.stack(summaries) if self._rows else summaries[0]
 
 
 # ---------------------------------------------------------------------- helpers
@@ -462,7 +471,7 @@ def _check_size(what: str, names: Any, of: str, size: int) -> None:
 
 
 def _without(axis: int | None, dims: Sequence[int]) -> list[int]:
-    """Axes as they are numbered when one of them, or all, are gone."""
+    """Return the numbers of axes after one of them, or all, were removed."""
     return [] if axis is None else [dim - (dim > axis) for dim in dims if dim != axis]
 
 
@@ -475,7 +484,7 @@ def _output_index(key: int | str, size: int, names: Sequence[str]) -> int:
 
 
 def _takes_none(item: Any, rows: int) -> bool:
-    """Whether an item is of an axis without entries, or takes none of them."""
+    """Return whether an item selects nothing from an axis, or the axis has no entries."""
     if isinstance(item, slice):
         return not range(*item.indices(rows))
     array = np.asarray(item) if isinstance(item, (list, np.ndarray)) else np.ones(1)
@@ -491,8 +500,8 @@ def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
     return (*items[:at], *[slice(None)] * (axes - len(items) + 1), *items[at + 1 :])
 
 
-def _beside(one: Any, two: Any, axis: int) -> Any:
+def _append_arrays(first: Any, second: Any, axis: int) -> Any:
     """Concatenate two arrays or lists of names; None if either is missing."""
-    if one is None or two is None:
+    if first is None or second is None:
         return None
-    return [*one, *two] if isinstance(one, list) else np.concatenate([one, two], axis)
+    return [*first, *second] if isinstance(first, list) else np.concatenate([first, second], axis)

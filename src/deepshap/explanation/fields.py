@@ -69,8 +69,8 @@ class Fields(Forecasts):
     @targets.setter
     def targets(self, targets: Any) -> None:
         targets = as_labels(targets, "targets")
-        each = targets is not None and targets.ndim > self._rows
-        self._set("targets", targets, (*range(self._rows), *(self.output_dims if each else ())))
+        of_outputs = targets is not None and targets.ndim > self._rows
+        self._set("targets", targets, (*range(self._rows), *(self.output_dims if of_outputs else ())))
 
     @property
     def outputs(self) -> Any:
@@ -131,8 +131,8 @@ class Fields(Forecasts):
 
         Assigned where there are no ``standard_errors``, they set these: standard deviation / sqrt(replicates).
         """
-        found = self._replicates
-        return np.stack(found) if found else None
+        estimates = self._replicates
+        return np.stack(estimates) if estimates else None
 
     @replicates.setter
     def replicates(self, estimates: Any) -> None:
@@ -159,12 +159,12 @@ class Fields(Forecasts):
     @property
     def _error_names(self) -> list[str]:
         """The parallel arrays that tell how exact the values are."""
-        known = [
+        names = [
             name
-            for name, one in tracked_objects(self._s).items()
-            if name.startswith("replicate_") and one.o is not None
+            for name, tracked in tracked_objects(self._s).items()
+            if name.startswith("replicate_") and tracked.o is not None
         ]
-        return ["standard_errors", *sorted(known, key=lambda name: int(name.removeprefix("replicate_")))]
+        return ["standard_errors", *sorted(names, key=lambda name: int(name.removeprefix("replicate_")))]
 
     # ------------------------------------------------------------------ steps
     @property
@@ -238,7 +238,7 @@ class Fields(Forecasts):
             self._track(**{name: Obj(zero_and_redistribute(np.asarray(tracked.o), behind, axes), list(tracked.dim))})
 
     def _rounding(self, axes: tuple[int, ...]) -> np.ndarray:
-        """What rounding of a row's outputs amounts to in values that differences of outputs estimate."""
+        """Return the rounding error of a row's outputs as it appears in values estimated from differences of outputs."""
         base = 0 if self.base_values is None else np.expand_dims(np.abs(self.base_values), axes)
         eps: float = np.finfo(np.result_type(self.values, np.float32)).eps
         return ROUNDINGS * eps * (base + np.abs(self.values).sum(axes, keepdims=True))
@@ -257,26 +257,26 @@ class Fields(Forecasts):
 
     # ------------------------------------------------------------------ where arrays belong
     def _tracked(self, name: str) -> Any:
-        """One of the parallel arrays, or None."""
+        """Return one of the parallel arrays, or None."""
         tracked = tracked_objects(self._s).get(name)
         return None if tracked is None else tracked.o
 
     def _track(self, **replaced: Alias | Obj) -> None:
         """Replace some of the parallel arrays, each with the axes of ``values`` that it follows."""
         if any(name in tracked_labels(self._s) for name in replaced):  # slicer would look names up that are gone
-            self._apart(**replaced)
+            self._copy_arrays(**replaced)
             return
         for name, tracked in replaced.items():
             if isinstance(tracked, Alias) and name in tracked_objects(self._s):  # slicer would still return the object
                 delattr(self._s, name)
             setattr(self._s, name, tracked)
 
-    def _apart(self, **replaced: Alias | Obj) -> None:
-        """Hold the parallel arrays, some of them replaced, apart from an explanation that this one is a copy of."""
+    def _copy_arrays(self, **replaced: Alias | Obj) -> None:
+        """Copy the parallel arrays, some of them replaced, from the explanation that this one is a copy of."""
         self._s = Slicer.from_slicer(**{**tracked_arrays(self._s), **replaced})
 
     def _assign(self, name: str, names: Any) -> None:
-        """Leave names to shap that belong to no axis."""
+        """Let shap assign names to an axis, and raise InputError if none has their number."""
         before = tracked_arrays(self._s)
         try:
             setattr(self._s, name, names)
@@ -285,7 +285,7 @@ class Fields(Forecasts):
             raise InputError(f"{name} {names!r} fits no axis of values of shape {np.shape(self.values)}.") from None
 
     def _forget(self, *names: str) -> None:
-        """Drop what no longer holds."""
+        """Drop these parallel arrays, which no longer hold."""
         self._track(**{name: Obj(None) for name in names if self._tracked(name) is not None})
 
     def _set(self, name: str, array: np.ndarray | None, axes: Sequence[int]) -> None:
@@ -336,7 +336,7 @@ class Fields(Forecasts):
         return np.maximum(lengths, (used * np.arange(1, self._steps + 1)).max(-1, initial=0))
 
     def _axis_of_steps(self) -> int:
-        """The axis of the steps; a lone axis behind the rows, as that of token ids, becomes it."""
+        """Return the axis of the steps; a single axis behind the rows, as that of token ids, becomes this axis."""
         if self._steps_at is None:
             if self._inputs - self._rows != 1 or self._tracked("steps") is not None:
                 raise InputError(f"there are no steps in an explanation of shape {self.values.shape}.")

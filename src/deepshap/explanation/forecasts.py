@@ -87,20 +87,20 @@ class Forecasts:
             )
         if np.ndim(self.horizons) == 0:
             raise InputError("one output is picked already: there is nothing left for forecast() to choose.")
-        chosen = _one_of("series", series, self.forecast_series) & _one_of(
+        chosen = _label_mask("series", series, self.forecast_series) & _label_mask(
             "parameter", parameter, self.forecast_parameters, ("q0.5", "median", "mean", "mu", "loc", "forecast")
         )
         return self.some_outputs(np.flatnonzero(chosen).tolist())
 
 
-def _one_of(what: str, wanted: str | None, known: Any, usual: tuple[str, ...] = ()) -> np.ndarray:
-    """Which outputs are of one series or parameter."""
-    names = list(dict.fromkeys(map(str, known)))
+def _label_mask(what: str, wanted: str | None, labels: Any, usual: tuple[str, ...] = ()) -> np.ndarray:
+    """Return which outputs belong to one series or parameter."""
+    names = list(dict.fromkeys(map(str, labels)))
     if wanted is None:
-        found = [name for name in usual if name in names] or names
-        if len(names) > 1 and (not usual or found is names):
+        candidates = [name for name in usual if name in names] or names
+        if len(names) > 1 and (not usual or candidates is names):
             raise InputError(f"forecast() needs {what}=, one of {names}.")
-        wanted = found[0]
+        wanted = candidates[0]
     if wanted not in names:
         raise InputError(f"there is no {what} {wanted!r} among {names}.")
-    return np.asarray(known).astype(str) == wanted
+    return np.asarray(labels).astype(str) == wanted

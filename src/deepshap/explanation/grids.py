@@ -8,7 +8,7 @@ from ..errors import InputError
 
 
 def channel_axis(shape: tuple[int, ...], channels: str | None = None) -> int | None:
-    """Tell which axis of an image is that of its channels: 0, 2, or None where it has two axes.
+    """Return the axis of an image's channels: 0 or 2, or None for an image with two axes.
 
     channels: "first" or "last"; by default the shorter one of the two.
 
@@ -29,5 +29,5 @@ def channel_axis(shape: tuple[int, ...], channels: str | None = None) -> int | N
 
 
 def channels_last(array: np.ndarray, axis: int | None) -> np.ndarray:
-    """Bring images (rows, ...) into the form (rows, height, width, channels)."""
+    """Transpose images (rows, ...) to (rows, height, width, channels)."""
     return array[..., None] if axis is None else np.moveaxis(array, 1 + axis, 3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..explanation.labels import as_texts, duration, names_for, numbered, plural
 from .core import Attributions
-from .long_form import axis_names, column_of
+from .long_form import axis_names, column_name
 
 BLOCK = 2**22  # values that are looked at a time
 MOST_BARS, MOST_CELLS, MOST_NAMES = 10, 400, 4
@@ -35,7 +35,7 @@ def text(explanation: Attributions) -> str:
     """Return the same in a few lines, without the importance."""
     parts = explanation.items()
     facts = "; ".join(
-        f"{name}: {known}".replace("converged: ", "converged ") for name, known in _facts(parts[0][1]).items()
+        f"{name}: {fact}".replace("converged: ", "converged ") for name, fact in _facts(parts[0][1]).items()
     )
     return "\n  ".join([f"{type(explanation).__name__}:", *(_shape(name, part) for name, part in parts), facts])
 
@@ -45,16 +45,16 @@ def _heading(name: str, shapes: list[str]) -> str:
 
 
 def _shape(name: Any, part: Attributions) -> str:
-    """The sizes of the axes of ``values``, with what they are."""
+    """Return the sizes of the axes of ``values``, each with its name."""
     words = [("output" if name.startswith("output") else name.partition("axis")[0]) for name in axis_names(part)]
-    words = [column_of(word, part.players) for word in words]  # of players: steps, windows, groups
+    words = [column_name(word, part.players) for word in words]  # of players: steps, windows, groups
     sizes = [plural(size, word) if word else f"{size:,}" for size, word in zip(part.shape, words, strict=True)]
     text = " × ".join(sizes) if part._rows else f"1 row: {' × '.join(sizes)}" if sizes else "1 number"
     return text if name is None else f"{name}: {text}"
 
 
 def _facts(part: Attributions) -> dict[str, str]:
-    """What is known of an explanation as a whole."""
+    """Return the facts that hold for the whole explanation, as texts."""
     facts = {
         "model": part.model,
         "background": _background(part.background),
@@ -86,10 +86,12 @@ def _facts_as_html(facts: dict[str, str]) -> str:
 
 
 def _background(background: dict[str, Any] | None) -> str | None:
-    known = dict(background or {})
-    count = known.pop("rows", None)
+    details = dict(background or {})
+    count = details.pop("rows", None)
     rows = [] if count is None else [plural(count, "row")]
-    return ", ".join([*rows, *(str(v) if key == "description" else f"{key}: {v}" for key, v in known.items())]) or None
+    return (
+        ", ".join([*rows, *(str(v) if key == "description" else f"{key}: {v}" for key, v in details.items())]) or None
+    )
 
 
 def _names(names: Any) -> str | None:
@@ -100,7 +102,7 @@ def _names(names: Any) -> str | None:
 
 
 def _base_values(part: Attributions) -> str | None:
-    """The base value of each output; their mean where rows have base values of their own."""
+    """Return the base value of each output; their mean if each row has its own."""
     if part.base_values is None:
         return None
     base = np.asarray(part.base_values, dtype=np.float64)
@@ -114,7 +116,7 @@ def _base_values(part: Attributions) -> str | None:
 
 # ---------------------------------------------------------------------- importance
 def _importance(name: Any, part: Attributions) -> Iterator[str]:
-    """Bars of the most important features, and a strip of the steps."""
+    """Yield bars of the most important features, and a strip of the steps."""
     steps = part._steps_at
     axes = part._inputs - part._rows
     values = np.asarray(part.values)
@@ -124,7 +126,7 @@ def _importance(name: Any, part: Attributions) -> Iterator[str]:
     title = "mean |attribution|" + ("" if name is None else f" to {name}")
     features = None if axes == 1 and steps is not None else size.sum(0) if axes == 2 else size
     if features is not None and len(features) > 1:
-        word = column_of("feature", part.players)
+        word = column_name("feature", part.players)
         yield _caption(f"{title} by {word}")
         yield _bars(names_for(part.feature_names, len(features)) or numbered("Feature", len(features)), features, word)
     if steps is not None:
@@ -134,7 +136,7 @@ def _importance(name: Any, part: Attributions) -> Iterator[str]:
 
 
 def _mean_size(part: Attributions, values: np.ndarray) -> np.ndarray:
-    """Mean |attribution| over rows and outputs, of the shape of a row."""
+    """Return the mean |attribution| over rows and outputs, in the shape of a row."""
     rows = values if part._rows else values[None]
     outputs = tuple(range(rows.ndim - len(part.output_dims), rows.ndim))
     blocks = np.array_split(rows, max(1, min(len(rows), rows.size // BLOCK)))
@@ -143,7 +145,7 @@ def _mean_size(part: Attributions, values: np.ndarray) -> np.ndarray:
 
 
 def _share_of_padding(part: Attributions, steps: int) -> np.ndarray:
-    """Factor that makes a mean over all rows one over the rows that have the step (steps,)."""
+    """Return the factor (steps,) that turns a mean over all rows into one over the rows that have the step."""
     lengths = np.atleast_1d(steps if part._reached is None else part._reached)
     return len(lengths) / np.maximum((np.arange(steps)[:, None] < lengths).sum(1), 1)
 
@@ -172,7 +174,7 @@ def _bar(name: str, size: float, share: float) -> str:
 
 
 def _strip(sizes: np.ndarray, labels: Any) -> str:
-    """A line of cells, the darker the more important; neighbours share a cell (their mean) where there are too many."""
+    """Return a strip of cells, the darker the more important; neighbours share a cell (their mean) if there are many."""
     cells = [float(part.mean()) for part in np.array_split(sizes, min(len(sizes), MOST_CELLS))]
     largest = max(cells) or 1.0
     width = 700 / len(cells)

@@ -51,11 +51,11 @@ class JointAttributions(Attributions):
         raise InputError(f"choose one of the inputs {self.keys()} first: explanation[{self.keys()[0]!r}][...].")
 
     def keys(self) -> list[Any]:
-        """Indexes or names of the inputs."""
+        """Return the indexes or names of the inputs."""
         return list(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
 
     def items(self) -> list[tuple[Any, Attributions]]:
-        """Pairs of an input's index or name and its explanation."""
+        """Return pairs of an input's index or name and its explanation."""
         return [(key, self.parts[key]) for key in self.keys()]
 
     def __iter__(self) -> Iterator[Any]:
@@ -78,7 +78,7 @@ class JointAttributions(Attributions):
         raise self._ambiguous(name)
 
     def _first(self, name: str) -> Any:
-        """The input that a field is read from; where the inputs may differ in it, the only one."""
+        """Return the input that a field is read from; the only one if inputs may differ in this field."""
         if name in OF_ONE and len(self.parts) > 1:
             raise self._ambiguous(name)
         return self[self.keys()[0]]
@@ -106,9 +106,9 @@ def _of_first(name: str) -> property:
         joint._first(name)  # raises where each has its own
         joint._each(lambda part: setattr(part, name, value))
 
-    own = getattr(Attributions, name)
-    settable = not isinstance(own, property) or own.fset is not None
-    return property(get, set_ if settable else None, doc=own.__doc__)
+    attribute = getattr(Attributions, name)
+    settable = not isinstance(attribute, property) or attribute.fset is not None
+    return property(get, set_ if settable else None, doc=attribute.__doc__)
 
 
 def _of_each(name: str) -> property:

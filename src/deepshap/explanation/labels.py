@@ -19,34 +19,34 @@ def numbered(kind: str, count: int) -> list[str]:
 
 
 def plural(count: int, word: str) -> str:
-    """A count with its word, which gets an s unless there is one."""
+    """Return a count with its word, which gets an s unless the count is 1."""
     return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Return seconds in words, as "3 min 20 s"."""
     if seconds < 9.5:
         return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
-def shortened(names: Sequence[Any]) -> str:
-    """The first of some names, for messages."""
+def first_few(names: Sequence[Any]) -> str:
+    """Return the first of these names, for messages."""
     return ", ".join(map(str, names[:6])) + (", ..." if len(names) > 6 else "")
 
 
 def names_for(names: Any, size: int) -> list[str] | None:
-    """Names as a list of str if there is one for each place of an axis, else None."""
+    """Return names as a list of str if there is one for each position of an axis, else None."""
     return [str(name) for name in names] if np.ndim(names) == 1 and len(names) == size else None
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
-    """Values as an array, which they must fill."""
+    """Return values as an array; raise InputError if they are ragged."""
     try:
         return np.asarray(values)
     except ValueError:
@@ -54,7 +54,7 @@ def as_array(values: Any, what: str) -> np.ndarray:
 
 
 def as_labels(labels: Any, what: str) -> np.ndarray | None:
-    """Labels of any kind as an array of str, numbers or datetime64.
+    """Return labels of any kind as an array of str, numbers or datetime64.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def as_labels(labels: Any, what: str) -> np.ndarray | None:
 
 
 def with_plain_texts(labels: Any) -> Any:
-    """Labels whose texts are Python's own str, which every library takes; such an array is a copy, and read only."""
+    """Return labels whose texts are Python's own str, which every library accepts, in a read-only copy."""
     texts = np.asarray(labels)
     if texts.dtype.kind != "U":
         return labels
@@ -84,7 +84,7 @@ def with_plain_texts(labels: Any) -> Any:
 
 
 def as_texts(labels: Any) -> np.ndarray:
-    """Labels as str: dates without empty hours, numbers without trailing zeros."""
+    """Return labels as str: dates without empty hours, numbers without trailing zeros."""
     array = np.asarray(labels)
     if array.dtype.kind == "M":
         units = ("D", "m", "s", "ms", "us", "ns")
@@ -95,7 +95,7 @@ def as_texts(labels: Any) -> np.ndarray:
     return array.astype(str)
 
 
-def name_of(model: Any) -> str | None:
-    """The class of a model, or the name of a function."""
+def model_name(model: Any) -> str | None:
+    """Return the class of a model, or the name of a function; None for a lambda."""
     name = getattr(model, "__name__", None) or type(model).__name__
     return None if name == "<lambda>" else name

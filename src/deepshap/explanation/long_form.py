@@ -41,8 +41,8 @@ class Column:
     array: np.ndarray
     categories: list[str] | None = None
 
-    def laid_out(self, shape: Sequence[int], shown: np.ndarray | None, rows: slice) -> np.ndarray:
-        """The lines of some rows, without padding."""
+    def expanded(self, shape: Sequence[int], shown: np.ndarray | None, rows: slice) -> np.ndarray:
+        """Return the lines of some rows, without padding."""
         array = self.array[rows] if self.array.ndim and len(self.array) > 1 else self.array
         wide = np.broadcast_to(array, shape)
         return wide.ravel() if shown is None else wide[shown]
@@ -69,7 +69,7 @@ class LongForm:
         for name, array in (("value", data if raw is None else raw), ("input", None if raw is None else data)):
             if array is not None:
                 array = np.asarray(array)
-                array, categories = encoded(array.astype(str) if array.dtype == object else array)
+                array, categories = encode_texts(array.astype(str) if array.dtype == object else array)
                 yield Column(name, array.reshape((*array.shape, *outputs)), categories)
         yield Column("attribution", np.asarray(self.explanation.values))
         if self.explanation.standard_errors is not None:
@@ -79,7 +79,7 @@ class LongForm:
         for name, field in OF_ROWS.items():
             tracked = tracked_objects(self.explanation._s).get(field)
             if tracked is not None and tracked.o is not None:
-                array, categories = encoded(np.asarray(tracked.o))
+                array, categories = encode_texts(np.asarray(tracked.o))
                 place = [size if axis in tracked.dim else 1 for axis, size in enumerate(self.shape)]
                 yield Column(name, array.reshape(place), categories)
 
@@ -91,24 +91,24 @@ class LongForm:
         return int(self.valid.sum()) * math.prod(self.shape[self.valid.ndim :])
 
     def lines(self, rows: slice = slice(None)) -> Iterator[tuple[Column, np.ndarray]]:
-        """Each column with its lines."""
+        """Yield each column with its lines."""
         shape = (len(range(*rows.indices(self.shape[0]))), *self.shape[1:]) if self.shape else ()
         shown = None
         if self.valid is not None:
             valid = self.valid[rows] if self.explanation._rows else self.valid
             shown = np.broadcast_to(valid.reshape(*valid.shape, *(1,) * (len(shape) - valid.ndim)), shape)
         for column in self.columns:
-            yield column, column.laid_out(shape, shown, rows)
+            yield column, column.expanded(shape, shown, rows)
 
 
 def to_dataframe(explanation: Attributions) -> pd.DataFrame:
-    """See ``Explanation.to_dataframe``."""
+    """Return the long table of an explanation; see ``Explanation.to_dataframe``."""
     pd = needed("pandas", "tables need pandas")
     frames = {key: _frame(pd, part) for key, part in explanation.items()}
     if None in frames:
         return frames[None]
     both = pd.concat([frame.assign(input_name=key) for key, frame in frames.items()], ignore_index=True)
-    return both[in_order(both.columns)]
+    return both[sort_columns(both.columns)]
 
 
 def _frame(pd: Any, explanation: Attributions) -> pd.DataFrame:
@@ -119,14 +119,14 @@ def _frame(pd: Any, explanation: Attributions) -> pd.DataFrame:
     return pd.DataFrame({column.name: series(column, lines) for column, lines in LongForm(explanation).lines()})
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Columns in the order of the long form, whichever of several inputs has them."""
+def sort_columns(names: Iterable[str]) -> list[str]:
+    """Sort the names of columns in the order of the long form."""
     return sorted(names, key=lambda name: ORDER.index(name.rstrip("_0123456789")))
 
 
 # ---------------------------------------------------------------------- axes
 def axis_names(explanation: Attributions) -> list[str]:
-    """What each axis of ``values`` is: "row", "step", "feature", "output"; further ones are numbered."""
+    """Return what each axis of ``values`` is: "row", "step", "feature", "output"; further axes are numbered."""
     steps, inputs = explanation._steps_at, explanation._inputs
     names = ["row"] * explanation._rows + [""] * (inputs - explanation._rows)
     if steps is not None:
@@ -143,7 +143,7 @@ LABELS = {"row": "row_ids", "step": "step_labels", "feature": "feature_names", "
 
 
 def known_labels(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
-    """Labels of an axis, or of the one place of it that was taken, and the axes that they run along, if they are known."""
+    """Return the labels of an axis, or of its one selected position, and the axes that they run along, or None."""
     tracked = tracked_arrays(explanation._s).get(LABELS.get(name, ""))
     if tracked is None or tracked.o is None:
         return None
@@ -154,11 +154,11 @@ def known_labels(explanation: Attributions, name: str) -> tuple[np.ndarray, list
     return labels, list(tracked.dim)
 
 
-def labels_of(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
-    """As ``known_labels``, but places are counted where labels are not known."""
-    known, names = known_labels(explanation, name), axis_names(explanation)
-    if known is not None or name not in names:
-        return known
+def labels_or_positions(explanation: Attributions, name: str) -> tuple[np.ndarray, list[int]] | None:
+    """Return the known labels of an axis, or else the numbers of its positions; and the axes that they run along."""
+    labels, names = known_labels(explanation, name), axis_names(explanation)
+    if labels is not None or name not in names:
+        return labels
     axis = names.index(name)
     return explanation._tracked("steps") if name == "step" else np.arange(explanation.values.shape[axis]), [axis]
 
@@ -166,21 +166,21 @@ def labels_of(explanation: Attributions, name: str) -> tuple[np.ndarray, list[in
 def _index_columns(explanation: Attributions) -> Iterator[Column]:
     shape, names = explanation.values.shape, axis_names(explanation)
     for name in dict.fromkeys(["row", "step", *names[: explanation._inputs], "feature", *names, "output"]):
-        found = labels_of(explanation, name)
-        if found is not None:
-            array, categories = encoded(found[0])
-            place = [shape[axis] if axis in found[1] else 1 for axis in range(len(shape))]
-            yield Column(column_of(name, explanation.players), array.reshape(place), categories)
+        labels = labels_or_positions(explanation, name)
+        if labels is not None:
+            array, categories = encode_texts(labels[0])
+            place = [shape[axis] if axis in labels[1] else 1 for axis in range(len(shape))]
+            yield Column(column_name(name, explanation.players), array.reshape(place), categories)
 
 
-def column_of(name: str, players: str | None) -> str:
-    """What the column of an axis is called: that of players by what they are."""
+def column_name(name: str, players: str | None) -> str:
+    """Return the name of an axis's column; an axis of players is named after their kind."""
     kind = str(players).partition(" ")[0].removesuffix("s")  # of "steps", "window of 3 steps", "groups"
     return kind if name == "feature" and kind in ORDER else name
 
 
-def encoded(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
-    """Texts as numbers of categories, in the order in which they appear; other labels as they are."""
+def encode_texts(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+    """Return texts as numbers of categories, in the order in which they appear; other labels unchanged."""
     if labels.dtype.kind not in "US":
         return labels, None
     texts, first, codes = np.unique(labels, return_index=True, return_inverse=True)
@@ -189,7 +189,7 @@ def encoded(labels: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
 
 
 def _valid(explanation: Attributions) -> np.ndarray | None:
-    """Which steps get lines, (rows, steps): all but padding, if that is known and has no attributions."""
+    """Return which steps get lines, (rows, steps): all but padding, if that is known and has no attributions."""
     valid, steps = explanation._valid, explanation._steps_at
     if valid is None or steps is None or valid.all():
         return None
@@ -198,7 +198,7 @@ def _valid(explanation: Attributions) -> np.ndarray | None:
 
 
 # ---------------------------------------------------------------------- xarray
-BESIDE = {
+VARIABLES = {
     **OF_ROWS,
     "standard_error": "standard_errors",
     "lag": "lags",
@@ -210,25 +210,25 @@ BESIDE = {
 
 
 def to_xarray(explanation: Attributions) -> xarray.Dataset:
-    """See ``Explanation.to_xarray``."""
+    """Return an explanation as a dataset; see ``Explanation.to_xarray``."""
     xr = needed("xarray", "datasets need xarray")
     dims = axis_names(explanation)
     inputs = dims[: explanation._inputs]
-    found: dict[str, Any] = {"attribution": (dims, explanation.values)}
+    variables: dict[str, Any] = {"attribution": (dims, explanation.values)}
     data, raw = explanation.data, explanation.display_data
     for name, array in (("value", data if raw is None else raw), ("input", None if raw is None else data)):
         if array is not None:
-            found[name] = (inputs, array)
-    for name, field in BESIDE.items():
+            variables[name] = (inputs, array)
+    for name, field in VARIABLES.items():
         tracked = tracked_objects(explanation._s).get(field)
         if tracked is not None and tracked.o is not None:
-            found[name] = ([dims[axis] for axis in tracked.dim], tracked.o)
+            variables[name] = ([dims[axis] for axis in tracked.dim], tracked.o)
     if explanation.replicates is not None:
-        found["replicates"] = (["replicate", *dims], explanation.replicates)
+        variables["replicates"] = (["replicate", *dims], explanation.replicates)
     if explanation.lengths is not None:
-        found["length"] = (dims[: explanation._rows], explanation.lengths)
+        variables["length"] = (dims[: explanation._rows], explanation.lengths)
     if explanation.predictions is not None:
-        found["prediction"] = ([*dims[: explanation._rows], "class"], explanation.predictions)
+        variables["prediction"] = ([*dims[: explanation._rows], "class"], explanation.predictions)
     coordinates = {}
     for name in LABELS:
         labels = known_labels(explanation, name)
@@ -237,11 +237,11 @@ def to_xarray(explanation: Attributions) -> xarray.Dataset:
             coordinates[name if along in ([name], []) else f"{name}_label"] = (along, labels[0])
     attributes = facts(explanation)
     attributes["background"] = None if explanation.background is None else json.dumps(explanation.background)
-    return xr.Dataset(found, coordinates, {key: value for key, value in attributes.items() if value is not None})
+    return xr.Dataset(variables, coordinates, {key: value for key, value in attributes.items() if value is not None})
 
 
 def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
-    """See ``Explanation.from_xarray``."""
+    """Return the explanation of a dataset; see ``Explanation.from_xarray``."""
     if isinstance(dataset, (list, dict)):
         raise InputError(
             "from_xarray reads one dataset, and these are those of several inputs: read each, and put them together again with "
@@ -257,11 +257,11 @@ def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
         return Obj(dataset[name].to_numpy()[()], [dims.index(str(dim)) for dim in dataset[name].dims])
 
     raw = "input" in dataset.variables
-    tracked = {field: along(name) for name, field in BESIDE.items()}
+    tracked = {field: along(name) for name, field in VARIABLES.items()}
     tracked |= {"values": along("attribution"), "data": along("input" if raw else "value")}
     tracked |= {"display_data": along("value") if raw else Obj(None), "valid_steps": along("length")}
     attributes = dataset.attrs
-    explanation = rebuilt(
+    explanation = rebuild(
         kind, tracked, [axis for axis, dim in enumerate(dims) if dim.startswith("output")], attributes
     )
     explanation._has_rows = "row" in dims
@@ -280,8 +280,8 @@ def from_xarray(kind: type[Kind], dataset: xarray.Dataset) -> Kind:
     return explanation
 
 
-def rebuilt(kind: type[Kind], tracked: dict[str, Alias | Obj], output_dims: Sequence[int], attributes: Any) -> Kind:
-    """An explanation from its parallel arrays and what else it knows."""
+def rebuild(kind: type[Kind], tracked: dict[str, Alias | Obj], output_dims: Sequence[int], attributes: Any) -> Kind:
+    """Return an explanation made of its parallel arrays and its facts."""
     explanation = kind(tracked["values"].o)
     explanation.output_dims = tuple(output_dims)
     explanation._track(**{"steps": Obj(None), "output_names": Obj(None), **tracked})
@@ -293,5 +293,5 @@ def rebuilt(kind: type[Kind], tracked: dict[str, Alias | Obj], output_dims: Sequ
 
 
 def facts(explanation: Attributions) -> dict[str, Any]:
-    """What an explanation knows as a whole."""
+    """Return the facts that hold for the whole explanation."""
     return {name: getattr(explanation, name) for name in FACTS}

@@ -47,7 +47,7 @@ from slicer import Alias, Obj
 from ..errors import InputError, import_pyarrow
 from ._compat import tracked_arrays
 from .core import Attributions
-from .long_form import Column, LongForm, facts, in_order, rebuilt
+from .long_form import Column, LongForm, facts, rebuild, sort_columns
 
 FORMAT = 3
 LINES_PER_BLOCK = 2**21
@@ -61,7 +61,7 @@ Dtypes = dict[str, np.dtype[Any]]
 
 # ---------------------------------------------------------------------- write
 def save(explanation: Attributions, path: str | os.PathLike[str]) -> None:
-    """See ``Explanation.save``."""
+    """Write an explanation to a Parquet file; see ``Explanation.save``."""
     schema, tables = long_tables(explanation)
     with replacing(Path(path)) as temporary:
         write(temporary, schema, tables)
@@ -110,22 +110,22 @@ def long_tables(explanation: Attributions, failed: int | None = None, **metadata
     texts = pa.dictionary(pa.int32(), pa.string())
     fields = [(name, texts if d.kind == "U" else pa.array(np.empty(0, d)).type) for name, d in dtypes.items()]
     fields += [] if failed is None else [("error", pa.string())]
-    own = {"deepshap": text, "deepshap.arrays": packed, "deepshap.checksum": checksum}
-    schema = pa.schema(fields, {**own, **metadata})
+    entries = {"deepshap": text, "deepshap.arrays": packed, "deepshap.checksum": checksum}
+    schema = pa.schema(fields, {**entries, **metadata})
     return schema, (_table(schema, key, lines) for key, part in parts for lines in _blocks(part))
 
 
 def _dtypes(parts: Parts) -> Dtypes:
     """Return the type of each column, common to all inputs; text where they have nothing else in common."""
-    found: dict[str, list[np.dtype[Any]]] = {"input_name": [np.dtype("U")]} if len(parts) > 1 else {}
+    dtypes: dict[str, list[np.dtype[Any]]] = {"input_name": [np.dtype("U")]} if len(parts) > 1 else {}
     for _, part in parts:
         for column in LongForm(part, whole=True).columns:
             dtype = np.dtype("U") if column.categories is not None else _readable(column.array.dtype)
-            found.setdefault(column.name, []).append(dtype)
+            dtypes.setdefault(column.name, []).append(dtype)
     common = {}
-    for name in in_order(found):
-        kinds = {dtype.kind if dtype.kind in "UmM" else "number" for dtype in found[name]}
-        common[name] = np.result_type(*found[name]) if len(kinds) == 1 else np.dtype("U")
+    for name in sort_columns(dtypes):
+        kinds = {dtype.kind if dtype.kind in "UmM" else "number" for dtype in dtypes[name]}
+        common[name] = np.result_type(*dtypes[name]) if len(kinds) == 1 else np.dtype("U")
     return common
 
 
@@ -143,14 +143,14 @@ def _describe(
     form, columns, tracked = LongForm(part), _columns_of_arrays(part), {}
     if form.valid is not None:
         arrays[f"{prefix}shown"] = form.valid
-    for name, one in tracked_arrays(part._s).items():
-        if one.o is None:
+    for name, parallel in tracked_arrays(part._s).items():
+        if parallel.o is None:
             continue
-        tracked[name] = entry = {"axes": list(one.dim), "alias": isinstance(one, Alias)}
-        if not isinstance(one.o, (np.ndarray, np.generic)) and name not in columns:
-            entry["json"] = _plain(one.o)
+        tracked[name] = entry = {"axes": list(parallel.dim), "alias": isinstance(parallel, Alias)}
+        if not isinstance(parallel.o, (np.ndarray, np.generic)) and name not in columns:
+            entry["json"] = _plain(parallel.o)
             continue
-        array = np.asarray(one.o)
+        array = np.asarray(parallel.o)
         if array.dtype == object:
             if not all(isinstance(value, str) for value in array.flat):
                 raise InputError(f"{name} holds Python objects, which cannot be written: make it numbers or str.")
@@ -203,8 +203,8 @@ def _table(schema: Any, key: Any, lines: list[tuple[Column, np.ndarray]]) -> Any
     count = len(lines[-1][1])
     columns = {column.name: _arrow(schema.field(column.name).type, column, line) for column, line in lines}
     columns["input_name"] = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([str(key)]))
-    found = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
-    return pa.Table.from_arrays(found, schema=schema)
+    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _arrow(kind: Any, column: Column, line: np.ndarray) -> Any:
@@ -240,11 +240,11 @@ def parse(stream: Any, kind: type[Attributions], path: Any) -> Any:
     try:
         file = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
-        whole = ("attribution", "value", "input", "standard_error")
-        table = file.read([c for c in file.schema_arrow.names if c in whole or c.startswith("replicate_")])
+        numeric = ("attribution", "value", "input", "standard_error")
+        table = file.read([c for c in file.schema_arrow.names if c in numeric or c.startswith("replicate_")])
     except Exception as error:  # of whatever kind what is wrong with it
-        told = "a .csv file holds the table alone" if str(path).lower().endswith(".csv") else error
-        raise InputError(f"{path} is no Parquet file that can be read: {told}") from error
+        reason = "a .csv file holds the table alone" if str(path).lower().endswith(".csv") else error
+        raise InputError(f"{path} is no Parquet file that can be read: {reason}") from error
     if b"deepshap" not in metadata:
         raise InputError(f"{path} is a table, but no explanation: it was not written by Explanation.save.")
     try:
@@ -265,16 +265,16 @@ def _from(table: Any, metadata: dict[bytes, bytes], kind: type[Attributions]) ->
     lines = [part["lines"] for part in header["parts"]]
     if table.num_rows != sum(lines) + header["failed"]:
         raise InputError(CHANGED)
-    arrays = _unpacked(metadata[b"deepshap.arrays"], MOST_BYTES + table.num_rows * MOST_BYTES_OF_A_LINE)
-    found, starts = {}, [0, *accumulate(lines)]
+    arrays = _unpack(metadata[b"deepshap.arrays"], MOST_BYTES + table.num_rows * MOST_BYTES_OF_A_LINE)
+    explanations, starts = {}, [0, *accumulate(lines)]
     for position, (part, start) in enumerate(zip(header["parts"], starts, strict=False)):
-        found[part["key"]] = _restored(part, table.slice(start, part["lines"]), f"{position}/", arrays, kind)
+        explanations[part["key"]] = _restore(part, table.slice(start, part["lines"]), f"{position}/", arrays, kind)
     if not header["joint"]:
-        return found[None]
-    return found if header["named"] else list(found.values())
+        return explanations[None]
+    return explanations if header["named"] else list(explanations.values())
 
 
-def _unpacked(packed: bytes, most: int) -> dict[str, np.ndarray]:
+def _unpack(packed: bytes, most: int) -> dict[str, np.ndarray]:
     stream = io.BytesIO(base64.b64decode(packed, validate=True))
     with zipfile.ZipFile(stream) as archive:
         size = sum(info.file_size for info in archive.infolist())
@@ -284,7 +284,7 @@ def _unpacked(packed: bytes, most: int) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _restored(
+def _restore(
     part: dict[str, Any], table: Any, prefix: str, arrays: dict[str, np.ndarray], kind: type[Attributions]
 ) -> Attributions:
     tracked: dict[str, Alias | Obj] = {}
@@ -298,7 +298,7 @@ def _restored(
         tracked[name] = (Alias if entry["alias"] else Obj)(value, entry["axes"])
     if zlib.crc32(np.ascontiguousarray(tracked["values"].o).tobytes()) != part["checksum"]:
         raise InputError(CHANGED)
-    explanation = rebuilt(kind, tracked, part["output_axes"], part["attributes"])
+    explanation = rebuild(kind, tracked, part["output_axes"], part["attributes"])
     explanation._has_rows = bool(part["rows"])
     return explanation
 

@@ -11,12 +11,12 @@ import numpy as np
 
 
 def noise(replicates: Sequence[np.ndarray]) -> np.ndarray:
-    """Standard error of the mean of independent estimates: their standard deviation / sqrt(their number)."""
+    """Return the standard error of the mean of independent estimates: their standard deviation / sqrt(their number)."""
     return np.std(replicates, axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(replicates))
 
 
 def spread_over(replicates: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
-    """So many estimates of the same mean, at least as many as there are, whose every sum has the same standard error.
+    """Return ``number`` estimates of the same mean, at least as many as before, whose sums keep their standard errors.
 
     Their deviations from the mean are turned into the space of more estimates, at right angles to the mean as before.
     """
@@ -26,13 +26,13 @@ def spread_over(replicates: Sequence[np.ndarray], number: int) -> list[np.ndarra
     scale = math.sqrt(number * (number - 1) / (count * (count - 1)))
     turn = scale * _contrasts(number)[:, : count - 1] @ _contrasts(count).T
     mean = np.mean(replicates, axis=0, dtype=np.float64)
-    away, dtype = [one - mean for one in replicates], np.result_type(replicates[0], np.float32)
+    away, dtype = [replicate - mean for replicate in replicates], np.result_type(replicates[0], np.float32)
     # one product after the other: those of whole arrays are rounded in ways that depend on the number of rows
-    return [(mean + sum(w * d for w, d in zip(own, away, strict=True))).astype(dtype) for own in turn]
+    return [(mean + sum(w * d for w, d in zip(weights, away, strict=True))).astype(dtype) for weights in turn]
 
 
 def _contrasts(number: int) -> np.ndarray:
-    """Orthonormal columns that sum to 0, (number, number - 1)."""
+    """Return orthonormal columns that sum to 0, (number, number - 1)."""
     place, frequency = np.arange(number)[:, None] + 0.5, np.arange(1, number)
     return math.sqrt(2 / number) * np.cos(np.pi * place * frequency / number)
 
@@ -57,7 +57,7 @@ class Errors:
         """
         if not len(self.replicates):
             return Errors(total(self.bias))
-        sums = [total(np.asarray(one, np.float64)) for one in self.replicates]
+        sums = [total(np.asarray(replicate, np.float64)) for replicate in self.replicates]
         return Errors(np.hypot(noise(sums), np.sqrt(total(self.bias**2))), sums)
 
     @classmethod
@@ -69,7 +69,7 @@ class Errors:
 
     def of_rows(self, rows: Any) -> Errors:
         """Return those of a row, or of some."""
-        return Errors(self.errors[rows], [one[rows] for one in self.replicates])
+        return Errors(self.errors[rows], [replicate[rows] for replicate in self.replicates])
 
     def of_mean(self) -> np.ndarray:
         """Return the errors of means over rows, the first axis (NaN: not there): noise is independent, bias may not be."""

@@ -12,7 +12,7 @@ import numpy as np
 from ..engines.callables import is_keras
 from ..engines.registry import takes_keras
 from ..errors import InputError, check_names, check_whole, of_user
-from ..explanation.labels import name_of, numbered
+from ..explanation.labels import model_name, numbered
 from ..memory import evenly
 from ..tables import collected, is_frame, plain
 from .times import read_times
@@ -66,7 +66,7 @@ class OwnForecaster:
     """See ``windows.Forecaster``."""
 
     def __init__(self, model: Any, series: Any, request: ForecastRequest) -> None:
-        self.model, self.request, self.name = model, request, name_of(model) or "the model"
+        self.model, self.request, self.name = model, request, model_name(model) or "the model"
         options = request.read_options("models of one's own", *OPTIONS)
         check_whole("lags, the steps that the model reads,", options["lags"], 1)
         self.lags, self.scaler = options["lags"], options["scaler"]
@@ -232,7 +232,7 @@ class _OfKeras:
 
     def __init__(self, model: Any, scale: np.ndarray, shift: np.ndarray) -> None:
         self.model, self.scale, self.shift = model, scale.reshape(-1), shift.reshape(-1)
-        self.__name__ = name_of(model)
+        self.__name__ = model_name(model)
 
     def __call__(self, **inputs: Any) -> Any:
         """Forecast (rows, outputs)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..explanation.labels import as_labels, as_texts, shortened
+from ..explanation.labels import as_labels, as_texts, first_few
 
 WITHOUT_TIMES = "or number the rows instead, frame.reset_index(drop=True)"
 MOST_LISTED = 1000
@@ -76,6 +76,6 @@ def _frequency(times: np.ndarray, where: str) -> Any:
     missing = np.concatenate([np.arange(times[at] + step, times[at + 1], step)[:MOST_LISTED] for at in gaps])
     raise InputError(
         f"{where}: most times are {pd.Timedelta(step)} apart, and between others some are missing: "
-        f"{shortened([pd.Timestamp(time) for time in missing])}. Windows would take the rows beside a gap for neighbours: fill "
+        f"{first_few([pd.Timestamp(time) for time in missing])}. Windows would take the rows beside a gap for neighbours: fill "
         f"it, frame.asfreq(...).interpolate() say, {WITHOUT_TIMES}."
     )

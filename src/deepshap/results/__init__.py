@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MAX_MEGABYTES, InputError, check_options
 from ..explanation import html, long_form, storage
-from ..explanation.concat import concatenated
+from ..explanation.concat import concat_explanations
 from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
 
@@ -86,7 +86,7 @@ class Explanation(Attributions):
         """
         if not isinstance(explanations, Iterable):
             raise InputError(f"concat takes a list of explanations, not a {type(explanations).__name__}.")
-        return concatenated(list(explanations))
+        return concat_explanations(list(explanations))
 
     # ------------------------------------------------------------------ for people
     def report(
@@ -112,7 +112,7 @@ class Explanation(Attributions):
         return html.text(self)
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """Return the summary that notebooks show."""
         return html.summary(self)
 
     # ------------------------------------------------------------------ tables and files
@@ -142,7 +142,7 @@ class Explanation(Attributions):
         return long_form.to_dataframe(chosen)
 
     def to_xarray(self) -> Any:
-        """As an ``xarray.Dataset`` with the variables ``attribution``, ``value``, ``base_value``, ``model_output`` and others.
+        """Return an ``xarray.Dataset`` with variables such as ``attribution``, ``value``, ``base_value`` and ``model_output``.
 
         Returns
         -------

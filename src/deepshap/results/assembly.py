@@ -63,7 +63,7 @@ def assemble(
         if errors is not None:
             explanation.standard_errors = errors[at]
         if replicates:
-            explanation.replicates = [each[at] for each in replicates]
+            explanation.replicates = [replicate[at] for replicate in replicates]
         parts.append(explanation)
     if keys is None:
         return parts[0]
@@ -115,8 +115,8 @@ def describe(explanation: Explanation, labels: Any, inverse: Any) -> None:
         return
     keys = list(labels) if isinstance(labels, dict) else list(range(len(labels)))
     inverses = per_input(inverse, keys, "inverse_transform of several inputs: one, or None,")
-    for key, one in zip(keys, inverses, strict=True):
-        _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), one)
+    for key, inverse_of_input in zip(keys, inverses, strict=True):
+        _describe(explanation[key], replace(labels[key], row_ids=common_ids(labels)), inverse_of_input)
 
 
 def _describe(explanation: Explanation, labels: Labels, inverse: Callable[[Any], Any] | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_names, import_pyarrow, needed
-from ..explanation.labels import as_labels, shortened
+from ..explanation.labels import as_labels, first_few
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-nan", "#n/a", "<na>")  # cells of text files without a number
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?inf(inity)?$"
@@ -341,5 +341,5 @@ def check_columns_exist(wanted: Sequence[str | None], known: Sequence[str], wher
     """
     missing = next((name for name in wanted if name is not None and name not in known), None)
     if missing is not None:
-        has = ", ".join(map(str, known)) if len(known) < 30 else shortened(list(known))
+        has = ", ".join(map(str, known)) if len(known) < 30 else first_few(list(known))
         raise InputError(f"{where} has no column {missing!r}; it has {has}.")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, check_names, import_pyarrow, needed
-from ..explanation.labels import shortened
+from ..explanation.labels import first_few
 from .columns import NUMBER, Table, counted, first_of_another_kind
 from .parquet import PARQUET, ParquetLines, list_files
 
@@ -108,7 +108,7 @@ def _content(path: Path) -> bytes:
             names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
             if len(names) != 1:
                 raise InputError(
-                    f"{path} holds {len(names)} files ({shortened(names)}), not one: unpack it and name one."
+                    f"{path} holds {len(names)} files ({first_few(names)}), not one: unpack it and name one."
                 )
             return archive.read(names[0])
     if ending == ".zst":
@@ -189,7 +189,7 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
         head = "the options name" if options.header == "none" else f"the header (line {begin}) has"
         raise InputError(
             f"{path}: line {begin + wrong[0]} has {len(wrong[1])} cells, and {head} {len(names)}: "
-            f"{shortened(wrong[1])} for {shortened(names)}. Each line needs a cell for each column. If the names of the columns "
+            f"{first_few(wrong[1])} for {first_few(names)}. Each line needs a cell for each column. If the names of the columns "
             "stand in another line, read it with pandas.read_csv(path, skiprows=...)."
         ) from None
     decimal = options.decimal or _decimal(path, body, separator)
@@ -198,7 +198,7 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
     said += [] if encoding == "utf-8" else [f"encoding {encoding}"]
     are_numbers = begin == 1 and any(re.match(NUMBER, name) for name in names)
     said += [] if begin == 1 else [f"names in line {begin}" if begin else "no header"]
-    said += [f"names in line 1 ({shortened(names)})"] if are_numbers else []
+    said += [f"names in line 1 ({first_few(names)})"] if are_numbers else []
     said += [f"{len(comments)} lines of comments left out"] if comments else []
     return Table(columns, str(path), place, decimal, said)
 
@@ -311,12 +311,12 @@ def _check_is_header(path: Path, text: str, separator: str, at: int, names: list
     comment = next((record for record in reversed(above) if len(record[1]) == len(names)), None)
     if comment is not None:
         raise InputError(
-            f"{path}: line {comment[0]} ({shortened(comment[1])}) begins with '#' and is taken for a comment, and line {at} "
-            f"holds numbers ({shortened(names)}). If line {comment[0]} names the columns, read it with "
+            f"{path}: line {comment[0]} ({first_few(comment[1])}) begins with '#' and is taken for a comment, and line {at} "
+            f"holds numbers ({first_few(names)}). If line {comment[0]} names the columns, read it with "
             f"pandas.read_csv(path, skiprows={comment[0] - 1})."
         )
     raise InputError(
-        f"{path}: line {at} holds numbers where names of columns should stand ({shortened(names)}). If the file has no "
+        f"{path}: line {at} holds numbers where names of columns should stand ({first_few(names)}). If the file has no "
         f"header, read it with pandas.read_csv(path, header=None); if these are the names, read it with "
         f"pandas.read_csv(path, skiprows={at - 1})."
     )
@@ -371,7 +371,7 @@ def _from_excel(path: Path, content: bytes) -> Table:
         names[0] = "Unnamed: 0"  # an index that pandas has written
     if any(not isinstance(name, str) or not name.strip() for name in names):
         raise InputError(
-            f"{path}: the first line of its first sheet (row {at}) must name each column: {shortened(names)}."
+            f"{path}: the first line of its first sheet (row {at}) must name each column: {first_few(names)}."
         )
     columns = {str(name).strip(): [row[i] if i < len(row) else None for _, row in rows] for i, name in enumerate(names)}
     if len(columns) < len(names):

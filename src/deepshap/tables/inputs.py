@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_names, is_whole
-from ..explanation.labels import as_labels, shortened
+from ..explanation.labels import as_labels, first_few
 from .columns import as_table, collected, is_frame, joined, matrix
 
 
@@ -136,7 +136,7 @@ def check_columns_count(table: Any, labels: Any, what: str, row: Sequence[int]) 
     if names is not None and len(row) in (1, 2) and len(names) > row[-1]:
         choice = _choice(table, what).format(_listed(names[-row[-1] :]))
         raise InputError(
-            f"{what} has {len(names)} columns ({shortened(names)}) for {row[-1]} features: choose the columns, as {choice} does."
+            f"{what} has {len(names)} columns ({first_few(names)}) for {row[-1]} features: choose the columns, as {choice} does."
         )
 
 
@@ -168,11 +168,11 @@ def order_of(own: list[str] | None, names: list[str] | None, what: str, choice: 
     if missing:
         raise InputError(
             f"the columns of {what} must be those of the model: {missing[0]!r} is missing. {what} has {len(own)}, "
-            f"{shortened(own)}; {len(names)} are expected, {shortened(names)}."
+            f"{first_few(own)}; {len(names)} are expected, {first_few(names)}."
         )
     if more:
         raise InputError(
-            f"{what} has {len(own)} columns ({shortened(own)}) for {len(names)} features ({shortened(names)}): {more[0]!r} is "
+            f"{what} has {len(own)} columns ({first_few(own)}) for {len(names)} features ({first_few(names)}): {more[0]!r} is "
             f"not among these. Choose the columns: {choice.format(_listed(names))}."
         )
     return [own.index(name) for name in names]
@@ -354,6 +354,6 @@ def check_same_order(given: Any, columns: Any) -> None:
         names = (given if key is None else names_by_input(given, keys)[key]) or []
         if own is not None and any(name in own and own.index(name) != at for at, name in enumerate(map(str, names))):
             raise InputError(
-                f"feature_names ({shortened(names)}) and the columns of the background ({shortened(own)}) name the features in "
+                f"feature_names ({first_few(names)}) and the columns of the background ({first_few(own)}) name the features in "
                 "another order: bring the columns in the model's order, or leave feature_names out."
             )

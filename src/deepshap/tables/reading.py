@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_names, check_options, import_pyarrow
-from ..explanation.labels import as_texts, shortened
+from ..explanation.labels import as_texts, first_few
 from .columns import (
     Table,
     as_table,
@@ -353,7 +353,7 @@ def _read_wide(table: Table, decided: Decided, steps: int | None, pad: float | s
             values = values.reshape(len(values), *decided.shape)
         except ValueError:
             raise InputError(
-                f"{table.name}: {len(names)} columns ({shortened(names)}) for the {int(np.prod(decided.shape))} values of a row "
+                f"{table.name}: {len(names)} columns ({first_few(names)}) for the {int(np.prod(decided.shape))} values of a row "
                 f"of shape {tuple(decided.shape)}: rows cannot have this shape; choose the columns, features=."
             ) from None
     named = None if is_nested or decided.shape is not None else list(names)
