@@ -18,7 +18,7 @@ import deepshap
 from deepshap.errors import InputError
 from deepshap.report import write_report
 from deepshap.report.content import read
-from deepshap.report.examples import judge
+from deepshap.report.examples import judge_predictions
 from deepshap.report.overview import decimal
 from deepshap.report.page import render
 
@@ -362,14 +362,14 @@ def test_outputs_with_values_of_their_own(opened, sequences):
 
 def test_one_hot_targets_are_classes(sequences):
     content = read(sequences)
-    classes, marks = judge(content), judge(replace(content, targets=np.eye(3)[content.targets]))
+    classes, marks = judge_predictions(content), judge_predictions(replace(content, targets=np.eye(3)[content.targets]))
     assert marks.true.tolist() == classes.true.tolist() == ["Ann", "Bob", "Cy"] * 2
     np.testing.assert_array_equal(marks.error, classes.error)
 
 
 def test_yes_and_no_for_each_output(sequences):
     content = read(sequences)
-    found = judge(replace(content, targets=(content.outputs > 0).astype(int)))
+    found = judge_predictions(replace(content, targets=(content.outputs > 0).astype(int)))
     assert not found.wrong.any()
     np.testing.assert_allclose(-found.error, np.abs(content.outputs).min(1))
 
@@ -433,7 +433,7 @@ def single(outputs, name):
 def test_a_head_of_one_output_is_judged_and_says_what_it_predicts(outputs):
     explanation = single(outputs, "ill")
     explanation.targets = [1, 1, 0, 0]
-    found = judge(read(explanation))
+    found = judge_predictions(read(explanation))
     assert found.predicted.tolist() == ["not ill", "ill", "ill", "not ill"]
     assert found.true.tolist() == ["ill", "ill", "not ill", "not ill"]
     assert found.wrong.tolist() == [True, False, True, False]
@@ -448,7 +448,7 @@ def test_what_is_explained_of_a_single_output_changes_nothing_about_its_answer(t
     explainer = deepshap.DeepExplainer(lambda x: torch.sigmoid(x @ weights), torch.zeros(1, 2), output_names=["ill"])
     explanation = explainer(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), target=target, targets=[1, 0, 0])
     explanation.targets = targets
-    found = judge(read(explanation))
+    found = judge_predictions(read(explanation))
     assert found.predicted.tolist() == ["ill", "not ill", "ill"]
     assert found.true.tolist() == ["ill", "not ill", "not ill"]
     p = 1 / (1 + np.exp(-np.array([3.0, -2.0, 1.0])))
@@ -458,7 +458,7 @@ def test_what_is_explained_of_a_single_output_changes_nothing_about_its_answer(t
 def test_whole_numbers_are_values_where_the_output_is_a_value():
     explanation = single([1.5, 3.0, 7.5], "price")
     explanation.targets = [1, 3, 9]
-    found = judge(read(explanation))
+    found = judge_predictions(read(explanation))
     assert found.predicted is None
     assert found.wrong is None
     np.testing.assert_allclose(found.error, [0.5, 0, 1.5])

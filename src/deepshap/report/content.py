@@ -112,33 +112,37 @@ def read(explanation: Attributions) -> Content:
     first = named[0][1]
     shape = tuple(np.shape(first.values)[axis] for axis in first.output_dims)
     parts = [
-        part for key, each in named for part in _parts(f"input {key}" if isinstance(key, int) else key, each, shape)
+        part
+        for key, attributions in named
+        for part in _parts(f"input {key}" if isinstance(key, int) else key, attributions, shape)
     ]
     count, outputs = len(parts[0].values), int(np.prod(shape))
     signed = np.stack([_sums(part) for part in parts])  # (parts, 2, rows, outputs): of the positive and the negative
     total, total_abs = signed.sum((0, 1)), np.abs(signed).sum((0, 1))
     base = _per_row(first.base_values, count, outputs)
     stored = _per_row(first.outputs, count, outputs)
-    known = stored if stored is not None else total if base is None else base + total
+    values = stored if stored is not None else total if base is None else base + total
     gap = None
     if stored is not None and base is not None:
         largest = np.maximum(np.abs(stored), np.abs(base)).max(1, initial=0.0)
         eps = float(np.finfo(np.float32).eps)
         gap = additivity_gap(list(np.moveaxis(signed, 1, 2)), stored, base, largest, TOLERANCE, eps)
-        told = _per_row(first.gap, count, outputs)
-        gap = gap if told is None else np.where(np.abs(gap - told) > TOLERANCE, gap, told)  # told: before rounding
-    ids = _first(named, "row_ids")
+        stored_gap = _per_row(first.gap, count, outputs)
+        gap = (
+            gap if stored_gap is None else np.where(np.abs(gap - stored_gap) > TOLERANCE, gap, stored_gap)
+        )  # told: before rounding
+    ids = _first_field(named, "row_ids")
     return Content(
         parts=parts,
         output_names=_output_names(first, shape, count),
         flat=len(shape) < 2,
         row_ids=[str(i) for i in (range(count) if ids is None else np.atleast_1d(as_texts(ids)))],
-        outputs=known,
+        outputs=values,
         base=base,
         total=total,
         total_abs=total_abs,
         gap=gap,
-        targets=_targets(_first(named, "targets"), count, outputs),
+        targets=_targets(_first_field(named, "targets"), count, outputs),
         predictions=_predictions(first, count),
         converged=None if first.converged is None else np.atleast_1d(first.converged),
         **facts(first),
@@ -146,7 +150,7 @@ def read(explanation: Attributions) -> Content:
 
 
 def is_words(array: Any) -> bool:
-    """Tell whether all entries are strings."""
+    """Return whether all entries are strings."""
     array = np.asarray(array)
     return array.dtype.kind in "US" or (array.dtype == object and all(isinstance(word, str) for word in array.ravel()))
 
@@ -172,7 +176,7 @@ def _images(name: str, explanation: Attributions, axes: tuple[int, ...]) -> list
         pixels = np.asarray(array).reshape(rows, *axes, -1)
         return np.moveaxis(pixels, 1 + axis, 0).swapaxes(2, 3)
 
-    known = data is not None and np.asarray(data).dtype.kind in "biuf" and np.shape(data)[-3:] == axes
+    has_numbers = data is not None and np.asarray(data).dtype.kind in "biuf" and np.shape(data)[-3:] == axes
     groups = [slice(None)] if count <= COLOURS else [slice(channel, channel + 1) for channel in range(count)]
     parts = []
     for chosen in groups:
@@ -181,7 +185,7 @@ def _images(name: str, explanation: Attributions, axes: tuple[int, ...]) -> list
             name=", ".join(filter(None, (name, names[chosen.start] if count > COLOURS else ""))),
             kind="image",
             values=lay(explanation.values)[chosen].sum(0),
-            data=lay(data)[chosen, ..., 0].mean(0) if known else None,
+            data=lay(data)[chosen, ..., 0].mean(0) if has_numbers else None,
             feature_names=[str(line) for line in range(height)],
             step_labels=None,
             lengths=np.full(rows, width),
@@ -277,15 +281,17 @@ def _sums(part: Part) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- what all inputs share
-def _first(named: list[tuple[Any, Attributions]], attribute: str) -> Any:
-    return next((found for _, each in named if (found := getattr(each, attribute, None)) is not None), None)
+def _first_field(named: list[tuple[Any, Attributions]], attribute: str) -> Any:
+    return next(
+        (value for _, explanation in named if (value := getattr(explanation, attribute, None)) is not None), None
+    )
 
 
-def _per_row(given: Any, rows: int, outputs: int) -> np.ndarray | None:
+def _per_row(values: Any, rows: int, outputs: int) -> np.ndarray | None:
     """Return numbers for each row and output, (rows, outputs) float64, from (rows[, outputs]), (outputs,) or a single number."""
-    if given is None:
+    if values is None:
         return None
-    array = np.asarray(given, np.float64)
+    array = np.asarray(values, np.float64)
     if array.size == rows * outputs:
         return array.reshape(rows, outputs)
     return np.broadcast_to(
@@ -293,26 +299,26 @@ def _per_row(given: Any, rows: int, outputs: int) -> np.ndarray | None:
     )
 
 
-def _targets(given: Any, rows: int, outputs: int) -> np.ndarray | None:
+def _targets(targets: Any, rows: int, outputs: int) -> np.ndarray | None:
     """Return true classes or values (rows,), or those of each of several outputs (rows, outputs)."""
-    if given is None:
+    if targets is None:
         return None
-    array = np.asarray(given)
+    array = np.asarray(targets)
     return array.reshape(rows) if array.size == rows else array.reshape(rows, outputs)
 
 
 def _predictions(explanation: Attributions, rows: int) -> np.ndarray | None:
     """Return all outputs of the model (rows, classes); None if they are not known."""
-    given = explanation.predictions
-    return None if given is None else np.asarray(given, np.float64).reshape(rows, -1)
+    predictions = explanation.predictions
+    return None if predictions is None else np.asarray(predictions, np.float64).reshape(rows, -1)
 
 
 def _output_names(explanation: Attributions, shape: tuple[int, ...], rows: int) -> np.ndarray:
-    given = explanation.output_names
+    names = explanation.output_names
     if not shape:
-        return np.array([given if isinstance(given, str) else "output"], dtype=object)
-    if given is not None and np.ndim(given) == 2 and np.shape(given) == (rows, shape[-1]) and len(shape) == 1:
-        return as_texts(given)
-    last = names_for(given, shape[-1]) or [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
+        return np.array([names if isinstance(names, str) else "output"], dtype=object)
+    if names is not None and np.ndim(names) == 2 and np.shape(names) == (rows, shape[-1]) and len(shape) == 1:
+        return as_texts(names)
+    last = names_for(names, shape[-1]) or [f"output {i}" if len(shape) == 1 else str(i) for i in range(shape[-1])]
     first = [", ".join(map(str, index)) for index in np.ndindex(shape[:-1])]
     return np.array([f"{where} · {name}" if where else name for where in first for name in last], dtype=object)

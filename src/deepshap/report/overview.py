@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from .content import Content, Part
-from .examples import Judged
+from .examples import Judgement
 
 MOST_WORDS = 300
 MOST_GROUPS = 40
@@ -52,7 +52,7 @@ def number(value: float, digits: int) -> str:
     return (f"{head}e{int(power)}" if power else head).replace("-", "−")
 
 
-def in_order(name: str) -> list[Any]:
+def natural_order(name: str) -> list[Any]:
     """Return a key that sorts names with the numbers in them by size."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
@@ -84,12 +84,12 @@ class Importance:
 
     def packed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the page needs for these outputs; what follows the outputs is always kept."""
-        kept = np.append(outputs, np.arange(self.outputs, len(self.size)))
-        content = {"limit": self.limit[kept].astype(np.float32)}
+        selected = np.append(outputs, np.arange(self.outputs, len(self.size)))
+        content = {"limit": self.limit[selected].astype(np.float32)}
         for name in ("feature_size", "feature_signed", "step_size", "step_signed", "feature_error"):
             if getattr(self, name) is not None:
-                content[name] = getattr(self, name)[kept].astype(np.float32)
-        return content | decimal("size", self.size[kept]) | decimal("signed", self.signed[kept])
+                content[name] = getattr(self, name)[selected].astype(np.float32)
+        return content | decimal("size", self.size[selected]) | decimal("signed", self.signed[selected])
 
 
 def importance(part: Part, highest: np.ndarray | None) -> Importance:
@@ -98,7 +98,7 @@ def importance(part: Part, highest: np.ndarray | None) -> Importance:
     axes = (*shape[1:3], shape[3] + (highest is not None))
     size, signed, limit = np.zeros(axes), np.zeros(axes), np.zeros(axes[-1])
     for rows, values in part.blocks():
-        values = _with_highest(values, highest, rows)
+        values = _append_highest(values, highest, rows)
         signed += values.sum(0)
         np.abs(values, out=values)
         size += values.sum(0)
@@ -108,36 +108,36 @@ def importance(part: Part, highest: np.ndarray | None) -> Importance:
     means = {"feature_size": size.sum(0) * per_row, "feature_signed": signed.sum(0) * per_row}
     names, counts = part.feature_names, None
     if part.kind == "text":
-        names, counts, means = _by_word(part, highest)
+        names, counts, means = _sum_by_word(part, highest)
     elif part.errors is not None:
-        means["feature_error"] = part.errors.of(lambda array: _with_highest(array, highest).sum(1)).of_mean()
+        means["feature_error"] = part.errors.of(lambda array: _append_highest(array, highest).sum(1)).of_mean()
     size, signed = size * per_step, signed * per_step
     means |= {"step_size": size.sum(1), "step_signed": signed.sum(1), "size": size, "signed": signed}
-    means = {name: _with_all(np.moveaxis(mean, -1, 0), shape[3]) for name, mean in means.items()}
+    means = {name: _append_all(np.moveaxis(mean, -1, 0), shape[3]) for name, mean in means.items()}
     return Importance(
-        **means, outputs=shape[3], rows=rows, limit=_with_all(limit, shape[3]), names=names, counts=counts
+        **means, outputs=shape[3], rows=rows, limit=_append_all(limit, shape[3]), names=names, counts=counts
     )
 
 
-def _with_highest(values: np.ndarray, highest: np.ndarray | None, rows: Any = slice(None)) -> np.ndarray:
+def _append_highest(values: np.ndarray, highest: np.ndarray | None, rows: Any = slice(None)) -> np.ndarray:
     """Put the highest output of each row behind the outputs."""
     if highest is None:
         return values
     return np.concatenate([values, np.take_along_axis(values, highest[rows, None, None, None], -1)], -1)
 
 
-def _with_all(means: np.ndarray, outputs: int) -> np.ndarray:
+def _append_all(means: np.ndarray, outputs: int) -> np.ndarray:
     """Put the mean of several outputs behind them, in front of the highest."""
     return np.insert(means, outputs, means[:outputs].mean(0), axis=0) if outputs > 1 else means
 
 
-def _by_word(part: Part, highest: np.ndarray | None) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+def _sum_by_word(part: Part, highest: np.ndarray | None) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """Sum attributions by word instead of by feature, the largest share first; (words, outputs). Padding is no word."""
     assert part.data is not None
-    found = part.data[..., 0]
-    there = part.there & (found != None)  # noqa: E711 (of an array)
-    words, index = np.unique(found[there].astype(str), return_inverse=True)
-    values = _with_highest(part.values, highest)[..., 0, :][there].astype(np.float64)
+    data = part.data[..., 0]
+    there = part.there & (data != None)  # noqa: E711 (of an array)
+    words, index = np.unique(data[there].astype(str), return_inverse=True)
+    values = _append_highest(part.values, highest)[..., 0, :][there].astype(np.float64)
     size, signed = np.zeros((len(words), values.shape[1])), np.zeros((len(words), values.shape[1]))
     np.add.at(size, index, np.abs(values))
     np.add.at(signed, index, values)
@@ -148,7 +148,7 @@ def _by_word(part: Part, highest: np.ndarray | None) -> tuple[list[str], np.ndar
 
 
 # ---------------------------------------------------------------------- groups of rows, and points
-def groups_of(content: Content, judged: Judged, labels: Any) -> dict[str, np.ndarray]:
+def group_masks(content: Content, judged: Judgement, labels: Any) -> dict[str, np.ndarray]:
     """Name groups of rows, each with its mask: those of the user, right and wrong ones, by true and by predicted class.
 
     Raises
@@ -165,11 +165,15 @@ def groups_of(content: Content, judged: Judged, labels: Any) -> dict[str, np.nda
     if judged.wrong is not None:
         named.append(("", np.where(judged.wrong, "wrong", "right").astype(object)))
     if judged.predicted is not None:
-        named += [(f"{what}: ", found) for what, found in (("true", judged.true), ("predicted", judged.predicted))]
+        named += [
+            (f"{what}: ", row_labels) for what, row_labels in (("true", judged.true), ("predicted", judged.predicted))
+        ]
     masks: dict[str, np.ndarray] = {}
-    for what, found in named:
-        for label in [] if found is None else sorted({str(one) for one in found}, key=in_order):
-            mask = np.array([str(one) == label for one in found])
+    for what, row_labels in named:
+        for label in (
+            [] if row_labels is None else sorted({str(row_label) for row_label in row_labels}, key=natural_order)
+        ):
+            mask = np.array([str(row_label) == label for row_label in row_labels])
             masks |= {} if mask.all() else {f"{what}{label}": mask}
     size = max((content.outputs.shape[1] + 2) * sum(part.values.shape[1:3]) for part in content.parts)
     most = min(MOST_GROUPS, MOST_NUMBERS // (4 * size))
@@ -177,30 +181,30 @@ def groups_of(content: Content, judged: Judged, labels: Any) -> dict[str, np.nda
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What the page has of one input beside its importance: arrays of the outputs, which come first, and shared ones."""
+class Breakdown:
+    """Means of groups and sampled points of one input: arrays whose first axis is the outputs, and shared arrays."""
 
     outputs: int
-    each: dict[str, np.ndarray]
+    per_output: dict[str, np.ndarray]
     shared: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None, seed: int) -> Beside:
-        """Take the means of groups, and points."""
+    def of(cls, part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None, seed: int) -> Breakdown:
+        """Return the means of groups and a sample of points."""
         if part.kind not in ("sequence", "table"):
             return cls(part.values.shape[3], {}, {})
-        drawn, shared = _points(part, highest, seed)
-        return cls(part.values.shape[3], _in_groups(part, masks, highest) | drawn, shared)
+        drawn, shared = _sample_points(part, highest, seed)
+        return cls(part.values.shape[3], _average_groups(part, masks, highest) | drawn, shared)
 
     def packed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the page needs for these outputs."""
-        if not self.each:
+        if not self.per_output:
             return self.shared
-        kept = np.append(outputs, np.arange(self.outputs, len(next(iter(self.each.values())))))
-        return {name: array[kept] for name, array in self.each.items()} | self.shared
+        selected = np.append(outputs, np.arange(self.outputs, len(next(iter(self.per_output.values())))))
+        return {name: array[selected] for name, array in self.per_output.items()} | self.shared
 
 
-def _in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None) -> dict[str, np.ndarray]:
+def _average_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | None) -> dict[str, np.ndarray]:
     """Average over the rows of each group, as in ``Importance``: (outputs, groups, features) and (outputs, groups, steps).
 
     A step that no row of a group has is NaN. ``feature_error`` are standard errors of ``feature_signed``, if there are any.
@@ -212,25 +216,27 @@ def _in_groups(part: Part, masks: dict[str, np.ndarray], highest: np.ndarray | N
     counts = members.sum(1)[:, None, None]
     sums: dict[str, Any] = {}
     for rows, values in part.blocks():
-        values = _with_highest(values, highest, rows)
-        for name, found in (("size", np.abs(values)), ("signed", values)):
+        values = _append_highest(values, highest, rows)
+        for name, contributions in (("size", np.abs(values)), ("signed", values)):
             for axis, what in ((1, "feature"), (2, "step")):
                 key = f"{what}_{name}"
-                sums[key] = sums.get(key, 0) + np.tensordot(members[:, rows], found.sum(axis), 1)
+                sums[key] = sums.get(key, 0) + np.tensordot(members[:, rows], contributions.sum(axis), 1)
     means = {
         name: total / (counts if name.startswith("feature") else np.where(there > 0, there, np.nan)[..., None])
         for name, total in sums.items()
     }
     if part.errors is not None:
-        errors = part.errors.of(lambda array: _with_highest(array, highest).sum(1))
+        errors = part.errors.of(lambda array: _append_highest(array, highest).sum(1))
         means["feature_error"] = np.stack([errors.of_rows(mask).of_mean() for mask in masks.values()])
     return {
-        name: _with_all(np.moveaxis(mean, -1, 0), part.values.shape[3]).astype(np.float32)
+        name: _append_all(np.moveaxis(mean, -1, 0), part.values.shape[3]).astype(np.float32)
         for name, mean in means.items()
     }
 
 
-def _points(part: Part, highest: np.ndarray | None, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _sample_points(
+    part: Part, highest: np.ndarray | None, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return values and attributions of steps drawn at random: (outputs, points, features), and what all outputs share."""
     if part.data is None or part.data.dtype.kind not in "biuf":
         return {}, {}
@@ -241,15 +247,15 @@ def _points(part: Part, highest: np.ndarray | None, seed: int) -> tuple[dict[str
     rows, step = rows[drawn], step[drawn]
 
     def at(array: np.ndarray) -> np.ndarray:  # (outputs, points, features)
-        found = array[rows, step][:, None].astype(np.float64)
-        found = _with_highest(found, None if highest is None else highest[rows])[:, 0]
-        return _with_all(np.moveaxis(found, -1, 0), outputs)
+        selected = array[rows, step][:, None].astype(np.float64)
+        selected = _append_highest(selected, None if highest is None else highest[rows])[:, 0]
+        return _append_all(np.moveaxis(selected, -1, 0), outputs)
 
     shared = {"data": part.data[rows, step], "row": rows, "step": step}
-    own = decimal("points", at(part.values))
+    arrays = decimal("points", at(part.values))
     if part.errors is not None:
-        own["point_error"] = at(part.errors.errors).astype(np.float32)
-    return own, {f"point_{name}": array.astype(np.float32) for name, array in shared.items()}
+        arrays["point_error"] = at(part.errors.errors).astype(np.float32)
+    return arrays, {f"point_{name}": array.astype(np.float32) for name, array in shared.items()}
 
 
 # ---------------------------------------------------------------------- faithfulness

@@ -30,8 +30,17 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.labels import duration, plural
 from .content import TOLERANCE, Content, Part, read
-from .examples import Judged, judge, outputs_worth_showing, priorities
-from .overview import Beside, Importance, decimal, faithfulness_section, groups_of, importance, in_order, number
+from .examples import Judgement, judge_predictions, priorities, select_outputs
+from .overview import (
+    Breakdown,
+    Importance,
+    decimal,
+    faithfulness_section,
+    group_masks,
+    importance,
+    natural_order,
+    number,
+)
 
 try:
     from jinja2 import Environment
@@ -46,7 +55,7 @@ SPARE = 5_000  # bytes for what is longer once rows are there: the notice, empty
 MOST_CLASSES = 30  # in a confusion matrix
 ROUGH = 1e-2  # a relative gap that half precision explains
 
-Overall = Sequence[Importance | Beside]  # what there is of all rows together
+Overall = Sequence[Importance | Breakdown]  # what there is of all rows together
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,11 @@ def render(
 ) -> bytes:
     """Return the page."""
     content = read(explanation)
-    judged = judge(content)
-    masks = groups_of(content, judged, groups)
+    judged = judge_predictions(content)
+    masks = group_masks(content, judged, groups)
     highest = content.outputs.argmax(1) if _comparable(content, judged) else None
     overall = [importance(part, highest) for part in content.parts]
-    beside = [Beside.of(part, masks, highest, seed) for part in content.parts]
+    beside = [Breakdown.of(part, masks, highest, seed) for part in content.parts]
     scripts = {"plotly": get_plotlyjs(), "application": _application()}
     template = _template()
     title = title or (f"{content.model}: explanation" if content.model else "Explanation")
@@ -105,8 +114,8 @@ def render(
     budget = int(max_megabytes * 1e6) - len(fill(nothing, {})) - SPARE
     choice = _choose(content, judged, [*overall, *beside], budget, seed)
     blobs = {f"example-{i}": packed for i, packed in enumerate(choice.packed)}
-    blobs |= {f"overall-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(overall)}
-    blobs |= {f"beside-{i}": pack(each.packed(choice.outputs)) for i, each in enumerate(beside)}
+    blobs |= {f"overall-{i}": pack(part.packed(choice.outputs)) for i, part in enumerate(overall)}
+    blobs |= {f"beside-{i}": pack(part.packed(choice.outputs)) for i, part in enumerate(beside)}
     blobs["rows"] = pack(_columns(content, judged, choice))
     return fill(choice, blobs)
 
@@ -160,13 +169,13 @@ def pack(content: Mapping[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------------- what fits
-def _choose(content: Content, judged: Judged, overall: Overall, budget: int, seed: int) -> Choice:
+def _choose(content: Content, judged: Judgement, overall: Overall, budget: int, seed: int) -> Choice:
     order = priorities(content, judged, seed)[:MOST_ROWS]
     count = content.outputs.shape[1]
     if count > 1:
         count = _outputs_that_fit(content, overall, order, budget)
-    outputs = outputs_worth_showing(content, judged, count)
-    budget -= sum(len(pack(each.packed(outputs))) for each in overall)
+    outputs = select_outputs(content, judged, count)
+    budget -= sum(len(pack(part.packed(outputs))) for part in overall)
     names = 2 * max(_size(str(name)) for name in content.output_names.flat)  # what is predicted, what is true
     rows, packed = [], []
     for row in order:
@@ -198,10 +207,10 @@ def _outputs_that_fit(content: Content, overall: Overall, order: np.ndarray, bud
     def size(outputs: int) -> float:
         chosen = np.arange(outputs)
         rows = np.mean([len(_pack_row(content.parts, row, chosen)) for row in sample])
-        return sum(len(pack(each.packed(chosen))) for each in overall) + min(FEW_ROWS, len(order)) * float(rows)
+        return sum(len(pack(part.packed(chosen))) for part in overall) + min(FEW_ROWS, len(order)) * float(rows)
 
-    one, two = size(1), size(2)
-    return int(np.clip(1 + (budget - one) // max(two - one, 1.0), 1, content.outputs.shape[1]))
+    size_of_one, size_of_two = size(1), size(2)
+    return int(np.clip(1 + (budget - size_of_one) // max(size_of_two - size_of_one, 1.0), 1, content.outputs.shape[1]))
 
 
 def _pack_row(parts: list[Part], row: int, outputs: np.ndarray) -> str:
@@ -239,25 +248,25 @@ def _plain(item: Any) -> float | str | None:
 
 
 # ---------------------------------------------------------------------- what the scripts read
-def _columns(content: Content, judged: Judged, choice: Choice) -> dict[str, Any]:
+def _columns(content: Content, judged: Judgement, choice: Choice) -> dict[str, Any]:
     """Return numbers of the shown rows, in float64: (rows, outputs) or (rows,)."""
     grid = np.ix_(choice.rows, choice.outputs)
     columns = {"outputs": content.outputs[grid], "total": content.total[grid], "total_abs": content.total_abs[grid]}
-    for name, known in (("base", content.base), ("gap", content.gap), ("targets", judged.each)):
-        if known is not None:
-            columns[name] = known[grid]
+    for name, column in (("base", content.base), ("gap", content.gap), ("targets", judged.target_values)):
+        if column is not None:
+            columns[name] = column[grid]
     if judged.error is not None:
         columns["error"] = judged.error[choice.rows] * (-1 if judged.margin else 1)
     return columns
 
 
-def _comparable(content: Content, judged: Judged) -> bool:
+def _comparable(content: Content, judged: Judgement) -> bool:
     """Return whether outputs are scores of classes, of which the highest counts."""
-    return content.flat and content.outputs.shape[1] > 1 and judged.each is None
+    return content.flat and content.outputs.shape[1] > 1 and judged.target_values is None
 
 
-def _meta(content: Content, judged: Judged, overall: list[Importance], choice: Choice) -> dict[str, Any]:
-    def kept(column: np.ndarray | None) -> list[Any] | None:
+def _meta(content: Content, judged: Judgement, overall: list[Importance], choice: Choice) -> dict[str, Any]:
+    def shown_rows(column: np.ndarray | None) -> list[Any] | None:
         return None if column is None else [None if v != v else v for v in column[choice.rows].tolist()]  # NaN: unknown
 
     ranked = content.output_names.ndim == 2
@@ -267,10 +276,10 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
         "ids": [content.row_ids[row] for row in choice.rows],
         "outputs": [f"rank {k + 1}" for k in choice.outputs] if ranked else names[choice.outputs].tolist(),
         "ranked": names[np.ix_(choice.rows, choice.outputs)].tolist() if ranked else None,
-        "predicted": kept(judged.predicted),
+        "predicted": shown_rows(judged.predicted),
         "predictedLabel": "highest output" if judged.true is None else "predicted",
-        "true": kept(judged.true),
-        "wrong": kept(judged.wrong),
+        "true": shown_rows(judged.true),
+        "wrong": shown_rows(judged.wrong),
         "errorName": "margin" if judged.margin else "error",
         "errorMeaning": judged.meaning,
         "comparable": _comparable(content, judged),
@@ -278,18 +287,18 @@ def _meta(content: Content, judged: Judged, overall: list[Importance], choice: C
         "confusion": _confusion(judged, content.classes or np.atleast_1d(names).ravel().tolist()),
         "timeLabel": content.time_label,
         "baseKnown": content.base is not None,
-        "largestPart": int(np.argmax([np.abs(each.feature_size).sum() for each in overall])),
-        "parts": [_describe(part, each, choice) for part, each in zip(content.parts, overall, strict=True)],
+        "largestPart": int(np.argmax([np.abs(summary.feature_size).sum() for summary in overall])),
+        "parts": [_describe(part, summary, choice) for part, summary in zip(content.parts, overall, strict=True)],
     }
 
 
-def _confusion(judged: Judged, classes: list[str]) -> dict[str, Any] | None:
+def _confusion(judged: Judgement, classes: list[str]) -> dict[str, Any] | None:
     """Count predictions of each true class over all rows, (true, predicted); classes in the model's order."""
     if judged.predicted is None or judged.true is None:
         return None
     places = {str(name): place for place, name in enumerate(classes)}
-    found = {*map(str, judged.true), *map(str, judged.predicted)}
-    names = sorted(found, key=lambda name: (places.get(name, len(places)), in_order(name)))
+    classes_found = {*map(str, judged.true), *map(str, judged.predicted)}
+    names = sorted(classes_found, key=lambda name: (places.get(name, len(places)), natural_order(name)))
     if len(names) > MOST_CLASSES:
         return None
     counts = np.zeros((len(names), len(names)), int)
@@ -312,13 +321,13 @@ def _describe(part: Part, overall: Importance, choice: Choice) -> dict[str, Any]
         "stepRows": overall.rows.tolist(),
         "names": overall.names,
         "counts": None if overall.counts is None else overall.counts.tolist(),
-        "texts": [" ".join(each) for each in words] if text else None,
-        "words": [len(each) for each in words] if text else None,
+        "texts": [" ".join(row_words) for row_words in words] if text else None,
+        "words": [len(row_words) for row_words in words] if text else None,
     }
 
 
 # ---------------------------------------------------------------------- key facts
-def _facts(content: Content, judged: Judged) -> list[dict[str, str]]:
+def _facts(content: Content, judged: Judgement) -> list[dict[str, str]]:
     """Return the cards of key facts: what was explained, how exactly, and how good the model is."""
     cards: list[dict[str, str]] = []
 
@@ -333,8 +342,8 @@ def _facts(content: Content, judged: Judged) -> list[dict[str, str]]:
         of = f"one of {len(content.classes):,} outputs" if content.classes and len(content.classes) > 1 else ""
         card("Explained output", content.explained or str(names.flat[0]), of)
     else:
-        some = ", ".join(map(str, names[:4])) + (", …" if count > 4 else "") if names.ndim == 1 else ""
-        card("Outputs", f"{count:,}", some)
+        first_names = ", ".join(map(str, names[:4])) + (", …" if count > 4 else "") if names.ndim == 1 else ""
+        card("Outputs", f"{count:,}", first_names)
     background = dict(content.background or {})
     rows = background.pop("rows", "given" if background else "not recorded")
     rest = [f"{value}" if key == "description" else f"{key}: {value}" for key, value in background.items()]
@@ -369,14 +378,14 @@ def _card_of_gap(gap: np.ndarray | None, card: Any) -> None:
         card(name, "not checked", "outputs or base values are not part of this explanation")
         return
     largest = float(gap.max())
-    state, told = (
+    state, verdict = (
         ("good", "attributions add up to the outputs")
         if largest <= TOLERANCE
         else ("rough", "they add up as roughly as in half precision")
         if largest <= ROUGH
         else ("bad", "attributions do not add up to the outputs")
     )
-    card(name, number(largest, 2), of + told, state)
+    card(name, number(largest, 2), of + verdict, state)
 
 
 def _shape(part: Part) -> str:
