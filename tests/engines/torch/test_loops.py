@@ -162,7 +162,7 @@ def test_a_pass_for_each_reference(together, monkeypatch):
 
 def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
     """It has found multipliers for steps that it did not reach."""
-    model, original, calls = Loop("GRUCell", USES["the last"][0]), autograd._known, []
+    model, original, calls = Loop("GRUCell", USES["the last"][0]), autograd._take_known_multipliers, []
 
     def fails(step):
         calls.append(step)
@@ -171,7 +171,7 @@ def test_a_backward_pass_that_failed_leaves_nothing(together, monkeypatch):
         return original(step)
 
     wanted = written_out(model, X[:1], R[:1], monkeypatch)
-    monkeypatch.setattr(autograd, "_known", fails)
+    monkeypatch.setattr(autograd, "_take_known_multipliers", fails)
     assert_close(values(model, X[:1], R[:1]), wanted, 1e-12)
     assert len(calls) > 2
 

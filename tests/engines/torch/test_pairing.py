@@ -68,7 +68,7 @@ def runs(monkeypatch):
 
 def pairwise(monkeypatch, model, rows, background):
     with monkeypatch.context() as patched:
-        patched.setattr(TorchEngine, "_can_be_crossed", lambda *_: False)
+        patched.setattr(TorchEngine, "_can_run_all_pairs", lambda *_: False)
         return values(model, rows, background)
 
 

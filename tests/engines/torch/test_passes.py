@@ -151,7 +151,7 @@ def test_a_run_leaves_its_memory_with_its_last_line(make, uncollected, monkeypat
     steps, original = [], backward.Traced.contributions
 
     def kept(self, *given):
-        steps.extend(map(weakref.ref, self.tracer.tape.steps))
+        steps.extend(map(weakref.ref, self.tracer.tape.records))
         return original(self, *given)
 
     monkeypatch.setattr(backward.Traced, "contributions", kept)
@@ -197,7 +197,7 @@ def test_kernels_get_arrays_without_gaps(passes, monkeypatch):
 
 
 def test_with_arguments_of_the_rows(passes, monkeypatch):
-    monkeypatch.setattr(engine, "quicker_together", lambda *_: False)
+    monkeypatch.setattr(engine, "is_faster_at_once", lambda *_: False)
     small, parts = passes
     torch.manual_seed(0)
     model, background, x = Masked().double(), torch.randn(60, STEPS, FEATURES).double(), torch.randn(2, STEPS, FEATURES)

@@ -40,9 +40,9 @@ def recordings(monkeypatch):
     sizes = []
     original = TorchEngine.record
 
-    def record(engine, references, begun=None):
+    def record(engine, references, prefix_cache=None):
         sizes.append(len(references))
-        return original(engine, references, begun)
+        return original(engine, references, prefix_cache)
 
     monkeypatch.setattr(TorchEngine, "record", record)
     return sizes

@@ -65,20 +65,20 @@ MODELS = {
 @pytest.fixture
 def crossed_runs(monkeypatch):
     """Count the examples of every crossed run."""
-    sizes, original = [], engine_module.TorchEngine._crossed
+    sizes, original = [], engine_module.TorchEngine._all_pairs
 
     def all_pairs(engine, comparison, *rest):
         sizes.append(len(comparison.examples))
         return original(engine, comparison, *rest)
 
-    monkeypatch.setattr(engine_module.TorchEngine, "_crossed", all_pairs)
+    monkeypatch.setattr(engine_module.TorchEngine, "_all_pairs", all_pairs)
     return sizes
 
 
 @pytest.fixture
 def groups(crossed_runs, monkeypatch):
     """Group wherever that is possible."""
-    monkeypatch.setattr(engine_module, "quicker_together", lambda *_: False)
+    monkeypatch.setattr(engine_module, "is_faster_at_once", lambda *_: False)
     return crossed_runs
 
 
@@ -282,7 +282,7 @@ def test_a_model_that_moves_rows_by_arguments_is_run_on_all_pairs(groups):
     explainer = deepshap.DeepExplainer(model, background)
     found = explainer.shap_values(x, additional_forward_args=(lengths,))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
-    assert explainer.engine._pairwise
+    assert explainer.engine._needs_aligned_pairs
 
 
 @pytest.mark.parametrize(
@@ -293,13 +293,13 @@ def test_pairs_of_recurrent_layers_run_together_as_far_as_memory_allows(
 ):
     """Where not even one example fits with the references of a chunk, they go by their lengths."""
     torch.manual_seed(0)
-    runs, original = [], engine_module.TorchEngine._on_all_pairs
+    runs, original = [], engine_module.TorchEngine._aligned_pairs
 
     def on_all_pairs(engine, comparison, *rest):
         runs.append(len(comparison.examples))
         return original(engine, comparison, *rest)
 
-    monkeypatch.setattr(engine_module.TorchEngine, "_on_all_pairs", on_all_pairs)
+    monkeypatch.setattr(engine_module.TorchEngine, "_aligned_pairs", on_all_pairs)
     model, background = MODELS["LSTM"].double(), torch.randn(10, STEPS, FEATURES, dtype=torch.float64)
     x, lengths = torch.randn(30, STEPS, FEATURES, dtype=torch.float64), torch.arange(30) % STEPS + 1
     explainer = deepshap.DeepExplainer(model, background, max_memory=memory)

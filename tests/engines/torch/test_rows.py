@@ -308,7 +308,7 @@ MOVING: dict[str, Callable[[], nn.Module]] = {
 def ways(monkeypatch) -> list[str]:
     """Which ways explanations take."""
     taken: list[str] = []
-    for name in ("_crossed", "_on_all_pairs"):
+    for name in ("_all_pairs", "_aligned_pairs"):
         original = getattr(TorchEngine, name)
 
         def noted(*args: Any, name: str = name, original: Any = original) -> Any:
@@ -321,7 +321,7 @@ def ways(monkeypatch) -> list[str]:
 
 def on_all_pairs(model: nn.Module, x: Tensor, r: Tensor, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patched:
-        patched.setattr(TorchEngine, "_can_be_crossed", lambda *_: False)
+        patched.setattr(TorchEngine, "_can_run_all_pairs", lambda *_: False)
         return deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
 
 
@@ -331,7 +331,7 @@ def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
     model, x, r = built(MODELS[name]()), drawn(examples, STEPS, FEATURES), drawn(references, STEPS, FEATURES, seed=1)
     explainer = deepshap.DeepExplainer(model, r, progress=False)
     found = [explainer.shap_values(x) for _ in range(3)]
-    assert {*ways} == {"_crossed"}
+    assert {*ways} == {"_all_pairs"}
     wanted = on_all_pairs(model, x, r, monkeypatch)
     for values in found:
         assert_close(values, wanted, 1e-11)
@@ -343,7 +343,7 @@ def test_by_kernels(name, ways, monkeypatch):
     monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
     model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(150, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
-    assert {*ways} == {"_crossed"}
+    assert {*ways} == {"_all_pairs"}
     monkeypatch.setattr(jit_threshold.PAIRS, "beyond", np.inf)
     monkeypatch.setattr(fused.THRESHOLD, "beyond", np.inf)
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
@@ -353,7 +353,7 @@ def test_by_kernels(name, ways, monkeypatch):
 def test_others_run_on_all_pairs(name, ways, monkeypatch):
     model, x, r = built(PAIRWISE[name]()), drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
-    assert ways[-1] == "_on_all_pairs"
+    assert ways[-1] == "_aligned_pairs"
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
@@ -379,7 +379,7 @@ def test_two_orders_in_one_call(ways, monkeypatch):
     deepshap.register_rule(Turned, "smooth")
     try:
         found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
-        assert ways[-1] == "_on_all_pairs"
+        assert ways[-1] == "_aligned_pairs"
         assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
     finally:
         deepshap.unregister_rule(Turned)
@@ -418,7 +418,7 @@ def test_an_order_that_the_first_rows_may_hide(name, alike, monkeypatch):
     model, x, r = model.float(), x.float(), r.float()
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x, check_additivity=False)
     with monkeypatch.context() as patched:
-        patched.setattr(TorchEngine, "_can_be_crossed", lambda *_: False)
+        patched.setattr(TorchEngine, "_can_run_all_pairs", lambda *_: False)
         explainer = deepshap.DeepExplainer(model, r, progress=False)
         wanted = explainer.shap_values(x, check_additivity=False)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
@@ -452,7 +452,7 @@ def test_an_order_that_low_precision_hides(dtype, ways):
     x, r = (1 + 0.2 * torch.rand(n, STEPS, FEATURES, generator=torch.Generator().manual_seed(n)) for n in (3, 4))
     layer.to(dtype)
     deepshap.DeepExplainer(forward, r.to(dtype), progress=False).shap_values(x.to(dtype))
-    assert ways[-1] == "_on_all_pairs"
+    assert ways[-1] == "_aligned_pairs"
 
 
 def test_a_single_row_that_takes_another_way(ways, monkeypatch):
@@ -464,7 +464,7 @@ def test_a_single_row_that_takes_another_way(ways, monkeypatch):
 
     x, r = drawn(3, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(forward, r, progress=False).shap_values(x)
-    assert ways[-1] == "_on_all_pairs"
+    assert ways[-1] == "_aligned_pairs"
     assert_close(found, on_all_pairs(forward, x, r, monkeypatch), 1e-11)
 
 
@@ -472,7 +472,7 @@ def test_a_single_row_that_takes_another_way(ways, monkeypatch):
 def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
     model, x, r = built(MOVING[name]()), drawn(2, STEPS, FEATURES), drawn(5, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
-    assert {*ways} == {"_on_all_pairs"}
+    assert {*ways} == {"_aligned_pairs"}
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 

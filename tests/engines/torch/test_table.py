@@ -29,9 +29,9 @@ def test_every_signature_of_aten_is_in_the_table():
 
 @pytest.mark.wide
 def test_every_operation_of_the_table_is_met_by_a_case(monkeypatch):
-    seen, follow = set(), Tracer._followed
+    seen, follow = set(), Tracer._run_active
     monkeypatch.setattr(
-        Tracer, "_followed", lambda self, call, *rest: (seen.add(call.name), follow(self, call, *rest))[1]
+        Tracer, "_run_active", lambda self, call, *rest: (seen.add(call.name), follow(self, call, *rest))[1]
     )
     for case in CASES:
         engine = explainer_of(case, case.model(), case.inputs(1, 1)).engine

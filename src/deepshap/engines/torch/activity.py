@@ -237,14 +237,14 @@ def index_mismatch(what: str, advice: str = "indices") -> IndexMismatch:
 
 def run_on_surrogates(call: Call, args: Any, kwargs: Any, run: Callable[..., Any], rounds: bool = False) -> Any:
     """Run a call with integer and boolean inputs replaced by their surrogates, and attach surrogates to its results."""
-    function = call.own
+    function = call.implementation
     has_surrogates = call.has_surrogates and any(map(surrogate_of, tensors((args, kwargs))))
     if not (rounds or has_surrogates):  # most calls
-        return run(function, args, kwargs, call.given)
+        return run(function, args, kwargs, call.operands)
     with torch.no_grad():
         native = function(*detached(args), **kwargs)
     if not has_surrogates and isinstance(native, Tensor) and is_continuous(native.dtype):
-        return run(function, args, kwargs, call.given)
+        return run(function, args, kwargs, call.operands)
     if not isinstance(native, Tensor):
         substituted = replace((args, kwargs), _substitute)
         return _restore_dtypes(native, run(function, *substituted, tensors(substituted)))

@@ -1,10 +1,10 @@
-"""Which rows belong together: where the rows lie in a value of the example's run and of the reference's.
+"""The batch axis of values: where the rows of the example run and of the reference run are in each value.
 
-The two sides ran on different numbers of rows, n and b. So the axis on which their shapes differ is the axis of the rows. It may
-hold more than rows, where a model joined rows with steps or channels, ``x.reshape(rows * channels, steps)``: then it has k n and
-k b entries, laid out as (outer, rows, inner). ``BatchAxis`` says where the rows are; ``beside`` and ``repeated`` lay both
-sides out for a rule. Sizes do not tell ``outer``: ``FoldedBatch`` finds it by comparing a run on two rows with runs of each
-alone. A model that joins rows in any other order runs on all pairs.
+The two sides ran on different numbers of rows, n and b. The axis on which their shapes differ is therefore the batch axis.
+It may hold more than rows, where a model folds steps or channels into it, ``x.reshape(rows * channels, steps)``. It then
+has k n and k b entries, in the order (outer, rows, inner). ``BatchAxis`` says where the rows are. ``broadcast_pairs`` and
+``repeat_pairs`` lay both sides out for a rule. Shapes do not determine ``outer``: ``FoldedBatch`` finds it by comparing a
+run on two rows with runs on each alone. A model that folds rows in any other order runs on all pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .tree import is_continuous, tensors
 
 
 class BatchAxis(NamedTuple):
-    """Where the rows of a value lie: an axis, where all come ``outer`` times, each time with ``inner`` entries of each."""
+    """Where the rows of a value are: on an axis, where all rows occur ``outer`` times, each time with ``inner`` entries."""
 
     axis: int
     outer: int = 1
@@ -30,19 +30,19 @@ class BatchAxis(NamedTuple):
 
     @property
     def entries(self) -> int:
-        """Of each row."""
+        """Return the number of entries of each row."""
         return self.outer * self.inner
 
-    def spread(self, v: Tensor, ahead: int = 0) -> Tensor:
-        """View a value with its axis, behind so many others, as three of which the second holds the rows."""
+    def split(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """View the batch axis, after ``ahead`` other axes, as three axes of which the second holds the rows."""
         return v.unflatten(ahead + self.axis, (self.outer, -1, self.inner))
 
-    def apart(self, v: Tensor, ahead: int = 0) -> Tensor:
-        """As ``spread``, without axes of a single entry."""
+    def unfold(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """View the batch axis like ``split``, without axes of size one."""
         return v if self.entries == 1 else v.unflatten(ahead + self.axis, self._sizes)
 
-    def joined(self, v: Tensor, ahead: int = 0) -> Tensor:
-        """The way back from ``apart``."""
+    def fold(self, v: Tensor, ahead: int = 0) -> Tensor:
+        """Undo ``unfold``."""
         return v if self.entries == 1 else v.flatten(ahead + self.axis, ahead + self.axis + len(self._sizes) - 1)
 
     @property
@@ -51,7 +51,7 @@ class BatchAxis(NamedTuple):
 
 
 class RowSelection(NamedTuple):
-    """Some rows of several parts, the same of each."""
+    """Some rows of each of several parts."""
 
     rows: slice
     parts: int = 1
@@ -61,24 +61,24 @@ FIRST = BatchAxis(0)  # where most models have them
 
 
 def row_axis(x: Tensor, r: Tensor, pairs: Pairs) -> int:
-    """Find the one axis on which crossed sides differ: it holds the rows."""
-    place = row_place(x, r, pairs)
-    if place.entries != 1:
+    """Return the axis of the rows, where it holds nothing else."""
+    axis = batch_axis_of(x, r, pairs)
+    if axis.entries != 1:
         raise _misaligned(x, r)
-    return place.axis
+    return axis.axis
 
 
-def row_place(x: Tensor, r: Tensor, pairs: Pairs) -> BatchAxis:
-    """Where the rows lie of sides that ran apart."""
-    own, other, (n, b) = x.shape, r.shape, pairs.grid
-    if own and other and (own[0], other[0]) == (n, b) and own[1:] == other[1:]:
+def batch_axis_of(x: Tensor, r: Tensor, pairs: Pairs) -> BatchAxis:
+    """Return the batch axis of a value, from the shapes of sides that ran on different numbers of rows."""
+    shape, reference_shape, (n, b) = x.shape, r.shape, pairs.grid
+    if shape and reference_shape and (shape[0], reference_shape[0]) == (n, b) and shape[1:] == reference_shape[1:]:
         return FIRST
-    differing = [axis for axis, sizes in enumerate(zip(own, other, strict=False)) if sizes[0] != sizes[1]]
+    differing = [axis for axis, sizes in enumerate(zip(shape, reference_shape, strict=False)) if sizes[0] != sizes[1]]
     if x.dim() != r.dim() or len(differing) != 1:
         raise _misaligned(x, r)
     (axis,) = differing
-    entries, rest = divmod(own[axis], n)
-    if rest or entries * b != other[axis]:
+    entries, rest = divmod(shape[axis], n)
+    if rest or entries * b != reference_shape[axis]:
         raise _misaligned(x, r)
     outer = pairs.outer if entries > 1 else 1
     if not outer or entries % outer:
@@ -90,69 +90,73 @@ def _misaligned(x: Tensor, r: Tensor) -> TraceMismatch:
     return TraceMismatch(f"shape {tuple(x.shape)} beside {tuple(r.shape)}")
 
 
-def beside(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) where they are not crossed."""
+def broadcast_pairs(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """View both sides so that they broadcast to (references, *x.shape), or (1, *x.shape) without ``all_pairs``."""
     axis, r = rows_first(x, r, pairs)
     return x.unsqueeze(0), r.unsqueeze(axis)
 
 
 def rows_first(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[int, Tensor]:
-    """The reference side with its rows on the first axis, and the axis to be put in for it to broadcast."""
+    """Return the axis to insert for the reference side to broadcast, and the reference side with its rows first."""
     if not pairs.all_pairs:
-        return 0, _alike(x, r)[1]
+        return 0, _check_equal_shapes(x, r)[1]
     axis = row_axis(x, r, pairs)
     return axis + 1, r.movedim(axis, 0) if axis else r
 
 
-def repeated(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+def repeat_pairs(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Repeat both sides to all pairs, examples outermost."""
     if not pairs.all_pairs:
-        return _alike(x, r)
-    axis, outer, inner = place = row_place(x, r, pairs)
+        return _check_equal_shapes(x, r)
+    axis, outer, inner = batch_axis = batch_axis_of(x, r, pairs)
     shape = [*x.shape[:axis], outer, *pairs.grid, inner, *x.shape[axis + 1 :]]
-    sides = place.spread(x).unsqueeze(axis + 2), place.spread(r).unsqueeze(axis + 1)
-    own, other = (t.expand(shape).flatten(axis, axis + 3) for t in sides)
-    return own, other
+    sides = batch_axis.split(x).unsqueeze(axis + 2), batch_axis.split(r).unsqueeze(axis + 1)
+    examples, references = (t.expand(shape).flatten(axis, axis + 3) for t in sides)
+    return examples, references
 
 
-def _alike(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+def _check_equal_shapes(x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape != r.shape:
         raise _misaligned(x, r)
     return x, r
 
 
-def unmerged(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """View both sides so that their rows have an axis of their own."""
-    place = row_place(x, r, pairs)
-    return place.apart(x), place.apart(r)
+def unfold_rows(x: Tensor, r: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """View both sides with their rows on an axis of their own."""
+    axis = batch_axis_of(x, r, pairs)
+    return axis.unfold(x), axis.unfold(r)
 
 
-def some_of(r: Tensor, place: BatchAxis, chosen: slice) -> Tensor:
-    """Some rows of the reference side."""
-    count = chosen.stop - chosen.start
-    if place.entries == 1:
-        return r.narrow(place.axis, chosen.start, count)
-    return place.spread(r).narrow(place.axis + 1, chosen.start, count).flatten(place.axis, place.axis + 2)
+def select_references(r: Tensor, batch_axis: BatchAxis, selection: slice) -> Tensor:
+    """Return some rows of the reference side."""
+    count = selection.stop - selection.start
+    if batch_axis.entries == 1:
+        return r.narrow(batch_axis.axis, selection.start, count)
+    return (
+        batch_axis.split(r)
+        .narrow(batch_axis.axis + 1, selection.start, count)
+        .flatten(batch_axis.axis, batch_axis.axis + 2)
+    )
 
 
-def to_rows(m: Tensor, place: BatchAxis | None) -> Tensor:
-    """From (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
-    if place is None:
+def flatten_pairs(m: Tensor, batch_axis: BatchAxis | None) -> Tensor:
+    """Reshape (outputs, references, *shape of an example's value) to (outputs, *shape of all pairs)."""
+    if batch_axis is None:
         return m.squeeze(1)
-    return place.spread(m, 2).movedim(1, place.axis + 3).flatten(place.axis + 1, place.axis + 4)
+    return batch_axis.split(m, 2).movedim(1, batch_axis.axis + 3).flatten(batch_axis.axis + 1, batch_axis.axis + 4)
 
 
-def from_rows(m: Tensor, pairs: Pairs, place: BatchAxis | None) -> Tensor:
-    """The way back."""
-    if place is None:
+def unflatten_pairs(m: Tensor, pairs: Pairs, batch_axis: BatchAxis | None) -> Tensor:
+    """Undo ``flatten_pairs``."""
+    if batch_axis is None:
         return m.unsqueeze(1)
-    axis, outer, inner = place
-    spread = m.unflatten(axis + 1, (outer, -1, pairs.references, inner))
-    return spread.movedim(axis + 3, 1).flatten(axis + 2, axis + 4)
+    axis, outer, inner = batch_axis
+    unfolded = m.unflatten(axis + 1, (outer, -1, pairs.references, inner))
+    return unfolded.movedim(axis + 3, 1).flatten(axis + 2, axis + 4)
 
 
-def scattered(rows: Tensor) -> Tensor:
-    """Rows near some others, whose entries differ: larger ones, or integers in another order."""
+def perturbed(rows: Tensor) -> Tensor:
+    """Return rows near others with different entries: larger ones, or integers in another order."""
     if not rows.is_floating_point():
         return rows.roll(1, -1)
     noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
@@ -160,10 +164,10 @@ def scattered(rows: Tensor) -> Tensor:
     return rows + noise * (0.1 * rows.abs() + 0.01 * torch.where(size > 0, size, torch.ones_like(size)))
 
 
-class Orders(NamedTuple):
-    """How often all rows come on the axis that they share with something else, see ``BatchAxis``; 0 where that is not known.
+class RowOrders(NamedTuple):
+    """The ``outer`` of the batch axes (see ``BatchAxis``) of constants and of Python values, by their position on a tape.
 
-    In ``constants`` and in ``values`` that Python has seen, by their places in a tape.
+    0 stands for an unknown order.
     """
 
     constants: Sequence[int] = ()
@@ -171,162 +175,173 @@ class Orders(NamedTuple):
 
 
 def equal_or_nan(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same, or no numbers in the same places."""
+    """Return whether two tensors are equal, with NaN at the same positions."""
     return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-Fits = set[int] | None  # of a value, how often all rows may come on their axis; None where they have it for themselves
+PossibleOrders = set[int] | None  # possible ``outer`` of a value; None for rows with an axis of their own
 
 
 @dataclass
 class FoldedBatch:
-    """Rows that share an axis with something else, as a run on two rows shows them: with the ``calls`` of that run.
+    """The order of rows that share an axis with something else, found in a run on two rows that made these ``calls``.
 
     Attributes
     ----------
-    steps : of the values of each step, how often all rows may come.
-    orders : the same of constants, and of values that Python has seen.
+    records : for each operation record, the possible orders of its values.
+    orders : the orders of constants and of Python values.
     """
 
     calls: list[str]
-    steps: list[list[Fits]]
-    orders: Orders
+    records: list[list[PossibleOrders]]
+    orders: RowOrders
 
     @classmethod
     def find(
         cls, both: Points, alone: Sequence[Any], record: Callable[[Points], Any], eps: float
     ) -> FoldedBatch | None:
-        """Look at a run on two rows, and where entries are alike, at one on others; None where all rows have axes of their own.
+        """Compare a run on two rows with runs on each; return None if all rows have axes of their own.
+
+        If entries of a row are equal, several orders are possible, and a run on perturbed rows decides.
 
         Raises
         ------
         TraceMismatch
-            If the rows lie in no order that is known.
+            If the rows are in no known order.
         """
-        merged = cls._shown_by(record(both), alone, eps)
-        if all(fits is None for step in merged.steps for fits in step):
+        folded = cls._compare(record(both), alone, eps)
+        if all(orders is None for record_orders in folded.records for orders in record_orders):
             return None
-        if any(fits and len(fits) > 1 for step in merged.steps for fits in step):
-            both = replace(both, inputs=tuple(map(scattered, both.inputs)))
-            other = cls._shown_by(record(both), [record(both[[row]]) for row in (0, 1)], eps)
-            merged.steps = [
-                [None if own is None or new is None else own & new for own, new in zip(*values, strict=True)]
-                for values in zip(merged.steps, other.steps, strict=True)
+        if any(orders and len(orders) > 1 for record_orders in folded.records for orders in record_orders):
+            both = replace(both, inputs=tuple(map(perturbed, both.inputs)))
+            second = cls._compare(record(both), [record(both[[row]]) for row in (0, 1)], eps)
+            folded.records = [
+                [None if a is None or b is None else a & b for a, b in zip(*values, strict=True)]
+                for values in zip(folded.records, second.records, strict=True)
             ]
-        for step in merged.steps:
-            _common(step)
-        return merged
+        for record_orders in folded.records:
+            _common_order(record_orders)
+        return folded
 
     @classmethod
-    def _shown_by(cls, both: Any, alone: Sequence[Any], eps: float) -> FoldedBatch:
+    def _compare(cls, both: Any, alone: Sequence[Any], eps: float) -> FoldedBatch:
         """Compare a run on two rows with those of each alone.
 
         Raises
         ------
         TraceMismatch
-            If the rows lie in no order that is known, each with all of its entries, or if a single row takes another way.
+            If the rows are in no known order, each with all of its entries, or if a single row takes another branch.
         """
-        calls, one = both.names, alone[-1]  # which keeps its constants, as the other one may not: they are the same
+        calls, single = both.names, alone[-1]  # the last tape keeps its constants
         if any(tape.names != calls for tape in alone):
             raise TraceMismatch("a single row makes other calls than two")
-        runs = [both.steps, *(tape.steps for tape in alone)]
-        steps = [_fits([*map(_values, each)], eps) for each in zip(*runs, strict=True)]
-        if any(fits is not None and not fits for step in steps for fits in step):
+        runs = [both.records, *(tape.records for tape in alone)]
+        records = [
+            _possible_orders_of_all([*map(_values, records_of_call)], eps)
+            for records_of_call in zip(*runs, strict=True)
+        ]
+        if any(orders is not None and not orders for record_orders in records for orders in record_orders):
             raise TraceMismatch("rows lie in no order that is known")
         constants = [
-            _first(_fits([own.tensors, single.tensors, single.tensors], eps))
-            for own, single in zip(both.constants, one.constants, strict=True)
+            _first_order(_possible_orders_of_all([two.tensors, one.tensors, one.tensors], eps))
+            for two, one in zip(both.constants, single.constants, strict=True)
         ]
         seen = [
-            _first(_fits([tensors(own), tensors(single), tensors(single)], eps))
-            for own, single in zip(both.values, one.values, strict=True)
+            _first_order(_possible_orders_of_all([tensors(two), tensors(one), tensors(one)], eps))
+            for two, one in zip(both.values, single.values, strict=True)
         ]
-        return cls(calls, steps, Orders(constants, seen))
+        return cls(calls, records, RowOrders(constants, seen))
 
-    def show(self, own: Any) -> None:
-        """Tell the steps of a run in which order their rows lie.
+    def apply(self, tape: Any) -> None:
+        """Set the order of the rows in the records of a tape.
 
-        Where that is not sure, the values of the references must be the same for all: any order is right then.
+        If several orders are possible, the references' values must be equal for all rows: any order is right then.
 
         Raises
         ------
         TraceMismatch
-            If they are not, or the run is another one than that which showed the order.
+            If they are not, or if the tape has other calls than the run that showed the order.
         """
-        assert own.reference is not None
-        if own.names != self.calls:
+        assert tape.reference is not None
+        if tape.names != self.calls:
             raise TraceMismatch("other calls than those of two rows")
-        for step, found in zip(own.steps, self.steps, strict=True):
-            if any(found):
-                step.pairs = step.pairs._replace(outer=_common(found))
-            for x, r, fits in zip(_values(step), _values(step.reference), found, strict=True):
-                if fits and len(fits) > 1:
-                    _check_alike(x, r, step.pairs)
+        for record, possible in zip(tape.records, self.records, strict=True):
+            if any(possible):
+                record.pairs = record.pairs._replace(outer=_common_order(possible))
+            for x, r, orders in zip(_values(record), _values(record.reference), possible, strict=True):
+                if orders and len(orders) > 1:
+                    _check_rows_equal(x, r, record.pairs)
 
 
-def _check_alike(x: Tensor, r: Tensor, pairs: Pairs) -> None:
-    side = r.movedim(row_place(x, r, pairs).axis, 0)
+def _check_rows_equal(x: Tensor, r: Tensor, pairs: Pairs) -> None:
+    side = r.movedim(batch_axis_of(x, r, pairs).axis, 0)
     if not equal_or_nan(side, side[:1].expand_as(side)):
         raise TraceMismatch(f"how the rows of shape {tuple(x.shape)} lie is not known")
 
 
 def _values(record: OperationRecord | None) -> tuple[Tensor, ...]:
-    """All that a rule looks at."""
+    """Return all values that a rule uses."""
     assert record is not None
     return *record.inputs, *record.outputs
 
 
-def _common(found: Sequence[Fits]) -> int:
-    """How often all rows come in all values of a step.
+def _common_order(possible: Sequence[PossibleOrders]) -> int:
+    """Return the smallest order that all values of a record may have.
 
     Raises
     ------
     TraceMismatch
-        If they lie in different orders.
+        If they have different orders.
     """
-    if not (known := [fits for fits in found if fits is not None]):
+    if not (restricted := [orders for orders in possible if orders is not None]):
         return 1
-    if not (common := set.intersection(*known)):
+    if not (common := set.intersection(*restricted)):
         raise TraceMismatch("the rows of what a call takes and returns lie in different orders")
     return min(common)
 
 
-def _first(found: Sequence[Fits]) -> int:
-    """As ``_common``; 0 where that is not known."""
-    known = [fits for fits in found if fits is not None]
-    return min(set.intersection(*known), default=0) if known else 1
+def _first_order(possible: Sequence[PossibleOrders]) -> int:
+    """Return the smallest common order; 0 if there is none."""
+    restricted = [orders for orders in possible if orders is not None]
+    return min(set.intersection(*restricted), default=0) if restricted else 1
 
 
-def _fits(runs: Sequence[Sequence[Tensor]], eps: float) -> list[Fits]:
-    """Of values of a run on two rows, which come first, beside those of each row alone."""
-    return [_orders(both, alone, eps) for both, *alone in zip(*runs, strict=True)]
+def _possible_orders_of_all(runs: Sequence[Sequence[Tensor]], eps: float) -> list[PossibleOrders]:
+    """Return the possible orders of values of a run on two rows, which come first, and of runs on each row alone."""
+    return [_possible_orders(both, alone, eps) for both, *alone in zip(*runs, strict=True)]
 
 
-def _orders(both: Tensor, alone: Sequence[Tensor], eps: float) -> Fits:
-    """In which orders the entries of rows may lie on their axis; single ones have none, if they are in their places."""
+def _possible_orders(both: Tensor, alone: Sequence[Tensor], eps: float) -> PossibleOrders:
+    """Return the orders in which the entries of rows may be on their axis; None for single entries in their positions."""
     if both.is_nested or both.layout != torch.strided:
         return None
     try:
-        place = row_place(both, alone[0], Pairs(2, 1))
-    except TraceMismatch:  # for other reasons, which show when it matters
+        batch_axis = batch_axis_of(both, alone[0], Pairs(2, 1))
+    except TraceMismatch:  # for other reasons, which are reported where they matter
         return None
-    places = [
-        BatchAxis(place.axis, n, place.entries // n) for n in range(1, place.entries + 1) if place.entries % n == 0
+    candidates = [
+        BatchAxis(batch_axis.axis, n, batch_axis.entries // n)
+        for n in range(1, batch_axis.entries + 1)
+        if batch_axis.entries % n == 0
     ]
-    rows = [(p, p.spread(both).unbind(p.axis + 1)) for p in places]
-    fits = {p.outer for p, each in rows if all(_is_close(eps, p.axis, *two) for two in zip(each, alone, strict=True))}
-    return None if fits and place.entries == 1 else fits
+    rows = [(p, p.split(both).unbind(p.axis + 1)) for p in candidates]
+    orders = {
+        p.outer for p, parts in rows if all(_is_close(eps, p.axis, *two) for two in zip(parts, alone, strict=True))
+    }
+    return None if orders and batch_axis.entries == 1 else orders
 
 
-def _is_close(eps: float, axis: int, own: Tensor, alone: Tensor) -> bool:
-    """Whether values are the same but for rounding, which may have grown on the way; ``own`` has the axis in two.
+def _is_close(eps: float, axis: int, values: Tensor, alone: Tensor) -> bool:
+    """Return whether values are equal up to rounding, which may have grown; ``values`` has the batch axis in two.
 
-    Rounding is on the scale of most values: those that mask others are larger by far.
+    Rounding is relative to most values, because those that mask others are much larger.
     """
-    own = own.flatten(axis, axis + 1)
-    if not is_continuous(own.dtype):
-        return torch.equal(own, alone)
+    values = values.flatten(axis, axis + 1)
+    if not is_continuous(values.dtype):
+        return torch.equal(values, alone)
     sizes = alone.abs().nan_to_num(0, 0, 0)
     common = sizes[sizes > 0].median() if bool((sizes > 0).any()) else sizes.new_zeros(())
     limits = eps**0.5 * torch.maximum(sizes, 10 * common)
-    return bool(((own == alone) | ((own != own) & (alone != alone)) | ((own - alone).abs() <= limits)).all())
+    return bool(
+        ((values == alone) | ((values != values) & (alone != alone)) | ((values - alone).abs() <= limits)).all()
+    )

@@ -1,4 +1,4 @@
-"""How calls are written: flags among their arguments, where they stand in the user's code, how errors list them."""
+"""Calls of torch: their arguments, where the user's code makes them, and how errors describe them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .tree import replace, tensors
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "")
-_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchdiffeq and its like are no part of it
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # not torchdiffeq and others
 _DISTRIBUTIONS = os.path.join(_TORCH, "distributions", "")
 
-UNKNOWN, RECORDED = "unknown place", "the model's derivatives, written out"  # see derivatives.py
+UNKNOWN, RECORDED = "unknown place", "the model's derivatives, written out"  # see custom_functions.py
 _WRITE_OUT = (
     "Write the derivative out with torch's operations (of tanh it is 1 - tanh(x) ** 2), and what runs under torch.func with "
     "batched operations."
@@ -34,11 +34,11 @@ _WRITE_OUT = (
 
 
 class DerivativeTaken(UnsupportedOperationError):
-    """The model takes a derivative of its own, which torch's functions do not show."""
+    """The model takes a derivative of its own, which torch does not show to function modes."""
 
 
 class Call(NamedTuple):
-    """A call that the model makes, and what the table says of it."""
+    """A call that the model makes, and its operation in the table."""
 
     function: Callable[..., Any]
     operation: Operation | None
@@ -46,25 +46,25 @@ class Call(NamedTuple):
     inplace: bool
     args: Any
     kwargs: Any
-    given: list[Tensor]  # all tensors among these
+    operands: list[Tensor]  # all tensors among the arguments
     has_surrogates: bool = True  # whether one of them may have a surrogate
 
     def with_arguments(self, args: Any, kwargs: Any) -> Call:
-        """The same call with other arguments."""
-        return self._replace(args=args, kwargs=kwargs, given=tensors((args, kwargs)), has_surrogates=True)
+        """Return the call with other arguments."""
+        return self._replace(args=args, kwargs=kwargs, operands=tensors((args, kwargs)), has_surrogates=True)
 
     @property
     def kind(self) -> str | None:
-        """What the table says; None for an unknown operation."""
+        """Return the kind of the operation; None for an unknown operation."""
         return None if self.operation is None else self.operation.kind
 
     @property
-    def own(self) -> Callable[..., Any]:
-        """The function that stands in for the called one."""
+    def implementation(self) -> Callable[..., Any]:
+        """Return the function that replaces the called one, or the called one."""
         return (self.operation and self.operation.function) or self.function
 
     def written(self) -> list[Tensor]:
-        """What the call writes to, and first of all the tensor of which that is a view."""
+        """Return what the call writes to, each after the tensor that it is a view of."""
         targets = tensors(self.kwargs["out"]) if "out" in self.kwargs else []
         if self.inplace or self.name == "__setitem__":
             targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
@@ -72,7 +72,7 @@ class Call(NamedTuple):
 
 
 def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Call a function, which may change the mode too, with gradients on or off."""
+    """Call a function with gradients on or off, and restore the mode, which the function may change too."""
     before = torch.is_grad_enabled()
     if before != enabled:
         torch.set_grad_enabled(enabled)
@@ -83,25 +83,25 @@ def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs:
 
 
 def run_stably(call: Call) -> Any:
-    """Run a call on constants; what sorts them keeps the order of equal ones: rows that end together stay where they are."""
+    """Run a call on constants. Sorting is stable, so that rows of equal length keep their order."""
     args, kwargs = call.args, call.kwargs
-    if call.name in ("data", "detach") and not args[0].requires_grad:  # what is written to it reaches the tensor itself
-        return call.own(*args)
+    if call.name in ("data", "detach") and not args[0].requires_grad:  # a write to it reaches the tensor itself
+        return call.implementation(*args)
     if call.name in ("sort", "argsort") and "stable" not in kwargs:
         args, kwargs = args[:1], {**dict(zip(("dim", "descending"), args[1:], strict=False)), **kwargs, "stable": True}
     return call.function(*args, **kwargs)
 
 
 def with_ordinary_tensors(call: Call) -> Call:
-    """Copies in the place of constants that were made in inference mode, which autograd does not take."""
-    if not any(map(Tensor.is_inference, call.given)):
+    """Replace constants made in inference mode, which autograd refuses, by copies."""
+    if not any(map(Tensor.is_inference, call.operands)):
         return call
     return call.with_arguments(*replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t))
 
 
 @cache
 def _parameters(function: Any) -> dict[str, tuple[int, Any]]:
-    """Positions and defaults of what a function takes; nothing of one that does not tell."""
+    """Return positions and defaults of a function's parameters; empty if it has no signature."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -110,7 +110,7 @@ def _parameters(function: Any) -> dict[str, tuple[int, Any]]:
 
 
 def _argument(name: str, function: Any, args: Any, kwargs: Any) -> Any:
-    """What a function is given, or takes by default, for one of its parameters; None where it has no such."""
+    """Return the argument or default of a function's parameter; None if it has no such parameter."""
     if name in kwargs:
         return kwargs[name]
     position, default = _parameters(function).get(name, (len(args), None))
@@ -118,7 +118,7 @@ def _argument(name: str, function: Any, args: Any, kwargs: Any) -> Any:
 
 
 def without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
-    """Strip ``inplace=True``, wherever in the call it stands."""
+    """Return the arguments with ``inplace=True`` removed, and whether it was set."""
     if "inplace" in kwargs:
         return (args, {**kwargs, "inplace": False}, True) if kwargs["inplace"] is True else (args, kwargs, False)
     for position, value in enumerate(args):
@@ -128,17 +128,17 @@ def without_inplace_flag(function: Any, args: Any, kwargs: Any) -> tuple[Any, An
 
 
 def switched_off(function: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a random function (dropout and its kin) does nothing in this call."""
+    """Return whether a random function such as dropout does nothing in this call."""
     if "training" in _parameters(function):
-        given = (_argument(name, function, args, kwargs) for name in ("training", "p"))
-        return not next(given) or next(given) == 0
+        options = (_argument(name, function, args, kwargs) for name in ("training", "p"))
+        return not next(options) or next(options) == 0
     name = getattr(function, "__name__", "")
     return "dropout" in name and len(args) >= 3 and not args[2]
 
 
 def place_of_call() -> str:
     """Return ``file:line`` of the innermost frame outside torch and deepshap, and the torch module around it."""
-    return _place(walk_stack(inspect.currentframe()))
+    return _innermost_place(walk_stack(inspect.currentframe()))
 
 
 def in_distributions() -> bool:
@@ -147,7 +147,7 @@ def in_distributions() -> bool:
     return caller.f_code.co_filename.startswith(_DISTRIBUTIONS)
 
 
-def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
+def _innermost_place(frames: Iterable[tuple[FrameType, int]]) -> str:
     inside = ""
     for frame, line in frames:
         name = _name_of(frame.f_code.co_filename)
@@ -163,7 +163,7 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
 
 @lru_cache(4096)
 def _name_of(path: str) -> str | None:
-    """Of a file of the user's; None for those of torch, "" for ours, and ``RECORDED`` for what stands in a model's place."""
+    """Return the name of a user's file; None for a file of torch, "" for ours, ``RECORDED`` for code that replaces a model."""
     if path.startswith("<eval_with_key>"):
         return RECORDED
     return None if path.startswith(_TORCH) else "" if path.startswith(_PACKAGE) else os.path.basename(path)
@@ -175,7 +175,7 @@ def is_ours(frame: FrameType) -> bool:
 
 
 def check_no_derivative(call: Call, transformed: bool) -> None:
-    """Refuse derivatives that a model takes of itself: how they depend on the input cannot be followed."""
+    """Refuse derivatives that the model takes itself: how they depend on the input cannot be traced."""
     if not transformed and call.function not in _DERIVATIVES:
         return
     how = "a transform of torch.func (grad, jvp, jacrev)" if transformed else f"torch's {call.name}"
@@ -186,7 +186,7 @@ def check_no_derivative(call: Call, transformed: bool) -> None:
 
 
 def unwritten_message(error: Exception) -> str:
-    """Why what a model computes could not be recorded."""
+    """Return why the computation of a model could not be recorded."""
     return (
         "the model takes a derivative of its own, and what it computes cannot be recorded as a list of operations "
         f"({' '.join(str(error).split()).removesuffix('.')}). " + _WRITE_OUT
@@ -221,15 +221,15 @@ _CURES = {
 
 
 def _cures(calls: list[tuple[str, str]]) -> str:
-    """What to do about calls that no rule could help."""
+    """Return what to do about calls that no rule could help."""
     return " ".join(cure for kind, cure in _CURES.items() if any(re.search(kind, name) for name, _ in calls))
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Say what torch's errors mean here.
+def translated_errors() -> Iterator[None]:
+    """Translate torch's errors.
 
-    Errors of ours are raised as they are where torch's C code went on after one (``Tensor.set_``), of which Python complains.
+    Errors of ours are raised as they are if torch's C code continued after one (``Tensor.set_``), of which Python complains.
     """
     try:
         yield
@@ -240,8 +240,8 @@ def errors_told() -> Iterator[None]:
     except RuntimeError as error:
         if "does not support automatic differentiation" not in str(error):
             raise
-        place = _place(reversed(list(walk_tb(error.__traceback__))))
-        at = "" if place == UNKNOWN else f" at {place}"  # a backward pass knows none
+        place = _innermost_place(reversed(list(walk_tb(error.__traceback__))))
+        at = "" if place == UNKNOWN else f" at {place}"  # a backward pass has none
         raise UnsupportedOperationError(
             f"the model calls{at} what torch has no derivative of: {str(error).removesuffix('.')}. Write it with other "
             "operations, of complex numbers for instance with those of their real and imaginary parts."

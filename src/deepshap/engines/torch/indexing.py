@@ -87,9 +87,9 @@ def equal_indices(call: Call, tape: Tape) -> Any:
     def check_equal(tensor: Tensor) -> Any:
         if surrogate_values(tensor) is not None:
             tape.call(call.name)
-            if not tape.is_same(call.name, tensor.detach()):
+            if not tape.equals_recorded(call.name, tensor.detach()):
                 kind = "sizes" if sized else "lengths" if call.name == "_pack_padded_sequence" else "indices"
-                raise index_mismatch(f"the {kind} of {tape.known_as(call.name).strip('_')}", kind)
+                raise index_mismatch(f"the {kind} of {tape.user_name(call.name).strip('_')}", kind)
             tensor = tensor.detach()
         return int(tensor) if sized else tensor
 
@@ -105,8 +105,8 @@ def find_positions(call: Call, tape: Tape) -> Any:
     with torch.no_grad():
         result = call.function(*detached(call.args), **call.kwargs)
     tape.call(call.name)
-    origin = f"{tape.known_as(call.name)} at {place_of_call()}"
-    same, as_many = (tape.is_same(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
+    origin = f"{tape.user_name(call.name)} at {place_of_call()}"
+    same, as_many = (tape.equals_recorded(call.name, v) for v in (result, [t.shape for t in tensors(result)]))
     if not (same or as_many):  # the model may use their number without a traced call
         raise index_mismatch(f"the numbers of what {origin} finds")
     for tensor in () if same else tensors(result):

@@ -22,22 +22,22 @@ class InplaceWrites:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._steps_at: defaultdict[int, list[OperationRecord]] = defaultdict(list)
+        self._records_at: defaultdict[int, list[OperationRecord]] = defaultdict(list)
         self._registered = 0  # number of records whose storages are known; most models overwrite nothing
 
-    def _register_steps(self) -> None:
-        for step in self._tape.steps[self._registered :]:
-            for tensor in tensors(step.kept()):
-                self._steps_at[tensor.untyped_storage().data_ptr()].append(step)
-        self._registered = len(self._tape.steps)
+    def _register_records(self) -> None:
+        for record in self._tape.records[self._registered :]:
+            for tensor in tensors(record.saved()):
+                self._records_at[tensor.untyped_storage().data_ptr()].append(record)
+        self._registered = len(self._tape.records)
 
     def before(self, target: Tensor) -> None:
         """Copy what is about to be overwritten, in records and tape."""
-        self._tape.overwrites(target)
-        self._register_steps()
+        self._tape.copy_constants(target)
+        self._register_records()
         storage = target.untyped_storage().data_ptr()
-        for step in self._steps_at.pop(storage, ()):
-            step.save_from_overwriting(storage)
+        for record in self._records_at.pop(storage, ()):
+            record.save_from_overwriting(storage)
 
     def overwrite(self, target: Tensor, result: Tensor) -> Tensor:
         """Copy a result into its target, so that autograd follows the copy."""

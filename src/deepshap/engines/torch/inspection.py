@@ -1,4 +1,4 @@
-"""The operations that a PyTorch model uses, from one run that explains nothing; see ``deepshap.check``."""
+"""List the operations that a PyTorch model uses, from one run that explains nothing; see ``deepshap.check``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .tracer import Tracer
 from .tree import tensors
 
 
-class Witness(Tracer):
-    """Notes every operation that the model itself calls, and lets those without a rule pass."""
+class OperationLister(Tracer):
+    """Lists every operation that the model itself calls; does not refuse those without a rule."""
 
     def __init__(self, operations: dict[Any, Operation]) -> None:
         super().__init__(Pairs(1, 1), operations=operations)
-        self.uses: dict[tuple[str, str], OperationSummary] = {}
+        self.summaries: dict[tuple[str, str], OperationSummary] = {}
         self._depth = 0
         self._refused: str | None = None
 
     def _active(self, call: Call) -> Any:
-        if self._depth:  # a part of a composed operation
+        if self._depth:  # inside a composite operation
             return super()._active(call)
         place, self._refused = place_of_call(), None
         treatment = _treatment(call.operation, sum(is_active(t) for t in tensors((call.args, call.kwargs))))
@@ -43,19 +43,19 @@ class Witness(Tracer):
         return super()._refuse(name, call)
 
     def _note(self, name: str, treatment: str, place: str) -> None:
-        self.uses.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
+        self.summaries.setdefault((name, treatment), OperationSummary(name, treatment)).places.append(place)
 
     def finish(self) -> None:
-        """Let calls without a rule pass: they are among the uses."""
+        """Accept calls without a rule: they are in the list."""
 
 
-def uses(
+def list_operations(
     operations: dict[Any, Operation], trace: Callable[[Tracer, Points], Any], points: Points
 ) -> list[OperationSummary]:
-    """What a run under a tracer uses."""
-    witness = Witness(operations)
-    trace(witness, points)
-    return list(witness.uses.values())
+    """Return the operations of a run under the tracer."""
+    lister = OperationLister(operations)
+    trace(lister, points)
+    return list(lister.summaries.values())
 
 
 def _treatment(operation: Operation | None, varying: int) -> str:

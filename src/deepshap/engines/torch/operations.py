@@ -1,4 +1,4 @@
-"""What an operation is, and what its rule gets to see. The table of all of them is in ``table.py``."""
+"""Operations and their records: what the table says of an operation, and what a rule sees of a call."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ KINDS = {
 
 
 class Pairs(NamedTuple):
-    """The pairs of a chunk: every example beside every reference.
+    """The pairs of a chunk: every example with every reference.
 
-    Crossed, either side runs on rows of its own, and only their multipliers belong to pairs. Else both sides run on all
-    pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. Where rows share
-    an axis with something else, all of them come there ``outer`` times, see ``batch_axes.py``.
+    With ``all_pairs``, each side runs on its own rows, and only their multipliers belong to pairs. Otherwise both sides run
+    on all pairs, examples outermost: row ``n * references + b`` pairs example n and reference b. If rows share an axis with
+    something else, all of them occur there ``outer`` times, see ``batch_axes.py``.
     """
 
     examples: int
@@ -61,26 +61,26 @@ class Pairs(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
         return self.examples * self.references
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Numbers of examples and references."""
+        """Return the numbers of examples and references."""
         return self.examples, self.references
 
 
 class TraceMismatch(Exception):
-    """The recorded reference cannot be laid beside the example: other calls, or rows that cannot be matched."""
+    """The runs of example and reference differ: other calls, or rows that cannot be matched."""
 
 
 class IndexMismatch(TraceMismatch):
-    """The sides select by indices that differ."""
+    """Example and reference select by different indices."""
 
 
 @dataclass
 class Sums:
-    """Takes contributions of an explained input, summed over references, that a rule knows without its multipliers."""
+    """Collects the contributions of an explained input, summed over references, that a rule computes without its multipliers."""
 
     total: Tensor | None = None
 
@@ -89,7 +89,7 @@ class Sums:
         self.total = contributions if self.total is None else self.total + contributions
 
     def take(self) -> Tensor | None:
-        """Return what was added, and begin anew."""
+        """Return the sum so far, and start again."""
         total, self.total = self.total, None
         return total
 
@@ -103,16 +103,16 @@ class OperationRecord:
     name : canonical name of the operation.
     place : where the user's code calls it.
     function, arguments, keywords : the call.
-    varying : of each tensor among the arguments, whether it depends on the explained input.
-    inputs, outputs : varying inputs and float outputs on the example side.
-    reference : the same step on the reference side.
-    reference_inputs, reference_outputs : its varying inputs and float outputs.
-    memory : whatever the operation's forward pass kept for its rule.
-    selections : multipliers of entries of the first output, which come past autograd, see ``autograd.py``.
-    selected : what the last multipliers that a rule gets belong to: an axis of the first output, and an entry of it.
-    form : how the outputs are nested, while they are made.
-    uses : how often the outputs of a recurrent one were taken by calls; 0 where that is not counted.
-    known : multipliers of its inputs, where the rule of a step behind it has found them already, see ``recurrent.loops``.
+    varying : for each tensor among the arguments, whether it depends on the explained input.
+    inputs, outputs : active inputs and float outputs on the example side.
+    reference : the record of the same operation on the reference side.
+    reference_inputs, reference_outputs : its active inputs and float outputs.
+    memory : what the operation's forward pass keeps for its rule.
+    selections : multipliers of entries of the first output, which bypass autograd, see ``autograd.py``.
+    selected : for each multiplier of an entry that a rule gets, the axis and index of the entry in the first output.
+    form : how the outputs are nested, while they are computed.
+    use_count : number of calls that used outputs of a recurrent operation; 0 if they are not counted.
+    known_multipliers : multipliers of its inputs, if the rule of a later step has computed them, see ``recurrent.loops``.
     """
 
     name: str
@@ -129,56 +129,56 @@ class OperationRecord:
     selections: list[tuple[int, int, Tensor]] = field(default_factory=list)
     selected: tuple[tuple[int, int], ...] = ()
     form: Any = None
-    uses: int = 0
-    known: list[Tensor | None] | None = None
+    use_count: int = 0
+    known_multipliers: list[Tensor | None] | None = None
 
-    def changed(self, **own: Any) -> OperationRecord:
-        """A copy with some attributes of its own; ``dataclasses.replace`` takes ten times as long."""
-        other = object.__new__(OperationRecord)
-        other.__dict__.update(self.__dict__, **own)
-        return other
+    def with_changes(self, **attributes: Any) -> OperationRecord:
+        """Return a copy with some attributes changed; ``dataclasses.replace`` takes ten times as long."""
+        record = object.__new__(OperationRecord)
+        record.__dict__.update(self.__dict__, **attributes)
+        return record
 
     def take(self, selection: tuple[int, int, Tensor]) -> bool:
-        """Take the multiplier of an entry of the first output past autograd."""
+        """Store the multiplier of an entry of the first output, which bypasses autograd."""
         self.selections.append(selection)
         return True
 
     def evaluate(self, *inputs: Tensor) -> Any:
-        """The operation as a function of its varying inputs alone."""
+        """Return the operation as a function of its active inputs alone."""
         if len(inputs) == len(self.arguments) == 1 and not self.keywords and isinstance(self.arguments[0], Tensor):
             return self.function(*inputs)  # as most functions are called
-        given, varying = iter(inputs), iter(self.varying)
+        values, varying = iter(inputs), iter(self.varying)
 
         def operand(t: Tensor) -> Tensor:
-            return next(given) if next(varying) else t
+            return next(values) if next(varying) else t
 
         return self.function(*replace(self.arguments, operand), **replace(self.keywords, operand))
 
     @property
     def reference_inputs(self) -> tuple[Tensor, ...]:
-        """Inputs on the reference side, as rules see them beside the example's."""
+        """Return the inputs on the reference side, as rules see them."""
         assert self.reference is not None
         return self.reference.inputs
 
     @property
     def reference_outputs(self) -> tuple[Tensor, ...]:
-        """Outputs on the reference side, as rules see them beside the example's."""
+        """Return the outputs on the reference side, as rules see them."""
         assert self.reference is not None
         return self.reference.outputs
 
     @property
     def memories(self) -> tuple[Any, Any]:
-        """What the forward pass kept on either side, as rules see it."""
+        """Return what the forward pass kept on either side, as rules see it."""
         assert self.reference is not None
         return self.memory, self.reference.memory
 
     def vjp(self, points: Sequence[Tensor], multipliers: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """The gradient at some points, from the multipliers of the float outputs."""
+        """Return the gradient at some points, from the multipliers of the float outputs."""
         try:
             with torch.enable_grad():
                 points = [point.detach().requires_grad_() for point in points]
-                made = tensors(self.evaluate(*points))
-            floats = [v for v in made if v.is_floating_point() or v.is_complex()]
+                results = tensors(self.evaluate(*points))
+            floats = [v for v in results if v.is_floating_point() or v.is_complex()]
             outputs = [(v, m) for v, m in zip(floats, multipliers, strict=True) if v.requires_grad]
             reached, weights = zip(*outputs, strict=True)
             return torch.autograd.grad(reached, points, weights, allow_unused=True)
@@ -191,57 +191,57 @@ class OperationRecord:
             ) from error
 
     def sides(self) -> list[tuple[Any, Any]]:
-        """Example and reference side of every positional argument; a constant is the same on both."""
+        """Return example and reference side of every positional argument; a constant is the same on both."""
         inputs = iter(zip(self.inputs, self.reference_inputs, strict=True))
         varying = iter(self.varying)
         return [next(inputs) if isinstance(a, Tensor) and next(varying) else (a, a) for a in self.arguments]
 
     def shares(self, *multipliers: Tensor) -> list[Tensor]:
-        """Of the multipliers of all operands, keep those of the varying ones."""
+        """Return the multipliers of active operands, from those of all operands."""
         tensors = [m for m, a in zip(multipliers, self.arguments, strict=False) if isinstance(a, Tensor)]
         return [m for m, varies in zip(tensors, self.varying, strict=False) if varies]
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of what the forward pass kept."""
+        """Return the bytes of what the forward pass kept."""
         return sum(getattr(v, "nbytes", 0) for v in (self.memory if isinstance(self.memory, tuple) else (self.memory,)))
 
-    def kept(self) -> tuple[Any, ...]:
-        """Everything that is kept for the rule."""
+    def saved(self) -> tuple[Any, ...]:
+        """Return everything that is saved for the rule."""
         return self.arguments, self.keywords, self.inputs, self.outputs
 
     def save_from_overwriting(self, storage: int) -> None:
-        """Keep copies of the values whose memory is about to be overwritten in place."""
-        kept = replace(self.kept(), lambda t: t.clone() if t.untyped_storage().data_ptr() == storage else t)
-        self.arguments, self.keywords, self.inputs, self.outputs = kept
+        """Copy saved values in a storage that is about to be overwritten in place."""
+        saved = replace(self.saved(), lambda t: t.clone() if t.untyped_storage().data_ptr() == storage else t)
+        self.arguments, self.keywords, self.inputs, self.outputs = saved
         if hasattr(self.memory, "save_from_overwriting"):
             self.memory.save_from_overwriting(storage)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A line of the table.
+    """A row of the table.
 
     Attributes
     ----------
     kind : one of ``KINDS``.
-    rule : maps ``(step, *output multipliers)`` to input multipliers (custom operations, and products of two).
+    rule : maps ``(record, *output multipliers)`` to input multipliers (custom operations, and products of two).
     secant : maps ``(x, r, y, y_r)`` to the slope (elementwise operations with a closed form).
-    function : stands in for the called function (composites, and functions that hide a dependence).
+    function : replaces the called function (composites, and functions that hide a dependence).
     indices : the operation selects by indices or masks among its arguments.
     keeps_memory : the function returns ``(outputs, memory)``.
-    batched_rule : the rule takes and returns multipliers of several explained outputs and references at once, (outputs,
-        references, *shape of an example's value), and sees both sides as they ran. The first output's is None where nothing
-        reaches it, and after those of all outputs come those of single entries of the first one, see
+    batched_rule : the rule maps multipliers of several explained outputs and references at once, (outputs, references,
+        *shape of an example's value), and sees both sides as they ran. The first output's multiplier is None if nothing
+        reaches it, and the multipliers of single entries of the first output follow those of all outputs, see
         ``OperationRecord.selected``.
-    broadcastable : the rule takes any two sides, and multipliers, that broadcast to one another. It may return multipliers
-        that are still to be summed over axes along which an operand was broadcast.
+    broadcastable : the rule accepts sides and multipliers that broadcast to one another. It may return multipliers that are
+        still to be summed over axes along which an operand was broadcast.
     piecewise_constant : elementwise, and constant between jumps.
-    finite_everywhere : elementwise, and it and its derivative are finite on all numbers, so that a compiled pass may make its
+    finite_everywhere : elementwise, and finite on all numbers with its derivative, so that a compiled kernel may compute its
         slopes.
-    masks : what does the operation's work where a mask among its indices depends on the input.
-    recurrent : the function asks how many consecutive rows are one example's, and whether its input's contributions are
-        wanted summed over references.
+    masks : does the work of the operation if a mask among its indices depends on the explained input.
+    recurrent : the function has a parameter ``context``: which rows repeat, and whether contributions of its input are
+        summed over references.
     """
 
     kind: str
@@ -258,8 +258,8 @@ class Operation:
     recurrent: bool = False
 
     @cached_property
-    def of_one(self) -> Operation:
-        """What an elementwise operation does where one of its operands varies."""
+    def with_one_active(self) -> Operation:
+        """Return the operation if one operand of an elementwise function depends on the input."""
         secant = None if self.rule else secants.piecewise_constant if self.piecewise_constant else self.secant
         rule = self.rule or rescale(secant)
         return Operation(
@@ -267,48 +267,50 @@ class Operation:
         )
 
     @cached_property
-    def of_several(self) -> Operation:
-        """What an elementwise operation does where several vary."""
+    def with_several_active(self) -> Operation:
+        """Return the operation if several operands of an elementwise function depend on the input."""
         rule = self.rule or rescale(secants.piecewise_constant if self.piecewise_constant else None)
         return Operation(CUSTOM, rule, broadcastable=self.broadcastable)
 
     @cached_property
-    def of_two(self) -> Operation:
-        """What a product of two does where both vary."""
+    def with_two_active(self) -> Operation:
+        """Return the operation if both factors of a product depend on the input."""
         return Operation(CUSTOM, self.rule, broadcastable=True)
 
     @property
     def rounds(self) -> bool:
-        """Whether it may make integers of floats: what has a slope does not."""
+        """Return whether the operation may map floats to integers; one with a slope does not."""
         return self.kind in (ELEMENTWISE, CAST) and self.secant is None and not self.finite_everywhere
 
-    def on(self, args: Any, kwargs: Any, varying: int) -> Operation | None:
-        """What it is where so many of its operands vary; None where it is linear in these."""
-        if self.kind == MULTILINEAR and varying == 1:
+    def for_active(self, args: Any, kwargs: Any, active: int) -> Operation | None:
+        """Return the operation for this number of active operands, or None if it is linear in them."""
+        if self.kind == MULTILINEAR and active == 1:
             return None
         if self.kind == MULTILINEAR:
-            of_two = self.rule and varying == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args)
-            return self.of_two if of_two else along((varying + 1) // 2)
+            both_active = self.rule and active == len(args) == 2 and not kwargs and all(t.dim() > 1 for t in args)
+            return self.with_two_active if both_active else path_integral((active + 1) // 2)
         if self.kind in (ELEMENTWISE, CAST):
-            return self.of_one if varying == 1 else self.of_several
-        return along({QUADRATIC: 1, SMOOTH: SMOOTH_NODES}[self.kind]) if self.kind in (QUADRATIC, SMOOTH) else self
+            return self.with_one_active if active == 1 else self.with_several_active
+        return (
+            path_integral({QUADRATIC: 1, SMOOTH: SMOOTH_NODES}[self.kind]) if self.kind in (QUADRATIC, SMOOTH) else self
+        )
 
 
 @cache
-def along(nodes: int) -> Operation:
-    """The path integral along the segment, with so many nodes."""
+def path_integral(nodes: int) -> Operation:
+    """Return the path integral along the segment, with this number of nodes."""
     return Operation(CUSTOM, along_segment(nodes))
 
 
 @dataclass
 class BackwardOptions:
-    """How a backward pass reads the steps.
+    """Options of a backward pass.
 
     Attributes
     ----------
-    references : those whose pairs it takes, of all that an example is crossed with; None for all.
-    diagnosis : collects each step with how far it is from explaining its own outputs, and the size of what it explains.
-    zero_unreached : whether what nothing reaches gets 0, also where a slope is no number.
+    references : the references whose pairs the pass covers; None for all.
+    diagnosis : collects each record with its gap (how far it is from explaining its own outputs) and the size of the outputs.
+    zero_unreached : whether inputs of unreached outputs get multiplier 0, also if the slope there is NaN.
     """
 
     references: slice | None = None
@@ -317,21 +319,21 @@ class BackwardOptions:
 
 
 def primitive(rule: Rule, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function of deepshap's own an operation that the tracer meets like one of torch's; options are those of that."""
+    """Turn a function into an operation that the tracer intercepts like one of torch's."""
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        return _met(function, Operation(CUSTOM, rule, None, function, **options))  # type: ignore[arg-type]
+        return _intercepted(function, Operation(CUSTOM, rule, None, function, **options))  # type: ignore[arg-type]
 
     return wrap
 
 
 def linear(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``primitive``, of what is linear."""
-    return _met(function, Operation(LINEAR, function=function))
+    """Turn a linear function into an operation that the tracer intercepts like one of torch's."""
+    return _intercepted(function, Operation(LINEAR, function=function))
 
 
-def _met(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
-    """A function that the tracer meets as this operation."""
+def _intercepted(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """Return a function that shows its calls to the tracer as this operation."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors = tuple(a for a in args if isinstance(a, Tensor))

@@ -1,8 +1,8 @@
-"""The one file that intercepts torch: run a model, look up each call's rule, let autograd run.
+"""The tracer: intercept torch while the model runs, look up the rule of each call, and let autograd run.
 
-The model runs once on the references, where the tracer records what the rules need (the tape), and once on the
-examples, where every nonlinear call becomes a node whose backward pass applies its rule to the two sides.
-Linear calls run as they are. A value is *active* when it depends on the explained inputs.
+The model runs once on the references, where the tracer records what the rules need (the tape), and once on the examples,
+where every nonlinear call becomes a node of autograd's graph whose backward pass applies its rule to the two sides.
+Linear calls run as they are. A value is *active* if it depends on the explained inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .activity import (
     surrogate_values,
     with_surrogate,
 )
-from .autograd import Node, Selections, Uses, applied, recurrent_step, several_at_once
+from .autograd import Node, Selections, UsageCounter, applied, recurrent_record, several_at_once
 from .calls import (
     Call,
     in_distributions,
@@ -68,12 +68,12 @@ from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
 from .tree import detached, is_continuous, replace, split_tensors, tensors
 
-KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch takes too
+KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch accepts
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
 
 
 class Tracer(TorchFunctionMode):
-    """Runs on one side of the pairs; with a tape it is the example side."""
+    """Runs on one side of the pairs; with a tape, on the example side."""
 
     def __init__(
         self,
@@ -83,27 +83,27 @@ class Tracer(TorchFunctionMode):
         summing: bool = False,
     ) -> None:
         super().__init__()
-        self.summing = summing  # whether only contributions summed over references are wanted of the leaves
+        self.summing = summing  # whether the leaves need only contributions summed over references
         self.pairs, self._is_example = pairs, tape is not None
         self.context, self.tape = RecurrentContext(pairs), Tape(pairs, tape)
         self.operations = {**USER_OPERATIONS, **(operations or {})}
         self.unsupported: dict[tuple[str, str], None] = {}
-        self.reading = BackwardOptions()
-        # With an inner layer: what depends on the input, but not through the layer, and its leaves where it joins later.
-        self.around: list[Tensor] | None = None
+        self.options = BackwardOptions()
+        # With an inner layer: leaves of values that depend on the input, but not through the layer.
+        self.bypass_leaves: list[Tensor] | None = None
         self._from_input = ActivityTracker()
-        self._drawn = ActivityTracker()  # random numbers, and what is made of them: their call and its place
-        self._storages, self._overwriting = StorageRegistry(), InplaceWrites(self.tape)
-        self._uses, self.selections = Uses(), Selections()
-        # outputs of custom functions without history, and as they were traced
+        self._drawn = ActivityTracker()  # random numbers and values computed from them, with call and place
+        self._storages, self._inplace = StorageRegistry(), InplaceWrites(self.tape)
+        self._usage, self.selections = UsageCounter(), Selections()
+        # outputs of custom functions: without history, and as they were traced
         self._awaiting: list[tuple[Tensor, Tensor]] = []
 
     # ------------------------------------------------------------------ entering and leaving
     def enter(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value to hand to the model, and the leaf that collects its multipliers."""
+        """Return the value to pass to the model, and the leaf that collects its multipliers."""
         with interception_off():  # an inner layer's input enters while the tracer listens
             leaf = value.detach() if value.is_floating_point() else value.detach().double()
-            leaf = leaf if self.around is None else leaf.clone()  # the model still holds an inner value
+            leaf = leaf if self.bypass_leaves is None else leaf.clone()  # the model still holds an inner value
             inside = leaf.requires_grad_().clone()
             self._mark(inside)
             if self.summing:
@@ -111,14 +111,14 @@ class Tracer(TorchFunctionMode):
             entered = inside if value.is_floating_point() else with_surrogate(value.clone(), inside)
             return entered, leaf
 
-    def follow(self, rows: Iterable[Tensor]) -> list[Tensor]:
-        """Return copies of the model's inputs, whose ways around the explained layer are followed."""
-        copies, self.around = [r.clone() for r in rows], []
+    def enter_around(self, rows: Iterable[Tensor]) -> list[Tensor]:
+        """Return copies of the model's inputs, whose paths around the explained layer are tracked."""
+        copies, self.bypass_leaves = [r.clone() for r in rows], []
         self._from_input.note(copies)
         return copies
 
     def leave(self, output: Tensor) -> Tensor:
-        """Check that the model's output came through this tracer."""
+        """Check that the model's output came through this tracer; return it, or its surrogate."""
         self._attach_histories()
         if drawn := self._drawn_by([output]):
             self.unsupported[drawn] = None
@@ -126,12 +126,12 @@ class Tracer(TorchFunctionMode):
         if not is_active(output):
             self._storages.check("the output", [output])
         values = surrogate_values(output)
-        self._uses.count([output], self.reading)
-        self.tape.nbytes += self._uses.whole([output])
+        self._usage.count([output], self.options)
+        self.tape.nbytes += self._usage.count_whole([output])
         return output if values is None else values
 
     def finish(self) -> None:
-        """Raise for unsupported calls, and for calls that the reference made and the example did not."""
+        """Raise an error for unsupported calls, and for calls that the reference made and the example did not."""
         if self.unsupported:
             raise UnsupportedOperationError(unsupported_message(list(self.unsupported)))
         self.tape.finish()
@@ -149,17 +149,19 @@ class Tracer(TorchFunctionMode):
                 function.awaiting = []  # torch would give a constant the history of the function's own backward
             return in_grad_mode(False, operation.function or function, args, kwargs)
         name = spelling.name if spelling else getattr(function, "__name__", str(function))
-        given, words = split_tensors((args, kwargs))
-        active, passive, has_surrogates = split_active(given)
-        call = Call(function, operation, name, bool(spelling and spelling.inplace), args, kwargs, given, has_surrogates)
+        operands, words = split_tensors((args, kwargs))
+        active, passive, has_surrogates = split_active(operands)
+        call = Call(
+            function, operation, name, bool(spelling and spelling.inplace), args, kwargs, operands, has_surrogates
+        )
         if several_at_once():
             calls.check_no_derivative(call, transformed=True)
         if passive:
             fixed = [t for t in passive if not self._drawn_by([t])] if self._drawn.any_noted else passive
-            self._storages.check(self.tape.known_as(name), fixed)
+            self._storages.check(self.tape.user_name(name), fixed)
         if not active:
             return self._passive(call)
-        return self._anew(call, active, passive, words)
+        return self._trace(call, active, passive, words)
 
     def _attach_histories(self) -> None:
         """Give the outputs of custom functions the history with which they were traced."""
@@ -169,28 +171,28 @@ class Tracer(TorchFunctionMode):
                 output.copy_(traced)
             self._mark(output)
 
-    def _anew(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> Any:
-        """Follow an active call."""
+    def _trace(self, call: Call, active: list[Tensor], passive: list[Tensor], words: list[Any]) -> Any:
+        """Run an active call and trace its result."""
         if isinstance(call.function, CustomFunctionCall):
             call.function.awaiting = self._awaiting
-        if self._drawn_by(call.given) or self._draws(call):  # refused only if the explained output is made of it
+        if self._drawn_by(call.operands) or self._draws(call):  # refused only if the explained output depends on it
             return self._passive(call, follow=False)
-        self._uses.count(active, self.reading)
+        self._usage.count(active, self.options)
         if only_passes_on(call, active):
             return pass_without_values(call, active[0])
         if torch.is_inference_mode_enabled():
             return self._refuse(f"{call.name} under torch.inference_mode", call)
-        result = in_grad_mode(True, self._followed, (call, passive, words), {})
+        result = in_grad_mode(True, self._run_active, (call, passive, words), {})
         self._mark(result)
-        apart = self._is_example and self.reading.diagnosis is None and self.selections.take_apart(result)
-        self.tape.nbytes += self._uses.whole(active) if self._is_example and not apart else 0
+        bypassed = self._is_example and self.options.diagnosis is None and self.selections.bypass(result)
+        self.tape.nbytes += self._usage.count_whole(active) if self._is_example and not bypassed else 0
         return result
 
-    def _followed(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
-        """What an active call returns."""
+    def _run_active(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
+        """Return the result of an active call, with its arguments checked against the reference's."""
         entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
-        passive = passive if entered is call else split_active(entered.given)[1]
-        self.tape.takes_numbers(call.name, words)
+        passive = passive if entered is call else split_active(entered.operands)[1]
+        self.tape.check_numbers(call.name, words)
         return self._active(self.tape.with_constants(entered, passive))
 
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
@@ -202,42 +204,42 @@ class Tracer(TorchFunctionMode):
                 return self.operations[key]
         except TypeError:  # unhashable callables have no rule
             return None
-        if (own := getattr(function, "operation", None)) is not None:
-            return own
+        if (operation := getattr(function, "operation", None)) is not None:
+            return operation
         return OPERATIONS.get(spelling.name) if spelling else None
 
     @staticmethod
     def _draws(call: Call) -> bool:
         return call.kind == RANDOM and not switched_off(call.function, call.args, call.kwargs)
 
-    def _drawn_by(self, given: list[Tensor]) -> Any:
-        """Return the random call and its place that made one of some tensors, or the tensor that one is a view of."""
+    def _drawn_by(self, operands: list[Tensor]) -> Any:
+        """Return the random call, and its place, that drew one of some tensors or of their bases; or None."""
         if not self._drawn.any_noted:
             return None
-        return self._drawn.of([*given, *(base for t in given if (base := base_of(t)) is not None)])
+        return self._drawn.of([*operands, *(base for t in operands if (base := base_of(t)) is not None)])
 
     def _passive(self, call: Call, follow: bool = True) -> Any:
-        """Run a call on constants, or without following what it makes of the signal and random numbers."""
-        drawn = self._drawn_by(call.given)
+        """Run a call on constants, or a call on active values and random numbers, which is not traced."""
+        drawn = self._drawn_by(call.operands)
         if self._draws(call):
             drawn = f"{call.name} (random)", place_of_call()
         if drawn and call.kind == VALUE and not in_distributions():  # Python may decide by it
             self.unsupported[drawn] = None
-        given, written = call.given, call.written()
+        operands, written = call.operands, call.written()
         for target in written:
-            self._overwriting.before(target)
-        plain = follow and True not in [t.requires_grad for t in given]  # else no view could be written to later
+            self._inplace.before(target)
+        plain = follow and True not in [t.requires_grad for t in operands]  # else no view could be written to later
         call = call._replace(function=call.function.forward) if isinstance(call.function, CustomFunctionCall) else call
         result = in_grad_mode(plain, calls.run_stably, (call,), {})
         if drawn:
             self._drawn.note(tensors((result, written)), drawn)
-        if self._from_input.of(given):
+        if self._from_input.of(operands):
             self._from_input.note(tensors((result, written)))
         return result
 
     def _join(self, call: Call) -> Call:
-        """Let values in that depend on the input by another way than through the explained layer."""
-        if self.around is None:
+        """Turn arguments that bypass the explained layer into leaves."""
+        if self.bypass_leaves is None:
             return call
         for target in call.written():
             if (entered := self._joined(target)) is not target:
@@ -247,11 +249,11 @@ class Tracer(TorchFunctionMode):
         return call.with_arguments(args, {**kwargs, **out})
 
     def _joined(self, value: Tensor) -> Tensor:
-        if self.around is None or not self._from_input.of([value]) or is_active(value):
+        if self.bypass_leaves is None or not self._from_input.of([value]) or is_active(value):
             return value
         self.tape.call("a value from around the explained layer")
         inside, leaf = self.enter(value)
-        self.around.append(leaf)
+        self.bypass_leaves.append(leaf)
         return inside
 
     def _active(self, call: Call) -> Any:
@@ -276,11 +278,11 @@ class Tracer(TorchFunctionMode):
         if call.name == "__setitem__" and is_active_mask(call.args[1]):
             return self._set_where(*call.args)
         if call.inplace or call.name == "__setitem__":
-            self._overwriting.before(call.args[0])
+            self._inplace.before(call.args[0])
         args, kwargs = equal_indices(call, self.tape)
         if call.name == "__setitem__":
             self.tape.call(call.name)
-            self._overwriting.set_item(call.own, *args)
+            self._inplace.set_item(call.implementation, *args)
             self._mark(args[0])
             return None
         result = self._on_floats(call, args, kwargs, linear=True)
@@ -294,23 +296,23 @@ class Tracer(TorchFunctionMode):
     _quadratic = _smooth = _custom = _elementwise
 
     def _multilinear(self, call: Call) -> Any:
-        """Follow a product; a convolution whose groups may be rows is one of windows and weights."""
+        """Trace a product; a convolution whose groups may be rows is a product of windows and weights."""
         function = by_windows(call) if call.name.startswith("conv") and call.name != "conv_tbc" else None
         if function is None:
             return self._elementwise(call)
         return self._composite(call._replace(operation=Operation(COMPOSITE, function=function)))
 
     def _on_floats(self, call: Call, args: Any, kwargs: Any, linear: bool = False) -> Any:
-        """Follow a call by what it is where those of its operands vary that do."""
+        """Trace a call by its operation for the number of active operands."""
         operation = call.operation
         assert operation is not None
         if operation.recurrent:
-            call = call._replace(function=partial(call.own, context=self.context), operation=None)
+            call = call._replace(function=partial(call.implementation, context=self.context), operation=None)
 
-        def run(function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
-            varying = tuple(have_history(given))
-            rule = None if linear else operation.on(args, kwargs, sum(varying))
-            result = self._by_rule(call.name, function, rule, args, kwargs, given, varying)
+        def run(function: Any, args: Any, kwargs: Any, operands: list[Tensor]) -> Any:
+            varying = tuple(have_history(operands))
+            rule = None if linear else operation.for_active(args, kwargs, sum(varying))
+            result = self._by_rule(call.name, function, rule, args, kwargs, operands, varying)
             return result
 
         return run_on_surrogates(call, args, kwargs, run, operation.rounds and not linear)
@@ -322,51 +324,53 @@ class Tracer(TorchFunctionMode):
         rule: Operation | None,
         args: Any,
         kwargs: Any,
-        given: list[Tensor],
+        operands: list[Tensor],
         varying: Any,
     ) -> Any:
-        """Run what is linear as it is, and all else as a step."""
+        """Run a linear call as it is, and any other as a record."""
         if rule is not None:
-            return self._step(name, function, rule, args, kwargs, given, varying)
+            return self._record(name, function, rule, args, kwargs, operands, varying)
         self.tape.call(name)
         return function(*args, **kwargs)
 
     def _composite(self, call: Call) -> Any:
         assert call.operation is not None
-        function = partial(call.own, context=self.context) if call.operation.recurrent else call.own
+        function = (
+            partial(call.implementation, context=self.context) if call.operation.recurrent else call.implementation
+        )
         result = self._compose(call.name, function, call.args, call.kwargs)
         return result
 
     def _compose(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        self.tape.inside.append(name)
+        self.tape.composites.append(name)
         with self:
             result = function(*args, **{KEYWORDS.get(key, key): value for key, value in kwargs.items()})
-        self.tape.inside.pop()
+        self.tape.composites.pop()
         return result if name in VIEWS else replace(result, as_new_tensor)
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():
-            native = call.own(*call.args, **call.kwargs)
+            native = call.implementation(*call.args, **call.kwargs)
         if not isinstance(native, Tensor):  # x.type() names the dtype
             return native
-        source = call.args[0]
-        values = surrogate_values(source)
+        input = call.args[0]
+        values = surrogate_values(input)
         if values is None and is_continuous(native.dtype):
             return self._linear(call)
         if values is not None and is_continuous(native.dtype):
             self.tape.call(call.name)
             return values.to(native.dtype).to(native.device)
         if values is not None and native.dtype != torch.bool:
-            return with_surrogate(native if native is not source else native.view_as(native), values)
+            return with_surrogate(native if native is not input else native.view_as(native), values)
         return self._elementwise(call)
 
     def _value(self, call: Call) -> Any:
-        list(map(surrogate_values, call.given))  # an error where one differs and nothing tells how
+        list(map(surrogate_values, call.operands))  # raises an error for an index without surrogate values
         with torch.no_grad():
             value = call.function(*detached(call.args), **call.kwargs)
-        value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the signal
-        what = f"the Python value that {self.tape.known_as(call.name)} takes out of torch"
-        self.tape.must_be_same(call.name, value, what)
+        value = value.copy() if isinstance(value, np.ndarray) else value  # it would share memory with the active tensor
+        what = f"the Python value that {self.tape.user_name(call.name)} takes out of torch"
+        self.tape.check_equal(call.name, value, what)
         return value
 
     def _index(self, call: Call) -> Any:
@@ -376,39 +380,43 @@ class Tracer(TorchFunctionMode):
         return self._linear(call)
 
     # ------------------------------------------------------------------ steps
-    def _step(
-        self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, given: list[Tensor], flags: Any
+    def _record(
+        self, name: str, function: Any, operation: Operation, args: Any, kwargs: Any, operands: list[Tensor], flags: Any
     ) -> Any:
-        place, known = self.tape.call(name), self.tape.known_as(name)
-        step = OperationRecord(known, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
-        step.inputs = tuple(compress(tensors((step.arguments, step.keywords)), flags))
+        place, user_name = self.tape.call(name), self.tape.user_name(name)
+        record = OperationRecord(user_name, place, function, tuple(detached(args)), detached(kwargs), flags, self.pairs)
+        record.inputs = tuple(compress(tensors((record.arguments, record.keywords)), flags))
         if self.tape.reference is not None:
-            step.reference = self.tape.reference.steps[len(self.tape.steps)]
-        self.tape.steps.append(step)
-        self._uses.begun |= operation.batched_rule
-        outputs = iter(applied(Node, self.reading, step, operation, *compress(given, flags)))
-        result = next(outputs) if isinstance(step.form, Tensor) else replace(step.form, lambda _: next(outputs))
-        step.form = None
-        made = () if self._is_example else step.outputs  # those of the example side are counted with all results
-        self.tape.nbytes += sum([t.nbytes for t in (*step.inputs, *made)])
-        if step.memory is not None:
-            self.tape.memory += step.memory_bytes
+            record.reference = self.tape.reference.records[len(self.tape.records)]
+        self.tape.records.append(record)
+        self._usage.has_recurrent |= operation.batched_rule
+        outputs = iter(applied(Node, self.options, record, operation, *compress(operands, flags)))
+        result = next(outputs) if isinstance(record.form, Tensor) else replace(record.form, lambda _: next(outputs))
+        record.form = None
+        new_outputs = () if self._is_example else record.outputs  # on the example side all results are counted
+        self.tape.nbytes += sum([t.nbytes for t in (*record.inputs, *new_outputs)])
+        if record.memory is not None:
+            self.tape.memory += record.memory_bytes
         return result
 
     # ------------------------------------------------------------------ activity
     def _mark(self, result: Any) -> None:
         for tensor in tensors(result):
             self._count(tensor)
-            tag = surrogate_of(tensor)
-            if tag is not None or tensor.grad_fn is not None:
+            surrogate = surrogate_of(tensor)
+            if surrogate is not None or tensor.grad_fn is not None:
                 mark_active(tensor)
                 self._storages.add(tensor)
-            if tag is not None and tag.values is not None:
-                self._count(tag.values)
+            if surrogate is not None and surrogate.values is not None:
+                self._count(surrogate.values)
 
     def _count(self, tensor: Tensor) -> None:
         self.tape.dtypes.add(tensor.dtype)
-        if self._is_example and base_of(tensor) is None and not (self._uses.begun and recurrent_step(tensor)):
+        if (
+            self._is_example
+            and base_of(tensor) is None
+            and not (self._usage.has_recurrent and recurrent_record(tensor))
+        ):
             self.tape.nbytes += tensor.nbytes
 
     # ------------------------------------------------------------------ selection by index, in-place code
@@ -418,7 +426,7 @@ class Tracer(TorchFunctionMode):
         self._overwrite(target, changed)
 
     def _overwrite(self, target: Tensor, result: Tensor) -> Tensor:
-        self._overwriting.overwrite(target, result)
+        self._inplace.overwrite(target, result)
         self._mark(target)
         return target
 
@@ -434,7 +442,7 @@ class Tracer(TorchFunctionMode):
         return self._refuse(name, call)
 
     def _refuse(self, name: str, call: Call) -> Any:
-        """Note the call and go on as torch would, so that one error can list all of them."""
+        """Note the call and continue as torch would, so that one error can list all unsupported calls."""
         self.unsupported[(name, place_of_call())] = None
         try:
             with torch.enable_grad():

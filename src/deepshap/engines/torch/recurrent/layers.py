@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from ....formulas.cells import Weights
-from ..batch_axes import BatchAxis, from_rows, to_rows
+from ..batch_axes import BatchAxis, flatten_pairs, unflatten_pairs
 from ..operations import OperationRecord, Sums, primitive
 from . import fused, single, stepwise
 from .cells import Cell
@@ -58,7 +58,7 @@ def _rule(step: OperationRecord, m_output: Tensor | None, *others: Tensor) -> li
     m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
     shape = *m_states[0].shape[:2], *step.outputs[0].shape
     axis, state_axis = (BatchAxis(settings.row_axis), BatchAxis(1)) if step.pairs.all_pairs else (None, None)
-    states = [to_rows(m, state_axis) for m in m_states]
+    states = [flatten_pairs(m, state_axis) for m in m_states]
     sums = settings.sums if step.varying[0] else None
     compiled = fused.available(network, shape[0])
     if compiled and sums is None and single.is_possible(network):
@@ -74,12 +74,12 @@ def _rule(step: OperationRecord, m_output: Tensor | None, *others: Tensor) -> li
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = to_rows(output_multipliers(step, shape, m_output, selected), axis)
+        rows = flatten_pairs(output_multipliers(step, shape, m_output, selected), axis)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
-        m_x = m_x if sums is not None else from_rows(m_x.reshape(*rows.shape[:-1], -1), step.pairs, axis)
+        m_x = m_x if sums is not None else unflatten_pairs(m_x.reshape(*rows.shape[:-1], -1), step.pairs, axis)
     if sums is not None:
         sums.add(m_x)
-    first = [from_rows(m, step.pairs, state_axis) for m in m_first]
+    first = [unflatten_pairs(m, step.pairs, state_axis) for m in m_first]
     multipliers = [None if sums is not None else m_x, *first]
     return [m for m, varies in zip(multipliers, step.varying, strict=True) if varies]
 

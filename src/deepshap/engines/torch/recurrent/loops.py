@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ....formulas.cells import Weights
-from ..autograd import recurrent_step
-from ..batch_axes import FIRST, RowSelection, from_rows, to_rows
+from ..autograd import recurrent_record
+from ..batch_axes import FIRST, RowSelection, flatten_pairs, unflatten_pairs
 from ..operations import CUSTOM, Operation, OperationRecord
 from ..tree import detached
 from . import fused, single, stepwise
@@ -145,7 +145,7 @@ def _level(cell: Cell, weights: Any, named: dict[str, Any]) -> Level:
 
 def _step_before(states: list[Tensor]) -> OperationRecord | None:
     """Return the step of a cell that made all states, each in its position."""
-    makers = [recurrent_step(s, k) for k, s in enumerate(states)]
+    makers = [recurrent_record(s, k) for k, s in enumerate(states)]
     before = makers[0]
     return before if before and isinstance(before.memory, CellStep) and all(s is before for s in makers) else None
 
@@ -162,9 +162,9 @@ def _rule(step: OperationRecord, m_h: Tensor | None, *others: Tensor) -> list[Te
         multipliers = _by_kernels(network, _chain(step, sides), states)
     else:
         axis = FIRST if step.pairs.all_pairs else None
-        rows = [to_rows(m, axis) for m in states]
+        rows = [flatten_pairs(m, axis) for m in states]
         m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
-        multipliers = [from_rows(m, step.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
+        multipliers = [unflatten_pairs(m, step.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
     return _select_varying(step, multipliers)
 
 
@@ -197,7 +197,7 @@ def _by_kernels(network: Network, chain: Chain, m_states: list[Tensor]) -> list[
     for k, (before, m) in enumerate(zip(steps[1:], m_x[1:], strict=True), 2):
         m_first = first if k == len(steps) else [None] * len(first)
         multipliers = [None if v is None else v.unflatten(0, (-1, examples)) for v in (m, *m_first)]
-        before.known = _select_varying(before, multipliers)
+        before.known_multipliers = _select_varying(before, multipliers)
     m_first = first if len(steps) == 1 else [None] * len(first)
     return [None if v is None else v.unflatten(0, (outputs, references, examples)) for v in (m_x[0], *m_first)]
 
@@ -207,7 +207,7 @@ def _chain(step: OperationRecord, sides: tuple[CellStep, CellStep]) -> Chain:
     chain, selection, previous = [(step, sides)], sides[1].selection, sides[0].previous
     while (
         previous is not None
-        and previous.uses == len(previous.outputs)
+        and previous.use_count == len(previous.outputs)
         and previous.memory.sequence is step.memory.sequence
     ):
         previous_sides = _sides(previous, selection)
