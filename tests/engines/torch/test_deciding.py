@@ -46,7 +46,7 @@ def test_short_cuts_by_all_rows_change_nothing(model, rows):
     given = [SERIES[rows], MASKS[rows]]
     for a, b in zip(explain.shap_values(given), plain.shap_values(given), strict=True):
         assert_close(a, b)
-    assert explain.engine._control_flow.together or len(given[0]) > 1
+    assert explain.engine._control_flow.joins_sides or len(given[0]) > 1
 
 
 def test_a_row_that_decides_for_itself_is_refused():

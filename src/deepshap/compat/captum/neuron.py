@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engines.torch.engine import TorchEngine
-from ...engines.torch.preserve import Contents, preserved
+from ...engines.torch.preserve import ModelState, preserve_run
 from ...errors import InputError
 
 
@@ -41,8 +41,8 @@ def check_called_once(model: Callable[..., Any], layer: nn.Module, inputs: Seque
     points, _ = engine.read(list(inputs), args)
     first = points[:1]
     calls: list[Any] = []
-    contents = Contents(engine.modules, model)
-    with engine.running(first), preserved(contents), torch.no_grad(), _hooked(layer, False, calls.append):
+    contents = ModelState(engine.modules, model)
+    with engine.running(first), preserve_run(contents), torch.no_grad(), _hooked(layer, False, calls.append):
         first.form.call(model, [x.clone() for x in first.inputs], first.extra)
     if len(calls) > 1:
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...engines.torch.preserve import Contents, preserved
+from ...engines.torch.preserve import ModelState, preserve_run
 from ...engines.torch.tree import tensors
 from ...errors import InputError
 from ...formulas import cells, rules
@@ -117,7 +117,7 @@ def _confirm(module: nn.Module, example: list[Tensor], new: dict[str, Tensor]) -
     x, *states = example
     for arguments in ((x, *states), (x, tuple(states))):
         try:
-            with preserved(Contents(list(module.modules()), module)), torch.no_grad():
+            with preserve_run(ModelState(list(module.modules()), module)), torch.no_grad():
                 returned = tensors(module(*arguments))
         except Exception:  # another signature, or none
             continue

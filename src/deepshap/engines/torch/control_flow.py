@@ -1,4 +1,4 @@
-"""Models whose Python code decides by values: examples and references that take different branches."""
+"""Models whose Python code decides by values, so that example and reference may take different branches."""
 
 from __future__ import annotations
 
@@ -23,119 +23,121 @@ Run = Callable[[Comparison], Contributions]
 
 
 class ControlFlowComparison:
-    """Finds how both sides of a model take the same way.
+    """Makes both sides of a model take the same branches, by other runs of the model if necessary.
 
-    What a model decides by all of its rows, by the greatest of their lengths or by whether one of them is padded, does not
-    differ where either side has the rows of both, if in another order. Places that it finds by conditions are positions, or all
-    places are taken (``composites/mask_indices.py``).
+    A decision about the whole batch (the greatest length, whether any row is padded) is the same on both sides if each side has
+    the rows of both, in another order. Positions that the model finds by masks are handled as indices, or the model runs at
+    all positions (``composites/mask_indices.py``).
 
     Parameters
     ----------
-    evaluate : the model's outputs by itself.
-    own : the engine's own operations.
+    evaluate : the outputs of the unmodified model.
+    rules : the operations that the user registered for this engine.
     """
 
-    def __init__(self, evaluate: Callable[[Points], np.ndarray], own: dict[Any, Operation]) -> None:
-        self._evaluate, self._own = evaluate, own
-        self.together = False  # whether either side runs on the rows of both
-        self._apart = False  # whether every pair runs by itself
-        self._places = 0  # which of the ways to find places by masks that differ
-        self._refusal: ControlFlowError | None = None  # what happens to the model as it is
+    def __init__(self, evaluate: Callable[[Points], np.ndarray], rules: dict[Any, Operation]) -> None:
+        self._evaluate, self._rules = evaluate, rules
+        self.joins_sides = False  # whether each side runs on the rows of both
+        self._runs_single_pairs = False
+        self._position_mode = 0  # for masks that differ: 0 unsupported, 1 equal counts in each row, 2 all positions
+        self._refusal: ControlFlowError | None = None  # the error of the model without adaptation
 
     @property
-    def found(self) -> bool:
-        """Whether the model does not run as it is."""
-        return self.together or self._places > 0
+    def is_adapted(self) -> bool:
+        """Return whether the model runs with an adaptation."""
+        return self.joins_sides or self._position_mode > 0
 
     def operations(self, points: Points) -> dict[Any, Operation]:
-        """The engine's own operations, and those that find places in rows that run."""
-        if not self._places:
-            return self._own
-        places = equal_count_positions(len(points)) if self._places == 1 else all_positions
-        return {**position_operations(places), **lengths.length_operations(OPERATIONS), **self._own}
+        """Return the registered operations, and those that find positions in these rows."""
+        if not self._position_mode:
+            return self._rules
+        positions = equal_count_positions(len(points)) if self._position_mode == 1 else all_positions
+        return {**position_operations(positions), **lengths.length_operations(OPERATIONS), **self._rules}
 
-    def find(self, run: Callable[[], T]) -> T:
-        """Run both sides; where they differ, by other ways, of which the first that works is kept."""
-        before, refusal = (self.together, self._places), self._refusal
+    def run(self, run_sides: Callable[[], T]) -> T:
+        """Run both sides; if they differ, with the next adaptation, until one works."""
+        before, refusal = (self.joins_sides, self._position_mode), self._refusal
         while True:
             try:
-                found = run()
+                result = run_sides()
                 self._refusal = refusal
-                return found
+                return result
             except TraceMismatch as error:
                 refusal = refusal or _refusal(error)
-                another = self._another_way(isinstance(error, IndexMismatch))
+                has_next = self._adapt(isinstance(error, IndexMismatch))
             except torch.OutOfMemoryError:
                 raise
             except (DeepShapError, RuntimeError, IndexError, ValueError):
                 if refusal is None:
                     raise
-                another = self._another_way(self._places > 0)
-            if not another:
-                self.together, self._places = before
+                has_next = self._adapt(self._position_mode > 0)
+            if not has_next:
+                self.joins_sides, self._position_mode = before
                 raise refusal from None
 
-    def _another_way(self, by_places: bool) -> bool:
-        if by_places and self._places < 2:
-            self._places += 1
-        elif not self.together:
-            self.together = True
+    def _adapt(self, by_positions: bool) -> bool:
+        if by_positions and self._position_mode < 2:
+            self._position_mode += 1
+        elif not self.joins_sides:
+            self.joins_sides = True
         else:
             return False
         return True
 
     def sides(self, examples: Points, references: Points) -> tuple[Points, Points]:
-        """Rows to run beside each other. Together, those of the references follow, beside those of the examples."""
+        """Return the rows to run next to each other. With joined sides, the references follow the examples, and vice versa."""
         references = references.described_by(examples)
-        if not self.together:
+        if not self.joins_sides:
             return examples, references
         return Points.joined([examples, references]), Points.joined([references, examples])
 
-    def explained(self, beside: Run, whole: Comparison, eps: float) -> Contributions:
-        """Contributions of rows beside rows, which must not have met others, as they do where a model sorts its whole batch.
+    def explain(self, explain_rows: Run, comparison: Comparison, eps: float) -> Contributions:
+        """Return contributions of aligned rows, after a check that rows do not affect each other (as in a sorted batch).
 
-        Else every pair runs by itself, if that adds up.
+        If the check fails, every pair runs by itself, if that adds up.
         """
-        if self._apart and (found := _pair_by_pair(beside, whole, eps)):
-            return found
-        together = self.find(lambda: self._checked(beside(whole), whole, eps))
-        if self.found or _add_up(together, whole, eps):
-            return together
-        apart = _pair_by_pair(beside, whole, eps)
-        self._apart = apart is not None
-        return apart or together
+        if self._runs_single_pairs and (pairwise := _explain_single_pairs(explain_rows, comparison, eps)):
+            return pairwise
+        contributions = self.run(lambda: self._checked(explain_rows(comparison), comparison, eps))
+        if self.is_adapted or _add_up(contributions, comparison, eps):
+            return contributions
+        pairwise = _explain_single_pairs(explain_rows, comparison, eps)
+        self._runs_single_pairs = pairwise is not None
+        return pairwise or contributions
 
-    def _checked(self, found: Contributions, whole: Comparison, eps: float) -> Contributions:
-        if self.found and not _add_up(found, whole, eps):
-            raise self._failed("rows meet others")
-        return found
+    def _checked(self, contributions: Contributions, comparison: Comparison, eps: float) -> Contributions:
+        if self.is_adapted and not _add_up(contributions, comparison, eps):
+            raise self._mismatch("rows meet others")
+        return contributions
 
-    def _failed(self, why: str) -> TraceMismatch:
-        return IndexMismatch(why) if self._places else TraceMismatch(why)
+    def _mismatch(self, why: str) -> TraceMismatch:
+        return IndexMismatch(why) if self._position_mode else TraceMismatch(why)
 
     def check(self, outputs: Sequence[Tensor], examples: Points, references: Points, eps: float) -> None:
-        """Outputs of both sides must be those of the rows by themselves."""
-        if not self.found:
+        """Raise an error if outputs of the sides are not those of the rows by themselves."""
+        if not self.is_adapted:
             return
         alone = [self._evaluate(side) for side in (examples, references.described_by(examples))]
         for output, native in zip(map(as_numpy, outputs), alone, strict=True):
-            own = output[: len(native)]
-            gap, scale = spread([own, native]) if own.shape == native.shape else (np.inf, 0.0)
+            rules = output[: len(native)]
+            gap, scale = spread([rules, native]) if rules.shape == native.shape else (np.inf, 0.0)
             if not gap <= eps**0.5 * scale:
-                raise self._failed("rows decide otherwise by themselves")
+                raise self._mismatch("rows decide otherwise by themselves")
 
 
-def _add_up(found: Contributions, whole: Comparison, eps: float) -> bool:
-    return adds_up(found, whole.outputs, eps**0.5, len(whole.references) if whole.all_pairs else 1)
+def _add_up(contributions: Contributions, comparison: Comparison, eps: float) -> bool:
+    return adds_up(
+        contributions, comparison.outputs, eps**0.5, len(comparison.references) if comparison.all_pairs else 1
+    )
 
 
-def _pair_by_pair(beside: Run, whole: Comparison, eps: float) -> Contributions | None:
-    """What runs on single pairs find; None where that does not add up, or the sides of one do not fit together."""
-    parts, single = [], [slice(b, b + 1) for b in range(len(whole.references) if whole.all_pairs else 1)]
-    for n in range(len(whole.examples)):
-        of_example = whole.part(slice(n, n + 1))
+def _explain_single_pairs(explain_rows: Run, comparison: Comparison, eps: float) -> Contributions | None:
+    """Return the contributions of single pairs; None if they do not add up, or if the sides of a pair do not match."""
+    parts, single = [], [slice(b, b + 1) for b in range(len(comparison.references) if comparison.all_pairs else 1)]
+    for n in range(len(comparison.examples)):
+        of_example = comparison.part(slice(n, n + 1))
         try:
-            parts.append(Contributions.of_references([beside(of_example.part(slice(0, 1), b)) for b in single]))
+            parts.append(Contributions.of_references([explain_rows(of_example.part(slice(0, 1), b)) for b in single]))
         except TraceMismatch:
             return None
         if not _add_up(parts[-1], of_example, eps):

@@ -1,4 +1,4 @@
-"""Calls that torch does not announce to function modes: custom functions, scripts, vmap, derivatives of the model's own."""
+"""Calls that torch does not show to function modes: custom functions, scripts, vmap, and derivatives that a model takes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from .autograd import Node
 from .calls import DerivativeTaken, unwritten_message
 from .convolutions import Convolution
 from .operations import Operation
-from .preserve import Contents, preserved
+from .preserve import ModelState, preserve_run
 from .table import USER_OPERATIONS
 from .tree import replace, tensors
 
 
-class ForeignCall:
+class TracedCallable:
     """A callable outside torch's functions (autograd.Function, module) that has, or needs, a rule."""
 
     def __init__(self, key: Any, function: Callable[..., Any], name: str) -> None:
@@ -45,19 +45,19 @@ class ForeignCall:
 
     @property
     def is_custom(self) -> bool:
-        """Whether it is a custom function of autograd."""
+        """Return whether the callable is a custom function of autograd."""
         return isinstance(self.key, type) and issubclass(self.key, Function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Show the call to the active tracer, or run it."""
-        given = tuple(tensors((args, kwargs)))
-        if has_torch_function(given):
-            return handle_torch_function(self, given, *args, **kwargs)
+        """Show the call to the active tracer, or run the function."""
+        operands = tuple(tensors((args, kwargs)))
+        if has_torch_function(operands):
+            return handle_torch_function(self, operands, *args, **kwargs)
         return self.function(*args, **kwargs)
 
 
 class _Context:
-    """What the forward of a custom function may do with its context; nothing of it is needed."""
+    """What the forward of a custom function may do with its context; the tracer needs none of it."""
 
     saved_tensors: tuple[Any, ...] = ()
 
@@ -68,17 +68,17 @@ class _Context:
         self.saved_tensors = saved
 
     def mark_dirty(self, *_: Tensor) -> None:
-        """In-place code is followed as it runs."""
+        """Ignore the note; the tracer sees in-place writes as they run."""
 
     save_for_forward = mark_non_differentiable = set_materialize_grads = mark_dirty
 
 
 def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
-    """Run the forward of a custom function as plain code. Inputs come back as views, as from autograd."""
+    """Run the forward of a custom function as plain code. Inputs that it returns become views, as from autograd."""
     context = () if _has_setup_context(function) else (_Context(len(args)),)
     result = _class_attribute(function, "forward")(*context, *args, **kwargs)
-    given = {id(t) for t in tensors(args)}
-    return replace(result, lambda t: t.view_as(t) if id(t) in given else t)
+    input_ids = {id(t) for t in tensors(args)}
+    return replace(result, lambda t: t.view_as(t) if id(t) in input_ids else t)
 
 
 # ---------------------------------------------------------------------- custom functions of autograd
@@ -88,7 +88,7 @@ def run_forward(function: type[Function], args: Any, kwargs: Any) -> Any:
 # all custom functions, gets descriptors of these two names, which show the call to the tracer.
 
 
-class CustomFunctionCall(ForeignCall):
+class CustomFunctionCall(TracedCallable):
     """A call of a custom function of autograd, from inside torch's ``apply``.
 
     When ``apply`` returns, torch replaces the history (``grad_fn``) of each differentiable output by that of the function's own
@@ -201,17 +201,17 @@ def _has_setup_context(function: type[Function]) -> bool:
 
 
 @contextmanager
-def custom_functions_visible() -> Iterator[None]:
-    """Let the tracer see custom functions of autograd, what ``torch.vmap`` does to each row, and scripted functions."""
+def show_custom_functions() -> Iterator[None]:
+    """Show custom functions of autograd, the rows of ``torch.vmap``, and scripted functions to the tracer."""
     if "forward" in vars(FunctionMeta):  # a run within a run
         yield
         return
     meta: Any = FunctionMeta
     meta.forward = _ClassAttribute("forward", _show_forward)
     meta.setup_context = _ClassAttribute("setup_context", _show_setup_context)
-    _SCRIPTS.__call__ = as_written
+    _SCRIPTS.__call__ = run_script_source
     try:
-        with vmap_replaced(row_by_row):
+        with vmap_replaced(vmap_by_loop):
             yield
     finally:
         del meta.forward, meta.setup_context
@@ -224,15 +224,15 @@ _SCRIPTED = _SCRIPTS.__call__
 
 
 # ---------------------------------------------------------------------- scripted functions, vmap, and modules with rules
-def as_written(scripted: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run the Python function that a scripted one was made of, as torch.compile does; those from files have none."""
-    own = python_of_script(scripted)
-    if own is None or not has_torch_function(tuple(tensors((args, kwargs)))):
+def run_script_source(scripted: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run the Python function that a scripted one was compiled from, if there is one."""
+    source = python_of_script(scripted)
+    if source is None or not has_torch_function(tuple(tensors((args, kwargs)))):
         return _SCRIPTED(scripted, *args, **kwargs)
-    return own(*args, **kwargs)
+    return source(*args, **kwargs)
 
 
-def row_by_row(
+def vmap_by_loop(
     original: Callable[..., Any],
     function: Callable[..., Any],
     in_dims: Any,
@@ -242,16 +242,16 @@ def row_by_row(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """What ``torch.vmap`` computes, by a loop: inside it, nothing could be seen of what depends on the input."""
+    """Compute ``torch.vmap`` by a loop, because the tracer cannot see the calls inside vmap."""
     if not has_torch_function(tuple(tensors((args, kwargs)))):
         return original(function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
     size, axes, flat, spec = vmap_inputs(in_dims, args, function)
 
-    def row(k: int) -> Any:
-        chosen = [a if axis is None else a.select(axis, k) for a, axis in zip(flat, axes, strict=True)]
-        return function(*unflatten(chosen, spec), **kwargs)
+    def run_row(k: int) -> Any:
+        row_args = [a if axis is None else a.select(axis, k) for a, axis in zip(flat, axes, strict=True)]
+        return function(*unflatten(row_args, spec), **kwargs)
 
-    flat_rows, specs = zip(*(flatten(row(k)) for k in range(size)), strict=True)
+    flat_rows, specs = zip(*(flatten(run_row(k)) for k in range(size)), strict=True)
     back = broadcast_to(specs[0], out_dims)
     if back is None:
         raise ValueError(f"out_dims of torch.vmap do not fit to its outputs: {out_dims}")
@@ -263,14 +263,14 @@ def row_by_row(
 
 
 @contextmanager
-def foreign_visible(modules: list[nn.Module], operations: dict[Any, Operation]) -> Iterator[None]:
-    """Let the tracer meet custom autograd functions, and modules that have a rule of their own, as single calls."""
+def show_calls(modules: list[nn.Module], operations: dict[Any, Operation]) -> Iterator[None]:
+    """Show custom autograd functions, and modules that have a rule of their own, to the tracer as single calls."""
     ruled = [m for m in modules if m in operations or type(m) in operations]
     for module in ruled:
         key = module if module in operations else type(module)
-        module.forward = ForeignCall(key, module.forward, type(module).__name__)
+        module.forward = TracedCallable(key, module.forward, type(module).__name__)
     try:
-        with custom_functions_visible():
+        with show_custom_functions():
             yield
     finally:
         for module in ruled:
@@ -278,37 +278,37 @@ def foreign_visible(modules: list[nn.Module], operations: dict[Any, Operation]) 
 
 
 T = TypeVar("T")
-Call = Callable[[Sequence[Tensor]], Tensor]
+RowsFunction = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Derivatives:
-    """Whether a model takes derivatives of its own, and how it is run then.
+    """Detects whether a model takes derivatives of its own, and runs it then.
 
-    Backward passes carry multipliers while a model is explained. So what such a model computes is recorded on plain tensors
-    first, down to torch's basic operations, backward ones among them, and these are followed in the model's place.
+    While a model is explained, backward passes carry multipliers. A model that takes derivatives is therefore first recorded on
+    plain tensors as torch's basic operations, backward ones included, and the recorded program is explained instead.
     """
 
-    def __init__(self, contents: Contents, layer: Any, rules: dict[Any, Any]) -> None:
-        self._contents, self._layer, self._rules = contents, layer, rules
+    def __init__(self, state: ModelState, layer: Any, rules: dict[Any, Any]) -> None:
+        self._state, self._layer, self._rules = state, layer, rules
         self.taken = False
 
-    def natively(self, run: Callable[[], T]) -> T:
-        """Run the model by itself, without gradients unless it asks for some."""
+    def run_plain(self, run: Callable[[], T]) -> T:
+        """Run the unmodified model, without gradients unless it asks for some."""
         if not self.taken:
             try:
-                with preserved(self._contents), torch.no_grad():
+                with preserve_run(self._state), torch.no_grad():
                     return run()
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise
         self.taken = True
-        with preserved(self._contents), torch.enable_grad():
+        with preserve_run(self._state), torch.enable_grad():
             return run()
 
-    def allowed(self, run: Callable[[], T]) -> T:
-        """Run, and once more with what the model computes written out, where that takes derivatives.
+    def run_supported(self, run: Callable[[], T]) -> T:
+        """Run, and if the model takes derivatives, run its recorded program.
 
-        By that layers are lost, and so are rules of the user's own.
+        The program has no layers and no calls with rules of the user's, so models with these raise an error.
         """
         try:
             return run()
@@ -330,8 +330,8 @@ class Derivatives:
                 f"{refusal} Recorded as basic operations, what it computes cannot be explained either: {error}"
             ) from error
 
-    def written_out(self, call: Call, rows: Sequence[Tensor]) -> Call:
-        """What a model computes of rows, as a function of such rows; the model itself where it takes no derivatives."""
+    def recorded(self, call: RowsFunction, rows: Sequence[Tensor]) -> RowsFunction:
+        """Return the model as a function of rows; if it takes derivatives, as its recorded program."""
         if not self.taken or self._layer is not None or self._rules or USER_OPERATIONS:
             return call
         if "triton" not in sys.modules and find_spec("triton") is not None and not triton_is_safe():
@@ -344,11 +344,11 @@ class Derivatives:
         try:
             with torch.enable_grad():
                 copies = [r.detach().clone() for r in rows]
-                graph = make_fx(lambda *given: call(given), basic_decompositions())(*copies)
+                graph = make_fx(lambda *inputs: call(inputs), basic_decompositions())(*copies)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise UnsupportedOperationError(unwritten_message(error)) from error
-        graph.graph.eliminate_dead_code()  # what forward mode only asked the shapes of
+        graph.graph.eliminate_dead_code()  # values of which forward mode used only the shapes
         graph.recompile()
-        return lambda given: graph(*given)
+        return lambda inputs: graph(*inputs)

@@ -1,6 +1,6 @@
-"""A model computed in float64, whatever it computes in: every call takes and returns the wider numbers.
+"""Run a model in float64, whatever its dtype: every call takes and returns the wider numbers.
 
-The model itself is not touched: what it holds is widened where it is used, so that functions, closures and layers are
+The model itself is unchanged: its tensors are converted where it uses them, so that functions, closures and layers are
 those of the user.
 """
 
@@ -19,10 +19,10 @@ CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
 
 
 class InFloat64(TorchFunctionMode):
-    """Widens all floating-point numbers of the calls that are made inside of it."""
+    """Converts all floating-point numbers of the calls in this context to float64."""
 
     def __enter__(self) -> Any:
-        self._wide: dict[int, tuple[Tensor, Tensor]] = {}  # what the model holds, by its identity: itself, and widened
+        self._wide: dict[int, tuple[Tensor, Tensor]] = {}  # the model's tensors and their wide copies, by id
         self._default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         return super().__enter__()
@@ -49,7 +49,7 @@ class InFloat64(TorchFunctionMode):
         return {k: self._widened(v) for k, v in tree.items()} if type(tree) is dict else tree
 
     def _wide_of(self, tensor: Tensor) -> Tensor:
-        """The same values, and the same tensor each time: the model may write to it."""
+        """Return the wide copy of a tensor, the same one each time: the model may write to it."""
         if id(tensor) not in self._wide:
             wide = tensor.to(torch.complex128 if _dtype(tensor) == torch.complex64 else torch.float64)
             self._wide[id(tensor)] = tensor, wide

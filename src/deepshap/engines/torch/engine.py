@@ -28,13 +28,21 @@ from .backward import Reduce, Traced, adds_up, as_contributions, as_numpy, of_pa
 from .batch_axes import FoldedBatch
 from .calls import translated_errors
 from .control_flow import ControlFlowComparison
-from .custom_functions import Derivatives, foreign_visible
+from .custom_functions import Derivatives, show_calls
 from .double import InFloat64
 from .handlers import Handlers
 from .inputs import Inputs
 from .layers import UnmodifiedModel, layer_values_through
 from .operations import BackwardOptions, Pairs, TraceMismatch
-from .preserve import Contents, check_called_outside, check_weights, home_of, modules_of, one_at_a_time, preserved
+from .preserve import (
+    ModelState,
+    check_called_outside,
+    check_weights,
+    device_and_dtype,
+    modules_of,
+    preserve_run,
+    session_lock,
+)
 from .recurrent import MEMORY_TYPES
 from .recurrent.context import PrefixCache, RecurrentContext
 from .reference_cache import Recorded, ReferenceCache
@@ -68,7 +76,7 @@ class TorchEngine(UnmodifiedModel):
     in_float64 = "model.double()"
     exhausted = (torch.OutOfMemoryError,)
     failures = Exception
-    alone = staticmethod(lambda: one_at_a_time)
+    alone = staticmethod(lambda: session_lock)
     _rows_first = staticmethod(lambda output, axis: output.movedim(axis, 0) if axis else output)
 
     def __init__(
@@ -94,20 +102,20 @@ class TorchEngine(UnmodifiedModel):
     def _use_modules(self, modules: list[nn.Module]) -> None:
         """Set the modules that the model consists of, and forget all that is known."""
         check_weights(modules)
-        self.modules, (self.device, self._float) = modules, home_of(modules)
-        self._contents = Contents(modules, self.model)
+        self.modules, (self.device, self._float) = modules, device_and_dtype(modules)
+        self._state = ModelState(modules, self.model)
         self._reset()
         self.handlers.apply()
 
     def _reset(self) -> None:
-        self._derivatives = Derivatives(self._contents, self.layer, self.operations)
-        self._references = ReferenceCache(self._contents, self.operations)
+        self._derivatives = Derivatives(self._state, self.layer, self.operations)
+        self._references = ReferenceCache(self._state, self.operations)
 
     def _enter(self, stack: ExitStack) -> None:
         check_called_outside()
         if not self.is_frozen and [*map(id, modules := modules_of(self.model))] != [*map(id, self.modules)]:
             self._use_modules(modules)
-        stack.enter_context(self._contents.session())
+        stack.enter_context(self._state.session())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
 
@@ -158,7 +166,7 @@ class TorchEngine(UnmodifiedModel):
         if self._footprint is None:
             both = Points.joined([example, reference])
             runs = [r.reshape(-1) for r in self._find_axes(both)]
-            self._footprint = self._derivatives.allowed(lambda: self._measure(example, reference))
+            self._footprint = self._derivatives.run_supported(lambda: self._measure(example, reference))
             self._check_among_others(both, list(map(as_numpy, runs)))
             if examples.extra:  # check whether row arguments need all pairs
                 self._by_arguments(
@@ -188,8 +196,8 @@ class TorchEngine(UnmodifiedModel):
             leaves.extend(leaf for _, leaf in entered)
             return [inside for inside, _ in entered]
 
-        run = self._derivatives.written_out(partial(self._call, points=points), self._entering(points))
-        with foreign_visible(self.modules, tracer.operations), translated_errors(), torch.enable_grad():
+        run = self._derivatives.recorded(partial(self._call, points=points), self._entering(points))
+        with show_calls(self.modules, tracer.operations), translated_errors(), torch.enable_grad():
             if self.layer is None:
                 inside = enter(self._entering(points))
                 with tracer:
@@ -210,18 +218,18 @@ class TorchEngine(UnmodifiedModel):
         tracer = Tracer(Pairs(1, len(references)), operations=self._control_flow.operations(references))
         tracer.context = RecurrentContext.of_references(len(references), distinct, prefix_cache)
         tracer.tape.weights = frozenset(id(p) for m in self.modules for p in m.parameters(False))
-        with preserved(self._contents):
+        with preserve_run(self._state):
             output, leaves = self.trace(tracer, references)
         return Recorded(tracer.tape, output.detach(), [leaf.detach() for leaf in leaves])
 
     def _measure(self, example: Points, reference: Points) -> Footprint:
         """Trace one example and one reference, and measure what is stored."""
-        recorded, tracer = self._control_flow.find(lambda: self._traced_pair(example, reference))
+        recorded, tracer = self._control_flow.run(lambda: self._traced_pair(example, reference))
         self._dtypes = {str(dtype).removeprefix("torch.") for dtype in recorded.tape.dtypes}
         self._bypass_shapes = [leaf.shape for leaf in tracer.bypass_leaves or ()]
         self._calls = len(recorded.tape.calls)
         self.takes_python_values = tracer.tape.takes_python_values
-        self._needs_aligned_pairs = self._control_flow.found
+        self._needs_aligned_pairs = self._control_flow.is_adapted
         if not self._needs_aligned_pairs:
             both, alone = Points.joined([example, reference]), [tracer.tape, recorded.tape]
             try:
@@ -235,7 +243,7 @@ class TorchEngine(UnmodifiedModel):
         examples, references = self._control_flow.sides(example, reference)
         recorded = self.record(references)
         tracer = Tracer(Pairs(1, len(examples)), recorded.tape, self._control_flow.operations(examples))
-        with preserved(self._contents):
+        with preserve_run(self._state):
             output, _ = self.trace(tracer, examples)
         self._control_flow.check((output, recorded.outputs), example, reference, self.eps)
         return recorded, tracer
@@ -267,7 +275,7 @@ class TorchEngine(UnmodifiedModel):
                         break
             self._needs_aligned_pairs = True
         explain_rows = self._aligned_pairs if comparison.all_pairs else self._row_by_row
-        return self._control_flow.explained(lambda part: explain_rows(part, plan, reduce), comparison, self.eps)
+        return self._control_flow.explain(lambda part: explain_rows(part, plan, reduce), comparison, self.eps)
 
     def _can_run_all_pairs(self, comparison: Comparison) -> bool:
         """Return whether each side can run on its own rows. Sizes identify the batch axes, so they must differ."""
@@ -369,7 +377,7 @@ class TorchEngine(UnmodifiedModel):
         tracer.options = replace(options)  # the backward pass changes them
         if (folded_batch := self._folded_batch if pairs.all_pairs else None) is not None:
             tracer.tape.row_orders = folded_batch.orders
-        with preserved(self._contents), translated_errors():
+        with preserve_run(self._state), translated_errors():
             output, leaves = self.trace(tracer, points)
             if folded_batch is not None:
                 folded_batch.apply(tracer.tape)
@@ -394,8 +402,8 @@ class TorchEngine(UnmodifiedModel):
     def uses(self, points: Points) -> list[OperationSummary]:
         """Return the operations that the model applies to values that depend on its inputs."""
         self._find_axes(points[[0, 0]])
-        with preserved(self._contents):
-            return self._derivatives.allowed(
+        with preserve_run(self._state):
+            return self._derivatives.run_supported(
                 partial(inspection.list_operations, self.operations, self.trace, points[:1])
             )
 

@@ -1,4 +1,4 @@
-"""Handlers of PyTorch's layers; what they have in common with those of Keras is in ``engines/handlers.py``."""
+"""Handlers of PyTorch's layers; ``engines/handlers.py`` has the part that Keras shares."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Handlers(AnyHandlers):
 
     @cached_property
     def names(self) -> dict[nn.Module, str]:
-        """Qualified name of every layer; "" is the model itself."""
+        """Return the qualified name of every layer; "" is the model itself."""
         return layer_names(self.engine.model)
 
     def apply(self) -> None:
-        """Make each handled layer one operation, and forget what was prepared without that."""
+        """Make each handled layer one operation, and forget what was prepared without handlers."""
         self.__dict__.pop("names", None)  # the model may have other layers now
         operations = self.engine.operations
         for module, operation in list(operations.items()):
@@ -45,10 +45,10 @@ class Handlers(AnyHandlers):
 
 
 def layer_names(model: Any) -> dict[nn.Module, str]:
-    """Qualified names of all modules of a model, as torch names them; of Keras models, by the names of their layers.
+    """Return qualified names of all modules of a model, as torch names them; for Keras models by the names of their layers.
 
-    Of a function that holds one module these are the names within that module; of several, each module's class name goes
-    before the names within it, numbered where it occurs twice.
+    For a function that holds one module, these are the names within that module. For several modules, each module's class
+    name comes before the names within it, numbered if it occurs twice.
     """
     roots = [model] if isinstance(model, nn.Module) else _outermost(modules_of(model))
     if len(roots) == 1:
@@ -68,38 +68,40 @@ def _outermost(modules: list[nn.Module]) -> list[nn.Module]:
 
 # ---------------------------------------------------------------------- the rule that calls a handler
 class _HandlerRule(HandlerRule):
-    """Shows a step to a handler as a ``ModuleCall`` and checks what comes back."""
+    """Shows a record to a handler as a ``ModuleCall`` and checks the handler's result."""
 
     misfit = staticmethod(misfit)
 
     @staticmethod
     def row_sums(values: Tensor) -> np.ndarray:
-        """The sum of each row, in double precision."""
+        """Return the sum of each row, in float64."""
         return values.reshape(len(values), -1).sum(1, dtype=torch.float64).numpy(force=True)
 
     def __call__(self, record: OperationRecord, *multipliers: Tensor) -> list[Tensor | None]:
         call = self._call(record, multipliers)
         try:
-            found = self.handler(call)
+            returned = self.handler(call)
         except DeepShapError:
             raise
         except Exception as error:
             raise self.raised(error) from error
-        result = self.read(found, call)
+        result = self.read(returned, call)
         sides = zip(call.inputs, call.reference_inputs, strict=True)
-        kept = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
-        given = [(m, *pair) for m, pair in kept if m is not None]
-        made = list(zip(multipliers, record.outputs, record.reference_outputs, strict=True))
+        active = [(m, pair) for m, pair, varies in zip(result, sides, call.varying, strict=True) if varies]
+        input_terms = [(m, *pair) for m, pair in active if m is not None]
+        output_terms = list(zip(multipliers, record.outputs, record.reference_outputs, strict=True))
         floats = (t.dtype for t in (*record.inputs, *record.outputs) if t.is_floating_point())
         names = [str(dtype).removeprefix("torch.") for dtype in floats]
-        self.check_sums(_rows_first([*given, *made], record.pairs.rows), len(given), names)
-        return [m for m, _ in kept]
+        self.check_sums(_rows_first([*input_terms, *output_terms], record.pairs.rows), len(input_terms), names)
+        return [m for m, _ in active]
 
     def _call(self, record: OperationRecord, multipliers: tuple[Tensor, ...]) -> ModuleCall:
-        both = zip(record.inputs, record.reference_inputs, strict=True)
-        given = zip(tensors((record.arguments, record.keywords)), record.varying, strict=True)
+        active_sides = zip(record.inputs, record.reference_inputs, strict=True)
+        operands = zip(tensors((record.arguments, record.keywords)), record.varying, strict=True)
         sides = [
-            (*(next(both) if varies else (t, t)), varies) for t, varies in given if varies or t.is_floating_point()
+            (*(next(active_sides) if varies else (t, t)), varies)
+            for t, varies in operands
+            if varies or t.is_floating_point()
         ]
         inputs, reference_inputs, varying = (tuple(s) for s in zip(*sides, strict=True))
         return ModuleCall(
@@ -117,7 +119,7 @@ class _HandlerRule(HandlerRule):
 
 
 def _rows_first(terms: list[Term], rows: int) -> list[list[Term]]:
-    """The terms with the rows on their first axis, in every way that the shapes allow; else all rows as one."""
+    """Return the terms with their rows first, in every way that the shapes allow; else all rows as one."""
     axes = [[k for k, size in enumerate(value.shape) if size == rows] for _, value, _ in terms]
     if rows == 1 or not 1 <= math.prod(map(len, axes)) <= 64:
         return [[(m.reshape(1, -1), v.reshape(1, -1), r.reshape(1, -1)) for m, v, r in terms]]

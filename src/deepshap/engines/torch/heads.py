@@ -1,4 +1,4 @@
-"""What a model computes before its last softmax or sigmoid, and log-odds."""
+"""The logits of a model that ends in a softmax or sigmoid, and log-odds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RESHAPED = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", 
 PICKED = {"__getitem__", "select", "narrow", "index_select"}
 
 
-class _Seen(TorchFunctionMode):
-    """Notes what goes into softmax and sigmoid, and what becomes of the results: their shapes, and which of them are picked."""
+class _HeadRecorder(TorchFunctionMode):
+    """Records the inputs of softmax and sigmoid, and the reshapes and selections of their results."""
 
     def __init__(self, log_odds: bool) -> None:
         super().__init__()
         self.log_odds = log_odds
-        # By results, which are kept: how to get what went in, and whether that has a meaning only together.
+        # By the id of a result, which is stored: how to compute the input, and whether it has a meaning only as a whole.
         self.before: dict[int, tuple[Tensor, Callable[[], Tensor], bool]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -42,32 +42,32 @@ class _Seen(TorchFunctionMode):
         return result
 
     def _note(self, result: Tensor, name: str, args: Any, kwargs: Any) -> None:
-        argument, together = args[0], "softmax" in name
-        axis = kwargs.get("dim", args[1] if len(args) > 1 else None) if together else 0
+        argument, is_softmax = args[0], "softmax" in name
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None) if is_softmax else 0
         if axis is not None:
-            others = self.log_odds and together and argument.shape[axis] > 1
+            log_odds = self.log_odds and is_softmax and argument.shape[axis] > 1
             self.before[id(result)] = (
                 result,
-                lambda: against_others(argument, axis) if others else argument,
-                together and not self.log_odds,
+                lambda: against_others(argument, axis) if log_odds else argument,
+                is_softmax and not self.log_odds,
             )
 
 
 class BeforeHead:
-    """A model that returns what another one gives to its last softmax or sigmoid.
+    """A model that returns the input of another model's last softmax or sigmoid.
 
-    ``otherwise``, where there is none: "refuse", "logits" (its outputs are logits) or "probabilities" (take their logarithm).
+    ``otherwise``, if there is none: "refuse", "logits" (its outputs are logits) or "probabilities" (take their logarithm).
     """
 
     def __init__(self, model: Callable[..., Any], output: Any, otherwise: str, log_odds: bool) -> None:
         self.model, self.output, self.otherwise, self.log_odds = model, output, otherwise, log_odds
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the model, and return what its head got."""
-        with _Seen(self.log_odds) as seen:
+        """Run the model and return the input of its head."""
+        with _HeadRecorder(self.log_odds) as recorder:
             result = take_output(self.model(*args, **kwargs), self.output)
-        if id(result) in seen.before:
-            return seen.before[id(result)][1]()
+        if id(result) in recorder.before:
+            return recorder.before[id(result)][1]()
         if self.otherwise == "refuse":
             raise NoHeadError(REFUSED)
         logits = result.log() if self.otherwise == "probabilities" else result
@@ -82,7 +82,7 @@ REFUSED = (
 
 
 def against_others(logits: Tensor, axis: int = -1) -> Tensor:
-    """Log-odds of each class against all others together: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
+    """Return the log-odds of each class against all others: ``logit_k - log(sum of exp(logit_j) over j != k)``."""
     logits = logits.movedim(axis, -1)
     count = logits.shape[-1]
     others = torch.tensor([[j for j in range(count) if j != k] for k in range(count)], device=logits.device)
@@ -90,12 +90,12 @@ def against_others(logits: Tensor, axis: int = -1) -> Tensor:
 
 
 def changed(model: Any, output: Any, change: Any, otherwise: str) -> tuple[Any, Any]:
-    """A model, and ``output``, whose explained tensor is what a change makes of another's."""
+    """Return a model, and ``output``, whose explained tensor is the transformed output of another model."""
     if callable(change):
         return model, lambda result: change(take_output(result, output))
     return BeforeHead(model, output, otherwise, change == "log-odds"), None
 
 
-def look(before: Engine, one: Points) -> None:
-    """Raise unless a head is seen while the model runs on a row."""
-    before.native_outputs(one, 1)
+def look(before: Engine, row: Points) -> None:
+    """Raise an error unless the model has a head, in a run on one row."""
+    before.native_outputs(row, 1)

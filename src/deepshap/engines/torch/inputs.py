@@ -1,4 +1,4 @@
-"""Inputs as people have them (tensor, array, list, tuple, dict, PackedSequence), rows first inside deepshap."""
+"""Inputs in the forms of PyTorch (tensor, array, list, tuple, dict, PackedSequence), with rows first inside deepshap."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Inputs(InputForm):
 
     # ------------------------------------------------------------------ reading
     def implied(self, values: Any) -> tuple[Any, ...]:
-        """The lengths of a PackedSequence."""
+        """Return the lengths of a PackedSequence."""
         return (pad_packed_sequence(values, batch_first=True)[1],) if self.packed else ()
 
     def aligned(
         self, rows: Sequence[Tensor], references: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """What was packed is padded to the longest of both sides."""
+        """Pad packed sequences to the longest of both sides."""
         if not self.packed:
             return rows, references
         longest = max(side[0].shape[1] for side in (rows, references))
@@ -81,13 +81,13 @@ class Inputs(InputForm):
         return array.is_floating_point()
 
     @staticmethod
-    def _like(array: Tensor, other: Tensor) -> Tensor:
-        return array.to(other.dtype)
+    def _like(array: Tensor, like: Tensor) -> Tensor:
+        return array.to(like.dtype)
 
     # ------------------------------------------------------------------ row arguments
     @staticmethod
     def has_rows(value: Any) -> bool:
-        """Whether a row argument has one entry per row."""
+        """Return whether a row argument has one entry per row."""
         return isinstance(value, Tensor) and value.dim() > 0
 
     @staticmethod
@@ -96,32 +96,32 @@ class Inputs(InputForm):
 
     @staticmethod
     def where(condition: np.ndarray, a: Tensor, b: Tensor) -> Tensor:
-        """Elements of one tensor where a condition holds, else those of another."""
+        """Return elements of one tensor where a condition is true, else those of another."""
         return torch.where(torch.tensor(condition, device=a.device), a, b)
 
     @staticmethod
     def concatenated(arrays: Sequence[Tensor]) -> Tensor:
-        """Tensors one after the other, along their rows."""
+        """Concatenate tensors along their rows."""
         return torch.cat(list(arrays))
 
     # ------------------------------------------------------------------ calling
     def call(self, model: Callable[..., Any], rows: Sequence[Tensor], extra: Sequence[Any]) -> Any:
-        """Call the model with the rows in the form its user gives them."""
+        """Call the model with the rows in the form that its user gives them."""
         if self.packed:
             lengths, *extra = extra
             packed = pack_padded_sequence(rows[0], lengths.cpu(), batch_first=True, enforce_sorted=False)
             return model(packed, *extra)
-        given = [x if axis == 0 else x.movedim(0, axis) for x, axis in zip(rows, self.axes, strict=True)]
-        named = None if self.names is None else dict(zip(self.names, given, strict=True))
+        inputs = [x if axis == 0 else x.movedim(0, axis) for x, axis in zip(rows, self.axes, strict=True)]
+        named = None if self.names is None else dict(zip(self.names, inputs, strict=True))
         if preserve.is_keras(model):
-            return preserve.call(model, given, named, extra)
-        if (self.several or named is not None) and takes_container(model, named or given, extra):
-            return model(named or given, *extra)
-        return model(*given, *extra) if named is None else model(*extra, **named)
+            return preserve.call(model, inputs, named, extra)
+        if (self.several or named is not None) and takes_container(model, named or inputs, extra):
+            return model(named or inputs, *extra)
+        return model(*inputs, *extra) if named is None else model(*extra, **named)
 
 
 def _tensor(value: np.ndarray | Tensor, what: str, kinds: str = "fiub") -> Tensor:
-    """An array or tensor as a tensor, which must be dense."""
+    """Return an array or tensor as a dense tensor."""
     if isinstance(value, Tensor):
         return dense(value, what)
     array = readable(value, what, kinds)
@@ -129,14 +129,8 @@ def _tensor(value: np.ndarray | Tensor, what: str, kinds: str = "fiub") -> Tenso
 
 
 def dense(tensor: Tensor, what: str) -> Tensor:
-    """A tensor that has a number in each place, as all that is explained must be.
-
-    Raises
-    ------
-    InputError
-        If it is nested, sparse, quantized, on the meta device, or of a class that computes in its own way.
-    """
-    with interception_off():  # a tracer would look at each question
+    """Return a tensor that has a number at each position, as all explained values must."""
+    with interception_off():  # questions about the tensor, not part of the model
         _check_dense(tensor, what)
     return tensor
 
@@ -148,7 +142,7 @@ def _check_dense(tensor: Tensor, what: str) -> None:
         raise InputError(
             f"{what} is {'on the meta device, without values' if tensor.is_meta else 'quantized'}; give numbers."
         )
-    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # masked, fake, distributed ones
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # masked, fake, distributed tensors
         raise InputError(
             f"{what} is a {type(tensor).__name__}, of a kind with operations of its own; give a plain tensor."
         )
@@ -160,5 +154,5 @@ def _pad_steps(rows: Tensor, steps: int) -> Tensor:
 
 
 def take_output(result: Any, output: Any) -> Tensor:
-    """Take the explained tensor out of what a model returned."""
+    """Return the explained tensor of a model's result."""
     return dense(only_tensor(chosen(result, output, Tensor), Tensor), "the model's output")

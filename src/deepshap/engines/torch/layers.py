@@ -1,4 +1,4 @@
-"""A torch model by itself, as its user would call it: its outputs, and what goes into an inner layer."""
+"""The unmodified model, as its user would call it: its outputs, and the inputs or outputs of an inner layer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .tree import replace, tensors
 
 
 class UnmodifiedModel(BaseEngine):
-    """The part of the engine that follows nothing."""
+    """The part of the engine that runs the model without tracing it."""
 
     layer_output: bool
     _computing: AbstractContextManager[Any]
     _derivatives: Derivatives
 
     def _evaluate(self, points: Points) -> np.ndarray:
-        output = self._derivatives.natively(lambda: self._call(self._copies(points), points))
+        output = self._derivatives.run_plain(lambda: self._call(self._copies(points), points))
         return as_numpy(self._flat(output, len(points)))
 
     def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
@@ -36,7 +36,7 @@ class UnmodifiedModel(BaseEngine):
             return take_output(points.form.call(self.model, rows, extra), self.output)
 
     def _copies(self, points: Points) -> list[Tensor]:
-        """The model may write into its input."""
+        """Return copies of the inputs, because the model may write into them."""
         return [r.clone() for r in self._entering(points)]
 
     def _entering(self, points: Points) -> list[Tensor]:
@@ -46,9 +46,9 @@ class UnmodifiedModel(BaseEngine):
     def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
         values: list[Tensor] = []
 
-        def look(found: list[Tensor]) -> list[Tensor]:
-            values.extend(v.clone() for v in found)  # the model may write into them
-            return found
+        def look(inner: list[Tensor]) -> list[Tensor]:
+            values.extend(v.clone() for v in inner)  # the model may write into them
+            return inner
 
         def run() -> Tensor:
             values.clear()
@@ -56,7 +56,7 @@ class UnmodifiedModel(BaseEngine):
             with seen:
                 return self._call(self._copies(points), points)
 
-        output = self._derivatives.natively(run)
+        output = self._derivatives.run_plain(run)
         if self.layer is not None and not values:
             kind = "output" if self.layer_output else "input"
             raise InputError(
@@ -65,11 +65,11 @@ class UnmodifiedModel(BaseEngine):
         return output, values
 
     def explained(self, points: Points) -> list[np.ndarray]:
-        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
+        """Return the explained values, the inputs or those of the inner layer, as arrays with the model's axes."""
         return [as_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
 
     def layer_values(self, points: Points) -> list[Tensor]:
-        """What is explained of the inner layer."""
+        """Return the explained values of the inner layer."""
         return self._with_layer_values(points)[1]
 
 
@@ -77,7 +77,7 @@ class UnmodifiedModel(BaseEngine):
 def layer_values_through(
     layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]], output: bool
 ) -> Iterator[None]:
-    """Pass the float inputs of a layer, or its float outputs, through a function, once."""
+    """Pass the float inputs of a layer, or its float outputs, through a function in this context."""
     calls = 0
 
     def changed(values: Any) -> Any:

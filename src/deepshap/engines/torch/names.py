@@ -197,26 +197,26 @@ def _canonical(name: str) -> Spelling:
 
 
 def _of_aten(spelling: Spelling) -> Spelling:
-    own = spelling.name in ATEN and not spelling.inplace
-    return spelling._replace(name=f"aten.{spelling.name}") if own else spelling
+    is_aten = spelling.name in ATEN and not spelling.inplace
+    return spelling._replace(name=f"aten.{spelling.name}") if is_aten else spelling
 
 
 def _spellings() -> dict[Any, Spelling]:
-    found: dict[Any, Spelling] = {}
+    spellings: dict[Any, Spelling] = {}
     for namespace in _NAMESPACES:
         for name in dir(namespace):
             function = getattr(namespace, name, None)
             if callable(function) and not isinstance(function, type):
                 spelling = _canonical(name)
                 builtin = isinstance(function, BuiltinFunctionType) or name.endswith("_with_indices")
-                found[function] = _of_aten(spelling) if namespace is not torch.Tensor and builtin else spelling
+                spellings[function] = _of_aten(spelling) if namespace is not torch.Tensor and builtin else spelling
     for name in dir(torch.Tensor):
         descriptor: Any = getattr(torch.Tensor, name, None)
         if hasattr(descriptor, "__get__") and not callable(descriptor):
-            found[descriptor.__get__] = _canonical(name)
+            spellings[descriptor.__get__] = _canonical(name)
             if hasattr(descriptor, "__set__"):
-                found[descriptor.__set__] = Spelling(f"{name}.__set__")
-    return found
+                spellings[descriptor.__set__] = Spelling(f"{name}.__set__")
+    return spellings
 
 
 _SPELLINGS = _spellings()
@@ -225,7 +225,7 @@ _SPELLINGS[torch.Tensor.where] = Spelling("Tensor.where")  # the condition is it
 
 
 def key(function: Any) -> Any:
-    """What a rule for a function is kept under: the canonical name for torch's own, else the function or operator."""
+    """Return the key of a function's rule: the canonical name for torch's functions, else the function or operator."""
     spelling = resolve(function)
     if spelling is not None:
         return spelling.name
@@ -235,14 +235,14 @@ def key(function: Any) -> Any:
 def resolve(function: Callable[..., Any]) -> Spelling | None:
     """Return the canonical spelling of a torch function, or None when it is not one of torch's."""
     try:
-        found = _SPELLINGS.get(function)
-    except TypeError:  # unhashable callables are nobody's spelling
+        spelling = _SPELLINGS.get(function)
+    except TypeError:  # unhashable callables are not torch's
         return None
-    if found is None and isinstance(function, OpOverload):
+    if spelling is None and isinstance(function, OpOverload):
         return _overload(*function.name().split("::"))
-    if found is None and isinstance(function, OpOverloadPacket):
+    if spelling is None and isinstance(function, OpOverloadPacket):
         return _overload(*str(function).split("."))
-    return found
+    return spelling
 
 
 @cache

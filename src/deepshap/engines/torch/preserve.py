@@ -1,4 +1,8 @@
-"""Leave the user's model and torch as they were, whatever happens in between."""
+"""Leave the user's model and torch as they were, whatever happens in between.
+
+A session saves the model's modules and everything that they hold, puts them into eval mode without parameter gradients,
+and restores them at its end. Each run within the session starts from the same state.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +34,24 @@ from ._compat import (
 )
 from .tape import IN_NUMPY
 
-one_at_a_time = threading.RLock()  # what one thread changes for a session, another must not take for the user's
+session_lock = threading.RLock()  # a session changes the model; another thread must not save the changed state
 
 
 def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
-    """All modules a model is made of, also behind functions, methods, partials and objects that hold them."""
-    roots = [one for one in reached(model, _is_of_torch) if isinstance(one, nn.Module)]
+    """Return all modules of a model, also behind functions, methods, partials and objects that hold them."""
+    roots = [value for value in reached(model, _is_of_torch) if isinstance(value, nn.Module)]
     return list({id(m): m for root in roots for _, m in named_modules(root, private=True)}.values())
 
 
-def home_of(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
-    """Device and float dtype of a model, from its first parameter or buffer; None when it has none."""
+def device_and_dtype(modules: list[nn.Module]) -> tuple[torch.device | None, torch.dtype | None]:
+    """Return device and float dtype of a model's first parameter or buffer; None if it has none."""
     tensors = [t for m in modules for t in (*m.parameters(False), *m.buffers(False))]
     floats = [t.dtype for t in tensors if t.is_floating_point()]
     return next((t.device for t in tensors), None), next(iter(floats), None)
 
 
 def check_weights(modules: list[nn.Module]) -> None:
-    """Refuse weights that are not made yet, or that torch cannot follow values through."""
+    """Refuse weights that do not exist yet, or that autograd refuses."""
     parameters = [p for m in modules for p in m.parameters(False)]
     if any(map(is_lazy, parameters)):
         raise InputError("the model has lazy layers without weights yet: run it once on data of the right shape first.")
@@ -66,26 +70,26 @@ def _is_of_torch(value: Any) -> bool:
     return isinstance(value, (nn.Module, Tensor))
 
 
-class Contents:
-    """What modules hold, and a model that is an object of the user's own: made ready for runs, and put back."""
+class ModelState:
+    """The state of the modules of a model, and of a model that is an object of the user's own: prepared, saved and restored."""
 
     def __init__(self, modules: list[nn.Module], model: Callable[..., Any]) -> None:
         self.modules, self._model = modules, getattr(model, "__self__", model)
         self.keras = list(filter(is_keras, modules))
         self._is_open = False
-        self._original: _Snapshot | None = None  # as it was before the session
-        self._ready: _Snapshot | None = None  # as every run finds it
+        self._original: _Snapshot | None = None  # before the session
+        self._ready: _Snapshot | None = None  # at the start of every run
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_is_open": False, "_original": None, "_ready": None}
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """The runs within leave the model, and torch, as they were before the first of them."""
+        """Restore the model, and torch, at the end to what they were at the start."""
         if self._is_open:
             yield
             return
-        with one_at_a_time, full_float32(), _compilation_off(), _fused_transformers_off(), norms_in_one_step():
+        with session_lock, full_float32(), _compilation_off(), _fused_transformers_off(), normalize_by_torch():
             self._is_open = True
             try:
                 yield
@@ -95,17 +99,17 @@ class Contents:
                     original.restore()
 
     def make_ready(self) -> None:
-        """Put modules into eval mode without parameter gradients, as they stay until the session is over."""
+        """Put modules into eval mode without parameter gradients for the rest of the session."""
         if self._ready is not None:
             return
         if self._original is None:
             self._original = _Snapshot([*self.modules, self._model], self.modules, self.keras)
             self._original.note_generators()
         self._prepare()
-        self._ready = self._original.again()
+        self._ready = self._original.updated()
 
     def rewind(self) -> None:
-        """Let the next run find what the one before found."""
+        """Restore the state at the start of a run."""
         assert self._ready is not None
         self._ready.restore()
 
@@ -116,7 +120,7 @@ class Contents:
         for module in self.modules:
             if module.training:
                 module.training = False
-            for hooks in backward_hooks(module):  # they would take multipliers for gradients
+            for hooks in backward_hooks(module):  # they would receive multipliers as gradients
                 hooks.clear()
             for parameter in module.parameters(False):
                 if parameter.requires_grad and parameter.is_leaf:
@@ -124,17 +128,17 @@ class Contents:
 
 
 @contextmanager
-def preserved(contents: Contents) -> Iterator[None]:
-    """A run of the model, which leaves all that it changes as it was, the random generators among it."""
-    with nullcontext() if contents._is_open else contents.session(), generators_kept():
-        contents.make_ready()
-        own, cuda = torch.default_generator.get_state(), torch.cuda.is_initialized()
+def preserve_run(state: ModelState) -> Iterator[None]:
+    """Run the model in this context, and restore all that the run changes, random generators included."""
+    with nullcontext() if state._is_open else state.session(), generators_kept():
+        state.make_ready()
+        cpu_state, cuda = torch.default_generator.get_state(), torch.cuda.is_initialized()
         devices = torch.cuda.get_rng_state_all() if cuda else []
         try:
             yield
         finally:
-            contents.rewind()
-            torch.default_generator.set_state(own)
+            state.rewind()
+            torch.default_generator.set_state(cpu_state)
             if cuda:
                 torch.cuda.set_rng_state_all(devices)
 
@@ -142,69 +146,73 @@ def preserved(contents: Contents) -> Iterator[None]:
 def _look_experts_up(modules: list[nn.Module]) -> None:
     """Let mixtures of experts of transformers look up the weights of each token's experts.
 
-    Their other ways run each expert on its tokens of all rows, whose number depends on the input.
+    Their other implementations run each expert on its tokens of all rows, whose number depends on the input.
     """
-    configs = {id(found): found for m in modules if (found := m.__dict__.get("config")) is not None}
+    configs = {id(config): config for m in modules if (config := m.__dict__.get("config")) is not None}
     for config in configs.values():
         look_experts_up(config)
 
 
-COPIED_BYTES = 2**24  # of parameters together; larger ones are not copied, but for those that their modules write to
-QUICK_BYTES = 2**14  # that torch compares as quickly as NumPy
+COPIED_BYTES = 2**24  # total of all parameters; above it only parameters that their modules write to are copied
+SMALL_BYTES = 2**14  # torch compares as fast as NumPy up to this size
 
 
 class _Snapshot:
     """Everything that modules, and a model, hold: attributes, nested containers and objects, arrays, tensors."""
 
     def __init__(self, values: list[Any], modules: list[nn.Module], keras: list[nn.Module]) -> None:
-        found: dict[int, Tensor] = {}
+        tensors_by_id: dict[int, Tensor] = {}
         self._generators: list[torch.Generator] = []
 
         def take(value: Any) -> bool:
             if isinstance(value, Tensor):
                 if value.layout == torch.strided and not value.is_inference() and not value.is_meta:
-                    found[id(value)] = value
+                    tensors_by_id[id(value)] = value
                 return True
-            if isinstance(value, torch.fx.Graph):  # a program, not a state; exports note tensors without values in it
+            if isinstance(value, torch.fx.Graph):  # a program, not a state; exports store tensors without values in it
                 return True
             if type(value) is not torch.Generator:
                 return False
             self._generators.append(value)
             return True
 
-        scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # whose contents are no attributes
-        of_scripts = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
+        scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # their contents are no attributes
+        script_tensors = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
         self._scripted = [(m, m.training) for m in scripted]
-        self._kept = ObjectSnapshot([*values, *of_scripts, *(t for m in keras for t in written_when_called(m))], take)
+        self._objects = ObjectSnapshot(
+            [*values, *script_tensors, *(t for m in keras for t in written_when_called(m))], take
+        )
         parameters = {id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m.parameters(False)}
         large = sum(p.nbytes for p in parameters.values()) > COPIED_BYTES
-        self._tensors = [_HeldTensor(t, copied=not (large and number in parameters)) for number, t in found.items()]
+        self._tensors = [
+            _TensorState(t, copied=not (large and number in parameters)) for number, t in tensors_by_id.items()
+        ]
 
-    def again(self) -> _Snapshot:
-        """The same objects as they are now; their tensors hold what they held."""
-        other = copy.copy(self)
-        other._kept, other._scripted = self._kept.again(), [(m, m.training) for m, _ in self._scripted]
-        other._tensors = [held.again() for held in self._tensors]
-        return other
+    def updated(self) -> _Snapshot:
+        """Return a snapshot of the same objects as they are now, with the old values of tensors."""
+        snapshot = copy.copy(self)
+        snapshot._objects, snapshot._scripted = self._objects.again(), [(m, m.training) for m, _ in self._scripted]
+        snapshot._tensors = [tensor.updated() for tensor in self._tensors]
+        return snapshot
 
     def note_generators(self) -> None:
-        """Have ``drawing_kept`` put back the random generators that are held."""
-        self._kept.note_generators()
+        """Let ``generators_kept`` restore the random generators in the snapshot."""
+        self._objects.note_generators()
         for generator in self._generators:
             note(generator, generator.get_state, generator.set_state)
 
     def restore(self) -> None:
-        """Put everything back."""
-        with ExitStack() as stack:  # all of it, whatever fails
-            stack.callback(self._kept.restore)
+        """Restore everything."""
+        with ExitStack() as stack:  # continue if one of them fails
+            stack.callback(self._objects.restore)
             for tensor in self._tensors:
                 stack.callback(tensor.restore)
             for module, training in self._scripted:
                 stack.callback(setattr, module, "training", training)
 
 
-class _HeldTensor:
-    """A tensor, with what it was like before the model ran."""
+class _TensorState:
+    """A tensor and its state before the model ran."""
 
     def __init__(self, tensor: Tensor, copied: bool) -> None:
         self.tensor, self.followed, self.required = tensor, tensor.grad_fn is not None, tensor.requires_grad
@@ -213,15 +221,15 @@ class _HeldTensor:
         self._version = None if copied or tensor.is_inference() else version_of(tensor)
         self.grad_value = self.grad.clone() if copied and self.grad is not None else None
 
-    def again(self) -> _HeldTensor:
-        """The same, with the flag for gradients as it is now."""
-        other = copy.copy(self)
-        other.required = self.tensor.requires_grad
-        return other
+    def updated(self) -> _TensorState:
+        """Return the state with the present flag for gradients."""
+        state = copy.copy(self)
+        state.required = self.tensor.requires_grad
+        return state
 
     def restore(self) -> None:
         tensor = self.tensor
-        if tensor.grad_fn is not None and not self.followed:  # the signal was written to it
+        if tensor.grad_fn is not None and not self.followed:  # an active value was written to it
             tensor.detach_()
         if self._version is not None and self._version != version_of(tensor):
             raise InputError(
@@ -240,18 +248,20 @@ class _HeldTensor:
 
 
 def _is_still(tensor: Tensor, before: Tensor) -> bool:
-    """Whether a tensor is what a copy of it is; of sparse gradients that is not told."""
+    """Return whether a tensor equals a copy of it; False for sparse gradients."""
     if tensor.dtype != before.dtype or tensor.device != before.device or tensor.layout is not torch.strided:
         return False
-    if before.nbytes > QUICK_BYTES and tensor.is_cpu and tensor.dtype in IN_NUMPY and not tensor.is_neg():
-        own = tensor.detach().numpy()
-        return own.shape == before.shape and bool((own == before.detach().numpy()).all())  # in a fourth of the time
+    if before.nbytes > SMALL_BYTES and tensor.is_cpu and tensor.dtype in IN_NUMPY and not tensor.is_neg():
+        values = tensor.detach().numpy()
+        return values.shape == before.shape and bool(
+            (values == before.detach().numpy()).all()
+        )  # in a fourth of the time
     return torch.equal(tensor, before)
 
 
 @contextmanager
 def _compilation_off() -> Iterator[None]:
-    """Compiled modules run as plain Python meanwhile, where the tracer can see what they call.
+    """Run compiled modules as plain Python in this context, where the tracer sees their calls.
 
     Without torch._dynamo nothing is compiled. Setting the stance would import it, and Triton with it, which crashes a
     process that has imported TensorFlow before.
@@ -266,7 +276,7 @@ def _compilation_off() -> Iterator[None]:
 
 @contextmanager
 def _fused_transformers_off() -> Iterator[None]:
-    """The fused encoder layers compute other values at padded positions than the layers they stand for."""
+    """Switch the fused encoder layers off, which compute other values at padded positions than the plain layers."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -280,7 +290,7 @@ AUTOCAST = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 def settings() -> list[Any]:
-    """Those of torch that change what its functions compute."""
+    """Return the settings of torch that change what its functions compute."""
     return [torch.get_default_dtype(), *(setting(kind) for setting in AUTOCAST for kind in ("cpu", "cuda"))]
 
 
@@ -300,7 +310,7 @@ KINDS = (BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn) if hasat
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 numbers as float32 meanwhile, whatever the user allows torch otherwise."""
+    """Multiply float32 numbers in full precision in this context, whatever the user allows torch."""
     put_back: list[Callable[[], None]] = [partial(setattr, k, "fp32_precision", k.fp32_precision) for k in KINDS]
     try:
         _set_matmul_precision(put_back)
@@ -312,8 +322,8 @@ def full_float32() -> Iterator[None]:
             kind.fp32_precision = "ieee"
         yield
     finally:
-        for one in reversed(put_back):
-            one()
+        for restore in reversed(put_back):
+            restore()
 
 
 def _note(put_back: list[Callable[[], None]], product: Any) -> None:
@@ -328,20 +338,20 @@ def _set_matmul_precision(put_back: list[Callable[[], None]]) -> None:
         put_back.append(partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
     except RuntimeError:
         return
-    torch.set_float32_matmul_precision("highest")  # of a processor too
+    torch.set_float32_matmul_precision("highest")  # also for the CPU
 
 
-def call(model: Any, given: Sequence[Tensor], named: dict[str, Tensor] | None, extra: Sequence[Any]) -> Any:
+def call(model: Any, inputs: Sequence[Tensor], named: dict[str, Tensor] | None, extra: Sequence[Any]) -> Any:
     """Call a Keras model for inference, as ``keras.Model.predict`` does: several inputs are one list, or one dict.
 
-    Models whose ``call`` takes several arguments get them one by one.
+    A model whose ``call`` has several parameters gets them one by one.
     """
-    together = _takes_one_argument(model)
+    takes_one = _takes_one_argument(model)
     if named is not None:
-        return model(named, *extra, training=False) if together else model(*extra, **named, training=False)
-    if together and len(given) + len(extra) > 1:
-        return model([*given, *extra], training=False)
-    return model(*given, *extra, training=False)
+        return model(named, *extra, training=False) if takes_one else model(*extra, **named, training=False)
+    if takes_one and len(inputs) + len(extra) > 1:
+        return model([*inputs, *extra], training=False)
+    return model(*inputs, *extra, training=False)
 
 
 def _takes_one_argument(model: Any) -> bool:
@@ -351,19 +361,19 @@ def _takes_one_argument(model: Any) -> bool:
 
 
 def named_modules(module: nn.Module, name: str = "", private: bool = False) -> list[tuple[str, nn.Module]]:
-    """As torch's ``named_modules``, with the layers of Keras models under Keras' names.
+    """Return torch's ``named_modules``, with the layers of Keras models under Keras' names.
 
-    ``private``: also what Keras keeps for itself, such as the functional model inside of a sequential one.
+    ``private``: also modules that Keras hides, such as the functional model inside of a sequential one.
     """
-    found: dict[int, tuple[str, nn.Module]] = {}
+    named: dict[int, tuple[str, nn.Module]] = {}
     waiting = [(name, module)]
     while waiting:
         name, module = waiting.pop()
-        if id(module) in found:
+        if id(module) in named:
             continue
-        found[id(module)] = name, module
-        waiting += [(f"{name}.{own}" if name else own, child) for own, child in reversed(_children(module, private))]
-    return list(found.values())
+        named[id(module)] = name, module
+        waiting += [(f"{name}.{part}" if name else part, child) for part, child in reversed(_children(module, private))]
+    return list(named.values())
 
 
 def _children(module: nn.Module, private: bool) -> list[tuple[str, nn.Module]]:
@@ -375,14 +385,14 @@ def _children(module: nn.Module, private: bool) -> list[tuple[str, nn.Module]]:
 
 
 def written_when_called(module: nn.Module) -> list[Tensor]:
-    """What a Keras layer may write to in a call: states that it keeps from call to call, and those of its random generators."""
+    """Return what a Keras layer may write to in a call: its states and those of its random generators."""
     if not is_keras(module):
         return []
     return [variable.value for variable in variables_written(module)]
 
 
-def norms_in_one_step() -> AbstractContextManager[None]:
-    """Let Keras call torch's function meanwhile where it divides vectors by their norms: its rule is bounded where one is 0."""
+def normalize_by_torch() -> AbstractContextManager[None]:
+    """Let Keras call torch's function in this context where it normalizes vectors: its rule is bounded at 0."""
     return keras_normalize_replaced(_normalized)
 
 
@@ -393,20 +403,20 @@ def _normalized(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = 
 
 
 def start_from_states(module: nn.Module) -> None:
-    """Let a stateful recurrent layer start every row from the state that it has now. Undone with the module's attributes.
+    """Let a stateful recurrent layer start every row from its present state. Restoring the module's attributes undoes this.
 
     Raises
     ------
     InputError
-        If the rows of the state differ: it belongs to a batch that went before, not to the rows that are explained.
+        If the rows of the state differ: it belongs to an earlier batch, not to the rows that are explained.
     """
     attributes = module.__dict__
     if not (is_keras(module) and attributes.get("stateful") and attributes.get("states") is not None):
         return
 
-    def first_of(state: Any) -> Any:  # keras.tree does as much, but Keras 3.0 has none
+    def first_row(state: Any) -> Any:  # keras.tree does as much, but Keras 3.0 has none
         if isinstance(state, (list, tuple)):
-            return [first_of(part) for part in state]
+            return [first_row(part) for part in state]
         value = state.value.detach().clone()
         if bool((value != value[:1]).any()):
             raise InputError(
@@ -420,7 +430,7 @@ def start_from_states(module: nn.Module) -> None:
             return [expanded(part, rows) for part in state]
         return state.expand(rows, *state.shape[1:])
 
-    states = first_of(attributes["states"])
+    states = first_row(attributes["states"])
 
     def initial(batch_size: Any) -> Any:
         return expanded(states, batch_size)

@@ -1,18 +1,17 @@
 """The recorded reference run, kept from call to call while the model stays the same.
 
-The backward pass needs every operation's values on the references, and these are the same in each call. So the engine records
-the reference run once (``Recorded``) and uses it again. One rule decides whether it still holds:
+The backward pass needs every operation's values on the references, and these are the same in each call. The engine therefore
+records the reference run once (``Recorded``) and reuses it. One rule decides whether it is still valid:
 
 1. Every call evaluates the untouched model on all references and on all examples.
 2. If an output of a reference differs from the recorded one by more than rounding, or if the checksum of a weight or buffer
    differs, the reference run is dropped and recorded again.
 
-Within ``explainer.frozen()`` step 1 is skipped for the references, and nothing is compared. What the engine found out about a
-model once (where the rows lie, how much memory a pair takes) is kept for rows of one shape and dtype, weights on one device
-and the same rules.
+Within ``explainer.frozen()`` step 1 is skipped for the references, and nothing is compared. The engine's analysis of a
+model (batch axes, memory per pair) is reused for rows of one shape and dtype, weights on one device and the same rules.
 
-A change that leaves the outputs of all references and examples as they were (a product rewritten as a sum of logarithms, say) is
-not seen; the recorded run then explains the outputs just as well.
+A change that leaves the outputs of all references and examples the same (a product rewritten as a sum of logarithms, say) is
+not detected; the recorded run then explains the outputs just as well.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from torch import Tensor
 
 from ..interface import Points
 from .operations import Operation
-from .preserve import Contents, home_of, settings
+from .preserve import ModelState, device_and_dtype, settings
 from .table import USER_OPERATIONS
 from .tape import Tape, fingerprint
 
 ROUNDING = 16  # units in the last place by which outputs of the same model may differ from run to run
-SMALL = 1e-3  # of the largest output: a smaller one is compared relative to that, as it is where sums are checked
+SMALL = 1e-3  # of the largest output; smaller outputs are compared relative to it, as in the check of sums
 Evaluate = Callable[[Points, int, str], np.ndarray]
 
 
@@ -47,12 +46,12 @@ class Recorded:
 class ReferenceCache:
     """Outputs and recorded run of one block of references, and the kind of rows that the model was analyzed on."""
 
-    def __init__(self, contents: Contents, operations: dict[Any, Operation]) -> None:
-        self._contents, self._operations = contents, operations
+    def __init__(self, state: ModelState, operations: dict[Any, Operation]) -> None:
+        self._state, self._operations = state, operations
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_contents": self._contents, "_operations": self._operations}
+        return {"_state": self._state, "_operations": self._operations}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -61,9 +60,9 @@ class ReferenceCache:
     def forget(self) -> None:
         """Forget everything about the model."""
         self.used = False  # whether this call relies on anything from an earlier call
-        self.changed = False  # whether outputs or weights are others than in the last call
+        self.changed = False  # whether outputs or weights differ from the last call
         self._kind: list[Any] | None = None
-        self._outputs_key: Hashable = None  # of the references whose outputs are known
+        self._outputs_key: Hashable = None  # key of the references whose outputs are stored
         self._outputs = np.zeros((0, 0))
         self._checksums: list[Hashable] = []
         self.drop()
@@ -80,23 +79,25 @@ class ReferenceCache:
         return self.used
 
     def analyzed_on(self, examples: Points) -> None:
-        """The model has been analyzed on rows of this kind."""
+        """Note that the model has been analyzed on rows of this kind."""
         self._kind = self._kind_of(examples)
 
     def outputs(self, references: Points, at_once: int, evaluate: Evaluate, frozen: bool, eps: float) -> np.ndarray:
-        """Return the untouched model's outputs on the references; drop the recorded run if they have changed."""
-        self.changed, known = False, self._outputs_key is not None and self._outputs_key == references.key
-        if frozen and known:
+        """Return the unmodified model's outputs on the references; drop the recorded run if they have changed."""
+        self.changed, is_known = False, self._outputs_key is not None and self._outputs_key == references.key
+        if frozen and is_known:
             return self._outputs
         outputs, checksums = evaluate(references, at_once, "the background"), self._read_checksums()
-        self.changed = not known or checksums != self._checksums or _distance(outputs, self._outputs) > ROUNDING * eps
+        self.changed = (
+            not is_known or checksums != self._checksums or _distance(outputs, self._outputs) > ROUNDING * eps
+        )
         if self.changed:
             self.drop()
         self._outputs_key, self._outputs, self._checksums = references.key, outputs, checksums
         return outputs
 
     def recorded(self, references: Points, record: Callable[[Points], Recorded]) -> Recorded:
-        """Return the references' run; record it unless there is one that holds."""
+        """Return the references' run; record it unless the stored run is valid."""
         if self._recorded is not None and self._recorded_key is not None and self._recorded_key == references.key:
             return self._recorded
         self._recorded = None  # two blocks would take twice the memory
@@ -106,7 +107,7 @@ class ReferenceCache:
         return recorded
 
     def _read_checksums(self) -> list[Hashable]:
-        modules = self._contents.modules
+        modules = self._state.modules
         tensors = [t for m in modules for t in (*m.parameters(False), *m.buffers(False))]
         return [fingerprint(t) for t in tensors]
 
@@ -114,7 +115,7 @@ class ReferenceCache:
         rows = [(x.shape[1:], x.dtype) for x in points.inputs]
         extra = [(e.shape[1:], e.dtype) if points.form.has_rows(e) else (type(e), e) for e in points.extra]
         rules = {**USER_OPERATIONS, **self._operations}
-        return [*rows, *extra, home_of(self._contents.modules), *settings(), rules]
+        return [*rows, *extra, device_and_dtype(self._state.modules), *settings(), rules]
 
 
 def _distance(outputs: np.ndarray, before: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What of torch's a user may register a rule for, and under what it is kept."""
+"""For which functions of torch a user may register a rule, and the key of the rule."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["RULES", "check", "key"]
 
 
 def key(function: Any) -> Any:
-    """The canonical name of a function of torch, a class; a text stands for positions."""
+    """Return the canonical name of a function of torch, or the class; a string stands for positions."""
     return names.key(positions.positions if isinstance(function, str) else function)
 
 
 def check(function: Any, rule: Any) -> None:
-    """Refuse what torch never announces as an operation."""
+    """Refuse functions whose calls torch does not show to function modes."""
     name = getattr(function, "__name__", function)
     if not callable(function):
         raise InputError(
             f"a rule is for a function, an autograd.Function or a module class, not a {type(function).__name__}."
         )
-    if not _is_met(function):
+    if not _may_be_shown(function):
         raise InputError(
             f"{name} is no function or operator of torch, no autograd.Function and no torch.nn.Module: torch does not announce "
             "its calls, so that a rule for it would never be asked."
@@ -40,8 +40,8 @@ def check(function: Any, rule: Any) -> None:
         )
 
 
-def _is_met(function: Any) -> bool:
-    """Whether calls of a class, of a function in C or of another object can be ones that torch shows."""
+def _may_be_shown(function: Any) -> bool:
+    """Return whether torch can show calls of a class, of a function in C or of another object."""
     if isinstance(function, type):
         return issubclass(function, (nn.Module, autograd.Function))
     if names.resolve(function) is not None or inspect.isfunction(function) or inspect.ismethod(function):
@@ -51,7 +51,7 @@ def _is_met(function: Any) -> bool:
 
 
 def _dispatches(function: Any) -> bool:
-    """Whether a Python function shows its calls to torch's function modes, or is one of torch's."""
+    """Return whether a Python function shows its calls to torch's function modes, or is one of torch's."""
     used = code_of(function).co_names
     return any(name.startswith(("has_torch_function", "handle_torch_function")) for name in used) or (
         function.__module__ or ""

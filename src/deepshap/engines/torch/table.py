@@ -58,12 +58,12 @@ def _alias(tensor: Tensor) -> Tensor:
 
 
 def _as_array(value: Any, **options: Any) -> Tensor:
-    """As torch.asarray, which warns where it is not told whether gradients are asked for: the tracer's tensors do."""
+    """Run torch.asarray without its warning about gradients."""
     return torch.asarray(value, **{"requires_grad": value.requires_grad, **options})
 
 
 def _zeroed(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """New memory holds what was there before, by which the sides would differ."""
+    """Return a function that zeroes new memory, whose old contents would differ between the sides."""
     return lambda *args, **kwargs: empty(*args, **kwargs).zero_()
 
 

@@ -47,7 +47,7 @@ from .calls import (
     without_inplace_flag,
 )
 from .convolutions import by_windows
-from .custom_functions import CustomFunctionCall, ForeignCall, run_forward
+from .custom_functions import CustomFunctionCall, TracedCallable, run_forward
 from .indexing import at_positions, equal_indices, find_positions, only_passes_on
 from .inplace import InplaceWrites, masked
 from .operations import (
@@ -198,7 +198,9 @@ class Tracer(TorchFunctionMode):
     def _operation(self, function: Any, spelling: names.Spelling | None) -> Operation | None:
         if spelling is not None and not self.operations:
             return OPERATIONS.get(spelling.name)
-        key = spelling.name if spelling else function.key if isinstance(function, ForeignCall) else names.key(function)
+        key = (
+            spelling.name if spelling else function.key if isinstance(function, TracedCallable) else names.key(function)
+        )
         try:
             if key in self.operations:
                 return self.operations[key]
@@ -433,12 +435,12 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------ the unknown
     def _unknown(self, call: Call) -> Any:
         calls.check_no_derivative(call, transformed=False)
-        if isinstance(call.function, ForeignCall) and call.function.is_custom:
+        if isinstance(call.function, TracedCallable) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)
             if any(is_active(t) for t in tensors(result)) or not any(t.numel() for t in tensors(result)):
                 return result
-        name = call.name if isinstance(call.function, ForeignCall) else resolve_name(call.function) or call.name
+        name = call.name if isinstance(call.function, TracedCallable) else resolve_name(call.function) or call.name
         return self._refuse(name, call)
 
     def _refuse(self, name: str, call: Call) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# What most arguments of a call are: they are told by their class, which takes less time than to look for what they are not.
+# Most arguments of a call have one of these classes, which are compared first because that is fastest.
 WORDS = {int, float, bool, str, complex}
 NOTHING = {type(None), type(...), torch.dtype, torch.device}
 LEAVES = WORDS | NOTHING
@@ -19,38 +19,38 @@ NUMBERS = (int, float, complex, str, np.generic)
 
 
 def tensors(tree: Any) -> list[Tensor]:
-    """All tensors."""
+    """Return all tensors."""
     return [tree] if isinstance(tree, Tensor) else split_tensors(tree)[0]
 
 
 def split_tensors(tree: Any) -> tuple[list[Tensor], list[Any]]:
-    """All tensors; and all numbers, flags and words."""
-    found: tuple[list[Tensor], list[Any]] = [], []
-    _tell_apart(tree if type(tree) is tuple else (tree,), *found)
-    return found
+    """Return all tensors, and all numbers, flags and strings."""
+    tensors_and_words: tuple[list[Tensor], list[Any]] = [], []
+    _split(tree if type(tree) is tuple else (tree,), *tensors_and_words)
+    return tensors_and_words
 
 
-def _tell_apart(items: Iterable[Any], found: list[Tensor], words: list[Any]) -> None:
+def _split(items: Iterable[Any], tensors: list[Tensor], words: list[Any]) -> None:
     for item in items:
         kind = type(item)
         if kind in TENSORS:
-            found.append(item)
+            tensors.append(item)
         elif kind in WORDS:
             words.append(item)
         elif kind in NOTHING or (kind in EMPTY and not item):
             continue
         elif kind is tuple or kind is list:
-            _tell_apart(item, found, words)
+            _split(item, tensors, words)
         elif kind is dict:
-            _tell_apart(item.values(), found, words)
+            _split(item.values(), tensors, words)
         elif isinstance(item, Tensor):
-            found.append(item)
+            tensors.append(item)
         elif isinstance(item, (tuple, list)):
-            _tell_apart(item, found, words)
+            _split(item, tensors, words)
         elif isinstance(item, dict):
-            _tell_apart(item.values(), found, words)
+            _split(item.values(), tensors, words)
         elif isinstance(item, slice):
-            _tell_apart((item.start, item.stop, item.step), found, words)
+            _split((item.start, item.stop, item.step), tensors, words)
         elif isinstance(item, NUMBERS):
             words.append(item)
 
@@ -61,7 +61,7 @@ def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     if kind in LEAVES:
         return tree
     if kind in EMPTY and not tree:
-        return kind()  # its owner may fill the other later
+        return kind()  # a new one, because its owner may fill the old one later
     if kind in TENSORS or isinstance(tree, Tensor):
         return change(tree)
     if kind is dict:
@@ -87,5 +87,5 @@ def detached(tree: Any) -> Any:
 
 
 def is_continuous(dtype: torch.dtype) -> bool:
-    """Whether values of this type are followed by autograd."""
+    """Return whether autograd follows values of this dtype."""
     return dtype.is_floating_point or dtype.is_complex
