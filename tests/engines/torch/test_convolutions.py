@@ -17,7 +17,7 @@ from deepshap.kernels import jit_threshold
 
 SIZES = 7, 6, 8
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
-BY_PRODUCT, FOLDED, TRANSPOSED = "_by_product", "_folded", "_transposed"
+BY_PRODUCT, FOLDED, TRANSPOSED = "_backward_by_product", "_backward_by_fold", "_backward_by_transpose"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_way_back_is_torchs(axes, channels, compiled, ways, monkeypatch):
     monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
     torch.manual_seed(0)
     (ahead, behind), native = channels, CONVOLUTIONS[axes]
-    own, expected = convolutions.with_own_way_back(native), set()
+    own, expected = convolutions.with_fast_backward(native), set()
     x = torch.randn(3, ahead, *SIZES[:axes], dtype=torch.float64, requires_grad=True)
     for kernel, stride, padding, dilation, groups in product((1, 2, 3), (1, 2), (0, 1), (1, 2), (1, 2)):
         if ahead % groups:
@@ -72,7 +72,7 @@ def test_torchs_own_where_there_is_no_other(change):
     if change in ("weight", "bias"):
         given[1 if change == "weight" else 2].requires_grad_()
     given = [v.bfloat16() for v in given] if change == "bfloat16" else given
-    found = convolutions.with_own_way_back(torch.conv1d)(*given, padding=padding)
+    found = convolutions.with_fast_backward(torch.conv1d)(*given, padding=padding)
     assert type(found.grad_fn) is type(F.conv1d(*given, padding=padding).grad_fn)
 
 
@@ -106,5 +106,5 @@ class Pictures(nn.Module):
 def test_explanations_are_those_of_torchs_own(rows, monkeypatch):
     model, x, r = Pictures().double(), drawn(rows[0], 6, 6, seed=1), drawn(rows[1], 6, 6, seed=2)
     found = values(model, x, r)
-    monkeypatch.setattr(convolutions, "_way_back", lambda *_, **__: None)
+    monkeypatch.setattr(convolutions, "_backward_of", lambda *_, **__: None)
     assert_close(found, values(model, x, r), 1e-12)

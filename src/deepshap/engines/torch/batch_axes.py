@@ -243,12 +243,12 @@ class FoldedBatch:
         if any(orders is not None and not orders for record_orders in records for orders in record_orders):
             raise TraceMismatch("rows lie in no order that is known")
         constants = [
-            _first_order(_possible_orders_of_all([two.tensors, one.tensors, one.tensors], eps))
-            for two, one in zip(both.constants, single.constants, strict=True)
+            _first_order(_possible_orders_of_all([two.tensors, row.tensors, row.tensors], eps))
+            for two, row in zip(both.constants, single.constants, strict=True)
         ]
         seen = [
-            _first_order(_possible_orders_of_all([tensors(two), tensors(one), tensors(one)], eps))
-            for two, one in zip(both.values, single.values, strict=True)
+            _first_order(_possible_orders_of_all([tensors(two), tensors(row), tensors(row)], eps))
+            for two, row in zip(both.values, single.values, strict=True)
         ]
         return cls(calls, records, RowOrders(constants, seen))
 

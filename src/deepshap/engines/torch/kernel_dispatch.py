@@ -1,4 +1,4 @@
-"""When a compiled kernel applies a rule to all pairs in one pass, and on what; work in threads of our own."""
+"""Compiled kernels that apply a rule to all pairs in one pass: when they are used, how arrays are laid out, and threads."""
 
 from __future__ import annotations
 
@@ -32,19 +32,24 @@ OVER_LAST: dict[Any, int] = {
     rules.window_max: GREATEST,
     rules.standardize: STANDARDISED,
 }
-FEWEST_QUERIES = 8  # at once; with less, larger products in several passes are quicker
-WEIGHTS = {ATTENTION: 8, GREATEST: 8, SUMS: 2}  # passes over queries times keys, elements of windows, differences
-WINDOWS_AT_ONCE = 512  # by which loops over them are long, and in the cache
-NUMBERS = {torch.float32, torch.float64}  # that kernels take
+FEWEST_QUERIES = 8  # at once; with fewer, larger products in several passes are faster
+WEIGHTS = {
+    ATTENTION: 8,
+    GREATEST: 8,
+    SUMS: 2,
+}  # work per multiplier, 1 by default
+WINDOWS_AT_ONCE = 512  # so that loops over windows are long, and stay in the cache
+DTYPES = {torch.float32, torch.float64}  # that kernels accept
 
 
 # ---------------------------------------------------------------------- when, and on what
 def multipliers(record: OperationRecord, operation: Operation, m: Tensor, axis: int) -> list[Tensor | None] | None:
-    """Those of a step's inputs, from its output's (outputs, references, *shape of y), which has the rows on an axis.
+    """Return the multipliers of an operation's inputs, from its output's (outputs, references, *shape of y).
 
-    None where there is no kernel, or has not been enough work to be worth its compilation.
+    ``axis`` is the batch axis of the output. Returns None if there is no kernel, or not enough work so far to be worth its
+    compilation.
     """
-    kind = _worthwhile(record, operation, m)
+    kind = _kernel_kind(record, operation, m)
     if kind is None or m.shape[2:] != record.outputs[0].shape:
         return None
     if kind == ATTENTION:
@@ -52,47 +57,48 @@ def multipliers(record: OperationRecord, operation: Operation, m: Tensor, axis: 
     if len(record.inputs) > 1:
         return None
     if kind in OVER_LAST.values():
-        found = _by_last_axis(kind, record, m, axis)
+        m_x = _by_last_axis(kind, record, m, axis)
     else:
-        found = _by_element(kind, record, m, axis) if record.inputs[0].shape == record.outputs[0].shape else None
-    return None if found is None else [found]
+        m_x = _by_element(kind, record, m, axis) if record.inputs[0].shape == record.outputs[0].shape else None
+    return None if m_x is None else [m_x]
 
 
 def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
-    """Multipliers (references, *shape of x) times differences, summed over the references: (examples, *rest of x).
+    """Return multipliers (references, *shape of x) times differences, summed over the references: (examples, *rest of x).
 
-    None where there is no kernel, or has not been enough work.
+    Returns None if there is no kernel, or not enough work so far.
     """
-    if not _is_worthwhile(SUMS, m, (x, r)):
+    if not _reaches_threshold(SUMS, m, (x, r)):
         return None
     totals = x.new_zeros(x.shape, dtype=torch.float64)
-    sides = [_laid_out(v.detach().contiguous(), axis) for v in (x, r)]
-    kernels.explain(_laid_out(totals, axis), _laid_out(m.contiguous(), axis, 0, 1), *sides)
+    sides = [_lay_out(v.detach().contiguous(), axis) for v in (x, r)]
+    kernels.explain(_lay_out(totals, axis), _lay_out(m.contiguous(), axis, 0, 1), *sides)
     return totals.movedim(axis, 0)
 
 
-def folded(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -> bool:
-    """Add what places of a convolution saw, (rows, channels, *kernel, *places), to zeros; stride, padding and dilation as given.
+def fold(columns: Tensor, into: Tensor, geometry: Sequence[tuple[int, ...]]) -> bool:
+    """Add the columns of a convolution, (rows, channels, *kernel, *positions), to zeros.
 
-    False where nothing is done: there is no kernel, or has not been enough work.
+    ``geometry`` is stride, padding and dilation. Returns False, without adding anything, if there is no kernel or not enough
+    work so far.
     """
-    if not _is_worthwhile(FOLDED, columns, (into,)):
+    if not _reaches_threshold(FOLDED, columns, (into,)):
         return False
     kernels.fold(into.numpy(), columns.numpy(), *geometry)
     return True
 
 
-def _worthwhile(record: OperationRecord, operation: Operation, m: Tensor) -> int | None:
-    """The kind of an operation for which there is a kernel, and has been work enough for it."""
+def _kernel_kind(record: OperationRecord, operation: Operation, m: Tensor) -> int | None:
+    """Return the kind of kernel for an operation, or None if there is none or not enough work so far."""
     if (kind := _kind(operation)) is None:
         return None
-    return kind if _is_worthwhile(kind, m, (*record.inputs, record.outputs[0])) else None
+    return kind if _reaches_threshold(kind, m, (*record.inputs, record.outputs[0])) else None
 
 
-def _is_worthwhile(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
-    """Whether a kernel takes multipliers of such values, and there has been work enough for it."""
+def _reaches_threshold(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
+    """Return whether a kernel accepts multipliers of such values, and there has been enough work to compile it."""
     dtype = m.dtype
-    if not m.is_cpu or dtype not in NUMBERS or {v.dtype for v in values} != {dtype}:
+    if not m.is_cpu or dtype not in DTYPES or {v.dtype for v in values} != {dtype}:
         return False
     if not jit_threshold.PAIRS.reached((kind, dtype), m.numel() * WEIGHTS.get(kind, 1)):
         return False
@@ -108,51 +114,51 @@ def _kind(operation: Operation) -> int | None:
 
 
 def _attention(record: OperationRecord, m: Tensor, axis: int) -> list[Tensor | None] | None:
-    """Where rows come first, of all operands alike, and products are not so large that queries go one by one."""
+    """Return the multipliers of attention; None if rows are not first in all operands, or products are large."""
     assert record.reference is not None
-    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _sides_of(record))
+    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _values_and_memory(record))
     queries, keys, width = q[0].shape[-2], k[0].shape[-2], max(q[0].shape[-1], v[0].shape[-1])
     at_once = attention.queries_at_once(queries, keys, width)
-    alike = q[0].dim() > 2 and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
-    if axis or not alike or at_once < min(queries, FEWEST_QUERIES) or not _are_plain(axis, *z, *total):
+    same_shapes = q[0].dim() > 2 and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
+    if axis or not same_shapes or at_once < min(queries, FEWEST_QUERIES) or not _masks_are_equal(axis, *z, *total):
         return None
-    found = [_like(i, m.shape[:2]) for i in record.inputs]
-    turned = [side.mT for side in v]
-    sides = [_by_heads(s).contiguous().numpy() for both in (q, k, turned, z, p) for s in both]
+    m_inputs = [_empty_like(i, m.shape[:2]) for i in record.inputs]
+    transposed = [side.mT for side in v]
+    sides = [_by_heads(s).contiguous().numpy() for pair in (q, k, transposed, z, p) for s in pair]
     sides += [_by_heads(s).squeeze(-1).contiguous().numpy() for s in total]
-    placed = [part for values in found for part in _placed(values)]
+    memory = [part for values in m_inputs for part in _memory_and_strides(values)]
     kernel, number = attention.kernel_of(sides[0].dtype), sides[0].dtype.type
-    given = *_placed(m), *sides, *placed, len(m), number(record.arguments[3]), at_once
-    _in_blocks(partial(kernel, *given), m)
-    return list(found)
+    arguments = *_memory_and_strides(m), *sides, *memory, len(m), number(record.arguments[3]), at_once
+    _in_blocks(partial(kernel, *arguments), m)
+    return list(m_inputs)
 
 
-def _sides_of(record: OperationRecord) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _values_and_memory(record: OperationRecord) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     assert record.reference is not None
     return (record.inputs, record.reference.inputs), (record.memory, record.reference.memory)
 
 
 def _by_heads(v: Tensor, ahead: int = 0) -> Tensor:
-    """As (..., rows, heads, queries or keys, width), whatever there is in the place of heads."""
+    """Reshape to (..., rows, heads, queries or keys, width), whatever the axes of heads are."""
     return v.unsqueeze(ahead + 1) if v.dim() == ahead + 3 else v.flatten(ahead + 1, -3)
 
 
-def _placed(multipliers: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The numbers as they lie in memory, those of the last axis together, and the strides along the other axes."""
+def _memory_and_strides(multipliers: Tensor) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the memory of multipliers as a flat array with a contiguous last axis, and the strides of the other axes."""
     m = _by_heads(multipliers if multipliers.stride(-1) == 1 else multipliers.contiguous(), 2)
     reach = 1 + sum((size - 1) * stride for size, stride in zip(m.shape, m.stride(), strict=True))
     return m.as_strided((reach,), (1,)).numpy(), m.stride()[:-1]
 
 
-def _like(value: Tensor, ahead: torch.Size) -> Tensor:
-    """Memory for multipliers of a value, whose axes lie as its own do: so the product that made it can take them as they are."""
-    if value.dim() > 4:  # axes that the kernel takes as one lie together
+def _empty_like(value: Tensor, ahead: torch.Size) -> Tensor:
+    """Return memory for multipliers with the axis order of a value, so that matrix products use them without a copy."""
+    if value.dim() > 4:  # the kernel flattens these axes
         return value.new_empty(*ahead, *value.shape)
     strides = value.stride()
     order = sorted(range(value.dim() - 1), key=lambda axis: -strides[axis])
     back = [order.index(axis) for axis in range(value.dim() - 1)]
-    made = value.new_empty(*ahead, *(value.shape[axis] for axis in order), value.shape[-1])
-    return made.permute(0, 1, *(axis + 2 for axis in back), -1)
+    empty = value.new_empty(*ahead, *(value.shape[axis] for axis in order), value.shape[-1])
+    return empty.permute(0, 1, *(axis + 2 for axis in back), -1)
 
 
 def _by_element(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Tensor | None:
@@ -167,60 +173,60 @@ def _by_element(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Ten
 
 
 def _derivative(side: OperationRecord) -> Tensor:
-    """Of an elementwise function, on one side."""
-    (found,) = side.vjp(side.inputs, [torch.ones_like(side.outputs[0])])
-    return torch.zeros_like(side.inputs[0]) if found is None else found
+    """Return the derivative of an elementwise function on one side."""
+    (gradient,) = side.vjp(side.inputs, [torch.ones_like(side.outputs[0])])
+    return torch.zeros_like(side.inputs[0]) if gradient is None else gradient
 
 
 def _by_last_axis(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Tensor | None:
-    """Of functions of the whole last axis."""
+    """Return the multipliers of a function of the whole last axis."""
     assert record.reference is not None
     sides, memories = [record.inputs[0], record.reference.inputs[0]], [record.memory, record.reference.memory]
     if axis == m.dim() - 3:
         return None
     if kind == GREATEST:
-        return _greatest(record, m, axis)
+        return _window_max(record, m, axis)
     if kind == STANDARDISED:
-        return _standardised(record, m, axis)
-    if not _are_plain(axis, *sides, *memories):
+        return _standardize(record, m, axis)
+    if not _masks_are_equal(axis, *sides, *memories):
         return None
     sides += [record.outputs[0], record.reference.outputs[0], *memories]
     return _run(kernels.over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
 
 
-def _greatest(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
-    """Rows of few windows, as of small pictures of many channels, several at once."""
+def _window_max(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
+    """Return the multipliers of a maximum over windows; rows of few windows are processed several at once."""
     assert record.reference is not None
-    windows, size, behind = m.shape[-1], record.inputs[0].shape[-1], math.prod(m.shape[axis + 3 : -1])
-    count = max(n for n in range(1, max(1, WINDOWS_AT_ONCE // max(1, windows)) + 1) if behind % n == 0)
+    windows, size, inner_rows = m.shape[-1], record.inputs[0].shape[-1], math.prod(m.shape[axis + 3 : -1])
+    count = max(n for n in range(1, max(1, WINDOWS_AT_ONCE // max(1, windows)) + 1) if inner_rows % n == 0)
     begin = np.arange(count)[:, None, None] * size
-    places, shift = record.arguments[1].positions, torch.as_tensor(begin).flatten().repeat_interleave(windows)
+    positions, shift = record.arguments[1].positions, torch.as_tensor(begin).flatten().repeat_interleave(windows)
 
-    def joined(v: Tensor, ahead: int = 0) -> Tensor:
-        return v.reshape(*v.shape[: ahead + axis + 1], behind // count, count * v.shape[-1])
+    def join_rows(v: Tensor, ahead: int = 0) -> Tensor:
+        return v.reshape(*v.shape[: ahead + axis + 1], inner_rows // count, count * v.shape[-1])
 
     sides = [
-        joined(v)
+        join_rows(v)
         for v in (record.inputs[0], record.reference.inputs[0], record.outputs[0], record.reference.outputs[0])
     ]
-    for marked in (joined(record.memory), joined(record.reference.memory)):
-        sides.append(torch.where(marked < 0, marked - shift, marked + shift).int())
-    elements = np.where(places < 0, -1, places + begin).reshape(-1, places.shape[1])
-    found = m.new_empty(*m.shape[: axis + 3], behind // count, count * size)
-    return _run(kernels.greatest(), joined(m, 2), found, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
+    for positions_of_max in (join_rows(record.memory), join_rows(record.reference.memory)):
+        sides.append(torch.where(positions_of_max < 0, positions_of_max - shift, positions_of_max + shift).int())
+    elements = np.where(positions < 0, -1, positions + begin).reshape(-1, positions.shape[1])
+    m_x = m.new_empty(*m.shape[: axis + 3], inner_rows // count, count * size)
+    return _run(kernels.greatest(), join_rows(m, 2), m_x, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
 
 
-def _standardised(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
+def _standardize(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
     assert record.reference is not None
     _, weight, _, _, centred = record.arguments
-    sides = [v for both in zip(record.memory, record.reference.memory, strict=True) for v in both]
+    sides = [v for pair in zip(record.memory, record.reference.memory, strict=True) for v in pair]
     weights = m.new_ones(m.shape[-1]) if weight is None else weight.detach().to(m.dtype)
     kernel = kernels.standardised(centred)
     return _run(kernel, m, torch.empty_like(m), axis, sides, 1, [weights.numpy()])
 
 
-def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> bool:
-    """Whether no logits are masked as a whole, and the same are masked in all rows."""
+def _masks_are_equal(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) -> bool:
+    """Return whether no row of logits is masked completely, and all rows have the same mask."""
     if bool((total < -MASKED).any()) or bool((total_r < -MASKED).any()):
         return False
     masked = [v < -MASKED for v in (x, r)]
@@ -231,38 +237,38 @@ def _are_plain(axis: int, x: Tensor, r: Tensor, total: Tensor, total_r: Tensor) 
 def _run(
     kernel: Any,
     m: Tensor,
-    found: Tensor,
+    result: Tensor,
     axis: int,
     sides: Sequence[Tensor],
     last: int = 0,
     constants: Sequence[np.ndarray] = (),
 ) -> Tensor:
-    """Run a kernel in threads, each for some references; ``last`` axes stay apart from those behind the rows."""
-    m, found = m.contiguous(), found.contiguous()
-    arrays = [_laid_out(v, axis, last, 2) for v in (m, found)]
-    arrays += [_laid_out(v.contiguous(), axis, last) for v in sides]
+    """Run a kernel in threads, each for some references; the ``last`` axes stay separate from those after the rows."""
+    m, result = m.contiguous(), result.contiguous()
+    arrays = [_lay_out(v, axis, last, 2) for v in (m, result)]
+    arrays += [_lay_out(v.contiguous(), axis, last) for v in sides]
     _in_blocks(partial(kernel, *arrays, *constants), m)
-    return found
+    return result
 
 
-def _laid_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray:
-    """As (..., ahead, rows, behind, the last axes), where so many axes come before those of a value."""
+def _lay_out(v: Tensor, axis: int, last: int = 0, ahead: int = 0) -> np.ndarray:
+    """Reshape to (*ahead, axes before the rows, rows, axes after the rows, *last axes), with ``ahead`` and ``last`` axes kept."""
     first, shape = ahead + axis, v.shape[v.dim() - last :] if last else ()
-    behind = math.prod(v.shape[first + 1 : v.dim() - last])
-    return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], behind, *shape).numpy()
+    after = math.prod(v.shape[first + 1 : v.dim() - last])
+    return v.reshape(*v.shape[:ahead], math.prod(v.shape[ahead:first]), v.shape[first], after, *shape).numpy()
 
 
 def _in_blocks(kernel: Callable[[int, int], None], m: Tensor) -> None:
-    """Some references in each thread."""
+    """Run a kernel on blocks of references, in threads."""
     blocks = jit_threshold.blocks(m.shape[1], m.numel(), torch.get_num_threads())
     in_threads([partial(kernel, *block) for block in blocks])
 
 
-TINY, ONE = 1e-310, 1.0  # whose product a processor may take for 0
+TINY, ONE = 1e-310, 1.0  # their product is 0 if the processor flushes denormal numbers
 
 
 def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """Run tasks, each on one core, in this thread and in others. Were those to stay, they would slow down torch's own."""
+    """Run tasks, each on one core, in this thread and in temporary ones, which would slow down torch's own if they stayed."""
     threads = torch.get_num_threads()
     if threads == 1 or len(tasks) == 1:
         with _one_core():
@@ -281,17 +287,17 @@ def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
 
     dismiss_waiting_threads()
     with ThreadPoolExecutor(threads - 1, "deepshap") as pool:
-        others = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+        futures = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
         work()
-        for other in others:
-            other.result()
-    torch.set_num_threads(threads)  # new threads of the user's take the number that was set last
+        for future in futures:
+            future.result()
+    torch.set_num_threads(threads)  # new threads of the user inherit the number that was set last
     return results
 
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Keep this thread to itself, and let it take numbers below 1e-38 for 0: multipliers fade over many steps."""
+    """Use one core in this context, and flush numbers below 1e-38 to 0: multipliers fade over many steps."""
     threads, flushes = torch.get_num_threads(), TINY * ONE == 0
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

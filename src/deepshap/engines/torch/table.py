@@ -28,7 +28,7 @@ from .composites import (
     scatter,
     selection,
 )
-from .convolutions import with_own_way_back
+from .convolutions import with_fast_backward
 from .operations import (
     CAST,
     COMPOSITE,
@@ -143,7 +143,7 @@ _of_kind(
     "conv_tbc einsum tensordot trapezoid cumulative_trapezoid chain_matmul multi_dot vecdot",
 )
 for _convolution in (torch.conv1d, torch.conv2d, torch.conv3d):
-    _of_kind(MULTILINEAR, _convolution.__name__, function=with_own_way_back(_convolution))
+    _of_kind(MULTILINEAR, _convolution.__name__, function=with_fast_backward(_convolution))
 _of_kind(MULTILINEAR, "mul", rule=rules.product)
 _of_kind(MULTILINEAR, "matmul bmm", rule=rules.matrix_product)
 _of_kind(QUADRATIC, "var var_mean mse_loss")
