@@ -67,9 +67,9 @@ def nothing_done_before(monkeypatch):
     products = sys.modules.get("deepshap.engines.torch.recurrent.fused")
     threshold = sys.modules.get("deepshap.kernels.jit_threshold")
     if threshold is not None:
-        monkeypatch.setattr(threshold, "_all", False)
+        monkeypatch.setattr(threshold, "_compile_all", False)
     if products is not None:
-        monkeypatch.setattr(products.THRESHOLD, "done", {})
+        monkeypatch.setattr(products.THRESHOLD, "work", {})
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_a_factory_with_weights(x, weights):
 @pytest.mark.usefixtures("x")
 def test_values_do_not_tell_what_the_process_has_explained_before(monkeypatch):
     """Compiled kernels round otherwise, and a process takes them after some work: commands take them from the start."""
-    monkeypatch.setattr(fused.THRESHOLD, "done", {})
+    monkeypatch.setattr(fused.THRESHOLD, "work", {})
     for name, has_worked in (("fresh", False), ("later", True)):
         monkeypatch.setattr(jit_threshold, "_all", has_worked)
         done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", "-o", f"{name}.parquet")

@@ -673,7 +673,7 @@ def test_parts_do_not_tell_what_their_process_has_done_before(tmp_path, monkeypa
         return [path.name for path in found.paths]
 
     found = go("early")
-    monkeypatch.setattr(fused.THRESHOLD, "done", dict.fromkeys(fused.THRESHOLD.done, 10**9))
+    monkeypatch.setattr(fused.THRESHOLD, "work", dict.fromkeys(fused.THRESHOLD.work, 10**9))
     assert found == go("late")
 
 

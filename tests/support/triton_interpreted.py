@@ -30,7 +30,7 @@ def interpreted(monkeypatch):
             runs.append(arguments)
             return original(*arguments)
 
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     monkeypatch.setattr(fused, "run", run)
     monkeypatch.setattr(steps_on_gpu, "TILE", 64)
     monkeypatch.setattr(steps_on_gpu, "WIDTH", 4)

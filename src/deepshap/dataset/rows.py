@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import DeepShapError, InputError, check_choice, import_pyarrow
 from ..explanation.storage import as_column, long_tables, write
-from ..kernels.jit_threshold import take_all
+from ..kernels.jit_threshold import compile_all
 from ..results import Explanation, JointExplanation
 from ..tables import Sequences, Wide, columns_of, plain
 from .folder import ABOUT
@@ -80,7 +80,7 @@ class RowExplainer:
 
         Kernels are taken from the first part on: a part's values must not show what else its worker has explained.
         """
-        take_all()
+        compile_all()
         self._frozen = ExitStack()
         for explainer in self._explainers.values():
             self._frozen.enter_context(explainer.frozen())

@@ -1,5 +1,6 @@
-"""What is compiled, arrays in and arrays out: nothing here knows of models, rules or cells.
+"""Compiled kernels: arrays in, arrays out, without knowledge of models, rules or cells.
 
-``numbers`` has the secants of single numbers, ``pairs`` the rules of all pairs in one pass, ``steps`` the steps of recurrent
-layers for the CPU, by Numba, and ``steps_on_gpu`` the same by Triton. ``jit_threshold`` tells when there is work enough for them.
+``numbers`` has the secants of single numbers, ``pairs`` the rules of all pairs in one pass, ``attention`` the rule of attention,
+``steps`` the steps of recurrent layers for the CPU, by Numba, and ``steps_on_gpu`` these steps by Triton. ``jit_threshold``
+decides when there is enough work for them.
 """

@@ -1,6 +1,6 @@
-"""Attention in one pass: of a pair and a head, scores and weights never leave the processor's cache.
+"""Attention in one pass: the scores and weights of a pair and a head never leave the processor's cache.
 
-Loops run over arrays whose last axis is known to lie together, for LLVM makes vector code of no others.
+Loops run over arrays whose last axis is contiguous, because LLVM vectorizes only these.
 """
 
 # The bodies of kernels are Numba's, which has types of its own.
@@ -21,7 +21,7 @@ LARGEST_PRODUCT = 2**18  # multiplications of a product that BLAS does in the th
 
 @compiled
 def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
-    """Of rows of scores what their multipliers are made of, see ``one_pass``."""
+    """Write the slopes, weights and means of rows of scores, of which their multipliers are made."""
     number = z.dtype.type
     for t in range(z.shape[0]):
         zs, z_rs, ps, p_rs, slope, weight, mean = z[t], z_r[t], p[t], p_r[t], slopes[t], weights[t], means[t]
@@ -35,26 +35,26 @@ def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
 
 
 @compiled
-def _means(a, b, found):
+def _means(a, b, means):
     for i in range(a.shape[0]):
         for j in range(a.shape[1]):
-            found[i, j] = half_sum(a[i, j], b[i, j])
+            means[i, j] = half_sum(a[i, j], b[i, j])
 
 
 @compiled
-def _read(values, start, leap, rows):
-    """Copy rows that begin a leap apart."""
+def _read(values, start, stride, rows):
+    """Copy rows of ``values`` that begin a stride apart."""
     for i in range(rows.shape[0]):
-        row, given = rows[i], values[start + i * leap : start + i * leap + rows.shape[1]]
+        row, source = rows[i], values[start + i * stride : start + i * stride + rows.shape[1]]
         for j in range(rows.shape[1]):
-            row[j] = given[j]
+            row[j] = source[j]
 
 
 @compiled
-def _write(rows, values, start, leap, more):
-    """Copy to rows that begin a leap apart, or add to what is there."""
+def _write(rows, values, start, stride, more):
+    """Write rows to ``values``, where they begin a stride apart, or add them to what is there."""
     for i in range(rows.shape[0]):
-        row, target = rows[i], values[start + i * leap : start + i * leap + rows.shape[1]]
+        row, target = rows[i], values[start + i * stride : start + i * stride + rows.shape[1]]
         if more:
             for j in range(rows.shape[1]):
                 target[j] += row[j]
@@ -65,7 +65,7 @@ def _write(rows, values, start, leap, more):
 
 @compiled
 def _normalise(rows, slopes, weights, scale):
-    """From the multipliers of attention weights to those of products of queries and keys, in place."""
+    """Turn multipliers of attention weights into those of products of queries and keys, in place."""
     for t in range(rows.shape[0]):
         row, slope, weight, total = rows[t], slopes[t], weights[t], type(scale)(0)
         for s in range(rows.shape[1]):
@@ -87,7 +87,7 @@ def _attend(
     examples, heads, queries, keys = z.shape
     inner, width, dtype = k.shape[3], v.shape[2], m.dtype
     mean_q, mean_k = np.empty((queries, inner), dtype), np.empty((keys, inner), dtype)
-    mean_v, all_given = np.empty((width, keys), dtype), np.empty((at_once, width), dtype)
+    mean_v, all_multipliers = np.empty((width, keys), dtype), np.empty((at_once, width), dtype)
     all_slopes, all_weights = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
     all_means, all_rows = np.empty((at_once, keys), dtype), np.empty((at_once, keys), dtype)
     of_q, of_k, of_v = np.empty((at_once, inner), dtype), np.empty((keys, inner), dtype), np.empty((keys, width), dtype)
@@ -101,27 +101,27 @@ def _attend(
                     end = min(queries, start + at_once)
                     size = end - start
                     slopes, weights, means = all_slopes[:size], all_weights[:size], all_means[:size]
-                    given, rows, more = all_given[:size], all_rows[:size], start > 0
+                    multipliers, rows, more = all_multipliers[:size], all_rows[:size], start > 0
                     scores = z[n, h, start:end], z_r[b, h, start:end], p[n, h, start:end], p_r[b, h, start:end]
                     _weigh(*scores, total[n, h, start:end], total_r[b, h, start:end], slopes, weights, means)
                     for o in range(outputs):
-                        _read(m, _start(at, o, b, n, h) + start * at[4], at[4], given)
-                        np.dot(given, mean_v, rows)
+                        _read(m, _start(at, o, b, n, h) + start * at[4], at[4], multipliers)
+                        np.dot(multipliers, mean_v, rows)
                         _normalise(rows, slopes, weights, scale)
                         np.dot(rows, mean_k, of_q[:size])
                         _write(of_q[:size], m_q, _start(at_q, o, b, n, h) + start * at_q[4], at_q[4], False)
                         np.dot(rows.T, mean_q[start:end], of_k)
                         _write(of_k, m_k, _start(at_k, o, b, n, h), at_k[4], more)
-                        np.dot(means.T, given, of_v)
+                        np.dot(means.T, multipliers, of_v)
                         _write(of_v, m_v, _start(at_v, o, b, n, h), at_v[4], more)
 
 
 @cache
 def kernel_of(dtype: Any) -> Any:
-    """Sides are (rows, heads, queries or keys, width), v is transposed, and totals have no last axis.
+    """Compile attention for a type of numbers.
 
-    Multipliers m, m_q, m_k and m_v are numbers as they lie in memory, with their strides along outputs, references, examples,
-    heads, and queries or keys.
+    Sides are (rows, heads, queries or keys, width), v is transposed, and totals have no last axis. Multipliers m, m_q,
+    m_k and m_v are flat memory, with their strides along outputs, references, examples, heads, and queries or keys.
     """
     number, index = from_dtype(np.dtype(dtype)), types.intp
     flat, rows, side = (types.Array(number, axes, "C") for axes in (1, 3, 4))
@@ -131,5 +131,5 @@ def kernel_of(dtype: Any) -> Any:
 
 
 def queries_at_once(queries: int, keys: int, width: int) -> int:
-    """How many queries the kernel should take at a time."""
+    """Return the number of queries that the kernel takes at a time."""
     return max(1, min(queries, LARGEST_PRODUCT // (keys * width)))

@@ -1,4 +1,4 @@
-"""When there is work enough for a kernel to be compiled, and for threads to be started."""
+"""Thresholds of work above which compiling a kernel, or starting threads, saves time."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from itertools import pairwise
 
 THREADS_BEYOND = 2_000_000  # multipliers; to start a thread takes up to a millisecond
 
-_all = False  # whether work is no longer asked for
+_compile_all = False  # whether kernels are used whatever the work
 
 
 @dataclass
-class Worth:
-    """Work so far, by keys; ``beyond`` so much a kernel is worth its compilation, which takes a second or two."""
+class JitThreshold:
+    """The work seen for each key; above ``threshold`` a kernel is worth its compilation, which takes a second or two."""
 
-    beyond: float
-    done: dict[Hashable, int] = field(default_factory=dict)
+    threshold: float
+    work: dict[Hashable, int] = field(default_factory=dict)
 
     def reached(self, key: Hashable, work: int) -> bool:
-        """Whether there has been enough of a key, with the work at hand."""
-        self.done[key] = self.done.get(key, 0) + work
-        return _all or self.done[key] >= self.beyond
+        """Add this work to that of the key, and return whether the sum reaches the threshold."""
+        self.work[key] = self.work.get(key, 0) + work
+        return _compile_all or self.work[key] >= self.threshold
 
 
-def take_all() -> None:
-    """From now on every kernel is taken from its first call on, so no last bit tells what this process has done before."""
-    global _all
-    _all = True
+def compile_all() -> None:
+    """Use every kernel from its first call on, so that results do not depend on what this process has done before."""
+    global _compile_all
+    _compile_all = True
 
 
-PAIRS = Worth(20_000_000)  # multipliers, some 40 ms without a kernel
+PAIRS = JitThreshold(20_000_000)  # multipliers, some 40 ms without a kernel
 
 
 def blocks(rows: int, work: int, threads: int) -> list[tuple[int, int]]:
-    """The first and last rows of each thread, if there is work enough for several."""
+    """Return the first and last rows of each thread; one thread gets all rows if there is little work."""
     count = min(threads, rows) if work >= THREADS_BEYOND else 1
     return list(pairwise(rows * k // count for k in range(count + 1)))

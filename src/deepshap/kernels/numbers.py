@@ -1,7 +1,7 @@
-"""Compiled by Numba for the CPU: the secants of single numbers, of which fused kernels are made.
+"""Secants of single numbers, compiled by Numba for the CPU: the parts of fused kernels.
 
-They need no transcendental functions: of distant points they are quotients of differences, of near ones a rational function
-of the distance.
+They need no transcendental functions: for distant points they are quotients of differences, for near points a rational
+function of the distance.
 """
 
 # The bodies are Numba's, which has types of its own.
@@ -33,7 +33,7 @@ def compiled(function: Any, signature: Any = None) -> Any:
 # ---------------------------------------------------------------------- secants
 @compiled
 def _tanhc(distance):
-    """Numerator and denominator of a Padé approximant of tanhc, exact to 2e-16 up to 0.5."""
+    """Return numerator and denominator of a Padé approximant of tanhc, exact to 2e-16 up to 0.5."""
     number = type(distance)
     u = distance * distance
     above = number(135135) + u * (number(17325) + u * (number(378) + u))
@@ -42,7 +42,7 @@ def _tanhc(distance):
 
 @compiled
 def slope(distance, difference, product):
-    """Quotient of differences; of near points ``product`` times tanhc."""
+    """Return the quotient of differences; for near points ``product`` times tanhc."""
     near = abs(distance) <= type(distance)(0.5)
     above, below = _tanhc(distance)
     return (product * above if near else difference) / (below if near else distance)
@@ -50,7 +50,7 @@ def slope(distance, difference, product):
 
 @compiled
 def exponentials(distance, y, y_r):
-    """Quotient of differences of two exponentials; of near ones the larger times (1 - exp(-t)) / t.
+    """Return the quotient of differences of two exponentials; for near points the larger times (1 - exp(-t)) / t.
 
     That is tanhc(t / 2) / (1 + tanh(t / 2)).
     """
@@ -62,20 +62,20 @@ def exponentials(distance, y, y_r):
 
 @compiled
 def tanh(x, r, y, y_r):
-    """As ``secants.tanh``."""
+    """Return the slope of ``secants.tanh``."""
     return slope(x - r, y - y_r, type(x)(1) - y * y_r)
 
 
 @compiled
 def sigmoid(x, r, y, y_r):
-    """As ``secants.sigmoid``."""
+    """Return the slope of ``secants.sigmoid``."""
     half = type(x)(0.5)
     return slope(half * (x - r), half * (y - y_r), half * (y + y_r) - y * y_r)
 
 
 @compiled
 def relu(x, r, y, y_r):
-    """As ``secants.relu``."""
+    """Return the slope of ``secants.relu``."""
     number = type(x)
     same = (x > number(0)) == (r > number(0))
     return (number(x > number(0)) if same else y - y_r) / (number(1) if same else x - r)
@@ -83,13 +83,13 @@ def relu(x, r, y, y_r):
 
 @compiled
 def half_sum(a, b):
-    """The mean of two."""
+    """Return the mean of two numbers."""
     return type(a)(0.5) * (a + b)
 
 
 @compiled
 def of_totals(D):
-    """By what the probabilities of either side are multiplied in the weights of softmax; D is the difference of logsumexp."""
+    """Return the factors of either side's probabilities in the weights of softmax; D is the difference of logsumexp."""
     number = type(D)
     less = math.exp(-abs(D))
     fall = exponentials(abs(D), number(1), less)

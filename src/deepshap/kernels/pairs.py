@@ -1,4 +1,4 @@
-"""Rules of pairs in one pass on the CPU, compiled by Numba: the slope once for all outputs, times multipliers.
+"""Rules of pairs in one pass on the CPU, compiled by Numba: each slope is computed once and multiplied for all outputs.
 
 Multipliers are (outputs, references, ahead, examples, behind), x is (ahead, examples, behind), r (ahead, references, behind).
 """
@@ -16,12 +16,12 @@ import numpy as np
 
 from .numbers import compiled, exponentials, half_sum, of_totals, relu, sigmoid, tanh
 
-RELU, TANH, SIGMOID, REGULAR, SOFTMAX, LOG_SOFTMAX, GREATEST, STANDARDISED = range(8)
+RELU, TANH, SIGMOID, SMOOTH, SOFTMAX, LOG_SOFTMAX, WINDOW_MAX, LAYER_NORM = range(8)
 
 
 @compiled
 def _slope(kind, x, r, y, y_r):
-    """Of relu, tanh or sigmoid; relu's values are those of its operands, and not read a second time."""
+    """Return the slope of relu, tanh or sigmoid; relu computes its values from its operands instead of reading them."""
     if kind == RELU:
         zero = type(x)(0)
         return relu(x, r, max(x, zero), max(r, zero))
@@ -29,17 +29,17 @@ def _slope(kind, x, r, y, y_r):
 
 
 @compiled
-def _multiply(made, given, slopes):
+def _multiply(result, multipliers, slopes):
     for q in range(len(slopes)):
-        made[q] = given[q] * slopes[q]
+        result[q] = multipliers[q] * slopes[q]
 
 
 @cache
 def elementwise(kind: int) -> Any:
-    """Of relu, tanh or sigmoid; the kind is a constant to the compiler."""
+    """Return the kernel of relu, tanh or sigmoid; the kind is a constant to the compiler."""
 
     @compiled
-    def kernel(m, found, x, r, y, y_r, first, last):
+    def kernel(m, result, x, r, y, y_r, first, last):
         outputs, _, ahead, examples, behind = m.shape
         slopes = np.empty(behind, m.dtype)
         for b in range(first, last):
@@ -47,24 +47,27 @@ def elementwise(kind: int) -> Any:
                 for n in range(examples):
                     xs, rs, ys, y_rs = x[p, n], r[p, b], y[p, n], y_r[p, b]
                     if outputs == 1:
-                        given, made = m[0, b, p, n], found[0, b, p, n]
+                        multipliers, row = m[0, b, p, n], result[0, b, p, n]
                         for q in range(behind):
-                            made[q] = given[q] * _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
+                            row[q] = multipliers[q] * _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
                         continue
                     for q in range(behind):
                         slopes[q] = _slope(kind, xs[q], rs[q], ys[q], y_rs[q])
                     for k in range(outputs):
-                        _multiply(found[k, b, p, n], m[k, b, p, n], slopes)
+                        _multiply(result[k, b, p, n], m[k, b, p, n], slopes)
 
     return kernel
 
 
 @cache
-def finite_everywhere() -> Any:
-    """Of any function by its derivatives: their mean where it explains the difference to rounding, else the quotient."""
+def smooth() -> Any:
+    """Return the kernel of any function with finite derivatives.
+
+    The slope is the mean of the derivatives where that explains the difference to rounding, else the quotient.
+    """
 
     @compiled
-    def kernel(m, found, x, r, y, y_r, s, s_r, first, last):
+    def kernel(m, result, x, r, y, y_r, s, s_r, first, last):
         outputs, _, ahead, examples, behind = m.shape
         number, slopes = m.dtype.type, np.empty(behind, m.dtype)
         rounding, tail = number(np.finfo(m.dtype).eps), number(8)
@@ -73,53 +76,53 @@ def finite_everywhere() -> Any:
         for b in range(first, last):
             for p in range(ahead):
                 for n in range(examples):
-                    xs, rs, ys, y_rs, one, two = x[p, n], r[p, b], y[p, n], y_r[p, b], s[p, n], s_r[p, b]
+                    xs, rs, ys, y_rs, slope_x, slope_r = x[p, n], r[p, b], y[p, n], y_r[p, b], s[p, n], s_r[p, b]
                     for q in range(behind):
-                        distance, difference, mean = xs[q] - rs[q], ys[q] - y_rs[q], half_sum(one[q], two[q])
+                        distance, difference, mean = xs[q] - rs[q], ys[q] - y_rs[q], half_sum(slope_x[q], slope_r[q])
                         # Tails of y are rounded as x is, as far as they reach; beyond, y is what it tends to.
                         size = min(abs(xs[q]), tail) + min(abs(rs[q]), tail) + abs(ys[q]) + abs(y_rs[q])
                         size *= number(4) * rounding if abs(distance) < close else rounding
                         near = abs(difference - mean * distance) <= size
                         slopes[q] = (mean if near else difference) / (number(1) if near else distance)
                     for k in range(outputs):
-                        _multiply(found[k, b, p, n], m[k, b, p, n], slopes)
+                        _multiply(result[k, b, p, n], m[k, b, p, n], slopes)
 
     return kernel
 
 
 @compiled
-def _place(marked):
-    """What a mark says of the first greatest element of a window: where it is. Several are marked by negative numbers."""
+def _position(marked):
+    """Return the position of a window's first maximum; a negative mark says that several elements tie."""
     return max(marked, ~marked)
 
 
 @compiled
 def _ties(y, y_r, i, j):
-    """Whether elements of a window tie on the side that decides."""
+    """Return whether elements of a window tie on the side with the larger maximum."""
     return ((i < 0) & (y >= y_r)) | ((j < 0) & (y <= y_r))
 
 
 @compiled
 def _decides(x, r, y, y_r):
-    """Whether an element of a window has the greatest value of the side that decides."""
+    """Return whether an element of a window has the maximum of the side whose maximum is larger."""
     return x == y if y > y_r else r == y_r if y < y_r else x == y and r == y_r
 
 
 @compiled
 def _find_shares(x, r, y, y_r, i, j, to, share, below, ties):
-    """Fill in where each window's multiplier goes, and its share; of those that tie the share is 0, and their number comes back.
+    """Write the target of each window's multiplier and its share, 0 for windows with ties; return the number of these.
 
     Each loop is vector code or follows positions, not both.
     """
     number, count = share.dtype.type, 0
     for w in range(len(to)):
-        one, two = _place(i[w]), _place(j[w])
-        to[w] = two if y[w] < y_r[w] else one
+        max_x, max_r = _position(i[w]), _position(j[w])
+        to[w] = max_r if y[w] < y_r[w] else max_x
         share[w] = number(0) if y[w] == y_r[w] else y[w] - y_r[w]
     for w in range(len(to)):
         below[w] = x[to[w]] - r[to[w]]
     for w in range(len(to)):
-        same = _place(i[w]) == _place(j[w])
+        same = _position(i[w]) == _position(j[w])
         quotient = (number(1) if same else share[w]) / (number(1) if same else below[w])
         ties[w] = _ties(y[w], y_r[w], i[w], j[w])
         share[w] = number(0) if ties[w] else quotient
@@ -131,11 +134,11 @@ def _find_shares(x, r, y, y_r, i, j, to, share, below, ties):
 
 
 @cache
-def greatest() -> Any:  # noqa: C901  (a kernel is one nest of loops)
-    """Of the greatest values of windows, with their marked positions i and j, and the positions of all elements."""
+def window_max() -> Any:  # noqa: C901  (a kernel is one nest of loops)
+    """Return the kernel of the maxima of windows, with their marked positions i and j, and the positions of all elements."""
 
     @compiled
-    def kernel(m, found, x, r, y, y_r, i, j, elements, first, last):
+    def kernel(m, result, x, r, y, y_r, i, j, elements, first, last):
         outputs, _, ahead, examples, behind, windows = m.shape
         number, to, ties = m.dtype.type, np.empty(windows, np.int32), np.empty(windows, np.int32)
         share, below = np.empty(windows, m.dtype), np.empty(windows, m.dtype)
@@ -146,10 +149,10 @@ def greatest() -> Any:  # noqa: C901  (a kernel is one nest of loops)
                         xs, rs, ys, y_rs = x[p, n, q], r[p, b, q], y[p, n, q], y_r[p, b, q]
                         count = _find_shares(xs, rs, ys, y_rs, i[p, n, q], j[p, b, q], to, share, below, ties)
                         for k in range(outputs):
-                            given, made = m[k, b, p, n, q], found[k, b, p, n, q]
-                            made[:] = 0
+                            multipliers, row = m[k, b, p, n, q], result[k, b, p, n, q]
+                            row[:] = 0
                             for w in range(windows):
-                                made[to[w]] += given[w] * share[w]
+                                row[to[w]] += multipliers[w] * share[w]
                         for w in ties[:count]:
                             deciding = number(0)
                             for e in elements[w]:
@@ -158,15 +161,15 @@ def greatest() -> Any:  # noqa: C901  (a kernel is one nest of loops)
                                 if e >= 0 and _decides(xs[e], rs[e], ys[w], y_rs[w]):
                                     slope = number(1) if ys[w] == y_rs[w] else (ys[w] - y_rs[w]) / (xs[e] - rs[e])
                                     for k in range(outputs):
-                                        found[k, b, p, n, q, e] += m[k, b, p, n, q, w] * (slope / deciding)
+                                        result[k, b, p, n, q, e] += m[k, b, p, n, q, w] * (slope / deciding)
 
     return kernel
 
 
 @compiled
-def fold(found, columns, stride, padding, dilation):
-    """Add what each place of a convolution saw, (rows, channels, *kernel, *places), where it saw it: (rows, channels, *sizes)."""
-    rows, channels, high, wide = found.shape
+def fold(result, columns, stride, padding, dilation):
+    """Add columns (rows, channels, *kernel, *positions) of a convolution to the image (rows, channels, *sizes)."""
+    rows, channels, high, wide = result.shape
     _, _, down, across, lines, places = columns.shape
     for n in range(rows):
         for c in range(channels):
@@ -180,22 +183,22 @@ def fold(found, columns, stride, padding, dilation):
                             continue
                         if stride[1] == 1:
                             source = columns[n, c, i, j, line, first:last]
-                            target = found[n, c, to, first + shift : last + shift]
+                            target = result[n, c, to, first + shift : last + shift]
                             for q in range(len(source)):
                                 target[q] += source[q]
                         else:
-                            source, target = columns[n, c, i, j, line], found[n, c, to]
+                            source, target = columns[n, c, i, j, line], result[n, c, to]
                             for q in range(places):
                                 if 0 <= q * stride[1] + shift < wide:
                                     target[q * stride[1] + shift] += source[q]
 
 
 @cache
-def over_last(kind: int) -> Any:
-    """Of softmax or its logarithm; ``total`` has logsumexp where the others have their last axis."""
+def softmax(kind: int) -> Any:
+    """Return the kernel of softmax or its logarithm; ``total`` holds logsumexp, with a last axis of size 1."""
 
     @compiled
-    def kernel(m, found, x, r, y, y_r, total, total_r, first, last):
+    def kernel(m, result, x, r, y, y_r, total, total_r, first, last):
         outputs, _, ahead, examples, behind, size = m.shape
         number = m.dtype.type
         slopes, weights = np.empty(size, m.dtype), np.empty(size, m.dtype)
@@ -215,23 +218,23 @@ def over_last(kind: int) -> Any:
                                 slopes[i] = number(1)
                                 weights[i] = exponentials(d, math.exp(ys[i]) * rising, math.exp(y_rs[i]) * falling)
                         for k in range(outputs):
-                            given, made = m[k, b, p, n, q], found[k, b, p, n, q]
+                            multipliers, row = m[k, b, p, n, q], result[k, b, p, n, q]
                             of_all = number(0)
                             for i in range(size):
-                                made[i] = given[i] * slopes[i]
-                                of_all += made[i]
+                                row[i] = multipliers[i] * slopes[i]
+                                of_all += row[i]
                             for i in range(size):
-                                made[i] -= weights[i] * of_all
+                                row[i] -= weights[i] * of_all
 
     return kernel
 
 
 @cache
-def standardised(centred: bool) -> Any:
-    """Of values standardised over the last axis, times a weight; ``size`` is what they were divided by."""
+def layer_norm(centred: bool) -> Any:
+    """Return the kernel of values standardised over the last axis times a weight; ``size`` is their divisor."""
 
     @compiled
-    def kernel(m, found, y, y_r, size, size_r, weight, first, last):
+    def kernel(m, result, y, y_r, size, size_r, weight, first, last):
         outputs, _, ahead, examples, behind, width = m.shape
         number = m.dtype.type
         mean, share = np.empty(width, m.dtype), number(1) / number(width)
@@ -239,53 +242,53 @@ def standardised(centred: bool) -> Any:
             for p in range(ahead):
                 for n in range(examples):
                     for q in range(behind):
-                        ys, y_rs, one, two = y[p, n, q], y_r[p, b, q], size[p, n, q, 0], size_r[p, b, q, 0]
-                        scale = half_sum(number(1) / one, number(1) / two)
-                        part, part_r = one / (one + two), two / (one + two)
+                        ys, y_rs, divisor_x, divisor_r = y[p, n, q], y_r[p, b, q], size[p, n, q, 0], size_r[p, b, q, 0]
+                        scale = half_sum(number(1) / divisor_x, number(1) / divisor_r)
+                        part, part_r = divisor_x / (divisor_x + divisor_r), divisor_r / (divisor_x + divisor_r)
                         for i in range(width):
                             mean[i] = ys[i] * part + y_rs[i] * part_r
                         for k in range(outputs):
-                            given, made = m[k, b, p, n, q], found[k, b, p, n, q]
+                            multipliers, row = m[k, b, p, n, q], result[k, b, p, n, q]
                             along, total = number(0), number(0)
                             for i in range(width):
-                                made[i] = given[i] * weight[i]
-                                along += made[i] * mean[i]
-                                total += made[i]
+                                row[i] = multipliers[i] * weight[i]
+                                along += row[i] * mean[i]
+                                total += row[i]
                             along *= share
                             shift = total * share if centred else number(0)
                             for i in range(width):
-                                made[i] = scale * (made[i] - shift - mean[i] * along)
+                                row[i] = scale * (row[i] - shift - mean[i] * along)
 
     return kernel
 
 
 @compiled
-def _explain(sums, m, x, r):
+def _add_contributions(sums, m, x, r):
     """Add multipliers times differences, in float64; equal infinities, as in masks, do not differ."""
     for i in range(len(sums)):
         sums[i] += m[i] * (x[i] - r[i] if x[i] != r[i] else m.dtype.type(0))
 
 
 @compiled
-def explain(totals, m, x, r):
+def add_contributions(totals, m, x, r):
     """Add multipliers (references, ahead, examples, behind) times differences to sums over the references."""
     _, ahead, examples, _ = m.shape
     for b in range(len(m)):
         for p in range(ahead):
             for n in range(examples):
-                _explain(totals[p, n], m[b, p, n], x[p, n], r[p, b])
+                _add_contributions(totals[p, n], m[b, p, n], x[p, n], r[p, b])
 
 
 @cache
-def explained() -> Any:
-    """Multipliers (examples, references, numbers) times differences, added to sums over the references in float64."""
+def sum_contributions() -> Any:
+    """Return the kernel that adds multipliers (examples, references, numbers) times differences to float64 sums."""
 
     @compiled
-    def kernel(m, x, r, found, first, last):
+    def kernel(m, x, r, totals, first, last):
         for n in range(first, last):
-            xs, sums = x[n], found[n]
+            xs, sums = x[n], totals[n]
             for b in range(len(r)):
-                given, rs = m[n, b], r[b]
-                _explain(sums, given, xs, rs)
+                multipliers, rs = m[n, b], r[b]
+                _add_contributions(sums, multipliers, xs, rs)
 
     return kernel

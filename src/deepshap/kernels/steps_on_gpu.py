@@ -1,6 +1,6 @@
-"""Fused steps for a GPU, compiled by Triton: what ``steps`` has for the CPU, of the same signatures and layout.
+"""Fused steps for a GPU, compiled by Triton, with the signatures and the layout of ``steps``.
 
-One launch takes all pairs of a step; a program has a tile of it, some rows of multipliers by some units.
+One launch computes all pairs of a step; each program computes a tile, some rows of multipliers by some units.
 """
 
 # The bodies are Triton's, which has types of its own.
@@ -30,7 +30,7 @@ def _nothing(values):
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether Triton can compile here: it wants a C compiler, and Python's headers."""
+    """Return whether Triton can compile here: it needs a C compiler, and Python's headers."""
     try:
         _nothing[(1,)](torch.zeros(1, device=device))
     except Exception as error:  # whatever a compiler says
@@ -46,7 +46,7 @@ def works(device: torch.device) -> bool:
 # ---------------------------------------------------------------------- secants
 @triton.jit
 def _slope(distance, difference, product):
-    """Quotient of differences; of near points ``product`` times a Padé approximant of tanhc, exact to 2e-16 there."""
+    """Return the quotient of differences; for near points ``product`` times a Padé approximant of tanhc."""
     u = distance * distance
     near = tl.abs(distance) <= 0.5
     above = 135135.0 + u * (17325.0 + u * (378.0 + u))
@@ -78,7 +78,7 @@ def _half_sum(a, b):
 # ---------------------------------------------------------------------- cells
 @triton.jit
 def _tile(count, outputs, units: tl.constexpr, rows: tl.constexpr, width: tl.constexpr):
-    """Rows of this program and their pairs and outputs, its units, and which of the rows and of both there are."""
+    """Return this program's rows with their pairs and outputs, its units, and masks of the rows and of the tile."""
     row = tl.program_id(0) * rows + tl.arange(0, rows)[:, None]
     h = tl.program_id(1) * width + tl.arange(0, width)[None, :]
     return row.to(tl.int64), row // outputs, row % outputs, h, row < count, (row < count) & (h < units)
@@ -90,30 +90,30 @@ def _lstm(
     x, x_row, r, r_row, x_first, r_first, x_rows, r_rows, places, count, units: tl.constexpr,
     rows: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """Of ``LSTM``; the carry is the cell state's multiplier."""
-    row, p, k, h, some, there = _tile(count, outputs, units, rows, width)
-    a = x + (x_first + tl.load(x_rows + p, some, 0)) * x_row + h
-    b = r + (r_first + tl.load(r_rows + p, some, 0)) * r_row + h
-    y = m_y + (start + tl.load(places + p, some, 0) * stride + k * leap) * m_y_row + column + h
-    z, kept = m_z + row * m_z_row + h, carry + row * carry_row + h
-    i, i_r = tl.load(a, there, 0.0), tl.load(b, there, 0.0)
-    f, f_r = tl.load(a + units, there, 0.0), tl.load(b + units, there, 0.0)
-    g, g_r = tl.load(a + 2 * units, there, 0.0), tl.load(b + 2 * units, there, 0.0)
-    o, o_r = tl.load(a + 3 * units, there, 0.0), tl.load(b + 3 * units, there, 0.0)
-    tanh_c, tanh_c_r = tl.load(a + 9 * units, there, 0.0), tl.load(b + 9 * units, there, 0.0)
-    before = _half_sum(tl.load(a + 8 * units, there, 0.0), tl.load(b + 8 * units, there, 0.0))
-    m = tl.load(m_h + row * m_h_row + h, there, 0.0) + tl.load(y, there, 0.0)
-    s_c = _tanh(tl.load(a + 10 * units, there, 0.0), tl.load(b + 10 * units, there, 0.0), tanh_c, tanh_c_r)
-    m_c = tl.load(kept, there, 0.0) + m * _half_sum(o, o_r) * s_c
-    s_i = _sigmoid(tl.load(a + 4 * units, there, 0.0), tl.load(b + 4 * units, there, 0.0), i, i_r)
-    s_f = _sigmoid(tl.load(a + 5 * units, there, 0.0), tl.load(b + 5 * units, there, 0.0), f, f_r)
-    s_g = _tanh(tl.load(a + 6 * units, there, 0.0), tl.load(b + 6 * units, there, 0.0), g, g_r)
-    s_o = _sigmoid(tl.load(a + 7 * units, there, 0.0), tl.load(b + 7 * units, there, 0.0), o, o_r)
-    tl.store(z, m_c * _half_sum(g, g_r) * s_i, there)
-    tl.store(z + units, m_c * before * s_f, there)
-    tl.store(z + 2 * units, m_c * _half_sum(i, i_r) * s_g, there)
-    tl.store(z + 3 * units, m * _half_sum(tanh_c, tanh_c_r) * s_o, there)
-    tl.store(kept, m_c * _half_sum(f, f_r), there)
+    """Run a step of ``LSTM``; the carry is the cell state's multiplier."""
+    row, p, k, h, in_rows, in_tile = _tile(count, outputs, units, rows, width)
+    a = x + (x_first + tl.load(x_rows + p, in_rows, 0)) * x_row + h
+    b = r + (r_first + tl.load(r_rows + p, in_rows, 0)) * r_row + h
+    y = m_y + (start + tl.load(places + p, in_rows, 0) * stride + k * leap) * m_y_row + column + h
+    z, carried = m_z + row * m_z_row + h, carry + row * carry_row + h
+    i, i_r = tl.load(a, in_tile, 0.0), tl.load(b, in_tile, 0.0)
+    f, f_r = tl.load(a + units, in_tile, 0.0), tl.load(b + units, in_tile, 0.0)
+    g, g_r = tl.load(a + 2 * units, in_tile, 0.0), tl.load(b + 2 * units, in_tile, 0.0)
+    o, o_r = tl.load(a + 3 * units, in_tile, 0.0), tl.load(b + 3 * units, in_tile, 0.0)
+    tanh_c, tanh_c_r = tl.load(a + 9 * units, in_tile, 0.0), tl.load(b + 9 * units, in_tile, 0.0)
+    before = _half_sum(tl.load(a + 8 * units, in_tile, 0.0), tl.load(b + 8 * units, in_tile, 0.0))
+    m = tl.load(m_h + row * m_h_row + h, in_tile, 0.0) + tl.load(y, in_tile, 0.0)
+    s_c = _tanh(tl.load(a + 10 * units, in_tile, 0.0), tl.load(b + 10 * units, in_tile, 0.0), tanh_c, tanh_c_r)
+    m_c = tl.load(carried, in_tile, 0.0) + m * _half_sum(o, o_r) * s_c
+    s_i = _sigmoid(tl.load(a + 4 * units, in_tile, 0.0), tl.load(b + 4 * units, in_tile, 0.0), i, i_r)
+    s_f = _sigmoid(tl.load(a + 5 * units, in_tile, 0.0), tl.load(b + 5 * units, in_tile, 0.0), f, f_r)
+    s_g = _tanh(tl.load(a + 6 * units, in_tile, 0.0), tl.load(b + 6 * units, in_tile, 0.0), g, g_r)
+    s_o = _sigmoid(tl.load(a + 7 * units, in_tile, 0.0), tl.load(b + 7 * units, in_tile, 0.0), o, o_r)
+    tl.store(z, m_c * _half_sum(g, g_r) * s_i, in_tile)
+    tl.store(z + units, m_c * before * s_f, in_tile)
+    tl.store(z + 2 * units, m_c * _half_sum(i, i_r) * s_g, in_tile)
+    tl.store(z + 3 * units, m * _half_sum(tanh_c, tanh_c_r) * s_o, in_tile)
+    tl.store(carried, m_c * _half_sum(f, f_r), in_tile)
 
 
 @triton.jit(do_not_specialize=_OF_STEPS)
@@ -122,28 +122,28 @@ def _gru(
     x, x_row, r, r_row, x_first, r_first, x_rows, r_rows, places, count, units: tl.constexpr,
     rows: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """Of ``GRU``; the carry is what the update gate lets through."""
-    row, p, k, h, some, there = _tile(count, outputs, units, rows, width)
-    a = x + (x_first + tl.load(x_rows + p, some, 0)) * x_row + h
-    b = r + (r_first + tl.load(r_rows + p, some, 0)) * r_row + h
-    y = m_y + (start + tl.load(places + p, some, 0) * stride + k * leap) * m_y_row + column + h
-    z, kept = m_z + row * m_z_row + h, carry + row * carry_row + h
-    reset, reset_r = tl.load(a, there, 0.0), tl.load(b, there, 0.0)
-    update, update_r = tl.load(a + units, there, 0.0), tl.load(b + units, there, 0.0)
-    new, new_r = tl.load(a + 2 * units, there, 0.0), tl.load(b + 2 * units, there, 0.0)
-    q = _half_sum(tl.load(a + 6 * units, there, 0.0), tl.load(b + 6 * units, there, 0.0))
-    before = _half_sum(tl.load(a + 7 * units, there, 0.0), tl.load(b + 7 * units, there, 0.0))
-    m = tl.load(kept, there, 0.0) + tl.load(m_h + row * m_h_row + h, there, 0.0) + tl.load(y, there, 0.0)
-    s_r = _sigmoid(tl.load(a + 3 * units, there, 0.0), tl.load(b + 3 * units, there, 0.0), reset, reset_r)
-    s_u = _sigmoid(tl.load(a + 4 * units, there, 0.0), tl.load(b + 4 * units, there, 0.0), update, update_r)
-    s_n = _tanh(tl.load(a + 5 * units, there, 0.0), tl.load(b + 5 * units, there, 0.0), new, new_r)
+    """Run a step of ``GRU``; the carry is what passes the update gate."""
+    row, p, k, h, in_rows, in_tile = _tile(count, outputs, units, rows, width)
+    a = x + (x_first + tl.load(x_rows + p, in_rows, 0)) * x_row + h
+    b = r + (r_first + tl.load(r_rows + p, in_rows, 0)) * r_row + h
+    y = m_y + (start + tl.load(places + p, in_rows, 0) * stride + k * leap) * m_y_row + column + h
+    z, carried = m_z + row * m_z_row + h, carry + row * carry_row + h
+    reset, reset_r = tl.load(a, in_tile, 0.0), tl.load(b, in_tile, 0.0)
+    update, update_r = tl.load(a + units, in_tile, 0.0), tl.load(b + units, in_tile, 0.0)
+    new, new_r = tl.load(a + 2 * units, in_tile, 0.0), tl.load(b + 2 * units, in_tile, 0.0)
+    q = _half_sum(tl.load(a + 6 * units, in_tile, 0.0), tl.load(b + 6 * units, in_tile, 0.0))
+    before = _half_sum(tl.load(a + 7 * units, in_tile, 0.0), tl.load(b + 7 * units, in_tile, 0.0))
+    m = tl.load(carried, in_tile, 0.0) + tl.load(m_h + row * m_h_row + h, in_tile, 0.0) + tl.load(y, in_tile, 0.0)
+    s_r = _sigmoid(tl.load(a + 3 * units, in_tile, 0.0), tl.load(b + 3 * units, in_tile, 0.0), reset, reset_r)
+    s_u = _sigmoid(tl.load(a + 4 * units, in_tile, 0.0), tl.load(b + 4 * units, in_tile, 0.0), update, update_r)
+    s_n = _tanh(tl.load(a + 5 * units, in_tile, 0.0), tl.load(b + 5 * units, in_tile, 0.0), new, new_r)
     through = _half_sum(update, update_r)
     m_n = m * (1.0 - through) * s_n
-    tl.store(z, m_n, there)
-    tl.store(z + units, m_n * q * s_r, there)
-    tl.store(z + 2 * units, m * (before - _half_sum(new, new_r)) * s_u, there)
-    tl.store(z + 3 * units, m_n * _half_sum(reset, reset_r), there)
-    tl.store(kept, m * through, there)
+    tl.store(z, m_n, in_tile)
+    tl.store(z + units, m_n * q * s_r, in_tile)
+    tl.store(z + 2 * units, m * (before - _half_sum(new, new_r)) * s_u, in_tile)
+    tl.store(z + 3 * units, m_n * _half_sum(reset, reset_r), in_tile)
+    tl.store(carried, m * through, in_tile)
 
 
 @triton.jit(do_not_specialize=_OF_STEPS)
@@ -152,15 +152,15 @@ def _rnn(
     x, x_row, r, r_row, x_first, r_first, x_rows, r_rows, places, count, units: tl.constexpr,
     rows: tl.constexpr, width: tl.constexpr, secant: tl.constexpr,
 ):  # fmt: skip
-    """Of ``TanhRNN`` and ``ReluRNN``, which carry nothing."""
-    row, p, k, h, some, there = _tile(count, outputs, units, rows, width)
-    a = x + (x_first + tl.load(x_rows + p, some, 0)) * x_row + h
-    b = r + (r_first + tl.load(r_rows + p, some, 0)) * r_row + h
-    y = m_y + (start + tl.load(places + p, some, 0) * stride + k * leap) * m_y_row + column + h
-    m = tl.load(m_h + row * m_h_row + h, there, 0.0) + tl.load(y, there, 0.0)
-    z, z_r = tl.load(a + units, there, 0.0), tl.load(b + units, there, 0.0)
-    slope = secant(z, z_r, tl.load(a, there, 0.0), tl.load(b, there, 0.0))
-    tl.store(m_z + row * m_z_row + h, m * slope, there)
+    """Run a step of ``TanhRNN`` or ``ReluRNN``, which carry nothing."""
+    row, p, k, h, in_rows, in_tile = _tile(count, outputs, units, rows, width)
+    a = x + (x_first + tl.load(x_rows + p, in_rows, 0)) * x_row + h
+    b = r + (r_first + tl.load(r_rows + p, in_rows, 0)) * r_row + h
+    y = m_y + (start + tl.load(places + p, in_rows, 0) * stride + k * leap) * m_y_row + column + h
+    m = tl.load(m_h + row * m_h_row + h, in_tile, 0.0) + tl.load(y, in_tile, 0.0)
+    z, z_r = tl.load(a + units, in_tile, 0.0), tl.load(b + units, in_tile, 0.0)
+    slope = secant(z, z_r, tl.load(a, in_tile, 0.0), tl.load(b, in_tile, 0.0))
+    tl.store(m_z + row * m_z_row + h, m * slope, in_tile)
 
 
 _KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -172,7 +172,7 @@ _KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def kernel_of(cell: str, units: int) -> Any:
-    """The fused step of a cell."""
+    """Return the fused step of a cell."""
     function, options = _KERNELS[cell]
     width = min(triton.next_power_of_2(units), WIDTH)
 
@@ -198,15 +198,15 @@ def _contributions(
     n, k = tl.program_id(0).to(tl.int64), tl.program_id(1)
     f = tl.program_id(2) * width + tl.arange(0, width)
     inside = f < features
-    side = tl.load(x + (x_first + tl.load(x_rows + n * per)) * x_row + f, inside, 0.0)
+    example = tl.load(x + (x_first + tl.load(x_rows + n * per)) * x_row + f, inside, 0.0)
     total = tl.zeros([width], tl.float64)
     for first_reference in range(0, per, references):
         b = first_reference + tl.arange(0, references)
         pair, there = n * per + b, (b < per)[:, None] & inside[None, :]
         weight = tl.load(m + (pair * outputs + k)[:, None] * m_row + first + f[None, :], there, 0.0)
         row = r_first + tl.load(r_rows + pair, b < per, 0)
-        other = tl.load(r + row[:, None] * r_row + f[None, :], there, 0.0)
-        total += tl.sum((weight * (side[None, :] - other)).to(tl.float64), 0)
+        reference = tl.load(r + row[:, None] * r_row + f[None, :], there, 0.0)
+        total += tl.sum((weight * (example[None, :] - reference)).to(tl.float64), 0)
     at = totals + (k * examples + n) * features + f
     tl.store(at, tl.load(at, inside, 0.0) + total, inside)
 
@@ -224,10 +224,10 @@ def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x
 
 
 def view(values: Tensor) -> Tensor:
-    """As kernels take it."""
+    """Return values as kernels read them."""
     return values
 
 
 def index(places: Any, device: torch.device) -> Tensor:
-    """Rows, as kernels take them."""
+    """Return rows as kernels read them."""
     return torch.as_tensor(places, device=device)

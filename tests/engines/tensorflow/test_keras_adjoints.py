@@ -80,7 +80,7 @@ def explained(run, dtype):
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", FORMS)
 def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if compiled else np.inf)
     with monkeypatch.context() as patched:
         patched.setattr(tracer, "match_convolution", lambda step, makers: None)
         patched.setattr(adjoints, "nonzero_slice", lambda m: None)

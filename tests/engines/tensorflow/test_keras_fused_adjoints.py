@@ -102,7 +102,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(fused_adjoints, "_by_kernel", noted)
 
     def use(yes):
-        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
+        monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if yes else np.inf)
         runs.clear()
         return runs
 

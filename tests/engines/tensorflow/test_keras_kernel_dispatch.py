@@ -52,7 +52,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(kernel_dispatch, "_by_kernel", lambda name, *given: runs.append(name) or original(name, *given))
 
     def use(yes):
-        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
+        monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if yes else np.inf)
         return runs
 
     return use

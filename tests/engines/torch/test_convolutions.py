@@ -38,7 +38,7 @@ def ways(monkeypatch):
 @pytest.mark.parametrize("channels", [(1, 4), (2, 2), (6, 2), (4, 6)], ids=str)
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 def test_the_way_back_is_torchs(axes, channels, compiled, ways, monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if compiled else np.inf)
     torch.manual_seed(0)
     (ahead, behind), native = channels, CONVOLUTIONS[axes]
     own, expected = convolutions.with_fast_backward(native), set()

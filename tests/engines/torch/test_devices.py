@@ -98,7 +98,7 @@ def test_compiled_recurrent_layers_on_the_device(device, kind, monkeypatch):
         with not_waiting(device):
             level(*arguments)
 
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     monkeypatch.setattr(fused._Block, "_level", watched)
     model = built(Recurrent(kind, "all", "computed", **DEEP))
     X, R = drawn(2, 4, 3, seed=1), drawn(3, 4, 3, seed=2)

@@ -37,7 +37,7 @@ def explainer_of(model: Any, background: Tensor) -> deepshap.DeepExplainer:
 @pytest.mark.parametrize("seed", range(30))
 def test_random_models_equal_the_oracle(seed, kernels_, monkeypatch):
     if kernels_ == "one pass":
-        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0)
+        monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0)
     lines, (x, r) = drawn_program(seed), data(seed)
     explanation = explainer_of(Program(lines), r)(x)
     for row in range(len(x)):
@@ -190,7 +190,7 @@ class Summed(nn.Module):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", ["GRU", "RNN", "RNN, relu"])
 def test_recurrent_kernels_equal_the_oracle(kind, seed, monkeypatch):
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     random = np.random.default_rng(seed)
     cls, own = LAYERS[kind]
     units, steps, features = int(random.choice([8, 16, 33, 64])), int(random.integers(1, 7)), int(random.integers(1, 6))

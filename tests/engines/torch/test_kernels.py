@@ -28,7 +28,7 @@ def compiled(monkeypatch):
     runs, threads = [], torch.get_num_threads()
     original = fused.run
     torch.set_num_threads(2)
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     monkeypatch.setattr(fused, "run", lambda *arguments: runs.append(arguments) or original(*arguments))
     yield runs
     torch.set_num_threads(threads)
@@ -214,7 +214,7 @@ def test_many_steps_are_worth_a_kernel_however_little_they_hold(monkeypatch):
 def test_work_adds_up_until_a_kernel_is_worth_it(what):
     layer = nn.LSTM(3, 5)
     weights = Weights(layer.weight_ih_l0, layer.weight_hh_l0)
-    half = fused.THRESHOLD.beyond // 2
+    half = fused.THRESHOLD.threshold // 2
     found = [fused.is_worth_compiling(cells.LSTM, weights, **{"work": 10, what: half}) for _ in range(3)]
     assert found == [False, True, True]
     assert fused.kernel_units(cells.LSTM, weights) == (5 if what == "work" else 0)

@@ -115,7 +115,7 @@ def together(monkeypatch):
         found.append(len(traces))
         return original(level, traces, *rest)
 
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     monkeypatch.setattr(single, "back_through", counted)
     return found
 

@@ -68,7 +68,7 @@ def passes(monkeypatch):
     )
 
     def use(yes):
-        monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if yes else np.inf)
+        monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if yes else np.inf)
 
     torch.set_num_threads(2)
     yield use, runs
@@ -199,7 +199,7 @@ def test_slopes_by_derivatives(name):
     y, y_r, s, s_r = function(x), function(r), *(torch.func.vmap(torch.func.grad(function))(v) for v in (x, r))
     sides = [v[None, None, :] for v in (x, r, y, y_r, s, s_r)]
     m = torch.ones(1, 1, 1, 1, len(x))
-    found = kernel_dispatch._run(pairs.finite_everywhere(), m, torch.empty_like(m), 1, sides).flatten()
+    found = kernel_dispatch._run(pairs.smooth(), m, torch.empty_like(m), 1, sides).flatten()
     gap = found.double() * (x.double() - r.double()) - (y.double() - y_r.double())
     size = x.abs() + r.abs() + y.abs() + y_r.abs()
     assert bool((gap.abs() <= 5 * torch.finfo(torch.float32).eps * size).all())
@@ -246,8 +246,8 @@ def test_only_enough_work_is_compiled_for(passes, monkeypatch):
     _, runs = passes
     model = nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 4)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
     explainer, x = deepshap.DeepExplainer(model, torch.randn(5, 3)), torch.randn(2, 3)
-    monkeypatch.setattr(jit_threshold.PAIRS, "done", {})
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 3 * 2 * 5 * 8)
+    monkeypatch.setattr(jit_threshold.PAIRS, "work", {})
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 3 * 2 * 5 * 8)
     counts = []
     for _ in range(4):
         explainer.shap_values(x)

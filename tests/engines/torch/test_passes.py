@@ -176,7 +176,7 @@ def test_kernels_get_arrays_without_gaps(passes, monkeypatch):
     """They take others too, but have no vector code for them, and took six times as long."""
     small, parts = passes
     small()
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     given, original = [], fused.on_cpu.kernel_of
 
     def kernel_of(*name):

@@ -52,7 +52,7 @@ def perceptron(name, dtype=torch.float64):
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "softmax"])
 def test_perceptrons(name, compiled, most, monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if compiled else np.inf)
     monkeypatch.setattr("deepshap.explainer.MOST_PAIRS", most)
     model, x, background = perceptron(name)
     values = deepshap.DeepExplainer(model, background).shap_values(x)
@@ -71,7 +71,7 @@ def test_parts_of_perceptrons(layers):
 
 
 def test_in_float32(monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0)
     model, x, background = perceptron("relu", torch.float32)
     values = deepshap.DeepExplainer(model, background).shap_values(x)
     np.testing.assert_allclose(values, by_hand(model, x, background).astype(float), rtol=0, atol=1e-6)

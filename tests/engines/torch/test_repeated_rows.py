@@ -109,7 +109,7 @@ LENGTHS = torch.tensor([4, 6, 2, 4, 1, 6, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_pairs_share_what_is_alike(name, compiled, rows_run, monkeypatch):
     """Each example and each reference runs once, and each pair stops at its own end: as if they were cut there."""
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0 if compiled else np.inf)
     torch.manual_seed(0)
     model = MODELS[name].double()
     background, x = (torch.randn(rows, STEPS, FEATURES, dtype=torch.float64) for rows in (11, 7))

@@ -339,13 +339,13 @@ def test_either_side_runs_once(name, examples, references, ways, monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_by_kernels(name, ways, monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0)
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(150, STEPS, FEATURES, seed=1)
     found = deepshap.DeepExplainer(model, r, progress=False).shap_values(x)
     assert {*ways} == {"_all_pairs"}
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", np.inf)
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", np.inf)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", np.inf)
     assert_close(found, on_all_pairs(model, x, r, monkeypatch), 1e-11)
 
 
@@ -480,7 +480,7 @@ def test_rows_that_are_moved_and_back(name, ways, monkeypatch):
 @pytest.mark.parametrize("name", ["attention", *IN_PARTICULAR])
 def test_several_passes(name, compiled, monkeypatch):
     """Steps are shown some of the references at a time."""
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0 if compiled else np.inf)
     model, x, r = built(MODELS[name]()), drawn(3, STEPS, FEATURES), drawn(40, STEPS, FEATURES, seed=1)
     wanted = on_all_pairs(model, x, r, monkeypatch)
     monkeypatch.setattr(engine, "multipliers_of_pass", lambda *_: 2 * 3 * 7)

@@ -26,7 +26,7 @@ def runs(request, monkeypatch):
         found.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(fused.THRESHOLD, "beyond", 0)
+    monkeypatch.setattr(fused.THRESHOLD, "threshold", 0)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", int(request.param == "written out"))
     monkeypatch.setattr(fused, "run", run)
     return found if request.param == "kernels" else None

@@ -88,7 +88,7 @@ def wanted(model: Pooled, X: np.ndarray, R: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", POOLS)
 def test_ties_are_shared(name, compiled, monkeypatch):
-    monkeypatch.setattr(jit_threshold.PAIRS, "beyond", 0 if compiled else np.inf)
+    monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if compiled else np.inf)
     model, random = Pooled(name), np.random.default_rng(1)
     X, R = (random.integers(0, 2, size=(n, 4)).astype(float) for n in (6, 5))
     found = deepshap.DeepExplainer(model, R).shap_values(X)

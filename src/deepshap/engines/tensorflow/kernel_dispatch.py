@@ -139,7 +139,7 @@ def _sum_attributions(m: np.ndarray, x: np.ndarray, r: np.ndarray) -> np.ndarray
     sums, arrays = np.zeros((n, size)), (m.reshape(n, b, size), x.reshape(n, size), r.reshape(b, size))
     if not (jit_threshold.PAIRS.reached(("explained", m.dtype), m.size) and is_compiled()):
         return (arrays[0] * (arrays[1][:, None] - arrays[2])).sum(1, dtype=np.float64).reshape(x.shape)
-    in_blocks(partial(_kernels().explained(), *arrays, sums), n, m.size)
+    in_blocks(partial(_kernels().sum_contributions(), *arrays, sums), n, m.size)
     return sums.reshape(x.shape)
 
 
@@ -168,7 +168,7 @@ def _by_kernel(name: str, m: np.ndarray, sides: Sequence[np.ndarray], inner: int
     """Apply a rule that is symmetric in its sides: kernels have the other side outermost."""
     pairs = _kernels()
     kind = getattr(pairs, name.upper())
-    kernel = pairs.over_last(kind) if last else pairs.elementwise(kind)
+    kernel = pairs.softmax(kind) if last else pairs.elementwise(kind)
     n, b = (len(side) // inner for side in sides[:2])
 
     def laid_out(v: np.ndarray, *rows: int) -> np.ndarray:

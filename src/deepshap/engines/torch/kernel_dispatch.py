@@ -19,7 +19,7 @@ from ...formulas import secants
 from ...formulas.rules import MASKED
 from ...kernels import attention, jit_threshold
 from ...kernels import pairs as kernels
-from ...kernels.pairs import GREATEST, LOG_SOFTMAX, REGULAR, RELU, SIGMOID, SOFTMAX, STANDARDISED, TANH
+from ...kernels.pairs import LAYER_NORM, LOG_SOFTMAX, RELU, SIGMOID, SMOOTH, SOFTMAX, TANH, WINDOW_MAX
 from . import rules
 from ._compat import dismiss_waiting_threads
 from .operations import Operation, OperationRecord
@@ -29,13 +29,13 @@ ELEMENTWISE = {secants.relu: RELU, secants.tanh: TANH, secants.sigmoid: SIGMOID}
 OVER_LAST: dict[Any, int] = {
     rules.softmax: SOFTMAX,
     rules.log_softmax: LOG_SOFTMAX,
-    rules.window_max: GREATEST,
-    rules.standardize: STANDARDISED,
+    rules.window_max: WINDOW_MAX,
+    rules.standardize: LAYER_NORM,
 }
 FEWEST_QUERIES = 8  # at once; with fewer, larger products in several passes are faster
 WEIGHTS = {
     ATTENTION: 8,
-    GREATEST: 8,
+    WINDOW_MAX: 8,
     SUMS: 2,
 }  # work per multiplier, 1 by default
 WINDOWS_AT_ONCE = 512  # so that loops over windows are long, and stay in the cache
@@ -72,7 +72,7 @@ def contributions(m: Tensor, x: Tensor, r: Tensor, axis: int) -> Tensor | None:
         return None
     totals = x.new_zeros(x.shape, dtype=torch.float64)
     sides = [_lay_out(v.detach().contiguous(), axis) for v in (x, r)]
-    kernels.explain(_lay_out(totals, axis), _lay_out(m.contiguous(), axis, 0, 1), *sides)
+    kernels.add_contributions(_lay_out(totals, axis), _lay_out(m.contiguous(), axis, 0, 1), *sides)
     return totals.movedim(axis, 0)
 
 
@@ -107,7 +107,7 @@ def _reaches_threshold(kind: int, m: Tensor, values: Sequence[Tensor]) -> bool:
 
 def _kind(operation: Operation) -> int | None:
     if operation.finite_everywhere:
-        return REGULAR
+        return SMOOTH
     if operation.rule is rules.attention:
         return ATTENTION
     return ELEMENTWISE.get(operation.secant, OVER_LAST.get(operation.rule))  # type: ignore[arg-type]
@@ -164,12 +164,12 @@ def _empty_like(value: Tensor, ahead: torch.Size) -> Tensor:
 def _by_element(kind: int, record: OperationRecord, m: Tensor, axis: int) -> Tensor | None:
     assert record.reference is not None
     sides = [record.inputs[0], record.reference.inputs[0], record.outputs[0], record.reference.outputs[0]]
-    if kind != REGULAR:
+    if kind != SMOOTH:
         return _run(kernels.elementwise(kind), m, torch.empty_like(m), axis, sides)
     slopes = [_derivative(side) for side in (record, record.reference)]
     if not all(bool(torch.isfinite(v).all()) for v in (*sides, *slopes)):
         return None
-    return _run(kernels.finite_everywhere(), m, torch.empty_like(m), axis, [*sides, *slopes])
+    return _run(kernels.smooth(), m, torch.empty_like(m), axis, [*sides, *slopes])
 
 
 def _derivative(side: OperationRecord) -> Tensor:
@@ -184,14 +184,14 @@ def _by_last_axis(kind: int, record: OperationRecord, m: Tensor, axis: int) -> T
     sides, memories = [record.inputs[0], record.reference.inputs[0]], [record.memory, record.reference.memory]
     if axis == m.dim() - 3:
         return None
-    if kind == GREATEST:
+    if kind == WINDOW_MAX:
         return _window_max(record, m, axis)
-    if kind == STANDARDISED:
+    if kind == LAYER_NORM:
         return _standardize(record, m, axis)
     if not _masks_are_equal(axis, *sides, *memories):
         return None
     sides += [record.outputs[0], record.reference.outputs[0], *memories]
-    return _run(kernels.over_last(kind), m, torch.empty_like(m), axis, sides, last=1)
+    return _run(kernels.softmax(kind), m, torch.empty_like(m), axis, sides, last=1)
 
 
 def _window_max(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
@@ -213,7 +213,7 @@ def _window_max(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
         sides.append(torch.where(positions_of_max < 0, positions_of_max - shift, positions_of_max + shift).int())
     elements = np.where(positions < 0, -1, positions + begin).reshape(-1, positions.shape[1])
     m_x = m.new_empty(*m.shape[: axis + 3], inner_rows // count, count * size)
-    return _run(kernels.greatest(), join_rows(m, 2), m_x, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
+    return _run(kernels.window_max(), join_rows(m, 2), m_x, axis, sides, 1, [elements]).view(*m.shape[:-1], size)
 
 
 def _standardize(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
@@ -221,7 +221,7 @@ def _standardize(record: OperationRecord, m: Tensor, axis: int) -> Tensor:
     _, weight, _, _, centred = record.arguments
     sides = [v for pair in zip(record.memory, record.reference.memory, strict=True) for v in pair]
     weights = m.new_ones(m.shape[-1]) if weight is None else weight.detach().to(m.dtype)
-    kernel = kernels.standardised(centred)
+    kernel = kernels.layer_norm(centred)
     return _run(kernel, m, torch.empty_like(m), axis, sides, 1, [weights.numpy()])
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ....formulas.cells import Weights
 from ....kernels import steps
 from ....kernels import steps as on_cpu
-from ....kernels.jit_threshold import Worth
+from ....kernels.jit_threshold import JitThreshold
 from .._compat import triton_is_safe
 from ..kernel_dispatch import in_threads
 from .cells import GRU, LSTM, Cell
@@ -26,7 +26,7 @@ from .context import Network
 from .sequence import Level, Steps, Trace
 
 STEP_WORK = 10_000  # multipliers of units; a step without a kernel takes at least as long as this work
-THRESHOLD = Worth(1_000_000)  # multipliers of units; about 30 ms without a kernel
+THRESHOLD = JitThreshold(1_000_000)  # multipliers of units; about 30 ms without a kernel
 
 
 class Product(NamedTuple):
