@@ -355,7 +355,7 @@ def test_values_of_steps_as_players(ragged, tmp_path):
 
 def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):
     """Their padding depends on their own length alone, and their order is restored."""
-    from deepshap.dataset.rows import RowExplainer, padded_to
+    from deepshap.dataset.rows import RowExplainer, padded_length
 
     shapes = []
     explained = RowExplainer._explain
@@ -364,11 +364,11 @@ def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatc
     )
     table = deepshap.sequences(long_table(COUNT), "who", "day")
     explain_dataset(ragged, table, tmp_path / "out", lengths=True, rows_per_part=COUNT, progress=False)
-    assert len(shapes) == len({padded_to(int(n), models.STEPS) for n in table.lengths}) > 1
+    assert len(shapes) == len({padded_length(int(n), models.STEPS) for n in table.lengths}) > 1
     for lengths in shapes:
-        assert len({padded_to(int(n), models.STEPS) for n in lengths}) == 1
-    assert [padded_to(n, 1000) for n in (1, 5, 100)] == sorted(padded_to(n, 1000) for n in (1, 5, 100))
-    assert all(n <= padded_to(n, 1000) <= max(n + 1, 1.25 * n) for n in range(1, 500))
+        assert len({padded_length(int(n), models.STEPS) for n in lengths}) == 1
+    assert [padded_length(n, 1000) for n in (1, 5, 100)] == sorted(padded_length(n, 1000) for n in (1, 5, 100))
+    assert all(n <= padded_length(n, 1000) <= max(n + 1, 1.25 * n) for n in range(1, 500))
 
 
 # ---------------------------------------------------------------------- going on

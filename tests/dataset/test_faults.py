@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 import deepshap
 from deepshap import explain_dataset
 from deepshap.dataset import run, workers
-from deepshap.dataset.folder import parts_in, sound_parts
+from deepshap.dataset.folder import intact_parts, parts_in
 from deepshap.dataset.sources import Batch
 
 pytestmark = pytest.mark.long
@@ -75,7 +75,7 @@ def wait_for_a_part(process, folder):
 
 def check(folder, names):
     """Whatever happened: parts are whole, and those of an undisturbed run."""
-    sound, damaged = sound_parts(folder) if folder.exists() else ({}, [])
+    sound, damaged = intact_parts(folder) if folder.exists() else ({}, [])
     assert not damaged
     assert {path.name for path in sound.values()} <= set(names)
     return len(sound)
@@ -252,7 +252,7 @@ def test_workers_that_cannot_load_the_model_say_why(tmp_path):
     arguments = (str(tmp_path / "none"), os.getpid())
     pool = workers._Pool(
         lambda: loky.ProcessPoolExecutor(
-            1, context=get_context("fork"), initializer=workers._begin, initargs=arguments
+            1, context=get_context("fork"), initializer=workers._initialize, initargs=arguments
         ),
         2,
     )

@@ -186,7 +186,7 @@ def manifest(folder, explainer=None, x=None, **options):
     """The fingerprint of a run, of which nothing is explained."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "go", lambda self, *_: found.update(self.described["fingerprint"]))
+        patch.setattr(run.Run, "execute", lambda self, *_: found.update(self.described["fingerprint"]))
         patch.setattr(run, "ExplanationDataset", Plain)
         explain_dataset(explainer or table_explainer(), rows(5) if x is None else x, folder, **options)
     return found

@@ -20,7 +20,7 @@ from tiers import mostly_wide
 import deepshap
 from deepshap import explain_dataset
 from deepshap.dataset import run as runs
-from deepshap.dataset.folder import is_sound
+from deepshap.dataset.folder import is_intact
 
 Chance = np.random.Generator
 
@@ -212,7 +212,7 @@ def littered(drawn: Drawn, folder: Path, chance: Chance) -> None:
 def otherwise(drawn: Drawn, folder: Path, chance: Chance) -> None:
     """A run of something else on the same folder is refused, where it has parts, and changes nothing."""
     before = {path: path.read_bytes() for path in parts(folder)}
-    if not any(map(is_sound, before)):
+    if not any(map(is_intact, before)):
         return
     other = {"effort": {"effort": 7}, "seed": {"seed": 3}}
     with pytest.raises(deepshap.DeepShapError):

@@ -120,13 +120,13 @@ def _read(source: Source, given: dict[str, Any]) -> tuple[Data, Data, dict[str, 
 
 def _open(source: Source, folder: Any, given: dict[str, Any]) -> tuple[Data, Data, dict[str, Any]]:
     """Open a data set: rows for the background, rows spread over the data set, and the options of ``explain_dataset``."""
-    from ..dataset.sources import check_apart, open_source
+    from ..dataset.sources import check_separate, open_source
     from ..memory import evenly
 
     path, background = given["data"], given["background"]
     if background == "mean":
         raise InputError("--background mean reads all data at once: with --shards give a file that holds the mean.")
-    check_apart(folder, path)
+    check_separate(folder, path)
     lengths: Any = False if source.lengths is None else source.lengths == "table" or source.lengths
     if isinstance(lengths, str) and lengths.endswith(".npy"):
         lengths = row_array(lengths, "--lengths")

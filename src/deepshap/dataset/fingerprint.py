@@ -28,57 +28,57 @@ BLOCK = 2**24  # bytes that are read at a time
 
 def digest(value: Any) -> str:
     """Return the SHA-256 digest of a value and what it holds."""
-    found = hashlib.sha256()
-    _feed(found, value, {})
-    return found.hexdigest()
+    sha = hashlib.sha256()
+    _feed(sha, value, {})
+    return sha.hexdigest()
 
 
-def _feed(found: Any, value: Any, seen: dict[int, Any]) -> None:
+def _feed(sha: Any, value: Any, seen: dict[int, Any]) -> None:
     """Add a value to a digest; each object is added once, and kept alive so that no other one gets its id."""
 
-    def each(kind: str, values: Iterable[Any]) -> None:
-        found.update(f"<{kind}".encode())
-        for one in values:
-            _feed(found, one, seen)
-        found.update(b">")
+    def feed_all(kind: str, values: Iterable[Any]) -> None:
+        sha.update(f"<{kind}".encode())
+        for item in values:
+            _feed(sha, item, seen)
+        sha.update(b">")
 
     if isinstance(value, PLAIN):
-        found.update(f"{type(value).__name__} {value!r};".encode("utf-8", "surrogatepass"))
+        sha.update(f"{type(value).__name__} {value!r};".encode("utf-8", "surrogatepass"))
         return
     array = _as_array(value)
     if array is not None and array.dtype != object:
-        found.update(f"{getattr(value, 'dtype', '')} {array.shape}".encode())
-        _feed_bytes(found, array)
+        sha.update(f"{getattr(value, 'dtype', '')} {array.shape}".encode())
+        _feed_bytes(sha, array)
         return
     if id(value) in seen:
         return
     seen[id(value)] = value
     if array is not None:
-        each(f"objects {array.shape}", array.flat)
+        feed_all(f"objects {array.shape}", array.flat)
     elif isinstance(value, Mapping):
-        each("mapping", (one for item in value.items() for one in item))
+        feed_all("mapping", (entry for item in value.items() for entry in item))
     elif isinstance(value, (list, tuple)):
-        each(type(value).__name__, value)
+        feed_all(type(value).__name__, value)
     elif isinstance(value, (set, frozenset)):
-        each("set", sorted(map(digest, value)))
+        feed_all("set", sorted(map(digest, value)))
     elif isinstance(value, type):
-        found.update(value.__qualname__.encode())
+        sha.update(value.__qualname__.encode())
     else:
-        each(f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}", _state(value))
+        feed_all(f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}", _state(value))
 
 
 def _state(value: Any) -> list[Any]:
     """Return what an object is made of: of models weights and settings, of functions code and closure, of others attributes."""
     if isinstance(value, FunctionType):
-        constants = [one for one in code_of(value).co_consts if isinstance(one, PLAIN)]
-        named = [one for one in globals_of(value).values() if isinstance(one, PLAIN) or _holds_weights(one)]
+        constants = [entry for entry in code_of(value).co_consts if isinstance(entry, PLAIN)]
+        named = [entry for entry in globals_of(value).values() if isinstance(entry, PLAIN) or _holds_weights(entry)]
         return [code_of(value).co_code, constants, value.__defaults__, value.__kwdefaults__, closure_of(value), named]
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
     if callable(getattr(value, "named_modules", None)):  # a torch.nn.Module
-        modules = [(name, type(one).__qualname__, _settings(one)) for name, one in value.named_modules()]
+        modules = [(name, type(entry).__qualname__, _settings(entry)) for name, entry in value.named_modules()]
         tensors = [*value.named_parameters(), *value.named_buffers(), *value.state_dict().items()]
         return [modules, dict(tensors), str(getattr(value, "code", ""))]
     if all(hasattr(value, name) for name in ("get_config", "weights", "layers")):  # a keras.Model
@@ -98,14 +98,22 @@ def _holds_weights(value: Any) -> bool:
 
 def _settings(layer: Any) -> dict[str, Any]:
     """Return the attributes of a layer that are plain values or arrays, but its name and mode."""
-    public = {name: one for name, one in vars(layer).items() if not name.startswith("_")}
-    kept = {name: one for name, one in public.items() if isinstance(one, PLAIN) or _as_array(one) is not None}
-    lists = {
-        name: one
-        for name, one in public.items()
-        if isinstance(one, (list, tuple)) and all(isinstance(each, PLAIN) for each in one)
+    public = {name: attribute for name, attribute in vars(layer).items() if not name.startswith("_")}
+    settings = {
+        name: attribute
+        for name, attribute in public.items()
+        if isinstance(attribute, PLAIN) or _as_array(attribute) is not None
     }
-    return {name: one for name, one in {**kept, **lists}.items() if name not in ("name", "built", "training")}
+    lists = {
+        name: attribute
+        for name, attribute in public.items()
+        if isinstance(attribute, (list, tuple)) and all(isinstance(entry, PLAIN) for entry in attribute)
+    }
+    return {
+        name: attribute
+        for name, attribute in {**settings, **lists}.items()
+        if name not in ("name", "built", "training")
+    }
 
 
 def _wiring(model: Any) -> str:
@@ -133,12 +141,12 @@ def _as_array(value: Any) -> np.ndarray | None:
     return np.asarray(value) if callable(getattr(value, "numpy", None)) else None
 
 
-def _feed_bytes(found: Any, array: np.ndarray) -> None:
+def _feed_bytes(sha: Any, array: np.ndarray) -> None:
     """Add the bytes of an array, of one on disk a piece at a time."""
-    found.update(str(array.dtype).encode())
+    sha.update(str(array.dtype).encode())
     rows = max(1, BLOCK // max(1, array[:1].nbytes)) if array.ndim else 1
     for start in range(0, len(array) if array.ndim else 1, rows):
-        found.update(np.ascontiguousarray(array[start : start + rows] if array.ndim else array).tobytes())
+        sha.update(np.ascontiguousarray(array[start : start + rows] if array.ndim else array).tobytes())
 
 
 def source_digest(paths: Iterable[Path]) -> str:
@@ -148,14 +156,14 @@ def source_digest(paths: Iterable[Path]) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the digest of a file's content."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of packages, and of Python."""
-    found = {name: str(import_module(name).__version__) for name in packages}
-    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **found}
+    of_packages = {name: str(import_module(name).__version__) for name in packages}
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **of_packages}

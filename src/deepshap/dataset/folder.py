@@ -22,22 +22,22 @@ from ..errors import InputError, import_pyarrow, needed
 DIGEST = re.compile("[0-9a-f]{64}")  # of what cannot be shown in a line
 NAME = re.compile(r"part-(\d{7,})-([0-9a-f]{32})\.parquet")
 ASIDE = ".writing-"
-ABOUT = "deepshap.part"  # the entry of a part's metadata that says what is in it
+DESCRIPTION = "deepshap.part"  # the entry of a part's metadata that says what is in it
 PATIENCE = 0.2  # seconds in which others that only look at the folder are done
 DAMAGED = "is damaged: start the run again, and it is made anew"
 
 
-def write_whole(path: Path, content: Any) -> Path:
+def write_atomically(path: Path, content: Any) -> Path:
     """Write a file aside, make sure that it is on disk, and give it its name."""
-    aside = path.with_name(f"{ASIDE}{path.name}")
+    temporary = path.with_name(f"{ASIDE}{path.name}")
     try:
-        with open(aside, "wb") as stream:
+        with open(temporary, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the name, too, is to survive a power cut
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -48,7 +48,7 @@ def write_whole(path: Path, content: Any) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, timeout: float = PATIENCE) -> Iterator[None]:
+def run_lock(folder: Path, timeout: float = PATIENCE) -> Iterator[None]:
     """Keep other runs away from a folder.
 
     Raises
@@ -57,10 +57,10 @@ def locked(folder: Path, timeout: float = PATIENCE) -> Iterator[None]:
         If another run has it.
     """
     filelock = needed("filelock", "data sets need filelock", "dataset")
-    whole = folder.absolute()
-    beside = whole.parent if os.access(whole.parent, os.W_OK) else whole
+    absolute = folder.absolute()
+    lock_folder = absolute.parent if os.access(absolute.parent, os.W_OK) else absolute
     try:
-        with filelock.FileLock(beside / f".{whole.name}.lock", timeout=timeout):
+        with filelock.FileLock(lock_folder / f".{absolute.name}.lock", timeout=timeout):
             yield
     except filelock.Timeout:
         raise InputError(
@@ -70,7 +70,7 @@ def locked(folder: Path, timeout: float = PATIENCE) -> Iterator[None]:
 
 # ---------------------------------------------------------------------- fingerprints
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare two fingerprints.
+    """Raise InputError unless two fingerprints are equal.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def _difference(name: str, before: Any, now: Any) -> str:
 def _change(before: Any, now: Any) -> str:
     if _is_digest(before) and _is_digest(now):
         return "others now"
-    then, now = ("an array, a long list or a function" if _is_digest(one) else one for one in (before, now))
+    then, now = ("an array, a long list or a function" if _is_digest(value) else value for value in (before, now))
     return f"{then} then, {now} now"
 
 
@@ -108,10 +108,10 @@ def _is_digest(value: Any) -> bool:
 # ---------------------------------------------------------------------- parts
 def write_part(folder: Path, number: int, content: Any) -> Path:
     """Write the content of a part, a Parquet file; it is there as a whole or not at all."""
-    return write_whole(folder / f"part-{number:07d}-{_digest_of(content)}.parquet", content)
+    return write_atomically(folder / f"part-{number:07d}-{_short_digest(content)}.parquet", content)
 
 
-def _digest_of(content: Any) -> str:
+def _short_digest(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
@@ -123,29 +123,29 @@ def parts_in(folder: Path) -> dict[int, Path]:
     InputError
         If two have the same number.
     """
-    found: dict[int, Path] = {}
+    paths: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         match = NAME.fullmatch(path.name)
         if match is None:
             continue
         number = int(match[1])
-        if number in found:
-            raise InputError(f"{found[number].name} and {path.name} are the same part: remove one of them.")
-        found[number] = path
-    return found
+        if number in paths:
+            raise InputError(f"{paths[number].name} and {path.name} are the same part: remove one of them.")
+        paths[number] = path
+    return paths
 
 
-def sound_parts(folder: Path) -> tuple[dict[int, Path], list[Path]]:
-    """Return those parts whose content is what was written, and those of which it is not."""
-    found = parts_in(folder)
-    damaged = [path for path in found.values() if not is_sound(path)]
-    return {number: path for number, path in found.items() if path not in damaged}, damaged
+def intact_parts(folder: Path) -> tuple[dict[int, Path], list[Path]]:
+    """Return the parts whose content is what was written, and the paths of the others."""
+    paths = parts_in(folder)
+    damaged = [path for path in paths.values() if not is_intact(path)]
+    return {number: path for number, path in paths.items() if path not in damaged}, damaged
 
 
-def is_sound(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Return whether a part's content is what was written."""
     match = NAME.fullmatch(path.name)
-    return match is not None and _digest_of(path.read_bytes()) == match[2]
+    return match is not None and _short_digest(path.read_bytes()) == match[2]
 
 
 def read_part(path: Path) -> Any:
@@ -159,7 +159,7 @@ def read_part(path: Path) -> Any:
     with import_pyarrow().OSFile(os.fspath(path)) as file:  # not bytes of Python's: see storage.parse
         content = file.read_buffer()
     match = NAME.fullmatch(path.name)
-    if match is None or _digest_of(content) != match[2]:
+    if match is None or _short_digest(content) != match[2]:
         raise InputError(f"{path} {DAMAGED}.")
     return content
 
@@ -170,8 +170,8 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def about(path: Path) -> dict[str, Any]:
-    """Return what the metadata of a part say: of the run its ``fingerprint``, ``run`` (rows) and ``parts``, of the part the rest.
+def read_description(path: Path) -> dict[str, Any]:
+    """Return the metadata of a part: ``fingerprint``, ``run`` (rows) and ``parts`` of the run, the rest of the part.
 
     Raises
     ------
@@ -180,17 +180,17 @@ def about(path: Path) -> dict[str, Any]:
     """
     pa = import_pyarrow()
     try:
-        found = json.loads((pa.parquet.read_schema(path).metadata or {})[ABOUT.encode()])
-        number = found["part"]
+        description = json.loads((pa.parquet.read_schema(path).metadata or {})[DESCRIPTION.encode()])
+        number = description["part"]
     except (pa.ArrowInvalid, OSError, KeyError, ValueError):
         raise InputError(f"{path} {DAMAGED}.") from None
     if not path.name.startswith(f"part-{number:07d}-"):
         raise InputError(f"{path} is part {number} of its run, and its name says another: remove it.")
-    return found
+    return description
 
 
-def failures(paths: list[Path]) -> Iterator[tuple[Any, str]]:
-    """Return id and error of each row of some parts that could not be explained."""
+def failed_rows(paths: list[Path]) -> Iterator[tuple[Any, str]]:
+    """Yield id and error of each row of these parts that could not be explained."""
     pa = import_pyarrow()
     for path in paths:
         table = pa.parquet.read_table(pa.BufferReader(read_part(path)), columns=["row", "error"])

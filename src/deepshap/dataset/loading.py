@@ -37,12 +37,12 @@ def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any
     if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike, Iterable)):
         raise InputError(f"load takes the path of a file or folder, or several of them, not {path!r}.")
     if not isinstance(path, (str, os.PathLike)):
-        return Explanation.concat([load(one) for one in path])
+        return Explanation.concat([load(file) for file in path])
     if "*" in str(path) and not os.path.exists(path):
-        found = sorted(glob(str(path)))
-        if not found:
+        paths = sorted(glob(str(path)))
+        if not paths:
             raise InputError(f"there are no files {path}.")
-        return load(found)
+        return load(paths)
     if os.path.isdir(path):
         return ExplanationDataset(path)
     parts = storage.read(path, Explanation)

@@ -11,7 +11,7 @@ from ..errors import InputError, import_pyarrow, needed
 from ..explanation.labels import as_labels
 from ..tables import check_columns_exist
 from .rows import RowExplainer
-from .sources import Batch, rows_of_table
+from .sources import Batch, read_rows
 
 
 class BatchExplainer:
@@ -56,8 +56,8 @@ class BatchExplainer:
         on_error: str = "raise",
         **options: Any,
     ) -> None:
-        made = explainer if hasattr(explainer, "depends_on") else explainer()
-        self._explain = RowExplainer(made, on_error, options).__enter__()  # for good
+        loaded = explainer if hasattr(explainer, "depends_on") else explainer()
+        self._explain = RowExplainer(loaded, on_error, options).__enter__()  # for good
         self.id, self.features, self.shape, self.lengths, self.targets = id, features, shape, lengths, targets
 
     def __call__(self, batch: Any) -> Any:
@@ -83,17 +83,17 @@ class BatchExplainer:
         return self._table(pa.Table.from_pandas(batch, preserve_index=False)).to_pandas()
 
     def _table(self, table: Any) -> Any:
-        features = features_of(table.column_names, self.id, self.features, self.lengths, self.targets)
+        features = feature_columns(table.column_names, self.id, self.features, self.lengths, self.targets)
         lengths, targets = (None if c is None else table[c].to_numpy() for c in (self.lengths, self.targets))
-        rows, ids = rows_of_table(table, self.id, features, self.shape)
-        found = self._explain.table(Batch(0, rows, ids, lengths, as_labels(targets, "targets")))
-        return found.rename_columns([self.id if name == "row" else name for name in found.column_names])
+        rows, ids = read_rows(table, self.id, features, self.shape)
+        explained = self._explain.table(Batch(0, rows, ids, lengths, as_labels(targets, "targets")))
+        return explained.rename_columns([self.id if name == "row" else name for name in explained.column_names])
 
 
-def features_of(
+def feature_columns(
     columns: Sequence[str], id: str, features: Sequence[str] | None, lengths: str | None, targets: str | None
 ) -> list[str]:
-    """The columns to explain, of those of a table.
+    """Return the columns of a table to explain.
 
     Raises
     ------
@@ -101,14 +101,14 @@ def features_of(
         If a column that is named is not there, or none is left to explain.
     """
     others = [name for name in (id, lengths, targets) if name is not None]
-    found = [name for name in columns if name not in others] if features is None else list(features)
-    check_columns_exist([*others, *found], columns, "the table")
-    if not found:
+    chosen = [name for name in columns if name not in others] if features is None else list(features)
+    check_columns_exist([*others, *chosen], columns, "the table")
+    if not chosen:
         raise InputError(f"the table has no columns to explain beside {', '.join(others)}.")
-    return found
+    return chosen
 
 
 def _column(values: Any) -> Any:
-    """A column of numbers, texts or arrays, one for each row."""
+    """Return a column of numbers, texts or arrays, one for each row."""
     array = np.asarray(values)
     return list(array.reshape(len(array), -1)) if array.ndim > 1 else array

@@ -30,9 +30,9 @@ def actors(explain: RowExplainer, count: int, address: str) -> Iterator[Work]:
         local = {"num_cpus": count, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     try:
-        whole = ray.put(with_rules(explain))
+        reference = ray.put(with_rules(explain))
         kind = ray.remote(num_cpus=1, num_gpus=int(explain.on_gpu))(_Actor)
-        pool = _Actors(ray, lambda: kind.remote(whole), count)
+        pool = _Actors(ray, lambda: kind.remote(reference), count)
         try:
             yield pool.explain
         finally:
@@ -67,7 +67,7 @@ class _Actors:
             (done, *_), _ = self._ray.wait(list(waiting))
             batch, actor = waiting[done]
             try:
-                found = self._ray.get(done)
+                part = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:  # what was raised in the actor, as if it had been here
                 raise error.cause from None
             except self._ray.exceptions.RayActorError as error:
@@ -79,7 +79,7 @@ class _Actors:
             del waiting[done]
             self._free.append(actor)
             self._deaths = 0
-            yield batch, found
+            yield batch, part
 
     def _replace(self, actor: Any, waiting: dict[Any, tuple[Batch, Any]], error: Exception) -> list[Batch]:
         """Put another actor in the place of one that died; its parts."""
@@ -89,16 +89,16 @@ class _Actors:
                 f"actors died {self._deaths} times one after the other, as they do where memory runs out: {error}"
             ) from error
         self._ray.kill(actor)
-        lost = [reference for reference, (_, other) in waiting.items() if other is actor]
+        lost = [reference for reference, (_, candidate) in waiting.items() if candidate is actor]
         new = self._start()
-        self._all = [new if other is actor else other for other in self._all]
-        self._free = [other for other in self._free if other is not actor] + [new] * IN_FLIGHT
+        self._all = [new if candidate is actor else candidate for candidate in self._all]
+        self._free = [candidate for candidate in self._free if candidate is not actor] + [new] * IN_FLIGHT
         return [waiting.pop(reference)[0] for reference in lost]
 
 
 class _Actor:
-    def __init__(self, whole: dict[str, Any]) -> None:
-        self._explainer = received(whole).__enter__()  # as long as the actor lives
+    def __init__(self, payload: dict[str, Any]) -> None:
+        self._explainer = received(payload).__enter__()  # as long as the actor lives
 
     def explain(self, batch: Batch) -> Part:
         return self._explainer(batch)

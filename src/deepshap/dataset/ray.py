@@ -12,11 +12,11 @@ from typing import Any
 
 from ..engines.user_rules import received, with_rules
 from ..errors import InputError, import_pyarrow, import_ray
-from .folder import check_same, write_whole
-from .mapping import BatchExplainer, features_of
+from .folder import check_same, write_atomically
+from .mapping import BatchExplainer, feature_columns
 from .rows import RowExplainer
-from .run import made_of, plainly
-from .sources import rows_of_table
+from .run import fingerprint_explainer, plain_or_digest
+from .sources import read_rows
 
 __all__ = ["BatchExplainer", "explain"]
 
@@ -85,7 +85,7 @@ def explain(
     _check_columns(ds.schema(fetch_if_missing=False), id, features, shape, lengths, targets)
     if hasattr(explainer, "depends_on"):
         RowExplainer(explainer, on_error, options)  # an error of the options is one of this call
-        load = partial(_fetched, ray.put(with_rules(explainer)))
+        load = partial(_fetch, ray.put(with_rules(explainer)))
     arguments = {"explainer": load, "id": id, "features": features, "shape": shape, "lengths": lengths}
     arguments |= {"targets": targets, "on_error": on_error, **options}
     explained = ds.map_batches(
@@ -99,8 +99,8 @@ def explain(
     )
     if checkpoint is not None:
         reading = {"id": id, "features": features, "shape": shape, "lengths": lengths, "targets": targets}
-        made = explainer if hasattr(explainer, "depends_on") else explainer()
-        depends = {**made_of(made, options), "reading": plainly(reading)}
+        loaded = explainer if hasattr(explainer, "depends_on") else explainer()
+        depends = {**fingerprint_explainer(loaded, options), "reading": plain_or_digest(reading)}
         explained.context.checkpoint_config = _checkpoints(Path(checkpoint), id, depends)
     return explained
 
@@ -116,21 +116,21 @@ def _check_columns(
     """Raise what can be known to be wrong of the columns, where it is known which there are."""
     if schema is None:
         return
-    wanted = features_of(schema.names, id, features, lengths, targets)
+    wanted = feature_columns(schema.names, id, features, lengths, targets)
     columns = schema.base_schema
     if isinstance(columns, import_pyarrow().Schema):
-        rows_of_table(columns.empty_table(), id, wanted, shape)
+        read_rows(columns.empty_table(), id, wanted, shape)
 
 
 def _pool(ray: Any, concurrency: int | tuple[int, int], num_cpus: float | None, num_gpus: float | None) -> Any:
-    """As many actors, or from the least to the most; a warning where they leave no core to those that read and write."""
+    """Return the actors, and warn if they leave no core to the tasks that read and write."""
     least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
-    each = (0 if num_gpus else 1) if num_cpus is None else num_cpus
+    cores_per_actor = (0 if num_gpus else 1) if num_cpus is None else num_cpus
     cores = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else math.inf
-    if each and least * each >= cores:
+    if cores_per_actor and least * cores_per_actor >= cores:
         warnings.warn(
-            f"deepshap: {least} actors of {each:g} cores take all {cores:g} of the cluster. Nothing reads or writes then, "
-            f"and the pipeline waits for more: take fewer, concurrency=, or less for each, "
+            f"deepshap: {least} actors of {cores_per_actor:g} cores take all {cores:g} of the cluster. Nothing reads or writes "
+            f"then, and the pipeline waits for more: take fewer, concurrency=, or less for each, "
             f"num_cpus={round(cores / 2 / least, 2):g}.",
             stacklevel=3,
         )
@@ -138,7 +138,7 @@ def _pool(ray: Any, concurrency: int | tuple[int, int], num_cpus: float | None, 
 
 
 def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
-    """Ray's checkpoints in a folder that says what they depend on."""
+    """Return Ray's checkpoints in a folder that records what they depend on."""
     try:
         from ray.data.checkpoint import CheckpointConfig
     except ImportError:
@@ -156,9 +156,9 @@ def _checkpoints(folder: Path, id: str, depends: dict[str, Any]) -> Any:
     elif (folder / "rows").exists():
         raise InputError(f"{folder} does not say what its checkpoints are of: take another folder.")
     else:
-        write_whole(note, json.dumps(now, indent=1).encode())
+        write_atomically(note, json.dumps(now, indent=1).encode())
     return CheckpointConfig(id, str(folder.absolute() / "rows"), delete_checkpoint_on_success=False)
 
 
-def _fetched(reference: Any) -> Any:
+def _fetch(reference: Any) -> Any:
     return received(import_ray().get(reference))

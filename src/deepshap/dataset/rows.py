@@ -22,7 +22,7 @@ from ..explanation.storage import as_column, long_tables, write
 from ..kernels.jit_threshold import compile_all
 from ..results import Explanation, JointExplanation
 from ..tables import Sequences, Wide, columns_of, plain
-from .folder import ABOUT
+from .folder import DESCRIPTION
 from .sources import Batch
 
 CLOSE = 1.25  # lengths up to this factor apart are padded to the same
@@ -60,10 +60,10 @@ class RowExplainer:
             raise InputError(
                 "additional_forward_args cannot be cut into parts: only lengths can be given, lengths=True."
             )
-        known = signature(type(explainer).__call__).parameters
+        parameters = signature(type(explainer).__call__).parameters
         for name in options:
-            if name not in known:
-                raise InputError(f"there is no option {name}=: the explainer takes {', '.join(list(known)[2:])}.")
+            if name not in parameters:
+                raise InputError(f"there is no option {name}=: the explainer takes {', '.join(list(parameters)[2:])}.")
         self.on_error, self.options = on_error, options
         self.of_run: dict[str, Any] = {}  # what the metadata of its parts say of the run
         self._explainers = {0: explainer}  # by the steps that their backgrounds are cut to, 0 for all of them
@@ -71,7 +71,7 @@ class RowExplainer:
         players = options.get("players", "cells")
         self.of_cells = isinstance(players, str) and players == "cells"  # else values do not belong to steps
         background = explainer.depends_on["background"]
-        self._of_fractions = isinstance(background, list) and "float" in str(getattr(background[0], "dtype", ""))
+        self._expects_floats = isinstance(background, list) and "float" in str(getattr(background[0], "dtype", ""))
         self._frozen: ExitStack | None = None
         self._options_checked = False
 
@@ -92,7 +92,7 @@ class RowExplainer:
         self._frozen = None
 
     def share_memory_among(self, count: int) -> None:
-        """Leave memory to others that explain on the same machine."""
+        """Divide the memory by the number of processes that explain on this machine."""
         self._explainers[0].max_memory = max(1, self._explainers[0].max_memory // count)
 
     @property
@@ -114,8 +114,8 @@ class RowExplainer:
         explanation, failed = self.explain(batch)
         errors = Counter(type(error).__name__ for _, error in failed)
         gap = float(np.max(explanation.gap, initial=0)) if explanation is not None and len(failed) < len(batch) else 0.0
-        told = {"part": batch.number, "rows": len(batch), "errors": dict(errors), "gap": gap, **self.of_run}
-        schema, tables = self._tables(batch, explanation, failed, told)
+        description = {"part": batch.number, "rows": len(batch), "errors": dict(errors), "gap": gap, **self.of_run}
+        schema, tables = self._tables(batch, explanation, failed, description)
         sink = import_pyarrow().BufferOutputStream()
         write(sink, schema, tables)
         return Part(sink.getvalue(), len(batch), dict(errors), gap)
@@ -130,31 +130,35 @@ class RowExplainer:
 
         Of no such rows the explanation has the form of one, without rows; it is None where that is not known.
         """
-        if self._of_fractions:
-            batch = replace(batch, X=_with_fractions(batch.X))
+        if self._expects_floats:
+            batch = replace(batch, X=_to_floats(batch.X))
         groups = self._by_length(batch) if len(batch) else []
-        found = [piece for rows in groups for piece in self._pieces(batch, rows)]
-        good = [(rows, one) for rows, one in found if isinstance(one, Explanation)]
-        failed = sorted((rows[0], one) for rows, one in found if isinstance(one, Exception))
+        pieces = [piece for rows in groups for piece in self._pieces(batch, rows)]
+        good = [(rows, result) for rows, result in pieces if isinstance(result, Explanation)]
+        failed = sorted((rows[0], result) for rows, result in pieces if isinstance(result, Exception))
         errors = [(batch.ids[row], error) for row, error in failed]
         if not good:
-            return self._without_rows(batch), errors
-        whole = good[0][1] if len(good) == 1 else type(good[0][1]).concat([one for _, one in good])
+            return self._empty_explanation(batch), errors
+        explanation = good[0][1] if len(good) == 1 else type(good[0][1]).concat([result for _, result in good])
         order = np.argsort(np.concatenate([rows for rows, _ in good]))
-        return (whole if (np.diff(order) == 1).all() else rows_of(whole, order)), errors
+        return (explanation if (np.diff(order) == 1).all() else select_rows(explanation, order)), errors
 
     def _tables(
-        self, batch: Batch, explanation: Explanation | None, failed: list[tuple[Any, Exception]], told: dict[str, Any]
+        self,
+        batch: Batch,
+        explanation: Explanation | None,
+        failed: list[tuple[Any, Exception]],
+        description: dict[str, Any],
     ) -> tuple[Any, Iterator[Any]]:
         """Return schema and long table of an explanation, with a line for each row that failed."""
         pa = import_pyarrow()
-        about = {ABOUT: json.dumps(told)} if told else {}
+        about = {DESCRIPTION: json.dumps(description)} if description else {}
         if explanation is None:
             schema, tables = pa.schema([("row", pa.array(batch.ids).type), ("error", pa.string())], about), iter(())
         else:
             schema, tables = long_tables(explanation, len(failed), **about)
         ids = as_column(np.asarray([row for row, _ in failed], batch.ids.dtype), schema.field("row").type)
-        lines = {"row": ids, "error": pa.array([said(error) for _, error in failed], pa.string())}
+        lines = {"row": ids, "error": pa.array([format_error(error) for _, error in failed], pa.string())}
         columns = [lines.get(field.name, pa.nulls(len(failed), field.type)) for field in schema]
         return schema, (*tables, pa.Table.from_arrays(columns, schema=schema))  # type: ignore[return-value]
 
@@ -169,8 +173,8 @@ class RowExplainer:
         except Exception as error:
             if isinstance(error, InputError) and not self._options_checked:
                 self._explain_background(batch)  # raises what is wrong with the options
-            own = error.__cause__ if isinstance(error, InputError) else None  # of the model; it says more, but of ids
-            failure = own if isinstance(own, Exception) and not isinstance(own, IndexError) else error
+            cause = error.__cause__ if isinstance(error, InputError) else None  # of the model; it says more, but of ids
+            failure = cause if isinstance(cause, Exception) and not isinstance(cause, IndexError) else error
         if len(rows) > 1:
             half = len(rows) // 2
             yield from self._pieces(batch, rows[:half])
@@ -179,7 +183,7 @@ class RowExplainer:
             yield rows, failure
         else:
             kind = type(failure) if isinstance(failure, DeepShapError) else DeepShapError
-            what = f"row {batch.ids[rows[0]]} (part {batch.number}) cannot be explained: {said(failure)}"
+            what = f"row {batch.ids[rows[0]]} (part {batch.number}) cannot be explained: {format_error(failure)}"
             raise kind(what) from failure
 
     def _explain_background(self, batch: Batch) -> Explanation | None:
@@ -201,7 +205,7 @@ class RowExplainer:
         if batch.lengths is not None:
             options["additional_forward_args"] = (np.array([inputs[0].shape[1]]),)
         try:
-            return explainer(_placed(X, self._axes), **options)
+            return explainer(_place_rows(X, self._axes), **options)
         except InputError:
             raise
         except DeepShapError:  # of the values, which are those of this row
@@ -209,20 +213,20 @@ class RowExplainer:
         finally:
             self._options_checked = True
 
-    def _without_rows(self, batch: Batch) -> Explanation | None:
+    def _empty_explanation(self, batch: Batch) -> Explanation | None:
         """Return the explanation of no rows, which has the columns and types of any other."""
-        found = self._explain_background(batch)
-        if found is None:
+        explanation = self._explain_background(batch)
+        if explanation is None:
             return None
-        found = rows_of(found, slice(0, 0))
-        found.row_ids = batch.ids[:0]
+        explanation = select_rows(explanation, slice(0, 0))
+        explanation.row_ids = batch.ids[:0]
         if batch.targets is not None:
-            found.targets = batch.targets[:0]
-        for part, raw in zip(_parts(found), _each(batch.raw), strict=False):
+            explanation.targets = batch.targets[:0]
+        for part, raw in zip(_parts(explanation), _each(batch.raw), strict=False):
             part.display_data = np.zeros(part.data.shape, plain(raw, "raw=")[0].dtype)
         if isinstance(batch.X, Sequences) and self.of_cells:
-            found.step_labels = np.zeros(found.shape[1], batch.X.step_labels.dtype)
-        return self._settled(found)
+            explanation.step_labels = np.zeros(explanation.shape[1], batch.X.step_labels.dtype)
+        return self._drop_run_details(explanation)
 
     # ------------------------------------------------------------------ rows that do not
     def _explain(self, batch: Batch) -> Explanation:
@@ -232,24 +236,24 @@ class RowExplainer:
             most = _steps(X)
             if batch.lengths.max() > most:
                 raise InputError(f"a row of {most} steps cannot have {batch.lengths.max()} valid ones.")
-            steps = padded_to(int(batch.lengths.max()), most) if self.of_cells else most
-            X, raw, explainer = first_few(X, steps), first_few(raw, steps), self._explainer(steps % most)
+            steps = padded_length(int(batch.lengths.max()), most) if self.of_cells else most
+            X, raw, explainer = cut_steps(X, steps), cut_steps(raw, steps), self._explainer(steps % most)
             options["additional_forward_args"] = (batch.lengths.astype(np.int64),)
         elif isinstance(X, Sequences):  # the model reads the padding, which is none then
             X = replace(X, lengths=np.full(len(X), X.values.shape[1]))
-        explanation = explainer(_placed(X, self._axes), **options)
+        explanation = explainer(_place_rows(X, self._axes), **options)
         if batch.lengths is not None and self.of_cells:
             explanation._set_lengths(batch.lengths)  # an error if the model reads what stands behind
         if raw is not None:
             features = explainer.model_features or columns_of(plain(X, "the data")[1])
             shown, _ = plain(raw, "raw=", names=features)
-            for part, one in zip(_parts(explanation), _each(shown), strict=True):
-                part.display_data = one
+            for part, array in zip(_parts(explanation), _each(shown), strict=True):
+                part.display_data = array
         explanation.row_ids = batch.ids
-        return self._settled(explanation)
+        return self._drop_run_details(explanation)
 
     @staticmethod
-    def _settled(explanation: Explanation) -> Explanation:
+    def _drop_run_details(explanation: Explanation) -> Explanation:
         """Drop what differs from run to run, or from part to part."""
         for part in (explanation, *_parts(explanation)):
             part.compute_time = None
@@ -262,26 +266,26 @@ class RowExplainer:
         if batch.lengths is None or not self.of_cells:
             return [np.arange(len(batch))]
         most = _steps(batch.X)
-        steps = np.array([padded_to(int(length), most) for length in batch.lengths])
-        return [np.flatnonzero(steps == each) for each in np.unique(steps)]
+        steps = np.array([padded_length(int(length), most) for length in batch.lengths])
+        return [np.flatnonzero(steps == length) for length in np.unique(steps)]
 
     def _explainer(self, steps: int) -> Any:
         """Return the explainer, against a background of as many steps."""
         if steps not in self._explainers:
-            whole = self._explainers[0]
-            (background,) = whole.depends_on["background"]
-            self._explainers[steps] = whole.against(_placed(background[:, :steps], self._axes))
+            original = self._explainers[0]
+            (background,) = original.depends_on["background"]
+            self._explainers[steps] = original.against(_place_rows(background[:, :steps], self._axes))
             if self._frozen is not None:
                 self._frozen.enter_context(self._explainers[steps].frozen())
         return self._explainers[steps]
 
 
-def said(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Return an error in one line, with its kind."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def rows_of(explanation: Any, rows: Any) -> Any:
+def select_rows(explanation: Any, rows: Any) -> Any:
     """Return some rows of an explanation, of each input where there are several."""
     if isinstance(explanation, JointExplanation):
         return type(explanation)(explanation._each(lambda part: part[rows]))
@@ -293,7 +297,7 @@ def _parts(explanation: Explanation) -> list[Any]:
 
 
 # ---------------------------------------------------------------------- rows of different lengths
-def padded_to(length: int, most: int) -> int:
+def padded_length(length: int, most: int) -> int:
     """Return the steps that a row is padded to: it depends on the row's own length alone, and few are different."""
     steps = 1
     while steps < length:
@@ -305,7 +309,7 @@ def _steps(X: Any) -> int:
     return (X.values if isinstance(X, (Sequences, Wide)) else X).shape[1]
 
 
-def first_few(X: Any, steps: int) -> Any:
+def cut_steps(X: Any, steps: int) -> Any:
     """Return sequences without the padding behind some step."""
     if X is None:
         return None
@@ -316,10 +320,10 @@ def first_few(X: Any, steps: int) -> Any:
     return X[:, :steps]
 
 
-def _with_fractions(X: Any) -> Any:
+def _to_floats(X: Any) -> Any:
     """Return a table of whole numbers alone as the model takes it: where one column has fractions, all columns have them."""
-    whole = isinstance(X, Wide) and X.values.dtype.kind in "iub"
-    return replace(X, values=X.values.astype(np.float64)) if whole else X
+    is_integer = isinstance(X, Wide) and X.values.dtype.kind in "iub"
+    return replace(X, values=X.values.astype(np.float64)) if is_integer else X
 
 
 def _each(X: Any) -> list[Any]:
@@ -329,17 +333,17 @@ def _each(X: Any) -> list[Any]:
     return list(X.values()) if isinstance(X, dict) else list(X) if isinstance(X, (list, tuple)) else [X]
 
 
-def _placed(X: Any, axis: Any) -> Any:
+def _place_rows(X: Any, axis: Any) -> Any:
     """Return arrays with their rows where the model wants them; tables find the place themselves."""
     if isinstance(X, (dict, list, tuple)):
         keys = list(X) if isinstance(X, dict) else range(len(X))
         axes = [axis] * len(X) if isinstance(axis, int) else axis
-        moved = {key: _moved(X[key], at) for key, at in zip(keys, axes, strict=True)}
+        moved = {key: _move_axis(X[key], at) for key, at in zip(keys, axes, strict=True)}
         return moved if isinstance(X, dict) else list(moved.values())
-    return _moved(X, axis if isinstance(axis, int) else axis[0])
+    return _move_axis(X, axis if isinstance(axis, int) else axis[0])
 
 
-def _moved(value: Any, axis: int) -> Any:
+def _move_axis(value: Any, axis: int) -> Any:
     if not axis or not hasattr(value, "dtype") or hasattr(value, "dims"):
         return value
     return value.movedim(0, axis) if hasattr(value, "movedim") else np.moveaxis(np.asarray(value), 0, axis)

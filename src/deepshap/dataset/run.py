@@ -20,11 +20,11 @@ from ..explanation.labels import duration
 from ..sampling.choice import check_effort
 from ..tables import order_of
 from .fingerprint import digest, versions
-from .folder import about, check_same, locked, parts_in, remove_leftovers, sound_parts, write_part
+from .folder import check_same, intact_parts, parts_in, read_description, remove_leftovers, run_lock, write_part
 from .rows import RowExplainer
-from .sources import Batch, Source, check_apart, open_source, parts_for
+from .sources import Batch, Source, check_separate, count_parts, open_source
 from .stored import ExplanationDataset
-from .workers import Work, here, processes
+from .workers import Work, in_this_process, processes
 
 MOST_SHOWN = 20  # values of a list that people still compare
 EVERY = 30.0  # seconds between lines of progress
@@ -122,7 +122,7 @@ def explain_dataset(
     if rows is not None:
         check_rows(rows)
     place = Path(folder)
-    check_apart(place, data)
+    check_separate(place, data)
     check_effort(options.get("effort", 1), options.get("tolerance"), options.get("max_effort"))  # of no row
     reading: dict[str, Any] = {"id": id, "time": time, "features": features, "shape": shape, "lengths": lengths}
     reading |= {"targets": targets, "rows": rows, "variable": variable, "value": value}
@@ -130,20 +130,20 @@ def explain_dataset(
     explain = RowExplainer(explainer, on_error, options)
     if raw is not None and not explain.of_cells:
         raise InputError("raw= shows cells, and players= sums over them: leave one of them out.")
-    depends: dict[str, Any] = {**made_of(explainer, options), "data": source.digest()}
-    depends |= {"rows_per_part": rows_per_part, "reading": plainly(reading), "read_as": source.read_as()}
+    depends: dict[str, Any] = {**fingerprint_explainer(explainer, options), "data": source.digest()}
+    depends |= {"rows_per_part": rows_per_part, "reading": plain_or_digest(reading), "read_as": source.read_as()}
     features = source.read_as().get("features")
     if not isinstance(explainer.model_features, Mapping) and features and isinstance(features[0], str):
         order_of(features, explainer.model_features, "the data")  # of several inputs, when they are read
     place.mkdir(parents=True, exist_ok=True)
-    with locked(place), ExitStack() as stack:
+    with run_lock(place), ExitStack() as stack:
         run = Run(place, source, json.loads(json.dumps(depends)), rows_per_part)
         explain.of_run = run.described
-        work = here(explain) if run.is_complete else _work(stack, explain, workers, ray)
-        run.go(work, progress)
-    found = ExplanationDataset(place)
-    found.statistics = run.statistics.as_dict()
-    return found
+        work = in_this_process(explain) if run.is_complete else _work(stack, explain, workers, ray)
+        run.execute(work, progress)
+    results = ExplanationDataset(place)
+    results.statistics = run.statistics.as_dict()
+    return results
 
 
 def _work(stack: ExitStack, explain: RowExplainer, workers: int, ray: str | None) -> Work:
@@ -153,24 +153,24 @@ def _work(stack: ExitStack, explain: RowExplainer, workers: int, ray: str | None
         return stack.enter_context(actors(explain, workers, ray))
     if workers > 1:
         return stack.enter_context(processes(explain, workers))
-    return here(stack.enter_context(explain))
+    return in_this_process(stack.enter_context(explain))
 
 
-def made_of(explainer: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """What the explanation of a row depends on beside the row, by what it is; options as they are by default do not count."""
-    found: dict[str, Any] = {name: digest(value) for name, value in explainer.depends_on.items()}
-    known = signature(type(explainer).__call__).parameters
-    given = {name: value for name, value in options.items() if not _is_default(value, known.get(name))}
-    found["options"] = plainly(given)
-    return {**found, "versions": versions("deepshap", "numpy", *explainer.engine.packages)}
+def fingerprint_explainer(explainer: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what an explanation depends on apart from the row, as digests; default options do not count."""
+    digests: dict[str, Any] = {name: digest(value) for name, value in explainer.depends_on.items()}
+    parameters = signature(type(explainer).__call__).parameters
+    changed = {name: value for name, value in options.items() if not _is_default(value, parameters.get(name))}
+    digests["options"] = plain_or_digest(changed)
+    return {**digests, "versions": versions("deepshap", "numpy", *explainer.engine.packages)}
 
 
 def _is_default(value: Any, parameter: Parameter | None) -> bool:
     return parameter is not None and _is_plain(value) and value == parameter.default
 
 
-def plainly(values: dict[str, Any]) -> dict[str, Any]:
-    """Values that people can compare as they are, of others their digests."""
+def plain_or_digest(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that people can compare unchanged, and digests of the others."""
     return {name: value if _is_plain(value) else digest(value) for name, value in values.items()}
 
 
@@ -195,7 +195,7 @@ class Statistics:
     seconds: float = 0.0
 
     def add(self, rows: int, errors: dict[str, int], gap: float) -> None:
-        """Count a part."""
+        """Add a part to the counts."""
         self.rows += rows
         self.parts += 1
         self.errors.update(errors)
@@ -225,45 +225,49 @@ class Run:
     def __init__(self, folder: Path, source: Source, depends: dict[str, Any], rows_per_part: int) -> None:
         self.folder, self.source, self.size = folder, source, rows_per_part
         self.statistics = Statistics(str(folder))
-        self.parts = parts_for(source.rows, rows_per_part)
+        self.parts = count_parts(source.rows, rows_per_part)
         self.described = {"fingerprint": depends, "run": source.rows, "parts": self.parts}
         remove_leftovers(folder)
-        self.done, damaged = sound_parts(folder)
+        self.done, damaged = intact_parts(folder)
         for path in self.done.values():
-            told = about(path)
-            check_same(folder, told["fingerprint"], depends)
-            self.statistics.add(told["rows"], told["errors"], told["gap"])
+            description = read_description(path)
+            check_same(folder, description["fingerprint"], depends)
+            self.statistics.add(description["rows"], description["errors"], description["gap"])
         for path in damaged:
             path.unlink()
-        found = self.statistics
-        found.resumed_rows, found.resumed_parts, found.damaged_parts = found.rows, found.parts, len(damaged)
+        statistics = self.statistics
+        statistics.resumed_rows, statistics.resumed_parts, statistics.damaged_parts = (
+            statistics.rows,
+            statistics.parts,
+            len(damaged),
+        )
 
     @property
     def is_complete(self) -> bool:
         """Return whether no part is missing."""
         return len(self.done) == self.parts
 
-    def go(self, work: Work, shown: bool | None) -> None:
+    def execute(self, work: Work, shown: bool | None) -> None:
         """Make the parts that are missing; ``shown`` None is a bar in a terminal, else a line now and then."""
-        found, begun, terminal = self.statistics, clock.monotonic(), sys.stderr.isatty()
+        statistics, begun, terminal = self.statistics, clock.monotonic(), sys.stderr.isatty()
         said, hidden = begun, shown is False or not terminal
-        options = {"initial": found.rows, "unit": "row", "unit_scale": True, "disable": hidden}
+        options = {"initial": statistics.rows, "unit": "row", "unit_scale": True, "disable": hidden}
         with tqdm(total=self.source.rows, **options) as bar:
             try:
                 for batch, part in work(self.source.batches(self.size, set(self.done))):
                     self._write(batch, part.content)
-                    found.add(part.rows, part.errors, part.gap)
+                    statistics.add(part.rows, part.errors, part.gap)
                     now = clock.monotonic()  # no clock that can be set
-                    found.seconds = now - begun
+                    statistics.seconds = now - begun
                     bar.update(part.rows)
                     if shown is not False and not terminal and now - said >= EVERY:
                         said = now
-                        print(found.line(self.source.rows), file=sys.stderr, flush=True)
+                        print(statistics.line(self.source.rows), file=sys.stderr, flush=True)
             except KeyboardInterrupt as interrupt:
                 parts = f"{len(parts_in(self.folder))} of {self.parts} parts"
                 raise KeyboardInterrupt(f"stopped; {parts} are in {self.folder}. The same call goes on.") from interrupt
             finally:
-                found.seconds = clock.monotonic() - begun
+                statistics.seconds = clock.monotonic() - begun
 
     def _write(self, batch: Batch, content: Any) -> None:
         try:

@@ -89,16 +89,16 @@ def _take(X: Any, rows: Any) -> Any:
 
 def _counts(X: Any) -> list[int]:
     """Return how many rows each input has."""
-    each = list(X.values()) if isinstance(X, Mapping) else X if isinstance(X, (list, tuple)) else [X]
-    return [len(one) for one in each]
+    inputs = list(X.values()) if isinstance(X, Mapping) else X if isinstance(X, (list, tuple)) else [X]
+    return [len(rows) for rows in inputs]
 
 
-def parts_for(rows: int, size: int) -> int:
-    """Return how many parts so many rows make; none make one, which shows the columns."""
+def count_parts(rows: int, size: int) -> int:
+    """Return the number of parts of so many rows; no rows make one part, which shows the columns."""
     return max(1, -(-rows // size))
 
 
-def batch_of(X: Any, start: int, lengths: Any, targets: Any = None) -> Batch:
+def make_batch(X: Any, start: int, lengths: Any, targets: Any = None) -> Batch:
     """Return rows with their ids, or their places from a start on.
 
     Raises
@@ -111,11 +111,11 @@ def batch_of(X: Any, start: int, lengths: Any, targets: Any = None) -> Batch:
         if not isinstance(X, Sequences):
             raise InputError("lengths=True is for long tables and deepshap.Sequences; of other data give the lengths.")
         lengths = X.lengths
-    found = np.arange(start, start + _counts(X)[0]) if ids is None else np.asarray(ids)
-    return Batch(0, X, found, None if lengths is False else lengths, targets)
+    row_ids = np.arange(start, start + _counts(X)[0]) if ids is None else np.asarray(ids)
+    return Batch(0, X, row_ids, None if lengths is False else lengths, targets)
 
 
-def rows_of_table(
+def read_rows(
     table: Any, id: str | None, features: Sequence[str], shape: Sequence[int] | None
 ) -> tuple[Any, np.ndarray]:
     """Return rows and their ids of a pyarrow.Table with a line for each; the ids are places where no column has them.
@@ -154,7 +154,7 @@ class Source(ABC):
 
     def batches(self, size: int, done: set[int]) -> Iterator[Batch]:
         """Yield the parts that are not done."""
-        numbers = [n for n in range(parts_for(self.rows, size)) if n not in done]
+        numbers = [n for n in range(count_parts(self.rows, size)) if n not in done]
         ranges = [(n * size, min((n + 1) * size, self.rows)) for n in numbers]
         for number, batch in zip(numbers, self.read(ranges), strict=True):
             yield replace(batch, number=number)
@@ -166,7 +166,7 @@ class Indexed(Source):
     def __init__(
         self, X: Any, shape: Sequence[int] | None, lengths: Any, targets: Any, decided: Decided | None = None
     ) -> None:
-        self.X, self.decided = X if shape is None else _reshaped(X, shape), decided
+        self.X, self.decided = X if shape is None else _reshape(X, shape), decided
         counts = _counts(X)
         if len(set(counts)) > 1:
             raise InputError(f"the inputs have {', '.join(map(str, counts))} rows.")
@@ -178,10 +178,10 @@ class Indexed(Source):
             raise InputError(f"targets has shape {np.shape(targets)} for {self.rows} rows.")
 
     def digest(self) -> str:
-        """Of the values and their labels."""
+        """Return the digest of the values and their labels."""
         values, labels = plain(self.X, "the data")
-        each = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, list) else [labels]
-        return digest((values, *(vars(one) for one in each)))
+        of_inputs = labels.values() if isinstance(labels, dict) else labels if isinstance(labels, list) else [labels]
+        return digest((values, *(vars(input_labels) for input_labels in of_inputs)))
 
     def read_as(self) -> dict[str, Any]:
         """Return what was decided of a table, or the names of its features."""
@@ -200,7 +200,7 @@ class Indexed(Source):
 
     def _batch(self, rows: Any, start: int) -> Batch:
         lengths = self.lengths if isinstance(self.lengths, bool) else self.lengths[rows]
-        return batch_of(_take(self.X, rows), start, lengths, _take(self.targets, rows))
+        return make_batch(_take(self.X, rows), start, lengths, _take(self.targets, rows))
 
 
 class ParquetRows(Source):
@@ -226,7 +226,7 @@ class ParquetRows(Source):
         self.steps = int(np.diff(self._starts).max(initial=0)) if self.decided.long else None
 
     def digest(self) -> str:
-        """Of the files' contents."""
+        """Return the digest of the files' contents."""
         return digest((source_digest(self.lines.paths), self.steps))
 
     def read_as(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class ParquetRows(Source):
     def _batch(self, table: Any, place: Callable[[int], str], start: int) -> Batch:
         rows = read(Table(table, self.lines.name, place), self.decided, self.steps, complete=False)
         lengths = rows.lengths if isinstance(self.lengths, str) else self.lengths
-        return batch_of(rows.X, start, lengths, as_labels(rows.targets, "targets"))
+        return make_batch(rows.X, start, lengths, as_labels(rows.targets, "targets"))
 
     def _chunks(self, name: str) -> Iterator[Any]:
         return (table[name] for table in self.lines.chunks([name]))
@@ -292,7 +292,7 @@ class Window(Source):
         self.source, self.raw, self.first, self.rows = source, raw, first, min(last, source.rows) - first
 
     def digest(self) -> str:
-        """Of all rows."""
+        """Return the digest of all rows."""
         return self.source.digest() if self.raw is None else digest((self.source.digest(), self.raw.digest()))
 
     def read_as(self) -> dict[str, Any]:
@@ -302,23 +302,23 @@ class Window(Source):
     def read(self, ranges: Sequence[Range]) -> Iterator[Batch]:
         """Yield the rows of some ranges."""
         moved = [(first + self.first, last + self.first) for first, last in ranges]
-        found = self.source.read(moved)
-        return found if self.raw is None else map(_with_raw, found, self.raw.read(moved))
+        batches = self.source.read(moved)
+        return batches if self.raw is None else map(_with_raw, batches, self.raw.read(moved))
 
     def take(self, rows: np.ndarray) -> Batch:
         """Return the rows at some places."""
-        found = self.source.take(rows + self.first)
-        return found if self.raw is None else _with_raw(found, self.raw.take(rows + self.first))
+        batch = self.source.take(rows + self.first)
+        return batch if self.raw is None else _with_raw(batch, self.raw.take(rows + self.first))
 
 
-def _with_raw(batch: Batch, other: Batch) -> Batch:
-    if not np.array_equal(batch.ids, other.ids):
+def _with_raw(batch: Batch, raw: Batch) -> Batch:
+    if not np.array_equal(batch.ids, raw.ids):
         raise InputError("raw= must have the rows of the data in their order, and its ids are others.")
-    (_, labels), (_, others) = plain(batch.X, "the data"), plain(other.X, "raw=")
-    times, their_times = (getattr(one, "step_labels", None) for one in (labels, others))
+    (_, labels), (_, others) = plain(batch.X, "the data"), plain(raw.X, "raw=")
+    times, their_times = (getattr(side, "step_labels", None) for side in (labels, others))
     if times is not None and their_times is not None and not np.array_equal(times.astype(str), their_times.astype(str)):
         raise InputError("raw= must have the rows of the data at the same times, and its times are others.")
-    return replace(batch, raw=other.X)
+    return replace(batch, raw=raw.X)
 
 
 # ---------------------------------------------------------------------- what a user names
@@ -344,11 +344,11 @@ def open_source(
         If there is no such file, or the options do not fit the data.
     """
     reading = (id, time, features, shape, lengths, targets, variable, value)
-    source = _opened(data, *reading)
-    return Window(source, None if raw is None else _opened(raw, *reading), rows)
+    source = _open(data, *reading)
+    return Window(source, None if raw is None else _open(raw, *reading), rows)
 
 
-def _opened(
+def _open(
     data: Any,
     id: str | None,
     time: str | None,
@@ -393,8 +393,8 @@ def _opened(
     if named:
         raise InputError("id=, time= and features= name columns of tables; of other data leave them out.")
     if paths is not None:
-        data = _mapped(paths)
-    data = _rows_first(data)
+        data = _memory_map(paths)
+    data = _to_rows(data)
     if not _is_indexed(data):
         raise InputError(
             f"a {type(data).__name__} is no data set: give arrays, tables or paths. Put batches together first, or write them "
@@ -403,7 +403,7 @@ def _opened(
     return Indexed(data, shape, lengths, targets)
 
 
-def check_apart(folder: Path, data: Any) -> None:
+def check_separate(folder: Path, data: Any) -> None:
     """Refuse a folder that is a file, or in which the data are looked for: parts would be read as data.
 
     Raises
@@ -412,7 +412,7 @@ def check_apart(folder: Path, data: Any) -> None:
         If it is.
     """
     named = data if isinstance(data, (list, tuple)) else [data]
-    places = {Path(one).resolve() for one in named if isinstance(one, (str, os.PathLike))}
+    places = {Path(path).resolve() for path in named if isinstance(path, (str, os.PathLike))}
     if folder.is_file() or places & {folder.resolve(), *folder.resolve().parents}:
         raise InputError(f"{folder} must be a folder of its own, apart from the data.")
 
@@ -429,33 +429,33 @@ def _paths(data: Any) -> list[Path] | None:
     """Return the files that data name: themselves, those in a list, or all Parquet files below a folder; else None."""
     if isinstance(data, (str, os.PathLike)):
         return list_files(Path(data))
-    if isinstance(data, (list, tuple)) and data and all(isinstance(one, (str, os.PathLike)) for one in data):
-        return [path for one in data for path in list_files(Path(one))]
+    if isinstance(data, (list, tuple)) and data and all(isinstance(path, (str, os.PathLike)) for path in data):
+        return [path for folder in data for path in list_files(Path(folder))]
     return None
 
 
-def _mapped(paths: list[Path]) -> np.ndarray:
+def _memory_map(paths: list[Path]) -> np.ndarray:
     """Return the array of a file, mapped into memory."""
-    other = next((path for path in paths if path.suffix.lower() != ".npy"), None)
-    if other is not None:
-        raise InputError(f"{other} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy).")
+    unknown = next((path for path in paths if path.suffix.lower() != ".npy"), None)
+    if unknown is not None:
+        raise InputError(f"{unknown} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy).")
     if len(paths) != 1:
         raise InputError(
             "several .npy files: for a model of several inputs give a list of np.load(file, mmap_mode='r')."
         )
     try:
-        found: np.ndarray = np.load(paths[0], mmap_mode="r")
+        array: np.ndarray = np.load(paths[0], mmap_mode="r")
     except ValueError as error:
         raise InputError(f"{paths[0]} is no array that can be read: {error}") from None
-    return found
+    return array
 
 
-def _rows_first(data: Any) -> Any:
+def _to_rows(data: Any) -> Any:
     """Return tables and arrays of xarray as rows with their names, of each of several inputs; other data as they are."""
     if isinstance(data, Mapping) and not is_dataset(data):
-        return {key: _rows_first(value) for key, value in data.items()}
+        return {key: _to_rows(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_rows_first(value) for value in data]
+        return [_to_rows(value) for value in data]
     if not is_frame(data) and not is_xarray(data):
         return data
     values, labels = plain(data, "the data")
@@ -474,7 +474,7 @@ def _is_indexed(data: Any) -> bool:
     return hasattr(data, "shape") or isinstance(data, (Sequences, Wide))
 
 
-def _reshaped(X: Any, shape: Sequence[int]) -> np.ndarray:
+def _reshape(X: Any, shape: Sequence[int]) -> np.ndarray:
     """Return rows in another shape; the columns of a table become an array."""
     array = plain(X, "the data")[0]
     try:

@@ -15,8 +15,8 @@ import numpy as np
 from ..errors import InputError, check_options, import_pyarrow
 from ..explanation import storage
 from ..results import Explanation, JointExplanation
-from .folder import about, failures, is_sound, locked, parts_in, read_part
-from .rows import rows_of
+from .folder import failed_rows, is_intact, parts_in, read_description, read_part, run_lock
+from .rows import select_rows
 
 SAMPLE = 1000
 
@@ -24,9 +24,9 @@ SAMPLE = 1000
 class ExplanationDataset:
     """The explanations in a folder that ``explain_dataset`` wrote, read as they are asked for.
 
-    ``len(found)`` is the number of rows that could be explained. ``found[10:20]``, ``found[5]`` and ``found[[3, 1]]`` are
-    an ``Explanation`` of those, ``found[:]`` of all; they have the ``row_ids`` of the rows. Rows that could not be
-    explained are in ``failed()``.
+    ``len(results)`` is the number of rows that could be explained. ``results[10:20]``, ``results[5]`` and
+    ``results[[3, 1]]`` are an ``Explanation`` of these rows, ``results[:]`` of all; they have the ``row_ids`` of the rows.
+    Rows that could not be explained are in ``failed()``.
 
     Attributes
     ----------
@@ -38,16 +38,15 @@ class ExplanationDataset:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self.paths, self._told = _parts_of(self.folder)
+        self.paths, self._descriptions = _describe_parts(self.folder)
         if not self.paths:
             raise InputError(
                 f"{folder} is no folder of explanations: explain_dataset has not written a part to it{_hint(self.folder)}."
             )
 
     def __repr__(self) -> str:
-        return (
-            f"<ExplanationDataset {self.folder}: {len(self)} of {self._told[0]['run']} rows in {len(self.paths)} parts>"
-        )
+        rows = self._descriptions[0]["run"]
+        return f"<ExplanationDataset {self.folder}: {len(self)} of {rows} rows in {len(self.paths)} parts>"
 
     # ------------------------------------------------------------------ what is there
     def __len__(self) -> int:
@@ -56,28 +55,36 @@ class ExplanationDataset:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Return on what the explanations depend: digests, and options as they are."""
-        fingerprint: dict[str, Any] = self._told[0]["fingerprint"]
+        fingerprint: dict[str, Any] = self._descriptions[0]["fingerprint"]
         return fingerprint
 
     @property
     def is_complete(self) -> bool:
         """Return whether all parts are there."""
-        return len(self.paths) == self._told[0]["parts"]
+        return len(self.paths) == self._descriptions[0]["parts"]
 
     @property
     def errors(self) -> dict[str, int]:
         """How many rows could not be explained, by the kind of error."""
-        found: Counter[str] = Counter()
-        for told in self._told:
-            found.update(told["errors"])
-        return dict(found)
+        counts: Counter[str] = Counter()
+        for description in self._descriptions:
+            counts.update(description["errors"])
+        return dict(counts)
 
     def failed(self) -> list[tuple[Any, str]]:
         """Return id and error of each row that could not be explained."""
-        return list(failures([path for path, told in zip(self.paths, self._told, strict=True) if told["errors"]]))
+        return list(
+            failed_rows(
+                [
+                    path
+                    for path, description in zip(self.paths, self._descriptions, strict=True)
+                    if description["errors"]
+                ]
+            )
+        )
 
     def parquet(self) -> Any:
-        """All columns of all parts, as a ``pyarrow.dataset.Dataset``, for queries."""
+        """Return all columns of all parts, as a ``pyarrow.dataset.Dataset``, for queries."""
         import pyarrow.dataset
 
         return pyarrow.dataset.dataset([str(path) for path in self.paths], format="parquet")
@@ -85,9 +92,9 @@ class ExplanationDataset:
     # ------------------------------------------------------------------ explanations
     def __getitem__(self, rows: Any) -> Explanation:
         places = np.arange(len(self))[rows]
-        one = places.ndim == 0
-        explanation = self._taken(np.atleast_1d(places))
-        return explanation[0] if one else explanation
+        is_single = places.ndim == 0
+        explanation = self._select(np.atleast_1d(places))
+        return explanation[0] if is_single else explanation
 
     def parts(self) -> Iterator[Explanation]:
         """Yield the explanations part by part, of those parts that have some."""
@@ -96,7 +103,7 @@ class ExplanationDataset:
                 yield self._part(place)
 
     def sample(self, rows: int = SAMPLE, seed: int = 0) -> Explanation:
-        """The explanation of rows drawn at random, in their order; of all, where there are no more."""
+        """Return the explanation of rows drawn at random, in their order; of all rows if there are no more."""
         if rows >= len(self):
             return self[:]
         return self[np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False))]
@@ -126,30 +133,35 @@ class ExplanationDataset:
     @cached_property
     def _ends(self) -> np.ndarray:
         """How many rows were explained up to the end of each part."""
-        return np.cumsum([told["rows"] - sum(told["errors"].values()) for told in self._told], dtype=np.int64)
+        return np.cumsum(
+            [description["rows"] - sum(description["errors"].values()) for description in self._descriptions],
+            dtype=np.int64,
+        )
 
     def _part(self, place: int) -> Explanation:
         """Return the explanation of the rows of a part that could be explained."""
         path = self.paths[place]
-        found = storage.parse(import_pyarrow().BufferReader(read_part(path)), Explanation, path)
-        return found if isinstance(found, Explanation) else JointExplanation(found)
+        explanation = storage.parse(import_pyarrow().BufferReader(read_part(path)), Explanation, path)
+        return explanation if isinstance(explanation, Explanation) else JointExplanation(explanation)
 
-    def _taken(self, places: np.ndarray) -> Explanation:
+    def _select(self, places: np.ndarray) -> Explanation:
         if not len(places):
             raise InputError(
                 "no rows were asked for." if len(self) else f"{self.folder} holds no rows that could be explained."
             )
         of_part = np.searchsorted(self._ends, places, side="right")
-        found = []
+        explanations = []
         for part in np.unique(of_part):
             local = places[of_part == part] - (self._ends[part - 1] if part else 0)
-            whole = self._part(part)
-            found.append(
-                whole if len(whole.gap) == len(local) and (np.diff(local) == 1).all() else rows_of(whole, local)
+            explanation = self._part(part)
+            explanations.append(
+                explanation
+                if len(explanation.gap) == len(local) and (np.diff(local) == 1).all()
+                else select_rows(explanation, local)
             )
-        joined = found[0] if len(found) == 1 else type(found[0]).concat(found)
+        joined = explanations[0] if len(explanations) == 1 else type(explanations[0]).concat(explanations)
         order = np.argsort(np.argsort(of_part, kind="stable"), kind="stable")
-        return joined if (np.diff(order) == 1).all() else rows_of(joined, order)
+        return joined if (np.diff(order) == 1).all() else select_rows(joined, order)
 
 
 @dataclass(frozen=True)
@@ -180,24 +192,24 @@ def status(folder: str | os.PathLike[str]) -> Status:
     """
     check_options(folder=folder)
     place = Path(folder)
-    found = list(parts_in(_checked(place)).values())
-    if not found and _hint(place):
+    paths = list(parts_in(_existing_folder(place)).values())
+    if not paths and _hint(place):
         raise InputError(f"{folder} holds no run of explain_dataset{_hint(place)}.")
-    sound = [about(path) for path in found if is_sound(path)]
+    sound = [read_description(path) for path in paths if is_intact(path)]
     errors: Counter[str] = Counter()
-    for told in sound:
-        errors.update(told["errors"])
+    for description in sound:
+        errors.update(description["errors"])
     try:
-        with locked(place, 0):
+        with run_lock(place, 0):
             running = False
     except InputError:
         running = True
     rows, parts = (sound[0]["run"], sound[0]["parts"]) if sound else (None, None)
-    done = sum(told["rows"] for told in sound)
-    return Status(done, rows, len(sound), parts, len(found) - len(sound), dict(errors), running)
+    done = sum(description["rows"] for description in sound)
+    return Status(done, rows, len(sound), parts, len(paths) - len(sound), dict(errors), running)
 
 
-def _parts_of(folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:
+def _describe_parts(folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:
     """Return the parts of a run, and what their metadata say.
 
     Raises
@@ -205,17 +217,22 @@ def _parts_of(folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:
     InputError
         If there is no such folder, or its parts are of several runs.
     """
-    paths = list(parts_in(_checked(folder)).values())
-    told = [about(path) for path in paths]
-    other = next(
-        (path for path, one in zip(paths, told, strict=True) if one["fingerprint"] != told[0]["fingerprint"]), None
+    paths = list(parts_in(_existing_folder(folder)).values())
+    descriptions = [read_description(path) for path in paths]
+    foreign = next(
+        (
+            path
+            for path, description in zip(paths, descriptions, strict=True)
+            if description["fingerprint"] != descriptions[0]["fingerprint"]
+        ),
+        None,
     )
-    if other is not None:
-        raise InputError(f"{other} is of another run than {paths[0].name}: remove one of them.")
-    return paths, told
+    if foreign is not None:
+        raise InputError(f"{foreign} is of another run than {paths[0].name}: remove one of them.")
+    return paths, descriptions
 
 
-def _checked(folder: Path) -> Path:
+def _existing_folder(folder: Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder} is a file: name the folder that a run writes to.")
     if not folder.is_dir():

@@ -20,7 +20,7 @@ import psutil
 
 from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError, needed
-from .rows import Part, RowExplainer, said
+from .rows import Part, RowExplainer, format_error
 from .sources import Batch
 
 IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits
@@ -33,10 +33,10 @@ class Work(Protocol):
     """Explains batches, in any order."""
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Part]]:
-        """Pairs of a batch and what came out."""
+        """Yield each batch with its explained part."""
 
 
-def here(explain: RowExplainer) -> Work:
+def in_this_process(explain: RowExplainer) -> Work:
     """Explain in this process."""
     return lambda batches: ((batch, explain(batch)) for batch in batches)
 
@@ -62,7 +62,7 @@ def processes(explain: RowExplainer, count: int) -> Iterator[Work]:
 
         def start() -> Any:
             return loky.ProcessPoolExecutor(
-                count, initializer=_begin, initargs=(str(file), os.getpid()), env=dict.fromkeys(THREADS, threads)
+                count, initializer=_initialize, initargs=(str(file), os.getpid()), env=dict.fromkeys(THREADS, threads)
             )
 
         pool = _Pool(start, count * IN_FLIGHT)
@@ -80,7 +80,7 @@ class _Pool:
         self._start, self._most, self._executor = start, most, start()
 
     def close(self, *, kill: bool = True) -> None:
-        """End the processes, whatever they do, or let them clean up."""
+        """Stop the processes, at once or after they have cleaned up."""
         self._executor.shutdown(wait=True, kill_workers=kill)
 
     def explain(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Part]]:
@@ -103,16 +103,16 @@ class _Pool:
                         f"worker processes died {deaths} times one after the other, as they do where memory runs out: take "
                         "fewer workers, fewer rows_per_part, or a smaller max_memory."
                     ) from broken[0].exception()
-                waiting = self._again(list(waiting.values()))
+                waiting = self._restart(list(waiting.values()))
 
-    def _again(self, batches: list[Batch]) -> dict[Future[Part], Batch]:
+    def _restart(self, batches: list[Batch]) -> dict[Future[Part], Batch]:
         self.close()
         self._executor = self._start()
         return {self._executor.submit(_explain, batch): batch for batch in batches}
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
@@ -122,30 +122,30 @@ def cores() -> int:
 # ---------------------------------------------------------------------- the model, once for all
 def dump(explain: RowExplainer, file: Path, sharers: int = 1) -> None:
     """Write what explains to a file that other processes map into their memory, weights and all."""
-    whole = with_rules((explain, sharers))
+    payload = with_rules((explain, sharers))
     try:
         if "torch" in sys.modules:
             import torch
 
-            torch.save(whole, file, pickle_module=cloudpickle)
+            torch.save(payload, file, pickle_module=cloudpickle)
         else:
-            file.write_bytes(cloudpickle.dumps(whole))
+            file.write_bytes(cloudpickle.dumps(payload))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise InputError(f"the model cannot be sent to other processes: {type(error).__name__}: {error}") from error
 
 
-def loaded(file: Path) -> RowExplainer:
-    """What ``dump`` wrote; torch's tensors stay in the file until they are read."""
+def load_explainer(file: Path) -> RowExplainer:
+    """Return what ``dump`` wrote; torch's tensors stay in the file until they are read."""
     import zipfile
 
     if zipfile.is_zipfile(file):
         import torch
 
-        whole = torch.load(file, weights_only=False, mmap=True, map_location=None)
+        payload = torch.load(file, weights_only=False, mmap=True, map_location=None)
     else:
-        whole = pickle.loads(file.read_bytes())
+        payload = pickle.loads(file.read_bytes())
     explain: RowExplainer
-    explain, sharers = received(whole)
+    explain, sharers = received(payload)
     explain.share_memory_among(sharers)
     return explain.__enter__()  # as long as the process lives
 
@@ -154,15 +154,15 @@ def loaded(file: Path) -> RowExplainer:
 _explainer: RowExplainer | str = "not loaded"  # or why it cannot be
 
 
-def _begin(file: str, parent: int) -> None:
+def _initialize(file: str, parent: int) -> None:
     """Get ready, and end with the process that started this one."""
     global _explainer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with, args=(psutil.Process(parent),), daemon=True).start()
     try:
-        _explainer = loaded(Path(file))
+        _explainer = load_explainer(Path(file))
     except Exception as error:  # the process lives, so that somebody learns why
-        _explainer = said(error)
+        _explainer = format_error(error)
 
 
 def _end_with(parent: psutil.Process) -> None:
