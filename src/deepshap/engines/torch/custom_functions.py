@@ -290,18 +290,18 @@ class Derivatives:
 
     def __init__(self, state: ModelState, layer: Any, rules: dict[Any, Any]) -> None:
         self._state, self._layer, self._rules = state, layer, rules
-        self.taken = False
+        self.are_taken = False
 
     def run_plain(self, run: Callable[[], T]) -> T:
         """Run the unmodified model, without gradients unless it asks for some."""
-        if not self.taken:
+        if not self.are_taken:
             try:
                 with preserve_run(self._state), torch.no_grad():
                     return run()
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise
-        self.taken = True
+        self.are_taken = True
         with preserve_run(self._state), torch.enable_grad():
             return run()
 
@@ -319,11 +319,11 @@ class Derivatives:
             if self._rules or USER_OPERATIONS:
                 lost = " Without rules that are registered, which would be lost by it, that is done for you."
                 raise UnsupportedOperationError(f"{refusal}{lost}") from None
-        self.taken = True
+        self.are_taken = True
         try:
             return run()
         except (UnsupportedOperationError, RuntimeError) as error:
-            self.taken = False
+            self.are_taken = False
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise UnsupportedOperationError(
@@ -332,7 +332,7 @@ class Derivatives:
 
     def recorded(self, call: RowsFunction, rows: Sequence[Tensor]) -> RowsFunction:
         """Return the model as a function of rows; if it takes derivatives, as its recorded program."""
-        if not self.taken or self._layer is not None or self._rules or USER_OPERATIONS:
+        if not self.are_taken or self._layer is not None or self._rules or USER_OPERATIONS:
             return call
         if "triton" not in sys.modules and find_spec("triton") is not None and not triton_is_safe():
             raise UnsupportedOperationError(

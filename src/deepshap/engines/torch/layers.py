@@ -89,8 +89,8 @@ def layer_values_through(
         return replace(values, lambda t: next(new) if t.is_floating_point() else t)
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        taken = iter(changed([a for a in args if isinstance(a, Tensor)]))
-        return tuple(next(taken) if isinstance(a, Tensor) else a for a in args)
+        new_values = iter(changed([a for a in args if isinstance(a, Tensor)]))
+        return tuple(next(new_values) if isinstance(a, Tensor) else a for a in args)
 
     def after(_: nn.Module, args: Any, result: Any) -> Any:
         return changed(result)

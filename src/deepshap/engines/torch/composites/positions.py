@@ -144,9 +144,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     axes = [k for k, e in enumerate(axis_entries) if isinstance(e, Tensor)]
     moved, size = sliced.movedim(axes, tuple(range(len(axes)))), [sliced.shape[a] for a in axes]
     rest = moved.shape[len(axes) :]
-    places = _join_indices([axis_entries[a] for a in axes], size)
-    shape = places.shape
-    values = lookup(_to_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(places))
+    flat_positions = _join_indices([axis_entries[a] for a in axes], size)
+    shape = flat_positions.shape
+    values = lookup(_to_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(flat_positions))
     values = values.reshape((*shape, *rest))
     if advanced == list(range(advanced[0], advanced[-1] + 1)):  # otherwise the axes of the positions come first
         values = values.movedim(tuple(range(len(shape))), tuple(range(axes[0], axes[0] + len(shape))))
@@ -237,10 +237,10 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
 
     The flat positions are found by indexing a tensor of all flat positions in the same way.
     """
-    places = torch.arange(input.numel(), device=input.device).reshape(input.shape)[tuple(indices)]
-    values = torch.as_tensor(values, dtype=input.dtype, device=input.device).expand(places.shape).flatten()
+    flat_positions = torch.arange(input.numel(), device=input.device).reshape(input.shape)[tuple(indices)]
+    values = torch.as_tensor(values, dtype=input.dtype, device=input.device).expand(flat_positions.shape).flatten()
     put = scatter_add if accumulate else scatter
-    return put(input.flatten(), 0, places.flatten(), values).reshape(input.shape)
+    return put(input.flatten(), 0, flat_positions.flatten(), values).reshape(input.shape)
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
@@ -285,9 +285,9 @@ def scatter_reduce(
 def _scatter_max(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return the maximum of the value at each position along an axis and the values scattered to it."""
     inner = tuple(slice(None) if axis == dim % input.dim() else slice(n) for axis, n in enumerate(index.shape))
-    at, values = index.movedim(dim, -1).unsqueeze(-2), src.movedim(dim, -1).unsqueeze(-2)
-    places = torch.arange(input.shape[dim], device=input.device).unsqueeze(-1)
-    scattered = torch.where(at == places, values, -torch.inf)
+    index_last, values = index.movedim(dim, -1).unsqueeze(-2), src.movedim(dim, -1).unsqueeze(-2)
+    candidates = torch.arange(input.shape[dim], device=input.device).unsqueeze(-1)
+    scattered = torch.where(index_last == candidates, values, -torch.inf)
     result = input.clone()
     result[inner] = torch.cat([input[inner].movedim(dim, -1).unsqueeze(-1), scattered], -1).amax(-1).movedim(-1, dim)
     return result

@@ -63,9 +63,9 @@ def scatter_reduce(
     if reduce == "prod":
         return _scatter_product(input, dim, index, src, include_self)
     inner = tuple(slice(size) for axis, size in enumerate(index.shape) if axis != dim % input.dim())
-    places, sources, targets = (t.movedim(dim, -1) for t in (index, _crop_to_index(src, index), input))
-    in_place = torch.arange(targets.shape[-1], device=index.device).expand(*places.shape[:-1], -1)
-    to, among = torch.cat([in_place, places], -1), torch.cat([targets[inner], sources], -1)
+    index_last, sources, targets = (t.movedim(dim, -1) for t in (index, _crop_to_index(src, index), input))
+    own_positions = torch.arange(targets.shape[-1], device=index.device).expand(*index_last.shape[:-1], -1)
+    to, among = torch.cat([own_positions, index_last], -1), torch.cat([targets[inner], sources], -1)
     if not include_self:  # values of the input count only where nothing is scattered
         to = _drop_overwritten(to, targets.shape[-1])
     extremes = _group_max(among, to, targets.shape[-1] + 1)[..., :-1]
@@ -110,8 +110,8 @@ def segment_reduce(
 ) -> Tensor:
     """Return sums, means, products or extremes of consecutive parts of an axis."""
     lengths = require_equal_index(offsets.diff(dim=-1) if lengths is None else lengths)
-    ends, places = lengths.cumsum(-1).unsqueeze(-2), torch.arange(data.shape[dim], device=lengths.device)
-    index = (places.unsqueeze(-1) >= ends).sum(-1)
+    ends, numbers = lengths.cumsum(-1).unsqueeze(-2), torch.arange(data.shape[dim], device=lengths.device)
+    index = (numbers.unsqueeze(-1) >= ends).sum(-1)
     index = index.reshape(*index.shape, *[1] * (data.dim() - index.dim())).expand(data.shape)
     name = {"mean": "sum", "max": "amax", "min": "amin"}.get(reduce, reduce)
     start = _NEUTRAL[name] if initial is None else initial

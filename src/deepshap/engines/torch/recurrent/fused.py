@@ -147,7 +147,7 @@ def _tiles(network: Network, outputs: int) -> list[np.ndarray]:
     columns = -(-examples // wide)
     count = min(per_row, max(-(-per_row * wide // fitting), -(-threads // columns)))
     references, examples_of = np.array_split(np.arange(per_row), count), np.array_split(np.arange(examples), columns)
-    return [(tile[:, None] + per_row * those).ravel() for those in examples_of for tile in references]
+    return [(tile[:, None] + per_row * members).ravel() for members in examples_of for tile in references]
 
 
 def _ends(network: Network, source: _Sequence, m_states: list[Tensor]) -> np.ndarray:

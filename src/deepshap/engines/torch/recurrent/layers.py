@@ -51,76 +51,80 @@ class Settings:
         return 1 - self.time_axis
 
 
-def _rule(step: OperationRecord, m_output: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+def _rule(record: OperationRecord, m_output: Tensor | None, *m_rest: Tensor) -> list[Tensor | None]:
     """Return multipliers (outputs, references, ...) of what the network took, from those of its results."""
-    settings: Settings = step.arguments[-1]
-    network = _network(step, settings)
-    m_states, selected = others[: len(step.outputs) - 1], others[len(step.outputs) - 1 :]
-    shape = *m_states[0].shape[:2], *step.outputs[0].shape
-    axis, state_axis = (BatchAxis(settings.row_axis), BatchAxis(1)) if step.pairs.all_pairs else (None, None)
+    settings: Settings = record.arguments[-1]
+    network = _network(record, settings)
+    m_states, selected = m_rest[: len(record.outputs) - 1], m_rest[len(record.outputs) - 1 :]
+    shape = *m_states[0].shape[:2], *record.outputs[0].shape
+    axis, state_axis = (BatchAxis(settings.row_axis), BatchAxis(1)) if record.pairs.all_pairs else (None, None)
     states = [flatten_pairs(m, state_axis) for m in m_states]
-    sums = settings.sums if step.varying[0] else None
+    sums = settings.sums if record.varying[0] else None
     compiled = fused.available(network, shape[0])
     if compiled and sums is None and single.is_possible(network):
         m = (
             None
             if m_output is None and not selected
-            else output_multipliers(step, shape, m_output, selected).flatten(2, 3)
+            else output_multipliers(record, shape, m_output, selected).flatten(2, 3)
         )
         m_x, first = single.run(network, m, list(m_states))
-        return [v for v, varies in zip((m_x.reshape(*shape[:-1], -1), *first), step.varying, strict=True) if varies]
+        return [v for v, varies in zip((m_x.reshape(*shape[:-1], -1), *first), record.varying, strict=True) if varies]
     if compiled:
-        flat, at = _flat(step, settings, shape, m_output, selected)
+        flat, at = _flat(record, settings, shape, m_output, selected)
         m_x, m_first = fused.run(network, flat, states, sums is not None, at)
         m_x = m_x if sums is not None else m_x.reshape(*shape[:-1], -1)
     else:
-        rows = flatten_pairs(output_multipliers(step, shape, m_output, selected), axis)
+        rows = flatten_pairs(output_multipliers(record, shape, m_output, selected), axis)
         m_x, m_first = stepwise.run(network, rows.flatten(1, -2), states, sums is not None)
-        m_x = m_x if sums is not None else unflatten_pairs(m_x.reshape(*rows.shape[:-1], -1), step.pairs, axis)
+        m_x = m_x if sums is not None else unflatten_pairs(m_x.reshape(*rows.shape[:-1], -1), record.pairs, axis)
     if sums is not None:
         sums.add(m_x)
-    first = [unflatten_pairs(m, step.pairs, state_axis) for m in m_first]
+    first = [unflatten_pairs(m, record.pairs, state_axis) for m in m_first]
     multipliers = [None if sums is not None else m_x, *first]
-    return [m for m, varies in zip(multipliers, step.varying, strict=True) if varies]
+    return [m for m, varies in zip(multipliers, record.varying, strict=True) if varies]
 
 
 def _flat(
-    step: OperationRecord, settings: Settings, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
+    record: OperationRecord,
+    settings: Settings,
+    shape: Sequence[int],
+    m_output: Tensor | None,
+    selected: Sequence[Tensor],
 ) -> tuple[Tensor, dict[int, int] | None]:
     """Return the output's multipliers (outputs, references, flat, features); if only single steps were selected, just those."""
-    only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in step.selected)
+    only_steps = settings.sizes is None and all(where == settings.time_axis for where, _ in record.selected)
     if m_output is not None or not only_steps:
-        return output_multipliers(step, shape, m_output, selected).flatten(2, -2), None
+        return output_multipliers(record, shape, m_output, selected).flatten(2, -2), None
     by_step: dict[int, Tensor] = {}
-    for (_, t), m in zip(step.selected, selected, strict=True):
+    for (_, t), m in zip(record.selected, selected, strict=True):
         by_step[t] = by_step[t] + m if t in by_step else m
-    no_steps = step.outputs[0].new_zeros(*shape[:2], 0, shape[-1])
+    no_steps = record.outputs[0].new_zeros(*shape[:2], 0, shape[-1])
     return torch.cat([no_steps, *by_step.values()], 2), {t: k for k, t in enumerate(by_step)}
 
 
 def output_multipliers(
-    step: OperationRecord, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
+    record: OperationRecord, shape: Sequence[int], m_output: Tensor | None, selected: Sequence[Tensor]
 ) -> Tensor:
     """Return the output's multipliers at all steps, with those of selected entries added in their positions."""
     if m_output is not None and not selected:
         return m_output
-    output_multipliers = step.outputs[0].new_zeros(shape) if m_output is None else m_output.clone()
-    for (axis, index), m in zip(step.selected, selected, strict=True):
-        output_multipliers.select(axis + 2, index).add_(m)
-    return output_multipliers
+    total = record.outputs[0].new_zeros(shape) if m_output is None else m_output.clone()
+    for (axis, index), m in zip(record.selected, selected, strict=True):
+        total.select(axis + 2, index).add_(m)
+    return total
 
 
-def _network(step: OperationRecord, settings: Settings) -> Network:
+def _network(record: OperationRecord, settings: Settings) -> Network:
     """Return the network with what its runs on both sides kept for the rule."""
-    assert step.reference is not None
-    data, sizes = step.arguments[0], settings.sizes
+    assert record.reference is not None
+    data, sizes = record.arguments[0], settings.sizes
     if sizes is None:
-        rows = data.shape[settings.row_axis] * (step.pairs.references if step.pairs.all_pairs else 1)
+        rows = data.shape[settings.row_axis] * (record.pairs.references if record.pairs.all_pairs else 1)
         sizes = (rows,) * data.shape[settings.time_axis]
-    example, reference = step.memory, step.reference.memory
+    example, reference = record.memory, record.reference.memory
     steps = Steps(sizes, settings.batch_first)
     sides = example.traces[0].steps, reference.traces[0].steps
-    pairing = Pairing.of(step.pairs, steps, *sides, step.reference.arguments[-1].repeated.period is not None)
+    pairing = Pairing.of(record.pairs, steps, *sides, record.reference.arguments[-1].repeated.period is not None)
     return Network(settings.levels, example, reference, pairing)
 
 

@@ -151,70 +151,70 @@ def _step_before(states: list[Tensor]) -> OperationRecord | None:
 
 
 # ---------------------------------------------------------------------- the rule
-def _rule(step: OperationRecord, m_h: Tensor | None, *others: Tensor) -> list[Tensor | None]:
+def _rule(record: OperationRecord, m_h: Tensor | None, *m_rest: Tensor) -> list[Tensor | None]:
     """Return multipliers (outputs, references, ...) of what a single step took, from those of its new states."""
-    count = len(step.outputs)
-    shape = [*(others[0] if m_h is None else m_h).shape[:2], *step.outputs[0].shape]
-    states = [output_multipliers(step, shape, m_h, others[count - 1 :]), *others[: count - 1]]
-    sides = _sides(step)
-    network = _network(step, *sides)
+    count = len(record.outputs)
+    shape = [*(m_rest[0] if m_h is None else m_h).shape[:2], *record.outputs[0].shape]
+    states = [output_multipliers(record, shape, m_h, m_rest[count - 1 :]), *m_rest[: count - 1]]
+    sides = _sides(record)
+    network = _network(record, *sides)
     if fused.available(network, shape[0]) and single.is_possible(network):
-        multipliers = _by_kernels(network, _chain(step, sides), states)
+        multipliers = _by_kernels(network, _chain(record, sides), states)
     else:
-        axis = FIRST if step.pairs.all_pairs else None
+        axis = FIRST if record.pairs.all_pairs else None
         rows = [flatten_pairs(m, axis) for m in states]
         m_x, first = stepwise.run(network, torch.zeros_like(rows[0]), [m.unsqueeze(1) for m in rows], False)
-        multipliers = [unflatten_pairs(m, step.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
-    return _select_varying(step, multipliers)
+        multipliers = [unflatten_pairs(m, record.pairs, axis) for m in (m_x, *(m.squeeze(1) for m in first))]
+    return _select_varying(record, multipliers)
 
 
-def _select_varying(step: OperationRecord, multipliers: list[Any]) -> list[Tensor | None]:
-    return [m for m, varies in zip(multipliers, step.varying, strict=False) if varies]
+def _select_varying(record: OperationRecord, multipliers: list[Any]) -> list[Tensor | None]:
+    return [m for m, varies in zip(multipliers, record.varying, strict=False) if varies]
 
 
-def _network(step: OperationRecord, example: CellStep, reference: CellStep) -> Network:
+def _network(record: OperationRecord, example: CellStep, reference: CellStep) -> Network:
     """Return one layer with one step, and what the step kept on both sides."""
-    rows = len(step.outputs[0]) * (step.pairs.references if step.pairs.all_pairs else 1)
+    rows = len(record.outputs[0]) * (record.pairs.references if record.pairs.all_pairs else 1)
     steps = Steps((rows,)), example.traces[0].steps, reference.traces[0].steps
-    pairing = Pairing.of(step.pairs, *steps, reference.tiled)
-    _, _, *weights = step.arguments
-    return Network([[_level(example.cell, weights, step.keywords)]], example, reference, pairing)
+    pairing = Pairing.of(record.pairs, *steps, reference.tiled)
+    _, _, *weights = record.arguments
+    return Network([[_level(example.cell, weights, record.keywords)]], example, reference, pairing)
 
 
-def _sides(step: OperationRecord, selection: RowSelection | None = None) -> tuple[CellStep, CellStep]:
-    assert step.reference is not None
-    reference = step.reference
-    return step.memory, reference.memory if selection is None else reference.memory.among(selection)
+def _sides(record: OperationRecord, selection: RowSelection | None = None) -> tuple[CellStep, CellStep]:
+    assert record.reference is not None
+    reference = record.reference
+    return record.memory, reference.memory if selection is None else reference.memory.among(selection)
 
 
 def _by_kernels(network: Network, chain: Chain, m_states: list[Tensor]) -> list[Tensor | None]:
     """Return the multipliers of the first step's operands, and store those of the steps before it in their records."""
     outputs, references, examples = m_states[0].shape[:3]
-    steps, sides = zip(*chain, strict=True)
+    records, sides = zip(*chain, strict=True)
     rows = single.rows_of(network, outputs, references)
     traces = [(x.traces[0], r.traces[0]) for x, r in sides]
     m_x, first = single.back_through(network.flat_levels[0], traces, rows, [m.flatten(0, 2) for m in m_states])
-    for k, (before, m) in enumerate(zip(steps[1:], m_x[1:], strict=True), 2):
-        m_first = first if k == len(steps) else [None] * len(first)
+    for k, (earlier, m) in enumerate(zip(records[1:], m_x[1:], strict=True), 2):
+        m_first = first if k == len(records) else [None] * len(first)
         multipliers = [None if v is None else v.unflatten(0, (-1, examples)) for v in (m, *m_first)]
-        before.known_multipliers = _select_varying(before, multipliers)
-    m_first = first if len(steps) == 1 else [None] * len(first)
+        earlier.known_multipliers = _select_varying(earlier, multipliers)
+    m_first = first if len(records) == 1 else [None] * len(first)
     return [None if v is None else v.unflatten(0, (outputs, references, examples)) for v in (m_x[0], *m_first)]
 
 
-def _chain(step: OperationRecord, sides: tuple[CellStep, CellStep]) -> Chain:
+def _chain(record: OperationRecord, sides: tuple[CellStep, CellStep]) -> Chain:
     """Return a step, and the steps of the same cell before it that pass their states to the next one alone, with their sides."""
-    chain, selection, previous = [(step, sides)], sides[1].selection, sides[0].previous
+    chain, selection, previous = [(record, sides)], sides[1].selection, sides[0].previous
     while (
         previous is not None
         and previous.use_count == len(previous.outputs)
-        and previous.memory.sequence is step.memory.sequence
+        and previous.memory.sequence is record.memory.sequence
     ):
         previous_sides = _sides(previous, selection)
         equal_sizes = [
             a.traces[0].steps.sizes == b.traces[0].steps.sizes for a, b in zip(previous_sides, sides, strict=True)
         ]
-        if previous.pairs.outer != step.pairs.outer or not all(equal_sizes):
+        if previous.pairs.outer != record.pairs.outer or not all(equal_sizes):
             break
         chain.append((previous, previous_sides))
         previous = previous_sides[0].previous
