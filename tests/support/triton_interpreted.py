@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import assert_close, built, drawn, values
 from models import KINDS, Chain, Last, Packed, Recurrent
-from test_kernels import OPTIONS, models, step_by_step
+from test_fused import OPTIONS, models, step_by_step
 from test_oracle import DEEP, oracle_values
 from torch import nn
 

@@ -54,9 +54,9 @@ def test_a_row_that_decides_for_itself_is_refused():
         return torch.stack([row * 2 if row.sum() > 0 else row.exp() for row in x])
 
     x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
-    with pytest.raises(deepshap.ControlFlowError, match=r"test_deciding\.py"):
+    with pytest.raises(deepshap.ControlFlowError, match=r"test_control_flow\.py"):
         deepshap.DeepExplainer(model, -x, progress=False).shap_values(x)
-    with pytest.raises(deepshap.ControlFlowError, match=r"test_deciding\.py"):
+    with pytest.raises(deepshap.ControlFlowError, match=r"test_control_flow\.py"):
         deepshap.DeepExplainer(lambda x: x * 2 if x.sum() > 0 else x.exp(), -x, progress=False).shap_values(x)
 
 
@@ -179,7 +179,9 @@ def of_sorted_tokens(tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
 
 def test_counts_of_tokens_are_refused_with_what_to_do():
     line = inspect.getsourcelines(of_sorted_tokens)[1] + 4
-    with pytest.raises(deepshap.ControlFlowError, match=rf"numpy .* test_deciding.py:{line} .*find its own by a mask"):
+    with pytest.raises(
+        deepshap.ControlFlowError, match=rf"numpy .* test_control_flow.py:{line} .*find its own by a mask"
+    ):
         deepshap.DeepExplainer(mixture(of_sorted_tokens), TOKENS[3:], progress=False).shap_values(TOKENS[:3])
 
 
@@ -220,7 +222,7 @@ def test_other_numbers_of_what_a_mask_chooses_are_refused():
     """Their mean is not that of all places."""
     x = TOKENS[:, 0].abs() * torch.tensor([1.0, -1.0, 1.0])
     x[0] = x[0].abs()
-    with pytest.raises(deepshap.ControlFlowError, match=r"test_deciding\.py"):
+    with pytest.raises(deepshap.ControlFlowError, match=r"test_control_flow\.py"):
         deepshap.DeepExplainer(
             lambda x: torch.stack([row[row > 0].mean() for row in x]), x[1:], progress=False
         ).shap_values(x[:1])
@@ -230,7 +232,7 @@ def test_counts_that_differ_are_named_where_they_are_made():
     def model(x: Tensor) -> Tensor:
         return x * sum(torch.bincount((x > 0).flatten().int(), minlength=2).tolist())
 
-    with pytest.raises(deepshap.ControlFlowError, match=r"from bincount at test_deciding\.py"):
+    with pytest.raises(deepshap.ControlFlowError, match=r"from bincount at test_control_flow\.py"):
         deepshap.DeepExplainer(model, TOKENS[3:], progress=False).shap_values(TOKENS[:3])
 
 
@@ -260,10 +262,13 @@ def test_rows_that_meet_in_a_sort_of_the_batch_are_explained_apart(rows):
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (lambda z: torch.select_scatter(z, z[:, 0], 1, 2), r"at test_deciding\.py:\d+ .*derivative.* select_scatter"),
+        (
+            lambda z: torch.select_scatter(z, z[:, 0], 1, 2),
+            r"at test_control_flow\.py:\d+ .*derivative.* select_scatter",
+        ),
         (
             lambda z: F.bilinear(z, z, torch.ones(1, 3, 3, dtype=z.dtype)),
-            r"bilinear at test_deciding\.py:\d+ .*derivative",
+            r"bilinear at test_control_flow\.py:\d+ .*derivative",
         ),
         (lambda z: F.soft_margin_loss(z, z.abs(), reduction="none"), "no derivative of: soft_margin_loss"),
     ],
