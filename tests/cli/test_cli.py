@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import deepshap
 from deepshap.cli import cli
-from deepshap.cli.dial import with_options
+from deepshap.cli.dial import to_command_line
 from deepshap.engines.torch import table
 from deepshap.engines.torch.recurrent import fused
 from deepshap.errors import MAX_MEGABYTES
@@ -137,7 +137,7 @@ def test_values_do_not_tell_what_the_process_has_explained_before(monkeypatch):
     """Compiled kernels round otherwise, and a process takes them after some work: commands take them from the start."""
     monkeypatch.setattr(fused.THRESHOLD, "work", {})
     for name, has_worked in (("fresh", False), ("later", True)):
-        monkeypatch.setattr(jit_threshold, "_all", has_worked)
+        monkeypatch.setattr(jit_threshold, "_compile_all", has_worked)
         done("explain", "cli_models:Forecast", "x.npy", "-b", "zeros", "-o", f"{name}.parquet")
     np.testing.assert_array_equal(deepshap.load("fresh.parquet").values, deepshap.load("later.parquet").values)
 
@@ -925,7 +925,7 @@ def test_reliability_is_told_unless_it_is_not_wanted(x):
     wanted = deepshap.DeepExplainer(cli_models.Forecast(), sample(x, 4), progress=False).reliability(x)
     found = deepshap.load("attributions.parquet").reliability
     assert found == str(wanted)
-    assert f"reliability: {with_options(str(wanted))}\n" in result.stdout
+    assert f"reliability: {to_command_line(str(wanted))}\n" in result.stdout
     assert 'data-fact="Reliability"' in Path("page.html").read_text()
     result = done(*options, "--no-reliability")
     assert "reliability" not in result.stdout
@@ -944,7 +944,7 @@ def test_reliability_is_told_unless_it_is_not_wanted(x):
     ],
 )
 def test_advice_names_options(said, told):
-    assert with_options(said) == told
+    assert to_command_line(said) == told
 
 
 @pytest.mark.parametrize(

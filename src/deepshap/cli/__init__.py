@@ -65,27 +65,27 @@ class Commands(click.Group):
         except Exception as error:
             if "--traceback" in (args or sys.argv):
                 raise
-            click.echo(f"deepshap: error: {in_one_line(error)}", err=True)
+            click.echo(f"deepshap: error: {format_error(error)}", err=True)
             sys.exit(MISMATCH if isinstance(error, AdditivityError) else FAILED)
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
+def format_error(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
     from ..errors import DeepShapError
 
     text = str(error)
     if isinstance(error, InputError):
-        from .dial import with_options
+        from .dial import to_command_line
 
-        text = with_options(text)
+        text = to_command_line(text)
     if isinstance(error, UnsupportedOperationError):
         text = text.partition("\nSay what")[0] + "; docs/adding-a-rule.md says what to do"
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         text = f"there is no file {error.filename}."
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         text = f"{error.name} is missing: pip install 'deepshap[{EXTRAS[error.name]}]'"
-    known = isinstance(error, (DeepShapError, ImportError, OSError))
-    return " ".join((text if known else f"{type(error).__name__}: {text}").split())
+    is_expected = isinstance(error, (DeepShapError, ImportError, OSError))
+    return " ".join((text if is_expected else f"{type(error).__name__}: {text}").split())
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -320,10 +320,10 @@ has no rule.
 @traceback_option
 def check(**arguments: Any) -> None:
     """Check a model."""
-    from .files import check_device, check_model, sizes
+    from .files import check_device, check_model, parse_sizes
 
     check_device(arguments["device"])
-    arguments["shapes"] = [sizes(shape, "--input-shape") for shape in arguments["shapes"]]
+    arguments["shapes"] = [parse_sizes(shape, "--input-shape") for shape in arguments["shapes"]]
     check_model(arguments["model"], arguments["weights"], arguments["model_options"])
 
     from .check import run  # imports torch
@@ -370,11 +370,11 @@ def status(folder: Path, traceback: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}.")
 
-    from ..dataset.stored import status as status_of  # imports shap
+    from ..dataset.stored import status as read_status  # imports shap
 
-    found = status_of(folder)
-    click.echo(json.dumps({**vars(found), "complete": found.is_complete}))
-    sys.exit(0 if found.is_complete else FAILED)
+    progress = read_status(folder)
+    click.echo(json.dumps({**vars(progress), "complete": progress.is_complete}))
+    sys.exit(0 if progress.is_complete else FAILED)
 
 
 @cli.command(short_help="Explain an LSTM on speech recordings.")

@@ -64,18 +64,18 @@ class Data:
         return len(self.inputs[0])
 
     def __getitem__(self, rows: Any) -> Data:
-        def some(array: np.ndarray | None) -> np.ndarray | None:
+        def select(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[rows]
 
         labels = self.step_labels
         return replace(
             self,
-            inputs=[one[rows] for one in self.inputs],
-            lengths=some(self.lengths),
-            row_ids=some(self.row_ids),
+            inputs=[array[rows] for array in self.inputs],
+            lengths=select(self.lengths),
+            row_ids=select(self.row_ids),
             step_labels=labels[rows] if labels is not None and labels.ndim == 2 else labels,
-            targets=some(self.targets),
-            groups=some(self.groups),
+            targets=select(self.targets),
+            groups=select(self.groups),
         )
 
 
@@ -97,12 +97,12 @@ def read_data(path: Path, source: Source, pad: float | str = 0.0, steps: int | N
         raise InputError(
             f"{path} is neither a table (.parquet, .csv, .xlsx) nor an array (.npy, .npz); MODEL comes before DATA."
         )
-    return _checked(data, source, path)
+    return _check_data(data, source, path)
 
 
-def _checked(data: Data, source: Source, path: Path) -> Data:
+def _check_data(data: Data, source: Source, path: Path) -> Data:
     if source.shape is not None and kind_of(path) is None and not path.is_dir():
-        data = replace(data, inputs=[_reshaped(one, source.shape) for one in data.inputs], feature_names=None)
+        data = replace(data, inputs=[_reshape(array, source.shape) for array in data.inputs], feature_names=None)
     _check_numbers(data, path)
     if source.lengths == "table" and data.lengths is None:
         raise InputError(
@@ -123,13 +123,13 @@ def _checked(data: Data, source: Source, path: Path) -> Data:
 
 def _check_numbers(data: Data, path: Path) -> None:
     """Raise unless the inputs hold rows of finite numbers."""
-    for one in data.inputs:
-        if not len(one):
+    for array in data.inputs:
+        if not len(array):
             raise InputError(f"{path} has no rows.")
-        if one.dtype.kind not in "fiub":
-            raise InputError(f"{path} holds {one.dtype}, not numbers.")
-        if one.dtype.kind == "f" and not np.isfinite(one).all():
-            place = np.argwhere(~np.isfinite(one))[0].tolist()
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{path} holds {array.dtype}, not numbers.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            place = np.argwhere(~np.isfinite(array))[0].tolist()
             name = "" if data.feature_names is None else f", feature {data.feature_names[place[-1]]!r}"
             raise InputError(
                 f"{path} has a missing or infinite value in {_row(path, data, place[0])}{name}: fill or drop it first."
@@ -137,10 +137,12 @@ def _check_numbers(data: Data, path: Path) -> None:
 
 
 def _check_lengths(data: Data, lengths: np.ndarray, path: Path) -> None:
-    """Lengths for the model must be numbers of steps that the rows have."""
+    """Raise unless lengths for the model are numbers of steps that the rows have."""
     if lengths.dtype.kind not in "iu":
         raise InputError(f"--lengths must be whole numbers, one for each row, and these are {lengths.dtype}.")
-    steps = max((size for one in data.inputs for size in one.shape[1:]), default=None)  # wherever a model has its steps
+    steps = max(
+        (size for array in data.inputs for size in array.shape[1:]), default=None
+    )  # wherever a model has its steps
     wrong = np.flatnonzero((lengths < 0) | (lengths > (np.inf if steps is None else steps)))
     if len(wrong):
         raise InputError(
@@ -150,11 +152,11 @@ def _check_lengths(data: Data, lengths: np.ndarray, path: Path) -> None:
 
 
 def _row(path: Path, data: Data, row: int) -> str:
-    """A row by its id, or its index in an array."""
+    """Return the name of a row: its id, or its index in an array."""
     return f"row {row if data.row_ids is None else data.row_ids[row]}"
 
 
-def _reshaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _reshape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     try:
         return array.reshape(len(array), *shape)
     except ValueError:
@@ -183,14 +185,14 @@ def _from_table(path: Path, source: Source, pad: float | str, steps: int | None)
         more: dict[str, Any] = {"lengths": X.lengths, "step_labels": X.step_labels, "time_label": X.time_label}
         more["passes_lengths"] = source.lengths == "table"
     else:
-        inputs = [one.astype(np.float64) if X.feature_names else one for one in inputs]
+        inputs = [array.astype(np.float64) if X.feature_names else array for array in inputs]
         more = {"lengths": rows.lengths, "passes_lengths": rows.lengths is not None}
     beside: dict[str, Any] = {"targets": rows.targets, "groups": rows.groups, "said": said}
     return Data(inputs, row_ids=X.row_ids, feature_names=X.feature_names, **more, **beside)
 
 
 def _columns(table: Table, source: Source, path: Path) -> Columns:
-    """Which columns are what: as the options say, or as the format itself names them."""
+    """Return the roles of the columns, from the options or as the format itself names them."""
     implied = {} if source.id_column or source.time_column or source.form else table.implied
     beside: dict[str, list[str]] = {"targets": [], "groups": []}
     for option, text in source.beside.items():
@@ -225,7 +227,7 @@ def _check_once(table: Table, name: str, path: Path) -> None:
     """Raise if an id stands in several lines of a wide table."""
     counts = table.columns[name].value_counts()
     again = next(
-        (one["values"].as_py() for one in counts if one["counts"].as_py() > 1 and one["values"].is_valid), None
+        (entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1 and entry["values"].is_valid), None
     )
     if again not in (None, ""):
         raise InputError(
@@ -254,8 +256,8 @@ def _from_arrays(path: Path, source: Source) -> Data:
         wanted = f"no array {missing[0]!r}; it has" if missing else "several arrays, choose with --array:"
         raise InputError(f"{path} has {wanted} {', '.join(rest)}.")
     inputs = [_with_rows(loaded[name], f"{path}, array {name!r},") for name in names]
-    if len({len(one) for one in inputs}) > 1:
-        raise InputError(f"the arrays of {path} have different numbers of rows: {[len(one) for one in inputs]}.")
+    if len({len(array) for array in inputs}) > 1:
+        raise InputError(f"the arrays of {path} have different numbers of rows: {[len(array) for array in inputs]}.")
     return Data(inputs, **special, passes_lengths="lengths" in special)
 
 
@@ -270,13 +272,13 @@ def _load(path: Path) -> Any:
         loaded = np.load(path, allow_pickle=False)
         return dict(loaded) if path.suffix.lower() == ".npz" else loaded
     except (ValueError, OSError, EOFError) as error:
-        told = " ".join(str(error).split())
-        why = "it was not written by numpy.save, or holds Python objects." if "allow_pickle" in told else told
+        message = " ".join(str(error).split())
+        why = "it was not written by numpy.save, or holds Python objects." if "allow_pickle" in message else message
         raise InputError(f"{path} cannot be read as an array of numbers: {why}") from None
 
 
 def row_array(name: str, option: str) -> np.ndarray:
-    """An array with an entry for each row, from a file of its own."""
+    """Return an array with an entry for each row, from a file of its own."""
     path = Path(name)
     if path.suffix.lower() == ".npy":
         if not path.exists():
@@ -286,8 +288,8 @@ def row_array(name: str, option: str) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- names and rows
-def listed(text: str | None, option: str) -> list[str] | None:
-    """Names between commas, or the lines of a file; each name once."""
+def split_names(text: str | None, option: str) -> list[str] | None:
+    """Return names between commas, or the lines of a file; each name once."""
     if text is None:
         return None
     in_line = next(csv.reader([text], skipinitialspace=True), [])  # names with commas in quotes
@@ -297,13 +299,13 @@ def listed(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def taken(data: Data, rows: str | None) -> Data:
-    """The rows N (that many) or A:B."""
-    return data if rows is None else data[slice(*bounds(rows, len(data)))]
+def select_rows(data: Data, rows: str | None) -> Data:
+    """Return the rows N (that many) or A:B."""
+    return data if rows is None else data[slice(*row_bounds(rows, len(data)))]
 
 
-def bounds(rows: str, count: int) -> tuple[int, int]:
-    """The first row of N (that many) or A:B, and the one behind the last."""
+def row_bounds(rows: str, count: int) -> tuple[int, int]:
+    """Return the first row of N (that many) or A:B, and the row behind the last."""
     first, colon, last = rows.partition(":")
     try:
         start, stop = (int(first or 0), int(last) if last else count) if colon else (0, int(first))
@@ -316,7 +318,7 @@ def bounds(rows: str, count: int) -> tuple[int, int]:
 
 # ---------------------------------------------------------------------- background
 def read_background(text: str, source: Source, data: Data, path: Path, seed: int) -> tuple[list[np.ndarray], str]:
-    """The background as the option names it, and its description.
+    """Return the background that the option names, and its description.
 
     Where the model gets lengths, rows hold their last step to the end: they are compared with longer ones.
     """
@@ -333,20 +335,20 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
                 f"{path} has {why if len(data) else 'no rows to draw one from'}. Give --background a file, 'zeros' or 'mean'."
             )
         drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))
-        chosen = [_held(one[drawn], None if lengths is None else lengths[drawn]) for one in data.inputs]
+        chosen = [_hold_last_step(array[drawn], None if lengths is None else lengths[drawn]) for array in data.inputs]
         return chosen, f"{count} rows of {path.name}, drawn with seed {seed}"
-    other = Path(text)
-    if not other.exists() and not other.suffix:
+    file = Path(text)
+    if not file.exists() and not file.suffix:
         raise InputError(f"--background {text!r} is no file, number, 'zeros' or 'mean'.")
     steps = data.inputs[0].shape[1] if source.long else None
-    found = read_data(
-        other, replace(source, lengths=None, is_background=True), "last" if data.passes_lengths else 0.0, steps
+    background = read_data(
+        file, replace(source, lengths=None, is_background=True), "last" if data.passes_lengths else 0.0, steps
     )
-    return ordered(found, data, str(other)).inputs, f"{len(found)} rows of {other.name}"
+    return reorder_features(background, data, str(file)).inputs, f"{len(background)} rows of {file.name}"
 
 
-def ordered(data: Data, like: Data, what: str) -> Data:
-    """Data with their features in the order of others, which must have the same names."""
+def reorder_features(data: Data, like: Data, what: str) -> Data:
+    """Return data with their features in the order of others, which must have the same names."""
     if data.feature_names is None and like.feature_names is not None and data.inputs[0].ndim > 1:
         features, names = data.inputs[0].shape[-1], like.feature_names
         if features != len(names):
@@ -355,31 +357,31 @@ def ordered(data: Data, like: Data, what: str) -> Data:
                 "choose with --features."
             )
     if (data.feature_names is None) != (like.feature_names is None):
-        named, other = ("has", "have none") if like.feature_names is None else ("has no", "have some")
-        raise InputError(f"{what} {named} names of features, and the data {other}: give both in one form.")
+        named, of_data = ("has", "have none") if like.feature_names is None else ("has no", "have some")
+        raise InputError(f"{what} {named} names of features, and the data {of_data}: give both in one form.")
     order = order_of(data.feature_names, like.feature_names, what)
     if order is None:
         return data
-    return replace(data, inputs=[one[..., order] for one in data.inputs], feature_names=like.feature_names)
+    return replace(data, inputs=[array[..., order] for array in data.inputs], feature_names=like.feature_names)
 
 
 def _baseline(kind: str, data: Data) -> list[np.ndarray]:
     if kind == "zeros":
-        return [np.zeros((1, *one.shape[1:]), one.dtype) for one in data.inputs]
-    if any(one.dtype.kind != "f" for one in data.inputs):
+        return [np.zeros((1, *array.shape[1:]), array.dtype) for array in data.inputs]
+    if any(array.dtype.kind != "f" for array in data.inputs):
         raise InputError("--background mean is for numbers; ids of words or classes have no mean.")
-    found = []
-    for one in data.inputs:
-        if one.ndim == 3:
-            steps = np.arange(one.shape[1]) < (one.shape[1] if data.lengths is None else data.lengths[:, None])
-            mean = one[np.broadcast_to(steps, one.shape[:2])].mean(0)
+    means = []
+    for array in data.inputs:
+        if array.ndim == 3:
+            steps = np.arange(array.shape[1]) < (array.shape[1] if data.lengths is None else data.lengths[:, None])
+            mean = array[np.broadcast_to(steps, array.shape[:2])].mean(0)
         else:
-            mean = one.mean(0)
-        found.append(np.broadcast_to(mean, (1, *one.shape[1:])).copy())
-    return found
+            mean = array.mean(0)
+        means.append(np.broadcast_to(mean, (1, *array.shape[1:])).copy())
+    return means
 
 
-def _held(array: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+def _hold_last_step(array: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     """Repeat the last valid step of every row to the end."""
     if lengths is None or array.ndim < 2:
         return array

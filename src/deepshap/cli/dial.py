@@ -34,23 +34,23 @@ WRITTEN = {"sep": "separator", "skiprows": "header"}  # how a text file is writt
 READ = r"(?:read it with )?pandas\.read_csv\(path, (\w+)=(?:'(.*?)'|(.*?))\)"
 
 
-def dial_of(options: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What explainers are asked for, of options that are not left as they are."""
+def sampling_options(options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return the options of explainers that differ from their defaults."""
     asked = {name: options[name] for name in ("effort", "tolerance", "max_effort") if options[name] is not None}
     if options["players"] is not None:
         asked["players"] = parse_players(options["players"])
     return {**asked, "seed": seed} if asked else {}
 
 
-def with_options(text: str) -> str:
-    """A message with the command line's options in the place of Python's parameters: ``--effort 8`` for ``effort=8``."""
-    text = re.sub(READ, _as_written, text)
-    text = re.sub(rf"\b({'|'.join(OPTIONS)})=(?=[\w'{{])", lambda found: f"{OPTIONS[found[1]]} ", text)
-    return re.sub(rf"\b({'|'.join(OPTIONS)})=|\boutput_names\b", lambda found: OPTIONS[found[0].rstrip("=")], text)
+def to_command_line(text: str) -> str:
+    """Write options of the command line for Python's parameters in a message: ``--effort 8`` for ``effort=8``."""
+    text = re.sub(READ, _file_option, text)
+    text = re.sub(rf"\b({'|'.join(OPTIONS)})=(?=[\w'{{])", lambda match: f"{OPTIONS[match[1]]} ", text)
+    return re.sub(rf"\b({'|'.join(OPTIONS)})=|\boutput_names\b", lambda match: OPTIONS[match[0].rstrip("=")], text)
 
 
-def _as_written(found: re.Match[str]) -> str:
-    name, value = found[1], found[2] or found[3]
+def _file_option(match: re.Match[str]) -> str:
+    name, value = match[1], match[2] or match[3]
     value = (
         str(int(value) + 1)
         if name == "skiprows" and value.isdecimal()
@@ -73,8 +73,8 @@ def parse_players(text: str) -> Any:
         raise InputError(f"--players is no valid JSON: {error}.") from None
 
 
-def reliability_of(explainer: Any, inputs: Any, arguments: Any, dial: dict[str, Any]) -> str:
-    """A line on how far Deep SHAP is from the Shapley values; why it is not known, where mixed inputs cannot be explained."""
+def describe_reliability(explainer: Any, inputs: Any, arguments: Any, dial: dict[str, Any]) -> str:
+    """Return a line on how far Deep SHAP is from the Shapley values, or why that is not known."""
     options = {name: dial[name] for name in ("players", "seed") if name in dial}
     try:
         return str(explainer.reliability(inputs, rows=LOOKED_AT, additional_forward_args=arguments, **options))

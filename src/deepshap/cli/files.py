@@ -96,7 +96,7 @@ def check_model(source: str, weights: Path | None, model_options: str | None) ->
     return False
 
 
-def check_sampling(given: dict[str, Any]) -> None:
+def check_sampling(arguments: dict[str, Any]) -> None:
     """Check the numbers and words of --effort, --tolerance, --max-effort and --players without importing NumPy.
 
     Raises
@@ -104,16 +104,16 @@ def check_sampling(given: dict[str, Any]) -> None:
     InputError
         If one of them can be meant by no model and no data.
     """
-    effort, tolerance, players = given["effort"], given["tolerance"], given["players"]
+    effort, tolerance, players = arguments["effort"], arguments["tolerance"], arguments["players"]
     for name in ("effort", "max_effort"):
-        value = given[name]
+        value = arguments[name]
         if value is not None and not 1 <= value < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} must be a number of at least 1, not {value:g}.")
     if tolerance is not None and not 0 < tolerance < 1:
         raise InputError(
             f"--tolerance must lie between 0 and 1, a share of the row's largest value, not {tolerance:g}."
         )
-    if given["max_effort"] is not None and tolerance is None:
+    if arguments["max_effort"] is not None and tolerance is None:
         raise InputError("--max-effort is the most effort for --tolerance, which is missing.")
     if tolerance is not None and effort not in (None, 1):
         raise InputError("give --effort or --tolerance, not both: a tolerance takes as much effort as it needs.")
@@ -127,7 +127,7 @@ def check_sampling(given: dict[str, Any]) -> None:
     check_can_read([Path(players)])
 
 
-def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+def parse_sizes(text: str | None, option: str) -> tuple[int, ...] | None:
     """Return the numbers between the commas of an option; None without the option."""
     if text is None:
         return None
@@ -155,7 +155,7 @@ def is_script(path: Path) -> bool:
         return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
-def check_call(given: dict[str, Any], folder: Path | None) -> None:
+def check_call(arguments: dict[str, Any], folder: Path | None) -> None:
     """Check the options of ``deepshap explain`` and the files that they name.
 
     Raises
@@ -163,26 +163,26 @@ def check_call(given: dict[str, Any], folder: Path | None) -> None:
     InputError
         If options exclude one another, a file is missing, or what is written would overwrite what is read.
     """
-    check_sampling(given)
-    check_device(given["device"])
-    sizes(given["shape"], "--shape")
-    if given["max_memory"] is not None:
+    check_sampling(arguments)
+    check_device(arguments["device"])
+    parse_sizes(arguments["shape"], "--shape")
+    if arguments["max_memory"] is not None:
         from ..memory import memory_budget  # imports NumPy
 
-        memory_budget(given["max_memory"])
-    data, raw, vocabulary = given["data"], given["raw"], given["vocabulary"]
-    background = Path(given["background"])
-    if given["groups"] is not None and given["report"] is None:
+        memory_budget(arguments["max_memory"])
+    data, raw, vocabulary = arguments["data"], arguments["raw"], arguments["vocabulary"]
+    background = Path(arguments["background"])
+    if arguments["groups"] is not None and arguments["report"] is None:
         raise InputError("--groups are compared in the report: give --report too.")
-    if folder is not None and (given["groups"] is not None or given["faithfulness"]):
+    if folder is not None and (arguments["groups"] is not None or arguments["faithfulness"]):
         raise InputError(
             "--groups and --faithfulness look at all rows together: leave out --shards, or take some --rows."
         )
-    if given["target"] is not None and given["classes"]:
+    if arguments["target"] is not None and arguments["classes"]:
         raise InputError("--target and --class both say which output to explain: give one of them.")
-    if (raw or vocabulary) and given["players"] not in (None, "cells"):
+    if (raw or vocabulary) and arguments["players"] not in (None, "cells"):
         raise InputError("--raw and --vocabulary show cells, and --players sums over them: leave one of them out.")
-    output = [] if folder else [("--output", given["output"], ATTRIBUTIONS)]
-    check_can_write([*output, ("--report", given["report"], REPORT)], [data, raw, vocabulary, background])
+    output = [] if folder else [("--output", arguments["output"], ATTRIBUTIONS)]
+    check_can_write([*output, ("--report", arguments["report"], REPORT)], [data, raw, vocabulary, background])
     check_can_read([data, raw, vocabulary, background if background.suffix else None])
-    check_model(given["model"], given["weights"], given["model_options"])
+    check_model(arguments["model"], arguments["weights"], arguments["model_options"])

@@ -74,7 +74,7 @@ def read_model(
         model = Model(path.stem, _from_pickle(path, allow_pickle))
     else:
         model = _from_program(path, allow_pickle, batch_axis)
-    return _moved(model, device, dtype)
+    return _to_device(model, device, dtype)
 
 
 def _make_here_importable() -> None:
@@ -159,9 +159,9 @@ def _from_program(path: Path, allow_pickle: bool, batch_axis: int) -> Model:
 
 
 def _program_inputs(path: Path, program: Any, batch_axis: int) -> list[Input]:
-    """The inputs of a program, which must leave the number of rows open."""
+    """Return the inputs of a program, which must leave the number of rows open."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    found: list[Input] = []
+    inputs: list[Input] = []
     for name in program.graph_signature.user_inputs:
         value = values.get(name)
         if not isinstance(value, torch.Tensor):
@@ -177,8 +177,8 @@ def _program_inputs(path: Path, program: Any, batch_axis: int) -> list[Input]:
         most = int(bounds.upper) if bounds is not None and getattr(bounds.upper, "is_Integer", False) else None
         sizes = [*value.shape[:axis], *value.shape[axis + 1 :]]
         shape = tuple(size if isinstance(size, int) else None for size in sizes)
-        found.append(Input(name, shape, value.dtype, most if most is not None and most < 2**31 else None))
-    return found
+        inputs.append(Input(name, shape, value.dtype, most if most is not None and most < 2**31 else None))
+    return inputs
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def _weights_only(wanted: bool) -> Iterator[None]:
 
 def _from_keras(path: Path) -> Callable[..., Any]:
     try:
-        with _silenced():
+        with _silence_stderr():
             import keras
             import tensorflow
 
@@ -212,17 +212,17 @@ def _from_keras(path: Path) -> Callable[..., Any]:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep to itself what TensorFlow's libraries tell of the machine, which no option of theirs switches off."""
+def _silence_stderr() -> Iterator[None]:
+    """Hide what TensorFlow's libraries print about the machine, which none of their options switches off."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
@@ -248,7 +248,7 @@ def _from_pickle(path: Path, allow_pickle: bool) -> Callable[..., Any]:
     return model
 
 
-def _moved(model: Model, device: str | None, dtype: str | None) -> Model:
+def _to_device(model: Model, device: str | None, dtype: str | None) -> Model:
     """Put the model on a device and into a precision."""
     if not isinstance(model.call, torch.nn.Module):
         return model
@@ -270,50 +270,54 @@ def _first_line(error: Exception) -> str:
 def cast(inputs: list[np.ndarray], model: Model, data: Data, dtype: str | None) -> list[np.ndarray]:
     """Give inputs the dtypes that the model takes, and check their number and shapes where the model tells them."""
     if model.inputs is None:
-        return inputs if dtype is None else [_as(one, np.dtype(dtype), "the data") for one in inputs]
+        return inputs if dtype is None else [_as(array, np.dtype(dtype), "the data") for array in inputs]
     expected = model.inputs
     count = len(inputs) + data.passes_lengths
     if count != len(expected):
         raise InputError(
-            f"the model takes {len(expected)} inputs ({', '.join(one.name for one in expected)}) and gets {count}"
+            f"the model takes {len(expected)} inputs ({', '.join(declared.name for declared in expected)}) and gets {count}"
             + ("; does it want --lengths," if count == len(expected) - 1 and not data.passes_lengths else ";")
             + " or an array for each, --array NAME of an .npz file?"
         )
-    found = []
-    for one, wanted in zip(inputs, expected, strict=False):
-        given, shape, kept = one.shape[1:], wanted.row_shape, str(wanted.dtype).removeprefix("torch.")
-        if dtype not in (None, kept):
-            raise InputError(f"--dtype {dtype}: an exported program keeps its own, {kept} for {wanted.name}.")
+    arrays = []
+    for array, declared in zip(inputs, expected, strict=False):
+        row_shape, shape, own_dtype = array.shape[1:], declared.row_shape, str(declared.dtype).removeprefix("torch.")
+        if dtype not in (None, own_dtype):
+            raise InputError(f"--dtype {dtype}: an exported program keeps its own, {own_dtype} for {declared.name}.")
         names = data.feature_names
         if names is not None and shape and shape[-1] not in (None, len(names)):
-            raise InputError(f"{wanted.name}: {too_many(names, shape[-1])}")
-        if len(given) != len(shape) or any(size not in (None, has) for size, has in zip(shape, given, strict=True)):
+            raise InputError(f"{declared.name}: {describe_mismatch(names, shape[-1])}")
+        if len(row_shape) != len(shape) or any(
+            size not in (None, has) for size, has in zip(shape, row_shape, strict=True)
+        ):
             described = tuple("any" if size is None else size for size in shape)
             raise InputError(
-                f"rows of {wanted.name} must have shape {described} for this model, those of the data have {given}; "
+                f"rows of {declared.name} must have shape {described} for this model, those of the data have {row_shape}; "
                 + (
                     "they have different lengths, and this program was exported for one: export it for any number of steps."
-                    if data.lengths is not None and len(given) == len(shape) and shape[1:] in (given[1:], (None,))
+                    if data.lengths is not None
+                    and len(row_shape) == len(shape)
+                    and shape[1:] in (row_shape[1:], (None,))
                     else "--shape can change it."
                 )
             )
-        found.append(_as(one, np.dtype(kept.replace("bfloat16", "float32")), wanted.name))
-    return found
+        arrays.append(_as(array, np.dtype(own_dtype.replace("bfloat16", "float32")), declared.name))
+    return arrays
 
 
 def _as(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
     if dtype.kind in "iu" and array.dtype.kind == "f" and (array != np.round(array)).any():
         raise InputError(f"{name} must be whole numbers ({dtype}), and the data have fractions.")
     with np.errstate(over="ignore", invalid="ignore"):
-        found = array.astype(dtype)
-    wrong = (found != array) if dtype.kind in "iu" else np.isinf(found) & np.isfinite(array)
+        result = array.astype(dtype)
+    wrong = (result != array) if dtype.kind in "iu" else np.isinf(result) & np.isfinite(array)
     if wrong.any():
         raise InputError(f"{name}: {array[wrong][0]} is too large for {dtype}, which the model takes.")
-    return found
+    return result
 
 
-def too_many(names: Sequence[str], wanted: int) -> str:
-    """Say that a table has other columns than the model's features."""
+def describe_mismatch(names: Sequence[str], wanted: int) -> str:
+    """Return a message that a table has other columns than the model's features."""
     return f"{len(names)} columns ({first_few(names)}) for {wanted} features: choose with --features."
 
 
@@ -342,13 +346,13 @@ class Selection:
             return self.class_names.index(name)
         if name.isdecimal() and (not self.class_names or int(name) < len(self.class_names)):
             return int(name)
-        known = (
+        choices = (
             f"; they are {', '.join(self.class_names)}" if self.class_names else ": give --class-names, or its index"
         )
-        raise InputError(f"--class: there is no class {name!r}{known}.")
+        raise InputError(f"--class: there is no class {name!r}{choices}.")
 
     def __call__(self, result: Any) -> Any:
-        """Select."""
+        """Return the explained outputs of what the model returns."""
         result = self._tensor(result)
         outputs = result.shape[-1] if len(result.shape) > 1 else 1
         if self.class_names is not None and len(self.class_names) != outputs:
@@ -371,10 +375,10 @@ class Selection:
                 return keyed(result)[self.tensor]
             except (KeyError, IndexError, TypeError):
                 raise InputError(f"--tensor {self.tensor}: the model returns {_outline(result)}.") from None
-        found = list(tensors_in(result, Shaped))
-        if len(found) != 1:
+        tensors = list(tensors_in(result, Shaped))
+        if len(tensors) != 1:
             raise InputError(f"the model returns {_outline(result)}: choose what to explain with --tensor.")
-        return found[0]
+        return tensors[0]
 
 
 def _outline(result: Any) -> str:
