@@ -14,8 +14,8 @@ from plotting import no_window as no_window
 
 import deepshap
 from deepshap import InputError, plots
-from deepshap.plots.style import DOWN, EVIDENCE, LOW_HIGH, UP, apart, short
-from deepshap.plots.timeline import stretched
+from deepshap.plots.style import DOWN, EVIDENCE, LOW_HIGH, UP, short, spread_apart
+from deepshap.plots.timeline import stretch
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_window")]
 
@@ -384,7 +384,7 @@ def test_importance_over_time_keeps_the_sum_when_stretched():
 
 def test_sequences_are_stretched_to_the_same_length():
     values = np.array([[1.0, 2.0, 3.0, 4.0], [6.0, 2.0, 99.0, 99.0], [8.0, 99.0, 99.0, 99.0]])[..., None]
-    profile = stretched(values, np.array([4, 2, 1]), parts=4)[..., 0]
+    profile = stretch(values, np.array([4, 2, 1]), parts=4)[..., 0]
     np.testing.assert_allclose(profile, [[1, 2, 3, 4], [3, 3, 1, 1], [2, 2, 2, 2]])
 
 
@@ -527,7 +527,7 @@ def test_outliers_come_first():
 
 # ---------------------------------------------------------------------- small parts
 def test_labels_are_moved_apart_and_keep_their_order():
-    moved = apart(np.array([0.0, 0.1, 5.0, 0.05]), 1.0)
+    moved = spread_apart(np.array([0.0, 0.1, 5.0, 0.05]), 1.0)
     assert np.all(np.diff(np.sort(moved)) > 0.99)
     assert list(np.argsort(moved)) == [0, 3, 1, 2]
 

@@ -12,15 +12,15 @@ from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
 from . import style
 from .overview import Bars, mean_size
-from .reading import Sequences, folding, picture, read_features, read_rows
-from .timeline import Align, Timeline, aligned, mean_of_known
+from .reading import Sequences, fold_smallest, plot, read_features, read_rows
+from .timeline import Align, Timeline, align_sequences, mean_of_known
 
 Total = Callable[[np.ndarray], np.ndarray]
 Per = Literal["feature", "step"]
 OTHER_ROWS = "other rows"
 
 
-@picture("rows", ", or not one group for each row")
+@plot("rows", ", or not one group for each row")
 def importance_by_group(
     explanation: Attributions,
     groups: Sequence[Any] | np.ndarray,
@@ -54,7 +54,7 @@ def importance_by_group(
     groups = [numbers == group for group in range(len(names))]
     values, errors = total(rows.values), rows.errors_of(total)
     matrix = np.stack([values[group].mean(0) for group in groups])
-    matrix, columns, named, fold_up = _folded(matrix, columns, max_display)
+    matrix, columns, named, fold_up = _keep_largest(matrix, columns, max_display)
     unsure = None if errors is None else np.stack([errors.of(_of_rows(fold_up, group)).of_mean() for group in groups])
     ax = style.new_axes(ax, 9, float(np.clip(0.3 * len(names), 1.2, 9)) + 1.2)
     label = style.with_unit("mean attribution", unit)
@@ -63,7 +63,7 @@ def importance_by_group(
     return ax
 
 
-@picture("rows", ", or a group is empty or has a row that does not exist")
+@plot("rows", ", or a group is empty or has a row that does not exist")
 def difference(
     explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
@@ -91,11 +91,11 @@ def difference(
     """
     all_rows = read_rows(explanation, "difference")
     first, second = _two_groups(rows, others, len(all_rows.values), "difference")
-    fold, features, keep = folding(
+    fold, features, keep = fold_smallest(
         _difference(all_rows.per_feature, first, second)[None], all_rows.features, max_display
     )
     sums = fold(all_rows.per_feature)
-    values, time = aligned(
+    values, time = align_sequences(
         fold(all_rows.values), all_rows.lengths, all_rows.labels, align, time_label, all_rows.time_label
     )
     matrix = _difference(values, first, second).T  # (features, columns)
@@ -110,13 +110,13 @@ def difference(
     style.evidence_bar(
         mesh, matrix, style.with_unit("difference of means", unit), panels.bar(0, 2, "scale of differences")
     )
-    time.dress(left)
-    style.write_title(left, " minus ".join(_counted(names, (first, second))), all_rows.output, length=80)
+    time.format_axis(left)
+    style.write_title(left, " minus ".join(_with_counts(names, (first, second))), all_rows.output, length=80)
     _draw_sums(panels(0, 1, label="sums"), sums[first], sums[second], len(keep))
     return ax
 
 
-@picture("rows", ", or a group is empty or has a row that does not exist")
+@plot("rows", ", or a group is empty or has a row that does not exist")
 def cohorts(
     explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
@@ -141,25 +141,25 @@ def cohorts(
     groups = _two_groups(rows, others, len(all_rows.values), "cohorts")
     table = all_rows.per_feature
     sizes = np.stack([np.abs(table[group]).mean(0) for group in groups])
-    fold, features, kept = folding(sizes, all_rows.features, max_display, by_size=True)
-    errors, folded = all_rows.errors_of(lambda array: fold(array.sum(1))), fold(table)
-    both = [Bars(folded[group], None if errors is None else errors.of_rows(group).of_mean()) for group in groups]
-    reach = max(bars.reach(len(kept), robust) for bars in both)
+    fold, features, largest = fold_smallest(sizes, all_rows.features, max_display, by_size=True)
+    errors, summed = all_rows.errors_of(lambda array: fold(array.sum(1))), fold(table)
+    both = [Bars(summed[group], None if errors is None else errors.of_rows(group).of_mean()) for group in groups]
+    reach = max(bars.reach(len(largest), robust) for bars in both)
     height = 0.27 * len(features) + 1
     ax = style.new_axes(ax, 10, height + 0.6)
     panels = style.Panels(ax, [0.05, height], [1, 1], gaps=(0.2, 0.06))  # below a legend and titles
-    for place, (bars, name) in enumerate(zip(both, _counted(names, groups), strict=True)):
+    for place, (bars, name) in enumerate(zip(both, _with_counts(names, groups), strict=True)):
         panel = panels(1, place, label=name)
         marks = bars.draw(panel, features if place == 0 else [""] * len(features), reach)
-        panel.set_title(name, fontsize=style.fitting(panel, name, 11))
+        panel.set_title(name, fontsize=style.font_size(panel, name, 11))
         label = style.with_unit(mean_size(all_rows), unit)
-        panel.set_xlabel(style.wrapped(panel, label, style.SMALL + 1), fontsize=style.SMALL + 1)
+        panel.set_xlabel(style.wrap(panel, label, style.SMALL + 1), fontsize=style.SMALL + 1)
     style.write_title(ax, all_rows.output, pad=20)
     style.sign_legend(ax, *marks)
     return ax
 
 
-@picture("rows", ", or there is one row only")
+@plot("rows", ", or there is one row only")
 def outliers(
     explanation: Attributions,
     *,
@@ -201,7 +201,7 @@ def outliers(
     left = panels(0, label="deviations")
     names = [all_rows.rows[row] for row in chosen]
     label = style.with_unit("deviation from the median", unit)
-    matrix, columns, named, fold_up = _folded(deviations[chosen], columns, max_display)
+    matrix, columns, named, fold_up = _keep_largest(deviations[chosen], columns, max_display)
     unsure = all_rows.error_of(lambda array: fold_up(total(array)[chosen]))
     _draw_table(left, matrix, columns, named, names, label, panels.bar(0, 2, "scale of deviations"), unsure, robust)
     style.write_title(left, f"{len(chosen)} of {len(table)} rows", all_rows.output, length=40)
@@ -211,25 +211,25 @@ def outliers(
 
 # ---------------------------------------------------------------------- tables of rows or groups
 def _table(rows: Sequences, per: Per, align: Align, time_label: str | None) -> tuple[Total, list[str] | Timeline]:
-    """What sums values over time or over features (rows, columns); columns are named features or lie on a time axis."""
+    """Return the function that sums values over time or features, (rows, columns), and the columns: names or a time axis."""
     if per == "feature":
         return lambda array: array.sum(1), rows.features
 
     def in_columns(array: np.ndarray) -> tuple[np.ndarray, Timeline]:
         summed = array.sum(2, keepdims=True)
-        return aligned(summed, rows.lengths, rows.labels, align, time_label, rows.time_label)
+        return align_sequences(summed, rows.lengths, rows.labels, align, time_label, rows.time_label)
 
     return lambda array: np.nan_to_num(in_columns(array)[0][..., 0]), in_columns(rows.values)[1]
 
 
-def _folded(
+def _keep_largest(
     matrix: np.ndarray, columns: list[str] | Timeline, max_display: int
 ) -> tuple[np.ndarray, list[str] | Timeline, int, Total]:
-    """Sum up the features beyond so many: the matrix, its columns, how many are no such sum; what does so with other arrays."""
+    """Return the matrix and its columns with small features summed, the number of others, and the function that does so."""
     if isinstance(columns, Timeline):
         return matrix, columns, matrix.shape[1], lambda array: array
-    fold, names, kept = folding(matrix, columns, max_display)
-    return fold(matrix), names, len(kept), fold
+    fold, names, largest = fold_smallest(matrix, columns, max_display)
+    return fold(matrix), names, len(largest), fold
 
 
 def _of_rows(total: Total, rows: np.ndarray) -> Total:
@@ -253,7 +253,7 @@ def _draw_table(
     style.write_in_cells(ax, (edges[:-1] + edges[1:]) / 2, matrix, mesh.get_clim()[1])
     style.label_rows(ax, names)
     if isinstance(columns, Timeline):
-        columns.dress(ax)
+        columns.format_axis(ax)
     else:
         style.label_columns(ax, columns)
 
@@ -294,7 +294,7 @@ def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray, named: int) -> N
 
 
 def _two_groups(first: Any, second: Any, rows: int, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of two groups; the second are by default all rows that are not in the first."""
+    """Return the masks of two groups; the second group is by default all rows that are not in the first."""
     chosen = _mask(first, rows, f"plots.{what}: rows")
     others = ~chosen if second is None else _mask(second, rows, f"plots.{what}: others")
     if not others.any():
@@ -302,7 +302,7 @@ def _two_groups(first: Any, second: Any, rows: int, what: str) -> tuple[np.ndarr
     return chosen, others
 
 
-def _counted(names: Sequence[str], groups: Sequence[np.ndarray]) -> list[str]:
+def _with_counts(names: Sequence[str], groups: Sequence[np.ndarray]) -> list[str]:
     return [f"{style.short(name)} ({group.sum()})" for name, group in zip(names, groups, strict=True)]
 
 

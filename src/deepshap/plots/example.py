@@ -14,14 +14,14 @@ from ..explanation.core import Attributions
 from ..explanation.joint import JointAttributions
 from ..explanation.labels import names_for
 from . import style
-from .reading import Sequences, check, picture, read_row
+from .reading import Sequences, check, plot, read_row
 from .shap_plots import heatmap_of_rows
 from .timeline import Timeline, timeline
 
 FEW_BARS = 15  # so few that all their numbers are written
 
 
-@picture("row")
+@plot("row")
 def heatmap(
     explanation: Attributions,
     *,
@@ -47,13 +47,13 @@ def heatmap(
     """
     if not isinstance(explanation, JointAttributions) and explanation._rows and len(explanation.values) > 1:
         return heatmap_of_rows(explanation, max_display, unit, ax)
-    sequence = read_row(explanation, "heatmap").folded(max_display)
+    sequence = read_row(explanation, "heatmap").keep_largest(max_display)
     time = timeline(sequence.labels, sequence.values.shape[1], time_label, sequence.time_label)
     matrix = time.sums(sequence.values[0]).T  # (features, columns)
     height = float(np.clip(0.23 * len(matrix), 0.9, 8))
     heights = [0.9, height] if sequence.data is None else [0.9, height, max(0.9, 0.75 * height)]
     ax = style.new_axes(ax, 10, sum(heights) + 1.2)
-    panels = style.Panels(ax, heights, style.with_steady_sides(ax, [7.2, 1.2, 0.14], 0.1), gaps=(0.2, 0.1))
+    panels = style.Panels(ax, heights, style.panel_widths(ax, [7.2, 1.2, 0.14], 0.1), gaps=(0.2, 0.1))
 
     middle = panels(1, label="attributions")
     errors = sequence.error_of(lambda array: time.sums(array[0]).T)
@@ -71,16 +71,16 @@ def heatmap(
     _draw_running_output(top, time, sequence, unit)
     _title(top, sequence)
     if sequence.data is None:
-        time.dress(middle)
+        time.format_axis(middle)
         return ax
     bottom = panels(2, sharex=middle, label="inputs")
     _draw_inputs(bottom, panels.bar(2, 2, "scale of inputs"), time, sequence)
-    time.dress(bottom)
+    time.format_axis(bottom)
     middle.tick_params(labelbottom=False)
     return ax
 
 
-@picture("row", ", or the inputs are unknown or no numbers")
+@plot("row", ", or the inputs are unknown or no numbers")
 def signal(
     explanation: Attributions,
     *,
@@ -96,7 +96,7 @@ def signal(
     are the last bars, on a scale of their own. A step without neighbours is a dot. With more steps than there is room for,
     a line is the average of some steps, with their range around it.
     """
-    sequence = read_row(explanation, "signal").folded(max_display)
+    sequence = read_row(explanation, "signal").keep_largest(max_display)
     if sequence.data is None:
         raise InputError(
             "plots.signal draws the inputs, and this explanation has none that are numbers: set explanation.display_data "
@@ -114,7 +114,7 @@ def signal(
     scale = np.clip(reach[:, sequence.named], -limit, limit) if robust else reach[:, sequence.named]
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
     ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
-    panels = style.Panels(ax, heights, style.with_steady_sides(ax, [8.2, 0.14], 1.0), gaps=(0.04, 1.0))
+    panels = style.Panels(ax, heights, style.panel_widths(ax, [8.2, 0.14], 1.0), gaps=(0.04, 1.0))
 
     base = panels(len(heights) - 1, label=f"attributions of {sequence.features[-1]}")
     for i, name in enumerate(sequence.features):
@@ -133,7 +133,7 @@ def signal(
         top.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=style.SMALL + 1)
         if i == 0:
             _title(top, sequence)
-    time.dress(base)
+    time.format_axis(base)
     if time.binned:
         base.set_xlabel(f"{base.get_xlabel()}; lines: average and range", fontsize=style.SMALL + 1)
     bar = panels(0, 1, 2, label="scale of attributions")
@@ -141,7 +141,7 @@ def signal(
     return ax
 
 
-@picture("row")
+@plot("row")
 def buildup(
     explanation: Attributions,
     *,
@@ -154,7 +154,7 @@ def buildup(
 
     Up to 5 features have a curve of their own. Whiskers show two standard errors of the steps, where these are known.
     """
-    sequence = read_row(explanation, "buildup").folded(min(max_display, len(style.CURVES) - 1))
+    sequence = read_row(explanation, "buildup").keep_largest(min(max_display, len(style.CURVES) - 1))
     time = timeline(sequence.labels, sequence.values.shape[1], time_label, sequence.time_label, style.MOST_BARS)
     single = len(sequence.features) == 1
     heights = [2.6] if single else [2.6, 2.2]
@@ -164,16 +164,16 @@ def buildup(
     _draw_waterfall(top, time, sequence, unit)
     _title(top, sequence, pad=20)
     if single:
-        time.dress(top)
+        time.format_axis(top)
         return ax
     bottom = panels(1, sharex=top, label="features")
     _draw_running_sums(bottom, time, sequence, unit)
-    time.dress(bottom)
+    time.format_axis(bottom)
     top.tick_params(labelbottom=False)
     return ax
 
 
-@picture("row", ", or there is no such row")
+@plot("row", ", or there is no such row")
 def inputs(
     explanation: Attributions,
     row: int | None = None,
@@ -225,7 +225,7 @@ def inputs(
     return ax
 
 
-@picture("row")
+@plot("row")
 def output_matrix(
     explanation: Attributions,
     feature: int | str | None = None,
@@ -267,7 +267,7 @@ def output_matrix(
     style.write_in_cells(ax, inputs.centers, matrix, mesh.get_clim()[1])
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit))
     style.label_rows(ax, [names[start] for start in outputs.starts])
-    inputs.dress(ax)
+    inputs.format_axis(ax)
     averaged = "" if len(matrix) == count else f" (averages of {int(np.ceil(count / len(matrix)))})"
     ax.set_ylabel(f"output{averaged}", fontsize=style.SMALL + 1)
     style.write_title(
@@ -281,7 +281,7 @@ def _errors_of_sums(sequence: Sequences) -> np.ndarray | None:
 
 
 def _title(ax: Axes, sequence: Sequences, pad: float = 6) -> None:
-    """Say which row and output it is, as far as they have names."""
+    """Write the names of the row and of the output, if there are any."""
     style.write_title(ax, sequence.rows[0], sequence.output, pad=pad)
 
 
@@ -317,7 +317,7 @@ def _write_ends(ax: Axes, sequence: Sequences) -> None:
         ax.axhline(output, color="black", linewidth=0.8, linestyle=":")
     low, high = ax.get_ylim()
     gap = (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1)
-    places = style.apart(np.array([height for height, _, _ in ends]), gap)
+    places = style.spread_apart(np.array([height for height, _, _ in ends]), gap)
     for place, (height, what, weight) in zip(places, ends, strict=True):
         _write_beside(ax, place, f"{what} {style.number(height, False)}", fontweight=weight)
 
@@ -450,7 +450,7 @@ def _draw_running_sums(ax: Axes, time: Timeline, sequence: Sequences, unit: str)
         ax.plot(time.edges, curve, color=color, linestyle=dashes, linewidth=1.7)
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
-    places = style.apart(curves[-1], (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1))
+    places = style.spread_apart(curves[-1], (high - low) * 1.35 * style.SMALL / max(style.points(ax)[1], 1))
     for place, name, value, (color, _) in zip(places, sequence.features, curves[-1], style.CURVES, strict=False):
         _write_beside(ax, place, f"{style.short(name, 18)} {style.number(value)}", color=color)
     style.open_frame(ax)
@@ -459,7 +459,7 @@ def _draw_running_sums(ax: Axes, time: Timeline, sequence: Sequences, unit: str)
 
 # ---------------------------------------------------------------------- parts of all inputs
 def _inputs_of(explanation: Attributions, row: int | None, max_display: int) -> dict[str, tuple[Sequences, Timeline]]:
-    """Each input of the row: its strongest features, as many in all as are to be drawn, and where its steps lie."""
+    """Return each input of the row with its strongest features, ``max_display`` in all, and its time axis."""
     if row is None and any(part._rows and len(part.values) > 1 for _, part in explanation.items()):
         raise InputError("plots.inputs draws a single row: say which, plots.inputs(explanation, row=0).")
     count = min(len(part.values) if part._rows else 1 for _, part in explanation.items())
@@ -476,7 +476,7 @@ def _inputs_of(explanation: Attributions, row: int | None, max_display: int) -> 
     least = sizes[min(max_display, len(sizes)) - 1]
     parts = {}
     for name, sequence in read.items():
-        sequence = sequence.folded(max(1, int((np.abs(sequence.values[0]).mean(0) >= least).sum())))
+        sequence = sequence.keep_largest(max(1, int((np.abs(sequence.values[0]).mean(0) >= least).sum())))
         parts[name] = (sequence, timeline(sequence.labels, sequence.values.shape[1], None, sequence.time_label))
     return parts
 
@@ -494,6 +494,6 @@ def _label_input(ax: Axes, sequence: Sequences, time: Timeline, time_label: str 
     if not sequence.has_steps:
         ax.set_xticks([])
         return
-    time.dress(ax)
+    time.format_axis(ax)
     if time_label is not None:
         ax.set_xlabel(time_label, fontsize=style.SMALL + 1)

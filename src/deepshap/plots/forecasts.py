@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
 from . import style
-from .reading import folding, picture
+from .reading import fold_smallest, plot
 
 OTHERS = "0.72"  # grey of the drivers that are summed up
 BAND = "0.82"  # between quantiles
@@ -61,7 +61,7 @@ class Forecasts:
 def read_forecasts(
     explanation: Attributions, what: str, series: str | None, parameter: str | None, most: int
 ) -> Forecasts:
-    """Plain arrays of one series and parameter; the strongest drivers, so many of them, and the sum of the others.
+    """Return arrays of one series and parameter: the ``most`` strongest drivers, and the sum of the others.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def read_forecasts(
     past, past_times = _past(explanation, name)
     return Forecasts(
         name=name,
-        drivers=_folded(drivers, most),
+        drivers=_keep_largest(drivers, most),
         horizons=np.asarray(chosen.horizons),
         times=times,
         dates=are_dates,
@@ -97,8 +97,8 @@ def read_forecasts(
 
 
 def _drivers(chosen: Attributions) -> list[Driver]:
-    """The columns of all inputs, with the inputs' names where columns have the same; without steps they have one."""
-    found = []
+    """Return the columns of all inputs, with the input's name if several have the same; static columns have one step."""
+    named_drivers = []
     for kind, part in chosen.items():
         values = np.asarray(part.values, dtype=np.float64)
         values = values if part._rows else values[None]
@@ -106,25 +106,25 @@ def _drivers(chosen: Attributions) -> list[Driver]:
         values = values[:, None] if static else values  # (rows, steps, features, horizons)
         lags = None if static or part.lags is None else np.asarray(part.lags)
         names = part.feature_names or [f"{kind} {i}" for i in range(values.shape[2])]
-        found += [(kind, Driver(str(name), values[:, :, i], lags)) for i, name in enumerate(names)]
-    count = Counter(driver.name for _, driver in found)
+        named_drivers += [(kind, Driver(str(name), values[:, :, i], lags)) for i, name in enumerate(names)]
+    count = Counter(driver.name for _, driver in named_drivers)
     return [
         replace(driver, name=f"{driver.name} ({str(kind).replace('_', ' ')})") if count[driver.name] > 1 else driver
-        for kind, driver in found
+        for kind, driver in named_drivers
     ]
 
 
-def _folded(drivers: list[Driver], most: int) -> list[Driver]:
-    """The strongest drivers, and the sum of the others, whose lags do not matter."""
+def _keep_largest(drivers: list[Driver], most: int) -> list[Driver]:
+    """Return the strongest drivers, and the sum of the others, whose lags do not matter."""
     sizes = np.stack([np.abs(driver.values).sum(1).mean(0) for driver in drivers], -1)
-    _, names, kept = folding(sizes, [driver.name for driver in drivers], most)
-    rest = [driver.sums for i, driver in enumerate(drivers) if i not in kept]
-    others = [Driver(f"other {len(rest)}", np.sum(rest, 0)[:, None], None)] if len(kept) < len(names) else []
-    return [*(drivers[i] for i in kept), *others]
+    _, names, largest = fold_smallest(sizes, [driver.name for driver in drivers], most)
+    rest = [driver.sums for i, driver in enumerate(drivers) if i not in largest]
+    others = [Driver(f"other {len(rest)}", np.sum(rest, 0)[:, None], None)] if len(largest) < len(names) else []
+    return [*(drivers[i] for i in largest), *others]
 
 
 def _numbers(times: Any) -> tuple[np.ndarray, bool]:
-    """Times as numbers of an axis, and whether these are dates."""
+    """Return times as numbers of an axis, and whether these are dates."""
     times = np.atleast_2d(times)
     if times.dtype.kind not in "Miuf":
         raise InputError("the times of the forecasts are words, and have no place on an axis.")
@@ -133,31 +133,32 @@ def _numbers(times: Any) -> tuple[np.ndarray, bool]:
 
 
 def _past(explanation: Attributions, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The forecast series before the forecasts, and when, if it is among the inputs."""
+    """Return the forecast series before the forecasts, and its times, if it is among the inputs."""
     for _, part in explanation.items():
         names = part.feature_names
         if part.lags is not None and names is not None and name in names and part.step_labels is not None:
             shown = part.data if part.display_data is None else part.display_data
-            known = np.flatnonzero(np.asarray(part.lags) <= 0)
-            values = np.asarray(shown)[..., known, list(names).index(name)]
-            return np.atleast_2d(values), _numbers(np.asarray(part.step_labels)[..., known])[0]
+            past_steps = np.flatnonzero(np.asarray(part.lags) <= 0)
+            values = np.asarray(shown)[..., past_steps, list(names).index(name)]
+            return np.atleast_2d(values), _numbers(np.asarray(part.step_labels)[..., past_steps])[0]
     return None, None
 
 
 def _band(explanation: Attributions, name: str) -> np.ndarray | None:
-    """Lowest and highest quantile of a series, if there are several."""
-    told = [str(one) for one in explanation.forecast_parameters]
+    """Return the lowest and highest quantile of a series, if there are several."""
+    parameters = [str(parameter) for parameter in explanation.forecast_parameters]
     quantiles = sorted(
-        {one for one in told if one[:1] == "q" and one[1:].replace(".", "").isdigit()}, key=lambda q: float(q[1:])
+        {parameter for parameter in parameters if parameter[:1] == "q" and parameter[1:].replace(".", "").isdigit()},
+        key=lambda q: float(q[1:]),
     )
     if len(quantiles) < 2 or explanation.outputs is None:
         return None
-    ends = [np.atleast_2d(explanation.forecast(name, one).outputs) for one in (quantiles[0], quantiles[-1])]
+    ends = [np.atleast_2d(explanation.forecast(name, parameter).outputs) for parameter in (quantiles[0], quantiles[-1])]
     return np.stack(ends, -1)
 
 
 # ---------------------------------------------------------------------- lags by horizons
-@picture("rows", ", or they are no forecasts")
+@plot("rows", ", or they are no forecasts")
 def horizons(
     explanation: Attributions,
     series: str | None = None,
@@ -180,20 +181,24 @@ def horizons(
     series, parameter : str, optional
         Which forecasts, where there are several series, or quantiles; by default the median or mean.
     """
-    found = read_forecasts(explanation, "horizons", series, parameter, max_display)
-    alone, h = len(found.rows) == 1, len(found.horizons)
-    maps = [(d.values[0] if alone else np.abs(d.values).mean(0)).T for d in found.drivers]  # (horizons, steps)
+    forecasts = read_forecasts(explanation, "horizons", series, parameter, max_display)
+    alone, h = len(forecasts.rows) == 1, len(forecasts.horizons)
+    maps = [(d.values[0] if alone else np.abs(d.values).mean(0)).T for d in forecasts.drivers]  # (horizons, steps)
     height = float(np.clip(0.2 * h, 0.55, 2.2))
     ax = style.new_axes(ax, 9.5, (height + 0.55) * len(maps) + 0.7)
     panels = style.Panels(ax, [height] * len(maps), [8, 0.14], gaps=(0.55, 0.15))
-    named = [m for m, d in zip(maps, found.drivers, strict=True) if d.lags is not None] or maps
+    named = [m for m, d in zip(maps, forecasts.drivers, strict=True) if d.lags is not None] or maps
     limit = style.limit_of(*named, robust=robust)
-    lags = [d.lags for d in found.drivers if d.lags is not None]
-    ends = (min(one.min() for one in lags) - 0.5, max(one.max() for one in lags) + 0.5) if lags else (-0.5, 0.5)
-    for place, (driver, matrix) in enumerate(zip(found.drivers, maps, strict=True)):
+    lags = [d.lags for d in forecasts.drivers if d.lags is not None]
+    ends = (
+        (min(of_driver.min() for of_driver in lags) - 0.5, max(of_driver.max() for of_driver in lags) + 0.5)
+        if lags
+        else (-0.5, 0.5)
+    )
+    for place, (driver, matrix) in enumerate(zip(forecasts.drivers, maps, strict=True)):
         panel = panels(place, label=driver.name)
         mesh = _draw_lags(panel, driver, matrix, limit, alone, ends)
-        style.label_rows(panel, [f"+{k}" for k in found.horizons])
+        style.label_rows(panel, [f"+{k}" for k in forecasts.horizons])
         if place == len(maps) - 1:
             panel.set_xlabel("lag (0: the last known step)", fontsize=style.SMALL + 1)
     label = style.with_unit("attribution" if alone else "mean |attribution|", unit)
@@ -204,8 +209,8 @@ def horizons(
         style.color_bar(mesh, label, bar, extend="max" if everything.max() > limit else "neither")
     style.write_title(
         ax,
-        f"what forecasts of {found.name} rest on",
-        found.rows[0] if alone else f"{len(found.rows)} forecasts",
+        f"what forecasts of {forecasts.name} rest on",
+        forecasts.rows[0] if alone else f"{len(forecasts.rows)} forecasts",
         pad=22,
     )
     return ax
@@ -235,7 +240,7 @@ def _draw_lags(
 
 
 # ---------------------------------------------------------------------- one forecast
-@picture("row", ", or it is no forecast")
+@plot("row", ", or it is no forecast")
 def forecast(
     explanation: Attributions,
     row: int | None = None,
@@ -260,8 +265,8 @@ def forecast(
     series, parameter : str, optional
         Which series, where there are several; which quantile or parameter, by default the median or mean.
     """
-    found = read_forecasts(explanation, "forecast", series, parameter, max_display)
-    count = len(found.rows)
+    forecasts = read_forecasts(explanation, "forecast", series, parameter, max_display)
+    count = len(forecasts.rows)
     if row is None and count > 1:
         raise InputError("plots.forecast draws a single forecast: say which, plots.forecast(explanation, row=0).")
     if row is not None and not -count <= row < count:
@@ -270,32 +275,34 @@ def forecast(
     ax = style.new_axes(ax, 9, 6)
     panels = style.Panels(ax, [3, 2.4], gaps=(0.75, 0.1))
     top, below = panels(0, label="forecast"), panels(1, label="drivers")
-    if found.past is not None and found.past_times is not None:
-        when = found.past_times[place if len(found.past_times) > 1 else 0]
-        top.plot(when, found.past[place], color="0.45", linewidth=1.2, label=f"{style.short(found.name)}, as it was")
-    _draw_lines(top, found, found.times[place], place, unit, {"marker": "o", "markersize": 4})
-    _stack(below, found.horizons.astype(float), found.drivers, place, 0.72, unit)
-    below.set_xticks(found.horizons, [f"+{k}" for k in found.horizons])
+    if forecasts.past is not None and forecasts.past_times is not None:
+        when = forecasts.past_times[place if len(forecasts.past_times) > 1 else 0]
+        top.plot(
+            when, forecasts.past[place], color="0.45", linewidth=1.2, label=f"{style.short(forecasts.name)}, as it was"
+        )
+    _draw_lines(top, forecasts, forecasts.times[place], place, unit, {"marker": "o", "markersize": 4})
+    _stack(below, forecasts.horizons.astype(float), forecasts.drivers, place, 0.72, unit)
+    below.set_xticks(forecasts.horizons, [f"+{k}" for k in forecasts.horizons])
     below.set_xlabel("steps ahead", fontsize=style.SMALL + 1)
-    style.write_title(ax, f"forecast of {found.name}", found.rows[place] if count > 1 else "", pad=24)
+    style.write_title(ax, f"forecast of {forecasts.name}", forecasts.rows[place] if count > 1 else "", pad=24)
     return ax
 
 
 def _draw_lines(
-    ax: Axes, found: Forecasts, times: np.ndarray, at: Any, unit: str, marker: dict[str, Any] | None = None
+    ax: Axes, forecasts: Forecasts, times: np.ndarray, at: Any, unit: str, marker: dict[str, Any] | None = None
 ) -> None:
     """Draw forecasts, their band, their base value and what came, at an index of (rows, horizons)."""
     marker = marker or {}
-    if found.band is not None:
-        ax.fill_between(times, *found.band[at].T, color=BAND, linewidth=0, label="between the outer quantiles")
-    if found.actual is not None and np.isfinite(found.actual[at]).any():
+    if forecasts.band is not None:
+        ax.fill_between(times, *forecasts.band[at].T, color=BAND, linewidth=0, label="between the outer quantiles")
+    if forecasts.actual is not None and np.isfinite(forecasts.actual[at]).any():
         came = marker | ({"markersize": 3} if marker else {})
-        ax.plot(times, found.actual[at], color="0.45", linewidth=1.1, **came, label="what came")
-    ax.plot(times, found.base[at], color=style.GREY, linestyle=":", label="base value")
-    ax.plot(times, found.outputs[at], color="black", linewidth=1.7, **marker, label="forecast")
-    if found.dates:
+        ax.plot(times, forecasts.actual[at], color="0.45", linewidth=1.1, **came, label="what came")
+    ax.plot(times, forecasts.base[at], color=style.GREY, linestyle=":", label="base value")
+    ax.plot(times, forecasts.outputs[at], color="black", linewidth=1.7, **marker, label="forecast")
+    if forecasts.dates:
         style.date_axis(ax, 9)
-    ax.set_ylabel(style.with_unit(style.short(found.name), unit), fontsize=style.SMALL + 1)
+    ax.set_ylabel(style.with_unit(style.short(forecasts.name), unit), fontsize=style.SMALL + 1)
     style.open_frame(ax)
     _legend(ax)
 
@@ -324,7 +331,7 @@ def _stack(ax: Axes, places: np.ndarray, drivers: list[Driver], at: Any, width: 
 
 
 # ---------------------------------------------------------------------- over time
-@picture("rows", ", or they are no forecasts")
+@plot("rows", ", or they are no forecasts")
 def forecasts_over_time(
     explanation: Attributions,
     horizon: int = 1,
@@ -346,25 +353,25 @@ def forecasts_over_time(
     series, parameter : str, optional
         Which series, where there are several; which quantile or parameter, by default the median or mean.
     """
-    found = read_forecasts(explanation, "forecasts_over_time", series, parameter, max_display)
+    forecasts = read_forecasts(explanation, "forecasts_over_time", series, parameter, max_display)
     check_whole("horizon", horizon, 1)
-    if horizon not in found.horizons:
+    if horizon not in forecasts.horizons:
         raise InputError(
-            f"there is no horizon {horizon}: forecasts go from +{found.horizons[0]} to +{found.horizons[-1]}."
+            f"there is no horizon {horizon}: forecasts go from +{forecasts.horizons[0]} to +{forecasts.horizons[-1]}."
         )
-    ahead = int(np.flatnonzero(found.horizons == horizon)[0])
-    order = np.argsort(found.times[:, ahead], kind="stable")
-    at, times = (order, ahead), found.times[order, ahead]
+    ahead = int(np.flatnonzero(forecasts.horizons == horizon)[0])
+    order = np.argsort(forecasts.times[:, ahead], kind="stable")
+    at, times = (order, ahead), forecasts.times[order, ahead]
     if (np.diff(times) <= 0).any():
         raise InputError("there are several forecasts of the same time: take the rows of one series.")
     ax = style.new_axes(ax, 10.5, 6)
     panels = style.Panels(ax, [2.7, 2.7], gaps=(0.5, 0.1))
     top = panels(0, label="forecasts")
     below = panels(1, sharex=top, label="drivers")
-    _draw_lines(top, found, times, at, unit)
-    _stack(below, times, found.drivers, at, np.diff(times).min() * 0.9 if len(times) > 1 else 0.9, unit)
-    if found.dates:
+    _draw_lines(top, forecasts, times, at, unit)
+    _stack(below, times, forecasts.drivers, at, np.diff(times).min() * 0.9 if len(times) > 1 else 0.9, unit)
+    if forecasts.dates:
         style.date_axis(below, 9)
     top.tick_params(labelbottom=False)
-    style.write_title(ax, f"forecasts of {found.name}", f"{horizon} step{'s' * (horizon > 1)} ahead", pad=24)
+    style.write_title(ax, f"forecasts of {forecasts.name}", f"{horizon} step{'s' * (horizon > 1)} ahead", pad=24)
     return ax

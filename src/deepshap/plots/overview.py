@@ -14,8 +14,8 @@ from ..errors import InputError, check_whole
 from ..explanation.core import Attributions
 from ..explanation.uncertainty import Errors
 from . import style
-from .reading import Sequences, checked, folding, picture, read_features, read_rows
-from .timeline import Align, Timeline, aligned, mean_of_known
+from .reading import Sequences, check_arguments, fold_smallest, plot, read_features, read_rows
+from .timeline import Align, Timeline, align_sequences, mean_of_known
 
 if TYPE_CHECKING:
     from ..explanation.interactions import Interactions
@@ -26,7 +26,7 @@ SPAN = "0.62"  # of what tells how exact means are
 ORDERS = ((style.RED, "-", "o"), ("0.45", ":", "s"), (style.BLUE, "--", "^"))  # of faithfulness
 
 
-@picture("rows")
+@plot("rows")
 def importance(
     explanation: Attributions, *, max_display: int = 20, robust: bool = False, unit: str = "", ax: Axes | None = None
 ) -> Axes:
@@ -37,20 +37,20 @@ def importance(
     whiskers below the line show two of them to either side of the mean.
     """
     rows = read_features(explanation, "importance")
-    fold, names, kept = folding(rows.per_feature, rows.features, max_display, by_size=True)
+    fold, names, largest = fold_smallest(rows.per_feature, rows.features, max_display, by_size=True)
     errors = rows.errors_of(lambda array: fold(array.sum(1)))
     ax = style.new_axes(ax, 8, 0.27 * len(names) + 1.4)
     bars = Bars(fold(rows.per_feature), None if errors is None else errors.of_mean())
-    marks = bars.draw(ax, names, bars.reach(len(kept), robust))
+    marks = bars.draw(ax, names, bars.reach(len(largest), robust))
     label = style.with_unit(mean_size(rows), unit)
-    ax.set_xlabel(style.wrapped(ax, label, style.SMALL + 1), fontsize=style.SMALL + 1)
+    ax.set_xlabel(style.wrap(ax, label, style.SMALL + 1), fontsize=style.SMALL + 1)
     style.write_title(ax, rows.output, pad=20)
     style.sign_legend(ax, *marks)
     return ax
 
 
 def mean_size(rows: Sequences) -> str:
-    """What bars of features show, in the order in which it is taken."""
+    """Return the label of bars of features."""
     return "mean |attribution summed over time|" if rows.has_steps or rows.is_summed else "mean |attribution|"
 
 
@@ -78,13 +78,13 @@ class Bars:
         return ends if self.errors is None else np.maximum(ends, self.sizes + style.ERRORS * self.errors)
 
     def reach(self, named: int, robust: bool) -> float:
-        """How far the axis goes: as far as named features, which come first; robust: if rows that are far out were not."""
+        """Return the end of the axis: the longest of the first ``named`` features, with ``robust`` without outlying rows."""
         limit = style.limit_of(self.values[:, :named], robust=True) if robust else np.inf
         errors = None if self.errors is None else self.errors[:named]
         return float(Bars(np.clip(self.values[:, :named], -limit, limit), errors).ends.max())
 
     def draw(self, ax: Axes, names: list[str], reach: float) -> list[Any]:
-        """Draw them, and return what a legend has of them; bars that go beyond the reach are cut."""
+        """Draw the bars, and return their entries of the legend; bars that go beyond the reach are cut."""
         places, up, marks = np.arange(len(names)), np.maximum(self.values, 0).mean(0), []
         ax.barh(places, up, 0.72, **style.UP)
         ax.barh(places, self.sizes - up, 0.72, left=up, **style.DOWN)
@@ -102,7 +102,7 @@ class Bars:
         return marks
 
 
-@picture("rows")
+@plot("rows")
 def importance_over_time(
     explanation: Attributions,
     *,
@@ -122,7 +122,7 @@ def importance_over_time(
 
     def in_columns(array: np.ndarray) -> tuple[np.ndarray, Timeline]:  # (rows, columns)
         place = (rows.lengths, rows.labels, align, time_label, rows.time_label, style.MOST_BARS)
-        values, time = aligned(array.sum(2, keepdims=True), *place)
+        values, time = align_sequences(array.sum(2, keepdims=True), *place)
         return values[..., 0], time
 
     values, time = in_columns(rows.values)
@@ -136,7 +136,7 @@ def importance_over_time(
     top.set_ylabel(style.with_unit("mean attribution", unit), fontsize=style.SMALL + 1)
     style.write_title(top, rows.output, pad=20)
     if not differ:
-        time.dress(top)
+        time.format_axis(top)
         return ax
     top.tick_params(labelbottom=False)
     bottom = panels(1, sharex=top, label="rows")
@@ -144,7 +144,7 @@ def importance_over_time(
     bottom.set_ylabel("rows", fontsize=style.SMALL)
     bottom.set_yticks([0, counts.max()])
     style.open_frame(bottom)
-    time.dress(bottom)
+    time.format_axis(bottom)
     return ax
 
 
@@ -179,7 +179,7 @@ def _draw_means(ax: Axes, time: Timeline, values: np.ndarray, errors: Errors | N
     style.sign_legend(ax, *marks)
 
 
-@picture("rows")
+@plot("rows")
 def importance_map(
     explanation: Attributions,
     *,
@@ -194,13 +194,13 @@ def importance_map(
 
     A step is averaged over the rows that have it. Dots cover means below two standard errors, where these are known.
     """
-    rows = read_rows(explanation, "importance_map").folded(max_display)
+    rows = read_rows(explanation, "importance_map").keep_largest(max_display)
     place = (rows.lengths, rows.labels, align, time_label, rows.time_label)
 
     def in_columns(array: np.ndarray) -> np.ndarray:  # (rows, columns, features)
-        return aligned(array, *place)[0]
+        return align_sequences(array, *place)[0]
 
-    values, time = aligned(rows.values, *place)
+    values, time = align_sequences(rows.values, *place)
     errors = rows.errors_of(in_columns)
     mean, spread = mean_of_known(values).T, np.nanstd(values, 0).T  # (features, columns)
     height = float(np.clip(0.23 * len(mean), 0.9, 8))
@@ -214,7 +214,7 @@ def importance_map(
     style.write_title(top, "mean of the attributions", rows.output, length=40)
     style.label_rows(top, rows.features)
     if len(values) == 1:
-        time.dress(top)
+        time.format_axis(top)
         return ax
     bottom = panels(1, sharex=top, label="spread")
     limit = style.limit_of(spread[rows.named], robust=robust)
@@ -224,12 +224,12 @@ def importance_map(
     style.color_bar(shades, label, panels.bar(1, 1, "scale of deviations"), extend=extend)
     bottom.set_title("standard deviation over the rows", fontsize=11)
     style.label_rows(bottom, rows.features)
-    time.dress(bottom)
+    time.format_axis(bottom)
     top.tick_params(labelbottom=False)
     return ax
 
 
-@checked
+@check_arguments
 def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw how the mean output moves when players are taken away, by the order in which they go.
 
@@ -270,7 +270,7 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
     _, height = style.points(ax)
     low, high = ax.get_ylim()
     gap = 15 / height * (high - low)
-    heights = style.apart(np.array([mean[middle] for mean in means]), gap)
+    heights = style.spread_apart(np.array([mean[middle] for mean in means]), gap)
     for name, y, (color, *_) in zip(
         result.deletion, heights, ORDERS, strict=True
     ):  # beside falling curves, not on them
@@ -278,23 +278,23 @@ def faithfulness(result: Any, *, unit: str = "", ax: Axes | None = None) -> Axes
         place: dict[str, Any] = {"xytext": (-8, -12) if below else (8, 3), "ha": "right" if below else "left"}
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
         ax.annotate(name, (shares[middle], y), textcoords="offset points", color=color, bbox=box, **place)
-    found = [f"separation {np.mean(result.separation):.2f}"]
+    measures = [f"separation {np.mean(result.separation):.2f}"]
     if np.isfinite(result.agreement).any():
-        found.append(f"agreement {np.nanmean(result.agreement):.2f}")
+        measures.append(f"agreement {np.nanmean(result.agreement):.2f}")
     if np.isfinite(result.doubtful).all():
-        found.append(f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign")
-    ax.set_title(f"{result.explained}: {', '.join(found)}", fontsize=10)
+        measures.append(f"{np.mean(result.doubtful):.0%} of |attribution| of doubtful sign")
+    ax.set_title(f"{result.explained}: {', '.join(measures)}", fontsize=10)
     return ax
 
 
-def interactions(found: Interactions, row: int | None = None, *, most: int = 12, ax: Axes | None = None) -> Axes:
+def interactions(result: Interactions, row: int | None = None, *, most: int = 12, ax: Axes | None = None) -> Axes:
     """Draw which pairs of players add something together, a map of players by players.
 
     The diagonal shows what each player adds by itself, a cell beside it the whole interaction of a pair, each pair once.
 
     Parameters
     ----------
-    found : Interactions
+    result : Interactions
         From ``explainer.interactions``.
     row : int, optional
         The row to draw; by default the mean size over all rows.
@@ -312,16 +312,16 @@ def interactions(found: Interactions, row: int | None = None, *, most: int = 12,
     InputError
         If there is no such row.
     """
-    if row is not None and not -len(found) <= row < len(found):
-        raise InputError(f"there is no row {row} among {len(found)}.")
+    if row is not None and not -len(result) <= row < len(result):
+        raise InputError(f"there is no row {row} among {len(result)}.")
     check_whole("most", most, 2)
-    count = len(found.names)
-    whole = found.values * (2 - np.eye(count))
-    matrix = np.abs(whole).mean(0) if row is None else whole[row]
+    count = len(result.names)
+    values = result.values * (2 - np.eye(count))
+    matrix = np.abs(values).mean(0) if row is None else values[row]
     sizes = np.abs(matrix).sum(1)
     shown = np.argsort(-sizes, kind="stable")[:most]
     matrix = np.where(np.tri(len(shown), dtype=bool), matrix[np.ix_(shown, shown)], np.nan)
-    names = [found.names[k] for k in shown]
+    names = [result.names[k] for k in shown]
     ax = style.new_axes(ax, 2.5 + 0.55 * len(names), 1.6 + 0.4 * len(names))
     mesh = style.draw_evidence(ax, np.arange(len(names) + 1) - 0.5, matrix)
     style.write_in_cells(ax, np.arange(len(names)), matrix, mesh.get_clim()[1], sign=row is not None)
@@ -329,5 +329,5 @@ def interactions(found: Interactions, row: int | None = None, *, most: int = 12,
     style.label_rows(ax, names)
     style.label_columns(ax, names)
     more = f"{len(names)} of {count} players" if len(names) < count else ""
-    style.write_title(ax, "" if row is None else f"row {row % len(found)}", "" if found.exact else "estimated", more)
+    style.write_title(ax, "" if row is None else f"row {row % len(result)}", "" if result.exact else "estimated", more)
     return ax

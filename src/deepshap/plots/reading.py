@@ -60,45 +60,47 @@ PARAMETERS = {
 RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."
 
 
-def picture(of: str, refuses: str = "") -> Callable[[Function], Function]:
-    """Complete a picture of "rows" or a "row": its docstring by what it does not describe, and checks of its options."""
+def plot(of: str, refuses: str = "") -> Callable[[Function], Function]:
+    """Complete a plot of "rows" or a "row": the docstring by what it does not describe, and checks of the options."""
 
     def complete(function: Function) -> Function:
-        head, _, own = inspect.cleandoc(function.__doc__ or "").partition("\n\nParameters\n----------\n")
+        head, _, described_parameters = inspect.cleandoc(function.__doc__ or "").partition(
+            "\n\nParameters\n----------\n"
+        )
         parameters = inspect.signature(function).parameters
         described = {"explanation": ("Explanation", EXPLAINED[of]), **PARAMETERS}
         lines = [
             f"{name} : {kind}\n{indent(text, '    ')}"
             for name, (kind, text) in described.items()
-            if name in parameters and f"{name} :" not in own
+            if name in parameters and f"{name} :" not in described_parameters
         ]
-        lines.insert(0 if "explanation :" in own else 1, own)
+        lines.insert(0 if "explanation :" in described_parameters else 1, described_parameters)
         refused = REFUSED[of] + refuses + (", or ``align`` is something else" if "align" in parameters else "")
         raises = fill(f"{refused}.", 120, initial_indent="    ", subsequent_indent="    ")
         parts = [head, "Parameters\n----------\n" + "\n".join(filter(None, lines)), RETURNS]
         function.__doc__ = "\n\n".join([*parts, f"Raises\n------\nInputError\n{raises}"])
-        return checked(function)
+        return check_arguments(function)
 
     return complete
 
 
-def checked(function: Function) -> Function:
-    """Have what a picture is of, and its options, checked before it is drawn."""
-    known, name = inspect.signature(function), function.__name__
+def check_arguments(function: Function) -> Function:
+    """Make a plot check its explanation and its options before it draws."""
+    signature, name = inspect.signature(function), function.__name__
 
     @wraps(function)
-    def draw(*given: Any, **options: Any) -> Any:
+    def draw(*arguments: Any, **options: Any) -> Any:
         show = options.pop("show", False)  # an option of all of shap's plots
         if not isinstance(show, bool):
             raise InputError(f"plots.{name}: show must be True or False, not {show!r}.")
         try:
-            arguments = known.bind(*given, **options).arguments
+            bound = signature.bind(*arguments, **options).arguments
         except TypeError as error:
-            raise TypeError(f"plots.{name}: {error}; it takes {', '.join(known.parameters)}.") from None
-        check_options(f"plots.{name}: ", **arguments)
-        if "explanation" in arguments:
-            check_attributions(arguments["explanation"], name)
-        drawn = function(*given, **options)
+            raise TypeError(f"plots.{name}: {error}; it takes {', '.join(signature.parameters)}.") from None
+        check_options(f"plots.{name}: ", **bound)
+        if "explanation" in bound:
+            check_attributions(bound["explanation"], name)
+        drawn = function(*arguments, **options)
         if show:
             plt.show()
         return drawn
@@ -134,11 +136,11 @@ class Sequences:
     is_summed: bool = False
 
     def errors_of(self, total: Callable[[np.ndarray], np.ndarray]) -> Errors | None:
-        """Errors of sums of the values, if they are known."""
+        """Return the errors of sums of the values, if they are known."""
         return None if self.errors is None else self.errors.of(total)
 
     def error_of(self, total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
-        """As ``errors_of``, without what tells of further sums."""
+        """Return the standard errors alone of sums of the values, if they are known."""
         return None if self.errors is None else self.errors.of(total).errors
 
     @property
@@ -162,7 +164,7 @@ class Sequences:
         return self.base + self.values.sum((1, 2))
 
     def index_of(self, feature: int | str) -> int:
-        """Number of a feature, from its index or name."""
+        """Return the number of a feature from its index or name."""
         if isinstance(feature, str) and feature in self.features:
             return self.features.index(feature)
         count = len(self.features)
@@ -186,18 +188,18 @@ class Sequences:
         present = np.arange(self.data.shape[1]) < self.lengths[:, None]
         return mean_of_known(np.where(present[..., None], self.data, np.nan).swapaxes(0, 1))
 
-    def folded(self, count: int) -> Sequences:
+    def keep_largest(self, count: int) -> Sequences:
         """Keep the ``count`` features of the largest mean |attribution|, in their order; the others become one, last."""
-        fold, names, kept = folding(self.values.reshape(-1, len(self.features)), self.features, count)
-        data, is_folded = self.data, len(kept) < len(names)
+        fold, names, largest = fold_smallest(self.values.reshape(-1, len(self.features)), self.features, count)
+        data, is_folded = self.data, len(largest) < len(names)
         if data is not None and is_folded:
-            data = np.concatenate([data[..., kept], np.full((*data.shape[:-1], 1), np.nan)], -1)
+            data = np.concatenate([data[..., largest], np.full((*data.shape[:-1], 1), np.nan)], -1)
         return replace(
             self, values=fold(self.values), data=data, features=names, errors=self.errors_of(fold), is_folded=is_folded
         )
 
 
-def folding(
+def fold_smallest(
     values: np.ndarray, names: list[str], count: int, by_size: bool = False
 ) -> tuple[Layout, list[str], np.ndarray]:
     """Sum up all but the ``count`` columns of the largest mean |value|, (..., columns).
@@ -206,42 +208,46 @@ def folding(
     the largest first.
     """
     order = np.argsort(-np.nan_to_num(np.abs(values)).mean(0), kind="stable")
-    kept = order if len(order) <= count + 1 else order[:count]  # a line for one other feature might as well show that
-    kept, rest = kept if by_size else np.sort(kept), np.setdiff1d(order, kept)
+    largest = (
+        order if len(order) <= count + 1 else order[:count]
+    )  # a line for one other feature might as well show that
+    largest, rest = largest if by_size else np.sort(largest), np.setdiff1d(order, largest)
 
     def fold(array: np.ndarray) -> np.ndarray:
-        left = array[..., kept]
+        left = array[..., largest]
         return np.concatenate([left, array[..., rest].sum(-1, keepdims=True)], -1) if len(rest) else left
 
-    return fold, [*(names[i] for i in kept), *([f"other {len(rest)} features"] if len(rest) else [])], kept
+    return fold, [*(names[i] for i in largest), *([f"other {len(rest)} features"] if len(rest) else [])], largest
 
 
 # ---------------------------------------------------------------------- from an explanation
 def read_features(explanation: Attributions, what: str) -> Sequences:
-    """As ``read_rows``, where features count: a table, and all inputs of a joint explanation, are sequences of one step."""
+    """Read an explanation for plots of features: tables, and all inputs of a joint explanation, become one step."""
     if isinstance(explanation, JointAttributions):
-        return _side_by_side([(key, read_features(part, what)) for key, part in explanation.items()])
+        return _concat_inputs([(key, read_features(part, what)) for key, part in explanation.items()])
     return read_rows(explanation, what, table=True)
 
 
-def _side_by_side(parts: list[tuple[Any, Sequences]]) -> Sequences:
-    """The features of several inputs, summed over time."""
+def _concat_inputs(parts: list[tuple[Any, Sequences]]) -> Sequences:
+    """Return the features of several inputs side by side, summed over time."""
     first, names = parts[0][1], [name for _, part in parts for name in part.features]
     if len(set(names)) < len(names):
         names = [f"{key}: {name}" for key, part in parts for name in part.features]
     data = [part.mean_data for _, part in parts]
-    known = [part.per_feature * np.nan if one is None else one for one, (_, part) in zip(data, parts, strict=True)]
+    of_inputs = [
+        part.per_feature * np.nan if entry is None else entry for entry, (_, part) in zip(data, parts, strict=True)
+    ]
     errors = [part.errors_of(lambda array: array.sum(1, keepdims=True)) for _, part in parts]
     return replace(
         first,
         values=np.concatenate([part.per_feature for _, part in parts], 1)[:, None],
-        data=None if all(one is None for one in data) else np.concatenate(known, 1)[:, None],
+        data=None if all(entry is None for entry in data) else np.concatenate(of_inputs, 1)[:, None],
         features=names,
         lengths=np.ones(len(first.values), int),
         labels=None,
         time_label=None,
         is_summed=any(part.has_steps for _, part in parts),
-        errors=None if any(one is None for one in errors) else Errors.beside([one for one in errors if one]),
+        errors=None if any(entry is None for entry in errors) else Errors.beside([entry for entry in errors if entry]),
     )
 
 
@@ -256,17 +262,18 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False, table
         raise InputError(f"plots.{what} has nothing to draw: the attributions have shape {values.shape}.")
     inputs, names = explanation._inputs - explanation._rows, explanation.feature_names
     if inputs == 1 and explanation.players is not None:  # those that follow each other in time are steps
-        told = names_for(names, values.shape[-1]) or numbered("Player", values.shape[-1])
+        player_names = names_for(names, values.shape[-1]) or numbered("Player", values.shape[-1])
         if explanation.players == "steps" or str(explanation.players).startswith("window"):
             return replace(
-                _sequences(explanation, _reshaped(-1, len(told), 1), ["all features"]), labels=np.array(told)
+                _sequences(explanation, _reshape(-1, len(player_names), 1), ["all features"]),
+                labels=np.array(player_names),
             )
-        return _sequences(explanation, _reshaped(-1, 1, len(told)), told)
+        return _sequences(explanation, _reshape(-1, 1, len(player_names)), player_names)
     is_sequence = explanation._steps_at == explanation._rows or (text and inputs == 1)
     if inputs < 2 and table and not is_sequence:
         count = values.shape[-1] if inputs else 1  # ids of categories, (rows,), are one feature
-        known = [names] if isinstance(names, str) and count == 1 else names_for(names, count)
-        return _sequences(explanation, _reshaped(-1, 1, count), known or numbered("Feature", count))
+        features = [names] if isinstance(names, str) and count == 1 else names_for(names, count)
+        return _sequences(explanation, _reshape(-1, 1, count), features or numbered("Feature", count))
     if inputs > 2 or not is_sequence:
         lone = f"explanation.step_labels = range({values.shape[-1]})" if inputs else ""
         raise InputError(
@@ -276,13 +283,13 @@ def read_rows(explanation: Attributions, what: str, *, text: bool = False, table
         )
     shape = values.shape if inputs == 2 else (*values.shape, 1)  # as over_features() returns
     if inputs == 1:
-        known = [names if isinstance(names, str) else "all features"]
+        features = [names if isinstance(names, str) else "all features"]
     else:
-        known = names_for(names, shape[-1]) or numbered("Feature", shape[-1])
-    return _sequences(explanation, _reshaped(-1, *shape[-2:]), known)
+        features = names_for(names, shape[-1]) or numbered("Feature", shape[-1])
+    return _sequences(explanation, _reshape(-1, *shape[-2:]), features)
 
 
-def _reshaped(*shape: int) -> Layout:
+def _reshape(*shape: int) -> Layout:
     return lambda array: array.reshape(shape)
 
 
@@ -322,15 +329,15 @@ def read_grid(explanation: Attributions, what: str, channels: str | None) -> tup
 
 def read_row(explanation: Attributions, what: str, *, table: bool = False) -> Sequences:
     """Read the explanation of one output for a single row, without its padding."""
-    one = read_rows(explanation, what, table=table)
-    check_single(len(one.values), what)
-    length = one.lengths[0]
-    labels = one.labels if one.labels is None or one.labels.ndim == 1 else one.labels[0]
+    sequence = read_rows(explanation, what, table=table)
+    check_single(len(sequence.values), what)
+    length = sequence.lengths[0]
+    labels = sequence.labels if sequence.labels is None or sequence.labels.ndim == 1 else sequence.labels[0]
     return replace(
-        one,
-        values=one.values[:, :length],
-        data=None if one.data is None else one.data[:, :length],
-        errors=one.errors_of(lambda array: array[:, :length]),
+        sequence,
+        values=sequence.values[:, :length],
+        data=None if sequence.data is None else sequence.data[:, :length],
+        errors=sequence.errors_of(lambda array: array[:, :length]),
         labels=None if labels is None else labels[:length],
     )
 
@@ -394,31 +401,31 @@ def _shown_data(explanation: Attributions, lay: Layout) -> np.ndarray | None:
 
 
 def _output_name(explanation: Attributions) -> str:
-    """Name of the output, or what it was chosen for where each row has its own; of one row, with that row's."""
+    """Return the name of the output, or of its selection if each row has its own; for one row with that row's output."""
     names = explanation.output_names
     name = names if isinstance(names, str) else explanation.explained or ""
-    own = _own_name(explanation, name)
-    return f"{name} ({own})" if own else name
+    row_name = _name_in_row(explanation, name)
+    return f"{name} ({row_name})" if row_name else name
 
 
-def _own_name(explanation: Attributions, name: str) -> str | None:
-    """What "predicted" and the like are in a single row: "flu - cold"; None where that is not known, or nothing else."""
+def _name_in_row(explanation: Attributions, name: str) -> str | None:
+    """Return what "predicted" and the like are in a single row, as "flu - cold"; None if unknown or unchanged."""
     classes = explanation.classes or []
     scores = np.atleast_2d(np.array([] if explanation.predictions is None else explanation.predictions))
     if len(scores) > 1 or scores.shape[1] < 2 or name != explanation.explained or name in classes:
         return None
-    known = dict(zip(("predicted", "runner-up"), np.argsort(-scores[0], kind="stable").tolist(), strict=False))
+    outputs = dict(zip(("predicted", "runner-up"), np.argsort(-scores[0], kind="stable").tolist(), strict=False))
     targets = np.ravel([] if explanation.targets is None else explanation.targets).tolist()
     if len(targets) == 1:
-        known["true"] = targets[0]
+        outputs["true"] = targets[0]
 
-    def words(found: re.Match[str]) -> str:
-        key = known.get(found[0], found[0])
+    def substitute(match: re.Match[str]) -> str:
+        key = outputs.get(match[0], match[0])
         return key if isinstance(key, str) else str(classes[int(key)]) if classes else f"output {int(key)}"
 
     terms = name.removeprefix("log-odds of ")
-    own = re.sub("predicted|runner-up|true", words, terms)
-    return None if own == terms else own
+    words_of_row = re.sub("predicted|runner-up|true", substitute, terms)
+    return None if words_of_row == terms else words_of_row
 
 
 def _step_labels(explanation: Attributions, steps: int) -> np.ndarray | None:

@@ -26,7 +26,7 @@ from ..explanation.core import Attributions
 from ..explanation.labels import as_texts
 from ..explanation.uncertainty import Errors
 from . import style
-from .reading import Sequences, check_single, checked, folding, picture, read_features
+from .reading import Sequences, check_arguments, check_single, fold_smallest, plot, read_features
 
 UNSURE = f"hollow: less than {style.ERRORS} standard errors from 0"
 ALL = "attribution"
@@ -52,22 +52,22 @@ def _shap_draws(ax: Axes) -> Iterator[None]:
 class _Table:
     """A matrix of attributions (rows, features) for shap, with the errors of its cells.
 
-    when: what was summed or chosen, in words. kept: how many features are no sum of others.
+    when: what was summed or chosen, in words. named: how many features are no sum of others.
     """
 
     def __init__(self, explanation: Attributions, what: str, step: Any = None, max_display: int | None = None):
         rows = read_features(explanation, what)
-        found = _summed(rows) if step is None else _at(rows, step, what)
-        values, data, errors, self.when = found
+        cells = _over_time(rows) if step is None else _at_step(rows, step, what)
+        values, data, errors, self.when = cells
         count = max_display if max_display is not None else values.shape[1]
-        fold, names, kept = folding(values, rows.features, count, by_size=True)
+        fold, names, largest = fold_smallest(values, rows.features, count, by_size=True)
         self.values = fold(values)
         self.names = [style.short(name) for name in names]
-        self.kept, self.rows = len(kept), rows
+        self.named, self.rows = len(largest), rows
         self.data = None
         if data is not None:
             self.data = np.full(self.values.shape, np.nan)
-            self.data[:, : self.kept] = data[:, kept]
+            self.data[:, : self.named] = data[:, largest]
         self.errors: Errors | None = None if errors is None else errors.of(fold)
 
     @property
@@ -96,7 +96,7 @@ def _finish(ax: Axes, label: str, unit: str, *title: str) -> Axes:
 
 
 # ---------------------------------------------------------------------- bars
-@picture("rows", ", or there is no such step")
+@plot("rows", ", or there is no such step")
 def bar(
     explanation: Attributions, *, step: Any = None, max_display: int = 20, unit: str = "", ax: Axes | None = None
 ) -> Axes:
@@ -135,7 +135,7 @@ def bar(
     return _finish(ax, label, unit, title, table.rows.output, "" if table.errors is None else style.WITHIN)
 
 
-@picture("row", ", or there is no such step")
+@plot("row", ", or there is no such step")
 def waterfall(
     explanation: Attributions, *, step: Any = None, max_display: int = 10, unit: str = "", ax: Axes | None = None
 ) -> Axes:
@@ -160,7 +160,7 @@ def waterfall(
     return _finish(ax, "", "", table.rows.rows[0], table.rows.output, label)  # shap writes where the label would be
 
 
-@checked
+@check_arguments
 def force(explanation: Attributions, *, matplotlib: bool = False, max_display: int = 20) -> Any:
     """Draw shap's force plot: for notebooks, of one row or of several; with ``matplotlib=True`` as a picture of one row.
 
@@ -214,7 +214,7 @@ def heatmap_of_rows(explanation: Attributions, max_display: int, unit: str, ax: 
 
 
 # ---------------------------------------------------------------------- points
-@picture("rows", ", or there is no such step")
+@plot("rows", ", or there is no such step")
 def beeswarm(
     explanation: Attributions,
     *,
@@ -238,14 +238,14 @@ def beeswarm(
     table = _Table(explanation, "beeswarm", step, max_display)
     count = len(table.names)
     ax = style.new_axes(ax, 8, 0.36 * count + 1.2)
-    known = table.data is not None
+    has_data = table.data is not None
     with _shap_draws(ax):
-        look: dict[str, Any] = {"color": style.LOW_HIGH} if known else {"color": style.GREY, "color_bar": False}
+        look: dict[str, Any] = {"color": style.LOW_HIGH} if has_data else {"color": style.GREY, "color_bar": False}
         look |= {"s": float(np.clip(900 / len(table.values), 4, 16)), "color_bar_label": "value of the input"}
         order, shown = np.arange(count), table.for_shap()
         shap.plots.beeswarm(shown, max_display=count, order=order, plot_size=None, show=False, **look)
-    named = table.values[:, : table.kept]
-    inside = named[~style.far_out(np.abs(named))] if robust else named
+    named = table.values[:, : table.named]
+    inside = named[~style.is_outlier(np.abs(named))] if robust else named
     low, high = min(0.0, inside.min()), max(0.0, inside.max())
     margin = 0.05 * ((high - low) or 1.0)
     ax.set_xlim(low - margin, high + margin)
@@ -253,19 +253,19 @@ def beeswarm(
         style.mark_cut(ax, np.full(len(column), count - 1 - place), column, lying=True)
     unsure = table.unsure
     if unsure is not None:
-        for points in (each for each in ax.collections if isinstance(each, PathCollection)):
+        for points in (collection for collection in ax.collections if isinstance(collection, PathCollection)):
             at = np.ma.getdata(points.get_offsets())
             if len(at):
                 place = count - 1 - round(float(np.median(at[:, 1])))
-                _hollow_out(points, unsure[_same(table.values[:, [place, place]], at[:, [0, 0]]), place])
-    if known:
+                _hollow_out(points, unsure[_match_points(table.values[:, [place, place]], at[:, [0, 0]]), place])
+    if has_data:
         style.figure_of(ax).axes[-1].yaxis.label.set_fontsize(style.SMALL)
         style.figure_of(ax).axes[-1].tick_params(labelsize=style.SMALL)
     _finish(ax, f"{ALL} {table.when}", unit, table.rows.output, "" if unsure is None else UNSURE)
     return ax
 
 
-@picture("rows", ", the inputs are unknown or no numbers, or there is no such feature or step")
+@plot("rows", ", the inputs are unknown or no numbers, or there is no such feature or step")
 def scatter(
     explanation: Attributions,
     feature: int | str | None = None,
@@ -295,7 +295,9 @@ def scatter(
         )
     best = int(np.abs(rows.per_feature).mean(0).argmax())
     chosen = best if feature is None else rows.index_of(feature)
-    there = np.arange(rows.values.shape[1]) < rows.lengths[:, None] if step is None else _only(rows, step, "scatter")
+    there = (
+        np.arange(rows.values.shape[1]) < rows.lengths[:, None] if step is None else _step_mask(rows, step, "scatter")
+    )
     there &= np.isfinite(rows.data[..., chosen])
     pairs = np.stack([rows.data[there][:, chosen], rows.values[there][:, chosen]], 1)
     steps = np.nonzero(there)[1]
@@ -307,8 +309,8 @@ def scatter(
             column = shap.Explanation(pairs[:, 1], data=pairs[:, 0], feature_names=name)
             size, shade = float(np.clip(6000 / len(pairs), 4, 20)), style.STEPS(0.3)
             shap.plots.scatter(column, color=shade, dot_size=size, x_jitter=0, ax=ax, show=False)
-        points = next(each for each in ax.collections if isinstance(each, PathCollection))
-        order = _same(pairs, np.ma.getdata(points.get_offsets()))
+        points = next(collection for collection in ax.collections if isinstance(collection, PathCollection))
+        order = _match_points(pairs, np.ma.getdata(points.get_offsets()))
         if step is None and steps.any():
             _colour_by_step(points, steps[order], rows, time_label)
         if errors is not None:
@@ -318,7 +320,9 @@ def scatter(
             ax.set_ylim(*np.clip(ax.get_ylim(), -1.05 * limit, 1.05 * limit))
             style.mark_cut(ax, *pairs.T)
     ax.set_ylabel(style.with_unit(ALL, unit), fontsize=style.SMALL + 1)
-    return _finish(ax, name, "", rows.output, "" if step is None else _when(step), "" if errors is None else UNSURE)
+    return _finish(
+        ax, name, "", rows.output, "" if step is None else _describe_step(step), "" if errors is None else UNSURE
+    )
 
 
 def _colour_by_step(points: PathCollection, steps: np.ndarray, rows: Sequences, time_label: str | None) -> None:
@@ -333,15 +337,15 @@ def _colour_by_step(points: PathCollection, steps: np.ndarray, rows: Sequences, 
         bar.set_ticks(ticks, labels=[style.short(text, 16) for text in texts])
 
 
-def _same(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def _match_points(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Return which of the values (rows, 2) each drawn point (points, 2) is; shap draws them in another order."""
-    known, wanted = values @ [1, 1j], drawn @ [1, 1j]
-    order = np.argsort(known)
-    return order[np.searchsorted(known[order], wanted).clip(max=len(order) - 1)]
+    points, wanted = values @ [1, 1j], drawn @ [1, 1j]
+    order = np.argsort(points)
+    return order[np.searchsorted(points[order], wanted).clip(max=len(order) - 1)]
 
 
 def _hollow_out(points: PathCollection, hollow: np.ndarray) -> None:
-    """Leave the outline alone of some points."""
+    """Draw only the outline of some points."""
     if not hollow.any():
         return
     points.set_alpha(None)  # of all points, which would fill them
@@ -355,18 +359,18 @@ def _hollow_out(points: PathCollection, hollow: np.ndarray) -> None:
 Cells = tuple[np.ndarray, "np.ndarray | None", "Errors | None", str]
 
 
-def _summed(rows: Sequences) -> Cells:
+def _over_time(rows: Sequences) -> Cells:
     when = "summed over time" if rows.has_steps or rows.is_summed else ""
     return rows.per_feature, rows.mean_data, rows.errors_of(lambda array: array.sum(1)), when
 
 
-def _at(rows: Sequences, step: Any, what: str) -> Cells:
-    there = _only(rows, step, what)
+def _at_step(rows: Sequences, step: Any, what: str) -> Cells:
+    there = _step_mask(rows, step, what)
     data = None if rows.data is None else rows.data[there]
-    return rows.values[there], data, rows.errors_of(lambda array: array[there]), _when(step)
+    return rows.values[there], data, rows.errors_of(lambda array: array[there]), _describe_step(step)
 
 
-def _only(rows: Sequences, step: Any, what: str) -> np.ndarray:
+def _step_mask(rows: Sequences, step: Any, what: str) -> np.ndarray:
     """Mark one step of each row, (rows, steps); rows that do not reach it have none."""
     number = _step_number(rows, step, what)
     places = rows.lengths + number if number < 0 else np.full(len(rows.lengths), number)
@@ -376,7 +380,7 @@ def _only(rows: Sequences, step: Any, what: str) -> np.ndarray:
     return marked
 
 
-def _when(step: Any) -> str:
+def _describe_step(step: Any) -> str:
     if isinstance(step, (int, np.integer)) and step < 0:
         return "at the last step" if step == -1 else f"{-step - 1} steps before the last"
     return f"at step {style.short(step)}"
@@ -388,7 +392,7 @@ def _step_number(rows: Sequences, step: Any, what: str) -> int:
     labels = rows.labels
     if labels is not None and labels.ndim == 1:
         wanted = np.datetime64(step) if labels.dtype.kind == "M" else step
-        found = np.flatnonzero(labels == wanted)
-        if len(found):
-            return int(found[0])
+        positions = np.flatnonzero(labels == wanted)
+        if len(positions):
+            return int(positions[0])
     raise InputError(f"plots.{what}: there is no step {step!r}: give its number, or a label that the rows share.")

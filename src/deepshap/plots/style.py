@@ -67,8 +67,8 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def with_steady_sides(ax: Axes, widths: Sequence[float], gap: float) -> list[float]:
-    """Widths of panels such that in narrower axes the first one gives way, and those beside it keep their sizes."""
+def panel_widths(ax: Axes, widths: Sequence[float], gap: float) -> list[float]:
+    """Return widths of panels such that in narrower axes the first one shrinks and the others keep their sizes."""
     sides = sum(widths[1:]) + gap * (len(widths) - 1)
     width = (widths[0] + sides) * min(1.0, points(ax)[0] / NEW_WIDTH)
     return [max(width - sides, 0.5 * sides), *widths[1:]]
@@ -110,14 +110,14 @@ def _places(sizes: Sequence[float], gap: float) -> list[tuple[float, float]]:
 def limit_of(*matrices: np.ndarray, robust: bool = False) -> float:
     """Return the attribution that gets the full colour: the largest, but for one in five hundred; robust: not far out."""
     sizes = np.abs(np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices]))
-    sizes = sizes[~far_out(sizes)] if robust else sizes
+    sizes = sizes[~is_outlier(sizes)] if robust else sizes
     return float(np.quantile(sizes, 0.998, method="higher")) or float(sizes.max()) or 1.0
 
 
-def far_out(sizes: np.ndarray) -> np.ndarray:
-    """Tell which sizes are more than three interquartile ranges above the quartiles of those that are not 0 (Tukey 1977)."""
-    some = sizes[sizes > 0]
-    low, high = np.quantile(some, (0.25, 0.75)) if len(some) else (0.0, 0.0)
+def is_outlier(sizes: np.ndarray) -> np.ndarray:
+    """Return which sizes are more than three interquartile ranges above the quartiles of the nonzero ones (Tukey 1977)."""
+    nonzero = sizes[sizes > 0]
+    low, high = np.quantile(nonzero, (0.25, 0.75)) if len(nonzero) else (0.0, 0.0)
     return sizes > high + 3 * (high - low)
 
 
@@ -289,7 +289,7 @@ def sign_legend(ax: Axes, *more: Any, **options: Any) -> None:
     """Explain the two colours, and whatever else; by default above the axes, in smaller letters if these are narrow."""
     handles = [Patch(label="pushes the output up", **UP), Patch(label="pushes it down", **DOWN), *more]
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, **options}
-    size = fitting(ax, " " * sum(len(handle.get_label()) + 9 for handle in handles), SMALL)
+    size = font_size(ax, " " * sum(len(handle.get_label()) + 9 for handle in handles), SMALL)
     ax.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=size, handlelength=1.6, **place)
 
 
@@ -328,7 +328,7 @@ def date_axis(ax: Axes, most: int) -> None:
     ax.xaxis.get_offset_text().set_fontsize(SMALL)
 
 
-def apart(positions: np.ndarray, gap: float) -> np.ndarray:
+def spread_apart(positions: np.ndarray, gap: float) -> np.ndarray:
     """Move positions as little as needed for neighbours to be `gap` apart."""
     order = np.argsort(positions, kind="stable")
     moved = positions[order].astype(float)
@@ -352,13 +352,13 @@ def points(ax: Axes) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- words and numbers
-def wrapped(ax: Axes, text: str, size: float) -> str:
+def wrap(ax: Axes, text: str, size: float) -> str:
     """Break a text into lines that are no wider than the axes."""
     return fill(text, max(12, int(points(ax)[0] / (0.6 * size))))
 
 
-def fitting(ax: Axes, text: str, size: float) -> float:
-    """Size of letters with which a text is no wider than the axes, as far as it can be read; at most ``size``."""
+def font_size(ax: Axes, text: str, size: float) -> float:
+    """Return a size of letters with which a text fits the axes, if it stays readable; at most ``size``."""
     return float(np.clip(points(ax)[0] / (0.58 * len(text)), 4, size))
 
 

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..explanation.core import Attributions
 from ..explanation.labels import PADDING
 from . import style
-from .reading import Sequences, check_single, checked, per_row, picture, read_grid, read_rows
+from .reading import Sequences, check_arguments, check_single, per_row, plot, read_grid, read_rows
 
 SIZES = range(11, 5, -1)  # of the font of a text, in points
 LINE = 2.1  # height of a line, in sizes of the font
@@ -46,7 +46,7 @@ class _Text:
     title: str
 
 
-@picture("row", ", the tokens are unknown, or there are too many for ``ax``")
+@plot("row", ", the tokens are unknown, or there are too many for ``ax``")
 def text(explanation: Attributions, *, robust: bool = False, unit: str = "", ax: Axes | None = None) -> Axes:
     """Shade the tokens of a text by what they contributed to one output.
 
@@ -61,32 +61,32 @@ def text(explanation: Attributions, *, robust: bool = False, unit: str = "", ax:
     """
     texts = _read(explanation, "text")
     check_single(len(texts), "text")
-    (one,) = texts
+    (shown,) = texts
     is_new = ax is None
     if ax is None:
-        lines = 1 + _places(one, 9.7 * 72, SIZES[0])[-1][1]
+        lines = 1 + _places(shown, 9.7 * 72, SIZES[0])[-1][1]
         ax = style.new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
     ax.axis("off")
-    ax.set_title(style.short(one.title, 110), fontsize=style.SMALL + 1, loc="left")
+    ax.set_title(style.short(shown.title, 110), fontsize=style.SMALL + 1, loc="left")
     figure = style.figure_of(ax)
     figure.draw_without_rendering()  # sizes are known only after the layout
     if is_new:
         figure.set_layout_engine("none")  # which would draw all words once more
     width, height = style.points(ax)
     for size in SIZES:
-        places = _places(one, width, size)
+        places = _places(shown, width, size)
         if (places[-1][1] + 1) * size * LINE + BELOW <= height + 1:
             break
     else:
         raise InputError(
-            f"plots.text: {len(one.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
+            f"plots.text: {len(shown.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
         )
-    limit = style.limit_of(one.values, robust=robust)
-    for (left, line), word, value, unsure in zip(places, one.words, one.values, one.unsure, strict=True):
+    limit = style.limit_of(shown.values, robust=robust)
+    for (left, line), word, value, unsure in zip(places, shown.words, shown.values, shown.unsure, strict=True):
         _draw_word(ax, word, value / limit, (left, -line * size * LINE), size, unsure)
     cax = ax.inset_axes((28 / width, 26 / height, min(0.9, 260 / width), 7 / height), label="scale of attributions")
     shades = ScalarMappable(Normalize(-limit, limit), style.EVIDENCE)
-    style.evidence_bar(shades, one.values, style.with_unit("attribution", unit), cax, orientation="horizontal")
+    style.evidence_bar(shades, shown.values, style.with_unit("attribution", unit), cax, orientation="horizontal")
     return ax
 
 
@@ -108,11 +108,11 @@ def _draw_word(ax: Axes, word: str, strength: float, place: tuple[float, float],
     ).set_in_layout(False)
 
 
-def _places(one: _Text, width: float, size: float) -> list[tuple[float, int]]:
+def _places(shown: _Text, width: float, size: float) -> list[tuple[float, int]]:
     """Lay words out in lines of a width: where each one begins, in points, and its line."""
     places = []
     left, line = 0.0, 0
-    for word, spaced in zip(one.words, one.spaced, strict=True):
+    for word, spaced in zip(shown.words, shown.spaced, strict=True):
         needs = _width(style.short(word, 60)) * size + 0.4 * size
         left += 0.25 * size * (spaced and left > 0)
         if left + needs > width and left > 0:
@@ -124,12 +124,12 @@ def _places(one: _Text, width: float, size: float) -> list[tuple[float, int]]:
 
 @lru_cache(maxsize=4096)
 def _width(word: str) -> float:
-    """Width of a word in units of the size of the font."""
+    """Return the width of a word in units of the size of the font."""
     return float(TextPath((0, 0), word, size=10).get_extents().x1) / 10 if word.strip() else 0.3
 
 
 # ---------------------------------------------------------------------- HTML
-@checked
+@check_arguments
 def text_html(explanation: Attributions, *, robust: bool = False, unit: str = "") -> Html:
     """Shade the tokens of texts by what they contributed to one output, as HTML that notebooks show.
 
@@ -157,8 +157,8 @@ def text_html(explanation: Attributions, *, robust: bool = False, unit: str = ""
         If there are several outputs, or the tokens are unknown.
     """
     texts = _read(explanation, "text_html")
-    limit = style.limit_of(np.concatenate([one.values for one in texts]), robust=robust)
-    paragraphs = "".join(_paragraph(one, limit) for one in texts)
+    limit = style.limit_of(np.concatenate([shown.values for shown in texts]), robust=robust)
+    paragraphs = "".join(_paragraph(shown, limit) for shown in texts)
     scale = "".join(_span(style.number(share * limit), share, "", False) for share in (-1, -0.5, 0, 0.5, 1))
     caption = (
         f"<div style='font-size:85%;margin-top:.6em'>{escape(style.with_unit('attribution', unit))}: {scale}</div>"
@@ -167,12 +167,12 @@ def text_html(explanation: Attributions, *, robust: bool = False, unit: str = ""
     return Html(f"<div style='{look}'>{paragraphs}{caption}</div>")
 
 
-def _paragraph(one: _Text, limit: float) -> str:
+def _paragraph(shown: _Text, limit: float) -> str:
     words = "".join(
         " " * spaced + _span(word, value / limit, style.number(value), unsure)
-        for word, spaced, value, unsure in zip(one.words, one.spaced, one.values, one.unsure, strict=True)
+        for word, spaced, value, unsure in zip(shown.words, shown.spaced, shown.values, shown.unsure, strict=True)
     )
-    return f"<div style='font-size:85%;color:#444'>{escape(one.title)}</div><p style='margin:0 0 .8em'>{words}</p>"
+    return f"<div style='font-size:85%;color:#444'>{escape(shown.title)}</div><p style='margin:0 0 .8em'>{words}</p>"
 
 
 def _span(word: str, strength: float, tooltip: str, unsure: bool) -> str:
@@ -212,9 +212,9 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
 
 def _tokens(explanation: Attributions, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Find the words, of the given shape ([rows, ]steps); numbers with a point are values of features, no words."""
-    for found in (explanation.display_data, explanation.data, explanation.step_labels):
-        if found is not None and np.shape(found) == shape and np.asarray(found).dtype.kind != "f":
-            return np.asarray(found)
+    for tokens in (explanation.display_data, explanation.data, explanation.step_labels):
+        if tokens is not None and np.shape(tokens) == shape and np.asarray(tokens).dtype.kind != "f":
+            return np.asarray(tokens)
     labels = explanation.step_labels
     if labels is not None and np.shape(labels) == shape[-1:]:
         return np.broadcast_to(np.asarray(labels), shape)
@@ -237,7 +237,7 @@ def _spaced(tokens: Sequence[str]) -> tuple[list[str], list[bool]]:
 
 
 # ---------------------------------------------------------------------- images
-@picture("row", ", it is not of images (channels, height, width), or where the channels are is unclear")
+@plot("row", ", it is not of images (channels, height, width), or where the channels are is unclear")
 def image(
     explanation: Attributions,
     *,
@@ -261,9 +261,9 @@ def image(
     max_display : int
         How many channels have a panel of their own; the others are summed in one more.
     """
-    one, (height, width) = read_grid(explanation, "image", channels)
-    check_single(len(one.values), "image")
-    drawn = _image_panels(one, (height, width), max_display)
+    sequence, (height, width) = read_grid(explanation, "image", channels)
+    check_single(len(sequence.values), "image")
+    drawn = _image_panels(sequence, (height, width), max_display)
     lines = -(-len(drawn) // WIDEST)
     across = min(len(drawn), WIDEST)
     size = float(np.clip(2.4 * height / width, 0.8, 4))
@@ -273,22 +273,25 @@ def image(
     for place, (name, ground, values) in enumerate(drawn):
         panel = panels(*divmod(place, WIDEST), label=name)
         _draw_image(panel, ground, values, limit)
-        panel.set_title(style.short(name), fontsize=style.fitting(panel, name, style.SMALL + 1))
+        panel.set_title(style.short(name), fontsize=style.font_size(panel, name, style.SMALL + 1))
     shades = ScalarMappable(Normalize(-limit, limit), style.EVIDENCE)
     label = style.with_unit("attribution", unit)
-    style.evidence_bar(shades, one.values, label, panels.bar(0, across, "scale of attributions"))
-    output = one.shown[0] if one.outputs is None else one.outputs[0]
-    base, output = (style.number(float(value), False) for value in (one.base[0], output))
-    style.write_title(ax, one.rows[0], one.output, f"base value {base}", f"output {output}", pad=18)
+    style.evidence_bar(shades, sequence.values, label, panels.bar(0, across, "scale of attributions"))
+    output = sequence.shown[0] if sequence.outputs is None else sequence.outputs[0]
+    base, output = (style.number(float(value), False) for value in (sequence.base[0], output))
+    style.write_title(ax, sequence.rows[0], sequence.output, f"base value {base}", f"output {output}", pad=18)
     return ax
 
 
 def _image_panels(
-    one: Sequences, size: tuple[int, int], most: int
+    sequence: Sequences, size: tuple[int, int], most: int
 ) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
-    """Name, ground and attributions of each panel."""
-    count = len(one.features)
-    values, data = one.values[0].reshape(*size, count), None if one.data is None else one.data[0].reshape(*size, count)
+    """Return name, background and attributions of each panel."""
+    count = len(sequence.features)
+    values, data = (
+        sequence.values[0].reshape(*size, count),
+        None if sequence.data is None else sequence.data[0].reshape(*size, count),
+    )
     ground = None if data is None else data.mean(-1)
     drawn: list[tuple[str, np.ndarray | None, np.ndarray | None]] = []
     if data is not None and count in (1, 3):
@@ -297,14 +300,14 @@ def _image_panels(
     if count == 1:
         return drawn
     order = np.argsort(-np.abs(values).sum((0, 1)), kind="stable")
-    kept = np.sort(order if count <= most + 1 else order[:most])
-    drawn += [(one.features[c], None if data is None else data[..., c], values[..., c]) for c in kept]
-    rest = np.setdiff1d(order, kept)
+    largest = np.sort(order if count <= most + 1 else order[:most])
+    drawn += [(sequence.features[c], None if data is None else data[..., c], values[..., c]) for c in largest]
+    rest = np.setdiff1d(order, largest)
     return [*drawn, *([(f"other {len(rest)} channels", None, values[..., rest].sum(-1))] if len(rest) else [])]
 
 
 def _unit(data: np.ndarray) -> np.ndarray:
-    """Bring values to 0 ... 1."""
+    """Scale values to 0 ... 1."""
     low, high = np.nanmin(data), np.nanmax(data)
     return (data - low) / ((high - low) or 1)
 

@@ -47,9 +47,9 @@ class Timeline:
         """Sum over the steps of each column; NaN where all are."""
         if not self.binned:
             return values
-        known = np.isfinite(values)
-        sums = np.add.reduceat(np.where(known, values, 0), self.starts, axis)
-        return np.where(np.logical_or.reduceat(known, self.starts, axis), sums, np.nan)
+        finite = np.isfinite(values)
+        sums = np.add.reduceat(np.where(finite, values, 0), self.starts, axis)
+        return np.where(np.logical_or.reduceat(finite, self.starts, axis), sums, np.nan)
 
     def means(self, values: np.ndarray, axis: int = 0) -> np.ndarray:
         """Average over the steps of each column; NaN where all are."""
@@ -62,7 +62,7 @@ class Timeline:
     def _reduce(self, function: np.ufunc, values: np.ndarray, axis: int) -> np.ndarray:
         return function.reduceat(values, self.starts, axis) if self.binned else values
 
-    def dress(self, ax: Axes) -> None:
+    def format_axis(self, ax: Axes) -> None:
         """Put limits, ticks and the label on the horizontal axis."""
         ax.set_xlim(self.edges[0], self.edges[-1])
         ax.set_xlabel(self.label, fontsize=SMALL + 1)
@@ -71,14 +71,14 @@ class Timeline:
             most = int(np.clip(points(ax)[0] / (6 * SMALL), 3, 8))  # a date has six letters at most: Mar-01, 14:30
             date_axis(ax, most)
         elif self.names is not None:
-            self._dress_with_names(ax, self.names)
+            self._write_names(ax, self.names)
         elif len(self.starts) <= 12 and not self.binned and np.allclose(np.diff(self.centers), 1):
             ax.xaxis.set_major_locator(ticker.FixedLocator(self.centers.tolist()))
         else:
-            whole = np.allclose(self.edges % 0.5, 0)
-            ax.xaxis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10], integer=whole))
+            is_integer = np.allclose(self.edges % 0.5, 0)
+            ax.xaxis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10], integer=is_integer))
 
-    def _dress_with_names(self, ax: Axes, names: list[str]) -> None:
+    def _write_names(self, ax: Axes, names: list[str]) -> None:
         """Write as many names as there is room for, aslant if they are too long."""
         longest = max(map(len, names))
         letters = points(ax)[0] / len(names) / SMALL  # for each name, in units of the size of the font
@@ -89,7 +89,11 @@ class Timeline:
 
 
 def timeline(
-    labels: np.ndarray | None, steps: int, time_label: str | None, own: str | None = None, columns: int = MOST_COLUMNS
+    labels: np.ndarray | None,
+    steps: int,
+    time_label: str | None,
+    default_label: str | None = None,
+    columns: int = MOST_COLUMNS,
 ) -> Timeline:
     """Lay out steps with their labels, (steps,) or None: numbers and time stamps if they rise, or else words.
 
@@ -103,8 +107,8 @@ def timeline(
         numbers = np.arange(steps, dtype=float)
         names = None if labels is None else [short(text, 16) for text in as_texts(labels[starts])]
     default = (
-        own
-        if own is not None
+        default_label
+        if default_label is not None
         else "step"
         if labels is None or labels.dtype.kind in "iu"
         else ""
@@ -112,8 +116,8 @@ def timeline(
         else "time"
     )
     label = default if time_label is None else short(time_label, 60)
-    made = Timeline(_edges(numbers)[np.append(starts, steps)], starts, steps, label, names, are_dates)
-    return replace(made, label=_with_bins(made.label, size)) if made.binned else made
+    time = Timeline(_edges(numbers)[np.append(starts, steps)], starts, steps, label, names, are_dates)
+    return replace(time, label=_with_bins(time.label, size)) if time.binned else time
 
 
 def _with_bins(label: str, size: int) -> str:
@@ -141,13 +145,13 @@ def _edges(centers: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- many sequences
-def aligned(
+def align_sequences(
     values: np.ndarray,
     lengths: np.ndarray,
     labels: np.ndarray | None,
     align: Align,
     time_label: str | None,
-    own: str | None = None,
+    default_label: str | None = None,
     columns: int = MOST_COLUMNS,
 ) -> tuple[np.ndarray, Timeline]:
     """Lay sequences of different lengths over each other.
@@ -163,7 +167,7 @@ def aligned(
     if align == "relative":
         return _relative(values, lengths, time_label)
     if align == "start" or ((lengths == longest).all() and labels is not None):
-        time = timeline(labels, longest, time_label, own, columns)
+        time = timeline(labels, longest, time_label, default_label, columns)
         present = np.arange(longest) < lengths[:, None]
         return time.sums(np.where(present[..., None], values, np.nan), 1), time
     return _from_end(values, lengths, time_label, columns)
@@ -184,10 +188,10 @@ def _relative(values: np.ndarray, lengths: np.ndarray, time_label: str | None) -
     edges = np.linspace(0, 100, PARTS + 1)
     label = f"part of the sequence (%, {PARTS} parts)" if time_label is None else time_label
     time = Timeline(edges, np.arange(PARTS), PARTS, short(label, 60))
-    return stretched(values, lengths, PARTS), time
+    return stretch(values, lengths, PARTS), time
 
 
-def stretched(values: np.ndarray, lengths: np.ndarray, parts: int) -> np.ndarray:
+def stretch(values: np.ndarray, lengths: np.ndarray, parts: int) -> np.ndarray:
     """Stretch sequences (rows, steps, features) to the same number of parts, keeping each one's sums.
 
     Returns (rows, parts, features); a step that lies in two parts is shared between them.
