@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from problems import ACCURACY
 
-from deepshap.plots.style import CURVES, GREY, RED, SMALL, apart, open_frame
+from deepshap.plots.style import CURVES, GREY, RED, SMALL, open_frame, spread_apart
 
 ROOT = Path(__file__).parent.parent
 FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras", "gpu"
@@ -130,7 +130,7 @@ def _name_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
     peers = list(ends)
     across = ax.transAxes.inverted()
     heights = [across.transform(ax.transData.transform(ends[peer]))[1] for peer in peers]
-    places = apart(np.array(heights), LABELS / height)
+    places = spread_apart(np.array(heights), LABELS / height)
     places -= max(0.0, places.max() - 1)
     places += max(0.0, -places.min())
     for peer, place in zip(peers, places, strict=True):
