@@ -84,7 +84,7 @@ class AdditivityWarning(UserWarning):
 
 
 def not_a_multiplier(whose: str, found: str, where: str = "") -> InputError:
-    """A user's rule or handler returned something else than multipliers."""
+    """Return the error of a rule or handler that returned something else than multipliers."""
     return InputError(
         f"{whose} returned {found}{where}; a multiplier is a dense tensor of floating-point numbers, where its input is, or None."
     )
@@ -190,7 +190,7 @@ def check_count(what: str, names: Sequence[str], size: int, distinct: bool = Tru
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, and no bool."""
+    """Return whether a value is a whole number, and no bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -201,7 +201,7 @@ def check_whole(what: str, value: Any, least: int) -> None:
 
 
 def listed(what: str, names: Any) -> Any:
-    """Names as a list, no two alike; the names of each of several inputs are checked where the inputs are known."""
+    """Return names as a list, no two alike; names of several inputs are checked where the inputs are known."""
     if names is None or isinstance(names, Mapping):
         return names
     check_names(what, names, distinct=False)
@@ -268,7 +268,7 @@ def check_shape(what: str, value: Any) -> None:
 
 @contextmanager
 def opened(file: Any, mode: str) -> Iterator[Any]:
-    """A binary file, from its path or as it is."""
+    """Return a binary file, from its path or unchanged."""
     if isinstance(file, (str, os.PathLike)):
         with open(file, mode) as stream:
             yield stream

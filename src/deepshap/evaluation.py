@@ -171,7 +171,7 @@ class Faithfulness:
         return np.where(np.isnan(self.sign_changes).any(1), np.nan, found)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A line for each row, with what was found of it."""
+        """Return a table with a line for each row."""
         from .errors import needed
 
         columns = ("separation", "agreement", "gap", "doubtful", "noise_changes", "output_changes")
@@ -220,7 +220,7 @@ class Faithfulness:
 
 
 def mean_known(values: np.ndarray) -> str:
-    """The mean of those that are known, as text; a dash where none is."""
+    """Return the mean of the known values as text; a dash if there are none."""
     known = values[np.isfinite(values)]
     return f"{known.mean():.2f}" if len(known) else "–"
 
@@ -364,7 +364,7 @@ class _Trial:
         return max(int(label.max()) for label in self.labels) + 1
 
     def against_each(self, examples: Points | None = None) -> np.ndarray:
-        """Attributions against each reference by itself, (rows, references, players)."""
+        """Return attributions against each single reference, (rows, references, players)."""
         pairs, references = self._pairs(self.examples if examples is None else examples)
         columns = np.repeat(self.columns, len(self.references), 0)
         with self.engine.session():
@@ -377,13 +377,13 @@ class _Trial:
         return total.reshape(len(self.columns), len(self.references), self.count)
 
     def without(self, removed: np.ndarray) -> np.ndarray:
-        """Mean outputs over the references, (rows,), when those of the players (rows, players) are in their place."""
+        """Return mean outputs over the references, (rows,), with these players (rows, players) replaced by the references'."""
         examples, references = self._pairs(self.examples)
         own = [np.repeat(~removed[:, label], len(self.references), 0) for label in self.labels]
         return self._outputs(examples.mixed(references, own)).reshape(len(removed), -1).mean(1)
 
     def under_noise(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Attributions (rows, players) and outputs (rows,) of the rows with some noise."""
+        """Return attributions (rows, players) and outputs (rows,) of the rows with some noise."""
         examples, references = self._arrays(self.examples), self._arrays(self.references)
         spread = [r.std(0) if r.dtype.kind == "f" else np.zeros(()) for r in references]
         if not any(each.any() for each in spread):
@@ -402,25 +402,25 @@ class _Trial:
             return self.engine.explained(points)
 
     def _pairs(self, examples: Points) -> tuple[Points, Points]:
-        """Every example beside every reference, which is described by the row arguments of its example."""
+        """Return every example beside every reference, which gets the row arguments of its example."""
         rows, count = len(examples), len(self.references)
         repeated = examples[np.repeat(np.arange(rows), count)]
         return repeated, self.references[np.tile(np.arange(count), rows)].described_by(repeated)
 
     def _outputs(self, points: Points) -> np.ndarray:
-        """The explained output of each row, (rows,)."""
+        """Return the explained output of each row, (rows,)."""
         with self.engine.session():
             outputs = self.engine.native_outputs(points, AT_ONCE)
         columns = np.repeat(self.columns, len(outputs) // len(self.columns), 0)
         return self._one_number(np.take_along_axis(outputs, columns, 1))
 
     def _one_number(self, found: np.ndarray) -> np.ndarray:
-        """What is explained, from what was found of its terms, (rows or pairs, ..., terms)."""
+        """Return the explained number from the values of its terms, (rows or pairs, ..., terms)."""
         return np.einsum("n...k,nk->n...", found, np.repeat(self.weights, len(found) // len(self.weights), 0))
 
 
 def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.ndarray]:
-    """Number of the player that each number of an input belongs to, of each input."""
+    """Return for each input the number of the player that each of its cells belongs to."""
     first = 0
     for shape in shapes:
         axes = {"features": shape[-1:], "steps": shape[:1], "cells": shape}[players]
@@ -432,14 +432,14 @@ def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.nd
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of each row of x with that of y, (rows,); NaN where one does not vary."""
+    """Return the correlation of each row of x with that of y, (rows,); NaN where one does not vary."""
     x, y = (a - a.mean(1, keepdims=True) for a in (x, y))
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
 
 
 def _sign_changes(each: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Share of bootstrap samples of the references whose mean has another sign, (rows, players); NaN for one reference."""
+    """Return the share of bootstrap samples of references whose mean changes sign, (rows, players); NaN for one."""
     count = each.shape[1]
     if count == 1:
         return np.full(each[:, 0].shape, np.nan)

@@ -101,7 +101,7 @@ def explain_forecast(
 
 
 def adapter_of(model: Any) -> Callable[..., Forecaster]:
-    """The adapter for a model: that of its library, or that for models of one's own."""
+    """Return the adapter for a model: that of its library, or that for the user's own models."""
     if isinstance(model, type):
         raise InputError(f"explain_forecast takes a fitted model, not the class {model.__name__}.")
     roots = packages(model)
@@ -127,7 +127,7 @@ def _described(explanation: Any, forecaster: Forecaster, windows: Windows) -> Jo
 
 
 def _describe_steps(part: Any, source: Input) -> None:
-    """Lags, time stamps and values in the units of the data."""
+    """Set lags, time stamps and values in the units of the data."""
     if source.times is not None:
         part.lags, part.step_labels = source.lags, source.times
         part.time_label = "time"

@@ -19,18 +19,18 @@ class Row:
     end: int = 0
 
     def past(self) -> pd.DataFrame:
-        """Its table up to there."""
+        """Return the table of the series up to the end."""
         assert self.table is not None
         return self.table.iloc[: self.end]
 
     def coming(self, column: str, h: int) -> np.ndarray:
-        """What came behind the end, (h,), NaN where it is not known."""
+        """Return the values behind the end, (h,), NaN where they are unknown."""
         assert self.table is not None
         values = self.table[column].to_numpy(np.float64)[self.end : self.end + h]
         return np.concatenate([values, np.full(h - len(values), np.nan)])
 
     def coming_table(self, futr: pd.DataFrame | None, library: Any, columns: list[str]) -> pd.DataFrame:
-        """Covariates that are known beforehand, behind the end: of the series itself, then of the user's table."""
+        """Return covariates known beforehand, behind the end: those of the series, then those of the user's table."""
         assert self.table is not None
         names = [library.time_col, *columns]
         own_rows = self.table.iloc[self.end : self.end + library.h][names]

@@ -28,7 +28,7 @@ SPREADS = {"gaussian": ("sigma",), "laplace": ("b",), "cauchy": ("gamma",), "gum
 
 
 def forecaster(model: Any, series: Any, request: ForecastRequest) -> DartsForecaster:
-    """The adapter of a fitted model.
+    """Return the adapter of a fitted model.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class DartsForecaster:
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
-        """The windows to explain."""
+        """Return the windows to explain."""
         read: dict[str, Any] = {"series": self._transformed("series", self.raw)}
         for name in COVARIATES:
             covariates = self.options[name]
@@ -90,7 +90,7 @@ class DartsForecaster:
         return Windows(shown, ids, times, predicted, self._actual(rows, times), numbers)
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Windows of the training series."""
+        """Return windows of the training series."""
         read: dict[str, Any] = {}
         for name in ("series", *COVARIATES):
             option = self.request.background if name == "series" else self.options[f"background_{name}"]
@@ -139,7 +139,7 @@ class DartsForecaster:
         return next(module.parameters(), torch.empty(0, dtype=module.dtype)).detach().cpu().numpy().dtype
 
     def _transformed(self, name: str, series: list[Any]) -> list[Any]:
-        """Series as the model reads them."""
+        """Return series as the model reads them."""
         pipeline = self.transformers.get(name)
         if pipeline is None:
             return [entry.astype(self._dtype) for entry in series]
@@ -147,7 +147,7 @@ class DartsForecaster:
         return [entry[gone:].astype(self._dtype) for entry in pipeline.transform(series)]
 
     def _cut(self, read: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """A series for each row, which ends where its forecast begins, and its covariates."""
+        """Return a series for each row, which ends where its forecast begins, and its covariates."""
         shortest = self.model.input_chunk_length
         early = next((k for k, end in rows if end < shortest), None)
         if early is not None:
@@ -164,7 +164,7 @@ class DartsForecaster:
         return cut
 
     def _samples(self, cut: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[str]]]:
-        """What darts hands to its module for each row, and names of features."""
+        """Return the arguments that darts passes to its module for each row, and names of features."""
         params = self._with_library(
             self.model._setup_for_predict_from_dataset,
             n=self.horizon,
@@ -199,7 +199,7 @@ class DartsForecaster:
 
     # ------------------------------------------------------------------ units of the data
     def _shown(self, inputs: dict[str, Input], rows: Sequence[tuple[int, int]]) -> dict[str, Input]:
-        """Inputs with values in the units of the data, where these were transformed."""
+        """Return inputs in the units of the data, where they were transformed."""
         shown = dict(inputs)
         for kind, entry in inputs.items():
             name = "series" if kind == "target" else kind
@@ -223,11 +223,11 @@ class DartsForecaster:
         return stages
 
     def _chains(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> list[list[Step]]:
-        """What undoes the transforms of the target in each row."""
+        """Return the inverse of the transforms of the target in each row."""
         return [self._chain(k, series.end_time()) for (k, _), series in zip(rows, cut["series"], strict=True)]
 
     def _chain(self, k: int, last: Any) -> list[Step]:
-        """What undoes the transforms of the target of a series whose last known step is at this time."""
+        """Return the inverse of the target's transforms for a series whose last known step is at this time."""
         steps: list[Step] = []
         for transformer, stage in zip(self.transformers.get("series", ()), self._stages, strict=False):
             summed = isinstance(transformer, Diff) and self.model.likelihood is None
@@ -267,7 +267,7 @@ class DartsForecaster:
 
     # ------------------------------------------------------------------ what darts forecasts, and what came
     def _predicted(self, cut: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> np.ndarray:
-        """(rows, outputs), in the units of the data."""
+        """Return the forecasts (rows, outputs), in the units of the data."""
         likelihood = self.model.likelihood is not None
         forecasts = self._with_library(
             self.model.predict,
@@ -297,7 +297,7 @@ class DartsForecaster:
         return undo_steps(y, chains[0], numbers).numpy().reshape(len(rows), -1)
 
     def _actual(self, rows: Sequence[tuple[int, int]], times: np.ndarray) -> np.ndarray | None:
-        """What came, (rows, outputs), NaN where it is not known."""
+        """Return the actual values, (rows, outputs), NaN where they are unknown."""
         actual = np.stack([_at(self.raw[k], row) for (k, _), row in zip(rows, times, strict=True)])
         if np.isnan(actual).all():
             return None
@@ -352,7 +352,7 @@ def _unboxed(y: Tensor, power: Tensor) -> Tensor:
 
 
 def _sums(transformer: Any, past: Any, k: int) -> list[Step]:
-    """What undoes the differences of a series, known to its last step, in the order in which they were taken."""
+    """Return the inverse of the differences of a series, known to its last step, in the order in which they were taken."""
     fitted = transformer._fitted_params
     component_mask = fitted[k if len(fitted) > 1 else 0][1]
     differenced = (
@@ -375,7 +375,7 @@ def _summed(y: Tensor, last_values: Tensor, differenced: Tensor) -> Tensor:
 
 
 def _shorter(parameter: str) -> str:
-    """Quantiles without zeros at the end: q0.5 for q0.500."""
+    """Return names of quantiles without zeros at the end: q0.5 for q0.500."""
     return f"q{float(parameter[1:]):g}" if parameter[:1] == "q" and parameter[1:2].isdigit() else str(parameter)
 
 
@@ -389,7 +389,7 @@ def _listed(series: Any, what: str) -> list[Any]:
 
 
 def _transformers(pipelines: Any) -> dict[str, Any]:
-    """A pipeline for each kind of series, as ``historical_forecasts`` takes them."""
+    """Return a pipeline for each kind of series, as ``historical_forecasts`` expects them."""
     kinds = ("series", *COVARIATES)
     if pipelines is not None and (not isinstance(pipelines, Mapping) or not set(pipelines) <= set(kinds)):
         raise InputError(f"data_transformers must be a dict of fitted transformers, by {', '.join(kinds)}.")
@@ -405,24 +405,24 @@ def _transformers(pipelines: Any) -> dict[str, Any]:
 
 
 def _until(series: Any, last: Any) -> Any:
-    """The series up to a time and with it."""
+    """Return the series up to and including a time."""
     return series.drop_after(last, keep_point=True)
 
 
 def _ahead(series: Any, steps: int, gap: int) -> np.ndarray:
-    """Time stamps after the end of a series and a gap."""
+    """Return time stamps after the end of a series and a gap."""
     start = series.end_time() + (gap + 1) * series.freq
     return np.asarray(generate_index(start=start, length=steps, freq=series.freq)) if steps else series.time_index[:0]
 
 
 def _at(series: Any, times: np.ndarray) -> np.ndarray:
-    """Values at times, (times, components); NaN where the series has none."""
+    """Return values at times, (times, components); NaN where the series has none."""
     places = series.time_index.get_indexer(times)
     return np.where(places[:, None] < 0, np.nan, series.values()[places])
 
 
 def _values(kind: str, samples: list[Any]) -> np.ndarray:
-    """One kind of input of all rows."""
+    """Return one kind of input of all rows."""
     fields = {
         "target": ("past_target",),
         "past_covariates": ("past_covariates", "future_past_covariates"),

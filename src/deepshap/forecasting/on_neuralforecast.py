@@ -25,7 +25,7 @@ MASK = "available_mask"
 
 
 def forecaster(model: Any, series: Any, request: ForecastRequest) -> NeuralForecaster:
-    """The adapter of a fitted NeuralForecast.
+    """Return the adapter of a fitted NeuralForecast.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class NeuralForecaster:
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
-        """The windows to explain."""
+        """Return the windows to explain."""
         rows = self._stored_rows() if self.series is None else self._rows(self.series)
         recorded = self._recorded(rows)
         h, lags = self.library.h, recorded.temporal.shape[1] - self.library.h
@@ -110,7 +110,7 @@ class NeuralForecaster:
         return Windows(inputs, ids, times, predicted, self._actual(rows), numbers_of(chains, np.float32))
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Windows of what the model was trained on."""
+        """Return windows of the training data."""
         if self.request.background is None:
             dataset: Any = getattr(self.library, "dataset", None)
             if not hasattr(dataset, "indptr"):
@@ -153,7 +153,7 @@ class NeuralForecaster:
         return [kind for kind, is_used in used.items() if is_used]
 
     def names(self, kind: str) -> list[str]:
-        """Columns of one kind of input."""
+        """Return the columns of one kind of input."""
         columns = {"past_covariates": self.past, "future_covariates": self.future, "static_covariates": self.static}
         return columns.get(kind, ["y"])
 
@@ -162,7 +162,7 @@ class NeuralForecaster:
         return ["y", *self.past, *self.future]
 
     def _values(self, kind: str, recorded: _Recorded, lags: int) -> np.ndarray:
-        """One kind of input of all rows, as the model reads it."""
+        """Return one kind of input of all rows, as the model reads it."""
         names = self.names(kind)
         if kind == "static_covariates":
             assert recorded.static is not None
@@ -184,7 +184,7 @@ class NeuralForecaster:
 
     # ------------------------------------------------------------------ units of the data
     def _scale(self, recorded: _Recorded, column: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift of a column of each row, (rows,)."""
+        """Return scale and shift of a column of each row, (rows,)."""
         scaler = recorded.scalers.get(self.library.target_col if column == "y" else column)
         if scaler is None:
             return np.ones(rows), np.zeros(rows)
@@ -205,7 +205,7 @@ class NeuralForecaster:
 
     # ------------------------------------------------------------------ rows
     def _rows(self, frame: pd.DataFrame) -> list[Row]:
-        """A row for each forecast of each series."""
+        """Return a row for each forecast of each series."""
         library, rows = self.library, []
         for name, part in frame.sort_values(library.time_col).groupby(library.id_col, sort=True):
             for end in self.request.ends(len(part)):
@@ -224,7 +224,7 @@ class NeuralForecaster:
         return [Row(str(name), library.ds[starts[k] : starts[k + 1]]) for k, name in enumerate(library.uids)]
 
     def _actual(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """What came, (rows, outputs), NaN where it is not known."""
+        """Return the actual values, (rows, outputs), NaN where they are unknown."""
         h, actual = self.library.h, []
         for row in rows:
             coming = np.full(h, np.nan) if row.table is None else row.coming(self.library.target_col, h)
@@ -273,7 +273,7 @@ class NeuralForecaster:
         )
 
     def _tables(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Tables for the library's predict: each row is a series of its own, which ends where its forecast begins."""
+        """Return the tables for the library's predict: each row is a series, which ends where its forecast begins."""
         library, futr, static = self.library, self.options["futr_df"], self.options["static_df"]
         ids = [f"{i:09d}" for i in range(len(rows))]
         pasts = [row.past().assign(**{library.id_col: name}) for name, row in zip(ids, rows, strict=True)]
@@ -339,7 +339,7 @@ class _Function(nn.Module):
         return undo_steps(forecasts, self.steps if numbers else [], numbers).flatten(1)
 
     def _temporal(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The table of a window, (rows, lags + horizon, columns)."""
+        """Return the table of a window, (rows, lags + horizon, columns)."""
         first = next(iter(inputs.values()))
         target = inputs.get("target", first.new_zeros(len(first), self.input_length, 1))
         coming = target.new_zeros(len(target), self.h, 1 + len(self.past))
@@ -352,7 +352,7 @@ class _Function(nn.Module):
 
 # ---------------------------------------------------------------------- helpers
 def _inner(model: Any) -> Any:
-    """The model that an automatic one has found."""
+    """Return the model that an automatic model has found."""
     return getattr(model, "model", model) if type(model).__name__.startswith("Auto") else model
 
 
@@ -367,7 +367,7 @@ def _chosen(library: Any, name: str | None) -> tuple[Any, str]:
 
 
 def _parameters(loss: Any, drawn: bool) -> tuple[str, ...]:
-    """What is forecast of each step."""
+    """Return the names of what is forecast for each step."""
     if drawn:
         return tuple(name.lstrip("-") for name in loss.param_names)
     quantiles = getattr(loss, "quantiles", None)
@@ -398,7 +398,7 @@ def _returning_parameters(loss: Any, drawn: bool, empty: bool = False) -> Iterat
 
 
 def _distribution_mean(loss: Any, arguments: Sequence[Tensor]) -> tuple[None, Tensor, Tensor]:
-    """In the place of samples, their mean and quantiles: the mean of the distribution."""
+    """Return the mean of the distribution instead of samples, their mean and their quantiles."""
     mean = loss._base_distribution(*arguments, validate_args=False, **loss.distribution_kwargs).mean
     loss.distr_mean = mean
     return None, mean.unsqueeze(-1), mean.new_zeros(*mean.shape, 0)

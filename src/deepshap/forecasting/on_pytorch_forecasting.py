@@ -37,7 +37,7 @@ TRAINER: dict[str, Any] = {
 
 
 def forecaster(model: Any, series: Any, request: ForecastRequest) -> PyTorchForecaster:
-    """The adapter of a model.
+    """Return the adapter of a model.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class PyTorchForecaster:
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
-        """The windows to explain."""
+        """Return the windows to explain."""
         chosen = self._chosen()
         extra = {"n_samples": None} if isinstance(self.model, DeepAR) else {}
         raw = self.model.predict(chosen, mode="raw", return_x=True, trainer_kwargs=dict(TRAINER), **extra)
@@ -97,7 +97,7 @@ class PyTorchForecaster:
         )
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Windows of what the model was trained on."""
+        """Return windows of the training data."""
         full = self._full(self.training)
         x = _batch(self._subset(self.training, full[evenly(len(full), most)]))
         return {kind: self._values(kind, x) for kind in self.kinds}
@@ -120,7 +120,7 @@ class PyTorchForecaster:
         return self._data(dataset, False)
 
     def _data(self, source: Any, last: bool) -> Any:
-        """A data set whose windows are not of random lengths."""
+        """Return a data set whose windows are not of random lengths."""
         if isinstance(source, pd.DataFrame):
             parameters = self.model.dataset_parameters
             return TimeSeriesDataSet.from_parameters(parameters, source, predict=last, stop_randomization=True)
@@ -131,7 +131,7 @@ class PyTorchForecaster:
         return calm
 
     def _full(self, data: Any) -> np.ndarray:
-        """Numbers of the windows of full length."""
+        """Return the numbers of the windows of full length."""
         index = data.index
         length = data.max_encoder_length + data.max_prediction_length
         full = np.flatnonzero(index["sequence_length"].to_numpy() == length)
@@ -140,7 +140,7 @@ class PyTorchForecaster:
         return full
 
     def _chosen(self) -> Any:
-        """The last windows of each series."""
+        """Return the last windows of each series."""
         full = self._full(self.data)
         index = self.data.decoded_index.iloc[full].assign(place=full)
         rows: list[int] = []
@@ -186,7 +186,7 @@ class PyTorchForecaster:
         return [*self.variables, *([SCALE] if self.own_scale else [])]
 
     def _values(self, kind: str, x: Mapping[str, Tensor]) -> np.ndarray:
-        """One kind of input of all rows, as the model reads it."""
+        """Return one kind of input of all rows, as the model reads it."""
         if kind == SCALE:
             return x[SCALE].numpy()
         side, names = ("cat", self.data.flat_categoricals) if kind.endswith("categories") else ("cont", self.data.reals)
@@ -210,7 +210,7 @@ class PyTorchForecaster:
         )
 
     def _shown(self, kind: str, values: np.ndarray) -> np.ndarray:
-        """Values before scaling; words for the numbers of categories."""
+        """Return values before scaling; words for the numbers of categories."""
         columns = []
         for i, name in enumerate(self.variables[kind]):
             column = values[..., i]
@@ -254,7 +254,7 @@ class _Function(nn.Module):
         return forecast[:, : self.horizon].flatten(1)
 
     def _all_steps(self, side: str, inputs: Mapping[str, Tensor], rows: int) -> Tensor:
-        """All variables of a side over all steps, in the order of the library."""
+        """Return all variables of a side over all steps, in the order of the library."""
         columns: dict[str, Tensor] = {}
         for kind, names in self.variables.items():
             if kind.endswith("categories") == (side == "cat"):
@@ -267,7 +267,7 @@ class _Function(nn.Module):
         return torch.stack([columns[name] for name in self.names[side]], -1)
 
     def _column(self, values: Tensor, rows: int) -> Tensor:
-        """A variable over all steps; 0 where it is not known beforehand."""
+        """Return a variable over all steps; 0 where it is not known beforehand."""
         length = self.encoder_length + self.decoder_length
         if values.dim() == 1:
             return values[:, None].expand(rows, length)
@@ -276,13 +276,13 @@ class _Function(nn.Module):
 
 # ---------------------------------------------------------------------- helpers
 def _batch(data: Any) -> Mapping[str, Tensor]:
-    """All windows of a data set, as its loader makes them."""
+    """Return all windows of a data set, as its loader makes them."""
     x, _ = data._collate_fn([data[i] for i in range(len(data))])
     return x
 
 
 def _parameters(model: Any) -> tuple[str, ...]:
-    """What is forecast of each step.
+    """Return the names of what is forecast for each step.
 
     Raises
     ------
@@ -302,7 +302,7 @@ def _parameters(model: Any) -> tuple[str, ...]:
 
 
 def _parameter_forecasts(model: Any, prediction: Tensor, scale: Tensor) -> Tensor:
-    """What a network tells of each step, (rows, steps, parameters), in the units of the data."""
+    """Return a network's forecasts of each step, (rows, steps, parameters), in the units of the data."""
     if isinstance(model.loss, NormalDistributionLoss):  # its location and scale are told beside those of the target
         return (
             prediction[..., 2:] * scale[:, None, 1:]

@@ -24,7 +24,7 @@ PAST, FUTURE = "past", "future_covariates"
 
 
 def forecaster(model: Any, series: Any, request: ForecastRequest) -> OwnForecaster:
-    """The adapter of a model that is not of a library.
+    """Return the adapter of a model that is not of a library.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class _Table:
     frequency: Any = None
 
     def ahead(self, end: int, steps: int) -> np.ndarray:
-        """Times of the steps behind an end; beyond the table as the calendar goes on, or as far apart as its last ones."""
+        """Return times of the steps behind an end; beyond the table by the calendar, or as far apart as the last ones."""
         in_table, missing = self.times[end : end + steps], max(0, end + steps - len(self.times))
         if self.frequency is not None:
             import pandas as pd
@@ -86,7 +86,7 @@ class OwnForecaster:
 
     # ------------------------------------------------------------------ the interface
     def windows(self) -> Windows:
-        """The windows to explain."""
+        """Return the windows to explain."""
         rows = []
         for table in self.tables:
             ends = self.request.ends(
@@ -111,7 +111,7 @@ class OwnForecaster:
         return Windows(inputs, ids, times, self._predicted(read), self._actual(rows))
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Windows of the background."""
+        """Return windows of the background."""
         ahead = self.horizon if self.future_columns else 0
         rows = [(table, end) for table in self.training for end in range(self.lags, len(table.values) - ahead + 1)]
         if not rows:
@@ -156,7 +156,7 @@ class OwnForecaster:
         return [self.columns.index(name) for name in names]
 
     def _cut(self, table: _Table, end: int, scaled: bool = True) -> dict[str, np.ndarray]:
-        """The window that ends there, as one row of each input."""
+        """Return the window that ends there, as one row of each input."""
         values = table.values[end - self.lags : end + (self.horizon or 0 if self.future_columns else 0)]
         if np.isnan(values).any():
             raise InputError(f"series {table.name} has gaps (NaN) in a window that is read; fill them first.")
@@ -189,7 +189,7 @@ class OwnForecaster:
 
     # ------------------------------------------------------------------ what the model forecasts, and what came
     def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The model as its user calls it."""
+        """Call the model as its user does."""
         values = [inputs[kind] for kind in self.kinds]
         shapes = " and ".join(str(value.shape[1:]) for value in values)
         with of_user(f"{self.name}, called with windows (lags, columns) of shape {shapes} for each row,"):
@@ -205,7 +205,7 @@ class OwnForecaster:
         return run(self.model, values)
 
     def _predicted(self, read: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(rows, outputs), in the units of the data: the scaler's own inverse of the model's own forecast."""
+        """Return the forecasts (rows, outputs) in the units of the data, by the scaler's inverse."""
         y = self._run(read).astype(np.float64)
         rows, parameters = len(y), len(self.outputs.parameters)
         if self.scaler is None:
@@ -217,7 +217,7 @@ class OwnForecaster:
         return raw[..., self.target].swapaxes(2, 3).reshape(rows, -1)
 
     def _actual(self, rows: list[tuple[_Table, int]]) -> np.ndarray | None:
-        """What came, (rows, outputs), NaN where it is not known."""
+        """Return the actual values, (rows, outputs), NaN where they are unknown."""
         actual = np.full((len(rows), self.horizon, len(self.target)), np.nan)
         for row, (table, end) in enumerate(rows):
             values = table.values[end : end + self.horizon, self.target]
@@ -245,7 +245,7 @@ class _OfKeras:
 
 # ---------------------------------------------------------------------- helpers
 def _tables(series: Any, what: str) -> tuple[list[str], list[_Table]]:
-    """The names of the columns, and the series."""
+    """Return the names of the columns, and the series."""
     several = series if isinstance(series, Mapping) else {what: series}
     if not several:
         raise InputError(f"{what} is an empty dict.")
@@ -285,7 +285,7 @@ def _table(name: str, frame: Any, what: str) -> _Table:
 
 
 def _outputs(shape: tuple[int, ...], series: list[str], parameters: Any, horizon: int | None) -> Outputs:
-    """What the axes of a model's output are.
+    """Return the axes of a model's output.
 
     Raises
     ------

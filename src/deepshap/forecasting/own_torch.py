@@ -27,7 +27,7 @@ class OfTorch(nn.Module):
 
 
 def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
-    """The model's own output, in evaluation mode as it forecasts; the mode is put back."""
+    """Return the model's own output, in evaluation mode as it forecasts; the mode is restored."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes, kind = [module.training for module in modules], _like(model)
     try:
@@ -47,12 +47,12 @@ def run(model: Callable[..., Any], values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def dtype_of(model: Any) -> np.dtype[Any]:
-    """The precision in which a model reads numbers."""
+    """Return the precision in which a model reads numbers."""
     return _like(model).cpu().numpy().dtype
 
 
 def _like(model: Any) -> Tensor:
-    """A number of the model's precision, where the model is."""
+    """Return a number in the model's precision, on its device."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     return torch.zeros_like(
         next((p.detach().reshape(-1)[:1] for p in parameters if p.is_floating_point()), torch.zeros(1))

@@ -15,7 +15,7 @@ MOST_LISTED = 1000
 
 
 def read_times(index: Any, where: str) -> tuple[np.ndarray, Any]:
-    """The times of an index of pandas, and its frequency as pandas knows it.
+    """Return the times of an index of pandas, and its frequency as pandas knows it.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def read_times(index: Any, where: str) -> tuple[np.ndarray, Any]:
 
 
 def _read(index: Any) -> np.ndarray:
-    """Times, periods by their beginnings; those with a zone as the clock shows them there, or in UTC where it is changed."""
+    """Return times, periods by their beginnings; local times of a zone, or UTC where its clock is changed."""
     index = index.to_timestamp() if hasattr(index, "to_timestamp") else index
     if getattr(index, "tz", None) is not None:
         clock, utc = index.tz_localize(None), index.tz_convert("UTC").tz_localize(None)
@@ -52,7 +52,7 @@ def _read(index: Any) -> np.ndarray:
 
 
 def _frequency(times: np.ndarray, where: str) -> Any:
-    """The frequency of dates, such as that of months or working days; None where there is none.
+    """Return the frequency of dates, such as months or working days; None if they have none.
 
     Raises
     ------

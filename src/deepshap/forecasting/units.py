@@ -57,7 +57,7 @@ def undo_steps(y: Any, steps: Sequence[Step], numbers: Sequence[Any]) -> Any:
 
 
 def numbers_of(chains: Sequence[Sequence[Step]], dtype: Any) -> tuple[Array, ...]:
-    """What the transforms of each row are fitted to, as arrays with one entry per row."""
+    """Return the parameters of each row's fitted transforms, as arrays with one entry per row."""
     rows = [[number for step in chain for number in step.numbers] for chain in chains]
     return tuple(np.stack(values).astype(dtype) for values in zip(*rows, strict=True))
 
@@ -109,7 +109,7 @@ def on_torch(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
 
 
 def affine_of(inverse: Callable[[Array], Array], width: int) -> tuple[Array, Array] | None:
-    """Scale and shift of an elementwise transform of arrays (n, width), each (width,); None if it is not affine.
+    """Return scale and shift, each (width,), of an elementwise transform of arrays (n, width); None if it is not affine.
 
     It is asked at 0 and 1, and believed where it is affine at other points too.
     """

@@ -87,7 +87,7 @@ class Outputs:
     gap: int = 0
 
     def _spread(self, labels: Any, axis: int) -> np.ndarray:
-        """Labels of one of the three axes, for each output."""
+        """Return labels of one of the three axes, for each output."""
         shape = [self.horizons, len(self.series), len(self.parameters)]
         places = [-1 if k == axis else 1 for k in range(3)]
         return np.broadcast_to(np.asarray(labels).reshape(places), shape).reshape(-1)
@@ -128,11 +128,11 @@ class Forecaster(Protocol):
     ]  # of the inputs by their kinds, and of what is extra: (rows, outputs) in the units of the data
 
     def windows(self) -> Windows:
-        """The windows to explain, with what the library forecasts for them."""
+        """Return the windows to explain, with the library's forecasts for them."""
         ...
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Windows of the training data by kinds of inputs, as the model reads them; at most so many, evenly spread."""
+        """Return at most so many windows of the training data, evenly spread, by kinds of inputs, as the model reads them."""
         ...
 
 
@@ -156,7 +156,7 @@ class ForecastRequest:
     options: Mapping[str, Any] | None = None
 
     def read_options(self, library: str, *names: str) -> dict[str, Any]:
-        """The options by their names, None where they are not given.
+        """Return the options by their names, None where they are not given.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class ForecastRequest:
         return {name: options.get(name) for name in names}
 
     def ends(self, length: int, most: int | None = None) -> list[int]:
-        """Where the known parts of a series of so many steps end, one for each forecast, the earliest first.
+        """Return the ends of the known parts of a series of so many steps, one for each forecast, the earliest first.
 
         most: the last possible end, if that is not the end of the series.
         """
@@ -180,12 +180,12 @@ class ForecastRequest:
 
 
 def stacked(rows: Sequence[Any]) -> np.ndarray:
-    """Rows of equal shape as an array."""
+    """Return rows of equal shape as an array."""
     return np.stack([np.asarray(row) for row in rows])
 
 
 def ids_of(series: Sequence[Any], last: Sequence[Any], several: bool, rolling: bool) -> np.ndarray:
-    """Names of forecasts: of the series, and of the last known step, as far as they differ."""
+    """Return names of forecasts: the series and the last known step, as far as they differ."""
     if not rolling:
         return np.asarray([str(name) for name in series])
     times = as_texts(as_labels(last, "times"))

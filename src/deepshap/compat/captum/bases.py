@@ -31,7 +31,7 @@ class NeuronAttribution(Attribution):
     """Explains a neuron by the model's inputs."""
 
     def has_convergence_delta(self) -> bool:
-        """Whether there is a ``compute_convergence_delta``: no."""
+        """Return False: there is no ``compute_convergence_delta``."""
         return False
 
 

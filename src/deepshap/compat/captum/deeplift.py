@@ -107,14 +107,14 @@ class DeepLift(GradientAttribution):
         return self._attribute(inputs, baselines, target, *asked)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused, as captum does: models that return futures are not explained."""
+        """Raise UnsupportedOperationError: as in captum, models that return futures are not explained."""
         raise UnsupportedOperationError(
             "attribute_future is for models that return a torch.futures.Future, which are not explained: call attribute on a "
             "model that waits for it."
         )
 
     def has_convergence_delta(self) -> bool:
-        """Whether there is a ``compute_convergence_delta``: yes."""
+        """Return True: there is a ``compute_convergence_delta``."""
         return True
 
     def compute_convergence_delta(

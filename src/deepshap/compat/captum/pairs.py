@@ -108,7 +108,7 @@ class Explained:
 
     # ------------------------------------------------------------------ the model by itself
     def differences(self) -> np.ndarray:
-        """What each pair has to explain, output minus output of the reference, (rows, references)."""
+        """Return the output of each pair minus the output of its reference, (rows, references)."""
         columns = self._found.columns[..., None].repeat(self.shape[1], 1)
         outputs = self.engine.outputs(self._beside, AT_ONCE).reshape(*self.shape, -1)
         return self._found.outputs - np.take_along_axis(outputs, columns, 2)[..., 0]
@@ -122,12 +122,12 @@ class Explained:
         return self.references[np.tile(np.arange(self.shape[1]), self.shape[0])].described_by(self.rows[rows])
 
     def _sides(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What is explained, of the rows and of the references of every pair, (rows * references, ...)."""
+        """Return the explained values of the rows and of the references of every pair, (rows * references, ...)."""
         rows = self._explained(self.rows)
         return [x.repeat_interleave(self.shape[1], 0) for x in rows], self._explained(self._beside)
 
     def _explained(self, points: Points) -> list[Tensor]:
-        """The inputs, or the values of the inner layer on them, rows first."""
+        """Return the inputs, or the values of the inner layer for these, rows first."""
         if self.engine.layer is None:
             return list(points.inputs)
         parts = [self.engine.layer_values(points[i : i + AT_ONCE]) for i in range(0, len(points), AT_ONCE)]

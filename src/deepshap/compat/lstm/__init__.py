@@ -20,7 +20,7 @@ __all__ = ["LSTMShapBackwardHook", "gate_attribution", "product_attribution", "r
 
 
 def __getattr__(name: str) -> Any:
-    """The building blocks, which need PyTorch."""
+    """Import the building blocks, which need PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(".torch_cells", __package__), name)
@@ -127,12 +127,12 @@ class LSTMShapBackwardHook:
 
 
 def _cells_of(module: Any) -> Any:
-    """The module that knows the cells of a framework."""
+    """Return the module for the cells of a framework."""
     return import_module(".keras_cells" if is_keras(module) else ".torch_cells", __package__)
 
 
 def _explained(cell: Any, output: str | None) -> str:
-    """The state to explain, checked."""
+    """Return the state to explain after checking its name."""
     if output is None:
         return str(cell.yields[-1])
     if output not in cell.yields:

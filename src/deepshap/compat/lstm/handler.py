@@ -123,7 +123,7 @@ def _cell_of_keras(call: ModuleCall) -> Any:
 
 
 def _cell(weights: Weights, zeros: list[Array], m_state: list[Array]) -> _Form:
-    """A single step, whose output is its state."""
+    """Return a single step, whose output is its state."""
     return _Form(
         weights, lambda x, *state: ([x], list(state) or zeros), [zeros[0]], m_state, lambda steps: steps[0], list
     )

@@ -30,7 +30,7 @@ class Cell:
 
 
 def reader_of(layer: Any) -> Callable[[], Cell]:
-    """A function that returns the cell as it is now. Its weights are read whenever it is explained."""
+    """Return a function that reads the cell, with its weights at the time of the call."""
     cell = find_cell(layer)
     return lambda: cell
 
@@ -61,7 +61,7 @@ class KerasRows(Rows):
     """Reads rows as arrays."""
 
     def tensor(self, value: Any, cell: Cell) -> np.ndarray:
-        """A copy in the dtype of the cell's weights."""
+        """Return a copy in the dtype of the cell's weights."""
         try:
             tensor = keras.ops.cast(keras.ops.convert_to_tensor(value), cell.layer.variable_dtype)
         except (TypeError, ValueError, RuntimeError, NotImplementedError):
@@ -69,11 +69,11 @@ class KerasRows(Rows):
         return np.array(keras.ops.convert_to_numpy(tensor))
 
     def expand(self, row: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Repeated to a shape."""
+        """Return the value repeated to a shape."""
         return np.broadcast_to(row, shape)
 
     def is_finite(self, row: np.ndarray) -> bool:
-        """Whether there is neither NaN nor infinity."""
+        """Return whether there is neither NaN nor infinity."""
         return bool(np.isfinite(row.astype(np.float64)).all())
 
 
@@ -92,13 +92,13 @@ class _Step:
 
 
 def new_states(cell: Cell, side: list[np.ndarray]) -> dict[str, Any]:
-    """The states that a step yields, (batch, hidden)."""
+    """Return the new states of the cell after a step, (batch, hidden)."""
     x, *states = (keras.ops.convert_to_tensor(v) for v in side)
     return dict(zip(cell.yields, cell.layer(x, states, training=False)[1], strict=True))
 
 
 def by_unit(cell: Cell, output: str, example: list[np.ndarray], base: list[np.ndarray]) -> tuple[Any, list[Any]]:
-    """The new state (batch, units), and what each of its units owes to x and the states, (batch, units, features)."""
+    """Return the new state (batch, units), and what each unit owes to x and the states, (batch, units, features)."""
     if output not in cell.explainers:
         waiting: list[list[np.ndarray]] = []
         step = _Step(cell.layer, cell.yields.index(output))

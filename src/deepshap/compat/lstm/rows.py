@@ -14,18 +14,18 @@ class Rows(ABC):
 
     @abstractmethod
     def tensor(self, value: Any, cell: Any) -> Any:
-        """A copy in the dtype, and on the device, of the cell's weights."""
+        """Return a copy with the dtype and the device of the cell's weights."""
 
     @abstractmethod
     def expand(self, row: Any, shape: tuple[int, ...]) -> Any:
-        """Repeated to a shape."""
+        """Return the value repeated to a shape."""
 
     @abstractmethod
     def is_finite(self, row: Any) -> bool:
-        """Whether there is neither NaN nor infinity."""
+        """Return whether there is neither NaN nor infinity."""
 
     def read(self, cell: Any, values: Sequence[Any], suffix: str = "") -> list[Any]:
-        """Tensors (batch, features), or (features,) where a single row is given, of the weights' dtype and device."""
+        """Return tensors (batch, features) with the weights' dtype and device; a single row is (features,)."""
         if "c" not in cell.takes and any(v is not None for v in values[2:]):
             raise InputError(f"this cell has no cell state: leave c{suffix} out.")
         return [self._row(cell, name, name + suffix, value) for name, value in zip(cell.takes, values, strict=False)]

@@ -40,7 +40,7 @@ class Cell(NamedTuple):
 
 
 def reader_of(module: nn.Module) -> Callable[[], Cell]:
-    """A function that returns the cell as it is now."""
+    """Return a function that reads the cell, with its weights at the time of the call."""
     find_cell(module)
     return partial(find_cell, module)
 
@@ -103,7 +103,7 @@ def _unrecognised(module: Any, names: list[str]) -> str:
 
 
 def new_states(cell: Cell, side: list[Tensor]) -> dict[str, Tensor]:
-    """The states that a step yields, (batch, hidden)."""
+    """Return the new states of the cell after a step, (batch, hidden)."""
     with torch.no_grad():
         new, _ = cell.formula.forward(side[0], side[1:], cell.weights)
     states = dict(zip("hc", new, strict=False))
@@ -111,7 +111,7 @@ def new_states(cell: Cell, side: list[Tensor]) -> dict[str, Tensor]:
 
 
 def _confirm(module: nn.Module, example: list[Tensor], new: dict[str, Tensor]) -> None:
-    """Where the cell's own ``forward`` can be called, it must return a state that its weights say."""
+    """Raise unless the cell's ``forward``, where it can be called, returns the state that its weights imply."""
     if type(module) in (nn.LSTMCell, nn.GRUCell, nn.RNNCell):
         return
     x, *states = example
@@ -140,15 +140,15 @@ class TorchRows(Rows):
     """Reads rows as tensors of torch."""
 
     def tensor(self, value: Any, cell: Cell) -> Tensor:
-        """A copy in the dtype, and on the device, of the cell's weights."""
+        """Return a copy with the dtype and the device of the cell's weights."""
         return _floating(value).to(cell.weights.w_ih, copy=True)
 
     def expand(self, row: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Repeated to a shape."""
+        """Return the value repeated to a shape."""
         return row.expand(shape)
 
     def is_finite(self, row: Tensor) -> bool:
-        """Whether there is neither NaN nor infinity."""
+        """Return whether there is neither NaN nor infinity."""
         return bool(torch.isfinite(row).all())
 
 
@@ -164,7 +164,7 @@ def _floating(value: Any) -> Tensor:
 
 
 def by_unit(cell: Cell, output: str, example: list[Tensor], base: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The new state (batch, units), and what each of its units owes to x and the states, (batch, units, features)."""
+    """Return the new state (batch, units), and what each unit owes to x and the states, (batch, units, features)."""
     _confirm(cell.module, example, new_states(cell, example))
     new, _, attributions = _by_unit(cell.formula, cell.weights, example, base, 0 if output == "h" else 1)
     return new, attributions
