@@ -148,9 +148,11 @@ class AttributionRequest:
         references = self.references if self.all_pairs else self.references[rows]
 
         def choose(predictions: np.ndarray, profile: ModelProfile) -> np.ndarray:
-            whole = np.zeros((len(self.examples), predictions.shape[1]))  # targets are known by the numbers of the rows
-            whole[rows] = predictions
-            return self.choose(whole, profile)[rows]
+            all_predictions = np.zeros(
+                (len(self.examples), predictions.shape[1])
+            )  # targets are known by the numbers of the rows
+            all_predictions[rows] = predictions
+            return self.choose(all_predictions, profile)[rows]
 
         return replace(self, examples=self.examples[rows], references=references, choose=choose)
 
@@ -203,15 +205,15 @@ class AttributionResult:
         """Return the result of some rows."""
         return _by_row([self], lambda arrays: arrays[0][rows])
 
-    def with_rows(self, rows: np.ndarray, other: AttributionResult) -> AttributionResult:
+    def with_rows(self, rows: np.ndarray, replacement: AttributionResult) -> AttributionResult:
         """Return the same with some rows from another result."""
 
         def put(arrays: list[np.ndarray]) -> np.ndarray:
-            whole = arrays[0].copy()
-            whole[rows] = arrays[1]
-            return whole
+            merged = arrays[0].copy()
+            merged[rows] = arrays[1]
+            return merged
 
-        return _by_row([self, other], put)
+        return _by_row([self, replacement], put)
 
     @staticmethod
     def joined(parts: list[AttributionResult], rows: list[np.ndarray]) -> AttributionResult:
@@ -219,9 +221,9 @@ class AttributionResult:
         if len(parts) == 1:
             return parts[0]
         order = np.argsort(np.concatenate(rows))
-        found = _by_row(parts, lambda arrays: np.concatenate(arrays)[order])
+        result = _by_row(parts, lambda arrays: np.concatenate(arrays)[order])
         by_first_row = sorted(range(len(parts)), key=lambda part: rows[part][0])
-        return replace(found, description="; ".join(dict.fromkeys(parts[at].description for at in by_first_row)))
+        return replace(result, description="; ".join(dict.fromkeys(parts[at].description for at in by_first_row)))
 
     def selected(self, selection: OutputSelection) -> AttributionResult:
         """Return the result in terms of what the user asked for, from that of the chosen columns."""
@@ -232,7 +234,9 @@ class AttributionResult:
             errors=None
             if self.errors is None
             else [selection.error_bound(e, shape).astype(dtype) for e in self.errors],
-            replicates=[[selection.combined(v, shape).astype(dtype) for v in each] for each in self.replicates or []],
+            replicates=[
+                [selection.combined(v, shape).astype(dtype) for v in replicate] for replicate in self.replicates or []
+            ],
             expected=selection.combined(self.expected, shape),
             outputs=selection.combined(self.outputs, shape),
             gap=selection.worst(self.gap, shape),
@@ -244,7 +248,7 @@ class AttributionResult:
             self,
             values=change(self.values[0]),
             errors=None if self.errors is None else change(self.errors[0]),
-            replicates=[change(each[0]) for each in self.replicates or []],
+            replicates=[change(replicate[0]) for replicate in self.replicates or []],
         )
 
 
@@ -261,7 +265,7 @@ def _by_row(results: list[AttributionResult], combine: Callable[[list[np.ndarray
         if any(part is None for part in parts):
             return None
         if isinstance(parts[0], list):
-            return [combined(each) for each in zip(*parts, strict=False)]  # some may have no replicates
+            return [combined(arrays) for arrays in zip(*parts, strict=False)]  # some may have no replicates
         return combine(list(parts))
 
     fields = {name: combined([getattr(result, name) for result in results]) for name in BY_ROW}
@@ -300,8 +304,8 @@ def attribute(engine: Engine, request: AttributionRequest) -> AttributionResult:
     effort, left = FIRST_EFFORT, np.arange(len(request.examples))
     parts, rows = [], []
     while len(left):
-        some = request if len(left) == len(request.examples) else request.of_rows(left)
-        result = run(engine, replace(some, effort=effort))
+        remaining = request if len(left) == len(request.examples) else request.of_rows(left)
+        result = run(engine, replace(remaining, effort=effort))
         assert result.errors is not None
         near = largest_errors(result.errors[0], result.values[0]) <= request.tolerance
         done = np.ones(len(left), bool) if effort >= limit else near
@@ -333,16 +337,16 @@ def attribute_combined(
         )
     totals: list[np.ndarray] = []
 
-    def collect(part: Comparison, at: slice, block: slice, found: Contributions) -> None:
-        assert found.multipliers is not None
-        multipliers = [m[1] for m in found.multipliers]  # (k, examples, references, ...)
+    def collect(part: Comparison, at: slice, block: slice, contributions: Contributions) -> None:
+        assert contributions.multipliers is not None
+        multipliers = [m[1] for m in contributions.multipliers]  # (k, examples, references, ...)
         x, references = engine.explained(part.examples), engine.explained(part.references)
         if not (at.start or block.start):  # also where it begins again in float64
             totals[:] = [np.zeros((len(request.examples), *m.shape[3:], len(m))) for m in multipliers]
         for output, example in np.ndindex(multipliers[0].shape[:2]):
             mult = [m[output, example] for m in multipliers]
             with of_user("combine_mult_and_diffref"):
-                values = [np.asarray(each) for each in combine(mult, [v[example] for v in x], references)]
+                values = [np.asarray(array) for array in combine(mult, [v[example] for v in x], references)]
             shapes = [m.shape for m in mult]
             if [value.shape for value in values] != shapes:
                 raise InputError(
@@ -379,15 +383,15 @@ def _measure_costs(engine: Engine, request: AttributionRequest) -> None:
     """
     if request.players is None or request.kind in request.costs:
         return
-    some = request.of_rows(np.arange(MEASURED_ROWS) % len(request.examples))
+    sample = request.of_rows(np.arange(MEASURED_ROWS) % len(request.examples))
     if representative := request.all_pairs and len(request.references) >= 2 * MEASURED_ROWS:
         rows = request.references[np.linspace(0, len(request.references) - 1, MEASURED_ROWS).astype(int)]
-        some = replace(some, examples=rows.described_by(some.examples))
-    some = replace(some, tolerance=None, progress=False, strict=False, collect=None)
+        sample = replace(sample, examples=rows.described_by(sample.examples))
+    sample = replace(sample, tolerance=None, progress=False, strict=False, collect=None)
 
     def timed(method: Method) -> tuple[float, np.ndarray, np.ndarray | None]:
         start = time.process_time()
-        result = run(engine, replace(some, method=method))
+        result = run(engine, replace(sample, method=method))
         return time.process_time() - start, result.values[0], None if result.errors is None else result.errors[0]
 
     with warnings.catch_warnings():
@@ -402,21 +406,21 @@ def reliability(engine: Engine, request: AttributionRequest, rows: int) -> Relia
     assert players is not None
     _measure_costs(engine, request)
     costs = request.costs[request.kind]
-    some = request.of_rows(evenly(len(request.examples), rows))
-    deep = run(engine, replace(some, method=DeepShap(players)))
-    nearer = replace(some, effort=PROBING).chosen_method()
+    sample = request.of_rows(evenly(len(request.examples), rows))
+    deep = run(engine, replace(sample, method=DeepShap(players)))
+    nearer = replace(sample, effort=PROBING).chosen_method()
     if isinstance(nearer, Paths | Sweeps):
         nearer = replace(nearer, shrinks=False)
-    result = run(engine, replace(some, method=nearer))
-    estimates = [each[0] for each in result.replicates or []]
-    looked_at = len(some.examples) / len(request.examples)
+    result = run(engine, replace(sample, method=nearer))
+    estimates = [replicate[0] for replicate in result.replicates or []]
+    looked_at = len(sample.examples) / len(request.examples)
     away, error = distance(deep.values[0], result.values[0], estimates, choice.part_left(nearer), looked_at)
 
     def expected(effort: float) -> float:
         return min(of for _, of in choice.candidates(effort, players, references, 0, costs))
 
     compared = min(getattr(nearer, "replicates", references), references)
-    return Reliability(away, error, len(some.examples), compared, effort_for(away + error, expected), players.count)
+    return Reliability(away, error, len(sample.examples), compared, effort_for(away + error, expected), players.count)
 
 
 # ---------------------------------------------------------------------- running
@@ -469,17 +473,17 @@ def _run_once(engine: Engine, request: AttributionRequest) -> AttributionResult:
     predictions = engine.outputs(examples, plan.rows)
     if engine.output_shape != profile.output_shape:
         raise BatchMixingError("the shape of the output has changed since the model was probed.")
-    whole = request.comparison(request.choose(predictions, profile))
+    comparison = request.comparison(request.choose(predictions, profile))
     shared = request.all_pairs and not examples.extra  # all examples have the same references
-    known = engine.reference_outputs(references, plan.rows) if shared else None
+    reference_outputs = engine.reference_outputs(references, plan.rows) if shared else None
     method = request.chosen_method()
-    sums = RunningEstimate(whole, method.players)
-    with Progress(method.pairs(whole), request.progress) as bar:
-        parts, answer = method.parts(whole), None
+    sums = RunningEstimate(comparison, method.players)
+    with Progress(method.pairs(comparison), request.progress) as bar:
+        parts, answer = method.parts(comparison), None
         while (part := _next(parts, answer)) is not None:
             answer = _answer(engine, part, plan, sums, bar, request.collect)
-    expected = _expected_outputs(engine, whole, sums, known, plan, request.weights)
-    result = _checked(whole, profile, method, sums, predictions, expected, known)
+    expected = _expected_outputs(engine, comparison, sums, reference_outputs, plan, request.weights)
+    result = _checked(comparison, profile, method, sums, predictions, expected, reference_outputs)
     if result.missed.any():
         raise _Missed(result)
     return result
@@ -506,7 +510,7 @@ class Progress:
         return tqdm(total=self._total, initial=self._done, unit="pair", leave=bool(self._shown))
 
     def update(self, pairs: int) -> None:
-        """So many more are done."""
+        """Count pairs that are done."""
         self._done += pairs
         if self._bar is not None:
             self._bar.update(pairs)
@@ -534,17 +538,17 @@ def _answer(
         return outputs
     if isinstance(part, Attribution):
         contributions: np.ndarray | None = None
-        for _, at, each in _explained(engine, part.comparison, plan, bar, None):
-            values = sums.by_players(each)[0]  # summed over the references of the chunk
+        for _, at, of_chunk in _explained(engine, part.comparison, plan, bar, None):
+            values = sums.by_players(of_chunk)[0]  # summed over the references of the chunk
             if contributions is None:
                 contributions = np.zeros((len(part.comparison.examples), *values.shape[1:]))
             contributions[at] += values
         return contributions
     if isinstance(part, WeightedComparison):
         comparison = part.comparison
-        for pairs, at, each in _explained(engine, comparison, plan, bar, collect):
+        for pairs, at, of_chunk in _explained(engine, comparison, plan, bar, collect):
             share = len(pairs.references) / len(comparison.references) if comparison.all_pairs else 1.0
-            sums.add(part, at, pairs.outputs, each, share)
+            sums.add(part, at, pairs.outputs, of_chunk, share)
     elif isinstance(part, KnownContribution):
         sums.add_known(part)
     elif isinstance(part, Uncertainty):
@@ -566,10 +570,10 @@ def _explained(
     """Explain a comparison chunk by chunk; yield the chunk, its examples and their contributions."""
     for at, block in chunks(comparison, plan):
         part = comparison.part(at, block)
-        found = _contributions(engine, part, plan, collect is not None)
+        contributions = _contributions(engine, part, plan, collect is not None)
         if collect is not None:
-            collect(part, at, block, found)
-        yield part, at, found
+            collect(part, at, block, contributions)
+        yield part, at, contributions
         bar.update(part.pairs)
 
 
@@ -597,21 +601,21 @@ def _contributions(engine: Engine, part: Comparison, plan: Plan, multipliers: bo
 
 def _expected_outputs(
     engine: Engine,
-    whole: Comparison,
+    comparison: Comparison,
     sums: RunningEstimate,
-    known: np.ndarray | None,
+    reference_outputs: np.ndarray | None,
     plan: Plan,
     weights: np.ndarray | None,
 ) -> np.ndarray:
     """Return the mean output of each row's references, (rows, k); where no part has told it, run the model."""
-    if known is not None:
-        return np.average(known, 0, weights)[whole.outputs]
+    if reference_outputs is not None:
+        return np.average(reference_outputs, 0, weights)[comparison.outputs]
     if sums.expected is not None:
         return sums.expected
     means = []
-    for row, columns in enumerate(whole.outputs):
-        own = whole.references if whole.all_pairs else whole.references[row : row + 1]
-        described = own.described_by(whole.examples[np.full(len(own), row)])
+    for row, columns in enumerate(comparison.outputs):
+        references = comparison.references if comparison.all_pairs else comparison.references[row : row + 1]
+        described = references.described_by(comparison.examples[np.full(len(references), row)])
         outputs = engine.outputs(described, plan.rows, "the background")
         means.append(np.average(outputs, 0, weights)[columns])
     return np.stack(means)
@@ -619,24 +623,28 @@ def _expected_outputs(
 
 # ---------------------------------------------------------------------- against the unmodified model
 def _checked(
-    whole: Comparison,
+    comparison: Comparison,
     profile: ModelProfile,
     method: Method,
     sums: RunningEstimate,
     predictions: np.ndarray,
     expected: np.ndarray,
-    known: np.ndarray | None,
+    reference_outputs: np.ndarray | None,
 ) -> AttributionResult:
     """Compare the sums with the outputs of the unmodified model.
 
-    ``predictions`` are the outputs for the examples, ``known`` those for the references if they are the same for all rows,
-    both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
+    ``predictions`` are the outputs for the examples, ``reference_outputs`` those for the references if these are the same
+    for all rows, both (rows, outputs); ``expected`` is the mean output of each row's references (rows, k).
     """
-    columns = whole.outputs
+    columns = comparison.outputs
     outputs = select_columns(predictions, columns)
     if not np.isfinite(expected).all():
         raise NonFiniteError("the model returns NaN or infinity for a row of the background.")
-    of_references = np.abs(expected).max(1, initial=0.0) if known is None else np.abs(known).max(initial=0.0)
+    of_references = (
+        np.abs(expected).max(1, initial=0.0)
+        if reference_outputs is None
+        else np.abs(reference_outputs).max(initial=0.0)
+    )
     largest = np.maximum(np.abs(predictions).max(1, initial=0.0), of_references)
     scale = output_scale(outputs, expected, largest)
     check_sums(method, sums.difference, outputs - expected, 10 * profile.tolerance * scale)
@@ -662,7 +670,7 @@ def _checked(
         method,
         method.description,
         errors=None if errors is None else [errors],
-        replicates=[[each] for each in sums.replicates()],
+        replicates=[[replicate] for replicate in sums.replicates()],
     )
 
 
@@ -673,7 +681,7 @@ class _Reason(NamedTuple):
     engine: Engine
 
 
-def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, strict: bool) -> None:
+def _complain(reason: _Reason, result: AttributionResult, comparison: Comparison, strict: bool) -> None:
     """Raise, or warn when the caller asked for it, that a row and output does not add up."""
     engine, gaps, tolerance = reason.engine, result.gap, result.profile.tolerance
     row, column = map(int, np.unravel_index(int(np.argmax(np.nan_to_num(gaps, nan=np.inf))), gaps.shape))
@@ -683,7 +691,7 @@ def _complain(reason: _Reason, result: AttributionResult, whole: Comparison, str
         f"(output {output:.6g} minus expected output {expected:.6g}) and miss it by {gap:.3g} of the outputs' scale "
         f"(tolerance {tolerance:.1g}). "
     )
-    worst = engine.largest_gap(whole.pair(row))
+    worst = engine.largest_gap(comparison.pair(row))
     if worst is not None and worst.around:
         message += (
             f"A part of the output goes around the explained layer: {worst.name} at {worst.place} also takes a value, such as a "
@@ -747,8 +755,8 @@ def _in_float64(
         except _Missed as error:
             better = error.result
         plan = part.plan(better.profile)
-        own = engine.outputs(part.examples, plan.rows)
-        apart = np.abs(own - better.predictions).max(1, initial=0.0) / np.abs(own).max(1, initial=1e-30)
+        in_float32 = engine.outputs(part.examples, plan.rows)
+        apart = np.abs(in_float32 - better.predictions).max(1, initial=0.0) / np.abs(in_float32).max(1, initial=1e-30)
     except BatchMixingError:
         raise
     except Exception as error:

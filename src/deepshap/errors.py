@@ -83,16 +83,17 @@ class AdditivityWarning(UserWarning):
     """The attributions do not add up, and the caller asked not to be stopped."""
 
 
-def not_a_multiplier(whose: str, found: str, where: str = "") -> InputError:
+def not_a_multiplier(whose: str, returned: str, where: str = "") -> InputError:
     """Return the error of a rule or handler that returned something else than multipliers."""
     return InputError(
-        f"{whose} returned {found}{where}; a multiplier is a dense tensor of floating-point numbers, where its input is, or None."
+        f"{whose} returned {returned}{where}; a multiplier is a dense tensor of floating-point numbers, where its input is, or "
+        "None."
     )
 
 
 @contextmanager
 def of_user(what: str) -> Iterator[None]:
-    """Say which code of the user's own has failed."""
+    """Raise UserCodeError, which names the user's code, if it fails within the block."""
     try:
         yield
     except (DeepShapError, MemoryError):
@@ -119,13 +120,13 @@ def find(path: str) -> Any:
     """
     package, *names = path.split(".")
     try:
-        found: Any = import_module(package)
+        value: Any = import_module(package)
         for name in names:
             package = f"{package}.{name}"
-            found = getattr(found, name) if hasattr(found, name) else import_module(package)
+            value = getattr(value, name) if hasattr(value, name) else import_module(package)
     except (ImportError, AttributeError):
         return None
-    return found
+    return value
 
 
 def needed(module: str, why: str, extra: str = "tables") -> Any:
@@ -172,8 +173,8 @@ def check_names(what: str, names: Sequence[Any], distinct: bool = True) -> None:
     """Raise if names are one text, whose letters would be taken, or in no order, or two are alike: neither could be meant."""
     texts_or_sets = isinstance(names, (str, bytes, bytearray, set, frozenset))
     if texts_or_sets or not isinstance(names, Iterable) or getattr(names, "shape", None) == ():
-        given = f"the text {names!r}" if isinstance(names, str) else repr(names)
-        raise InputError(f"{what} is {given}, not a list of names; of one name make [{names!r}].")
+        description = f"the text {names!r}" if isinstance(names, str) else repr(names)
+        raise InputError(f"{what} is {description}, not a list of names; of one name make [{names!r}].")
     wrong = [name for name in names if isinstance(name, (bytes, Mapping, list, set, np.ndarray))] if distinct else []
     if wrong:
         raise InputError(f"{what}: {wrong[0]!r} is no name.")
@@ -214,12 +215,12 @@ def listed(what: str, names: Any) -> Any:
 Check = Callable[[str, Any], None]  # of a name and a value
 
 
-def check_options(where: str = "", /, **given: Any) -> None:
+def check_options(where: str = "", /, **options: Any) -> None:
     """Raise InputError if an option that is known here, by its name, is something that it cannot be.
 
     ``where`` is put in front of the name, for messages.
     """
-    for name, value in given.items():
+    for name, value in options.items():
         if name in OPTIONS:
             OPTIONS[name](where + name, value)
 

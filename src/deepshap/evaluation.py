@@ -103,8 +103,8 @@ def check(
     example, _ = plain(example, "the example", batch_axis)
     with engine.session():
         points, _ = engine.read(example, additional_forward_args)
-        found = engine.uses(points)
-    return Inspection(sorted(found, key=lambda use: use.supported))
+        summaries = engine.uses(points)
+    return Inspection(sorted(summaries, key=lambda use: use.supported))
 
 
 # ---------------------------------------------------------------------- after
@@ -150,8 +150,8 @@ class Faithfulness:
 
         Putting back the highest first takes the lowest away first, seen from the other end.
         """
-        other = {HIGHEST: LOWEST, RANDOM: RANDOM, LOWEST: HIGHEST}
-        return {order: self.deletion[other[order]][:, ::-1] for order in other}
+        opposite = {HIGHEST: LOWEST, RANDOM: RANDOM, LOWEST: HIGHEST}
+        return {order: self.deletion[opposite[order]][:, ::-1] for order in opposite}
 
     @property
     def separation(self) -> np.ndarray:
@@ -167,8 +167,8 @@ class Faithfulness:
         NaN where ``sign_changes`` is.
         """
         size = np.abs(self.attributions)
-        found = np.where(self.sign_changes > 0.05, size, 0).sum(1) / np.maximum(size.sum(1), np.finfo(np.float32).tiny)
-        return np.where(np.isnan(self.sign_changes).any(1), np.nan, found)
+        share = np.where(self.sign_changes > 0.05, size, 0).sum(1) / np.maximum(size.sum(1), np.finfo(np.float32).tiny)
+        return np.where(np.isnan(self.sign_changes).any(1), np.nan, share)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a table with a line for each row."""
@@ -221,8 +221,8 @@ class Faithfulness:
 
 def mean_known(values: np.ndarray) -> str:
     """Return the mean of the known values as text; a dash if there are none."""
-    known = values[np.isfinite(values)]
-    return f"{known.mean():.2f}" if len(known) else "–"
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.2f}" if len(finite) else "–"
 
 
 def faithfulness(
@@ -284,8 +284,8 @@ def faithfulness(
     selection = output_selection(None, "max", target, targets, explainer.output_names)
     trial = _Trial(explainer, X, additional_forward_args, selection, players, references, seed)
     check_truth(targets, len(trial.columns))
-    each = trial.against_each()  # (rows, references, players)
-    mean = each.mean(1)
+    by_reference = trial.against_each()  # (rows, references, players)
+    mean = by_reference.mean(1)
     removed = np.unique(np.round(np.linspace(0, mean.shape[1], points + 1)).astype(int))
     orders = {HIGHEST: -mean, RANDOM: trial.random.random(mean.shape), LOWEST: mean}
     deletion, losses = {}, np.zeros((2, len(mean), 0))
@@ -294,8 +294,8 @@ def faithfulness(
         curve = np.stack([trial.without(ranks < count) for count in removed], 1)
         deletion[name] = curve
         if name == RANDOM:
-            told = np.stack([np.where(ranks < count, mean, 0).sum(1) for count in removed], 1)
-            losses = np.stack([told, curve[:, :1] - curve])
+            predicted_losses = np.stack([np.where(ranks < count, mean, 0).sum(1) for count in removed], 1)
+            losses = np.stack([predicted_losses, curve[:, :1] - curve])
     ends = deletion[HIGHEST][:, 0] - deletion[HIGHEST][:, -1]
     moved, outputs = trial.under_noise(noise)
     return Faithfulness(
@@ -306,8 +306,10 @@ def faithfulness(
         _correlation(*losses),
         np.abs(mean.sum(1) - ends),
         mean,
-        each.std(1, ddof=1) / np.sqrt(each.shape[1]) if each.shape[1] > 1 else np.full_like(mean, np.nan),
-        _sign_changes(each, trial.random),
+        by_reference.std(1, ddof=1) / np.sqrt(by_reference.shape[1])
+        if by_reference.shape[1] > 1
+        else np.full_like(mean, np.nan),
+        _sign_changes(by_reference, trial.random),
         np.abs(moved - mean).sum(1) / np.maximum(np.abs(mean).sum(1), np.finfo(np.float32).tiny),
         np.abs(outputs - deletion[HIGHEST][:, 0]) / np.maximum(np.abs(ends), np.finfo(np.float32).tiny),
     )
@@ -338,14 +340,14 @@ class _Trial:
         self.random = np.random.default_rng(seed)
         drawn = np.sort(self.random.permutation(len(background))[:references])
         with self.engine.session():
-            self.examples, known = self.engine.read(explainer._plain(X)[0], extra, background)
-            assert known is not None
+            self.examples, all_references = self.engine.read(explainer._plain(X)[0], extra, background)
+            assert all_references is not None
             if selection.transform is not None:
                 outputs = self.engine.native_outputs(self.examples, AT_ONCE)
                 self.engine = with_output_transform(
-                    self.engine, selection.transform, self.examples, known, outputs, AT_ONCE
+                    self.engine, selection.transform, self.examples, all_references, outputs, AT_ONCE
                 )
-            self.references = known[drawn]
+            self.references = all_references[drawn]
             profile = self.engine.analyze(self.examples, self.references)
             outputs = self.engine.native_outputs(self.examples, AT_ONCE)
         self.columns = selection.columns(outputs, profile)
@@ -369,9 +371,9 @@ class _Trial:
         columns = np.repeat(self.columns, len(self.references), 0)
         with self.engine.session():
             request = self.explainer._request(pairs, references, lambda *_: columns, all_pairs=False, progress=False)
-            found = run(self.engine, request)
+            result = run(self.engine, request)
         total = np.zeros((len(pairs), self.count))
-        for values, label in zip(found.values, self.labels, strict=True):
+        for values, label in zip(result.values, self.labels, strict=True):
             flat = self._one_number(values).reshape(len(pairs), -1)
             total += flat @ (label.reshape(-1, 1) == np.arange(self.count))
         return total.reshape(len(self.columns), len(self.references), self.count)
@@ -379,18 +381,18 @@ class _Trial:
     def without(self, removed: np.ndarray) -> np.ndarray:
         """Return mean outputs over the references, (rows,), with these players (rows, players) replaced by the references'."""
         examples, references = self._pairs(self.examples)
-        own = [np.repeat(~removed[:, label], len(self.references), 0) for label in self.labels]
-        return self._outputs(examples.mixed(references, own)).reshape(len(removed), -1).mean(1)
+        remaining = [np.repeat(~removed[:, label], len(self.references), 0) for label in self.labels]
+        return self._outputs(examples.mixed(references, remaining)).reshape(len(removed), -1).mean(1)
 
     def under_noise(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
         """Return attributions (rows, players) and outputs (rows,) of the rows with some noise."""
         examples, references = self._arrays(self.examples), self._arrays(self.references)
         spread = [r.std(0) if r.dtype.kind == "f" else np.zeros(()) for r in references]
-        if not any(each.any() for each in spread):
+        if not any(deviation.any() for deviation in spread):
             return np.full((len(self.columns), self.count), np.nan), np.full(len(self.columns), np.nan)
         noisy = [
-            x + (scale * each * self.random.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
-            for x, each in zip(examples, spread, strict=True)
+            x + (scale * deviation * self.random.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
+            for x, deviation in zip(examples, spread, strict=True)
         ]
         with self.engine.session():
             points, _ = self.engine.read(self.examples.form.restore(noisy), self.extra, self.background)
@@ -414,9 +416,9 @@ class _Trial:
         columns = np.repeat(self.columns, len(outputs) // len(self.columns), 0)
         return self._one_number(np.take_along_axis(outputs, columns, 1))
 
-    def _one_number(self, found: np.ndarray) -> np.ndarray:
+    def _one_number(self, values: np.ndarray) -> np.ndarray:
         """Return the explained number from the values of its terms, (rows or pairs, ..., terms)."""
-        return np.einsum("n...k,nk->n...", found, np.repeat(self.weights, len(found) // len(self.weights), 0))
+        return np.einsum("n...k,nk->n...", values, np.repeat(self.weights, len(values) // len(self.weights), 0))
 
 
 def _numbered(shapes: Sequence[tuple[int, ...]], players: str) -> Iterator[np.ndarray]:
@@ -438,13 +440,13 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
 
 
-def _sign_changes(each: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _sign_changes(by_reference: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return the share of bootstrap samples of references whose mean changes sign, (rows, players); NaN for one."""
-    count = each.shape[1]
+    count = by_reference.shape[1]
     if count == 1:
-        return np.full(each[:, 0].shape, np.nan)
-    sign, changed = np.sign(each.mean(1)), np.zeros((len(each), each.shape[2]))
+        return np.full(by_reference[:, 0].shape, np.nan)
+    sign, changed = np.sign(by_reference.mean(1)), np.zeros((len(by_reference), by_reference.shape[2]))
     for _ in range(SAMPLES):
         times = random.multinomial(count, np.full(count, 1 / count))
-        changed += np.sign(np.einsum("rbp,b->rp", each, times)) != sign
+        changed += np.sign(np.einsum("rbp,b->rp", by_reference, times)) != sign
     return changed / SAMPLES

@@ -168,8 +168,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         engine = engine_for(model, data)
         model, layer = parts_of(model)
         if not callable(model) or isinstance(model, type):
-            given = f"the class {model.__name__}: make one" if callable(model) else f"a {type(model).__name__}"
-            raise InputError(f"the model must be a torch.nn.Module, a Keras model or a callable, not {given}.")
+            description = f"the class {model.__name__}: make one" if callable(model) else f"a {type(model).__name__}"
+            raise InputError(f"the model must be a torch.nn.Module, a Keras model or a callable, not {description}.")
         if data is None:
             raise InputError(
                 "the background is None: give the rows that stand for 'nothing known', such as 100 of the data."
@@ -460,8 +460,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         with self.engine.session():
             examples, references = self.engine.read(X, additional_forward_args, self._background)
             assert references is not None
-            found = self._players(players, examples, labels)
-            request = self._request(examples, references, OutputSelection().columns, players=found, seed=seed)
+            partition = self._players(players, examples, labels)
+            request = self._request(examples, references, OutputSelection().columns, players=partition, seed=seed)
             return reliability(self.engine, request, rows)
 
     def game(
@@ -579,7 +579,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             engine = self.engine
             examples, references = engine.read(X, additional_forward_args, self._background)
             assert references is not None
-            found = self._players(players, examples, labels)
+            partition = self._players(players, examples, labels)
             predictions = engine.native_outputs(examples, self._most_rows)
             if selection.transform is not None:
                 check_output_names(self.output_names, engine.output_shape)
@@ -606,14 +606,14 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 examples[row : row + 1],
                 references,
                 choose,
-                found,
+                partition,
                 most_rows=self._most_rows,
                 weights=self._weights,
             )
             for row, choose in enumerate(chosen)
         ]
         outputs = np.array([choose(predictions[row : row + 1])[0] for row, choose in enumerate(chosen)])
-        return games, outputs, player_names(found)
+        return games, outputs, player_names(partition)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
@@ -640,7 +640,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             If the background is empty, not finite, or in a form that cannot be read.
         """
         engine = self.engine
-        other = DeepExplainer(
+        explainer = DeepExplainer(
             engine.model if engine.layer is None else (engine.model, engine.layer),
             data,
             output=engine.output,
@@ -654,8 +654,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             combine_mult_and_diffref=self._combine,
         )
         for layer, handler in self.custom_handlers.items():
-            other.register_custom_handler(layer, handler)
-        return other
+            explainer.register_custom_handler(layer, handler)
+        return explainer
 
     @property
     def depends_on(self) -> dict[str, Any]:
@@ -696,18 +696,20 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         """
         with opened(in_file, "rb") as stream:
             try:
-                found = cloudpickle.load(stream)
+                explainer = cloudpickle.load(stream)
             except (pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
                 raise InputError(
                     f"{in_file} holds no explainer that DeepExplainer.save wrote whole: {error}"
                 ) from error
-        if not isinstance(found, DeepExplainer):
-            raise InputError(f"{in_file} holds a {type(found).__name__}, no explainer that DeepExplainer.save wrote.")
-        return found
+        if not isinstance(explainer, DeepExplainer):
+            raise InputError(
+                f"{in_file} holds a {type(explainer).__name__}, no explainer that DeepExplainer.save wrote."
+            )
+        return explainer
 
     # ------------------------------------------------------------------ steps of an explanation
     def _plain(self, X: Any) -> tuple[Any, Any]:
-        """Arrays and their labels, whose columns stand in the model's order."""
+        """Return arrays and their labels, with columns in the model's order."""
         X = collected(X)
         is_series = hasattr(X, "to_frame") and hasattr(X, "index") and not hasattr(X, "columns")
         if is_series and self._background is not None and len(self._background.inputs[0].shape) > 1:
@@ -729,9 +731,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         return self.feature_names
 
     def _features(self, labels: Any) -> Any:
-        """Names for the last axis of the input: what the user gave, or the table's columns."""
-        known = self.feature_names is not None or self.engine.layer is not None
-        return self.feature_names if known else columns_of(labels)
+        """Return names for the last axis of the input: those that the user gave, or the table's columns."""
+        is_named = self.feature_names is not None or self.engine.layer is not None
+        return self.feature_names if is_named else columns_of(labels)
 
     def _players(self, players: Any, examples: Points, labels: Any, method: Method | str | None = None) -> Players:
         """Return who the values belong to."""
@@ -758,7 +760,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         players: Any,
         **sampling: Any,
     ) -> tuple[AttributionRequest, AttributionResult, Any]:
-        """Explain; return the request, the result in terms of what the user asked for, and the labels of X."""
+        """Explain; return the request, the result for what the user asked for, and the labels of X."""
         check_options(check_additivity=check_additivity)
         X, labels = self._plain(X)
         with self.engine.session(), _hints(self.engine.model, labels, additional_forward_args):
@@ -770,10 +772,10 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
                 raise InputError(f"effort=, tolerance= and method= take references that count alike. {WEIGHTED}")
             method, by_cells = sampling["method"], isinstance(players, str) and players == "cells"
             if not (plain_effort and by_cells):
-                found = self._players(players, examples, labels)
+                partition = self._players(players, examples, labels)
                 if isinstance(method, str):
-                    method = sampling["method"] = parse_method(method, found)
-                sampling["players"] = found if method is None else method.players
+                    method = sampling["method"] = parse_method(method, partition)
+                sampling["players"] = partition if method is None else method.players
             predictions = None
             if selection.transform is not None:
                 predictions = engine.native_outputs(examples, self._most_rows)
@@ -803,22 +805,22 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             return
         if len(self._background) < FEWEST_ROWS:
             return
-        some = [self.engine.explained(points[:SOME_ROWS]) for points in (examples, self._background)]
-        for x, reference, key in zip(*some, self._keys(examples) or [None], strict=True):
+        samples = [self.engine.explained(points[:SOME_ROWS]) for points in (examples, self._background)]
+        for x, reference, key in zip(*samples, self._keys(examples) or [None], strict=True):
             if x.dtype.kind != "f" or x.ndim < 2 or not len(x):
                 continue
             x, reference, axes = x.astype(np.float64), reference.astype(np.float64), tuple(range(x.ndim - 1))
             with np.errstate(over="ignore", invalid="ignore"):  # of numbers whose squares are too large
-                mean, known, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
+                mean, expected, spread = x.mean(axes), reference.mean(axes), reference.std(axes)
             outside = (mean < reference.min(axes)) | (mean > reference.max(axes))  # not so of rare features
-            varies = spread > 1e-6 * np.abs(known)  # constants are baselines
+            varies = spread > 1e-6 * np.abs(expected)  # constants are baselines
             with np.errstate(over="ignore", invalid="ignore"):
-                apart = np.nan_to_num(np.abs(mean - known) / np.where(varies, spread, np.inf) * outside)
+                apart = np.nan_to_num(np.abs(mean - expected) / np.where(varies, spread, np.inf) * outside)
             worst = int(apart.argmax())
             if apart[worst] > FAR_APART:
                 warn_caller(
                     f"X{'' if key is None else f' ({key!r})'} and the background seem to be on different scales: the means of "
-                    f"feature {worst} are {mean[worst]:.3g} and {known[worst]:.3g}, {apart[worst]:.0f} standard deviations "
+                    f"feature {worst} are {mean[worst]:.3g} and {expected[worst]:.3g}, {apart[worst]:.0f} standard deviations "
                     "of the background apart. Scale both as the model was trained, or neither if it scales its input itself."
                 )
                 return
@@ -835,16 +837,16 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         if form.packed:
             raise InputError("a background that is a function takes tensors and arrays, no PackedSequence; pad it.")
         for row in range(len(request.examples)):
-            one, what = request.examples[row : row + 1], f"background of row {row}"
-            given = [form.concatenated([x])[0] for x in one.inputs]  # copies, to be written to
+            example, what = request.examples[row : row + 1], f"background of row {row}"
+            copies = [form.concatenated([x])[0] for x in example.inputs]  # which the function may write to
             with of_user(f"the function {named(self._references)} that returns the background, for row {row},"):
-                background = self._references(dict(zip(form.names, given, strict=True)) if form.names else given)
+                background = self._references(dict(zip(form.names, copies, strict=True)) if form.names else copies)
             if isinstance(background, list) and len(background) == 1 and not form.several:
                 (background,) = background
             values = plain(background, f"the {what}", self._batch_axis, self.model_features)[0]
             references = engine.read_background(values, what, form)
-            one = replace(one, inputs=form.matched(one.inputs, references.inputs))
-            results.append(self._carry_out(engine, replace(request, examples=one, references=references)))
+            example = replace(example, inputs=form.matched(example.inputs, references.inputs))
+            results.append(self._carry_out(engine, replace(request, examples=example, references=references)))
         return AttributionResult.joined(results, [np.array([row]) for row in range(len(results))])
 
     # ------------------------------------------------------------------ results in the form of the input
@@ -906,13 +908,13 @@ def names_of_each(feature_names: Any, points: Points) -> list[Any]:
     form = points.form
     single = form.names is None and not form.several
     keys = list(form.names or range(len(points.inputs)))
-    found = [feature_names] if single else names_of_inputs(feature_names, keys)
-    for names, x in zip(found, points.inputs, strict=True):
+    names_by_input = [feature_names] if single else names_of_inputs(feature_names, keys)
+    for names, x in zip(names_by_input, points.inputs, strict=True):
         if names is not None:
             check_count(
                 "feature_names", names, x.shape[-1] if len(x.shape) > 1 else 1
             )  # ids of categories are one feature
-    return found
+    return names_by_input
 
 
 @contextmanager
@@ -937,7 +939,7 @@ def _name_scaler(model: Any, error: DeepShapError) -> None:
     """Raise an error that names a scaler of scikit-learn which the explained function calls, if it does."""
     if not any(word in str(error) for word in ("numpy", "__array__", "ndarray")):
         return
-    scaler = next(reached(model, lambda one: hasattr(one, "inverse_transform") and hasattr(one, "transform"), 4), None)
+    scaler = next(reached(model, lambda obj: hasattr(obj, "inverse_transform") and hasattr(obj, "transform"), 4), None)
     if scaler is not None:
         raise type(error)(
             f"the explained function calls {type(scaler).__name__}, which computes with NumPy, outside of what can be "

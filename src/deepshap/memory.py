@@ -24,7 +24,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def memory_budget(asked: int | str | None, free: int | None = None) -> int:
-    """Bytes that a run may take: what the user asks, else a share of what is free."""
+    """Return the bytes that a run may use: those that the user asks for, else a share of the free memory."""
     if asked is None:
         return min(DEFAULT_BUDGET, int(SHARE_OF_FREE_MEMORY * (free or psutil.virtual_memory().available)))
     if isinstance(asked, str):
@@ -72,7 +72,7 @@ def _planned(footprint: Footprint, examples: int, references: int, budget: int, 
 
 
 def _chunk(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> tuple[int, int]:
-    """Sizes of which there are the fewest chunks; of these the most references, whose activations are kept, and examples."""
+    """Return the sizes with the fewest chunks, and among these with the most references, whose activations are kept."""
     everything = examples * (footprint.example + references * footprint.pair) + references * footprint.reference
     if everything <= budget and examples * references <= most:
         return examples, references
@@ -91,7 +91,7 @@ def _size(count: float) -> str:
 
 
 def chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
-    """Chunks of a comparison; blocks of references outermost, so that each is run only once."""
+    """Yield chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
     if not comparison.all_pairs:
         yield from ((at, slice(None)) for at in slices(count, plan.beside))
@@ -111,5 +111,5 @@ def slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Numbers of at most so many of the rows, evenly spread from the first to the last."""
+    """Return at most so many numbers of rows, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

@@ -101,7 +101,7 @@ class OutputSelection:
         if term == RUNNER_UP:
             return np.argsort(-outputs, axis=1, kind="stable")[:, 1]
         if term == TRUE:
-            return self._true(rows, lambda one: class_of(one, self.names, count))
+            return self._true(rows, lambda true_class: class_of(true_class, self.names, count))
         if isinstance(term, tuple):
             try:
                 return np.full(rows, np.ravel_multi_index([i % n for i, n in zip(term, shape, strict=True)], shape))
@@ -113,7 +113,7 @@ class OutputSelection:
         if self.truth is None:
             raise InputError("target='true' needs targets=, the true class of each row.")
         check_truth(self.truth, rows, dims=1)
-        return np.array([read(one) for one in self.truth.tolist()])
+        return np.array([read(true_class) for true_class in self.truth.tolist()])
 
     def resolved(self, outputs: np.ndarray) -> OutputSelection:
         """Return the selection with the signs of rows, from the log-odds (rows, 1) of a single output; else as it is."""
@@ -121,7 +121,7 @@ class OutputSelection:
             return self
         (term,), (yes, no) = self.terms, yes_and_no(self.names)
         if term == TRUE:
-            for_it = self._true(len(outputs), lambda one: is_yes(one, yes, no))
+            for_it = self._true(len(outputs), lambda answer: is_yes(answer, yes, no))
         else:
             for_it = outputs[:, 0] > 0 if term == PREDICTED else np.full(len(outputs), term != no)
         return replace(self, signs=np.where(for_it, 1.0, -1.0))
@@ -131,8 +131,8 @@ class OutputSelection:
         """Return what is explained from the chosen columns, (rows, ..., k): with the output's axes, of ranks, or one number."""
         if not self.terms:
             return array.reshape(*array.shape[:-1], *(shape if self.count is None else array.shape[-1:]))
-        found: np.ndarray = array @ self.weights
-        return found if self.signs is None else found * self.signs.reshape(-1, *[1] * (found.ndim - 1))
+        selected: np.ndarray = array @ self.weights
+        return selected if self.signs is None else selected * self.signs.reshape(-1, *[1] * (selected.ndim - 1))
 
     def error_bound(self, errors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Return standard errors of what is explained, at most, from those of the columns: these may be correlated."""
@@ -189,8 +189,8 @@ def output_selection(
         return OutputSelection(names, ranked_outputs, order)
     if ranked_outputs is not None:
         raise InputError("target= and ranked_outputs= both say which outputs to explain: give one of them.")
-    truth, known = as_labels(targets, "targets"), list(names or [])
-    if isinstance(target, str) and target not in known and re.fullmatch(r"-?\d+", target.strip()):
+    truth, known_names = as_labels(targets, "targets"), list(names or [])
+    if isinstance(target, str) and target not in known_names and re.fullmatch(r"-?\d+", target.strip()):
         target = int(target)
     if callable(target):
         name = getattr(target, "__name__", "<lambda>")
@@ -198,17 +198,17 @@ def output_selection(
     if isinstance(target, tuple) and len(target) == 1:
         (target,) = target
     if isinstance(target, tuple) or is_whole(target):
-        named = known and is_whole(target) and -len(known) <= target < len(known)
-        words = str(known[int(target)]) if named else f"output {target}"
+        named = known_names and is_whole(target) and -len(known_names) <= target < len(known_names)
+        words = str(known_names[int(target)]) if named else f"output {target}"
         return OutputSelection(names, terms=(target,), words=words, truth=truth)
     if not isinstance(target, str):
         raise InputError(f"target must be a text, an index or a function of the outputs, not {type(target).__name__}.")
     if target == LOGITS:
         return OutputSelection(names, transform=LOGITS, words=LOGITS)
     text, transform = target.strip(), None
-    if text not in known and re.match(rf"{LOG_ODDS}(\s|$)", text):
+    if text not in known_names and re.match(rf"{LOG_ODDS}(\s|$)", text):
         text, transform = re.sub(rf"^{LOG_ODDS}(\s+of\s+)?", "", text).strip() or PREDICTED, LOG_ODDS
-    terms = (text,) if text in known else tuple(part.strip() for part in re.split(r"\s[-\u2212\u2013]\s", text))
+    terms = (text,) if text in known_names else tuple(part.strip() for part in re.split(r"\s[-\u2212\u2013]\s", text))
     if len(terms) > 2 or not all(terms):
         raise InputError(f"target={target!r} is neither an output nor the difference of two, 'A - B'.")
     words = f"{LOG_ODDS} of {text}" if transform else text
@@ -252,16 +252,16 @@ def index_of(key: Any, names: Sequence[str] | None, count: int, besides: str = "
         key = int(key)
     if is_whole(key) and -count <= key < count:
         return int(key) % count
-    known = f", named {list(names)}" if names else "; names are given as output_names"
-    raise InputError(f"there is no output {key!r} among {count}{known}{besides}.")
+    hint = f", named {list(names)}" if names else "; names are given as output_names"
+    raise InputError(f"there is no output {key!r} among {count}{hint}{besides}.")
 
 
 def class_of(true: Any, names: Sequence[str] | None, count: int) -> int:
     """Return the number of a true class, from its name or number; none is counted from the end: -1 stands for no label."""
-    found = index_of(true, names, count)
+    number = index_of(true, names, count)
     if true not in (names or []) and int(true) < 0:
         raise InputError(f"targets: there is no class {true!r}; classes are numbered from 0 to {count - 1}.")
-    return found
+    return number
 
 
 # ---------------------------------------------------------------------- transforms
@@ -317,8 +317,8 @@ def _kind_on_background(engine: Engine, examples: Points, references: Points | N
     if references is None:
         return "unclear"
     described = any(map(examples.form.has_rows, examples.extra))
-    found = set()
+    kinds = set()
     for row in range(len(examples) if described else 1):
         seen = references.described_by(examples[np.full(len(references), row)])
-        found.add(engine.once(seen.key, lambda: kind_of(engine.outputs(seen, at_once, "the background"))))  # noqa: B023
-    return found.pop() if len(found) == 1 else "unclear"
+        kinds.add(engine.once(seen.key, lambda: kind_of(engine.outputs(seen, at_once, "the background"))))  # noqa: B023
+    return kinds.pop() if len(kinds) == 1 else "unclear"
