@@ -15,14 +15,14 @@ def inner_layers(layer: Any) -> list[Any]:
 
 def all_layers(model: Any) -> list[Any]:
     """Return a Keras model and all layers in it, each once."""
-    found: dict[int, Any] = {}
+    layers: dict[int, Any] = {}
     waiting = [model]
     while waiting:
         layer = waiting.pop()
-        if id(layer) not in found:
-            found[id(layer)] = layer
+        if id(layer) not in layers:
+            layers[id(layer)] = layer
             waiting.extend(reversed(inner_layers(layer)))
-    return list(found.values())
+    return list(layers.values())
 
 
 def variables_written(layer: Any) -> list[Any]:
@@ -31,8 +31,8 @@ def variables_written(layer: Any) -> list[Any]:
     Without the private lists: the variables that are not trained, which hold those of inner layers too.
     """
     generators = [generator.state for generator in getattr(layer, "_seed_generators", ())]
-    own = getattr(layer, "_non_trainable_variables", None)
-    return [*(layer.non_trainable_variables if own is None else own), *generators]
+    untrained = getattr(layer, "_non_trainable_variables", None)
+    return [*(layer.non_trainable_variables if untrained is None else untrained), *generators]
 
 
 def operation_of(tensor: Any) -> Any:

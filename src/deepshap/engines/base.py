@@ -64,7 +64,7 @@ class BaseEngine(ABC):
     # ------------------------------------------------------------------ one at a time, and frozen
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Work as if the caller had set nothing up, and alone: what an engine keeps belongs to one thread at a time."""
+        """Run alone and in a clean state of the framework: one thread at a time uses what an engine keeps."""
         with (
             self.alone(),
             self._lock,
@@ -77,7 +77,7 @@ class BaseEngine(ABC):
     @staticmethod
     @abstractmethod
     def alone() -> AbstractContextManager[Any]:
-        """No other session in the process meanwhile: what it prepares is the framework's, and that of all engines of a model."""
+        """Keep other sessions of the process out: they would prepare the same framework, or another engine of the model."""
 
     @abstractmethod
     def _enter(self, stack: ExitStack) -> None:
@@ -85,7 +85,7 @@ class BaseEngine(ABC):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The promise of the calling thread that the model does not change meanwhile."""
+        """Promise for the calling thread that the model does not change within the block."""
         thread = threading.get_ident()
         with self._lock:
             self.forget()
@@ -102,7 +102,7 @@ class BaseEngine(ABC):
         return threading.get_ident() in self._frozen
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
+        """Forget everything kept of the model; return whether any of it was used, or relied on, in this call."""
         self._sizes, self._others, self._found = set(), OrderedDict(), {}
         return False
 
@@ -112,7 +112,7 @@ class BaseEngine(ABC):
         return self.is_frozen
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """What is found of the model: in every call anew, and once while it does not change."""
+        """Return ``find()``, computed in every call, or only once while the model does not change."""
         if not self.is_cached or key is None:
             return find()
         if key not in self._found:
@@ -121,31 +121,31 @@ class BaseEngine(ABC):
 
     # ------------------------------------------------------------------ other outputs
     def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Self:
-        """An engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
-        other = self._others.pop(key, None) or self._twin()
-        other.model, other.output, other._frozen = model, output, self._frozen
-        self._others[key] = other
+        """Return an engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
+        engine = self._others.pop(key, None) or self._twin()
+        engine.model, engine.output, engine._frozen = model, output, self._frozen
+        self._others[key] = engine
         if len(self._others) > MOST_OTHERS:
             self._others.popitem(last=False)
-        return other
+        return engine
 
     def _twin(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _dtypes=set())
-        other._begin()
-        other.forget()
-        return other
+        engine = object.__new__(type(self))
+        engine.__dict__.update(self.__dict__, _dtypes=set())
+        engine._begin()
+        engine.forget()
+        return engine
 
     def _begin(self) -> None:  # noqa: B027
-        """Make what no other engine of the model may share."""
+        """Create what no other engine of the model may share."""
 
     # ------------------------------------------------------------------ reading
     @abstractmethod
     def _form(self, values: Any, what: str) -> InputForm:
-        """The form of some values."""
+        """Return the form of some values."""
 
     def read_background(self, values: Any, what: str = "background", form: InputForm | None = None) -> Points:
-        """References, whose form is that of everything that is compared with them."""
+        """Return the references; everything that is compared with them must have their form."""
         form = form or self._form(values, what)
         rows = tuple(form.arrays(values, what))
         form.check_rows(rows, f"the {what}")
@@ -154,7 +154,7 @@ class BaseEngine(ABC):
     def read(
         self, X: Any, additional_forward_args: Any, background: Points | None = None
     ) -> tuple[Points, Points | None]:
-        """Rows in the form of the background, if there is one, and the background laid out as they are."""
+        """Return rows in the form of the background, if there is one, and the background aligned with them."""
         form = background.form if background else self._form(X, "X")
         rows: Sequence[Any] = form.arrays(X, "X")
         if background is not None:
@@ -169,10 +169,10 @@ class BaseEngine(ABC):
     # ------------------------------------------------------------------ the model by itself
     @abstractmethod
     def _evaluate(self, points: Points) -> np.ndarray:
-        """Outputs of the model as its user calls it, (rows, outputs)."""
+        """Return outputs of the model as its user calls it, (rows, outputs)."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
+        """Return outputs of the model as its user calls it, (rows, outputs), ``at_once`` rows at a time."""
         with self.running(points):
             parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
             outputs = np.concatenate(parts).astype(np.float64)
@@ -192,28 +192,28 @@ class BaseEngine(ABC):
         return outputs
 
     def _check_size(self, points: Points, outputs: np.ndarray) -> None:
-        """As many rows together must have the outputs that some of them have without the others."""
+        """Raise unless this number of rows together gives the outputs that some of them give without the others."""
         count = len(points)
         if count > 2 and count not in self._sizes:
             # Another row comes first, by which Python may decide; packed sequences may rely on the order.
-            some = [0, -1] if points.extra else [-1, 0]
-            self._check_independence([outputs[some], self._evaluate(points[some])])
+            sample = [0, -1] if points.extra else [-1, 0]
+            self._check_independence([outputs[sample], self._evaluate(points[sample])])
             self._sizes.add(count)
 
     @contextmanager
     def running(self, points: Points) -> Iterator[None]:
-        """Say in our words that the user's model does not take some rows."""
+        """Raise InputError, with the shapes of the rows and a hint, if the user's model fails within the block."""
         try:
             yield
         except Exception as error:
             if isinstance(error, (DeepShapError, MemoryError, *self.exhausted)):
                 raise
             rows = ", ".join(f"{tuple(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}" for x in points.inputs)
-            told = " ".join(COLOURS.sub("", self._message(error)).split())
-            told = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}..."
+            message = " ".join(COLOURS.sub("", self._message(error)).split())
+            message = message if len(message) <= MOST_TOLD else f"{message[:MOST_TOLD]}..."
             hint = _hint(error, points)
             raise InputError(
-                f"the model fails on rows of shape {rows}: {type(error).__name__}: {told.removesuffix('.')}.{hint}"
+                f"the model fails on rows of shape {rows}: {type(error).__name__}: {message.removesuffix('.')}.{hint}"
             ) from error
 
     @staticmethod
@@ -226,7 +226,7 @@ class BaseEngine(ABC):
         """Run the model; return its output and what is explained of the inner layer, if there is one."""
 
     def _find_axes(self, two: Points) -> list[Any]:
-        """Find where the rows lie in the output; return that of the first of two rows, alone and among both."""
+        """Find the axis of the rows in the output; return the output of the first of two rows, alone and among both."""
         with self.running(two):
             together, layers = self._with_layer_values(two)
         try:
@@ -245,7 +245,7 @@ class BaseEngine(ABC):
         self._check_independence([outputs, alone])
 
     def _check_among_others(self, both: Points, runs: Sequence[np.ndarray]) -> tuple[Points, np.ndarray]:
-        """The first of two rows must have the output of its runs behind the other, and among several; returns the last run.
+        """Raise unless the first of two rows has the same output behind the other and among several; return the last run.
 
         Random numbers of NumPy and Python, which all other runs draw alike, are others in these.
         """
@@ -258,7 +258,7 @@ class BaseEngine(ABC):
         return many, among
 
     def _check_independence(self, runs: Sequence[np.ndarray]) -> None:
-        """A row's output must not depend on its batch mates, nor on when it is computed: ``runs`` hold it time and again."""
+        """Raise if a row's output depends on its batch mates or on the call: ``runs`` hold the output repeatedly."""
         gap, scale = spread(runs)
         if gap > self.eps**0.5 * scale:
             raise BatchMixingError(
@@ -268,16 +268,16 @@ class BaseEngine(ABC):
             )
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """As ``outputs``, of a model that was not probed on such points."""
+        """Return ``outputs`` of a model that was not probed on such points."""
         self._find_axes(points[[0, -1]])
         return self.outputs(points, at_once, what)
 
     def as_output(self, values: np.ndarray) -> np.ndarray:
-        """Values (outputs,) in the form and precision of the model's output for a row."""
+        """Return values (outputs,) in the form and precision of the model's output for a row."""
         return values.reshape(self.output_shape).astype("float64" if self.dtype == "float64" else "float32")
 
     def _flat(self, output: Any, rows: int) -> Any:
-        """The output with the rows first, (rows, outputs); its shape and dtype are noted."""
+        """Return the output with the rows first, (rows, outputs), and record its shape and dtype."""
         if self.output_axis is not None:
             output = self._rows_first(output, self.output_axis)
         if len(output.shape) == 0 or len(output) != rows:
@@ -302,7 +302,7 @@ class BaseEngine(ABC):
     @staticmethod
     @abstractmethod
     def _rows_first(output: Any, axis: int) -> Any:
-        """An output with an axis moved to the front."""
+        """Return an output with an axis moved to the front."""
 
     # ------------------------------------------------------------------ in float64
     @abstractmethod
@@ -310,7 +310,7 @@ class BaseEngine(ABC):
         """Return an engine of the same model that computes in float64."""
 
     def in_double(self) -> Self | None:
-        """An engine of the same model that computes in float64; None where this one does."""
+        """Return an engine of the same model that computes in float64; None if this one does."""
         return None if self.tolerance == TOLERANCE["float64"] else self._wide()
 
     # ------------------------------------------------------------------ what was found out
@@ -346,27 +346,27 @@ def _copied(array: Any) -> Any:
     return array.clone() if hasattr(array, "clone") else array.copy()
 
 
-def _row_axis(one: Sequence[int], two: Sequence[int], what: str) -> int:
-    """The axis that grows with the number of rows, from shapes for one and for two rows."""
-    axes = [axis for axis, sizes in enumerate(zip(one, two, strict=False)) if sizes == (1, 2)]
-    if len(one) != len(two) or len(axes) != 1:
+def _row_axis(alone: Sequence[int], together: Sequence[int], what: str) -> int:
+    """Return the axis that grows with the number of rows, from the shapes for one row and for two rows."""
+    axes = [axis for axis, sizes in enumerate(zip(alone, together, strict=False)) if sizes == (1, 2)]
+    if len(alone) != len(together) or len(axes) != 1:
         raise BatchMixingError(
-            f"the {what} has shape {tuple(one)} for one row and {tuple(two)} for two: no axis holds the rows. A model that "
-            "aggregates over the batch cannot be explained row by row; if rows lie along another axis of the input, say so "
-            "with batch_axis."
+            f"the {what} has shape {tuple(alone)} for one row and {tuple(together)} for two: no axis holds the rows. A model "
+            "that aggregates over the batch cannot be explained row by row; if rows lie along another axis of the input, say "
+            "so with batch_axis."
         )
     return axes[0]
 
 
 def spread(runs: Sequence[np.ndarray]) -> tuple[float, float]:
-    """How far several runs are apart, and their size."""
+    """Return the largest difference between several runs, and their size."""
     outputs = np.stack(runs).astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinite outputs are refused where they are explained
         return float(np.abs(outputs - outputs[0]).max()), float(np.abs(outputs).max())
 
 
 def _fails_on_one(error: Exception) -> BatchMixingError:
-    """The model runs on two rows and not on one."""
+    """Return the error of a model that runs on two rows and fails on one."""
     text = getattr(error, "message", error)  # of TensorFlow's errors, without where they come from
     return BatchMixingError(
         f"the model runs on two rows and fails on one ({type(error).__name__}: {text}): it needs the other rows of its batch, "
@@ -375,7 +375,7 @@ def _fails_on_one(error: Exception) -> BatchMixingError:
 
 
 def called_twice(layer: str) -> InputError:
-    """An inner layer has several inputs."""
+    """Return the error of an inner layer that has several inputs."""
     return InputError(
         f"the layer {layer} is called more than once by the model: it has several inputs and outputs, one for each call. "
         "Explain the model's input, or give each call a layer of its own."
@@ -383,7 +383,7 @@ def called_twice(layer: str) -> InputError:
 
 
 def control_flow_message(text: str, where: str) -> str:
-    """The two sides run differently."""
+    """Return the message for an example and a reference that run differently."""
     return (
         f"the model does not run the same way on the example and on the reference: {text}. Deep SHAP compares the two "
         f"operation by operation. Write input-dependent branches as {where}, or pass what decides them (lengths, masks, flags) "
@@ -396,7 +396,7 @@ SIZES = {"in_features": "features", "input_size": "features", "in_channels": "ch
 
 
 def _hint(error: BaseException, points: Points) -> str:
-    """What may be the matter where a model fails on rows: an argument more, another type of numbers, or other features."""
+    """Return a likely reason why a model fails on rows: a missing argument, another dtype, or other features."""
     if isinstance(error, TypeError):
         return " What it takes beside its inputs goes into additional_forward_args."
     kinds = {str(x.dtype).removeprefix("torch.") for x in points.inputs}
@@ -405,8 +405,8 @@ def _hint(error: BaseException, points: Points) -> str:
     if "dtype" in str(error) and kinds != {"float32"}:
         return f" The rows are {', '.join(sorted(kinds))}: give them as the model's own type of numbers, most often float32."
     if any("int" in kind for kind in kinds) and (isinstance(error, IndexError) or "is not in [0, " in str(error)):
-        whole = [np.asarray(x) for x in points.inputs if "int" in str(x.dtype)]
-        least, largest = min(int(x.min()) for x in whole), max(int(x.max()) for x in whole)
+        ids = [np.asarray(x) for x in points.inputs if "int" in str(x.dtype)]
+        least, largest = min(int(x.min()) for x in ids), max(int(x.max()) for x in ids)
         if least < 0:
             return (
                 f" If the rows are ids, none may be negative; the smallest is {least}. Give padding an id of its own."
@@ -418,8 +418,10 @@ def _hint(error: BaseException, points: Points) -> str:
             "x.new_zeros(layers, len(x), hidden)."
         )
     layers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    found = [(layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)]
-    if not found:
+    layers_with_sizes = [
+        (layer, name) for layer in layers for name in SIZES if isinstance(getattr(layer, name, None), int)
+    ]
+    if not layers_with_sizes:
         return ""
-    layer, name = found[-1]
+    layer, name = layers_with_sizes[-1]
     return f" It fails in {type(layer).__name__}, which takes {getattr(layer, name)} {SIZES[name]}."

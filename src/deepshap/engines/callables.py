@@ -12,7 +12,7 @@ PLAIN = {str, bytes, bool, int, float, complex, type(None)}  # values that hold 
 
 
 def packages(value: Any) -> frozenset[str]:
-    """The packages of an object's class, or of a class, and of all that it is derived from."""
+    """Return the packages of an object's class, or of a class, and of all its base classes."""
     kind: Any = value if isinstance(value, type) else type(value)
     return _packages(kind)
 
@@ -25,7 +25,7 @@ def _packages(kind: Any) -> frozenset[str]:
 CONTAINERS = ("list", "tuple", "dict", "sequence", "mapping", "mutablemapping", "iterable")
 
 
-def takes_container(model: Any, given: Any, extra: Any = ()) -> bool:
+def takes_container(model: Any, inputs: Any, extra: Any = ()) -> bool:
     """Return whether a callable takes several inputs as one list, or one dict, rather than each as an argument.
 
     Its signature decides: inputs are arguments where they fit, unless the first parameter is annotated as a container.
@@ -46,30 +46,34 @@ def takes_container(model: Any, given: Any, extra: Any = ()) -> bool:
             return False
         return True
 
-    apart = fits(*extra, **given) if isinstance(given, dict) else fits(*given, *extra)
-    return fits(given, *extra) and (is_container or not apart)
+    fits_separately = fits(*extra, **inputs) if isinstance(inputs, dict) else fits(*inputs, *extra)
+    return fits(inputs, *extra) and (is_container or not fits_separately)
 
 
 def is_keras(layer: Any) -> bool:
-    """Whether a model or layer is one of Keras, on whichever backend, or derived from one."""
+    """Return whether a model or layer is one of Keras, on any backend, or derived from one."""
     return not isinstance(layer, type) and "keras" in packages(layer)
 
 
-def reached(value: Any, is_found: Callable[[Any], bool], depth: float = float("inf")) -> Iterator[Any]:
-    """What is found in a value, the nearest first, so deep in what it holds; what is found is not looked into."""
+def reached(value: Any, is_match: Callable[[Any], bool], depth: float = float("inf")) -> Iterator[Any]:
+    """Yield matches in a value and in what it holds down to a depth, the nearest first; matches are not searched."""
     seen: set[int] = set()
     level = [value]
     while level and depth > 0:
-        level = [one for one in {id(one): one for one in level}.values() if id(one) not in seen]
+        level = [
+            candidate
+            for candidate in {id(candidate): candidate for candidate in level}.values()
+            if id(candidate) not in seen
+        ]
         seen.update(map(id, level))
-        found = {id(one) for one in level if is_found(one)}
-        yield from (one for one in level if id(one) in found)
-        parts = (part for one in level if id(one) not in found for part in held(one))
+        matches = {id(candidate) for candidate in level if is_match(candidate)}
+        yield from (candidate for candidate in level if id(candidate) in matches)
+        parts = (part for candidate in level if id(candidate) not in matches for part in held(candidate))
         level, depth = [part for part in parts if type(part) not in PLAIN], depth - 1
 
 
 def held(value: Any) -> list[Any]:
-    """What a container, a function or an object holds: items, closures, globals that code names, defaults, attributes."""
+    """Return what a container, function or object holds: items, closures, named globals, defaults, attributes."""
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, (list, tuple, set)):
@@ -90,7 +94,7 @@ def held(value: Any) -> list[Any]:
 
 
 def closure_of(function: Any) -> list[Any]:
-    """What a function of Python has from the functions around it."""
+    """Return the values in a Python function's closure."""
     return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 
@@ -100,13 +104,13 @@ def code_of(function: Any) -> CodeType:
 
 
 def globals_of(function: Any) -> dict[str, Any]:
-    """The globals that a function of Python names, and those of the functions defined in it."""
+    """Return the globals that a function of Python names, and those of the functions defined in it."""
     names = sorted({name for code in _codes(code_of(function)) for name in code.co_names})
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Code, and that of the functions defined in it."""
+    """Yield the code, and that of the functions defined in it."""
     yield code
     for constant in code.co_consts:
         if inspect.iscode(constant):
@@ -114,7 +118,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _is_filled(cell: Any) -> bool:
-    """Whether a function's closure has put something into a cell."""
+    """Return whether a cell of a closure has a value."""
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

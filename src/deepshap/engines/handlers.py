@@ -83,18 +83,18 @@ class Handlers(ABC):
         self.apply()
 
     def unregister(self, layer: str | type) -> None:
-        """Go back to the built-in treatment."""
+        """Restore the built-in treatment."""
         if self.registered.pop(layer, None) is None:
-            known = ", ".join(map(_spelled, self.registered)) or "none at all"
-            raise InputError(f"no handler is registered for {_spelled(layer)}; registered: {known}.")
+            registered = ", ".join(map(_spelled, self.registered)) or "none at all"
+            raise InputError(f"no handler is registered for {_spelled(layer)}; registered: {registered}.")
         self.apply()
 
     def handler_of(self, layer: Any, name: str) -> Handler | None:
-        """The handler for a layer: by its name, by its type, or by one that its type is derived from."""
+        """Return the handler for a layer: by its name, its type, or a base class of its type."""
         return next((self.registered[key] for key in (name, *type(layer).__mro__) if key in self.registered), None)
 
     def _check(self, layer: Any) -> None:
-        """The layer must be in the model."""
+        """Raise unless the layer is in the model."""
         names = list(self.names.values())
         if isinstance(layer, str):
             if layer not in names:
@@ -108,8 +108,8 @@ class Handlers(ABC):
                 f"a handler is registered for the name or the type of a layer, not for a {type(layer).__name__}; "
                 "explainer.layer_names[layer] is a layer's name."
             )
-        elif not any(isinstance(one, layer) for one in self.names):
-            types = sorted({type(one).__name__ for one in self.names})
+        elif not any(isinstance(module, layer) for module in self.names):
+            types = sorted({type(module).__name__ for module in self.names})
             raise InputError(f"the model has no layer of type {layer.__name__}; it has {', '.join(types) or 'none'}.")
 
 
@@ -128,13 +128,13 @@ class HandlerRule(ABC):
 
     @staticmethod
     @abstractmethod
-    def misfit(found: Any, value: Any) -> str:
-        """What cannot be a multiplier of a value, in words; "" for what can be one."""
+    def misfit(result: Any, value: Any) -> str:
+        """Return in words what cannot be a multiplier of a value; "" if it can be one."""
 
     @staticmethod
     @abstractmethod
     def row_sums(values: Any) -> np.ndarray:
-        """The sum of each row, in double precision."""
+        """Return the sum of each row, in double precision."""
 
     @property
     def who(self) -> str:
@@ -143,7 +143,7 @@ class HandlerRule(ABC):
         return f"the handler {kind} of layer {self.name!r} ({type(self.module).__name__})"
 
     def raised(self, error: BaseException) -> BaseException:
-        """What the user is shown of an error in the handler; deepshap's own and interruptions pass as they are."""
+        """Return the error to show for an error in the handler; deepshap's own and interruptions pass unchanged."""
         if isinstance(error, DeepShapError) or not isinstance(error, Exception):
             return error
         shown = DeepShapError(f"{self.who} raised {type(error).__name__}: {error}")
@@ -151,7 +151,7 @@ class HandlerRule(ABC):
         return shown
 
     def read(self, result: Any, call: ModuleCall) -> list[Any]:
-        """One multiplier per input, each of its input's shape."""
+        """Return one multiplier per input, each of its input's shape."""
         read: list[Any] = list(result) if isinstance(result, (tuple, list)) else [result]
         if len(read) == sum(call.varying) < len(call.varying):  # those of the varying inputs alone
             rest = iter(read)
@@ -162,18 +162,18 @@ class HandlerRule(ABC):
                 f"{self.who} returned {len(read)} multipliers; it must return one per input (None for no influence), for "
                 f"inputs of shapes {shapes}."
             )
-        for position, (m, given) in enumerate(zip(read, call.inputs, strict=True)):
-            if other := self.misfit(m, given):
-                raise not_a_multiplier(self.who, other, f" for input {position}")
-            if m is not None and tuple(m.shape) != tuple(given.shape):
+        for position, (m, operand) in enumerate(zip(read, call.inputs, strict=True)):
+            if problem := self.misfit(m, operand):
+                raise not_a_multiplier(self.who, problem, f" for input {position}")
+            if m is not None and tuple(m.shape) != tuple(operand.shape):
                 raise InputError(
                     f"{self.who} returned a multiplier of shape {tuple(m.shape)} for input {position} of shape "
-                    f"{tuple(given.shape)}; they must be equal."
+                    f"{tuple(operand.shape)}; they must be equal."
                 )
         return read
 
     def check_sums(self, layouts: Sequence[Sequence[Term]], inputs: int, dtypes: Iterable[str]) -> None:
-        """The handler must keep the sums, row by row, to the tolerance of the dtypes.
+        """Raise unless the handler keeps the sums, row by row, to the tolerance of the dtypes.
 
         A layout has the terms of the inputs and behind them those of the outputs, with rows first. Of several, which the shapes
         leave open, one must hold.
@@ -183,7 +183,7 @@ class HandlerRule(ABC):
         if not _finite(layouts[0][:inputs]):
             raise NonFiniteError(f"{self.who} returned multipliers with NaN or infinite values.")
         names = list(dtypes) or ["float64"]
-        tolerance, eps = (max(known[name] for name in names) for known in (TOLERANCE, EPS))
+        tolerance, eps = (max(table[name] for name in names) for table in (TOLERANCE, EPS))
         gap, explained, wanted = min(self._worst(terms, inputs, eps / tolerance) for terms in layouts)
         if not gap <= tolerance:
             rows = "one row" if len(layouts[0][0][0]) > 1 else "all rows"
@@ -195,7 +195,7 @@ class HandlerRule(ABC):
             )
 
     def _worst(self, terms: Sequence[Term], inputs: int, rounding: float) -> tuple[float, float, float]:
-        """The largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
+        """Return the largest gap of a row, relative to its scale as in ``additivity_gap``, and both sums of that row."""
         with np.errstate(all="ignore"):
             differences = [contribution(m, v, r) for m, v, r in terms]
             size = sum(self.row_sums(abs(d)) for d in differences[inputs:])
@@ -203,7 +203,8 @@ class HandlerRule(ABC):
         scale = size + 64 * rounding * operands + np.finfo(np.float32).tiny
         nothing: Any = np.zeros_like(scale)
         explained, wanted = (
-            sum(map(self.row_sums, some), nothing) for some in (differences[:inputs], differences[inputs:])
+            sum(map(self.row_sums, terms_of_side), nothing)
+            for terms_of_side in (differences[:inputs], differences[inputs:])
         )
         gaps = abs(explained - wanted) / scale
         row = int(gaps.argmax())
@@ -247,7 +248,7 @@ class TakesHandlers:
         self._handlers.register(layer_name_or_type, handler)
 
     def unregister_custom_handler(self, layer_name_or_type: str | type) -> None:
-        """Go back to the built-in treatment of a layer.
+        """Restore the built-in treatment of a layer.
 
         Raises
         ------

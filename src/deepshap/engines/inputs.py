@@ -14,10 +14,10 @@ import numpy as np
 from ..errors import InputError, is_whole
 
 
-def not_finite(what: str, first: int, rows: int, given: Any = None, dtype: Any = None) -> InputError:
+def not_finite(what: str, first: int, rows: int, values: Any = None, dtype: Any = None) -> InputError:
     """Return the error of values that are not finite, or were not as the model's ``dtype``; of a single row it is clear which."""
-    if isinstance(given, np.ndarray) and given.dtype.kind == "f" and np.isfinite(given).all():
-        largest = given.flat[np.abs(given).argmax()]
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and np.isfinite(values).all():
+        largest = values.flat[np.abs(values).argmax()]
         return InputError(f"{what} holds {largest:g}, which is too large for {str(dtype).removeprefix('torch.')}.")
     where = f", first in row {first}" if rows > 1 else ""
     return InputError(f"{what} has NaN or infinite values{where}. Fill or drop them before explaining.")
@@ -38,8 +38,8 @@ class InputForm(ABC):
         count = len(values) if self.several or self.names is not None else 1
         if count == 0:
             raise InputError(f"the {what} holds no inputs.")
-        each = isinstance(batch_axis, (list, tuple))
-        self.axes: list[Any] = list(batch_axis) if each else [batch_axis] * count  # type: ignore[arg-type]
+        is_list = isinstance(batch_axis, (list, tuple))
+        self.axes: list[Any] = list(batch_axis) if is_list else [batch_axis] * count  # type: ignore[arg-type]
         if not all(map(is_whole, self.axes)):
             raise InputError(f"batch_axis must be a whole number, or one for each input, not {batch_axis!r}.")
         if len(self.axes) != count:
@@ -53,41 +53,41 @@ class InputForm(ABC):
     # ------------------------------------------------------------------ what arrays are
     @abstractmethod
     def _array(self, value: Any, axis: int, what: str) -> Any:
-        """One input as the engine's array, rows first and checked."""
+        """Return one input as the engine's array, rows first and checked."""
 
     @staticmethod
     @abstractmethod
     def _is_float(array: Any) -> bool:
-        """Whether an array holds floating-point numbers."""
+        """Return whether an array holds floating-point numbers."""
 
     @staticmethod
     @abstractmethod
-    def _like(array: Any, other: Any) -> Any:
-        """An array in another's dtype."""
+    def _like(array: Any, like: Any) -> Any:
+        """Return an array in another's dtype."""
 
     @staticmethod
     @abstractmethod
     def has_rows(value: Any) -> bool:
-        """Whether a row argument has one entry per row."""
+        """Return whether a row argument has one entry per row."""
 
     @staticmethod
     @abstractmethod
     def _argument(value: Any, what: str) -> Any:
-        """A row argument as the engine takes it."""
+        """Return a row argument as the engine's array, or unchanged."""
 
     @staticmethod
     @abstractmethod
     def where(condition: np.ndarray, a: Any, b: Any) -> Any:
-        """Elements of one array where a condition holds, else those of another."""
+        """Return elements of one array where a condition holds, else those of another."""
 
     @staticmethod
     @abstractmethod
     def concatenated(arrays: Sequence[Any]) -> Any:
-        """Arrays one after the other, along their rows."""
+        """Return arrays one after the other, along their rows."""
 
     # ------------------------------------------------------------------ reading
     def arrays(self, values: Any, what: str) -> list[Any]:
-        """Values as the engine's own arrays, rows first and checked."""
+        """Return values as the engine's own arrays, rows first and checked."""
         arrays = [self._array(v, axis, what) for v, axis in zip(self._listed(values, what), self.axes, strict=True)]
         self.axes = [axis % len(a.shape) for axis, a in zip(self.axes, arrays, strict=True)]
         return arrays
@@ -101,12 +101,12 @@ class InputForm(ABC):
             raise InputError(f"{what} is empty: there must be at least one row.")
 
     def _listed(self, values: Any, what: str) -> Sequence[Any]:
-        """The inputs one by one, of values that must have the form of the background."""
+        """Return the inputs as a sequence; the values must have the form of the background."""
         if self.names is not None:
             if not isinstance(values, Mapping) or set(values) != set(self.names):
-                given = list(values) if isinstance(values, Mapping) else type(values).__name__
+                actual = list(values) if isinstance(values, Mapping) else type(values).__name__
                 raise InputError(
-                    f"{what} must be a dict with the keys {self.names}, as the background is; it is {given}."
+                    f"{what} must be a dict with the keys {self.names}, as the background is; it is {actual}."
                 )
             return [values[name] for name in self.names]
         if self.several:
@@ -119,15 +119,15 @@ class InputForm(ABC):
         return [values]
 
     def implied(self, values: Any) -> tuple[Any, ...]:
-        """Row arguments that the inputs themselves imply, such as the lengths of a PackedSequence."""
+        """Return row arguments that the inputs themselves imply, such as the lengths of a PackedSequence."""
         return ()
 
     def aligned(self, rows: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Both sides with as many steps, where the form allows for different numbers."""
+        """Return both sides with equally many steps, where the form allows different numbers."""
         return rows, references
 
     def matched(self, rows: Sequence[Any], references: Sequence[Any]) -> tuple[Any, ...]:
-        """Rows in the dtype of the references, whose shape and kind they must have."""
+        """Return rows in the dtype of the references, whose shape and kind they must have."""
         for position, (x, r) in enumerate(zip(rows, references, strict=True)):
             name = self.names[position] if self.names else f"input {position}" if self.several else "X"
             if x.shape[1:] != r.shape[1:]:
@@ -138,22 +138,22 @@ class InputForm(ABC):
                     f"{name}: rows of X have dtype {x.dtype}, rows of the background {r.dtype}. Both must be whole numbers (ids) "
                     "or both floating-point ones: convert one of them."
                 )
-        found = tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
-        for x, as_read in zip(rows, found, strict=True):
+        converted = tuple(self._like(x, r) for x, r in zip(rows, references, strict=True))
+        for x, as_read in zip(rows, converted, strict=True):
             if x.dtype == as_read.dtype:
                 continue
             infinite = float("inf")
             lost = abs(as_read) == infinite if self._is_float(x) else as_read != x
             if bool(lost.any()):
                 raise InputError(f"X holds {x[lost].reshape(-1)[0].item():g}, which is too large for {as_read.dtype}.")
-        return found
+        return converted
 
     def _differing(self, x: Any, r: Any, axis: int) -> str:
-        """Why rows and references do not fit each other, and what to do."""
-        given, row, reference = (*x.shape[1 : axis + 1], x.shape[0], *x.shape[axis + 1 :]), x.shape[1:], r.shape[1:]
+        """Return why rows and references do not fit each other, and what to do."""
+        shape, row, reference = (*x.shape[1 : axis + 1], x.shape[0], *x.shape[axis + 1 :]), x.shape[1:], r.shape[1:]
         add = f"[{':, ' * axis}None]"
-        if given == tuple(reference):
-            return f"X has the shape of one row, {given}, and no axis of rows: give x{add}."
+        if shape == tuple(reference):
+            return f"X has the shape of one row, {shape}, and no axis of rows: give x{add}."
         if tuple(r.shape) == tuple(row) and not axis:
             return f"the background has the shape of one row of X, {tuple(row)}, and no axis of rows: give background{add}."
         shapes = f"rows of X have shape {tuple(row)}, rows of the background {tuple(reference)}"
@@ -202,7 +202,7 @@ class InputForm(ABC):
 
 
 def readable(array: np.ndarray, what: str, kinds: str = "fiub") -> np.ndarray:
-    """A NumPy array as frameworks can read it: its values all there, numbers, in this machine's byte order.
+    """Return a NumPy array as frameworks can read it: complete, numeric, in this machine's byte order.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def readable(array: np.ndarray, what: str, kinds: str = "fiub") -> np.ndarray:
 
 # ---------------------------------------------------------------------- what a model returns
 def chosen(result: Any, output: Any, tensor: type, part: Callable[[Any, Any], Any] = getitem) -> Any:
-    """Of what a model returned what ``output`` names, out of a list of one."""
+    """Return the part of a model's result that ``output`` names, taken out of a list of one."""
     if isinstance(output, bool):
         raise InputError(f"output= must be an index, a key, a tuple of them or a function, not {output}.")
     if callable(output):
@@ -249,26 +249,26 @@ PREDICTED = ("logits", "prediction_logits", "prediction_outputs", "regression_ou
 
 
 def only_tensor(result: Any, tensor: type) -> Any:
-    """What is to be explained: the tensor, the only one in a list or dict, or what a model of Hugging Face predicts."""
-    found = list(tensors_in(result, tensor))
-    if len(found) > 1 and is_dataclass(result) and isinstance(result, Mapping):  # a ModelOutput
-        found = [result[name] for name in PREDICTED if isinstance(result.get(name), tensor)] or found
-    if not found:
+    """Return the tensor to explain: the only one in a list or dict, or the prediction of a Hugging Face model."""
+    candidates = list(tensors_in(result, tensor))
+    if len(candidates) > 1 and is_dataclass(result) and isinstance(result, Mapping):  # a ModelOutput
+        candidates = [result[name] for name in PREDICTED if isinstance(result.get(name), tensor)] or candidates
+    if not candidates:
         raise InputError(
             f"the model returns {_outline(result, tensor)}, in which there is no tensor to be seen. What happens between its "
             "input and its output is followed on tensors: let it return them as they are, without .numpy(), .tolist() or "
             "float(). One that is part of an object is named by output=lambda result: result.name."
         )
-    if len(found) > 1:
+    if len(candidates) > 1:
         raise InputError(
             f"the model returns {_outline(result, tensor)}. Say with output= which tensor to explain: an index, a key, a tuple "
             "of them for nested results, or a function."
         )
-    return found[0]
+    return candidates[0]
 
 
 def tensors_in(result: Any, tensor: type) -> Iterator[Any]:
-    """The tensors in what a model returned."""
+    """Yield the tensors in what a model returned."""
     if isinstance(result, tensor):
         yield result
     for part in (_parts(result) or {}).values():
@@ -276,12 +276,12 @@ def tensors_in(result: Any, tensor: type) -> Iterator[Any]:
 
 
 def keyed(result: Any) -> Any:
-    """What a model returned, with keys where it has attributes: a dataclass, a namespace."""
+    """Return a model's result, with keys instead of attributes if it is a dataclass or a namespace."""
     return result if isinstance(result, (tuple, list, Mapping)) else _parts(result) or result
 
 
 def _parts(result: Any) -> Mapping[Any, Any] | None:
-    """What a model returned together, by keys; None for a single value."""
+    """Return the parts of a model's result by keys; None for a single value."""
     if isinstance(result, (tuple, list)):
         return dict(enumerate(result))
     if isinstance(result, SimpleNamespace) or (is_dataclass(result) and not isinstance(result, Mapping)):

@@ -40,7 +40,7 @@ class Points:
         return int(self.inputs[0].shape[0])
 
     def __getitem__(self, rows: Any) -> Points:
-        """Some of the rows, by a slice or by their numbers."""
+        """Return some of the rows, by a slice or by their numbers."""
         bounds = rows.indices(len(self)) if isinstance(rows, slice) else None
         if bounds == (0, len(self), 1):
             return self
@@ -48,22 +48,22 @@ class Points:
         return Points(self.form, tuple(x[rows] for x in self.inputs), self.form.rows_of(self.extra, rows), key)
 
     def described_by(self, other: Points) -> Points:
-        """The same inputs with another's row arguments: a reference is evaluated with those of its example."""
+        """Return the same inputs with another's row arguments: a reference is evaluated with those of its example."""
         return replace(self, extra=other.extra, key=None) if self.extra or other.extra else self
 
-    def mixed(self, other: Points, own: Sequence[np.ndarray]) -> Points:
-        """Own values where ``own``, (rows, ...) for each input, is True, else those of the same row of another."""
-        sides = zip(own, self.inputs, other.inputs, strict=True)
+    def mixed(self, other: Points, masks: Sequence[np.ndarray]) -> Points:
+        """Return these values where ``masks``, (rows, ...) for each input, are True, else those of the same row of another."""
+        sides = zip(masks, self.inputs, other.inputs, strict=True)
         return Points(self.form, tuple(self.form.where(*side) for side in sides), self.extra)
 
     @staticmethod
     def joined(parts: Sequence[Points]) -> Points:
-        """All rows of several."""
+        """Return all rows of several points."""
         first, form = parts[0], parts[0].form
         inputs = tuple(form.concatenated(arrays) for arrays in zip(*(p.inputs for p in parts), strict=True))
         extra = tuple(
-            form.concatenated(each) if form.has_rows(each[0]) else each[0]
-            for each in zip(*(p.extra for p in parts), strict=True)
+            form.concatenated(arguments) if form.has_rows(arguments[0]) else arguments[0]
+            for arguments in zip(*(p.extra for p in parts), strict=True)
         )
         return Points(first.form, inputs, extra)
 
@@ -90,24 +90,24 @@ class Comparison:
         return len(self.examples) * (len(self.references) if self.all_pairs else 1)
 
     def part(self, examples: Any, references: slice = slice(None)) -> Comparison:
-        """Some examples, and some references if every example is compared with all."""
+        """Return some examples, and some references if every example is compared with all."""
         of_references = references if self.all_pairs else examples
-        whole = self.all_pairs and references == slice(None)
+        all_references = self.all_pairs and references == slice(None)
         return Comparison(
             self.examples[examples],
-            self.references if whole else self.references[of_references],
+            self.references if all_references else self.references[of_references],
             self.all_pairs,
             self.outputs[examples],
         )
 
     def aligned_pairs(self) -> Comparison:
-        """Every pair of an all-pairs comparison as a row beside a row, examples outermost."""
+        """Return every pair of an all-pairs comparison as a row beside a row, examples outermost."""
         n, b = len(self.examples), len(self.references)
         examples, references = self.examples[np.repeat(np.arange(n), b)], self.references[np.tile(np.arange(b), n)]
         return Comparison(examples, references, False, self.outputs.repeat(b, 0))
 
     def pair(self, row: int) -> Comparison:
-        """One example and a reference of its own."""
+        """Return the comparison of one example and one of its references."""
         at = slice(row, row + 1)
         return replace(self.part(at, slice(0, 1)), all_pairs=False)
 
@@ -196,15 +196,15 @@ class Contributions:
     multipliers: list[np.ndarray] | None = None
 
     def of_rows(self, rows: np.ndarray) -> Contributions:
-        """Of some of the examples, or of all in another order."""
+        """Return the contributions of some of the examples, or of all in another order."""
         pairs = None if self.multipliers is None else [m[:, :, rows] for m in self.multipliers]
         return Contributions([v[:, rows] for v in self.values], self.outputs[rows], self.reference_outputs[rows], pairs)
 
     @staticmethod
     def of_examples(parts: Sequence[Contributions]) -> Contributions:
-        """Of some examples, and then of others, against the same references."""
+        """Return contributions of parts with different examples and the same references."""
         return Contributions(
-            [np.concatenate(each, 1) for each in zip(*(p.values for p in parts), strict=True)],
+            [np.concatenate(arrays, 1) for arrays in zip(*(p.values for p in parts), strict=True)],
             np.concatenate([p.outputs for p in parts]),
             np.concatenate([p.reference_outputs for p in parts]),
             _joined([p.multipliers for p in parts], 2),
@@ -212,9 +212,9 @@ class Contributions:
 
     @staticmethod
     def of_references(parts: Sequence[Contributions]) -> Contributions:
-        """Of the same examples against some references, and then against others."""
+        """Return contributions of parts with the same examples and different references."""
         return Contributions(
-            [sum(each[1:], each[0]) for each in zip(*(p.values for p in parts), strict=True)],
+            [sum(arrays[1:], arrays[0]) for arrays in zip(*(p.values for p in parts), strict=True)],
             parts[0].outputs,
             sum((p.reference_outputs for p in parts[1:]), parts[0].reference_outputs),
             _joined([p.multipliers for p in parts], 3),
@@ -222,8 +222,8 @@ class Contributions:
 
 
 def _joined(multipliers: Sequence[list[np.ndarray] | None], axis: int) -> list[np.ndarray] | None:
-    known = [m for m in multipliers if m is not None]
-    return [np.concatenate(each, axis) for each in zip(*known, strict=True)] if known else None
+    present = [m for m in multipliers if m is not None]
+    return [np.concatenate(arrays, axis) for arrays in zip(*present, strict=True)] if present else None
 
 
 @dataclass(frozen=True)
@@ -262,66 +262,66 @@ class Engine(Protocol):
     operations: dict[Any, Any]
 
     def session(self) -> AbstractContextManager[None]:
-        """Work as if the caller had set nothing up, and alone."""
+        """Run alone and in a clean state of the framework."""
 
     def frozen(self) -> AbstractContextManager[None]:
-        """The caller's promise that the model does not change meanwhile: what is known of it is not found out again."""
+        """Promise that the model does not change within the block: what is known of it is kept."""
 
     def read_background(self, values: Any, what: str = "background", form: InputForm | None = None) -> Points:
-        """References, whose form is that of everything that is compared with them."""
+        """Return the references; everything that is compared with them must have their form."""
 
     def read(
         self, X: Any, additional_forward_args: Any, background: Points | None = None
     ) -> tuple[Points, Points | None]:
-        """Rows in the form of the background, if there is one, and the background laid out as they are."""
+        """Return rows in the form of the background, if there is one, and the background aligned with them."""
 
     def analyze(self, examples: Points, references: Points) -> ModelProfile:
         """Check on an example and a reference that the model can be explained, and describe it."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """Outputs of the model as its user calls it, (rows, outputs), so many rows at a time."""
+        """Return outputs of the model as its user calls it, (rows, outputs), ``at_once`` rows at a time."""
 
     def native_outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """As ``outputs``, of a model that was not probed on such points."""
+        """Return ``outputs`` of a model that was not probed on such points."""
 
     def as_output(self, values: np.ndarray) -> np.ndarray:
-        """Values (outputs,) in the form and precision of the model's output for a row."""
+        """Return values (outputs,) in the form and precision of the model's output for a row."""
 
     def as_numbers(self, values: np.ndarray) -> Any:
-        """Values as shap returns them for models of the framework."""
+        """Return values as shap returns them for models of the framework."""
 
     def explained(self, points: Points) -> list[np.ndarray]:
-        """What is explained, the inputs or those of the inner layer, as arrays with the rows where the model has them."""
+        """Return the explained inputs, or values of the inner layer, as arrays with the model's axis of rows."""
 
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
-        """As ``outputs``, of references whose activations are kept; these are forgotten if the model has changed."""
+        """Return ``outputs`` of references whose activations are kept; these are forgotten if the model has changed."""
 
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
         """Attribute each example's explained outputs, minus those of its references, to what is explained."""
 
     def forget(self) -> bool:
-        """Forget whatever is kept of the model; say whether any of it has been used, or taken for granted, in this call."""
+        """Forget everything kept of the model; return whether any of it was used, or relied on, in this call."""
 
     def largest_gap(self, pair: Comparison) -> OperationGap | None:
-        """The operation that explains its own output worst on a single pair."""
+        """Return the operation that explains its own output worst on a single pair."""
 
     def in_double(self) -> Engine | None:
-        """An engine of the same model that computes in float64; None where this one does."""
+        """Return an engine of the same model that computes in float64; None if this one does."""
 
     def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Engine:
-        """An engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
+        """Return an engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
 
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
-        """What is found of the model: in every call anew, and once while it does not change, where there is a key."""
+        """Return ``find()``, computed in every call, or only once while the model does not change and there is a key."""
 
     def uses(self, points: Points) -> list[OperationSummary]:
-        """The operations that the model uses on what depends on its inputs."""
+        """Return the operations that the model applies to what depends on its inputs."""
 
     def free_memory(self) -> int | None:
-        """Free memory of the model's device in bytes; None if it is the machine's."""
+        """Return the free memory of the model's device in bytes; None if it is the machine's."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether an error says that the device has no memory left; what can be freed then is."""
+        """Return whether an error says that the device has no memory left, after freeing what can be freed."""
 
     @property
     def tolerance(self) -> float:

@@ -40,16 +40,16 @@ class OperationRecord(Protocol):
         """Those of the reference."""
 
     def sides(self) -> list[rules.Sides]:
-        """Both sides of every operand; a constant is the same on both."""
+        """Return both sides of every operand; a constant is the same on both."""
 
     def evaluate(self, *inputs: Array) -> Any:
-        """The operation as a function of its varying inputs alone."""
+        """Apply the operation as a function of its varying inputs alone."""
 
     def vjp(self, points: list[Array], multipliers: Sequence[Array]) -> Sequence[Array | None]:
-        """The gradient at some points, from the multipliers of the outputs."""
+        """Return the gradient at some points, from the multipliers of the outputs."""
 
     def shares(self, *multipliers: Array) -> list[Array]:
-        """Of the multipliers of all operands, keep those of the varying ones."""
+        """Return the multipliers of the varying operands, from those of all operands."""
 
 
 Rule = Callable[..., Any]  # maps (step, *multipliers of the outputs) to the multipliers of the varying inputs
@@ -61,7 +61,7 @@ def of_operands(rule: Callable[..., list[Array]]) -> Rule:
 
 
 def values(record: OperationRecord) -> tuple[Array, Array, Array, Array]:
-    """Input and output of an operation of one operand: ``(x, r, y, y_r)``."""
+    """Return input and output of an operation of one operand: ``(x, r, y, y_r)``."""
     (x,), (r,), (y,), (yr,) = record.inputs, record.reference_inputs, record.outputs, record.reference_outputs
     return x, r, y, yr
 
@@ -75,8 +75,8 @@ def rescale(secant: Secant | None = None) -> Rule:
     def rule(record: OperationRecord, multiplier: Array) -> list[Array]:
         xp, inputs = namespace(multiplier), record.inputs
         if secant is None or len(inputs) > 1 or xp.is_complex(inputs[0]):
-            own = None if any(map(xp.is_complex, inputs)) else secant
-            slopes = [xp.conj(slope) for slope in _slopes(record, own)]
+            closed_form = None if any(map(xp.is_complex, inputs)) else secant
+            slopes = [xp.conj(slope) for slope in _slopes(record, closed_form)]
         else:
             (x,), (r,), (y,), (yr,) = inputs, record.reference_inputs, record.outputs, record.reference_outputs
             slopes = [secant(x, r, xp.match_dtype(y, x), xp.match_dtype(yr, x))]
@@ -86,7 +86,7 @@ def rescale(secant: Secant | None = None) -> Rule:
 
 
 def _slopes(record: OperationRecord, secant: Secant | None) -> list[Array]:
-    """Of an elementwise function of any number of operands, by its values."""
+    """Return the slopes of an elementwise function of any number of operands, from its values."""
     (y,), (yr,), inputs = record.outputs, record.reference_outputs, record.inputs
     operands, xp = list(zip(inputs, record.reference_inputs, strict=True)), namespace(y)
     if len(operands) == 1 and len(record.varying) > 1:
@@ -105,14 +105,14 @@ def along_segment(nodes: int) -> Rule:
 
 
 def polynomial(record: OperationRecord, multiplier: Array) -> list[Array | None]:
-    """A polynomial whose degree is the size of the last axis (products, determinants), exact along the segment."""
+    """Apply the rule of a polynomial whose degree is the size of the last axis, exact along the segment."""
     return along_segment((record.inputs[0].shape[-1] + 1) // 2)(record, multiplier)
 
 
 def local_gap(
     record: OperationRecord, multipliers: Sequence[Array | None], result: Sequence[Array | None]
 ) -> tuple[Array, Array]:
-    """How far one step is from explaining its own outputs, and the size of what it explains."""
+    """Return by how much an operation misses its own outputs, and the size of what it explains."""
     inputs = zip(result, record.inputs, record.reference_inputs, strict=True)
     outputs = zip(multipliers, record.outputs, record.reference_outputs, strict=True)
     return rules.local_gap(*([term for term in terms if term[0] is not None] for terms in (inputs, outputs)))

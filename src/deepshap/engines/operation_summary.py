@@ -55,7 +55,7 @@ class OperationSummary:
 
 
 def treatment_of(kind: str | None, varying: int) -> str:
-    """How an operation of a kind (None: it has no rule) with so many varying inputs is attributed, in a few words."""
+    """Return in a few words how an operation of a kind (None: no rule) with so many varying inputs is attributed."""
     if kind is None:
         return UNSUPPORTED
     return TREATMENTS["linear" if kind == "multilinear" and varying == 1 else kind]

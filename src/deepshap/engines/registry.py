@@ -25,7 +25,7 @@ DEPTH = 4  # how far a framework is looked for inside of callables
 
 
 def engine_for(model: Any, data: Any) -> Callable[..., Engine]:
-    """The class of the engine that explains a model; of a plain callable, by what it holds or by its data.
+    """Return the class of the engine that explains a model; for a plain callable, by what it holds or by its data.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def engine_for(model: Any, data: Any) -> Callable[..., Engine]:
 
 
 def engine_module(framework: str, name: str) -> Any:
-    """A module that the engines of both frameworks have, of one of them."""
+    """Return one framework's version of a module that both engines have."""
     if not any(map(find_spec, ENGINES)):
         raise ImportError(
             "explaining a model needs PyTorch or TensorFlow: pip install 'deepshap[torch]' or pip install 'deepshap[keras]'."
@@ -51,7 +51,7 @@ def engine_module(framework: str, name: str) -> Any:
 
 
 def parts_of(model: Any) -> tuple[Any, Any]:
-    """A model, and the inner layer that is to be explained, if one is given: ``(model, layer)``.
+    """Return a model, and the inner layer to explain, if one is given: ``(model, layer)``.
 
     Symbolic tensors of Keras, ``(inputs, output)`` as shap takes them, are made a model.
     """
@@ -65,17 +65,17 @@ def parts_of(model: Any) -> tuple[Any, Any]:
 
 
 def framework_of(model: Any, data: Any = None) -> str:
-    """The framework of a model: "torch" or "tensorflow"."""
+    """Return the framework of a model: "torch" or "tensorflow"."""
     for value, depth in ((model, 2), (data, 2), (model, DEPTH)):  # what they are goes before what they hold
         plain = depth == 2 and callable(value) and _of_type(value) is None
-        found = None if plain else next(reached(value, lambda one: _of_type(one) is not None, depth), None)
-        if found is not None:
-            return str(_of_type(found))
+        match = None if plain else next(reached(value, lambda candidate: _of_type(candidate) is not None, depth), None)
+        if match is not None:
+            return str(_of_type(match))
     return "tensorflow" if "tensorflow" in sys.modules and "torch" not in sys.modules else "torch"
 
 
 def takes_keras(model: Any) -> bool:
-    """Whether a model computes with what ``keras.ops`` makes: one of Keras, on whichever backend, or of TensorFlow."""
+    """Return whether a model computes with what ``keras.ops`` makes: one of Keras, on any backend, or of TensorFlow."""
     return is_keras(model) or framework_of(model) == "tensorflow"
 
 

@@ -68,26 +68,26 @@ class ObjectSnapshot:
                 waiting += self._attributes(value)
 
     def _attributes(self, value: Any) -> list[Any]:
-        """Note an object's slots; return what its attributes hold."""
+        """Record an object's slots; return what its attributes hold."""
         if isinstance(value, DRAWING):
             self._generators.append(value)
         kind: Any = type(value)
-        own = [(value, slot, _in_slot(value, slot)) for slot in _slots_of(kind)]
-        self._slots += own
+        slots = [(value, slot, _in_slot(value, slot)) for slot in _slots_of(kind)]
+        self._slots += slots
         attributes = getattr(value, "__dict__", None)
-        return [*([attributes] if isinstance(attributes, dict) else []), *(content for *_, content in own)]
+        return [*([attributes] if isinstance(attributes, dict) else []), *(content for *_, content in slots)]
 
     def again(self) -> ObjectSnapshot:
-        """The same objects as they are now."""
-        other = copy.copy(self)
-        other._contents = [(held, _copied(held)) for held, _ in self._contents]
-        other._contents += [(held, _copied(held)) for held in self._empty if held]
-        other._empty = [held for held in self._empty if not held]
-        other._slots = [(value, slot, _in_slot(value, slot)) for value, slot, _ in self._slots]
-        return other
+        """Return a snapshot of the same objects as they are now."""
+        snapshot = copy.copy(self)
+        snapshot._contents = [(held, _copied(held)) for held, _ in self._contents]
+        snapshot._contents += [(held, _copied(held)) for held in self._empty if held]
+        snapshot._empty = [held for held in self._empty if not held]
+        snapshot._slots = [(value, slot, _in_slot(value, slot)) for value, slot, _ in self._slots]
+        return snapshot
 
     def note_generators(self) -> None:
-        """Have ``drawing_kept`` put back the random generators that are held."""
+        """Let ``drawing_kept`` restore the random generators that are held."""
         for generator in self._generators:
             _note_generator(generator)
 
@@ -113,7 +113,9 @@ def _is_code(kind: Any) -> bool:
 @lru_cache(4096)
 def _slots_of(kind: Any) -> tuple[MemberDescriptorType, ...]:
     owners = [base for base in kind.__mro__ if base.__dict__.get("__slots__")]
-    return tuple(one for base in owners for one in vars(base).values() if isinstance(one, MemberDescriptorType))
+    return tuple(
+        member for base in owners for member in vars(base).values() if isinstance(member, MemberDescriptorType)
+    )
 
 
 def _in_slot(held: Any, slot: MemberDescriptorType) -> Any:
@@ -164,7 +166,7 @@ def generators_kept() -> Iterator[None]:
 
 @contextmanager
 def other_draws(ahead: int) -> Iterator[None]:
-    """Within it these generators are so many numbers ahead, which shows whether a model draws from them."""
+    """Advance these generators within the block, which shows whether a model draws from them."""
     with generators_kept():
         for _ in range(ahead):
             random.random()
@@ -175,7 +177,7 @@ def other_draws(ahead: int) -> Iterator[None]:
 
 
 def _quick_to_set(state: Any) -> Any:
-    """Numbers in a list, since NumPy takes its 624 one by one: a third of the time that it takes for those of an array."""
+    """Return the state with its numbers in a list, which NumPy sets in a third of the time that an array takes."""
     if state["bit_generator"] != "MT19937":
         return state
     return {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}}
@@ -204,7 +206,7 @@ def drawing_kept() -> Iterator[None]:
 
 
 def note(generator: Any, state: Callable[[], Any], put: Callable[[Any], Any]) -> None:
-    """Have a random generator put back by ``drawing_kept``, to the state that it has when it is noted first."""
+    """Let ``drawing_kept`` restore a random generator to the state that it has when it is noted first."""
     noted = _noted.get()
     if noted is not None and id(generator) not in noted:
         noted[id(generator)] = partial(put, state())

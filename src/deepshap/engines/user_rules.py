@@ -30,12 +30,12 @@ class UserRule:
 
 
 def named(function: Any) -> str:
-    """What a function of the user is called in messages."""
+    """Return the name of a user's function for messages."""
     return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
-    """Say how an operation is to be explained.
+    """Register how an operation is explained.
 
     Parameters
     ----------
@@ -74,23 +74,23 @@ def register_rule(function: Any, rule: str | Callable[..., Any]) -> None:
         if not of_positions:
             registry.check(function, rule)
         kind = operations.INDEX if rule == "same" else rule if isinstance(rule, str) else operations.CUSTOM
-        own = (
+        user_rule = (
             None
             if isinstance(rule, str)
             else UserRule(rule, function if isinstance(function, str) else named(function))
         )
-        registry.RULES[registry.key(function)] = operations.Operation(kind, own)
+        registry.RULES[registry.key(function)] = operations.Operation(kind, user_rule)
 
 
 def _frameworks_of(function: Any) -> list[str]:
-    """The frameworks whose operation is meant; positions are those of all that are installed."""
+    """Return the frameworks whose operation is meant; for positions all that are installed."""
     if isinstance(function, str):
         return [name for name in ENGINES if find_spec(name)] if function == POSITIONS else [OF_TYPES]
     return [framework_of(function)]
 
 
 def _registry(framework: str) -> Any:
-    """Where an engine keeps what is registered (RULES), and what it takes for an operation (``key``, ``check``)."""
+    """Return an engine's module of registered rules (RULES) and of what it accepts as an operation."""
     return engine_module(framework, "registering")
 
 
@@ -108,18 +108,18 @@ def unregister_rule(function: Any) -> None:
 
 
 def registered() -> dict[str, dict[Any, Any]]:
-    """All registered rules, by the engine that they are for."""
+    """Return all registered rules, by the engine that they are for."""
     registries = {engine: sys.modules.get(f"{__package__}.{engine}.registering") for engine in ENGINES}
     return {engine: dict(registry.RULES) for engine, registry in registries.items() if registry and registry.RULES}
 
 
 def with_rules(what: Any) -> dict[str, Any]:
-    """What explains, to be sent to another process, with the rules that it needs there."""
+    """Return an object to send to another process, with the rules that it needs there."""
     return {"what": what, "rules": registered()}
 
 
 def received(sent: dict[str, Any]) -> Any:
-    """What was sent ``with_rules``, which are registered here."""
+    """Return what was sent ``with_rules``, after registering these rules here."""
     for engine, rules in sent["rules"].items():
         _registry(engine).RULES.update(rules)
     return sent["what"]

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def joined(axes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
-    """Flat positions of the elements of each window, (windows, elements of a window), -1 outside.
+    """Return flat positions of the elements of each window, (windows, elements of a window), -1 outside.
 
     Parameters
     ----------
@@ -28,5 +28,5 @@ def joined(axes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
 
 
 def within(positions: np.ndarray, size: int) -> np.ndarray:
-    """Positions along an axis, -1 where they lie outside."""
+    """Return positions along an axis, -1 where they lie outside."""
     return np.where((positions >= 0) & (positions < size), positions, -1)

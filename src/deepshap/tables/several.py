@@ -11,12 +11,12 @@ from ..errors import InputError
 
 
 def names_of_inputs(names: Any, keys: Sequence[Any]) -> list[Any]:
-    """Names for each input, from a list or dict over the inputs."""
+    """Return names for each input, from a list or dict over the inputs."""
     return per_input(names, keys, "feature_names of several inputs: give a list of names")
 
 
 def per_input(given: Any, keys: Sequence[Any], message: str) -> list[Any]:
-    """What is given for each of several inputs, in a list or dict over them; None where nothing is."""
+    """Return what is given for each of several inputs, in a list or dict over them; None where nothing is."""
     if given is None:
         return [None] * len(keys)
     if isinstance(given, Mapping) and set(given) <= set(keys):

@@ -96,13 +96,13 @@ def _custom(record: OperationRecord, operation: Operation, multipliers: Sequence
     ]
 
 
-def misfit(found: Any, value: Any) -> str:
+def misfit(result: Any, value: Any) -> str:
     """Say why something cannot be a multiplier of a value; "" if it can."""
-    if found is None:
+    if result is None:
         return ""
-    if not isinstance(found, (tf.Tensor, np.ndarray)):
-        return type(found).__name__
-    dtype = tf.as_dtype(found.dtype)
+    if not isinstance(result, (tf.Tensor, np.ndarray)):
+        return type(result).__name__
+    dtype = tf.as_dtype(result.dtype)
     return "" if dtype.is_floating or dtype.is_complex else f"a tensor of {dtype.name}"
 
 

@@ -137,17 +137,17 @@ def _as_list(record: OperationRecord, result: Tensor | Sequence[Tensor | None] |
     return m_inputs
 
 
-def misfit(found: Any, value: Tensor) -> str:
+def misfit(result: Any, value: Tensor) -> str:
     """Return what is wrong with a multiplier of a value, or ""."""
-    if found is None:
+    if result is None:
         return ""
-    if not isinstance(found, Tensor):
-        return type(found).__name__
-    if found.is_nested or found.layout != torch.strided:
-        return "a nested tensor" if found.is_nested else f"a tensor of layout {found.layout}"
-    if found.device != value.device:
-        return f"a tensor on the device {found.device}"
-    return "" if found.is_floating_point() or found.is_complex() else f"a tensor of {found.dtype}"
+    if not isinstance(result, Tensor):
+        return type(result).__name__
+    if result.is_nested or result.layout != torch.strided:
+        return "a nested tensor" if result.is_nested else f"a tensor of layout {result.layout}"
+    if result.device != value.device:
+        return f"a tensor on the device {result.device}"
+    return "" if result.is_floating_point() or result.is_complex() else f"a tensor of {result.dtype}"
 
 
 def _sum_to_size(record: OperationRecord, m: Tensor, shape: Sequence[int]) -> Tensor:
